@@ -1,0 +1,1 @@
+"""Sandwich's consumer SDK."""

@@ -1,0 +1,102 @@
+"""Headers of a frame, wire contract version 1."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+WIRE_VERSION = 1
+
+VERSION = "Sandwich-Version"
+SESSION = "Sandwich-Session"
+FIRST_SEQ = "Sandwich-First-Seq"
+LAST_SEQ = "Sandwich-Last-Seq"
+COUNT = "Sandwich-Count"
+EPOCH = "Sandwich-Epoch"
+TYPES = "Sandwich-Types"
+KIND = "Sandwich-Kind"
+PART = "Sandwich-Part"
+CONTENT_ENCODING = "Content-Encoding"
+CONTENT_TYPE = "Content-Type"
+
+EXPECTED_LAST_SEQ = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_LAST_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+
+FENCE = "fence"
+MARKER = "marker"
+GAP = "gap"
+
+
+class WireError(ValueError):
+    """A frame that does not keep the wire contract."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameHeaders:
+    """What a frame says about itself.
+
+    session    hash of the Discord session (`frame.session_hash`), "" before the shard's first session
+    first_seq  Discord sequence of the first event in the frame
+    last_seq   Discord sequence the chain stands at after this frame: the checkpoint
+    count      events in the frame; 0 for fence, marker and gap frames
+    epoch      claim revision of the writer (the fence)
+    kind       "" for events, else "fence", "marker" or "gap"
+    types      event types in the frame, each once
+    part       (i, n) when an event too large for one message travels in n messages, 1 <= i <= n
+    """
+
+    session: str
+    first_seq: int
+    last_seq: int
+    count: int
+    epoch: int
+    kind: str = ""
+    types: frozenset[str] = field(default_factory=frozenset)
+    part: tuple[int, int] | None = None
+
+    def encode(self) -> dict[str, str]:
+        """Return the headers as they travel."""
+        headers = {
+            VERSION: str(WIRE_VERSION),
+            SESSION: self.session,
+            FIRST_SEQ: str(self.first_seq),
+            LAST_SEQ: str(self.last_seq),
+            COUNT: str(self.count),
+            EPOCH: str(self.epoch),
+        }
+        if self.types:
+            headers[TYPES] = ",".join(sorted(self.types))
+        if self.kind:
+            headers[KIND] = self.kind
+        else:
+            headers[CONTENT_ENCODING] = "zstd"
+            headers[CONTENT_TYPE] = "application/x-ndjson"
+        if self.part is not None:
+            headers[PART] = f"{self.part[0]}/{self.part[1]}"
+        return headers
+
+    @classmethod
+    def decode(cls, headers: Mapping[str, str] | None) -> "FrameHeaders":
+        """Read a frame's headers. Raises WireError for a newer version or a missing or malformed header."""
+        if not headers or VERSION not in headers:
+            raise WireError("not a Sandwich frame: it has no Sandwich-Version header")
+        try:
+            version = int(headers[VERSION])
+        except ValueError as error:
+            raise WireError(f"{VERSION} is not a number: {headers[VERSION]!r}") from error
+        if version != WIRE_VERSION:
+            raise WireError(f"frame of wire version {version}; this reader knows version {WIRE_VERSION}")
+        try:
+            part = headers.get(PART)
+            index, _, total = part.partition("/") if part else ("", "", "")
+            types = headers.get(TYPES)
+            return cls(
+                session=headers[SESSION],
+                first_seq=int(headers[FIRST_SEQ]),
+                last_seq=int(headers[LAST_SEQ]),
+                count=int(headers[COUNT]),
+                epoch=int(headers[EPOCH]),
+                kind=headers.get(KIND, ""),
+                types=frozenset(types.split(",")) if types else frozenset(),
+                part=(int(index), int(total)) if part else None,
+            )
+        except (KeyError, ValueError) as error:
+            raise WireError(f"bad frame header: {error}") from error

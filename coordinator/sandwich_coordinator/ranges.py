@@ -1,0 +1,35 @@
+"""Shard ranges as people write them: "0-3,7"."""
+
+from collections.abc import Iterable
+
+
+def format_ranges(shards: Iterable[int]) -> str:
+    """Shard ids as ascending ranges: [0, 1, 2, 7] -> "0-2,7"."""
+    parts: list[str] = []
+    ordered = sorted(set(shards))
+    start = 0
+    for index, shard in enumerate(ordered):
+        if index + 1 < len(ordered) and ordered[index + 1] == shard + 1:
+            continue
+        first = ordered[start]
+        parts.append(str(first) if first == shard else f"{first}-{shard}")
+        start = index + 1
+    return ",".join(parts)
+
+
+def parse_ranges(text: str, *, count: int | None = None) -> list[int]:
+    """Ranges as ascending shard ids. Raises ValueError naming the part that is wrong, or that is not below `count`."""
+    shards: set[int] = set()
+    for part in text.split(",") if text.strip() else ():
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"bad shard range {part.strip()!r}: write it as '3' or '0-7'")
+        low, high = int(first), int(last) if dash else int(first)
+        if high < low:
+            raise ValueError(f"bad shard range {part.strip()!r}: it ends before it starts")
+        if count is not None and high >= count:
+            raise ValueError(f"bad shard range {part.strip()!r}: with {count} shards the last id is {count - 1}")
+        if high - low > 100_000:
+            raise ValueError(f"bad shard range {part.strip()!r}: too large")
+        shards.update(range(low, high + 1))
+    return sorted(shards)

@@ -1,0 +1,1 @@
+"""Where the cluster keeps what must survive: etcd behind a small contract."""

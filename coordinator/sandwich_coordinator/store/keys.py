@@ -1,0 +1,79 @@
+"""Every etcd key, here and nowhere else (prefix `/sandwich/<cluster>/`)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one cluster. `cluster` is checked where configuration is read."""
+
+    cluster: str = "default"
+
+    @property
+    def prefix(self) -> str:
+        """The prefix under which the cluster keeps everything."""
+        return f"/sandwich/{self.cluster}/"
+
+    @property
+    def config(self) -> str:
+        return f"{self.prefix}config"
+
+    @property
+    def leader(self) -> str:
+        return f"{self.prefix}leader"
+
+    @property
+    def nodes(self) -> str:
+        return f"{self.prefix}nodes/"
+
+    @property
+    def apps(self) -> str:
+        return f"{self.prefix}apps/"
+
+    @property
+    def groups(self) -> str:
+        return f"{self.prefix}groups/"
+
+    @property
+    def plans(self) -> str:
+        return f"{self.prefix}plan/"
+
+    @property
+    def claims(self) -> str:
+        return f"{self.prefix}claims/"
+
+    @property
+    def sessions(self) -> str:
+        return f"{self.prefix}sessions/"
+
+    @property
+    def identifies(self) -> str:
+        return f"{self.prefix}identify/"
+
+    @property
+    def budgets(self) -> str:
+        return f"{self.prefix}budget/"
+
+    def node(self, node: str) -> str:
+        return f"{self.nodes}{node}"
+
+    def app(self, app: str) -> str:
+        return f"{self.apps}{app}"
+
+    def group(self, app: str, group: int) -> str:
+        return f"{self.groups}{app}/{group}"
+
+    def plan(self, app: str, group: int) -> str:
+        return f"{self.plans}{app}/{group}"
+
+    def claim(self, app: str, group: int, shard: int) -> str:
+        return f"{self.claims}{app}/{group}/{shard}"
+
+    def session(self, app: str, group: int, shard: int) -> str:
+        return f"{self.sessions}{app}/{group}/{shard}"
+
+    def identify(self, token_hash: str, bucket: int) -> str:
+        return f"{self.identifies}{token_hash}/{bucket}"
+
+    def budget(self, token_hash: str) -> str:
+        return f"{self.budgets}{token_hash}"

@@ -1,0 +1,281 @@
+"""The event log in NATS JetStream: connection, streams, compare-and-append.
+
+Error codes are the server's (`nats-io/nats-server`, server/errors.json): 10071 wrong last sequence, 10164 another
+append of the subject is in process, 10059 stream not found, 10076/10039 JetStream not enabled.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from sandwich_node.sinks.log import LogBusy, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
+from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, EXPECTED_LAST_SUBJECT, FrameHeaders, WireError
+
+_log = logging.getLogger(__name__)
+
+APPEND_TIMEOUT_S = 5.0
+API_TIMEOUT_S = 5.0
+PART_RESERVE_BYTES = 16 * 1024
+"""Kept free in each message for headers and protocol."""
+
+_WRONG_LAST = 10071
+_BUSY = 10164
+_NO_STREAM = 10059
+_NOT_ENABLED = (10039, 10076)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsOptions:
+    """How to reach NATS, and how streams are made there. Ages in seconds, sizes in bytes, 0 for no limit."""
+
+    servers: tuple[str, ...]
+    name: str = "sandwich"
+    user: str | None = None
+    password: str | None = None
+    credentials: Path | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    replicas: int = 1
+    max_age_s: float = 24 * 3600.0
+    max_bytes: int = 0
+
+    def __repr__(self) -> str:
+        return f"NatsOptions(servers={len(self.servers)}, replicas={self.replicas})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """What one application's stream keeps, where it differs from the cluster's."""
+
+    max_age_s: float
+    max_bytes: int
+    replicas: int
+
+
+class JetStreamLog:
+    """Implements `Log`. One connection per worker; it reconnects for ever."""
+
+    def __init__(self, options: NatsOptions) -> None:
+        self._options = options
+        self._limits: dict[str, StreamLimits] = {}
+        self._client = Client()
+        self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
+        self._ensured: set[str] = set()
+        self._ensure_lock = asyncio.Lock()
+        self.reconnects = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server answers now."""
+        return self._client.is_connected
+
+    async def connect(self) -> None:
+        """Connect; raises LogUnavailable naming the reason. The connection then mends itself."""
+        options = self._options
+        try:
+            async with asyncio.timeout(API_TIMEOUT_S):
+                await self._client.connect(
+                    servers=list(options.servers),
+                    name=options.name,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.5,  # type: ignore[arg-type]  # annotated int, used as seconds
+                    connect_timeout=2,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    # What cannot be sent is refused at once: an append must not be sent after we gave it up for lost.
+                    pending_size=-1,
+                    error_cb=self._on_error,
+                    reconnected_cb=self._on_reconnect,
+                    **connection_secrets(options),
+                )
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            raise LogUnavailable(f"NATS is not reachable: {_reason(error)}") from None
+
+    async def check(self) -> None:
+        """Raise LogUnavailable unless JetStream is enabled and answers."""
+        try:
+            await self._jetstream.account_info()
+        except nats.js.errors.ServiceUnavailableError:
+            raise LogUnavailable("JetStream is not enabled on this NATS server (add `jetstream {}`)") from None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogUnavailable(f"JetStream does not answer: {_reason(error)}") from None
+
+    @property
+    def part_bytes(self) -> int:
+        """The largest payload one message may carry, as the server said at connect."""
+        limit = self._client.max_payload
+        return max(limit - PART_RESERVE_BYTES, limit // 2)
+
+    def limit_stream(self, app: str, limits: StreamLimits) -> None:
+        """Set what the application's stream keeps; applied by the next `ensure_stream`."""
+        if self._limits.get(app) != limits:
+            self._limits[app] = limits
+            self._ensured.discard(app)
+
+    async def append(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
+    ) -> int:
+        """See `Log.append`."""
+        if not self._client.is_connected:
+            raise LogUnavailable("NATS is not connected")
+        guarded = {**headers, EXPECTED_LAST_SEQ: str(expected), EXPECTED_LAST_SUBJECT: chain}
+        try:
+            ack = await self._jetstream.publish(subject, payload, timeout=APPEND_TIMEOUT_S, headers=guarded)
+        except nats.js.errors.NoStreamResponseError:
+            raise await self._no_answer(subject) from None
+        except nats.js.errors.APIError as error:
+            raise _append_error(error) from None
+        except nats.errors.MaxPayloadError:
+            raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload") from None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogUnavailable(f"append had no answer: {_reason(error)}") from None
+        return ack.seq
+
+    async def _no_answer(self, subject: str) -> Exception:
+        """No responder for the subject: the stream is missing, or it has no leader now."""
+        stream = subjects.stream_name(subject.split(".")[1])
+        try:
+            await self._jetstream.stream_info(stream)
+        except nats.js.errors.NotFoundError:
+            return StreamMissing(f"stream {stream} does not exist")
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            return LogUnavailable(f"JetStream does not answer: {_reason(error)}")
+        return LogUnavailable(f"stream {stream} has no leader now")
+
+    async def tail(self, stream: str, chain: str) -> Tail | None:
+        """See `Log.tail`."""
+        if not self._client.is_connected:
+            raise LogUnavailable("NATS is not connected")
+        try:
+            last = await self._jetstream.get_last_msg(stream, chain)
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == _NO_STREAM:
+                raise StreamMissing(f"stream {stream} does not exist") from None
+            return None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogUnavailable(f"the chain's last frame could not be read: {_reason(error)}") from None
+        try:
+            headers = FrameHeaders.decode(last.headers)
+        except WireError as error:
+            raise LogUnavailable(f"the last message on {chain} is not ours: {error}") from None
+        assert last.seq is not None
+        return Tail(last.seq, headers)
+
+    async def ensure_stream(self, app: str) -> None:
+        """See `Log.ensure_stream`. Replicas, age and size follow the configuration; everything else stays."""
+        async with self._ensure_lock:
+            try:
+                await self._ensure_stream(app)
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                raise LogUnavailable(f"stream for {app} could not be made: {_reason(error)}") from None
+
+    async def _ensure_stream(self, app: str) -> None:
+        wanted = self._stream_config(app)
+        assert wanted.name is not None
+        try:
+            present = (await self._jetstream.stream_info(wanted.name)).config
+        except nats.js.errors.NotFoundError:
+            try:
+                await self._jetstream.add_stream(wanted)
+            except nats.js.errors.BadRequestError:
+                # Another worker made it between our look and our request.
+                await self._jetstream.stream_info(wanted.name)
+            else:
+                _log.info("stream %s was made", wanted.name)
+            self._ensured.add(app)
+            return
+        fields = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct")
+        changed = {name: getattr(wanted, name) for name in fields if getattr(present, name) != getattr(wanted, name)}
+        if present.retention != RetentionPolicy.LIMITS or present.storage != StorageType.FILE:
+            raise LogUnavailable(f"stream {wanted.name} exists with another retention or storage: it is not ours")
+        if changed:
+            await self._jetstream.update_stream(present, **changed)
+            _log.info("stream %s was brought in line: %s", wanted.name, ", ".join(sorted(changed)))
+        self._ensured.add(app)
+
+    def _stream_config(self, app: str) -> StreamConfig:
+        options = self._options
+        limits = self._limits.get(app) or StreamLimits(
+            max_age_s=options.max_age_s, max_bytes=options.max_bytes, replicas=options.replicas
+        )
+        return StreamConfig(
+            name=subjects.stream_name(app),
+            subjects=subjects.stream_subjects(app),
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_age=limits.max_age_s,
+            max_bytes=limits.max_bytes or -1,
+            num_replicas=limits.replicas,
+            allow_direct=True,
+        )
+
+    async def publish_status(self, app: str, body: bytes) -> None:
+        """Tell a status change (fire and forget: nobody may wait for it)."""
+        if self._client.is_connected:
+            await self._client.publish(subjects.status_subject(app), body)
+
+    async def close(self) -> None:
+        """Close the connection; what was not acknowledged stays unacknowledged."""
+        if not self._client.is_closed:
+            try:
+                async with asyncio.timeout(2.0):
+                    await self._client.close()
+            except (TimeoutError, nats.errors.Error, OSError):
+                pass
+
+    async def _on_error(self, error: Exception) -> None:
+        _log.warning("NATS: %s", _reason(error))
+
+    async def _on_reconnect(self) -> None:
+        self.reconnects += 1
+        _log.warning("NATS: reconnected")
+
+
+def connection_secrets(options: NatsOptions) -> dict[str, Any]:
+    """Credentials and TLS as nats-py wants them."""
+    secrets: dict[str, Any] = {}
+    if options.user is not None:
+        secrets |= {"user": options.user, "password": options.password or ""}
+    if options.credentials is not None:
+        secrets["user_credentials"] = str(options.credentials)
+    if options.tls_ca or options.tls_cert:
+        context = ssl.create_default_context(cafile=str(options.tls_ca) if options.tls_ca else None)
+        if options.tls_cert:
+            context.load_cert_chain(options.tls_cert, options.tls_key)
+        secrets["tls"] = context
+    return secrets
+
+
+def _append_error(error: nats.js.errors.APIError) -> Exception:
+    code = error.err_code
+    if code == _WRONG_LAST:
+        return WrongLast(str(error.description))
+    if code == _BUSY:
+        return LogBusy(str(error.description))
+    if code == _NO_STREAM:
+        return StreamMissing(str(error.description))
+    return LogUnavailable(f"JetStream refused the append: {error.description} ({code})")
+
+
+def _reason(error: BaseException) -> str:
+    """An error in words, without the URL it may carry: that can hold a password."""
+    if isinstance(error, nats.js.errors.APIError) and error.description:
+        return str(error.description)
+    text = type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    return text

@@ -1,0 +1,70 @@
+"""What a shard's chain needs of the event log, and how the log may answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandwich_sdk.wire.headers import FrameHeaders
+
+
+class LogError(Exception):
+    """Base of the log's answers other than "stored"."""
+
+
+class WrongLast(LogError):
+    """The chain's end is not where the writer thought (JetStream 10071)."""
+
+
+class LogBusy(LogError):
+    """Another append of the same chain is in process (JetStream 10164): try again in a moment."""
+
+
+class LogUnavailable(LogError):
+    """No answer, or the log cannot store now. Whether an append landed is unknown: read the tail."""
+
+
+class StreamMissing(LogError):
+    """The application's stream does not exist."""
+
+
+class PayloadTooLarge(LogError):
+    """One message may not hold this much."""
+
+
+class Fenced(Exception):
+    """Somebody with a newer claim writes this chain now: this writer has to stop."""
+
+    def __init__(self, epoch: int, newer: int) -> None:
+        super().__init__(f"claim {epoch} was superseded by claim {newer}")
+        self.epoch = epoch
+        self.newer = newer
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last frame of a chain: its sequence in the stream and its headers."""
+
+    stream_seq: int
+    headers: FrameHeaders
+
+
+class Log(Protocol):
+    """An append-only log with a compare-and-append on the end of a subject space."""
+
+    @property
+    def part_bytes(self) -> int:
+        """The largest payload one message may carry."""
+
+    async def append(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
+    ) -> int:
+        """Append if `chain`'s last message has stream sequence `expected` (0: none); return the new sequence.
+
+        Raises WrongLast, LogBusy, LogUnavailable, StreamMissing, PayloadTooLarge.
+        """
+
+    async def tail(self, stream: str, chain: str) -> Tail | None:
+        """The chain's last frame, read from the stream's leader. Raises LogUnavailable, StreamMissing."""
+
+    async def ensure_stream(self, app: str) -> None:
+        """Create the application's stream, or bring it in line with configuration. Raises LogUnavailable."""

@@ -1,0 +1,59 @@
+"""An event log in memory, with JetStream's compare-and-append, and failures on demand."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from sandwich_node.sinks.log import LogError, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
+from sandwich_sdk.wire.headers import FrameHeaders
+
+
+class MemoryLog:
+    """Implements `sandwich_node.sinks.log.Log`. `fail_next` queues errors: (error, was it stored all the same)."""
+
+    def __init__(self, part_bytes: int = 1_000_000) -> None:
+        self._part_bytes = part_bytes
+        self.messages: list[tuple[int, str, bytes, FrameHeaders]] = []
+        self.streams = {"SANDWICH_bot"}
+        self.fail_next: list[tuple[LogError, bool]] = []
+        self._next = 1
+
+    @property
+    def part_bytes(self) -> int:
+        return self._part_bytes
+
+    def _last(self, chain: str) -> tuple[int, FrameHeaders] | None:
+        for seq, subject, _, headers in reversed(self.messages):
+            if fnmatchcase(subject, chain):
+                return seq, headers
+        return None
+
+    async def append(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
+    ) -> int:
+        error, stored = self.fail_next.pop(0) if self.fail_next else (None, True)
+        if error is not None and not stored:
+            raise error
+        if not self.streams:
+            raise StreamMissing("no stream")
+        if len(payload) > self._part_bytes:
+            raise PayloadTooLarge(str(len(payload)))
+        last = self._last(chain)
+        if (last[0] if last else 0) != expected:
+            raise WrongLast(f"expected {expected}")
+        seq = self._next
+        self._next += 1
+        self.messages.append((seq, subject, payload, FrameHeaders.decode(headers)))
+        if error is not None:
+            raise error
+        return seq
+
+    async def tail(self, stream: str, chain: str) -> Tail | None:
+        if stream not in self.streams:
+            raise StreamMissing(stream)
+        last = self._last(chain)
+        return Tail(last[0], last[1]) if last else None
+
+    async def ensure_stream(self, app: str) -> None:
+        if app == "unavailable":
+            raise LogUnavailable("no")
+        self.streams.add(f"SANDWICH_{app}")

@@ -1,0 +1,134 @@
+"""One shard's chain of frames: fences, settling of unknown outcomes, parts."""
+
+import random
+
+import pytest
+
+from sandwich_node.sinks.chain import Chain, Checkpoint
+from sandwich_node.sinks.frames import EventBuffer, ShardAddress
+from sandwich_node.sinks.log import Fenced, LogBusy, LogUnavailable
+from sandwich_sdk.wire.frame import inflate, split_events
+from tests.support.memory_log import MemoryLog
+
+ADDRESS = ShardAddress(app="bot", group=1, shard=7, count=8, route="bot", bot="42")
+
+
+def chain(log: MemoryLog, epoch: int) -> Chain:
+    async def pause(_: float) -> None:
+        return None
+
+    return Chain(log, ADDRESS, epoch=epoch, pause=pause, rng=random.Random(1))
+
+
+def event(seq: int, kind: str = "MESSAGE_CREATE", pad: str = "") -> bytes:
+    return b'{"t":"%s","s":%d,"op":0,"d":{"x":"%s"}}' % (kind.encode(), seq, pad.encode())
+
+
+def buffer(session: str = "aa", last: int = 0) -> EventBuffer:
+    made = EventBuffer(ADDRESS)
+    made.start_session(session, last)
+    return made
+
+
+async def fill(log: MemoryLog, writer: Chain, first: int, last: int) -> None:
+    events = buffer(last=first - 1)
+    for seq in range(first, last + 1):
+        events.push(event(seq), "MESSAGE_CREATE", seq)
+    batch = events.take()
+    assert batch is not None
+    await writer.append(batch)
+
+
+def stored(log: MemoryLog) -> list[int]:
+    return [s for _, _, _, h in log.messages if h.count for s in range(h.first_seq, h.last_seq + 1)]
+
+
+async def test_a_new_owner_continues_where_the_chain_stands() -> None:
+    log = MemoryLog()
+    first = chain(log, 10)
+    assert await first.take_over() == Checkpoint("", 0)
+    await fill(log, first, 1, 3)
+    assert await chain(log, 11).take_over() == Checkpoint("aa", 3)
+    assert await chain(log, 12).take_over() == Checkpoint("aa", 3)
+
+
+async def test_an_older_owner_is_refused_after_the_fence() -> None:
+    log = MemoryLog()
+    old, new = chain(log, 10), chain(log, 11)
+    await old.take_over()
+    await fill(log, old, 1, 3)
+    await new.take_over()
+    with pytest.raises(Fenced):
+        await fill(log, old, 4, 5)
+    assert stored(log) == [1, 2, 3]
+
+
+async def test_an_older_claim_cannot_take_over_from_a_newer_one() -> None:
+    log = MemoryLog()
+    await chain(log, 11).take_over()
+    with pytest.raises(Fenced):
+        await chain(log, 10).take_over()
+
+
+@pytest.mark.parametrize("landed", [True, False])
+async def test_an_append_without_an_answer_is_stored_once(landed: bool) -> None:
+    log = MemoryLog()
+    writer = chain(log, 10)
+    await writer.take_over()
+    log.fail_next = [(LogUnavailable("timeout"), landed), (LogBusy("again"), False)]
+    await fill(log, writer, 1, 3)
+    await fill(log, writer, 4, 4)
+    assert stored(log) == [1, 2, 3, 4]
+
+
+async def test_a_fence_without_an_answer_is_not_taken_for_another_owner() -> None:
+    log = MemoryLog()
+    writer = chain(log, 10)
+    log.fail_next = [(LogUnavailable("timeout"), True)]
+    await writer.take_over()
+    await fill(log, writer, 1, 1)
+    assert stored(log) == [1]
+
+
+async def test_a_stream_deleted_by_hand_is_made_again_and_the_chain_goes_on() -> None:
+    log = MemoryLog()
+    writer = chain(log, 10)
+    await writer.take_over()
+    await fill(log, writer, 1, 1)
+    log.messages.clear()
+    log.streams.clear()
+    await fill(log, writer, 2, 2)
+    assert stored(log) == [2]
+    assert log.streams == {"SANDWICH_bot"}
+
+
+async def test_a_large_event_travels_in_parts_that_share_its_sequence() -> None:
+    log = MemoryLog(part_bytes=1000)
+    writer = chain(log, 10)
+    await writer.take_over()
+    events = buffer()
+    pad = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=9000))
+    events.push(event(1, pad=pad), "GUILD_CREATE", 1)
+    batch = events.take()
+    assert batch is not None
+    await writer.append(batch)
+    parts = [(h.part, h.first_seq, h.last_seq) for _, _, _, h in log.messages[1:]]
+    total = len(parts)
+    assert total > 2
+    assert parts == [((i + 1, total), 1, 1) for i in range(total)]
+    assert len(split_events(inflate(b"".join(p for _, _, p, _ in log.messages[1:])))) == 1
+
+
+async def test_parts_cut_short_by_a_crash_do_not_count_as_stored() -> None:
+    log = MemoryLog(part_bytes=1000)
+    writer = chain(log, 10)
+    await writer.take_over()
+    await fill(log, writer, 1, 4)
+    events = buffer(last=4)
+    pad = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=9000))
+    events.push(event(5, pad=pad), "GUILD_CREATE", 5)
+    batch = events.take()
+    assert batch is not None
+    await writer.append(batch)
+    del log.messages[-1]
+    assert await chain(log, 11).take_over() == Checkpoint("aa", 4)
