@@ -1,0 +1,41 @@
+# Every target sets up what it needs in .venv; nothing else has to be installed but Python 3.11+ and pip.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+ARGS   ?=
+
+.PHONY: help install check test test-unit bench demo clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: $(STAMP) ## make .venv with everything that demo, test and check need
+
+check: $(STAMP) ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end
+	$(BIN)/pytest $(ARGS)
+
+test-unit: $(STAMP) ## the tests that start no process
+	$(BIN)/pytest tests/unit tests/scenarios tests/golden $(ARGS)
+
+demo: $(STAMP) ## a whole cluster on this machine: etcd, NATS, Redis, simulator, three nodes, a consumer
+	@$(BIN)/sandwich-node dev $(ARGS)
+
+bench: $(STAMP) ## the figures in docs/benchmarks.md
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,235 @@
+"""What an agent and its workers say to each other: newline-delimited JSON over an inherited socket.
+
+Tokens travel here and nowhere else: not in arguments, not in the environment.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from sandwich_coordinator.types import SessionRecord
+
+LINE_BYTES_MAX = 4 * 1024 * 1024
+OUTBOX_BYTES_MAX = 16 * 1024 * 1024
+
+
+class ShardKey(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """One shard of one generation of an application's shards."""
+
+    app: str
+    group: int
+    shard: int
+
+    def __str__(self) -> str:
+        return f"{self.app}/{self.group}/{self.shard}"
+
+
+class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """Run this shard under this claim. `session` is what etcd knows; the sequence is read from the stream."""
+
+    key: ShardKey
+    fence: int
+    count: int
+    route: str
+    bot: str
+    token: str
+    token_hash: str
+    gateway_url: str
+    intents: int
+    compression: str
+    large_threshold: int
+    presence: dict[str, Any] | None
+    session: SessionRecord | None
+    stream_max_age_s: float
+    stream_max_bytes: int
+    stream_replicas: int
+
+    def __repr__(self) -> str:
+        return f"StartShard({self.key}, fence={self.fence})"
+
+
+class StopShard(msgspec.Struct, tag=True, frozen=True):
+    """Stop reading, publish what was read, close with the session kept, say ShardStopped."""
+
+    key: ShardKey
+    reason: str
+
+
+class IdentifyGranted(msgspec.Struct, tag=True, frozen=True):
+    """The shard may send its IDENTIFY now."""
+
+    key: ShardKey
+
+
+class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """The first message to a worker: how to reach NATS."""
+
+    worker: int
+    node: str
+    nats_servers: tuple[str, ...]
+    nats_user: str | None = None
+    nats_password: str | None = None
+    nats_credentials: str | None = None
+    nats_tls_ca: str | None = None
+    nats_tls_cert: str | None = None
+    nats_tls_key: str | None = None
+    linger_s: float = 0.0
+    log_level: str = "INFO"
+
+    def __repr__(self) -> str:
+        return f"WorkerSettings(worker={self.worker}, node={self.node!r})"
+
+
+class Shutdown(msgspec.Struct, tag=True, frozen=True):
+    """Stop every shard with its session kept, then end."""
+
+
+class WorkerReady(msgspec.Struct, tag=True, frozen=True):
+    """The worker is connected to NATS and JetStream answers."""
+
+
+class WorkerWaiting(msgspec.Struct, tag=True, frozen=True):
+    """The worker waits for something outside, and for what."""
+
+    reason: str
+
+
+class ShardChanged(msgspec.Struct, tag=True, frozen=True):
+    """The shard's state, and why it is in it."""
+
+    key: ShardKey
+    state: str
+    reason: str = ""
+
+
+class SessionSaved(msgspec.Struct, tag=True, frozen=True):
+    """A new session began and is to be kept."""
+
+    key: ShardKey
+    session: SessionRecord
+    bot_id: str
+    bot_name: str
+
+
+class SessionDropped(msgspec.Struct, tag=True, frozen=True):
+    """The session cannot be resumed any more."""
+
+    key: ShardKey
+    reason: str
+
+
+class IdentifyWanted(msgspec.Struct, tag=True, frozen=True):
+    """The shard is connected and asks for its turn to IDENTIFY."""
+
+    key: ShardKey
+
+
+class IdentifyWithdrawn(msgspec.Struct, tag=True, frozen=True):
+    """The connection was lost before the turn came."""
+
+    key: ShardKey
+
+
+class IdentifySent(msgspec.Struct, tag=True, frozen=True):
+    """The IDENTIFY left just now: the bucket's five seconds begin."""
+
+    key: ShardKey
+
+
+class ShardStopped(msgspec.Struct, tag=True, frozen=True):
+    """The shard runs here no more. `how`: released (all published), fenced, failed or crashed."""
+
+    key: ShardKey
+    how: str
+    reason: str = ""
+
+
+class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A shard's figures since it started here, and its backlog now."""
+
+    key: ShardKey
+    events: int = 0
+    frames: int = 0
+    bytes: int = 0
+    gaps: int = 0
+    replayed: int = 0
+    repeated: int = 0
+    retries: int = 0
+    backlog_events: int = 0
+    backlog_bytes: int = 0
+    guilds: int = 0
+    latency_ms: float | None = None
+    waiting: str = ""
+
+
+class WorkerStats(msgspec.Struct, tag=True, frozen=True):
+    """Once a second."""
+
+    rss_bytes: int
+    cpu_s: float
+    shards: list[ShardNumbers]
+
+
+ToWorker = StartShard | StopShard | IdentifyGranted | WorkerSettings | Shutdown
+ToAgent = (
+    WorkerReady
+    | WorkerWaiting
+    | ShardChanged
+    | SessionSaved
+    | SessionDropped
+    | IdentifyWanted
+    | IdentifyWithdrawn
+    | IdentifySent
+    | ShardStopped
+    | WorkerStats
+)
+
+_Message = TypeVar("_Message")
+
+_encoder = msgspec.json.Encoder()
+_to_worker = msgspec.json.Decoder(ToWorker)
+_to_agent = msgspec.json.Decoder(ToAgent)
+
+
+class Channel:
+    """One end of the socket. `send` never waits; a peer that does not read for long ends the channel."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, message: ToWorker | ToAgent) -> None:
+        """Queue a message. Raises ConnectionError when the peer has not read for too long."""
+        if self._writer.transport.get_write_buffer_size() > OUTBOX_BYTES_MAX:
+            self._writer.transport.abort()
+            raise ConnectionError("the other process does not read its messages")
+        self._writer.write(_encoder.encode(message) + b"\n")
+
+    async def receive_as_worker(self) -> ToWorker | None:
+        """The agent's next message; None when the agent is gone."""
+        return await self._receive(_to_worker.decode)
+
+    async def receive_as_agent(self) -> ToAgent | None:
+        """The worker's next message; None when the worker is gone."""
+        return await self._receive(_to_agent.decode)
+
+    async def _receive(self, decode: Callable[[bytes], _Message]) -> _Message | None:
+        try:
+            line = await self._reader.readline()
+        except (ConnectionError, ValueError):
+            return None
+        return decode(line) if line.endswith(b"\n") else None
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until what was sent has left, at most this long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._writer.drain()
+        except (TimeoutError, ConnectionError):
+            pass
+
+    def close(self) -> None:
+        """Close the socket: the peer reads None."""
+        self._writer.close()

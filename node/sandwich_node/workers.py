@@ -1,0 +1,135 @@
+"""Worker processes as the agent sees them: started with an inherited socket, restarted when they die."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from sandwich_node.ipc import LINE_BYTES_MAX, Channel, Shutdown, ToAgent, WorkerSettings, WorkerStats
+
+_log = logging.getLogger(__name__)
+
+RESTART_FIRST_S = 0.1
+RESTART_MAX_S = 15.0
+STABLE_AFTER_S = 30.0
+
+
+class WorkerProcess:
+    """One worker slot: a process, its channel, and what it last said of itself.
+
+    `on_message(slot, message)` and `on_gone(slot)` are called on the agent's loop and must not wait.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        on_message: Callable[["WorkerProcess", ToAgent], None],
+        on_started: Callable[["WorkerProcess"], None],
+        on_gone: Callable[["WorkerProcess"], None],
+    ) -> None:
+        self.index = settings.worker
+        self.pid = 0
+        self.generation = 0
+        self.ready = False
+        self.waiting = "starting"
+        self.stats = WorkerStats(0, 0.0, [])
+        self.restarts = 0
+        self._settings = settings
+        self._on_message = on_message
+        self._on_started = on_started
+        self._on_gone = on_gone
+        self._channel: Channel | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._stop = asyncio.Event()
+
+    @property
+    def alive(self) -> bool:
+        """Whether messages reach the process now."""
+        return self._channel is not None
+
+    def send(self, message: object) -> None:
+        """Send to the process; what it cannot take any more is dropped: its shards start again with it."""
+        if self._channel is not None:
+            try:
+                self._channel.send(message)  # type: ignore[arg-type]
+            except ConnectionError as error:
+                _log.error("worker %d: %s", self.index, error)
+
+    async def run(self) -> None:
+        """Keep a process alive until `stop`."""
+        clock = asyncio.get_running_loop().time
+        delay = RESTART_FIRST_S
+        while not self._stop.is_set():
+            started = clock()
+            await self._run_once()
+            if self._stop.is_set():
+                return
+            delay = RESTART_FIRST_S if clock() - started > STABLE_AFTER_S else min(delay * 2, RESTART_MAX_S)
+            self.restarts += 1
+            _log.error("worker %d died and is started again in %.1f s", self.index, delay)
+            try:
+                async with asyncio.timeout(delay):
+                    await self._stop.wait()
+            except TimeoutError:
+                pass
+
+    async def _run_once(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *("-m", "sandwich_node.worker", str(theirs.fileno())),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                )
+            reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
+        except BaseException:
+            ours.close()
+            raise
+        self.pid = self._process.pid
+        self.generation += 1
+        self.waiting = "starting"
+        self._channel = Channel(reader, writer)
+        try:
+            self._channel.send(self._settings)
+            self._on_started(self)
+            while (message := await self._channel.receive_as_agent()) is not None:
+                if isinstance(message, WorkerStats):
+                    self.stats = message
+                self._on_message(self, message)
+        finally:
+            self._channel.close()
+            self._channel = None
+            self.ready = False
+            self.stats = WorkerStats(0, 0.0, [])
+            await self._reap()
+            self._on_gone(self)
+
+    async def _reap(self) -> None:
+        """The channel is closed: the process ends by itself, or is made to. Its sockets must be closed after this."""
+        process = self._process
+        if process is None:
+            return
+        try:
+            async with asyncio.timeout(10.0 if self._stop.is_set() else 2.0):
+                await process.wait()
+        except TimeoutError:
+            _log.error("worker %d does not end: killed", self.index)
+            process.kill()
+            await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if process.returncode and not self._stop.is_set():
+            name = signal.Signals(-process.returncode).name if process.returncode < 0 else process.returncode
+            _log.error("worker %d ended with %s", self.index, name)
+
+    def stop(self) -> None:
+        """Ask the process to stop its shards and end; `run` returns when it has."""
+        self._stop.set()
+        self.send(Shutdown())
