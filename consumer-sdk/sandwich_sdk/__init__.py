@@ -1,1 +1,27 @@
-"""Sandwich's consumer SDK."""
+"""Sandwich's consumer SDK: read a cluster's Discord events from NATS JetStream."""
+
+from sandwich_sdk._version import __version__
+from sandwich_sdk.consumer import Consumer
+from sandwich_sdk.errors import (
+    ConsumerError,
+    Failure,
+    GroupConflict,
+    IncompleteParts,
+    NewerWireVersion,
+    Unreachable,
+)
+from sandwich_sdk.event import Event, Gap, Shard
+
+__all__ = [
+    "Consumer",
+    "ConsumerError",
+    "Event",
+    "Failure",
+    "Gap",
+    "GroupConflict",
+    "IncompleteParts",
+    "NewerWireVersion",
+    "Shard",
+    "Unreachable",
+    "__version__",
+]

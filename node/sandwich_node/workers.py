@@ -43,6 +43,7 @@ class WorkerProcess:
         self._on_gone = on_gone
         self._channel: Channel | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self.ended = asyncio.Event()
         self._stop = asyncio.Event()
 
     @property
@@ -59,7 +60,13 @@ class WorkerProcess:
                 _log.error("worker %d: %s", self.index, error)
 
     async def run(self) -> None:
-        """Keep a process alive until `stop`."""
+        """Keep a process alive until `stop`; then set `ended`."""
+        try:
+            await self._keep_running()
+        finally:
+            self.ended.set()
+
+    async def _keep_running(self) -> None:
         clock = asyncio.get_running_loop().time
         delay = RESTART_FIRST_S
         while not self._stop.is_set():

@@ -1,0 +1,442 @@
+"""Reading an application's events: as an async iterator, or with handlers.
+
+Delivery is at least once per group. A frame is acknowledged when every event in it was handled; until then it belongs
+to this worker, and comes again (here or at another worker of the group) when the worker dies. Within one process, an
+event that was handled is not run again when its frame comes again.
+"""
+
+import asyncio
+import inspect
+import logging
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from sandwich_sdk.delivery import Intake, Source
+from sandwich_sdk.errors import Failure
+from sandwich_sdk.event import Event, Gap
+from sandwich_sdk.frames import FrameReader, OpenFrame
+from sandwich_sdk.jetstream import JetStreamSource, SourceOptions
+from sandwich_sdk.progress import retry_delay_s
+from sandwich_sdk.wire.subjects import DEFAULT_LANE, check_name
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[Event], Awaitable[None]]
+GapHandler = Callable[[Gap], Awaitable[None]]
+ErrorHandler = Callable[[Failure], None]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_H = TypeVar("_H", bound=Callable[..., Any])
+
+PROGRESS_SHARE = 3.0
+"""In-progress is told this many times per `ack_wait`."""
+
+
+class Consumer:
+    """One worker of a consumer group. Use `async with`, and then `async for`, or `run()` with handlers.
+
+    servers          NATS URLs
+    app, apps        application(s) to read; exactly one of the two
+    group            durable name: workers with the same name share the events, and it remembers its place
+    types            event types wanted, None for all; frames without any are skipped unopened
+    lane             the lane to read
+    start            where a group that does not exist yet begins: "new", "all", or an aware datetime
+    ordered          a failed frame is tried again in place, and its shard waits for it
+    concurrency      `run()` handles this many frames at once; one shard's frames always one after another
+    max_in_flight    frames held by this worker, per application
+    nak_delay        seconds until a failed frame comes again, doubling up to 60
+    ack_wait         seconds after which a dead worker's frames go to another one
+    handler_timeout  seconds a handler may take, None for ever
+    confirm_acks     wait for the server's word after each ack (slower; narrows the window for repeats)
+    corrupt_tries    deliveries after which an unreadable frame is terminated
+    connect_timeout  seconds to wait for NATS at the start, None for ever
+    drain_timeout    seconds that running handlers get when closing
+    connection       further arguments for nats-py's connect: user, password, user_credentials, tls, ...
+    source           where frames come from instead of NATS (`sandwich_sdk.testing`)
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[str] = "nats://127.0.0.1:4222",
+        *,
+        app: str | None = None,
+        apps: Sequence[str] | None = None,
+        group: str = "default",
+        types: Iterable[str] | None = None,
+        lane: str = DEFAULT_LANE,
+        start: str | datetime = "new",
+        ordered: bool = False,
+        concurrency: int = 1,
+        max_in_flight: int = 64,
+        nak_delay: float = 1.0,
+        ack_wait: float = 30.0,
+        handler_timeout: float | None = None,
+        confirm_acks: bool = False,
+        corrupt_tries: int = 3,
+        connect_timeout: float | None = None,
+        drain_timeout: float = 30.0,
+        connection: Mapping[str, Any] | None = None,
+        source: Source | None = None,
+    ) -> None:
+        """Check the arguments; nothing is connected yet. Raises ValueError."""
+        if (app is None) == (apps is None):
+            raise ValueError("give either app=... or apps=[...]")
+        names = [app] if app is not None else list(apps or ())
+        if not names or len(set(names)) != len(names):
+            raise ValueError("apps must name at least one application, each once")
+        _check_start(start)
+        _check_positive(concurrency=concurrency, max_in_flight=max_in_flight, corrupt_tries=corrupt_tries)
+        _check_positive(ack_wait=ack_wait, drain_timeout=drain_timeout)
+        if nak_delay < 0:
+            raise ValueError("nak_delay must not be negative")
+        if isinstance(types, str):
+            raise ValueError("types is a list of event types, not one string")
+        self._types = frozenset(types) if types is not None else None
+        self._ordered, self._concurrency, self._max_in_flight = ordered, concurrency, max_in_flight
+        self._nak_delay, self._ack_wait, self._handler_timeout = nak_delay, ack_wait, handler_timeout
+        self._confirm_acks, self._corrupt_tries, self._drain_timeout = confirm_acks, corrupt_tries, drain_timeout
+        self._source: Source = source or JetStreamSource(
+            SourceOptions(
+                servers=[servers] if isinstance(servers, str) else list(servers),
+                apps=[check_name(name, what="application") for name in names],
+                group=check_name(group, what="group"),
+                lane=check_name(lane, what="lane"),
+                start=start,
+                ack_wait_s=ack_wait,
+                connect_timeout_s=connect_timeout,
+                connection=dict(connection or {}),
+            )
+        )
+        self._handlers: dict[str, list[Handler]] = {}
+        self._any: list[Handler] = []
+        self._on_gap: GapHandler = _log_gap
+        self._on_error: ErrorHandler = _log_failure
+        self._reset()
+
+    def _reset(self) -> None:
+        self._intake = Intake(limit=self._max_in_flight, lanes=1)
+        self._reader = self._new_reader(self._types)
+        self._pump: asyncio.Task[None] | None = None
+        self._deadline: asyncio.Timeout | None = None
+        self._running = False
+        self._workers: set[asyncio.Task[None]] = set()
+        self._frame: OpenFrame | None = None
+        self._iterating: asyncio.Task[Any] | None = None
+        self._between = asyncio.Event()
+        self._between.set()
+        self._closed = asyncio.Event()
+
+    def use_source(self, source: Source) -> None:
+        """Begin anew, reading from `source`. Raises RuntimeError while the consumer is running."""
+        if self._running or self._pump is not None:
+            raise RuntimeError("the consumer is running")
+        self._source = source
+        self._reset()
+
+    # Handlers
+
+    def on(self, *types: str) -> Callable[[_H], _H]:
+        """Decorator: run this coroutine function for events of these types. Raises ValueError, TypeError."""
+        if not types:
+            raise ValueError("name at least one event type, or use on_any")
+
+        def register(handler: _H) -> _H:
+            for event_type in types:
+                self._handlers.setdefault(event_type, []).append(_coroutine(handler))
+            return handler
+
+        return register
+
+    def on_any(self, handler: _H) -> _H:
+        """Decorator: run this coroutine function for every event."""
+        self._any.append(_coroutine(handler))
+        return handler
+
+    def on_gap(self, handler: _H) -> _H:
+        """Decorator: run this coroutine function when events of a shard were lost for good."""
+        self._on_gap = _coroutine(handler)
+        return handler
+
+    def on_error(self, handler: _H) -> _H:
+        """Decorator: call this plain function with each Failure, instead of logging it."""
+        self._on_error = handler
+        return handler
+
+    async def run(self, *, handle_signals: bool = True) -> None:
+        """Run the handlers until `close()`, SIGINT or SIGTERM (which drain), or the source ends.
+
+        Raises ConsumerError when the group or the connection cannot be had, ValueError without handlers.
+        """
+        if not self._handlers and not self._any:
+            raise ValueError("no handler is registered: use @consumer.on(...) or @consumer.on_any")
+        if self._running or self._pump is not None or self._closed.is_set():
+            raise RuntimeError("the consumer is in use, or closed")
+        wanted = self._types
+        if not self._any:
+            wanted = frozenset(self._handlers) if wanted is None else wanted & frozenset(self._handlers)
+        self._intake = Intake(limit=self._max_in_flight, lanes=self._concurrency)
+        self._reader = self._new_reader(wanted)
+        self._running = True
+        signals = _SIGNALS if handle_signals and threading.current_thread() is threading.main_thread() else ()
+        for number in signals:
+            asyncio.get_running_loop().add_signal_handler(number, self._stop)
+        try:
+            await self._work_all()
+        finally:
+            for number in signals:
+                asyncio.get_running_loop().remove_signal_handler(number)
+            await self._shut_down()
+
+    async def _work_all(self) -> None:
+        try:
+            async with asyncio.timeout(None) as self._deadline:
+                await self._start()
+                async with asyncio.TaskGroup() as tasks:
+                    for lane in range(self._concurrency):
+                        self._workers.add(tasks.create_task(self._work(lane)))
+        except TimeoutError:
+            if self._pump is not None:
+                _log.warning("handlers did not end in %.1f s: their frames will come again", self._drain_timeout)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _work(self, lane: int) -> None:
+        while (delivery := await self._intake.next(lane)) is not None:
+            frame = await self._reader.open(delivery)
+            if frame is not None:
+                await self._handle(frame)
+
+    async def _handle(self, frame: OpenFrame) -> None:
+        """Run the handlers over what is left of a frame, then settle it."""
+        tries = frame.delivery.tries
+        while True:
+            error = await self._handle_remaining(frame)
+            if error is None:
+                await self._reader.done(frame)
+                return
+            delay = retry_delay_s(self._nak_delay, tries)
+            if not self._ordered or self._intake.stopping:
+                await self._reader.put_back(frame, delay)
+                return
+            await asyncio.sleep(delay)
+            tries += 1
+
+    async def _handle_remaining(self, frame: OpenFrame) -> Exception | None:
+        """Handle events in order. The first error, after which an ordered consumer stops and others go on."""
+        first: Exception | None = None
+        for offset in frame.done.remaining(len(frame.events)):
+            event = frame.events[offset]
+            try:
+                await self._call(event)
+            except Exception as error:
+                self._tell(
+                    Failure(
+                        error=error,
+                        event=event,
+                        app=frame.delivery.app,
+                        stream_seq=frame.delivery.stream_seq,
+                        tries=frame.delivery.tries,
+                        given_up=False,
+                    )
+                )
+                first = first or error
+                if self._ordered:
+                    break
+                frame.done.mark_failed(offset)
+            else:
+                frame.done.mark(offset)
+        return first
+
+    async def _call(self, event: Event) -> None:
+        if self._handler_timeout is None:
+            await self._run_handlers(event)
+            return
+        async with asyncio.timeout(self._handler_timeout):
+            await self._run_handlers(event)
+
+    async def _run_handlers(self, event: Event) -> None:
+        for handler in self._handlers.get(event.type, ()):
+            await handler(event)
+        for handler in self._any:
+            await handler(event)
+
+    # Iteration
+
+    def __aiter__(self) -> Self:
+        """Begin a loop. An event at which an earlier loop was left has not been handled: it comes first."""
+        if self._frame is not None:
+            self._frame.cursor = -1
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event. Asking for it says that the one before was handled."""
+        frame = self._frame
+        if frame is None:
+            frame = await self._next_frame()
+        else:
+            if frame.cursor >= 0:
+                frame.done.mark(frame.cursor)
+            if frame.done.position >= len(frame.events):
+                frame = await self._next_frame()
+        offset = frame.cursor = frame.done.position
+        return frame.events[offset]
+
+    async def _next_frame(self) -> OpenFrame:
+        self._iterating = asyncio.current_task()
+        if self._frame is not None:
+            finished, self._frame = self._frame, None
+            await self._reader.done(finished)
+            self._between.set()
+        if not self._intake.stopping:
+            await self._start()
+        while (delivery := await self._intake.next()) is not None:
+            frame = await self._reader.open(delivery)
+            if frame is None:
+                continue
+            if frame.done.position >= len(frame.events):
+                await self._reader.done(frame)
+                continue
+            self._frame = frame
+            self._between.clear()
+            return frame
+        raise StopAsyncIteration
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop taking frames, let running handlers finish (up to `drain_timeout`), hand the rest back, disconnect.
+
+        A loop in another task gets the rest of its frame first; in the loop's own task, the event in hand counts as
+        not handled. From inside a handler it only asks for the end. Closing twice is not an error.
+        """
+        self._stop()
+        if asyncio.current_task() in self._workers:
+            return
+        if self._running:
+            await self._closed.wait()
+            return
+        if asyncio.current_task() is not self._iterating:
+            try:
+                async with asyncio.timeout(self._drain_timeout):
+                    await self._between.wait()
+            except TimeoutError:
+                _log.warning("the loop did not end its frame in %.1f s: it will come again", self._drain_timeout)
+        await self._shut_down()
+
+    def _stop(self) -> None:
+        self._intake.stop()
+        deadline = self._deadline
+        if deadline is not None and deadline.when() is None:
+            grace_s = self._drain_timeout if self._pump is not None else 0.0
+            deadline.reschedule(asyncio.get_running_loop().time() + grace_s)
+
+    async def _start(self) -> None:
+        if self._pump is not None:
+            return
+        if self._closed.is_set():
+            raise RuntimeError("the consumer is closed")
+        await self._source.open()
+        self._pump = asyncio.create_task(self._feed(), name="sandwich-consumer")
+
+    async def _feed(self) -> None:
+        """The background of a running consumer: its source, and the word that frames are still worked on."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                beat = tasks.create_task(self._keep())
+                await self._source.feed(self._intake)
+                self._intake.end()
+                await self._intake.settled()
+                beat.cancel()
+        except* Exception as group:
+            cause: BaseException = group
+            while isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[0]
+            self._intake.end(cause)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._ack_wait / PROGRESS_SHARE)
+            for delivery in self._intake.held:
+                await self._reader.answer(delivery.reply.progress())
+
+    async def _shut_down(self) -> None:
+        self._intake.stop()
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.cancel()
+            await asyncio.wait([pump])
+        for delivery in self._intake.held:
+            await self._reader.answer(delivery.reply.nak(0))
+            self._intake.settle(delivery)
+        self._frame = None
+        await self._source.close()
+        self._running = False
+        self._closed.set()
+
+    def _new_reader(self, types: frozenset[str] | None) -> FrameReader:
+        return FrameReader(
+            self._source,
+            self._intake,
+            types=types,
+            confirm_acks=self._confirm_acks,
+            corrupt_tries=self._corrupt_tries,
+            nak_delay_s=self._nak_delay,
+            on_gap=lambda gap: self._on_gap(gap),
+            on_failure=self._tell,
+        )
+
+    def _tell(self, failure: Failure) -> None:
+        try:
+            self._on_error(failure)
+        except Exception:
+            _log.exception("on_error itself failed")
+
+
+def _coroutine(handler: Any) -> Any:
+    called = type(handler).__call__ if callable(handler) else handler
+    if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(called):
+        raise TypeError("a handler must be an `async def` function")
+    return handler
+
+
+def _check_start(start: str | datetime) -> None:
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise ValueError("start must be a datetime with a time zone")
+    elif start not in ("new", "all"):
+        raise ValueError('start must be "new", "all" or a datetime')
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name} must be positive")
+
+
+async def _log_gap(gap: Gap) -> None:
+    _log.warning("events of %s shard %d were lost after sequence %d", gap.app, gap.shard, gap.last_seq)
+
+
+def _log_failure(failure: Failure) -> None:
+    event = f" event {failure.event.id}" if failure.event else ""
+    _log.error(
+        "frame %d of %s%s failed on delivery %d%s",
+        failure.stream_seq,
+        failure.app,
+        event,
+        failure.tries,
+        ", given up" if failure.given_up else "",
+        exc_info=failure.error,
+    )

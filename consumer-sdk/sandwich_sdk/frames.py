@@ -1,0 +1,169 @@
+"""From a delivery to events in hand, and back to an answer for the stream."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import nats.errors
+
+from sandwich_sdk.delivery import Delivery, Intake, Source
+from sandwich_sdk.errors import Failure, IncompleteParts, NewerWireVersion
+from sandwich_sdk.event import Event, Gap, read_events, read_gap
+from sandwich_sdk.parts import COMPLETE, INTERRUPTED, Assembly
+from sandwich_sdk.progress import Done, Progress, retry_delay_s
+from sandwich_sdk.wire.frame import inflate
+from sandwich_sdk.wire.headers import GAP, VERSION, WIRE_VERSION, FrameHeaders, WireError
+
+_log = logging.getLogger(__name__)
+
+PARTS_WAIT_S = 2.0
+PARTS_POLL_S = 0.05
+_LOST = (nats.errors.Error, OSError, TimeoutError)
+
+
+@dataclass(slots=True)
+class OpenFrame:
+    """A frame in hand: its events, and which of them this process has handled. `cursor`: -1, none handed out."""
+
+    delivery: Delivery
+    events: list[Event]
+    done: Done = field(default_factory=Done)
+    cursor: int = -1
+
+
+class FrameReader:
+    """Opens deliveries and settles them. Frames without events for the caller are settled on the way."""
+
+    def __init__(
+        self,
+        source: Source,
+        intake: Intake,
+        *,
+        types: frozenset[str] | None,
+        confirm_acks: bool,
+        corrupt_tries: int,
+        nak_delay_s: float,
+        on_gap: Callable[[Gap], Awaitable[None]],
+        on_failure: Callable[[Failure], None],
+    ) -> None:
+        self._source = source
+        self._intake = intake
+        self._types = types
+        self._confirm_acks = confirm_acks
+        self._corrupt_tries = corrupt_tries
+        self._nak_delay_s = nak_delay_s
+        self._on_gap = on_gap
+        self._on_failure = on_failure
+        self._progress = Progress()
+
+    async def open(self, delivery: Delivery) -> OpenFrame | None:
+        """The delivery's events that are wanted; None when it holds none, and then it is settled already."""
+        try:
+            return await self._open(delivery)
+        except WireError as error:
+            await self._refuse(delivery, error)
+        except (IncompleteParts, *_LOST) as error:
+            await self._fail(delivery, error)
+        return None
+
+    async def _open(self, delivery: Delivery) -> OpenFrame | None:
+        headers = FrameHeaders.decode(delivery.headers)
+        if headers.kind:
+            await self._control(delivery, headers)
+            return None
+        if self._types is not None and self._types.isdisjoint(headers.types):
+            await self._ack(delivery)
+            return None
+        payload: bytes | None = delivery.payload
+        if headers.part is not None:
+            payload = await self._join(delivery, headers) if headers.part[0] == 1 else None
+        if payload is None:
+            await self._ack(delivery)
+            return None
+        events = read_events(
+            inflate(payload), headers, received_ns=delivery.received_ns, published_ns=delivery.published_ns
+        )
+        if self._types is not None:
+            events = [event for event in events if event.type in self._types]
+        return OpenFrame(delivery, events, self._progress.of(delivery.key))
+
+    async def _control(self, delivery: Delivery, headers: FrameHeaders) -> None:
+        done = self._progress.of(delivery.key)
+        if headers.kind == GAP and not done.position:
+            gap = read_gap(delivery.subject, delivery.payload, headers, published_ns=delivery.published_ns)
+            try:
+                await self._on_gap(gap)
+            except Exception as error:
+                await self._fail(delivery, error)
+                return
+            done.mark(0)
+        await self._ack(delivery)
+
+    async def _join(self, delivery: Delivery, headers: FrameHeaders) -> bytes | None:
+        """All parts from the first one on; None when their writer was fenced. Raises IncompleteParts."""
+        assembly = Assembly(delivery.subject, headers)
+        assembly.add(delivery.subject, headers, delivery.payload)
+        seq = delivery.stream_seq
+        try:
+            async with asyncio.timeout(PARTS_WAIT_S):
+                while assembly.state not in (COMPLETE, INTERRUPTED):
+                    following = await self._source.following(delivery, seq)
+                    if following is None:
+                        await asyncio.sleep(PARTS_POLL_S)
+                        continue
+                    seq = following.stream_seq
+                    assembly.add(following.subject, FrameHeaders.decode(following.headers), following.payload)
+        except TimeoutError:
+            raise IncompleteParts(f"{len(assembly.chunks)} of {headers.part} parts are there") from None
+        return assembly.payload if assembly.state == COMPLETE else None
+
+    async def done(self, frame: OpenFrame) -> None:
+        """Every event was handled: acknowledge."""
+        await self._ack(frame.delivery)
+
+    async def put_back(self, frame: OpenFrame, delay_s: float) -> None:
+        """An event failed: the frame comes again after `delay_s`."""
+        await self.answer(frame.delivery.reply.nak(delay_s))
+        self._intake.settle(frame.delivery)
+
+    async def _ack(self, delivery: Delivery) -> None:
+        await self.answer(delivery.reply.ack(confirm=self._confirm_acks))
+        self._intake.settle(delivery)
+
+    async def _fail(self, delivery: Delivery, error: Exception) -> None:
+        self._report(delivery, error, given_up=False)
+        await self.answer(delivery.reply.nak(retry_delay_s(self._nak_delay_s, delivery.tries)))
+        self._intake.settle(delivery)
+
+    async def _refuse(self, delivery: Delivery, error: WireError) -> None:
+        """A frame that cannot be read: again at first, then given up so that the others go on."""
+        version = (delivery.headers or {}).get(VERSION, "")
+        if version.isdecimal() and int(version) > WIRE_VERSION:
+            await self._fail(delivery, NewerWireVersion(str(error)))
+            return
+        if delivery.tries < self._corrupt_tries:
+            await self._fail(delivery, error)
+            return
+        self._report(delivery, error, given_up=True)
+        await self.answer(delivery.reply.term())
+        self._intake.settle(delivery)
+
+    def _report(self, delivery: Delivery, error: Exception, *, given_up: bool) -> None:
+        self._on_failure(
+            Failure(
+                error=error,
+                event=None,
+                app=delivery.app,
+                stream_seq=delivery.stream_seq,
+                tries=delivery.tries,
+                given_up=given_up,
+            )
+        )
+
+    async def answer(self, answering: Awaitable[None]) -> None:
+        """Tell the stream. When it cannot be told, the frame comes again, and what was done is remembered."""
+        try:
+            await answering
+        except _LOST as error:
+            _log.warning("an answer to NATS was not sent: %s", type(error).__name__)

@@ -1,0 +1,171 @@
+"""Test your handlers without servers: events in memory, the real Consumer around them.
+
+cluster = FakeCluster(app="music")
+cluster.dispatch("MESSAGE_CREATE", {"id": "1", "content": "!ping"})
+await cluster.run(consumer)          # your consumer with its handlers, or Consumer(..., source=cluster)
+assert cluster.handled == ["..."]
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import zstandard
+
+from sandwich_sdk.consumer import Consumer
+from sandwich_sdk.delivery import Delivery, Intake
+from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.frame import session_hash
+from sandwich_sdk.wire.headers import GAP, FrameHeaders
+
+
+@dataclass(slots=True)
+class _Stored:
+    seq: int
+    subject: str
+    headers: Mapping[str, str]
+    payload: bytes
+    ids: tuple[str, ...] = ()
+    tries: int = 0
+
+
+class _FakeReply:
+    """Answers go straight into the cluster's books."""
+
+    __slots__ = ("_cluster", "_stored")
+
+    def __init__(self, cluster: "FakeCluster", stored: _Stored) -> None:
+        self._cluster = cluster
+        self._stored = stored
+
+    async def ack(self, *, confirm: bool) -> None:
+        self._cluster.handled.extend(self._stored.ids)
+
+    async def nak(self, delay_s: float) -> None:
+        self._cluster.give_back(self._stored, delay_s)
+
+    async def term(self) -> None:
+        self._cluster.failed.extend(self._stored.ids)
+
+    async def progress(self) -> None:
+        return None
+
+
+class FakeCluster:
+    """An application's stream in memory: implements `Source`. Delays are noted, never waited for.
+
+    handled  ids of events whose frame was acknowledged, in order
+    failed   ids of events whose frame was still failing after `tries_max` deliveries, or was terminated
+    delays   the delays, in seconds, with which frames were put back
+    """
+
+    def __init__(
+        self, app: str = "app", *, bot: str = "1", route: str = "", shards: int = 1, tries_max: int = 3
+    ) -> None:
+        self.app = subjects.check_name(app, what="application")
+        self.bot = bot
+        self.route = route
+        self.shards = shards
+        self.handled: list[str] = []
+        self.failed: list[str] = []
+        self.delays: list[float] = []
+        self._tries_max = tries_max
+        self._session = session_hash("fake")
+        self._sequences: dict[int, int] = {}
+        self._pending: deque[_Stored] = deque()
+        self._stored = 0
+
+    def dispatch(self, event_type: str, data: Any, *, shard: int = 0, extra: Mapping[str, Any] | None = None) -> str:
+        """Put one event into the stream, in a frame of its own; returns its `Event.id`."""
+        return self.dispatch_many([(event_type, data)], shard=shard, extra=extra)[0]
+
+    def dispatch_many(
+        self, events: list[tuple[str, Any]], *, shard: int = 0, extra: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Put events into the stream as one frame; returns their ids. Raises ValueError for none, or no such shard."""
+        if not events or not 0 <= shard < self.shards:
+            raise ValueError("give at least one event, and a shard that the cluster has")
+        first = self._sequences.get(shard, 0) + 1
+        ids = [f"{self._session}:{first + offset}" for offset in range(len(events))]
+        lines = [self._line(event, first + offset, shard, extra) for offset, event in enumerate(events)]
+        self._sequences[shard] = first + len(events) - 1
+        headers = FrameHeaders(
+            session=self._session,
+            first_seq=first,
+            last_seq=first + len(events) - 1,
+            count=len(events),
+            epoch=1,
+            types=frozenset(event_type for event_type, _ in events),
+        )
+        self._store(shard, headers, zstandard.ZstdCompressor().compress(b"".join(lines)), tuple(ids))
+        return ids
+
+    def gap(self, *, shard: int = 0) -> None:
+        """Report that the shard's session ended and events were lost."""
+        last = self._sequences.get(shard, 0)
+        headers = FrameHeaders(session=self._session, first_seq=last, last_seq=last, count=0, epoch=1, kind=GAP)
+        self._store(shard, headers, b"", ())
+
+    def _line(self, event: tuple[str, Any], seq: int, shard: int, extra: Mapping[str, Any] | None) -> bytes:
+        line: dict[str, Any] = {"t": event[0], "s": seq, "op": 0, "d": event[1]}
+        line["__sandwich"] = {
+            "v": 1,
+            "app": self.app,
+            "bot": self.bot,
+            "route": self.route,
+            "shard": [0, shard, self.shards],
+            "id": f"{self._session}:{seq}",
+        }
+        if extra:
+            line["__extra"] = dict(extra)
+        return msgspec.json.encode(line) + b"\n"
+
+    def _store(self, shard: int, headers: FrameHeaders, payload: bytes, ids: tuple[str, ...]) -> None:
+        self._stored += 1
+        subject = subjects.events_subject(self.app, subjects.DEFAULT_LANE, 0, shard)
+        self._pending.append(_Stored(self._stored, subject, headers.encode(), payload, ids))
+
+    def give_back(self, stored: _Stored, delay_s: float) -> None:
+        """A frame was not handled: it is delivered again, behind what waits, up to `tries_max` times."""
+        self.delays.append(delay_s)
+        if stored.tries < self._tries_max:
+            self._pending.append(stored)
+        else:
+            self.failed.extend(stored.ids)
+
+    async def run(self, consumer: Consumer) -> None:
+        """Run the consumer's handlers over everything in the stream, failed frames again, until nothing is left."""
+        consumer.use_source(self)
+        await consumer.run(handle_signals=False)
+
+    async def open(self) -> None:
+        """See `Source.open`: there is nothing to connect."""
+
+    async def feed(self, intake: Intake) -> None:
+        """See `Source.feed`: until nothing is pending and all of it was answered."""
+        while self._pending:
+            for _ in range(min(await intake.room(self.app), len(self._pending))):
+                stored = self._pending.popleft()
+                stored.tries += 1
+                intake.push(self._delivery(stored))
+            await intake.settled()
+
+    def _delivery(self, stored: _Stored) -> Delivery:
+        return Delivery(
+            app=self.app,
+            subject=stored.subject,
+            headers=stored.headers,
+            payload=stored.payload,
+            stream_seq=stored.seq,
+            tries=stored.tries,
+            reply=_FakeReply(self, stored),
+        )
+
+    async def following(self, delivery: Delivery, after: int) -> Delivery | None:
+        """See `Source.following`: a fake cluster never splits a frame."""
+        return None
+
+    async def close(self) -> None:
+        """See `Source.close`."""

@@ -1,0 +1,278 @@
+"""From a cluster file to transactions: what would change, and the guarded writes that change it.
+
+`diff` is pure. Secrets are compared after opening what is stored, because sealing the same token twice gives two
+different values. Each write is guarded by the revision that was read: of two operators, the second is told.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from sandwich_coordinator.config import (
+    NATS_SECRET,
+    REDIS_SECRET,
+    AppConfig,
+    ClusterConfig,
+    ClusterSettings,
+    DiscordSettings,
+    NatsSettings,
+    PolicySettings,
+    RedisSettings,
+)
+from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
+from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put, Store
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import AppRecord, ShardsSpec
+
+WRITES_PER_TXN_MAX = 100
+"""etcd's default --max-txn-ops is 128."""
+
+
+class ApplyRefused(Exception):
+    """What is wanted does not fit what the cluster holds; the message says why and what to do."""
+
+
+class ApplyConflict(Exception):
+    """Somebody else changed the configuration since it was read. Nothing of this transaction was written."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A cluster file with its secrets. The repr shows no secret."""
+
+    config: ClusterConfig
+    tokens: Mapping[str, str] = field(repr=False)
+    nats_password: str | None = field(default=None, repr=False)
+    redis_url: str = field(default="", repr=False)
+    redis_password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What to write, and what to tell. `lines` start with +, ~ or - as in a diff; empty writes: nothing to do."""
+
+    writes: tuple[tuple[Compare, Put | Delete], ...] = field(default=(), repr=False)
+    lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sealer:
+    """Seals with `key`; without one (`--insecure-plaintext`) secrets are stored as they are."""
+
+    key: ClusterKey | None
+
+    def close(self, name: str, secret: str) -> str:
+        """The stored form of a secret."""
+        return self.key.seal(name, secret) if self.key else seal_plain(secret, allow_plain=True)
+
+    def keep_or_close(self, name: str, secret: str | None, stored: str) -> str:
+        """`stored` when it already holds `secret` in the wanted form, else a new stored form. "" for no secret."""
+        if secret is None:
+            return ""
+        return stored if self.holds(name, secret, stored) else self.close(name, secret)
+
+    def holds(self, name: str, secret: str, stored: str) -> bool:
+        """Whether `stored` is `secret`, sealed by this key (or in plain text when there is none)."""
+        if not stored or stored.startswith("plain:") != (self.key is None):
+            return False
+        try:
+            opened = self.key.unseal(name, stored) if self.key else open_plain(name, stored, allow_plain=True)
+            return opened == secret
+        except SealingError:
+            return False
+
+
+def app_record(name: str, app: AppConfig, token: str, sealed: str) -> AppRecord:
+    """An application as stored."""
+    limits = {"max_age_s": app.stream.max_age, "max_bytes": app.stream.max_bytes, "replicas": app.stream.replicas}
+    presence = None
+    if app.presence is not None:
+        presence = app.presence.model_dump(mode="json", exclude_none=True) | {"since": None}
+    return AppRecord(
+        app=name,
+        token=sealed,
+        token_hash=token_hash(token),
+        intents=app.intents,
+        shards=ShardsSpec(count=app.shards.count, ids=app.shards.ids),
+        route=app.route,
+        presence=presence,
+        compression=app.compression,
+        large_threshold=app.large_threshold,
+        paused=app.paused,
+        stream={limit: value for limit, value in limits.items() if value is not None},
+    )
+
+
+def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | None) -> ClusterSettings:
+    """The `config` key's value; secrets that did not change keep their stored form."""
+    nats, policy = wanted.config.nats, wanted.config.policy
+    old_nats = current.nats.password if current else ""
+    old_redis = current.redis.password if current else ""
+    return ClusterSettings(
+        nats=NatsSettings(
+            servers=list(nats.servers),
+            user=nats.user or "",
+            password=sealer.keep_or_close(NATS_SECRET, wanted.nats_password, old_nats),
+            credentials=str(nats.credentials or ""),
+            tls_ca=str(nats.tls.ca or ""),
+            tls_cert=str(nats.tls.cert or ""),
+            tls_key=str(nats.tls.key or ""),
+            replicas=nats.replicas,
+            max_age_s=nats.stream.max_age,
+            max_bytes=nats.stream.max_bytes,
+        ),
+        redis=RedisSettings(
+            url=wanted.redis_url, password=sealer.keep_or_close(REDIS_SECRET, wanted.redis_password, old_redis)
+        ),
+        discord=DiscordSettings(api_url=wanted.config.discord.api_url),
+        policy=PolicySettings(
+            lease_ttl_s=policy.lease_ttl,
+            restart_grace_s=policy.restart_grace,
+            moves_in_flight_max=policy.moves_in_flight,
+            identify_reserve=policy.identify_reserve,
+            linger_ms=policy.linger_ms,
+        ),
+    )
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= _flat(inner, f"{path}.{name}" if path else name)
+    return flat
+
+
+_SECRET = frozenset({"token", "token_hash", "nats.password", "redis.password"})
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """Every field, defaults included, by dotted path."""
+    return _flat(msgspec.to_builtins(msgspec.structs.asdict(record)) | _nested(record))
+
+
+def _nested(record: Any) -> dict[str, Any]:
+    return {
+        name: {inner: getattr(value, inner) for inner in value.__struct_fields__}
+        for name, value in msgspec.structs.asdict(record).items()
+        if isinstance(value, msgspec.Struct)
+    }
+
+
+def _edits(label: str, before: Any, after: Any) -> list[str]:
+    old, new = _fields(before), _fields(after)
+    lines = []
+    for path in sorted(old.keys() | new.keys(), key=lambda name: (name not in new, name)):
+        if old.get(path) == new.get(path) or (path == "token_hash"):
+            continue
+        if path in _SECRET:
+            lines.append(f"~ {label}: {path}: changed")
+        else:
+            lines.append(f"~ {label}: {path}: {old.get(path)} -> {new.get(path)}")
+    return lines
+
+
+def diff(current: Listing, wanted: Wanted, *, keys: Keys, sealer: Sealer, prune: bool = False) -> Changes:
+    """What makes the cluster as `wanted`. An application that the file does not name goes only with `prune`.
+
+    Raises ApplyRefused when a token already belongs to an application that stays under another name.
+    """
+    stored = {item.key: item for item in current.items}
+    writes: list[tuple[Compare, Put | Delete]] = []
+    lines: list[str] = []
+    warnings: list[str] = []
+    _diff_settings(stored.get(keys.config), wanted, keys, sealer, writes, lines)
+    kept: dict[str, str] = {}
+    for key, item in stored.items():
+        name = key.removeprefix(keys.apps)
+        if not key.startswith(keys.apps) or name in wanted.config.apps:
+            continue
+        if prune:
+            writes.append((Compare(key, "mod_revision", item.mod_revision), Delete(key)))
+            lines.append(f"- application {name}: removed")
+        else:
+            kept[_hash_of(item)] = name
+            warnings.append(f"application {name} is not in the file and stays; --prune removes it")
+    for name, app in wanted.config.apps.items():
+        token = wanted.tokens[name]
+        if owner := kept.get(token_hash(token)):
+            raise ApplyRefused(
+                f"apps.{name}.token is the token of application {owner!r}, which the cluster holds and the file does "
+                f"not name: name it {owner!r} in the file, or use --prune to remove {owner!r}"
+            )
+        _diff_app(stored.get(keys.app(name)), name, app, token, keys, sealer, writes, lines)
+    return Changes(tuple(writes), tuple(lines), tuple(warnings))
+
+
+def _hash_of(item: KeyValue) -> str:
+    try:
+        return msgspec.json.decode(item.value, type=AppRecord).token_hash
+    except msgspec.MsgspecError:
+        return ""
+
+
+def _diff_settings(
+    item: KeyValue | None,
+    wanted: Wanted,
+    keys: Keys,
+    sealer: Sealer,
+    writes: list[tuple[Compare, Put | Delete]],
+    lines: list[str],
+) -> None:
+    current = None
+    if item is not None:
+        try:
+            current = ClusterSettings.decode(item.value)
+        except msgspec.MsgspecError:
+            lines.append("~ cluster: the stored configuration is damaged and is replaced")
+    after = cluster_settings(wanted, sealer, current)
+    if after == current:
+        return
+    lines += ["+ cluster: configured"] if item is None else _edits("cluster", current, after) if current else []
+    writes.append((_unchanged(keys.config, item), Put(keys.config, after.encode())))
+
+
+def _diff_app(
+    item: KeyValue | None,
+    name: str,
+    app: AppConfig,
+    token: str,
+    keys: Keys,
+    sealer: Sealer,
+    writes: list[tuple[Compare, Put | Delete]],
+    lines: list[str],
+) -> None:
+    current = None
+    if item is not None:
+        try:
+            current = msgspec.json.decode(item.value, type=AppRecord)
+        except msgspec.MsgspecError:
+            lines.append(f"~ application {name}: its stored configuration is damaged and is replaced")
+    after = app_record(name, app, token, sealer.keep_or_close(name, token, current.token if current else ""))
+    if after == current:
+        return
+    if item is None:
+        lines.append(f"+ application {name}: shards {app.shards.count}, intents {app.intents}")
+    elif current:
+        lines += _edits(f"application {name}", current, after)
+    writes.append((_unchanged(keys.app(name), item), Put(keys.app(name), after.encode())))
+
+
+def _unchanged(key: str, item: KeyValue | None) -> Compare:
+    return Compare(key, "mod_revision", item.mod_revision if item else 0)
+
+
+async def write_changes(store: Store, writes: Sequence[tuple[Compare, Put | Delete]]) -> None:
+    """Write in one transaction (several of `WRITES_PER_TXN_MAX` when there are more).
+
+    Raises ApplyConflict when somebody else was first, and the store's errors.
+    """
+    for start in range(0, len(writes), WRITES_PER_TXN_MAX):
+        part = writes[start : start + WRITES_PER_TXN_MAX]
+        result = await store.txn([guard for guard, _ in part], [write for _, write in part])
+        if not result.succeeded:
+            raise ApplyConflict("somebody else changed the configuration at the same time: look, then apply again")

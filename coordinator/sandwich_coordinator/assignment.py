@@ -1,0 +1,262 @@
+"""What one node does about its shards: claim what is planned here, run what is claimed, give back what is not wanted.
+
+Level-triggered: each call compares the view with what runs here and returns the next step of every shard. A shard
+runs only under a claim of this node and instance; a claim is made before a socket is opened and deleted after it was
+closed. Without the cluster (or without our own registration) nothing changes: running shards keep running, and the
+event chain refuses their writes once somebody else has taken over (DESIGN sections 5 and 6).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from sandwich_coordinator.leader import planned_nodes
+from sandwich_coordinator.store.base import Compare, Delete, Put
+from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, SessionRecord
+from sandwich_coordinator.view import ClusterView, Entry, ShardKey
+
+STICKY_SLACK = 1
+"""A shard returns to the worker it had unless that one carries more than this many shards above the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardConfig:
+    """What of an application's configuration a running shard depends on. Holds no secret."""
+
+    token_hash: str
+    intents: int
+    count: int
+    compression: str
+    large_threshold: int
+
+    def resumes_into(self, other: "ShardConfig") -> bool:
+        """Whether a session made with this configuration may be resumed with `other`."""
+        return (self.token_hash, self.intents, self.count) == (other.token_hash, other.intents, other.count)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalShard:
+    """A shard a worker of this node has. `stopped`: drained, its claim may go; `failed`: a fatal close, no socket."""
+
+    worker: int
+    fence: int
+    config: ShardConfig
+    phase: Literal["running", "stopping", "stopped", "failed"] = "running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalNode:
+    """This node. `lease` None: not registered. `connected`: the view is current. `loads`: shards per live worker."""
+
+    node: str
+    instance: str
+    lease: int | None
+    connected: bool
+    loads: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Run this transaction; once the view shows the claim, `Start` follows. Losing it means somebody was first."""
+
+    shard: ShardKey
+    worker: int
+    compares: tuple[Compare, ...]
+    writes: tuple[Put, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Run the shard in `worker` under `fence`; resume `session` when there is one."""
+
+    shard: ShardKey
+    worker: int
+    fence: int
+    config: ShardConfig
+    session: SessionRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Drain and close the shard, session kept (close 4000-4999); it is then `stopped`."""
+
+    shard: ShardKey
+    reason: str
+    drain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Delete the claim with this transaction and forget the shard."""
+
+    shard: ShardKey
+    compares: tuple[Compare, ...]
+    writes: tuple[Delete, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Reconnect in place under `fence` with `config`; resume only if `resume`."""
+
+    shard: ShardKey
+    fence: int
+    config: ShardConfig
+    resume: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Somebody else owns the shard: close it, publish nothing more, touch no claim, forget it."""
+
+    shard: ShardKey
+    reason: str
+
+
+Action = Claim | Start | Stop | Release | Restart | Abandon
+
+
+def pick_worker(loads: Mapping[int, int], previous: int | None = None) -> int | None:
+    """The least loaded worker (lowest number first), or the previous one while it is about as free. None: no worker."""
+    if not loads:
+        return None
+    least = min(loads, key=lambda worker: (loads[worker], worker))
+    if previous is not None and previous in loads and loads[previous] <= loads[least] + STICKY_SLACK:
+        return previous
+    return least
+
+
+def shard_config(app: AppRecord, group: GroupRecord) -> ShardConfig:
+    """The configuration a shard of `group` runs with."""
+    return ShardConfig(app.token_hash, app.intents, group.count, app.compression, app.large_threshold)
+
+
+def reconcile_node(
+    view: ClusterView, own: LocalNode, local: Mapping[ShardKey, LocalShard], now: float
+) -> tuple[Action, ...]:
+    """The next step of every shard that concerns this node, stops first. `now` (Unix seconds) goes into records."""
+    member = view.nodes.get(own.node)
+    if not own.connected or own.lease is None or member is None:
+        return ()
+    if member.record.instance != own.instance or member.lease != own.lease:
+        return ()
+    wanted = _wanted(view, own.node)
+    held = {shard for shard, entry in view.claims.items() if entry.record.node == own.node}
+    step = _Step(view, own, own.lease, dict(own.loads), now)
+    actions: list[Action] = []
+    for shard in sorted({*wanted, *local, *held}):
+        action = step.next(shard, local.get(shard), wanted.get(shard))
+        if action is not None:
+            actions.append(action)
+    return tuple(sorted(actions, key=lambda action: not isinstance(action, Stop | Abandon | Release)))
+
+
+def _wanted(view: ClusterView, node: str) -> dict[ShardKey, ShardConfig]:
+    """The shards planned to this node whose group and application exist and are not paused."""
+    wanted: dict[ShardKey, ShardConfig] = {}
+    for key, plan in view.plans.items():
+        app, group = view.apps.get(key.app), view.groups.get(key)
+        if app is None or group is None or app.record.paused or node not in plan.record.nodes:
+            continue
+        config = shard_config(app.record, group.record)
+        wanted |= {ShardKey(*key, shard): config for shard, owner in planned_nodes(plan).items() if owner == node}
+    return wanted
+
+
+@dataclass(slots=True)
+class _Step:
+    """One pass over the shards; `loads` grows as shards are given to workers."""
+
+    view: ClusterView
+    own: LocalNode
+    lease: int
+    loads: dict[int, int]
+    now: float
+
+    def next(self, shard: ShardKey, running: LocalShard | None, config: ShardConfig | None) -> Action | None:
+        claim = self.view.claims.get(shard)
+        if running is None:
+            return self._idle(shard, claim, config)
+        if claim is not None and (claim.record.node, claim.record.instance) != (self.own.node, self.own.instance):
+            return Abandon(shard, f"claimed by node {claim.record.node}")
+        if running.phase == "stopping":
+            return None
+        if config is None:
+            if running.phase == "running":
+                return Stop(shard, "no longer planned here")
+            return Abandon(shard, "stopped, and its claim is gone") if claim is None else self._release(shard, claim)
+        if claim is None or claim.lease != self.lease:
+            # Our lease was lost and nobody has taken over: the same owner goes on under the same fence.
+            return self._claim(shard, claim, running.worker, running.fence)
+        return self._running(shard, running, config)
+
+    def _running(self, shard: ShardKey, running: LocalShard, config: ShardConfig) -> Action | None:
+        fence = self.view.fence(shard) or running.fence
+        if running.phase == "stopped":
+            return Start(shard, running.worker, fence, config, self._session(shard, config))
+        if running.config == config:
+            return None
+        resume = running.phase == "running" and running.config.resumes_into(config)
+        return Restart(shard, fence, config, resume, "the application's configuration changed")
+
+    def _idle(self, shard: ShardKey, claim: Entry[ClaimRecord] | None, config: ShardConfig | None) -> Action | None:
+        """A shard that does not run here."""
+        if claim is None:
+            return None if config is None else self._claim(shard, None, None, 0)
+        record = claim.record
+        if record.node != self.own.node:
+            return None
+        if config is None:
+            return self._release(shard, claim)
+        ours = record.instance == self.own.instance and claim.lease == self.lease
+        if ours and record.state == "failed" and not self._configured_since(shard, claim):
+            return None
+        if ours and record.state == "claiming" and record.worker in self.loads:
+            fence = record.fence or claim.mod_revision
+            return Start(shard, record.worker, fence, config, self._session(shard, config))
+        return self._claim(shard, claim, record.worker, 0)
+
+    def _configured_since(self, shard: ShardKey, claim: Entry[ClaimRecord]) -> bool:
+        return self.view.apps[shard.app].mod_revision > claim.mod_revision
+
+    def _session(self, shard: ShardKey, config: ShardConfig) -> SessionRecord | None:
+        """The stored session, unless it belongs to another token, intents or shard count."""
+        entry = self.view.sessions.get(shard)
+        if entry is None:
+            return None
+        record = entry.record
+        made_with = (record.token_hash, record.intents, record.count)
+        return record if made_with == (config.token_hash, config.intents, config.count) else None
+
+    def _claim(
+        self, shard: ShardKey, claim: Entry[ClaimRecord] | None, previous: int | None, fence: int
+    ) -> Claim | None:
+        """Make the claim, or take over our own old one. A running shard stays with its worker and keeps its fence."""
+        worker = previous if fence and previous is not None else pick_worker(self.loads, previous)
+        if worker is None:
+            return None
+        key = self.view.keys.claim(*shard)
+        if fence and claim is not None:
+            record = msgspec.structs.replace(claim.record, fence=fence)
+        else:
+            self.loads[worker] = self.loads.get(worker, 0) + (0 if fence else 1)
+            record = ClaimRecord(
+                app=shard.app,
+                group=shard.group,
+                shard=shard.shard,
+                node=self.own.node,
+                instance=self.own.instance,
+                worker=worker,
+                fence=fence,
+                since=self.now,
+            )
+        guard = (
+            Compare(key, "create_revision", 0) if claim is None else Compare(key, "mod_revision", claim.mod_revision)
+        )
+        return Claim(shard, worker, (guard,), (Put(key, record.encode(), self.lease),))
+
+    def _release(self, shard: ShardKey, claim: Entry[ClaimRecord]) -> Release:
+        key = self.view.keys.claim(*shard)
+        return Release(shard, (Compare(key, "mod_revision", claim.mod_revision),), (Delete(key),))

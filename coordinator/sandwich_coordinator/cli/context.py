@@ -1,0 +1,108 @@
+"""What every command needs: the connection options, the store, and one picture of the cluster."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from sandwich_coordinator.cli.render import Snapshot
+from sandwich_coordinator.sealing import ClusterKey, SealingError
+from sandwich_coordinator.status import NodeStatus
+from sandwich_coordinator.store.base import Listing, StoreError
+from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import NodeRecord
+from sandwich_coordinator.view import ClusterView
+
+NODE_TIMEOUT_S = 1.0
+STATUS_BYTES_MAX = 32 * 1024 * 1024
+
+
+class CommandError(Exception):
+    """Ends a command with one line on stderr and `code` (1 refused or degraded, 2 cannot tell)."""
+
+    def __init__(self, message: str, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """How to reach the cluster, from options and environment."""
+
+    etcd: str
+    cluster: str | None
+    user: str | None
+    password_file: Path | None
+    tls: TlsOptions | None
+    key_file: Path | None
+
+    @property
+    def keys(self) -> Keys:
+        """The cluster's keys."""
+        return Keys(self.cluster or "default")
+
+    def key(self, env: Mapping[str, str]) -> ClusterKey:
+        """The cluster key. Raises CommandError saying how to make one."""
+        try:
+            return ClusterKey.load(env, self.key_file)
+        except SealingError as error:
+            raise CommandError(str(error), 1) from None
+
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator[EtcdStore]:
+        """The store while the context lasts. Raises CommandError for options that cannot be used."""
+        try:
+            password = self.password_file.read_text().strip() if self.password_file else None
+            endpoints = [part.strip() for part in self.etcd.split(",") if part.strip()]
+            store = EtcdStore(endpoints, username=self.user, password=password, tls=self.tls)
+        except (OSError, ValueError) as error:
+            raise CommandError(f"the etcd options cannot be used: {error}") from None
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:
+    address = record.address if "://" in record.address else f"http://{record.address}"
+    try:
+        async with asyncio.timeout(NODE_TIMEOUT_S), http.get(f"{address}/status") as response:
+            if response.status != 200:
+                return f"HTTP {response.status}"
+            body = await response.content.read(STATUS_BYTES_MAX)
+            while chunk := await response.content.read(STATUS_BYTES_MAX - len(body)):
+                body += chunk
+            return msgspec.json.decode(body, type=NodeStatus)
+    except TimeoutError:
+        return f"no answer in {NODE_TIMEOUT_S:g} s"
+    except msgspec.MsgspecError:
+        return "its answer is not a node's status"
+    except (aiohttp.ClientError, OSError, ValueError):
+        return "no connection"
+
+
+async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
+    """Read the cluster and ask every node, all at once. Raises StoreError when etcd does not answer."""
+    listing: Listing = await store.list(keys.prefix)
+    view = ClusterView.from_items(keys, {item.key: item for item in listing.items}, listing.revision)
+    try:
+        version = await store.server_version()
+    except StoreError:
+        version = ""
+    records = [entry.record for entry in view.nodes.values()]
+    async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
+        asked = {record.node: tasks.create_task(_ask(http, record)) for record in records if record.address}
+    return Snapshot(
+        cluster=keys.cluster,
+        view=view,
+        configured=any(item.key == keys.config for item in listing.items),
+        now=time.time(),
+        answers={node: task.result() for node, task in asked.items()},
+        etcd_version=version,
+    )

@@ -1,0 +1,220 @@
+"""Reading cluster.yml: every mistake is reported at once, each with the line and the path of the key.
+
+No message repeats a value that may be a secret: pydantic's echo of the input is not used.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import ValidationError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from sandwich_coordinator.config import SECTIONS, AppConfig, ClusterConfig, SecretSource
+from sandwich_coordinator.intents import privileged_names
+
+FILE_BYTES_MAX = 4 * 1024 * 1024
+
+
+class ConfigError(Exception):
+    """The file cannot be used. `problems` are one line each: file, line, path, what is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A valid file with its secrets read. `lines` maps a path in the file to its line. The repr shows no secret."""
+
+    config: ClusterConfig
+    tokens: Mapping[str, str] = field(repr=False)
+    nats_password: str | None = field(repr=False)
+    redis_url: str = field(repr=False)
+    redis_password: str | None = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+class _Lines:
+    """Line of each path of a YAML document, and its duplicate keys."""
+
+    def __init__(self, source: str, root: Node | None) -> None:
+        self.source = source
+        self.problems: list[str] = []
+        self._lines: dict[KeyPath, int] = {(): 1}
+        if root is not None:
+            self._walk(root, ())
+
+    def _walk(self, node: Node, path: KeyPath) -> None:
+        if isinstance(node, MappingNode):
+            for key, value in node.value:
+                name = key.value if isinstance(key, ScalarNode) else "?"
+                inner = (*path, name)
+                if inner in self._lines:
+                    self.problems.append(self.at(inner, f"given twice (again on line {key.start_mark.line + 1})"))
+                self._lines[inner] = key.start_mark.line + 1
+                self._walk(value, inner)
+        elif isinstance(node, SequenceNode):
+            for index, value in enumerate(node.value):
+                self._lines[(*path, index)] = value.start_mark.line + 1
+                self._walk(value, (*path, index))
+
+    def at(self, path: KeyPath, message: str) -> str:
+        """`message` with the nearest known line of `path`."""
+        known = path
+        while known not in self._lines:
+            known = known[:-1]
+        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        return f"{self.source}:{self._lines[known]}: {dotted + ': ' if dotted else ''}{message}"
+
+
+def _unknown_key(path: KeyPath) -> str:
+    general = tuple("*" if isinstance(part, int) else part for part in path[:-1])
+    if len(general) > 1 and general[0] == "apps":
+        general = ("apps", "*", *general[2:])
+    model = SECTIONS.get(general)
+    known = [name for name in model.model_fields if name != "literal"] if model else []
+    near = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return "unknown key" + (f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})" if known else "")
+
+
+def _messages(error: ValidationError, lines: _Lines) -> list[str]:
+    found = []
+    for item in error.errors(include_input=False, include_url=False):
+        path = tuple(part for part in item["loc"] if part != "[key]")
+        if item["type"] == "extra_forbidden":
+            text = _unknown_key(path)
+        elif item["type"] == "missing":
+            text = "is required"
+        else:
+            text = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        found.append(lines.at(path, text))
+    return found
+
+
+def _parse(text: str, source: str) -> tuple[ClusterConfig, _Lines]:
+    try:
+        lines = _Lines(source, yaml.compose(text, Loader=yaml.SafeLoader))
+        document = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError([f"{source}:{line}: not valid YAML: {error.problem}"]) from None
+    except (yaml.YAMLError, RecursionError, ValueError):
+        raise ConfigError([f"{source}:1: not valid YAML"]) from None
+    if not isinstance(document, dict):
+        raise ConfigError([f"{source}:1: must be a mapping that starts with `version: 1`"])
+    try:
+        config = ClusterConfig.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(lines.problems + _messages(error, lines)) from None
+    if lines.problems:
+        raise ConfigError(lines.problems)
+    return config, lines
+
+
+def check_token(token: str) -> tuple[str, str | None]:
+    """A bot token as it is used, and a warning about how it was written. Raises ValueError; never shows the token."""
+    warning = None
+    if token[:4].lower() == "bot ":
+        token, warning = token[4:].strip(), "the token starts with 'Bot ': that prefix was left out"
+    if token.lower().startswith(("mfa.", "bearer ")):
+        raise ValueError("this is not a bot token but a user's: take the one from the Bot page of the developer portal")
+    if not token or not token.isascii() or any(character.isspace() for character in token):
+        raise ValueError("the token is empty or has spaces or other characters that no token has")
+    return token, warning
+
+
+class _Reading:
+    """Collects secrets, problems and warnings."""
+
+    def __init__(self, lines: _Lines, env: Mapping[str, str], directory: Path) -> None:
+        self._lines, self._env, self._directory = lines, env, directory
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+
+    def secret(self, source: SecretSource | None, *path: str | int) -> str | None:
+        if source is None:
+            return None
+        if source.literal is not None:
+            self.warn(path, "the secret stands in the file: better write {env: NAME} or {file: PATH}")
+        try:
+            return source.read(self._env, self._directory)
+        except ValueError as error:
+            self.problems.append(self._lines.at(path, str(error)))
+            return None
+
+    def warn(self, path: KeyPath, text: str) -> None:
+        self.warnings.append(self._lines.at(path, text))
+
+    def tokens(self, apps: Mapping[str, AppConfig]) -> dict[str, str]:
+        tokens: dict[str, str] = {}
+        for name, app in apps.items():
+            path = ("apps", name, "token")
+            raw = self.secret(app.token, *path)
+            if raw is None:
+                continue
+            try:
+                token, warning = check_token(raw)
+            except ValueError as error:
+                self.problems.append(self._lines.at(path, str(error)))
+                continue
+            if warning:
+                self.warn(path, warning)
+            twin = next((other for other, known in tokens.items() if known == token), None)
+            if twin:
+                self.problems.append(self._lines.at(path, f"is the token of {twin!r} too: one bot, one application"))
+            tokens[name] = token
+            if privileged := privileged_names(app.intents):
+                text = f"privileged: enable {', '.join(privileged)} in Discord's developer portal"
+                self.warn(("apps", name, "intents"), text)
+        return tokens
+
+
+def load_config(path: Path, env: Mapping[str, str]) -> LoadedConfig:
+    """Read, check and resolve a cluster file. Raises ConfigError with every problem found."""
+    source = str(path)
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise ConfigError([f"{source}: larger than {FILE_BYTES_MAX} bytes"])
+        text = path.read_text()
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError([f"{source}: cannot be read: {reason}"]) from None
+    return parse_config(text, source=source, env=env, directory=path.parent)
+
+
+def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: Path) -> LoadedConfig:
+    """As `load_config`, from text; files of secrets are relative to `directory`. Raises ConfigError."""
+    config, lines = _parse(text, source)
+    reading = _Reading(lines, env, directory)
+    tokens = reading.tokens(config.apps)
+    nats_password = reading.secret(config.nats.password, "nats", "password")
+    redis_password = reading.secret(config.redis.password, "redis", "password")
+    url, url_password = _split_password(config.redis.url.get_secret_value())
+    if url_password:
+        reading.warn(("redis", "url"), "holds a password: better write password: {env: NAME}")
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    return LoadedConfig(
+        config=config,
+        tokens=tokens,
+        nats_password=nats_password,
+        redis_url=url,
+        redis_password=redis_password or url_password,
+        warnings=tuple(reading.warnings),
+    )
+
+
+def _split_password(url: str) -> tuple[str, str | None]:
+    parts = urlsplit(url)
+    if not parts.password:
+        return url, None
+    address = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username}@{address}" if parts.username else address).geturl(), parts.password

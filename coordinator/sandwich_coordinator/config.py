@@ -1,0 +1,374 @@
+"""What cluster.yml may say (pydantic), and what of it the cluster's `config` key holds (`ClusterSettings`).
+
+Passwords and tokens are SecretStr from the moment they are read, and no message repeats a value. In the stored
+settings they are sealed with the cluster key, bound to `NATS_SECRET` and `REDIS_SECRET` (no application can have these
+names, because of the slash); open them with `ClusterKey.unseal`.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
+
+from sandwich_coordinator.intents import check_intents, intents_from_names
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.ranges import parse_ranges
+from sandwich_coordinator.types import Record
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+SHARDS_MAX = 65_536
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
+_SIZE_UNITS = {"B": 1} | {f"{letter}iB": 1024**n for n, letter in enumerate("KMGT", 1)}
+_SIZE_UNITS |= {f"{letter}B": 1000**n for n, letter in enumerate("KMGT", 1)}
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from "24h", "90s", "1.5m", "250ms" or 0. Raises ValueError: a bare number has no unit."""
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a duration with its unit: 250ms, 5s, 10m, 24h or 7d")
+    return float(match[1]) * _DURATION_UNITS[match[2]]
+
+
+def parse_size(value: object) -> int:
+    """Bytes from "10GiB", "512MB" or a whole number of bytes. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a size with its unit: 512MiB, 10GiB or 2GB")
+    return int(float(match[1]) * _SIZE_UNITS[match[2]])
+
+
+def check_name(value: str) -> str:
+    """Return `value` when it may name a cluster or an application (it becomes part of keys and subjects)."""
+    if NAME.fullmatch(value) is None:
+        raise ValueError("must be 1 to 32 characters of a-z, 0-9, '_' and '-', and start with a letter or a digit")
+    return value
+
+
+def _url(schemes: tuple[str, ...], *, password: bool) -> AfterValidator:
+    def check(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            known = parts.scheme in schemes and bool(parts.hostname or parts.scheme == "unix") and parts.port != 0
+        except ValueError:
+            known, parts = False, urlsplit("")
+        if not known:
+            raise ValueError(f"must be a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        if parts.password and not password:
+            raise ValueError("must not hold a password: use the keys user and password")
+        return value
+
+    return AfterValidator(check)
+
+
+def _secret_source(value: object) -> object:
+    return {"literal": value} if isinstance(value, str) else value
+
+
+def _intents(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return check_intents(value)
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return intents_from_names(value)
+    raise ValueError("must be a list of intent names, or one integer")
+
+
+def _count(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= SHARDS_MAX):
+        return value
+    raise ValueError(f"must be auto, or a number from 1 to {SHARDS_MAX}")
+
+
+def _ids(value: object) -> object:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not parse_ranges(text):
+        raise ValueError('must be shard ranges such as "0-7,12"')
+    return text
+
+
+def _seconds(low: float, high: float) -> Any:
+    def check(value: float) -> float:
+        if not low <= value <= high:
+            raise ValueError(f"must be from {low:g}s to {high:g}s")
+        return value
+
+    return AfterValidator(check)
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+Name = Annotated[str, AfterValidator(check_name)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class SecretSource(Section):
+    """Where a secret comes from: an environment variable, a file, or (with a warning) the text itself."""
+
+    env: str | None = None
+    file: Path | None = None
+    literal: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if [self.env, self.file, self.literal].count(None) != 2:
+            raise ValueError("give exactly one of {env: NAME} and {file: PATH}")
+        return self
+
+    def read(self, env: Mapping[str, str], directory: Path) -> str:
+        """The secret; a relative file is looked up in `directory`. Raises ValueError saying what is missing."""
+        if self.literal is not None:
+            return self.literal.get_secret_value().strip()
+        if self.env is not None:
+            if not env.get(self.env, "").strip():
+                raise ValueError(f"the environment variable {self.env} is not set")
+            return env[self.env].strip()
+        path = directory / (self.file or "")
+        try:
+            text = path.read_text().strip()
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise ValueError(f"the file {path} cannot be read: {reason}") from None
+        if not text:
+            raise ValueError(f"the file {path} is empty")
+        return text
+
+
+Secret = Annotated[SecretSource, BeforeValidator(_secret_source)]
+
+
+class TlsConfig(Section):
+    """Paths on every node. `ca` alone checks the server; with `cert` and `key` the server checks us too."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+class StreamConfig(Section):
+    """What JetStream keeps of the events; `max_bytes` 0 is no limit."""
+
+    max_age: Annotated[Duration, _seconds(60, 31_536_000)] = 86_400.0
+    max_bytes: Size = 10 * 1024**3
+
+
+class NatsConfig(Section):
+    """Where events are published. `replicas` is the number of copies of each stream."""
+
+    servers: tuple[Annotated[str, _url(("nats", "tls", "ws", "wss"), password=False)], ...] = Field(min_length=1)
+    user: str | None = None
+    password: Secret | None = None
+    credentials: Path | None = None
+    tls: TlsConfig = TlsConfig()
+    replicas: int = Field(default=1, ge=1, le=5)
+    stream: StreamConfig = StreamConfig()
+
+
+class RedisConfig(Section):
+    """Where state is cached. A password in the URL is taken out of it and sealed."""
+
+    url: Annotated[SecretStr, BeforeValidator(lambda value: _redis_url(value))]
+    password: Secret | None = None
+
+
+def _redis_url(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("must be a URL that starts with redis:// or rediss:// or unix://")
+    _url(("redis", "rediss", "unix"), password=True).func(value)  # type: ignore[call-arg]
+    return value
+
+
+class DiscordConfig(Section):
+    """Which Discord: the real one, or a simulator."""
+
+    api_url: Annotated[str, _url(("http", "https"), password=False)] = "https://discord.com/api/v10"
+
+
+class PolicyConfig(Section):
+    """Limits of the cluster's decisions; see policy.py for what each does."""
+
+    lease_ttl: Annotated[Duration, _seconds(2, 60)] = 5.0
+    restart_grace: Annotated[Duration, _seconds(0, 3600)] = 0.0
+    moves_in_flight: int = Field(default=32, ge=1, le=10_000)
+    identify_reserve: int = Field(default=0, ge=0, le=100_000)
+    linger_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
+
+
+class ShardsConfig(Section):
+    """How many shards, and which of them run in this cluster."""
+
+    count: Annotated[int | Literal["auto"], BeforeValidator(_count)] = "auto"
+    ids: Annotated[str, BeforeValidator(_ids)] | None = None
+
+    @model_validator(mode="after")
+    def _ids_below_count(self) -> Self:
+        if self.ids is not None and self.count != "auto":
+            parse_ranges(self.ids, count=self.count)
+        return self
+
+
+class ActivityConfig(Section):
+    """One activity. Types: 0 playing, 1 streaming, 2 listening, 3 watching, 4 custom (uses `state`), 5 competing."""
+
+    name: str = Field(min_length=1, max_length=128)
+    type: int = Field(default=0, ge=0, le=5)
+    url: str | None = None
+    state: str | None = Field(default=None, max_length=128)
+
+    @model_validator(mode="after")
+    def _type_rules(self) -> Self:
+        host = (urlsplit(self.url or "").hostname or "").removeprefix("www.")
+        if self.type == 1 and host not in ("twitch.tv", "youtube.com"):
+            raise ValueError("type 1 (streaming) needs a url on twitch.tv or youtube.com")
+        if self.type == 4 and not self.state:
+            raise ValueError("type 4 (custom status) needs state: the text shown")
+        return self
+
+
+class PresenceConfig(Section):
+    """What the bot shows."""
+
+    status: Literal["online", "idle", "dnd", "invisible", "offline"] = "online"
+    afk: bool = False
+    activities: tuple[ActivityConfig, ...] = ()
+
+
+class AppStreamConfig(Section):
+    """Where one application's stream differs from `nats.stream` and `nats.replicas`."""
+
+    max_age: Annotated[Duration, _seconds(60, 31_536_000)] | None = None
+    max_bytes: Size | None = None
+    replicas: int | None = Field(default=None, ge=1, le=5)
+
+
+class AppConfig(Section):
+    """One bot."""
+
+    token: Secret
+    intents: Annotated[int, BeforeValidator(_intents)]
+    shards: ShardsConfig = ShardsConfig()
+    presence: PresenceConfig | None = None
+    compression: Literal["zstd-stream", "zlib-stream", "none"] = "zstd-stream"
+    route: str = Field(default="", max_length=256)
+    large_threshold: int = Field(default=50, ge=50, le=250)
+    paused: bool = False
+    stream: AppStreamConfig = AppStreamConfig()
+
+
+class ClusterConfig(Section):
+    """The whole file."""
+
+    version: Literal[1]
+    cluster: Name = "default"
+    nats: NatsConfig
+    redis: RedisConfig
+    discord: DiscordConfig = DiscordConfig()
+    policy: PolicyConfig = PolicyConfig()
+    apps: dict[Name, AppConfig] = {}
+
+
+SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
+    (): ClusterConfig,
+    ("nats",): NatsConfig,
+    ("nats", "tls"): TlsConfig,
+    ("nats", "stream"): StreamConfig,
+    ("redis",): RedisConfig,
+    ("discord",): DiscordConfig,
+    ("policy",): PolicyConfig,
+    ("apps", "*"): AppConfig,
+    ("apps", "*", "token"): SecretSource,
+    ("apps", "*", "shards"): ShardsConfig,
+    ("apps", "*", "presence"): PresenceConfig,
+    ("apps", "*", "presence", "activities", "*"): ActivityConfig,
+    ("apps", "*", "stream"): AppStreamConfig,
+}
+"""Which model checks which part of the file, for the suggestion beside an unknown key."""
+
+
+NATS_SECRET = "config/nats"
+REDIS_SECRET = "config/redis"
+
+
+class NatsSettings(Record, frozen=True):
+    """How to reach NATS. `password` is sealed, "" for none; the paths are on every node."""
+
+    servers: list[str]
+    user: str = ""
+    password: str = ""
+    credentials: str = ""
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    replicas: int = 1
+    max_age_s: float = 86_400.0
+    max_bytes: int = 10 * 1024**3
+
+
+class RedisSettings(Record, frozen=True):
+    """How to reach Redis. The URL has no password; `password` is sealed, "" for none."""
+
+    url: str
+    password: str = ""
+
+
+class DiscordSettings(Record, frozen=True):
+    """Which Discord."""
+
+    api_url: str = "https://discord.com/api/v10"
+
+
+class PolicySettings(Record, frozen=True):
+    """The limits an operator may set. `linger_ms`: how long a frame may wait for more events."""
+
+    lease_ttl_s: float = 5.0
+    restart_grace_s: float = 0.0
+    moves_in_flight_max: int = 32
+    identify_reserve: int = 0
+    linger_ms: float = 0.0
+
+    def policy(self) -> Policy:
+        """The control plane's policy with these limits."""
+        return Policy(
+            lease_ttl_s=self.lease_ttl_s,
+            restart_grace_s=self.restart_grace_s,
+            moves_in_flight_max=self.moves_in_flight_max,
+            identify_reserve=self.identify_reserve,
+        )
+
+
+class ClusterSettings(Record, frozen=True):
+    """The whole `config` key. Unknown fields are ignored, so that two versions can share a cluster."""
+
+    nats: NatsSettings
+    redis: RedisSettings
+    discord: DiscordSettings = DiscordSettings()
+    policy: PolicySettings = PolicySettings()
+    version: int = 1
+
+    @classmethod
+    def decode(cls, value: bytes) -> "ClusterSettings":
+        """Read a stored value. Raises ValueError when it is damaged or of a newer version."""
+        settings = msgspec.json.decode(value, type=cls)
+        if settings.version != 1:
+            raise ValueError(f"the cluster's configuration has version {settings.version}; this program knows 1")
+        return settings

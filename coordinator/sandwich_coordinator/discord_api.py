@@ -1,0 +1,150 @@
+"""What the control plane asks of Discord's REST API: how to connect, and who a token belongs to."""
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TypeVar
+
+import aiohttp
+import msgspec
+
+_BODY_BYTES_MAX = 256 * 1024
+_Body = TypeVar("_Body")
+
+
+class DiscordApiError(Exception):
+    """Base of the errors; no message ever holds a token."""
+
+
+class TokenRefused(DiscordApiError):
+    """Discord answered 401: the token is wrong or was reset. Trying again does not help."""
+
+
+class RateLimited(DiscordApiError):
+    """Discord answered 429: ask again after `retry_after_s` seconds."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(f"rate limited by Discord for {retry_after_s:g} s")
+        self.retry_after_s = retry_after_s
+
+
+class DiscordUnavailable(DiscordApiError):
+    """No usable answer: not reached, too slow, a server error, or a body that is not the documented one."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayBot:
+    """`GET /gateway/bot`: where to connect, the recommended shard count, and the session starts that are left."""
+
+    url: str
+    shards: int
+    total: int
+    remaining: int
+    reset_after_s: float
+    max_concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentUser:
+    """`GET /users/@me`: the bot's user. For most bots, not for all of 2016, the id is the application's too."""
+
+    id: str
+    name: str
+
+
+class _Limit(msgspec.Struct):
+    total: int
+    remaining: int
+    reset_after: float
+    max_concurrency: int = 1
+
+
+class _GatewayBody(msgspec.Struct):
+    url: str
+    shards: int
+    session_start_limit: _Limit
+
+
+class _UserBody(msgspec.Struct):
+    id: str
+    username: str
+
+
+class _ApplicationBody(msgspec.Struct):
+    id: str
+
+
+class _LimitedBody(msgspec.Struct):
+    retry_after: float
+
+
+def user_agent() -> str:
+    """The User-Agent that Discord demands of bots."""
+    try:
+        version = metadata.version("sandwich")
+    except metadata.PackageNotFoundError:
+        version = "0"
+    return f"DiscordBot (sandwich, {version})"
+
+
+async def fetch_gateway_bot(http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10) -> GatewayBot:
+    """Ask how to connect. `api_url` includes the version. Raises TokenRefused, RateLimited, DiscordUnavailable."""
+    body = await _get(http, f"{api_url.rstrip('/')}/gateway/bot", token, _GatewayBody, timeout_s)
+    limit = body.session_start_limit
+    if body.shards < 1 or limit.max_concurrency < 1 or not body.url.startswith(("wss://", "ws://")):
+        raise DiscordUnavailable("Discord's answer to /gateway/bot makes no sense")
+    reset_after_s = max(0.0, limit.reset_after / 1000)
+    return GatewayBot(body.url, body.shards, limit.total, limit.remaining, reset_after_s, limit.max_concurrency)
+
+
+async def fetch_current_user(
+    http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10
+) -> CurrentUser:
+    """Ask who the token belongs to. Raises TokenRefused, RateLimited, DiscordUnavailable."""
+    body = await _get(http, f"{api_url.rstrip('/')}/users/@me", token, _UserBody, timeout_s)
+    return CurrentUser(body.id, body.username)
+
+
+async def fetch_application_id(http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10) -> str:
+    """Ask for the application's id. Raises TokenRefused, RateLimited, DiscordUnavailable."""
+    return (await _get(http, f"{api_url.rstrip('/')}/applications/@me", token, _ApplicationBody, timeout_s)).id
+
+
+async def _get(http: aiohttp.ClientSession, url: str, token: str, body: type[_Body], timeout_s: float) -> _Body:
+    path = url.rsplit("/v", 1)[-1]
+    headers = {"Authorization": f"Bot {token.removeprefix('Bot ').strip()}", "User-Agent": user_agent()}
+    try:
+        # A redirect would carry the token elsewhere.
+        async with http.get(
+            url, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s), allow_redirects=False
+        ) as response:
+            status, content = response.status, await response.content.read(_BODY_BYTES_MAX)
+            while status < 400 and (more := await response.content.read(_BODY_BYTES_MAX)):
+                content += more
+                if len(content) > _BODY_BYTES_MAX:
+                    raise DiscordUnavailable(f"Discord's answer to {path} is too large")
+            retry_after = response.headers.get("Retry-After", "")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        # Only the kind of error: its text may quote headers, and a header that is not sendable holds the token.
+        raise DiscordUnavailable(f"Discord could not be asked for {path}: {type(error).__name__}") from None
+    if status == 401:
+        raise TokenRefused("Discord refused the token (401): it is wrong or was reset")
+    if status == 429:
+        raise RateLimited(_retry_after_s(content, retry_after))
+    if status != 200:
+        raise DiscordUnavailable(f"Discord answered {status} to {path}")
+    try:
+        return msgspec.json.decode(content, type=body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise DiscordUnavailable(f"Discord's answer to {path} is not the documented one") from None
+
+
+def _retry_after_s(content: bytes, header: str) -> float:
+    """Seconds to wait: from the body, else the header (a ban by the edge has no JSON), else a cautious minute."""
+    try:
+        found = msgspec.json.decode(content, type=_LimitedBody).retry_after
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        try:
+            found = float(header)
+        except ValueError:
+            found = 60.0
+    return found if 0 <= found < float("inf") else 60.0

@@ -1,0 +1,289 @@
+"""When a shard of this node may IDENTIFY: one per bucket per five seconds over the whole cluster (DESIGN section 10).
+
+A bucket is taken by creating `identify/<token-hash>/<bucket>` under a short lease, in the same transaction that
+reserves one session start of the budget. Its holder deletes it `identify_spacing_s` after the IDENTIFY was sent; a
+holder that dies frees it through the lease, which outlives the spacing because a grant may only be used early.
+
+`IdentifyQueue` is the machine of one node. Per bucket: Attempting (a transaction is under way), Granted (a shard may
+send until its time is over), Spacing (sent; not yet five seconds ago) and Waiting (not before a time).
+Invariants: one attempt or grant per bucket; lowest shard first; a shard is granted at most once per request.
+It never decides that somebody else's bucket is free: only the store does.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.store.base import Compare, Put
+from sandwich_coordinator.types import IdentifyRecord
+from sandwich_coordinator.view import Bucket, ClusterView, ShardKey
+
+Outcome = Literal["granted", "taken", "ambiguous", "exhausted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """A shard has to IDENTIFY. `bucket` is its id modulo max_concurrency; `failover` may use the reserve."""
+
+    token_hash: str
+    shard: ShardKey
+    bucket: int
+    failover: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A shard no longer wants to IDENTIFY (it resumed, moved or stopped)."""
+
+    shard: ShardKey
+
+
+@dataclass(frozen=True, slots=True)
+class BucketsSeen:
+    """The store's picture of which buckets are taken, by anybody."""
+
+    taken: frozenset[Bucket]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeEnded:
+    """How an attempt ended. `until` (monotonic) and `reason` are for "exhausted"."""
+
+    bucket: Bucket
+    outcome: Outcome
+    until: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The granted shard has sent its IDENTIFY."""
+
+    shard: ShardKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeBucket:
+    """Run the transaction of `take` under a fresh lease of `identify_lease_ttl_s`; report with `TakeEnded`."""
+
+    bucket: Bucket
+    shard: ShardKey
+    failover: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseBucket:
+    """Give the bucket back by revoking the lease it was taken under. Failure is harmless: the lease ends by itself."""
+
+    bucket: Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The shard may IDENTIFY before `until` (monotonic), and not after."""
+
+    shard: ShardKey
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The shard cannot IDENTIFY before `until` (monotonic). Its request stays queued and is tried again then."""
+
+    shard: ShardKey
+    until: float
+    reason: str
+
+
+Event = Requested | Withdrawn | BucketsSeen | TakeEnded | Sent
+Effect = TakeBucket | ReleaseBucket | Grant | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempting:
+    request: Requested
+    began_at: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Granted:
+    request: Requested
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Spacing:
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    until: float
+
+
+_Slot = _Attempting | _Granted | _Spacing | _Waiting
+
+
+class IdentifyQueue:
+    """The identify requests of one node's shards."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._requests: dict[ShardKey, Requested] = {}
+        self._slots: dict[Bucket, _Slot] = {}
+        self._taken: frozenset[Bucket] = frozenset()
+        self._parked: dict[str, tuple[float, str]] = {}
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take note of one fact; return what to do. Facts about buckets or shards no longer known are ignored."""
+        effects: list[Effect] = []
+        match event:
+            case Requested():
+                self._requests[event.shard] = event
+                until, reason = self._parked.get(event.token_hash, (now, ""))
+                if until > now:
+                    effects.append(Refuse(event.shard, until, reason))
+            case Withdrawn(shard):
+                effects += self._withdraw(shard)
+            case BucketsSeen(taken):
+                self._taken = taken
+            case TakeEnded():
+                effects += self._ended(event, now)
+            case Sent(shard):
+                self._sent(shard, now)
+        return [*effects, *self._start(now)]
+
+    def tick(self, now: float) -> list[Effect]:
+        """Let time pass: free buckets whose spacing is over, take back grants that were not used."""
+        effects: list[Effect] = []
+        for bucket, slot in sorted(self._slots.items(), key=lambda item: item[0]):
+            if slot.until > now:
+                continue
+            match slot:
+                case _Granted(request, until):
+                    # It may be sending at this very moment: keep the spacing, as if it had.
+                    self._slots[bucket] = _Spacing(until + self._policy.identify_spacing_s)
+                    effects.append(Refuse(request.shard, now, "the grant to identify was not used in time"))
+                case _Spacing():
+                    del self._slots[bucket]
+                    effects.append(ReleaseBucket(bucket))
+                case _Attempting() | _Waiting():
+                    del self._slots[bucket]
+        self._parked = {token: (until, why) for token, (until, why) in self._parked.items() if until > now}
+        return [*effects, *self._start(now)]
+
+    def deadline(self) -> float | None:
+        """When `tick` is next wanted (monotonic); None for never."""
+        times = [slot.until for slot in self._slots.values()]
+        return min([*times, *(until for until, _ in self._parked.values())], default=None)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when a shard is queued and granted at once, or granted twice."""
+        granted = [slot.request.shard for slot in self._slots.values() if isinstance(slot, _Granted)]
+        assert len(granted) == len(set(granted)), "a shard is granted twice"
+        for bucket, slot in self._slots.items():
+            if isinstance(slot, _Attempting | _Granted):
+                assert Bucket(slot.request.token_hash, slot.request.bucket) == bucket, "a request is in a wrong bucket"
+
+    def _start(self, now: float) -> list[Effect]:
+        """Begin one attempt in every bucket that has a request and nothing in its way, lowest shard first."""
+        effects: list[Effect] = []
+        busy = {slot.request.shard for slot in self._slots.values() if isinstance(slot, _Attempting)}
+        for request in sorted(self._requests.values(), key=lambda r: (r.token_hash, r.shard.shard, r.shard)):
+            bucket = Bucket(request.token_hash, request.bucket)
+            parked = self._parked.get(request.token_hash, (now, ""))[0] > now
+            if parked or bucket in self._slots or bucket in self._taken or request.shard in busy:
+                continue
+            self._slots[bucket] = _Attempting(request, now, now + self._policy.identify_lease_ttl_s)
+            effects.append(TakeBucket(bucket=bucket, shard=request.shard, failover=request.failover))
+        return effects
+
+    def _ended(self, event: TakeEnded, now: float) -> list[Effect]:
+        slot = self._slots.get(event.bucket)
+        if not isinstance(slot, _Attempting):
+            # Given up meanwhile: what it took is not needed.
+            return [ReleaseBucket(event.bucket)] if event.outcome == "granted" and slot is None else []
+        request, policy = slot.request, self._policy
+        del self._slots[event.bucket]
+        match event.outcome:
+            case "granted":
+                until = slot.began_at + policy.identify_grant_s
+                if self._requests.get(request.shard) != request or until <= now:
+                    self._slots[event.bucket] = _Waiting(now + policy.identify_retry_s)
+                    return [ReleaseBucket(event.bucket)]
+                del self._requests[request.shard]
+                self._slots[event.bucket] = _Granted(request, until)
+                return [Grant(request.shard, until)]
+            case "taken":
+                self._slots[event.bucket] = _Waiting(now + policy.identify_retry_s)
+            case "ambiguous":
+                # If it was applied, nobody renews its lease: once that is over the key is gone.
+                self._slots[event.bucket] = _Waiting(now + policy.identify_lease_ttl_s)
+            case "exhausted":
+                until = max(event.until, now + policy.identify_retry_s)
+                self._parked[request.token_hash] = (until, event.reason)
+                waiting = sorted(s for s, r in self._requests.items() if r.token_hash == request.token_hash)
+                return [Refuse(shard, until, event.reason) for shard in waiting]
+        return []
+
+    def _withdraw(self, shard: ShardKey) -> list[Effect]:
+        """Forget a request. A grant not used frees its bucket at once; an attempt is undone when it ends."""
+        self._requests.pop(shard, None)
+        for bucket, slot in self._slots.items():
+            if isinstance(slot, _Granted) and slot.request.shard == shard:
+                del self._slots[bucket]
+                return [ReleaseBucket(bucket)]
+        return []
+
+    def _sent(self, shard: ShardKey, now: float) -> None:
+        for bucket, slot in self._slots.items():
+            if isinstance(slot, _Granted) and slot.request.shard == shard:
+                self._slots[bucket] = _Spacing(now + self._policy.identify_spacing_s)
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTxn:
+    """The transaction that takes a bucket and reserves one session start."""
+
+    compares: tuple[Compare, ...]
+    writes: tuple[Put, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeRefused:
+    """No start may be reserved. `until` is Unix seconds."""
+
+    until: float
+    reason: str
+
+
+def take(
+    view: ClusterView, wanted: TakeBucket, *, node: str, lease: int, wall: float, policy: Policy
+) -> TakeTxn | TakeRefused:
+    """The transaction for `wanted`, or why there is none. If it fails, read again: "taken" or the budget has changed.
+
+    A token whose budget is spent is refused until its reset: Discord resets the token of a bot that goes on.
+    """
+    entry = view.budgets.get(wanted.bucket.token_hash)
+    soon = wall + policy.identify_budget_retry_s
+    if entry is None:
+        return TakeRefused(soon, "the session start budget is not known yet")
+    budget = entry.record
+    if budget.error:
+        return TakeRefused(soon, f"Discord refused the token: {budget.error}")
+    reserve = 0 if wanted.failover else policy.identify_reserve
+    if budget.remaining <= reserve:
+        kept = f" ({reserve} are kept for failover)" if reserve else ""
+        return TakeRefused(max(budget.reset_at, soon), f"no session starts left{kept}")
+    shard, keys = wanted.shard, view.keys
+    key, budget_key = keys.identify(*wanted.bucket), keys.budget(wanted.bucket.token_hash)
+    spent = msgspec.structs.replace(budget, remaining=budget.remaining - 1)
+    record = IdentifyRecord(node=node, app=shard.app, shard=shard.shard)
+    return TakeTxn(
+        (Compare(key, "create_revision", 0), Compare(budget_key, "mod_revision", entry.mod_revision)),
+        (Put(key, record.encode(), lease), Put(budget_key, spent.encode())),
+    )

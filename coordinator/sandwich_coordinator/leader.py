@@ -1,0 +1,579 @@
+"""What the leader writes: groups, plans, group states, and the removal of what nobody wants any more.
+
+Level-triggered: each call looks at the whole view and returns what is missing between it and what should be. Every
+write is one guarded transaction that is right on its own, so a leader may die after any of them and its successor
+continues (DESIGN sections 4, 9, 11; reliability 3.1, faults 3, 7, 10, 11). The leader never writes claims or sessions
+of running shards, and moves nothing while most nodes seem to have vanished at once.
+
+What one view cannot show (who was there a moment ago) is in `LeaderMemory`, which a new leader starts from the plans.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.store.base import Compare, Delete, Put
+from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState, PlanRecord
+from sandwich_coordinator.view import ClusterView, Entry, GroupKey, ShardKey
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderWrite:
+    """One guarded transaction. `reason` is for the log; a guard that fails means the view was old: reconcile again."""
+
+    compares: tuple[Compare, ...]
+    writes: tuple[Put | Delete, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookupWanted:
+    """Ask Discord's `GET /gateway/bot` with this application's token."""
+
+    token_hash: str
+    app: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayState:
+    """What this leader knows of one token's look-ups; kept by the shell. `ended_at` is monotonic.
+
+    `answer` is the last answer, to be recorded; for a refusal that retrying cannot help (401) its `error` is set.
+    `failures` counts look-ups in a row that brought no answer; `error` says why.
+    """
+
+    in_flight: bool = False
+    ended_at: float | None = None
+    answer: BudgetRecord | None = None
+    failures: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderMemory:
+    """What a leader remembers between two calls. Times are monotonic seconds.
+
+    `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
+    `departures`: recent disappearances per node, to notice one that keeps coming and going.
+    """
+
+    members: frozenset[str] | None = None
+    departed: Mapping[str, float] = field(default_factory=dict)
+    departures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    changed_at: float | None = None
+    hold_until: float | None = None
+    not_live_since: Mapping[GroupKey, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderDecision:
+    """What to write and look up, what to remember, and when to decide again although nothing changed."""
+
+    writes: tuple[LeaderWrite, ...]
+    lookups: tuple[LookupWanted, ...]
+    memory: LeaderMemory
+    wake_at: float | None
+
+
+def reconcile(
+    view: ClusterView,
+    gateway: Mapping[str, GatewayState],
+    memory: LeaderMemory,
+    *,
+    epoch: int,
+    now: float,
+    wall: float,
+    policy: Policy,
+) -> LeaderDecision:
+    """Decide everything the leader does next. `now` is monotonic, `wall` Unix seconds (records and budget resets).
+
+    Writes nothing at a fixpoint. The order of the writes does not matter for safety; later ones may fail their guards.
+    """
+    memory = _remember(view, memory, now, policy)
+    term = Compare(view.keys.leader, "create_revision", epoch)
+    states, memory = _group_states(view, memory, now, policy)
+    writes = [
+        *_budget_writes(view, gateway),
+        *_removals(view),
+        *_group_writes(view, gateway, states, epoch=epoch, wall=wall, policy=policy),
+        *_plan_writes(view, memory, epoch=epoch, now=now, policy=policy),
+    ]
+    lookups, lookup_at = _lookups(view, gateway, now=now, wall=wall, policy=policy)
+    return LeaderDecision(
+        tuple(replace(write, compares=(term, *write.compares)) for write in writes),
+        lookups,
+        memory,
+        min((at for at in (*_timers(memory, policy), *lookup_at) if at > now), default=None),
+    )
+
+
+# --- membership -------------------------------------------------------------------------------------------------
+
+
+def _remember(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> LeaderMemory:
+    """Note who came and went. A new leader expects the nodes the plans name (faults 10 and 11)."""
+    present = frozenset(view.nodes)
+    before = memory.members
+    if before is None:
+        before = present | {node for entry in view.plans.values() for node in entry.record.nodes}
+    gone = before - present
+    departed = {node: at for node, at in memory.departed.items() if node not in present}
+    departed |= dict.fromkeys(gone, now)
+    departures = _recent(memory.departures, gone, now, policy)
+    changed = memory.members is not None and before != present
+    hold = memory.hold_until
+    lately = sum(1 for at in departed.values() if now - at <= policy.lease_ttl_s)
+    if gone and hold is None and lately > policy.mass_loss_fraction * (lately + len(present)):
+        hold = now + policy.lease_ttl_s
+    if hold is not None and (now >= hold or not departed):
+        hold = None
+    return replace(
+        memory,
+        members=present,
+        departed=departed,
+        departures=departures,
+        changed_at=now if changed or gone else memory.changed_at,
+        hold_until=hold,
+    )
+
+
+def _recent(
+    departures: Mapping[str, tuple[float, ...]], gone: Iterable[str], now: float, policy: Policy
+) -> dict[str, tuple[float, ...]]:
+    all_of_them = dict(departures)
+    for node in gone:
+        all_of_them[node] = (*all_of_them.get(node, ()), now)
+    kept = {node: tuple(t for t in times if now - t < policy.flap_window_s) for node, times in all_of_them.items()}
+    return {node: times[-policy.flaps_max :] for node, times in kept.items() if times}
+
+
+def _timers(memory: LeaderMemory, policy: Policy) -> Iterator[float]:
+    """When time alone may change a decision."""
+    if memory.hold_until is not None:
+        yield memory.hold_until
+    if memory.changed_at is not None:
+        yield memory.changed_at + policy.settle_s
+    yield from (at + policy.restart_grace_s for at in memory.departed.values())
+    yield from (since + policy.degraded_after_s for since in memory.not_live_since.values())
+    yield from (times[0] + policy.flap_window_s for times in memory.departures.values())
+
+
+# --- what Discord says ------------------------------------------------------------------------------------------
+
+
+def _tokens(view: ClusterView) -> dict[str, str]:
+    """Every token in use by an application that is not paused, with the first application that uses it."""
+    used: dict[str, str] = {}
+    for name in sorted(view.apps):
+        record = view.apps[name].record
+        if not record.paused:
+            used.setdefault(record.token_hash, name)
+    return used
+
+
+def _lookups(
+    view: ClusterView, gateway: Mapping[str, GatewayState], *, now: float, wall: float, policy: Policy
+) -> tuple[tuple[LookupWanted, ...], list[float]]:
+    """The look-ups due now, and when (monotonic) the others will be."""
+    wanted: list[LookupWanted] = []
+    later: list[float] = []
+    for token_hash, app in _tokens(view).items():
+        state = gateway.get(token_hash, GatewayState())
+        if state.in_flight:
+            continue
+        due = now + _stale_in(view.budgets.get(token_hash), wall, policy)
+        if state.ended_at is not None:
+            wait = min(policy.gateway_retry_s * 2.0 ** min(state.failures - 1, 30), policy.gateway_retry_max_s)
+            due = max(due, state.ended_at + (wait if state.failures else policy.gateway_retry_s))
+        if due <= now:
+            wanted.append(LookupWanted(token_hash, app))
+        else:
+            later.append(due)
+    return tuple(wanted), later
+
+
+def _stale_in(budget: Entry[BudgetRecord] | None, wall: float, policy: Policy) -> float:
+    """Seconds until a budget should be refreshed: after its interval, or once its reset has passed."""
+    if budget is None:
+        return 0.0
+    record = budget.record
+    stale_at = record.fetched_at + policy.gateway_refresh_s
+    if record.fetched_at < record.reset_at:
+        stale_at = min(stale_at, record.reset_at)
+    return max(0.0, stale_at - wall)
+
+
+def _budget_writes(view: ClusterView, gateway: Mapping[str, GatewayState]) -> Iterator[LeaderWrite]:
+    """Record answers newer than the record; a start reserved meanwhile makes the guard fail and the next call try."""
+    for token_hash in sorted(_tokens(view)):
+        answer = gateway.get(token_hash, GatewayState()).answer
+        entry = view.budgets.get(token_hash)
+        if answer is None or (entry is not None and entry.record.fetched_at >= answer.fetched_at):
+            continue
+        record = _merged(None if entry is None else entry.record, answer)
+        key = view.keys.budget(token_hash)
+        guard = Compare(key, "mod_revision", 0 if entry is None else entry.mod_revision)
+        yield LeaderWrite((guard,), (Put(key, record.encode()),), "recorded what Discord says about session starts")
+
+
+def _merged(old: BudgetRecord | None, new: BudgetRecord) -> BudgetRecord:
+    """A refusal keeps the numbers we have; within one window the lower remainder counts (starts may be under way)."""
+    if old is None:
+        return new
+    if new.error:
+        return msgspec.structs.replace(old, error=new.error, fetched_at=new.fetched_at)
+    if new.fetched_at < old.reset_at:
+        return msgspec.structs.replace(new, remaining=min(old.remaining, new.remaining))
+    return new
+
+
+# --- groups -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What an application's group should be: its count (0: not known yet), shard ids, and why it cannot start."""
+
+    count: int
+    ids: str = ""
+    state: GroupState = "starting"
+    reason: str = ""
+
+
+def _current_groups(view: ClusterView) -> dict[str, GroupKey]:
+    """The newest generation of each application."""
+    return {key.app: key for key in sorted(view.groups)}
+
+
+def _shape(
+    app: AppRecord, group: GroupRecord | None, budget: BudgetRecord | None, looked_up: GatewayState, policy: Policy
+) -> _Shape:
+    """The wanted shape. An automatic count, once chosen, stays: changing it costs session starts and is asked for."""
+    count = app.shards.count
+    if count == "auto":
+        known = group.count if group is not None else 0
+        if not known and budget is not None and not budget.error:
+            known = _automatic_count(budget, policy)
+        if not known:
+            return _unknown_count(budget, looked_up)
+        count = known
+    if count < 1:
+        return _Shape(0, state="failed", reason=f"a shard count of {count} makes no sense")
+    try:
+        ids = parse_ranges(app.shards.ids, count=count) if app.shards.ids else range(count)
+    except ValueError as error:
+        return _Shape(0, state="failed", reason=str(error))
+    return _Shape(count, format_ranges(ids))
+
+
+def _automatic_count(budget: BudgetRecord, policy: Policy) -> int:
+    step = budget.max_concurrency if budget.max_concurrency >= policy.large_bot_concurrency_min else 1
+    return -(-max(1, budget.shards) // step) * step
+
+
+def _unknown_count(budget: BudgetRecord | None, looked_up: GatewayState) -> _Shape:
+    if budget is not None and budget.error:
+        return _Shape(0, state="failed", reason=f"Discord refused the token: {budget.error}")
+    if looked_up.error:
+        return _Shape(0, state="waiting", reason=f"Discord did not say how many shards are needed: {looked_up.error}")
+    return _Shape(0, state="waiting", reason="asking Discord how many shards are needed")
+
+
+def _group_writes(
+    view: ClusterView,
+    gateway: Mapping[str, GatewayState],
+    states: Mapping[GroupKey, tuple[GroupState, str]],
+    *,
+    epoch: int,
+    wall: float,
+    policy: Policy,
+) -> Iterator[LeaderWrite]:
+    current = _current_groups(view)
+    for name in sorted(view.apps):
+        app = view.apps[name]
+        key = current.get(name)
+        entry = None if key is None else view.groups[key]
+        budget = view.budgets.get(app.record.token_hash)
+        shape = _shape(
+            app.record,
+            None if entry is None else entry.record,
+            None if budget is None else budget.record,
+            gateway.get(app.record.token_hash, GatewayState()),
+            policy,
+        )
+        if app.record.paused:
+            shape = replace(shape, state="paused", reason="")
+        if key is None or entry is None:
+            yield _create(view, app, GroupKey(name, 0), shape, epoch=epoch, wall=wall)
+        elif shape.count and entry.record.count and (shape.count, shape.ids) != (entry.record.count, entry.record.ids):
+            yield _next_generation(view, app, key, shape, epoch=epoch, wall=wall)
+        elif (write := _update(view, app, key, shape, states.get(key), epoch)) is not None:
+            yield write
+
+
+def _create(
+    view: ClusterView, app: Entry[AppRecord], key: GroupKey, shape: _Shape, *, epoch: int, wall: float
+) -> LeaderWrite:
+    name = view.keys.group(*key)
+    record = GroupRecord(
+        app=key.app,
+        group=key.group,
+        count=shape.count,
+        ids=shape.ids,
+        epoch=epoch,
+        state=shape.state,
+        reason=shape.reason,
+        created_at=wall,
+    )
+    guards = (_unchanged(view.keys.app(key.app), app), Compare(name, "mod_revision", 0))
+    return LeaderWrite(guards, (Put(name, record.encode()),), f"created group {key.app}/{key.group}")
+
+
+def _next_generation(
+    view: ClusterView, app: Entry[AppRecord], old: GroupKey, shape: _Shape, *, epoch: int, wall: float
+) -> LeaderWrite:
+    """The new group and the end of the old one in one transaction, so that no leader sees half of it."""
+    create = _create(view, app, GroupKey(old.app, old.group + 1), shape, epoch=epoch, wall=wall)
+    return LeaderWrite(
+        (*create.compares, _unchanged(view.keys.group(*old), view.groups[old])),
+        (*create.writes, *_all_of_group(view, old)),
+        f"replaced group {old.app}/{old.group}: its shard count or ids changed",
+    )
+
+
+def _update(
+    view: ClusterView,
+    app: Entry[AppRecord],
+    key: GroupKey,
+    shape: _Shape,
+    derived: tuple[GroupState, str] | None,
+    epoch: int,
+) -> LeaderWrite | None:
+    """Record a change of state, or the count that was awaited; None when nothing changed."""
+    entry = view.groups[key]
+    old = entry.record
+    count, ids = (old.count, old.ids) if old.count else (shape.count, shape.ids)
+    if shape.state == "starting" and old.count and derived is not None:
+        state, reason = derived
+    else:
+        state, reason = shape.state, shape.reason
+    if (count, ids, state, reason) == (old.count, old.ids, old.state, old.reason):
+        return None
+    record = msgspec.structs.replace(old, count=count, ids=ids, state=state, reason=reason, epoch=epoch)
+    name = view.keys.group(*key)
+    guards = (_unchanged(view.keys.app(key.app), app), _unchanged(name, entry))
+    return LeaderWrite(guards, (Put(name, record.encode()),), f"group {key.app}/{key.group} is {state}")
+
+
+def _unchanged(key: str, entry: Entry[AppRecord] | Entry[GroupRecord]) -> Compare:
+    return Compare(key, "mod_revision", entry.mod_revision)
+
+
+def _all_of_group(view: ClusterView, key: GroupKey) -> tuple[Delete, ...]:
+    keys = view.keys
+    sessions = f"{keys.sessions}{key.app}/{key.group}/"
+    return Delete(keys.group(*key)), Delete(keys.plan(*key)), Delete(sessions, prefix=True)
+
+
+# --- group states -----------------------------------------------------------------------------------------------
+
+
+def _group_states(
+    view: ClusterView, memory: LeaderMemory, now: float, policy: Policy
+) -> tuple[dict[GroupKey, tuple[GroupState, str]], LeaderMemory]:
+    """What the claims say about each newest group, and since when the live ones are not whole."""
+    states: dict[GroupKey, tuple[GroupState, str]] = {}
+    since: dict[GroupKey, float] = {}
+    busy = {claim.of for claim in view.claims}
+    for key in _current_groups(view).values():
+        record = view.groups[key].record
+        if any(other.app == key.app and other != key for other in busy):
+            states[key] = ("waiting", "the previous generation is still stopping")
+            continue
+        state, reason, whole = _derive(view, key, record)
+        if not whole and record.state in ("live", "degraded"):
+            since[key] = memory.not_live_since.get(key, now)
+            patient = now - since[key] < policy.degraded_after_s
+            if state == "starting":
+                state, reason = (record.state, record.reason) if patient else ("degraded", "some shards are not live")
+        states[key] = (state, reason)
+    return states, replace(memory, not_live_since=since)
+
+
+def _derive(view: ClusterView, key: GroupKey, group: GroupRecord) -> tuple[GroupState, str, bool]:
+    """State, reason, and whether every shard is live or has failed for good. Reasons name no changing numbers."""
+    live = failed = 0
+    first_failure = ""
+    shards = _ids(group)
+    for shard in shards:
+        entry = view.claims.get(ShardKey(key.app, key.group, shard))
+        if entry is None:
+            continue
+        if entry.record.state == "failed":
+            failed += 1
+            first_failure = first_failure or f"shard {shard}: {entry.record.reason or 'no reason given'}"
+        live += entry.record.state == "live"
+    whole = live + failed == len(shards)
+    if failed:
+        return ("failed" if failed == len(shards) else "degraded"), first_failure, whole
+    if live == len(shards) and shards:
+        return "live", "", True
+    if not any(node.accepts for node in _capacities(view)) and key not in view.plans:
+        return "waiting", "no node accepts shards", whole
+    return "starting", "", whole
+
+
+def _ids(group: GroupRecord) -> list[int]:
+    """The shards of a group. Only leaders write groups, so ranges that cannot be read count as none."""
+    try:
+        return parse_ranges(group.ids)
+    except ValueError:
+        return []
+
+
+# --- plans ------------------------------------------------------------------------------------------------------
+
+
+def _capacities(view: ClusterView) -> list[NodeCapacity]:
+    records = (view.nodes[name].record for name in sorted(view.nodes))
+    return [NodeCapacity(r.node, r.capacity, r.state == "ready", r.state == "draining") for r in records]
+
+
+def _plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> list[NodeCapacity]:
+    """The nodes to plan with: flapping ones get nothing new, absent ones within their grace period keep theirs."""
+    present = _capacities(view)
+    flapping = {node for node, times in memory.departures.items() if len(times) >= policy.flaps_max}
+    calm = [replace(node, accepts_new=False) if node.node in flapping else node for node in present]
+    awaited = [node for node, at in sorted(memory.departed.items()) if now - at < policy.restart_grace_s]
+    usable = calm if any(node.accepts for node in calm) else present
+    return [*usable, *(NodeCapacity(node, 1, accepts_new=False) for node in awaited)]
+
+
+def _planned_groups(view: ClusterView) -> list[GroupKey]:
+    """The groups that get a plan: newest, of applications that are not paused, with no older generation running."""
+    claimed = {claim.of for claim in view.claims}
+    chosen: list[GroupKey] = []
+    for key in _current_groups(view).values():
+        app = view.apps.get(key.app)
+        stopping = any(other.app == key.app and other != key for other in claimed)
+        if app is not None and not app.record.paused and not stopping and view.groups[key].record.count:
+            chosen.append(key)
+    return chosen
+
+
+def planned_nodes(entry: Entry[PlanRecord] | None) -> dict[int, str]:
+    """A plan as shard -> node; ranges that cannot be read count as none."""
+    assigned: dict[int, str] = {}
+    for node, ranges in sorted(entry.record.nodes.items()) if entry is not None else ():
+        try:
+            assigned |= dict.fromkeys(parse_ranges(ranges), node)
+        except ValueError:
+            continue
+    return assigned
+
+
+def _plan_writes(
+    view: ClusterView, memory: LeaderMemory, *, epoch: int, now: float, policy: Policy
+) -> Iterator[LeaderWrite]:
+    yield from _paused_plans(view)
+    if memory.hold_until is not None:
+        return
+    nodes = _plannable(view, memory, now, policy)
+    known = {node.node for node in nodes}
+    groups = [GroupShards(key.app, key.group, _ids(view.groups[key].record)) for key in _planned_groups(view)]
+    current: dict[GroupKey, dict[int, str]] = {}
+    moving = 0
+    for group in groups:
+        key = GroupKey(group.app, group.group)
+        current[key], in_flight = _present(view, key, group, known)
+        moving += in_flight
+    settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
+    limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
+    for key, assigned in plan(nodes, groups, current, limits).items():
+        if (write := _plan_write(view, key, assigned, epoch)) is not None:
+            yield write
+
+
+def _present(view: ClusterView, key: GroupKey, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
+    """Who should have each shard now (the plan, else the claim), and how many shards are between two owners."""
+    assigned = planned_nodes(view.plans.get(key))
+    owners: dict[int, str] = {}
+    moving = 0
+    for number in group.shard_ids:
+        shard = ShardKey(key.app, key.group, number)
+        claim = view.claims.get(shard)
+        planned = assigned.get(number)
+        owner = planned if planned in known else claim.record.node if claim is not None else None
+        if owner is not None:
+            owners[number] = owner
+        if planned is None:
+            continue
+        if claim is None:
+            moving += shard in view.sessions
+        else:
+            moving += claim.record.node != planned or claim.record.state in ("claiming", "connecting", "resuming")
+    return owners, moving
+
+
+def _plan_write(view: ClusterView, key: GroupKey, assigned: Mapping[int, str], epoch: int) -> LeaderWrite | None:
+    entry = view.plans.get(key)
+    by_node: dict[str, list[int]] = {}
+    for shard, node in assigned.items():
+        by_node.setdefault(node, []).append(shard)
+    nodes = {node: format_ranges(by_node[node]) for node in sorted(by_node)}
+    if nodes == (entry.record.nodes if entry is not None else {}):
+        return None
+    record = PlanRecord(app=key.app, group=key.group, epoch=epoch, nodes=nodes)
+    name, group = view.keys.plan(*key), view.keys.group(*key)
+    guards = (
+        Compare(name, "mod_revision", 0 if entry is None else entry.mod_revision),
+        Compare(group, "create_revision", view.groups[key].create_revision),
+    )
+    return LeaderWrite(guards, (Put(name, record.encode()),), f"planned group {key.app}/{key.group}")
+
+
+def _paused_plans(view: ClusterView) -> Iterator[LeaderWrite]:
+    for key in sorted(view.plans):
+        app = view.apps.get(key.app)
+        if app is not None and app.record.paused:
+            name = view.keys.plan(*key)
+            guards = (
+                Compare(name, "mod_revision", view.plans[key].mod_revision),
+                Compare(view.keys.app(key.app), "mod_revision", app.mod_revision),
+            )
+            yield LeaderWrite(guards, (Delete(name),), f"application {key.app} is paused")
+
+
+# --- removal ----------------------------------------------------------------------------------------------------
+
+
+def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
+    """Delete what belongs to nobody. An application whose record cannot be read still counts as there."""
+    keys = view.keys
+    present = set(view.apps) | {key.removeprefix(keys.apps) for key in view.bad if key.startswith(keys.apps)}
+    newest = _current_groups(view)
+    for key in sorted({*view.groups, *view.plans, *(shard.of for shard in view.sessions)}):
+        group = view.groups.get(key)
+        revision = 0 if group is None else group.mod_revision
+        guard = Compare(keys.group(*key), "mod_revision", revision)
+        if keys.group(*key) in view.bad:
+            continue
+        if key.app not in present:
+            gone = Compare(keys.app(key.app), "create_revision", 0)
+            yield LeaderWrite((gone, guard), _all_of_group(view, key), f"application {key.app} was removed")
+        elif group is None or newest[key.app] != key:
+            yield LeaderWrite((guard,), _all_of_group(view, key), f"group {key.app}/{key.group} is no more")
+    used = {entry.record.token_hash for entry in view.apps.values()}
+    readable = not any(key.startswith(keys.apps) for key in view.bad)
+    for token_hash in sorted(set(view.budgets) - used if readable else ()):
+        name = keys.budget(token_hash)
+        guard = Compare(name, "mod_revision", view.budgets[token_hash].mod_revision)
+        yield LeaderWrite((guard,), (Delete(name),), "nobody uses this token any more")
+    for name in sorted(key for key, bad in view.bad.items() if bad.lease == 0):
+        if name.startswith((keys.claims, keys.identifies)):
+            guard = Compare(name, "mod_revision", view.bad[name].mod_revision)
+            yield LeaderWrite((guard,), (Delete(name),), "it has no lease and would stay for ever")

@@ -1,0 +1,133 @@
+"""Who should run which shard: a function from nodes, groups and the present assignment to a plan.
+
+Sticky quota (DESIGN section 9): each accepting node's share is proportional to its capacity, rounded down or up; a
+node keeps what it has up to its share; what is over, and what nobody has, goes to the nodes furthest below theirs.
+Among the possible roundings the one with the fewest moves is taken. A node's load is its shards over all groups.
+
+Promises: every shard once; load within one shard of proportional; fewest moves; deterministic, idempotent (without a
+limit on moves), independent of input order; nothing new for nodes that do not accept; a fresh group is contiguous.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sandwich_coordinator.view import GroupKey, ShardKey
+
+Assignment = Mapping[GroupKey, Mapping[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCapacity:
+    """A node and its weight. One that does not accept keeps what it has; one that drains gives everything away."""
+
+    node: str
+    capacity: int
+    accepts_new: bool = True
+    drains: bool = False
+
+    @property
+    def accepts(self) -> bool:
+        """Whether shards may be given to it."""
+        return self.accepts_new and not self.drains and self.capacity > 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShards:
+    """The shards of a group that must be somewhere."""
+
+    app: str
+    group: int
+    shard_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLimits:
+    """How much may move in one step. `moves_max` None is no limit; without `rebalance` only draining nodes give."""
+
+    moves_max: int | None = None
+    rebalance: bool = True
+
+
+UNLIMITED = PlanLimits()
+
+
+def plan(
+    nodes: Sequence[NodeCapacity],
+    groups: Sequence[GroupShards],
+    current: Assignment,
+    limits: PlanLimits = UNLIMITED,
+) -> dict[GroupKey, dict[int, str]]:
+    """Assign every shard of `groups` to a node, keeping `current` where it may stay.
+
+    A shard whose node is not among `nodes` is an orphan: placing it is no move. When no node accepts, owned shards
+    stay where they are and orphans are missing from the result.
+    """
+    known = {node.node: node for node in nodes}
+    held: dict[str, list[ShardKey]] = {name: [] for name in sorted(known)}
+    homeless: list[ShardKey] = []
+    for shard in _shards(groups):
+        owner = current.get(shard.of, {}).get(shard.shard)
+        (held[owner] if owner in known else homeless).append(shard)
+    accepting = {name: known[name].capacity for name in held if known[name].accepts}
+    if accepting:
+        share = _shares(accepting, known, held, orphans=len(homeless))
+        homeless += _surplus(known, held, share, limits)
+        homeless.sort()
+        _place(homeless, held, share)
+    result: dict[GroupKey, dict[int, str]] = {GroupKey(group.app, group.group): {} for group in groups}
+    for shard, name in sorted((shard, name) for name, shards in held.items() for shard in shards):
+        result[shard.of][shard.shard] = name
+    return result
+
+
+def _shards(groups: Sequence[GroupShards]) -> list[ShardKey]:
+    return sorted({ShardKey(group.app, group.group, shard) for group in groups for shard in group.shard_ids})
+
+
+def _shares(
+    accepting: Mapping[str, int], known: Mapping[str, NodeCapacity], held: Mapping[str, list[ShardKey]], *, orphans: int
+) -> dict[str, int]:
+    """Each accepting node's share of all shards that are not staying with a node that merely accepts nothing."""
+    total = orphans + sum(len(held[name]) for name in held if name in accepting or known[name].drains)
+    return _apportion(total, accepting, {name: len(held[name]) for name in accepting})
+
+
+def _apportion(total: int, weights: Mapping[str, int], have: Mapping[str, int]) -> dict[str, int]:
+    """Split `total` by weight, each part rounded down or up; up first where that keeps what a node has."""
+    whole = sum(weights.values())
+    parts = {name: total * weight // whole for name, weight in weights.items()}
+    fractions = {name: total * weight % whole for name, weight in weights.items()}
+    order = sorted(
+        (name for name in weights if fractions[name]),
+        key=lambda name: (have.get(name, 0) <= parts[name], -fractions[name], name),
+    )
+    for name in order[: total - sum(parts.values())]:
+        parts[name] += 1
+    return parts
+
+
+def _surplus(
+    known: Mapping[str, NodeCapacity], held: dict[str, list[ShardKey]], share: Mapping[str, int], limits: PlanLimits
+) -> list[ShardKey]:
+    """Take from `held` what must move: all of draining nodes first, then what is over a share, highest ids first."""
+    left = sum(map(len, held.values())) if limits.moves_max is None else limits.moves_max
+    moved: list[ShardKey] = []
+    draining = [name for name in held if known[name].drains]
+    over = sorted((name for name in share if len(held[name]) > share[name]), key=lambda n: (share[n] - len(held[n]), n))
+    for name in [*draining, *(over if limits.rebalance else ())]:
+        excess = min(len(held[name]) - share.get(name, 0), left - len(moved))
+        if excess > 0:
+            moved += held[name][-excess:]
+            del held[name][-excess:]
+    return moved
+
+
+def _place(homeless: Sequence[ShardKey], held: dict[str, list[ShardKey]], share: Mapping[str, int]) -> None:
+    """Give each node below its share a contiguous run; when there is less to give than room, in proportion to room."""
+    room = {name: share[name] - len(held[name]) for name in share if share[name] > len(held[name])}
+    parts = room if sum(room.values()) <= len(homeless) else _apportion(len(homeless), room, {})
+    start = 0
+    for name, part in parts.items():
+        held[name] += homeless[start : start + part]
+        start += part
+    assert start == len(homeless), "shares do not cover what has to be placed"

@@ -1,0 +1,57 @@
+"""What the control plane may decide, in numbers: every limit, wait and interval, with its unit in its name."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Limits of the control plane. Times are seconds; the defaults suit a node lease of five seconds.
+
+    Sources: DESIGN sections 4, 9 and 10; reliability 3.1 and 3.2; Discord gateway reference section 5.
+    """
+
+    lease_ttl_s: float = 5.0
+    """TTL of a node's lease; also how long the leader waits when most leases vanish at once."""
+    step_down_margin_s: float = 1.0
+    """A leader stops writing this long before its own lease could have run out."""
+    mass_loss_fraction: float = 0.5
+    """More than this part of the nodes gone within one TTL looks like a fault of the store, not of the nodes."""
+    restart_grace_s: float = 0.0
+    """How long the shards of a vanished node wait for it to come back; 0 moves them at once."""
+    settle_s: float = 3.0
+    """Membership must have been quiet this long before shards move for balance alone."""
+    flaps_max: int = 3
+    """A node that vanished this often within `flap_window_s` gets nothing new until it has been quiet that long."""
+    flap_window_s: float = 120.0
+    moves_in_flight_max: int = 32
+    """Shards that may be between two owners at the same time. Orphans are not counted: they have no owner."""
+    degraded_after_s: float = 10.0
+    """A live group with shards that are not live is called degraded after this long, so a move writes nothing."""
+    large_bot_concurrency_min: int = 2
+    """From this `max_concurrency` on a shard count of "auto" is made a multiple of it (large-bot rule, close 4010)."""
+    gateway_refresh_s: float = 3600.0
+    gateway_retry_s: float = 2.0
+    """First wait after a failed look-up; doubled each time up to `gateway_retry_max_s`."""
+    gateway_retry_max_s: float = 300.0
+    identify_spacing_s: float = 5.2
+    """Between two IDENTIFYs of a bucket: Discord's five seconds and a margin for the network."""
+    identify_lease_ttl_s: float = 10.0
+    """TTL of the lease under which a bucket is taken; must exceed the spacing."""
+    identify_margin_s: float = 0.5
+    identify_retry_s: float = 0.5
+    """Wait after somebody else took a bucket that looked free."""
+    identify_budget_retry_s: float = 5.0
+    """Wait when the budget is unknown, or its reset has passed and the leader has not refreshed it yet."""
+    identify_reserve: int = 0
+    """Session starts that fresh starts leave for failover."""
+
+    def __post_init__(self) -> None:
+        if self.step_down_margin_s >= self.lease_ttl_s:
+            raise ValueError("step_down_margin_s must be below lease_ttl_s")
+        if self.identify_spacing_s + self.identify_margin_s >= self.identify_lease_ttl_s:
+            raise ValueError("identify_lease_ttl_s must exceed identify_spacing_s and identify_margin_s together")
+
+    @property
+    def identify_grant_s(self) -> float:
+        """How long after its taking began a bucket may be used, so that its lease outlives the spacing."""
+        return self.identify_lease_ttl_s - self.identify_spacing_s - self.identify_margin_s

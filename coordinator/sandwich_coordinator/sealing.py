@@ -1,0 +1,129 @@
+"""Sealing of bot tokens with the cluster key: etcd, its backups and its readers never see one."""
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEY_VARIABLE = "SANDWICH_CLUSTER_KEY"
+KEY_BYTES = 32
+NONCE_BYTES = 12
+_SEALED = "v1:"
+_PLAIN = "plain:"
+_HOW_TO_MAKE_ONE = "make one with: sandwich cluster init"
+
+
+class SealingError(Exception):
+    """A key or a sealed token cannot be used; the message says why and never shows either."""
+
+
+def token_hash(token: str) -> str:
+    """A name for a token that does not give it away: 16 hex digits of its SHA-256."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+class ClusterKey:
+    """The cluster's 256-bit key. Every node of a cluster has the same one; it is never stored in etcd."""
+
+    __slots__ = ("_cipher", "_key", "key_id")
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise SealingError(f"a cluster key has {KEY_BYTES} bytes; {_HOW_TO_MAKE_ONE}")
+        self._key = key
+        self._cipher = AESGCM(key)
+        self.key_id = hashlib.sha256(b"sandwich cluster key id" + key).hexdigest()[:8]
+
+    def __repr__(self) -> str:
+        return f"ClusterKey(key_id={self.key_id!r})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a cluster key is not pickled")
+
+    @classmethod
+    def generate(cls) -> "ClusterKey":
+        """A new random key."""
+        return cls(AESGCM.generate_key(bit_length=8 * KEY_BYTES))
+
+    @classmethod
+    def from_base64(cls, text: str) -> "ClusterKey":
+        """The key written as base64 (standard or URL-safe). Raises SealingError."""
+        try:
+            key = base64.b64decode(text.strip().translate(str.maketrans("-_", "+/")), validate=True)
+        except (binascii.Error, ValueError):
+            raise SealingError(f"the cluster key is not base64; {_HOW_TO_MAKE_ONE}") from None
+        return cls(key)
+
+    @classmethod
+    def load(cls, env: Mapping[str, str], key_file: Path | None = None) -> "ClusterKey":
+        """The key from `key_file`, or else from SANDWICH_CLUSTER_KEY. Raises SealingError."""
+        if key_file is not None:
+            return cls.from_base64(_read_private(key_file))
+        if text := env.get(KEY_VARIABLE, "").strip():
+            return cls.from_base64(text)
+        raise SealingError(f"no cluster key: set {KEY_VARIABLE} or give --key-file; {_HOW_TO_MAKE_ONE}")
+
+    def to_base64(self) -> str:
+        """The key as text, to hand to the cluster's other nodes."""
+        return base64.b64encode(self._key).decode()
+
+    def seal(self, app: str, token: str) -> str:
+        """`v1:<key id>:<base64 of nonce and ciphertext>`; it opens only under the same application's name."""
+        nonce = os.urandom(NONCE_BYTES)
+        box = nonce + self._cipher.encrypt(nonce, token.encode(), app.encode())
+        return f"{_SEALED}{self.key_id}:{base64.b64encode(box).decode()}"
+
+    def unseal(self, app: str, sealed: str, *, allow_plain: bool = False) -> str:
+        """The token. `plain:<token>` opens only where `allow_plain` says so. Raises SealingError."""
+        if sealed.startswith(_PLAIN):
+            return open_plain(app, sealed, allow_plain=allow_plain)
+        version, _, rest = sealed.partition(":")
+        key_id, _, body = rest.partition(":")
+        if version != "v1" or not body:
+            raise SealingError(f"the token of {app} is not sealed in a form this version knows")
+        if key_id != self.key_id:
+            raise SealingError(
+                f"the token of {app} was sealed with cluster key {key_id[:8]}, this node has {self.key_id}: "
+                "give every node the same key, or set the token again"
+            )
+        try:
+            box = base64.b64decode(body, validate=True)
+            return self._cipher.decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], app.encode()).decode()
+        except (InvalidTag, ValueError):
+            raise SealingError(f"the sealed token of {app} is damaged or belongs to another application") from None
+
+
+def seal_plain(token: str, *, allow_plain: bool) -> str:
+    """`plain:<token>`, for clusters run without a key. Raises SealingError unless `allow_plain`."""
+    if not allow_plain:
+        raise SealingError("storing a token unsealed must be allowed explicitly (insecure)")
+    return _PLAIN + token
+
+
+def open_plain(app: str, stored: str, *, allow_plain: bool) -> str:
+    """The token of the form `plain:<token>`. Raises SealingError unless `allow_plain`, or for a sealed one."""
+    if not stored.startswith(_PLAIN):
+        raise SealingError(f"the token of {app} is sealed and this node has no cluster key; set {KEY_VARIABLE}")
+    if not allow_plain:
+        raise SealingError(f"the token of {app} is stored unsealed; that must be allowed explicitly (insecure)")
+    return stored.removeprefix(_PLAIN)
+
+
+def _read_private(path: Path) -> str:
+    """The content of a file that only its owner may read (a group, as with mounted secrets, is allowed)."""
+    try:
+        with path.open(encoding="ascii") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & stat.S_IROTH:
+                raise SealingError(f"{path} can be read by everybody on this machine: chmod 600 {path}")
+            return file.read(4096)
+    except OSError as error:
+        raise SealingError(f"the cluster key file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SealingError(f"{path} does not hold a base64 key; {_HOW_TO_MAKE_ONE}") from None

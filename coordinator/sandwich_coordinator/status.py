@@ -1,0 +1,56 @@
+"""What a node says of itself at `GET /status`: written by the node, read by `sandwich cluster status` and dashboards.
+
+A reader ignores fields it does not know, so that a cluster may run two versions during a rolling upgrade.
+"""
+
+import msgspec
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker process. `cpu_percent` is of one core."""
+
+    id: int
+    pid: int = 0
+    rss_bytes: int = 0
+    cpu_percent: float = 0.0
+
+
+class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One application's figures on one node; totals count since the agent started."""
+
+    published_total: int = 0
+    events_per_s: float = 0.0
+    guilds: int = 0
+    publish_errors: int = 0
+    backlog_events: int = 0
+    replayed_total: int = 0
+    gaps_total: int = 0
+
+
+class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard on this node. `since` is in Unix seconds; `latency_ms` is None when not measured."""
+
+    app: str
+    group: int
+    shard: int
+    worker: int
+    state: str
+    reason: str = ""
+    latency_ms: float | None = None
+    guilds: int = 0
+    events_per_s: float = 0.0
+    since: float = 0.0
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's own account of itself. `problems` are sentences for an operator, worst first."""
+
+    node: str
+    instance: str
+    version: str
+    uptime_s: float
+    leader: bool = False
+    workers: list[WorkerStatus] = []
+    apps: dict[str, AppStatus] = {}
+    shards: list[ShardStatus] = []
+    problems: list[str] = []

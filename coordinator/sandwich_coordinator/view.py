@@ -1,0 +1,212 @@
+"""What the store holds, decoded: one immutable picture from which every decision of the control plane is made.
+
+A change makes a new view that shares what did not change. What cannot be decoded is set aside in `bad`, with the
+reason, and never raised: one damaged key must not stop the cluster.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from sandwich_coordinator.store.base import KeyValue, WatchBatch
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import (
+    AppRecord,
+    BudgetRecord,
+    ClaimRecord,
+    GroupRecord,
+    IdentifyRecord,
+    LeaderRecord,
+    NodeRecord,
+    PlanRecord,
+    Record,
+    SessionRecord,
+)
+
+R = TypeVar("R", bound=Record)
+
+
+class GroupKey(NamedTuple):
+    """One generation of an application's shards."""
+
+    app: str
+    group: int
+
+
+class ShardKey(NamedTuple):
+    """One shard of one group. Orders by application, group, then shard id."""
+
+    app: str
+    group: int
+    shard: int
+
+    @property
+    def of(self) -> GroupKey:
+        """The group this shard belongs to."""
+        return GroupKey(self.app, self.group)
+
+
+class Bucket(NamedTuple):
+    """One identify bucket of one token."""
+
+    token_hash: str
+    bucket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[R]):
+    """A decoded key: its record and the revisions that guard edits. `lease` is 0 for none."""
+
+    record: R
+    create_revision: int
+    mod_revision: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class BadEntry:
+    """A key whose value cannot be used, and why."""
+
+    reason: str
+    mod_revision: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """How the keys under one prefix become entries of one of the view's mappings."""
+
+    name: str
+    prefix: str
+    parts: tuple[type, ...]
+    identity: Any
+    decoder: msgspec.json.Decoder[Any]
+    fields: tuple[str, ...]
+    leased: bool = False
+
+    def key_of(self, rest: str) -> Any:
+        pieces = rest.split("/")
+        if len(pieces) != len(self.parts) or not all(pieces):
+            raise ValueError("the key has the wrong number of parts")
+        return self.identity(
+            *(_number(piece) if part is int else piece for part, piece in zip(self.parts, pieces, strict=True))
+        )
+
+    def entry_of(self, identity: Any, kv: KeyValue) -> Entry[Any]:
+        if self.leased and kv.lease == 0:
+            raise ValueError("it has no lease, so its holder's death would not free it")
+        record = self.decoder.decode(kv.value)
+        named = identity if isinstance(identity, tuple) else (identity,)
+        for name, value in zip(self.fields, named, strict=False):
+            if getattr(record, name) != value:
+                raise ValueError(f"its value names another {name} than its key")
+        return Entry(record, kv.create_revision, kv.mod_revision, kv.lease)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or str(int(text)) != text:
+        raise ValueError(f"{text[:32]!r} is not a number")
+    return int(text)
+
+
+def _tables(keys: Keys) -> tuple[_Table, ...]:
+    one, shard, json = (str,), (str, int, int), msgspec.json.Decoder
+    group_names = ("app", "group")
+    return (
+        _Table("claims", keys.claims, shard, ShardKey, json(ClaimRecord), (*group_names, "shard"), leased=True),
+        _Table("sessions", keys.sessions, shard, ShardKey, json(SessionRecord), ()),
+        _Table("identifies", keys.identifies, (str, int), Bucket, json(IdentifyRecord), (), leased=True),
+        _Table("budgets", keys.budgets, one, str, json(BudgetRecord), ()),
+        _Table("nodes", keys.nodes, one, str, json(NodeRecord), ("node",), leased=True),
+        _Table("apps", keys.apps, one, str, json(AppRecord), ("app",)),
+        _Table("groups", keys.groups, (str, int), GroupKey, json(GroupRecord), group_names),
+        _Table("plans", keys.plans, (str, int), GroupKey, json(PlanRecord), group_names),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """Everything under the cluster's prefix, decoded, as of `revision`. Treat the mappings as read-only."""
+
+    keys: Keys
+    revision: int = 0
+    leader: Entry[LeaderRecord] | None = None
+    nodes: Mapping[str, Entry[NodeRecord]] = field(default_factory=dict)
+    apps: Mapping[str, Entry[AppRecord]] = field(default_factory=dict)
+    groups: Mapping[GroupKey, Entry[GroupRecord]] = field(default_factory=dict)
+    plans: Mapping[GroupKey, Entry[PlanRecord]] = field(default_factory=dict)
+    claims: Mapping[ShardKey, Entry[ClaimRecord]] = field(default_factory=dict)
+    sessions: Mapping[ShardKey, Entry[SessionRecord]] = field(default_factory=dict)
+    identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
+    budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
+    bad: Mapping[str, BadEntry] = field(default_factory=dict)
+
+    @classmethod
+    def from_items(cls, keys: Keys, items: Mapping[str, KeyValue], revision: int = 0) -> "ClusterView":
+        """Decode a listing; `revision` is the listing's (the newest key's when it is not given)."""
+        newest = max((kv.mod_revision for kv in items.values()), default=0)
+        return cls(keys=keys)._with(((key, kv) for key, kv in items.items()), revision or newest)
+
+    def apply(self, batch: WatchBatch) -> "ClusterView":
+        """The view after `batch`. Costs one shallow copy of each mapping that changes, and decodes only changes.
+
+        Events not newer than what the view already holds of a key are harmless: the store repeats in order.
+        """
+        if not batch.events:
+            return replace(self, revision=max(self.revision, batch.revision))
+        changes = ((event.kv.key, event.kv if event.kind == "put" else None) for event in batch.events)
+        return self._with(changes, max(self.revision, batch.revision))
+
+    def _with(self, changes: Iterable[tuple[str, KeyValue | None]], revision: int) -> "ClusterView":
+        tables = _tables(self.keys)
+        edited: dict[str, Any] = {}
+        bad = dict(self.bad)
+        leader = self.leader
+        for key, kv in changes:
+            bad.pop(key, None)
+            if key == self.keys.leader:
+                leader = _leader(kv, bad)
+                continue
+            table = next((table for table in tables if key.startswith(table.prefix)), None)
+            if table is None:
+                continue
+            target = edited.get(table.name)
+            if target is None:
+                target = edited[table.name] = dict(getattr(self, table.name))
+            _change(table, key, kv, target, bad)
+        return replace(self, revision=revision, leader=leader, bad=bad, **edited)
+
+    def fence(self, shard: ShardKey) -> int | None:
+        """The fence of a shard's claim: the revision of the transaction that made it; None without a claim."""
+        entry = self.claims.get(shard)
+        return None if entry is None else entry.record.fence or entry.mod_revision
+
+
+def _leader(kv: KeyValue | None, bad: dict[str, BadEntry]) -> Entry[LeaderRecord] | None:
+    """The leader's entry. An undecodable one still is an epoch: somebody leads, even if we cannot say who."""
+    if kv is None:
+        return None
+    try:
+        record = msgspec.json.decode(kv.value, type=LeaderRecord)
+    except msgspec.MsgspecError as error:
+        bad[kv.key] = BadEntry(str(error), kv.mod_revision, kv.lease)
+        record = LeaderRecord(node="", instance="")
+    return Entry(record, kv.create_revision, kv.mod_revision, kv.lease)
+
+
+def _change(table: _Table, key: str, kv: KeyValue | None, target: dict[Any, Any], bad: dict[str, BadEntry]) -> None:
+    try:
+        identity = table.key_of(key[len(table.prefix) :])
+    except ValueError as error:
+        if kv is not None:
+            bad[key] = BadEntry(str(error), kv.mod_revision, kv.lease)
+        return
+    target.pop(identity, None)
+    if kv is None:
+        return
+    try:
+        target[identity] = table.entry_of(identity, kv)
+    except (msgspec.MsgspecError, ValueError) as error:
+        bad[key] = BadEntry(str(error), kv.mod_revision, kv.lease)

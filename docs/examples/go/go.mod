@@ -1,0 +1,3 @@
+module example.com/sandwich-consumer
+
+go 1.23

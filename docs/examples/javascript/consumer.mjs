@@ -1,0 +1,45 @@
+// node consumer.mjs nats://127.0.0.1:4222 mybot
+import { decompress } from "fzstd";
+import { AckPolicy, connect } from "nats";
+
+const [server, app] = process.argv.slice(2);
+const stream = `SANDWICH_${app}`;
+const group = "example-js";
+
+const client = await connect({ servers: server, maxReconnectAttempts: -1 });
+const manager = await client.jetstreamManager();
+await manager.consumers.add(stream, {
+  durable_name: group,
+  ack_policy: AckPolicy.Explicit,
+  filter_subject: `sandwich.${app}.events.all.>`,
+  max_ack_pending: 10000,
+});
+
+const parts = new Map();
+
+// A frame's payload; null for a part that is not the last, and for fence, marker and gap frames.
+function whole(message) {
+  if (message.headers.get("Sandwich-Count") === "0") return null;
+  const part = message.headers.get("Sandwich-Part");
+  if (!part) return message.data;
+  const [index, total] = part.split("/").map(Number);
+  const held = index === 1 ? [] : parts.get(message.subject) ?? [];
+  held.push(message.data);
+  parts.set(message.subject, held);
+  if (index < total || held.length < total) return null;
+  parts.delete(message.subject);
+  return Buffer.concat(held);
+}
+
+const consumer = await client.jetstream().consumers.get(stream, group);
+for await (const message of await consumer.consume()) {
+  const payload = whole(message);
+  if (payload !== null) {
+    const lines = new TextDecoder().decode(decompress(payload)).trimEnd().split("\n");
+    for (const line of lines) {
+      const event = JSON.parse(line);
+      console.log(event.t, event.__sandwich.id);
+    }
+  }
+  message.ack();
+}

@@ -1,0 +1,1 @@
+"""The node: agent, workers, gateway shards and the way of their events into the stream."""

@@ -1,0 +1,356 @@
+"""The agent's life: wait for etcd and the cluster's configuration, join, serve, leave.
+
+Everything that is decided lies elsewhere; here the parts are put together and ended in the right order.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+
+from sandwich_coordinator.config import NATS_SECRET, ClusterSettings
+from sandwich_coordinator.discord_api import fetch_current_user, fetch_gateway_bot
+from sandwich_coordinator.sealing import ClusterKey, open_plain
+from sandwich_coordinator.status import NodeStatus
+from sandwich_coordinator.store.base import Store, StoreError, StoreRefused, WatchBatch
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.store.mirror import Mirror
+from sandwich_coordinator.types import AppRecord, BudgetRecord, NodeRecord
+from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_node import ipc
+from sandwich_node.agent.identifying import Identifying
+from sandwich_node.agent.leading import Leading
+from sandwich_node.agent.membership import Membership, host_identity
+from sandwich_node.agent.shards import NodeShards
+from sandwich_node.agent.status import Figures, node_status
+from sandwich_node.http.app import make_app, serve
+from sandwich_node.workers import WorkerProcess
+from sandwich_sdk._version import __version__
+
+_log = logging.getLogger(__name__)
+
+CONFIG_RETRY_S = 1.0
+WORKERS_BUDGET_S = 20.0
+
+
+class AgentError(RuntimeError):
+    """The node cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """What `sandwich-node join` was told. `advertise` None: the listening address."""
+
+    node: str
+    cluster: str
+    host: str
+    port: int
+    workers: int
+    capacity: int
+    labels: dict[str, str]
+    advertise: str | None = None
+    log_level: str = "INFO"
+
+
+class Agent:
+    """One node. `run` returns after `shutdown` was called and everything is released."""
+
+    def __init__(self, options: NodeOptions, store: Store, key: ClusterKey | None) -> None:
+        self._options = options
+        self._store = store
+        self._key = key
+        self._keys = Keys(options.cluster)
+        self._instance = secrets.token_hex(8)
+        self._started_at = time.time()
+        self._stop = asyncio.Event()
+        self._view: ClusterView | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._mirror = Mirror(store, self._keys.prefix, rng=random.Random())
+        self._mirror.listen(self._on_batch)
+        self._figures = Figures()
+        self._workers: dict[int, WorkerProcess] = {}
+        self._starting = "starting"
+        self._membership: Membership | None = None
+        self._leading: Leading | None = None
+        self._shards: NodeShards | None = None
+
+    def shutdown(self) -> None:
+        """Leave the cluster: sessions kept, shards released."""
+        self._stop.set()
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Be a node until `shutdown`. Raises AgentError, NodeIdTaken, HttpError."""
+        app = make_app(self.status, self.not_ready)
+        async with serve(app, self._options.host, self._options.port) as port, aiohttp.ClientSession() as http:
+            _log.info("listening on http://%s:%d", self._options.host, port)
+            main = asyncio.ensure_future(self._main(port, http))
+            stopping = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait({main, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                if main.done():
+                    main.result()
+                else:
+                    await self._leave()
+            finally:
+                for task in (main, stopping):
+                    task.cancel()
+                await asyncio.gather(main, stopping, return_exceptions=True)
+                if self._membership is not None:
+                    await self._membership.leave()
+                await self._store.close()
+
+    async def _main(self, port: int, http: aiohttp.ClientSession) -> None:
+        settings = await self._settings()
+        address = self._options.advertise or f"{self._options.host}:{port}"
+        membership = self._membership = Membership(
+            self._store, self._keys, self._record(address), ttl_s=int(settings.policy.lease_ttl_s), on_change=self._tell
+        )
+        self._starting = "joining the cluster"
+        await membership.join(lambda text: _log.warning("waiting: %s", text))
+        _log.info("joined cluster %s as node %s", self._options.cluster, self._options.node)
+        self._starting = ""
+        await self._serve(settings, membership, http)
+
+    async def _settings(self) -> ClusterSettings:
+        """The cluster's configuration, waiting for etcd and for `sandwich cluster apply`."""
+        said = ""
+        while True:
+            try:
+                found = await self._store.get(self._keys.config)
+            except StoreRefused as error:
+                raise AgentError(f"etcd refused us: {error}") from None
+            except StoreError as error:
+                self._starting = f"waiting for etcd: {error}"
+            else:
+                if found is not None:
+                    try:
+                        return ClusterSettings.decode(found.value)
+                    except (ValueError, msgspec.MsgspecError) as error:
+                        raise AgentError(f"the cluster's configuration in etcd cannot be used: {error}") from None
+                self._starting = (
+                    f"waiting: cluster {self._options.cluster!r} has no configuration yet; "
+                    "run `sandwich cluster apply -f cluster.yml`"
+                )
+            if self._starting != said:
+                said = self._starting
+                _log.warning("%s", said)
+            await asyncio.sleep(CONFIG_RETRY_S)
+
+    def _record(self, address: str) -> NodeRecord:
+        options = self._options
+        return NodeRecord(
+            node=options.node,
+            instance=self._instance,
+            address=address,
+            version=__version__,
+            capacity=options.capacity,
+            workers=options.workers,
+            labels={**options.labels, "host": host_identity(), "pid": str(os.getpid())},
+            started_at=self._started_at,
+        )
+
+    async def _serve(self, settings: ClusterSettings, membership: Membership, http: aiohttp.ClientSession) -> None:
+        policy = settings.policy.policy()
+
+        async def look_up(app: str) -> BudgetRecord:
+            return await self._look_up(app, settings, http)
+
+        shards = self._shards = NodeShards(
+            self._store,
+            membership,
+            view=self.view,
+            connected=lambda: self._mirror.stale_since is None,
+            token_of=lambda app: self._open(app.app, app.token),
+            stream_of=lambda app: _stream_of(app, settings),
+            figures=self._figures,
+        )
+        identifying = Identifying(
+            self._store,
+            self._options.node,
+            view=self.view,
+            grant=lambda shard: self._grant(shards, shard),
+            refuse=lambda shard, reason: self._refused(shards, shard, reason),
+            policy=policy,
+        )
+        shards.identifying = identifying
+        leading = self._leading = Leading(self._store, membership, view=self.view, look_up=look_up, policy=policy)
+        self._listeners = [leading.changed, shards.changed, identifying.changed]
+        self._workers = self._make_workers(settings, shards)
+        shards.workers = self._workers
+
+        async def rejoined() -> None:
+            self._tell()
+
+        async with asyncio.TaskGroup() as group:
+            for work in (
+                self._mirror.run(),
+                membership.keep(rejoined),
+                leading.run(),
+                identifying.run(),
+                shards.run(),
+                *(worker.run() for worker in self._workers.values()),
+            ):
+                group.create_task(work)
+
+    async def _leave(self) -> None:
+        """Give everything back: leadership first, then the shards, all at once."""
+        _log.info("leaving: shards are released with their sessions kept")
+        self._starting = "leaving"
+        if self._leading is not None:
+            self._leading.leaving = True
+            self._leading.changed()
+        if self._shards is not None:
+            self._shards.frozen = True
+        for worker in self._workers.values():
+            worker.stop()
+        try:
+            async with asyncio.timeout(WORKERS_BUDGET_S):
+                for worker in self._workers.values():
+                    await worker.ended.wait()
+                if self._leading is not None:
+                    await self._leading.resigned.wait()
+        except TimeoutError:
+            _log.warning("not everything was released in time; the leases will do it")
+
+    def _open(self, name: str, sealed: str) -> str:
+        """A sealed secret; one stored in plain only where this node was started without a key."""
+        if self._key is None:
+            return open_plain(name, sealed, allow_plain=True)
+        return self._key.unseal(name, sealed)
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def view(self) -> ClusterView | None:
+        """The cluster as last seen; None before the first listing."""
+        return self._view
+
+    def _on_batch(self, batch: WatchBatch) -> None:
+        view = self._view or ClusterView(keys=self._keys)
+        self._view = view.apply(batch)
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def _make_workers(self, settings: ClusterSettings, shards: NodeShards) -> dict[int, WorkerProcess]:
+        nats = settings.nats
+        password = self._open(NATS_SECRET, nats.password) if nats.password else None
+
+        def on_message(worker: WorkerProcess, message: ipc.ToAgent) -> None:
+            match message:
+                case ipc.WorkerReady():
+                    worker.ready, worker.waiting = True, ""
+                case ipc.WorkerWaiting(reason):
+                    worker.ready, worker.waiting = False, reason
+                case ipc.WorkerStats(_, cpu_s, numbers):
+                    self._figures.note(asyncio.get_running_loop().time(), worker.index, cpu_s, numbers)
+                case _:
+                    shards.on_message(worker, message)
+
+        return {
+            index: WorkerProcess(
+                ipc.WorkerSettings(
+                    worker=index,
+                    node=self._options.node,
+                    nats_servers=tuple(nats.servers),
+                    nats_user=nats.user or None,
+                    nats_password=password,
+                    nats_credentials=nats.credentials or None,
+                    nats_tls_ca=nats.tls_ca or None,
+                    nats_tls_cert=nats.tls_cert or None,
+                    nats_tls_key=nats.tls_key or None,
+                    linger_s=settings.policy.linger_ms / 1000,
+                    log_level=self._options.log_level,
+                ),
+                on_message=on_message,
+                on_started=lambda _: shards.changed(),
+                on_gone=shards.on_worker_gone,
+            )
+            for index in range(self._options.workers)
+        }
+
+    async def _look_up(self, app: str, settings: ClusterSettings, http: aiohttp.ClientSession) -> BudgetRecord:
+        """Ask Discord about one application's token. Raises DiscordError."""
+        view = self._view
+        record = view.apps[app].record if view is not None and app in view.apps else None
+        if record is None:
+            raise ValueError("the application is gone")
+        token = self._open(app, record.token)
+        api_url = settings.discord.api_url
+        gateway = await fetch_gateway_bot(http, api_url, token)
+        user = await fetch_current_user(http, api_url, token)
+        now = time.time()
+        return BudgetRecord(
+            url=gateway.url,
+            shards=gateway.shards,
+            total=gateway.total,
+            remaining=gateway.remaining,
+            reset_at=now + gateway.reset_after_s,
+            max_concurrency=gateway.max_concurrency,
+            fetched_at=now,
+            bot_id=user.id,
+            bot_name=user.name,
+        )
+
+    def _grant(self, shards: NodeShards, shard: ShardKey) -> None:
+        running = shards.local.get(shard)
+        worker = self._workers.get(running.worker) if running is not None else None
+        if worker is not None:
+            worker.send(ipc.IdentifyGranted(ipc.ShardKey(*shard)))
+
+    def _refused(self, shards: NodeShards, shard: ShardKey, reason: str) -> None:
+        running = shards.local.get(shard)
+        if running is not None and running.phase == "running":
+            shards.note_reason(shard, reason)
+
+    # --- what it says of itself ---------------------------------------------------------------------------------
+
+    def not_ready(self) -> list[str]:
+        """What the node still waits for; empty when it serves."""
+        waits = [self._starting] if self._starting else []
+        if self._membership is not None and self._membership.waiting:
+            waits.append(self._membership.waiting)
+        if self._mirror.stale_since is not None:
+            waits.append("etcd does not answer; shards keep running, nothing is moved")
+        waits += [
+            f"worker {worker.index}: {worker.waiting or 'starting'}"
+            for worker in self._workers.values()
+            if not worker.ready
+        ]
+        return waits
+
+    def status(self) -> NodeStatus:
+        """The node's own account of itself."""
+        shards = self._shards
+        facts = shards.facts if shards is not None else {}
+        return node_status(
+            node=self._options.node,
+            instance=self._instance,
+            version=__version__,
+            started_at=self._started_at,
+            leader=self._leading is not None and self._leading.epoch is not None,
+            workers=self._workers.values(),
+            shards={ipc.ShardKey(*shard): fact for shard, fact in facts.items()},
+            figures=self._figures,
+            problems=[*self.not_ready(), *(shards.problems.values() if shards is not None else ())],
+        )
+
+
+def _stream_of(app: AppRecord, settings: ClusterSettings) -> tuple[float, int, int]:
+    """Age (s), bytes and replicas of an application's stream: its own where it says so, else the cluster's."""
+    nats = settings.nats
+    return (
+        float(app.stream.get("max_age_s", nats.max_age_s)),
+        int(app.stream.get("max_bytes", nats.max_bytes)),
+        int(app.stream.get("replicas", nats.replicas)),
+    )

@@ -1,0 +1,178 @@
+"""The node's lease and its registration under it.
+
+The lease is the node's heartbeat: when it runs out, its registration, its claims and its leadership go with it. It is
+renewed every third of its TTL. A lost lease is replaced and the node registers again; running shards stay, and whether
+they are still ours is decided by their claims (reliability, fault 20).
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from sandwich_coordinator.store.base import Compare, KeyValue, LeaseLost, Put, Store, StoreError, StoreRefused
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import NodeRecord
+
+_log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+REPORT_EVERY_S = 5.0
+
+
+class NodeIdTaken(RuntimeError):
+    """Another live process is registered under this node id."""
+
+
+def host_identity() -> str:
+    """Names this boot of this machine, so that a process id found in a registration means something."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = "unknown"
+    namespace = os.readlink("/proc/self/ns/pid") if Path("/proc/self/ns/pid").exists() else ""
+    return f"{socket.gethostname()}/{boot}/{namespace}"
+
+
+class Membership:
+    """Holds the lease. `lease` is None while there is none; `valid_until` is loop time, counted conservatively."""
+
+    def __init__(
+        self, store: Store, keys: Keys, record: NodeRecord, *, ttl_s: int, on_change: Callable[[], None]
+    ) -> None:
+        self.record = record
+        self.lease: int | None = None
+        self.valid_until = 0.0
+        self.waiting = ""
+        self._store = store
+        self._keys = keys
+        self._ttl_s = ttl_s
+        self._on_change = on_change
+
+    async def join(self, tell: Callable[[str], None]) -> None:
+        """Register, waiting for the store if it is away. Raises NodeIdTaken, StoreRefused."""
+        loop = asyncio.get_running_loop()
+        patience_until: float | None = None
+        told = ""
+        while True:
+            try:
+                holder = await self._register()
+            except StoreRefused:
+                raise
+            except StoreError as error:
+                holder = None
+                self.waiting = f"etcd: {error}"
+            else:
+                if holder is None:
+                    self.waiting = ""
+                    self._on_change()
+                    return
+                if patience_until is None:
+                    patience_until = loop.time() + self._ttl_s + 2
+                elif loop.time() > patience_until:
+                    raise NodeIdTaken(_taken(self.record.node, holder))
+                self.waiting = f"the node id {self.record.node!r} is still registered by an earlier process"
+            if self.waiting != told:
+                told = self.waiting
+                tell(told)
+            await asyncio.sleep(RETRY_S)
+
+    async def _register(self) -> KeyValue | None:
+        """Try once; returns the registration that is in the way, None on success."""
+        key = self._keys.node(self.record.node)
+        if self.lease is None:
+            began = asyncio.get_running_loop().time()
+            self.lease = await self._store.grant(self._ttl_s)
+            self.valid_until = began + self._ttl_s
+        try:
+            done = await self._store.txn(
+                [Compare(key, "create_revision", 0)], [Put(key, self.record.encode(), self.lease)]
+            )
+        except LeaseLost:
+            self.lease = None
+            raise
+        if done.succeeded:
+            return None
+        present = await self._store.get(key)
+        if present is None:
+            return await self._register()
+        holder = _decoded(present)
+        if holder is not None and holder.instance == self.record.instance and present.lease == self.lease:
+            return None
+        if holder is not None and _process_is_gone(holder, self.record):
+            _log.info("an earlier process of this node is gone without releasing its lease: released for it")
+            await self._store.revoke(present.lease)
+        await self._renew()
+        return present
+
+    async def _renew(self) -> None:
+        if self.lease is None:
+            return
+        began = asyncio.get_running_loop().time()
+        try:
+            granted = await self._store.keep_alive(self.lease)
+        except LeaseLost:
+            self.lease = None
+            raise
+        self.valid_until = began + granted
+
+    async def keep(self, rejoined: Callable[[], Awaitable[None]]) -> None:
+        """Renew for ever; after a lost lease register again and call `rejoined`. Raises NodeIdTaken."""
+        while True:
+            await asyncio.sleep(self._ttl_s / 3)
+            try:
+                await self._renew()
+                self.waiting = ""
+            except LeaseLost:
+                _log.error("the node's lease was lost; registering again")
+                self._on_change()
+                await self.join(lambda text: _log.warning("waiting: %s", text))
+                await rejoined()
+            except StoreError as error:
+                self.waiting = f"etcd: {error}"
+                _log.warning("the lease could not be renewed: %s", error)
+
+    async def update(self, record: NodeRecord) -> None:
+        """Write a changed registration (state, workers). A failure is left to the next change."""
+        self.record = record
+        if self.lease is not None:
+            key = self._keys.node(record.node)
+            present = await self._store.get(key)
+            if present is not None and present.lease == self.lease:
+                await self._store.txn(
+                    [Compare(key, "mod_revision", present.mod_revision)], [Put(key, record.encode(), self.lease)]
+                )
+
+    async def leave(self) -> None:
+        """Release the lease and everything under it, now."""
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            try:
+                await self._store.revoke(lease)
+            except StoreError as error:
+                _log.warning("the lease could not be released and will run out: %s", error)
+
+
+def _decoded(kv: KeyValue) -> NodeRecord | None:
+    try:
+        return msgspec.json.decode(kv.value, type=NodeRecord)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _process_is_gone(holder: NodeRecord, own: NodeRecord) -> bool:
+    """Whether the holder ran on this boot of this machine and its process has ended."""
+    pid = holder.labels.get("pid", "")
+    if not pid.isdecimal() or holder.labels.get("host") != own.labels.get("host"):
+        return False
+    return not Path(f"/proc/{pid}").exists()
+
+
+def _taken(node: str, present: KeyValue) -> str:
+    holder = _decoded(present)
+    where = f" at {holder.address}" if holder else ""
+    return f"the node id {node!r} is in use by another running node{where}; give this one another --node-id"

@@ -1,0 +1,338 @@
+"""The node's shards: carries out what `assignment.reconcile_node` decides, and keeps etcd's picture of them true.
+
+Two loops' worth of facts meet here: the view (what is planned and claimed) and the workers' messages (what runs). Every
+pass compares them anew, so that a lost message or a refused transaction costs a pass and never a shard.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+import msgspec
+
+from sandwich_coordinator import assignment
+from sandwich_coordinator.assignment import LocalNode, LocalShard
+from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
+from sandwich_coordinator.types import AppRecord, SessionRecord, ShardState
+from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_node import ipc
+from sandwich_node.agent.identifying import Identifying
+from sandwich_node.agent.membership import Membership
+from sandwich_node.agent.status import Figures, ShardFacts
+from sandwich_node.workers import WorkerProcess
+
+_log = logging.getLogger(__name__)
+
+CLAIMS_AT_ONCE = 16
+CRASH_WAIT_S = 2.0
+RETRY_S = 0.5
+_STATES: frozenset[str] = frozenset(ShardState.__args__)  # type: ignore[attr-defined]
+
+
+def _wire(shard: ShardKey) -> ipc.ShardKey:
+    return ipc.ShardKey(shard.app, shard.group, shard.shard)
+
+
+def _view_key(key: ipc.ShardKey) -> ShardKey:
+    return ShardKey(key.app, key.group, key.shard)
+
+
+class NodeShards:
+    """`token_of(app)` unseals a token or raises; `stream_of(app)` says what the application's stream keeps."""
+
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        *,
+        view: Callable[[], ClusterView | None],
+        connected: Callable[[], bool],
+        token_of: Callable[[AppRecord], str],
+        stream_of: Callable[[AppRecord], tuple[float, int, int]],
+        figures: Figures,
+    ) -> None:
+        self.local: dict[ShardKey, LocalShard] = {}
+        self.facts: dict[ShardKey, ShardFacts] = {}
+        self.problems: dict[str, str] = {}
+        self.workers: Mapping[int, WorkerProcess] = {}
+        self.identifying: Identifying | None = None
+        self.frozen = False
+        self._store = store
+        self._membership = membership
+        self._view = view
+        self._connected = connected
+        self._token_of = token_of
+        self._stream_of = stream_of
+        self._figures = figures
+        self._wake = asyncio.Event()
+        self._ops: dict[ShardKey, deque[Callable[[], Awaitable[None]]]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
+        self._stopped_early: set[ShardKey] = set()
+
+    def changed(self) -> None:
+        """Compare again soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            while True:
+                self._wake.clear()
+                again = not self.frozen and await self._step()
+                try:
+                    async with asyncio.timeout(RETRY_S if again else None):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def _step(self) -> bool:
+        """One pass; True when something is left to be tried again."""
+        view = self._view()
+        if view is None:
+            return True
+        own = self._own()
+        actions = assignment.reconcile_node(view, own, self.local, time.time())
+        results = await asyncio.gather(*(self._perform(view, action) for action in actions))
+        written = await asyncio.gather(*(self._write_state(view, shard) for shard in list(self.local)))
+        return not all(results) or not all(written)
+
+    def _own(self) -> LocalNode:
+        loads = {index: 0 for index, worker in self.workers.items() if worker.alive}
+        for shard in self.local.values():
+            if shard.worker in loads:
+                loads[shard.worker] += 1
+        record = self._membership.record
+        return LocalNode(
+            node=record.node,
+            instance=record.instance,
+            lease=self._membership.lease,
+            connected=self._connected(),
+            loads=loads,
+        )
+
+    # --- actions ------------------------------------------------------------------------------------------------
+
+    async def _perform(self, view: ClusterView, action: assignment.Action) -> bool:
+        """Carry out one action; False when it should be tried again although nothing changes."""
+        match action:
+            case assignment.Claim(_, _, compares, writes):
+                return await self._txn(compares, writes)
+            case assignment.Start():
+                return self._start(view, action)
+            case assignment.Stop(shard, reason):
+                self._stop(shard, reason)
+            case assignment.Restart(shard, _, _, _, reason):
+                self._restart(shard, reason)
+            case assignment.Release(shard, compares, writes):
+                if not await self._txn(compares, writes):
+                    return False
+                self._forget(shard)
+            case assignment.Abandon(shard, reason):
+                self._abandon(shard, reason)
+        return True
+
+    async def _txn(self, compares: tuple[Compare, ...], writes: tuple[Put, ...] | tuple[Delete, ...]) -> bool:
+        async with self._limit:
+            try:
+                return (await self._store.txn(compares, writes)).succeeded
+            except (StoreError, LeaseLost) as error:
+                _log.warning("etcd: %s", error)
+                return False
+
+    def _start(self, view: ClusterView, start: assignment.Start) -> bool:
+        shard = start.shard
+        app, group = view.apps[shard.app].record, view.groups[shard.of].record
+        budget = view.budgets.get(app.token_hash)
+        worker = self.workers.get(start.worker)
+        if budget is None or not budget.record.url or worker is None or not worker.alive:
+            return budget is not None and worker is not None
+        try:
+            token = self._token_of(app)
+        except Exception as error:
+            self.problems[f"token {app.app}"] = str(error)
+            return True
+        self.problems.pop(f"token {app.app}", None)
+        age, size, replicas = self._stream_of(app)
+        worker.send(
+            ipc.StartShard(
+                key=_wire(shard),
+                fence=start.fence,
+                count=group.count,
+                route=app.route or app.app,
+                bot=budget.record.bot_id,
+                token=token,
+                token_hash=app.token_hash,
+                gateway_url=budget.record.url,
+                intents=app.intents,
+                compression=app.compression,
+                large_threshold=app.large_threshold,
+                presence=app.presence,
+                session=start.session,
+                stream_max_age_s=age,
+                stream_max_bytes=size,
+                stream_replicas=replicas,
+            )
+        )
+        self.local[shard] = LocalShard(start.worker, start.fence, start.config)
+        self._note(shard, start.worker, "connecting", "")
+        return True
+
+    def _stop(self, shard: ShardKey, reason: str) -> None:
+        running = self.local[shard]
+        self.local[shard] = replace(running, phase="stopping")
+        self._note(shard, running.worker, "draining", reason)
+        self._send(running.worker, ipc.StopShard(_wire(shard), reason))
+
+    def _restart(self, shard: ShardKey, reason: str) -> None:
+        if self.local[shard].phase == "failed":
+            self.local[shard] = replace(self.local[shard], phase="stopped")
+            self.changed()
+        else:
+            self._stop(shard, reason)
+
+    def _abandon(self, shard: ShardKey, reason: str) -> None:
+        if self.local[shard].phase == "running":
+            _log.warning("shard %s/%d/%d is given up: %s", *shard, reason)
+            self._stop(shard, reason)
+        else:
+            self._forget(shard)
+
+    def _forget(self, shard: ShardKey) -> None:
+        self.local.pop(shard, None)
+        self.facts.pop(shard, None)
+        self._figures.forget(_wire(shard))
+        self.changed()
+
+    def _send(self, worker: int, message: ipc.ToWorker) -> None:
+        process = self.workers.get(worker)
+        if process is not None:
+            process.send(message)
+
+    def _note(self, shard: ShardKey, worker: int, state: str, reason: str) -> None:
+        before = self.facts.get(shard)
+        same = before is not None and before.state == state
+        since = before.since if before is not None and same else time.time()
+        self.facts[shard] = ShardFacts(worker, state, reason, since)
+
+    def note_reason(self, shard: ShardKey, reason: str) -> None:
+        """Why the shard waits, for the status; its state stays."""
+        facts = self.facts.get(shard)
+        if facts is not None:
+            self.facts[shard] = replace(facts, reason=reason)
+
+    async def _write_state(self, view: ClusterView, shard: ShardKey) -> bool:
+        """Bring the claim's state in line with what the worker said."""
+        facts, running, claim = self.facts.get(shard), self.local.get(shard), view.claims.get(shard)
+        if facts is None or running is None or claim is None or facts.state not in _STATES:
+            return True
+        record = claim.record
+        if record.instance != self._membership.record.instance or facts.state == record.state:
+            return True
+        if (record.fence or claim.mod_revision) != running.fence or self._membership.lease is None:
+            return True
+        wanted = msgspec.structs.replace(
+            record, state=facts.state, reason=facts.reason, fence=running.fence, since=facts.since
+        )
+        key = view.keys.claim(*shard)
+        guard = Compare(key, "mod_revision", claim.mod_revision)
+        await self._txn((guard,), (Put(key, wanted.encode(), claim.lease),))
+        return True
+
+    # --- what workers say ---------------------------------------------------------------------------------------
+
+    def on_message(self, worker: WorkerProcess, message: ipc.ToAgent) -> None:
+        """A worker said something of a shard."""
+        match message:
+            case ipc.ShardChanged(key, state, reason):
+                shard = _view_key(key)
+                if shard in self.local and self.local[shard].phase == "running":
+                    self._note(shard, worker.index, state, reason)
+            case ipc.ShardStopped(key, how, reason):
+                self._stopped(_view_key(key), worker, how, reason)
+            case ipc.SessionSaved(key, session):
+                self._enqueue(_view_key(key), lambda: self._save_session(_view_key(key), session))
+            case ipc.SessionDropped(key):
+                self._enqueue(_view_key(key), lambda: self._save_session(_view_key(key), None))
+            case ipc.IdentifyWanted(key):
+                self._enqueue(_view_key(key), lambda: self._want_identify(_view_key(key)))
+            case ipc.IdentifyWithdrawn(key) if self.identifying is not None:
+                self.identifying.withdraw(_view_key(key))
+            case ipc.IdentifySent(key) if self.identifying is not None:
+                self.identifying.sent(_view_key(key))
+            case _:
+                return
+        self.changed()
+
+    def _stopped(self, shard: ShardKey, worker: WorkerProcess, how: str, reason: str) -> None:
+        if self.identifying is not None:
+            self.identifying.withdraw(shard)
+        running = self.local.get(shard)
+        if running is None or running.worker != worker.index:
+            return
+        match how:
+            case "released":
+                self.local[shard] = replace(running, phase="stopped")
+            case "failed":
+                _log.error("shard %s/%d/%d failed: %s", *shard, reason)
+                self.local[shard] = replace(running, phase="failed")
+                self._note(shard, worker.index, "failed", reason)
+            case "fenced":
+                _log.warning("shard %s/%d/%d was taken over: %s", *shard, reason)
+                self._forget(shard)
+            case _:
+                self.local[shard] = replace(running, phase="stopping")
+                self._note(shard, worker.index, "draining", reason)
+                asyncio.get_running_loop().call_later(CRASH_WAIT_S, self._forget, shard)
+
+    def on_worker_gone(self, worker: WorkerProcess) -> None:
+        """The worker's process ended: its shards run nowhere until they are claimed anew."""
+        for shard in [shard for shard, running in self.local.items() if running.worker == worker.index]:
+            if self.identifying is not None:
+                self.identifying.withdraw(shard)
+            if self.local[shard].phase != "failed":
+                self._forget(shard)
+        self.changed()
+
+    async def _want_identify(self, shard: ShardKey) -> None:
+        if self.identifying is not None and shard in self.local:
+            self.identifying.want(shard)
+
+    # --- sessions, in order per shard ---------------------------------------------------------------------------
+
+    def _enqueue(self, shard: ShardKey, operation: Callable[[], Awaitable[None]]) -> None:
+        """Run the shard's operations one after the other: a lost session is deleted before its shard identifies."""
+        queue = self._ops.setdefault(shard, deque())
+        queue.append(operation)
+        if len(queue) == 1 and self._group is not None:
+            self._group.create_task(self._drain(shard, queue))
+
+    async def _drain(self, shard: ShardKey, queue: deque[Callable[[], Awaitable[None]]]) -> None:
+        while queue:
+            await queue[0]()
+            queue.popleft()
+        self._ops.pop(shard, None)
+
+    async def _save_session(self, shard: ShardKey, session: SessionRecord | None) -> None:
+        """Write or delete the session, as long as the claim is ours."""
+        while True:
+            view = self._view()
+            claim = view.claims.get(shard) if view is not None else None
+            if shard not in self.local:
+                return
+            if view is not None and claim is not None:
+                if claim.record.instance != self._membership.record.instance:
+                    return
+                key = view.keys.session(*shard)
+                guard = Compare(view.keys.claim(*shard), "create_revision", claim.create_revision)
+                write = Delete(key) if session is None else Put(key, session.encode())
+                try:
+                    if (await self._store.txn((guard,), (write,))).succeeded:
+                        return
+                except StoreError as error:
+                    _log.warning("the session of %s/%d/%d is not saved yet: %s", *shard, error)
+            await asyncio.sleep(RETRY_S)

@@ -1,0 +1,169 @@
+"""What the node says of itself: gathered from the agent's own state and the workers' last figures."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sandwich_coordinator.status import AppStatus, NodeStatus, ShardStatus, WorkerStatus
+
+from sandwich_node.ipc import ShardKey, ShardNumbers
+from sandwich_node.workers import WorkerProcess
+
+RATE_WINDOW_S = 5.0
+
+
+@dataclass(slots=True)
+class _Rate:
+    """Events a second over the last few seconds, from totals."""
+
+    points: list[tuple[float, int]] = field(default_factory=list)
+
+    def add(self, now: float, total: int) -> None:
+        if self.points and total < self.points[-1][1]:
+            self.points.clear()
+        self.points.append((now, total))
+        while len(self.points) > 2 and now - self.points[1][0] >= RATE_WINDOW_S:
+            self.points.pop(0)
+
+    def value(self) -> float:
+        if len(self.points) < 2:
+            return 0.0
+        (start, first), (end, last) = self.points[0], self.points[-1]
+        return (last - first) / (end - start) if end > start else 0.0
+
+
+@dataclass(slots=True)
+class Figures:
+    """Totals that survive a shard's leaving this node or a worker's death, so that counters never go back."""
+
+    _rates: dict[ShardKey, _Rate] = field(default_factory=dict)
+    _cpu: dict[int, tuple[float, float, float]] = field(default_factory=dict)
+    _ended: dict[str, ShardNumbers] = field(default_factory=dict)
+    _last: dict[ShardKey, ShardNumbers] = field(default_factory=dict)
+
+    def note(self, now: float, worker: int, cpu_s: float, shards: Iterable[ShardNumbers]) -> None:
+        """Take a worker's once-a-second report. `now` is monotonic."""
+        for numbers in shards:
+            before = self._last.get(numbers.key)
+            if before is not None and numbers.events < before.events:
+                self._retire(before)
+            self._last[numbers.key] = numbers
+            self._rates.setdefault(numbers.key, _Rate()).add(now, numbers.events)
+        _, last_at, last_cpu = self._cpu.get(worker, (0.0, now, cpu_s))
+        percent = 100.0 * (cpu_s - last_cpu) / (now - last_at) if now > last_at and cpu_s >= last_cpu else 0.0
+        self._cpu[worker] = (percent, now, cpu_s)
+
+    def forget(self, key: ShardKey) -> None:
+        """The shard left this node; what it counted stays in the application's totals."""
+        self._rates.pop(key, None)
+        last = self._last.pop(key, None)
+        if last is not None:
+            self._retire(last)
+
+    def _retire(self, numbers: ShardNumbers) -> None:
+        app = numbers.key.app
+        self._ended[app] = _sum([self._ended.get(app, ShardNumbers(key=ShardKey(app, 0, 0))), numbers])
+
+    def cpu_percent(self, worker: int) -> float:
+        """CPU of one worker over its last report."""
+        return self._cpu.get(worker, (0.0, 0.0, 0.0))[0]
+
+    def of_shard(self, key: ShardKey) -> ShardNumbers:
+        """The shard's last report."""
+        return self._last.get(key) or ShardNumbers(key=key)
+
+    def events_per_s(self, key: ShardKey) -> float:
+        """The shard's rate over the last seconds."""
+        rate = self._rates.get(key)
+        return rate.value() if rate else 0.0
+
+    def of_app(self, app: str) -> AppStatus:
+        """An application's totals on this node."""
+        present = [numbers for key, numbers in self._last.items() if key.app == app]
+        ended = self._ended.get(app, ShardNumbers(key=ShardKey(app, 0, 0)))
+        total = _sum([ended, *present])
+        return AppStatus(
+            published_total=total.events,
+            events_per_s=sum(self.events_per_s(numbers.key) for numbers in present),
+            guilds=sum(numbers.guilds for numbers in present),
+            publish_errors=total.retries,
+            backlog_events=sum(numbers.backlog_events for numbers in present),
+            replayed_total=total.replayed,
+            gaps_total=total.gaps,
+        )
+
+    def apps(self) -> set[str]:
+        """Every application that ever had a shard here."""
+        return {key.app for key in self._last} | set(self._ended)
+
+
+def _sum(parts: Iterable[ShardNumbers]) -> ShardNumbers:
+    parts = list(parts)
+    return ShardNumbers(
+        key=parts[0].key,
+        events=sum(part.events for part in parts),
+        frames=sum(part.frames for part in parts),
+        bytes=sum(part.bytes for part in parts),
+        gaps=sum(part.gaps for part in parts),
+        replayed=sum(part.replayed for part in parts),
+        repeated=sum(part.repeated for part in parts),
+        retries=sum(part.retries for part in parts),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """A shard's state as the agent knows it. `since` is Unix seconds."""
+
+    worker: int
+    state: str
+    reason: str
+    since: float
+
+
+def node_status(
+    *,
+    node: str,
+    instance: str,
+    version: str,
+    started_at: float,
+    leader: bool,
+    workers: Iterable[WorkerProcess],
+    shards: Mapping[ShardKey, ShardFacts],
+    figures: Figures,
+    problems: list[str],
+) -> NodeStatus:
+    """Put it all together. `started_at` is Unix seconds."""
+    return NodeStatus(
+        node=node,
+        instance=instance,
+        version=version,
+        uptime_s=time.time() - started_at,
+        leader=leader,
+        workers=[
+            WorkerStatus(
+                id=worker.index,
+                pid=worker.pid,
+                rss_bytes=worker.stats.rss_bytes,
+                cpu_percent=figures.cpu_percent(worker.index),
+            )
+            for worker in workers
+        ],
+        apps={app: figures.of_app(app) for app in sorted(figures.apps())},
+        shards=[
+            ShardStatus(
+                app=key.app,
+                group=key.group,
+                shard=key.shard,
+                worker=facts.worker,
+                state=facts.state,
+                reason=facts.reason or figures.of_shard(key).waiting,
+                since=facts.since,
+                latency_ms=figures.of_shard(key).latency_ms,
+                guilds=figures.of_shard(key).guilds,
+                events_per_s=figures.events_per_s(key),
+            )
+            for key, facts in sorted(shards.items())
+        ],
+        problems=problems,
+    )

@@ -1,0 +1,260 @@
+"""A whole cluster as child processes on this machine: servers, simulator, nodes, all with ephemeral ports.
+
+Everything lives in one temporary directory and ends with the context, in the order in which it must: nodes first, so
+that they can release what they hold.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import yaml
+
+from sandwich_coordinator.sealing import ClusterKey
+from sandwich_node.dev.embedded import (
+    EmbeddedEtcd,
+    EmbeddedNats,
+    EmbeddedRedis,
+    EmbeddedServerError,
+    die_with_parent,
+    free_ports,
+)
+
+NODE_STOP_TIMEOUT_S = 30.0
+SIMULATOR_START_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevBot:
+    """A bot of the demonstration. `shards` None: as many as the simulated Discord recommends."""
+
+    app: str
+    token: str
+    guilds: int
+    shards: int | None
+    recommended: int
+    max_concurrency: int = 16
+    compression: str = "zstd-stream"
+
+
+@dataclass(slots=True)
+class ChildProcess:
+    """A child with its output in a log file; killed with us."""
+
+    name: str
+    log: Path
+    process: asyncio.subprocess.Process
+
+    @classmethod
+    async def start(cls, name: str, command: list[str], *, directory: Path, env: Mapping[str, str]) -> "ChildProcess":
+        """Start `command`; its output goes to `<directory>/<name>.log`."""
+        log = directory / f"{name}.log"
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(env),
+                preexec_fn=_own_group,
+            )
+        return cls(name, log, process)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.returncode is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    async def stop(self, timeout_s: float) -> None:
+        """SIGTERM, then SIGKILL after `timeout_s`."""
+        if not self.running:
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.process.wait()
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            await self.process.wait()
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of its output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _own_group() -> None:
+    """A group of its own, so that Ctrl-C in the terminal reaches only us and children end in good order."""
+    os.setpgid(0, 0)
+    die_with_parent()
+
+
+@dataclass(slots=True)
+class DevCluster:
+    """Addresses and processes of a running development cluster."""
+
+    directory: Path
+    etcd: EmbeddedEtcd
+    nats: EmbeddedNats
+    redis: EmbeddedRedis
+    simulator_url: str
+    env: dict[str, str]
+    bots: tuple[DevBot, ...]
+    nodes: dict[str, ChildProcess] = field(default_factory=dict)
+
+    async def start_node(self, name: str, *, workers: int = 1) -> ChildProcess:
+        """Start one more node and return it; it is not ready yet."""
+        command = [_command("sandwich-node"), "join", "--node-id", name, "--workers", str(workers)]
+        command += ["--listen", "127.0.0.1:0", "--etcd", self.etcd.url]
+        child = await ChildProcess.start(f"node-{name}", command, directory=self.directory, env=self.env)
+        self.nodes[name] = child
+        return child
+
+    async def run_cli(self, *arguments: str) -> tuple[int, str]:
+        """Run the `sandwich` command; returns its exit code and its output."""
+        process = await asyncio.create_subprocess_exec(
+            _command("sandwich"),
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**self.env, "SANDWICH_ETCD": self.etcd.url},
+        )
+        output, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode(errors="replace")
+
+    async def stop_nodes(self) -> None:
+        """Stop every node, all at once, each with its sessions kept."""
+        await asyncio.gather(*(child.stop(NODE_STOP_TIMEOUT_S) for child in self.nodes.values()))
+
+
+def _command(name: str) -> str:
+    """One of our commands, as installed beside the interpreter that runs us."""
+    return str(Path(sys.executable).with_name(name))
+
+
+@asynccontextmanager
+async def dev_cluster(
+    bots: tuple[DevBot, ...], *, nodes: int = 3, workers: int = 1, rate: float = 500.0, seed: int = 1
+) -> AsyncIterator[DevCluster]:
+    """Start everything; the nodes are starting when this yields. Raises EmbeddedServerError naming what failed."""
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandwich-dev-")))
+        etcd, nats, redis = (
+            EmbeddedEtcd(directory / "etcd"),
+            EmbeddedNats(directory / "nats"),
+            EmbeddedRedis(directory / "redis"),
+        )
+        for server in (etcd, nats, redis):
+            stack.push_async_exit(server)
+        await asyncio.gather(etcd.start(), nats.start(), redis.start())
+        env = {
+            **os.environ,
+            "SANDWICH_CLUSTER_KEY": ClusterKey.generate().to_base64(),
+            **{_token_variable(bot): bot.token for bot in bots},
+        }
+        simulator_url = await _start_simulator(stack, directory, bots, rate=rate, seed=seed, env=env)
+        cluster = DevCluster(directory, etcd, nats, redis, simulator_url, env, bots)
+        await _apply(cluster)
+        stack.push_async_callback(cluster.stop_nodes)
+        for index in range(nodes):
+            await cluster.start_node(_node_name(index), workers=workers)
+        yield cluster
+
+
+def _node_name(index: int) -> str:
+    return chr(ord("a") + index) if index < 26 else f"n{index}"
+
+
+def _token_variable(bot: DevBot) -> str:
+    return f"{bot.app.upper().replace('-', '_')}_TOKEN"
+
+
+async def _start_simulator(
+    stack: AsyncExitStack,
+    directory: Path,
+    bots: tuple[DevBot, ...],
+    *,
+    rate: float,
+    seed: int,
+    env: Mapping[str, str],
+) -> str:
+    (port,) = free_ports(1)
+    command = [_command("sandwich-simulator"), "--port", str(port), "--rate", str(rate), "--seed", str(seed)]
+    # Tokens go through a file, here as everywhere: arguments are in the process list.
+    config = directory / "bots.json"
+    config.touch(mode=0o600)
+    config.write_bytes(
+        msgspec.json.encode(
+            [
+                {
+                    "token": bot.token,
+                    "name": bot.app,
+                    "guilds": bot.guilds,
+                    "recommended_shards": bot.recommended,
+                    "max_concurrency": bot.max_concurrency,
+                }
+                for bot in bots
+            ]
+        )
+    )
+    command += ["--config", str(config)]
+    child = await ChildProcess.start("simulator", command, directory=directory, env=env)
+    stack.push_async_callback(child.stop, 10.0)
+    url = f"http://127.0.0.1:{port}"
+    async with aiohttp.ClientSession() as http:
+        try:
+            async with asyncio.timeout(SIMULATOR_START_TIMEOUT_S):
+                while not await _answers(http, f"{url}/api/v10/gateway"):
+                    if not child.running:
+                        raise EmbeddedServerError(f"the simulator ended at start:\n{child.tail()}")
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise EmbeddedServerError(f"the simulator did not answer:\n{child.tail()}") from None
+    return url
+
+
+async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with http.get(url, timeout=aiohttp.ClientTimeout(total=1.0)) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+async def _apply(cluster: DevCluster) -> None:
+    config = {
+        "version": 1,
+        "cluster": "default",
+        "nats": {"servers": [cluster.nats.url], "replicas": 1},
+        "redis": {"url": cluster.redis.url},
+        "discord": {"api_url": f"{cluster.simulator_url}/api/v10"},
+        "apps": {
+            bot.app: {
+                "token": {"env": _token_variable(bot)},
+                "intents": 53608447,
+                "shards": {"count": bot.shards or "auto"},
+                "compression": bot.compression,
+            }
+            for bot in cluster.bots
+        },
+    }
+    path = cluster.directory / "cluster.yml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    code, output = await cluster.run_cli("cluster", "apply", "-f", str(path))
+    if code != 0:
+        raise EmbeddedServerError(f"`sandwich cluster apply` refused the demonstration's configuration:\n{output}")

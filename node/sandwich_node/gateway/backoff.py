@@ -1,0 +1,63 @@
+"""How long to wait before the next connection, and before the next IDENTIFY. Pure.
+
+A wait for a connection grows with attempts since the last READY or RESUMED (an open socket proves nothing).
+A wait for an IDENTIFY grows with the IDENTIFYs since a session last lived long: session starts are a daily budget of
+the whole application, and spending it resets the token. At the cap a shard uses at most 288 a day.
+"""
+
+import random
+
+QUICK_MIN_S = 0.05
+QUICK_MAX_S = 0.4
+FIRST_S = 1.0
+CAP_S = 120.0
+IDENTIFY_FIRST_S = 5.0
+IDENTIFY_CAP_S = 600.0
+LIVE_STABLE_S = 10.0
+"""A session that ends sooner after READY or RESUMED counts as one more attempt."""
+IDENTIFY_STABLE_S = 300.0
+"""A session that lives this long has been worth its IDENTIFY."""
+
+_EXPONENT_MAX = 16
+
+
+class Backoff:
+    """Waits with jitter, from an injected source of randomness."""
+
+    __slots__ = ("_attempts", "_flaps", "_identifies", "_rng")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._attempts = 0
+        self._flaps = 0
+        self._identifies = 0
+
+    def succeeded(self) -> None:
+        """READY or RESUMED came."""
+        self._attempts = 0
+
+    def lived(self, seconds: float) -> None:
+        """A live session's connection ended after this long."""
+        self._flaps = 0 if seconds >= LIVE_STABLE_S else self._flaps + 1
+        if seconds >= IDENTIFY_STABLE_S:
+            self._identifies = 0
+
+    def identified(self) -> None:
+        """An IDENTIFY was sent."""
+        self._identifies += 1
+
+    def reconnect(self, minimum_s: float = 0.0) -> float:
+        """Seconds until the next connection. Counts an attempt."""
+        attempts = max(self._attempts, self._flaps - 1)
+        self._attempts = min(attempts + 1, _EXPONENT_MAX)
+        if attempts <= 0:
+            return minimum_s + self._rng.uniform(QUICK_MIN_S, QUICK_MAX_S)
+        wait = min(CAP_S, FIRST_S * 2.0 ** min(attempts - 1, _EXPONENT_MAX))
+        return max(minimum_s, wait * self._rng.uniform(0.5, 1.0))
+
+    def identify(self) -> float:
+        """Seconds to wait at least before a connection that will IDENTIFY; 0 for the first."""
+        if not self._identifies:
+            return 0.0
+        wait = min(IDENTIFY_CAP_S, IDENTIFY_FIRST_S * 2.0 ** min(self._identifies - 1, _EXPONENT_MAX))
+        return wait * self._rng.uniform(0.5, 1.0)

@@ -1,0 +1,151 @@
+"""What a shard machine asks for (for the socket) and reports (for everybody else)."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from sandwich_node.gateway.session import Session
+
+
+class State(Enum):
+    """Where a shard stands."""
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    GREETING = "greeting"
+    """Connected; HELLO is awaited."""
+    QUEUED = "queued"
+    """Heartbeating; the permit to IDENTIFY is awaited."""
+    IDENTIFYING = "identifying"
+    RESUMING = "resuming"
+    LIVE = "live"
+    WAITING = "waiting"
+    """Not connected; the next attempt comes when the wait is over."""
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a socket to `url` and answer with Connected or ConnectFailed."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this as one text message. The payload may hold the token: it has no place in a repr."""
+
+    op: int
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSocket:
+    """Close the socket, or give up opening it. Nothing of it is reported any more."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """`reason` says why in words for the operator; "" where the state says it all."""
+
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestIdentify:
+    """Ask for a permit to IDENTIFY; the answer is IdentifyGranted."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyWithdrawn:
+    """The permit asked for is no longer wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifySent:
+    """The IDENTIFY left: its bucket's five seconds begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStarted:
+    """READY came. `first_seq` is READY's own sequence; the payload itself follows as a dispatch."""
+
+    session_id: str
+    resume_url: str
+    first_seq: int
+    user_id: str
+    user_name: str
+    guild_ids: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLost:
+    """The session cannot be resumed: events after its sequence are lost. Comes before any request to IDENTIFY."""
+
+    session: Session
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """RESUMED came after `replayed` missed dispatches."""
+
+    replayed: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyMeasured:
+    """Time between a heartbeat and its ACK."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRefused:
+    """A command was not taken; the shard goes on."""
+
+    op: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A dispatch was passed over, since its name cannot be used outside. Its sequence counts as taken."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Discord will not have this shard until somebody acts: `reason` says what happened and what to do."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The shard was released; `session` is what the next owner may resume."""
+
+    session: Session | None
+
+
+Report = (
+    StateChanged
+    | RequestIdentify
+    | IdentifyWithdrawn
+    | IdentifySent
+    | SessionStarted
+    | SessionLost
+    | Resumed
+    | LatencyMeasured
+    | CommandRefused
+    | Malformed
+    | Failed
+    | Stopped
+)
+Effect = Connect | Send | CloseSocket | Report

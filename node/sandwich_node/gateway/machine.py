@@ -1,0 +1,471 @@
+"""The protocol of one shard: facts and time in, effects out. No I/O, no clock, no randomness of its own.
+
+Decides where to connect, whether to RESUME or to IDENTIFY, when to beat, when a connection is dead, what a close means
+for the session, how long to wait, and when a queued command may leave. What may happen in which state is TRANSITIONS;
+whatever is not listed there is an error of the caller's (IllegalEvent).
+
+States: see `State`. One connection at a time: CONNECTING -> GREETING -> RESUMING, or QUEUED -> IDENTIFYING -> LIVE;
+every loss leads to WAITING and from there to CONNECTING; STOPPED and FAILED are ends.
+Invariants (`check_invariants`): dispatches are taken only with a session, in RESUMING and LIVE; a connection that was
+greeted has a heartbeat; a state that waits for something bounded has a timer.
+It never closes with 1000 or 1001 while the session is worth keeping, never sends an IDENTIFY without a permit, and
+never a RESUME that was refused for good.
+
+Discord: https://discord.com/developers/docs/events/gateway
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sandwich_node.gateway import effects as fx
+from sandwich_node.gateway import events as ev
+from sandwich_node.gateway import opcodes, payloads
+from sandwich_node.gateway.backoff import Backoff
+from sandwich_node.gateway.effects import Effect, State
+from sandwich_node.gateway.envelope import ProtocolError
+from sandwich_node.gateway.heartbeat import Heartbeat
+from sandwich_node.gateway.opcodes import CloseAction
+from sandwich_node.gateway.outbox import Outbox, SendLimiter
+from sandwich_node.gateway.payloads import ShardConfig
+from sandwich_node.gateway.session import Session
+
+CONNECT_TIMEOUT_S = 10.0
+HELLO_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 180.0
+"""In an outage READY takes long; heartbeats go on meanwhile."""
+REPLAY_TIMEOUT_S = 60.0
+"""A RESUME that brings no dispatch and no answer for so long is given up."""
+INVALID_SESSION_WAIT_S = (1.0, 5.0)
+RESUME_REFUSALS_MAX = 2
+RESUME_DROPS_MAX = 6
+
+CONNECTED = frozenset({State.GREETING, State.QUEUED, State.IDENTIFYING, State.RESUMING, State.LIVE})
+ENDED = frozenset({State.STOPPED, State.FAILED})
+
+
+class IllegalEvent(Exception):
+    """An event that cannot happen in this state: a mistake of the shell's."""
+
+
+class ShardMachine:
+    """One shard from its first connection to its release.
+
+    `streaming` is the session id while dispatches may be handed on, else "". For these the shell calls `dispatched`
+    instead of `handle` (READY and RESUMED excepted): nothing else has to happen at an ordinary event.
+    """
+
+    def __init__(self, config: ShardConfig, session: Session | None, rng: random.Random) -> None:
+        self.config = config
+        self.state = State.NEW
+        self.streaming = ""
+        self._rng = rng
+        self._session = session
+        self._sequence = session.sequence if session else 0
+        self._heart = Heartbeat()
+        self._backoff = Backoff(rng)
+        self._outbox = Outbox(config.commands_max)
+        self._limiter = SendLimiter(payloads.HEARTBEAT_INTERVAL_MAX_S)
+        self._presence = config.presence
+        self._timer: float | None = None
+        self._prefer_base = False
+        self._dispatches = 0
+        self._replay_start = 0
+        self._replay_seen = 0
+        self._resume_refusals = 0
+        self._resume_drops = 0
+        self._live_since = 0.0
+        self._flushed_at = 0.0
+        self._out: list[Effect] = []
+
+    @property
+    def session(self) -> Session | None:
+        """The session with its sequence as of now; None when there is none to resume."""
+        return replace(self._session, sequence=self._sequence) if self._session else None
+
+    @property
+    def presence(self) -> dict[str, Any] | None:
+        """What the next IDENTIFY will show."""
+        return self._presence
+
+    def dispatched(self, sequence: int) -> None:
+        """A dispatch was handed on while `streaming`. The whole cost of an event in here."""
+        self._sequence = sequence
+        self._dispatches += 1
+        self._heart.alive = True
+
+    def received_part(self) -> None:
+        """Part of a message came: a sign of life, no more."""
+        self._heart.alive = True
+
+    def handle(self, event: ev.Event, now: float) -> Sequence[Effect]:
+        """Take one fact. Raises IllegalEvent for one that cannot happen in this state."""
+        handler = TRANSITIONS.get((self.state, type(event)))
+        if handler is None:
+            raise IllegalEvent(f"{type(event).__name__} in state {self.state.value}")
+        try:
+            handler(self, event, now)
+        except ProtocolError as error:
+            self._drop(now, str(error))
+        return self._taken()
+
+    def tick(self, now: float) -> Sequence[Effect]:
+        """Do what is due."""
+        if self._timer is not None and now >= self._timer:
+            self._timer = None
+            _TIMEOUTS[self.state](self, now)
+        if self._heart.due(now):
+            self._beat(now)
+        if self.state is State.LIVE:
+            self._flush(now)
+        return self._taken()
+
+    def deadline(self) -> float | None:
+        """When `tick` is wanted next; None = not before the next event."""
+        times = [time for time in (self._timer, self._heart.next_at) if time is not None]
+        if self.state is State.LIVE and len(self._outbox):
+            at = self._outbox.next_at(self._flushed_at, self._limiter)
+            if at is not None:
+                times.append(at)
+        return min(times, default=None)
+
+    def check_invariants(self) -> None:
+        """Assert what must hold between events."""
+        assert bool(self.streaming) == (self.state in (State.RESUMING, State.LIVE))
+        assert not self.streaming or (self._session is not None and self._session.id == self.streaming)
+        greeted = self.state in CONNECTED and self.state is not State.GREETING
+        assert (self._heart.next_at is not None) == greeted
+        timed = {State.CONNECTING, State.GREETING, State.IDENTIFYING, State.RESUMING, State.WAITING}
+        assert (self._timer is not None) == (self.state in timed)
+        assert not self._out
+
+    # Connecting
+
+    def _connect(self, now: float) -> None:
+        base = self.config.gateway_url
+        session = self._session
+        if session and not self._prefer_base and payloads.usable_resume_url(session.resume_url, base):
+            base = session.resume_url
+        self._enter(State.CONNECTING)
+        self._timer = now + CONNECT_TIMEOUT_S
+        self._emit(fx.Connect(payloads.connect_url(base, self.config.compression)))
+
+    def _on_started(self, event: ev.Started, now: float) -> None:
+        self._connect(now)
+
+    def _on_connected(self, event: ev.Connected, now: float) -> None:
+        self._enter(State.GREETING)
+        self._timer = now + HELLO_TIMEOUT_S
+
+    def _on_connect_failed(self, event: ev.ConnectFailed, now: float) -> None:
+        self._prefer_base = not self._prefer_base
+        self._leave(now, f"could not connect: {event.reason}")
+
+    def _connect_timed_out(self, now: float) -> None:
+        self._prefer_base = not self._prefer_base
+        self._leave(now, f"no connection within {CONNECT_TIMEOUT_S:.0f} s", close=opcodes.KEEP_SESSION)
+
+    def _hello_timed_out(self, now: float) -> None:
+        self._prefer_base = not self._prefer_base
+        self._leave(now, f"no HELLO within {HELLO_TIMEOUT_S:.0f} s", close=opcodes.KEEP_SESSION)
+
+    def _wait_over(self, now: float) -> None:
+        self._connect(now)
+
+    # What comes in
+
+    def _on_received(self, event: ev.Received, now: float) -> None:
+        self._heart.alive = True
+        handler = _PAYLOADS.get(event.op)
+        if handler is not None:
+            handler(self, event, now)
+
+    def _on_hello(self, event: ev.Received, now: float) -> None:
+        interval = payloads.read_hello(event.data)
+        self._heart.start(interval, now, self._rng)
+        if self.state is not State.GREETING:
+            return
+        self._limiter = SendLimiter(interval)
+        session = self.session
+        if session is None:
+            self._timer = None
+            self._enter(State.QUEUED)
+            self._emit(fx.RequestIdentify())
+            return
+        self._enter(State.RESUMING)
+        self.streaming = session.id
+        self._replay_start = self._replay_seen = self._dispatches
+        self._timer = now + REPLAY_TIMEOUT_S
+        self._limiter.handshake(now)
+        self._emit(fx.Send(opcodes.RESUME, payloads.resume(self.config.token, session)))
+
+    def _on_heartbeat_asked(self, event: ev.Received, now: float) -> None:
+        if self.state is not State.GREETING and self._limiter.heartbeat(now, requested=True):
+            self._send_heartbeat(now)
+
+    def _on_acknowledged(self, event: ev.Received, now: float) -> None:
+        latency = self._heart.acknowledged(now)
+        if latency is not None:
+            self._emit(fx.LatencyMeasured(latency))
+
+    def _on_reconnect(self, event: ev.Received, now: float) -> None:
+        self._leave(now, "Discord asked for a new connection (op 7)", close=opcodes.KEEP_SESSION)
+
+    def _on_invalid_session(self, event: ev.Received, now: float) -> None:
+        wait = self._rng.uniform(*INVALID_SESSION_WAIT_S)
+        if event.data == b"true" and self._session:
+            reason = "Discord asked to resume once more (op 9)"
+            self._leave(now, reason, close=opcodes.KEEP_SESSION, wait=wait, refused=True)
+        else:
+            reason = "Discord refused the session (op 9)"
+            self._leave(now, reason, close=opcodes.END_SESSION, wait=wait, lost=reason)
+
+    def _on_dispatch(self, event: ev.Received, now: float) -> None:
+        if event.sequence is None or event.type is None:
+            raise ProtocolError("a dispatch without a sequence or a name")
+        if event.type == "READY" and self.state is State.IDENTIFYING:
+            self._on_ready(event.data, event.sequence, now)
+        elif not self.streaming or event.type == "READY":
+            raise ProtocolError(f"a dispatch came while {self.state.value}")
+        else:
+            self.dispatched(event.sequence)
+            if event.type == "RESUMED" and self.state is State.RESUMING:
+                self._emit(fx.Resumed(self._dispatches - self._replay_start - 1))
+                self._go_live(now)
+
+    def _on_ready(self, data: bytes, sequence: int, now: float) -> None:
+        ready = payloads.read_ready(data)
+        self._session = Session(ready.session_id, sequence, ready.resume_gateway_url)
+        self.streaming = ready.session_id
+        self.dispatched(sequence)
+        guilds = tuple(guild.id for guild in ready.guilds)
+        user = ready.user
+        self._emit(
+            fx.SessionStarted(
+                ready.session_id, ready.resume_gateway_url, sequence, user.id, user.username, guild_ids=guilds
+            )
+        )
+        self._go_live(now)
+
+    def _go_live(self, now: float) -> None:
+        self._timer = None
+        self._live_since = now
+        self._prefer_base = False
+        self._resume_refusals = self._resume_drops = 0
+        self._backoff.succeeded()
+        self._enter(State.LIVE)
+        self._flush(now)
+
+    def _on_garbled(self, event: ev.Garbled, now: float) -> None:
+        self._drop(now, event.reason)
+
+    def _on_closed(self, event: ev.Closed, now: float) -> None:
+        rule = opcodes.close_rule(event.code)
+        told = f" ({event.reason})" if event.reason else ""
+        reason = rule.meaning + told if event.code is None else f"closed with {event.code}: {rule.meaning}{told}"
+        if rule.action is CloseAction.STOP:
+            assert event.code is not None
+            self._withdraw()
+            self._disconnected()
+            words = f"{reason}. {rule.advice}"
+            self._enter(State.FAILED, words)
+            self._emit(fx.Failed(event.code, words))
+            return
+        once = rule.action is CloseAction.RESUME_ONCE and self.state is State.RESUMING
+        lost = reason if once or rule.action is CloseAction.IDENTIFY else None
+        self._leave(now, reason, wait=rule.wait_s, lost=lost, refused=event.code is not None)
+
+    # Identifying
+
+    def _on_granted(self, event: ev.IdentifyGranted, now: float) -> None:
+        self._enter(State.IDENTIFYING)
+        self._timer = now + READY_TIMEOUT_S
+        self._outbox.forget_presence()
+        self._limiter.handshake(now)
+        self._backoff.identified()
+        self._emit(fx.Send(opcodes.IDENTIFY, payloads.identify(self.config, self._presence)))
+        self._emit(fx.IdentifySent())
+
+    def _ready_timed_out(self, now: float) -> None:
+        self._drop(now, f"no READY within {READY_TIMEOUT_S:.0f} s")
+
+    def _replay_timed_out(self, now: float) -> None:
+        if self._dispatches == self._replay_seen:
+            self._drop(now, f"no answer to RESUME within {REPLAY_TIMEOUT_S:.0f} s")
+        else:
+            self._replay_seen = self._dispatches
+            self._timer = now + REPLAY_TIMEOUT_S
+
+    # Sending
+
+    def _beat(self, now: float) -> None:
+        if not self._heart.beat(now):
+            self._drop(now, "no sign of life between two heartbeats")
+        elif self._limiter.heartbeat(now, requested=False):
+            self._send_heartbeat(now)
+
+    def _send_heartbeat(self, now: float) -> None:
+        self._heart.sent(now)
+        sequence = self._sequence if self.streaming or self._session else None
+        self._emit(fx.Send(opcodes.HEARTBEAT, payloads.heartbeat(sequence)))
+
+    def _on_command(self, event: ev.CommandQueued, now: float) -> None:
+        try:
+            self._outbox.put(event.op, event.data)
+        except ValueError as error:
+            self._emit(fx.CommandRefused(event.op, str(error)))
+            return
+        if event.op == opcodes.PRESENCE_UPDATE:
+            self._presence = event.data
+        if self.state is State.LIVE:
+            self._flush(now)
+
+    def _refuse_command(self, event: ev.CommandQueued, now: float) -> None:
+        self._emit(fx.CommandRefused(event.op, f"the shard is {self.state.value}"))
+
+    def _flush(self, now: float) -> None:
+        self._flushed_at = now
+        while (command := self._outbox.take(now, self._limiter)) is not None:
+            self._emit(fx.Send(*command))
+
+    # Reading suspended
+
+    def _on_suspended(self, event: ev.ReadingSuspended, now: float) -> None:
+        self._heart.suspend()
+
+    def _on_resumed_reading(self, event: ev.ReadingResumed, now: float) -> None:
+        self._heart.resume()
+
+    # Leaving a connection
+
+    def _drop(self, now: float, reason: str) -> None:
+        self._leave(now, reason, close=opcodes.KEEP_SESSION)
+
+    def _leave(
+        self,
+        now: float,
+        reason: str,
+        *,
+        close: int | None = None,
+        wait: float = 0.0,
+        lost: str | None = None,
+        refused: bool = False,
+    ) -> None:
+        """The one way from a connection to the next. `lost`: why the session is gone; `refused`: Discord said so."""
+        if self.state is State.LIVE:
+            self._backoff.lived(now - self._live_since)
+        if lost is None and self.state is State.RESUMING:
+            lost = self._resume_failed(reason, refused=refused)
+        self._withdraw()
+        if close is not None:
+            self._emit(fx.CloseSocket(close, reason))
+        self._disconnected()
+        if lost is not None:
+            self._lose_session(lost)
+        delay = self._backoff.reconnect(wait)
+        if self._session is None:
+            delay = max(delay, self._backoff.identify())
+        self._timer = now + delay
+        self._enter(State.WAITING, reason)
+
+    def _resume_failed(self, reason: str, *, refused: bool) -> str | None:
+        """Count a RESUME that replayed nothing; the reason to give the session up when that happened too often."""
+        if self._dispatches > self._replay_start:
+            return None
+        if refused:
+            self._resume_refusals += 1
+        else:
+            self._resume_drops += 1
+            self._prefer_base = not self._prefer_base
+        if self._resume_refusals >= RESUME_REFUSALS_MAX or self._resume_drops >= RESUME_DROPS_MAX:
+            return f"resuming failed again and again, at last: {reason}"
+        return None
+
+    def _lose_session(self, reason: str) -> None:
+        session, self._session = self.session, None
+        self._resume_refusals = self._resume_drops = 0
+        self._prefer_base = False
+        if session is not None:
+            self._emit(fx.SessionLost(session, reason))
+
+    def _withdraw(self) -> None:
+        if self.state is State.QUEUED:
+            self._emit(fx.IdentifyWithdrawn())
+
+    def _disconnected(self) -> None:
+        self.streaming = ""
+        self._timer = None
+        self._heart.stop()
+
+    def _on_stop(self, event: ev.StopRequested, now: float) -> None:
+        self._withdraw()
+        if self.state in CONNECTED or self.state is State.CONNECTING:
+            code = opcodes.KEEP_SESSION if event.keep_session else opcodes.END_SESSION
+            self._emit(fx.CloseSocket(code, event.reason))
+        self._disconnected()
+        session = self.session if event.keep_session else None
+        self._enter(State.STOPPED, event.reason)
+        self._emit(fx.Stopped(session))
+
+    # The rest
+
+    def _ignore(self, event: ev.Event, now: float) -> None:
+        pass
+
+    def _enter(self, state: State, reason: str = "") -> None:
+        self.state = state
+        self._emit(fx.StateChanged(state, reason))
+
+    def _emit(self, effect: Effect) -> None:
+        self._out.append(effect)
+
+    def _taken(self) -> Sequence[Effect]:
+        out, self._out = self._out, []
+        return out
+
+
+_Handler = Callable[[ShardMachine, Any, float], None]
+
+
+def _transitions() -> Mapping[tuple[State, type], _Handler]:
+    machine = ShardMachine
+    table: dict[tuple[State, type], _Handler] = {}
+    for state in State:
+        ended = state in ENDED
+        table[state, ev.StopRequested] = machine._ignore if ended else machine._on_stop
+        table[state, ev.CommandQueued] = machine._refuse_command if ended else machine._on_command
+        table[state, ev.IdentifyGranted] = machine._ignore
+        table[state, ev.ReadingSuspended] = machine._ignore
+        table[state, ev.ReadingResumed] = machine._ignore
+    for state in CONNECTED:
+        table[state, ev.Received] = machine._on_received
+        table[state, ev.Garbled] = machine._on_garbled
+        table[state, ev.Closed] = machine._on_closed
+        table[state, ev.ReadingSuspended] = machine._on_suspended
+        table[state, ev.ReadingResumed] = machine._on_resumed_reading
+    table[State.NEW, ev.Started] = machine._on_started
+    table[State.CONNECTING, ev.Connected] = machine._on_connected
+    table[State.CONNECTING, ev.ConnectFailed] = machine._on_connect_failed
+    table[State.QUEUED, ev.IdentifyGranted] = machine._on_granted
+    return table
+
+
+TRANSITIONS = _transitions()
+
+_PAYLOADS: Mapping[int, _Handler] = {
+    opcodes.DISPATCH: ShardMachine._on_dispatch,
+    opcodes.HEARTBEAT: ShardMachine._on_heartbeat_asked,
+    opcodes.RECONNECT: ShardMachine._on_reconnect,
+    opcodes.INVALID_SESSION: ShardMachine._on_invalid_session,
+    opcodes.HELLO: ShardMachine._on_hello,
+    opcodes.HEARTBEAT_ACK: ShardMachine._on_acknowledged,
+}
+
+_TIMEOUTS: Mapping[State, Callable[[ShardMachine, float], None]] = {
+    State.CONNECTING: ShardMachine._connect_timed_out,
+    State.GREETING: ShardMachine._hello_timed_out,
+    State.IDENTIFYING: ShardMachine._ready_timed_out,
+    State.RESUMING: ShardMachine._replay_timed_out,
+    State.WAITING: ShardMachine._wait_over,
+}

@@ -1,0 +1,76 @@
+"""A node's metrics, made from its status at the time they are asked for (Prometheus text format).
+
+One label set a shard at most: event types are not a label, types times shards would be too many series.
+"""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+from sandwich_coordinator.status import NodeStatus
+
+_APP_COUNTERS = {
+    "published_total": ("sandwich_events_published", "Events stored in JetStream."),
+    "publish_errors": ("sandwich_publish_retries", "Appends that had to be settled or sent again."),
+    "replayed_total": ("sandwich_events_replayed", "Events that Discord replayed after a RESUME."),
+    "gaps_total": ("sandwich_gaps", "Sessions that could not be resumed."),
+}
+_APP_GAUGES = {
+    "guilds": ("sandwich_guilds", "Guilds of the shards on this node."),
+    "backlog_events": ("sandwich_backlog_events", "Events read and not yet stored."),
+}
+
+
+class _StatusCollector(Collector):
+    """Turns one status into metric families."""
+
+    def __init__(self, status: Callable[[], NodeStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status()
+        yield GaugeMetricFamily("sandwich_leader", "1 on the node that leads.", value=float(status.leader))
+        yield GaugeMetricFamily("sandwich_uptime_seconds", "Seconds since the agent started.", value=status.uptime_s)
+        for field, (name, text) in _APP_COUNTERS.items():
+            counter = CounterMetricFamily(name, text, labels=["app"])
+            for app, numbers in status.apps.items():
+                counter.add_metric([app], float(getattr(numbers, field)))
+            yield counter
+        for field, (name, text) in _APP_GAUGES.items():
+            gauge = GaugeMetricFamily(name, text, labels=["app"])
+            for app, numbers in status.apps.items():
+                gauge.add_metric([app], float(getattr(numbers, field)))
+            yield gauge
+        yield from _workers(status)
+        yield from _shards(status)
+
+
+def _workers(status: NodeStatus) -> Iterator[Metric]:
+    memory = GaugeMetricFamily("sandwich_worker_rss_bytes", "Resident memory of a worker.", labels=["worker"])
+    for worker in status.workers:
+        memory.add_metric([str(worker.id)], float(worker.rss_bytes))
+    yield memory
+
+
+def _shards(status: NodeStatus) -> Iterator[Metric]:
+    states = GaugeMetricFamily("sandwich_shards", "Shards on this node by state.", labels=["app", "state"])
+    counts: dict[tuple[str, str], int] = {}
+    latency = GaugeMetricFamily(
+        "sandwich_heartbeat_latency_seconds", "Time to the last heartbeat's ACK.", labels=["app", "group", "shard"]
+    )
+    for shard in status.shards:
+        counts[shard.app, shard.state] = counts.get((shard.app, shard.state), 0) + 1
+        if shard.latency_ms is not None:
+            latency.add_metric([shard.app, str(shard.group), str(shard.shard)], shard.latency_ms / 1000)
+    for (app, state), count in counts.items():
+        states.add_metric([app, state], float(count))
+    yield states
+    yield latency
+
+
+def render_metrics(status: Callable[[], NodeStatus]) -> bytes:
+    """The metrics page."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_StatusCollector(status))
+    return generate_latest(registry)

@@ -1,0 +1,198 @@
+"""The `sandwich-node` command: `join` a cluster, or run a whole one on this machine with `dev`."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sandwich_coordinator.sealing import ClusterKey, SealingError
+from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
+from sandwich_node.agent.agent import Agent, AgentError, NodeOptions
+from sandwich_node.agent.membership import NodeIdTaken
+from sandwich_node.http.app import HttpError
+from sandwich_node.logs import configure_logging
+from sandwich_sdk._version import __version__
+from sandwich_sdk.wire.subjects import check_name
+
+DEFAULT_LISTEN = "127.0.0.1:5469"
+EXIT_REFUSED = 1
+
+app = typer.Typer(
+    name="sandwich-node",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A node of a Sandwich cluster: it holds gateway connections and publishes their events.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sandwich {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A node of a Sandwich cluster."""
+
+
+def _fail(message: str) -> typer.Exit:
+    typer.echo(f"sandwich-node: {message}", err=True)
+    return typer.Exit(EXIT_REFUSED)
+
+
+def _listen(value: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise _fail(f"--listen {value!r}: write it as HOST:PORT, such as {DEFAULT_LISTEN}")
+    return host.strip("[]"), int(port)
+
+
+def _labels(values: list[str]) -> dict[str, str]:
+    labels = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise _fail(f"--label {value!r}: write it as NAME=VALUE")
+        labels[name] = text
+    return labels
+
+
+def _default_node_id() -> str:
+    name = "".join(char if char.isalnum() or char in "-_" else "-" for char in socket.gethostname().lower())
+    return name.strip("-_")[:32] or "node"
+
+
+@app.command()
+def join(
+    etcd: Annotated[
+        str, typer.Option(envvar="SANDWICH_ETCD", help="etcd endpoints, comma-separated; any one may be down.")
+    ] = "http://127.0.0.1:2379",
+    cluster: Annotated[str, typer.Option(envvar="SANDWICH_CLUSTER", help="The cluster's name.")] = "default",
+    node_id: Annotated[str, typer.Option(help="This node's name; default: the host name.")] = "",
+    listen: Annotated[str, typer.Option(help="Address for health, metrics and status.")] = DEFAULT_LISTEN,
+    advertise: Annotated[
+        str, typer.Option(help="HOST:PORT under which others reach this node; default: the listening address.")
+    ] = "",
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Worker processes; 0: one a core.")] = 0,
+    capacity: Annotated[int, typer.Option(min=1, max=1_000_000, help="This node's share, as a weight.")] = 100,
+    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, shown in the status. Repeatable.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(envvar="SANDWICH_KEY_FILE", help="File with the cluster key (mode 600).")
+    ] = None,
+    insecure_plaintext: Annotated[
+        bool, typer.Option(help="For trials: run without a cluster key; tokens are readable in etcd.")
+    ] = False,
+    etcd_user: Annotated[str, typer.Option(help="etcd user.")] = "",
+    etcd_password_file: Annotated[Path | None, typer.Option(help="File with the etcd user's password.")] = None,
+    etcd_ca: Annotated[Path | None, typer.Option(help="CA that signed etcd's certificate.")] = None,
+    etcd_cert: Annotated[Path | None, typer.Option(help="Client certificate for etcd.")] = None,
+    etcd_key: Annotated[Path | None, typer.Option(help="Key of the client certificate.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
+) -> None:
+    """Join a cluster and hold a share of its shards until SIGTERM or Ctrl-C.
+
+    On the way out every session is kept, so that another node resumes it.
+
+    Example: sandwich-node join --etcd http://10.0.0.1:2379,http://10.0.0.2:2379 --node-id a
+    """
+    if log_level.lower() not in ("debug", "info", "warning", "error"):
+        raise _fail(f"--log-level {log_level!r}: use debug, info, warning or error")
+    if log_format not in ("text", "json"):
+        raise _fail(f"--log-format {log_format!r}: use text or json")
+    configure_logging(log_level, style=log_format)
+    # A core dump would hold tokens.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        name = check_name(node_id or _default_node_id(), what="--node-id")
+        check_name(cluster, what="--cluster")
+        tls = TlsOptions(ca_file=etcd_ca, cert_file=etcd_cert, key_file=etcd_key) if etcd_ca or etcd_cert else None
+        password = etcd_password_file.read_text().strip() if etcd_password_file else None
+        store = EtcdStore(
+            [part for part in etcd.split(",") if part.strip()],
+            username=etcd_user or None,
+            password=password,
+            tls=tls,
+        )
+        key = _cluster_key(key_file, insecure=insecure_plaintext)
+    except (ValueError, OSError) as error:
+        raise _fail(str(error)) from None
+    host, port = _listen(listen)
+    options = NodeOptions(
+        node=name,
+        cluster=cluster,
+        host=host,
+        port=port,
+        workers=workers or os.cpu_count() or 1,
+        capacity=capacity,
+        labels=_labels(label or []),
+        advertise=advertise or None,
+        log_level=log_level.upper(),
+    )
+    raise typer.Exit(asyncio.run(_run(Agent(options, store, key))))
+
+
+def _cluster_key(key_file: Path | None, *, insecure: bool) -> ClusterKey | None:
+    try:
+        return ClusterKey.load(os.environ, key_file)
+    except SealingError as error:
+        if insecure and key_file is None and "SANDWICH_CLUSTER_KEY" not in os.environ:
+            return None
+        raise _fail(f"{error}; for a trial without one: --insecure-plaintext") from None
+
+
+async def _run(agent: Agent) -> int:
+    loop = asyncio.get_running_loop()
+    asked = 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            # Three times is not an accident: leave what is left to the leases.
+            os._exit(EXIT_REFUSED)
+        agent.shutdown()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    code = 0
+    try:
+        await agent.run()
+    except* (AgentError, NodeIdTaken, HttpError, SealingError) as failed:
+        for error in _leaves(failed):
+            typer.echo(f"sandwich-node: {error}", err=True)
+        code = EXIT_REFUSED
+    return code
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        logging.shutdown()
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

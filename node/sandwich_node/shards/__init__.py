@@ -1,0 +1,1 @@
+"""Shells around the shard protocol: websocket, publishing, hand-over."""

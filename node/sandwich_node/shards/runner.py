@@ -1,0 +1,320 @@
+"""One shard in a worker, from its claim to its release: chain, publisher, protocol machine and socket together."""
+
+import asyncio
+import base64
+import binascii
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine
+
+import aiohttp
+import msgspec
+
+from sandwich_coordinator.types import SessionRecord
+from sandwich_node import ipc
+from sandwich_node.gateway import effects as fx
+from sandwich_node.gateway import events as ev
+from sandwich_node.gateway.effects import State
+from sandwich_node.gateway.machine import ShardMachine
+from sandwich_node.gateway.payloads import ShardConfig
+from sandwich_node.gateway.session import Session
+from sandwich_node.secret import Secret
+from sandwich_node.shards.connection import ShardConnection
+from sandwich_node.shards.resume import ResumePoint, resume_point
+from sandwich_node.sinks.chain import Chain, Checkpoint
+from sandwich_node.sinks.frames import EventBuffer, ShardAddress
+from sandwich_node.sinks.jetstream import JetStreamLog, StreamLimits
+from sandwich_node.sinks.log import Fenced, LogError
+from sandwich_node.sinks.publisher import ShardPublisher
+from sandwich_sdk.wire.frame import session_hash
+from sandwich_sdk.wire.headers import GAP
+
+_log = logging.getLogger(__name__)
+
+FLUSH_BUDGET_S = 5.0
+STREAM_RETRY_S = 1.0
+MARKERS_PER_AGE = 4
+MARKER_MAX_S = 3600.0
+
+_SHOWN = {
+    State.NEW: "connecting",
+    State.CONNECTING: "connecting",
+    State.GREETING: "connecting",
+    State.WAITING: "connecting",
+    State.QUEUED: "identifying",
+    State.IDENTIFYING: "identifying",
+    State.RESUMING: "resuming",
+    State.LIVE: "live",
+}
+
+
+class ShardRunner:
+    """Runs one claimed shard. `tell` passes messages to the agent and must not wait."""
+
+    def __init__(
+        self,
+        start: ipc.StartShard,
+        log: JetStreamLog,
+        http: aiohttp.ClientSession,
+        *,
+        tell: Callable[[ipc.ToAgent], None],
+        rng: random.Random,
+        linger_s: float = 0.0,
+    ) -> None:
+        self.key = start.key
+        self._start = start
+        self._store = log
+        self._http = http
+        self._tell = tell
+        self._rng = rng
+        address = ShardAddress(
+            app=start.key.app,
+            group=start.key.group,
+            shard=start.key.shard,
+            count=start.count,
+            route=start.route,
+            bot=start.bot or bot_id_of(start.token),
+        )
+        self._bot = address.bot
+        self._buffer = EventBuffer(address)
+        self._chain = Chain(log, address, epoch=start.fence, pause=asyncio.sleep, rng=rng)
+        age = start.stream_max_age_s
+        marker_s = min(MARKER_MAX_S, age / MARKERS_PER_AGE) if age else MARKER_MAX_S
+        self._publisher = ShardPublisher(self._buffer, self._chain, linger_s=linger_s, marker_s=marker_s)
+        self._connection: ShardConnection | None = None
+        self._stopping = asyncio.Event()
+        self._stop_reason = ""
+        self._session_id = ""
+        self._waiting = ""
+        self._replayed = 0
+        self._guilds: set[str] = set()
+        self._latency_ms: float | None = None
+
+    # --- what the worker asks -----------------------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """Begin the release; `run` returns when it is done."""
+        self._stop_reason = reason
+        if not self._stopping.is_set():
+            self._stopping.set()
+            if self._connection is not None:
+                self._connection.post(ev.StopRequested(reason))
+
+    def identify_granted(self) -> None:
+        """The shard's turn to IDENTIFY came."""
+        if self._connection is not None and not self._stopping.is_set():
+            self._connection.post(ev.IdentifyGranted())
+
+    def numbers(self) -> ipc.ShardNumbers:
+        """Figures as of now."""
+        counters = self._publisher.counters
+        return ipc.ShardNumbers(
+            key=self.key,
+            events=counters.events,
+            frames=counters.frames,
+            bytes=counters.bytes,
+            gaps=counters.gaps,
+            replayed=self._replayed,
+            repeated=self._buffer.repeated,
+            retries=self._chain.retries,
+            backlog_events=self._buffer.events_held,
+            backlog_bytes=self._buffer.bytes_held,
+            guilds=len(self._guilds),
+            latency_ms=self._latency_ms,
+            waiting=self._waiting or self._chain.waiting_reason,
+        )
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> tuple[str, str]:
+        """Carry the shard until it is released, fenced or failed; returns which, and why."""
+        try:
+            checkpoint = await self._until_stopped(self._take_over())
+            if checkpoint is None:
+                return "released", self._stop_reason
+            return await self._carry(self._first_session(checkpoint))
+        except* Fenced as fenced:
+            reason = str(fenced.exceptions[0])
+        return "fenced", reason
+
+    async def _until_stopped(self, work: Coroutine[None, None, Checkpoint]) -> Checkpoint | None:
+        """Await `work`, or None once the shard is to stop."""
+        task = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for pending in (task, stopping):
+                pending.cancel()
+            await asyncio.gather(task, stopping, return_exceptions=True)
+
+    async def _take_over(self) -> Checkpoint:
+        start = self._start
+        self._store.limit_stream(
+            start.key.app,
+            StreamLimits(
+                max_age_s=start.stream_max_age_s, max_bytes=start.stream_max_bytes, replicas=start.stream_replicas
+            ),
+        )
+        while True:
+            try:
+                await self._store.ensure_stream(start.key.app)
+            except LogError as error:
+                self._waiting = str(error)
+                await asyncio.sleep(STREAM_RETRY_S * self._rng.uniform(0.5, 1.0))
+            else:
+                self._waiting = ""
+                return await self._chain.take_over()
+
+    def _first_session(self, checkpoint: Checkpoint) -> Session | None:
+        """The session to resume. When the chain's last session cannot be, consumers are told of the gap."""
+        start = self._start
+        point = resume_point(
+            start.session, checkpoint, intents=start.intents, count=start.count, token_hash=start.token_hash
+        )
+        if not point.session_id:
+            if checkpoint.session:
+                self._gap(checkpoint.session, checkpoint.last_seq, point.reason)
+            return None
+        self._begin_session(point)
+        return Session(id=point.session_id, sequence=point.seq, resume_url=point.url)
+
+    def _begin_session(self, point: ResumePoint) -> None:
+        self._session_id = point.session_id
+        self._buffer.start_session(session_hash(point.session_id), point.seq, bot=self._bot)
+
+    def _gap(self, session: str, last_seq: int, reason: str) -> None:
+        note = {"session": session, "last_seq": last_seq, "at": time.time(), "reason": reason}
+        self._publisher.control(GAP, session=session, last_seq=last_seq, note=msgspec.json.encode(note))
+
+    async def _carry(self, session: Session | None) -> tuple[str, str]:
+        start = self._start
+        config = ShardConfig(
+            token=Secret(start.token),
+            shard=start.key.shard,
+            count=start.count,
+            intents=start.intents,
+            gateway_url=start.gateway_url,
+            compression=start.compression,
+            large_threshold=start.large_threshold,
+            presence=start.presence,
+        )
+        clock = asyncio.get_running_loop().time
+        connection = ShardConnection(
+            ShardMachine(config, session, self._rng), http=self._http, sink=self, observer=self, clock=clock
+        )
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(self._publisher.run())
+            running = group.create_task(connection.run())
+            self._connection = connection
+            if self._stopping.is_set():
+                connection.post(ev.StopRequested(self._stop_reason))
+            end = await running
+            self._connection = None
+            try:
+                async with asyncio.timeout(FLUSH_BUDGET_S):
+                    await self._publisher.flushed()
+            except TimeoutError:
+                # What is not in the stream yet is replayed to the next owner: the checkpoint is behind it.
+                _log.warning("shard %s ends with %d events not stored", self.key, self._buffer.events_held)
+            publishing.cancel()
+        if isinstance(end, fx.Failed):
+            return "failed", f"{end.code}: {end.reason}"
+        return "released", self._stop_reason
+
+    # --- the connection's sink and observer ---------------------------------------------------------------------
+
+    def dispatch(self, raw: bytes, type: str, seq: int, session_id: str) -> bool:
+        """Take one event from the connection."""
+        if session_id is not self._session_id and session_id != self._session_id:
+            self._session_id = session_id
+            self._buffer.start_session(session_hash(session_id), 0, bot=self._bot)
+        if type == "GUILD_CREATE" or type == "GUILD_DELETE":
+            self._count_guild(raw, type)
+        return self._publisher.dispatch(raw, type, seq)
+
+    async def drained(self) -> None:
+        """Wait until the publisher has room."""
+        await self._publisher.drained()
+
+    def _count_guild(self, raw: bytes, type: str) -> None:
+        guild = _guild_of(raw)
+        if guild is None:
+            return
+        if type == "GUILD_CREATE" or guild.unavailable:
+            self._guilds.add(guild.id)
+        else:
+            self._guilds.discard(guild.id)
+
+    def observe(self, report: fx.Report) -> None:
+        """Pass on what the machine reports."""
+        match report:
+            case fx.StateChanged(state, reason) if state in _SHOWN:
+                self._tell(ipc.ShardChanged(self.key, _SHOWN[state], reason))
+            case fx.SessionStarted():
+                self._session_started(report)
+            case fx.SessionLost(session, reason):
+                _log.warning("shard %s lost its session: %s", self.key, reason)
+                self._gap(session_hash(session.id), session.sequence, reason)
+                self._tell(ipc.SessionDropped(self.key, reason))
+            case fx.Resumed(replayed):
+                self._replayed += replayed
+                _log.info("shard %s resumed, %d events replayed", self.key, replayed)
+            case fx.RequestIdentify():
+                self._tell(ipc.IdentifyWanted(self.key))
+            case fx.IdentifyWithdrawn():
+                self._tell(ipc.IdentifyWithdrawn(self.key))
+            case fx.IdentifySent():
+                self._tell(ipc.IdentifySent(self.key))
+            case fx.LatencyMeasured(seconds):
+                self._latency_ms = round(seconds * 1000, 1)
+            case fx.Malformed(sequence):
+                _log.warning("shard %s: event %d has a name that cannot be used; passed over", self.key, sequence)
+            case fx.CommandRefused(op, reason):
+                _log.warning("shard %s: command %d was not sent: %s", self.key, op, reason)
+            case _:
+                pass
+
+    def _session_started(self, started: fx.SessionStarted) -> None:
+        self._bot = started.user_id
+        self._guilds = set(started.guild_ids)
+        record = SessionRecord(
+            session_id=started.session_id,
+            resume_url=started.resume_url,
+            intents=self._start.intents,
+            count=self._start.count,
+            first_seq=started.first_seq,
+            token_hash=self._start.token_hash,
+        )
+        self._tell(ipc.SessionSaved(self.key, record, started.user_id, started.user_name))
+
+
+class _Guild(msgspec.Struct):
+    id: str
+    unavailable: bool = False
+
+
+class _GuildEvent(msgspec.Struct):
+    d: _Guild
+
+
+_decode_guild = msgspec.json.Decoder(_GuildEvent).decode
+
+
+def _guild_of(raw: bytes) -> _Guild | None:
+    try:
+        return _decode_guild(raw).d
+    except msgspec.MsgspecError:
+        return None
+
+
+def bot_id_of(token: str) -> str:
+    """The bot's user id, which is the first part of a token in base64; "" when it is not."""
+    head = token.partition(".")[0]
+    try:
+        text = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).decode("ascii")
+    except (binascii.Error, ValueError):
+        return ""
+    return text if text.isdecimal() else ""

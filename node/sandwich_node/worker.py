@@ -1,0 +1,189 @@
+"""A worker process: carries shards on uvloop, publishes their events, and obeys its agent.
+
+Started by the agent with one end of a socket as its only argument. It ends when the agent says so or is gone; either
+way every shard is closed with its session kept.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import uvloop
+
+from sandwich_node.ipc import (
+    LINE_BYTES_MAX,
+    Channel,
+    IdentifyGranted,
+    ShardKey,
+    ShardStopped,
+    Shutdown,
+    StartShard,
+    StopShard,
+    WorkerReady,
+    WorkerSettings,
+    WorkerStats,
+    WorkerWaiting,
+)
+from sandwich_node.logs import configure_logging
+from sandwich_node.shards.runner import ShardRunner
+from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.sinks.log import LogUnavailable
+
+_log = logging.getLogger(__name__)
+
+STATS_EVERY_S = 1.0
+CONNECT_RETRY_MAX_S = 5.0
+SHUTDOWN_BUDGET_S = 8.0
+
+
+class Worker:
+    """The shards of one process."""
+
+    def __init__(self, channel: Channel, settings: WorkerSettings, http: aiohttp.ClientSession) -> None:
+        self._channel = channel
+        self._settings = settings
+        self._http = http
+        self._events = JetStreamLog(_nats_options(settings))
+        self._shards: dict[ShardKey, tuple[ShardRunner, asyncio.Task[None]]] = {}
+        self._rng = random.Random()
+
+    async def run(self) -> None:
+        """Serve the agent until it says Shutdown or is gone."""
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(self._connect()), group.create_task(self._report())]
+            try:
+                await self._serve(group)
+                await self._stop_all()
+            finally:
+                for task in background:
+                    task.cancel()
+        await self._events.close()
+
+    async def _serve(self, group: asyncio.TaskGroup) -> None:
+        while (message := await self._channel.receive_as_worker()) is not None:
+            match message:
+                case StartShard():
+                    self._start(group, message)
+                case StopShard(key=key, reason=reason) if key in self._shards:
+                    self._shards[key][0].stop(reason)
+                case IdentifyGranted(key=key) if key in self._shards:
+                    self._shards[key][0].identify_granted()
+                case Shutdown():
+                    return
+                case _:
+                    _log.debug("nothing to do for %r", message)
+
+    def _start(self, group: asyncio.TaskGroup, start: StartShard) -> None:
+        if start.key in self._shards:
+            _log.error("shard %s is already running here", start.key)
+            return
+        linger_s = self._settings.linger_s
+        runner = ShardRunner(start, self._events, self._http, tell=self._channel.send, rng=self._rng, linger_s=linger_s)
+        self._shards[start.key] = (runner, group.create_task(self._run_shard(runner), name=f"shard {start.key}"))
+
+    async def _run_shard(self, runner: ShardRunner) -> None:
+        """A shard's failure ends the shard, never the worker."""
+        key = runner.key
+        try:
+            how, reason = await runner.run()
+        except Exception:
+            _log.exception("shard %s crashed", key)
+            how, reason = "crashed", "an internal error; see this worker's log"
+        finally:
+            del self._shards[key]
+        self._channel.send(ShardStopped(key, how, reason))
+
+    async def _stop_all(self) -> None:
+        for runner, _ in self._shards.values():
+            runner.stop("the worker ends")
+        tasks = [task for _, task in self._shards.values()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=SHUTDOWN_BUDGET_S)
+            for task in late:
+                task.cancel()
+        await self._channel.flush(1.0)
+
+    async def _connect(self) -> None:
+        """Reach NATS and see that JetStream is there; say what is waited for meanwhile."""
+        delay = 0.2
+        while True:
+            try:
+                if not self._events.connected:
+                    await self._events.connect()
+                await self._events.check()
+            except LogUnavailable as error:
+                _log.warning("waiting for NATS: %s", error)
+                self._channel.send(WorkerWaiting(str(error)))
+                await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
+                delay = min(delay * 2, CONNECT_RETRY_MAX_S)
+            else:
+                self._channel.send(WorkerReady())
+                return
+
+    async def _report(self) -> None:
+        while True:
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            numbers = [runner.numbers() for runner, _ in self._shards.values()]
+            self._channel.send(WorkerStats(_rss_bytes(), usage.ru_utime + usage.ru_stime, numbers))
+            await asyncio.sleep(STATS_EVERY_S)
+
+
+def _rss_bytes() -> int:
+    """Resident memory now (proc(5), statm)."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _nats_options(settings: WorkerSettings) -> NatsOptions:
+    def path(value: str | None) -> Path | None:
+        return Path(value) if value else None
+
+    return NatsOptions(
+        servers=settings.nats_servers,
+        name=f"sandwich {settings.node}/{settings.worker}",
+        user=settings.nats_user,
+        password=settings.nats_password,
+        credentials=path(settings.nats_credentials),
+        tls_ca=path(settings.nats_tls_ca),
+        tls_cert=path(settings.nats_tls_cert),
+        tls_key=path(settings.nats_tls_key),
+    )
+
+
+async def _main(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C and `kill` of the process group reach the agent too, and it tells us in good order.
+        loop.add_signal_handler(name, lambda: None)
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor), limit=LINE_BYTES_MAX)
+    channel = Channel(reader, writer)
+    settings = await channel.receive_as_worker()
+    if not isinstance(settings, WorkerSettings):
+        return
+    configure_logging(settings.log_level)
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
+    async with aiohttp.ClientSession(connector=connector) as http:
+        await Worker(channel, settings, http).run()
+    channel.close()
+
+
+def main() -> None:
+    """Entry point: `python -m sandwich_node.worker <descriptor>`."""
+    started = time.monotonic()
+    # Events are short-lived bytes without cycles; frequent young collections only cost time.
+    gc.set_threshold(50_000, 20, 50)
+    uvloop.run(_main(int(sys.argv[1])))
+    _log.info("worker ended after %.0f s", time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What a live client may ask for: op 3, 4, 8, 31 and 43 (section 11). Pure; answers are dispatches."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import entities, intents
+from .clock import Now
+from .entities import Json
+from .gateway import Bot, Event, Gateway
+from .identify_rules import BAD_PAYLOAD, Rejected, is_integer
+from .sessions import Session
+from .snowflakes import shard_of
+from .world import GuildState
+
+PRESENCE_UPDATE, VOICE_STATE_UPDATE, REQUEST_GUILD_MEMBERS = 3, 4, 8
+REQUEST_SOUNDBOARD_SOUNDS, REQUEST_CHANNEL_INFO = 31, 43
+CHUNK_MEMBERS = 1000
+QUERY_LIMIT_MAX = 100
+NONCE_BYTES_MAX = 32
+STATUSES = frozenset({"online", "dnd", "idle", "invisible", "offline"})
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who asks, when."""
+
+    gateway: Gateway
+    bot: Bot
+    session: Session
+    now: Now
+
+    def send(self, name: str, data: Json) -> None:
+        """Answers on the session that asked."""
+        self.gateway.send_to(self.bot, self.session, name, data, self.now)
+
+    def guild(self, value: Any) -> GuildState | None:
+        """The guild asked about; None (silence) when the bot or this shard does not have it."""
+        if not isinstance(value, (str, int)) or not str(value).isdecimal():
+            raise Rejected(BAD_PAYLOAD, "guild_id is a snowflake")
+        guild_id = int(value)
+        if not self.bot.world.has_guild(guild_id) or self.bot.world.is_unavailable(guild_id):
+            return None
+        if shard_of(guild_id, self.session.count) != self.session.shard:
+            return None
+        return self.bot.world.guild(guild_id)
+
+
+def _require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise Rejected(BAD_PAYLOAD, reason)
+
+
+def update_presence(context: Context, d: Any) -> None:
+    """Op 3. Checked only: a bot is not sent its own presence."""
+    _require(isinstance(d, dict), "presence is an object")
+    _require(d.get("status") in STATUSES, "status is online, dnd, idle, invisible or offline")
+    _require(d.get("activities") is None or isinstance(d["activities"], list), "activities is a list")
+    _require(d.get("since") is None or isinstance(d["since"], (int, float)), "since is milliseconds or null")
+
+
+def update_voice_state(context: Context, d: Any) -> None:
+    """Op 4: join, move or leave; answers VOICE_STATE_UPDATE and, where a channel is joined, VOICE_SERVER_UPDATE."""
+    _require(isinstance(d, dict), "voice state is an object")
+    guild = context.guild(d.get("guild_id"))
+    channel_id = None if d.get("channel_id") is None else str(d["channel_id"])
+    if guild is None or (channel_id is not None and channel_id not in guild.channels):
+        return
+    me = context.bot.id
+    before = guild.voice_states.get(me)
+    state: Json = {
+        "user_id": me,
+        "suppress": False,
+        "session_id": before["session_id"] if before else context.session.id,
+        "self_video": False,
+        "self_mute": bool(d.get("self_mute", False)),
+        "self_deaf": bool(d.get("self_deaf", False)),
+        "request_to_speak_timestamp": None,
+        "mute": False,
+        "deaf": False,
+        "channel_id": channel_id,
+    }
+    if channel_id is None:
+        guild.voice_states.pop(me, None)
+    else:
+        guild.voice_states[me] = state
+    data = {"member": guild.members[me], **state, "guild_id": guild.id}
+    context.gateway.publish(context.bot, Event("VOICE_STATE_UPDATE", data, int(guild.id)), context.now)
+    if channel_id is not None:
+        server = {"token": f"voice-{context.session.seq}", "guild_id": guild.id, "endpoint": "voice.invalid:443"}
+        context.send("VOICE_SERVER_UPDATE", server)
+
+
+def request_members(context: Context, d: Any) -> None:
+    """Op 8: chunks of at most 1000; RATE_LIMITED for a second whole list of a guild within 30 s; silence otherwise."""
+    _require(isinstance(d, dict), "a request is an object")
+    _require(not isinstance(d.get("guild_id"), list), "exactly one guild")
+    by_id, query = d.get("user_ids"), d.get("query")
+    _require((by_id is None) != (query is None), "one of query and user_ids")
+    guild = context.guild(d.get("guild_id"))
+    extra: Json = {}
+    nonce = d.get("nonce")
+    if isinstance(nonce, str) and len(nonce.encode()) <= NONCE_BYTES_MAX:
+        extra["nonce"] = nonce
+    if guild is None:
+        return
+    if by_id is not None:
+        ids = [str(value) for value in (by_id if isinstance(by_id, list) else [by_id])][:QUERY_LIMIT_MAX]
+        found = [guild.members[key] for key in ids if key in guild.members]
+        extra["not_found"] = [key for key in ids if key not in guild.members]
+    else:
+        _require(isinstance(query, str) and is_integer(d.get("limit")), "query needs a limit")
+        members = _by_query(context, guild, query, d["limit"], extra)
+        if members is None:
+            return
+        found = members
+    wants_presences = bool(d.get("presences")) and bool(context.session.intents & intents.GUILD_PRESENCES)
+    _send_chunks(context, guild, found, extra, wants_presences=wants_presences)
+
+
+def _by_query(context: Context, guild: GuildState, query: str, limit: int, extra: Json) -> list[Json] | None:
+    if query or limit:
+        prefix, count = query.lower(), min(limit or QUERY_LIMIT_MAX, QUERY_LIMIT_MAX)
+        names = ((m, m["user"]["username"], m["nick"] or "") for m in guild.members.values())
+        return [m for m, *either in names if any(name.lower().startswith(prefix) for name in either)][:count]
+    if not context.session.intents & intents.GUILD_MEMBERS:
+        return None
+    wait_s = context.gateway.may_request_all_members(context.bot, int(guild.id), context.now)
+    if not wait_s:
+        return list(guild.members.values())
+    meta: Json = {"guild_id": guild.id} | ({"nonce": extra["nonce"]} if "nonce" in extra else {})
+    context.send("RATE_LIMITED", {"opcode": REQUEST_GUILD_MEMBERS, "retry_after": round(wait_s, 3), "meta": meta})
+    shard = (context.session.shard, context.session.count)
+    context.gateway.note("violation", "request_members_rate", now=context.now, bot=context.bot, shard=shard)
+    return None
+
+
+def _send_chunks(context: Context, guild: GuildState, found: list[Json], extra: Json, *, wants_presences: bool) -> None:
+    count = max(1, -(-len(found) // CHUNK_MEMBERS))
+    for index in range(count):
+        part = found[index * CHUNK_MEMBERS : (index + 1) * CHUNK_MEMBERS]
+        chunk: Json = {"members": part, "guild_id": guild.id, "chunk_index": index, "chunk_count": count, **extra}
+        if wants_presences:
+            chunk["presences"] = [guild.presences[m["user"]["id"]] for m in part if m["user"]["id"] in guild.presences]
+        context.send("GUILD_MEMBERS_CHUNK", chunk)
+
+
+def request_sounds(context: Context, d: Any) -> None:
+    """Op 31: SOUNDBOARD_SOUNDS for each guild asked about."""
+    _require(isinstance(d, dict) and isinstance(d.get("guild_ids"), list), "guild_ids is a list")
+    for value in d["guild_ids"]:
+        if (guild := context.guild(value)) is not None:
+            context.send("SOUNDBOARD_SOUNDS", {"soundboard_sounds": list(guild.sounds.values()), "guild_id": guild.id})
+
+
+def request_channel_info(context: Context, d: Any) -> None:
+    """Op 43: CHANNEL_INFO with the fields asked for, of the voice channels."""
+    _require(isinstance(d, dict) and isinstance(d.get("fields"), list), "fields is a list")
+    _require(set(map(str, d["fields"])) <= {"status", "voice_start_time"}, "fields are status and voice_start_time")
+    guild = context.guild(d.get("guild_id"))
+    if guild is not None:
+        fields = dict.fromkeys(d["fields"])
+        channels = [{"id": key, **fields} for key in guild.channels_of(entities.VOICE)]
+        context.send("CHANNEL_INFO", {"guild_id": guild.id, "channels": channels})
+
+
+COMMANDS: Mapping[int, Callable[[Context, Any], None]] = {
+    PRESENCE_UPDATE: update_presence,
+    VOICE_STATE_UPDATE: update_voice_state,
+    REQUEST_GUILD_MEMBERS: request_members,
+    REQUEST_SOUNDBOARD_SOUNDS: request_sounds,
+    REQUEST_CHANNEL_INFO: request_channel_info,
+}

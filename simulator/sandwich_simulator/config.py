@@ -1,0 +1,129 @@
+"""What is simulated: bots, worlds, limits. Plain values; the defaults are Discord's."""
+
+import base64
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from .intents import ALL_INTENTS
+from .snowflakes import snowflake
+
+HEARTBEAT_INTERVAL_MS = 41_250
+IDENTIFY_INTERVAL_S = 5.0
+RESUME_WINDOW_S = 180.0
+BUDGET_WINDOW_S = 24 * 3600.0
+_APPLICATION_EPOCH_MS = 1_500_000_000_000
+
+
+class ConfigError(ValueError):
+    """A configuration the simulator cannot run; the message names the field."""
+
+
+def _application_of(token: str) -> int:
+    """The id that a real token's first part spells in base64; for other tokens one made from the token's hash."""
+    first = token.split(".")[0]
+    with suppress(ValueError):
+        return int(base64.b64decode(first + "=" * (-len(first) % 4), validate=True).decode("ascii"))
+    digest = int.from_bytes(hashlib.blake2b(token.encode(), digest_size=4).digest(), "big")
+    return snowflake(_APPLICATION_EPOCH_MS + digest, digest & 0xFFF)
+
+
+@dataclass(kw_only=True)
+class BotConfig:
+    """One bot. The application id doubles as the bot's user id, as it does for every bot made since 2016."""
+
+    token: str = field(repr=False)
+    application_id: int = 0
+    name: str = ""
+    guilds: int = 10
+    members_per_guild: int = 20
+    recommended_shards: int = 0
+    max_concurrency: int = 1
+    session_limit: int = 1000
+    allowed_intents: int = ALL_INTENTS
+    shard_multiple: int = 1
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.token:
+            raise ConfigError("token: must not be empty")
+        if self.guilds < 0 or self.members_per_guild < 1 or self.max_concurrency < 1:
+            raise ConfigError("guilds >= 0, members_per_guild >= 1 and max_concurrency >= 1 are required")
+        self.application_id = self.application_id or _application_of(self.token)
+        self.name = self.name or f"bot-{self.application_id % 100_000}"
+        self.recommended_shards = self.recommended_shards or max(1, self.guilds // 1000 + 1)
+
+    @property
+    def id(self) -> str:
+        """The application id as Discord writes it."""
+        return str(self.application_id)
+
+
+@dataclass(kw_only=True)
+class SimulatorConfig:
+    """The whole simulator. Durations in seconds unless the name says otherwise; `replay_events` None = the formula."""
+
+    bots: list[BotConfig] = field(default_factory=list)
+    host: str = "127.0.0.1"
+    port: int = 0
+    seed: int = 0
+    rate: float = 0.0
+    heartbeat_interval_ms: int = HEARTBEAT_INTERVAL_MS
+    heartbeat_tolerance: float = 1.5
+    heartbeat_timeout_code: int = 1000
+    identify_interval_s: float = IDENTIFY_INTERVAL_S
+    identify_timeout_s: float = 60.0
+    resume_window_s: float = RESUME_WINDOW_S
+    replay_events: int | None = None
+    budget_window_s: float = BUDGET_WINDOW_S
+    send_limit: int = 120
+    send_window_s: float = 60.0
+    request_members_interval_s: float = 30.0
+    close_after_invalid_session: bool = False
+    outbox_bytes_max: int = 256 * 1024 * 1024
+    resume_url: str | None = None
+    rest_limits: bool = True
+    journal_path: Path | None = None
+
+
+def load_config(path: Path) -> SimulatorConfig:
+    """Reads a configuration from JSON (the fields of SimulatorConfig).
+
+    Raises ConfigError naming what is wrong, unknown fields included.
+    """
+    try:
+        raw = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{path.name}: {error}") from error
+    document = {"bots": raw} if isinstance(raw, list) else raw
+    if not isinstance(document, dict):
+        raise ConfigError("an object or a list of bots is expected")
+    return _convert(document)
+
+
+def _convert(document: dict[str, object]) -> SimulatorConfig:
+    unknown = set(document) - set(SimulatorConfig.__dataclass_fields__)
+    if unknown:
+        raise ConfigError(f"unknown fields: {', '.join(sorted(unknown))}")
+    bots = document.get("bots", [])
+    for bot in bots if isinstance(bots, list) else []:
+        unknown = set(bot) - set(BotConfig.__dataclass_fields__)
+        if unknown:
+            raise ConfigError(f"unknown fields of a bot: {', '.join(sorted(unknown))}")
+    try:
+        return msgspec.convert(document, SimulatorConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from error
+
+
+def parse_bot(text: str) -> BotConfig:
+    """A bot from `token:guilds[:shards[:max_concurrency]]`. Raises ConfigError without repeating the token."""
+    token, *numbers = text.split(":")
+    try:
+        guilds, shards, concurrency = [int(number) for number in numbers] + [10, 0, 1][len(numbers) :]
+    except ValueError as error:
+        raise ConfigError("a bot is token:guilds[:shards[:max_concurrency]]") from error
+    return BotConfig(token=token, guilds=guilds, recommended_shards=shards, max_concurrency=concurrency)

@@ -1,0 +1,58 @@
+"""Faults that last: refused connections, HTTP errors, a late HELLO. Pure; every fault ends by itself."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFault:
+    """Requests whose path starts with `path` are answered with `status` until `until`."""
+
+    path: str
+    status: int
+    until: float
+
+
+class Faults:
+    """The standing faults. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._refuse_until = 0.0
+        self._http: list[HttpFault] = []
+        self._hello_delay_s = 0.0
+        self._hello_until = 0.0
+        self._op7_before_hello_until = 0.0
+        self.identify_invalid_until = 0.0
+        self.resume_invalid_until = 0.0
+
+    def refuse_connections(self, until: float) -> None:
+        """New gateway connections are cut before the WebSocket handshake."""
+        self._refuse_until = until
+
+    def answer_http(self, fault: HttpFault) -> None:
+        """REST calls fail."""
+        self._http.append(fault)
+
+    def delay_hello(self, delay_s: float, until: float) -> None:
+        """HELLO comes late on connections opened until then."""
+        self._hello_delay_s, self._hello_until = delay_s, until
+
+    def reconnect_before_hello(self, until: float) -> None:
+        """Connections opened until then are sent op 7 instead of HELLO."""
+        self._op7_before_hello_until = until
+
+    def is_refusing(self, now: float) -> bool:
+        """Whether a new gateway connection is to be cut."""
+        return now < self._refuse_until
+
+    def http_status(self, path: str, now: float) -> int | None:
+        """The status to answer this path with, None for the true answer."""
+        self._http = [fault for fault in self._http if now < fault.until]
+        return next((fault.status for fault in self._http if path.startswith(fault.path)), None)
+
+    def hello_delay_s(self, now: float) -> float:
+        """How late HELLO is on a connection opened now."""
+        return self._hello_delay_s if now < self._hello_until else 0.0
+
+    def skips_hello(self, now: float) -> bool:
+        """Whether a connection opened now gets op 7 instead of HELLO."""
+        return now < self._op7_before_hello_until

@@ -1,0 +1,310 @@
+"""The whole simulated Discord without its sockets: bots, sessions, who is owed what. Pure: `now` in, outboxes filled.
+
+It never waits and never reads a clock. The shell calls `pump` until it answers False to let backfills go on piecemeal,
+and `expire` now and then.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from .clock import Now
+from .config import BotConfig, SimulatorConfig
+from .entities import Json
+from .faults import Faults
+from .identify_rules import AUTHENTICATION_FAILED, Identify, IdentifyBuckets, SessionBudget, SlidingWindow
+from .intents import GUILDS, hides_content, is_delivered, without_content
+from .journal import Journal, Ledger, Record, SessionName
+from .outbox import Close, Outbox
+from .sessions import ResumeOutcome, Session, SessionStore, replay_capacity
+from .snowflakes import shard_of
+from .world import World, guild_create
+
+GATEWAY_VERSION = 10
+_encode = msgspec.json.encode
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. `guild_id` None: shard 0 of everybody. `joined` tells the two GUILD_CREATEs apart."""
+
+    name: str
+    data: Json
+    guild_id: int | None
+    joined: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Bot:
+    """One bot: its world, its sessions and what it may still do."""
+
+    config: BotConfig
+    world: World
+    sessions: SessionStore
+    buckets: IdentifyBuckets
+    budget: SessionBudget
+    token: str | None = field(repr=False)
+    """None once Discord has reset it."""
+    member_requests: dict[int, SlidingWindow] = field(default_factory=dict)
+    dispatched: int = 0
+
+    @property
+    def id(self) -> str:
+        """The application id."""
+        return self.config.id
+
+
+class Gateway:
+    """Everything the gateway knows."""
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        self.config = config
+        self.bots: dict[str, Bot] = {}
+        self.journal = Journal(config.journal_path)
+        self.ledger = Ledger()
+        self.faults = Faults()
+        self.url = ""
+        self._rng = random.Random(f"{config.seed}:sessions")
+        self._backfilling: list[Session] = []
+        for bot in config.bots:
+            self.add_bot(bot)
+
+    def add_bot(self, config: BotConfig) -> Bot:
+        """Adds a bot. ValueError when its id or token is taken."""
+        if config.id in self.bots or self.bot_of_token(config.token) is not None:
+            raise ValueError("a bot of this id or token exists")
+        bot = Bot(
+            config=config,
+            world=World(config, self.config.seed),
+            sessions=SessionStore(window_s=self.config.resume_window_s),
+            buckets=IdentifyBuckets(self.config.identify_interval_s),
+            budget=SessionBudget(config.session_limit, self.config.budget_window_s),
+            token=config.token,
+        )
+        self.bots[config.id] = bot
+        return bot
+
+    def bot_of_token(self, token: str) -> Bot | None:
+        """Whose token this is, None for nobody's."""
+        return next((bot for bot in self.bots.values() if bot.token == token), None)
+
+    def bot_named(self, name: str) -> Bot:
+        """The bot of this application id or name. KeyError when there is none."""
+        found = self.bots.get(name) or next((b for b in self.bots.values() if b.config.name == name), None)
+        if found is None:
+            raise KeyError(f"no bot {name}")
+        return found
+
+    def guilds_on_shard(self, bot: Bot, shard: int, count: int) -> int:
+        """How many guilds the shard has now."""
+        return sum(1 for guild_id in bot.world.guild_ids if shard_of(guild_id, count) == shard)
+
+    def start_session(self, bot: Bot, identify: Identify, outbox: Outbox, now: Now) -> Session:
+        """Makes a session, sends READY and queues its backfill."""
+        guild_ids = bot.world.guilds_of_shard(identify.shard, identify.count)
+        session_id = f"{self._rng.getrandbits(128):032x}"
+        name = SessionName(bot=bot.id, shard=identify.shard, count=identify.count, session=session_id)
+        session = Session(
+            id=session_id,
+            bot=bot.id,
+            shard=identify.shard,
+            count=identify.count,
+            intents=identify.intents,
+            large_threshold=identify.large_threshold,
+            journal_number=self.journal.open_session(name),
+            replay_events=self.config.replay_events or replay_capacity(len(guild_ids)),
+            created_at=now.mono,
+            outbox=outbox,
+        )
+        bot.sessions.add(session)
+        self.send_to(bot, session, "READY", self._ready(bot, identify, session_id, guild_ids), now)
+        if identify.intents & GUILDS:
+            session.backfill.extend(guild_ids)
+            self._backfilling.append(session)
+        return session
+
+    def _ready(self, bot: Bot, identify: Identify, session_id: str, guild_ids: list[int]) -> Json:
+        ready: Json = {
+            "v": GATEWAY_VERSION,
+            "user_settings": {},
+            "user": {**bot.world.me, "verified": True, "mfa_enabled": True, "flags": 0, "email": None},
+            "session_type": "normal",
+            "session_id": session_id,
+            "resume_gateway_url": self.config.resume_url or self.url,
+            "relationships": [],
+            "private_channels": [],
+            "presences": [],
+            "guilds": [{"unavailable": True, "id": str(guild_id)} for guild_id in guild_ids],
+            "guild_join_requests": [],
+            "geo_ordered_rtc_regions": ["us-west"],
+            "application": {"id": bot.id, "flags": 0x8000 | 0x2000 | 0x80000},
+            "_trace": ['["gateway-simulator",{"micros":0}]'],
+        }
+        if identify.is_sharded:
+            ready["shard"] = [identify.shard, identify.count]
+        return ready
+
+    def judge_resume(self, token: str, session_id: str, seq: int, now: Now) -> tuple[Bot | None, ResumeOutcome]:
+        """Whether a RESUME may go on, and whose it is. A valid token of another bot is a wrong token."""
+        bot = self.bot_of_token(token)
+        if bot is None:
+            return None, ResumeOutcome.WRONG_TOKEN
+        outcome = bot.sessions.judge_resume(session_id, seq, now.mono)
+        if outcome is ResumeOutcome.UNKNOWN and any(b.sessions.get(session_id) for b in self.bots.values()):
+            return bot, ResumeOutcome.WRONG_TOKEN
+        return bot, outcome
+
+    def resume_session(self, bot: Bot, session: Session, seq: int, outbox: Outbox, now: Now) -> None:
+        """Goes on with a session on this socket: an older socket is closed, what was missed is sent, then RESUMED."""
+        if session.outbox is not None:
+            session.outbox.push(Close(4000, "Session resumed elsewhere"))
+        session.outbox = outbox
+        session.disconnected_at = None
+        for payload in session.replay(seq):
+            outbox.push(payload)
+        self.send_to(bot, session, "RESUMED", {"_trace": ['["gateway-simulator",{"micros":0}]']}, now)
+
+    def end_session(self, bot: Bot, session: Session) -> None:
+        """The session is gone: it can not be resumed, and is owed nothing more."""
+        bot.sessions.remove(session)
+        session.backfill.clear()
+
+    def revoke_token(self, bot: Bot) -> None:
+        """What Discord does to a bot that spent its budget: all sessions end, the token is void."""
+        bot.token = None
+        for session in bot.sessions:
+            if session.outbox is not None:
+                session.outbox.push(Close(AUTHENTICATION_FAILED, "Authentication failed."))
+            self.end_session(bot, session)
+
+    def send_to(self, bot: Bot, session: Session, name: str, data: Json, now: Now) -> None:
+        """One dispatch to one session, whatever its intents."""
+        self._deliver(bot, session, name, _encode(data), now)
+
+    def _deliver(
+        self, bot: Bot, session: Session, name: str, data: bytes, now: Now, held: list[bytes] | None = None
+    ) -> None:
+        if held is None:
+            payload = session.next_dispatch(name, data)
+        else:
+            payload = session.keep_unsent(name, data)
+            held.append(payload)
+        bot.dispatched += 1
+        self.journal.record(session.journal_number, session.seq, name, now.wall_ns, payload)
+
+    def publish(self, bot: Bot, event: Event, now: Now, held: Mapping[str, list[bytes]] | None = None) -> int:
+        """Sends an event to every session that is owed it; returns how many were.
+
+        Sessions named in `held` are not written to: their dispatches are appended there, for the caller to write.
+        """
+        waiting = held or {}
+        name, data, guild_id, owed = event.name, event.data, event.guild_id, 0
+        full: bytes | None = None
+        bare: bytes | None = None
+        for count, shards in bot.sessions.by_count.items():
+            for session in shards.get(0 if guild_id is None else shard_of(guild_id, count), ()):
+                bits = session.intents
+                if not is_delivered(name, data, in_guild=guild_id is not None, intents=bits, self_id=bot.id):
+                    continue
+                if hides_content(name, data, intents=bits, self_id=bot.id):
+                    encoded = bare = bare or _encode(without_content(data))
+                elif name == "GUILD_CREATE" and guild_id is not None and not data:
+                    encoded = self._guild_create(bot, guild_id, session, joined=event.joined)
+                else:
+                    encoded = full = full or _encode(data)
+                self._deliver(bot, session, name, encoded, now, waiting.get(session.id))
+                owed += 1
+        return owed
+
+    def _guild_create(self, bot: Bot, guild_id: int, session: Session, *, joined: bool) -> bytes:
+        guild = bot.world.peek(guild_id)
+        made = guild_create(
+            guild, bits=session.intents, large_threshold=session.large_threshold, self_id=bot.id, joined=joined
+        )
+        return _encode(made)
+
+    def pump(self, now: Now, *, guilds: int) -> bool:
+        """Sends up to so many GUILD_CREATEs of backfills, round robin; False when there are none left."""
+        for _ in range(guilds):
+            if not self._backfilling:
+                return False
+            session = self._backfilling.pop(0)
+            if not session.backfill:
+                continue
+            self._backfill_one(self.bots[session.bot], session, session.backfill.popleft(), now)
+            self._backfilling.append(session)
+        return bool(self._backfilling)
+
+    def _backfill_one(self, bot: Bot, session: Session, guild_id: int, now: Now) -> None:
+        if not bot.world.has_guild(guild_id):
+            self.send_to(bot, session, "GUILD_DELETE", {"id": str(guild_id)}, now)
+        elif bot.world.is_unavailable(guild_id):
+            self.send_to(bot, session, "GUILD_DELETE", {"unavailable": True, "id": str(guild_id)}, now)
+        else:
+            encoded = self._guild_create(bot, guild_id, session, joined=False)
+            self._deliver(bot, session, "GUILD_CREATE", encoded, now)
+
+    def expire(self, now: Now) -> None:
+        """Forgets the sessions whose resume window has passed."""
+        for bot in self.bots.values():
+            for session in bot.sessions.expire(now.mono):
+                session.backfill.clear()
+
+    def may_request_all_members(self, bot: Bot, guild_id: int, now: Now) -> float:
+        """Takes the guild's turn for a whole member list; seconds to wait when it is not due, else 0."""
+        window = bot.member_requests.setdefault(guild_id, SlidingWindow(1, self.config.request_members_interval_s))
+        return 0.0 if window.try_take(now.mono) else window.retry_after(now.mono)
+
+    def note(
+        self,
+        kind: str,
+        outcome: str,
+        *,
+        now: Now,
+        bot: Bot | None = None,
+        shard: tuple[int, int] = (-1, 0),
+        session: str = "",
+        detail: str = "",
+    ) -> None:
+        """Writes one fact into the ledger; `shard` is (id, count)."""
+        self.ledger.add(
+            Record(
+                ns=now.wall_ns,
+                kind=kind,
+                bot=bot.id if bot else "",
+                shard=shard[0],
+                count=shard[1],
+                outcome=outcome,
+                session=session,
+                detail=detail,
+            )
+        )
+
+    def stats(self, now: Now) -> dict[str, Any]:
+        """Counts by bot, keyed by application id."""
+        return {bot.id: self._bot_stats(bot, now) for bot in self.bots.values()}
+
+    def _bot_stats(self, bot: Bot, now: Now) -> dict[str, Any]:
+        connected = [s for s in bot.sessions if s.outbox is not None]
+        resumes = self.ledger.outcomes("resume", bot.id)
+        return {
+            "name": bot.config.name,
+            "guilds": len(bot.world.guild_ids),
+            "connected_shards": sorted([s.shard, s.count] for s in connected),
+            "connected": len(connected),
+            "sessions": len(bot.sessions),
+            "backfill_pending": sum(len(s.backfill) for s in bot.sessions),
+            "dispatched": bot.dispatched,
+            "identifies": self.ledger.count("identify", bot=bot.id, outcome="ok"),
+            "identifies_refused": self.ledger.count("identify", bot=bot.id)
+            - self.ledger.count("identify", bot=bot.id, outcome="ok"),
+            "resumes_ok": resumes.get("ok", 0),
+            "resumes_failed": sum(resumes.values()) - resumes.get("ok", 0),
+            "violations": self.ledger.outcomes("violation", bot.id),
+            "remaining": bot.budget.remaining(now.mono),
+            "reset_after_ms": bot.budget.reset_after_ms(now.mono),
+            "token_valid": bot.token is not None,
+        }

@@ -1,0 +1,385 @@
+"""The simulator as a Python object: start it, change it, break it, ask it. The control API is these methods over HTTP.
+
+async with Simulator(SimulatorConfig(bots=[BotConfig(token="t", guilds=50)])) as sim:
+    ...  # sim.url for clients' gateway, sim.api_url for their REST
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import msgspec
+from aiohttp import web
+
+from .clock import Now, read_clock
+from .config import BotConfig, SimulatorConfig
+from .control import ControlApi
+from .entities import FORUM, Json, channel
+from .faults import HttpFault
+from .gateway import Bot, Event, Gateway
+from .mix import Mix
+from .outbox import Cut, Raw
+from .protocol import Connection, State
+from .rest import RestApi
+from .server import GatewayServer
+from .sessions import Session
+from .snowflakes import shard_of
+from .traffic import Pacer
+
+TRAFFIC_TICK_S = 0.005
+TRAFFIC_SLICE = 64
+SHUTDOWN_TIMEOUT_S = 1.0
+BIG_TOPIC_CHARACTERS = 4096
+Shards = Iterable[int] | Literal["all"]
+
+
+class Simulator:
+    """A Discord on one port. Everything runs in the loop that entered it; leaving it closes every socket."""
+
+    def __init__(self, config: SimulatorConfig, clock: Callable[[], Now] = read_clock) -> None:
+        self.config = config
+        self.gateway = Gateway(config)
+        self._clock = clock
+        self._server = GatewayServer(self.gateway, clock)
+        self._rng = random.Random(f"{config.seed}:traffic")
+        self._mixes: dict[str, Mix] = {}
+        self._pacers: dict[str, Pacer] = {}
+        self._total = Pacer(config.rate)
+        self._paused = False
+        self._runner: web.AppRunner | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """The gateway's URL, as /gateway/bot gives it."""
+        return self.gateway.url
+
+    @property
+    def base_url(self) -> str:
+        """Where the HTTP server listens."""
+        return f"http://{self.config.host}:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """The REST API's base, version included."""
+        return f"{self.base_url}/api/v10"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        RestApi(self.gateway, self._clock).add_to(app)
+        ControlApi(self).add_to(app)
+        app.router.add_get("/{tail:/*}", self._server.handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.config.host, self.config.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        self.gateway.url = f"ws://{self.config.host}:{self.port}"
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        assert self._runner is not None
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        for connection in self._server.connections:
+            connection.outbox.push(Cut())
+        await self._runner.cleanup()
+        self.gateway.journal.close()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._server.keep_time())
+            tasks.create_task(self._make_traffic())
+
+    async def _make_traffic(self) -> None:
+        while True:
+            now = self._clock()
+            due = [(bot, pacer.due(now.mono)) for key, pacer in self._pacers.items() if (bot := self._active(key))]
+            total = self._total.due(now.mono)
+            bots = [bot for bot in self.gateway.bots.values() if bot.world.guild_ids]
+            if total and bots:
+                due.append((self._rng.choice(bots), total % len(bots)))
+                due.extend((bot, total // len(bots)) for bot in bots)
+            for bot, number in due:
+                for start in range(0, 0 if self._paused else number, TRAFFIC_SLICE):
+                    self._happen(bot, min(TRAFFIC_SLICE, number - start))
+                    await asyncio.sleep(0)
+            await asyncio.sleep(TRAFFIC_TICK_S)
+
+    def _active(self, bot_id: str) -> Bot | None:
+        return self.gateway.bots.get(bot_id)
+
+    def _happen(self, bot: Bot, number: int) -> None:
+        mix = self._mixes.get(bot.id)
+        if mix is None:
+            mix = self._mixes[bot.id] = Mix(bot.world, random.Random(self._rng.getrandbits(64)))
+        made = 0
+        while made < number:
+            now = self._clock()
+            events = mix.next_events(now.wall_ms)
+            if not events:
+                return
+            for event in events:
+                self.gateway.publish(bot, event, now)
+            made += len(events)
+
+    async def set_traffic(self, rate: float, bot: str | None = None) -> None:
+        """Events a second: in all, shared by all bots evenly, or of one bot on top. Ends a pause."""
+        if bot is None:
+            self._total.rate = rate
+        else:
+            self._pacers.setdefault(self.gateway.bot_named(bot).id, Pacer()).rate = rate
+        self._paused = False
+
+    async def pause_traffic(self) -> None:
+        """Nothing happens any more until `set_traffic`. When this returns all events are in outboxes and journal."""
+        self._paused = True
+
+    async def happen(self, bot: str, number: int) -> None:
+        """So many events of the ordinary mix, now."""
+        self._happen(self.gateway.bot_named(bot), number)
+
+    async def emit(self, *, bot: str, t: str, d: Json, guild_id: str | None = None, shard: int | None = None) -> int:
+        """One event as given, to the guild's sessions, or past all intents to those of one shard; how many got it."""
+        owner, now = self.gateway.bot_named(bot), self._clock()
+        if shard is None:
+            return self.gateway.publish(owner, Event(t, d, int(guild_id) if guild_id else None), now)
+        sessions = [session for session in owner.sessions if session.shard == shard]
+        for session in sessions:
+            self.gateway.send_to(owner, session, t, d, now)
+        return len(sessions)
+
+    async def big_guild(self, *, bot: str, megabytes: float) -> str:
+        """The bot joins a guild whose GUILD_CREATE has at least this size; its id."""
+        owner, now = self.gateway.bot_named(bot), self._clock()
+        guild = owner.world.join_guild()
+        size = 0
+        while size < megabytes * 1_000_000:
+            made = channel(self._rng, owner.world.new_id(now.wall_ms), FORUM, position=len(guild.channels), parent=None)
+            made["topic"] = f"{self._rng.getrandbits(BIG_TOPIC_CHARACTERS * 4):0{BIG_TOPIC_CHARACTERS}x}"
+            guild.channels[made["id"]] = made
+            size += BIG_TOPIC_CHARACTERS
+        self.gateway.publish(owner, Event("GUILD_CREATE", {}, int(guild.id), joined=True), now)
+        return guild.id
+
+    async def burst(self, *, bot: str, events: int, shards: Shards = "all") -> int:
+        """Makes, compresses and frames `events` dispatches for each chosen connected session, then writes them at once.
+
+        The loop is held while they are made. They are numbered and journaled like all others; returns how many.
+        """
+        owner = self.gateway.bot_named(bot)
+        chosen = {c.session.id: (c, c.session) for c in self._chosen(bot, shards) if c.session is not None}
+        held: dict[str, list[bytes]] = {session_id: [] for session_id in chosen}
+        for _, session in chosen.values():
+            self._fill(owner, session, held, events)
+        writers = []
+        for session_id, (connection, _) in chosen.items():
+            writer = self._server.connections[connection]
+            writer.prepare(held[session_id])
+            writers.append(writer)
+        for writer in writers:
+            writer.release()
+        return sum(len(payloads) for payloads in held.values())
+
+    def _fill(self, owner: Bot, session: Session, held: dict[str, list[bytes]], events: int) -> None:
+        guild_ids = owner.world.guilds_of_shard(session.shard, session.count)
+        mix = Mix(owner.world, random.Random(self._rng.getrandbits(64)), guild_ids)
+        mine = held[session.id]
+        while len(mine) < events:
+            now, before = self._clock(), len(mine)
+            happened = mix.next_events(now.wall_ms)
+            for event in happened:
+                self.gateway.publish(owner, event, now, held)
+            if not happened or (len(mine) == before and not session.intents):
+                return
+
+    def _chosen(self, bot: str | None, shards: Shards) -> list[Connection]:
+        owner = None if bot is None else self.gateway.bot_named(bot)
+        wanted = None if shards == "all" else {int(shard) for shard in shards}
+        return [
+            connection
+            for connection in self._server.connections
+            if connection.state is State.LIVE
+            and (owner is None or connection.bot is owner)
+            and (wanted is None or connection.shard[0] in wanted)
+        ]
+
+    async def send_raw(
+        self,
+        *,
+        bot: str | None = None,
+        shards: Shards = "all",
+        text: str | None = None,
+        data: bytes | None = None,
+        payload: str | None = None,
+        bomb_mb: int | None = None,
+    ) -> int:
+        """Sends what Discord never would; how many sockets got it.
+
+        `text` and `data` go out as frames past the compressor (corrupt, for a compressed connection); `payload` goes
+        through it (bad JSON, unknown ops); `bomb_mb` is a valid message of so many MiB that shrinks to nothing.
+        """
+        chosen = self._chosen(bot, shards)
+        for connection in chosen:
+            if text is not None:
+                connection.outbox.push(Raw(text.encode(), text=True))
+            if data is not None:
+                connection.outbox.push(Raw(data))
+            if payload is not None:
+                connection.outbox.push(payload.encode())
+            if bomb_mb is not None:
+                connection.outbox.push(b'{"t":null,"s":null,"op":99,"d":"%s"}' % (b"a" * (bomb_mb << 20)))
+        return len(chosen)
+
+    async def fault(
+        self,
+        kind: str,
+        *,
+        bot: str | None = None,
+        shards: Shards = "all",
+        code: int = 4000,
+        seconds: float = 5.0,
+        resumable: bool = False,
+        status: int = 500,
+        path: str = "/",
+        delay: float = 1.0,
+    ) -> int:
+        """Breaks something (docs/simulator.md lists the kinds); how many connections it hit. ValueError: what kind?"""
+        now = self._clock()
+        if self._standing_fault(kind, now.mono + seconds, status=status, path=path, delay=delay):
+            return 0
+        actions: dict[str, Callable[[Connection], None]] = {
+            "drop": lambda c: c.outbox.push(Cut()),
+            "reset": lambda c: c.outbox.push(Cut(reset=True)),
+            "close": lambda c: c.close(code, "Fault", now),
+            "op1": lambda c: c.ask_heartbeat(),
+            "op7": lambda c: c.ask_reconnect(),
+            "op9": lambda c: c.invalidate(resumable=resumable, now=now),
+            "stop_ack": lambda c: setattr(c, "acks", False),
+            "start_ack": lambda c: setattr(c, "acks", True),
+            "stall": lambda c: setattr(c, "stalled_until", now.mono + seconds),
+        }
+        if kind == "invalidate_session":
+            return self._invalidate_sessions(bot, shards)
+        if kind not in actions:
+            raise ValueError(f"no such fault: {kind}")
+        chosen = self._chosen(bot, shards)
+        for connection in chosen:
+            actions[kind](connection)
+        return len(chosen)
+
+    def _standing_fault(self, kind: str, until: float, *, status: int, path: str, delay: float) -> bool:
+        faults = self.gateway.faults
+        if kind == "refuse_connections":
+            faults.refuse_connections(until)
+        elif kind == "http_status":
+            faults.answer_http(HttpFault(path, status, until))
+        elif kind == "hello_delay":
+            faults.delay_hello(delay, until)
+        elif kind == "op7_before_hello":
+            faults.reconnect_before_hello(until)
+        elif kind == "identify_invalid":
+            faults.identify_invalid_until = until
+        elif kind == "resume_invalid":
+            faults.resume_invalid_until = until
+        else:
+            return False
+        return True
+
+    def _invalidate_sessions(self, bot: str | None, shards: Shards) -> int:
+        """Sessions are forgotten without a word to whoever is connected: the next RESUME is refused."""
+        owners = list(self.gateway.bots.values()) if bot is None else [self.gateway.bot_named(bot)]
+        wanted = None if shards == "all" else {int(shard) for shard in shards}
+        gone = [(o, s) for o in owners for s in o.sessions if wanted is None or s.shard in wanted]
+        for owner, session in gone:
+            self.gateway.end_session(owner, session)
+        return len(gone)
+
+    async def add_bot(self, config: BotConfig) -> str:
+        """Adds a bot; its application id. ValueError when id or token is taken."""
+        return self.gateway.add_bot(config).id
+
+    async def change_bot(
+        self,
+        bot: str,
+        *,
+        token: str | None = None,
+        recommended_shards: int | None = None,
+        max_concurrency: int | None = None,
+        allowed_intents: int | None = None,
+        remaining: int | None = None,
+        shard_multiple: int | None = None,
+    ) -> None:
+        """Changes a bot. A new token ends all sessions (close 4004), as resetting it in Discord's portal does."""
+        found = self.gateway.bot_named(bot)
+        config = found.config
+        config.recommended_shards = recommended_shards or config.recommended_shards
+        config.max_concurrency = max_concurrency or config.max_concurrency
+        config.shard_multiple = shard_multiple or config.shard_multiple
+        if allowed_intents is not None:
+            config.allowed_intents = allowed_intents
+        if remaining is not None:
+            found.budget.set_remaining(remaining, self._clock().mono)
+        if token is not None:
+            self.gateway.revoke_token(found)
+            found.token = config.token = token
+
+    async def stats(self) -> Json:
+        """Counts by bot, and totals."""
+        now = self._clock()
+        return {
+            "bots": self.gateway.stats(now),
+            "journal": len(self.gateway.journal),
+            "connections": len(self._server.connections),
+            "rate": self._total.rate,
+            "paused": self._paused,
+        }
+
+    async def sessions(self, bot: str | None = None) -> list[Json]:
+        """The live sessions, connected or resumable."""
+        owners = list(self.gateway.bots.values()) if bot is None else [self.gateway.bot_named(bot)]
+        return [
+            {
+                "bot": owner.id,
+                "shard": session.shard,
+                "count": session.count,
+                "session": session.id,
+                "seq": session.seq,
+                "oldest_seq": session.oldest_seq,
+                "intents": session.intents,
+                "connected": session.outbox is not None,
+                "backfill_pending": len(session.backfill),
+            }
+            for owner in owners
+            for session in owner.sessions
+        ]
+
+    async def journal(self, *, bot: str | None = None, since: int = 0) -> list[dict[str, Any]]:
+        """The journal's entries from number `since` on, of one bot (application id or name) or all."""
+        bot_id = None if bot is None else self.gateway.bot_named(bot).id
+        return list(self.gateway.journal.entries(bot=bot_id, since=since))
+
+    async def ledger(self, *, bot: str | None = None, kind: str | None = None) -> list[dict[str, Any]]:
+        """What clients did: records of identify, resume, violation and close."""
+        bot_id = None if bot is None else self.gateway.bot_named(bot).id
+        return self.gateway.ledger.as_json(bot=bot_id, kind=kind)
+
+    async def guild_state(self, bot: str, guild_id: int | str) -> Json:
+        """A copy of a guild's authoritative state. KeyError when the bot is not in it."""
+        state = self.gateway.bot_named(bot).world.guild_state(int(guild_id))
+        copied: Json = msgspec.json.decode(msgspec.json.encode(state))
+        return copied
+
+    async def guild_ids(self, bot: str, shard: int = 0, count: int = 1) -> list[str]:
+        """The guilds a bot is in, or those of one shard."""
+        ids = self.gateway.bot_named(bot).world.guild_ids
+        return [str(guild_id) for guild_id in ids if shard_of(guild_id, count) == shard]

@@ -1,0 +1,453 @@
+"""The consumer against a real nats-server; a small publisher writes frames with the SDK's wire contract."""
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nats
+import pytest
+import zstandard
+from nats.aio.client import Client
+from nats.js.api import StreamConfig
+
+from sandwich_node.dev.embedded import EmbeddedNats
+from sandwich_sdk import Consumer, Event, Failure, Gap, GroupConflict, NewerWireVersion, Unreachable
+from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.headers import FENCE, GAP, MARKER, VERSION, FrameHeaders
+
+pytestmark = pytest.mark.contract
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+class Publisher:
+    """Writes one application's frames. Event n carries {"n": n} as data."""
+
+    def __init__(self, client: Client, app: str = "bot") -> None:
+        self.client = client
+        self.app = app
+        self.seq = 0
+
+    async def make_stream(self) -> None:
+        config = StreamConfig(name=subjects.stream_name(self.app), subjects=subjects.stream_subjects(self.app))
+        await self.client.jetstream().add_stream(config)
+
+    def frame(self, count: int, *, types: tuple[str, ...] = ("A",), pad: bytes = b"") -> tuple[FrameHeaders, bytes]:
+        lines = []
+        for n in range(self.seq + 1, self.seq + 1 + count):
+            line = {"t": types[n % len(types)], "s": n, "op": 0, "d": {"n": n, "pad": pad.decode()}}
+            meta = {"v": 1, "app": self.app, "bot": "1", "route": "r", "shard": [0, 0, 1], "id": f"abc:{n}"}
+            lines.append(json.dumps({**line, "__sandwich": meta}).encode() + b"\n")
+        first, self.seq = self.seq + 1, self.seq + count
+        headers = FrameHeaders(
+            session="abc", first_seq=first, last_seq=self.seq, count=count, epoch=1, types=frozenset(types)
+        )
+        return headers, zstandard.ZstdCompressor().compress(b"".join(lines))
+
+    async def send(self, headers: dict[str, str], payload: bytes, *, shard: int = 0) -> int:
+        subject = subjects.events_subject(self.app, "all", 0, shard)
+        return (await self.client.jetstream().publish(subject, payload, headers=headers)).seq
+
+    async def events(self, count: int, *, types: tuple[str, ...] = ("A",)) -> int:
+        headers, payload = self.frame(count, types=types)
+        return await self.send(headers.encode(), payload)
+
+    async def control(self, kind: str, note: bytes = b"", *, epoch: int = 1) -> None:
+        headers = FrameHeaders(
+            session="abc", first_seq=self.seq, last_seq=self.seq, count=0, epoch=epoch, kind=kind
+        )
+        await self.send(headers.encode(), note)
+
+    async def unsettled(self, group: str) -> int:
+        info = await self.client.jetstream().consumer_info(subjects.stream_name(self.app), group)
+        return (info.num_ack_pending or 0) + (info.num_pending or 0)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
+    async with EmbeddedNats(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+async def publisher(server: EmbeddedNats) -> AsyncIterator[Publisher]:
+    client = await nats.connect(server.url)
+    publisher = Publisher(client)
+    await publisher.make_stream()
+    yield publisher
+    await client.close()
+
+
+async def until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
+    async with asyncio.timeout(deadline_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def settled(publisher: Publisher, group: str) -> None:
+    async with asyncio.timeout(10):
+        while await publisher.unsettled(group):
+            await asyncio.sleep(0.01)
+
+
+async def take(consumer: Consumer, count: int) -> list[int]:
+    seen: list[int] = []
+    async with asyncio.timeout(20):
+        async for event in consumer:
+            seen.append(event.data["n"])
+            if len(seen) == count:
+                # The next event is asked for by nobody: say that this one was handled, too.
+                asyncio.create_task(consumer.close())
+    return seen
+
+
+async def test_everything_arrives_in_order_and_is_acknowledged(server: EmbeddedNats, publisher: Publisher) -> None:
+    await publisher.control(FENCE)
+    for _ in range(150):
+        await publisher.events(4)
+    await publisher.control(MARKER)
+    consumer = Consumer(server.url, app="bot", group="g", start="all", max_in_flight=16)
+    assert await take(consumer, 600) == list(range(1, 601))
+    again = Consumer(server.url, app="bot", group="g")
+    await publisher.events(1)
+    assert await take(again, 1) == [601]
+    await settled(publisher, "g")
+
+
+async def test_frames_of_a_worker_that_vanished_come_to_the_next_one(
+    server: EmbeddedNats, publisher: Publisher
+) -> None:
+    await publisher.events(2)
+    await publisher.events(2)
+    dead = Consumer(server.url, app="bot", group="g", start="all", ack_wait=1.0)
+    seen = [await anext(dead), await anext(dead), await anext(dead)]
+    assert [event.seq for event in seen] == [1, 2, 3]
+    # What kill -9 leaves: the connection gone, nothing handed back, nothing acknowledged for the frame in hand.
+    assert dead._pump is not None
+    dead._pump.cancel()
+    await dead._source.close()
+    alive = Consumer(server.url, app="bot", group="g", ack_wait=1.0)
+    assert await take(alive, 2) == [3, 4]
+
+
+async def test_a_failed_frame_comes_again_after_its_delay_without_what_was_handled(
+    server: EmbeddedNats, publisher: Publisher
+) -> None:
+    consumer = Consumer(server.url, app="bot", group="g", start="all", nak_delay=0.05)
+    failures: list[Failure] = []
+    consumer.on_error(failures.append)
+    seen: list[int] = []
+
+    @consumer.on("A")
+    async def handle(event: Event) -> None:
+        seen.append(event.data["n"])
+        if seen == [1, 2]:
+            raise RuntimeError("once")
+
+    await publisher.events(3)
+    await publisher.events(1)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run(handle_signals=False))
+        await until(lambda: len(seen) == 5)
+        await settled(publisher, "g")
+        await consumer.close()
+    assert seen[:3] == [1, 2, 3]
+    assert sorted(seen[3:]) == [2, 4]
+    assert [failure.tries for failure in failures] == [1]
+
+
+async def test_parts_make_one_event_and_a_fence_discards_an_unfinished_run(
+    server: EmbeddedNats, publisher: Publisher
+) -> None:
+    headers, payload = publisher.frame(1, pad=base64.b64encode(os.urandom(3000)))
+    cuts = [payload[:1000], payload[1000:2000], payload[2000:]]
+
+    async def parts(epoch: int, count: int) -> None:
+        for index in range(1, count + 1):
+            part = FrameHeaders(
+                session="abc", first_seq=1, last_seq=1, count=1, epoch=epoch, types=headers.types, part=(index, 3)
+            )
+            await publisher.send(part.encode(), cuts[index - 1])
+
+    await parts(1, 2)
+    await publisher.control(FENCE, epoch=2)
+    await parts(2, 3)
+    await publisher.events(1)
+    consumer = Consumer(server.url, app="bot", group="g", start="all")
+    assert await take(consumer, 2) == [1, 2]
+    await settled(publisher, "g")
+
+
+async def test_parts_that_are_still_being_written_are_waited_for(server: EmbeddedNats, publisher: Publisher) -> None:
+    headers, payload = publisher.frame(1)
+    half = len(payload) // 2
+
+    def part(index: int) -> dict[str, str]:
+        return {**headers.encode(), "Sandwich-Part": f"{index}/2"}
+
+    await publisher.send(part(1), payload[:half])
+    consumer = Consumer(server.url, app="bot", group="g", start="all")
+    async with asyncio.TaskGroup() as tasks:
+        taken = tasks.create_task(take(consumer, 1))
+        await until(lambda: len(consumer._intake.held) == 1)
+        await publisher.send(part(2), payload[half:])
+    assert taken.result() == [1]
+
+
+async def test_only_wanted_types_arrive_and_the_rest_is_acknowledged(
+    server: EmbeddedNats, publisher: Publisher
+) -> None:
+    await publisher.events(5, types=("B", "C"))
+    await publisher.send({**publisher.frame(1, types=("B",))[0].encode()}, b"never inflated")
+    await publisher.events(2, types=("A", "B"))
+    consumer = Consumer(server.url, app="bot", group="g", start="all", types=["A"])
+    assert await take(consumer, 1) == [8]
+    await settled(publisher, "g")
+
+
+async def test_a_group_starts_at_a_time(server: EmbeddedNats, publisher: Publisher) -> None:
+    await publisher.events(2)
+    async with asyncio.timeout(5):
+        before = datetime.now(UTC)
+        while datetime.now(UTC) == before:
+            await asyncio.sleep(0)
+    middle = datetime.now(UTC)
+    await publisher.events(2)
+    consumer = Consumer(server.url, app="bot", group="g", start=middle)
+    assert await take(consumer, 2) == [3, 4]
+
+
+async def test_two_workers_of_a_group_share_the_events(server: EmbeddedNats, publisher: Publisher) -> None:
+    seen: dict[int, list[int]] = {0: [], 1: []}
+
+    def worker(number: int) -> Consumer:
+        consumer = Consumer(server.url, app="bot", group="g", start="all", max_in_flight=2)
+
+        @consumer.on_any
+        async def handle(event: Event) -> None:
+            seen[number].append(event.data["n"])
+            await asyncio.sleep(0.001)
+
+        return consumer
+
+    workers = [worker(0), worker(1)]
+    async with asyncio.TaskGroup() as tasks:
+        for each in workers:
+            tasks.create_task(each.run(handle_signals=False))
+        for _ in range(60):
+            await publisher.events(1)
+        await until(lambda: len(seen[0]) + len(seen[1]) >= 60)
+        await settled(publisher, "g")
+        for each in workers:
+            await each.close()
+    assert sorted(seen[0] + seen[1]) == list(range(1, 61))
+    assert seen[0]
+    assert seen[1]
+
+
+async def test_a_slow_handler_is_not_overtaken_by_a_redelivery(server: EmbeddedNats, publisher: Publisher) -> None:
+    await publisher.events(1)
+    consumer = Consumer(server.url, app="bot", group="g", start="all", ack_wait=0.4)
+    other = Consumer(server.url, app="bot", group="g", start="all", ack_wait=0.4)
+    seen: list[Event] = []
+
+    async def handle(event: Event) -> None:
+        seen.append(event)
+        await asyncio.sleep(1.5)
+
+    for each in (consumer, other):
+        each.on_any(handle)
+    async with asyncio.TaskGroup() as tasks:
+        for each in (consumer, other):
+            tasks.create_task(each.run(handle_signals=False))
+        await until(lambda: bool(seen))
+        await settled(publisher, "g")
+        for each in (consumer, other):
+            await each.close()
+    assert len(seen) == 1
+
+
+async def test_a_corrupt_frame_is_given_up_and_the_others_go_on(server: EmbeddedNats, publisher: Publisher) -> None:
+    headers, payload = publisher.frame(1)
+    broken = await publisher.send(headers.encode(), payload[:-3])
+    await publisher.events(1)
+    consumer = Consumer(server.url, app="bot", group="g", start="all", nak_delay=0.02, corrupt_tries=2)
+    failures: list[Failure] = []
+    consumer.on_error(failures.append)
+    async with asyncio.TaskGroup() as tasks:
+        taken = tasks.create_task(take(consumer, 2))
+        await until(lambda: len(failures) == 2)
+        await publisher.events(1)
+    assert taken.result() == [2, 3]
+    assert [(failure.stream_seq, failure.tries, failure.given_up) for failure in failures] == [
+        (broken, 1, False),
+        (broken, 2, True),
+    ]
+    await settled(publisher, "g")
+
+
+async def test_a_frame_of_a_newer_cluster_is_kept(server: EmbeddedNats, publisher: Publisher) -> None:
+    headers, payload = publisher.frame(1)
+    await publisher.send({**headers.encode(), VERSION: "2"}, payload)
+    consumer = Consumer(server.url, app="bot", group="g", start="all", nak_delay=0.01, corrupt_tries=1)
+    failures: list[Failure] = []
+    consumer.on_error(failures.append)
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(take(consumer, 1))
+        await until(lambda: len(failures) >= 3)
+        await consumer.close()
+    assert waiting.result() == []
+    assert isinstance(failures[0].error, NewerWireVersion)
+    assert not any(failure.given_up for failure in failures)
+    assert await publisher.unsettled("g") == 1
+
+
+async def test_a_gap_is_told_with_its_detail(server: EmbeddedNats, publisher: Publisher) -> None:
+    await publisher.events(1)
+    await publisher.control(GAP, b'{"at":1700000000}')
+    consumer = Consumer(server.url, app="bot", group="g", start="all")
+    gaps: list[Gap] = []
+
+    @consumer.on_gap
+    async def lost(gap: Gap) -> None:
+        gaps.append(gap)
+        await consumer.close()
+
+    @consumer.on_any
+    async def handle(event: Event) -> None: ...
+
+    async with asyncio.timeout(10):
+        await consumer.run(handle_signals=False)
+    assert [(gap.last_seq, gap.detail) for gap in gaps] == [(1, {"at": 1700000000})]
+
+
+async def test_a_stream_that_does_not_exist_yet_is_waited_for(
+    server: EmbeddedNats, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = Publisher(publisher.client, "late")
+    consumer = Consumer(server.url, app="late", group="g", start="all")
+    async with asyncio.TaskGroup() as tasks:
+        taken = tasks.create_task(take(consumer, 1))
+        await until(lambda: "stream not found" in caplog.text)
+        await late.make_stream()
+        await late.events(1)
+    assert taken.result() == [1]
+
+
+async def test_it_goes_on_after_nats_restarted_and_after_the_group_was_deleted(
+    server: EmbeddedNats, publisher: Publisher
+) -> None:
+    consumer = Consumer(server.url, app="bot", group="g", start="new", ack_wait=1.0)
+    seen: list[int] = []
+
+    @consumer.on_any
+    async def handle(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run(handle_signals=False))
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await publisher.unsettled("g")
+                    break
+                except nats.js.errors.NotFoundError:
+                    await asyncio.sleep(0.01)
+        await publisher.events(1)
+        await until(lambda: seen == [1])
+        await server.kill()
+        await server.start()
+        await until(lambda: publisher.client.is_connected)
+        await publisher.events(1)
+        await until(lambda: seen == [1, 2])
+        await settled(publisher, "g")
+        await publisher.client.jetstream().delete_consumer("SANDWICH_bot", "g")
+        await publisher.events(1)
+        await until(lambda: seen == [1, 2, 3])
+        await consumer.close()
+
+
+async def test_a_group_that_reads_another_lane_is_refused(server: EmbeddedNats, publisher: Publisher) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        first = Consumer(server.url, app="bot", group="g", start="all")
+        await publisher.events(1)
+        tasks.create_task(take(first, 1))
+    second = Consumer(server.url, app="bot", group="g", lane="chat")
+    with pytest.raises(GroupConflict, match="chat"):
+        await take(second, 1)
+    await second.close()
+
+
+async def test_no_server_is_a_clear_error_after_the_timeout() -> None:
+    consumer = Consumer("nats://user:hunter2@127.0.0.1:9", app="bot", connect_timeout=0.2)
+    with pytest.raises(Unreachable, match=r"at 127\.0\.0\.1:9$") as caught:
+        await anext(consumer)
+    assert "hunter2" not in str(caught.value)
+    await consumer.close()
+
+
+async def test_closing_while_nats_is_away_ends_the_wait() -> None:
+    consumer = Consumer("nats://127.0.0.1:9", app="bot")
+
+    @consumer.on_any
+    async def handle(event: Event) -> None: ...
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(consumer.run(handle_signals=False))
+        await until(lambda: consumer._running)
+        await asyncio.sleep(0)
+        await consumer.close()
+    assert running.done()
+
+
+async def example_prints(command: list[str], publisher: Publisher, where: Path) -> None:
+    """Run an example program over plain frames, control frames and an event in parts; check what it prints."""
+    await publisher.control(FENCE)
+    await publisher.events(2)
+    headers, payload = publisher.frame(1)
+    half = len(payload) // 2
+    for index, piece in enumerate((payload[:half], payload[half:]), start=1):
+        await publisher.send({**headers.encode(), "Sandwich-Part": f"{index}/2"}, piece)
+    await publisher.control(GAP, b"{}")
+    await publisher.events(1)
+    process = await asyncio.create_subprocess_exec(
+        *command, publisher.client.servers[0].geturl(), "bot", cwd=where, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            lines = [(await process.stdout.readline()).decode().strip() for _ in range(4)]
+    finally:
+        process.kill()
+        await process.wait()
+    assert lines == [f"A abc:{n}" for n in range(1, 5)]
+
+
+@pytest.mark.parametrize("program", ["sdk.py", "raw.py"])
+async def test_the_python_examples_print_every_event(publisher: Publisher, tmp_path: Path, program: str) -> None:
+    await example_prints([sys.executable, str(EXAMPLES / "python" / program)], publisher, tmp_path)
+
+
+async def test_the_javascript_example_prints_every_event(publisher: Publisher, tmp_path: Path) -> None:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("node and npm are not installed")
+    program = tmp_path / "javascript"
+    shutil.copytree(EXAMPLES / "javascript", program)
+    install = await asyncio.to_thread(
+        subprocess.run,
+        [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"],
+        cwd=program,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if install.returncode != 0:
+        pytest.skip("npm could not install the example's packages")
+    await example_prints([node, "consumer.mjs"], publisher, program)

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from sandwich_coordinator.cli.load import ConfigError, load_config, parse_config
+from sandwich_coordinator.config import SECTIONS, StreamConfig, parse_duration, parse_size
+
+EXAMPLE = Path(__file__).parents[3] / "cluster.example.yml"
+HEAD = 'version: 1\nnats: {servers: ["nats://h:1"]}\nredis: {url: "redis://h/0"}\napps:\n'
+CANARY = "canary-token-7f3a"
+ENV = {"T": CANARY, "U": "other-token"}
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(HEAD + text, source="c.yml", env=ENV, directory=Path("."))
+    return caught.value.problems
+
+
+def test_the_example_names_every_key_with_its_default() -> None:
+    loaded = load_config(EXAMPLE, {"WELCOMER_TOKEN": CANARY})
+    text = EXAMPLE.read_text()
+    for model in SECTIONS.values():
+        assert [name for name in model.model_fields if name != "literal" and name not in text] == []
+    for section in ("discord", "policy"):
+        value: BaseModel = getattr(loaded.config, section)
+        assert value == type(value)()
+    assert loaded.config.nats.stream == StreamConfig()
+    app = loaded.config.apps["welcomer"]
+    defaults = {name: f.default for name, f in type(app).model_fields.items() if not f.is_required()}
+    del defaults["presence"]
+    assert {name: getattr(app, name) for name in defaults} == defaults
+
+
+@pytest.mark.parametrize(
+    ("app", "expected"),
+    [
+        ("{token: {env: T}, intnets: 1, intents: 1}", "c.yml:5: apps.a.intnets: unknown key (did you mean intents?)"),
+        ("{token: {env: T}, intents: [GUILD]}", "unknown intent 'GUILD' (did you mean GUILDS?)"),
+        ("{token: {env: T}, intents: 131072}", "bits that Discord does not define (17)"),
+        ("{token: {env: NONE}, intents: 1}", "apps.a.token: the environment variable NONE is not set"),
+        ("{token: {file: /nonexistent}, intents: 1}", "the file /nonexistent cannot be read"),
+        ("{token: 'mfa.x', intents: 1}", "not a bot token but a user's"),
+        ("{token: {env: T}, intents: 1, shards: {count: 0}}", "apps.a.shards.count: must be auto, or a number"),
+        ("{token: {env: T}, intents: 1, shards: {count: 4, ids: '2-4'}}", "with 4 shards the last id is 3"),
+        ("{token: {env: T}, intents: 1, stream: {max_age: 24}}", "apps.a.stream.max_age: write a duration"),
+        ("{token: {env: T}, intents: 1, presence: {activities: [{name: x, type: 1}]}}", "activities[0]: type 1"),
+        ("{token: {env: T}}", "apps.a.intents: is required"),
+    ],
+)
+def test_a_mistake_is_named_with_its_path(app: str, expected: str) -> None:
+    found = problems(f"  a: {app}\n")
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_all_mistakes_are_reported_at_once_and_none_shows_a_token() -> None:
+    found = problems(f"  a: {{token: {{literal: {CANARY}, env: T}}, intents: [X]}}\n  B: {{token: {CANARY}}}\n")
+    assert len(found) >= 4
+    assert CANARY not in "\n".join(found)
+
+
+def test_one_token_under_two_names_is_refused() -> None:
+    found = problems("  a: {token: {env: T}, intents: 1}\n  b: {token: 'Bot canary-token-7f3a', intents: 1}\n")
+    assert found == ["c.yml:6: apps.b.token: is the token of 'a' too: one bot, one application"]
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    assert "given twice" in problems("  a: {token: {env: T}, intents: 1, intents: 2}\n")[0]
+
+
+def test_units_are_read() -> None:
+    assert [parse_duration(text) for text in ("250ms", "1.5m", "24h", 0)] == [0.25, 90.0, 86400.0, 0.0]
+    assert [parse_size(text) for text in ("10GiB", "2GB", 5)] == [10 * 1024**3, 2 * 10**9, 5]

@@ -1,0 +1,46 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
+from sandwich_coordinator.view import GroupKey
+
+NODES = st.dictionaries(st.sampled_from("abcdefg"), st.integers(1, 5), min_size=1)
+OWNERS = st.lists(st.sampled_from("abcdefgxyz"), max_size=40)
+KEY = GroupKey("app", 0)
+
+
+def setup(weights, owners):
+    nodes = [NodeCapacity(name, weight) for name, weight in weights.items()]
+    return nodes, [GroupShards("app", 0, range(len(owners)))], {KEY: dict(enumerate(owners))}
+
+
+@given(NODES, OWNERS)
+@settings(max_examples=100, deadline=None)
+def test_every_shard_is_placed_once_within_one_of_proportional_and_planning_again_changes_nothing(weights, owners):
+    nodes, groups, current = setup(weights, owners)
+    result = plan(nodes, groups, current)
+    assert sorted(result[KEY]) == list(range(len(owners)))
+    for name, weight in weights.items():
+        exact = len(owners) * weight / sum(weights.values())
+        assert abs(list(result[KEY].values()).count(name) - exact) < 1
+    assert plan(nodes[::-1], groups, result) == result
+    assert plan(nodes[::-1], groups, current) == result
+
+
+@given(NODES, OWNERS, st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_no_more_than_the_limit_moves_and_a_cordoned_node_keeps_what_it_has(weights, owners, limit):
+    nodes, groups, current = setup(weights, owners)
+    nodes[0] = NodeCapacity(nodes[0].node, 1, accepts_new=False)
+    result = plan(nodes, groups, current, PlanLimits(limit))[KEY]
+    known = {node.node for node in nodes}
+    assert sum(result[s] != o for s, o in current[KEY].items() if o in known and s in result) <= limit
+    held = {s for s, o in current[KEY].items() if o == nodes[0].node}
+    assert {s for s, o in result.items() if o == nodes[0].node} == held
+
+
+def test_a_fresh_group_is_contiguous_and_a_draining_node_gives_everything():
+    nodes, groups, _ = setup({"a": 1, "b": 1}, ["x"] * 8)
+    assert list(plan(nodes, groups, {})[KEY].values()) == ["a"] * 4 + ["b"] * 4
+    drained = [NodeCapacity("a", 1, drains=True), nodes[1]]
+    assert set(plan(drained, groups, plan(nodes, groups, {}))[KEY].values()) == {"b"}

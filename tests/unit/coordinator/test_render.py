@@ -1,0 +1,53 @@
+from sandwich_coordinator.cli.render import Snapshot, duration, serious, status_text
+from sandwich_coordinator.store.base import KeyValue
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import AppRecord, BudgetRecord, ClaimRecord, GroupRecord, LeaderRecord, NodeRecord
+from sandwich_coordinator.view import ClusterView
+
+KEYS = Keys()
+NODE = NodeRecord(node="n1", instance="i", address="10.0.0.1:5469", version="0.1.0")
+LEADER = LeaderRecord(node="n1", instance="i")
+APP = AppRecord(app="a", token="v1:x", token_hash="h", intents=1)
+GROUP = GroupRecord(app="a", group=1, count=2, ids="0-1", epoch=1, state="degraded")
+CLAIM = ClaimRecord(
+    app="a", group=1, shard=0, node="n1", instance="i", worker=0, state="failed", reason="4004 token refused"
+)
+BUDGET = BudgetRecord(url="u", shards=2, total=1000, remaining=50, reset_at=7300.0, max_concurrency=1, fetched_at=0.0)
+FULL = """\
+cluster default: degraded
+
+problems
+  ! a: shards 0 failed (4004 token refused): Discord refused the token: put the right one in its source and apply again
+  ! a: shards 1 run nowhere: they start when a node takes them
+  ! a: 50 of 1000 session starts left, reset in 2h 0m: avoid restarts that cannot resume until then
+  ! node n1 does not answer (no connection): see that its address is reachable from here
+
+nodes
+NODE  STATE  LEADER  SHARDS  EVENTS/S  WORKERS  VERSION  ADDRESS
+n1    ready  yes     1       -         1        0.1.0    10.0.0.1:5469
+
+applications
+APP  STATE     SHARDS    GUILDS  EVENTS/S  SESSION STARTS
+a    degraded  1 failed  0       0         50/1000, reset in 2h 0m"""
+
+
+def test_problems_come_first_with_what_to_do() -> None:
+    records = {
+        KEYS.node("n1"): NODE, KEYS.leader: LEADER, KEYS.app("a"): APP, KEYS.group("a", 1): GROUP,
+        KEYS.claim("a", 1, 0): CLAIM, KEYS.budget("h"): BUDGET,
+    }  # fmt: skip
+    items = {key: KeyValue(key, record.encode(), 1, 1, 1, 9) for key, record in records.items()}
+    view = ClusterView.from_items(KEYS, items)
+    answers = {"n1": "no connection"}
+    assert status_text(Snapshot(cluster="default", view=view, configured=True, now=100.0, answers=answers)) == FULL
+
+
+def test_an_empty_cluster_says_what_to_run() -> None:
+    snapshot = Snapshot(cluster="default", view=ClusterView(keys=KEYS), configured=False, now=0.0)
+    assert serious(snapshot)
+    assert "no applications yet: run sandwich cluster apply -f cluster.yml" in status_text(snapshot)
+    assert "no nodes: start one with sandwich-node join" in status_text(snapshot)
+
+
+def test_durations_have_two_units_at_most() -> None:
+    assert [duration(s) for s in (59, 720, 12_000, 352_800)] == ["59s", "12m", "3h 20m", "4d 2h"]

@@ -1,0 +1,384 @@
+"""The rules of a shard, in virtual time. Whole stories are in tests/scenarios."""
+
+import itertools
+import json
+import random
+
+import pytest
+
+from sandwich_node.gateway import effects as fx
+from sandwich_node.gateway import events as ev
+from sandwich_node.gateway.effects import State
+from sandwich_node.gateway.machine import TRANSITIONS, IllegalEvent, ShardMachine
+from sandwich_node.gateway.session import Session
+from tests.unit.gateway.shard import READY, RESUME_URL, SESSION, TOKEN, Shard, config
+
+FATAL = (4004, 4010, 4011, 4012, 4013, 4014)
+ENDS_SESSION = (4001, 4003, 4006, 4007, 4009)
+KEEPS_SESSION = (None, 1000, 1001, 1006, 1011, 3000, 4000, 4002, 4005, 4008, 4321)
+
+
+@pytest.mark.parametrize("code", FATAL)
+@pytest.mark.parametrize("session", [SESSION, None])
+def test_a_fatal_close_stops_the_shard_and_says_what_to_do(code: int, session: Session | None) -> None:
+    shard = Shard(session).live()
+    shard.tell(ev.Closed(code))
+    failed = shard.last(fx.Failed)
+    assert failed.code == code
+    assert str(code) in failed.reason
+    assert failed.reason.endswith(".")
+    assert shard.machine.deadline() is None
+
+
+@pytest.mark.parametrize("code", ENDS_SESSION)
+def test_a_close_that_ends_the_session_says_so_before_asking_to_identify(code: int) -> None:
+    shard = Shard().live()
+    shard.machine.dispatched(30)
+    shard.tell(ev.Closed(code))
+    assert shard.last(fx.SessionLost).session == Session("abc", 30, RESUME_URL)
+    assert shard.reconnect().url.startswith("wss://gateway.example/")
+    shard.hello()
+    kinds = [type(effect) for effect in shard.did]
+    assert kinds.index(fx.SessionLost) < kinds.index(fx.RequestIdentify)
+
+
+@pytest.mark.parametrize("code", KEEPS_SESSION)
+def test_any_other_close_resumes_on_the_resume_url(code: int | None) -> None:
+    shard = Shard().live()
+    shard.machine.dispatched(30)
+    shard.tell(ev.Closed(code))
+    assert shard.reconnect().url.startswith("wss://resume.example/")
+    shard.hello()
+    assert json.loads(shard.sent(6)[-1])["d"] == {"token": TOKEN, "session_id": "abc", "seq": 30}
+    assert not shard.all(fx.SessionLost)
+
+
+@pytest.mark.parametrize("code", [4002, 4005, 4321])
+def test_a_close_to_be_resumed_once_identifies_when_it_answers_the_resume(code: int) -> None:
+    shard = Shard()
+    shard.hello()
+    shard.tell(ev.Closed(code))
+    assert shard.all(fx.SessionLost)
+
+
+def test_a_resume_that_made_progress_is_never_counted_as_refused() -> None:
+    shard = Shard()
+    for sequence in range(18, 30):
+        shard.hello()
+        shard.machine.dispatched(sequence)
+        shard.tell(ev.Closed(4000))
+        shard.reconnect()
+    assert not shard.all(fx.SessionLost)
+
+
+def test_dropped_resumes_try_both_urls_and_give_the_session_up_in_the_end() -> None:
+    shard, urls = Shard(), []
+    while not shard.all(fx.SessionLost):
+        shard.hello()
+        urls.append(shard.last(fx.Connect).url)
+        shard.tell(ev.Closed())
+        shard.reconnect()
+    assert len(urls) == 6
+    assert {url.split("?")[0] for url in urls} == {"wss://resume.example/", "wss://gateway.example/"}
+
+
+@pytest.mark.parametrize(("answer", "code", "lost"), [(b"true", 4000, 0), (b"false", 1000, 1), (b"null", 1000, 1)])
+@pytest.mark.parametrize("seed", range(5))
+def test_an_invalid_session_waits_a_moment_before_the_next_connection(
+    answer: bytes, code: int, lost: int, seed: int
+) -> None:
+    shard = Shard(seed=seed).live()
+    shard.tell(ev.Received(9, answer))
+    assert shard.last(fx.CloseSocket).code == code
+    assert len(shard.all(fx.SessionLost)) == lost
+    before = shard.now
+    shard.reconnect()
+    assert 1.0 <= shard.now - before <= 5.5
+
+
+def test_an_invalid_session_without_a_session_identifies_again_later() -> None:
+    shard = Shard(None)
+    shard.hello()
+    shard.tell(ev.IdentifyGranted())
+    shard.tell(ev.Received(9, b"true"))
+    assert not shard.all(fx.SessionLost)
+    shard.reconnect()
+    shard.hello()
+    assert len(shard.all(fx.RequestIdentify)) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_first_heartbeat_comes_after_a_random_part_of_the_interval(seed: int) -> None:
+    shard = Shard(seed=seed).live(40)
+    start = shard.now
+    shard.advance(40, until=lambda effect: isinstance(effect, fx.Send) and effect.op == 1)
+    assert 0 <= shard.now - start < 40
+    first = shard.now
+    shard.tell(ev.Received(11))
+    shard.advance(41, until=lambda effect: isinstance(effect, fx.Send) and effect.op == 1)
+    assert shard.now - first == pytest.approx(40)
+
+
+def test_a_requested_heartbeat_neither_judges_nor_moves_the_next() -> None:
+    shard = Shard().live(40)
+    shard.advance(40)
+    due = shard.machine.deadline()
+    for _ in range(3):
+        shard.tell(ev.Received(1))
+    assert shard.machine.deadline() == due
+    assert len(shard.sent(1)) == 4
+    assert not shard.all(fx.CloseSocket)
+
+
+def test_a_flood_of_heartbeat_requests_leaves_room_for_our_own() -> None:
+    shard = Shard().live(40)
+    for _ in range(500):
+        shard.tell(ev.Received(1))
+    requested = len(shard.sent(1))
+    assert requested < 120
+    shard.tell(ev.Received(11))
+    shard.advance(40)
+    assert len(shard.sent(1)) == requested + 1
+
+
+def test_a_shard_that_overslept_does_not_blame_the_connection() -> None:
+    shard = Shard().live(40)
+    shard.advance(40)
+    shard.now += 200
+    assert [type(effect) for effect in shard.machine.tick(shard.now)] == [fx.Send]
+
+
+def test_latency_is_the_time_to_the_acknowledgement() -> None:
+    shard = Shard().live(40)
+    shard.tell(ev.Received(1))
+    shard.now += 0.25
+    assert shard.tell(ev.Received(11)) == [fx.LatencyMeasured(0.25)]
+    assert shard.tell(ev.Received(11)) == []
+
+
+@pytest.mark.parametrize("data", [b"null", b"{}", b'{"heartbeat_interval":0}', b'{"heartbeat_interval":"x"}', b"[1"])
+def test_an_absurd_hello_is_a_protocol_error(data: bytes) -> None:
+    shard = Shard()
+    shard.tell(ev.Started())
+    shard.tell(ev.Connected())
+    shard.tell(ev.Received(10, data))
+    assert shard.last(fx.CloseSocket).code == 4000
+    assert not shard.all(fx.SessionLost)
+
+
+@pytest.mark.parametrize("data", [b"{}", READY.replace(b"new", b""), b'{"session_id":1}'])
+def test_a_ready_without_a_session_identifies_again(data: bytes) -> None:
+    shard = Shard(None)
+    shard.hello()
+    shard.tell(ev.IdentifyGranted())
+    shard.tell(ev.Received(0, data, 1, "READY"))
+    assert shard.last(fx.CloseSocket).code == 4000
+    assert shard.machine.session is None
+
+
+def test_a_dispatch_before_ready_is_a_protocol_error() -> None:
+    shard = Shard(None)
+    shard.hello()
+    shard.tell(ev.Received(0, b"{}", 4, "MESSAGE_CREATE"))
+    assert shard.last(fx.CloseSocket).code == 4000
+
+
+def test_a_resume_url_that_is_less_protected_than_the_base_is_not_used() -> None:
+    shard = Shard(Session("abc", 1, "ws://resume.example"))
+    shard.tell(ev.Started())
+    assert shard.last(fx.Connect).url.startswith("wss://gateway.example/")
+
+
+def test_unknown_opcodes_are_a_sign_of_life_and_nothing_else() -> None:
+    shard = Shard().live()
+    assert shard.tell(ev.Received(99, b'{"x":1}')) == []
+
+
+def test_no_ready_for_minutes_is_given_up_while_heartbeats_go_on() -> None:
+    shard = Shard(None)
+    shard.hello(40)
+    shard.tell(ev.IdentifyGranted())
+    for _ in range(17):
+        shard.advance(10)
+        shard.tell(ev.Received(11))
+    assert shard.machine.state is State.IDENTIFYING
+    shard.advance(11)
+    assert shard.machine.state is State.WAITING
+
+
+def test_a_long_replay_is_not_given_up_while_it_makes_progress() -> None:
+    shard = Shard()
+    shard.hello(40)
+    for sequence in range(18, 40):
+        shard.advance(30)
+        shard.machine.dispatched(sequence)
+    assert shard.machine.state is State.RESUMING
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_day_of_refused_identifies_stays_far_below_the_budget(seed: int) -> None:
+    shard = Shard(None, seed=seed)
+    end = shard.now + 86_400
+    shard.tell(ev.Started())
+    while shard.now < end:
+        shard.hello()
+        shard.tell(ev.IdentifyGranted())
+        shard.tell(ev.Received(9, b"false"))
+        shard.reconnect()
+    assert 100 < len(shard.all(fx.IdentifySent)) < 400
+
+
+def test_a_day_of_sessions_that_die_at_once_stays_far_below_the_budget() -> None:
+    shard = Shard(None)
+    end = shard.now + 86_400
+    shard.tell(ev.Started())
+    while shard.now < end:
+        shard.live()
+        shard.advance(3)
+        shard.tell(ev.Closed(4003))
+        shard.reconnect()
+    assert len(shard.all(fx.IdentifySent)) < 400
+
+
+def test_backoff_grows_while_connections_open_but_no_session_lives() -> None:
+    shard, waits = Shard(None), []
+    shard.tell(ev.Started())
+    for _ in range(12):
+        shard.tell(ev.Connected())
+        shard.tell(ev.Closed())
+        before = shard.now
+        shard.reconnect()
+        waits.append(shard.now - before)
+    assert waits[0] < 0.5
+    assert max(waits) > 50
+    assert max(waits) <= 120
+
+
+def test_shards_closed_together_come_back_apart() -> None:
+    waits = []
+    for seed in range(50):
+        shard = Shard(seed=seed).live()
+        shard.advance(11)
+        shard.tell(ev.Closed(4000))
+        before = shard.now
+        shard.reconnect()
+        waits.append(shard.now - before)
+    assert min(waits) >= 0.5
+    assert max(waits) - min(waits) > 0.2
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_stop_at_any_moment_keeps_the_session_and_ends_everything(steps: int) -> None:
+    shard = Shard()
+    story: list[ev.Event] = [
+        ev.Started(),
+        ev.Connected(),
+        ev.Received(10, b'{"heartbeat_interval":40000}'),
+        ev.Received(0, b"{}", 18, "RESUMED"),
+        ev.Closed(),
+    ]
+    for event in story[:steps]:
+        shard.tell(event)
+    shard.tell(ev.StopRequested("released"))
+    stopped = shard.last(fx.Stopped)
+    assert stopped.session is not None
+    assert stopped.session.id == "abc"
+    assert {close.code for close in shard.all(fx.CloseSocket)} <= {4000}
+    assert shard.machine.deadline() is None
+    assert shard.tell(ev.StopRequested("again")) == []
+
+
+def test_a_stop_that_ends_the_session_closes_with_1000() -> None:
+    shard = Shard().live()
+    shard.tell(ev.StopRequested("removed", keep_session=False))
+    assert shard.last(fx.CloseSocket).code == 1000
+    assert shard.last(fx.Stopped).session is None
+
+
+def test_a_presence_changed_at_run_time_is_shown_by_the_next_identify() -> None:
+    shard = Shard(None, presence={"status": "online"}).live()
+    shard.tell(ev.CommandQueued(3, {"status": "dnd"}))
+    shard.tell(ev.Closed(4003))
+    shard.reconnect()
+    shard.live()
+    first, second = (json.loads(payload)["d"]["presence"] for payload in shard.sent(2))
+    assert (first, second) == ({"status": "online"}, {"status": "dnd"})
+
+
+def test_commands_survive_a_reconnect_and_leave_after_resumed() -> None:
+    shard = Shard().live()
+    shard.tell(ev.Closed())
+    shard.tell(ev.CommandQueued(8, {"guild_id": "1", "query": "", "limit": 0}))
+    assert not shard.sent(8)
+    shard.reconnect()
+    shard.live()
+    assert len(shard.sent(8)) == 1
+
+
+def test_a_refused_command_does_not_become_the_presence() -> None:
+    shard = Shard(None)
+    shard.tell(ev.CommandQueued(3, {"status": "x" * 5000}))
+    assert shard.all(fx.CommandRefused)
+    assert shard.machine.presence is None
+
+
+def test_the_token_is_in_no_repr() -> None:
+    shard = Shard(None).live()
+    assert TOKEN in shard.sent(2)[0].decode()
+    assert TOKEN not in repr(shard.did)
+    assert TOKEN not in repr(shard.machine.config)
+    assert TOKEN not in f"{config()}"
+
+
+def test_what_is_not_in_the_table_is_one_error() -> None:
+    events = (ev.Started(), ev.Connected(), ev.ConnectFailed(""), ev.Received(11), ev.Garbled(""), ev.Closed())
+    refused = 0
+    for state, event in itertools.product(State, events):
+        if (state, type(event)) not in TRANSITIONS:
+            machine = ShardMachine(config(), None, random.Random(1))
+            machine.state = state
+            with pytest.raises(IllegalEvent, match=state.value):
+                machine.handle(event, 0.0)
+            refused += 1
+    assert refused == 6 * len(State) - 3 * 5 - 3
+
+
+def test_random_histories_keep_the_invariants_and_never_identify_without_a_permit() -> None:
+    for seed in range(60):
+        rng = random.Random(seed)
+        shard = Shard(rng.choice([SESSION, None]), seed=seed)
+        granted = 0
+        for _ in range(120):
+            event = _random_event(rng, shard)
+            granted += isinstance(event, ev.IdentifyGranted) and shard.machine.state is State.QUEUED
+            if (shard.machine.state, type(event)) in TRANSITIONS:
+                shard.tell(event)
+            shard.advance(rng.choice([0, 0, 0.1, 3, 30]))
+        assert len(shard.sent(2)) == granted
+        assert {close.code for close in shard.all(fx.CloseSocket)} <= {4000, 1000}
+
+
+def _random_event(rng: random.Random, shard: Shard) -> ev.Event:
+    sequence = rng.randrange(1, 1000)
+    events: list[ev.Event] = [
+        ev.Started(),
+        ev.Connected(),
+        ev.Connected(),
+        ev.ConnectFailed("refused"),
+        ev.Received(10, b'{"heartbeat_interval":5000}'),
+        ev.Received(10, b'{"heartbeat_interval":5000}'),
+        ev.Received(0, READY, sequence, "READY"),
+        ev.Received(0, b"{}", sequence, "RESUMED"),
+        ev.Received(0, b"{}", sequence, "MESSAGE_CREATE"),
+        ev.Received(0, b"{}"),
+        ev.Received(rng.choice([1, 7, 11, 11, 11, 99])),
+        ev.Received(9, rng.choice([b"true", b"false"])),
+        ev.Garbled("corrupt"),
+        ev.Closed(rng.choice([*ENDS_SESSION, *KEEPS_SESSION])),
+        ev.IdentifyGranted(),
+        ev.IdentifyGranted(),
+        ev.CommandQueued(rng.choice([2, 3, 4, 8]), {"guild_id": str(sequence)}),
+        ev.ReadingSuspended(),
+        ev.ReadingResumed(),
+    ]
+    return rng.choice(events)

@@ -1,0 +1,40 @@
+"""The pure parts of reading from JetStream."""
+
+from datetime import UTC, datetime
+
+import pytest
+from nats.js.api import DeliverPolicy
+
+from sandwich_sdk import Consumer
+from sandwich_sdk.jetstream import AckAddress, start_policy
+
+
+def test_a_reply_subject_is_read_with_and_without_a_domain() -> None:
+    plain = AckAddress.parse("$JS.ACK.SANDWICH_app.bot.2.17.40.1700000000000000001.5")
+    assert plain == AckAddress(tries=2, stream_seq=17, published_ns=1700000000000000001)
+    assert AckAddress.parse("$JS.ACK.hub.hash.SANDWICH_app.bot.2.17.40.1700000000000000001.5.x") == plain
+    with pytest.raises(ValueError, match="not a JetStream"):
+        AckAddress.parse("_INBOX.x")
+
+
+def test_a_group_that_was_deleted_goes_on_behind_the_last_frame_seen() -> None:
+    assert start_policy("new", last_seen=9, stream_last=20) == {
+        "deliver_policy": DeliverPolicy.BY_START_SEQUENCE,
+        "opt_start_seq": 10,
+    }
+
+
+def test_a_stream_that_was_made_anew_is_read_from_its_beginning() -> None:
+    assert start_policy("new", last_seen=9, stream_last=3) == {"deliver_policy": DeliverPolicy.ALL}
+
+
+def test_a_fresh_group_starts_where_it_was_told() -> None:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    assert start_policy("new", last_seen=0, stream_last=3) == {"deliver_policy": DeliverPolicy.NEW}
+    assert start_policy("all", last_seen=0, stream_last=3) == {"deliver_policy": DeliverPolicy.ALL}
+    assert start_policy(moment, last_seen=0, stream_last=3)["opt_start_time"] == moment
+
+
+def test_credentials_do_not_show_in_reprs() -> None:
+    consumer = Consumer("nats://user:hunter2@example", app="a", connection={"password": "hunter2"})
+    assert "hunter2" not in repr(vars(consumer))

@@ -1,0 +1,35 @@
+"""What a process remembers of frames."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandwich_sdk.progress import Done, Progress, retry_delay_s
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=6))
+def test_no_handled_event_remains_and_every_other_one_does(rounds: list[list[bool]]) -> None:
+    done, handled = Done(), set[int]()
+    for outcomes in rounds:
+        for offset in done.remaining(6):
+            assert offset not in handled
+            if outcomes[offset]:
+                handled.add(offset)
+                done.mark(offset)
+            else:
+                done.mark_failed(offset)
+        assert set(done.remaining(6)) == set(range(6)) - handled
+
+
+def test_the_oldest_frames_are_forgotten_first() -> None:
+    progress = Progress(limit=2)
+    for seq in (1, 2):
+        progress.of(("app", seq)).mark(0)
+    progress.of(("app", 1))
+    progress.of(("app", 3))
+    assert progress.of(("app", 1)).position == 1
+    assert progress.of(("app", 2)).position == 0
+
+
+def test_the_delay_doubles_up_to_a_minute() -> None:
+    assert [retry_delay_s(1.0, tries) for tries in (1, 2, 3, 7, 400)] == [1.0, 2.0, 4.0, 60.0, 60.0]
+    assert retry_delay_s(90.0, 1) == 90.0
