@@ -20,6 +20,9 @@ class Shard(msgspec.Struct, frozen=True, array_like=True, gc=False):
     count: int
 
 
+_NO_EXTRA = msgspec.Raw(b"{}")
+
+
 class _Meta(msgspec.Struct, gc=False):
     app: str
     bot: str
@@ -33,7 +36,7 @@ class _Line(msgspec.Struct, gc=False):
     d: msgspec.Raw
     meta: _Meta = msgspec.field(name="__sandwich")
     s: int | None = None
-    extra: msgspec.Raw | None = msgspec.field(name="__extra", default=None)
+    extra: msgspec.Raw = msgspec.field(name="__extra", default=_NO_EXTRA)
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
@@ -113,7 +116,7 @@ class Event:
     def extra(self) -> dict[str, Any]:
         """What the cluster added (`before`, `lazy`, ...), {} when nothing."""
         if self._extra is _MISSING:
-            self._extra = msgspec.json.decode(self._line.extra) if self._line.extra else {}
+            self._extra = msgspec.json.decode(self._line.extra)
         return self._extra
 
     @property

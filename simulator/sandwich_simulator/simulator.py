@@ -88,12 +88,23 @@ class Simulator:
         assert self._task is not None
         assert self._runner is not None
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        for connection in self._server.connections:
-            connection.outbox.push(Cut())
-        await self._runner.cleanup()
-        self.gateway.journal.close()
+        try:
+            with suppress(asyncio.CancelledError):
+                await self._task
+        finally:
+            for connection in self._server.connections:
+                connection.outbox.push(Cut())
+            await self._runner.cleanup()
+            self.gateway.journal.close()
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Returns when `stop` is set, or early when the simulator has broken (leaving it then raises why)."""
+        assert self._task is not None
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({stopping, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -59,9 +60,7 @@ class Publisher:
         return await self.send(headers.encode(), payload)
 
     async def control(self, kind: str, note: bytes = b"", *, epoch: int = 1) -> None:
-        headers = FrameHeaders(
-            session="abc", first_seq=self.seq, last_seq=self.seq, count=0, epoch=epoch, kind=kind
-        )
+        headers = FrameHeaders(session="abc", first_seq=self.seq, last_seq=self.seq, count=0, epoch=epoch, kind=kind)
         await self.send(headers.encode(), note)
 
     async def unsettled(self, group: str) -> int:
@@ -86,24 +85,24 @@ async def publisher(server: EmbeddedNats) -> AsyncIterator[Publisher]:
 
 async def until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
     async with asyncio.timeout(deadline_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def settled(publisher: Publisher, group: str) -> None:
     async with asyncio.timeout(10):
-        while await publisher.unsettled(group):
+        while await publisher.unsettled(group):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def take(consumer: Consumer, count: int) -> list[int]:
+    """The next events; the loop is ended from beside it, so that the last one counts as handled."""
     seen: list[int] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         async for event in consumer:
             seen.append(event.data["n"])
             if len(seen) == count:
-                # The next event is asked for by nobody: say that this one was handled, too.
-                asyncio.create_task(consumer.close())
+                tasks.create_task(consumer.close())
     return seen
 
 
@@ -215,7 +214,7 @@ async def test_a_group_starts_at_a_time(server: EmbeddedNats, publisher: Publish
     await publisher.events(2)
     async with asyncio.timeout(5):
         before = datetime.now(UTC)
-        while datetime.now(UTC) == before:
+        while datetime.now(UTC) == before:  # noqa: ASYNC110
             await asyncio.sleep(0)
     middle = datetime.now(UTC)
     await publisher.events(2)
@@ -380,8 +379,34 @@ async def test_a_group_that_reads_another_lane_is_refused(server: EmbeddedNats, 
         tasks.create_task(take(first, 1))
     second = Consumer(server.url, app="bot", group="g", lane="chat")
     with pytest.raises(GroupConflict, match="chat"):
-        await take(second, 1)
+        await anext(second)
     await second.close()
+
+
+async def test_sigint_ends_a_program_that_runs_handlers_with_its_events_acknowledged(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    await publisher.events(2)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLES / "python" / "sdk.py"),
+        publisher.client.servers[0].geturl(),
+        "bot",
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            await process.stdout.readline()
+            await process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert await publisher.unsettled("example-sdk") == 0
 
 
 async def test_no_server_is_a_clear_error_after_the_timeout() -> None:

@@ -59,7 +59,9 @@ async def take(store: Store, prefix: str, revision: int, count: int) -> list[Wat
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not await check():
+        while True:
+            if await check():
+                return
             await asyncio.sleep(0.02)
 
 

@@ -352,11 +352,8 @@ class EtcdStore:
         await self._call(_requests.compact(revision), _NothingReply)
 
     async def server_version(self) -> str:
-        """The answering server's version; a warning is logged for one too old to trust. Raises StoreUnavailable."""
-        version = (await self._call(("", {}), _VersionReply)).etcdserver
-        if (warning := version_warning(version)) is not None:
-            log.warning("etcd is old: %s", warning)
-        return version
+        """The answering server's version; `version_warning` says when it is too old. Raises StoreUnavailable."""
+        return (await self._call(("", {}), _VersionReply)).etcdserver
 
     async def close(self) -> None:
         """See `Store.close`."""

@@ -15,7 +15,7 @@ async def show(event: Event) -> None:
 
 @consumer.on_gap
 async def lost(gap: Gap) -> None:
-    print("events were lost on shard", gap.shard, flush=True)
+    print("events were lost on shard", gap.shard, file=sys.stderr, flush=True)
 
 
 asyncio.run(consumer.run())

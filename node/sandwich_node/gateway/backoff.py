@@ -18,6 +18,9 @@ LIVE_STABLE_S = 10.0
 IDENTIFY_STABLE_S = 300.0
 """A session that lives this long has been worth its IDENTIFY."""
 
+FLAP_ATTEMPTS_MAX = 3
+"""But no more than so many: a session that can be resumed must come back before Discord's replay buffer is full."""
+
 _EXPONENT_MAX = 16
 
 
@@ -48,7 +51,7 @@ class Backoff:
 
     def reconnect(self, minimum_s: float = 0.0) -> float:
         """Seconds until the next connection. Counts an attempt."""
-        attempts = max(self._attempts, self._flaps - 1)
+        attempts = max(self._attempts, min(self._flaps - 1, FLAP_ATTEMPTS_MAX))
         self._attempts = min(attempts + 1, _EXPONENT_MAX)
         if attempts <= 0:
             return minimum_s + self._rng.uniform(QUICK_MIN_S, QUICK_MAX_S)

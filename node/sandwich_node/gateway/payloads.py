@@ -12,6 +12,7 @@ from sandwich_node.gateway.session import Session
 from sandwich_node.secret import Secret
 
 API_VERSION = 10
+COMPRESSIONS = ("zstd-stream", "zlib-stream", "none")
 PAYLOAD_BYTES_MAX = 4096
 """A larger payload closes the connection with 4002."""
 HEARTBEAT_INTERVAL_MIN_S = 0.05
@@ -43,6 +44,16 @@ class ShardConfig:
     properties: dict[str, str] = field(
         default_factory=lambda: {"os": "linux", "browser": "sandwich", "device": "sandwich"}
     )
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no connection could be made with."""
+        connect_url(self.gateway_url, self.compression)
+        if self.compression not in COMPRESSIONS:
+            raise ValueError(f"compression is one of {', '.join(COMPRESSIONS)}")
+        if not 0 <= self.shard < self.count:
+            raise ValueError(f"there is no shard {self.shard} of {self.count}")
+        if not 50 <= self.large_threshold <= 250:
+            raise ValueError("large_threshold is 50 to 250")
 
 
 def identify(config: ShardConfig, presence: dict[str, Any] | None) -> bytes:

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 import msgspec
 from aiohttp import web
-from sandwich_coordinator.status import NodeStatus
 
+from sandwich_coordinator.status import NodeStatus
 from sandwich_node.http.metrics import render_metrics
 
 

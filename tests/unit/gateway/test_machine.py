@@ -254,6 +254,19 @@ def test_backoff_grows_while_connections_open_but_no_session_lives() -> None:
     assert max(waits) <= 120
 
 
+def test_a_session_that_keeps_resuming_never_waits_long_enough_to_overflow_its_replay() -> None:
+    shard, waits = Shard(), []
+    shard.live()
+    for _ in range(20):
+        shard.tell(ev.Closed())
+        before = shard.now
+        shard.reconnect()
+        waits.append(shard.now - before)
+        shard.live()
+    assert waits[0] < 0.5
+    assert 1.0 < max(waits) <= 4.0
+
+
 def test_shards_closed_together_come_back_apart() -> None:
     waits = []
     for seed in range(50):

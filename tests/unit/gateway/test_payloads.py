@@ -1,12 +1,14 @@
 """Envelopes, names, URLs, secrets."""
 
 import pickle
+from typing import Any
 
 import pytest
 
 from sandwich_node.gateway.envelope import EventNames, ProtocolError, one_line, read_envelope
 from sandwich_node.gateway.payloads import connect_url, heartbeat, usable_resume_url
 from sandwich_node.secret import Secret
+from tests.unit.gateway.shard import config
 
 
 def test_d_is_left_as_it_is() -> None:
@@ -98,6 +100,16 @@ def test_a_url_that_is_no_websocket_is_refused(base: str) -> None:
 )
 def test_a_token_is_sent_to_no_less_protected_a_place(url: str, base: str, usable: bool) -> None:
     assert usable_resume_url(url, base) is usable
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"gateway_url": "https://h"}, {"compression": "br"}, {"shard": 1}, {"shard": -1}, {"large_threshold": 9}],
+    ids=str,
+)
+def test_a_shard_that_could_never_connect_is_refused_at_once(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        config(**changes)
 
 
 def test_a_heartbeat_names_the_last_sequence() -> None:

@@ -1,0 +1,266 @@
+"""`sandwich-node dev`: a whole cluster on this machine, a consumer reading from it, and a view of both.
+
+At the end of a timed run every event that the simulated Discord owed is held against what the consumer received.
+"""
+
+import asyncio
+import json
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sandwich_coordinator.cli.context import take_snapshot
+from sandwich_coordinator.cli.render import Snapshot
+from sandwich_coordinator.store.base import StoreError
+from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.keys import Keys
+from sandwich_node.dev.checker import DeliveryCheck, Verdict
+from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
+from sandwich_sdk import Consumer
+from sandwich_sdk.wire.frame import session_hash
+
+VIEW_EVERY_S = 1.0
+SETTLE_BUDGET_S = 20.0
+READY_BUDGET_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What `sandwich-node dev` was told. `seconds` None: until Ctrl-C."""
+
+    nodes: int
+    workers: int
+    rate: float
+    seed: int
+    seconds: float | None
+    plain: bool
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the view shows of one application."""
+
+    check: DeliveryCheck = field(default_factory=DeliveryCheck)
+    consumed_before: int = 0
+    consumed_per_s: float = 0.0
+
+    def step(self, seconds: float) -> None:
+        """A second or so has gone by."""
+        self.consumed_per_s = (self.check.events - self.consumed_before) / max(seconds, 1e-3)
+        self.consumed_before = self.check.events
+
+
+def demo_bots() -> tuple[DevBot, ...]:
+    """Two bots of different size, one of them sharded as Discord recommends."""
+    return (
+        DevBot(app="welcomer", token=_token(), guilds=120, shards=None, recommended=6, max_concurrency=4),
+        DevBot(app="music", token=_token(), guilds=30, shards=2, recommended=1, max_concurrency=1),
+    )
+
+
+def _token() -> str:
+    """A token of a real one's form, so that what redacts real ones is at work here too."""
+    return f"MTAwMDAwMDAw{secrets.token_hex(6)}.G{secrets.token_hex(2)}x.{secrets.token_urlsafe(28)[:38]}"
+
+
+async def run_demo(options: DemoOptions) -> int:
+    """Run until the time is over or Ctrl-C; returns the exit code: 0 when all went well."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    console = Console()
+    console.print("starting etcd, NATS, Redis, the simulator and the nodes ...", highlight=False)
+    bots = demo_bots()
+    async with dev_cluster(
+        bots, nodes=options.nodes, workers=options.workers, rate=options.rate, seed=options.seed
+    ) as cluster:
+        store = EtcdStore([cluster.etcd.url])
+        seen = {bot.app: Seen() for bot in bots}
+        try:
+            async with asyncio.TaskGroup() as group:
+                consuming = group.create_task(_consume(cluster, seen))
+                try:
+                    return await _watch(options, cluster, store, seen, stop, console)
+                finally:
+                    consuming.cancel()
+                    console.print("stopping ...", highlight=False)
+        finally:
+            await store.close()
+
+
+async def _consume(cluster: DevCluster, seen: dict[str, Seen]) -> None:
+    async with Consumer(cluster.nats.url, apps=list(seen), group="demo", start="all") as consumer:
+        async for event in consumer:
+            seen[event.app].check.take(event.id)
+
+
+async def _watch(
+    options: DemoOptions,
+    cluster: DevCluster,
+    store: EtcdStore,
+    seen: dict[str, Seen],
+    stop: asyncio.Event,
+    console: Console,
+) -> int:
+    """Show the view until it is over, then judge a timed run."""
+    loop = asyncio.get_running_loop()
+    started = last = loop.time()
+    measured: float | None = None
+    with _view(options.plain, console) as show:
+        while not stop.is_set():
+            try:
+                async with asyncio.timeout(VIEW_EVERY_S):
+                    await stop.wait()
+            except TimeoutError:
+                pass
+            now = loop.time()
+            for one in seen.values():
+                one.step(now - last)
+            last = now
+            try:
+                snapshot = await take_snapshot(store, Keys())
+            except StoreError:
+                continue
+            show(snapshot, seen, now - started)
+            if measured is None and _all_live(snapshot, cluster):
+                measured = now
+            if options.seconds is None:
+                continue
+            if measured is not None and now - measured >= options.seconds:
+                break
+            if measured is None and now - started > READY_BUDGET_S + options.seconds:
+                console.print("the shards did not become live in time", style="red")
+                return 1
+    if stop.is_set() or options.seconds is None:
+        return 0
+    return await _judge(cluster, seen, console)
+
+
+def _all_live(snapshot: Snapshot, cluster: DevCluster) -> bool:
+    groups = [entry.record for entry in snapshot.view.groups.values()]
+    return len(groups) >= len(cluster.bots) and all(group.state == "live" for group in groups)
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------
+
+
+async def _judge(cluster: DevCluster, seen: dict[str, Seen], console: Console) -> int:
+    """Stop the traffic, wait until everything owed has arrived, compare."""
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{cluster.simulator_url}/_sim/pause_traffic", json={}) as response:
+            response.raise_for_status()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SETTLE_BUDGET_S
+        while True:
+            verdicts = {app: seen[app].check.verdict(await _owed(http, cluster, app)) for app in seen}
+            if all(verdict.clean for verdict in verdicts.values()) or loop.time() > until:
+                break
+            await asyncio.sleep(0.5)
+    for app, verdict in verdicts.items():
+        console.print(_verdict_line(app, verdict), highlight=False)
+    return 0 if all(verdict.clean for verdict in verdicts.values()) else 1
+
+
+def _verdict_line(app: str, verdict: Verdict) -> str:
+    return (
+        f"{app}: {verdict.owed} events owed by Discord, {verdict.received} received, {verdict.lost} lost, "
+        f"{verdict.doubled} doubled, {verdict.out_of_order} out of order"
+    )
+
+
+async def _owed(http: aiohttp.ClientSession, cluster: DevCluster, app: str) -> dict[str, list[int]]:
+    """From the simulator's journal: session hash -> sequences."""
+    owed: dict[str, list[int]] = {}
+    names: dict[str, str] = {}
+    async with http.get(f"{cluster.simulator_url}/_sim/journal", params={"bot": app}) as response:
+        response.raise_for_status()
+        async for line in response.content:
+            entry = json.loads(line)
+            session = entry["session"]
+            name = names.get(session) or names.setdefault(session, session_hash(session))
+            owed.setdefault(name, []).append(entry["seq"])
+    return owed
+
+
+# --- the view ---------------------------------------------------------------------------------------------------
+
+Show = Callable[[Snapshot, dict[str, Seen], float], None]
+
+
+@contextmanager
+def _view(plain: bool, console: Console) -> Iterator[Show]:
+    if plain or not console.is_terminal:
+        yield lambda snapshot, seen, seconds: print_plain(console, snapshot, seen, seconds)
+        return
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        yield lambda snapshot, seen, seconds: live.update(_screen(snapshot, seen, seconds), refresh=True)
+
+
+def _states(snapshot: Snapshot, app: str) -> dict[str, int]:
+    """Shards of the application by state, with those that run nowhere."""
+    states: dict[str, int] = {}
+    claimed = 0
+    for key, entry in snapshot.view.claims.items():
+        if key.app == app:
+            states[entry.record.state] = states.get(entry.record.state, 0) + 1
+            claimed += 1
+    wanted = max((g.record.count for k, g in snapshot.view.groups.items() if k.app == app), default=0)
+    if wanted > claimed:
+        states["unassigned"] = wanted - claimed
+    return states
+
+
+def _published(snapshot: Snapshot, app: str) -> tuple[float, int]:
+    """Events a second into the stream, and guilds, over all nodes that answered."""
+    answers = [answer for answer in snapshot.answers.values() if not isinstance(answer, str)]
+    figures = [answer.apps[app] for answer in answers if app in answer.apps]
+    return sum(figure.events_per_s for figure in figures), sum(figure.guilds for figure in figures)
+
+
+def _leader(snapshot: Snapshot) -> str:
+    return snapshot.view.leader.record.node if snapshot.view.leader else "none"
+
+
+def print_plain(console: Console, snapshot: Snapshot, seen: dict[str, Seen], seconds: float) -> None:
+    """One line a second."""
+    parts = [f"{seconds:5.1f}s nodes={len(snapshot.view.nodes)} leader={_leader(snapshot)}"]
+    for app, one in seen.items():
+        states = ",".join(f"{count} {state}" for state, count in sorted(_states(snapshot, app).items())) or "no shards"
+        published, guilds = _published(snapshot, app)
+        parts.append(
+            f"{app}: {states}; {guilds} guilds; published {published:.0f}/s, consumed {one.consumed_per_s:.0f}/s"
+        )
+    console.print(" | ".join(parts), highlight=False, soft_wrap=True)
+
+
+def _screen(snapshot: Snapshot, seen: dict[str, Seen], seconds: float) -> Group:
+    nodes = Table(title="nodes", title_justify="left", expand=True)
+    for column in ("node", "state", "leader", "shards", "address"):
+        nodes.add_column(column)
+    held: dict[str, int] = {}
+    for entry in snapshot.view.claims.values():
+        held[entry.record.node] = held.get(entry.record.node, 0) + 1
+    for name, node in sorted(snapshot.view.nodes.items()):
+        mark = "leads" if _leader(snapshot) == name else ""
+        nodes.add_row(name, node.record.state, mark, str(held.get(name, 0)), node.record.address)
+    apps = Table(title="applications", title_justify="left", expand=True)
+    for column in ("application", "shards", "guilds", "published/s", "consumed/s", "consumed", "lost/doubled"):
+        apps.add_column(column)
+    for app, one in seen.items():
+        states = ", ".join(f"{count} {state}" for state, count in sorted(_states(snapshot, app).items()))
+        published, guilds = _published(snapshot, app)
+        wrong = sum(len(c.missing) + c.doubled for c in one.check.sessions.values())
+        numbers = (f"{published:.0f}", f"{one.consumed_per_s:.0f}", str(one.check.events), str(wrong))
+        apps.add_row(app, states or "none yet", str(guilds), *numbers)
+    clock = time.strftime("%H:%M:%S")
+    return Group(Text(f"sandwich dev  {clock}  up {seconds:.0f} s  (Ctrl-C ends it)"), nodes, apps)

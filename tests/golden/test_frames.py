@@ -1,0 +1,68 @@
+"""Frozen frames of wire version 1: what readers in the field rely on. A change here needs a new wire version."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sandwich_sdk.event import Shard, read_events, read_gap
+from sandwich_sdk.parts import COMPLETE, Assembly
+from sandwich_sdk.wire.frame import inflate
+from sandwich_sdk.wire.headers import FrameHeaders, WireError
+
+FRAMES = Path(__file__).parent / "frames"
+SUBJECT = "sandwich.music.events.all.3.5"
+
+
+def frozen(name: str) -> tuple[dict[str, str], bytes]:
+    return json.loads((FRAMES / f"{name}.headers.json").read_text()), (FRAMES / f"{name}.payload").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["events", "part-1", "part-2", "fence", "marker", "gap"])
+def test_headers_are_encoded_as_they_were_frozen(name: str) -> None:
+    headers, _ = frozen(name)
+    assert FrameHeaders.decode(headers).encode() == headers
+
+
+def test_the_frozen_events_are_read() -> None:
+    headers, payload = frozen("events")
+    message, role = read_events(inflate(payload), FrameHeaders.decode(headers), published_ns=7)
+    assert (message.type, message.seq, message.id) == ("MESSAGE_CREATE", 41, "9f86d081884c7d65:41")
+    assert (message.app, message.bot, message.route) == ("music", "80351110224678912", "eu")
+    assert message.shard == Shard(group=3, id=5, count=16)
+    assert message.data == {"id": "1", "content": 'hé "x"\n', "guild_id": "2"}
+    assert (message.extra, message.before, message.published_ns) == ({}, None, 7)
+    assert role.before == {"id": "3", "name": "old"}
+    assert role.data_as(dict[str, object])["guild_id"] == "2"
+
+
+def test_the_frozen_parts_make_the_frozen_frame() -> None:
+    assembly = Assembly(SUBJECT, FrameHeaders.decode(frozen("part-1")[0]))
+    for name in ("part-1", "part-2"):
+        headers, payload = frozen(name)
+        assembly.add(SUBJECT, FrameHeaders.decode(headers), payload)
+    assert assembly.state == COMPLETE
+    assert assembly.payload == frozen("events")[1]
+
+
+def test_the_frozen_gap_is_read() -> None:
+    headers, payload = frozen("gap")
+    gap = read_gap(SUBJECT, payload, FrameHeaders.decode(headers))
+    assert (gap.app, gap.group, gap.shard, gap.last_seq, gap.detail) == ("music", 3, 5, 43, {"at": 1700000000})
+
+
+def test_a_newer_wire_version_is_refused_by_its_number() -> None:
+    with pytest.raises(WireError, match="version 2"):
+        FrameHeaders.decode(frozen("newer-version")[0])
+
+
+def test_a_frame_whose_count_is_wrong_is_refused() -> None:
+    headers, payload = frozen("events")
+    with pytest.raises(WireError, match="2 events"):
+        read_events(inflate(payload), FrameHeaders.decode({**headers, "Sandwich-Count": "3"}))
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_truncated_frame_is_refused(cut: int) -> None:
+    with pytest.raises(WireError):
+        inflate(frozen("events")[1][:-cut])

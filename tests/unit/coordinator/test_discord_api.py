@@ -1,0 +1,117 @@
+"""Every way Discord may answer has one error, and none shows the token."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from sandwich_coordinator.discord_api import (
+    DiscordApiError,
+    DiscordUnavailable,
+    GatewayBot,
+    RateLimited,
+    TokenRefused,
+    fetch_current_user,
+    fetch_gateway_bot,
+)
+
+TOKEN = "canary.token.value"
+GOOD = (
+    '{"url":"wss://g","shards":9,"new":1,'
+    '"session_start_limit":{"total":1000,"remaining":3,"reset_after":1500,"max_concurrency":16}}'
+)
+
+
+class Discord:
+    """Answers what it was told to."""
+
+    def __init__(self) -> None:
+        self.answer = web.Response(text=GOOD)
+        self.silent = False
+        self.seen: list[web.Request] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.seen.append(request)
+        if self.silent:
+            await asyncio.Event().wait()
+        return self.answer
+
+
+@pytest.fixture
+async def discord() -> AsyncIterator[Discord]:
+    found = Discord()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", found.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v10"
+    yield found
+    await runner.cleanup()
+
+
+async def test_the_documented_answer_is_read_and_the_request_is_polite(discord: Discord) -> None:
+    async with aiohttp.ClientSession() as http:
+        found = await fetch_gateway_bot(http, discord.url + "/", f"Bot {TOKEN}")
+    assert found == GatewayBot("wss://g", 9, 1000, 3, 1.5, 16)
+    assert discord.seen[0].path == "/api/v10/gateway/bot"
+    assert discord.seen[0].headers["Authorization"] == f"Bot {TOKEN}"
+    assert discord.seen[0].headers["User-Agent"].startswith("DiscordBot (sandwich, ")
+
+
+async def test_the_bots_user_has_an_id_and_a_name(discord: Discord) -> None:
+    discord.answer = web.Response(text='{"id":"42","username":"Sandwich"}')
+    async with aiohttp.ClientSession() as http:
+        user = await fetch_current_user(http, discord.url, TOKEN)
+    assert (user.id, user.name) == ("42", "Sandwich")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (401, "{}", TokenRefused),
+        (500, GOOD, DiscordUnavailable),
+        (302, GOOD, DiscordUnavailable),
+        (403, "<html>", DiscordUnavailable),
+        (200, "<html>", DiscordUnavailable),
+        (200, "{}", DiscordUnavailable),
+        (200, GOOD.replace("9", "0"), DiscordUnavailable),
+        (200, GOOD.replace("wss://g", "file:///x"), DiscordUnavailable),
+        (200, " " * 600_000, DiscordUnavailable),
+    ],
+)
+async def test_every_other_answer_is_a_typed_error(
+    discord: Discord, status: int, body: str, expected: type[DiscordApiError]
+) -> None:
+    discord.answer = web.Response(status=status, text=body)
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(expected) as caught:
+            await fetch_gateway_bot(http, discord.url, TOKEN)
+    assert TOKEN not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "expected"),
+    [('{"retry_after":2.5}', "9", 2.5), ("<html>", "9", 9.0), ("<html>", "soon", 60.0), ('{"retry_after":-1}', "", 60)],
+)
+async def test_a_rate_limit_says_how_long(discord: Discord, body: str, header: str, expected: float) -> None:
+    discord.answer = web.Response(status=429, text=body, headers={"Retry-After": header})
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(RateLimited) as caught:
+            await fetch_gateway_bot(http, discord.url, TOKEN)
+    assert caught.value.retry_after_s == expected
+
+
+async def test_silence_absence_and_an_unsendable_token_are_unavailable_without_the_token(discord: Discord) -> None:
+    discord.silent = True
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(DiscordUnavailable, match="Timeout"):
+            await fetch_gateway_bot(http, discord.url, TOKEN, timeout_s=0.05)
+        with pytest.raises(DiscordUnavailable):
+            await fetch_gateway_bot(http, "http://127.0.0.1:9/api/v10", TOKEN)
+        with pytest.raises(DiscordUnavailable) as caught:
+            await fetch_gateway_bot(http, discord.url, TOKEN + "\r\nX: y")
+    assert TOKEN not in str(caught.value)
