@@ -257,7 +257,8 @@ def _shape(
     if count == "auto":
         known = group.count if group is not None else 0
         if not known and budget is not None and not budget.error:
-            known = _automatic_count(budget, policy)
+            # Discord's recommendation is valid as it is, for large bots too (Discord: Sharding for Large Bots).
+            known = max(1, budget.shards)
         if not known:
             return _unknown_count(budget, looked_up)
         count = known
@@ -268,11 +269,6 @@ def _shape(
     except ValueError as error:
         return _Shape(0, state="failed", reason=str(error))
     return _Shape(count, format_ranges(ids))
-
-
-def _automatic_count(budget: BudgetRecord, policy: Policy) -> int:
-    step = budget.max_concurrency if budget.max_concurrency >= policy.large_bot_concurrency_min else 1
-    return -(-max(1, budget.shards) // step) * step
 
 
 def _unknown_count(budget: BudgetRecord | None, looked_up: GatewayState) -> _Shape:

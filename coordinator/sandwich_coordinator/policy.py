@@ -27,8 +27,6 @@ class Policy:
     """Shards that may be between two owners at the same time. Orphans are not counted: they have no owner."""
     degraded_after_s: float = 10.0
     """A live group with shards that are not live is called degraded after this long, so a move writes nothing."""
-    large_bot_concurrency_min: int = 2
-    """From this `max_concurrency` on a shard count of "auto" is made a multiple of it (large-bot rule, close 4010)."""
     gateway_refresh_s: float = 3600.0
     gateway_retry_s: float = 2.0
     """First wait after a failed look-up; doubled each time up to `gateway_retry_max_s`."""

@@ -39,6 +39,7 @@ class ControlApi:
             "pause_traffic": lambda b: sim.pause_traffic(),
             "happen": lambda b: sim.happen(b["bot"], int(b["events"])),
             "burst": lambda b: sim.burst(**b),
+            "join": self._join,
             "emit": self._emit,
             "raw": self._raw,
             "faults": lambda b: sim.fault(b.pop("kind"), **b),
@@ -49,6 +50,9 @@ class ControlApi:
         for name, handler in posts.items():
             app.router.add_post(f"/_sim/{name}", _wrap(handler))
         app.router.add_get("/_sim/journal", self._journal)
+
+    async def _join(self, body: dict[str, Any]) -> Any:
+        return {"user_id": await self._simulator.join_member(**body)}
 
     async def _emit(self, body: dict[str, Any]) -> Any:
         megabytes = body.pop("big_guild_mb", None)

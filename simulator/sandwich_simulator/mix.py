@@ -176,13 +176,26 @@ def _member_update(scene: Scene) -> Iterator[Event]:
 
 
 def _member_join(scene: Scene) -> Iterator[Event]:
-    person = scene.world.person(scene.rng.randrange(scene.world.people_count))
-    if person["id"] in scene.guild.members:
+    codes = list(scene.guild.invites)
+    yield from join(scene, scene.rng.choice(codes) if codes and scene.rng.random() < 0.7 else None)
+
+
+def join(scene: Scene, code: str | None) -> Iterator[Event]:
+    """Somebody joins, by an invite (a use is counted, the last one deletes it) or without; nobody if found inside."""
+    guild, person = scene.guild, scene.world.person(scene.rng.randrange(scene.world.people_count))
+    if person["id"] in guild.members:
         return
     member = entities.member(scene.rng, person, [], scene.wall_ms)
-    scene.guild.members[person["id"]] = member
-    scene.guild.base["member_count"] += 1
-    yield scene.event("GUILD_MEMBER_ADD", {**member, "guild_id": scene.guild.id})
+    guild.members[person["id"]] = member
+    guild.base["member_count"] += 1
+    yield scene.event("GUILD_MEMBER_ADD", {**member, "guild_id": guild.id})
+    if code is None:
+        return
+    invite = guild.invites[code]
+    invite["uses"] += 1
+    if invite["max_uses"] and invite["uses"] >= invite["max_uses"]:
+        del guild.invites[code]
+        yield scene.event("INVITE_DELETE", {key: invite[key] for key in ("guild_id", "code", "channel_id")})
 
 
 def _member_leave(scene: Scene) -> Iterator[Event]:

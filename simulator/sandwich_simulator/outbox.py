@@ -44,6 +44,7 @@ class Outbox:
         self._bytes = 0
         self._bytes_max = bytes_max
         self._closed = False
+        self._cut = False
         self.wake: Callable[[], None] = _nobody
 
     def __len__(self) -> int:
@@ -53,6 +54,11 @@ class Outbox:
     def is_closed(self) -> bool:
         """Whether nothing more can be pushed."""
         return self._closed
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a Cut waits in the queue: what a slow reader has not taken by then it never gets."""
+        return self._cut
 
     def push(self, item: Item) -> None:
         """Queues an item; ignored after Close, Cut or an overflow."""
@@ -65,6 +71,7 @@ class Outbox:
                 item = Cut()
         if isinstance(item, (Close, Cut)):
             self._closed = True
+            self._cut = isinstance(item, Cut)
         self._items.append(item)
         self.wake()
 

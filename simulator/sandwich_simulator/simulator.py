@@ -20,7 +20,7 @@ from .control import ControlApi
 from .entities import FORUM, Json, channel
 from .faults import HttpFault
 from .gateway import Bot, Event, Gateway
-from .mix import Mix
+from .mix import Mix, Scene, join
 from .outbox import Cut, Raw
 from .protocol import Connection, State
 from .rest import RestApi
@@ -33,6 +33,7 @@ TRAFFIC_TICK_S = 0.005
 TRAFFIC_SLICE = 64
 SHUTDOWN_TIMEOUT_S = 1.0
 BIG_TOPIC_CHARACTERS = 4096
+JOIN_TRIES = 100
 Shards = Iterable[int] | Literal["all"]
 
 
@@ -158,6 +159,18 @@ class Simulator:
     async def happen(self, bot: str, number: int) -> None:
         """So many events of the ordinary mix, now."""
         self._happen(self.gateway.bot_named(bot), number)
+
+    async def join_member(self, *, bot: str, guild_id: int | str, code: str | None = None) -> str | None:
+        """Somebody of the pool joins a guild, by this invite or by none; the user's id, None when nobody was found."""
+        owner, now = self.gateway.bot_named(bot), self._clock()
+        guild = owner.world.guild(int(guild_id))
+        if code is not None and code not in guild.invites:
+            raise KeyError(f"no invite {code}")
+        scene = Scene(owner.world, guild, self._rng, now.wall_ms)
+        events = next((made for _ in range(JOIN_TRIES) if (made := list(join(scene, code)))), [])
+        for event in events:
+            self.gateway.publish(owner, event, now)
+        return str(events[0].data["user"]["id"]) if events else None
 
     async def emit(self, *, bot: str, t: str, d: Json, guild_id: str | None = None, shard: int | None = None) -> int:
         """One event as given, to the guild's sessions, or past all intents to those of one shard; how many got it."""

@@ -21,6 +21,7 @@ BATCH_ITEMS = 256
 CHUNK_BYTES = 64 * 1024
 BUFFER_BYTES_MAX = 512 * 1024
 BUFFER_POLL_S = 0.002
+STALL_POLL_S = 0.01
 
 
 class SocketWriter:
@@ -71,8 +72,8 @@ class SocketWriter:
                 return
 
     async def _hold(self) -> None:
-        while (left_s := self._connection.stalled_until - self._clock().mono) > 0:  # noqa: ASYNC110 (a date, not an event)
-            await asyncio.sleep(left_s)
+        while self._connection.stalled_until > self._clock().mono and not self._outbox.is_cut:  # noqa: ASYNC110
+            await asyncio.sleep(STALL_POLL_S)
 
     def _encode(self, items: Iterable[Item]) -> Close | Cut | None:
         parts: list[bytes] = []
@@ -100,10 +101,16 @@ class SocketWriter:
 
     async def _write(self) -> None:
         while self._chunks and not self._transport.is_closing():
-            self._transport.write(self._chunks.popleft())
-            while self._transport.get_write_buffer_size() > BUFFER_BYTES_MAX:  # noqa: ASYNC110 (nobody wakes us)
+            if not self._is_full():
+                self._transport.write(self._chunks.popleft())
+            elif self._outbox.is_cut:
+                self._chunks.clear()
+            else:
                 await asyncio.sleep(BUFFER_POLL_S)
         await asyncio.sleep(0)
+
+    def _is_full(self) -> bool:
+        return self._transport.get_write_buffer_size() > BUFFER_BYTES_MAX
 
     async def _end(self, ending: Close | Cut) -> None:
         if isinstance(ending, Close):
@@ -111,6 +118,8 @@ class SocketWriter:
         elif ending.reset:
             raw = self._transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._transport.abort()
+        elif self._is_full():
             self._transport.abort()
         else:
             self._transport.close()

@@ -131,6 +131,47 @@ async def test_faults_do_what_they_say(make_simulator: MakeSimulator) -> None:
             pass
 
 
+async def test_a_socket_that_is_not_read_is_cut_when_too_much_waits(make_simulator: MakeSimulator) -> None:
+    sim = await make_simulator(BotConfig(token=TOKEN, guilds=0, name="b"), outbox_bytes_max=3_000_000)
+    async with GatewayClient(sim.url) as client:
+        await client.identify(TOKEN)
+        await client.until("READY")
+        protocol = client.socket._reader._protocol
+        protocol.pause_reading()
+        connected = next(iter(sim.gateway.bot_named("b").sessions))
+        for _ in range(200):
+            await sim.emit(bot="b", shard=0, t="BIG", d={"x": "y" * 100_000})
+            await asyncio.sleep(0)
+        await eventually(lambda: connected.outbox is None)
+        protocol.resume_reading()
+    assert connected.seq == 201
+
+
+async def test_standing_faults_hit_connections_as_they_come(make_simulator: MakeSimulator) -> None:
+    sim = await make_simulator(BotConfig(token=TOKEN, guilds=0), identify_interval_s=0.0)
+    await sim.fault("op7_before_hello", seconds=60)
+    async with GatewayClient(sim.url) as client:
+        assert (await client.receive())["op"] == 7
+    await sim.fault("op7_before_hello", seconds=0)
+    await sim.fault("hello_delay", delay=0.05, seconds=60)
+    await sim.fault("identify_invalid", seconds=60)
+    async with GatewayClient(sim.url) as client:
+        assert (await client.receive())["op"] == 10
+        await client.identify(TOKEN)
+        assert (await client.receive())["d"] is False
+    await sim.fault("identify_invalid", seconds=0)
+    async with GatewayClient(sim.url) as client:
+        await client.identify(TOKEN)
+        session = (await client.until("READY"))["d"]["session_id"]
+        await sim.fault("stall", seconds=0.05)
+        await client.send(1, 1)
+        assert (await client.receive())["op"] == 11
+    await sim.fault("resume_invalid", seconds=60)
+    async with GatewayClient(sim.url) as client:
+        await client.resume(TOKEN, session, 1)
+        assert (await client.until("op9"))["d"] is False
+
+
 async def test_raw_bytes_and_bombs_reach_the_client(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=1))
     async with GatewayClient(sim.url, compress="zstd-stream") as client:
@@ -207,6 +248,41 @@ async def test_the_control_api_answers_in_json(make_simulator: MakeSimulator) ->
         text = await (await http.get(f"{control}/stats")).text()
         assert TOKEN not in text
         assert "third" not in text
+
+
+async def test_an_invite_counts_who_came_by_it_until_it_is_used_up(make_simulator: MakeSimulator) -> None:
+    sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"))
+    (guild_id,) = await sim.guild_ids("b")
+    guild = sim.gateway.bot_named("b").world.guild(int(guild_id))
+    channel = guild.channels_of(0)[0]
+    guild.invites["abc"] = {"code": "abc", "uses": 0, "max_uses": 2, "channel_id": channel, "guild_id": guild_id}
+    headers = {"Authorization": f"Bot {TOKEN}"}
+    async with aiohttp.ClientSession() as http, GatewayClient(sim.url) as client:
+        await client.identify(TOKEN)
+        await client.until("GUILD_CREATE")
+        user_id = await sim.join_member(bot="b", guild_id=guild_id, code="abc")
+        assert (await client.receive())["d"]["user"]["id"] == user_id
+        (invite,) = await (await http.get(f"{sim.api_url}/guilds/{guild_id}/invites", headers=headers)).json()
+        assert (invite["uses"], invite["guild"]["id"]) == (1, guild_id)
+        body = {"bot": "b", "guild_id": guild_id, "code": "abc"}
+        assert (await http.post(f"{sim.base_url}/_sim/join", json=body)).status == 200
+        assert (await client.until("INVITE_DELETE"))["d"]["code"] == "abc"
+        assert (await http.post(f"{sim.base_url}/_sim/join", json=body)).status == 400
+
+
+async def test_a_message_sent_over_rest_comes_back_as_an_event(make_simulator: MakeSimulator) -> None:
+    sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"))
+    (guild_id,) = await sim.guild_ids("b")
+    channel = next(key for key, c in (await sim.guild_state("b", guild_id))["channels"].items() if c["type"] == 0)
+    url, headers = f"{sim.api_url}/channels/{channel}/messages", {"Authorization": f"Bot {TOKEN}"}
+    async with aiohttp.ClientSession() as http, GatewayClient(sim.url) as client:
+        await client.identify(TOKEN, intents=1 << 9)
+        await client.until("READY")
+        sent = await (await http.post(url, json={"content": "hello"}, headers=headers)).json()
+        heard = await client.until("MESSAGE_CREATE")
+        assert (heard["d"]["id"], heard["d"]["content"]) == (sent["id"], "hello")
+        assert [m["id"] for m in await (await http.get(url, headers=headers)).json()] == [sent["id"]]
+        assert (await http.post(url, json={"content": ""}, headers=headers)).status == 400
 
 
 async def test_rest_checks_the_token_and_limits_a_bucket(make_simulator: MakeSimulator) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -28,6 +29,7 @@ from sandwich_node.dev.embedded import (
     die_with_parent,
     free_ports,
 )
+from sandwich_sdk.wire.frame import session_hash
 
 NODE_STOP_TIMEOUT_S = 30.0
 SIMULATOR_START_TIMEOUT_S = 30.0
@@ -137,9 +139,35 @@ class DevCluster:
         assert process.returncode is not None
         return process.returncode, output.decode(errors="replace")
 
+    async def simulator(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Call the simulator's control API: GET without a body, else POST."""
+        url = f"{self.simulator_url}/_sim/{path}"
+        method = "GET" if body is None else "POST"
+        async with aiohttp.ClientSession() as http, http.request(method, url, json=body) as response:
+            response.raise_for_status()
+            return await response.json()
+
+    async def owed(self, app: str) -> dict[str, list[int]]:
+        """Everything the simulated Discord owed the application: session hash -> sequences."""
+        owed: dict[str, list[int]] = {}
+        names: dict[str, str] = {}
+        url = f"{self.simulator_url}/_sim/journal"
+        async with aiohttp.ClientSession() as http, http.get(url, params={"bot": app}) as response:
+            response.raise_for_status()
+            async for line in response.content:
+                entry = msgspec.json.decode(line, type=_JournalEntry)
+                name = names.get(entry.session) or names.setdefault(entry.session, session_hash(entry.session))
+                owed.setdefault(name, []).append(entry.seq)
+        return owed
+
     async def stop_nodes(self) -> None:
         """Stop every node, all at once, each with its sessions kept."""
         await asyncio.gather(*(child.stop(NODE_STOP_TIMEOUT_S) for child in self.nodes.values()))
+
+
+class _JournalEntry(msgspec.Struct):
+    session: str
+    seq: int
 
 
 def _command(name: str) -> str:

@@ -4,7 +4,6 @@ At the end of a timed run every event that the simulated Discord owed is held ag
 """
 
 import asyncio
-import json
 import secrets
 import signal
 import time
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import aiohttp
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -26,7 +24,6 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.checker import DeliveryCheck, Verdict
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
-from sandwich_sdk.wire.frame import session_hash
 
 VIEW_EVERY_S = 1.0
 SETTLE_BUDGET_S = 20.0
@@ -156,18 +153,16 @@ def _all_live(snapshot: Snapshot, cluster: DevCluster) -> bool:
 
 async def _judge(cluster: DevCluster, seen: dict[str, Seen], console: Console) -> int:
     """Stop the traffic, wait until everything owed has arrived, compare."""
-    async with aiohttp.ClientSession() as http:
-        async with http.post(f"{cluster.simulator_url}/_sim/pause_traffic", json={}) as response:
-            response.raise_for_status()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + SETTLE_BUDGET_S
-        while True:
-            verdicts = {app: seen[app].check.verdict(await _owed(http, cluster, app)) for app in seen}
-            if all(verdict.clean for verdict in verdicts.values()) or loop.time() > until:
-                break
-            await asyncio.sleep(0.5)
+    await cluster.simulator("pause_traffic", {})
+    loop = asyncio.get_running_loop()
+    until = loop.time() + SETTLE_BUDGET_S
+    while True:
+        verdicts = {app: seen[app].check.verdict(await cluster.owed(app)) for app in seen}
+        if all(verdict.clean for verdict in verdicts.values()) or loop.time() > until:
+            break
+        await asyncio.sleep(0.5)
     for app, verdict in verdicts.items():
-        console.print(_verdict_line(app, verdict), highlight=False)
+        console.print(_verdict_line(app, verdict), highlight=False, soft_wrap=True)
     return 0 if all(verdict.clean for verdict in verdicts.values()) else 1
 
 
@@ -176,20 +171,6 @@ def _verdict_line(app: str, verdict: Verdict) -> str:
         f"{app}: {verdict.owed} events owed by Discord, {verdict.received} received, {verdict.lost} lost, "
         f"{verdict.doubled} doubled, {verdict.out_of_order} out of order"
     )
-
-
-async def _owed(http: aiohttp.ClientSession, cluster: DevCluster, app: str) -> dict[str, list[int]]:
-    """From the simulator's journal: session hash -> sequences."""
-    owed: dict[str, list[int]] = {}
-    names: dict[str, str] = {}
-    async with http.get(f"{cluster.simulator_url}/_sim/journal", params={"bot": app}) as response:
-        response.raise_for_status()
-        async for line in response.content:
-            entry = json.loads(line)
-            session = entry["session"]
-            name = names.get(session) or names.setdefault(session, session_hash(session))
-            owed.setdefault(name, []).append(entry["seq"])
-    return owed
 
 
 # --- the view ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,153 @@
+"""The main job with real processes: what Discord owed is consumed once and in order, whatever happens to the nodes."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from sandwich_node.dev.checker import DeliveryCheck, Verdict
+from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
+from sandwich_sdk import Consumer
+
+pytestmark = pytest.mark.e2e
+
+READY_S = 60.0
+BOTS = (
+    DevBot(app="welcomer", token="MTAwMDAwMDAwMDAx.GaaaaX.welcomer", guilds=48, shards=None, recommended=6),
+    DevBot(app="music", token="MTAwMDAwMDAwMDAy.GbbbbX.music", guilds=12, shards=2, recommended=1, max_concurrency=2),
+)
+
+
+class Job:
+    """A running cluster, its consumer, and questions to both."""
+
+    def __init__(self, cluster: DevCluster) -> None:
+        self.cluster = cluster
+        self.checks = {bot.app: DeliveryCheck() for bot in cluster.bots}
+
+    async def consume(self) -> None:
+        async with Consumer(self.cluster.nats.url, apps=list(self.checks), group="e2e", start="all") as consumer:
+            async for event in consumer:
+                self.checks[event.app].take(event.id)
+
+    async def status(self) -> dict[str, Any]:
+        _, text = await self.cluster.run_cli("cluster", "status", "--json")
+        return msgspec.json.decode(text)  # type: ignore[no-any-return]
+
+    async def until(self, what: str, check: Callable[[], Any], timeout_s: float = READY_S) -> Any:
+        """Poll `check` until it is true. Fails with `what` and the nodes' last words."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            found = await check()
+            if found:
+                return found
+            await asyncio.sleep(0.2)
+        logs = "\n".join(f"{child.name}:\n{child.tail(30)}" for child in self.cluster.nodes.values())
+        pytest.fail(f"not in {timeout_s:.0f} s: {what}\n{logs}")
+
+    async def connected(self) -> bool:
+        """Every session the simulator knows is connected, and as many as there are shards."""
+        stats = (await self.cluster.simulator("stats"))["bots"].values()
+        wanted = {"welcomer": 6, "music": 2}
+        return all(bot["connected"] == wanted[bot["name"]] for bot in stats)
+
+    async def owners(self) -> dict[str, int]:
+        """Live shards by node, from etcd."""
+        _, text = await self.cluster.run_cli("shard", "list", "--json")
+        found: dict[str, int] = {}
+        for shard in msgspec.json.decode(text):
+            if shard["state"] == "live":
+                found[shard["node"]] = found.get(shard["node"], 0) + 1
+        return found
+
+    async def settled(self, nodes: set[str]) -> bool:
+        owners = await self.owners()
+        return set(owners) == nodes and sum(owners.values()) == 8 and await self.connected()
+
+    async def spent(self) -> tuple[int, int]:
+        """IDENTIFYs so far, and violations of Discord's rules."""
+        bots = (await self.cluster.simulator("stats"))["bots"].values()
+        return sum(bot["identifies"] for bot in bots), sum(sum(bot["violations"].values()) for bot in bots)
+
+    async def verdicts(self) -> dict[str, Verdict]:
+        """Stop the traffic and compare, once everything owed had time to arrive."""
+        await self.cluster.simulator("pause_traffic", {})
+        end = time.monotonic() + 20
+        while True:
+            found = {app: check.verdict(await self.cluster.owed(app)) for app, check in self.checks.items()}
+            if all(verdict.clean for verdict in found.values()) or time.monotonic() > end:
+                return found
+            await asyncio.sleep(0.3)
+
+    async def node_status(self, node: str) -> dict[str, Any]:
+        """A node's own account, from the address it registered."""
+        _, text = await self.cluster.run_cli("node", "list", "--json")
+        address = next(entry["address"] for entry in msgspec.json.decode(text) if entry["node"] == node)
+        async with aiohttp.ClientSession() as http, http.get(f"http://{address}/status") as response:
+            return await response.json()  # type: ignore[no-any-return]
+
+
+@asynccontextmanager
+async def job(nodes: int) -> AsyncIterator[Job]:
+    async with dev_cluster(BOTS, nodes=nodes, rate=300) as cluster:
+        running = Job(cluster)
+        consuming = asyncio.create_task(running.consume())
+        try:
+            yield running
+        finally:
+            consuming.cancel()
+            await asyncio.gather(consuming, return_exceptions=True)
+
+
+def assert_clean(verdicts: dict[str, Verdict]) -> None:
+    assert set(verdicts) == {"welcomer", "music"}
+    for app, verdict in verdicts.items():
+        assert verdict.clean, f"{app}: {verdict}"
+        assert verdict.owed > 200
+
+
+async def test_nothing_is_lost_or_doubled_while_workers_die_and_nodes_come_and_go() -> None:
+    async with job(nodes=3) as running:
+        await running.until("all shards live on three nodes", lambda: running.settled({"a", "b", "c"}))
+        started = await running.spent()
+        assert started == (8, 0), "one IDENTIFY a shard, and no rule of Discord's broken"
+
+        worker = (await running.node_status("a"))["workers"][0]["pid"]
+        os.kill(worker, signal.SIGKILL)
+
+        async def restarted() -> bool:
+            workers = (await running.node_status("a"))["workers"]
+            return workers[0]["pid"] not in (0, worker) and await running.settled({"a", "b", "c"})
+
+        await running.until("the killed worker's shards back", restarted)
+
+        await running.cluster.nodes["b"].stop(30)
+        assert running.cluster.nodes["b"].process.returncode == 0
+        await running.until("the stopped node's shards on the others", lambda: running.settled({"a", "c"}))
+
+        await running.cluster.start_node("d")
+        await running.until("the new node has its share", lambda: running.settled({"a", "c", "d"}))
+
+        running.cluster.nodes["c"].signal(signal.SIGKILL)
+        await running.until("the dead node's shards on the others", lambda: running.settled({"a", "d"}))
+
+        assert_clean(await running.verdicts())
+        assert await running.spent() == started, "every shard came back by RESUME"
+
+
+async def test_all_nodes_stopped_and_started_again_resume_where_they_were() -> None:
+    async with job(nodes=2) as running:
+        await running.until("all shards live", lambda: running.settled({"a", "b"}))
+        started = await running.spent()
+        await running.cluster.stop_nodes()
+        await asyncio.gather(running.cluster.start_node("a"), running.cluster.start_node("b"))
+        await running.until("all shards live again", lambda: running.settled({"a", "b"}))
+        assert_clean(await running.verdicts())
+        assert await running.spent() == started
