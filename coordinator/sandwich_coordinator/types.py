@@ -108,7 +108,10 @@ class ClaimRecord(Record, frozen=True):
 
 
 class SessionRecord(Record, frozen=True):
-    """`sessions/<app>/<group>/<shard>`: a Discord session that may be resumed. The sequence lives in the stream."""
+    """`sessions/<app>/<group>/<shard>`: a Discord session that may be resumed. The sequence lives in the stream.
+
+    `guilds`: how many the shard was in when this was written, for the next owner's status: RESUME lists none.
+    """
 
     session_id: str
     resume_url: str
@@ -116,6 +119,7 @@ class SessionRecord(Record, frozen=True):
     count: int
     first_seq: int
     token_hash: str
+    guilds: int = 0
 
 
 class IdentifyRecord(Record, frozen=True):

@@ -57,6 +57,13 @@ class StopShard(msgspec.Struct, tag=True, frozen=True):
     reason: str
 
 
+class ShowPresence(msgspec.Struct, tag=True, frozen=True):
+    """The application's presence changed: show it now, and in every later IDENTIFY."""
+
+    key: ShardKey
+    presence: dict[str, Any]
+
+
 class IdentifyGranted(msgspec.Struct, tag=True, frozen=True):
     """The shard may send its IDENTIFY now."""
 
@@ -172,7 +179,7 @@ class WorkerStats(msgspec.Struct, tag=True, frozen=True):
     shards: list[ShardNumbers]
 
 
-ToWorker = StartShard | StopShard | IdentifyGranted | WorkerSettings | Shutdown
+ToWorker = StartShard | StopShard | ShowPresence | IdentifyGranted | WorkerSettings | Shutdown
 ToAgent = (
     WorkerReady
     | WorkerWaiting

@@ -25,6 +25,7 @@ from sandwich_node.ipc import (
     IdentifyGranted,
     ShardKey,
     ShardStopped,
+    ShowPresence,
     Shutdown,
     StartShard,
     StopShard,
@@ -77,6 +78,8 @@ class Worker:
                     self._shards[key][0].stop(reason)
                 case IdentifyGranted(key=key) if key in self._shards:
                     self._shards[key][0].identify_granted()
+                case ShowPresence(key=key, presence=presence) if key in self._shards:
+                    self._shards[key][0].show_presence(presence)
                 case Shutdown():
                     return
                 case _:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
-from sandwich_coordinator.config import NATS_SECRET, ClusterSettings
+from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
 from sandwich_coordinator.discord_api import fetch_current_user, fetch_gateway_bot
 from sandwich_coordinator.sealing import ClusterKey, open_plain
 from sandwich_coordinator.status import NodeStatus
-from sandwich_coordinator.store.base import Store, StoreError, StoreRefused, WatchBatch
+from sandwich_coordinator.store.base import StoreError, StoreRefused, WatchBatch
+from sandwich_coordinator.store.etcd import EtcdStore, version_warning
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
 from sandwich_coordinator.types import AppRecord, BudgetRecord, NodeRecord
@@ -28,6 +29,7 @@ from sandwich_node import ipc
 from sandwich_node.agent.identifying import Identifying
 from sandwich_node.agent.leading import Leading
 from sandwich_node.agent.membership import Membership, host_identity
+from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.agent.shards import NodeShards
 from sandwich_node.agent.status import Figures, node_status
 from sandwich_node.http.app import make_app, serve
@@ -62,7 +64,7 @@ class NodeOptions:
 class Agent:
     """One node. `run` returns after `shutdown` was called and everything is released."""
 
-    def __init__(self, options: NodeOptions, store: Store, key: ClusterKey | None) -> None:
+    def __init__(self, options: NodeOptions, store: EtcdStore, key: ClusterKey | None) -> None:
         self._options = options
         self._store = store
         self._key = key
@@ -80,6 +82,7 @@ class Agent:
         self._membership: Membership | None = None
         self._leading: Leading | None = None
         self._shards: NodeShards | None = None
+        self._redis: RedisProbe | None = None
 
     def shutdown(self) -> None:
         """Leave the cluster: sessions kept, shards released."""
@@ -190,8 +193,12 @@ class Agent:
         async def rejoined() -> None:
             self._tell()
 
+        password = self._open(REDIS_SECRET, settings.redis.password) if settings.redis.password else None
+        self._redis = RedisProbe(settings.redis.url, password)
         async with asyncio.TaskGroup() as group:
             for work in (
+                self._redis.run(),
+                self._warn_of_old_etcd(),
                 self._mirror.run(),
                 membership.keep(rejoined),
                 leading.run(),
@@ -200,6 +207,14 @@ class Agent:
                 *(worker.run() for worker in self._workers.values()),
             ):
                 group.create_task(work)
+
+    async def _warn_of_old_etcd(self) -> None:
+        try:
+            warning = version_warning(await self._store.server_version())
+        except StoreError:
+            return
+        if warning is not None:
+            _log.warning("%s", warning)
 
     async def _leave(self) -> None:
         """Give everything back: leadership first, then the shards, all at once."""
@@ -322,6 +337,8 @@ class Agent:
             waits.append(self._membership.waiting)
         if self._mirror.stale_since is not None:
             waits.append("etcd does not answer; shards keep running, nothing is moved")
+        if self._redis is not None and self._redis.waiting:
+            waits.append(self._redis.waiting)
         waits += [
             f"worker {worker.index}: {worker.waiting or 'starting'}"
             for worker in self._workers.values()

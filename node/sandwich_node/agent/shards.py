@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -71,7 +72,7 @@ class NodeShards:
         self._ops: dict[ShardKey, deque[Callable[[], Awaitable[None]]]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
-        self._stopped_early: set[ShardKey] = set()
+        self._presences: dict[ShardKey, dict[str, Any] | None] = {}
 
     def changed(self) -> None:
         """Compare again soon."""
@@ -98,6 +99,7 @@ class NodeShards:
         own = self._own()
         actions = assignment.reconcile_node(view, own, self.local, time.time())
         results = await asyncio.gather(*(self._perform(view, action) for action in actions))
+        self._show_presences(view)
         written = await asyncio.gather(*(self._write_state(view, shard) for shard in list(self.local)))
         return not all(results) or not all(written)
 
@@ -179,8 +181,19 @@ class NodeShards:
             )
         )
         self.local[shard] = LocalShard(start.worker, start.fence, start.config)
+        self._presences[shard] = app.presence
         self._note(shard, start.worker, "connecting", "")
         return True
+
+    def _show_presences(self, view: ClusterView) -> None:
+        """Pass on a presence that was changed while the shard runs: it needs no reconnect."""
+        for shard, running in self.local.items():
+            app = view.apps.get(shard.app)
+            if app is None or running.phase != "running" or app.record.presence == self._presences.get(shard):
+                continue
+            self._presences[shard] = app.record.presence
+            shown = app.record.presence or {"since": None, "activities": [], "status": "online", "afk": False}
+            self._send(running.worker, ipc.ShowPresence(_wire(shard), shown))
 
     def _stop(self, shard: ShardKey, reason: str) -> None:
         running = self.local[shard]
@@ -205,6 +218,7 @@ class NodeShards:
     def _forget(self, shard: ShardKey) -> None:
         self.local.pop(shard, None)
         self.facts.pop(shard, None)
+        self._presences.pop(shard, None)
         self._figures.forget(_wire(shard))
         self.changed()
 

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -15,6 +16,7 @@ from sandwich_coordinator.types import SessionRecord
 from sandwich_node import ipc
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
+from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
@@ -88,7 +90,8 @@ class ShardRunner:
         self._session_id = ""
         self._waiting = ""
         self._replayed = 0
-        self._guilds: set[str] = set()
+        self._guilds = GuildCount(start.session.guilds if start.session else 0)
+        self._record = start.session
         self._latency_ms: float | None = None
 
     # --- what the worker asks -----------------------------------------------------------------------------------
@@ -98,6 +101,7 @@ class ShardRunner:
         self._stop_reason = reason
         if not self._stopping.is_set():
             self._stopping.set()
+            self._save_guilds()
             if self._connection is not None:
                 self._connection.post(ev.StopRequested(reason))
 
@@ -105,6 +109,11 @@ class ShardRunner:
         """The shard's turn to IDENTIFY came."""
         if self._connection is not None and not self._stopping.is_set():
             self._connection.post(ev.IdentifyGranted())
+
+    def show_presence(self, presence: dict[str, Any]) -> None:
+        """Send the presence once the shard is live; the machine remembers it for every later IDENTIFY."""
+        if self._connection is not None and not self._stopping.is_set():
+            self._connection.post(ev.CommandQueued(opcodes.PRESENCE_UPDATE, presence))
 
     def numbers(self) -> ipc.ShardNumbers:
         """Figures as of now."""
@@ -120,7 +129,7 @@ class ShardRunner:
             retries=self._chain.retries,
             backlog_events=self._buffer.events_held,
             backlog_bytes=self._buffer.bytes_held,
-            guilds=len(self._guilds),
+            guilds=self._guilds.count,
             latency_ms=self._latency_ms,
             waiting=self._waiting or self._chain.waiting_reason,
         )
@@ -232,21 +241,12 @@ class ShardRunner:
             self._session_id = session_id
             self._buffer.start_session(session_hash(session_id), 0, bot=self._bot)
         if type == "GUILD_CREATE" or type == "GUILD_DELETE":
-            self._count_guild(raw, type)
+            self._guilds.take(raw, type)
         return self._publisher.dispatch(raw, type, seq)
 
     async def drained(self) -> None:
         """Wait until the publisher has room."""
         await self._publisher.drained()
-
-    def _count_guild(self, raw: bytes, type: str) -> None:
-        guild = _guild_of(raw)
-        if guild is None:
-            return
-        if type == "GUILD_CREATE" or guild.unavailable:
-            self._guilds.add(guild.id)
-        else:
-            self._guilds.discard(guild.id)
 
     def observe(self, report: fx.Report) -> None:
         """Pass on what the machine reports."""
@@ -279,21 +279,51 @@ class ShardRunner:
 
     def _session_started(self, started: fx.SessionStarted) -> None:
         self._bot = started.user_id
-        self._guilds = set(started.guild_ids)
-        record = SessionRecord(
+        self._guilds = GuildCount(len(started.guild_ids), expected=set(started.guild_ids))
+        self._record = SessionRecord(
             session_id=started.session_id,
             resume_url=started.resume_url,
             intents=self._start.intents,
             count=self._start.count,
             first_seq=started.first_seq,
             token_hash=self._start.token_hash,
+            guilds=self._guilds.count,
         )
-        self._tell(ipc.SessionSaved(self.key, record, started.user_id, started.user_name))
+        self._tell(ipc.SessionSaved(self.key, self._record, started.user_id, started.user_name))
+
+    def _save_guilds(self) -> None:
+        """Let the next owner know how many guilds the shard is in."""
+        record = self._record
+        if record is not None and record.session_id == self._session_id and record.guilds != self._guilds.count:
+            self._record = msgspec.structs.replace(record, guilds=self._guilds.count)
+            self._tell(ipc.SessionSaved(self.key, self._record, self._bot, ""))
+
+
+class GuildCount:
+    """How many guilds a shard is in: READY's list, then joins and leaves (Discord: Guild Create, Guild Delete)."""
+
+    def __init__(self, count: int, *, expected: set[str] | None = None) -> None:
+        self.count = count
+        self._expected = expected or set()
+
+    def take(self, raw: bytes, type: str) -> None:
+        """A GUILD_CREATE without `unavailable` that READY did not list is a join; an outage is not a leave."""
+        try:
+            guild = _decode_guild(raw).d
+        except msgspec.MsgspecError:
+            return
+        if type == "GUILD_CREATE":
+            if guild.unavailable is msgspec.UNSET and guild.id not in self._expected:
+                self.count += 1
+                self._expected.add(guild.id)
+        elif not guild.unavailable:
+            self.count = max(0, self.count - 1)
+            self._expected.discard(guild.id)
 
 
 class _Guild(msgspec.Struct):
     id: str
-    unavailable: bool = False
+    unavailable: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class _GuildEvent(msgspec.Struct):
@@ -301,13 +331,6 @@ class _GuildEvent(msgspec.Struct):
 
 
 _decode_guild = msgspec.json.Decoder(_GuildEvent).decode
-
-
-def _guild_of(raw: bytes) -> _Guild | None:
-    try:
-        return _decode_guild(raw).d
-    except msgspec.MsgspecError:
-        return None
 
 
 def bot_id_of(token: str) -> str:

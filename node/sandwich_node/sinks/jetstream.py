@@ -29,6 +29,9 @@ API_TIMEOUT_S = 5.0
 PART_RESERVE_BYTES = 16 * 1024
 """Kept free in each message for headers and protocol."""
 
+SERVER_VERSION_MIN = (2, 12)
+"""The guard over a wildcard (`Nats-Expected-Last-Subject-Sequence-Subject`) and atomic batches are there since."""
+
 _WRONG_LAST = 10071
 _BUSY = 10164
 _NO_STREAM = 10059
@@ -105,7 +108,13 @@ class JetStreamLog:
             raise LogUnavailable(f"NATS is not reachable: {_reason(error)}") from None
 
     async def check(self) -> None:
-        """Raise LogUnavailable unless JetStream is enabled and answers."""
+        """Raise LogUnavailable unless JetStream is enabled and answers, on a server that knows our guard."""
+        version = self._client.connected_server_version
+        if (version.major, version.minor) < SERVER_VERSION_MIN:
+            raise LogUnavailable(
+                f"nats-server {version.major}.{version.minor} is too old: "
+                f"{SERVER_VERSION_MIN[0]}.{SERVER_VERSION_MIN[1]} or newer is needed"
+            )
         try:
             await self._jetstream.account_info()
         except nats.js.errors.ServiceUnavailableError:
