@@ -231,6 +231,8 @@ class Agent:
             async with asyncio.timeout(WORKERS_BUDGET_S):
                 for worker in self._workers.values():
                     await worker.ended.wait()
+                if self._shards is not None:
+                    await self._shards.saved.wait()
                 if self._leading is not None:
                     await self._leading.resigned.wait()
         except TimeoutError:

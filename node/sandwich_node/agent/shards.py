@@ -42,7 +42,10 @@ def _view_key(key: ipc.ShardKey) -> ShardKey:
 
 
 class NodeShards:
-    """`token_of(app)` unseals a token or raises; `stream_of(app)` says what the application's stream keeps."""
+    """`token_of(app)` unseals a token or raises; `stream_of(app)` says what the application's stream keeps.
+
+    `saved` is set while every session that a worker reported is in etcd.
+    """
 
     def __init__(
         self,
@@ -70,6 +73,8 @@ class NodeShards:
         self._figures = figures
         self._wake = asyncio.Event()
         self._ops: dict[ShardKey, deque[Callable[[], Awaitable[None]]]] = {}
+        self.saved = asyncio.Event()
+        self.saved.set()
         self._group: asyncio.TaskGroup | None = None
         self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
         self._presences: dict[ShardKey, dict[str, Any] | None] = {}
@@ -322,6 +327,7 @@ class NodeShards:
         """Run the shard's operations one after the other: a lost session is deleted before its shard identifies."""
         queue = self._ops.setdefault(shard, deque())
         queue.append(operation)
+        self.saved.clear()
         if len(queue) == 1 and self._group is not None:
             self._group.create_task(self._drain(shard, queue))
 
@@ -330,6 +336,8 @@ class NodeShards:
             await queue[0]()
             queue.popleft()
         self._ops.pop(shard, None)
+        if not self._ops:
+            self.saved.set()
 
     async def _save_session(self, shard: ShardKey, session: SessionRecord | None) -> None:
         """Write or delete the session, as long as the claim is ours."""

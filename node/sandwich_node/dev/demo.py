@@ -4,6 +4,7 @@ At the end of a timed run every event that the simulated Discord owed is held ag
 """
 
 import asyncio
+import logging
 import secrets
 import signal
 import time
@@ -75,6 +76,8 @@ async def run_demo(options: DemoOptions) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    # Its word that the streams are not there yet would only be noise here.
+    logging.getLogger("sandwich_sdk").setLevel(logging.ERROR)
     console = Console()
     console.print("starting etcd, NATS, Redis, the simulator and the nodes ...", highlight=False)
     bots = demo_bots()

@@ -1,0 +1,198 @@
+"""A shard's chain in a real JetStream: fences, lost answers, a restarted server, a stream deleted by hand."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sandwich_node.dev.embedded import EmbeddedNats, nats_cluster
+from sandwich_node.sinks.chain import Chain, Checkpoint
+from sandwich_node.sinks.frames import EventBuffer, ShardAddress
+from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.sinks.log import Fenced, LogUnavailable
+from sandwich_node.sinks.publisher import ShardPublisher
+from sandwich_sdk.wire.frame import inflate, split_events
+from sandwich_sdk.wire.headers import FrameHeaders
+
+pytestmark = pytest.mark.contract
+
+ADDRESS = ShardAddress(app="bot", group=0, shard=3, count=4, route="bot", bot="42")
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
+    async with EmbeddedNats(tmp_path) as nats:
+        yield nats
+
+
+@pytest.fixture
+async def log(server: EmbeddedNats) -> AsyncIterator[JetStreamLog]:
+    made = JetStreamLog(NatsOptions(servers=(server.url,)))
+    await made.connect()
+    await made.check()
+    await made.ensure_stream("bot")
+    yield made
+    await made.close()
+
+
+def chain(log: JetStreamLog, epoch: int) -> Chain:
+    return Chain(log, ADDRESS, epoch=epoch, pause=asyncio.sleep, rng=random.Random(1))
+
+
+def event(seq: int, pad: str = "") -> bytes:
+    return b'{"t":"MESSAGE_CREATE","s":%d,"op":0,"d":{"pad":"%s"}}' % (seq, pad.encode())
+
+
+def publisher(writer: Chain, last: int = 0) -> ShardPublisher:
+    events = EventBuffer(ADDRESS)
+    events.start_session("aa", last)
+    return ShardPublisher(events, writer)
+
+
+async def stored(log: JetStreamLog) -> list[int]:
+    """Sequences of all events in the stream, in its order, read from the payloads."""
+    info = await log._jetstream.stream_info("SANDWICH_bot")
+    found: list[int] = []
+    payload = b""
+    for seq in range(info.state.first_seq, info.state.last_seq + 1):
+        message = await log._jetstream.get_msg("SANDWICH_bot", seq)
+        headers = FrameHeaders.decode(message.headers)
+        if headers.kind:
+            continue
+        part, total = headers.part or (1, 1)
+        payload = (payload if part > 1 else b"") + (message.data or b"")
+        if part == total:
+            lines = split_events(inflate(payload))
+            assert len(lines) == headers.count
+            found += range(headers.first_seq, headers.last_seq + 1)
+    return found
+
+
+async def run_through(writer: Chain, first: int, last: int, meanwhile: object = None) -> None:
+    """Publish the events one by one while `meanwhile` runs."""
+    feeding = publisher(writer, first - 1)
+    async with asyncio.timeout(40), asyncio.TaskGroup() as group:
+        running = group.create_task(feeding.run())
+        trouble = group.create_task(meanwhile) if meanwhile is not None else None  # type: ignore[arg-type]
+        for seq in range(first, last + 1):
+            feeding.dispatch(event(seq), "MESSAGE_CREATE", seq)
+            await asyncio.sleep(0.002)
+        if trouble is not None:
+            await trouble
+        await feeding.flushed()
+        running.cancel()
+
+
+async def test_an_owner_that_was_overtaken_stores_nothing_more(log: JetStreamLog) -> None:
+    old, new = chain(log, 10), chain(log, 11)
+    await old.take_over()
+    await run_through(old, 1, 50)
+    assert await new.take_over() == Checkpoint("aa", 50)
+    with pytest.raises(ExceptionGroup) as raised:
+        await run_through(old, 51, 60)
+    assert isinstance(raised.value.exceptions[0], Fenced)
+    await run_through(new, 51, 60)
+    assert await stored(log) == list(range(1, 61))
+
+
+async def test_a_restarted_server_costs_nothing(server: EmbeddedNats, log: JetStreamLog) -> None:
+    writer = chain(log, 10)
+    await writer.take_over()
+
+    async def restart() -> None:
+        await asyncio.sleep(0.1)
+        await server.kill()
+        await asyncio.sleep(0.3)
+        await server.start()
+
+    await run_through(writer, 1, 300, restart())
+    assert await stored(log) == list(range(1, 301))
+
+
+async def test_a_frozen_server_makes_events_wait_and_loses_none(server: EmbeddedNats, log: JetStreamLog) -> None:
+    writer = chain(log, 10)
+    await writer.take_over()
+
+    async def freeze() -> None:
+        server.pause()
+        await asyncio.sleep(6.0)
+        server.unpause()
+
+    await run_through(writer, 1, 100, freeze())
+    assert await stored(log) == list(range(1, 101))
+
+
+async def test_a_stream_deleted_by_hand_is_made_again(log: JetStreamLog) -> None:
+    writer = chain(log, 10)
+    await writer.take_over()
+    await run_through(writer, 1, 10)
+    await log._jetstream.delete_stream("SANDWICH_bot")
+    await run_through(writer, 11, 20)
+    assert await stored(log) == list(range(11, 21))
+
+
+async def test_an_event_above_max_payload_travels_in_parts(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path, max_payload=64 * 1024) as server:
+        log = JetStreamLog(NatsOptions(servers=(server.url,)))
+        await log.connect()
+        await log.ensure_stream("bot")
+        writer = chain(log, 10)
+        await writer.take_over()
+        feeding = publisher(writer)
+        pad = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=1_000_000))
+        feeding.dispatch(event(1, pad), "GUILD_CREATE", 1)
+        feeding.dispatch(event(2), "MESSAGE_CREATE", 2)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            running = group.create_task(feeding.run())
+            await feeding.flushed()
+            running.cancel()
+        assert await stored(log) == [1, 2]
+        await log.close()
+
+
+async def test_jetstream_switched_off_is_said(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path, jetstream=False) as server:
+        log = JetStreamLog(NatsOptions(servers=(server.url,)))
+        await log.connect()
+        with pytest.raises(LogUnavailable, match="JetStream is not enabled"):
+            await log.check()
+        await log.close()
+
+
+async def test_nobody_there_is_said_without_the_password() -> None:
+    log = JetStreamLog(NatsOptions(servers=("nats://user:secret@127.0.0.1:1",)))
+    with pytest.raises(LogUnavailable) as raised:
+        await log.connect()
+    assert "secret" not in str(raised.value)
+    await log.close()
+
+
+async def test_the_leader_of_a_replicated_stream_may_die(tmp_path: Path) -> None:
+    servers = nats_cluster(tmp_path)
+    await asyncio.gather(*(server.start() for server in servers))
+    log = JetStreamLog(NatsOptions(servers=tuple(server.url for server in servers), replicas=3))
+    try:
+        await log.connect()
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await log.ensure_stream("bot")
+                    break
+                except LogUnavailable:
+                    await asyncio.sleep(0.3)
+        writer = chain(log, 10)
+        await writer.take_over()
+
+        async def kill_the_leader() -> None:
+            info = await log._jetstream.stream_info("SANDWICH_bot")
+            assert info.cluster is not None
+            leader = next(server for server in servers if server.server_name == info.cluster.leader)
+            await leader.kill()
+
+        await run_through(writer, 1, 200, kill_the_leader())
+        assert await stored(log) == list(range(1, 201))
+    finally:
+        await log.close()
+        await asyncio.gather(*(server.kill() for server in servers))
