@@ -145,7 +145,8 @@ def cluster_apply(
     for line in changes.lines:
         typer.echo(line)
     done = "would change (dry run: nothing was written)" if dry_run else "applied"
-    typer.echo(f"{len(changes.writes)} keys {done}" if changes.writes else "no changes")
+    count = len(changes.writes)
+    typer.echo(f"{count} {'key' if count == 1 else 'keys'} {done}" if count else "no changes")
 
 
 async def _apply(connection: Connection, wanted: Wanted, sealer: Sealer, *, prune: bool, dry_run: bool) -> Changes:
@@ -309,17 +310,18 @@ async def _tail(connection: Connection, app_name: str | None, types: frozenset[s
     if item is None:
         raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
     names = [kv.key.removeprefix(connection.keys.apps) for kv in listing.items]
-    if app_name is None and len(names) == 1:
-        app_name = names[0]
-    if app_name not in names or app_name is None:
-        raise CommandError(f"say which application with --app ({', '.join(names) or 'there are none yet'})", 1)
+    if app_name is not None and app_name not in names:
+        raise CommandError(f"there is no application {app_name}; there are: {', '.join(names) or 'none yet'}", 1)
+    if not names:
+        raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
+    apps = (app_name,) if app_name is not None else tuple(names)
     try:
         settings = ClusterSettings.decode(item.value)
     except (msgspec.MsgspecError, ValueError) as error:
         raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
     sealed = settings.nats.password and not settings.nats.password.startswith("plain:")
     key = connection.key(os.environ) if sealed else None
-    await tail(settings.nats, key, TailOptions(app=app_name, types=types, as_json=as_json), typer.echo)
+    await tail(settings.nats, key, TailOptions(apps=apps, types=types, as_json=as_json), typer.echo)
 
 
 def _with_key_file(connection: Connection, key_file: Path | None) -> Connection:

@@ -1,5 +1,6 @@
 """`sandwich tail`: events as they are published, from now on, read straight from JetStream."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +27,14 @@ _TEXT_MAX = 160
 
 @dataclass(frozen=True, kw_only=True)
 class TailOptions:
-    """What to show: one application, these event types (none: all), as JSON lines or one short line each."""
+    """What to show: these applications and event types (no types: all), as JSON lines or one short line each."""
 
-    app: str
+    apps: tuple[str, ...]
     types: frozenset[str]
     as_json: bool
 
 
-def event_line(event: bytes, options: TailOptions) -> str | None:
+def event_line(app: str, event: bytes, options: TailOptions) -> str | None:
     """One event as shown; None when its type is not wanted or it is not JSON."""
     try:
         decoded = msgspec.json.decode(event)
@@ -46,19 +47,30 @@ def event_line(event: bytes, options: TailOptions) -> str | None:
         return event.decode(errors="replace")
     data = msgspec.json.encode(decoded.get("d")).decode(errors="replace")
     short = data if len(data) <= _TEXT_MAX else data[: _TEXT_MAX - 3] + "..."
-    return f"{options.app} {shard[1]}/{shard[2]} {decoded.get('s')} {kind} {short}"
+    return f"{app} {shard[1]}/{shard[2]} {decoded.get('s')} {kind} {short}"
 
 
-def frame_lines(headers: FrameHeaders, payload: bytes, options: TailOptions) -> list[str]:
+def frame_lines(app: str, headers: FrameHeaders, payload: bytes, options: TailOptions) -> list[str]:
     """The wanted events of one frame. Raises WireError for a corrupt one."""
     if headers.count == 0:
-        return [f"{options.app} gap: events were lost after {headers.last_seq}"] if headers.kind == "gap" else []
-    if headers.part is not None:
-        return [f"{options.app} (an event in {headers.part[1]} parts)"] if headers.part[0] == 1 else []
+        return [f"{app} gap: events were lost after {headers.last_seq}"] if headers.kind == "gap" else []
     if options.types and headers.types and not options.types & headers.types:
         return []
-    lines = (event_line(event, options) for event in split_events(inflate(payload)))
+    lines = (event_line(app, event, options) for event in split_events(inflate(payload)))
     return [line for line in lines if line is not None]
+
+
+def joined(parts: dict[str, bytes], subject: str, headers: FrameHeaders, payload: bytes) -> bytes | None:
+    """A frame's payload; None while parts of it are still to come. `parts` keeps what came, by subject."""
+    index, total = headers.part or (1, 1)
+    before = parts.pop(subject, b"") if index > 1 else b""
+    if index > 1 and not before:
+        # We began to look in the middle of it.
+        return None
+    if index < total:
+        parts[subject] = before + payload
+        return None
+    return before + payload
 
 
 async def tail(
@@ -84,22 +96,30 @@ async def tail(
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         raise CommandError(f"NATS does not answer ({type(error).__name__}): {', '.join(settings.servers)}") from None
+    failure: BaseException | None = None
     try:
-        await _show(client, options, show)
+        async with asyncio.TaskGroup() as group:
+            for app in options.apps:
+                group.create_task(_show(client, app, options, show))
+    except* CommandError as failed:
+        failure = failed.exceptions[0]
     finally:
         await client.close()
+    if failure is not None:
+        raise failure
 
 
-async def _show(client: Client, options: TailOptions, show: Callable[[str], None]) -> None:
+async def _show(client: Client, app: str, options: TailOptions, show: Callable[[str], None]) -> None:
+    parts: dict[str, bytes] = {}
     try:
         subscription = await client.jetstream().subscribe(
-            stream_subjects(options.app)[0],
-            stream=stream_name(options.app),
+            stream_subjects(app)[0],
+            stream=stream_name(app),
             ordered_consumer=True,
             deliver_policy=DeliverPolicy.NEW,
         )
     except (nats.js.errors.Error, nats.errors.Error, TimeoutError):
-        raise CommandError(f"application {options.app} has no stream yet: no shard of it has published", 1) from None
+        raise CommandError(f"application {app} has no stream yet: no shard of it has published", 1) from None
     while True:
         try:
             message = await subscription.next_msg(timeout=NEXT_TIMEOUT_S)
@@ -108,9 +128,11 @@ async def _show(client: Client, options: TailOptions, show: Callable[[str], None
                 raise CommandError("the connection to NATS was lost") from None
             continue
         try:
-            lines = frame_lines(FrameHeaders.decode(message.headers), message.data, options)
+            headers = FrameHeaders.decode(message.headers)
+            payload = joined(parts, message.subject, headers, message.data)
+            lines = frame_lines(app, headers, payload, options) if payload is not None else []
         except WireError as error:
-            lines = [f"{options.app} (a frame that cannot be read: {error})"]
+            lines = [f"{app} (a frame that cannot be read: {error})"]
         for line in lines:
             show(line)
 

@@ -133,8 +133,9 @@ class Membership:
                 await self.join(lambda text: _log.warning("waiting: %s", text))
                 await rejoined()
             except StoreError as error:
+                if not self.waiting:
+                    _log.warning("the lease could not be renewed: %s", error)
                 self.waiting = f"etcd: {error}"
-                _log.warning("the lease could not be renewed: %s", error)
 
     async def update(self, record: NodeRecord) -> None:
         """Write a changed registration (state, workers). A failure is left to the next change."""
