@@ -95,7 +95,7 @@ def reconcile(
     """
     memory = _remember(view, memory, now, policy)
     term = Compare(view.keys.leader, "create_revision", epoch)
-    states, memory = _group_states(view, memory, now, policy)
+    states, memory = group_states(view, memory, now, policy)
     writes = [
         *_budget_writes(view, gateway),
         *_removals(view),
@@ -234,51 +234,6 @@ def _merged(old: BudgetRecord | None, new: BudgetRecord) -> BudgetRecord:
 # --- groups -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What an application's group should be: its count (0: not known yet), shard ids, and why it cannot start."""
-
-    count: int
-    ids: str = ""
-    state: GroupState = "starting"
-    reason: str = ""
-
-
-def _current_groups(view: ClusterView) -> dict[str, GroupKey]:
-    """The newest generation of each application."""
-    return {key.app: key for key in sorted(view.groups)}
-
-
-def _shape(
-    app: AppRecord, group: GroupRecord | None, budget: BudgetRecord | None, looked_up: GatewayState, policy: Policy
-) -> _Shape:
-    """The wanted shape. An automatic count, once chosen, stays: changing it costs session starts and is asked for."""
-    count = app.shards.count
-    if count == "auto":
-        known = group.count if group is not None else 0
-        if not known and budget is not None and not budget.error:
-            # Discord's recommendation is valid as it is, for large bots too (Discord: Sharding for Large Bots).
-            known = max(1, budget.shards)
-        if not known:
-            return _unknown_count(budget, looked_up)
-        count = known
-    if count < 1:
-        return _Shape(0, state="failed", reason=f"a shard count of {count} makes no sense")
-    try:
-        ids = parse_ranges(app.shards.ids, count=count) if app.shards.ids else range(count)
-    except ValueError as error:
-        return _Shape(0, state="failed", reason=str(error))
-    return _Shape(count, format_ranges(ids))
-
-
-def _unknown_count(budget: BudgetRecord | None, looked_up: GatewayState) -> _Shape:
-    if budget is not None and budget.error:
-        return _Shape(0, state="failed", reason=f"Discord refused the token: {budget.error}")
-    if looked_up.error:
-        return _Shape(0, state="waiting", reason=f"Discord did not say how many shards are needed: {looked_up.error}")
-    return _Shape(0, state="waiting", reason="asking Discord how many shards are needed")
-
-
 def _group_writes(
     view: ClusterView,
     gateway: Mapping[str, GatewayState],
@@ -288,13 +243,13 @@ def _group_writes(
     wall: float,
     policy: Policy,
 ) -> Iterator[LeaderWrite]:
-    current = _current_groups(view)
+    current = newest_groups(view)
     for name in sorted(view.apps):
         app = view.apps[name]
         key = current.get(name)
         entry = None if key is None else view.groups[key]
         budget = view.budgets.get(app.record.token_hash)
-        shape = _shape(
+        shape = wanted_shape(
             app.record,
             None if entry is None else entry.record,
             None if budget is None else budget.record,
@@ -312,7 +267,7 @@ def _group_writes(
 
 
 def _create(
-    view: ClusterView, app: Entry[AppRecord], key: GroupKey, shape: _Shape, *, epoch: int, wall: float
+    view: ClusterView, app: Entry[AppRecord], key: GroupKey, shape: Shape, *, epoch: int, wall: float
 ) -> LeaderWrite:
     name = view.keys.group(*key)
     record = GroupRecord(
@@ -330,7 +285,7 @@ def _create(
 
 
 def _next_generation(
-    view: ClusterView, app: Entry[AppRecord], old: GroupKey, shape: _Shape, *, epoch: int, wall: float
+    view: ClusterView, app: Entry[AppRecord], old: GroupKey, shape: Shape, *, epoch: int, wall: float
 ) -> LeaderWrite:
     """The new group and the end of the old one in one transaction, so that no leader sees half of it."""
     create = _create(view, app, GroupKey(old.app, old.group + 1), shape, epoch=epoch, wall=wall)
@@ -345,7 +300,7 @@ def _update(
     view: ClusterView,
     app: Entry[AppRecord],
     key: GroupKey,
-    shape: _Shape,
+    shape: Shape,
     derived: tuple[GroupState, str] | None,
     epoch: int,
 ) -> LeaderWrite | None:
@@ -375,62 +330,6 @@ def _all_of_group(view: ClusterView, key: GroupKey) -> tuple[Delete, ...]:
     return Delete(keys.group(*key)), Delete(keys.plan(*key)), Delete(sessions, prefix=True)
 
 
-# --- group states -----------------------------------------------------------------------------------------------
-
-
-def _group_states(
-    view: ClusterView, memory: LeaderMemory, now: float, policy: Policy
-) -> tuple[dict[GroupKey, tuple[GroupState, str]], LeaderMemory]:
-    """What the claims say about each newest group, and since when the live ones are not whole."""
-    states: dict[GroupKey, tuple[GroupState, str]] = {}
-    since: dict[GroupKey, float] = {}
-    busy = {claim.of for claim in view.claims}
-    for key in _current_groups(view).values():
-        record = view.groups[key].record
-        if any(other.app == key.app and other != key for other in busy):
-            states[key] = ("waiting", "the previous generation is still stopping")
-            continue
-        state, reason, whole = _derive(view, key, record)
-        if not whole and record.state in ("live", "degraded"):
-            since[key] = memory.not_live_since.get(key, now)
-            patient = now - since[key] < policy.degraded_after_s
-            if state == "starting":
-                state, reason = (record.state, record.reason) if patient else ("degraded", "some shards are not live")
-        states[key] = (state, reason)
-    return states, replace(memory, not_live_since=since)
-
-
-def _derive(view: ClusterView, key: GroupKey, group: GroupRecord) -> tuple[GroupState, str, bool]:
-    """State, reason, and whether every shard is live or has failed for good. Reasons name no changing numbers."""
-    live = failed = 0
-    first_failure = ""
-    shards = _ids(group)
-    for shard in shards:
-        entry = view.claims.get(ShardKey(key.app, key.group, shard))
-        if entry is None:
-            continue
-        if entry.record.state == "failed":
-            failed += 1
-            first_failure = first_failure or f"shard {shard}: {entry.record.reason or 'no reason given'}"
-        live += entry.record.state == "live"
-    whole = live + failed == len(shards)
-    if failed:
-        return ("failed" if failed == len(shards) else "degraded"), first_failure, whole
-    if live == len(shards) and shards:
-        return "live", "", True
-    if not any(node.accepts for node in _capacities(view)) and key not in view.plans:
-        return "waiting", "no node accepts shards", whole
-    return "starting", "", whole
-
-
-def _ids(group: GroupRecord) -> list[int]:
-    """The shards of a group. Only leaders write groups, so ranges that cannot be read count as none."""
-    try:
-        return parse_ranges(group.ids)
-    except ValueError:
-        return []
-
-
 # --- plans ------------------------------------------------------------------------------------------------------
 
 
@@ -453,23 +352,12 @@ def _planned_groups(view: ClusterView) -> list[GroupKey]:
     """The groups that get a plan: newest, of applications that are not paused, with no older generation running."""
     claimed = {claim.of for claim in view.claims}
     chosen: list[GroupKey] = []
-    for key in _current_groups(view).values():
+    for key in newest_groups(view).values():
         app = view.apps.get(key.app)
         stopping = any(other.app == key.app and other != key for other in claimed)
         if app is not None and not app.record.paused and not stopping and view.groups[key].record.count:
             chosen.append(key)
     return chosen
-
-
-def planned_nodes(entry: Entry[PlanRecord] | None) -> dict[int, str]:
-    """A plan as shard -> node; ranges that cannot be read count as none."""
-    assigned: dict[int, str] = {}
-    for node, ranges in sorted(entry.record.nodes.items()) if entry is not None else ():
-        try:
-            assigned |= dict.fromkeys(parse_ranges(ranges), node)
-        except ValueError:
-            continue
-    return assigned
 
 
 def _plan_writes(
@@ -480,7 +368,7 @@ def _plan_writes(
         return
     nodes = _plannable(view, memory, now, policy)
     known = {node.node for node in nodes}
-    groups = [GroupShards(key.app, key.group, _ids(view.groups[key].record)) for key in _planned_groups(view)]
+    groups = [GroupShards(key.app, key.group, shard_ids(view.groups[key].record)) for key in _planned_groups(view)]
     current: dict[GroupKey, dict[int, str]] = {}
     moving = 0
     for group in groups:
@@ -551,7 +439,7 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
     """Delete what belongs to nobody. An application whose record cannot be read still counts as there."""
     keys = view.keys
     present = set(view.apps) | {key.removeprefix(keys.apps) for key in view.bad if key.startswith(keys.apps)}
-    newest = _current_groups(view)
+    newest = newest_groups(view)
     for key in sorted({*view.groups, *view.plans, *(shard.of for shard in view.sessions)}):
         group = view.groups.get(key)
         revision = 0 if group is None else group.mod_revision

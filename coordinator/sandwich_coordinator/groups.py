@@ -1,0 +1,122 @@
+"""What a shard group should be and how it fares: its shape from the configuration, its state from the claims.
+
+Pure readings of a `ClusterView`; the leader writes what they say (DESIGN sections 4, 5 and 9). A reason names no
+changing numbers, so that a state is written only when it changes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState, PlanRecord
+from sandwich_coordinator.view import ClusterView, Entry, GroupKey, ShardKey
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an application's group should be: its count (0: not known yet), shard ids, and why it cannot start."""
+
+    count: int
+    ids: str = ""
+    state: GroupState = "starting"
+    reason: str = ""
+
+
+def newest_groups(view: ClusterView) -> dict[str, GroupKey]:
+    """The newest generation of each application."""
+    return {key.app: key for key in sorted(view.groups)}
+
+
+def wanted_shape(
+    app: AppRecord, group: GroupRecord | None, budget: BudgetRecord | None, looked_up: GatewayState, policy: Policy
+) -> Shape:
+    """The wanted shape. An automatic count, once chosen, stays: changing it costs session starts and is asked for."""
+    count = app.shards.count
+    if count == "auto":
+        known = group.count if group is not None else 0
+        if not known and budget is not None and not budget.error:
+            # Discord's recommendation is valid as it is, for large bots too (Discord: Sharding for Large Bots).
+            known = max(1, budget.shards)
+        if not known:
+            return _unknown_count(budget, looked_up)
+        count = known
+    if count < 1:
+        return Shape(0, state="failed", reason=f"a shard count of {count} makes no sense")
+    try:
+        ids = parse_ranges(app.shards.ids, count=count) if app.shards.ids else range(count)
+    except ValueError as error:
+        return Shape(0, state="failed", reason=str(error))
+    return Shape(count, format_ranges(ids))
+
+
+def _unknown_count(budget: BudgetRecord | None, looked_up: GatewayState) -> Shape:
+    if budget is not None and budget.error:
+        return Shape(0, state="failed", reason=f"Discord refused the token: {budget.error}")
+    if looked_up.error:
+        return Shape(0, state="waiting", reason=f"Discord did not say how many shards are needed: {looked_up.error}")
+    return Shape(0, state="waiting", reason="asking Discord how many shards are needed")
+
+
+def group_states(
+    view: ClusterView, memory: LeaderMemory, now: float, policy: Policy
+) -> tuple[dict[GroupKey, tuple[GroupState, str]], LeaderMemory]:
+    """What the claims say about each newest group, and since when the live ones are not whole."""
+    states: dict[GroupKey, tuple[GroupState, str]] = {}
+    since: dict[GroupKey, float] = {}
+    busy = {claim.of for claim in view.claims}
+    for key in newest_groups(view).values():
+        record = view.groups[key].record
+        if any(other.app == key.app and other != key for other in busy):
+            states[key] = ("waiting", "the previous generation is still stopping")
+            continue
+        state, reason, whole = _derive(view, key, record)
+        if not whole and record.state in ("live", "degraded"):
+            since[key] = memory.not_live_since.get(key, now)
+            patient = now - since[key] < policy.degraded_after_s
+            if state == "starting":
+                state, reason = (record.state, record.reason) if patient else ("degraded", "some shards are not live")
+        states[key] = (state, reason)
+    return states, replace(memory, not_live_since=since)
+
+
+def _derive(view: ClusterView, key: GroupKey, group: GroupRecord) -> tuple[GroupState, str, bool]:
+    """State, reason, and whether every shard is live or has failed for good. Reasons name no changing numbers."""
+    live = failed = 0
+    first_failure = ""
+    shards = shard_ids(group)
+    for shard in shards:
+        entry = view.claims.get(ShardKey(key.app, key.group, shard))
+        if entry is None:
+            continue
+        if entry.record.state == "failed":
+            failed += 1
+            first_failure = first_failure or f"shard {shard}: {entry.record.reason or 'no reason given'}"
+        live += entry.record.state == "live"
+    whole = live + failed == len(shards)
+    if failed:
+        return ("failed" if failed == len(shards) else "degraded"), first_failure, whole
+    if live == len(shards) and shards:
+        return "live", "", True
+    if not any(node.accepts for node in _capacities(view)) and key not in view.plans:
+        return "waiting", "no node accepts shards", whole
+    return "starting", "", whole
+
+
+def shard_ids(group: GroupRecord) -> list[int]:
+    """The shards of a group. Only leaders write groups, so ranges that cannot be read count as none."""
+    try:
+        return parse_ranges(group.ids)
+    except ValueError:
+        return []
+
+
+def planned_nodes(entry: Entry[PlanRecord] | None) -> dict[int, str]:
+    """A plan as shard -> node; ranges that cannot be read count as none."""
+    assigned: dict[int, str] = {}
+    for node, ranges in sorted(entry.record.nodes.items()) if entry is not None else ():
+        try:
+            assigned |= dict.fromkeys(parse_ranges(ranges), node)
+        except ValueError:
+            continue
+    return assigned
