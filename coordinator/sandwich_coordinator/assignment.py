@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from sandwich_coordinator.leader import planned_nodes
+from sandwich_coordinator.groups import planned_nodes
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, SessionRecord
 from sandwich_coordinator.view import ClusterView, Entry, ShardKey
@@ -136,7 +136,10 @@ def shard_config(app: AppRecord, group: GroupRecord) -> ShardConfig:
 def reconcile_node(
     view: ClusterView, own: LocalNode, local: Mapping[ShardKey, LocalShard], now: float
 ) -> tuple[Action, ...]:
-    """The next step of every shard that concerns this node, stops first. `now` (Unix seconds) goes into records."""
+    """The next step of every shard that concerns this node, stops first. `now` (Unix seconds) goes into records.
+
+    A shard whose application, group or plan cannot be read stays as it is.
+    """
     member = view.nodes.get(own.node)
     if not own.connected or own.lease is None or member is None:
         return ()
@@ -147,6 +150,8 @@ def reconcile_node(
     step = _Step(view, own, own.lease, dict(own.loads), now)
     actions: list[Action] = []
     for shard in sorted({*wanted, *local, *held}):
+        if view.unreadable(shard.of):
+            continue
         action = step.next(shard, local.get(shard), wanted.get(shard))
         if action is not None:
             actions.append(action)
@@ -177,6 +182,10 @@ class _Step:
 
     def next(self, shard: ShardKey, running: LocalShard | None, config: ShardConfig | None) -> Action | None:
         claim = self.view.claims.get(shard)
+        unreadable = self.view.bad.get(self.view.keys.claim(*shard))
+        if unreadable is not None and unreadable.lease != self.lease:
+            # Somebody has it, we cannot say who. One under our own lease is ours to replace or delete.
+            return None
         if running is None:
             return self._idle(shard, claim, config)
         if claim is not None and (claim.record.node, claim.record.instance) != (self.own.node, self.own.instance):
@@ -186,7 +195,7 @@ class _Step:
         if config is None:
             if running.phase == "running":
                 return Stop(shard, "no longer planned here")
-            return Abandon(shard, "stopped, and its claim is gone") if claim is None else self._release(shard, claim)
+            return self._release(shard) or Abandon(shard, "stopped, and its claim is gone")
         if claim is None or claim.lease != self.lease:
             # Our lease was lost and nobody has taken over: the same owner goes on under the same fence.
             return self._claim(shard, claim, running.worker, running.fence)
@@ -204,12 +213,12 @@ class _Step:
     def _idle(self, shard: ShardKey, claim: Entry[ClaimRecord] | None, config: ShardConfig | None) -> Action | None:
         """A shard that does not run here."""
         if claim is None:
-            return None if config is None else self._claim(shard, None, None, 0)
+            return self._release(shard) if config is None else self._claim(shard, None, None, 0)
         record = claim.record
         if record.node != self.own.node:
             return None
         if config is None:
-            return self._release(shard, claim)
+            return self._release(shard)
         ours = record.instance == self.own.instance and claim.lease == self.lease
         if ours and record.state == "failed" and not self._configured_since(shard, claim):
             return None
@@ -252,11 +261,16 @@ class _Step:
                 fence=fence,
                 since=self.now,
             )
-        guard = (
-            Compare(key, "create_revision", 0) if claim is None else Compare(key, "mod_revision", claim.mod_revision)
-        )
+        revision = self._revision(shard)
+        guard = Compare(key, "mod_revision", revision) if revision else Compare(key, "create_revision", 0)
         return Claim(shard, worker, (guard,), (Put(key, record.encode(), self.lease),))
 
-    def _release(self, shard: ShardKey, claim: Entry[ClaimRecord]) -> Release:
-        key = self.view.keys.claim(*shard)
-        return Release(shard, (Compare(key, "mod_revision", claim.mod_revision),), (Delete(key),))
+    def _release(self, shard: ShardKey) -> Release | None:
+        """Delete the claim; None when there is none."""
+        key, revision = self.view.keys.claim(*shard), self._revision(shard)
+        return Release(shard, (Compare(key, "mod_revision", revision),), (Delete(key),)) if revision else None
+
+    def _revision(self, shard: ShardKey) -> int:
+        """The claim's mod-revision, readable or not; 0 without a claim."""
+        claim = self.view.claims.get(shard)
+        return self.view.revision_of_bad(self.view.keys.claim(*shard)) if claim is None else claim.mod_revision

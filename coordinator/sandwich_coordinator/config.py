@@ -169,7 +169,7 @@ class StreamConfig(Section):
     """What JetStream keeps of the events; `max_bytes` 0 is no limit."""
 
     max_age: Annotated[Duration, _seconds(60, 31_536_000)] = 86_400.0
-    max_bytes: Size = 10 * 1024**3
+    max_bytes: Size = 0
 
 
 class NatsConfig(Section):
@@ -321,7 +321,7 @@ class NatsSettings(Record, frozen=True):
     tls_key: str = ""
     replicas: int = 1
     max_age_s: float = 86_400.0
-    max_bytes: int = 10 * 1024**3
+    max_bytes: int = 0
 
 
 class RedisSettings(Record, frozen=True):

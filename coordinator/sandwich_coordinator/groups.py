@@ -28,10 +28,11 @@ def newest_groups(view: ClusterView) -> dict[str, GroupKey]:
     return {key.app: key for key in sorted(view.groups)}
 
 
-def wanted_shape(
-    app: AppRecord, group: GroupRecord | None, budget: BudgetRecord | None, looked_up: GatewayState, policy: Policy
-) -> Shape:
-    """The wanted shape. An automatic count, once chosen, stays: changing it costs session starts and is asked for."""
+def wanted_shape(app: AppRecord, group: GroupRecord | None, budget: BudgetRecord | None, lookup_error: str) -> Shape:
+    """What an application's group should be; `lookup_error` says why Discord has not told a count.
+
+    An automatic count, once chosen, stays: changing it costs session starts and is asked for.
+    """
     count = app.shards.count
     if count == "auto":
         known = group.count if group is not None else 0
@@ -39,7 +40,7 @@ def wanted_shape(
             # Discord's recommendation is valid as it is, for large bots too (Discord: Sharding for Large Bots).
             known = max(1, budget.shards)
         if not known:
-            return _unknown_count(budget, looked_up)
+            return _unknown_count(budget, lookup_error)
         count = known
     if count < 1:
         return Shape(0, state="failed", reason=f"a shard count of {count} makes no sense")
@@ -50,18 +51,21 @@ def wanted_shape(
     return Shape(count, format_ranges(ids))
 
 
-def _unknown_count(budget: BudgetRecord | None, looked_up: GatewayState) -> Shape:
+def _unknown_count(budget: BudgetRecord | None, lookup_error: str) -> Shape:
     if budget is not None and budget.error:
         return Shape(0, state="failed", reason=f"Discord refused the token: {budget.error}")
-    if looked_up.error:
-        return Shape(0, state="waiting", reason=f"Discord did not say how many shards are needed: {looked_up.error}")
+    if lookup_error:
+        return Shape(0, state="waiting", reason=f"Discord did not say how many shards are needed: {lookup_error}")
     return Shape(0, state="waiting", reason="asking Discord how many shards are needed")
 
 
 def group_states(
-    view: ClusterView, memory: LeaderMemory, now: float, policy: Policy
-) -> tuple[dict[GroupKey, tuple[GroupState, str]], LeaderMemory]:
-    """What the claims say about each newest group, and since when the live ones are not whole."""
+    view: ClusterView, not_live_since: Mapping[GroupKey, float], *, accepting: bool, now: float, policy: Policy
+) -> tuple[dict[GroupKey, tuple[GroupState, str]], dict[GroupKey, float]]:
+    """What the claims say about each newest group, and since when (monotonic) the live ones are not whole.
+
+    `accepting`: some node takes shards.
+    """
     states: dict[GroupKey, tuple[GroupState, str]] = {}
     since: dict[GroupKey, float] = {}
     busy = {claim.of for claim in view.claims}
@@ -70,17 +74,17 @@ def group_states(
         if any(other.app == key.app and other != key for other in busy):
             states[key] = ("waiting", "the previous generation is still stopping")
             continue
-        state, reason, whole = _derive(view, key, record)
+        state, reason, whole = _derive(view, key, record, accepting=accepting)
         if not whole and record.state in ("live", "degraded"):
-            since[key] = memory.not_live_since.get(key, now)
+            since[key] = not_live_since.get(key, now)
             patient = now - since[key] < policy.degraded_after_s
             if state == "starting":
                 state, reason = (record.state, record.reason) if patient else ("degraded", "some shards are not live")
         states[key] = (state, reason)
-    return states, replace(memory, not_live_since=since)
+    return states, since
 
 
-def _derive(view: ClusterView, key: GroupKey, group: GroupRecord) -> tuple[GroupState, str, bool]:
+def _derive(view: ClusterView, key: GroupKey, group: GroupRecord, *, accepting: bool) -> tuple[GroupState, str, bool]:
     """State, reason, and whether every shard is live or has failed for good. Reasons name no changing numbers."""
     live = failed = 0
     first_failure = ""
@@ -98,7 +102,7 @@ def _derive(view: ClusterView, key: GroupKey, group: GroupRecord) -> tuple[Group
         return ("failed" if failed == len(shards) else "degraded"), first_failure, whole
     if live == len(shards) and shards:
         return "live", "", True
-    if not any(node.accepts for node in _capacities(view)) and key not in view.plans:
+    if not accepting and key not in view.plans:
         return "waiting", "no node accepts shards", whole
     return "starting", "", whole
 

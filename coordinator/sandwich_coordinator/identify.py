@@ -116,6 +116,7 @@ class _Granted:
 
 @dataclass(frozen=True, slots=True)
 class _Spacing:
+    shard: ShardKey
     until: float
 
 
@@ -147,7 +148,7 @@ class IdentifyQueue:
                 if until > now:
                     effects.append(Refuse(event.shard, until, reason))
             case Withdrawn(shard):
-                effects += self._withdraw(shard)
+                self._withdraw(shard, now)
             case BucketsSeen(taken):
                 self._taken = taken
             case TakeEnded():
@@ -165,12 +166,16 @@ class IdentifyQueue:
             match slot:
                 case _Granted(request, until):
                     # It may be sending at this very moment: keep the spacing, as if it had.
-                    self._slots[bucket] = _Spacing(until + self._policy.identify_spacing_s)
+                    self._slots[bucket] = _Spacing(request.shard, until + self._policy.identify_spacing_s)
+                    self._requests.setdefault(request.shard, request)
                     effects.append(Refuse(request.shard, now, "the grant to identify was not used in time"))
                 case _Spacing():
                     del self._slots[bucket]
                     effects.append(ReleaseBucket(bucket))
-                case _Attempting() | _Waiting():
+                case _Attempting():
+                    # Its end may still be reported: a second attempt now would be mistaken for it.
+                    self._slots[bucket] = _Waiting(now + self._policy.identify_lease_ttl_s)
+                case _Waiting():
                     del self._slots[bucket]
         self._parked = {token: (until, why) for token, (until, why) in self._parked.items() if until > now}
         return [*effects, *self._start(now)]
@@ -205,7 +210,8 @@ class IdentifyQueue:
         slot = self._slots.get(event.bucket)
         if not isinstance(slot, _Attempting):
             # Given up meanwhile: what it took is not needed.
-            return [ReleaseBucket(event.bucket)] if event.outcome == "granted" and slot is None else []
+            unused = event.outcome == "granted" and (slot is None or isinstance(slot, _Waiting))
+            return [ReleaseBucket(event.bucket)] if unused else []
         request, policy = slot.request, self._policy
         del self._slots[event.bucket]
         match event.outcome:
@@ -229,20 +235,29 @@ class IdentifyQueue:
                 return [Refuse(shard, until, event.reason) for shard in waiting]
         return []
 
-    def _withdraw(self, shard: ShardKey) -> list[Effect]:
-        """Forget a request. A grant not used frees its bucket at once; an attempt is undone when it ends."""
+    def _withdraw(self, shard: ShardKey, now: float) -> None:
+        """Forget a request. An attempt is undone when it ends; a granted bucket keeps its spacing.
+
+        A worker may have died between its IDENTIFY and saying so.
+        """
         self._requests.pop(shard, None)
         for bucket, slot in self._slots.items():
             if isinstance(slot, _Granted) and slot.request.shard == shard:
-                del self._slots[bucket]
-                return [ReleaseBucket(bucket)]
-        return []
+                self._slots[bucket] = _Spacing(shard, now + self._policy.identify_spacing_s)
+                return
 
     def _sent(self, shard: ShardKey, now: float) -> None:
+        """Begin the spacing. Word of it may come after the grant was taken back: then the shard needs no other."""
+        until = now + self._policy.identify_spacing_s
         for bucket, slot in self._slots.items():
-            if isinstance(slot, _Granted) and slot.request.shard == shard:
-                self._slots[bucket] = _Spacing(now + self._policy.identify_spacing_s)
-                return
+            match slot:
+                case _Granted(request) if request.shard == shard:
+                    self._slots[bucket] = _Spacing(shard, until)
+                    return
+                case _Spacing(owner, ends) if owner == shard:
+                    self._requests.pop(shard, None)
+                    self._slots[bucket] = _Spacing(shard, max(ends, until))
+                    return
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,17 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from sandwich_coordinator.groups import (
+    Shape,
+    group_states,
+    newest_groups,
+    planned_nodes,
+    shard_ids,
+    wanted_shape,
+)
 from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState, PlanRecord
 from sandwich_coordinator.view import ClusterView, Entry, GroupKey, ShardKey
@@ -95,9 +103,11 @@ def reconcile(
     """
     memory = _remember(view, memory, now, policy)
     term = Compare(view.keys.leader, "create_revision", epoch)
-    states, memory = group_states(view, memory, now, policy)
+    accepting = any(node.accepts for node in _capacities(view))
+    states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
+    memory = replace(memory, not_live_since=since)
     writes = [
-        *_budget_writes(view, gateway),
+        *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
         *_group_writes(view, gateway, states, epoch=epoch, wall=wall, policy=policy),
         *_plan_writes(view, memory, epoch=epoch, now=now, policy=policy),
@@ -116,12 +126,13 @@ def reconcile(
 
 def _remember(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> LeaderMemory:
     """Note who came and went. A new leader expects the nodes the plans name (faults 10 and 11)."""
-    present = frozenset(view.nodes)
+    present = frozenset(view.nodes) | _unreadable_nodes(view)
     before = memory.members
     if before is None:
         before = present | {node for entry in view.plans.values() for node in entry.record.nodes}
     gone = before - present
-    departed = {node: at for node, at in memory.departed.items() if node not in present}
+    kept_s = max(policy.lease_ttl_s, policy.restart_grace_s)
+    departed = {node: at for node, at in memory.departed.items() if node not in present and now - at <= kept_s}
     departed |= dict.fromkeys(gone, now)
     departures = _recent(memory.departures, gone, now, policy)
     changed = memory.members is not None and before != present
@@ -139,6 +150,13 @@ def _remember(view: ClusterView, memory: LeaderMemory, now: float, policy: Polic
         changed_at=now if changed or gone else memory.changed_at,
         hold_until=hold,
     )
+
+
+def _unreadable_nodes(view: ClusterView) -> frozenset[str]:
+    """Nodes whose record cannot be read although their lease lives: they are there and may be running shards."""
+    prefix = view.keys.nodes
+    bad = (name.removeprefix(prefix) for name, entry in view.bad.items() if entry.lease and name.startswith(prefix))
+    return frozenset(node for node in bad if node and "/" not in node)
 
 
 def _recent(
@@ -186,6 +204,8 @@ def _lookups(
         if state.in_flight:
             continue
         due = now + _stale_in(view.budgets.get(token_hash), wall, policy)
+        if token_hash not in view.budgets and state.answer is not None:
+            due = now + max(0.0, state.answer.fetched_at + policy.gateway_answer_fresh_s - wall)
         if state.ended_at is not None:
             wait = min(policy.gateway_retry_s * 2.0 ** min(state.failures - 1, 30), policy.gateway_retry_max_s)
             due = max(due, state.ended_at + (wait if state.failures else policy.gateway_retry_s))
@@ -207,16 +227,20 @@ def _stale_in(budget: Entry[BudgetRecord] | None, wall: float, policy: Policy) -
     return max(0.0, stale_at - wall)
 
 
-def _budget_writes(view: ClusterView, gateway: Mapping[str, GatewayState]) -> Iterator[LeaderWrite]:
+def _budget_writes(
+    view: ClusterView, gateway: Mapping[str, GatewayState], wall: float, policy: Policy
+) -> Iterator[LeaderWrite]:
     """Record answers newer than the record; a start reserved meanwhile makes the guard fail and the next call try."""
     for token_hash in sorted(_tokens(view)):
         answer = gateway.get(token_hash, GatewayState()).answer
         entry = view.budgets.get(token_hash)
         if answer is None or (entry is not None and entry.record.fetched_at >= answer.fetched_at):
             continue
+        if entry is None and wall - answer.fetched_at > policy.gateway_answer_fresh_s:
+            continue
         record = _merged(None if entry is None else entry.record, answer)
         key = view.keys.budget(token_hash)
-        guard = Compare(key, "mod_revision", 0 if entry is None else entry.mod_revision)
+        guard = Compare(key, "mod_revision", view.revision_of_bad(key) if entry is None else entry.mod_revision)
         yield LeaderWrite((guard,), (Put(key, record.encode()),), "recorded what Discord says about session starts")
 
 
@@ -244,7 +268,8 @@ def _group_writes(
     policy: Policy,
 ) -> Iterator[LeaderWrite]:
     current = newest_groups(view)
-    for name in sorted(view.apps):
+    unsure = _apps_with_unreadable_groups(view)
+    for name in sorted(view.apps.keys() - unsure):
         app = view.apps[name]
         key = current.get(name)
         entry = None if key is None else view.groups[key]
@@ -253,8 +278,7 @@ def _group_writes(
             app.record,
             None if entry is None else entry.record,
             None if budget is None else budget.record,
-            gateway.get(app.record.token_hash, GatewayState()),
-            policy,
+            gateway.get(app.record.token_hash, GatewayState()).error,
         )
         if app.record.paused:
             shape = replace(shape, state="paused", reason="")
@@ -264,6 +288,12 @@ def _group_writes(
             yield _next_generation(view, app, key, shape, epoch=epoch, wall=wall)
         elif (write := _update(view, app, key, shape, states.get(key), epoch)) is not None:
             yield write
+
+
+def _apps_with_unreadable_groups(view: ClusterView) -> frozenset[str]:
+    """Applications one of whose generations cannot be read: which is the newest is not known, so they stay as is."""
+    prefix = view.keys.groups
+    return frozenset(name.removeprefix(prefix).split("/")[0] for name in view.bad if name.startswith(prefix))
 
 
 def _create(
@@ -345,17 +375,21 @@ def _plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Poli
     calm = [replace(node, accepts_new=False) if node.node in flapping else node for node in present]
     awaited = [node for node, at in sorted(memory.departed.items()) if now - at < policy.restart_grace_s]
     usable = calm if any(node.accepts for node in calm) else present
-    return [*usable, *(NodeCapacity(node, 1, accepts_new=False) for node in awaited)]
+    staying = sorted({*awaited, *_unreadable_nodes(view)})
+    return [*usable, *(NodeCapacity(node, 1, accepts_new=False) for node in staying)]
 
 
 def _planned_groups(view: ClusterView) -> list[GroupKey]:
     """The groups that get a plan: newest, of applications that are not paused, with no older generation running."""
     claimed = {claim.of for claim in view.claims}
+    unsure = _apps_with_unreadable_groups(view)
     chosen: list[GroupKey] = []
     for key in newest_groups(view).values():
         app = view.apps.get(key.app)
         stopping = any(other.app == key.app and other != key for other in claimed)
-        if app is not None and not app.record.paused and not stopping and view.groups[key].record.count:
+        if app is None or app.record.paused or stopping or key.app in unsure:
+            continue
+        if view.groups[key].record.count:
             chosen.append(key)
     return chosen
 
@@ -396,10 +430,11 @@ def _present(view: ClusterView, key: GroupKey, group: GroupShards, known: set[st
             owners[number] = owner
         if planned is None:
             continue
-        if claim is None:
-            moving += shard in view.sessions
-        else:
-            moving += claim.record.node != planned or claim.record.state in ("claiming", "connecting", "resuming")
+        # What its owner does with the shard is no move: when Discord is down, draining must go on.
+        if claim is not None:
+            moving += claim.record.node != planned
+        elif shard in view.sessions and planned in known:
+            moving += view.keys.claim(*shard) not in view.bad
     return owners, moving
 
 
@@ -414,7 +449,7 @@ def _plan_write(view: ClusterView, key: GroupKey, assigned: Mapping[int, str], e
     record = PlanRecord(app=key.app, group=key.group, epoch=epoch, nodes=nodes)
     name, group = view.keys.plan(*key), view.keys.group(*key)
     guards = (
-        Compare(name, "mod_revision", 0 if entry is None else entry.mod_revision),
+        Compare(name, "mod_revision", view.revision_of_bad(name) if entry is None else entry.mod_revision),
         Compare(group, "create_revision", view.groups[key].create_revision),
     )
     return LeaderWrite(guards, (Put(name, record.encode()),), f"planned group {key.app}/{key.group}")

@@ -178,6 +178,16 @@ class ClusterView:
             _change(table, key, kv, target, bad)
         return replace(self, revision=revision, leader=leader, bad=bad, **edited)
 
+    def revision_of_bad(self, key: str) -> int:
+        """What guards the replacement of a key that cannot be read; 0 when there is no such key."""
+        entry = self.bad.get(key)
+        return 0 if entry is None else entry.mod_revision
+
+    def unreadable(self, group: GroupKey) -> bool:
+        """Whether an application's, group's or plan's record is there but cannot be read: nothing follows from it."""
+        keys = self.keys
+        return not self.bad.keys().isdisjoint((keys.app(group.app), keys.group(*group), keys.plan(*group)))
+
     def fence(self, shard: ShardKey) -> int | None:
         """The fence of a shard's claim: the revision of the transaction that made it; None without a claim."""
         entry = self.claims.get(shard)

@@ -31,7 +31,7 @@ from sandwich_node.agent.leading import Leading
 from sandwich_node.agent.membership import Membership, host_identity
 from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.agent.shards import NodeShards
-from sandwich_node.agent.status import Figures, node_status
+from sandwich_node.agent.status import Figures, node_status, waiting_shards
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.workers import WorkerProcess
 from sandwich_sdk._version import __version__
@@ -361,7 +361,11 @@ class Agent:
             workers=self._workers.values(),
             shards={ipc.ShardKey(*shard): fact for shard, fact in facts.items()},
             figures=self._figures,
-            problems=[*self.not_ready(), *(shards.problems.values() if shards is not None else ())],
+            problems=[
+                *self.not_ready(),
+                *(shards.problems.values() if shards is not None else ()),
+                *waiting_shards(facts, self._figures),
+            ],
         )
 
 

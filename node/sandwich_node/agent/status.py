@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.status import AppStatus, NodeStatus, ShardStatus, WorkerStatus
-
+from sandwich_coordinator.view import ShardKey as ViewKey
 from sandwich_node.ipc import ShardKey, ShardNumbers
 from sandwich_node.workers import WorkerProcess
 
@@ -119,6 +120,18 @@ class ShardFacts:
     state: str
     reason: str
     since: float
+
+
+def waiting_shards(facts: Mapping[ViewKey, ShardFacts], figures: Figures) -> list[str]:
+    """What keeps shards from being live, one sentence a reason. A failed shard is told of by the cluster's status."""
+    waiting: dict[tuple[str, str], list[int]] = {}
+    for (app, group, shard), fact in facts.items():
+        reason = figures.of_shard(ShardKey(app, group, shard)).waiting
+        if not reason and fact.state not in ("live", "failed", "draining"):
+            reason = fact.reason
+        if reason:
+            waiting.setdefault((app, reason), []).append(shard)
+    return [f"{app}: shards {format_ranges(ids)} wait: {reason}" for (app, reason), ids in sorted(waiting.items())]
 
 
 def node_status(

@@ -1,3 +1,6 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from sandwich_coordinator.identify import (
     BucketsSeen,
     Grant,
@@ -8,9 +11,16 @@ from sandwich_coordinator.identify import (
     Sent,
     TakeBucket,
     TakeEnded,
+    TakeRefused,
+    TakeTxn,
+    Withdrawn,
+    take,
 )
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.view import Bucket, ShardKey
+from sandwich_coordinator.store.base import Compare, KeyValue, Put
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import BudgetRecord, IdentifyRecord
+from sandwich_coordinator.view import Bucket, ClusterView, ShardKey
 
 ONE, TWO, BUCKET = ShardKey("a", 0, 1), ShardKey("a", 0, 2), Bucket("h", 0)
 
@@ -39,3 +49,226 @@ def test_a_spent_budget_parks_every_shard_of_the_token_until_its_reset():
     assert queue.handle(ended, 2.0) == [Refuse(ONE, 100.0, "none left"), Refuse(TWO, 100.0, "none left")]
     assert queue.deadline() == 100.0
     assert queue.tick(100.0) == [TakeBucket(bucket=BUCKET, shard=ONE, failover=False)]
+
+
+TAKE_ONE = TakeBucket(bucket=BUCKET, shard=ONE, failover=False)
+TAKE_TWO = TakeBucket(bucket=BUCKET, shard=TWO, failover=False)
+
+
+def ended(outcome, **more):
+    return TakeEnded(bucket=BUCKET, outcome=outcome, **more)
+
+
+def granted():
+    """Shard 1 has the bucket since 1.0 and may use it until 5.3; shard 2 waits."""
+    queue = attempting()
+    queue.handle(ended("granted"), 1.5)
+    return queue
+
+
+def test_a_bucket_that_somebody_else_took_is_tried_again_soon_and_not_while_it_is_seen_taken():
+    queue = attempting()
+    assert queue.handle(ended("taken"), 2.0) == []
+    assert queue.deadline() == 2.5
+    assert queue.handle(BucketsSeen(frozenset({BUCKET})), 2.1) == []
+    assert queue.tick(2.5) == []
+    assert queue.handle(BucketsSeen(frozenset()), 9.0) == [TAKE_ONE]
+
+
+def test_after_an_ambiguous_attempt_the_bucket_rests_for_as_long_as_its_lease_may_live():
+    queue = attempting()
+    assert queue.handle(ended("ambiguous"), 2.0) == []
+    assert queue.tick(11.9) == []
+    assert queue.deadline() == 12.0
+    assert queue.tick(12.0) == [TAKE_ONE]
+
+
+def test_an_attempt_nobody_reports_rests_its_bucket_and_what_it_took_too_late_is_given_back():
+    queue = attempting()
+    assert queue.deadline() == 11.0
+    assert queue.tick(11.0) == []
+    assert queue.handle(ended("granted"), 11.5) == [ReleaseBucket(BUCKET)]
+    assert queue.tick(21.0) == [TAKE_ONE]
+
+
+def test_a_bucket_taken_so_slowly_that_its_lease_would_not_outlive_the_spacing_is_given_back():
+    queue = attempting()
+    assert queue.handle(ended("granted"), 5.3) == [ReleaseBucket(BUCKET)]
+    assert queue.tick(5.8) == [TAKE_ONE]
+
+
+def test_a_shard_withdrawn_during_its_attempt_is_not_granted_and_the_next_one_tries():
+    queue = attempting()
+    assert queue.handle(Withdrawn(ONE), 1.1) == []
+    assert queue.handle(ended("granted"), 1.5) == [ReleaseBucket(BUCKET)]
+    assert queue.tick(2.0) == [TAKE_TWO]
+
+
+def test_a_withdrawn_shard_that_was_only_waiting_never_tries():
+    queue = attempting()
+    queue.handle(Withdrawn(TWO), 1.1)
+    queue.handle(ended("granted"), 1.5)
+    queue.handle(Sent(ONE), 2.0)
+    assert queue.tick(7.2) == [ReleaseBucket(BUCKET)]
+    assert queue.deadline() is None
+
+
+def test_a_grant_withdrawn_by_a_worker_that_died_keeps_the_spacing_because_it_may_have_sent():
+    queue = granted()
+    assert queue.handle(Withdrawn(ONE), 2.0) == []
+    assert queue.tick(7.1) == []
+    assert queue.tick(7.2) == [ReleaseBucket(BUCKET), TAKE_TWO]
+
+
+def test_a_grant_not_used_in_time_is_refused_and_its_shard_tries_again_after_the_spacing():
+    queue = granted()
+    assert queue.tick(5.3) == [Refuse(ONE, 5.3, "the grant to identify was not used in time")]
+    assert queue.tick(10.4) == []
+    assert queue.tick(10.5) == [ReleaseBucket(BUCKET), TAKE_ONE]
+
+
+def test_word_of_a_sending_that_comes_after_the_grant_was_taken_back_ends_the_request():
+    queue = granted()
+    queue.tick(5.3)
+    assert queue.handle(Sent(ONE), 6.0) == []
+    assert queue.tick(10.5) == []
+    assert queue.tick(11.2) == [ReleaseBucket(BUCKET), TAKE_TWO]
+
+
+def test_a_shard_that_asks_while_its_token_is_parked_hears_at_once_until_when():
+    queue = attempting()
+    queue.handle(ended("exhausted", until=100.0, reason="none left"), 2.0)
+    late = Requested(token_hash="h", shard=ShardKey("a", 0, 3), bucket=3)
+    assert queue.handle(late, 50.0) == [Refuse(late.shard, 100.0, "none left")]
+
+
+def test_a_parked_token_does_not_hold_up_another_one():
+    queue = attempting()
+    queue.handle(ended("exhausted", until=100.0, reason="none left"), 2.0)
+    other = Requested(token_hash="x", shard=ShardKey("b", 0, 0), bucket=0)
+    assert queue.handle(other, 3.0) == [TakeBucket(bucket=Bucket("x", 0), shard=other.shard, failover=False)]
+
+
+def test_buckets_are_tried_side_by_side_in_order_of_shards():
+    queue = IdentifyQueue(Policy())
+    queue.handle(BucketsSeen(frozenset({Bucket("h", 0), Bucket("h", 1)})), 0.0)
+    for shard in (3, 1, 2, 0):
+        queue.handle(Requested(token_hash="h", shard=ShardKey("a", 0, shard), bucket=shard % 2), 0.0)
+    assert [effect.shard.shard for effect in queue.handle(BucketsSeen(frozenset()), 1.0)] == [0, 1]
+
+
+def test_facts_about_buckets_and_shards_nobody_knows_are_ignored():
+    queue = IdentifyQueue(Policy())
+    assert queue.handle(Sent(ONE), 1.0) == []
+    assert queue.handle(Withdrawn(ONE), 1.0) == []
+    assert queue.handle(ended("taken"), 1.0) == []
+    assert queue.handle(ended("granted"), 1.0) == [ReleaseBucket(BUCKET)]
+    assert queue.deadline() is None
+
+
+STEP = st.tuples(
+    st.sampled_from(["ask", "withdraw", "send", "tick", "granted", "taken", "ambiguous"]),
+    st.integers(0, 3),
+    st.floats(0.0, 4.0),
+)
+
+
+@given(st.lists(STEP, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_in_every_history_a_bucket_is_held_long_enough_after_each_use_and_no_request_is_lost(steps):
+    queue, now, asked, granted_to, last_use = IdentifyQueue(Policy()), 0.0, set(), {}, {}
+
+    def note(effects):
+        for effect in effects:
+            if isinstance(effect, Grant):
+                bucket = Bucket("h", effect.shard.shard % 2)
+                assert now - last_use.get(bucket, -9.0) >= 5.2
+                granted_to[effect.shard] = effect.until
+        queue.check_invariants()
+
+    for kind, number, wait in steps:
+        now += wait
+        note(queue.tick(now))
+        shard, bucket = ShardKey("a", 0, number), Bucket("h", number % 2)
+        if kind == "ask":
+            asked.add(shard)
+            note(queue.handle(Requested(token_hash="h", shard=shard, bucket=bucket.bucket), now))
+        elif kind == "withdraw":
+            asked.discard(shard)
+            granted_to.pop(shard, None)
+            note(queue.handle(Withdrawn(shard), now))
+        elif kind == "send" and granted_to.pop(shard, 0.0) > now:
+            asked.discard(shard)
+            last_use[bucket] = now
+            note(queue.handle(Sent(shard), now))
+        elif kind in ("granted", "taken", "ambiguous"):
+            note(queue.handle(TakeEnded(bucket=bucket, outcome=kind), now))
+    for _ in range(60):
+        now = max(now, queue.deadline() or now)
+        note(queue.tick(now))
+        for bucket in (Bucket("h", 0), Bucket("h", 1)):
+            note(queue.handle(TakeEnded(bucket=bucket, outcome="granted"), now))
+        for shard in [shard for shard, until in granted_to.items() if until > now]:
+            del granted_to[shard]
+            asked.discard(shard)
+            last_use[Bucket("h", shard.shard % 2)] = now
+            note(queue.handle(Sent(shard), now))
+    assert asked == set()
+    assert queue.deadline() is None
+
+
+# --- the transaction --------------------------------------------------------------------------------------------
+
+KEYS = Keys("t")
+
+
+def taking(budget, failover=False, **policy):
+    value = budget if isinstance(budget, bytes) else budget.encode() if budget else None
+    items = {} if value is None else {KEYS.budget("h"): KeyValue(KEYS.budget("h"), value, 4, 6, 2)}
+    wanted = TakeBucket(bucket=BUCKET, shard=ONE, failover=failover)
+    view = ClusterView.from_items(KEYS, items)
+    return take(view, wanted, node="n", lease=77, wall=1000.0, policy=Policy(**policy))
+
+
+def budget(remaining, reset_at=5000.0, error=""):
+    return BudgetRecord(
+        url="u",
+        shards=2,
+        total=9,
+        remaining=remaining,
+        reset_at=reset_at,
+        max_concurrency=1,
+        fetched_at=1.0,
+        error=error,
+    )
+
+
+def test_taking_a_bucket_creates_it_under_its_lease_and_spends_one_start_in_the_same_transaction():
+    assert taking(budget(3)) == TakeTxn(
+        (Compare(KEYS.identify("h", 0), "create_revision", 0), Compare(KEYS.budget("h"), "mod_revision", 6)),
+        (
+            Put(KEYS.identify("h", 0), IdentifyRecord(node="n", app="a", shard=1).encode(), 77),
+            Put(KEYS.budget("h"), budget(2).encode()),
+        ),
+    )
+
+
+def test_without_starts_left_taking_is_refused_until_the_reset():
+    assert taking(budget(0)) == TakeRefused(5000.0, "no session starts left")
+
+
+def test_a_reset_that_has_passed_without_a_new_answer_is_waited_for_in_short_steps():
+    assert taking(budget(0, reset_at=900.0)) == TakeRefused(1005.0, "no session starts left")
+
+
+def test_the_reserve_is_for_failover_only():
+    refused = TakeRefused(5000.0, "no session starts left (2 are kept for failover)")
+    assert taking(budget(2), identify_reserve=2) == refused
+    assert isinstance(taking(budget(2), failover=True, identify_reserve=2), TakeTxn)
+    assert isinstance(taking(budget(3), identify_reserve=2), TakeTxn)
+
+
+def test_a_budget_that_is_missing_unreadable_or_refused_by_discord_is_never_spent():
+    assert taking(None) == TakeRefused(1005.0, "the session start budget is not known yet")
+    assert taking(b"{") == TakeRefused(1005.0, "the session start budget is not known yet")
+    assert taking(budget(3, error="401")) == TakeRefused(1005.0, "Discord refused the token: 401")

@@ -1,0 +1,198 @@
+"""`make bench`: cost of an event, latency, and memory, next to discord.py and hikari on the same simulator.
+
+Compare the ratios of one run: machines are shared and noisy, absolute figures are not.
+"""
+
+import argparse
+import asyncio
+import base64
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from benchmarks.processes import Client, children, client, rss_mib, until_quiet
+from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
+from sandwich_sdk import Consumer
+from sandwich_sdk.wire.frame import session_hash
+
+SHARDS = 2
+LATENCY_RATE = 2000
+FLEET = 18
+FLEET_GUILDS = 50
+
+
+def token(number: int) -> str:
+    """A token whose first part names the bot, as hikari needs it."""
+    head = base64.urlsafe_b64encode(str(123456789012345000 + number).encode()).decode().rstrip("=")
+    return f"{head}.GaBcDe.bench"
+
+
+async def until(check: Callable[[], Awaitable[Any]], timeout_s: float = 90.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not await check():  # noqa: ASYNC110 (other processes tell nothing by themselves)
+            await asyncio.sleep(0.3)
+
+
+async def node_status(cluster: DevCluster) -> dict[str, Any]:
+    """The only node's own account; {} while it has not joined."""
+    _, text = await cluster.run_cli("node", "list", "--json")
+    nodes = msgspec.json.decode(text)
+    if not nodes:
+        return {}
+    async with aiohttp.ClientSession() as http, http.get(f"http://{nodes[0]['address']}/status") as response:
+        return await response.json()  # type: ignore[no-any-return]
+
+
+async def all_live(cluster: DevCluster, shards: int) -> bool:
+    status = await node_status(cluster)
+    states = [shard["state"] for shard in status.get("shards", ())]
+    return len(states) == shards and set(states) == {"live"}
+
+
+# --- cost of an event -------------------------------------------------------------------------------------------
+
+
+async def burst_cost(cluster: DevCluster, bot: str, pid: int, events: int) -> tuple[float, int]:
+    """CPU seconds the process spent on one burst, and how many events that was."""
+    before = await until_quiet(pid)
+    sent = await cluster.simulator("burst", {"bot": bot, "events": events // SHARDS, "shards": "all"})
+    return await until_quiet(pid) - before, int(sent["count"])
+
+
+async def measure_cost(rounds: int, events: int) -> dict[str, list[float]]:
+    """µs of CPU an event, one figure a round: Sandwich's worker, discord.py, hikari, in turn."""
+    bot = DevBot(app="sandwich", token=token(1), guilds=40, shards=SHARDS, recommended=SHARDS, max_concurrency=SHARDS)
+    costs: dict[str, list[float]] = {"sandwich": [], "discord.py": [], "hikari": []}
+    async with dev_cluster((bot,), nodes=1, rate=0) as cluster, AsyncExitStack() as stack:
+        await until(lambda: all_live(cluster, SHARDS))
+        clients: dict[str, Client] = {}
+        for number, library in enumerate(("discord.py", "hikari"), start=2):
+            body = {"token": token(number), "name": library, "guilds": 40}
+            body |= {"recommended_shards": SHARDS, "max_concurrency": SHARDS}
+            await cluster.simulator("bots", body)
+            api_url = f"{cluster.simulator_url}/api/v10"
+            clients[library] = await stack.enter_async_context(client(library, api_url, token(number)))
+        worker = (await node_status(cluster))["workers"][0]["pid"]
+        pids = {"sandwich": worker, **{library: one.pid for library, one in clients.items()}}
+        for _ in range(rounds):
+            for name, pid in pids.items():
+                handled = clients[name].messages if name in clients else 0
+                spent, sent = await burst_cost(cluster, name, pid, events)
+                costs[name].append(spent / sent * 1e6)
+                if name in clients:
+                    await asyncio.sleep(0.6)
+                    share = (clients[name].messages - handled) / sent
+                    assert share > 0.2, f"{name} handled only {share:.0%} of the burst as messages"
+        await check_published(cluster, "sandwich")
+    return costs
+
+
+async def check_published(cluster: DevCluster, app: str) -> None:
+    """Everything owed is in the stream: a figure for events that were dropped would be worth nothing."""
+    owed = sum(len(sequences) for sequences in (await cluster.owed(app)).values())
+
+    async def stored() -> bool:
+        return bool((await node_status(cluster))["apps"][app]["published_total"] >= owed)
+
+    await until(stored, 20)
+
+
+# --- latency ----------------------------------------------------------------------------------------------------
+
+
+async def measure_latency(seconds: float) -> list[float]:
+    """Milliseconds from the simulator's dispatch to the SDK consumer's handler."""
+    bot = DevBot(app="sandwich", token=token(1), guilds=40, shards=4, recommended=4, max_concurrency=4)
+    received: dict[tuple[str, int], int] = {}
+
+    async def consume(cluster: DevCluster) -> None:
+        async with Consumer(cluster.nats.url, app="sandwich", group="bench", start="all") as consumer:
+            async for event in consumer:
+                session, _, seq = event.id.partition(":")
+                received[session, int(seq)] = time.time_ns()
+
+    async with dev_cluster((bot,), nodes=1, rate=0) as cluster:
+        await until(lambda: all_live(cluster, 4))
+        consuming = asyncio.create_task(consume(cluster))
+        await asyncio.sleep(6)
+        await cluster.simulator("traffic", {"rate": LATENCY_RATE})
+        await asyncio.sleep(2)
+        start = time.time_ns()
+        await asyncio.sleep(seconds)
+        end = time.time_ns()
+        await asyncio.sleep(1)
+        await cluster.simulator("pause_traffic", {})
+        consuming.cancel()
+        found = []
+        url = f"{cluster.simulator_url}/_sim/journal"
+        async with aiohttp.ClientSession() as http, http.get(url) as response:
+            async for line in response.content:
+                entry = msgspec.json.decode(line)
+                if start <= entry["ns"] <= end:
+                    arrived = received[session_hash(entry["session"]), entry["seq"]]
+                    found.append((arrived - entry["ns"]) / 1e6)
+        return found
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+async def measure_memory() -> tuple[float, float]:
+    """MiB of one node with 18 bots, and of 18 discord.py processes with the same bots."""
+    bots = tuple(
+        DevBot(app=f"bot{number}", token=token(number), guilds=FLEET_GUILDS, shards=1, recommended=1)
+        for number in range(1, FLEET + 1)
+    )
+    async with dev_cluster(bots, nodes=1, rate=200) as cluster:
+        await until(lambda: all_live(cluster, FLEET))
+        await asyncio.sleep(5)
+        agent = cluster.nodes["a"].process.pid
+        ours = sum(rss_mib(pid) for pid in (agent, *children(agent)))
+        await cluster.stop_nodes()
+        async with AsyncExitStack() as stack:
+            theirs = []
+            for bot in bots:
+                api_url = f"{cluster.simulator_url}/api/v10"
+                one = await stack.enter_async_context(client("discord.py", api_url, bot.token))
+                theirs.append(one.pid)
+            await asyncio.sleep(5)
+            return ours, sum(rss_mib(pid) for pid in theirs)
+
+
+# --- the table --------------------------------------------------------------------------------------------------
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+async def main(rounds: int, events: int, seconds: float) -> None:
+    costs = await measure_cost(rounds, events)
+    ours = statistics.median(costs["sandwich"])
+    print(f"| CPU µs an event, {rounds} bursts of {events} | median (min to max) | events/s a core | times Sandwich |")
+    print("|---|---|---|---|")
+    for name, values in costs.items():
+        middle = statistics.median(values)
+        print(f"| {name} | {spread(values)} | {1e6 / middle:,.0f} | {middle / ours:.1f} |")
+    latencies = sorted(await measure_latency(seconds))
+    p50, p99 = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
+    print(
+        f"\n{len(latencies)} events at {LATENCY_RATE}/s, simulator to SDK consumer: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    )
+    node, fleet = await measure_memory()
+    print(f"\n{FLEET} bots of {FLEET_GUILDS} guilds: one node {node:.0f} MiB,", end=" ")
+    print(f"{FLEET} discord.py processes {fleet:.0f} MiB: {node / fleet:.2f} of it")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=40_000, help="events a burst")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the latency measurement")
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.rounds, arguments.events, arguments.seconds))

@@ -1,0 +1,87 @@
+"""Processes under measurement: their CPU time and memory from /proc, and clients started for comparison."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sandwich_node.dev.embedded import die_with_parent
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+QUIET_S = 1.0
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process, in seconds (proc(5), stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process, in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1024**2
+
+
+def children(pid: int) -> list[int]:
+    """Direct children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def until_quiet(pid: int, timeout_s: float = 60.0) -> float:
+    """Wait until the process has used next to no CPU for a second; returns its CPU time then."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            before = cpu_s(pid)
+            await asyncio.sleep(QUIET_S)
+            after = cpu_s(pid)
+            if after - before <= 0.03:
+                return after
+
+
+class Client:
+    """A bot of another library in its own process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.messages = 0
+        self.ready = asyncio.Event()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def read(self) -> None:
+        """Follow what the client prints."""
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            text = line.decode().strip()
+            if text == "ready":
+                self.ready.set()
+            elif text.isdecimal():
+                self.messages = int(text)
+
+
+@asynccontextmanager
+async def client(library: str, api_url: str, token: str) -> AsyncIterator[Client]:
+    """Start a client and wait until it is ready; killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "benchmarks.clients", library, api_url),
+        env={**os.environ, "BENCH_TOKEN": token},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        preexec_fn=die_with_parent,
+    )
+    started = Client(process)
+    reading = asyncio.create_task(started.read())
+    try:
+        async with asyncio.timeout(120):
+            await started.ready.wait()
+        yield started
+    finally:
+        process.kill()
+        await process.wait()
+        reading.cancel()

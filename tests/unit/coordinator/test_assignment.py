@@ -1,0 +1,264 @@
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from sandwich_coordinator.assignment import (
+    Abandon,
+    Claim,
+    LocalNode,
+    LocalShard,
+    Release,
+    Restart,
+    ShardConfig,
+    Start,
+    Stop,
+    pick_worker,
+    reconcile_node,
+)
+from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import (
+    AppRecord,
+    ClaimRecord,
+    GroupRecord,
+    NodeRecord,
+    PlanRecord,
+    SessionRecord,
+    ShardsSpec,
+)
+from sandwich_coordinator.view import ClusterView, ShardKey
+
+KEYS, LEASE, OTHER_LEASE, NOW = Keys("t"), 11, 22, 1000.0
+SHARD = ShardKey("bot", 0, 0)
+CONFIG = ShardConfig("h", 1, 2, "zstd-stream", 50)
+OWN = LocalNode(node="a", instance="a1", lease=LEASE, connected=True, loads={0: 0, 1: 0})
+RUNNING = LocalShard(0, 20, CONFIG)
+SESSION = SessionRecord(session_id="s", resume_url="u", intents=1, count=2, first_seq=1, token_hash="h")
+CLAIM = ClaimRecord(app="bot", group=0, shard=0, node="a", instance="a1", worker=0, since=NOW)
+
+
+class Picture:
+    """A cluster in which shard 0 of a bot with two shards is planned to node a."""
+
+    def __init__(self, planned="a", **app):
+        self.items = {}
+        self.put(KEYS.node("a"), NodeRecord(node="a", instance="a1", address="", version="1"), 1, LEASE)
+        record = AppRecord(app="bot", token="sealed", token_hash="h", intents=1, shards=ShardsSpec(count=2))
+        self.put(KEYS.app("bot"), msgspec.structs.replace(record, **app), 2)
+        self.put(KEYS.group("bot", 0), GroupRecord(app="bot", group=0, count=2, ids="0-1", epoch=1), 3)
+        if planned:
+            self.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={planned: "0"}), 4)
+
+    def put(self, key, record, revision, lease=0):
+        value = record if isinstance(record, bytes) else record.encode()
+        self.items[key] = KeyValue(key, value, revision, revision, 1, lease)
+        return self
+
+    def claim(self, revision=20, lease=LEASE, **changes):
+        return self.put(KEYS.claim(*SHARD), msgspec.structs.replace(CLAIM, **changes), revision, lease)
+
+    def session(self, **changes):
+        return self.put(KEYS.session(*SHARD), msgspec.structs.replace(SESSION, **changes), 19)
+
+    def decide(self, running=None, own=OWN):
+        local = {} if running is None else {SHARD: running}
+        return reconcile_node(ClusterView.from_items(KEYS, self.items), own, local, NOW)
+
+
+def claims(compare, fence=0, worker=0):
+    record = msgspec.structs.replace(CLAIM, fence=fence, worker=worker)
+    return (Claim(SHARD, worker, (compare,), (Put(KEYS.claim(*SHARD), record.encode(), LEASE),)),)
+
+
+def unchanged(revision):
+    return Compare(KEYS.claim(*SHARD), "mod_revision", revision)
+
+
+ABSENT = Compare(KEYS.claim(*SHARD), "create_revision", 0)
+RELEASE = (Release(SHARD, (unchanged(20),), (Delete(KEYS.claim(*SHARD)),)),)
+
+
+# --- claiming and starting --------------------------------------------------------------------------------------
+
+
+def test_a_shard_planned_here_is_claimed_only_if_nobody_has_it():
+    assert Picture().decide() == claims(ABSENT)
+
+
+def test_a_shard_planned_here_that_another_node_still_holds_is_left_alone():
+    assert Picture().claim(node="b", instance="b1", lease=OTHER_LEASE).decide() == ()
+
+
+def test_a_claimed_shard_starts_under_the_revision_of_its_claim_and_resumes_its_session():
+    assert Picture().claim().session().decide() == (Start(SHARD, 0, 20, CONFIG, SESSION),)
+
+
+def test_a_fence_written_into_the_claim_counts_more_than_the_revision_of_its_last_edit():
+    assert Picture().claim(revision=30, fence=20).decide() == (Start(SHARD, 0, 20, CONFIG, None),)
+
+
+@pytest.mark.parametrize("other", [{"intents": 3}, {"count": 4}, {"token_hash": "x"}], ids=str)
+def test_a_session_made_with_another_configuration_is_not_resumed(other):
+    assert Picture().claim().session(**other).decide() == (Start(SHARD, 0, 20, CONFIG, None),)
+
+
+def test_the_claim_of_our_older_process_is_taken_over_with_a_new_fence_guarded_by_its_revision():
+    picture = Picture().claim(instance="a0", lease=OTHER_LEASE, fence=15, state="live")
+    assert picture.decide() == claims(unchanged(20))
+
+
+def test_a_shard_whose_worker_died_is_claimed_anew_for_a_worker_that_lives():
+    own = replace(OWN, loads={1: 3})
+    assert Picture().claim(state="live", fence=15).decide(own=own) == claims(unchanged(20), worker=1)
+
+
+def test_without_a_worker_nothing_is_claimed():
+    assert Picture().decide(own=replace(OWN, loads={})) == ()
+
+
+def test_shards_claimed_in_one_pass_are_spread_over_the_workers():
+    picture = Picture()
+    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={"a": "0-1"}), 4)
+    assert [action.worker for action in picture.decide()] == [0, 1]
+
+
+def test_a_shard_returns_to_its_worker_unless_that_one_carries_clearly_more():
+    assert pick_worker({0: 4, 1: 3}, previous=0) == 0
+    assert pick_worker({0: 5, 1: 3}, previous=0) == 1
+    assert pick_worker({0: 3, 1: 3}) == 0
+    assert pick_worker({1: 3}, previous=0) == 1
+    assert pick_worker({}) is None
+
+
+# --- stopping and giving back -----------------------------------------------------------------------------------
+
+
+def test_a_shard_planned_elsewhere_is_drained_and_its_claim_deleted_only_after_it_stopped():
+    picture = Picture(planned="b").claim()
+    assert picture.decide(RUNNING) == (Stop(SHARD, "no longer planned here"),)
+    assert picture.decide(replace(RUNNING, phase="stopping")) == ()
+    assert picture.decide(replace(RUNNING, phase="stopped")) == RELEASE
+
+
+@pytest.mark.parametrize("picture", [Picture(paused=True), Picture(planned=None)], ids=["paused", "no plan"])
+def test_a_shard_nobody_wants_stops_and_a_claim_left_of_it_is_released(picture):
+    assert picture.claim().decide(RUNNING) == (Stop(SHARD, "no longer planned here"),)
+    assert picture.decide() == RELEASE
+
+
+def test_the_shards_of_a_removed_application_stop():
+    picture = Picture().claim()
+    del picture.items[KEYS.app("bot")]
+    assert picture.decide(RUNNING) == (Stop(SHARD, "no longer planned here"),)
+
+
+def test_a_stopped_shard_whose_claim_is_gone_is_forgotten():
+    forgotten = Abandon(SHARD, "stopped, and its claim is gone")
+    assert Picture(planned="b").decide(replace(RUNNING, phase="stopped")) == (forgotten,)
+
+
+@pytest.mark.parametrize("phase", ["running", "stopping", "stopped", "failed"])
+def test_a_shard_that_another_node_claimed_is_abandoned_whatever_it_was_doing(phase):
+    picture = Picture().claim(node="b", instance="b1", lease=OTHER_LEASE)
+    assert picture.decide(replace(RUNNING, phase=phase)) == (Abandon(SHARD, "claimed by node b"),)
+
+
+def test_stops_and_releases_come_before_claims():
+    picture = Picture(planned=None).claim()
+    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={"a": "1"}), 4)
+    assert [type(action) for action in picture.decide(RUNNING)] == [Stop, Claim]
+
+
+# --- a lost lease -----------------------------------------------------------------------------------------------
+
+
+def test_a_shard_that_outlived_its_claim_is_claimed_again_under_its_old_fence():
+    assert Picture().decide(replace(RUNNING, worker=1)) == claims(ABSENT, fence=20, worker=1)
+
+
+def test_a_claim_under_our_previous_lease_is_moved_to_the_present_one_and_keeps_its_fence():
+    picture = Picture().claim(lease=OTHER_LEASE)
+    assert picture.decide(RUNNING) == claims(unchanged(20), fence=20)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [replace(OWN, connected=False), replace(OWN, lease=None), replace(OWN, lease=99), replace(OWN, instance="a2")],
+    ids=["cluster unreachable", "no lease", "registered under another lease", "a namesake is registered"],
+)
+def test_a_node_that_is_not_surely_a_member_changes_nothing(own):
+    assert Picture(planned="b").claim().decide(RUNNING, own) == ()
+    assert Picture().decide(own=own) == ()
+
+
+# --- configuration and failure ----------------------------------------------------------------------------------
+
+
+def test_a_shard_running_as_configured_needs_nothing():
+    assert Picture().claim(state="live").decide(RUNNING) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "resume"),
+    [({"compression": "none"}, True), ({"large_threshold": 90}, True), ({"intents": 3}, False)],
+    ids=str,
+)
+def test_a_changed_configuration_restarts_in_place_and_resumes_where_discord_allows_it(changes, resume):
+    (action,) = Picture(**changes).claim(state="live").decide(RUNNING)
+    assert isinstance(action, Restart)
+    assert (action.resume, action.fence) == (resume, 20)
+    assert action.config == replace(CONFIG, **changes)
+
+
+def test_a_stopped_shard_that_is_still_wanted_starts_again_in_its_worker():
+    picture = Picture().claim().session()
+    stopped = LocalShard(1, 20, CONFIG, "stopped")
+    assert picture.decide(stopped) == (Start(SHARD, 1, 20, CONFIG, SESSION),)
+
+
+def test_a_presence_or_route_is_no_reason_to_restart():
+    assert Picture(route="x", presence={"status": "idle"}).claim(state="live").decide(RUNNING) == ()
+
+
+def test_a_failed_shard_keeps_its_claim_and_waits_until_the_configuration_changes():
+    failed = replace(RUNNING, phase="failed")
+    assert Picture().claim(state="failed").decide(failed) == ()
+    (action,) = Picture(intents=3).claim(state="failed").decide(failed)
+    assert isinstance(action, Restart)
+    assert not action.resume
+
+
+def test_a_failed_claim_without_a_local_shard_is_tried_again_only_after_its_application_was_edited():
+    picture = Picture().claim(state="failed")
+    assert picture.decide() == ()
+    picture.put(KEYS.app("bot"), picture.items[KEYS.app("bot")].value, 21)
+    assert picture.decide() == claims(unchanged(20))
+
+
+def test_a_failed_shard_planned_elsewhere_gives_its_claim_back():
+    assert Picture(planned="b").claim(state="failed").decide(replace(RUNNING, phase="failed")) == RELEASE
+
+
+# --- damaged records --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [KEYS.app("bot"), KEYS.group("bot", 0), KEYS.plan("bot", 0)])
+def test_a_record_that_cannot_be_read_neither_stops_nor_releases_nor_claims(key):
+    picture = Picture().claim().put(key, b"{", 9)
+    assert picture.decide(RUNNING) == ()
+    assert picture.decide() == ()
+
+
+def test_an_unreadable_claim_of_somebody_else_is_not_contested():
+    picture = Picture().put(KEYS.claim(*SHARD), b"{", 20, OTHER_LEASE)
+    assert picture.decide() == ()
+    assert picture.decide(RUNNING) == ()
+
+
+def test_an_unreadable_claim_under_our_own_lease_is_repaired_or_released():
+    picture = Picture().put(KEYS.claim(*SHARD), b"{", 20, LEASE)
+    assert picture.decide() == claims(unchanged(20))
+    assert picture.decide(RUNNING) == claims(unchanged(20), fence=20)
+    elsewhere = Picture(planned="b").put(KEYS.claim(*SHARD), b"{", 20, LEASE)
+    assert elsewhere.decide(replace(RUNNING, phase="stopped")) == RELEASE
