@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,13 +18,14 @@ from sandwich_coordinator.apply import ApplyConflict, ApplyRefused, Changes, Sea
 from sandwich_coordinator.cli import render
 from sandwich_coordinator.cli.context import CommandError, Connection, take_snapshot
 from sandwich_coordinator.cli.load import ConfigError, load_config
+from sandwich_coordinator.cli.operate import change_state, drain
 from sandwich_coordinator.cli.tail import TailOptions, tail
 from sandwich_coordinator.config import ClusterSettings, check_name
 from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.sealing import KEY_VARIABLE, ClusterKey, SealingError
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import TlsOptions
-from sandwich_coordinator.types import AppRecord
+from sandwich_coordinator.types import AppRecord, NodeState
 from sandwich_sdk._version import __version__
 
 T = TypeVar("T")
@@ -273,6 +275,58 @@ def _list(context: typer.Context, rows: Callable[[render.Snapshot], Any], text: 
 def node_list(context: typer.Context, as_json: Json = False) -> None:
     """The nodes with their load."""
     _list(context, render.node_rows, render.nodes_text, as_json)
+
+
+NodeName = Annotated[str, typer.Argument(metavar="NODE", help="The node's name, as sandwich node list shows it.")]
+
+
+@node_app.command("cordon")
+def node_cordon(context: typer.Context, node: NodeName, as_json: Json = False) -> None:
+    """Give a node no new shards; it keeps what it has. Example: sandwich node cordon node-3"""
+    _change_state(context, node, "cordoned", as_json)
+
+
+@node_app.command("uncordon")
+def node_uncordon(context: typer.Context, node: NodeName, as_json: Json = False) -> None:
+    """Let a cordoned or draining node take shards again. Example: sandwich node uncordon node-3"""
+    _change_state(context, node, "ready", as_json)
+
+
+def _change_state(context: typer.Context, node: str, wanted: NodeState, as_json: bool) -> None:
+    async def run() -> None:
+        async with context.obj.store() as store:
+            edit = await change_state(store, context.obj.keys, node, wanted)
+        for note in edit.notes:
+            typer.echo(note, err=as_json)
+
+    _run(run())
+    if as_json:
+        _print_json({"node": node, "state": wanted})
+
+
+@node_app.command("drain")
+def node_drain(
+    context: typer.Context,
+    node: NodeName,
+    force: Annotated[bool, typer.Option("--force", help="Also when no other node could take its shards.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait until it is empty.")] = 600.0,
+    as_json: Json = False,
+) -> None:
+    """Move a node's shards to the others, sessions kept, and wait until it has none. Exit code 1: not drained.
+
+    The node stays draining, after Ctrl-C and a timeout too, until it is uncordoned or its process is restarted.
+    Example: sandwich node drain node-3 --timeout 120
+    """
+
+    async def run() -> None:
+        async with context.obj.store() as store:
+            await drain(
+                store, context.obj.keys, node, force=force, timeout_s=timeout_s, say=partial(typer.echo, err=as_json)
+            )
+
+    _run(run())
+    if as_json:
+        _print_json({"node": node, "state": "draining", "shards": 0})
 
 
 @apps_app.command("list")

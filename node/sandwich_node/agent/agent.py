@@ -253,6 +253,9 @@ class Agent:
     def _on_batch(self, batch: WatchBatch) -> None:
         view = self._view or ClusterView(keys=self._keys)
         self._view = view.apply(batch)
+        own = self._view.nodes.get(self._options.node)
+        if own is not None and self._membership is not None:
+            self._membership.follow(own.record)
         self._tell()
 
     def _tell(self) -> None:

@@ -137,16 +137,14 @@ class Membership:
                     _log.warning("the lease could not be renewed: %s", error)
                 self.waiting = f"etcd: {error}"
 
-    async def update(self, record: NodeRecord) -> None:
-        """Write a changed registration (state, workers). A failure is left to the next change."""
-        self.record = record
-        if self.lease is not None:
-            key = self._keys.node(record.node)
-            present = await self._store.get(key)
-            if present is not None and present.lease == self.lease:
-                await self._store.txn(
-                    [Compare(key, "mod_revision", present.mod_revision)], [Put(key, record.encode(), self.lease)]
-                )
+    def follow(self, seen: NodeRecord) -> None:
+        """Take over the state an operator gave this process, so that a new registration after a lost lease keeps it.
+
+        An earlier process's registration says nothing about this one: a restarted node begins as ready.
+        """
+        if seen.instance == self.record.instance and seen.state != self.record.state:
+            _log.info("this node is %s now (was %s)", seen.state, self.record.state)
+            self.record = msgspec.structs.replace(self.record, state=seen.state)
 
     async def leave(self) -> None:
         """Release the lease and everything under it, now."""

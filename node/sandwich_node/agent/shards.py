@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 CLAIMS_AT_ONCE = 16
 CRASH_WAIT_S = 2.0
+SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
 _STATES: frozenset[str] = frozenset(ShardState.__args__)  # type: ignore[attr-defined]
 
@@ -295,7 +296,7 @@ class NodeShards:
             return
         match how:
             case "released":
-                self.local[shard] = replace(running, phase="stopped")
+                self._release_once_saved(shard, running.fence)
             case "failed":
                 _log.error("shard %s/%d/%d failed: %s", *shard, reason)
                 self.local[shard] = replace(running, phase="failed")
@@ -307,6 +308,24 @@ class NodeShards:
                 self.local[shard] = replace(running, phase="stopping")
                 self._note(shard, worker.index, "draining", reason)
                 asyncio.get_running_loop().call_later(CRASH_WAIT_S, self._forget, shard)
+
+    def _release_once_saved(self, shard: ShardKey, fence: int) -> None:
+        """Let the claim go after the shard's session is in etcd, or the next owner would have to IDENTIFY."""
+
+        def stopped() -> None:
+            running = self.local.get(shard)
+            if running is not None and running.fence == fence and running.phase in ("running", "stopping"):
+                self.local[shard] = replace(running, phase="stopped")
+                self.changed()
+
+        async def saved() -> None:
+            stopped()
+
+        if shard not in self._ops:
+            stopped()
+            return
+        self._enqueue(shard, saved)
+        asyncio.get_running_loop().call_later(SAVE_BUDGET_S, stopped)
 
     def on_worker_gone(self, worker: WorkerProcess) -> None:
         """The worker's process ended: its shards run nowhere until they are claimed anew."""

@@ -57,12 +57,15 @@ class ChildProcess:
     process: asyncio.subprocess.Process
 
     @classmethod
-    async def start(cls, name: str, command: list[str], *, directory: Path, env: Mapping[str, str]) -> "ChildProcess":
-        """Start `command`; its output goes to `<directory>/<name>.log`."""
+    async def start(
+        cls, name: str, words: list[str], *, directory: Path, env: Mapping[str, str], cwd: Path | None = None
+    ) -> "ChildProcess":
+        """Start a command; its output goes to `<directory>/<name>.log`."""
         log = directory / f"{name}.log"
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *command,
+                *words,
+                cwd=cwd,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -119,16 +122,16 @@ class DevCluster:
 
     async def start_node(self, name: str, *, workers: int = 1) -> ChildProcess:
         """Start one more node and return it; it is not ready yet."""
-        command = [_command("sandwich-node"), "join", "--node-id", name, "--workers", str(workers)]
-        command += ["--listen", "127.0.0.1:0", "--etcd", self.etcd.url]
-        child = await ChildProcess.start(f"node-{name}", command, directory=self.directory, env=self.env)
+        words = [command("sandwich-node"), "join", "--node-id", name, "--workers", str(workers)]
+        words += ["--listen", "127.0.0.1:0", "--etcd", self.etcd.url]
+        child = await ChildProcess.start(f"node-{name}", words, directory=self.directory, env=self.env)
         self.nodes[name] = child
         return child
 
     async def run_cli(self, *arguments: str) -> tuple[int, str]:
         """Run the `sandwich` command; returns its exit code and its output."""
         process = await asyncio.create_subprocess_exec(
-            _command("sandwich"),
+            command("sandwich"),
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -170,7 +173,7 @@ class _JournalEntry(msgspec.Struct):
     seq: int
 
 
-def _command(name: str) -> str:
+def command(name: str) -> str:
     """One of our commands, as installed beside the interpreter that runs us."""
     return str(Path(sys.executable).with_name(name))
 
@@ -222,7 +225,7 @@ async def _start_simulator(
     env: Mapping[str, str],
 ) -> str:
     (port,) = free_ports(1)
-    command = [_command("sandwich-simulator"), "--port", str(port), "--rate", str(rate), "--seed", str(seed)]
+    words = [command("sandwich-simulator"), "--port", str(port), "--rate", str(rate), "--seed", str(seed)]
     # Tokens go through a file, here as everywhere: arguments are in the process list.
     config = directory / "bots.json"
     config.touch(mode=0o600)
@@ -240,8 +243,8 @@ async def _start_simulator(
             ]
         )
     )
-    command += ["--config", str(config)]
-    child = await ChildProcess.start("simulator", command, directory=directory, env=env)
+    words += ["--config", str(config)]
+    child = await ChildProcess.start("simulator", words, directory=directory, env=env)
     stack.push_async_callback(child.stop, 10.0)
     url = f"http://127.0.0.1:{port}"
     async with aiohttp.ClientSession() as http:

@@ -39,6 +39,8 @@ STREAM_RETRY_S = 1.0
 MARKERS_PER_AGE = 4
 MARKER_MAX_S = 3600.0
 
+READY_BUDGET_S = 5.0
+
 _SHOWN = {
     State.NEW: "connecting",
     State.CONNECTING: "connecting",
@@ -87,6 +89,7 @@ class ShardRunner:
         self._connection: ShardConnection | None = None
         self._stopping = asyncio.Event()
         self._stop_reason = ""
+        self._awaiting_ready = False
         self._session_id = ""
         self._waiting = ""
         self._replayed = 0
@@ -102,8 +105,15 @@ class ShardRunner:
         if not self._stopping.is_set():
             self._stopping.set()
             self._save_guilds()
-            if self._connection is not None:
-                self._connection.post(ev.StopRequested(reason))
+            if self._awaiting_ready:
+                # An IDENTIFY is spent once it is sent: leaving before READY would throw the session away.
+                asyncio.get_running_loop().call_later(READY_BUDGET_S, self._post_stop)
+            else:
+                self._post_stop()
+
+    def _post_stop(self) -> None:
+        if self._connection is not None:
+            self._connection.post(ev.StopRequested(self._stop_reason))
 
     def identify_granted(self) -> None:
         """The shard's turn to IDENTIFY came."""
@@ -252,6 +262,7 @@ class ShardRunner:
         """Pass on what the machine reports."""
         match report:
             case fx.StateChanged(state, reason) if state in _SHOWN:
+                self._ready_or_refused(state)
                 self._tell(ipc.ShardChanged(self.key, _SHOWN[state], reason))
             case fx.SessionStarted():
                 self._session_started(report)
@@ -276,6 +287,12 @@ class ShardRunner:
                 _log.warning("shard %s: command %d was not sent: %s", self.key, op, reason)
             case _:
                 pass
+
+    def _ready_or_refused(self, state: State) -> None:
+        """The answer to an IDENTIFY came, or the wait for it ended: a stop that waited for it goes on."""
+        waited, self._awaiting_ready = self._awaiting_ready, state is State.IDENTIFYING
+        if waited and not self._awaiting_ready and self._stopping.is_set():
+            self._post_stop()
 
     def _session_started(self, started: fx.SessionStarted) -> None:
         self._bot = started.user_id

@@ -1,108 +1,435 @@
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import msgspec
+import pytest
 
-from sandwich_coordinator.assignment import Claim, LocalNode, LocalShard, Release, Start, Stop, reconcile_node
-from sandwich_coordinator.leader import LeaderMemory, reconcile
+from sandwich_coordinator.leader import GatewayState, LeaderMemory, LookupWanted, reconcile
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.store.base import Delete, KeyValue
+from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import AppRecord, LeaderRecord, NodeRecord, ShardsSpec
-from sandwich_coordinator.view import ClusterView
+from sandwich_coordinator.types import (
+    AppRecord,
+    BudgetRecord,
+    ClaimRecord,
+    GroupRecord,
+    LeaderRecord,
+    NodeRecord,
+    PlanRecord,
+    SessionRecord,
+    ShardsSpec,
+)
+from sandwich_coordinator.view import ClusterView, GroupKey
 
 KEYS = Keys("t")
+KEY = GroupKey("bot", 0)
+LEADER = KeyValue(KEYS.leader, LeaderRecord(node="a", instance="a").encode(), 1, 1, 1, 1)
 
 
-class World:
-    def __init__(self):
-        self.items, self.revision, self.memory, self.now, self.local = {}, 0, LeaderMemory(), 0.0, {}
-        self.put(KEYS.leader, LeaderRecord(node="a", instance="a").encode(), 1)
-        self.epoch = self.revision
-        self.set_app(4)
+class Desk:
+    """A cluster with nodes, one application of four shards and the leader's memory; each write has revision 10."""
 
-    def put(self, key, value, lease=0):
-        self.revision += 1
-        old = self.items.get(key)
-        created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
-        self.items[key] = KeyValue(key, value, created, self.revision, version, lease)
+    def __init__(self, nodes="ab", **policy):
+        self.items, self.memory, self.policy, self.gateway = {KEYS.leader: LEADER}, LeaderMemory(), Policy(**policy), {}
+        for node in nodes:
+            self.node(node)
 
-    def set_app(self, count):
-        app = AppRecord(app="bot", token="sealed", token_hash="h", intents=1, shards=ShardsSpec(count=count))
-        self.put(KEYS.app("bot"), app.encode())
+    def put(self, key, record, revision=10, lease=0):
+        value = record if isinstance(record, bytes) else record.encode()
+        self.items[key] = KeyValue(key, value, revision, revision, 1, lease)
+        return self
 
-    def toggle(self, node):
-        if KEYS.node(node) in self.items:
-            lease = self.items[KEYS.node(node)].lease
-            self.items = {k: v for k, v in self.items.items() if v.lease != lease or k == KEYS.leader}
-            self.local.pop(node, None)
-        else:
-            record = NodeRecord(node=node, instance=node, address="", version="1")
-            self.put(KEYS.node(node), record.encode(), self.revision + 100)
-            self.local[node] = {}
+    def node(self, node, state="ready"):
+        record = NodeRecord(node=node, instance=node, address="", version="1", state=state)
+        return self.put(KEYS.node(node), record, lease=50)
 
-    def commit(self, txn):
-        for guard in txn.compares:
-            kv = self.items.get(guard.key)
-            if (getattr(kv, guard.field) if kv else 0) != guard.expected:
-                return
-        for write in txn.writes:
-            if isinstance(write, Delete):
-                gone = [k for k in self.items if k == write.key or (write.prefix and k.startswith(write.key))]
-                self.items = {k: v for k, v in self.items.items() if k not in gone}
-            else:
-                self.put(write.key, write.value, write.lease)
+    def gone(self, *nodes):
+        for node in nodes:
+            del self.items[KEYS.node(node)]
+        return self
 
-    def lead(self, prefix=None):
+    def app(self, count=4, revision=10, **more):
+        record = AppRecord(app="bot", token="sealed", token_hash="h", intents=1, shards=ShardsSpec(count=count), **more)
+        return self.put(KEYS.app("bot"), record, revision)
+
+    def group(self, state="live", reason="", count=4, ids="0-3", group=0):
+        record = GroupRecord(app="bot", group=group, count=count, ids=ids, epoch=1, state=state, reason=reason)
+        return self.put(KEYS.group("bot", group), record)
+
+    def plan(self, group=0, **nodes):
+        return self.put(KEYS.plan("bot", group), PlanRecord(app="bot", group=group, epoch=1, nodes=nodes))
+
+    def claims(self, states, group=0, sessions=True, **owners):
+        by_shard = {shard: node for node, shards in owners.items() for shard in shards}
+        for shard, state in enumerate(states):
+            node = by_shard.get(shard, "a")
+            record = ClaimRecord(
+                app="bot", group=group, shard=shard, node=node, instance=node, worker=0, state=state, reason="4014"
+            )
+            self.put(KEYS.claim("bot", group, shard), record, lease=50)
+        return self.sessions(range(len(states)), group) if sessions else self
+
+    def sessions(self, shards, group=0):
+        record = SessionRecord(session_id="s", resume_url="u", intents=1, count=4, first_seq=1, token_hash="h")
+        for shard in shards:
+            self.put(KEYS.session("bot", group, shard), record)
+        return self
+
+    def budget(self, shards=4, fetched_at=0.0, remaining=9, reset_at=9e9, error=""):
+        return self.put(KEYS.budget("h"), answer(fetched_at, shards, remaining, reset_at, error))
+
+    def lead(self, now=0.0):
         view = ClusterView.from_items(KEYS, self.items)
-        done = reconcile(view, {}, self.memory, epoch=self.epoch, now=self.now, wall=self.now, policy=Policy())
+        done = reconcile(view, self.gateway, self.memory, epoch=1, now=now, wall=now, policy=self.policy)
+        assert all(write.compares[0] == Compare(KEYS.leader, "create_revision", 1) for write in done.writes)
         self.memory = done.memory
-        for write in done.writes[:prefix]:
-            self.commit(write)
-        return done.writes
+        return done
 
-    def run_node(self, node):
-        view, mine = ClusterView.from_items(KEYS, self.items), self.local[node]
-        own = LocalNode(
-            node=node, instance=node, lease=self.items[KEYS.node(node)].lease, connected=True, loads={0: len(mine)}
-        )
-        actions = reconcile_node(view, own, mine, self.now)
-        for action in actions:
-            if isinstance(action, Claim | Release):
-                self.commit(action)
-            if isinstance(action, Start):
-                mine[action.shard] = LocalShard(action.worker, action.fence, action.config)
-            elif isinstance(action, Stop):
-                old = mine[action.shard]
-                mine[action.shard] = LocalShard(old.worker, old.fence, old.config, "stopped")
-            elif not isinstance(action, Claim):
-                mine.pop(action.shard, None)
-        running = [s for shards in self.local.values() for s, local in shards.items() if local.phase == "running"]
-        assert len(running) == len(set(running))
-        return actions
+    def written(self, key, now=0.0):
+        """The record the leader writes at `key`; None for a delete, "nothing" for no write."""
+        for write in self.lead(now).writes:
+            for change in write.writes:
+                if change.key == key or (isinstance(change, Delete) and change.prefix and key.startswith(change.key)):
+                    return msgspec.json.decode(change.value) if isinstance(change, Put) else None
+        return "nothing"
+
+    def state(self, now=0.0):
+        """(state, reason) the leader records of the group; "nothing" when it stays."""
+        record = self.written(KEYS.group(*KEY), now)
+        return record if isinstance(record, str) else (record.get("state", "starting"), record.get("reason", ""))
+
+    def planned(self, now=0.0):
+        record = self.written(KEYS.plan(*KEY), now)
+        return record["nodes"] if isinstance(record, dict) else record
 
 
-STEP = st.tuples(st.sampled_from(["toggle", "count", "lead", "node"]), st.sampled_from("abc"), st.integers(0, 3))
+def answer(fetched_at=0.0, shards=4, remaining=9, reset_at=9e9, error=""):
+    return BudgetRecord(
+        url="u",
+        shards=shards,
+        total=9,
+        remaining=remaining,
+        reset_at=reset_at,
+        max_concurrency=1,
+        fetched_at=fetched_at,
+        error=error,
+    )
 
 
-@given(st.lists(STEP, max_size=30))
-@settings(max_examples=60, deadline=None)
-def test_no_shard_runs_twice_and_every_history_ends_at_a_fixpoint_with_all_shards_running(steps):
-    world = World()
-    for kind, node, number in steps:
-        world.now += 1.0
-        if kind == "toggle":
-            world.toggle(node)
-        elif kind == "count":
-            world.set_app(number + 2)
-        elif kind == "lead":
-            world.lead(number)
-        elif node in world.local:
-            world.run_node(node)
-    if not world.local:
-        world.toggle("a")
-    for _ in range(40):
-        world.now += 3.0
-        quiet = not world.lead()
-        quiet = not [a for node in sorted(world.local) for a in world.run_node(node)] and quiet
-    assert quiet
-    count = ClusterView.from_items(KEYS, world.items).apps["bot"].record.shards.count
-    assert sorted(s.shard for shards in world.local.values() for s in shards) == list(range(count))
+def running(nodes="ab", **policy):
+    """A live group, two shards on each of two nodes; a fixpoint."""
+    desk = Desk(nodes, **policy).app().budget().group().plan(a="0-1", b="2-3")
+    return desk.claims(["live"] * 4, a=(0, 1), b=(2, 3))
+
+
+def test_a_group_that_is_as_it_should_be_is_left_alone():
+    done = running().lead()
+    assert (done.writes, done.lookups) == ((), ())
+
+
+# --- states -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "claims", "after"),
+    [
+        ("starting", ["live"] * 3 + ["identifying"], "nothing"),
+        ("starting", ["live"] * 4, ("live", "")),
+        ("degraded", ["live"] * 4, ("live", "")),
+        ("live", ["live"] * 3 + ["failed"], ("degraded", "shard 3: 4014")),
+        ("live", ["live", "failed", "live", "failed"], ("degraded", "shard 1: 4014")),
+        ("starting", ["failed"] * 4, ("failed", "shard 0: 4014")),
+        ("failed", ["connecting"] * 4, ("starting", "")),
+    ],
+)
+def test_the_state_of_a_group_follows_its_claims(before, claims, after):
+    assert Desk().app().budget().group(before).plan(a="0-1", b="2-3").claims(claims).state() == after
+
+
+def test_a_live_group_is_called_degraded_only_after_a_while_so_that_a_move_writes_nothing():
+    desk = running().claims(["live", "live", "live", "resuming"], a=(0, 1), b=(2, 3))
+    done = desk.lead(100.0)
+    assert (done.writes, done.wake_at) == ((), 110.0)
+    assert desk.state(109.9) == "nothing"
+    assert desk.state(110.0) == ("degraded", "some shards are not live")
+
+
+def test_a_group_that_became_whole_in_between_starts_its_patience_anew():
+    desk = running().claims(["resuming"] + ["live"] * 3, a=(0, 1), b=(2, 3))
+    desk.lead(100.0)
+    desk.claims(["live"] * 4, a=(0, 1), b=(2, 3)).lead(105.0)
+    desk.claims(["resuming"] + ["live"] * 3, a=(0, 1), b=(2, 3))
+    assert desk.lead(112.0).writes == ()
+
+
+def test_a_group_without_any_accepting_node_waits_and_says_so():
+    desk = Desk("").app().budget().group("starting").node("a", "cordoned")
+    assert desk.state() == ("waiting", "no node accepts shards")
+
+
+# --- counts and generations -------------------------------------------------------------------------------------
+
+
+def test_an_automatic_count_waits_for_discord_and_then_takes_what_it_recommends():
+    desk = Desk().app("auto")
+    assert desk.state() == ("waiting", "asking Discord how many shards are needed")
+    desk.group("waiting", "asking Discord how many shards are needed", count=0, ids="").budget(shards=16)
+    record = desk.written(KEYS.group(*KEY))
+    assert (record["count"], record["ids"], record.get("state", "starting")) == (16, "0-15", "starting")
+
+
+def test_an_automatic_count_once_chosen_stays_when_discord_recommends_another():
+    assert running().app("auto").budget(shards=16).lead().writes == ()
+
+
+def test_why_an_automatic_count_is_not_known_is_told():
+    desk = Desk().app("auto")
+    desk.gateway["h"] = GatewayState(ended_at=0.0, failures=1, error="no route")
+    assert desk.state() == ("waiting", "Discord did not say how many shards are needed: no route")
+    assert desk.budget(shards=0, error="401").state() == ("failed", "Discord refused the token: 401")
+
+
+@pytest.mark.parametrize(("count", "ids"), [(0, None), (-1, None), (4, "3-9"), (4, "x")])
+def test_a_shard_count_or_range_that_makes_no_sense_fails_the_group_and_plans_nothing(count, ids):
+    desk = Desk().budget()
+    record = AppRecord(app="bot", token="s", token_hash="h", intents=1, shards=ShardsSpec(count=count, ids=ids))
+    desk.put(KEYS.app("bot"), record)
+    state, reason = desk.state()
+    assert (state, reason != "") == ("failed", True)
+    assert desk.planned() == "nothing"
+
+
+def test_a_new_count_replaces_the_group_with_its_next_generation_in_one_transaction():
+    (write,) = running().app(8).lead().writes
+    assert {type(change) for change in write.writes} == {Put, Delete}
+    deleted = [change.key for change in write.writes if isinstance(change, Delete)]
+    assert deleted == [KEYS.group(*KEY), KEYS.plan(*KEY), KEYS.sessions + "bot/0/"]
+    assert [change.key for change in write.writes if isinstance(change, Put)] == [KEYS.group("bot", 1)]
+
+
+def test_a_new_generation_is_planned_only_after_the_claims_of_the_old_one_are_gone():
+    desk = Desk().app(2).budget().group("starting", count=2, ids="0-1", group=1).claims(["live"] * 4, sessions=False)
+    assert desk.written(KEYS.plan("bot", 1)) == "nothing"
+    for shard in range(4):
+        del desk.items[KEYS.claim("bot", 0, shard)]
+    assert desk.written(KEYS.plan("bot", 1))["nodes"] == {"a": "0", "b": "1"}
+
+
+def test_a_paused_application_loses_its_plan_and_keeps_its_group_and_sessions():
+    done = running().app(paused=True).lead()
+    changes = {change.key: change for write in done.writes for change in write.writes}
+    assert changes.keys() == {KEYS.group(*KEY), KEYS.plan(*KEY)}
+    assert changes[KEYS.plan(*KEY)] == Delete(KEYS.plan(*KEY))
+    assert msgspec.json.decode(changes[KEYS.group(*KEY)].value)["state"] == "paused"
+    assert done.lookups == ()
+
+
+def test_everything_of_a_removed_application_goes_and_only_if_it_is_still_removed():
+    desk = running()
+    del desk.items[KEYS.app("bot")]
+    group, budget = desk.lead().writes
+    assert Compare(KEYS.app("bot"), "create_revision", 0) in group.compares
+    assert [w.key for w in group.writes] == [KEYS.group(*KEY), KEYS.plan(*KEY), KEYS.sessions + "bot/0/"]
+    assert budget.writes == (Delete(KEYS.budget("h")),)
+
+
+def test_a_session_written_after_its_group_was_removed_goes_too():
+    assert Desk().sessions([2]).written(KEYS.session("bot", 0, 2)) is None
+
+
+# --- look-ups ---------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_look_up_is_tried_again_after_twice_the_time_each_time_up_to_a_limit():
+    desk = Desk().app("auto")
+    assert desk.lead(100.0).lookups == (LookupWanted("h", "bot"),)
+    for failures, wait in ((1, 2.0), (2, 4.0), (5, 32.0), (9, 300.0), (5000, 300.0)):
+        desk.gateway["h"] = GatewayState(ended_at=100.0, failures=failures, error="no route")
+        early = desk.lead(100.0 + wait - 0.1)
+        assert (early.lookups, early.wake_at) == ((), 100.0 + wait)
+        assert desk.lead(100.0 + wait).lookups == (LookupWanted("h", "bot"),)
+
+
+def test_one_look_up_is_under_way_at_a_time():
+    desk = Desk().app("auto")
+    desk.gateway["h"] = GatewayState(in_flight=True)
+    assert desk.lead(100.0).lookups == ()
+
+
+def test_a_budget_is_looked_up_again_every_hour_and_when_its_reset_has_passed():
+    assert running().lead(3599.0).lookups == ()
+    assert running().lead(3600.0).lookups == (LookupWanted("h", "bot"),)
+    assert running().budget(reset_at=60.0).lead(59.0).wake_at == 60.0
+    assert running().budget(reset_at=60.0).lead(60.0).lookups == (LookupWanted("h", "bot"),)
+
+
+def test_an_answer_within_the_same_window_never_raises_what_is_left():
+    desk = running().budget(remaining=3)
+    desk.gateway["h"] = GatewayState(ended_at=5.0, answer=answer(5.0, remaining=7))
+    assert desk.written(KEYS.budget("h"), 5.0)["remaining"] == 3
+    assert desk.budget(remaining=3, reset_at=4.0).written(KEYS.budget("h"), 5.0)["remaining"] == 7
+
+
+def test_an_old_answer_does_not_fill_in_for_a_missing_budget_and_is_asked_for_anew():
+    desk = running()
+    del desk.items[KEYS.budget("h")]
+    desk.gateway["h"] = GatewayState(ended_at=5.0, answer=answer(5.0))
+    fresh = desk.lead(20.0)
+    assert ([write.writes[0].key for write in fresh.writes], fresh.lookups) == ([KEYS.budget("h")], ())
+    stale = desk.lead(36.0)
+    assert (stale.writes, stale.lookups) == ((), (LookupWanted("h", "bot"),))
+
+
+# --- who is there -----------------------------------------------------------------------------------------------
+
+
+def fleet(**policy):
+    """Four nodes with one shard each, seen by the leader at 0."""
+    desk = Desk("abcd", **policy).app().budget().group().plan(a="0", b="1", c="2", d="3")
+    desk.claims(["live"] * 4, a=(0,), b=(1,), c=(2,), d=(3,)).lead(0.0)
+    return desk
+
+
+def crash(desk, *nodes):
+    for node in nodes:
+        del desk.items[KEYS.claim("bot", 0, "abcd".index(node))]
+    return desk.gone(*nodes)
+
+
+def test_the_shards_of_one_crashed_node_move_at_once():
+    assert crash(fleet(), "d").planned(10.0) == {"a": "0,3", "b": "1", "c": "2"}
+
+
+def test_when_most_nodes_vanish_at_once_nothing_moves_for_one_more_ttl():
+    desk = crash(fleet(), "b", "c", "d")
+    done = desk.lead(10.0)
+    assert (done.writes, done.memory.hold_until) == ((), 15.0)
+    assert desk.planned(14.9) == "nothing"
+    assert desk.planned(15.0) == {"a": "0-3"}
+
+
+def test_nodes_that_come_back_during_the_wait_keep_their_shards_without_a_move():
+    desk = crash(fleet(), "b", "c", "d")
+    desk.lead(10.0)
+    for node in "bcd":
+        desk.node(node)
+    done = desk.lead(12.0)
+    assert (done.writes, done.memory.hold_until) == ((), None)
+
+
+def test_exactly_half_of_the_nodes_is_not_most_of_them():
+    assert crash(fleet(), "c", "d").planned(10.0) == {"a": "0,2", "b": "1,3"}
+
+
+def test_a_new_leader_counts_the_nodes_its_plans_name_among_the_vanished():
+    desk = crash(fleet(), "b", "c", "d")
+    desk.memory = LeaderMemory()
+    assert desk.lead(10.0).memory.hold_until == 15.0
+
+
+def test_within_its_grace_period_a_restarting_node_keeps_its_shards_and_after_it_they_move():
+    desk = crash(fleet(restart_grace_s=20.0), "d")
+    done = desk.lead(10.0)
+    assert [write for write in done.writes if "planned" in write.reason] == []
+    assert desk.planned(29.9) == "nothing"
+    assert desk.planned(30.0) == {"a": "0,3", "b": "1", "c": "2"}
+
+
+def test_a_node_back_within_its_grace_period_finds_its_plan_unchanged():
+    desk = crash(fleet(restart_grace_s=20.0), "d")
+    desk.lead(10.0)
+    desk.node("d")
+    assert desk.planned(12.0) == "nothing"
+    assert desk.planned(60.0) == "nothing"
+
+
+def test_a_node_that_came_and_went_three_times_gets_nothing_new_until_it_was_quiet():
+    desk = Desk("ab").app().budget().group().plan(a="0-3").claims(["live"] * 4)
+    desk.lead(0.0)
+    for at in (10.0, 20.0, 30.0):
+        desk.gone("b").lead(at)
+        desk.node("b").lead(at + 1.0)
+    assert desk.planned(60.0) == "nothing"
+    assert desk.lead(60.0).wake_at == 130.0
+    assert desk.planned(130.0) == {"a": "0-1", "b": "2-3"}
+
+
+def test_a_flapping_node_still_serves_when_there_is_no_other():
+    desk = Desk("a").app().budget().group("starting")
+    desk.memory = LeaderMemory(members=frozenset("a"), departures={"a": (1.0, 2.0, 3.0)})
+    assert desk.planned(10.0) == {"a": "0-3"}
+
+
+def test_a_new_node_gets_shards_once_membership_has_settled():
+    desk = Desk("a").app().budget().group().plan(a="0-3").claims(["live"] * 4)
+    desk.lead(0.0)
+    desk.node("b")
+    done = desk.lead(10.0)
+    assert (done.writes, done.wake_at) == ((), 13.0)
+    assert desk.planned(13.0) == {"a": "0-1", "b": "2-3"}
+
+
+# --- moves ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["claiming", "connecting", "resuming", "identifying", "failed"])
+def test_shards_stuck_at_their_owner_do_not_stop_a_node_from_draining(state):
+    desk = running(moves_in_flight_max=2).claims([state] * 4, a=(0, 1), b=(2, 3)).node("a", "draining")
+    assert desk.planned() == {"b": "0-3"}
+
+
+def test_shards_between_two_owners_count_against_the_limit_until_the_new_owner_has_them():
+    desk = running(moves_in_flight_max=1).node("a", "draining")
+    assert desk.planned() == {"a": "0", "b": "1-3"}
+    desk.plan(a="0", b="1-3")
+    assert desk.planned() == "nothing"
+    claim = desk.items.pop(KEYS.claim("bot", 0, 1))
+    assert desk.planned() == "nothing"
+    desk.items[claim.key] = claim
+    desk.claims(["live", "resuming", "live", "live"], a=(0,), b=(1, 2, 3))
+    assert desk.planned() == {"b": "0-3"}
+
+
+def test_orphans_are_placed_whatever_the_limit_on_moves():
+    assert crash(fleet(moves_in_flight_max=0), "d").planned(10.0) == {"a": "0,3", "b": "1", "c": "2"}
+
+
+# --- damaged records --------------------------------------------------------------------------------------------
+
+
+def test_a_node_whose_record_cannot_be_read_is_not_absent_while_its_lease_lives_but_gets_nothing_new():
+    desk = fleet().put(KEYS.node("d"), b"{", lease=50)
+    done = desk.lead(60.0)
+    assert (done.writes, done.memory.departed) == ((), {})
+    desk.app(8).group(count=8, ids="0-7")
+    assert desk.planned(60.0)["d"] == "3"
+
+
+def test_unreadable_node_records_are_no_mass_loss_and_one_without_a_lease_is_absent():
+    desk = fleet()
+    for node in "bcd":
+        desk.put(KEYS.node(node), b"{", lease=50)
+    assert desk.lead(60.0).memory.hold_until is None
+    desk = crash(fleet(), "d").put(KEYS.node("d"), b"{", lease=0)
+    assert desk.planned(60.0) == {"a": "0,3", "b": "1", "c": "2"}
+
+
+def test_an_unreadable_group_is_neither_created_again_nor_removed_nor_planned():
+    assert running().put(KEYS.group(*KEY), b"{").lead().writes == ()
+
+
+def test_an_unreadable_plan_or_budget_is_replaced_under_the_guard_of_its_revision():
+    desk = running().put(KEYS.plan(*KEY), b"{", 12)
+    (write,) = desk.lead().writes
+    assert Compare(KEYS.plan(*KEY), "mod_revision", 12) in write.compares
+    assert desk.planned() == {"a": "0-1", "b": "2-3"}
+    desk = running().put(KEYS.budget("h"), b"{", 12)
+    desk.gateway["h"] = GatewayState(ended_at=5.0, answer=answer(5.0))
+    (write,) = desk.lead(5.0).writes
+    assert Compare(KEYS.budget("h"), "mod_revision", 12) in write.compares
+
+
+def test_the_application_record_being_unreadable_removes_nothing():
+    assert running().put(KEYS.app("bot"), b"{").lead().writes == ()
+
+
+def test_an_application_whose_newest_generation_cannot_be_read_is_not_planned_by_an_older_one():
+    desk = Desk().app().budget().group("starting").put(KEYS.group("bot", 1), b"{")
+    assert desk.planned() == "nothing"

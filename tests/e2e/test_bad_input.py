@@ -1,0 +1,243 @@
+"""Bad input, with real processes: each is met with a clear word, and costs nothing."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import yaml
+
+from sandwich_coordinator.sealing import ClusterKey
+from sandwich_node.dev.checker import DeliveryCheck
+from sandwich_node.dev.cluster import ChildProcess, DevBot, DevCluster, command, dev_cluster
+from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, free_ports
+from sandwich_sdk import Consumer, Event
+
+pytestmark = pytest.mark.e2e
+
+CANARY = "MTAwMDAwMDAwMDAx.GaaaaX.canary0123456789canary0123456789"
+BOT = DevBot(app="welcomer", token=CANARY, guilds=12, shards=2, recommended=2, max_concurrency=2)
+
+
+async def until(what: str, check: Callable[[], Awaitable[Any]], timeout_s: float = 40.0) -> Any:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        found = await check()
+        if found:
+            return found
+        await asyncio.sleep(0.2)
+    pytest.fail(f"not in {timeout_s:.0f} s: {what}")
+
+
+async def live(cluster: DevCluster, count: int) -> bool:
+    _, text = await cluster.run_cli("shard", "list", "--json")
+    return [shard["state"] for shard in msgspec.json.decode(text)] == ["live"] * count
+
+
+async def apply(cluster: DevCluster, change: Callable[[dict[str, Any]], None]) -> tuple[int, str]:
+    path = cluster.directory / "cluster.yml"
+    config = yaml.safe_load(path.read_text())
+    change(config)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return await cluster.run_cli("cluster", "apply", "-f", str(path))
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[DevCluster]:
+    async with dev_cluster((BOT,), nodes=1, rate=50) as running:
+        await until("two live shards", lambda: live(running, 2))
+        yield running
+
+
+async def test_whatever_comes_over_the_socket_nothing_is_lost_or_doubled(cluster: DevCluster) -> None:
+    check = DeliveryCheck()
+    seen: dict[str, Event] = {}
+
+    async def consume() -> None:
+        async with Consumer(cluster.nats.url, app="welcomer", group="bad", start="all") as consumer:
+            async for event in consumer:
+                check.take(event.id)
+                if event.type == "BRAND_NEW_EVENT" or len(event.raw) > 10_000_000:
+                    seen[event.type] = event
+
+    consuming = asyncio.create_task(consume())
+    try:
+        await cluster.simulator("emit", {"bot": "welcomer", "shard": 0, "t": "BRAND_NEW_EVENT", "d": {"new": [1, "ü"]}})
+        await cluster.simulator("raw", {"bot": "welcomer", "shards": [0], "text": '{"op": 0, "d": {'})
+        await until("shard 0 back after malformed JSON", lambda: resumed(cluster, 1))
+        await cluster.simulator("raw", {"bot": "welcomer", "shards": [1], "base64": "3q2+796tvu8="})
+        await until("shard 1 back after a corrupt frame", lambda: resumed(cluster, 2))
+        await cluster.simulator("raw", {"bot": "welcomer", "shards": [0], "bomb_mb": 300})
+        await until("shard 0 back after a bomb", lambda: resumed(cluster, 3))
+        await cluster.simulator("emit", {"bot": "welcomer", "big_guild_mb": 20})
+
+        async def both_seen() -> bool:
+            return set(seen) == {"BRAND_NEW_EVENT", "GUILD_CREATE"}
+
+        await until("the unknown event and the large guild", both_seen)
+        assert seen["BRAND_NEW_EVENT"].data == {"new": [1, "ü"]}
+        await cluster.simulator("pause_traffic", {})
+
+        async def clean() -> bool:
+            return check.verdict(await cluster.owed("welcomer")).clean
+
+        await until("everything owed, once and in order", clean, 20)
+    finally:
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
+    stats = next(iter((await cluster.simulator("stats"))["bots"].values()))
+    assert stats["identifies"] == 2
+    assert stats["violations"] == {}
+    memory = (await node_status(cluster))["workers"][0]["rss_bytes"]
+    assert memory < 600 * 1024**2, "the bomb was not kept"
+
+
+async def resumed(cluster: DevCluster, times: int) -> bool:
+    stats = next(iter((await cluster.simulator("stats"))["bots"].values()))
+    return bool(stats["resumes_ok"] >= times and stats["connected"] == 2)
+
+
+async def node_status(cluster: DevCluster) -> dict[str, Any]:
+    async with aiohttp.ClientSession() as http, http.get(f"{await address(cluster)}/status") as response:
+        return await response.json()  # type: ignore[no-any-return]
+
+
+async def address(cluster: DevCluster) -> str:
+    _, text = await cluster.run_cli("node", "list", "--json")
+    return f"http://{msgspec.json.decode(text)[0]['address']}"
+
+
+async def test_wrong_token_and_disallowed_intents_are_said_and_not_tried_again(cluster: DevCluster) -> None:
+    cluster.env["WRONG_TOKEN"] = "MTAwMDAwMDAwMDA5.GwrongX.nobody"
+    wrong = {"token": {"env": "WRONG_TOKEN"}, "intents": ["GUILDS"], "shards": {"count": "auto"}}
+    code, output = await apply(cluster, lambda config: config["apps"].update(wrong=wrong))
+    assert code == 0, output
+
+    async def told() -> bool:
+        status_code, text = await cluster.run_cli("cluster", "status")
+        return status_code == 1 and "wrong" in text and "refused the token" in text
+
+    await until("the refused token in the status", told)
+    await cluster.simulator("bots", {"bot": "welcomer", "allowed_intents": 1})
+    code, output = await apply(
+        cluster, lambda config: config["apps"]["welcomer"].update(intents=["GUILDS", "GUILD_MEMBERS"])
+    )
+    assert code == 0, output
+
+    async def failed() -> bool:
+        _, text = await cluster.run_cli("cluster", "status")
+        return "4014" in text and "privileged intents" in text
+
+    await until("the disallowed intents in the status", failed)
+    before = next(iter((await cluster.simulator("stats"))["bots"].values()))["identifies"]
+    await asyncio.sleep(6)
+    after = next(iter((await cluster.simulator("stats"))["bots"].values()))["identifies"]
+    assert after == before, "a fatal close is not tried again"
+
+    await cluster.simulator("bots", {"bot": "welcomer", "allowed_intents": 53608447})
+    code, output = await apply(cluster, lambda config: config["apps"]["welcomer"].update(intents=["GUILDS"]))
+    assert code == 0, output
+    await until("live again with intents that are allowed", lambda: live(cluster, 2))
+
+
+def command_lines() -> list[str]:
+    """The arguments of every process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().decode(errors="replace"))
+        except OSError:
+            continue
+    return found
+
+
+async def test_a_token_is_nowhere_to_be_seen(cluster: DevCluster) -> None:
+    secret = CANARY.rpartition(".")[2]
+    shown = []
+    for words in (("cluster", "status", "--json"), ("cluster", "export"), ("shard", "list"), ("app", "list")):
+        shown.append((await cluster.run_cli(*words))[1])
+    async with aiohttp.ClientSession() as http:
+        for page in ("status", "metrics", "healthz", "readyz"):
+            async with http.get(f"{await address(cluster)}/{page}") as response:
+                shown.append(await response.text())
+    shown.append(cluster.nodes["a"].log.read_text())
+    shown.append("".join(command_lines()))
+    raw = b"".join(path.read_bytes() for path in (cluster.directory / "etcd").rglob("*") if path.is_file())
+    shown.append(raw.decode("latin-1"))
+    assert all(shown)
+    assert not any(secret in text for text in shown)
+
+
+async def test_a_second_node_with_the_same_id_refuses_to_start(cluster: DevCluster) -> None:
+    arguments = [command("sandwich-node"), "join", "--node-id", "a", "--workers", "1", "--listen", "127.0.0.1:0"]
+    arguments += ["--etcd", f"http://127.0.0.1:{free_ports(1)[0]},{cluster.etcd.url}"]
+    second = await ChildProcess.start("second", arguments, directory=cluster.directory, env=cluster.env)
+    async with asyncio.timeout(30):
+        code = await second.process.wait()
+    assert code == 1
+    assert "the node id 'a' is in use" in second.tail()
+    assert "Traceback" not in second.log.read_text()
+    assert await live(cluster, 2)
+
+
+async def test_a_node_waits_for_etcd_and_for_nats_and_says_so(tmp_path: Path) -> None:
+    etcd, nats = EmbeddedEtcd(tmp_path / "etcd"), EmbeddedNats(tmp_path / "nats")
+    etcd.take_ports(free_ports(2))
+    nats.take_ports(free_ports(2))
+    (http_port,) = free_ports(1)
+    env = {**os.environ, "SANDWICH_CLUSTER_KEY": ClusterKey.generate().to_base64(), "SANDWICH_ETCD": etcd.url}
+    arguments = [command("sandwich-node"), "join", "--node-id", "a", "--workers", "1"]
+    node = await ChildProcess.start(
+        "node", [*arguments, "--listen", f"127.0.0.1:{http_port}"], directory=tmp_path, env=env
+    )
+
+    async def waits_for(word: str) -> bool:
+        assert node.running, node.tail()
+        try:
+            async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{http_port}/readyz") as response:
+                return response.status == 503 and word in await response.text()
+        except aiohttp.ClientError:
+            return False
+
+    try:
+        await until("waiting for etcd", lambda: waits_for("etcd"))
+        await etcd.start()
+        await until("waiting for the configuration", lambda: waits_for("sandwich cluster apply"))
+        config = {
+            "version": 1,
+            "cluster": "default",
+            "nats": {"servers": [nats.url]},
+            "redis": {"url": f"redis://127.0.0.1:{free_ports(1)[0]}/0"},
+            "apps": {},
+        }
+        (tmp_path / "cluster.yml").write_text(yaml.safe_dump(config))
+        cli = await ChildProcess.start(
+            "cli",
+            [command("sandwich"), "cluster", "apply", "-f", "cluster.yml"],
+            directory=tmp_path,
+            env=env,
+            cwd=tmp_path,
+        )
+        assert await cli.process.wait() == 0, cli.tail()
+        await until("waiting for NATS", lambda: waits_for("NATS"))
+        await until("waiting for Redis", lambda: waits_for("Redis"))
+        await nats.start()
+
+        async def nats_found() -> bool:
+            return not await waits_for("NATS")
+
+        await until("NATS found", nats_found)
+        node.signal(signal.SIGINT)
+        async with asyncio.timeout(20):
+            assert await node.process.wait() == 0
+        assert "Traceback" not in node.log.read_text()
+    finally:
+        await node.stop(5)
+        await nats.kill()
+        await etcd.kill()

@@ -1,0 +1,243 @@
+"""Faults with real processes: frozen nodes, servers that die, Discord misbehaving. Delivery stays exact.
+
+The verdict is always the same: every event the simulated Discord owed was consumed once and in order, and a shard
+identified again only where its session was taken from it; then a gap names what may be missing.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sandwich_node.dev.checker import Verdict
+from sandwich_node.dev.cluster import dev_cluster
+from sandwich_sdk import Consumer, Gap
+from tests.e2e.test_main_job import BOTS, Job, assert_clean
+
+pytestmark = pytest.mark.e2e
+
+SHARDS = 8
+LEASE_S = 5.0
+RSS_BYTES_MAX = 300 * 1024 * 1024
+
+
+class FaultJob(Job):
+    """A running cluster whose consumer also keeps the gaps it is told of."""
+
+    gaps: list[Gap]
+
+    async def consume(self) -> None:
+        self.gaps = []
+        async with Consumer(self.cluster.nats.url, apps=list(self.checks), group="e2e", start="all") as consumer:
+
+            @consumer.on_gap
+            async def keep(gap: Gap) -> None:
+                self.gaps.append(gap)
+
+            async for event in consumer:
+                self.checks[event.app].take(event.id)
+
+    def consumed(self) -> int:
+        """Events so far, of all applications."""
+        return sum(check.events for check in self.checks.values())
+
+    async def flowing(self) -> bool:
+        """Whether events arrive now: some arrive after some had arrived."""
+        before = self.consumed()
+        await asyncio.sleep(0.5)
+        return self.consumed() > before + 20
+
+    async def ledger(self, kind: str) -> list[Any]:
+        """What the simulator wrote down of clients: its records of `kind`."""
+        found = await self.cluster.simulator(f"ledger?kind={kind}")
+        return found["records"] if isinstance(found, dict) else found
+
+    async def resumes(self) -> int:
+        """RESUMEs so far."""
+        return len(await self.ledger("resume"))
+
+    async def fault(self, kind: str, **fields: Any) -> None:
+        await self.cluster.simulator("faults", {"kind": kind, **fields})
+
+    async def pids(self, node: str) -> tuple[int, list[int]]:
+        """Process ids of a node: its agent's and its workers'."""
+        workers = [worker["pid"] for worker in (await self.node_status(node))["workers"]]
+        return self.cluster.nodes[node].process.pid, workers
+
+    async def claims(self) -> dict[tuple[str, int, int], str]:
+        """Who runs each shard, from etcd."""
+        _, text = await self.cluster.run_cli("shard", "list", "--json")
+        return {(one["app"], one["group"], one["shard"]): one["node"] for one in msgspec.json.decode(text)}
+
+    async def verdicts_up_to_gaps(self) -> dict[str, Verdict]:
+        """The verdicts, where what a lost session owed after its gap's sequence does not count."""
+        ends = {gap.session: gap.last_seq for gap in self.gaps}
+        await self.cluster.simulator("pause_traffic", {})
+        end = time.monotonic() + 20
+        while True:
+            found = {}
+            for app, check in self.checks.items():
+                owed = await self.cluster.owed(app)
+                for session, last_seq in ends.items():
+                    if session in owed:
+                        owed[session] = [seq for seq in owed[session] if seq <= last_seq]
+                found[app] = check.verdict(owed)
+            if all(verdict.clean for verdict in found.values()) or time.monotonic() > end:
+                return found
+            await asyncio.sleep(0.3)
+
+
+@asynccontextmanager
+async def fault_job(names: set[str]) -> AsyncIterator[FaultJob]:
+    """A cluster of nodes `names` (a, b, ...), with every shard live and one IDENTIFY spent on each."""
+    async with dev_cluster(BOTS, nodes=len(names), rate=300) as cluster:
+        running = FaultJob(cluster)
+        consuming = asyncio.create_task(running.consume())
+        try:
+            await running.until("all shards live", lambda: running.settled(names))
+            assert await running.spent() == (SHARDS, 0), await running.ledger("identify")
+            yield running
+        finally:
+            consuming.cancel()
+            await asyncio.gather(consuming, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def frozen(pids: list[int]) -> Iterator[None]:
+    """SIGSTOP now, SIGCONT at the end, whatever happens between."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def ended(pid: int) -> bool:
+    """Whether the process is gone; one that only waits to be reaped is."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_again() -> None:
+    async with fault_job({"a", "b", "c"}) as running:
+        agent, workers = await running.pids("a")
+        with frozen([agent, *workers]):
+            await running.until("the frozen node's shards on the others", lambda: running.settled({"b", "c"}), 30)
+        await running.until("the node has its share again", lambda: running.settled({"a", "b", "c"}), 40)
+        assert await running.pids("a") == (agent, workers), "neither the agent nor its workers had to start again"
+        assert_clean(await running.verdicts())
+        assert await running.spent() == (SHARDS, 0)
+        assert running.gaps == []
+
+
+async def test_a_frozen_worker_goes_on_where_it_was() -> None:
+    async with fault_job({"a", "b"}) as running:
+        _, workers = await running.pids("a")
+        with frozen(workers):
+            await asyncio.sleep(8.0)
+        await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
+        assert_clean(await running.verdicts())
+        assert await running.spent() == (SHARDS, 0)
+
+
+async def test_nothing_moves_and_nothing_stops_while_etcd_is_dead() -> None:
+    async with fault_job({"a", "b", "c"}) as running:
+        claims, resumes = await running.claims(), await running.resumes()
+        await running.cluster.etcd.kill()
+        end = time.monotonic() + 2 * LEASE_S
+        while time.monotonic() < end:
+            assert await running.flowing(), "events arrive while etcd is dead"
+            assert await running.connected()
+        await running.cluster.etcd.start()
+        await running.until("all shards live", lambda: running.settled({"a", "b", "c"}), 30)
+        end = time.monotonic() + 1.5 * LEASE_S
+        while time.monotonic() < end:
+            assert await running.flowing(), "events arrive after etcd is back"
+        assert await running.claims() == claims
+        assert await running.resumes() == resumes
+        running.cluster.nodes["a"].signal(signal.SIGKILL)
+        await running.until("etcd's outage did not stop failover", lambda: running.settled({"b", "c"}), 30)
+        assert_clean(await running.verdicts())
+        assert await running.spent() == (SHARDS, 0)
+
+
+async def test_a_dead_nats_server_costs_time_and_nothing_else() -> None:
+    async with fault_job({"a", "b"}) as running:
+        await running.cluster.simulator("traffic", {"rate": 500})
+        await running.until("events arrive", running.flowing)
+        await running.cluster.nats.kill()
+        await asyncio.sleep(5.0)
+        for node in ("a", "b"):
+            for worker in (await running.node_status(node))["workers"]:
+                assert 0 < worker["rss_bytes"] < RSS_BYTES_MAX
+        await running.cluster.nats.start()
+        await running.until("events arrive again", running.flowing, 30)
+        await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
+        assert_clean(await running.verdicts())
+        assert await running.spent() == (SHARDS, 0)
+        assert running.gaps == []
+
+
+async def test_what_discord_lets_resume_is_resumed_and_what_it_forgot_is_named_as_a_gap() -> None:
+    async with fault_job({"a", "b"}) as running:
+        for kind, fields in (
+            ("drop", {}),
+            ("op7", {}),
+            ("op9", {"resumable": True}),
+            ("close", {"code": 4000}),
+            ("close", {"code": 4008}),
+        ):
+            wanted = await running.resumes() + SHARDS
+            await running.fault(kind, shards="all", **fields)
+
+            async def resumed(wanted: int = wanted) -> bool:
+                return await running.resumes() >= wanted and await running.connected()
+
+            await running.until(f"every shard resumed after {kind} {fields}", resumed, 30)
+            assert await running.spent() == (SHARDS, 0), f"no IDENTIFY after {kind} {fields}"
+        assert running.gaps == []
+
+        for number, faults in enumerate(((("op9", {"resumable": False}),), (("invalidate_session", {}), ("drop", {})))):
+            for kind, fields in faults:
+                await running.fault(kind, bot="welcomer", shards=[number], **fields)
+
+            async def identified(number: int = number) -> bool:
+                return len(running.gaps) == number + 1 and (await running.spent())[0] == SHARDS + number + 1
+
+            await running.until(f"one more IDENTIFY and a gap after {faults}", identified, 30)
+            gap = running.gaps[-1]
+            assert (gap.app, gap.shard) == ("welcomer", number)
+            assert gap.last_seq == running.checks["welcomer"].sessions[gap.session].last_seq > 0
+            await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
+        assert_clean(await running.verdicts_up_to_gaps())
+        assert await running.spent() == (SHARDS + 2, 0)
+
+
+async def test_the_leader_s_agent_dies_and_its_workers_end_by_themselves() -> None:
+    async with fault_job({"a", "b", "c"}) as running:
+        leaders = [name for name in running.cluster.nodes if (await running.node_status(name))["leader"]]
+        assert len(leaders) == 1
+        _, workers = await running.pids(leaders[0])
+        running.cluster.nodes[leaders[0]].signal(signal.SIGKILL)
+
+        async def gone() -> bool:
+            return all(ended(pid) for pid in workers)
+
+        await running.until("the workers of the dead agent have ended", gone, 15)
+        rest = {"a", "b", "c"} - set(leaders)
+        await running.until("the dead leader's shards on the others", lambda: running.settled(rest), 30)
+        assert_clean(await running.verdicts())
+        assert await running.spent() == (SHARDS, 0)

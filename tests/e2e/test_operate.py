@@ -1,0 +1,81 @@
+"""An operator empties a node and gives it work again, with real processes and traffic: no session is spent on it."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sandwich_coordinator.store.base import Put
+from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import ClaimRecord, NodeRecord
+from sandwich_node.dev.embedded import EmbeddedEtcd
+from tests.e2e.test_main_job import assert_clean, job
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_a_drained_node_gives_its_shards_away_by_resume_and_gets_some_back_when_uncordoned() -> None:
+    async with job(nodes=3) as running:
+        await running.until("all shards live on three nodes", lambda: running.settled({"a", "b", "c"}))
+        started = await running.spent()
+        assert started == (8, 0)
+
+        code, output = await running.cluster.run_cli("node", "drain", "b", "--timeout", "60")
+        assert (code, " to move (" in output, "node b is drained" in output) == (0, True, True), output
+        await running.until("the drained node's shards live on the others", lambda: running.settled({"a", "c"}))
+        assert running.cluster.nodes["b"].running, "a drained node goes on running, empty"
+
+        assert (await running.cluster.run_cli("node", "uncordon", "b"))[0] == 0
+        await running.until("the node has a share again", lambda: running.settled({"a", "b", "c"}))
+
+        assert_clean(await running.verdicts())
+        assert await running.spent() == started, "every shard moved by RESUME"
+
+
+async def put_nodes(store: EtcdStore, keys: Keys) -> None:
+    """Two registrations without processes, and a claim of the first that nobody will give up."""
+    lease = await store.grant(60)
+    nodes = [NodeRecord(node=name, instance="1", address="", version="1") for name in ("a", "b")]
+    held = ClaimRecord(app="music", group=0, shard=0, node="a", instance="1", worker=0)
+    writes = [Put(keys.node(record.node), record.encode(), lease) for record in nodes]
+    await store.txn([], [*writes, Put(keys.claim("music", 0, 0), held.encode(), lease)])
+
+
+async def test_ctrl_c_leaves_the_node_draining_and_says_so(tmp_path: Path) -> None:
+    keys = Keys()
+    async with EmbeddedEtcd(tmp_path / "etcd") as etcd:
+        store = EtcdStore([etcd.url])
+        command = [sys.executable, "-m", "sandwich_coordinator.cli.main", "node", "drain", "a", "--etcd", etcd.url]
+        try:
+            await put_nodes(store, keys)
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+            assert process.stdout is not None
+            try:
+                async with asyncio.timeout(30):
+                    while b"1 to move (music 1)" not in (line := await process.stdout.readline()):
+                        assert line, "the command ended before it waited"
+                    process.send_signal(signal.SIGINT)
+                    output, _ = await process.communicate()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            assert process.returncode == 130
+            assert b"node a stays draining" in output
+            assert b"Traceback" not in output
+            found = await store.get(keys.node("a"))
+            assert found is not None
+            assert msgspec.json.decode(found.value, type=NodeRecord).state == "draining"
+            assert found.lease != 0
+        finally:
+            await store.close()

@@ -1,0 +1,51 @@
+"""A node's registration: what an operator made of it outlives a lost lease, not the process. Time is virtual."""
+
+import asyncio
+
+import msgspec
+
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.store.memory import MemoryStore
+from sandwich_coordinator.types import NodeRecord
+from sandwich_node.agent.membership import Membership
+from tests.unit.coordinator.test_mirror import virtual
+
+KEYS = Keys()
+OWN = NodeRecord(node="a", instance="now", address="h:1", version="1")
+
+
+def member(store: MemoryStore) -> Membership:
+    return Membership(store, KEYS, OWN, ttl_s=9, on_change=lambda: None)
+
+
+def test_a_draining_node_that_lost_its_lease_registers_again_as_draining() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        membership = member(store)
+        await membership.join(lambda _: None)
+        assert membership.lease is not None
+        first = membership.lease
+        rejoined = asyncio.Event()
+
+        async def on_rejoined() -> None:
+            rejoined.set()
+
+        keeping = asyncio.create_task(membership.keep(on_rejoined))
+        membership.follow(msgspec.structs.replace(OWN, state="draining"))
+        await store.revoke(first)
+        async with asyncio.timeout(30):
+            await rejoined.wait()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        found = await store.get(KEYS.node("a"))
+        assert found is not None
+        assert found.lease not in (0, first)
+        assert msgspec.json.decode(found.value, type=NodeRecord) == msgspec.structs.replace(OWN, state="draining")
+
+    virtual(main())
+
+
+def test_the_state_of_an_earlier_process_is_not_taken_over() -> None:
+    membership = member(MemoryStore())
+    membership.follow(msgspec.structs.replace(OWN, instance="before", state="draining"))
+    assert membership.record == OWN
