@@ -101,7 +101,7 @@ async def tail(
         async with asyncio.TaskGroup() as group:
             for app in options.apps:
                 group.create_task(_show(client, app, options, show))
-    except* CommandError as failed:
+    except* (CommandError, BrokenPipeError) as failed:
         failure = failed.exceptions[0]
     finally:
         await client.close()

@@ -292,7 +292,8 @@ class ShardRunner:
         """The answer to an IDENTIFY came, or the wait for it ended: a stop that waited for it goes on."""
         waited, self._awaiting_ready = self._awaiting_ready, state is State.IDENTIFYING
         if waited and not self._awaiting_ready and self._stopping.is_set():
-            self._post_stop()
+            # Not at once: what the machine asked for together with this report (the READY, its session) comes first.
+            asyncio.get_running_loop().call_soon(self._post_stop)
 
     def _session_started(self, started: fx.SessionStarted) -> None:
         self._bot = started.user_id
