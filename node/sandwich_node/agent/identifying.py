@@ -35,7 +35,6 @@ class Identifying:
         self._queue = identify.IdentifyQueue(policy)
         self._inbox: asyncio.Queue[identify.Event] = asyncio.Queue(maxsize=100_000)
         self._leases: dict[Bucket, int] = {}
-        self._wanted: dict[ShardKey, identify.Requested] = {}
 
     def want(self, shard: ShardKey) -> None:
         """The shard asks for its turn. Ignored while the token's buckets are not known."""
@@ -46,18 +45,14 @@ class Identifying:
             _log.warning("%s/%d/%d asks to identify before its token's limits are known", *shard)
             return
         bucket = shard.shard % budget.record.max_concurrency
-        wanted = identify.Requested(token_hash=app.record.token_hash, shard=shard, bucket=bucket)
-        self._wanted[shard] = wanted
-        self._inbox.put_nowait(wanted)
+        self._inbox.put_nowait(identify.Requested(token_hash=app.record.token_hash, shard=shard, bucket=bucket))
 
     def withdraw(self, shard: ShardKey) -> None:
         """The shard no longer wants its turn."""
-        self._wanted.pop(shard, None)
         self._inbox.put_nowait(identify.Withdrawn(shard))
 
     def sent(self, shard: ShardKey) -> None:
         """The shard has sent its IDENTIFY."""
-        self._wanted.pop(shard, None)
         self._inbox.put_nowait(identify.Sent(shard))
 
     def changed(self) -> None:
@@ -96,9 +91,6 @@ class Identifying:
                     self._grant(shard)
                 case identify.Refuse(shard, _, reason):
                     self._refuse(shard, reason)
-                    wanted = self._wanted.get(shard)
-                    if wanted is not None and "not used" in reason:
-                        self._inbox.put_nowait(wanted)
 
     async def _take(self, wanted: identify.TakeBucket) -> None:
         now, wall = asyncio.get_running_loop().time(), time.time()
