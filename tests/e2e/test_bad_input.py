@@ -186,6 +186,19 @@ async def test_a_second_node_with_the_same_id_refuses_to_start(cluster: DevClust
     assert await live(cluster, 2)
 
 
+async def test_a_node_with_another_cluster_key_refuses_to_start(cluster: DevCluster) -> None:
+    arguments = [command("sandwich-node"), "join", "--node-id", "b", "--workers", "1", "--listen", "127.0.0.1:0"]
+    env = {**cluster.env, "SANDWICH_CLUSTER_KEY": ClusterKey.generate().to_base64()}
+    other = await ChildProcess.start(
+        "other", [*arguments, "--etcd", cluster.etcd.url], directory=cluster.directory, env=env
+    )
+    async with asyncio.timeout(30):
+        assert await other.process.wait() == 1
+    assert "was sealed with cluster key" in other.tail()
+    assert "Traceback" not in other.log.read_text()
+    assert await live(cluster, 2)
+
+
 async def test_a_node_waits_for_etcd_and_for_nats_and_says_so(tmp_path: Path) -> None:
     etcd, nats = EmbeddedEtcd(tmp_path / "etcd"), EmbeddedNats(tmp_path / "nats")
     etcd.take_ports(free_ports(2))

@@ -17,7 +17,7 @@ import msgspec
 
 from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
 from sandwich_coordinator.discord_api import fetch_current_user, fetch_gateway_bot
-from sandwich_coordinator.sealing import ClusterKey, open_plain
+from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import StoreError, StoreRefused, WatchBatch
 from sandwich_coordinator.store.etcd import EtcdStore, version_warning
@@ -113,6 +113,7 @@ class Agent:
 
     async def _main(self, port: int, http: aiohttp.ClientSession) -> None:
         settings = await self._settings()
+        await self._check_key()
         address = self._options.advertise or f"{self._options.host}:{port}"
         membership = self._membership = Membership(
             self._store, self._keys, self._record(address), ttl_s=int(settings.policy.lease_ttl_s), on_change=self._tell
@@ -147,6 +148,23 @@ class Agent:
                 said = self._starting
                 _log.warning("%s", said)
             await asyncio.sleep(CONFIG_RETRY_S)
+
+    async def _check_key(self) -> None:
+        """A node with the wrong cluster key could claim shards and never run them: it must not join."""
+        try:
+            stored = await self._store.list(self._keys.apps)
+        except StoreError:
+            # Asked again, with the same answer, when a token is needed.
+            return
+        for item in stored.items:
+            try:
+                record = msgspec.json.decode(item.value, type=AppRecord)
+            except msgspec.MsgspecError:
+                continue
+            try:
+                self._open(record.app, record.token)
+            except SealingError as error:
+                raise AgentError(str(error)) from None
 
     def _record(self, address: str) -> NodeRecord:
         options = self._options
@@ -305,7 +323,10 @@ class Agent:
         record = view.apps[app].record if view is not None and app in view.apps else None
         if record is None:
             raise ValueError("the application is gone")
-        token = self._open(app, record.token)
+        try:
+            token = self._open(app, record.token)
+        except SealingError as error:
+            raise ValueError(str(error)) from None
         api_url = settings.discord.api_url
         gateway = await fetch_gateway_bot(http, api_url, token)
         user = await fetch_current_user(http, api_url, token)
