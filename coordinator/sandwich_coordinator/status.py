@@ -42,6 +42,48 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
 
 
+class FailoverStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A shard lost at one place (`source`) and back on `node`. `how`: resumed or identified. Times: Unix seconds.
+
+    `took_s` counts from when the loss was noticed, `silent_s` from the last frame in the stream (None: there was none).
+    """
+
+    at: float
+    app: str
+    group: int
+    shard: int
+    source: str
+    node: str
+    cause: str
+    how: str
+    replayed: int = 0
+    took_s: float = 0.0
+    silent_s: float | None = None
+
+
+class LossStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A session (its public name) that could not be resumed: what Discord sent after `last_seq` is lost."""
+
+    at: float
+    app: str
+    group: int
+    shard: int
+    node: str
+    session: str
+    last_seq: int
+    reason: str
+
+
+class FailoverTotal(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how long (seconds in all) shards of an application came back here, by cause and way."""
+
+    app: str
+    cause: str
+    how: str
+    count: int
+    seconds: float
+
+
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A node's own account of itself. `problems` are sentences for an operator, worst first."""
 
@@ -54,3 +96,6 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     apps: dict[str, AppStatus] = {}
     shards: list[ShardStatus] = []
     problems: list[str] = []
+    failovers: list[FailoverStatus] = []
+    failover_totals: list[FailoverTotal] = []
+    losses: list[LossStatus] = []

@@ -4,12 +4,15 @@ Tokens travel here and nowhere else: not in arguments, not in the environment.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 
 from sandwich_coordinator.types import SessionRecord
+
+_log = logging.getLogger(__name__)
 
 LINE_BYTES_MAX = 4 * 1024 * 1024
 OUTBOX_BYTES_MAX = 16 * 1024 * 1024
@@ -70,6 +73,33 @@ class IdentifyGranted(msgspec.Struct, tag=True, frozen=True):
     key: ShardKey
 
 
+class TellStatus(msgspec.Struct, tag=True, frozen=True):
+    """Publish this status message of the application."""
+
+    app: str
+    body: str
+
+
+class LeaseHeld(msgspec.Struct, tag=True, frozen=True):
+    """The node's lease now: a worker that finds its agent dead releases it. None: there is none."""
+
+    lease: int | None
+
+
+class EtcdOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach etcd."""
+
+    endpoints: tuple[str, ...]
+    username: str | None = None
+    password: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+    def __repr__(self) -> str:
+        return f"EtcdOptions(endpoints={len(self.endpoints)})"
+
+
 class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """The first message to a worker: how to reach NATS."""
 
@@ -84,6 +114,7 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     nats_tls_key: str | None = None
     linger_s: float = 0.0
     log_level: str = "INFO"
+    etcd: EtcdOptions | None = None
 
     def __repr__(self) -> str:
         return f"WorkerSettings(worker={self.worker}, node={self.node!r})"
@@ -124,6 +155,24 @@ class SessionDropped(msgspec.Struct, tag=True, frozen=True):
     """The session cannot be resumed any more."""
 
     key: ShardKey
+    reason: str
+
+
+class ShardBack(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """The shard streams: `how` is resumed or identified. `stored_at`: the stream's last frame before (Unix seconds)."""
+
+    key: ShardKey
+    how: str
+    replayed: int = 0
+    stored_at: float | None = None
+
+
+class EventsLost(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """A session, by its public name, cannot be resumed: what came after `last_seq` is lost."""
+
+    key: ShardKey
+    session: str
+    last_seq: int
     reason: str
 
 
@@ -179,13 +228,15 @@ class WorkerStats(msgspec.Struct, tag=True, frozen=True):
     shards: list[ShardNumbers]
 
 
-ToWorker = StartShard | StopShard | ShowPresence | IdentifyGranted | WorkerSettings | Shutdown
+ToWorker = StartShard | StopShard | ShowPresence | IdentifyGranted | WorkerSettings | Shutdown | TellStatus | LeaseHeld
 ToAgent = (
     WorkerReady
     | WorkerWaiting
     | ShardChanged
     | SessionSaved
     | SessionDropped
+    | ShardBack
+    | EventsLost
     | IdentifyWanted
     | IdentifyWithdrawn
     | IdentifySent
@@ -201,17 +252,23 @@ _to_agent = msgspec.json.Decoder(ToAgent)
 
 
 class Channel:
-    """One end of the socket. `send` never waits; a peer that does not read for long ends the channel."""
+    """One end of the socket. `send` never waits nor fails: that the peer is gone is told by `receive` alone.
+
+    A peer that has not read for too long counts as gone.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     def send(self, message: ToWorker | ToAgent) -> None:
-        """Queue a message. Raises ConnectionError when the peer has not read for too long."""
+        """Queue a message; dropped when the peer is gone."""
+        if self._writer.is_closing():
+            return
         if self._writer.transport.get_write_buffer_size() > OUTBOX_BYTES_MAX:
+            _log.error("the other process does not read its messages: the channel is closed")
             self._writer.transport.abort()
-            raise ConnectionError("the other process does not read its messages")
+            return
         self._writer.write(_encoder.encode(message) + b"\n")
 
     async def receive_as_worker(self) -> ToWorker | None:

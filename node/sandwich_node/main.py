@@ -13,10 +13,11 @@ from typing import Annotated
 import typer
 
 from sandwich_coordinator.sealing import ClusterKey, SealingError
-from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
 from sandwich_node.agent.agent import Agent, AgentError, NodeOptions
 from sandwich_node.agent.membership import NodeIdTaken
+from sandwich_node.agent.release import open_store
 from sandwich_node.http.app import HttpError
+from sandwich_node.ipc import EtcdOptions
 from sandwich_node.logs import configure_logging
 from sandwich_sdk._version import __version__
 from sandwich_sdk.wire.subjects import check_name
@@ -120,14 +121,15 @@ def join(
     try:
         name = check_name(node_id or _default_node_id(), what="--node-id")
         check_name(cluster, what="--cluster")
-        tls = TlsOptions(ca_file=etcd_ca, cert_file=etcd_cert, key_file=etcd_key) if etcd_ca or etcd_cert else None
-        password = etcd_password_file.read_text().strip() if etcd_password_file else None
-        store = EtcdStore(
-            [part for part in etcd.split(",") if part.strip()],
+        reach = EtcdOptions(
+            endpoints=tuple(part for part in etcd.split(",") if part.strip()),
             username=etcd_user or None,
-            password=password,
-            tls=tls,
+            password=etcd_password_file.read_text().strip() if etcd_password_file else None,
+            ca_file=str(etcd_ca) if etcd_ca else None,
+            cert_file=str(etcd_cert) if etcd_cert else None,
+            key_file=str(etcd_key) if etcd_key else None,
         )
+        store = open_store(reach)
         key = _cluster_key(key_file, insecure=insecure_plaintext)
     except (ValueError, OSError) as error:
         raise _fail(str(error)) from None
@@ -142,6 +144,7 @@ def join(
         labels=_labels(label or []),
         advertise=advertise or None,
         log_level=log_level.upper(),
+        etcd=reach,
     )
     raise typer.Exit(asyncio.run(_run(Agent(options, store, key))))
 

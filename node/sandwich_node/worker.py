@@ -23,12 +23,14 @@ from sandwich_node.ipc import (
     LINE_BYTES_MAX,
     Channel,
     IdentifyGranted,
+    LeaseHeld,
     ShardKey,
     ShardStopped,
     ShowPresence,
     Shutdown,
     StartShard,
     StopShard,
+    TellStatus,
     WorkerReady,
     WorkerSettings,
     WorkerStats,
@@ -56,20 +58,24 @@ class Worker:
         self._events = JetStreamLog(_nats_options(settings))
         self._shards: dict[ShardKey, tuple[ShardRunner, asyncio.Task[None]]] = {}
         self._rng = random.Random()
+        self._lease: int | None = None
 
     async def run(self) -> None:
         """Serve the agent until it says Shutdown or is gone."""
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(self._connect()), group.create_task(self._report())]
             try:
-                await self._serve(group)
+                told = await self._serve(group)
                 await self._stop_all()
+                if not told:
+                    await self._release_lease()
             finally:
                 for task in background:
                     task.cancel()
         await self._events.close()
 
-    async def _serve(self, group: asyncio.TaskGroup) -> None:
+    async def _serve(self, group: asyncio.TaskGroup) -> bool:
+        """Obey until Shutdown (True) or until the agent is gone (False)."""
         while (message := await self._channel.receive_as_worker()) is not None:
             match message:
                 case StartShard():
@@ -80,10 +86,25 @@ class Worker:
                     self._shards[key][0].identify_granted()
                 case ShowPresence(key=key, presence=presence) if key in self._shards:
                     self._shards[key][0].show_presence(presence)
+                case TellStatus(app=app, body=body):
+                    await self._events.publish_status(app, body.encode())
+                case LeaseHeld(lease):
+                    self._lease = lease
                 case Shutdown():
-                    return
+                    return True
                 case _:
                     _log.debug("nothing to do for %r", message)
+        return False
+
+    async def _release_lease(self) -> None:
+        """The agent died: give the node's shards to the others now instead of when the lease runs out."""
+        etcd, lease = self._settings.etcd, self._lease
+        if etcd is None or lease is None:
+            return
+        # Imported here: only a worker whose agent died needs etcd.
+        from sandwich_node.agent.release import release_lease
+
+        await release_lease(etcd, lease)
 
     def _start(self, group: asyncio.TaskGroup, start: StartShard) -> None:
         if start.key in self._shards:

@@ -7,13 +7,18 @@ import socket
 import sys
 from collections.abc import Callable
 
-from sandwich_node.ipc import LINE_BYTES_MAX, Channel, Shutdown, ToAgent, WorkerSettings, WorkerStats
+from sandwich_node.ipc import LINE_BYTES_MAX, Channel, Shutdown, ToAgent, ToWorker, WorkerSettings, WorkerStats
 
 _log = logging.getLogger(__name__)
 
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 15.0
 STABLE_AFTER_S = 30.0
+SILENT_MAX_S = 5
+"""A worker reports every second; one that has been silent this long hangs. Below Discord's replay buffer (20 s)."""
+START_MAX_S = 30
+WATCH_LATE_S = 0.5
+"""A tick this late means that we were stopped or starved ourselves: the worker's silence proves nothing."""
 
 
 class WorkerProcess:
@@ -32,11 +37,9 @@ class WorkerProcess:
     ) -> None:
         self.index = settings.worker
         self.pid = 0
-        self.generation = 0
         self.ready = False
         self.waiting = "starting"
         self.stats = WorkerStats(0, 0.0, [])
-        self.restarts = 0
         self._settings = settings
         self._on_message = on_message
         self._on_started = on_started
@@ -45,19 +48,17 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self.ended = asyncio.Event()
         self._stop = asyncio.Event()
+        self._silent_s = 0
 
     @property
     def alive(self) -> bool:
         """Whether messages reach the process now."""
         return self._channel is not None
 
-    def send(self, message: object) -> None:
+    def send(self, message: ToWorker) -> None:
         """Send to the process; what it cannot take any more is dropped: its shards start again with it."""
         if self._channel is not None:
-            try:
-                self._channel.send(message)  # type: ignore[arg-type]
-            except ConnectionError as error:
-                _log.error("worker %d: %s", self.index, error)
+            self._channel.send(message)
 
     async def run(self) -> None:
         """Keep a process alive until `stop`; then set `ended`."""
@@ -75,7 +76,6 @@ class WorkerProcess:
             if self._stop.is_set():
                 return
             delay = RESTART_FIRST_S if clock() - started > STABLE_AFTER_S else min(delay * 2, RESTART_MAX_S)
-            self.restarts += 1
             _log.error("worker %d died and is started again in %.1f s", self.index, delay)
             try:
                 async with asyncio.timeout(delay):
@@ -98,23 +98,40 @@ class WorkerProcess:
             ours.close()
             raise
         self.pid = self._process.pid
-        self.generation += 1
         self.waiting = "starting"
         self._channel = Channel(reader, writer)
+        watching = asyncio.create_task(self._watch(self._process), name=f"watch worker {self.index}")
         try:
             self._channel.send(self._settings)
             self._on_started(self)
             while (message := await self._channel.receive_as_agent()) is not None:
+                self._silent_s = 0
                 if isinstance(message, WorkerStats):
                     self.stats = message
                 self._on_message(self, message)
         finally:
+            watching.cancel()
             self._channel.close()
             self._channel = None
             self.ready = False
             self.stats = WorkerStats(0, 0.0, [])
             await self._reap()
             self._on_gone(self)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Kill a process that hangs (stopped, or in an endless loop): its shards then start elsewhere."""
+        clock = asyncio.get_running_loop().time
+        self._silent_s = SILENT_MAX_S - START_MAX_S
+        while True:
+            due = clock() + 1.0
+            await asyncio.sleep(1.0)
+            if clock() - due > WATCH_LATE_S:
+                continue
+            self._silent_s += 1
+            if self._silent_s >= SILENT_MAX_S:
+                _log.error("worker %d has been silent for %d s: it hangs and is killed", self.index, SILENT_MAX_S)
+                process.kill()
+                return
 
     async def _reap(self) -> None:
         """The channel is closed: the process ends by itself, or is made to. Its sockets must be closed after this."""

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import nats
 import pytest
+from nats.aio.msg import Msg
 
 from sandwich_node.dev.checker import Verdict
 from sandwich_node.dev.cluster import dev_cluster
 from sandwich_sdk import Consumer, Gap
+from sandwich_sdk.wire.status import Failover, ShardChanged, StatusMessage, decode_status
 from tests.e2e.test_main_job import BOTS, Job, assert_clean
 
 pytestmark = pytest.mark.e2e
@@ -110,6 +113,23 @@ async def fault_job(names: set[str]) -> AsyncIterator[FaultJob]:
             await asyncio.gather(consuming, return_exceptions=True)
 
 
+@asynccontextmanager
+async def status_events(running: FaultJob) -> AsyncIterator[list[StatusMessage]]:
+    """What is told on the status subjects from now on, read as any consumer would."""
+    told: list[StatusMessage] = []
+
+    async def take(message: Msg) -> None:
+        told.append(decode_status(message.data))
+
+    client = await nats.connect(running.cluster.nats.url)
+    try:
+        await client.subscribe("sandwich.*.status", cb=take)
+        await client.flush()
+        yield told
+    finally:
+        await client.close()
+
+
 @contextlib.contextmanager
 def frozen(pids: list[int]) -> Iterator[None]:
     """SIGSTOP now, SIGCONT at the end, whatever happens between."""
@@ -143,12 +163,42 @@ async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_
         assert running.gaps == []
 
 
-async def test_a_frozen_worker_goes_on_where_it_was() -> None:
+async def test_a_worker_frozen_for_a_moment_goes_on_where_it_was() -> None:
     async with fault_job({"a", "b"}) as running:
         _, workers = await running.pids("a")
         with frozen(workers):
-            await asyncio.sleep(8.0)
+            await asyncio.sleep(3.0)
         await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
+        assert (await running.pids("a"))[1] == workers
+        assert_clean(await running.verdicts())
+        assert await running.spent() == (SHARDS, 0)
+
+
+async def test_a_worker_that_hangs_is_killed_and_everybody_is_told() -> None:
+    async with fault_job({"a", "b"}) as running, status_events(running) as told:
+        # Slow enough for what Discord keeps of each shard of bots this small.
+        await running.cluster.simulator("traffic", {"rate": 100})
+        _, (worker,) = await running.pids("a")
+        mine = {key[::2] for key, node in (await running.claims()).items() if node == "a"}
+        with frozen([worker]):
+
+            async def killed() -> bool:
+                return ended(worker)
+
+            await running.until("the hung worker is killed", killed, 30)
+
+        async def back() -> set[tuple[str, int]]:
+            return {(one.app, one.shard) for one in told if isinstance(one, Failover)} >= mine and mine
+
+        await running.until("a failover told of each of its shards", back, 30)
+        assert {(one.cause, one.how) for one in told if isinstance(one, Failover)} == {("worker died", "resumed")}
+        assert {one.state for one in told if isinstance(one, ShardChanged)} >= {"connecting", "resuming", "live"}
+        await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
+        died = [row for row in (await running.status())["failovers"] if row["cause"] == "worker died"]
+        assert sum(row["count"] for row in died) == sum(row["resumed"] for row in died) == len(mine)
+        code, text = await running.cluster.run_cli("cluster", "status")
+        assert code == 0, text
+        assert "worker died, on a" in text
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)
 
@@ -237,7 +287,10 @@ async def test_the_leader_s_agent_dies_and_its_workers_end_by_themselves() -> No
             return all(ended(pid) for pid in workers)
 
         await running.until("the workers of the dead agent have ended", gone, 15)
+        assert "its lease is released" in running.cluster.nodes[leaders[0]].log.read_text()
         rest = {"a", "b", "c"} - set(leaders)
         await running.until("the dead leader's shards on the others", lambda: running.settled(rest), 30)
+        causes = {row["cause"]: row["identified"] for row in (await running.status())["failovers"]}
+        assert causes["node gone"] == 0
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandwich_coordinator.cli.recent import failover_rows, loss_rows, recent_text
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.view import ClusterView
@@ -220,6 +221,8 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "etcd_version": snapshot.etcd_version,
         "nodes": node_rows(snapshot),
         "apps": app_rows(snapshot),
+        "failovers": failover_rows(snapshot.answers.values()),
+        "losses": loss_rows(snapshot.answers.values()),
     }
 
 
@@ -278,10 +281,13 @@ def shards_text(snapshot: Snapshot, app: str | None = None) -> str:
 
 
 def status_text(snapshot: Snapshot) -> str:
-    """Problems first, then nodes, then applications."""
+    """Problems first, then nodes, then applications, then what happened lately."""
     found = problems(snapshot)
     parts = [f"cluster {snapshot.cluster}: {'degraded' if serious(snapshot) else 'healthy'}"]
     if found:
         parts.append("problems\n" + "\n".join(f"  ! {text}" for text in found))
     parts += [f"nodes\n{nodes_text(snapshot)}", f"applications\n{apps_text(snapshot)}"]
+    answers = snapshot.answers.values()
+    if recent := recent_text(failover_rows(answers), loss_rows(answers)):
+        parts.append(recent)
     return "\n\n".join(parts)

@@ -26,12 +26,14 @@ from sandwich_coordinator.store.mirror import Mirror
 from sandwich_coordinator.types import AppRecord, BudgetRecord, NodeRecord
 from sandwich_coordinator.view import ClusterView, ShardKey
 from sandwich_node import ipc
+from sandwich_node.agent.history import History
 from sandwich_node.agent.identifying import Identifying
 from sandwich_node.agent.leading import Leading
 from sandwich_node.agent.membership import Membership, host_identity
 from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.agent.shards import NodeShards
 from sandwich_node.agent.status import Figures, node_status, waiting_shards
+from sandwich_node.agent.telling import StatusTeller
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.workers import WorkerProcess
 from sandwich_sdk._version import __version__
@@ -39,7 +41,11 @@ from sandwich_sdk._version import __version__
 _log = logging.getLogger(__name__)
 
 CONFIG_RETRY_S = 1.0
-WORKERS_BUDGET_S = 20.0
+DRAIN_BUDGET_S = 16.0
+"""How long other nodes may take the shards over, one after the other, before the rest is stopped at once."""
+WORKERS_BUDGET_S = 9.0
+"""With the drain before it below 30 s, what `docker stop -t 30` allows."""
+DRAIN_POLL_S = 0.05
 
 
 class AgentError(RuntimeError):
@@ -59,10 +65,14 @@ class NodeOptions:
     labels: dict[str, str]
     advertise: str | None = None
     log_level: str = "INFO"
+    etcd: ipc.EtcdOptions | None = None
 
 
 class Agent:
-    """One node. `run` returns after `shutdown` was called and everything is released."""
+    """One node. `run` returns after `shutdown` was called and everything is released.
+
+    `options.etcd` lets workers release the node's lease when this process dies.
+    """
 
     def __init__(self, options: NodeOptions, store: EtcdStore, key: ClusterKey | None) -> None:
         self._options = options
@@ -72,6 +82,10 @@ class Agent:
         self._instance = secrets.token_hex(8)
         self._started_at = time.time()
         self._stop = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._history = History(options.node)
+        self._teller = StatusTeller(options.node, lambda: self._workers)
+        self._lease_told: int | None = None
         self._view: ClusterView | None = None
         self._listeners: list[Callable[[], None]] = []
         self._mirror = Mirror(store, self._keys.prefix, rng=random.Random())
@@ -85,7 +99,9 @@ class Agent:
         self._redis: RedisProbe | None = None
 
     def shutdown(self) -> None:
-        """Leave the cluster: sessions kept, shards released."""
+        """Leave the cluster: sessions kept, shards handed over. A second call stops what is left at once."""
+        if self._stop.is_set():
+            self._hurried.set()
         self._stop.set()
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -193,6 +209,8 @@ class Agent:
             token_of=lambda app: self._open(app.app, app.token),
             stream_of=lambda app: _stream_of(app, settings),
             figures=self._figures,
+            history=self._history,
+            teller=self._teller,
         )
         identifying = Identifying(
             self._store,
@@ -235,13 +253,14 @@ class Agent:
             _log.warning("%s", warning)
 
     async def _leave(self) -> None:
-        """Give everything back: leadership first, then the shards, all at once."""
-        _log.info("leaving: shards are released with their sessions kept")
+        """Give everything back: leadership first, then the shards: to the other nodes while they take them."""
+        _log.info("leaving: shards are handed over with their sessions kept")
         self._starting = "leaving"
         if self._leading is not None:
             self._leading.leaving = True
             self._leading.changed()
-        if self._shards is not None:
+        if self._membership is not None and self._shards is not None:
+            await self._hand_over(self._membership, self._shards)
             self._shards.frozen = True
         for worker in self._workers.values():
             worker.stop()
@@ -256,6 +275,28 @@ class Agent:
         except TimeoutError:
             _log.warning("not everything was released in time; the leases will do it")
 
+    async def _hand_over(self, membership: Membership, shards: NodeShards) -> None:
+        """Drain: each shard is silent only while it moves. Ends early when no other node could take what is left."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + DRAIN_BUDGET_S
+        if not shards.local or not self._others_ready() or not await membership.announce_draining():
+            return
+        while shards.local and self._others_ready() and clock() < deadline and not self._hurried.is_set():
+            try:
+                async with asyncio.timeout(DRAIN_POLL_S):
+                    await self._hurried.wait()
+            except TimeoutError:
+                pass
+        if shards.local:
+            _log.warning("%d shards are not handed over: they are stopped, with their sessions kept", len(shards.local))
+
+    def _others_ready(self) -> bool:
+        """Whether some other node can be given shards, as far as we can see."""
+        if self._view is None or self._mirror.stale_since is not None:
+            return False
+        others = (entry.record for name, entry in self._view.nodes.items() if name != self._options.node)
+        return any(record.state == "ready" and record.capacity > 0 for record in others)
+
     def _open(self, name: str, sealed: str) -> str:
         """A sealed secret; one stored in plain only where this node was started without a key."""
         if self._key is None:
@@ -269,14 +310,33 @@ class Agent:
         return self._view
 
     def _on_batch(self, batch: WatchBatch) -> None:
-        view = self._view or ClusterView(keys=self._keys)
-        self._view = view.apply(batch)
-        own = self._view.nodes.get(self._options.node)
+        before = self._view
+        view = self._view = (before or ClusterView(keys=self._keys)).apply(batch)
+        if before is not None:
+            self._note_changes(before, view)
+        own = view.nodes.get(self._options.node)
         if own is not None and self._membership is not None:
             self._membership.follow(own.record)
         self._tell()
 
+    def _note_changes(self, before: ClusterView, after: ClusterView) -> None:
+        if after.claims is not before.claims:
+            changed = {shard for shard, claim in before.claims.items() if after.claims.get(shard) is not claim}
+            changed |= after.claims.keys() - before.claims.keys()
+            self._history.claims_changed(before, after, changed, time.time())
+        if self._leading is not None and self._leading.epoch is not None:
+            self._teller.cluster(before, after)
+
+    def _share_lease(self) -> None:
+        """Let the workers know the lease that they release if this process dies."""
+        lease = self._membership.lease if self._membership is not None else None
+        if lease != self._lease_told:
+            self._lease_told = lease
+            for worker in self._workers.values():
+                worker.send(ipc.LeaseHeld(lease))
+
     def _tell(self) -> None:
+        self._share_lease()
         for listener in self._listeners:
             listener()
 
@@ -288,12 +348,17 @@ class Agent:
             match message:
                 case ipc.WorkerReady():
                     worker.ready, worker.waiting = True, ""
+                    self._teller.flush()
                 case ipc.WorkerWaiting(reason):
                     worker.ready, worker.waiting = False, reason
                 case ipc.WorkerStats(_, cpu_s, numbers):
                     self._figures.note(asyncio.get_running_loop().time(), worker.index, cpu_s, numbers)
                 case _:
                     shards.on_message(worker, message)
+
+        def on_started(worker: WorkerProcess) -> None:
+            worker.send(ipc.LeaseHeld(self._lease_told))
+            shards.changed()
 
         return {
             index: WorkerProcess(
@@ -309,9 +374,10 @@ class Agent:
                     nats_tls_key=nats.tls_key or None,
                     linger_s=settings.policy.linger_ms / 1000,
                     log_level=self._options.log_level,
+                    etcd=self._options.etcd,
                 ),
                 on_message=on_message,
-                on_started=lambda _: shards.changed(),
+                on_started=on_started,
                 on_gone=shards.on_worker_gone,
             )
             for index in range(self._options.workers)
@@ -385,6 +451,7 @@ class Agent:
             workers=self._workers.values(),
             shards={ipc.ShardKey(*shard): fact for shard, fact in facts.items()},
             figures=self._figures,
+            history=self._history,
             problems=[
                 *self.not_ready(),
                 *(shards.problems.values() if shards is not None else ()),

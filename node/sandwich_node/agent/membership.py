@@ -146,6 +146,20 @@ class Membership:
             _log.info("this node is %s now (was %s)", seen.state, self.record.state)
             self.record = msgspec.structs.replace(self.record, state=seen.state)
 
+    async def announce_draining(self) -> bool:
+        """Say that this node leaves, so that the leader gives its shards to others. False when that cannot be said."""
+        key = self._keys.node(self.record.node)
+        record = msgspec.structs.replace(self.record, state="draining")
+        try:
+            present = await self._store.get(key)
+            if present is None or self.lease is None or present.lease != self.lease:
+                return False
+            guard = Compare(key, "mod_revision", present.mod_revision)
+            return (await self._store.txn([guard], [Put(key, record.encode(), self.lease)])).succeeded
+        except (StoreError, LeaseLost) as error:
+            _log.warning("the cluster could not be told that this node leaves: %s", error)
+            return False
+
     async def leave(self) -> None:
         """Release the lease and everything under it, now."""
         lease, self.lease = self.lease, None

@@ -20,9 +20,11 @@ from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Sto
 from sandwich_coordinator.types import AppRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import ClusterView, ShardKey
 from sandwich_node import ipc
+from sandwich_node.agent.history import NODE_RESTARTED, WORKER_DIED, History
 from sandwich_node.agent.identifying import Identifying
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.status import Figures, ShardFacts
+from sandwich_node.agent.telling import StatusTeller
 from sandwich_node.workers import WorkerProcess
 
 _log = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ class NodeShards:
         token_of: Callable[[AppRecord], str],
         stream_of: Callable[[AppRecord], tuple[float, int, int]],
         figures: Figures,
+        history: History,
+        teller: StatusTeller,
     ) -> None:
         self.local: dict[ShardKey, LocalShard] = {}
         self.facts: dict[ShardKey, ShardFacts] = {}
@@ -72,6 +76,8 @@ class NodeShards:
         self._token_of = token_of
         self._stream_of = stream_of
         self._figures = figures
+        self._history = history
+        self._teller = teller
         self._wake = asyncio.Event()
         self._ops: dict[ShardKey, deque[Callable[[], Awaitable[None]]]] = {}
         self.saved = asyncio.Event()
@@ -188,6 +194,9 @@ class NodeShards:
         )
         self.local[shard] = LocalShard(start.worker, start.fence, start.config)
         self._presences[shard] = app.presence
+        if start.session is not None:
+            # Known only of a shard whose last owner we did not see go: before this process, or with it.
+            self._history.lost(shard, NODE_RESTARTED, time.time())
         self._note(shard, start.worker, "connecting", "")
         return True
 
@@ -222,7 +231,8 @@ class NodeShards:
             self._forget(shard)
 
     def _forget(self, shard: ShardKey) -> None:
-        self.local.pop(shard, None)
+        if self.local.pop(shard, None) is not None:
+            self._teller.shard(shard, "released", "")
         self.facts.pop(shard, None)
         self._presences.pop(shard, None)
         self._figures.forget(_wire(shard))
@@ -237,6 +247,8 @@ class NodeShards:
         before = self.facts.get(shard)
         same = before is not None and before.state == state
         since = before.since if before is not None and same else time.time()
+        if not same:
+            self._teller.shard(shard, state, reason)
         self.facts[shard] = ShardFacts(worker, state, reason, since)
 
     def note_reason(self, shard: ShardKey, reason: str) -> None:
@@ -278,6 +290,16 @@ class NodeShards:
                 self._enqueue(_view_key(key), lambda: self._save_session(_view_key(key), session))
             case ipc.SessionDropped(key):
                 self._enqueue(_view_key(key), lambda: self._save_session(_view_key(key), None))
+            case ipc.ShardBack(key=key, how=how, replayed=replayed, stored_at=stored_at):
+                failover = self._history.back(
+                    _view_key(key), how, replayed=replayed, stored_at=stored_at, at=time.time()
+                )
+                if failover is not None:
+                    self._teller.failover(failover)
+            case ipc.EventsLost(key=key, session=name, last_seq=last_seq, reason=reason):
+                self._teller.loss(
+                    self._history.loss(_view_key(key), session=name, last_seq=last_seq, reason=reason, at=time.time())
+                )
             case ipc.IdentifyWanted(key):
                 self._enqueue(_view_key(key), lambda: self._want_identify(_view_key(key)))
             case ipc.IdentifyWithdrawn(key) if self.identifying is not None:
@@ -333,6 +355,7 @@ class NodeShards:
             if self.identifying is not None:
                 self.identifying.withdraw(shard)
             if self.local[shard].phase != "failed":
+                self._history.lost(shard, WORKER_DIED, time.time())
                 self._forget(shard)
         self.changed()
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sandwich_coordinator.ranges import format_ranges
-from sandwich_coordinator.status import AppStatus, NodeStatus, ShardStatus, WorkerStatus
+from sandwich_coordinator.status import AppStatus, FailoverTotal, NodeStatus, ShardStatus, WorkerStatus
 from sandwich_coordinator.view import ShardKey as ViewKey
+from sandwich_node.agent.history import History
 from sandwich_node.ipc import ShardKey, ShardNumbers
 from sandwich_node.workers import WorkerProcess
 
@@ -144,6 +145,7 @@ def node_status(
     workers: Iterable[WorkerProcess],
     shards: Mapping[ShardKey, ShardFacts],
     figures: Figures,
+    history: History,
     problems: list[str],
 ) -> NodeStatus:
     """Put it all together. `started_at` is Unix seconds."""
@@ -179,4 +181,10 @@ def node_status(
             for key, facts in sorted(shards.items())
         ],
         problems=problems,
+        failovers=list(history.failovers),
+        failover_totals=[
+            FailoverTotal(app=app, cause=cause, how=how, count=count, seconds=history.seconds[app, cause, how])
+            for (app, cause, how), count in sorted(history.counts.items())
+        ],
+        losses=list(history.losses),
     )

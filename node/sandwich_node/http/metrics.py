@@ -43,8 +43,21 @@ class _StatusCollector(Collector):
             for app, numbers in status.apps.items():
                 gauge.add_metric([app], float(getattr(numbers, field)))
             yield gauge
+        yield from _failovers(status)
         yield from _workers(status)
         yield from _shards(status)
+
+
+def _failovers(status: NodeStatus) -> Iterator[Metric]:
+    labels = ["app", "cause", "how"]
+    count = CounterMetricFamily("sandwich_failovers", "Shards that came back on this node.", labels=labels)
+    seconds = CounterMetricFamily("sandwich_failover_seconds", "From a loss noticed to streaming.", labels=labels)
+    for total in status.failover_totals:
+        values = [total.app, total.cause, total.how]
+        count.add_metric(values, float(total.count))
+        seconds.add_metric(values, total.seconds)
+    yield count
+    yield seconds
 
 
 def _workers(status: NodeStatus) -> Iterator[Metric]:

@@ -96,6 +96,7 @@ class ShardRunner:
         self._guilds = GuildCount(start.session.guilds if start.session else 0)
         self._record = start.session
         self._latency_ms: float | None = None
+        self._stored_at: float | None = None
 
     # --- what the worker asks -----------------------------------------------------------------------------------
 
@@ -190,6 +191,7 @@ class ShardRunner:
     def _first_session(self, checkpoint: Checkpoint) -> Session | None:
         """The session to resume. When the chain's last session cannot be, consumers are told of the gap."""
         start = self._start
+        self._stored_at = checkpoint.stored_at
         point = resume_point(
             start.session, checkpoint, intents=start.intents, count=start.count, token_hash=start.token_hash
         )
@@ -207,6 +209,7 @@ class ShardRunner:
     def _gap(self, session: str, last_seq: int, reason: str) -> None:
         note = {"session": session, "last_seq": last_seq, "at": time.time(), "reason": reason}
         self._publisher.control(GAP, session=session, last_seq=last_seq, note=msgspec.json.encode(note))
+        self._tell(ipc.EventsLost(key=self.key, session=session, last_seq=last_seq, reason=reason))
 
     async def _carry(self, session: Session | None) -> tuple[str, str]:
         start = self._start
@@ -273,6 +276,7 @@ class ShardRunner:
             case fx.Resumed(replayed):
                 self._replayed += replayed
                 _log.info("shard %s resumed, %d events replayed", self.key, replayed)
+                self._tell_back("resumed", replayed)
             case fx.RequestIdentify():
                 self._tell(ipc.IdentifyWanted(self.key))
             case fx.IdentifyWithdrawn():
@@ -308,6 +312,11 @@ class ShardRunner:
             guilds=self._guilds.count,
         )
         self._tell(ipc.SessionSaved(self.key, self._record, started.user_id, started.user_name))
+        self._tell_back("identified", 0)
+
+    def _tell_back(self, how: str, replayed: int) -> None:
+        stored_at, self._stored_at = self._stored_at, None
+        self._tell(ipc.ShardBack(key=self.key, how=how, replayed=replayed, stored_at=stored_at))
 
     def _save_guilds(self) -> None:
         """Let the next owner know how many guilds the shard is in."""

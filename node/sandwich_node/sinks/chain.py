@@ -13,7 +13,7 @@ or a tail that we recognised as our own append.
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandwich_node.sinks.frames import Batch, ShardAddress, split_payload
 from sandwich_node.sinks.log import (
@@ -38,10 +38,14 @@ BUSY_RETRY_S = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where the chain stands: the session it was written from, and the last Discord sequence in it."""
+    """Where the chain stands: the session it was written from, and the last Discord sequence in it.
+
+    `stored_at`: when the frame was stored (Unix seconds), known of one that was read.
+    """
 
     session: str
     last_seq: int
+    stored_at: float | None = None
 
 
 def checkpoint_of(headers: FrameHeaders) -> Checkpoint:
@@ -84,7 +88,9 @@ class Chain:
                 tail = await self._store.tail(self._stream, self._filter)
                 if tail is not None and tail.headers.epoch > self._epoch:
                     raise Fenced(self._epoch, tail.headers.epoch)
-                stands = checkpoint_of(tail.headers) if tail else Checkpoint("", 0)
+                stands = Checkpoint("", 0)
+                if tail is not None:
+                    stands = replace(checkpoint_of(tail.headers), stored_at=tail.stored_at)
                 fence = FrameHeaders(
                     session=stands.session,
                     first_seq=stands.last_seq,

@@ -77,7 +77,6 @@ class JetStreamLog:
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
         self._ensured: set[str] = set()
         self._ensure_lock = asyncio.Lock()
-        self.reconnects = 0
 
     @property
     def connected(self) -> bool:
@@ -181,7 +180,7 @@ class JetStreamLog:
         except WireError as error:
             raise LogUnavailable(f"the last message on {chain} is not ours: {error}") from None
         assert last.seq is not None
-        return Tail(last.seq, headers)
+        return Tail(last.seq, headers, last.time.timestamp() if last.time is not None else None)
 
     async def ensure_stream(self, app: str) -> None:
         """See `Log.ensure_stream`. Replicas, age and size follow the configuration; everything else stays."""
@@ -233,9 +232,13 @@ class JetStreamLog:
         )
 
     async def publish_status(self, app: str, body: bytes) -> None:
-        """Tell a status change (fire and forget: nobody may wait for it)."""
-        if self._client.is_connected:
+        """Tell a status change. It is told or not: nothing may wait for it."""
+        if not self._client.is_connected:
+            return
+        try:
             await self._client.publish(subjects.status_subject(app), body)
+        except (nats.errors.Error, OSError) as error:
+            _log.debug("a status message of %s was not sent: %s", app, _reason(error))
 
     async def close(self) -> None:
         """Close the connection; what was not acknowledged stays unacknowledged."""
@@ -250,7 +253,6 @@ class JetStreamLog:
         _log.warning("NATS: %s", _reason(error))
 
     async def _on_reconnect(self) -> None:
-        self.reconnects += 1
         _log.warning("NATS: reconnected")
 
 

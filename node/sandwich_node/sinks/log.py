@@ -42,10 +42,11 @@ class Fenced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The last frame of a chain: its sequence in the stream and its headers."""
+    """The last frame of a chain: its sequence in the stream, its headers, and when it was stored (Unix seconds)."""
 
     stream_seq: int
     headers: FrameHeaders
+    stored_at: float | None = None
 
 
 class Log(Protocol):
