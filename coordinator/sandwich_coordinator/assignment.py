@@ -170,6 +170,23 @@ def _wanted(view: ClusterView, node: str) -> dict[ShardKey, ShardConfig]:
     return wanted
 
 
+def outbid(view: ClusterView, own: LocalNode, shard: ShardKey, fence: int, newer: int) -> Claim | None:
+    """A claim above fence `newer`, for a chain that carries it although nobody but us has claimed the shard since.
+
+    That is what a store restored from a backup looks like: its revisions went back, the stream's epochs did not
+    (reliability, fault 22). The guard makes sure that our claim is still the last one. None when it is not.
+    """
+    claim = view.claims.get(shard)
+    if claim is None or own.lease is None or view.fence(shard) != fence or newer < fence:
+        return None
+    if (claim.record.node, claim.record.instance, claim.lease) != (own.node, own.instance, own.lease):
+        return None
+    key = view.keys.claim(*shard)
+    record = msgspec.structs.replace(claim.record, fence=newer + 1, state="claiming", reason="")
+    guard = Compare(key, "mod_revision", claim.mod_revision)
+    return Claim(shard, claim.record.worker, (guard,), (Put(key, record.encode(), own.lease),))
+
+
 @dataclass(slots=True)
 class _Step:
     """One pass over the shards; `loads` grows as shards are given to workers."""
@@ -192,6 +209,10 @@ class _Step:
             return Abandon(shard, f"claimed by node {claim.record.node}")
         if running.phase == "stopping":
             return None
+        if self.view.restart_wanted(shard):
+            if running.phase == "running":
+                return Stop(shard, "an operator asked for a restart")
+            return self._release(shard)
         if config is None:
             if running.phase == "running":
                 return Stop(shard, "no longer planned here")

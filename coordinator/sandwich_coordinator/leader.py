@@ -9,7 +9,7 @@ What one view cannot show (who was there a moment ago) is in `LeaderMemory`, whi
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -17,25 +17,20 @@ from sandwich_coordinator.groups import (
     Shape,
     group_states,
     newest_groups,
-    planned_nodes,
-    shard_ids,
     wanted_shape,
 )
-from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
+from sandwich_coordinator.plans import (
+    LeaderMemory,
+    LeaderWrite,
+    apps_with_unreadable_groups,
+    capacities,
+    plan_writes,
+    unreadable_nodes,
+)
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.store.base import Compare, Delete, Put
-from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState, PlanRecord
-from sandwich_coordinator.view import ClusterView, Entry, GroupKey, ShardKey
-
-
-@dataclass(frozen=True, slots=True)
-class LeaderWrite:
-    """One guarded transaction. `reason` is for the log; a guard that fails means the view was old: reconcile again."""
-
-    compares: tuple[Compare, ...]
-    writes: tuple[Put | Delete, ...]
-    reason: str
+from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState
+from sandwich_coordinator.view import ClusterView, Entry, GroupKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +54,6 @@ class GatewayState:
     answer: BudgetRecord | None = None
     failures: int = 0
     error: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaderMemory:
-    """What a leader remembers between two calls. Times are monotonic seconds.
-
-    `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
-    `departures`: recent disappearances per node, to notice one that keeps coming and going.
-    """
-
-    members: frozenset[str] | None = None
-    departed: Mapping[str, float] = field(default_factory=dict)
-    departures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    changed_at: float | None = None
-    hold_until: float | None = None
-    not_live_since: Mapping[GroupKey, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +82,14 @@ def reconcile(
     """
     memory = _remember(view, memory, now, policy)
     term = Compare(view.keys.leader, "create_revision", epoch)
-    accepting = any(node.accepts for node in _capacities(view))
+    accepting = any(node.accepts for node in capacities(view))
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
     writes = [
         *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
         *_group_writes(view, gateway, states, epoch=epoch, wall=wall, policy=policy),
-        *_plan_writes(view, memory, epoch=epoch, now=now, policy=policy),
+        *plan_writes(view, memory, epoch=epoch, now=now, policy=policy),
     ]
     lookups, lookup_at = _lookups(view, gateway, now=now, wall=wall, policy=policy)
     return LeaderDecision(
@@ -126,7 +105,7 @@ def reconcile(
 
 def _remember(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> LeaderMemory:
     """Note who came and went. A new leader expects the nodes the plans name (faults 10 and 11)."""
-    present = frozenset(view.nodes) | _unreadable_nodes(view)
+    present = frozenset(view.nodes) | unreadable_nodes(view)
     before = memory.members
     if before is None:
         before = present | {node for entry in view.plans.values() for node in entry.record.nodes}
@@ -150,13 +129,6 @@ def _remember(view: ClusterView, memory: LeaderMemory, now: float, policy: Polic
         changed_at=now if changed or gone else memory.changed_at,
         hold_until=hold,
     )
-
-
-def _unreadable_nodes(view: ClusterView) -> frozenset[str]:
-    """Nodes whose record cannot be read although their lease lives: they are there and may be running shards."""
-    prefix = view.keys.nodes
-    bad = (name.removeprefix(prefix) for name, entry in view.bad.items() if entry.lease and name.startswith(prefix))
-    return frozenset(node for node in bad if node and "/" not in node)
 
 
 def _recent(
@@ -268,7 +240,7 @@ def _group_writes(
     policy: Policy,
 ) -> Iterator[LeaderWrite]:
     current = newest_groups(view)
-    unsure = _apps_with_unreadable_groups(view)
+    unsure = apps_with_unreadable_groups(view)
     for name in sorted(view.apps.keys() - unsure):
         app = view.apps[name]
         key = current.get(name)
@@ -288,12 +260,6 @@ def _group_writes(
             yield _next_generation(view, app, key, shape, epoch=epoch, wall=wall)
         elif (write := _update(view, app, key, shape, states.get(key), epoch)) is not None:
             yield write
-
-
-def _apps_with_unreadable_groups(view: ClusterView) -> frozenset[str]:
-    """Applications one of whose generations cannot be read: which is the newest is not known, so they stay as is."""
-    prefix = view.keys.groups
-    return frozenset(name.removeprefix(prefix).split("/")[0] for name in view.bad if name.startswith(prefix))
 
 
 def _create(
@@ -356,115 +322,8 @@ def _unchanged(key: str, entry: Entry[AppRecord] | Entry[GroupRecord]) -> Compar
 
 def _all_of_group(view: ClusterView, key: GroupKey) -> tuple[Delete, ...]:
     keys = view.keys
-    sessions = f"{keys.sessions}{key.app}/{key.group}/"
-    return Delete(keys.group(*key)), Delete(keys.plan(*key)), Delete(sessions, prefix=True)
-
-
-# --- plans ------------------------------------------------------------------------------------------------------
-
-
-def _capacities(view: ClusterView) -> list[NodeCapacity]:
-    records = (view.nodes[name].record for name in sorted(view.nodes))
-    return [NodeCapacity(r.node, r.capacity, r.state == "ready", r.state == "draining") for r in records]
-
-
-def _plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> list[NodeCapacity]:
-    """The nodes to plan with: flapping ones get nothing new, absent ones within their grace period keep theirs."""
-    present = _capacities(view)
-    flapping = {node for node, times in memory.departures.items() if len(times) >= policy.flaps_max}
-    calm = [replace(node, accepts_new=False) if node.node in flapping else node for node in present]
-    awaited = [node for node, at in sorted(memory.departed.items()) if now - at < policy.restart_grace_s]
-    usable = calm if any(node.accepts for node in calm) else present
-    staying = sorted({*awaited, *_unreadable_nodes(view)})
-    return [*usable, *(NodeCapacity(node, 1, accepts_new=False) for node in staying)]
-
-
-def _planned_groups(view: ClusterView) -> list[GroupKey]:
-    """The groups that get a plan: newest, of applications that are not paused, with no older generation running."""
-    claimed = {claim.of for claim in view.claims}
-    unsure = _apps_with_unreadable_groups(view)
-    chosen: list[GroupKey] = []
-    for key in newest_groups(view).values():
-        app = view.apps.get(key.app)
-        stopping = any(other.app == key.app and other != key for other in claimed)
-        if app is None or app.record.paused or stopping or key.app in unsure:
-            continue
-        if view.groups[key].record.count:
-            chosen.append(key)
-    return chosen
-
-
-def _plan_writes(
-    view: ClusterView, memory: LeaderMemory, *, epoch: int, now: float, policy: Policy
-) -> Iterator[LeaderWrite]:
-    yield from _paused_plans(view)
-    if memory.hold_until is not None:
-        return
-    nodes = _plannable(view, memory, now, policy)
-    known = {node.node for node in nodes}
-    groups = [GroupShards(key.app, key.group, shard_ids(view.groups[key].record)) for key in _planned_groups(view)]
-    current: dict[GroupKey, dict[int, str]] = {}
-    moving = 0
-    for group in groups:
-        key = GroupKey(group.app, group.group)
-        current[key], in_flight = _present(view, key, group, known)
-        moving += in_flight
-    settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
-    limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
-    for key, assigned in plan(nodes, groups, current, limits).items():
-        if (write := _plan_write(view, key, assigned, epoch)) is not None:
-            yield write
-
-
-def _present(view: ClusterView, key: GroupKey, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
-    """Who should have each shard now (the plan, else the claim), and how many shards are between two owners."""
-    assigned = planned_nodes(view.plans.get(key))
-    owners: dict[int, str] = {}
-    moving = 0
-    for number in group.shard_ids:
-        shard = ShardKey(key.app, key.group, number)
-        claim = view.claims.get(shard)
-        planned = assigned.get(number)
-        owner = planned if planned in known else claim.record.node if claim is not None else None
-        if owner is not None:
-            owners[number] = owner
-        if planned is None:
-            continue
-        # What its owner does with the shard is no move: when Discord is down, draining must go on.
-        if claim is not None:
-            moving += claim.record.node != planned
-        elif shard in view.sessions and planned in known:
-            moving += view.keys.claim(*shard) not in view.bad
-    return owners, moving
-
-
-def _plan_write(view: ClusterView, key: GroupKey, assigned: Mapping[int, str], epoch: int) -> LeaderWrite | None:
-    entry = view.plans.get(key)
-    by_node: dict[str, list[int]] = {}
-    for shard, node in assigned.items():
-        by_node.setdefault(node, []).append(shard)
-    nodes = {node: format_ranges(by_node[node]) for node in sorted(by_node)}
-    if nodes == (entry.record.nodes if entry is not None else {}):
-        return None
-    record = PlanRecord(app=key.app, group=key.group, epoch=epoch, nodes=nodes)
-    name, group = view.keys.plan(*key), view.keys.group(*key)
-    guards = (
-        Compare(name, "mod_revision", view.revision_of_bad(name) if entry is None else entry.mod_revision),
-        Compare(group, "create_revision", view.groups[key].create_revision),
-    )
-    return LeaderWrite(guards, (Put(name, record.encode()),), f"planned group {key.app}/{key.group}")
-
-
-def _paused_plans(view: ClusterView) -> Iterator[LeaderWrite]:
-    for key in sorted(view.plans):
-        app = view.apps.get(key.app)
-        if app is not None and app.record.paused:
-            name = view.keys.plan(*key)
-            guards = (
-                Compare(name, "mod_revision", view.plans[key].mod_revision),
-                Compare(view.keys.app(key.app), "mod_revision", app.mod_revision),
-            )
-            yield LeaderWrite(guards, (Delete(name),), f"application {key.app} is paused")
+    of_shards = (f"{prefix}{key.app}/{key.group}/" for prefix in (keys.sessions, keys.pins, keys.restarts))
+    return Delete(keys.group(*key)), Delete(keys.plan(*key)), *(Delete(prefix, prefix=True) for prefix in of_shards)
 
 
 # --- removal ----------------------------------------------------------------------------------------------------
@@ -475,7 +334,9 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
     keys = view.keys
     present = set(view.apps) | {key.removeprefix(keys.apps) for key in view.bad if key.startswith(keys.apps)}
     newest = newest_groups(view)
-    for key in sorted({*view.groups, *view.plans, *(shard.of for shard in view.sessions)}):
+    for key in sorted(
+        {*view.groups, *view.plans, *(shard.of for shard in (*view.sessions, *view.pins, *view.restarts))}
+    ):
         group = view.groups.get(key)
         revision = 0 if group is None else group.mod_revision
         guard = Compare(keys.group(*key), "mod_revision", revision)
@@ -486,6 +347,12 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
             yield LeaderWrite((gone, guard), _all_of_group(view, key), f"application {key.app} was removed")
         elif group is None or newest[key.app] != key:
             yield LeaderWrite((guard,), _all_of_group(view, key), f"group {key.app}/{key.group} is no more")
+    for shard, request in sorted(view.restarts.items()):
+        claim = view.claims.get(shard)
+        if claim is not None and claim.create_revision > request.mod_revision:
+            name = keys.restart(*shard)
+            guard = Compare(name, "mod_revision", request.mod_revision)
+            yield LeaderWrite((guard,), (Delete(name),), f"shard {shard.app}/{shard.group}/{shard.shard} was restarted")
     used = {entry.record.token_hash for entry in view.apps.values()}
     readable = not any(key.startswith(keys.apps) for key in view.bad)
     for token_hash in sorted(set(view.budgets) - used if readable else ()):

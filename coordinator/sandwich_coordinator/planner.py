@@ -4,6 +4,8 @@ Sticky quota (DESIGN section 9): each accepting node's share is proportional to 
 node keeps what it has up to its share; what is over, and what nobody has, goes to the nodes furthest below theirs.
 Among the possible roundings the one with the fewest moves is taken. A node's load is its shards over all groups.
 
+A shard pinned to a node that accepts goes there and stays there; the node's other shards make room.
+
 Promises: every shard once; load within one shard of proportional; fewest moves; deterministic, idempotent (without a
 limit on moves), independent of input order; nothing new for nodes that do not accept; a fresh group is contiguous.
 """
@@ -49,6 +51,7 @@ class PlanLimits:
 
 
 UNLIMITED = PlanLimits()
+NO_PINS: Mapping[ShardKey, str] = {}
 
 
 def plan(
@@ -56,6 +59,7 @@ def plan(
     groups: Sequence[GroupShards],
     current: Assignment,
     limits: PlanLimits = UNLIMITED,
+    pinned: Mapping[ShardKey, str] = NO_PINS,
 ) -> dict[GroupKey, dict[int, str]]:
     """Assign every shard of `groups` to a node, keeping `current` where it may stay.
 
@@ -70,8 +74,10 @@ def plan(
         (held[owner] if owner in known else homeless).append(shard)
     accepting = {name: known[name].capacity for name in held if known[name].accepts}
     if accepting:
+        pinned = {shard: name for shard, name in pinned.items() if name in accepting}
+        limits, homeless = _follow_pins(held, homeless, pinned, limits)
         share = _shares(accepting, known, held, orphans=len(homeless))
-        homeless += _surplus(known, held, share, limits)
+        homeless += _surplus(known, held, share, limits, pinned)
         homeless.sort()
         _place(homeless, held, share)
     result: dict[GroupKey, dict[int, str]] = {GroupKey(group.app, group.group): {} for group in groups}
@@ -106,10 +112,37 @@ def _apportion(total: int, weights: Mapping[str, int], have: Mapping[str, int]) 
     return parts
 
 
+def _follow_pins(
+    held: dict[str, list[ShardKey]], homeless: list[ShardKey], pinned: Mapping[ShardKey, str], limits: PlanLimits
+) -> tuple[PlanLimits, list[ShardKey]]:
+    """Bring pinned shards to their nodes, in order, as far as the limit allows; returns what is left of both."""
+    left = limits.moves_max
+    for name in sorted(held):
+        for shard in [shard for shard in held[name] if pinned.get(shard, name) != name]:
+            if left is not None and left <= 0:
+                break
+            held[name].remove(shard)
+            held[pinned[shard]].append(shard)
+            left = None if left is None else left - 1
+    for shard in homeless:
+        if shard in pinned:
+            held[pinned[shard]].append(shard)
+    for shards in held.values():
+        shards.sort()
+    return PlanLimits(left, limits.rebalance), [shard for shard in homeless if shard not in pinned]
+
+
 def _surplus(
-    known: Mapping[str, NodeCapacity], held: dict[str, list[ShardKey]], share: Mapping[str, int], limits: PlanLimits
+    known: Mapping[str, NodeCapacity],
+    held: dict[str, list[ShardKey]],
+    share: Mapping[str, int],
+    limits: PlanLimits,
+    pinned: Mapping[ShardKey, str],
 ) -> list[ShardKey]:
-    """Take from `held` what must move: all of draining nodes first, then what is over a share, highest ids first."""
+    """Take from `held` what must move: all of draining nodes first, then what is over a share, highest ids first.
+
+    What is pinned where it is stays; the rest of its node goes instead.
+    """
     left = sum(map(len, held.values())) if limits.moves_max is None else limits.moves_max
     moved: list[ShardKey] = []
     draining = [name for name in held if known[name].drains]
@@ -117,8 +150,10 @@ def _surplus(
     for name in [*draining, *(over if limits.rebalance else ())]:
         excess = min(len(held[name]) - share.get(name, 0), left - len(moved))
         if excess > 0:
-            moved += held[name][-excess:]
-            del held[name][-excess:]
+            loose = [shard for shard in held[name] if pinned.get(shard) != name][-excess:]
+            moved += loose
+            going = set(loose)
+            held[name] = [shard for shard in held[name] if shard not in going]
     return moved
 
 

@@ -122,6 +122,19 @@ class SessionRecord(Record, frozen=True):
     guilds: int = 0
 
 
+class PinRecord(Record, frozen=True):
+    """`pins/<app>/<group>/<shard>`: an operator wants this shard on `node`. It waits while the node takes no shards."""
+
+    node: str
+    at: float = 0.0
+
+
+class RestartRecord(Record, frozen=True):
+    """`restarts/<app>/<group>/<shard>`: a claim older than this key is to be released and made anew."""
+
+    at: float = 0.0
+
+
 class IdentifyRecord(Record, frozen=True):
     """`identify/<token-hash>/<bucket>`, under a short lease: this bucket is taken for the next five seconds."""
 

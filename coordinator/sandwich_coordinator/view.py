@@ -20,8 +20,10 @@ from sandwich_coordinator.types import (
     IdentifyRecord,
     LeaderRecord,
     NodeRecord,
+    PinRecord,
     PlanRecord,
     Record,
+    RestartRecord,
     SessionRecord,
 )
 
@@ -117,6 +119,8 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
     return (
         _Table("claims", keys.claims, shard, ShardKey, json(ClaimRecord), (*group_names, "shard"), leased=True),
         _Table("sessions", keys.sessions, shard, ShardKey, json(SessionRecord), ()),
+        _Table("pins", keys.pins, shard, ShardKey, json(PinRecord), ()),
+        _Table("restarts", keys.restarts, shard, ShardKey, json(RestartRecord), ()),
         _Table("identifies", keys.identifies, (str, int), Bucket, json(IdentifyRecord), (), leased=True),
         _Table("budgets", keys.budgets, one, str, json(BudgetRecord), ()),
         _Table("nodes", keys.nodes, one, str, json(NodeRecord), ("node",), leased=True),
@@ -139,6 +143,8 @@ class ClusterView:
     plans: Mapping[GroupKey, Entry[PlanRecord]] = field(default_factory=dict)
     claims: Mapping[ShardKey, Entry[ClaimRecord]] = field(default_factory=dict)
     sessions: Mapping[ShardKey, Entry[SessionRecord]] = field(default_factory=dict)
+    pins: Mapping[ShardKey, Entry[PinRecord]] = field(default_factory=dict)
+    restarts: Mapping[ShardKey, Entry[RestartRecord]] = field(default_factory=dict)
     identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
@@ -187,6 +193,11 @@ class ClusterView:
         """Whether an application's, group's or plan's record is there but cannot be read: nothing follows from it."""
         keys = self.keys
         return not self.bad.keys().isdisjoint((keys.app(group.app), keys.group(*group), keys.plan(*group)))
+
+    def restart_wanted(self, shard: ShardKey) -> bool:
+        """Whether an operator asked for a restart after the shard's present claim was made."""
+        request, claim = self.restarts.get(shard), self.claims.get(shard)
+        return request is not None and claim is not None and request.mod_revision > claim.create_revision
 
     def fence(self, shard: ShardKey) -> int | None:
         """The fence of a shard's claim: the revision of the transaction that made it; None without a claim."""

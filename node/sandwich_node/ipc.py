@@ -195,11 +195,12 @@ class IdentifySent(msgspec.Struct, tag=True, frozen=True):
 
 
 class ShardStopped(msgspec.Struct, tag=True, frozen=True):
-    """The shard runs here no more. `how`: released (all published), fenced, failed or crashed."""
+    """The shard runs here no more. `how`: released (all published), fenced (by claim `newer`), failed or crashed."""
 
     key: ShardKey
     how: str
     reason: str = ""
+    newer: int = 0
 
 
 class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

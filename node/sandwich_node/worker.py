@@ -118,13 +118,13 @@ class Worker:
         """A shard's failure ends the shard, never the worker."""
         key = runner.key
         try:
-            how, reason = await runner.run()
+            stopped = await runner.run()
         except Exception:
             _log.exception("shard %s crashed", key)
-            how, reason = "crashed", "an internal error; see this worker's log"
+            stopped = ShardStopped(key, "crashed", "an internal error; see this worker's log")
         finally:
             del self._shards[key]
-        self._channel.send(ShardStopped(key, how, reason))
+        self._channel.send(stopped)
 
     async def _stop_all(self) -> None:
         for runner, _ in self._shards.values():

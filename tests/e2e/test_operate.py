@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -35,6 +36,74 @@ async def test_a_drained_node_gives_its_shards_away_by_resume_and_gets_some_back
 
         assert_clean(await running.verdicts())
         assert await running.spent() == started, "every shard moved by RESUME"
+
+
+async def test_shards_are_moved_and_restarted_by_hand_and_the_balance_is_shown_and_restored() -> None:
+    async with job(nodes=2) as running:
+        run = running.cluster.run_cli
+        await running.until("all shards live on two nodes", lambda: running.settled({"a", "b"}))
+        started = await running.spent()
+
+        async def owner(shard: int) -> str:
+            listed = msgspec.json.decode((await run("shard", "list", "--app", "welcomer", "--json"))[1])
+            return next(row["node"] for row in listed if row["shard"] == shard)
+
+        source = await owner(3)
+        target = "b" if source == "a" else "a"
+        code, output = await run("shard", "move", "welcomer", "3", "--to", target)
+        assert (code, f"live on {target} after" in output) == (0, True), output
+        assert await owner(3) == target
+        await running.until("the other shards made room", lambda: running.settled({"a", "b"}))
+
+        code, output = await run("shard", "restart", "welcomer", "0-5")
+        assert (code, "live again after" in output) == (0, True), output
+        assert await owner(3) == target, "a restart stays where it was"
+
+        for arguments, words in (
+            (("move", "welcomer", "9", "--to", target), "welcomer has no shard 9; it has 0-5"),
+            (("move", "nobody", "1", "--to", target), "there is no application nobody; there are: music, welcomer"),
+            (("move", "welcomer", "1", "--to", "x"), "there is no node x; there are: a, b"),
+            (("restart", "welcomer", "x"), "shards 'x'"),
+        ):
+            code, output = await run("shard", *arguments)
+            assert (code, words in output) == (1, True), output
+        assert (await run("node", "cordon", source))[0] == 0
+        code, output = await run("shard", "move", "welcomer", "3", "--to", source)
+        assert (code, f"node {source} is cordoned and takes no shards" in output) == (1, True), output
+        assert (await run("node", "uncordon", source))[0] == 0
+
+        code, output = await run("cluster", "rebalance", "--dry-run")
+        assert (code, "nothing to move" in output) == (0, True), output
+        code, output = await run("cluster", "rebalance")
+        assert (code, "1 pins are taken away" in output, "balanced" in output) == (0, True, True), output
+
+        assert_clean(await running.verdicts())
+        assert await running.spent() == started, "every shard came back by RESUME"
+
+
+async def test_an_etcd_restored_from_a_backup_costs_no_event_and_no_session() -> None:
+    async with job(nodes=2) as running:
+        cluster = running.cluster
+        await running.until("all shards live on two nodes", lambda: running.settled({"a", "b"}))
+        started = await running.spent()
+        await cluster.etcd.kill()
+        data, backup = cluster.etcd.directory / "data", cluster.directory / "backup"
+        shutil.copytree(data, backup)
+        await cluster.etcd.start()
+        assert (await cluster.run_cli("node", "drain", "a"))[0] == 0
+        assert (await cluster.run_cli("node", "uncordon", "a"))[0] == 0
+        await running.until("all shards live under newer claims", lambda: running.settled({"a", "b"}))
+
+        await cluster.etcd.kill()
+        shutil.rmtree(data)
+        shutil.copytree(backup, data)
+        await cluster.etcd.start()
+        await running.until("all shards live after the restore", lambda: running.settled({"a", "b"}))
+        # Shards that the restored claims give to the other node are fenced by epochs this etcd never gave out.
+        assert (await cluster.run_cli("node", "drain", "b"))[0] == 0
+        await running.until("shards move after the restore", lambda: running.settled({"a"}))
+        assert_clean(await running.verdicts())
+        assert await running.spent() == started
 
 
 async def put_nodes(store: EtcdStore, keys: Keys) -> None:

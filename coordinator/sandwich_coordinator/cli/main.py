@@ -19,6 +19,7 @@ from sandwich_coordinator.cli import render
 from sandwich_coordinator.cli.context import CommandError, Connection, take_snapshot
 from sandwich_coordinator.cli.load import ConfigError, load_config
 from sandwich_coordinator.cli.operate import change_state, drain
+from sandwich_coordinator.cli.shards import balance, move_shards, restart_shards
 from sandwich_coordinator.cli.tail import TailOptions, tail
 from sandwich_coordinator.config import ClusterSettings, check_name
 from sandwich_coordinator.intents import intent_names
@@ -26,6 +27,7 @@ from sandwich_coordinator.sealing import KEY_VARIABLE, ClusterKey, SealingError
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import TlsOptions
 from sandwich_coordinator.types import AppRecord, NodeState
+from sandwich_coordinator.view import ShardKey
 from sandwich_sdk._version import __version__
 
 T = TypeVar("T")
@@ -343,6 +345,77 @@ def shard_list(
 ) -> None:
     """Where each shard runs and how it is. Example: sandwich shard list --app welcomer"""
     _list(context, lambda s: render.shard_rows(s, app_name), lambda s: render.shards_text(s, app_name), as_json)
+
+
+AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
+ShardRanges = Annotated[str, typer.Argument(metavar="SHARDS", help="One shard or ranges: 3, 0-7,12.")]
+WaitS = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait.")]
+
+
+@shard_app.command("move")
+def shard_move(
+    context: typer.Context,
+    app_name: AppName,
+    shards: ShardRanges,
+    node: Annotated[str, typer.Option("--to", metavar="NODE", help="Where to; any: take the pin away.")],
+    timeout_s: WaitS = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Pin shards to a node, sessions kept, and wait until they are live there. Exit code 1: refused, or not there yet.
+
+    The pin holds until --to any; it rests while its node takes no shards.
+
+    Example: sandwich shard move welcomer 3 --to b
+    """
+
+    async def run() -> list[ShardKey]:
+        say = partial(typer.echo, err=as_json)
+        async with context.obj.store() as store:
+            return await move_shards(store, context.obj.keys, app_name, shards, node, timeout_s=timeout_s, say=say)
+
+    moved = _run(run())
+    if as_json:
+        _print_json({"app": app_name, "shards": [shard.shard for shard in moved], "node": node})
+
+
+@shard_app.command("restart")
+def shard_restart(
+    context: typer.Context, app_name: AppName, shards: ShardRanges, timeout_s: WaitS = 60.0, as_json: Json = False
+) -> None:
+    """Let shards reconnect where they are, by RESUME; a failed one is tried again.
+
+    Example: sandwich shard restart welcomer 0-7
+    """
+
+    async def run() -> list[ShardKey]:
+        async with context.obj.store() as store:
+            return await restart_shards(
+                store, context.obj.keys, app_name, shards, timeout_s=timeout_s, say=partial(typer.echo, err=as_json)
+            )
+
+    restarted = _run(run())
+    if as_json:
+        _print_json({"app": app_name, "shards": [shard.shard for shard in restarted]})
+
+
+@cluster_app.command("rebalance")
+def cluster_rebalance(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would move, and why.")] = False,
+    timeout_s: WaitS = 600.0,
+    as_json: Json = False,
+) -> None:
+    """Take away all pins and wait until every shard is where the leader wants it. It balances by itself otherwise."""
+
+    async def run() -> list[dict[str, Any]]:
+        async with context.obj.store() as store:
+            return await balance(
+                store, context.obj.keys, dry_run=dry_run, timeout_s=timeout_s, say=partial(typer.echo, err=as_json)
+            )
+
+    found = _run(run())
+    if as_json:
+        _print_json({"moves": found})
 
 
 @app.command("tail")

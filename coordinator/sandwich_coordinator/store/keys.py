@@ -47,6 +47,14 @@ class Keys:
         return f"{self.prefix}sessions/"
 
     @property
+    def pins(self) -> str:
+        return f"{self.prefix}pins/"
+
+    @property
+    def restarts(self) -> str:
+        return f"{self.prefix}restarts/"
+
+    @property
     def identifies(self) -> str:
         return f"{self.prefix}identify/"
 
@@ -71,6 +79,12 @@ class Keys:
 
     def session(self, app: str, group: int, shard: int) -> str:
         return f"{self.sessions}{app}/{group}/{shard}"
+
+    def pin(self, app: str, group: int, shard: int) -> str:
+        return f"{self.pins}{app}/{group}/{shard}"
+
+    def restart(self, app: str, group: int, shard: int) -> str:
+        return f"{self.restarts}{app}/{group}/{shard}"
 
     def identify(self, token_hash: str, bucket: int) -> str:
         return f"{self.identifies}{token_hash}/{bucket}"

@@ -69,6 +69,7 @@ class NodeShards:
         self.workers: Mapping[int, WorkerProcess] = {}
         self.identifying: Identifying | None = None
         self.frozen = False
+        self.fenced = 0
         self._store = store
         self._membership = membership
         self._view = view
@@ -284,8 +285,8 @@ class NodeShards:
                 shard = _view_key(key)
                 if shard in self.local and self.local[shard].phase == "running":
                     self._note(shard, worker.index, state, reason)
-            case ipc.ShardStopped(key, how, reason):
-                self._stopped(_view_key(key), worker, how, reason)
+            case ipc.ShardStopped(key, how, reason, newer):
+                self._stopped(_view_key(key), worker, how, reason, newer)
             case ipc.SessionSaved(key, session):
                 self._enqueue(_view_key(key), lambda: self._save_session(_view_key(key), session))
             case ipc.SessionDropped(key):
@@ -310,7 +311,7 @@ class NodeShards:
                 return
         self.changed()
 
-    def _stopped(self, shard: ShardKey, worker: WorkerProcess, how: str, reason: str) -> None:
+    def _stopped(self, shard: ShardKey, worker: WorkerProcess, how: str, reason: str, newer: int) -> None:
         if self.identifying is not None:
             self.identifying.withdraw(shard)
         running = self.local.get(shard)
@@ -324,8 +325,10 @@ class NodeShards:
                 self.local[shard] = replace(running, phase="failed")
                 self._note(shard, worker.index, "failed", reason)
             case "fenced":
-                _log.warning("shard %s/%d/%d was taken over: %s", *shard, reason)
-                self._forget(shard)
+                _log.warning("shard %s/%d/%d is fenced: %s", *shard, reason)
+                self.fenced += 1
+                self.local[shard] = replace(running, phase="stopping")
+                self._enqueue(shard, lambda: self._yield_or_outbid(shard, running.fence, newer))
             case _:
                 self.local[shard] = replace(running, phase="stopping")
                 self._note(shard, worker.index, "draining", reason)
@@ -358,6 +361,20 @@ class NodeShards:
                 self._history.lost(shard, WORKER_DIED, time.time())
                 self._forget(shard)
         self.changed()
+
+    async def _yield_or_outbid(self, shard: ShardKey, fence: int, newer: int) -> None:
+        """Somebody took the shard over, or the store was restored from a backup and forgot that it was ours."""
+        view = self._view()
+        claim = assignment.outbid(view, self._own(), shard, fence, newer) if view is not None else None
+        if claim is not None and await self._txn(claim.compares, claim.writes):
+            _log.error(
+                "shard %s/%d/%d: the stream knows claim %d and etcd does not: etcd was restored from a backup? "
+                "Claimed anew above it",
+                *shard,
+                newer,
+            )
+        if shard in self.local:
+            self._forget(shard)
 
     async def _want_identify(self, shard: ShardKey) -> None:
         if self.identifying is not None and shard in self.local:

@@ -147,16 +147,19 @@ class ShardRunner:
 
     # --- life ---------------------------------------------------------------------------------------------------
 
-    async def run(self) -> tuple[str, str]:
+    async def run(self) -> ipc.ShardStopped:
         """Carry the shard until it is released, fenced or failed; returns which, and why."""
         try:
             checkpoint = await self._until_stopped(self._take_over())
             if checkpoint is None:
-                return "released", self._stop_reason
-            return await self._carry(self._first_session(checkpoint))
-        except* Fenced as fenced:
-            reason = str(fenced.exceptions[0])
-        return "fenced", reason
+                return ipc.ShardStopped(self.key, "released", self._stop_reason)
+            how, reason = await self._carry(self._first_session(checkpoint))
+            return ipc.ShardStopped(self.key, how, reason)
+        except* Fenced as group:
+            (fenced,) = group.exceptions
+            assert isinstance(fenced, Fenced)
+            reason, newer = str(fenced), fenced.newer
+        return ipc.ShardStopped(self.key, "fenced", reason, newer)
 
     async def _until_stopped(self, work: Coroutine[None, None, Checkpoint]) -> Checkpoint | None:
         """Await `work`, or None once the shard is to stop."""

@@ -13,6 +13,7 @@ from sandwich_coordinator.assignment import (
     ShardConfig,
     Start,
     Stop,
+    outbid,
     pick_worker,
     reconcile_node,
 )
@@ -24,6 +25,7 @@ from sandwich_coordinator.types import (
     GroupRecord,
     NodeRecord,
     PlanRecord,
+    RestartRecord,
     SessionRecord,
     ShardsSpec,
 )
@@ -262,3 +264,30 @@ def test_an_unreadable_claim_under_our_own_lease_is_repaired_or_released():
     assert picture.decide(RUNNING) == claims(unchanged(20), fence=20)
     elsewhere = Picture(planned="b").put(KEYS.claim(*SHARD), b"{", 20, LEASE)
     assert elsewhere.decide(replace(RUNNING, phase="stopped")) == RELEASE
+
+
+# --- an operator's restart, and a store that went back in time --------------------------------------------------
+
+
+def test_a_restart_stops_the_shard_releases_its_claim_and_is_fulfilled_by_the_next_one():
+    asked = Picture().claim(state="live").put(KEYS.restart(*SHARD), RestartRecord(), 25)
+    assert asked.decide(RUNNING) == (Stop(SHARD, "an operator asked for a restart"),)
+    assert asked.decide(replace(RUNNING, phase="stopped")) == RELEASE
+    assert asked.decide(replace(RUNNING, phase="failed")) == RELEASE
+    anew = Picture().claim(revision=26).put(KEYS.restart(*SHARD), RestartRecord(), 25)
+    assert anew.decide() == (Start(SHARD, 0, 26, CONFIG, None),)
+    assert anew.decide(replace(RUNNING, fence=26)) == ()
+
+
+def test_a_chain_fenced_by_a_claim_that_the_store_forgot_is_outbid_and_a_real_owner_is_not():
+    view = ClusterView.from_items(KEYS, Picture().claim(state="connecting").items)
+    bid = outbid(view, OWN, SHARD, 20, 700)
+    assert bid is not None
+    assert bid.compares == (unchanged(20),)
+    (write,) = bid.writes
+    record = msgspec.json.decode(write.value, type=ClaimRecord)
+    assert (record.fence, record.state, write.lease) == (701, "claiming", LEASE)
+    assert outbid(view, OWN, SHARD, 19, 700) is None, "the claim is not the one that was fenced"
+    assert outbid(view, OWN, SHARD, 20, 12) is None, "an older epoch fences nobody"
+    theirs = ClusterView.from_items(KEYS, Picture().claim(node="b", instance="b1", lease=OTHER_LEASE).items)
+    assert outbid(theirs, OWN, SHARD, 20, 700) is None

@@ -2,7 +2,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandwich_coordinator.assignment import Claim, LocalNode, LocalShard, Release, Start, Stop, reconcile_node
-from sandwich_coordinator.leader import LeaderMemory, reconcile
+from sandwich_coordinator.leader import reconcile
+from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Delete, KeyValue
 from sandwich_coordinator.store.keys import Keys

@@ -1,7 +1,8 @@
 import msgspec
 import pytest
 
-from sandwich_coordinator.leader import GatewayState, LeaderMemory, LookupWanted, reconcile
+from sandwich_coordinator.leader import GatewayState, LookupWanted, reconcile
+from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
 from sandwich_coordinator.store.keys import Keys
@@ -12,7 +13,9 @@ from sandwich_coordinator.types import (
     GroupRecord,
     LeaderRecord,
     NodeRecord,
+    PinRecord,
     PlanRecord,
+    RestartRecord,
     SessionRecord,
     ShardsSpec,
 )
@@ -20,6 +23,7 @@ from sandwich_coordinator.view import ClusterView, GroupKey
 
 KEYS = Keys("t")
 KEY = GroupKey("bot", 0)
+OF_SHARDS = [f"{prefix}bot/0/" for prefix in (KEYS.sessions, KEYS.pins, KEYS.restarts)]
 LEADER = KeyValue(KEYS.leader, LeaderRecord(node="a", instance="a").encode(), 1, 1, 1, 1)
 
 
@@ -200,7 +204,7 @@ def test_a_new_count_replaces_the_group_with_its_next_generation_in_one_transact
     (write,) = running().app(8).lead().writes
     assert {type(change) for change in write.writes} == {Put, Delete}
     deleted = [change.key for change in write.writes if isinstance(change, Delete)]
-    assert deleted == [KEYS.group(*KEY), KEYS.plan(*KEY), KEYS.sessions + "bot/0/"]
+    assert deleted == [KEYS.group(*KEY), KEYS.plan(*KEY), *OF_SHARDS]
     assert [change.key for change in write.writes if isinstance(change, Put)] == [KEYS.group("bot", 1)]
 
 
@@ -226,7 +230,7 @@ def test_everything_of_a_removed_application_goes_and_only_if_it_is_still_remove
     del desk.items[KEYS.app("bot")]
     group, budget = desk.lead().writes
     assert Compare(KEYS.app("bot"), "create_revision", 0) in group.compares
-    assert [w.key for w in group.writes] == [KEYS.group(*KEY), KEYS.plan(*KEY), KEYS.sessions + "bot/0/"]
+    assert [w.key for w in group.writes] == [KEYS.group(*KEY), KEYS.plan(*KEY), *OF_SHARDS]
     assert budget.writes == (Delete(KEYS.budget("h")),)
 
 
@@ -433,3 +437,25 @@ def test_the_application_record_being_unreadable_removes_nothing():
 def test_an_application_whose_newest_generation_cannot_be_read_is_not_planned_by_an_older_one():
     desk = Desk().app().budget().group("starting").put(KEYS.group("bot", 1), b"{")
     assert desk.planned() == "nothing"
+
+
+# --- what operators wish ----------------------------------------------------------------------------------------
+
+
+def test_a_pinned_shard_goes_to_its_node_and_another_makes_room():
+    desk = running().put(KEYS.pin("bot", 0, 3), PinRecord(node="a"))
+    assert desk.written(KEYS.plan(*KEY))["nodes"] == {"a": "0,3", "b": "1-2"}
+
+
+def test_a_pin_to_a_node_that_takes_nothing_rests():
+    desk = running().node("a", "cordoned").put(KEYS.pin("bot", 0, 3), PinRecord(node="a"))
+    assert desk.lead().writes == ()
+
+
+def test_a_restart_request_goes_once_the_shard_was_claimed_anew():
+    desk = running().put(KEYS.restart("bot", 0, 2), RestartRecord(), revision=10)
+    assert desk.lead().writes == ()
+    desk.put(KEYS.restart("bot", 0, 2), RestartRecord(), revision=9)
+    (write,) = desk.lead().writes
+    assert write.writes == (Delete(KEYS.restart("bot", 0, 2)),)
+    assert Compare(KEYS.restart("bot", 0, 2), "mod_revision", 9) in write.compares

@@ -2,7 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
-from sandwich_coordinator.view import GroupKey
+from sandwich_coordinator.view import GroupKey, ShardKey
 
 NODES = st.dictionaries(st.sampled_from("abcdefg"), st.integers(1, 5), min_size=1)
 OWNERS = st.lists(st.sampled_from("abcdefgxyz"), max_size=40)
@@ -44,3 +44,38 @@ def test_a_fresh_group_is_contiguous_and_a_draining_node_gives_everything():
     assert list(plan(nodes, groups, {})[KEY].values()) == ["a"] * 4 + ["b"] * 4
     drained = [NodeCapacity("a", 1, drains=True), nodes[1]]
     assert set(plan(drained, groups, plan(nodes, groups, {}))[KEY].values()) == {"b"}
+
+
+PINS = st.dictionaries(st.integers(0, 39), st.sampled_from("abcdefgxyz"), max_size=6)
+
+
+@given(NODES, OWNERS, PINS)
+@settings(max_examples=200, deadline=None)
+def test_pinned_shards_are_where_they_should_be_and_the_rest_is_as_even_as_they_allow(weights, owners, wishes):
+    nodes, groups, current = setup(dict.fromkeys(weights, 1), owners)
+    pinned = {ShardKey("app", 0, shard): node for shard, node in wishes.items()}
+    result = plan(nodes, groups, current, pinned=pinned)
+    assert sorted(result[KEY]) == list(range(len(owners)))
+    honoured = {shard: node for shard, node in wishes.items() if shard < len(owners) and node in weights}
+    assert {shard: result[KEY][shard] for shard in honoured} == honoured
+    loads = {name: list(result[KEY].values()).count(name) for name in weights}
+    held = {name: list(honoured.values()).count(name) for name in weights}
+    for name, load in loads.items():
+        assert load == held[name] or load <= min(loads.values()) + 1
+    assert plan(nodes[::-1], groups, result, pinned=pinned) == result
+
+
+@given(NODES, OWNERS)
+@settings(max_examples=200, deadline=None)
+def test_no_plan_moves_fewer_shards(weights, owners):
+    nodes, groups, current = setup(weights, owners)
+    result = plan(nodes, groups, current)[KEY]
+    moved = sum(owner in weights and result[shard] != owner for shard, owner in current[KEY].items())
+    exact = {name: len(owners) * weight / sum(weights.values()) for name, weight in weights.items()}
+    have = {name: list(current[KEY].values()).count(name) for name in weights}
+    # Whoever has more than its share rounded up must give the difference, and only so many may be rounded up.
+    floors = {name: int(value) for name, value in exact.items()}
+    extra = len(owners) - sum(floors.values())
+    over = sorted((have[name] - floors[name] for name in weights if have[name] > floors[name]), reverse=True)
+    fractional = sum(have[name] > floors[name] and exact[name] > floors[name] for name in weights)
+    assert moved == sum(over) - min(extra, fractional)

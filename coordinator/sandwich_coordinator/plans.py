@@ -1,0 +1,162 @@
+"""What the leader plans: which nodes count, which groups get a plan, and what of the plans has to be written.
+
+Part of `leader.reconcile`; see there. Pure.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from sandwich_coordinator.groups import newest_groups, planned_nodes, shard_ids
+from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.ranges import format_ranges
+from sandwich_coordinator.store.base import Compare, Delete, Put
+from sandwich_coordinator.types import PlanRecord
+from sandwich_coordinator.view import ClusterView, GroupKey, ShardKey
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderWrite:
+    """One guarded transaction. `reason` is for the log; a guard that fails means the view was old: reconcile again."""
+
+    compares: tuple[Compare, ...]
+    writes: tuple[Put | Delete, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderMemory:
+    """What a leader remembers between two calls. Times are monotonic seconds.
+
+    `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
+    `departures`: recent disappearances per node, to notice one that keeps coming and going.
+    """
+
+    members: frozenset[str] | None = None
+    departed: Mapping[str, float] = field(default_factory=dict)
+    departures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    changed_at: float | None = None
+    hold_until: float | None = None
+    not_live_since: Mapping[GroupKey, float] = field(default_factory=dict)
+
+
+def unreadable_nodes(view: ClusterView) -> frozenset[str]:
+    """Nodes whose record cannot be read although their lease lives: they are there and may be running shards."""
+    prefix = view.keys.nodes
+    bad = (name.removeprefix(prefix) for name, entry in view.bad.items() if entry.lease and name.startswith(prefix))
+    return frozenset(node for node in bad if node and "/" not in node)
+
+
+def apps_with_unreadable_groups(view: ClusterView) -> frozenset[str]:
+    """Applications one of whose generations cannot be read: which is the newest is not known, so they stay as is."""
+    prefix = view.keys.groups
+    return frozenset(name.removeprefix(prefix).split("/")[0] for name in view.bad if name.startswith(prefix))
+
+
+def capacities(view: ClusterView) -> list[NodeCapacity]:
+    records = (view.nodes[name].record for name in sorted(view.nodes))
+    return [NodeCapacity(r.node, r.capacity, r.state == "ready", r.state == "draining") for r in records]
+
+
+def plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> list[NodeCapacity]:
+    """The nodes to plan with: flapping ones get nothing new, absent ones within their grace period keep theirs."""
+    present = capacities(view)
+    flapping = {node for node, times in memory.departures.items() if len(times) >= policy.flaps_max}
+    calm = [replace(node, accepts_new=False) if node.node in flapping else node for node in present]
+    awaited = [node for node, at in sorted(memory.departed.items()) if now - at < policy.restart_grace_s]
+    usable = calm if any(node.accepts for node in calm) else present
+    staying = sorted({*awaited, *unreadable_nodes(view)})
+    return [*usable, *(NodeCapacity(node, 1, accepts_new=False) for node in staying)]
+
+
+def planned_groups(view: ClusterView) -> list[GroupKey]:
+    """The groups that get a plan: newest, of applications that are not paused, with no older generation running."""
+    claimed = {claim.of for claim in view.claims}
+    unsure = apps_with_unreadable_groups(view)
+    chosen: list[GroupKey] = []
+    for key in newest_groups(view).values():
+        app = view.apps.get(key.app)
+        stopping = any(other.app == key.app and other != key for other in claimed)
+        if app is None or app.record.paused or stopping or key.app in unsure:
+            continue
+        if view.groups[key].record.count:
+            chosen.append(key)
+    return chosen
+
+
+def pins(view: ClusterView) -> dict[ShardKey, str]:
+    """Which shards operators want where."""
+    return {shard: entry.record.node for shard, entry in view.pins.items()}
+
+
+def plan_writes(
+    view: ClusterView, memory: LeaderMemory, *, epoch: int, now: float, policy: Policy
+) -> Iterator[LeaderWrite]:
+    yield from _paused_plans(view)
+    if memory.hold_until is not None:
+        return
+    nodes = plannable(view, memory, now, policy)
+    known = {node.node for node in nodes}
+    groups = [GroupShards(key.app, key.group, shard_ids(view.groups[key].record)) for key in planned_groups(view)]
+    current: dict[GroupKey, dict[int, str]] = {}
+    moving = 0
+    for group in groups:
+        key = GroupKey(group.app, group.group)
+        current[key], in_flight = _present(view, key, group, known)
+        moving += in_flight
+    settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
+    limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
+    for key, assigned in plan(nodes, groups, current, limits, pins(view)).items():
+        if (write := _plan_write(view, key, assigned, epoch)) is not None:
+            yield write
+
+
+def _present(view: ClusterView, key: GroupKey, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
+    """Who should have each shard now (the plan, else the claim), and how many shards are between two owners."""
+    assigned = planned_nodes(view.plans.get(key))
+    owners: dict[int, str] = {}
+    moving = 0
+    for number in group.shard_ids:
+        shard = ShardKey(key.app, key.group, number)
+        claim = view.claims.get(shard)
+        planned = assigned.get(number)
+        owner = planned if planned in known else claim.record.node if claim is not None else None
+        if owner is not None:
+            owners[number] = owner
+        if planned is None:
+            continue
+        # What its owner does with the shard is no move: when Discord is down, draining must go on.
+        if claim is not None:
+            moving += claim.record.node != planned
+        elif shard in view.sessions and planned in known:
+            moving += view.keys.claim(*shard) not in view.bad
+    return owners, moving
+
+
+def _plan_write(view: ClusterView, key: GroupKey, assigned: Mapping[int, str], epoch: int) -> LeaderWrite | None:
+    entry = view.plans.get(key)
+    by_node: dict[str, list[int]] = {}
+    for shard, node in assigned.items():
+        by_node.setdefault(node, []).append(shard)
+    nodes = {node: format_ranges(by_node[node]) for node in sorted(by_node)}
+    if nodes == (entry.record.nodes if entry is not None else {}):
+        return None
+    record = PlanRecord(app=key.app, group=key.group, epoch=epoch, nodes=nodes)
+    name, group = view.keys.plan(*key), view.keys.group(*key)
+    guards = (
+        Compare(name, "mod_revision", view.revision_of_bad(name) if entry is None else entry.mod_revision),
+        Compare(group, "create_revision", view.groups[key].create_revision),
+    )
+    return LeaderWrite(guards, (Put(name, record.encode()),), f"planned group {key.app}/{key.group}")
+
+
+def _paused_plans(view: ClusterView) -> Iterator[LeaderWrite]:
+    for key in sorted(view.plans):
+        app = view.apps.get(key.app)
+        if app is not None and app.record.paused:
+            name = view.keys.plan(*key)
+            guards = (
+                Compare(name, "mod_revision", view.plans[key].mod_revision),
+                Compare(view.keys.app(key.app), "mod_revision", app.mod_revision),
+            )
+            yield LeaderWrite(guards, (Delete(name),), f"application {key.app} is paused")

@@ -1,0 +1,56 @@
+"""Which shards the leader is going to move, and why: the planner's answer to the present, without limits. Pure."""
+
+from dataclasses import dataclass
+
+from sandwich_coordinator.groups import planned_nodes, shard_ids
+from sandwich_coordinator.planner import GroupShards, plan
+from sandwich_coordinator.plans import capacities, pins, planned_groups
+from sandwich_coordinator.view import ClusterView, GroupKey, ShardKey
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One shard on its way. `source` "" when it has no owner now."""
+
+    shard: ShardKey
+    source: str
+    target: str
+    reason: str
+
+
+def moves(view: ClusterView) -> list[Move]:
+    """Every shard whose place should be another one than its claim says, in order of shards."""
+    nodes = capacities(view)
+    known = {node.node: node for node in nodes}
+    groups = [GroupShards(key.app, key.group, shard_ids(view.groups[key].record)) for key in planned_groups(view)]
+    owners: dict[GroupKey, dict[int, str]] = {}
+    for group in groups:
+        key = GroupKey(group.app, group.group)
+        assigned = planned_nodes(view.plans.get(key))
+        owners[key] = {}
+        for number in group.shard_ids:
+            claim = view.claims.get(ShardKey(*key, number))
+            owner = assigned.get(number) or (claim.record.node if claim is not None else "")
+            if owner in known:
+                owners[key][number] = owner
+    pinned = pins(view)
+    found = []
+    for key, wanted in plan(nodes, groups, owners, pinned=pinned).items():
+        for number, target in wanted.items():
+            shard = ShardKey(*key, number)
+            claim = view.claims.get(shard)
+            source = claim.record.node if claim is not None else ""
+            if source == target:
+                continue
+            if pinned.get(shard) == target:
+                reason = f"pinned to {target}"
+            elif not source:
+                reason = "runs nowhere"
+            elif source not in known:
+                reason = f"{source} is gone"
+            elif known[source].drains:
+                reason = f"{source} drains"
+            else:
+                reason = f"{source} has more than its share"
+            found.append(Move(shard, source, target, reason))
+    return sorted(found, key=lambda move: move.shard)
