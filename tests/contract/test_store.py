@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from sandwich_coordinator.store.base import (
+    Behind,
     Compacted,
     Compare,
     Delete,
@@ -266,3 +267,13 @@ async def _answers(store: Store) -> bool:
     except StoreError:
         return False
     return True
+
+
+async def test_a_watch_from_beyond_the_server_s_revision_says_so_at_once(etcd: EmbeddedEtcd) -> None:
+    store = EtcdStore([etcd.url])
+    try:
+        revision = await put(store, "/b", b"")
+        with pytest.raises(Behind):
+            await anext(aiter(store.watch("/b", revision + 100)))
+    finally:
+        await store.close()

@@ -30,6 +30,10 @@ class LeaseLost(StoreError):
     """The lease has expired or was revoked."""
 
 
+class Behind(StoreError):
+    """The server knows less than was seen already: it lags, or was restored from a backup. List again, then watch."""
+
+
 class Compacted(StoreError):
     """The revision to watch from is gone: list again, then watch from there. `revision` is the oldest kept."""
 

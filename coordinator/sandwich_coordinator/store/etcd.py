@@ -24,6 +24,7 @@ import msgspec
 from etcd3 import errors as etcd_errors
 
 from sandwich_coordinator.store.base import (
+    Behind,
     Compacted,
     Compare,
     Delete,
@@ -98,7 +99,7 @@ class _Requests(_AioClient):  # type: ignore[misc]
 _requests: Any = _Requests()
 
 
-class _Header(msgspec.Struct):
+class _Header(msgspec.Struct, frozen=True):
     revision: int = 0
 
 
@@ -153,6 +154,8 @@ class _Event(msgspec.Struct):
 
 
 class _WatchReply(msgspec.Struct):
+    header: _Header = _Header()
+    created: bool = False
     canceled: bool = False
     compact_revision: int = 0
     cancel_reason: str = ""
@@ -536,9 +539,10 @@ class EtcdStore:
 
 
 def _watch_batch(line: bytes, next_revision: int) -> WatchBatch:
-    """A line of a watch stream as a batch. Raises Compacted, _NoAnswer or what `_server_error` makes of an error.
+    """A line of a watch stream as a batch. Raises Behind, Compacted, _NoAnswer or what `_server_error` makes of it.
 
-    The header's revision is not used: it may be ahead of events that are still to come (etcd issue 15220).
+    Of the header's revision only the first line's is used: a later one may be ahead of events that are still to come
+    (etcd issue 15220).
     """
     try:
         found = _WATCH_LINE.decode(line)
@@ -547,6 +551,9 @@ def _watch_batch(line: bytes, next_revision: int) -> WatchBatch:
     if found.error or found.result is None:
         raise _server_error(line, 200)
     result = found.result
+    if result.created and 0 < result.header.revision < next_revision - 1:
+        # etcd would wait without a word until its revisions have caught up, for a restored one maybe for ever.
+        raise Behind(f"the server is at revision {result.header.revision}, {next_revision - 1} was seen already")
     if result.compact_revision:
         raise Compacted(result.compact_revision)
     if result.canceled:

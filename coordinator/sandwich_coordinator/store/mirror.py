@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from sandwich_coordinator.store.base import (
+    Behind,
     Compacted,
     KeyValue,
     Listing,
@@ -110,10 +111,12 @@ class Mirror:
                 await self._relist()
                 failures = 0
                 await self._follow()
+            except Behind as error:
+                log.info("watch of %s: %s; listing again", self._prefix, error)
             except Compacted as error:
                 log.info("watch of %s fell behind a compaction (%s); listing again", self._prefix, error)
             except _Rewound:
-                log.error("the store's revision went back under %s: was it restored from a backup?", self._prefix)
+                pass
             except StoreError as error:
                 self._note_failure()
                 log.warning("mirror of %s cannot follow the store: %s", self._prefix, error)
@@ -154,6 +157,8 @@ class Mirror:
     async def _relist(self) -> None:
         """Make `items` equal to a listing, whatever was there before."""
         listing = await self._store.list(self._prefix)
+        if listing.revision < self.revision:
+            log.error("the store's revision went back under %s: was it restored from a backup?", self._prefix)
         async with self._applying:
             await self._take(difference(self._items, listing), listing.revision)
         self._note_success()
