@@ -211,7 +211,7 @@ class PolicyConfig(Section):
     restart_grace: Annotated[Duration, _seconds(0, 3600)] = 0.0
     moves_in_flight: int = Field(default=32, ge=1, le=10_000)
     identify_reserve: int = Field(default=0, ge=0, le=100_000)
-    linger_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
+    linger_ms: float = Field(default=10.0, ge=0.0, le=1000.0)
 
 
 class ShardsConfig(Section):
@@ -338,13 +338,13 @@ class DiscordSettings(Record, frozen=True):
 
 
 class PolicySettings(Record, frozen=True):
-    """The limits an operator may set. `linger_ms`: how long a frame may wait for more events."""
+    """The limits an operator may set. `linger_ms`: how far apart a busy shard's frames are."""
 
     lease_ttl_s: float = 5.0
     restart_grace_s: float = 0.0
     moves_in_flight_max: int = 32
     identify_reserve: int = 0
-    linger_ms: float = 0.0
+    linger_ms: float = 10.0
 
     def policy(self) -> Policy:
         """The control plane's policy with these limits."""

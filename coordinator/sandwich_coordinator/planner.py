@@ -76,7 +76,7 @@ def plan(
     if accepting:
         pinned = {shard: name for shard, name in pinned.items() if name in accepting}
         limits, homeless = _follow_pins(held, homeless, pinned, limits)
-        share = _shares(accepting, known, held, orphans=len(homeless))
+        share = _shares(accepting, known, held, pinned, orphans=len(homeless))
         homeless += _surplus(known, held, share, limits, pinned)
         homeless.sort()
         _place(homeless, held, share)
@@ -91,11 +91,29 @@ def _shards(groups: Sequence[GroupShards]) -> list[ShardKey]:
 
 
 def _shares(
-    accepting: Mapping[str, int], known: Mapping[str, NodeCapacity], held: Mapping[str, list[ShardKey]], *, orphans: int
+    accepting: Mapping[str, int],
+    known: Mapping[str, NodeCapacity],
+    held: Mapping[str, list[ShardKey]],
+    pinned: Mapping[ShardKey, str],
+    *,
+    orphans: int,
 ) -> dict[str, int]:
-    """Each accepting node's share of all shards that are not staying with a node that merely accepts nothing."""
+    """Each accepting node's share of all shards that are not staying with a node that merely accepts nothing.
+
+    A node with more pinned shards than its share has these, and the others share the rest.
+    """
     total = orphans + sum(len(held[name]) for name in held if name in accepting or known[name].drains)
-    return _apportion(total, accepting, {name: len(held[name]) for name in accepting})
+    stuck = {name: sum(pinned.get(shard) == name for shard in held[name]) if pinned else 0 for name in accepting}
+    weights, fixed = dict(accepting), dict[str, int]()
+    while True:
+        shares = _apportion(total, weights, {name: len(held[name]) for name in weights})
+        over = [name for name in weights if stuck[name] > shares[name]]
+        if not over:
+            return {name: fixed.get(name, shares.get(name, 0)) for name in accepting}
+        for name in over:
+            del weights[name]
+            fixed[name] = stuck[name]
+            total -= stuck[name]
 
 
 def _apportion(total: int, weights: Mapping[str, int], have: Mapping[str, int]) -> dict[str, int]:

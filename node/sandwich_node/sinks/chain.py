@@ -13,7 +13,7 @@ or a tail that we recognised as our own append.
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sandwich_node.sinks.frames import Batch, ShardAddress, split_payload
 from sandwich_node.sinks.log import (
@@ -45,7 +45,7 @@ class Checkpoint:
 
     session: str
     last_seq: int
-    stored_at: float | None = None
+    stored_at: float | None = field(default=None, compare=False)
 
 
 def checkpoint_of(headers: FrameHeaders) -> Checkpoint:

@@ -1,7 +1,8 @@
 """A shard's publisher: takes what the shard read, appends it to the chain, one append at a time.
 
-Events that arrive while an append is in flight form the next frame (group commit): frames grow under load, and a
-quiet shard's event leaves at once.
+Events that arrive while an append is in flight form the next frame (group commit): frames grow under load. A busy
+shard's appends are `linger_s` apart, because each costs several times what an event does; a quiet shard's event leaves
+at once, and nothing waits once enough of them are there.
 """
 
 import asyncio
@@ -11,6 +12,10 @@ from dataclasses import dataclass
 from sandwich_node.sinks.chain import Chain
 from sandwich_node.sinks.frames import Batch, EventBuffer
 from sandwich_sdk.wire.headers import MARKER
+
+
+ENOUGH_EVENTS = 64
+"""A frame this full is not worth waiting for."""
 
 
 @dataclass(slots=True)
@@ -37,6 +42,7 @@ class ShardPublisher:
         self._idle = asyncio.Event()
         self._room.set()
         self._idle.set()
+        self._flushing = False
 
     def dispatch(self, raw: bytes, event_type: str, seq: int) -> bool:
         """Take one event. False: the buffer is full; await `drained` before reading on."""
@@ -59,22 +65,27 @@ class ShardPublisher:
         await self._room.wait()
 
     async def flushed(self) -> None:
-        """Wait until everything taken so far is in the stream."""
+        """Wait until everything taken is in the stream; nothing lingers any more."""
+        self._flushing = True
         await self._idle.wait()
 
     async def run(self) -> None:
         """Append for ever. Raises Fenced when somebody else took the chain over."""
+        clock = asyncio.get_running_loop().time
+        not_before = 0.0
         while True:
-            batch = self.buffer.take()
-            if batch is None:
+            if self.buffer.empty:
                 self._idle.set()
                 self._wake.clear()
                 await self._next_or_marker()
-                if self._linger_s:
-                    await asyncio.sleep(self._linger_s)
-                continue
-            await self.chain.append(batch)
-            self._count(batch)
+            wait_s = not_before - clock()
+            if wait_s > 0 and self.buffer.events_held < ENOUGH_EVENTS and not self._flushing:
+                await asyncio.sleep(wait_s)
+            not_before = clock() + self._linger_s
+            batch = self.buffer.take()
+            if batch is not None:
+                await self.chain.append(batch)
+                self._count(batch)
 
     async def _next_or_marker(self) -> None:
         """Wait for an event; when none comes for long, renew the checkpoint before it can age out of the stream."""
