@@ -85,7 +85,10 @@ class FailoverTotal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's own account of itself. `problems` are sentences for an operator, worst first."""
+    """A node's own account of itself. `problems` are sentences for an operator, worst first.
+
+    `fenced_total`: by application, how often another owner took a shard over while it ran here.
+    """
 
     node: str
     instance: str
@@ -99,3 +102,4 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     failovers: list[FailoverStatus] = []
     failover_totals: list[FailoverTotal] = []
     losses: list[LossStatus] = []
+    fenced_total: dict[str, int] = {}

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import nats
 import pytest
@@ -157,6 +158,10 @@ async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_
         with frozen([agent, *workers]):
             await running.until("the frozen node's shards on the others", lambda: running.settled({"b", "c"}), 30)
         await running.until("the node has its share again", lambda: running.settled({"a", "b", "c"}), 40)
+        async with aiohttp.ClientSession() as http:
+            (address,) = [row["address"] for row in (await running.status())["nodes"] if row["node"] == "a"]
+            async with http.get(f"http://{address}/metrics") as response:
+                assert "sandwich_fenced_total{" in await response.text(), "what was refused is counted"
         assert await running.pids("a") == (agent, workers), "neither the agent nor its workers had to start again"
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)

@@ -36,6 +36,7 @@ class History:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.seconds: dict[tuple[str, str, str], float] = {}
         self.losses_total: Counter[str] = Counter()
+        self.fenced: Counter[str] = Counter()
         self._node = node
         self._lost: dict[ShardKey, _Lost] = {}
 

@@ -45,7 +45,12 @@ class Identifying:
             _log.warning("%s/%d/%d asks to identify before its token's limits are known", *shard)
             return
         bucket = shard.shard % budget.record.max_concurrency
-        self._inbox.put_nowait(identify.Requested(token_hash=app.record.token_hash, shard=shard, bucket=bucket))
+        group = view.groups.get(shard.of) if view else None
+        # A group that was live has members waiting for this shard: that is what the reserve is for.
+        failover = group is not None and group.record.state in ("live", "degraded")
+        self._inbox.put_nowait(
+            identify.Requested(token_hash=app.record.token_hash, shard=shard, bucket=bucket, failover=failover)
+        )
 
     def withdraw(self, shard: ShardKey) -> None:
         """The shard no longer wants its turn."""

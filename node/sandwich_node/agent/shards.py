@@ -69,7 +69,6 @@ class NodeShards:
         self.workers: Mapping[int, WorkerProcess] = {}
         self.identifying: Identifying | None = None
         self.frozen = False
-        self.fenced = 0
         self._store = store
         self._membership = membership
         self._view = view
@@ -139,6 +138,11 @@ class NodeShards:
                 return await self._txn(compares, writes)
             case assignment.Start():
                 return self._start(view, action)
+            case assignment.Stop(shard=shard) | assignment.Restart(shard=shard) | assignment.Abandon(shard=shard) if (
+                shard not in self.local
+            ):
+                # Its worker said meanwhile that it is gone.
+                return True
             case assignment.Stop(shard, reason):
                 self._stop(shard, reason)
             case assignment.Restart(shard, _, _, _, reason):
@@ -227,6 +231,7 @@ class NodeShards:
     def _abandon(self, shard: ShardKey, reason: str) -> None:
         if self.local[shard].phase == "running":
             _log.warning("shard %s/%d/%d is given up: %s", *shard, reason)
+            self._history.fenced[shard.app] += 1
             self._stop(shard, reason)
         else:
             self._forget(shard)
@@ -326,7 +331,7 @@ class NodeShards:
                 self._note(shard, worker.index, "failed", reason)
             case "fenced":
                 _log.warning("shard %s/%d/%d is fenced: %s", *shard, reason)
-                self.fenced += 1
+                self._history.fenced[shard.app] += running.phase == "running"
                 self.local[shard] = replace(running, phase="stopping")
                 self._enqueue(shard, lambda: self._yield_or_outbid(shard, running.fence, newer))
             case _:

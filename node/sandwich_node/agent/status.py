@@ -187,4 +187,5 @@ def node_status(
             for (app, cause, how), count in sorted(history.counts.items())
         ],
         losses=list(history.losses),
+        fenced_total=dict(history.fenced),
     )

@@ -58,6 +58,10 @@ def _failovers(status: NodeStatus) -> Iterator[Metric]:
         seconds.add_metric(values, total.seconds)
     yield count
     yield seconds
+    fenced = CounterMetricFamily("sandwich_fenced", "Shards taken over while they ran here.", labels=["app"])
+    for app, refused in status.fenced_total.items():
+        fenced.add_metric([app], float(refused))
+    yield fenced
 
 
 def _workers(status: NodeStatus) -> Iterator[Metric]:

@@ -13,7 +13,6 @@ from sandwich_node.sinks.chain import Chain
 from sandwich_node.sinks.frames import Batch, EventBuffer
 from sandwich_sdk.wire.headers import MARKER
 
-
 ENOUGH_EVENTS = 64
 """A frame this full is not worth waiting for."""
 
