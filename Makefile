@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
 
-.PHONY: help install check test test-unit bench demo clean
+.PHONY: help install check test test-unit bench chaos demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ demo: $(STAMP) ## a whole cluster on this machine: etcd, NATS, Redis, simulator,
 
 bench: $(STAMP) ## the figures in docs/benchmarks.md
 	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(STAMP) ## faults against real processes: ARGS="--minutes 5 --seed 1"
+	$(BIN)/python -m chaos $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

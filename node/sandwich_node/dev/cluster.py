@@ -25,9 +25,12 @@ from sandwich_node.dev.embedded import (
     EmbeddedEtcd,
     EmbeddedNats,
     EmbeddedRedis,
+    EmbeddedServer,
     EmbeddedServerError,
     die_with_parent,
+    etcd_cluster,
     free_ports,
+    nats_cluster,
 )
 from sandwich_sdk.wire.frame import session_hash
 
@@ -119,11 +122,18 @@ class DevCluster:
     env: dict[str, str]
     bots: tuple[DevBot, ...]
     nodes: dict[str, ChildProcess] = field(default_factory=dict)
+    etcds: tuple[EmbeddedEtcd, ...] = ()
+    natses: tuple[EmbeddedNats, ...] = ()
 
-    async def start_node(self, name: str, *, workers: int = 1) -> ChildProcess:
-        """Start one more node and return it; it is not ready yet."""
+    @property
+    def etcd_urls(self) -> str:
+        """Every etcd member's client URL, as `--etcd` takes them."""
+        return ",".join(server.url for server in self.etcds)
+
+    async def start_node(self, name: str, *, workers: int = 1, etcd: str = "") -> ChildProcess:
+        """Start one more node and return it; it is not ready yet. `etcd`: other endpoints than the members'."""
         words = [command("sandwich-node"), "join", "--node-id", name, "--workers", str(workers)]
-        words += ["--listen", "127.0.0.1:0", "--etcd", self.etcd.url]
+        words += ["--listen", "127.0.0.1:0", "--etcd", etcd or self.etcd_urls]
         child = await ChildProcess.start(f"node-{name}", words, directory=self.directory, env=self.env)
         self.nodes[name] = child
         return child
@@ -136,7 +146,7 @@ class DevCluster:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env={**self.env, "SANDWICH_ETCD": self.etcd.url},
+            env={**self.env, "SANDWICH_ETCD": self.etcd_urls},
         )
         output, _ = await process.communicate()
         assert process.returncode is not None
@@ -180,26 +190,44 @@ def command(name: str) -> str:
 
 @asynccontextmanager
 async def dev_cluster(
-    bots: tuple[DevBot, ...], *, nodes: int = 3, workers: int = 1, rate: float = 500.0, seed: int = 1
+    bots: tuple[DevBot, ...],
+    *,
+    nodes: int = 3,
+    workers: int = 1,
+    rate: float = 500.0,
+    seed: int = 1,
+    members: int = 1,
 ) -> AsyncIterator[DevCluster]:
-    """Start everything; the nodes are starting when this yields. Raises EmbeddedServerError naming what failed."""
+    """Start everything; the nodes are starting when this yields. Raises EmbeddedServerError naming what failed.
+
+    `members`: how many etcd members and NATS servers there are; streams have as many replicas.
+    """
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandwich-dev-")))
-        etcd, nats, redis = (
-            EmbeddedEtcd(directory / "etcd"),
-            EmbeddedNats(directory / "nats"),
-            EmbeddedRedis(directory / "redis"),
-        )
-        for server in (etcd, nats, redis):
+        etcds = etcd_cluster(directory, members) if members > 1 else [EmbeddedEtcd(directory / "etcd")]
+        natses = nats_cluster(directory, members) if members > 1 else [EmbeddedNats(directory / "nats")]
+        redis = EmbeddedRedis(directory / "redis")
+        servers: list[EmbeddedServer] = [*etcds, *natses, redis]
+        for server in servers:
             stack.push_async_exit(server)
-        await asyncio.gather(etcd.start(), nats.start(), redis.start())
+        await asyncio.gather(*(server.start() for server in servers))
         env = {
             **os.environ,
             "SANDWICH_CLUSTER_KEY": ClusterKey.generate().to_base64(),
             **{_token_variable(bot): bot.token for bot in bots},
         }
         simulator_url = await _start_simulator(stack, directory, bots, rate=rate, seed=seed, env=env)
-        cluster = DevCluster(directory, etcd, nats, redis, simulator_url, env, bots)
+        cluster = DevCluster(
+            directory,
+            etcds[0],
+            natses[0],
+            redis,
+            simulator_url,
+            env,
+            bots,
+            etcds=tuple(etcds),
+            natses=tuple(natses),
+        )
         await _apply(cluster)
         stack.push_async_callback(cluster.stop_nodes)
         for index in range(nodes):
@@ -271,7 +299,7 @@ async def _apply(cluster: DevCluster) -> None:
     config = {
         "version": 1,
         "cluster": "default",
-        "nats": {"servers": [cluster.nats.url], "replicas": 1},
+        "nats": {"servers": [server.url for server in cluster.natses], "replicas": len(cluster.natses)},
         "redis": {"url": cluster.redis.url},
         "discord": {"api_url": f"{cluster.simulator_url}/api/v10"},
         "apps": {
