@@ -83,7 +83,7 @@ class Run:
         }
 
     async def settled(self) -> bool:
-        """Every shard is live and connected, and every node has some."""
+        """Every shard is live and connected, and every node is there. One that came and went often gets no shards."""
         stats = (await self.cluster.simulator("stats"))["bots"]
         self._bots = {bot["name"]: bot_id for bot_id, bot in stats.items()}
         if sum(bot["connected"] for bot in stats.values()) != SHARDS:
@@ -92,7 +92,7 @@ class Run:
         if view is None:
             return False
         live = [claim.record.node for claim in view.claims.values() if claim.record.state == "live"]
-        return len(live) == SHARDS and set(live) == set(NODES)
+        return len(live) == SHARDS and set(view.nodes) == set(NODES)
 
     async def until_settled(self, what: str, timeout_s: float = RECOVERY_MAX_S) -> bool:
         """Wait for `settled`; False, noted as a failure, when it takes too long."""
