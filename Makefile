@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
 
-.PHONY: help install check test test-unit bench chaos demo clean
+.PHONY: help install check test test-unit bench chaos sim sim-long demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,12 @@ bench: $(STAMP) ## the figures in docs/benchmarks.md
 
 chaos: $(STAMP) ## faults against real processes: ARGS="--minutes 5 --seed 1"
 	$(BIN)/python -m chaos $(ARGS)
+
+sim: $(STAMP) ## the control plane on virtual time, with faults from seeds: SEED=1 COUNT=200
+	$(BIN)/python -m simulation --seed $(or $(SEED),1) --count $(or $(COUNT),200)
+
+sim-long: $(STAMP) ## some thousand seeds: about 20 minutes on two cores
+	$(BIN)/python -m simulation --seed $(or $(SEED),1) --count $(or $(COUNT),5000)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

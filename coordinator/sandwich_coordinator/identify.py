@@ -278,10 +278,11 @@ class TakeRefused:
 
 def take(
     view: ClusterView, wanted: TakeBucket, *, node: str, lease: int, wall: float, policy: Policy
-) -> TakeTxn | TakeRefused:
+) -> TakeTxn | TakeRefused | None:
     """The transaction for `wanted`, or why there is none. If it fails, read again: "taken" or the budget has changed.
 
     A token whose budget is spent is refused until its reset: Discord resets the token of a bot that goes on.
+    None: the shard is not this node's now.
     """
     entry = view.budgets.get(wanted.bucket.token_hash)
     soon = wall + policy.identify_budget_retry_s
@@ -295,10 +296,18 @@ def take(
         kept = f" ({reserve} are kept for failover)" if reserve else ""
         return TakeRefused(max(budget.reset_at, soon), f"no session starts left{kept}")
     shard, keys = wanted.shard, view.keys
+    claim = view.claims.get(shard)
+    if claim is None or claim.record.node != node:
+        return None
     key, budget_key = keys.identify(*wanted.bucket), keys.budget(wanted.bucket.token_hash)
     spent = msgspec.structs.replace(budget, remaining=budget.remaining - 1)
     record = IdentifyRecord(node=node, app=shard.app, shard=shard.shard)
     return TakeTxn(
-        (Compare(key, "create_revision", 0), Compare(budget_key, "mod_revision", entry.mod_revision)),
+        (
+            Compare(key, "create_revision", 0),
+            Compare(budget_key, "mod_revision", entry.mod_revision),
+            # A node that was cut off may not know yet that another one has the shard, and its session, by now.
+            Compare(keys.claim(*shard), "create_revision", claim.create_revision),
+        ),
         (Put(key, record.encode(), lease), Put(budget_key, spent.encode())),
     )

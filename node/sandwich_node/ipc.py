@@ -30,9 +30,12 @@ class ShardKey(msgspec.Struct, frozen=True, array_like=True, order=True):
 
 
 class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """Run this shard under this claim. `session` is what etcd knows; the sequence is read from the stream."""
+    """Run this shard under this claim. `run` tells this start from every other of this agent's.
+
+    `session` is what etcd knows; the sequence is read from the stream."""
 
     key: ShardKey
+    run: int
     fence: int
     count: int
     route: str
@@ -195,9 +198,13 @@ class IdentifySent(msgspec.Struct, tag=True, frozen=True):
 
 
 class ShardStopped(msgspec.Struct, tag=True, frozen=True):
-    """The shard runs here no more. `how`: released (all published), fenced (by claim `newer`), failed or crashed."""
+    """The run of the shard that StartShard called `run` is over.
+
+    `how`: released (all published), fenced (by claim `newer`), failed or crashed.
+    """
 
     key: ShardKey
+    run: int
     how: str
     reason: str = ""
     newer: int = 0

@@ -22,14 +22,9 @@ import uvloop
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
     Channel,
-    IdentifyGranted,
     LeaseHeld,
-    ShardKey,
-    ShardStopped,
-    ShowPresence,
     Shutdown,
     StartShard,
-    StopShard,
     TellStatus,
     WorkerReady,
     WorkerSettings,
@@ -38,6 +33,7 @@ from sandwich_node.ipc import (
 )
 from sandwich_node.logs import configure_logging
 from sandwich_node.shards.runner import ShardRunner
+from sandwich_node.shards.running import RunningShards
 from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
 from sandwich_node.sinks.log import LogUnavailable
 
@@ -56,17 +52,18 @@ class Worker:
         self._settings = settings
         self._http = http
         self._events = JetStreamLog(_nats_options(settings))
-        self._shards: dict[ShardKey, tuple[ShardRunner, asyncio.Task[None]]] = {}
         self._rng = random.Random()
         self._lease: int | None = None
 
     async def run(self) -> None:
         """Serve the agent until it says Shutdown or is gone."""
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(self._connect()), group.create_task(self._report())]
+            shards = RunningShards(group, self._make_runner, self._channel.send)
+            background = [group.create_task(self._connect()), group.create_task(self._report(shards))]
             try:
-                told = await self._serve(group)
-                await self._stop_all()
+                told = await self._serve(shards)
+                await shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
+                await self._channel.flush(1.0)
                 if not told:
                     await self._release_lease()
             finally:
@@ -74,18 +71,14 @@ class Worker:
                     task.cancel()
         await self._events.close()
 
-    async def _serve(self, group: asyncio.TaskGroup) -> bool:
+    def _make_runner(self, start: StartShard) -> ShardRunner:
+        linger_s = self._settings.linger_s
+        return ShardRunner(start, self._events, self._http, tell=self._channel.send, rng=self._rng, linger_s=linger_s)
+
+    async def _serve(self, shards: RunningShards) -> bool:
         """Obey until Shutdown (True) or until the agent is gone (False)."""
         while (message := await self._channel.receive_as_worker()) is not None:
             match message:
-                case StartShard():
-                    self._start(group, message)
-                case StopShard(key=key, reason=reason) if key in self._shards:
-                    self._shards[key][0].stop(reason)
-                case IdentifyGranted(key=key) if key in self._shards:
-                    self._shards[key][0].identify_granted()
-                case ShowPresence(key=key, presence=presence) if key in self._shards:
-                    self._shards[key][0].show_presence(presence)
                 case TellStatus(app=app, body=body):
                     await self._events.publish_status(app, body.encode())
                 case LeaseHeld(lease):
@@ -93,7 +86,7 @@ class Worker:
                 case Shutdown():
                     return True
                 case _:
-                    _log.debug("nothing to do for %r", message)
+                    shards.receive(message)
         return False
 
     async def _release_lease(self) -> None:
@@ -105,36 +98,6 @@ class Worker:
         from sandwich_node.agent.release import release_lease
 
         await release_lease(etcd, lease)
-
-    def _start(self, group: asyncio.TaskGroup, start: StartShard) -> None:
-        if start.key in self._shards:
-            _log.error("shard %s is already running here", start.key)
-            return
-        linger_s = self._settings.linger_s
-        runner = ShardRunner(start, self._events, self._http, tell=self._channel.send, rng=self._rng, linger_s=linger_s)
-        self._shards[start.key] = (runner, group.create_task(self._run_shard(runner), name=f"shard {start.key}"))
-
-    async def _run_shard(self, runner: ShardRunner) -> None:
-        """A shard's failure ends the shard, never the worker."""
-        key = runner.key
-        try:
-            stopped = await runner.run()
-        except Exception:
-            _log.exception("shard %s crashed", key)
-            stopped = ShardStopped(key, "crashed", "an internal error; see this worker's log")
-        finally:
-            del self._shards[key]
-        self._channel.send(stopped)
-
-    async def _stop_all(self) -> None:
-        for runner, _ in self._shards.values():
-            runner.stop("the worker ends")
-        tasks = [task for _, task in self._shards.values()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=SHUTDOWN_BUDGET_S)
-            for task in late:
-                task.cancel()
-        await self._channel.flush(1.0)
 
     async def _connect(self) -> None:
         """Reach NATS and see that JetStream is there; say what is waited for meanwhile."""
@@ -153,10 +116,10 @@ class Worker:
                 self._channel.send(WorkerReady())
                 return
 
-    async def _report(self) -> None:
+    async def _report(self, shards: RunningShards) -> None:
         while True:
             usage = resource.getrusage(resource.RUSAGE_SELF)
-            numbers = [runner.numbers() for runner, _ in self._shards.values()]
+            numbers = [runner.numbers() for runner in shards.runners]
             self._channel.send(WorkerStats(_rss_bytes(), usage.ru_utime + usage.ru_stime, numbers))
             await asyncio.sleep(STATS_EVERY_S)
 

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 import random
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,12 +73,15 @@ class Agent:
     `options.etcd` lets workers release the node's lease when this process dies.
     """
 
-    def __init__(self, options: NodeOptions, store: EtcdStore, key: ClusterKey | None) -> None:
+    def __init__(
+        self, options: NodeOptions, store: EtcdStore, key: ClusterKey | None, *, rng: random.Random | None = None
+    ) -> None:
+        rng = rng or random.SystemRandom()
         self._options = options
         self._store = store
         self._key = key
         self._keys = Keys(options.cluster)
-        self._instance = secrets.token_hex(8)
+        self._instance = f"{rng.getrandbits(64):016x}"
         self._started_at = time.time()
         self._stop = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -88,7 +90,7 @@ class Agent:
         self._lease_told: int | None = None
         self._view: ClusterView | None = None
         self._listeners: list[Callable[[], None]] = []
-        self._mirror = Mirror(store, self._keys.prefix, rng=random.Random())
+        self._mirror = Mirror(store, self._keys.prefix, rng=rng)
         self._mirror.listen(self._on_batch)
         self._figures = Figures()
         self._workers: dict[int, WorkerProcess] = {}

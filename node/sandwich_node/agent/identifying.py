@@ -117,6 +117,10 @@ class Identifying:
             return "exhausted", wall + self._policy.identify_retry_s, "etcd is not reachable"
         lease = await self._store.grant(int(self._policy.identify_lease_ttl_s))
         txn = identify.take(view, wanted, node=self._node, lease=lease, wall=wall, policy=self._policy)
+        if txn is None:
+            # Its claim is lost or made again: the view or a withdrawal will tell.
+            await self._release(lease)
+            return "taken", 0.0, ""
         if isinstance(txn, identify.TakeRefused):
             await self._release(lease)
             return "exhausted", txn.until, txn.reason

@@ -5,6 +5,7 @@ pass compares them anew, so that a lost message or a refused transaction costs a
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import deque
@@ -85,6 +86,8 @@ class NodeShards:
         self._group: asyncio.TaskGroup | None = None
         self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
         self._presences: dict[ShardKey, dict[str, Any] | None] = {}
+        self._run_numbers = itertools.count(1)
+        self._runs: dict[ShardKey, int] = {}
 
     def changed(self) -> None:
         """Compare again soon."""
@@ -177,9 +180,11 @@ class NodeShards:
             return True
         self.problems.pop(f"token {app.app}", None)
         age, size, replicas = self._stream_of(app)
+        run = next(self._run_numbers)
         worker.send(
             ipc.StartShard(
                 key=_wire(shard),
+                run=run,
                 fence=start.fence,
                 count=group.count,
                 route=app.route or app.app,
@@ -197,6 +202,7 @@ class NodeShards:
                 stream_replicas=replicas,
             )
         )
+        self._runs[shard] = run
         self.local[shard] = LocalShard(start.worker, start.fence, start.config)
         self._presences[shard] = app.presence
         if start.session is not None:
@@ -240,7 +246,10 @@ class NodeShards:
         if self.local.pop(shard, None) is not None:
             self._teller.shard(shard, "released", "")
         self.facts.pop(shard, None)
+        if self.identifying is not None:
+            self.identifying.withdraw(shard)
         self._presences.pop(shard, None)
+        self._runs.pop(shard, None)
         self._figures.forget(_wire(shard))
         self.changed()
 
@@ -290,8 +299,8 @@ class NodeShards:
                 shard = _view_key(key)
                 if shard in self.local and self.local[shard].phase == "running":
                     self._note(shard, worker.index, state, reason)
-            case ipc.ShardStopped(key, how, reason, newer):
-                self._stopped(_view_key(key), worker, how, reason, newer)
+            case ipc.ShardStopped():
+                self._stopped(_view_key(message.key), worker, message)
             case ipc.SessionSaved(key, session):
                 self._enqueue(_view_key(key), lambda: self._save_session(_view_key(key), session))
             case ipc.SessionDropped(key):
@@ -316,13 +325,16 @@ class NodeShards:
                 return
         self.changed()
 
-    def _stopped(self, shard: ShardKey, worker: WorkerProcess, how: str, reason: str, newer: int) -> None:
+    def _stopped(self, shard: ShardKey, worker: WorkerProcess, stopped: ipc.ShardStopped) -> None:
+        running, reason = self.local.get(shard), stopped.reason
+        if running is not None and (running.worker, self._runs.get(shard)) != (worker.index, stopped.run):
+            # An earlier run, given up before it had ended: the present one goes on.
+            return
         if self.identifying is not None:
             self.identifying.withdraw(shard)
-        running = self.local.get(shard)
-        if running is None or running.worker != worker.index:
+        if running is None:
             return
-        match how:
+        match stopped.how:
             case "released":
                 self._release_once_saved(shard, running.fence)
             case "failed":
@@ -333,7 +345,7 @@ class NodeShards:
                 _log.warning("shard %s/%d/%d is fenced: %s", *shard, reason)
                 self._history.fenced[shard.app] += running.phase == "running"
                 self.local[shard] = replace(running, phase="stopping")
-                self._enqueue(shard, lambda: self._yield_or_outbid(shard, running.fence, newer))
+                self._enqueue(shard, lambda: self._yield_or_outbid(shard, running.fence, stopped.newer))
             case _:
                 self.local[shard] = replace(running, phase="stopping")
                 self._note(shard, worker.index, "draining", reason)

@@ -67,6 +67,7 @@ class ShardRunner:
         linger_s: float = 0.0,
     ) -> None:
         self.key = start.key
+        self.number = start.run
         self._start = start
         self._store = log
         self._http = http
@@ -152,14 +153,14 @@ class ShardRunner:
         try:
             checkpoint = await self._until_stopped(self._take_over())
             if checkpoint is None:
-                return ipc.ShardStopped(self.key, "released", self._stop_reason)
+                return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
             how, reason = await self._carry(self._first_session(checkpoint))
-            return ipc.ShardStopped(self.key, how, reason)
+            return ipc.ShardStopped(self.key, self.number, how, reason)
         except* Fenced as group:
             (fenced,) = group.exceptions
             assert isinstance(fenced, Fenced)
             reason, newer = str(fenced), fenced.newer
-        return ipc.ShardStopped(self.key, "fenced", reason, newer)
+        return ipc.ShardStopped(self.key, self.number, "fenced", reason, newer)
 
     async def _until_stopped(self, work: Coroutine[None, None, Checkpoint]) -> Checkpoint | None:
         """Await `work`, or None once the shard is to stop."""
@@ -202,6 +203,12 @@ class ShardRunner:
             if checkpoint.session:
                 self._gap(checkpoint.session, checkpoint.last_seq, point.reason)
             return None
+        name = session_hash(point.session_id)
+        if checkpoint.session != name:
+            # Its last owner ended between READY and the stream: etcd knows the session, the stream nothing of it.
+            if checkpoint.session:
+                self._gap(checkpoint.session, checkpoint.last_seq, "the session ended and its end was not stored")
+            self._gap(name, point.seq - 1, "the session's READY was not stored")
         self._begin_session(point)
         return Session(id=point.session_id, sequence=point.seq, resume_url=point.url)
 

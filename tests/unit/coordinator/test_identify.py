@@ -19,7 +19,7 @@ from sandwich_coordinator.identify import (
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, KeyValue, Put
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import BudgetRecord, IdentifyRecord
+from sandwich_coordinator.types import BudgetRecord, ClaimRecord, IdentifyRecord
 from sandwich_coordinator.view import Bucket, ClusterView, ShardKey
 
 ONE, TWO, BUCKET = ShardKey("a", 0, 1), ShardKey("a", 0, 2), Bucket("h", 0)
@@ -222,9 +222,13 @@ def test_in_every_history_a_bucket_is_held_long_enough_after_each_use_and_no_req
 KEYS = Keys("t")
 
 
-def taking(budget, failover=False, **policy):
+def taking(budget, failover=False, claimed_by="n", **policy):
     value = budget if isinstance(budget, bytes) else budget.encode() if budget else None
-    items = {} if value is None else {KEYS.budget("h"): KeyValue(KEYS.budget("h"), value, 4, 6, 2)}
+    claim = KEYS.claim(*ONE)
+    record = ClaimRecord(app="a", group=0, shard=1, node=claimed_by, instance="i", worker=0)
+    items = {claim: KeyValue(claim, record.encode(), 5, 8, 2, lease=9)}
+    if value is not None:
+        items[KEYS.budget("h")] = KeyValue(KEYS.budget("h"), value, 4, 6, 2)
     wanted = TakeBucket(bucket=BUCKET, shard=ONE, failover=failover)
     view = ClusterView.from_items(KEYS, items)
     return take(view, wanted, node="n", lease=77, wall=1000.0, policy=Policy(**policy))
@@ -245,12 +249,20 @@ def budget(remaining, reset_at=5000.0, error=""):
 
 def test_taking_a_bucket_creates_it_under_its_lease_and_spends_one_start_in_the_same_transaction():
     assert taking(budget(3)) == TakeTxn(
-        (Compare(KEYS.identify("h", 0), "create_revision", 0), Compare(KEYS.budget("h"), "mod_revision", 6)),
+        (
+            Compare(KEYS.identify("h", 0), "create_revision", 0),
+            Compare(KEYS.budget("h"), "mod_revision", 6),
+            Compare(KEYS.claim(*ONE), "create_revision", 5),
+        ),
         (
             Put(KEYS.identify("h", 0), IdentifyRecord(node="n", app="a", shard=1).encode(), 77),
             Put(KEYS.budget("h"), budget(2).encode()),
         ),
     )
+
+
+def test_a_node_that_was_cut_off_does_not_identify_a_shard_that_another_node_has_by_now():
+    assert taking(budget(3), claimed_by="m") is None
 
 
 def test_without_starts_left_taking_is_refused_until_the_reset():

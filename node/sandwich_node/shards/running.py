@@ -1,0 +1,88 @@
+"""The shards of one worker: at most one runner of each, and every message to the right one."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from sandwich_node import ipc
+from sandwich_node.shards.runner import ShardRunner
+
+_log = logging.getLogger(__name__)
+
+
+class RunningShards:
+    """Starts, addresses and ends runners. `make` builds one; `tell` passes a message to the agent and must not wait.
+
+    An agent that gave a shard up may claim it again before its old runner has ended. The new one then waits for the
+    old: two runners of one shard in one process would take the session from each other.
+    """
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        make: Callable[[ipc.StartShard], ShardRunner],
+        tell: Callable[[ipc.ToAgent], None],
+    ) -> None:
+        self._group = group
+        self._make = make
+        self._tell = tell
+        self._running: dict[ipc.ShardKey, tuple[ShardRunner, asyncio.Task[None]]] = {}
+        self._waiting: dict[ipc.ShardKey, ipc.StartShard] = {}
+
+    @property
+    def runners(self) -> list[ShardRunner]:
+        """What runs now."""
+        return [runner for runner, _ in self._running.values()]
+
+    def receive(self, message: ipc.ToWorker) -> None:
+        """Do what the agent says of a shard; what is not about a shard that runs here is passed over."""
+        match message:
+            case ipc.StartShard():
+                self._start(message)
+            case ipc.StopShard(key=key) if key in self._waiting:
+                # The old runner is being stopped already.
+                waiting = self._waiting.pop(key)
+                self._tell(ipc.ShardStopped(key, waiting.run, "released", message.reason))
+            case ipc.StopShard(key=key, reason=reason) if key in self._running:
+                self._running[key][0].stop(reason)
+            case ipc.IdentifyGranted(key=key) if key in self._running:
+                self._running[key][0].identify_granted()
+            case ipc.ShowPresence(key=key, presence=presence) if key in self._running:
+                self._running[key][0].show_presence(presence)
+            case _:
+                _log.debug("nothing to do for %r", message)
+
+    def _start(self, start: ipc.StartShard) -> None:
+        if start.key in self._running:
+            _log.warning("shard %s is claimed anew while it still ends here; it starts again then", start.key)
+            self._waiting[start.key] = start
+            self._running[start.key][0].stop("the shard was claimed anew")
+            return
+        runner = self._make(start)
+        self._running[start.key] = runner, self._group.create_task(self._run(runner), name=f"shard {start.key}")
+
+    async def _run(self, runner: ShardRunner) -> None:
+        """A shard's failure ends the shard, never the worker."""
+        key = runner.key
+        try:
+            stopped = await runner.run()
+        except Exception:
+            _log.exception("shard %s crashed", key)
+            stopped = ipc.ShardStopped(key, runner.number, "crashed", "an internal error; see this worker's log")
+        finally:
+            del self._running[key]
+        self._tell(stopped)
+        following = self._waiting.pop(key, None)
+        if following is not None:
+            self._start(following)
+
+    async def stop_all(self, reason: str, budget_s: float) -> None:
+        """End every shard with its session kept; what is late is cut off."""
+        self._waiting.clear()
+        for runner in self.runners:
+            runner.stop(reason)
+        tasks = [task for _, task in self._running.values()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=budget_s)
+            for task in late:
+                task.cancel()
