@@ -32,7 +32,8 @@ class ShardKey(msgspec.Struct, frozen=True, array_like=True, order=True):
 class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """Run this shard under this claim. `run` tells this start from every other of this agent's.
 
-    `session` is what etcd knows; the sequence is read from the stream."""
+    `session` is what etcd knows; the sequence is read from the stream.
+    """
 
     key: ShardKey
     run: int
