@@ -1,0 +1,130 @@
+"""One run of a shard at a time in a worker, whatever the agent says in which order."""
+
+import asyncio
+
+from sandwich_node import ipc
+from sandwich_node.shards.running import RunningShards
+
+KEY = ipc.ShardKey("bot", 0, 3)
+
+
+class FakeRunner:
+    """Runs until it is stopped and allowed to end."""
+
+    def __init__(self, start):
+        self.key, self.number = start.key, start.run
+        self.stops = []
+        self.may_end = asyncio.Event()
+        self.crash = False
+
+    async def run(self):
+        await self.may_end.wait()
+        if self.crash:
+            raise RuntimeError("a bug")
+        return ipc.ShardStopped(self.key, self.number, "released", self.stops[-1] if self.stops else "")
+
+    def stop(self, reason):
+        self.stops.append(reason)
+
+
+class Harness:
+    def __init__(self, group):
+        self.made, self.told = [], []
+        self.shards = RunningShards(group, self._make, self.told.append)
+
+    def _make(self, start):
+        self.made.append(FakeRunner(start))
+        return self.made[-1]
+
+    def start(self, run):
+        self.shards.receive(
+            ipc.StartShard(
+                key=KEY,
+                run=run,
+                fence=run,
+                count=4,
+                route="bot",
+                bot="1",
+                token="t",
+                token_hash="h",
+                gateway_url="ws://x",
+                intents=1,
+                compression="none",
+                large_threshold=50,
+                presence=None,
+                session=None,
+                stream_max_age_s=0.0,
+                stream_max_bytes=0,
+                stream_replicas=1,
+            )
+        )
+
+
+async def turns():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def run(story):
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            harness = Harness(group)
+            await story(harness)
+            for runner in harness.made:
+                runner.may_end.set()
+
+    asyncio.run(main())
+
+
+def test_a_shard_claimed_anew_waits_for_its_old_run_and_then_starts():
+    async def story(harness):
+        harness.start(1)
+        harness.start(2)
+        await turns()
+        assert [runner.number for runner in harness.made] == [1]
+        assert harness.made[0].stops == ["the shard was claimed anew"]
+        harness.made[0].may_end.set()
+        await turns()
+        assert [told.run for told in harness.told] == [1]
+        assert [runner.number for runner in harness.shards.runners] == [2]
+
+    run(story)
+
+
+def test_a_stop_of_the_waiting_run_is_answered_at_once_and_it_never_starts():
+    async def story(harness):
+        harness.start(1)
+        harness.start(2)
+        harness.shards.receive(ipc.StopShard(KEY, "moved"))
+        assert harness.told == [ipc.ShardStopped(KEY, 2, "released", "moved")]
+        harness.made[0].may_end.set()
+        await turns()
+        assert [runner.number for runner in harness.made] == [1]
+        assert [told.run for told in harness.told] == [2, 1]
+
+    run(story)
+
+
+def test_a_crash_is_told_with_its_run_and_spares_the_others():
+    async def story(harness):
+        harness.start(7)
+        harness.made[0].crash = True
+        harness.made[0].may_end.set()
+        await turns()
+        (told,) = harness.told
+        assert (told.run, told.how) == (7, "crashed")
+        assert harness.shards.runners == []
+
+    run(story)
+
+
+def test_what_is_late_when_all_stop_is_cut_off():
+    async def story(harness):
+        harness.start(1)
+        await turns()
+        await harness.shards.stop_all("the worker ends", 0.01)
+        await turns()
+        assert harness.made[0].stops == ["the worker ends"]
+        assert harness.shards.runners == []
+
+    run(story)
