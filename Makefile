@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
 
-.PHONY: help install check test test-unit bench chaos sim sim-long demo clean
+.PHONY: help install check test test-unit bench cache-check chaos sim sim-long demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ bench: $(STAMP) ## the figures in docs/benchmarks.md
 
 chaos: $(STAMP) ## faults against real processes: ARGS="--minutes 5 --seed 1"
 	$(BIN)/python -m chaos $(ARGS)
+
+cache-check: $(STAMP) ## the cache against Discord's own state, with faults: ARGS="--events 200000 --seed 1"
+	$(BIN)/python -m cache_check $(ARGS)
 
 sim: $(STAMP) ## the control plane on virtual time, with faults from seeds: SEED=1 COUNT=200
 	$(BIN)/python -m simulation --seed $(or $(SEED),1) --count $(or $(COUNT),200)

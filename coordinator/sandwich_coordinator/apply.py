@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from sandwich_coordinator.app_options import sharing_problems
 from sandwich_coordinator.config import (
     NATS_SECRET,
     REDIS_SECRET,
@@ -24,7 +25,7 @@ from sandwich_coordinator.config import (
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put, Store
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import AppRecord, ShardsSpec
+from sandwich_coordinator.types import AppRecord, CacheSpec, ShardsSpec
 
 WRITES_PER_TXN_MAX = 100
 """etcd's default --max-txn-ops is 128."""
@@ -103,12 +104,15 @@ def app_record(name: str, app: AppConfig, token: str, sealed: str) -> AppRecord:
         large_threshold=app.large_threshold,
         paused=app.paused,
         stream={limit: value for limit, value in limits.items() if value is not None},
+        cache=app.cache.spec(),
+        events=app.events.spec(),
+        invites=app.invites.spec(),
     )
 
 
 def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | None) -> ClusterSettings:
     """The `config` key's value; secrets that did not change keep their stored form."""
-    nats, policy = wanted.config.nats, wanted.config.policy
+    nats, redis, policy = wanted.config.nats, wanted.config.redis, wanted.config.policy
     old_nats = current.nats.password if current else ""
     old_redis = current.redis.password if current else ""
     return ClusterSettings(
@@ -125,7 +129,11 @@ def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | 
             max_bytes=nats.stream.max_bytes,
         ),
         redis=RedisSettings(
-            url=wanted.redis_url, password=sealer.keep_or_close(REDIS_SECRET, wanted.redis_password, old_redis)
+            url=wanted.redis_url,
+            password=sealer.keep_or_close(REDIS_SECRET, wanted.redis_password, old_redis),
+            tls_ca=str(redis.tls.ca or ""),
+            tls_cert=str(redis.tls.cert or ""),
+            tls_key=str(redis.tls.key or ""),
         ),
         discord=DiscordSettings(api_url=wanted.config.discord.api_url),
         policy=PolicySettings(
@@ -152,15 +160,13 @@ _SECRET = frozenset({"token", "token_hash", "nats.password", "redis.password"})
 
 def _fields(record: Any) -> dict[str, Any]:
     """Every field, defaults included, by dotted path."""
-    return _flat(msgspec.to_builtins(msgspec.structs.asdict(record)) | _nested(record))
+    return _flat(_plain(record))
 
 
-def _nested(record: Any) -> dict[str, Any]:
-    return {
-        name: {inner: getattr(value, inner) for inner in value.__struct_fields__}
-        for name, value in msgspec.structs.asdict(record).items()
-        if isinstance(value, msgspec.Struct)
-    }
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
+    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _edits(label: str, before: Any, after: Any) -> list[str]:
@@ -179,7 +185,8 @@ def _edits(label: str, before: Any, after: Any) -> list[str]:
 def diff(current: Listing, wanted: Wanted, *, keys: Keys, sealer: Sealer, prune: bool = False) -> Changes:
     """What makes the cluster as `wanted`. An application that the file does not name goes only with `prune`.
 
-    Raises ApplyRefused when a token already belongs to an application that stays under another name.
+    Raises ApplyRefused when a token already belongs to an application that stays under another name, or when two
+    applications would share a cache in different ways.
     """
     stored = {item.key: item for item in current.items}
     writes: list[tuple[Compare, Put | Delete]] = []
@@ -187,6 +194,7 @@ def diff(current: Listing, wanted: Wanted, *, keys: Keys, sealer: Sealer, prune:
     warnings: list[str] = []
     _diff_settings(stored.get(keys.config), wanted, keys, sealer, writes, lines)
     kept: dict[str, str] = {}
+    caches: dict[str, CacheSpec] = {name: app.cache.spec() for name, app in wanted.config.apps.items()}
     for key, item in stored.items():
         name = key.removeprefix(keys.apps)
         if not key.startswith(keys.apps) or name in wanted.config.apps:
@@ -195,8 +203,12 @@ def diff(current: Listing, wanted: Wanted, *, keys: Keys, sealer: Sealer, prune:
             writes.append((Compare(key, "mod_revision", item.mod_revision), Delete(key)))
             lines.append(f"- application {name}: removed")
         else:
-            kept[_hash_of(item)] = name
+            record = _record_of(item)
+            if record is not None:
+                kept[record.token_hash], caches[name] = name, record.cache
             warnings.append(f"application {name} is not in the file and stays; --prune removes it")
+    for app_name, path, text in sharing_problems(caches):
+        raise ApplyRefused(f"apps.{app_name}.{path} {text}")
     for name, app in wanted.config.apps.items():
         token = wanted.tokens[name]
         if owner := kept.get(token_hash(token)):
@@ -208,11 +220,11 @@ def diff(current: Listing, wanted: Wanted, *, keys: Keys, sealer: Sealer, prune:
     return Changes(tuple(writes), tuple(lines), tuple(warnings))
 
 
-def _hash_of(item: KeyValue) -> str:
+def _record_of(item: KeyValue) -> AppRecord | None:
     try:
-        return msgspec.json.decode(item.value, type=AppRecord).token_hash
+        return msgspec.json.decode(item.value, type=AppRecord)
     except msgspec.MsgspecError:
-        return ""
+        return None
 
 
 def _diff_settings(

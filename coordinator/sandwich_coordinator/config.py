@@ -5,62 +5,29 @@ settings they are sealed with the cluster key, bound to `NATS_SECRET` and `REDIS
 names, because of the slash); open them with `ClusterKey.unseal`.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from sandwich_coordinator.app_options import (
+    CacheConfig,
+    EventsConfig,
+    InvitesConfig,
+    LaneConfig,
+    MessagesConfig,
+    PrefixConfig,
+)
+from sandwich_coordinator.config_values import Duration, Name, Secret, SecretSource, Section, Size, seconds
 from sandwich_coordinator.intents import check_intents, intents_from_names
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.types import Record
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 SHARDS_MAX = 65_536
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
-_SIZE_UNITS = {"B": 1} | {f"{letter}iB": 1024**n for n, letter in enumerate("KMGT", 1)}
-_SIZE_UNITS |= {f"{letter}B": 1000**n for n, letter in enumerate("KMGT", 1)}
-
-
-def parse_duration(value: object) -> float:
-    """Seconds from "24h", "90s", "1.5m", "250ms" or 0. Raises ValueError: a bare number has no unit."""
-    if value == 0 and not isinstance(value, bool):
-        return 0.0
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("write a duration with its unit: 250ms, 5s, 10m, 24h or 7d")
-    return float(match[1]) * _DURATION_UNITS[match[2]]
-
-
-def parse_size(value: object) -> int:
-    """Bytes from "10GiB", "512MB" or a whole number of bytes. Raises ValueError."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("write a size with its unit: 512MiB, 10GiB or 2GB")
-    return int(float(match[1]) * _SIZE_UNITS[match[2]])
-
-
-def check_name(value: str) -> str:
-    """Return `value` when it may name a cluster or an application (it becomes part of keys and subjects)."""
-    if NAME.fullmatch(value) is None:
-        raise ValueError("must be 1 to 32 characters of a-z, 0-9, '_' and '-', and start with a letter or a digit")
-    return value
 
 
 def _url(schemes: tuple[str, ...], *, password: bool) -> AfterValidator:
@@ -77,10 +44,6 @@ def _url(schemes: tuple[str, ...], *, password: bool) -> AfterValidator:
         return value
 
     return AfterValidator(check)
-
-
-def _secret_source(value: object) -> object:
-    return {"literal": value} if isinstance(value, str) else value
 
 
 def _intents(value: object) -> int:
@@ -104,59 +67,6 @@ def _ids(value: object) -> object:
     return text
 
 
-def _seconds(low: float, high: float) -> Any:
-    def check(value: float) -> float:
-        if not low <= value <= high:
-            raise ValueError(f"must be from {low:g}s to {high:g}s")
-        return value
-
-    return AfterValidator(check)
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
-Name = Annotated[str, AfterValidator(check_name)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class SecretSource(Section):
-    """Where a secret comes from: an environment variable, a file, or (with a warning) the text itself."""
-
-    env: str | None = None
-    file: Path | None = None
-    literal: SecretStr | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if [self.env, self.file, self.literal].count(None) != 2:
-            raise ValueError("give exactly one of {env: NAME} and {file: PATH}")
-        return self
-
-    def read(self, env: Mapping[str, str], directory: Path) -> str:
-        """The secret; a relative file is looked up in `directory`. Raises ValueError saying what is missing."""
-        if self.literal is not None:
-            return self.literal.get_secret_value().strip()
-        if self.env is not None:
-            if not env.get(self.env, "").strip():
-                raise ValueError(f"the environment variable {self.env} is not set")
-            return env[self.env].strip()
-        path = directory / (self.file or "")
-        try:
-            text = path.read_text().strip()
-        except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ValueError(f"the file {path} cannot be read: {reason}") from None
-        if not text:
-            raise ValueError(f"the file {path} is empty")
-        return text
-
-
-Secret = Annotated[SecretSource, BeforeValidator(_secret_source)]
-
-
 class TlsConfig(Section):
     """Paths on every node. `ca` alone checks the server; with `cert` and `key` the server checks us too."""
 
@@ -168,7 +78,7 @@ class TlsConfig(Section):
 class StreamConfig(Section):
     """What JetStream keeps of the events; `max_bytes` 0 is no limit."""
 
-    max_age: Annotated[Duration, _seconds(60, 31_536_000)] = 86_400.0
+    max_age: Annotated[Duration, seconds(60, 31_536_000)] = 86_400.0
     max_bytes: Size = 0
 
 
@@ -185,10 +95,11 @@ class NatsConfig(Section):
 
 
 class RedisConfig(Section):
-    """Where state is cached. A password in the URL is taken out of it and sealed."""
+    """Where state is cached. A user (ACL) may stand in the URL; a password in it is taken out and sealed."""
 
     url: Annotated[SecretStr, BeforeValidator(lambda value: _redis_url(value))]
     password: Secret | None = None
+    tls: TlsConfig = TlsConfig()
 
 
 def _redis_url(value: object) -> object:
@@ -207,8 +118,8 @@ class DiscordConfig(Section):
 class PolicyConfig(Section):
     """Limits of the cluster's decisions; see policy.py for what each does."""
 
-    lease_ttl: Annotated[Duration, _seconds(2, 60)] = 5.0
-    restart_grace: Annotated[Duration, _seconds(0, 3600)] = 0.0
+    lease_ttl: Annotated[Duration, seconds(2, 60)] = 5.0
+    restart_grace: Annotated[Duration, seconds(0, 3600)] = 0.0
     moves_in_flight: int = Field(default=32, ge=1, le=10_000)
     identify_reserve: int = Field(default=0, ge=0, le=100_000)
     linger_ms: float = Field(default=10.0, ge=0.0, le=1000.0)
@@ -256,7 +167,7 @@ class PresenceConfig(Section):
 class AppStreamConfig(Section):
     """Where one application's stream differs from `nats.stream` and `nats.replicas`."""
 
-    max_age: Annotated[Duration, _seconds(60, 31_536_000)] | None = None
+    max_age: Annotated[Duration, seconds(60, 31_536_000)] | None = None
     max_bytes: Size | None = None
     replicas: int | None = Field(default=None, ge=1, le=5)
 
@@ -273,6 +184,9 @@ class AppConfig(Section):
     large_threshold: int = Field(default=50, ge=50, le=250)
     paused: bool = False
     stream: AppStreamConfig = AppStreamConfig()
+    cache: CacheConfig = CacheConfig()
+    events: EventsConfig = EventsConfig()
+    invites: InvitesConfig = InvitesConfig()
 
 
 class ClusterConfig(Section):
@@ -284,7 +198,7 @@ class ClusterConfig(Section):
     redis: RedisConfig
     discord: DiscordConfig = DiscordConfig()
     policy: PolicyConfig = PolicyConfig()
-    apps: dict[Name, AppConfig] = {}
+    apps: dict[Name, AppConfig] = Field(default={})
 
 
 SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
@@ -293,6 +207,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("nats", "tls"): TlsConfig,
     ("nats", "stream"): StreamConfig,
     ("redis",): RedisConfig,
+    ("redis", "tls"): TlsConfig,
     ("discord",): DiscordConfig,
     ("policy",): PolicyConfig,
     ("apps", "*"): AppConfig,
@@ -301,6 +216,12 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("apps", "*", "presence"): PresenceConfig,
     ("apps", "*", "presence", "activities", "*"): ActivityConfig,
     ("apps", "*", "stream"): AppStreamConfig,
+    ("apps", "*", "cache"): CacheConfig,
+    ("apps", "*", "cache", "messages"): MessagesConfig,
+    ("apps", "*", "events"): EventsConfig,
+    ("apps", "*", "events", "prefixes"): PrefixConfig,
+    ("apps", "*", "events", "lanes", "*"): LaneConfig,
+    ("apps", "*", "invites"): InvitesConfig,
 }
 """Which model checks which part of the file, for the suggestion beside an unknown key."""
 
@@ -325,10 +246,13 @@ class NatsSettings(Record, frozen=True):
 
 
 class RedisSettings(Record, frozen=True):
-    """How to reach Redis. The URL has no password; `password` is sealed, "" for none."""
+    """How to reach Redis. The URL has no password; `password` is sealed, "" for none; the paths are on every node."""
 
     url: str
     password: str = ""
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
 
 
 class DiscordSettings(Record, frozen=True):

@@ -50,6 +50,72 @@ class ShardsSpec(Record, frozen=True):
     ids: str | None = None
 
 
+class CacheSpec(Record, frozen=True):
+    """What of an application is kept in Redis, and under which namespace ("": the application's own name).
+
+    Users are kept by reference from members, so they need `members`. Messages are those of guilds: at most
+    `messages_per_channel` of a channel (0: none), none longer than `messages_ttl_s`.
+    """
+
+    enabled: bool = True
+    namespace: str = ""
+    guilds: bool = True
+    channels: bool = True
+    threads: bool = True
+    roles: bool = True
+    emojis: bool = True
+    stickers: bool = True
+    members: bool = True
+    users: bool = True
+    voice_states: bool = True
+    presences: bool = False
+    scheduled_events: bool = True
+    stages: bool = True
+    sounds: bool = True
+    messages_per_channel: int = 0
+    messages_ttl_s: int = 3600
+    chunk_members: bool = False
+
+    def namespace_of(self, app: str) -> str:
+        """The namespace that application `app` writes to."""
+        return self.namespace or app
+
+
+class PrefixSpec(Record, frozen=True):
+    """Which messages are commands: with the guild's own prefixes, else `fallback` ("": none); `mention`: of the bot."""
+
+    fallback: str = ""
+    mention: bool = True
+
+
+class LaneSpec(Record, frozen=True):
+    """A named part of an application's events: `types` may end in `*`; `max_age_s` 0: as the stream."""
+
+    types: list[str]
+    max_age_s: float = 0.0
+
+
+class EventsSpec(Record, frozen=True):
+    """What becomes of events. `ignore` and `cache_only` name types, a trailing `*` stands for any rest.
+
+    `ignore`: not even parsed. `cache_only`: they change the cache and are not published. `ignore_bots`: nor are
+    messages of bots. `prefixes`: messages are only published when they begin with one.
+    """
+
+    ignore: list[str] = []
+    cache_only: list[str] = []
+    ignore_bots: bool = False
+    prefixes: PrefixSpec | None = None
+    lanes: dict[str, LaneSpec] = {}
+
+
+class InvitesSpec(Record, frozen=True):
+    """Whether joins are told by whose invite they came, and how long one may wait for the answer."""
+
+    track: bool = False
+    hold_ms: float = 300.0
+
+
 class AppRecord(Record, frozen=True):
     """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key."""
 
@@ -64,6 +130,9 @@ class AppRecord(Record, frozen=True):
     large_threshold: int = 50
     paused: bool = False
     stream: dict[str, Any] = {}
+    cache: CacheSpec = CacheSpec()
+    events: EventsSpec = EventsSpec()
+    invites: InvitesSpec = InvitesSpec()
 
 
 class GroupRecord(Record, frozen=True):

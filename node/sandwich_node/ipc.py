@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sandwich_coordinator.types import SessionRecord
+from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec, SessionRecord
+from sandwich_node.cache.options import RedisOptions
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,21 @@ class ShardKey(msgspec.Struct, frozen=True, array_like=True, order=True):
 
     def __str__(self) -> str:
         return f"{self.app}/{self.group}/{self.shard}"
+
+
+class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an application's configuration a shard follows while it runs."""
+
+    cache: CacheSpec
+    events: EventsSpec
+    invites: InvitesSpec
+
+
+class SetOptions(msgspec.Struct, tag=True, frozen=True):
+    """The application's configuration changed: follow it from the next event on."""
+
+    key: ShardKey
+    options: ShardOptions
 
 
 class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
@@ -52,6 +68,7 @@ class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     stream_max_age_s: float
     stream_max_bytes: int
     stream_replicas: int
+    options: ShardOptions
 
     def __repr__(self) -> str:
         return f"StartShard({self.key}, fence={self.fence})"
@@ -105,7 +122,7 @@ class EtcdOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """The first message to a worker: how to reach NATS."""
+    """The first message to a worker: how to reach NATS and Redis."""
 
     worker: int
     node: str
@@ -116,6 +133,7 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     nats_tls_ca: str | None = None
     nats_tls_cert: str | None = None
     nats_tls_key: str | None = None
+    redis: RedisOptions | None = None
     linger_s: float = 0.0
     log_level: str = "INFO"
     etcd: EtcdOptions | None = None
@@ -211,6 +229,22 @@ class ShardStopped(msgspec.Struct, tag=True, frozen=True):
     newer: int = 0
 
 
+class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a shard's cache is: totals since it started here, what waits now, and why it is not complete ("": it is)."""
+
+    applied: int = 0
+    replayed: int = 0
+    late: int = 0
+    dropped: int = 0
+    malformed: int = 0
+    damaged: int = 0
+    failed: int = 0
+    refused: int = 0
+    backlog: int = 0
+    waiting: str = ""
+    incomplete: str = ""
+
+
 class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A shard's figures since it started here, and its backlog now."""
 
@@ -225,6 +259,7 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     backlog_events: int = 0
     backlog_bytes: int = 0
     guilds: int = 0
+    cache: CacheNumbers | None = None
     latency_ms: float | None = None
     waiting: str = ""
 
@@ -237,7 +272,17 @@ class WorkerStats(msgspec.Struct, tag=True, frozen=True):
     shards: list[ShardNumbers]
 
 
-ToWorker = StartShard | StopShard | ShowPresence | IdentifyGranted | WorkerSettings | Shutdown | TellStatus | LeaseHeld
+ToWorker = (
+    StartShard
+    | StopShard
+    | ShowPresence
+    | SetOptions
+    | IdentifyGranted
+    | WorkerSettings
+    | Shutdown
+    | TellStatus
+    | LeaseHeld
+)
 ToAgent = (
     WorkerReady
     | WorkerWaiting

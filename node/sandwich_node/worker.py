@@ -19,6 +19,7 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
     Channel,
@@ -52,6 +53,7 @@ class Worker:
         self._settings = settings
         self._http = http
         self._events = JetStreamLog(_nats_options(settings))
+        self._cache = RedisCache(settings.redis, clock=time.monotonic) if settings.redis is not None else None
         self._rng = random.Random()
         self._lease: int | None = None
 
@@ -70,10 +72,19 @@ class Worker:
                 for task in background:
                     task.cancel()
         await self._events.close()
+        if self._cache is not None:
+            await self._cache.close()
 
     def _make_runner(self, start: StartShard) -> ShardRunner:
-        linger_s = self._settings.linger_s
-        return ShardRunner(start, self._events, self._http, tell=self._channel.send, rng=self._rng, linger_s=linger_s)
+        return ShardRunner(
+            start,
+            self._events,
+            self._http,
+            tell=self._channel.send,
+            rng=self._rng,
+            cache=self._cache,
+            linger_s=self._settings.linger_s,
+        )
 
     async def _serve(self, shards: RunningShards) -> bool:
         """Obey until Shutdown (True) or until the agent is gone (False)."""

@@ -77,7 +77,7 @@ async def run_through(writer: Chain, first: int, last: int, meanwhile: object = 
         running = group.create_task(feeding.run())
         trouble = group.create_task(meanwhile) if meanwhile is not None else None  # type: ignore[arg-type]
         for seq in range(first, last + 1):
-            feeding.dispatch(event(seq), "MESSAGE_CREATE", seq)
+            feeding.push(event(seq), "MESSAGE_CREATE", seq)
             await asyncio.sleep(0.002)
         if trouble is not None:
             await trouble
@@ -142,8 +142,8 @@ async def test_an_event_above_max_payload_travels_in_parts(tmp_path: Path) -> No
         await writer.take_over()
         feeding = publisher(writer)
         pad = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=1_000_000))
-        feeding.dispatch(event(1, pad), "GUILD_CREATE", 1)
-        feeding.dispatch(event(2), "MESSAGE_CREATE", 2)
+        feeding.push(event(1, pad), "GUILD_CREATE", 1)
+        feeding.push(event(2), "MESSAGE_CREATE", 2)
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(feeding.run())
             await feeding.flushed()

@@ -14,15 +14,18 @@ EPOCH = "Sandwich-Epoch"
 TYPES = "Sandwich-Types"
 KIND = "Sandwich-Kind"
 PART = "Sandwich-Part"
+CACHE = "Sandwich-Cache"
 CONTENT_ENCODING = "Content-Encoding"
 CONTENT_TYPE = "Content-Type"
 
 EXPECTED_LAST_SEQ = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_LAST_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+MESSAGE_TTL = "Nats-TTL"
 
 FENCE = "fence"
 MARKER = "marker"
 GAP = "gap"
+BEHIND = "behind"
 
 
 class WireError(ValueError):
@@ -41,6 +44,7 @@ class FrameHeaders:
     kind       "" for events, else "fence", "marker" or "gap"
     types      event types in the frame, each once
     part       (i, n) when an event too large for one message travels in n messages, 1 <= i <= n
+    behind     the cache did not have the frame's events yet when it was stored
     """
 
     session: str
@@ -51,6 +55,7 @@ class FrameHeaders:
     kind: str = ""
     types: frozenset[str] = field(default_factory=frozenset)
     part: tuple[int, int] | None = None
+    behind: bool = False
 
     def encode(self) -> dict[str, str]:
         """Return the headers as they travel."""
@@ -71,6 +76,8 @@ class FrameHeaders:
             headers[CONTENT_TYPE] = "application/x-ndjson"
         if self.part is not None:
             headers[PART] = f"{self.part[0]}/{self.part[1]}"
+        if self.behind:
+            headers[CACHE] = BEHIND
         return headers
 
     @classmethod
@@ -97,6 +104,7 @@ class FrameHeaders:
                 kind=headers.get(KIND, ""),
                 types=frozenset(types.split(",")) if types else frozenset(),
                 part=(int(index), int(total)) if part else None,
+                behind=headers.get(CACHE) == BEHIND,
             )
         except (KeyError, ValueError) as error:
             raise WireError(f"bad frame header: {error}") from error

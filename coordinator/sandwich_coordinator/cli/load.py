@@ -13,7 +13,9 @@ import yaml
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from sandwich_coordinator.config import SECTIONS, AppConfig, ClusterConfig, SecretSource
+from sandwich_coordinator.app_options import option_problems, option_warnings, sharing_problems
+from sandwich_coordinator.config import SECTIONS, AppConfig, ClusterConfig
+from sandwich_coordinator.config_values import SecretSource
 from sandwich_coordinator.intents import privileged_names
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
@@ -176,6 +178,21 @@ class _Reading:
                 self.warn(("apps", name, "intents"), text)
         return tokens
 
+    def options(self, apps: Mapping[str, AppConfig]) -> None:
+        """What applications want of cache, events and invites, against their intents and each other."""
+        for name, app in apps.items():
+            cache, events = app.cache.spec(), app.events.spec()
+            for key, text in option_problems(cache, events, app.intents):
+                self.problems.append(self._lines.at(_path(name, key), text))
+            for key, text in option_warnings(cache, events, app.invites.spec(), app.intents):
+                self.warn(_path(name, key), text)
+        for name, key, text in sharing_problems({name: app.cache.spec() for name, app in apps.items()}):
+            self.problems.append(self._lines.at(_path(name, key), text))
+
+
+def _path(app: str, dotted: str) -> KeyPath:
+    return "apps", app, *dotted.split(".")
+
 
 def load_config(path: Path, env: Mapping[str, str]) -> LoadedConfig:
     """Read, check and resolve a cluster file. Raises ConfigError with every problem found."""
@@ -195,6 +212,7 @@ def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: P
     config, lines = _parse(text, source)
     reading = _Reading(lines, env, directory)
     tokens = reading.tokens(config.apps)
+    reading.options(config.apps)
     nats_password = reading.secret(config.nats.password, "nats", "password")
     redis_password = reading.secret(config.redis.password, "redis", "password")
     url, url_password = _split_password(config.redis.url.get_secret_value())

@@ -14,6 +14,7 @@ import msgspec
 import typer
 import yaml
 
+from sandwich_coordinator.app_options import exported_options
 from sandwich_coordinator.apply import ApplyConflict, ApplyRefused, Changes, Sealer, Wanted, diff, write_changes
 from sandwich_coordinator.cli import render
 from sandwich_coordinator.cli.context import CommandError, Connection, take_snapshot
@@ -21,7 +22,8 @@ from sandwich_coordinator.cli.load import ConfigError, load_config
 from sandwich_coordinator.cli.operate import change_state, drain
 from sandwich_coordinator.cli.shards import balance, move_shards, restart_shards
 from sandwich_coordinator.cli.tail import TailOptions, tail
-from sandwich_coordinator.config import ClusterSettings, check_name
+from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.config_values import check_name
 from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.sealing import KEY_VARIABLE, ClusterKey, SealingError
 from sandwich_coordinator.store.base import StoreError
@@ -228,6 +230,11 @@ async def _export(connection: Connection) -> dict[str, Any]:
         "redis": {
             "url": settings.redis.url,
             "password": {"env": "REDIS_PASSWORD"} if settings.redis.password else None,
+            "tls": {
+                "ca": settings.redis.tls_ca or None,
+                "cert": settings.redis.tls_cert or None,
+                "key": settings.redis.tls_key or None,
+            },
         },
         "discord": {"api_url": settings.discord.api_url},
         "policy": {
@@ -257,6 +264,7 @@ def _exported_app(record: AppRecord) -> dict[str, Any]:
         "large_threshold": record.large_threshold,
         "paused": record.paused,
         "stream": stream,
+        **exported_options(record),
     }
 
 

@@ -33,6 +33,7 @@ from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.agent.shards import NodeShards
 from sandwich_node.agent.status import Figures, node_status, waiting_shards
 from sandwich_node.agent.telling import StatusTeller
+from sandwich_node.cache.options import RedisOptions
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.workers import WorkerProcess
 from sandwich_sdk._version import __version__
@@ -231,8 +232,7 @@ class Agent:
         async def rejoined() -> None:
             self._tell()
 
-        password = self._open(REDIS_SECRET, settings.redis.password) if settings.redis.password else None
-        self._redis = RedisProbe(settings.redis.url, password)
+        self._redis = RedisProbe(self._redis_options(settings))
         async with asyncio.TaskGroup() as group:
             for work in (
                 self._redis.run(),
@@ -345,6 +345,7 @@ class Agent:
     def _make_workers(self, settings: ClusterSettings, shards: NodeShards) -> dict[int, WorkerProcess]:
         nats = settings.nats
         password = self._open(NATS_SECRET, nats.password) if nats.password else None
+        redis = self._redis_options(settings)
 
         def on_message(worker: WorkerProcess, message: ipc.ToAgent) -> None:
             match message:
@@ -374,6 +375,7 @@ class Agent:
                     nats_tls_ca=nats.tls_ca or None,
                     nats_tls_cert=nats.tls_cert or None,
                     nats_tls_key=nats.tls_key or None,
+                    redis=redis,
                     linger_s=settings.policy.linger_ms / 1000,
                     log_level=self._options.log_level,
                     etcd=self._options.etcd,
@@ -384,6 +386,16 @@ class Agent:
             )
             for index in range(self._options.workers)
         }
+
+    def _redis_options(self, settings: ClusterSettings) -> RedisOptions:
+        reach = settings.redis
+        return RedisOptions(
+            url=reach.url,
+            password=self._open(REDIS_SECRET, reach.password) if reach.password else None,
+            ca=reach.tls_ca or None,
+            cert=reach.tls_cert or None,
+            key=reach.tls_key or None,
+        )
 
     async def _look_up(self, app: str, settings: ClusterSettings, http: aiohttp.ClientSession) -> BudgetRecord:
         """Ask Discord about one application's token. Raises DiscordError."""

@@ -45,6 +45,10 @@ def _view_key(key: ipc.ShardKey) -> ShardKey:
     return ShardKey(key.app, key.group, key.shard)
 
 
+def _options_of(app: AppRecord) -> ipc.ShardOptions:
+    return ipc.ShardOptions(cache=app.cache, events=app.events, invites=app.invites)
+
+
 class NodeShards:
     """`token_of(app)` unseals a token or raises; `stream_of(app)` says what the application's stream keeps.
 
@@ -86,6 +90,7 @@ class NodeShards:
         self._group: asyncio.TaskGroup | None = None
         self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
         self._presences: dict[ShardKey, dict[str, Any] | None] = {}
+        self._options: dict[ShardKey, ipc.ShardOptions] = {}
         self._run_numbers = itertools.count(1)
         self._runs: dict[ShardKey, int] = {}
 
@@ -115,6 +120,7 @@ class NodeShards:
         actions = assignment.reconcile_node(view, own, self.local, time.time())
         results = await asyncio.gather(*(self._perform(view, action) for action in actions))
         self._show_presences(view)
+        self._set_options(view)
         written = await asyncio.gather(*(self._write_state(view, shard) for shard in list(self.local)))
         return not all(results) or not all(written)
 
@@ -200,11 +206,13 @@ class NodeShards:
                 stream_max_age_s=age,
                 stream_max_bytes=size,
                 stream_replicas=replicas,
+                options=_options_of(app),
             )
         )
         self._runs[shard] = run
         self.local[shard] = LocalShard(start.worker, start.fence, start.config)
         self._presences[shard] = app.presence
+        self._options[shard] = _options_of(app)
         if start.session is not None:
             # Known only of a shard whose last owner we did not see go: before this process, or with it.
             self._history.lost(shard, NODE_RESTARTED, time.time())
@@ -220,6 +228,17 @@ class NodeShards:
             self._presences[shard] = app.record.presence
             shown = app.record.presence or {"since": None, "activities": [], "status": "online", "afk": False}
             self._send(running.worker, ipc.ShowPresence(_wire(shard), shown))
+
+    def _set_options(self, view: ClusterView) -> None:
+        """Pass on what running shards follow without a reconnect."""
+        for shard, running in self.local.items():
+            app = view.apps.get(shard.app)
+            if app is None or running.phase != "running":
+                continue
+            options = _options_of(app.record)
+            if options != self._options.get(shard):
+                self._options[shard] = options
+                self._send(running.worker, ipc.SetOptions(_wire(shard), options))
 
     def _stop(self, shard: ShardKey, reason: str) -> None:
         running = self.local[shard]
@@ -249,6 +268,7 @@ class NodeShards:
         if self.identifying is not None:
             self.identifying.withdraw(shard)
         self._presences.pop(shard, None)
+        self._options.pop(shard, None)
         self._runs.pop(shard, None)
         self._figures.forget(_wire(shard))
         self.changed()

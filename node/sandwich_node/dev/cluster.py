@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,8 @@ class DevBot:
     recommended: int
     max_concurrency: int = 16
     compression: str = "zstd-stream"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """More keys of the application in cluster.yml: cache, events ..."""
 
 
 @dataclass(slots=True)
@@ -197,16 +199,18 @@ async def dev_cluster(
     rate: float = 500.0,
     seed: int = 1,
     members: int = 1,
+    redis_args: Sequence[str] = (),
 ) -> AsyncIterator[DevCluster]:
     """Start everything; the nodes are starting when this yields. Raises EmbeddedServerError naming what failed.
 
-    `members`: how many etcd members and NATS servers there are; streams have as many replicas.
+    `members`: how many etcd members and NATS servers there are; streams have as many replicas. `redis_args`: more
+    arguments for redis-server.
     """
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandwich-dev-")))
         etcds = etcd_cluster(directory, members) if members > 1 else [EmbeddedEtcd(directory / "etcd")]
         natses = nats_cluster(directory, members) if members > 1 else [EmbeddedNats(directory / "nats")]
-        redis = EmbeddedRedis(directory / "redis")
+        redis = EmbeddedRedis(directory / "redis", extra=redis_args)
         servers: list[EmbeddedServer] = [*etcds, *natses, redis]
         for server in servers:
             stack.push_async_exit(server)
@@ -308,6 +312,7 @@ async def _apply(cluster: DevCluster) -> None:
                 "intents": 53608447,
                 "shards": {"count": bot.shards or "auto"},
                 "compression": bot.compression,
+                **bot.settings,
             }
             for bot in cluster.bots
         },

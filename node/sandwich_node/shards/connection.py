@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import aiohttp
+import msgspec
 from aiohttp import ClientWebSocketResponse, ClientWSTimeout, WSMsgType
 
 from sandwich_node.gateway import opcodes
@@ -50,8 +51,8 @@ _CONTROLLED = frozenset({"READY", "RESUMED"})
 class DispatchSink(Protocol):
     """Where a shard's events go."""
 
-    def dispatch(self, raw: bytes, type: str, seq: int, session_id: str) -> bool:
-        """Take one event, on one line as received. False: it was taken, and there is no room for the next."""
+    def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
+        """Take one event, on one line as received; `data` is its `d`. False: there is no room for the next."""
         ...
 
     async def drained(self) -> None:
@@ -281,7 +282,7 @@ class ShardConnection:
             machine.dispatched(sequence)
             self._observer.observe(Malformed(sequence))
             return True
-        room = self._sink.dispatch(one_line(raw), name, sequence, session_id)
+        room = self._sink.dispatch(one_line(raw), envelope.d, name, sequence, session_id)
         machine.dispatched(sequence)
         return room
 
@@ -294,7 +295,7 @@ class ShardConnection:
         session_id = self._machine.streaming
         if envelope.op or not session_id or name is None or sequence is None:
             return True
-        return self._sink.dispatch(one_line(raw), name, sequence, session_id)
+        return self._sink.dispatch(one_line(raw), envelope.d, name, sequence, session_id)
 
 
 def _closed(kind: WSMsgType, data: object, extra: object) -> Closed:

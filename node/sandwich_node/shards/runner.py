@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,14 @@ import msgspec
 
 from sandwich_coordinator.types import SessionRecord
 from sandwich_node import ipc
+from sandwich_node.cache.context import Op
+from sandwich_node.cache.feed import CacheFeed
+from sandwich_node.cache.redis_store import RedisCache
+from sandwich_node.cache.settings import Writer
+from sandwich_node.events.arrivals import ShardGuilds
+from sandwich_node.events.enrich import ShardEnricher
+from sandwich_node.events.filters import EventFilter
+from sandwich_node.events.prefixes import GuildPrefixes
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway import opcodes
@@ -40,6 +49,7 @@ MARKERS_PER_AGE = 4
 MARKER_MAX_S = 3600.0
 
 READY_BUDGET_S = 5.0
+CACHE_BUDGET_S = 2.0
 
 _SHOWN = {
     State.NEW: "connecting",
@@ -64,6 +74,7 @@ class ShardRunner:
         *,
         tell: Callable[[ipc.ToAgent], None],
         rng: random.Random,
+        cache: RedisCache | None = None,
         linger_s: float = 0.0,
     ) -> None:
         self.key = start.key
@@ -86,7 +97,17 @@ class ShardRunner:
         self._chain = Chain(log, address, epoch=start.fence, pause=asyncio.sleep, rng=rng)
         age = start.stream_max_age_s
         marker_s = min(MARKER_MAX_S, age / MARKERS_PER_AGE) if age else MARKER_MAX_S
-        self._publisher = ShardPublisher(self._buffer, self._chain, linger_s=linger_s, marker_s=marker_s)
+        self._cache = cache
+        self._options = start.options
+        self._rules = EventFilter(start.options.events, self._bot)
+        self._feed: CacheFeed | None = None
+        self._publisher = ShardPublisher(
+            self._buffer,
+            self._chain,
+            linger_s=linger_s,
+            marker_s=marker_s,
+            replay_events=lambda: replay_events(self._guilds.count),
+        )
         self._connection: ShardConnection | None = None
         self._stopping = asyncio.Event()
         self._stop_reason = ""
@@ -94,7 +115,7 @@ class ShardRunner:
         self._session_id = ""
         self._waiting = ""
         self._replayed = 0
-        self._guilds = GuildCount(start.session.guilds if start.session else 0)
+        self._guilds = ShardGuilds(start.session.guilds if start.session else 0)
         self._record = start.session
         self._latency_ms: float | None = None
         self._stored_at: float | None = None
@@ -127,6 +148,13 @@ class ShardRunner:
         if self._connection is not None and not self._stopping.is_set():
             self._connection.post(ev.CommandQueued(opcodes.PRESENCE_UPDATE, presence))
 
+    def set_options(self, options: ipc.ShardOptions) -> None:
+        """Follow a changed configuration from the next event on."""
+        self._options = options
+        self._rules = EventFilter(options.events, self._bot)
+        if self._publisher.enricher is not None:
+            self._publisher.enricher = self._enricher()
+
     def numbers(self) -> ipc.ShardNumbers:
         """Figures as of now."""
         counters = self._publisher.counters
@@ -142,8 +170,17 @@ class ShardRunner:
             backlog_events=self._buffer.events_held,
             backlog_bytes=self._buffer.bytes_held,
             guilds=self._guilds.count,
+            cache=self._cache_numbers(),
             latency_ms=self._latency_ms,
             waiting=self._waiting or self._chain.waiting_reason,
+        )
+
+    def _cache_numbers(self) -> ipc.CacheNumbers | None:
+        feed = self._feed
+        if feed is None:
+            return None
+        return ipc.CacheNumbers(
+            **asdict(feed.counters), backlog=feed.backlog, waiting=feed.waiting, incomplete=feed.incomplete
         )
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -154,6 +191,7 @@ class ShardRunner:
             checkpoint = await self._until_stopped(self._take_over())
             if checkpoint is None:
                 return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
+            self._open_cache(complete=not checkpoint.behind)
             how, reason = await self._carry(self._first_session(checkpoint))
             return ipc.ShardStopped(self.key, self.number, how, reason)
         except* Fenced as group:
@@ -161,6 +199,31 @@ class ShardRunner:
             assert isinstance(fenced, Fenced)
             reason, newer = str(fenced), fenced.newer
         return ipc.ShardStopped(self.key, self.number, "fenced", reason, newer)
+
+    def _open_cache(self, *, complete: bool) -> None:
+        spec = self._options.cache
+        if self._cache is not None and spec.enabled:
+            key = self.key
+            writer = Writer(
+                app=key.app,
+                group=key.group,
+                shard=key.shard,
+                fence=self._start.fence,
+                bot=self._bot,
+                intents=self._start.intents,
+                settings=spec,
+            )
+            self._feed = CacheFeed(
+                writer, self._cache, rng=self._rng, caught_up=self._publisher.mark, complete=complete
+            )
+        self._publisher.enricher = self._enricher()
+
+    def _enricher(self) -> ShardEnricher:
+        prefixes = None
+        if self._cache is not None and self._rules.prefixes is not None:
+            namespace = self._options.cache.namespace_of(self.key.app)
+            prefixes = GuildPrefixes(self._cache, namespace, clock=asyncio.get_running_loop().time)
+        return ShardEnricher(self._rules, self._feed, prefixes)
 
     async def _until_stopped(self, work: Coroutine[None, None, Checkpoint]) -> Checkpoint | None:
         """Await `work`, or None once the shard is to stop."""
@@ -238,7 +301,9 @@ class ShardRunner:
             ShardMachine(config, session, self._rng), http=self._http, sink=self, observer=self, clock=clock
         )
         async with asyncio.TaskGroup() as group:
-            publishing = group.create_task(self._publisher.run())
+            background = [group.create_task(self._publisher.run())]
+            if self._feed is not None:
+                background.append(group.create_task(self._feed.run()))
             running = group.create_task(connection.run())
             self._connection = connection
             if self._stopping.is_set():
@@ -248,24 +313,46 @@ class ShardRunner:
             try:
                 async with asyncio.timeout(FLUSH_BUDGET_S):
                     await self._publisher.flushed()
+                if self._feed is not None:
+                    async with asyncio.timeout(CACHE_BUDGET_S):
+                        await self._feed.drained()
             except TimeoutError:
                 # What is not in the stream yet is replayed to the next owner: the checkpoint is behind it.
-                _log.warning("shard %s ends with %d events not stored", self.key, self._buffer.events_held)
-            publishing.cancel()
+                waits = self._feed.backlog if self._feed is not None else 0
+                _log.warning(
+                    "shard %s ends with %d events not stored and %d not cached",
+                    *(self.key, self._buffer.events_held, waits),
+                )
+            for task in background:
+                task.cancel()
         if isinstance(end, fx.Failed):
             return "failed", f"{end.code}: {end.reason}"
         return "released", self._stop_reason
 
     # --- the connection's sink and observer ---------------------------------------------------------------------
 
-    def dispatch(self, raw: bytes, type: str, seq: int, session_id: str) -> bool:
+    def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
         """Take one event from the connection."""
         if session_id is not self._session_id and session_id != self._session_id:
             self._session_id = session_id
             self._buffer.start_session(session_hash(session_id), 0, bot=self._bot)
+        rules = self._rules
+        lane = rules.lane(type)
+        ask: object = None
         if type == "GUILD_CREATE" or type == "GUILD_DELETE":
-            self._guilds.take(raw, type)
-        return self._publisher.dispatch(raw, type, seq)
+            ask = self._guilds.take(type, bytes(data))
+        if lane is None:
+            return self._publisher.push(b"", type, seq)
+        if rules.looks_inside(type):
+            verdict = rules.judge(type, data, lane)
+            lane, ask = verdict.lane, verdict.ask
+        ops: tuple[Op, ...] = ()
+        feed = self._feed
+        if feed is not None and feed.concerns(type):
+            ops = feed.translate(type, bytes(data))
+        return self._publisher.push(
+            raw if lane else b"", type, seq, lane=lane, ops=ops, size=len(raw) if ops else 0, ask=ask
+        )
 
     async def drained(self) -> None:
         """Wait until the publisher has room."""
@@ -311,7 +398,7 @@ class ShardRunner:
 
     def _session_started(self, started: fx.SessionStarted) -> None:
         self._bot = started.user_id
-        self._guilds = GuildCount(len(started.guild_ids), expected=set(started.guild_ids))
+        self._guilds = ShardGuilds(len(started.guild_ids), announced=frozenset(started.guild_ids))
         self._record = SessionRecord(
             session_id=started.session_id,
             resume_url=started.resume_url,
@@ -336,38 +423,9 @@ class ShardRunner:
             self._tell(ipc.SessionSaved(self.key, self._record, self._bot, ""))
 
 
-class GuildCount:
-    """How many guilds a shard is in: READY's list, then joins and leaves (Discord: Guild Create, Guild Delete)."""
-
-    def __init__(self, count: int, *, expected: set[str] | None = None) -> None:
-        self.count = count
-        self._expected = expected or set()
-
-    def take(self, raw: bytes, type: str) -> None:
-        """A GUILD_CREATE without `unavailable` that READY did not list is a join; an outage is not a leave."""
-        try:
-            guild = _decode_guild(raw).d
-        except msgspec.MsgspecError:
-            return
-        if type == "GUILD_CREATE":
-            if guild.unavailable is msgspec.UNSET and guild.id not in self._expected:
-                self.count += 1
-                self._expected.add(guild.id)
-        elif not guild.unavailable:
-            self.count = max(0, self.count - 1)
-            self._expected.discard(guild.id)
-
-
-class _Guild(msgspec.Struct):
-    id: str
-    unavailable: bool | msgspec.UnsetType = msgspec.UNSET
-
-
-class _GuildEvent(msgspec.Struct):
-    d: _Guild
-
-
-_decode_guild = msgspec.json.Decoder(_GuildEvent).decode
+def replay_events(guilds: int) -> int:
+    """How many events Discord replays at least (gateway reference, section 7: a staff member's formula of 2016)."""
+    return max(100, min(3500, guilds * 75))
 
 
 def bot_id_of(token: str) -> str:

@@ -15,7 +15,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from sandwich_node.sinks.frames import Batch, ShardAddress, split_payload
+from sandwich_node.sinks.frames import Frame, ShardAddress, split_payload
 from sandwich_node.sinks.log import (
     Fenced,
     Log,
@@ -27,7 +27,7 @@ from sandwich_node.sinks.log import (
     WrongLast,
 )
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.headers import FENCE, FrameHeaders
+from sandwich_sdk.wire.headers import FENCE, MESSAGE_TTL, FrameHeaders
 
 _log = logging.getLogger(__name__)
 
@@ -40,19 +40,21 @@ BUSY_RETRY_S = 0.005
 class Checkpoint:
     """Where the chain stands: the session it was written from, and the last Discord sequence in it.
 
-    `stored_at`: when the frame was stored (Unix seconds), known of one that was read.
+    `behind`: the cache did not have all of it. `stored_at`: when the frame was stored (Unix seconds), known of one that
+    was read.
     """
 
     session: str
     last_seq: int
+    behind: bool = False
     stored_at: float | None = field(default=None, compare=False)
 
 
 def checkpoint_of(headers: FrameHeaders) -> Checkpoint:
     """What a frame says of the chain. The last of an incomplete run of parts does not count as stored."""
     if headers.part is not None and headers.part[0] < headers.part[1]:
-        return Checkpoint(headers.session, headers.first_seq - 1)
-    return Checkpoint(headers.session, headers.last_seq)
+        return Checkpoint(headers.session, headers.first_seq - 1, headers.behind)
+    return Checkpoint(headers.session, headers.last_seq, headers.behind)
 
 
 class Chain:
@@ -74,7 +76,7 @@ class Chain:
         self._stream = subjects.stream_name(address.app)
         self._app = address.app
         self._filter = subjects.chain_filter(address.app, address.group, address.shard)
-        self._subject = subjects.events_subject(address.app, subjects.DEFAULT_LANE, address.group, address.shard)
+        self._address = address
         self._last = 0
         self.checkpoint = Checkpoint("", 0)
         self.retries = 0
@@ -98,10 +100,15 @@ class Chain:
                     count=0,
                     epoch=self._epoch,
                     kind=FENCE,
+                    behind=stands.behind,
                 )
                 expected = tail.stream_seq if tail else 0
                 self._last = await self._store.append(
-                    self._subject, b"", fence.encode(), chain=self._filter, expected=expected
+                    self._subject(subjects.DEFAULT_LANE),
+                    b"",
+                    fence.encode(),
+                    chain=self._filter,
+                    expected=expected,
                 )
             except (WrongLast, LogBusy):
                 await self._pause(BUSY_RETRY_S)
@@ -112,33 +119,39 @@ class Chain:
                 self.checkpoint = stands
                 return stands
 
-    async def append(self, batch: Batch) -> None:
-        """Append one batch, in parts when it is too large. Raises Fenced; waits while the log is away."""
-        payload = batch.payload()
+    def _subject(self, lane: str) -> str:
+        return subjects.events_subject(self._app, lane, self._address.group, self._address.shard)
+
+    async def append(self, frame: Frame) -> None:
+        """Append one frame, in parts when it is too large. Raises Fenced; waits while the log is away."""
+        payload = frame.payload()
         part_bytes = self._store.part_bytes
         if len(payload) <= part_bytes:
             try:
-                await self._append(payload, batch.headers(self._epoch))
+                await self._append(frame, payload, frame.headers(self._epoch))
             except PayloadTooLarge:
                 # The server's limit was lowered since we connected: the connection knows the new one.
                 part_bytes = min(self._store.part_bytes, len(payload) // 2 + 1)
-                await self._append_parts(batch, payload, part_bytes)
+                await self._append_parts(frame, payload, part_bytes)
         else:
-            await self._append_parts(batch, payload, part_bytes)
-        self.checkpoint = Checkpoint(batch.session, batch.last_seq)
+            await self._append_parts(frame, payload, part_bytes)
+        self.checkpoint = Checkpoint(frame.session, frame.last_seq, frame.behind)
 
-    async def _append_parts(self, batch: Batch, payload: bytes, part_bytes: int) -> None:
+    async def _append_parts(self, frame: Frame, payload: bytes, part_bytes: int) -> None:
         parts = split_payload(payload, part_bytes)
         for index, part in enumerate(parts, start=1):
-            await self._append(part, batch.headers(self._epoch, (index, len(parts))))
+            await self._append(frame, part, frame.headers(self._epoch, (index, len(parts))))
 
-    async def _append(self, payload: bytes, headers: FrameHeaders) -> None:
+    async def _append(self, frame: Frame, payload: bytes, headers: FrameHeaders) -> None:
         attempt = 0
         encoded = headers.encode()
+        if frame.ttl_s:
+            encoded[MESSAGE_TTL] = f"{frame.ttl_s:.0f}s"
+        subject = self._subject(frame.lane)
         while True:
             try:
                 self._last = await self._store.append(
-                    self._subject, payload, encoded, chain=self._filter, expected=self._last
+                    subject, payload, encoded, chain=self._filter, expected=self._last
                 )
             except LogBusy:
                 await self._pause(BUSY_RETRY_S)

@@ -5,12 +5,16 @@ where an event waits. A batch never mixes sessions, so that a frame's headers na
 """
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 import zstandard
 
+from sandwich_node.cache.context import Op
 from sandwich_sdk.wire.headers import GAP, MARKER, FrameHeaders
+from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 BATCH_EVENTS_MAX = 512
 BATCH_BYTES_MAX = 2 * 1024 * 1024
@@ -33,9 +37,47 @@ class ShardAddress:
     bot: str = ""
 
 
+class Item(NamedTuple):
+    """One event that was read. `line` is b"" of one that is not published; `ops` is what it changes in the cache.
+
+    `ask`: what has to be found out before it can leave (see `events.asking`), None for nothing.
+    """
+
+    session: str
+    line: bytes
+    type: str
+    seq: int
+    lane: str
+    ops: tuple[Op, ...]
+    size: int
+    ask: object
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What goes into one frame. `kind` is "" for events; a gap or marker has no lines."""
+    """Events of one session in order, or a control frame (`kind`: gap or marker, with its `note`)."""
+
+    session: str
+    first_seq: int
+    last_seq: int
+    items: tuple[Item, ...] = ()
+    kind: str = ""
+    note: bytes = b""
+    size: int = 0
+
+    def frame(self) -> "Frame":
+        """The control frame."""
+        return Frame(self.session, self.first_seq, self.last_seq, kind=self.kind, note=self.note)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message of a shard's chain: events, or a gap, marker or fence (`kind`) without any.
+
+    last_seq  where the chain stands once it is stored: also past events that are not published
+    ttl_s     the stream keeps it at most so long; 0: as everything else
+    behind    the cache does not have its events yet
+    """
 
     session: str
     first_seq: int
@@ -44,7 +86,9 @@ class Batch:
     types: frozenset[str] = frozenset()
     kind: str = ""
     note: bytes = b""
-    size: int = 0
+    lane: str = DEFAULT_LANE
+    ttl_s: float = 0.0
+    behind: bool = False
 
     def headers(self, epoch: int, part: tuple[int, int] | None = None) -> FrameHeaders:
         """The frame's headers for the writer with this claim revision."""
@@ -57,6 +101,7 @@ class Batch:
             kind=self.kind,
             types=self.types,
             part=part,
+            behind=self.behind,
         )
 
     def payload(self) -> bytes:
@@ -64,6 +109,41 @@ class Batch:
         if self.kind:
             return self.note
         return _compressor.compress(b"".join(self.lines))
+
+
+def frames_of(batch: Batch, lines: Sequence[bytes], ttls: Mapping[str, float], *, behind: bool = False) -> list[Frame]:
+    """The frames that publish a batch, in order: one for each run of events of the same lane.
+
+    `lines` are the items' own, changed as consumers get them; b"" is not published. Each frame says where the chain
+    stands behind it; what is not published is counted to the frame before it, so that no run can be lost between two.
+    """
+    frames: list[Frame] = []
+    run: list[tuple[bytes, Item]] = []
+    stands = batch.first_seq - 1
+    for line, item in zip(lines, batch.items, strict=True):
+        if line and run and run[-1][1].lane != item.lane:
+            frames.append(_frame(batch.session, run, stands, ttls, behind))
+            run = []
+        if line:
+            run.append((line, item))
+        stands = item.seq
+    if run:
+        frames.append(_frame(batch.session, run, stands, ttls, behind))
+    return frames
+
+
+def _frame(session: str, run: list[tuple[bytes, Item]], stands: int, ttls: Mapping[str, float], behind: bool) -> Frame:
+    first = run[0][1]
+    return Frame(
+        session,
+        first.seq,
+        stands,
+        lines=tuple(line for line, _ in run),
+        types=frozenset(item.type for _, item in run),
+        lane=first.lane,
+        ttl_s=ttls.get(first.lane, 0.0),
+        behind=behind,
+    )
 
 
 @dataclass(slots=True)
@@ -83,7 +163,7 @@ class EventBuffer:
     events_held: int = 0
     repeated: int = 0
     _prefix: bytes = field(default=b"", repr=False)
-    _pending: deque[tuple[bytes, str, int] | Batch] = field(default_factory=deque, repr=False)
+    _pending: deque[Item | Batch] = field(default_factory=deque, repr=False)
 
     def start_session(self, session: str, last_seq: int, *, bot: str = "") -> None:
         """Events pushed from now on belong to this session, which the shard has read up to `last_seq`."""
@@ -100,19 +180,34 @@ class EventBuffer:
         }
         self._prefix = b',"__sandwich":' + msgspec.json.encode(meta)[:-2]
 
-    def push(self, raw: bytes, event_type: str, seq: int) -> bool:
-        """Take one dispatch as received. False: full, stop reading until there is room."""
+    def push(
+        self,
+        raw: bytes,
+        event_type: str,
+        seq: int,
+        *,
+        lane: str = DEFAULT_LANE,
+        ops: tuple[Op, ...] = (),
+        size: int = 0,
+        ask: object = None,
+    ) -> bool:
+        """Take one dispatch as received; `raw` b"" when it is not published. `size`: about how many bytes `ops` hold.
+
+        False: full, stop reading until there is room.
+        """
         if seq <= self.last_seq:
             self.repeated += 1
             return self.has_room
-        if raw[-1] != 0x7D or b"\n" in raw:
-            # Discord sends compact JSON; whatever else stands there must still be one line that ends in '}'.
-            raw = msgspec.json.format(raw, indent=-1)
-        line = b'%b%b%d"}}\n' % (raw[:-1], self._prefix, seq)
+        line = b""
+        if raw:
+            if raw[-1] != 0x7D or b"\n" in raw:
+                # Discord sends compact JSON; whatever else stands there must still be one line that ends in '}'.
+                raw = msgspec.json.format(raw, indent=-1)
+            line = b'%b%b%d"}}\n' % (raw[:-1], self._prefix, seq)
         self.last_seq = seq
-        self._pending.append((line, event_type, seq))
+        self._pending.append(Item(self.session, line, event_type, seq, lane, ops, size, ask))
         self.events_held += 1
-        self.bytes_held += len(line)
+        self.bytes_held += len(line) + size
         return self.bytes_held < self.bytes_max and self.events_held < self.events_max
 
     def push_control(self, kind: str, *, session: str, last_seq: int, note: bytes = b"") -> None:
@@ -139,35 +234,23 @@ class EventBuffer:
         if isinstance(head, Batch):
             pending.popleft()
             return head
-        lines: list[bytes] = []
-        types: set[str] = set()
+        items: list[Item] = []
         size = 0
-        last = head[2]
-        while pending and len(lines) < BATCH_EVENTS_MAX:
+        while pending and len(items) < BATCH_EVENTS_MAX:
             item = pending[0]
             if isinstance(item, Batch):
                 break
-            line, event_type, seq = item
-            if lines and (size + len(line) > BATCH_BYTES_MAX or event_type == "READY"):
+            if items and (size + len(item.line) + item.size > BATCH_BYTES_MAX or item.session != head.session):
                 break
             pending.popleft()
-            lines.append(line)
-            types.add(event_type)
-            size += len(line)
-            last = seq
-        session = _session_of(lines[0])
-        return Batch(session, head[2], last, tuple(lines), frozenset(types), size=size)
+            items.append(item)
+            size += len(item.line) + item.size
+        return Batch(head.session, head.seq, items[-1].seq, tuple(items), size=size)
 
     def confirm(self, batch: Batch) -> None:
         """The batch is in the stream: its memory is free."""
         self.bytes_held -= batch.size
-        self.events_held -= len(batch.lines)
-
-
-def _session_of(line: bytes) -> str:
-    """The session hash of an event line, from the end of it: ...,"id":"<hash>:<s>"}}."""
-    start = line.rindex(b'"id":"') + 6
-    return line[start : line.index(b":", start)].decode()
+        self.events_held -= len(batch.items)
 
 
 def split_payload(payload: bytes, part_bytes: int) -> list[bytes]:

@@ -205,7 +205,7 @@ class JetStreamLog:
                 _log.info("stream %s was made", wanted.name)
             self._ensured.add(app)
             return
-        fields = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct")
+        fields = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct", "allow_msg_ttl")
         changed = {name: getattr(wanted, name) for name in fields if getattr(present, name) != getattr(wanted, name)}
         if present.retention != RetentionPolicy.LIMITS or present.storage != StorageType.FILE:
             raise LogUnavailable(f"stream {wanted.name} exists with another retention or storage: it is not ours")
@@ -229,6 +229,8 @@ class JetStreamLog:
             max_bytes=limits.max_bytes or -1,
             num_replicas=limits.replicas,
             allow_direct=True,
+            # For lanes with a retention of their own.
+            allow_msg_ttl=True,
         )
 
     async def publish_status(self, app: str, body: bytes) -> None:

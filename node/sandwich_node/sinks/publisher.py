@@ -7,14 +7,21 @@ at once, and nothing waits once enough of them are there.
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from sandwich_node.sinks.chain import Chain
-from sandwich_node.sinks.frames import Batch, EventBuffer
-from sandwich_sdk.wire.headers import MARKER
+from sandwich_node.sinks.frames import Batch, EventBuffer, Frame, frames_of
+from sandwich_sdk.wire.headers import GAP, MARKER
 
 ENOUGH_EVENTS = 64
 """A frame this full is not worth waiting for."""
+REPLAY_EVENTS_MIN = 100
+"""Discord replays at least so many events of a session after a RESUME (gateway reference, section 7)."""
+UNPUBLISHED_MAX_S = 10.0
+"""How long the chain may not know of events that are not published."""
+MARKERS_PER_TTL = 4
 
 
 @dataclass(slots=True)
@@ -25,27 +32,64 @@ class PublishCounters:
     frames: int = 0
     bytes: int = 0
     gaps: int = 0
+    unpublished: int = 0
+
+
+class Enricher(Protocol):
+    """What adds to events before they leave, or keeps them from consumers."""
+
+    @property
+    def ttls(self) -> Mapping[str, float]:
+        """Seconds that lanes with a retention of their own keep their frames."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the cache, if there is one, has all that was read."""
+
+    async def finish(self, batch: Batch, confirmed: int) -> Sequence[bytes]:
+        """The lines as they leave, one for each item, b"" for what is not published.
+
+        `confirmed`: the last sequence of the session that is in the stream. Takes a bounded time.
+        """
 
 
 class ShardPublisher:
-    """Moves events from the buffer to the chain. Its `dispatch` and `drained` are the shard's sink."""
+    """Moves events from the buffer to the chain. Its `take`, `skip` and `drained` are the shard's sink.
 
-    def __init__(self, buffer: EventBuffer, chain: Chain, *, linger_s: float = 0.0, marker_s: float = 3600.0) -> None:
+    `enricher` adds to events, or keeps them from consumers, before they leave. `replay_events` says how many events
+    Discord would replay at least: before so many that are not published, a marker tells the chain how far the shard is.
+    """
+
+    def __init__(
+        self,
+        buffer: EventBuffer,
+        chain: Chain,
+        *,
+        enricher: Enricher | None = None,
+        linger_s: float = 0.0,
+        marker_s: float = 3600.0,
+        replay_events: Callable[[], int] = lambda: REPLAY_EVENTS_MIN,
+    ) -> None:
         self.buffer = buffer
         self.chain = chain
+        self.enricher = enricher
         self.counters = PublishCounters()
         self._linger_s = linger_s
         self._marker_s = marker_s
+        self._replay_events = replay_events
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._room.set()
         self._idle.set()
         self._flushing = False
+        self._unmarked: Batch | None = None
+        self._unmarked_events = 0
+        self._last_ttl_s = 0.0
 
-    def dispatch(self, raw: bytes, event_type: str, seq: int) -> bool:
-        """Take one event. False: the buffer is full; await `drained` before reading on."""
-        room = self.buffer.push(raw, event_type, seq)
+    def push(self, raw: bytes, event_type: str, seq: int, **more: Any) -> bool:
+        """Take one event, as `EventBuffer.push`. False: the buffer is full; await `drained` before reading on."""
+        room = self.buffer.push(raw, event_type, seq, **more)
         if not self._wake.is_set():
             self._wake.set()
             self._idle.clear()
@@ -59,6 +103,11 @@ class ShardPublisher:
         self._idle.clear()
         self._wake.set()
 
+    def mark(self) -> None:
+        """Say once more how far the shard is, though nothing happened."""
+        stands = self.chain.checkpoint
+        self.control(MARKER, session=stands.session, last_seq=stands.last_seq, note=_marker_note())
+
     async def drained(self) -> None:
         """Wait until the buffer has room again."""
         await self._room.wait()
@@ -66,6 +115,7 @@ class ShardPublisher:
     async def flushed(self) -> None:
         """Wait until everything taken is in the stream; nothing lingers any more."""
         self._flushing = True
+        self._wake.set()
         await self._idle.wait()
 
     async def run(self) -> None:
@@ -74,6 +124,8 @@ class ShardPublisher:
         not_before = 0.0
         while True:
             if self.buffer.empty:
+                if self._flushing and self._unmarked is not None:
+                    await self._mark_unpublished()
                 self._idle.set()
                 self._wake.clear()
                 await self._next_or_marker()
@@ -83,25 +135,71 @@ class ShardPublisher:
             not_before = clock() + self._linger_s
             batch = self.buffer.take()
             if batch is not None:
-                await self.chain.append(batch)
-                self._count(batch)
+                await self._publish(batch)
+
+    async def _publish(self, batch: Batch) -> None:
+        for frame in await self._frames(batch):
+            await self.chain.append(frame)
+            self._last_ttl_s = frame.ttl_s
+            self.counters.frames += 1
+            self.counters.events += len(frame.lines)
+            self.counters.gaps += frame.kind == GAP
+        self.buffer.confirm(batch)
+        self.counters.bytes += batch.size
+        self.counters.unpublished += sum(not item.line for item in batch.items)
+        if not self._room.is_set() and self.buffer.has_room:
+            self._room.set()
+
+    async def _frames(self, batch: Batch) -> list[Frame]:
+        if batch.kind:
+            return [replace(batch.frame(), behind=self._is_behind)]
+        enricher = self.enricher
+        if enricher is None:
+            return self._accounted(batch, frames_of(batch, [item.line for item in batch.items], {}))
+        stands = self.chain.checkpoint
+        confirmed = stands.last_seq if stands.session == batch.session else 0
+        lines = await enricher.finish(batch, confirmed)
+        return self._accounted(batch, frames_of(batch, lines, enricher.ttls, behind=self._is_behind))
+
+    def _accounted(self, batch: Batch, frames: list[Frame]) -> list[Frame]:
+        """The frames; a marker when nothing of the batch is published and too much was not before it."""
+        if frames:
+            self._unmarked, self._unmarked_events = None, 0
+            return frames
+        self._unmarked = batch
+        self._unmarked_events += len(batch.items)
+        if self._unmarked_events * 2 < self._replay_events():
+            return []
+        return [self._marker()]
+
+    def _marker(self) -> Frame:
+        batch, self._unmarked, self._unmarked_events = self._unmarked, None, 0
+        assert batch is not None
+        frame = Frame(batch.session, batch.last_seq, batch.last_seq, kind=MARKER, note=_marker_note())
+        return replace(frame, behind=self._is_behind)
+
+    @property
+    def _is_behind(self) -> bool:
+        return self.enricher is not None and not self.enricher.is_whole
+
+    async def _mark_unpublished(self) -> None:
+        await self.chain.append(self._marker())
+        self.counters.frames += 1
 
     async def _next_or_marker(self) -> None:
         """Wait for an event; when none comes for long, renew the checkpoint before it can age out of the stream."""
+        wait_s = min(self._marker_s, self._last_ttl_s / MARKERS_PER_TTL) if self._last_ttl_s else self._marker_s
+        if self._unmarked is not None:
+            wait_s = min(wait_s, UNPUBLISHED_MAX_S)
         try:
-            async with asyncio.timeout(self._marker_s):
+            async with asyncio.timeout(wait_s):
                 await self._wake.wait()
         except TimeoutError:
-            stands = self.chain.checkpoint
-            self.control(MARKER, session=stands.session, last_seq=stands.last_seq, note=b'{"at":%d}' % time.time())
+            if self._unmarked is not None:
+                await self._mark_unpublished()
+            else:
+                self.mark()
 
-    def _count(self, batch: Batch) -> None:
-        self.buffer.confirm(batch)
-        counters = self.counters
-        counters.events += len(batch.lines)
-        counters.frames += 1
-        counters.bytes += batch.size
-        if batch.kind == "gap":
-            counters.gaps += 1
-        if not self._room.is_set() and self.buffer.has_room:
-            self._room.set()
+
+def _marker_note() -> bytes:
+    return b'{"at":%d}' % time.time()

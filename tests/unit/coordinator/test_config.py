@@ -4,7 +4,8 @@ import pytest
 from pydantic import BaseModel
 
 from sandwich_coordinator.cli.load import ConfigError, load_config, parse_config
-from sandwich_coordinator.config import SECTIONS, StreamConfig, parse_duration, parse_size
+from sandwich_coordinator.config import SECTIONS, StreamConfig
+from sandwich_coordinator.config_values import parse_duration, parse_size
 
 EXAMPLE = Path(__file__).parents[3] / "cluster.example.yml"
 HEAD = 'version: 1\nnats: {servers: ["nats://h:1"]}\nredis: {url: "redis://h/0"}\napps:\n'
@@ -47,6 +48,26 @@ def test_the_example_names_every_key_with_its_default() -> None:
         ("{token: {env: T}, intents: 1, stream: {max_age: 24}}", "apps.a.stream.max_age: write a duration"),
         ("{token: {env: T}, intents: 1, presence: {activities: [{name: x, type: 1}]}}", "activities[0]: type 1"),
         ("{token: {env: T}}", "apps.a.intents: is required"),
+        ("{token: {env: T}, intents: 1, cache: {namespace: A}}", "apps.a.cache.namespace: must be 1 to 32 characters"),
+        (
+            "{token: {env: T}, intents: 1, cache: {presence: true}}",
+            "cache.presence: unknown key (did you mean presences",
+        ),
+        ("{token: {env: T}, intents: 1, cache: {messages: {ttl: 9}}}", "apps.a.cache.messages.ttl: write a duration"),
+        ("{token: {env: T}, intents: 1, cache: {chunk_members: true}}", "needs the intent GUILD_MEMBERS"),
+        (
+            "{token: {env: T}, intents: 1, events: {ignore: [MESSAGE_CREAT]}}",
+            "events.ignore[0]: unknown event MESSAGE_CREAT",
+        ),
+        ("{token: {env: T}, intents: 1, events: {ignore: ['*']}}", "READY and RESUMED cannot be ignored"),
+        ("{token: {env: T}, intents: 1, events: {ignore: [GUILD_ROLE_*]}}", "what is cached of roles becomes wrong"),
+        ("{token: {env: T}, intents: 1, events: {ignore: [GUILD_CREATE]}}", "would leave the cache empty or wrong"),
+        ("{token: {env: T}, intents: 1, events: {lanes: {all: {types: [X*]}}}}", "is where all other types go"),
+        (
+            "{token: {env: T}, intents: 1, events: {lanes: {m: {types: [MESSAGE_*]}, n: {types: [MESSAGE_UPDATE]}}}}",
+            "MESSAGE_UPDATE is in lanes 'm' and 'n'",
+        ),
+        ("{token: {env: T}, intents: 1, invites: {hold: 9s}}", "apps.a.invites.hold: must be from 0s to 5s"),
     ],
 )
 def test_a_mistake_is_named_with_its_path(app: str, expected: str) -> None:
@@ -73,3 +94,20 @@ def test_a_key_given_twice_is_refused() -> None:
 def test_units_are_read() -> None:
     assert [parse_duration(text) for text in ("250ms", "1.5m", "24h", 0)] == [0.25, 90.0, 86400.0, 0.0]
     assert [parse_size(text) for text in ("10GiB", "2GB", 5)] == [10 * 1024**3, 2 * 10**9, 5]
+
+
+def test_applications_that_share_a_cache_must_store_the_same_thing_the_same_way() -> None:
+    app = "{token: {env: %s}, intents: 1, cache: {namespace: shared, users: %s}}"
+    found = problems(f"  a: {app % ('T', 'true')}\n  b: {app % ('U', 'false')}\n")
+    assert found == [
+        "c.yml:6: apps.b.cache.users: is False here and True for 'a': both write to the namespace 'shared', "
+        "where it can only be one way"
+    ]
+
+
+def test_what_will_not_work_without_an_intent_is_warned_about() -> None:
+    text = "  a: {token: {env: T}, intents: 1, events: {prefixes: {fallback: '!'}}, invites: {track: true}}\n"
+    warnings = parse_config(HEAD + text, source="c.yml", env=ENV, directory=Path(".")).warnings
+    assert [warning.split(": ")[1] for warning in warnings] == ["apps.a.events.prefixes", "apps.a.invites.track"]
+    assert "MESSAGE_CONTENT" in warnings[0]
+    assert "GUILD_INVITES and GUILD_MEMBERS" in warnings[1]

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from sandwich_node.sinks.chain import Chain, Checkpoint
-from sandwich_node.sinks.frames import EventBuffer, ShardAddress
+from sandwich_node.sinks.frames import EventBuffer, Frame, ShardAddress, frames_of
 from sandwich_node.sinks.log import Fenced, LogBusy, LogUnavailable
 from sandwich_sdk.wire.frame import inflate, split_events
 from tests.support.memory_log import MemoryLog
@@ -30,13 +30,18 @@ def buffer(session: str = "aa", last: int = 0) -> EventBuffer:
     return made
 
 
+def frame_of(events: EventBuffer) -> Frame:
+    batch = events.take()
+    assert batch is not None
+    (frame,) = frames_of(batch, [item.line for item in batch.items], {})
+    return frame
+
+
 async def fill(log: MemoryLog, writer: Chain, first: int, last: int) -> None:
     events = buffer(last=first - 1)
     for seq in range(first, last + 1):
         events.push(event(seq), "MESSAGE_CREATE", seq)
-    batch = events.take()
-    assert batch is not None
-    await writer.append(batch)
+    await writer.append(frame_of(events))
 
 
 def stored(log: MemoryLog) -> list[int]:
@@ -109,9 +114,7 @@ async def test_a_large_event_travels_in_parts_that_share_its_sequence() -> None:
     events = buffer()
     pad = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=9000))
     events.push(event(1, pad=pad), "GUILD_CREATE", 1)
-    batch = events.take()
-    assert batch is not None
-    await writer.append(batch)
+    await writer.append(frame_of(events))
     parts = [(h.part, h.first_seq, h.last_seq) for _, _, _, h in log.messages[1:]]
     total = len(parts)
     assert total > 2
@@ -127,8 +130,6 @@ async def test_parts_cut_short_by_a_crash_do_not_count_as_stored() -> None:
     events = buffer(last=4)
     pad = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=9000))
     events.push(event(5, pad=pad), "GUILD_CREATE", 5)
-    batch = events.take()
-    assert batch is not None
-    await writer.append(batch)
+    await writer.append(frame_of(events))
     del log.messages[-1]
     assert await chain(log, 11).take_over() == Checkpoint("aa", 4)

@@ -2,7 +2,7 @@
 
 import json
 
-from sandwich_node.sinks.frames import EventBuffer, ShardAddress
+from sandwich_node.sinks.frames import Batch, EventBuffer, Frame, ShardAddress, frames_of
 from sandwich_sdk.wire.frame import inflate, split_events
 
 ADDRESS = ShardAddress(app="bot", group=1, shard=7, count=8, route="music", bot="42")
@@ -15,12 +15,20 @@ def made(**bounds: int) -> EventBuffer:
     return events
 
 
+def frames(batch: Batch | None, dropped: set[int] = frozenset(), ttls: dict[str, float] | None = None) -> list[Frame]:  # type: ignore[assignment]
+    assert batch is not None
+    return frames_of(batch, [b"" if item.seq in dropped else item.line for item in batch.items], ttls or {})
+
+
+def lines(frame: Frame) -> list[bytes]:
+    return split_events(inflate(frame.payload()))
+
+
 def test_an_event_keeps_discords_bytes_and_says_where_it_came_from() -> None:
     events = made()
     events.push(RAW % 1, "X", 1)
-    batch = events.take()
-    assert batch is not None
-    (line,) = split_events(inflate(batch.payload()))
+    (frame,) = frames(events.take())
+    (line,) = lines(frame)
     assert line.startswith((RAW % 1)[:-1])
     assert json.loads(line)["__sandwich"] == {
         "v": 1, "app": "bot", "bot": "42", "route": "music", "shard": [1, 7, 8], "id": "aa:1",
@@ -30,9 +38,8 @@ def test_an_event_keeps_discords_bytes_and_says_where_it_came_from() -> None:
 def test_an_event_on_several_lines_is_put_on_one() -> None:
     events = made()
     events.push(b'{\n "t":"X",\n "s":1, "op":0,\n "d":{"text":"a\\nb  c"}}\n', "X", 1)
-    batch = events.take()
-    assert batch is not None
-    (line,) = split_events(inflate(batch.payload()))
+    (frame,) = frames(events.take())
+    (line,) = lines(frame)
     assert json.loads(line)["d"] == {"text": "a\nb  c"}
 
 
@@ -67,4 +74,39 @@ def test_an_event_seen_before_is_dropped_and_counted() -> None:
         events.push(RAW % seq, "X", seq)
     batch = events.take()
     assert batch is not None
-    assert (batch.first_seq, batch.last_seq, len(batch.lines), events.repeated) == (1, 3, 3, 2)
+    assert (batch.first_seq, batch.last_seq, len(batch.items), events.repeated) == (1, 3, 3, 2)
+
+
+def test_a_frame_says_how_far_the_shard_is_past_what_is_not_published() -> None:
+    events = made()
+    for seq in range(1, 6):
+        events.push(RAW % seq, "X", seq)
+    (frame,) = frames(events.take(), dropped={1, 4, 5})
+    assert (frame.first_seq, frame.last_seq, len(frame.lines)) == (2, 5, 2)
+
+
+def test_a_batch_of_what_is_not_published_makes_no_frame() -> None:
+    events = made()
+    events.push(b"", "X", 1)
+    assert frames(events.take()) == []
+
+
+def test_lanes_are_frames_in_the_order_of_events_and_none_can_be_lost_between_two() -> None:
+    events = made()
+    for seq, lane in enumerate(["all", "all", "messages", "messages", "all"], start=1):
+        events.push(RAW % seq, "X", seq, lane=lane)
+    made_of = frames(events.take(), dropped={2, 5}, ttls={"messages": 60.0})
+    assert [(f.lane, f.first_seq, f.last_seq, len(f.lines), f.ttl_s) for f in made_of] == [
+        ("all", 1, 2, 1, 0.0),
+        ("messages", 3, 5, 2, 60.0),
+    ]
+
+
+def test_what_an_event_changes_in_the_cache_takes_room_too() -> None:
+    events = made(bytes_max=1000)
+    assert events.push(b"", "X", 1, ops=(("guild", "1"),), size=400)
+    assert not events.push(b"", "X", 2, ops=(("guild", "1"),), size=600)
+    batch = events.take()
+    assert batch is not None
+    events.confirm(batch)
+    assert events.bytes_held == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec
 from sandwich_node import ipc
 from sandwich_node.shards.running import RunningShards
 
@@ -56,6 +57,7 @@ class Harness:
                 stream_max_age_s=0.0,
                 stream_max_bytes=0,
                 stream_replicas=1,
+                options=ipc.ShardOptions(cache=CacheSpec(), events=EventsSpec(), invites=InvitesSpec()),
             )
         )
 

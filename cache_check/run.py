@@ -1,0 +1,177 @@
+"""One run: a whole cluster, random traffic with faults, then silence, and the comparison."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cache_check.compare import COLLECTIONS, Comparison, Json, shown, true_collection, true_guild, users_of
+from cache_check.faults import break_it, faults, settled
+from cache_check.reading import Cached, read_cache
+from sandwich_node.dev.checker import DeliveryCheck
+from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
+from sandwich_sdk import Consumer
+
+BURST = 200
+"""Far below what Discord replays of a session with so many guilds: what a fault holds up must not be lost."""
+LIVE_S = 90.0
+QUIET_S = 60.0
+EVENTS_A_FAULT = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to run. `faults` False: traffic alone."""
+
+    events: int = 20_000
+    seed: int = 1
+    guilds: int = 200
+    shards: int = 4
+    faults: bool = True
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of it."""
+
+    events: int = 0
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+    comparison: Comparison = field(default_factory=Comparison)
+    delivery: str = ""
+    clean: bool = False
+
+
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+CACHE = {"presences": True, "messages": {"per_channel": 50, "ttl": "1h"}}
+
+
+def bots(options: Options) -> tuple[DevBot, ...]:
+    """One bot; all intents, everything cached."""
+    return (
+        DevBot(
+            app="welcomer",
+            token="MTAwMDAwMDAwMDAx.GaaaaX.welcomer",
+            guilds=options.guilds,
+            shards=options.shards,
+            recommended=options.shards,
+            settings={"cache": CACHE, "large_threshold": 250},
+        ),
+    )
+
+
+class Run:
+    """A running cluster and what was received from it."""
+
+    def __init__(self, cluster: DevCluster, options: Options, say: Callable[[str], None]) -> None:
+        self.cluster = cluster
+        self.options = options
+        self.say = say
+        self.rng = random.Random(options.seed)
+        self.outcome = Outcome()
+        self.checks = {bot.app: DeliveryCheck() for bot in cluster.bots}
+
+    async def play(self) -> Outcome:
+        """Everything, in order."""
+        started = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            consuming = group.create_task(self._consume())
+            await self._live()
+            await self._traffic()
+            await self._quiet()
+            for bot in self.cluster.bots:
+                await self._compare(bot.app)
+            consuming.cancel()
+        self.outcome.seconds = time.monotonic() - started
+        self.outcome.clean = not self.outcome.comparison.different.total()
+        return self.outcome
+
+    async def _consume(self) -> None:
+        async with Consumer(self.cluster.nats.url, apps=list(self.checks), group="check", start="all") as consumer:
+            async for event in consumer:
+                self.checks[event.app].take(event.id)
+
+    async def _live(self) -> None:
+        what = "all shards are live on all nodes"
+        await self._until(what, lambda: settled(self.cluster, self.options.shards), LIVE_S)
+        await self._until("everything has arrived", self._all_arrived, LIVE_S)
+
+    async def _traffic(self) -> None:
+        deck = faults(self.options.seed)
+        left, until_fault = self.options.events, EVENTS_A_FAULT
+        breaking: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            while left > 0:
+                for bot in self.cluster.bots:
+                    number = min(BURST, left)
+                    await self.cluster.simulator("happen", {"bot": bot.app, "events": number})
+                    left, until_fault = left - number, until_fault - number
+                    self.outcome.events += number
+                if breaking is not None and not breaking.done():
+                    # Something is broken now: slowly, so that Discord can replay all that is held up.
+                    await asyncio.sleep(0.5)
+                    continue
+                await self._until("consumers keep up", self._keeping_up, QUIET_S)
+                if self.options.faults and until_fault <= 0:
+                    fault = next(deck)
+                    self.say(f"{self.outcome.events:>8} events: {fault}")
+                    self.outcome.faults.append(fault)
+                    breaking = group.create_task(break_it(self.cluster, fault, self.options.shards, self.rng))
+                    until_fault = EVENTS_A_FAULT
+
+    async def _keeping_up(self) -> bool:
+        owed = [await self.cluster.owed(bot.app) for bot in self.cluster.bots]
+        total = sum(len(sequences) for one in owed for sequences in one.values())
+        return total - sum(check.events for check in self.checks.values()) < 4 * BURST
+
+    async def _all_arrived(self) -> bool:
+        for bot in self.cluster.bots:
+            verdict = self.checks[bot.app].verdict(await self.cluster.owed(bot.app))
+            self.outcome.delivery = f"{verdict.owed} owed, {verdict.lost} lost, {verdict.doubled} doubled"
+            if verdict.lost:
+                return False
+        return True
+
+    async def _quiet(self) -> None:
+        await self.cluster.simulator("pause_traffic", {})
+        await self._until("everything has arrived", self._all_arrived, QUIET_S)
+
+    async def _until(self, what: str, check: Callable[[], "asyncio.Future[bool] | object"], timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        while not await check():  # type: ignore[misc]
+            if time.monotonic() > end:
+                logs = "\n".join(f"{child.name}:\n{child.tail(20)}" for child in self.cluster.nodes.values())
+                raise TimeoutError(f"not in {timeout_s:.0f} s: {what} ({self.outcome.delivery})\n{logs}")
+            await asyncio.sleep(0.1)
+
+    async def _compare(self, app: str) -> None:
+        cached = await read_cache(self.cluster.redis.url, app)
+        found = await self.cluster.simulator(f"guilds?bot={app}")
+        states = {str(guild): await self.cluster.simulator(f"guild?bot={app}&guild_id={guild}") for guild in found}
+        compare(self.outcome.comparison, app, cached, states)
+
+
+def compare(comparison: Comparison, app: str, cached: Cached, states: dict[str, Json]) -> None:
+    """Hold one namespace against the true states of its guilds."""
+    for guild in cached.guilds.keys() | states.keys():
+        state = states.get(guild)
+        if state is None:
+            comparison.check("guild", guild, cached.guilds.get(guild), None)
+            continue
+        comparison.check("guild", guild, cached.guilds.get(guild), true_guild(state))
+        comparison.check("apps", guild, cached.apps.get(guild), {app})
+        for name in COLLECTIONS:
+            kept = shown(name, cached.collections[name].get(guild, {}), state)
+            comparison.check_all(name, guild, kept, true_collection(name, state))
+    comparison.check("located", app, cached.located.get(app, set()), set(states))
+    users, guilds = users_of(iter(states.values()))
+    comparison.check_all("user", app, cached.users, users)
+    for user in cached.mutual.keys() | guilds.keys():
+        comparison.check("mutual", user, cached.mutual.get(user), guilds.get(user))
+
+
+async def run(options: Options, say: Callable[[str], None]) -> Outcome:
+    """Start everything, play, compare."""
+    async with dev_cluster(bots(options), nodes=2, rate=0.0, seed=options.seed, redis_args=DURABLE) as cluster:
+        return await Run(cluster, options, say).play()

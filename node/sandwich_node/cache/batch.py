@@ -1,0 +1,137 @@
+"""Batches of translated events, and the calls of script.lua that they become on one server. Pure."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from sandwich_node.cache.context import Op
+from sandwich_node.cache.settings import Writer
+from sandwich_sdk.wire.cache_keys import guild_prefix, locations_key, mutual_key, user_key
+
+CALL_EVENTS_MAX: Final = 512
+CALL_BYTES_MAX: Final = 512 * 1024
+"""About how much one call carries, so that it keeps the server from others for some milliseconds at most."""
+
+INLINE: Final = "i"
+FOLLOW_UP: Final = "f"
+
+_REPEATABLE = frozenset({"guild", "put", "members_begin", "members"})
+"""Operations that give the same when done twice: behind one of these a call may end within an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventOps:
+    """One event's operations; `size` is about how many bytes they have."""
+
+    seq: int
+    ops: tuple[Op, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Events of one session of one shard, in order; `session` is its public name.
+
+    `confirmed` is the last sequence whose frame is in the stream: values that later events replaced are kept for a
+    replay, the others are dropped.
+    """
+
+    writer: Writer
+    session: str
+    confirmed: int
+    events: tuple[EventOps, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of the script."""
+
+    keys: tuple[str, str]
+    args: list[str | bytes | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Keys of one writer: its records, and the beginnings of what it writes to."""
+
+    app: str
+    shard: str
+    guild: str
+    user: str
+    mutual: str
+    locations: str
+    namespace: str
+
+    def record(self) -> tuple[str, str]:
+        """The writer's record where all keys are on one server; on a cluster, beside the application's locations."""
+        return self._pair(f"sw:{self.namespace}:writer:{{{self.app}}}:{self.shard}")
+
+    def guild_record(self, guild: str) -> tuple[str, str]:
+        """The writer's record beside a guild on a cluster."""
+        return self._pair(f"{guild_prefix(self.namespace, guild)}writer:{self.app}:{self.shard}")
+
+    def user_record(self, user: str) -> tuple[str, str]:
+        """The writer's record beside a user on a cluster."""
+        return self._pair(f"sw:{self.namespace}:writer:{{{user}}}:{self.app}:{self.shard}")
+
+    @staticmethod
+    def _pair(record: str) -> tuple[str, str]:
+        return record, f"{record}:pending"
+
+
+@lru_cache(maxsize=4096)
+def names_of(writer: Writer) -> Names:
+    """The writer's key names. The script completes the beginnings with an id and a brace."""
+    namespace = writer.namespace
+    return Names(
+        app=writer.app,
+        shard=writer.location,
+        guild=guild_prefix(namespace, 0).removesuffix("0}:"),
+        user=user_key(namespace, 0).removesuffix("0}"),
+        mutual=mutual_key(namespace, 0).removesuffix("0}"),
+        locations=locations_key(namespace, writer.app),
+        namespace=namespace,
+    )
+
+
+def pack(batch: Batch, keys: tuple[str, str], events: Iterable[EventOps], *, flags: str = INLINE) -> Iterator[Call]:
+    """Calls that apply the events in order, none much longer than the bounds."""
+    args: list[str | bytes | int] = []
+    size = count = last = 0
+    for event in events:
+        if args and (count >= CALL_EVENTS_MAX or size + event.size > CALL_BYTES_MAX):
+            yield Call(keys, _header(batch, last, flags) + args)
+            args, size, count = [], 0, 0
+        for op in event.ops:
+            args += (event.seq, op[0], len(op) - 1)
+            args += op[1:]
+            if event.size > CALL_BYTES_MAX and op[0] in _REPEATABLE:
+                size += sum(map(len, op))
+                if size > CALL_BYTES_MAX:
+                    # The event is not done: only what is before it is recorded.
+                    yield Call(keys, _header(batch, event.seq - 1, flags) + args)
+                    args, size, count = [], 0, 0
+        last = event.seq
+        size += min(event.size, CALL_BYTES_MAX)
+        count += 1
+    if args or count:
+        yield Call(keys, _header(batch, last, flags) + args)
+
+
+def _header(batch: Batch, last: int, flags: str) -> list[str | bytes | int]:
+    writer, names = batch.writer, names_of(batch.writer)
+    return [
+        *(writer.fence, batch.session or "-", last, batch.confirmed, flags, writer.app, writer.location),
+        *(writer.maintains, writer.bot, names.guild, names.user, names.mutual, names.locations),
+    ]
+
+
+def calls(batch: Batch) -> Iterator[Call]:
+    """The calls for a batch where all keys are on one server."""
+    return pack(batch, names_of(batch.writer).record(), batch.events)
+
+
+def follow_up(batch: Batch, keys: tuple[str, str], ops: Iterable[tuple[int, Op]], *, flags: str) -> Iterator[Call]:
+    """Calls for what events left to do: checked for the fence only."""
+    return pack(batch, keys, (EventOps(seq, (op,), 0) for seq, op in ops), flags=flags + FOLLOW_UP)

@@ -1,0 +1,180 @@
+"""Channels, threads, stages and scheduled events: from event to operations. Pure."""
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from sandwich_node.cache import payloads as pl
+from sandwich_node.cache.context import Context, Op, snowflake
+from sandwich_node.cache.splice import add, without
+
+_in_guild = msgspec.json.Decoder(pl.InGuild).decode
+_pins = msgspec.json.Decoder(pl.Pins).decode
+_voice_channel = msgspec.json.Decoder(pl.VoiceChannel).decode
+_channel_info = msgspec.json.Decoder(pl.ChannelInfo).decode
+_thread = msgspec.json.Decoder(pl.Thread).decode
+_thread_member = msgspec.json.Decoder(pl.ThreadMember).decode
+_list_sync = msgspec.json.Decoder(pl.ThreadListSync).decode
+_thread_members = msgspec.json.Decoder(pl.ThreadMembers).decode
+_event_user = msgspec.json.Decoder(pl.ScheduledEventUser).decode
+
+
+def channel_create(context: Context, data: bytes) -> tuple[Op, ...]:
+    """CHANNEL_CREATE. Channels outside guilds are not cached."""
+    found = _in_guild(data)
+    return () if found.guild_id is UNSET else (("put", snowflake(found.guild_id), "c", "0", found.id, data),)
+
+
+def channel_update(context: Context, data: bytes) -> tuple[Op, ...]:
+    """CHANNEL_UPDATE replaces, but says nothing of a voice channel's status."""
+    found = _in_guild(data)
+    return () if found.guild_id is UNSET else (("set", snowflake(found.guild_id), "c", "k", found.id, data),)
+
+
+def channel_delete(context: Context, data: bytes) -> tuple[Op, ...]:
+    """CHANNEL_DELETE takes the channel's threads, stages and messages along."""
+    found = _in_guild(data)
+    return () if found.guild_id is UNSET else (("channel_del", snowflake(found.guild_id), found.id),)
+
+
+def channel_pins_update(context: Context, data: bytes) -> tuple[Op, ...]:
+    """CHANNEL_PINS_UPDATE, of a channel or a thread."""
+    found = _pins(data)
+    if found.guild_id is UNSET:
+        return ()
+    field = b'{"last_pin_timestamp":%b}' % bytes(found.last_pin_timestamp)
+    letters = "".join(letter for letter in "ct" if letter in context.letters)
+    return (("patch", snowflake(found.guild_id), letters, found.channel_id, field, "1"),)
+
+
+def _voice_fields(channel: pl.VoiceChannel) -> bytes:
+    fields = (("status", channel.status), ("voice_start_time", channel.voice_start_time))
+    known: dict[str, Raw] = {name: value for name, value in fields if not isinstance(value, UnsetType)}
+    return msgspec.json.encode(known)
+
+
+def voice_channel_update(context: Context, data: bytes) -> tuple[Op, ...]:
+    """VOICE_CHANNEL_STATUS_UPDATE and VOICE_CHANNEL_START_TIME_UPDATE."""
+    found = _voice_channel(data)
+    return (("patch", snowflake(found.guild_id), "c", found.id, _voice_fields(found), "1"),)
+
+
+def channel_info(context: Context, data: bytes) -> tuple[Op, ...]:
+    """CHANNEL_INFO, the answer to a request."""
+    found = _channel_info(data)
+    guild = snowflake(found.guild_id)
+    return tuple(("patch", guild, "c", channel.id, _voice_fields(channel), "0") for channel in found.channels)
+
+
+def thread_create(context: Context, data: bytes) -> tuple[Op, ...]:
+    """THREAD_CREATE: new, or the bot was added to it."""
+    found = _thread(data)
+    guild = snowflake(found.guild_id)
+    thread: Op = ("put", guild, "t", "0", found.id, without(data, b'"newly_created":true'))
+    if not found.newly_created or found.parent_id is None or "c" not in context.letters:
+        return (thread,)
+    # A forum's last message is its newest thread; in a text channel the starting message says so itself.
+    shown = b'{"last_message_id":"%b"}' % found.id.encode()
+    return thread, ("forum_post", guild, found.parent_id, shown)
+
+
+def thread_update(context: Context, data: bytes) -> tuple[Op, ...]:
+    """THREAD_UPDATE: one that is archived is no longer active."""
+    found = _thread(data)
+    guild = snowflake(found.guild_id)
+    if found.thread_metadata.archived:
+        return (("del", guild, "t", found.id),)
+    return (("set", guild, "t", "m", found.id, data),)
+
+
+def thread_delete(context: Context, data: bytes) -> tuple[Op, ...]:
+    """THREAD_DELETE."""
+    found = _thread(data)
+    return (("del", snowflake(found.guild_id), "t", found.id),)
+
+
+def thread_list_sync(context: Context, data: bytes) -> tuple[Op, ...]:
+    """THREAD_LIST_SYNC replaces the threads of the channels it names, of all when it names none."""
+    found = _list_sync(data)
+    members = {_thread_member(item).id: bytes(item) for item in found.members}
+    threads: list[str | bytes] = []
+    for item in found.threads:
+        thread = bytes(item)
+        thread_id = _in_guild(thread).id
+        member = members.get(thread_id)
+        if member is not None and b'"member":' not in thread:
+            thread = add(thread, b'"member":' + member)
+        threads += (thread_id, thread)
+    guild = snowflake(found.guild_id)
+    if isinstance(found.channel_ids, UnsetType):
+        return (("threads_sync", guild, "-1", *threads),)
+    return (("threads_sync", guild, str(len(found.channel_ids)), *found.channel_ids, *threads),)
+
+
+def thread_member_update(context: Context, data: bytes) -> tuple[Op, ...]:
+    """THREAD_MEMBER_UPDATE is about the bot itself."""
+    found = _thread_member(data)
+    if found.id is UNSET:
+        return ()
+    return (("patch", snowflake(found.guild_id), "t", found.id, b'{"member":%b}' % data, "1"),)
+
+
+def thread_members_update(context: Context, data: bytes) -> tuple[Op, ...]:
+    """THREAD_MEMBERS_UPDATE: how many there are, and whether the bot is one of them."""
+    found = _thread_members(data)
+    guild = snowflake(found.guild_id)
+    fields = b'{"member_count":%d}' % found.member_count
+    for item in found.added_members:
+        if _thread_member(item).user_id == context.bot:
+            fields = add(fields, b'"member":' + bytes(item))
+    patch: Op = ("patch", guild, "t", found.id, fields, "1")
+    if context.bot in found.removed_member_ids:
+        return patch, ("thread_left", guild, found.id)
+    return (patch,)
+
+
+def stage_create(context: Context, data: bytes) -> tuple[Op, ...]:
+    """STAGE_INSTANCE_CREATE."""
+    found = _in_guild(data)
+    return (("put", snowflake(found.guild_id), "g", "0", found.id, data),)
+
+
+def stage_update(context: Context, data: bytes) -> tuple[Op, ...]:
+    """STAGE_INSTANCE_UPDATE."""
+    found = _in_guild(data)
+    return (("set", snowflake(found.guild_id), "g", "r", found.id, data),)
+
+
+def stage_delete(context: Context, data: bytes) -> tuple[Op, ...]:
+    """STAGE_INSTANCE_DELETE."""
+    found = _in_guild(data)
+    return (("del", snowflake(found.guild_id), "g", found.id),)
+
+
+def event_create(context: Context, data: bytes) -> tuple[Op, ...]:
+    """GUILD_SCHEDULED_EVENT_CREATE."""
+    found = _in_guild(data)
+    return (("put", snowflake(found.guild_id), "x", "0", found.id, data),)
+
+
+def event_update(context: Context, data: bytes) -> tuple[Op, ...]:
+    """GUILD_SCHEDULED_EVENT_UPDATE merges: `user_count` is not always there."""
+    found = _in_guild(data)
+    return (("set", snowflake(found.guild_id), "x", "m", found.id, data),)
+
+
+def event_delete(context: Context, data: bytes) -> tuple[Op, ...]:
+    """GUILD_SCHEDULED_EVENT_DELETE."""
+    found = _in_guild(data)
+    return (("del", snowflake(found.guild_id), "x", found.id),)
+
+
+def event_user_add(context: Context, data: bytes) -> tuple[Op, ...]:
+    """GUILD_SCHEDULED_EVENT_USER_ADD."""
+    found = _event_user(data)
+    return (("tally", snowflake(found.guild_id), "x", found.guild_scheduled_event_id, "user_count", "1"),)
+
+
+def event_user_remove(context: Context, data: bytes) -> tuple[Op, ...]:
+    """GUILD_SCHEDULED_EVENT_USER_REMOVE."""
+    found = _event_user(data)
+    return (("tally", snowflake(found.guild_id), "x", found.guild_scheduled_event_id, "user_count", "-1"),)

@@ -1,0 +1,82 @@
+"""What every translation of an event needs, and the form of what it makes. Pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import Raw, UnsetType
+
+from sandwich_coordinator.types import CacheSpec
+from sandwich_node.cache import payloads as pl
+from sandwich_node.cache.settings import letters_of
+from sandwich_node.cache.splice import with_user_id
+
+Op = tuple[str | bytes, ...]
+"""An operation of script.lua: its name, the guild or user it is about, its arguments."""
+
+PUT_BYTES_MAX = 256 * 1024
+"""About how much one operation of a long list carries, so that a call can be cut between operations."""
+
+identified = msgspec.json.Decoder(pl.Identified).decode
+
+
+class BadEvent(ValueError):
+    """An event that cannot be cached: an id that is not one, or a shape Discord does not document."""
+
+
+def snowflake(value: str | UnsetType) -> str:
+    """Return a guild's or user's id, which becomes part of a key. Raises BadEvent when it is anything but digits."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return value
+    raise BadEvent("an id is not a Discord id")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is cached, for which bot. `learns`: members are taken from wherever they are seen."""
+
+    settings: CacheSpec
+    bot: str
+    learns: bool
+    letters: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "letters", frozenset(letters_of(self.settings)))
+
+    @property
+    def keeps_users(self) -> bool:
+        """Whether users are kept for themselves, so that members have only their ids."""
+        return self.settings.users and self.settings.members
+
+    def split_user(self, member: bytes, user: bytes) -> tuple[str, bytes, bytes]:
+        """(user id, member to store, user to store or b"") of a member and its user, which is part of its text."""
+        user_id = snowflake(identified(user).id)
+        if not self.keeps_users:
+            return user_id, member, b""
+        return user_id, with_user_id(member, user, user_id), user
+
+
+Translation = Callable[[Context, bytes], tuple[Op, ...]]
+Keyed = Callable[[bytes], tuple[str | bytes, ...]]
+
+
+def by_id(item: bytes) -> tuple[str | bytes, ...]:
+    """(id, JSON) of an object with an id."""
+    return identified(item).id, item
+
+
+def puts(name: str, guild: str, letter: str, items: list[Raw], keyed: Keyed, *, replace: bool) -> list[Op]:
+    """Operations that store a list, in pieces. The first one replaces the collection, also by nothing."""
+    made: list[Op] = []
+    piece: list[str | bytes] = []
+    size = 0
+    for item in items:
+        raw = bytes(item)
+        piece += keyed(raw)
+        size += len(raw)
+        if size > PUT_BYTES_MAX:
+            made.append((name, guild, letter, "1" if replace and not made else "0", *piece))
+            piece, size = [], 0
+    if piece or (replace and not made):
+        made.append((name, guild, letter, "1" if replace and not made else "0", *piece))
+    return made

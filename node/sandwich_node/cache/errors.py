@@ -1,0 +1,69 @@
+"""What goes wrong with Redis, by what to do about it. No message carries a password or a value."""
+
+from redis import exceptions as rx
+
+
+class CacheError(Exception):
+    """The cache cannot be used as it is now."""
+
+
+class CacheUnavailable(CacheError):
+    """Redis does not answer, or not yet. Whether the last call was applied is unknown; it may be sent again."""
+
+
+class CacheReadOnly(CacheError):
+    """Redis takes no writes: a replica, or a master whose disk fails or whose replicas are missing. Try again later."""
+
+
+class CacheFull(CacheError):
+    """Redis has no memory left for this; nothing of the call was applied. Raise maxmemory, or cache less."""
+
+
+class CacheRefused(CacheError):
+    """Redis refuses our name, password or rights. An operator must act."""
+
+
+class NotRedis(CacheError):
+    """What answers is not Redis 6.2 or later. An operator must act."""
+
+
+_READ_ONLY = ("READONLY", "MISCONF", "NOREPLICAS")
+_BUSY = ("BUSY", "UNKILLABLE")
+
+
+def classify(error: BaseException) -> CacheError:
+    """The CacheError for what redis-py raised."""
+    kind = type(error).__name__
+    match error:
+        case CacheError():
+            return error
+        case rx.AuthenticationError() | rx.AuthenticationWrongNumberOfArgsError() | rx.AuthorizationError():
+            return CacheRefused("Redis refuses the user name or password")
+        case rx.NoPermissionError():
+            return CacheRefused("Redis refuses a command or key: the user lacks rights that docs/cache.md lists")
+        case rx.OutOfMemoryError():
+            return CacheFull("Redis is full: it has reached its maxmemory")
+        case rx.ReadOnlyError():
+            return CacheReadOnly("Redis is read-only: it is a replica")
+        case rx.InvalidResponse():
+            return NotRedis("what answers there does not speak Redis's protocol")
+        case rx.MovedError() | rx.AskError() | rx.ClusterDownError() | rx.TryAgainError():
+            return CacheUnavailable(f"the Redis Cluster cannot serve a slot now ({kind})")
+        case rx.ResponseError():
+            return _of_response(str(error))
+        case rx.RedisError() | rx.RedisClusterException() | OSError() | TimeoutError():
+            return CacheUnavailable(f"Redis does not answer ({kind})")
+        case _:
+            return CacheError(f"the cache failed ({kind})")
+
+
+def _of_response(text: str) -> CacheError:
+    if any(word in text for word in _READ_ONLY):
+        return CacheReadOnly("Redis takes no writes now")
+    if "OOM" in text:
+        return CacheFull("Redis is full: it has reached its maxmemory")
+    if text.startswith(_BUSY):
+        return CacheUnavailable("Redis is busy with another script")
+    if "unknown command" in text:
+        return NotRedis("what answers there lacks a command of Redis 6.2")
+    return CacheError("Redis reports an error that is not expected here")

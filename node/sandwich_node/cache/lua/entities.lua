@@ -1,0 +1,125 @@
+-- guild, letter, '1' to replace the collection, then id, JSON ...
+op.put = function(a, z)
+  local guild, letter = ARGV[a], ARGV[a + 1]
+  local key = GUILD .. guild .. '}:' .. NAMES[letter]
+  if ARGV[a + 2] == '1' and may_replace(guild, letter) then call('UNLINK', key) end
+  many('HSET', key, a + 3, z, CHUNK)
+end
+
+-- guild, letter, '1' to replace the collection, then id, JSON ...; before is the list of what was there
+op.list = function(a, z)
+  local key, olds = GUILD .. ARGV[a] .. '}:' .. NAMES[ARGV[a + 1]], {}
+  if ARGV[a + 2] == '1' then
+    for _, old in ipairs(call('HVALS', key)) do olds[#olds + 1] = sound(old) end
+  else
+    for at = a + 3, z, 2 do olds[#olds + 1] = sound(call('HGET', key, ARGV[at])) end
+  end
+  local new = {}
+  for at = a + 4, z, 2 do new[#new + 1] = ARGV[at] end
+  table.sort(olds)
+  table.sort(new)
+  before(ARGV[a], ARGV[a + 1], array(olds), array(new))
+  op.put(a, z)
+end
+
+-- guild, letter, mode (r replace, m merge, k replace but keep a voice channel's status), id, JSON
+local VOICE_STATUS = {status = true, voice_start_time = true}
+op.set = function(a)
+  local guild, letter, mode, id, new = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+  local key = GUILD .. guild .. '}:' .. NAMES[letter]
+  local old = sound(call('HGET', key, id))
+  if old and mode == 'm' then
+    new = merge(old, new)
+  elseif old and mode == 'k' and (find(old, '"status":', 1, true) or find(old, '"voice_start_time":', 1, true)) then
+    new = merge(old, new, VOICE_STATUS)
+  end
+  before(guild, letter .. id, old, new)
+  call('HSET', key, id, new)
+end
+
+-- guild, letters to look in, id, JSON to merge where there is something, '1' to return what was there
+op.patch = function(a)
+  local guild, id, tell = ARGV[a], ARGV[a + 2], ARGV[a + 4] == '1'
+  for letter in string.gmatch(ARGV[a + 1], '.') do
+    local key = GUILD .. guild .. '}:' .. NAMES[letter]
+    local old = sound(call('HGET', key, id))
+    if old then
+      local new = merge(old, ARGV[a + 3])
+      if tell then before(guild, letter .. id, old, new) end
+      return call('HSET', key, id, new)
+    end
+  end
+  if tell then out('b', 'null') end
+end
+
+-- guild, parent of a new thread, JSON to merge into a forum or media channel
+op.forum_post = function(a)
+  local key, id = GUILD .. ARGV[a] .. '}:' .. NAMES.c, ARGV[a + 1]
+  local json = sound(call('HGET', key, id))
+  local _, values = fields(json or '')
+  if values and (values.type == '15' or values.type == '16') then call('HSET', key, id, merge(json, ARGV[a + 2])) end
+end
+
+-- guild, letter, id
+op.del = function(a)
+  local guild, letter, id = ARGV[a], ARGV[a + 1], ARGV[a + 2]
+  local key = GUILD .. guild .. '}:' .. NAMES[letter]
+  before(guild, letter .. id, sound(call('HGET', key, id)), nil)
+  call('HDEL', key, id)
+  if letter == 't' then messages_drop(guild, id) end
+end
+
+-- guild, letter, id, field, change: a counter that every application's stream changes counts in one of them
+op.tally = function(a)
+  local guild, key = ARGV[a], GUILD .. ARGV[a] .. '}:' .. NAMES[ARGV[a + 1]]
+  local json = call('HGET', key, ARGV[a + 2])
+  local from, to, number = find(json or '', '"' .. ARGV[a + 3] .. '":(%d+)')
+  if from and counts(guild) then
+    number = format('%d', math.max(0, tonumber(number) + tonumber(ARGV[a + 4])))
+    call('HSET', key, ARGV[a + 2], sub(json, 1, from + #ARGV[a + 3] + 2) .. number .. sub(json, to + 1))
+  end
+end
+
+-- guild, channel
+op.channel_del = function(a)
+  local guild, channel, base = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:'
+  before(guild, 'c' .. channel, sound(call('HGET', base .. NAMES.c, channel)), nil)
+  call('HDEL', base .. NAMES.c, channel)
+  messages_drop(guild, channel)
+  local threads, stages = call('HGETALL', base .. NAMES.t), call('HGETALL', base .. NAMES.g)
+  for at = 1, #threads, 2 do
+    if find(threads[at + 1], '"parent_id":"' .. channel .. '"', 1, true) then thread_drop(guild, threads[at]) end
+  end
+  for at = 1, #stages, 2 do
+    if find(stages[at + 1], '"channel_id":"' .. channel .. '"', 1, true) then
+      call('HDEL', base .. NAMES.g, stages[at])
+    end
+  end
+end
+
+-- guild, number of parents or -1 for all, parents, then id, JSON ...
+op.threads_sync = function(a, z)
+  local guild, count = ARGV[a], tonumber(ARGV[a + 1])
+  local key, parents, listed = GUILD .. guild .. '}:' .. NAMES.t, {}, {}
+  for at = a + 2, a + 1 + count do parents[ARGV[at]] = true end
+  local from = a + 2 + math.max(0, count)
+  for at = from, z, 2 do listed[ARGV[at]] = true end
+  local known = call('HGETALL', key)
+  for at = 1, #known, 2 do
+    local parent = match(known[at + 1], '"parent_id":"(%d+)"')
+    if not listed[known[at]] and (count < 0 or parents[parent]) then thread_drop(guild, known[at]) end
+  end
+  many('HSET', key, from, z, CHUNK)
+end
+
+-- guild, thread: the bot was removed from it; a private one is then out of its sight
+op.thread_left = function(a)
+  local key, id = GUILD .. ARGV[a] .. '}:' .. NAMES.t, ARGV[a + 1]
+  local json = sound(call('HGET', key, id))
+  local _, values = fields(json or '')
+  if values and values.type == '12' then
+    thread_drop(ARGV[a], id)
+  elseif values and values.member then
+    call('HSET', key, id, merge(json, '{"member":null}'))
+  end
+end

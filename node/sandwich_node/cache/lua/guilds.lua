@@ -1,0 +1,194 @@
+-- Guilds that several applications write.
+
+local shared = {}
+local function is_shared(guild)
+  if shared[guild] == nil then shared[guild] = call('SCARD', GUILD .. guild .. '}:apps') > 1 end
+  return shared[guild]
+end
+
+-- Letters of the collections that the other applications in the guild maintain, and their bots.
+local function others(guild)
+  local all, bots = '', {}
+  local by = call('HGETALL', GUILD .. guild .. '}:by')
+  for at = 1, #by, 2 do
+    local theirs, user = match(by[at + 1], '^(%l*) (%d*)')
+    if by[at] ~= app and theirs then
+      all = all .. theirs
+      if user ~= '' then bots[#bots + 1] = user end
+    end
+  end
+  return all, bots
+end
+
+local function may_replace(guild, letter)
+  return find(letters, letter, 1, true) or not find((others(guild)), letter, 1, true)
+end
+
+local function counts(guild)
+  if not is_shared(guild) then return true end
+  local apps = call('SMEMBERS', GUILD .. guild .. '}:apps')
+  table.sort(apps)
+  return apps[1] == app
+end
+
+-- What an event replaced. Where another application's stream brought the same change before, it left the value here.
+local function before(guild, slot, old, new, shown)
+  shown = shown or old or ''
+  if is_shared(guild) then
+    local previous = GUILD .. guild .. '}:previous'
+    if old == new then
+      local by, value = match(call('HGET', previous, slot) or '', '^(%S+) (.*)$')
+      if by and by ~= app then shown = value end
+    else
+      if call('HLEN', previous) >= PREVIOUS_MAX then call('DEL', previous) end
+      call('HSET', previous, slot, app .. ' ' .. shown)
+      call('EXPIRE', previous, PREVIOUS_TTL_S)
+    end
+  end
+  out('b', shown ~= '' and shown or 'null')
+end
+
+-- Users and who shares which guild with them.
+
+local function user_put(user, json, guild)
+  if json ~= '' then call('SET', USER .. user .. '}', json) end
+  if guild then call('SADD', MUTUAL .. user .. '}', guild) end
+end
+
+local function user_drop(user, guild)
+  local mutual = MUTUAL .. user .. '}'
+  if call('SREM', mutual, guild) == 1 and call('EXISTS', mutual) == 0 then call('DEL', USER .. user .. '}') end
+end
+
+local function with_user(member, user, known)
+  if not member then return nil, nil end
+  local whole = known
+  if inline then whole = sound(call('GET', USER .. user .. '}')) end
+  if not whole or whole == '' then return member, nil end
+  local from, to = find(member, '"user":{"id":"' .. user .. '"}', 1, true)
+  if not from then return member, whole end
+  return sub(member, 1, from + 6) .. whole .. sub(member, to + 1), whole
+end
+
+local function count_members(guild, change)
+  local key = GUILD .. guild .. '}:guild'
+  local json = call('GET', key)
+  if not json then return end
+  local from, to, number = find(json, '"member_count":(%d+)')
+  if from then
+    number = format('%d', math.max(0, tonumber(number) + change))
+    call('SET', key, sub(json, 1, from + 14) .. number .. sub(json, to + 1))
+  end
+end
+
+local function lose(guild, user)
+  if inline then user_drop(user, guild) else out('e', guild .. ',' .. user, guild) end
+end
+
+-- Members who are to go wait in `leaving`, so that a large guild does not keep the server from everybody else.
+local function members_leave(guild)
+  local members, leaving = GUILD .. guild .. '}:members', GUILD .. guild .. '}:leaving'
+  if call('HLEN', members) == 0 then return end
+  if call('EXISTS', leaving) == 0 then
+    call('RENAME', members, leaving)
+    return
+  end
+  for _, user in ipairs(call('HKEYS', members)) do call('HSET', leaving, user, '') end
+  call('DEL', members)
+end
+
+local function drain(guild)
+  local members, leaving = GUILD .. guild .. '}:members', GUILD .. guild .. '}:leaving'
+  local size = call('HLEN', leaving)
+  if size == 0 then return end
+  if size > DRAIN_MAX then return out('d', guild, guild) end
+  local gone = {guild}
+  for _, user in ipairs(call('HKEYS', leaving)) do
+    if call('HEXISTS', members, user) == 0 then
+      if inline then user_drop(user, guild) else gone[#gone + 1] = user end
+    end
+  end
+  if gone[2] then out('e', concat(gone, ','), guild) end
+  call('UNLINK', leaving)
+end
+
+local function messages_drop(guild, channel)
+  local base = GUILD .. guild .. '}:'
+  if call('SREM', base .. 'talking', channel) == 1 then
+    redis.call('UNLINK', base .. 'messages:' .. channel, base .. 'messages:' .. channel .. ':order')
+  end
+end
+
+local function thread_drop(guild, thread)
+  call('HDEL', GUILD .. guild .. '}:threads', thread)
+  messages_drop(guild, thread)
+end
+
+-- The application is no longer in the guild: what only it maintained goes, all of it when it was the last.
+local function leave(guild)
+  local base = GUILD .. guild .. '}:'
+  local mine, holder = match(call('HGET', base .. 'by', app) or '', '^(%l*) %d* (%d+)$')
+  if holder and tonumber(holder) > group then return end
+  call('SREM', base .. 'apps', app)
+  call('HDEL', base .. 'by', app)
+  shared[guild] = nil
+  if call('SCARD', base .. 'apps') == 0 then
+    for _, channel in ipairs(call('SMEMBERS', base .. 'talking')) do messages_drop(guild, channel) end
+    members_leave(guild)
+    for _, name in pairs(NAMES) do redis.call('UNLINK', base .. name) end
+    redis.call('UNLINK', base .. 'guild', base .. 'by', base .. 'gone', base .. 'previous', base .. 'talking', base .. 'unposted')
+    return drain(guild)
+  end
+  local theirs, bots = others(guild)
+  for letter, name in pairs(NAMES) do
+    if mine and find(mine, letter, 1, true) and not find(theirs, letter, 1, true) then
+      if letter == 'm' then
+        local stay = {}
+        for _, user in ipairs(bots) do stay[user] = call('HGET', base .. name, user) or nil end
+        members_leave(guild)
+        for user, member in pairs(stay) do call('HSET', base .. name, user, member) end
+        drain(guild)
+      else
+        call('UNLINK', base .. name)
+      end
+    end
+  end
+end
+
+local op = {}
+
+-- guild, JSON or ''
+op.guild = function(a)
+  local guild, base = ARGV[a], GUILD .. ARGV[a] .. '}:'
+  local holder = match(call('HGET', base .. 'by', app) or '', '(%d+)$')
+  call('SADD', base .. 'apps', app)
+  if not holder or tonumber(holder) <= group then
+    call('HSET', base .. 'by', app, letters .. ' ' .. bot .. ' ' .. group)
+  end
+  if ARGV[a + 1] ~= '' then call('SET', base .. 'guild', ARGV[a + 1]) end
+  shared[guild] = nil
+end
+
+-- guild, JSON to merge
+op.guild_set = function(a)
+  local guild, key, new = ARGV[a], GUILD .. ARGV[a] .. '}:guild', ARGV[a + 1]
+  local old = sound(call('GET', key))
+  if old then new = merge(old, new) end
+  before(guild, 'guild', old, new)
+  call('SET', key, new)
+end
+
+-- guild
+op.guild_down = function(a)
+  local key = GUILD .. ARGV[a] .. '}:guild'
+  local old = sound(call('GET', key))
+  out('b', old or 'null')
+  if old then call('SET', key, merge(old, '{"unavailable":true}')) end
+end
+
+op.guild_del = function(a)
+  out('b', sound(call('GET', GUILD .. ARGV[a] .. '}:guild')) or 'null')
+  leave(ARGV[a])
+end
+
+op.leave = function(a) leave(ARGV[a]) end

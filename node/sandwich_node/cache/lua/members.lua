@@ -1,0 +1,95 @@
+op.members_begin = function(a)
+  if may_replace(ARGV[a], 'm') then members_leave(ARGV[a]) end
+end
+
+-- guild, then user id, member, user or '' ...
+op.members = function(a, z)
+  local key = GUILD .. ARGV[a] .. '}:' .. NAMES.m
+  for at = a + 1, z, 3 do
+    call('HSET', key, ARGV[at], ARGV[at + 1])
+    if inline then user_put(ARGV[at], ARGV[at + 2], ARGV[a]) end
+  end
+end
+
+op.members_end = function(a) drain(ARGV[a]) end
+
+-- guild, users whom the client let go
+op.drain = function(a, z)
+  local guild, base = ARGV[a], GUILD .. ARGV[a] .. '}:'
+  many('HDEL', base .. 'leaving', a + 1, z, CHUNK)
+  local cursor, found, gone, ids = '0', {}, {guild}, {guild}
+  repeat
+    local page = call('HSCAN', base .. 'leaving', cursor, 'COUNT', DRAIN_MAX)
+    cursor, found = page[1], page[2]
+  until cursor == '0' or found[1]
+  for at = 1, #found, 2 do
+    local user = found[at]
+    ids[#ids + 1] = user
+    if call('HEXISTS', base .. 'members', user) == 0 then
+      if inline then user_drop(user, guild) else gone[#gone + 1] = user end
+    end
+    if inline then call('HDEL', base .. 'leaving', user) end
+  end
+  if inline then
+    if call('EXISTS', base .. 'leaving') == 1 then out('d', guild, guild) end
+  elseif ids[2] then
+    if gone[2] then out('e', concat(gone, ','), guild) end
+    out('k', concat(ids, ','), guild)
+  end
+end
+
+-- guild, user id, member or '', user or ''
+op.join = function(a)
+  local guild, id = ARGV[a], ARGV[a + 1]
+  local base = GUILD .. guild .. '}:'
+  local is_new = ARGV[a + 2] == '' and counts(guild)
+  if ARGV[a + 2] ~= '' then
+    is_new = call('HSET', base .. NAMES.m, id, ARGV[a + 2]) == 1
+    if inline then user_put(id, ARGV[a + 3], guild) end
+  end
+  if is_shared(guild) then call('SREM', base .. 'gone', id) end
+  if is_new then count_members(guild, 1) end
+end
+
+-- guild, user id, member to merge, user or '', the user as known when it is on another server
+op.member_set = function(a)
+  local guild, id, new, user = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
+  local key = GUILD .. guild .. '}:' .. NAMES.m
+  local old = sound(call('HGET', key, id))
+  local shown, whole = with_user(old, id, ARGV[a + 4])
+  if old then new = merge(old, new) end
+  before(guild, 'm' .. id, (old or '') .. (user ~= '' and whole or ''), new .. (whole and user or ''), shown)
+  call('HSET', key, id, new)
+  if inline then user_put(id, user, guild) end
+end
+
+-- guild, user id, member to merge, user or '': seen in passing by an application that is not told of members
+op.learn = function(a)
+  local guild, id, new = ARGV[a], ARGV[a + 1], ARGV[a + 2]
+  if not may_replace(guild, 'm') then return end
+  local key = GUILD .. guild .. '}:' .. NAMES.m
+  local old = sound(call('HGET', key, id))
+  call('HSET', key, id, old and merge(old, new) or new)
+  if inline then user_put(id, ARGV[a + 3], guild) else out('p', id) end
+end
+
+-- guild, user id, the user as known when it is on another server, '1' when members are kept
+op.member_del = function(a)
+  local guild, id, base = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:'
+  local was_known = false
+  if ARGV[a + 3] == '1' then
+    local old = sound(call('HGET', base .. NAMES.m, id))
+    was_known = old ~= nil
+    before(guild, 'm' .. id, old, nil, (with_user(old, id, ARGV[a + 2])))
+    call('HDEL', base .. NAMES.m, id)
+  end
+  call('HDEL', base .. NAMES.p, id)
+  call('HDEL', base .. NAMES.v, id)
+  lose(guild, id)
+  local is_first = true
+  if is_shared(guild) then
+    is_first = call('SADD', base .. 'gone', id) == 1
+    call('EXPIRE', base .. 'gone', GONE_TTL_S)
+  end
+  if was_known or is_first then count_members(guild, -1) end
+end

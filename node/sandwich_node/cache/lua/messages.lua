@@ -1,0 +1,144 @@
+-- guild, channel, message id, Unix ms of the message, JSON, how many to keep, how long in ms, '1' when it changes a known one
+op.message = function(a)
+  local guild, channel, id, base = ARGV[a], ARGV[a + 1], ARGV[a + 2], GUILD .. ARGV[a] .. '}:'
+  local key, order, new = base .. 'messages:' .. channel, base .. 'messages:' .. channel .. ':order', ARGV[a + 4]
+  if ARGV[a + 7] == '1' then before(guild, 'w' .. id, sound(call('HGET', key, id)), new) end
+  call('HSET', key, id, new)
+  call('ZADD', order, ARGV[a + 3], id)
+  local now = redis.call('TIME')
+  local oldest = format('(%.0f', now[1] * 1000 - tonumber(ARGV[a + 6]))
+  local old = call('ZRANGEBYSCORE', order, '-inf', oldest, 'LIMIT', 0, CHUNK)
+  if not old[1] then old = call('ZRANGE', order, 0, -tonumber(ARGV[a + 5]) - 1) end
+  if old[1] then
+    call('HDEL', key, unpack(old))
+    call('ZREM', order, unpack(old))
+  end
+  call('PEXPIRE', key, ARGV[a + 6])
+  call('PEXPIRE', order, ARGV[a + 6])
+  call('SADD', base .. 'talking', channel)
+end
+
+-- Of two ids, whether the first was made later.
+local function is_later(id, other)
+  return #id > #other or (#id == #other and id > other)
+end
+
+-- JSON with a number changed, where it is there
+local function add_to(json, name, change)
+  local from, to, number = find(json, '"' .. name .. '":(%d+)')
+  if not from then return json end
+  return sub(json, 1, from + #name + 2) .. format('%d', math.max(0, tonumber(number) + change)) .. sub(json, to + 1)
+end
+
+-- guild, channel or thread, message: it is the last one there, unless a later one was told of before
+op.posted = function(a)
+  local base, channel, id = GUILD .. ARGV[a] .. '}:', ARGV[a + 1], ARGV[a + 2]
+  for _, name in ipairs({NAMES.c, NAMES.t}) do
+    local json = sound(call('HGET', base .. name, channel))
+    if json then
+      local from, to, last = find(json, '"last_message_id":"(%d+)"')
+      if not from then
+        json = merge(json, '{"last_message_id":"' .. id .. '"}')
+      elseif is_later(id, last) then
+        json = sub(json, 1, from + 18) .. id .. sub(json, to)
+      else
+        return
+      end
+      if name == NAMES.t then json = add_to(add_to(json, 'message_count', 1), 'total_message_sent', 1) end
+      return call('HSET', base .. name, channel, json)
+    end
+  end
+end
+
+-- guild, thread, messages: deleted ones no longer count
+op.unposted = function(a, z)
+  local guild, base, thread = ARGV[a], GUILD .. ARGV[a] .. '}:', ARGV[a + 1]
+  local json = sound(call('HGET', base .. NAMES.t, thread))
+  if not json then return end
+  local gone = 0
+  for at = a + 2, z do
+    if not is_shared(guild) then
+      gone = gone + 1
+    else
+      gone = gone + call('SADD', base .. 'unposted', ARGV[at])
+      call('EXPIRE', base .. 'unposted', GONE_TTL_S)
+    end
+  end
+  if gone > 0 then call('HSET', base .. NAMES.t, thread, add_to(json, 'message_count', -gone)) end
+end
+
+-- guild, channel, '1' when before is a list, message ids
+op.message_del = function(a, z)
+  local guild, channel, base = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:'
+  local key, olds = base .. 'messages:' .. channel, {}
+  for at = a + 3, z do
+    local id = ARGV[at]
+    local old = sound(call('HGET', key, id))
+    if ARGV[a + 2] == '1' then olds[#olds + 1] = old else before(guild, 'w' .. id, old, nil) end
+    call('HDEL', key, id)
+    call('ZREM', key .. ':order', id)
+  end
+  if ARGV[a + 2] == '1' then out('b', array(olds)) end
+end
+
+-- Users: user id, JSON; `user` also a guild or ''
+op.user = function(a) user_put(ARGV[a], ARGV[a + 1], ARGV[a + 2] ~= '' and ARGV[a + 2] or nil) end
+op.user_drop = function(a) user_drop(ARGV[a], ARGV[a + 1]) end
+op.user_patch = function(a)
+  local key = USER .. ARGV[a] .. '}'
+  local old = sound(call('GET', key))
+  if old then call('SET', key, merge(old, ARGV[a + 1])) end
+end
+op.user_set = function(a)
+  local key, new = USER .. ARGV[a] .. '}', ARGV[a + 1]
+  local old = sound(call('GET', key))
+  out('b', old or 'null')
+  call('SET', key, old and merge(old, new) or new)
+end
+
+-- Where the application's guilds are.
+
+-- '', then all guilds of the shard
+op.ready = function(a, z)
+  local listed = {}
+  for at = a + 1, z do listed[ARGV[at]] = true end
+  for _, guild in ipairs(call('SMEMBERS', index)) do
+    if not listed[guild] then
+      if call('HGET', GUILDS, guild) == location then
+        call('HDEL', GUILDS, guild)
+        call('HDEL', waiting, guild)
+        if inline then leave(guild) else out('g', guild, guild) end
+      end
+      call('SREM', index, guild)
+    end
+  end
+  for at = a + 1, z do
+    call('HSET', GUILDS, ARGV[at], location)
+    call('HSET', waiting, ARGV[at], 'l')
+    call('SADD', index, ARGV[at])
+  end
+end
+
+op.arrive = function(a)
+  local guild = ARGV[a]
+  out('a', call('HGET', waiting, guild) or '')
+  call('HDEL', waiting, guild)
+  local holder = match(call('HGET', GUILDS, guild) or '', '^%d+')
+  if not holder or tonumber(holder) <= group then call('HSET', GUILDS, guild, location) end
+  call('SADD', index, guild)
+end
+
+op.down = function(a)
+  local was = call('HGET', waiting, ARGV[a]) or ''
+  out('a', (find(was, 'l', 1, true) and 'l' or '') .. 'u')
+  if not find(was, 'u', 1, true) then call('HSET', waiting, ARGV[a], was .. 'u') end
+end
+
+op.depart = function(a)
+  out('a', '')
+  local holder = match(call('HGET', GUILDS, ARGV[a]) or '', '^%d+')
+  call('SREM', index, ARGV[a])
+  if holder and tonumber(holder) > group then return end
+  call('HDEL', GUILDS, ARGV[a])
+  call('HDEL', waiting, ARGV[a])
+end

@@ -1,0 +1,72 @@
+"""Messages of guilds: from event to operations. Pure."""
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from sandwich_node.cache import payloads as pl
+from sandwich_node.cache.context import BadEvent, Context, Op, snowflake
+
+_message = msgspec.json.Decoder(pl.Message).decode
+_messages = msgspec.json.Decoder(pl.Messages).decode
+
+_DISCORD_EPOCH_MS = 1_420_070_400_000
+
+
+def _created_ms(message_id: str) -> int:
+    if len(message_id) > 20:
+        raise BadEvent("a message's id is not a Discord id")
+    return (int(snowflake(message_id)) >> 22) + _DISCORD_EPOCH_MS
+
+
+def _stored(context: Context, found: pl.Message, guild: str, data: bytes, *, is_change: bool) -> Op:
+    settings = context.settings
+    return (
+        *("message", guild, snowflake(found.channel_id), found.id, str(_created_ms(found.id)), data),
+        *(str(settings.messages_per_channel), str(settings.messages_ttl_s * 1000), "1" if is_change else "0"),
+    )
+
+
+def message_create(context: Context, data: bytes) -> tuple[Op, ...]:
+    """MESSAGE_CREATE is the last one of its channel or thread, and one more of a thread's."""
+    found = _message(data)
+    if found.guild_id is UNSET:
+        return ()
+    guild = snowflake(found.guild_id)
+    ops: list[Op] = []
+    if context.settings.messages_per_channel:
+        ops.append(_stored(context, found, guild, data, is_change=False))
+    if context.letters.intersection("ct"):
+        ops.append(("posted", guild, snowflake(found.channel_id), snowflake(found.id)))
+    return tuple(ops)
+
+
+def message_update(context: Context, data: bytes) -> tuple[Op, ...]:
+    """MESSAGE_UPDATE is a full message, perhaps of one that is not cached."""
+    found = _message(data)
+    if found.guild_id is UNSET or not context.settings.messages_per_channel:
+        return ()
+    return (_stored(context, found, snowflake(found.guild_id), data, is_change=True),)
+
+
+def message_delete(context: Context, data: bytes) -> tuple[Op, ...]:
+    """MESSAGE_DELETE."""
+    found = _message(data)
+    return () if found.guild_id is UNSET else _deleted(context, found.guild_id, found.channel_id, [found.id], "0")
+
+
+def message_delete_bulk(context: Context, data: bytes) -> tuple[Op, ...]:
+    """MESSAGE_DELETE_BULK."""
+    found = _messages(data)
+    return () if found.guild_id is UNSET else _deleted(context, found.guild_id, found.channel_id, found.ids, "1")
+
+
+def _deleted(
+    context: Context, guild_id: str | UnsetType, channel_id: str, ids: list[str], is_list: str
+) -> tuple[Op, ...]:
+    where = snowflake(guild_id), snowflake(channel_id)
+    ops: list[Op] = []
+    if context.settings.messages_per_channel:
+        ops.append(("message_del", *where, is_list, *ids))
+    if "t" in context.letters:
+        ops.append(("unposted", *where, *ids))
+    return tuple(ops)

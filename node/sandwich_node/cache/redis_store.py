@@ -1,0 +1,346 @@
+"""The cache in Redis: applies batches, one at a time a shard. A shell around batch.py, cluster.py and the script."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import redis.asyncio as redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, NoScriptError
+
+from sandwich_node.cache import cluster
+from sandwich_node.cache.batch import INLINE, Batch, Call, EventOps, calls, follow_up, names_of, pack
+from sandwich_node.cache.breaker import Breaker
+from sandwich_node.cache.context import Op
+from sandwich_node.cache.errors import CacheUnavailable, NotRedis, classify
+from sandwich_node.cache.options import RedisOptions
+from sandwich_node.cache.replies import Applied, Left, read_reply
+from sandwich_node.cache.script import SCRIPT, SCRIPT_SHA
+from sandwich_node.cache.settings import Writer
+from sandwich_sdk.wire.cache_keys import mutual_key, user_key
+
+BATCH_DEADLINE_S = 10.0
+CONNECTIONS_MAX = 32
+SIDE_BY_SIDE = 16
+MOVES_MAX = 3
+VERSION_MIN = (6, 2)
+FOLLOW_UPS_MAX = 10_000
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class CacheCounters:
+    """Totals since the process started."""
+
+    batches: int = 0
+    events: int = 0
+    calls: int = 0
+    replayed: int = 0
+    refused: int = 0
+    damaged: int = 0
+    failed: int = 0
+    errors: int = 0
+
+
+class RedisCache:
+    """Writes to one Redis, or one Redis Cluster. `clock` gives seconds and only goes forward.
+
+    After a CacheError the caller decides: the same batch may be applied again, even by another process, and what was
+    applied already is not applied twice; or it is dropped, and the cache is behind until the next GUILD_CREATE.
+    """
+
+    def __init__(self, options: RedisOptions, *, clock: Callable[[], float]) -> None:
+        self._options = options
+        self._clock = clock
+        self._client: redis.Redis | None = None
+        self._cluster: RedisCluster | None = None
+        self._connecting = asyncio.Lock()
+        self._breaker = Breaker()
+        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        self.counters = CacheCounters()
+        self.waiting = ""
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the server turned out to be a Redis Cluster."""
+        return self._cluster is not None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in (self._client, self._cluster):
+            if client is not None:
+                await client.aclose()
+        self._client = self._cluster = None
+
+    async def check(self) -> None:
+        """Connect and see whether the server will do. Raises CacheError."""
+        await self._guarded(self._ping())
+
+    async def _ping(self) -> None:
+        await self._connected()
+        client = self._cluster or self._client
+        assert client is not None
+        await client.ping()
+
+    async def apply(self, batch: Batch) -> Applied:
+        """Apply a batch and return what its events replaced. Raises CacheError."""
+        applied = await self._guarded(self._apply(batch))
+        counters = self.counters
+        counters.batches += 1
+        counters.replayed += applied.replayed
+        counters.damaged += applied.damaged
+        counters.failed += applied.failed
+        if applied.newer:
+            counters.refused += len(batch.events)
+        else:
+            counters.events += len(batch.events)
+        return applied
+
+    async def read_sets(self, keys: Sequence[str]) -> list[frozenset[str]]:
+        """The sets under these keys, which hold text; what is no set counts as empty. Raises CacheError."""
+        return await self._guarded(self._read_sets(keys))
+
+    async def _read_sets(self, keys: Sequence[str]) -> list[frozenset[str]]:
+        await self._connected()
+        client = self._cluster or self._client
+        assert client is not None
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.smembers(key)
+        replies = await pipeline.execute(raise_on_error=False)
+        return [
+            frozenset(item.decode(errors="replace") for item in reply) if isinstance(reply, set | list) else frozenset()
+            for reply in replies
+        ]
+
+    async def release(self, writer: Writer) -> Applied:
+        """All guilds still located at this shard count as left: its group is gone for good. Raises CacheError."""
+        batch = Batch(writer=writer, session="", confirmed=0, events=())
+        return await self._guarded(self._release(batch))
+
+    # --- all keys on one server ---------------------------------------------------------------------------------
+
+    async def _apply(self, batch: Batch) -> Applied:
+        await self._connected()
+        if self._cluster is not None:
+            return await self._apply_to_cluster(batch)
+        applied, left = Applied(), Left()
+        stood = -1
+        for number, call in enumerate(calls(batch)):
+            at = read_reply(await self._run(call), applied, left)
+            if applied.newer:
+                return applied
+            if number == 0:
+                stood = at
+        self._count_replays(batch, applied, stood)
+        await self._drain(batch, applied, left)
+        return applied
+
+    def _count_replays(self, batch: Batch, applied: Applied, stood: int) -> None:
+        applied.is_first = stood < 0
+        applied.stood = stood
+        applied.replayed = sum(event.seq <= stood for event in batch.events)
+
+    async def _drain(self, batch: Batch, applied: Applied, left: Left) -> None:
+        """Let go what a large guild left behind, in steps between which others have their turn."""
+        keys = names_of(batch.writer).record()
+        for _ in range(FOLLOW_UPS_MAX):
+            ops = cluster.guild_ops(left)
+            if not ops or applied.newer:
+                return
+            left = Left()
+            for call in follow_up(batch, keys, ops, flags=INLINE):
+                read_reply(await self._run(call), applied, left)
+
+    async def _release(self, batch: Batch) -> Applied:
+        await self._connected()
+        applied, left = Applied(), Left()
+        flags = "" if self.is_cluster else INLINE
+        for call in follow_up(batch, names_of(batch.writer).record(), [(0, ("ready", ""))], flags=flags):
+            read_reply(await self._run(call), applied, left)
+        if self.is_cluster:
+            await self._follow_up(batch, applied, left)
+        else:
+            await self._drain(batch, applied, left)
+        return applied
+
+    async def _run(self, call: Call) -> Any:
+        """Run the script; a server that does not know it is sent the whole text, which it remembers."""
+        client = self._cluster or self._client
+        assert client is not None
+        self.counters.calls += 1
+        try:
+            return await client.execute_command("EVALSHA", SCRIPT_SHA, 2, *call.keys, *call.args)
+        except NoScriptError:
+            return await client.execute_command("EVAL", SCRIPT, 2, *call.keys, *call.args)
+
+    # --- a cluster ----------------------------------------------------------------------------------------------
+
+    async def _apply_to_cluster(self, batch: Batch) -> Applied:
+        applied = Applied()
+        for segment in cluster.segments(batch):
+            await self._apply_segment(segment, applied)
+            if applied.newer:
+                break
+        return applied
+
+    async def _apply_segment(self, batch: Batch, applied: Applied) -> None:
+        assert self._cluster is not None
+        namespace = batch.writer.namespace
+        users = sorted(cluster.users_to_know(batch))
+        values = await self._side_by_side(self._cluster.get(user_key(namespace, user)) for user in users)
+        routed = cluster.route(batch, {user: value for user, value in zip(users, values, strict=True) if value})
+        left = Left()
+        replayed: set[int] = set()
+
+        async def in_order(group: list[Call]) -> None:
+            stood = None
+            for call in group:
+                at = read_reply(await self._run(call), applied, left)
+                if applied.newer:
+                    return
+                stood = at if stood is None else stood
+            replayed.update(event.seq for event in batch.events if stood is not None and event.seq <= stood)
+
+        await self._side_by_side(in_order(group) for group in routed.groups)
+        if not applied.newer:
+            applied.replayed += len(replayed)
+            await self._write_users(batch, cluster.user_ops(routed, left), applied)
+            left.evicted = []
+            await self._follow_up(batch, applied, left)
+
+    async def _follow_up(self, batch: Batch, applied: Applied, left: Left) -> None:
+        """Do what guilds left to do about guilds and users, until nothing is left."""
+        names = names_of(batch.writer)
+        for _ in range(FOLLOW_UPS_MAX):
+            await self._write_users(batch, cluster.drops(left), applied)
+            ops = cluster.guild_ops(left)
+            if not ops or applied.newer:
+                return
+            left = Left()
+            for seq, op in ops:
+                for call in follow_up(batch, names.guild_record(str(op[1])), [(seq, op)], flags=""):
+                    read_reply(await self._run(call), applied, left)
+
+    async def _write_users(self, batch: Batch, ops: Iterable[tuple[int, Op]], applied: Applied) -> None:
+        """Users but the bot's own have no record: what is done about them can be done again."""
+        assert self._cluster is not None
+        names, namespace = names_of(batch.writer), batch.writer.namespace
+        for run in cluster.runs(ops):
+            if run[0][1][0] == "user":
+                pipeline = self._cluster.pipeline()
+                for _, (_, user, value, guild) in run:
+                    if value:
+                        pipeline.set(user_key(namespace, str(user)), value)
+                    if guild:
+                        pipeline.sadd(mutual_key(namespace, str(user)), guild)
+                await pipeline.execute()
+                continue
+            seq, op = run[0]
+            keys = names.user_record(str(op[1]))
+            if op[0] == "user_set":
+                made = pack(batch, keys, [EventOps(seq, (op,), 0)], flags="")
+            else:
+                made = follow_up(batch, keys, run, flags=INLINE)
+            for call in made:
+                read_reply(await self._run(call), applied, Left())
+
+    @staticmethod
+    async def _side_by_side(work: Iterable[Awaitable[Any]]) -> list[Any]:
+        """Await all, a bounded number at a time; the first failure ends them all."""
+        gate = asyncio.Semaphore(SIDE_BY_SIDE)
+
+        async def one(item: Awaitable[Any]) -> Any:
+            async with gate:
+                return await item
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in work]
+        return [task.result() for task in tasks]
+
+    # --- connection ---------------------------------------------------------------------------------------------
+
+    async def _guarded(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run `work` within the deadline; whatever goes wrong becomes a CacheError. Not at all while Redis is away."""
+        if not self._breaker.allows(self._clock()):
+            work.close()
+            raise CacheUnavailable(self.waiting or "Redis did not answer just now")
+        try:
+            async with asyncio.timeout(BATCH_DEADLINE_S), self._turns:
+                result = await work
+        except Exception as error:
+            failure = classify(_first(error))
+            self.counters.errors += 1
+            self.waiting = str(failure)
+            if isinstance(failure, CacheUnavailable):
+                self._breaker.failed(self._clock())
+            raise failure from None
+        self._breaker.succeeded()
+        self.waiting = ""
+        return result
+
+    async def _connected(self) -> None:
+        if self._client is not None or self._cluster is not None:
+            return
+        async with self._connecting:
+            if self._client is None and self._cluster is None:
+                await self._connect()
+
+    async def _connect(self) -> None:
+        options = self._options
+        settings: dict[str, Any] = {
+            "password": options.password,
+            "socket_timeout": options.timeout_s,
+            "socket_connect_timeout": options.timeout_s,
+            # A cluster's calls go side by side, within a turn.
+            "max_connections": CONNECTIONS_MAX * SIDE_BY_SIDE,
+            "protocol": 2,
+        }
+        if urlsplit(options.url).scheme == "rediss":
+            settings |= {
+                "ssl_ca_certs": options.ca,
+                "ssl_certfile": options.cert,
+                "ssl_keyfile": options.key,
+                "ssl_cert_reqs": "required",
+                "ssl_check_hostname": True,
+            }
+        # redis-py's own retries would hang for a minute on a frozen server.
+        single = redis.Redis.from_url(options.url, retry=Retry(NoBackoff(), 0), **settings)
+        try:
+            if not await _is_cluster(single):
+                self._client = single
+                return
+        finally:
+            if self._client is not single:
+                await single.aclose()
+        found = RedisCluster.from_url(options.url, retry=Retry(NoBackoff(), MOVES_MAX), **settings)
+        await found.initialize()
+        self._cluster = found
+
+
+async def _is_cluster(client: redis.Redis) -> bool:
+    """Ask the server what it is. Raises NotRedis for one that is too old."""
+    try:
+        info = await client.info()
+    except NoPermissionError:
+        # Without the right to ask, it is taken for a single server of today.
+        return False
+    version = str(info.get("redis_version", ""))
+    try:
+        major, minor = (int(part) for part in version.split(".")[:2])
+    except ValueError:
+        raise NotRedis("what answers there does not tell a Redis version") from None
+    if (major, minor) < VERSION_MIN:
+        raise NotRedis(f"Redis {version} is too old: 6.2 or later is needed")
+    return bool(info.get("cluster_enabled"))
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

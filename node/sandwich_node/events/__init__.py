@@ -1,0 +1,1 @@
+"""What becomes of an event between Discord and the stream: filters, and what is added to it."""

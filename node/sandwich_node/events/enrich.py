@@ -1,0 +1,113 @@
+"""From a batch as it was read to the lines that are published: what the cache, prefixes and invites add or hold back.
+
+A shell: it asks, each for a bounded time, and puts the answers in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sandwich_node.cache.batch import EventOps
+from sandwich_node.cache.feed import CacheFeed
+from sandwich_node.events.arrivals import Arrival
+from sandwich_node.events.filters import EventFilter, MessageAsk
+from sandwich_node.events.prefixes import GuildPrefixes
+from sandwich_node.sinks.frames import Batch, Item
+
+BEHIND = b'"before":null,"cache":"behind"'
+"""What an event is told with that would have had its `before`, while the cache is behind or incomplete."""
+
+
+@dataclass(slots=True)
+class EnrichCounters:
+    """Totals since the shard started here."""
+
+    without_prefix: int = 0
+    prefix_unknown: int = 0
+
+
+@dataclass(slots=True)
+class ShardEnricher:
+    """Implements `Enricher` for one shard. `cache` None: the application keeps none."""
+
+    rules: EventFilter
+    cache: CacheFeed | None = None
+    prefixes: GuildPrefixes | None = None
+    counters: EnrichCounters = field(default_factory=EnrichCounters)
+
+    @property
+    def ttls(self) -> Mapping[str, float]:
+        """See `Enricher`."""
+        return self.rules.ttls
+
+    async def finish(self, batch: Batch, confirmed: int) -> list[bytes]:
+        """See `sinks.publisher.Enricher`."""
+        items = batch.items
+        lines = [item.line for item in items]
+        added: dict[int, list[bytes]] = {}
+        cache = self.cache
+        told = cache is not None and await self._cache(cache, batch, confirmed, added)
+        if not told:
+            _tell_arrivals(items, added)
+        asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, MessageAsk)]
+        if asks:
+            await self._prefixes(asks, lines, added)
+        for at, fields in added.items():
+            if lines[at]:
+                lines[at] = with_extra(lines[at], b",".join(fields))
+        return lines
+
+    @property
+    def is_whole(self) -> bool:
+        """See `Enricher`."""
+        return self.cache is None or self.cache.is_whole
+
+    async def _cache(self, cache: CacheFeed, batch: Batch, confirmed: int, added: dict[int, list[bytes]]) -> bool:
+        """Apply the batch's changes, and take what they replaced. False: the cache does not have them yet."""
+        items = batch.items
+        events = tuple(EventOps(item.seq, item.ops, item.size) for item in items if item.ops)
+        extras = await cache.apply(batch.session, confirmed, events, starts_session=items[0].type == "READY")
+        if extras is None:
+            for at, item in enumerate(items):
+                if item.ops and cache.tells_before(item.type):
+                    added.setdefault(at, []).append(BEHIND)
+            return False
+        if extras:
+            for at, item in enumerate(items):
+                extra = extras.get(item.seq)
+                if extra is not None and (fields := extra.fields()):
+                    added.setdefault(at, []).append(fields)
+        return True
+
+    async def _prefixes(
+        self, asks: Sequence[tuple[int, MessageAsk]], lines: list[bytes], added: dict[int, list[bytes]]
+    ) -> None:
+        rule = self.rules.prefixes
+        if rule is None:
+            # Switched off since the messages were read.
+            return
+        known = await self.prefixes.of(ask.guild for _, ask in asks) if self.prefixes is not None else {}
+        for at, ask in asks:
+            found = rule.match(ask.content, known.get(ask.guild))
+            if found is not None:
+                added.setdefault(at, []).append(b'"prefix":' + msgspec.json.encode(found))
+            elif ask.guild in known or self.prefixes is None:
+                lines[at] = b""
+                self.counters.without_prefix += 1
+            else:
+                # It may begin with one that we could not read: the consumer decides.
+                added.setdefault(at, []).append(b'"prefix":null')
+                self.counters.prefix_unknown += 1
+
+
+def _tell_arrivals(items: Sequence[Item], added: dict[int, list[bytes]]) -> None:
+    """Whether guilds were announced, without the cache."""
+    for at, item in enumerate(items):
+        if isinstance(item.ask, Arrival):
+            added.setdefault(at, []).append(item.ask.fields())
+
+
+def with_extra(line: bytes, fields: bytes) -> bytes:
+    """The event's line with an `__extra`; `fields` are JSON fields without braces."""
+    return b'%b,"__extra":{%b}}\n' % (line[:-2], fields)

@@ -1,0 +1,115 @@
+"""Which events are published, on which lane, and which only change the cache. Pure."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from sandwich_coordinator.event_names import matches_any
+from sandwich_coordinator.types import EventsSpec, PrefixSpec
+from sandwich_sdk.wire.subjects import DEFAULT_LANE
+
+CACHE_ONLY = ""
+"""Where an event goes that is not published: a lane without a name."""
+
+_BOTS_WRITE = frozenset({"MESSAGE_CREATE", "MESSAGE_UPDATE"})
+_NAMES_REMEMBERED_MAX = 512
+
+
+class _Author(Struct, frozen=True, gc=False):
+    bot: bool = False
+
+
+class _Authored(Struct, gc=False):
+    author: _Author = _Author()
+
+
+class _Text(Struct, gc=False):
+    content: str = ""
+    guild_id: str | UnsetType = UNSET
+
+
+_authored = msgspec.json.Decoder(_Authored).decode
+_text = msgspec.json.Decoder(_Text).decode
+
+
+class MessageAsk(NamedTuple):
+    """A message that is published only if it begins with a prefix of its guild."""
+
+    guild: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`lane`: where to; CACHE_ONLY keeps it from consumers. `ask`: what has to be found out before."""
+
+    lane: str
+    ask: MessageAsk | None = None
+
+
+class EventFilter:
+    """The rules of one application. `bot` is its user id."""
+
+    def __init__(self, spec: EventsSpec, bot: str) -> None:
+        self.spec = spec
+        self.ttls = {name: lane.max_age_s for name, lane in spec.lanes.items() if lane.max_age_s}
+        self.prefixes = PrefixRule(spec.prefixes, bot) if spec.prefixes is not None else None
+        self._lanes: dict[str, str | None] = {}
+        self._looks_inside = {name for name in _BOTS_WRITE if spec.ignore_bots}
+        if spec.prefixes is not None:
+            self._looks_inside.add("MESSAGE_CREATE")
+
+    def lane(self, event_type: str) -> str | None:
+        """Where events of this type go: a lane, CACHE_ONLY, or None to be ignored altogether."""
+        try:
+            return self._lanes[event_type]
+        except KeyError:
+            if len(self._lanes) >= _NAMES_REMEMBERED_MAX:
+                self._lanes.clear()
+            lane = self._lanes[event_type] = self._find(event_type)
+            return lane
+
+    def _find(self, event_type: str) -> str | None:
+        spec = self.spec
+        if matches_any(spec.ignore, event_type):
+            return None
+        if matches_any(spec.cache_only, event_type):
+            return CACHE_ONLY
+        found = (name for name, lane in spec.lanes.items() if matches_any(lane.types, event_type))
+        return next(found, DEFAULT_LANE)
+
+    def looks_inside(self, event_type: str) -> bool:
+        """Whether `judge` has to see events of this type."""
+        return event_type in self._looks_inside
+
+    def judge(self, event_type: str, data: bytes | Raw, lane: str) -> Verdict:
+        """What becomes of one event, by the JSON of its `d`. What cannot be read is published as it is."""
+        try:
+            if self.spec.ignore_bots and _authored(data).author.bot:
+                return Verdict(CACHE_ONLY)
+            if self.prefixes is not None and event_type == "MESSAGE_CREATE":
+                message = _text(data)
+                if isinstance(message.guild_id, str):
+                    return Verdict(lane, MessageAsk(message.guild_id, message.content))
+        except msgspec.MsgspecError:
+            pass
+        return Verdict(lane)
+
+
+class PrefixRule:
+    """Which prefix a message begins with."""
+
+    def __init__(self, spec: PrefixSpec, bot: str) -> None:
+        self._fallback = (spec.fallback,) if spec.fallback else ()
+        self._mentions = (f"<@{bot}>", f"<@!{bot}>") if spec.mention and bot else ()
+
+    def match(self, content: str, own: frozenset[str] | None) -> str | None:
+        """The longest prefix that `content` begins with; None when there is none.
+
+        `own`: the guild's prefixes, which stand in for the fallback; None when they are not known, then only the
+        fallback and the mention count.
+        """
+        candidates = (*(own or self._fallback), *self._mentions)
+        return max((prefix for prefix in candidates if prefix and content.startswith(prefix)), key=len, default=None)

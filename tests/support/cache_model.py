@@ -1,0 +1,538 @@
+"""What the cache should hold: the same rules as the script's, naively, on Python objects and one event at a time."""
+
+import copy
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandwich_node.cache.settings import LETTERS, Writer, letters_of
+
+Json = dict[str, Any]
+LISTS = {
+    "roles": ("r", "id"),
+    "emojis": ("e", "id"),
+    "stickers": ("s", "id"),
+    "channels": ("c", "id"),
+    "threads": ("t", "id"),
+    "stage_instances": ("g", "id"),
+    "guild_scheduled_events": ("x", "id"),
+    "soundboard_sounds": ("o", "sound_id"),
+    "voice_states": ("v", "user_id"),
+    "presences": ("p", ""),
+    "members": ("m", ""),
+}
+SHOW_MEMBERS = ("MESSAGE_CREATE", "MESSAGE_REACTION_ADD", "TYPING_START", "VOICE_STATE_UPDATE")
+NONE: Any = object()
+
+
+@dataclass
+class Guild:
+    """One guild: its object, collections by letter, and who writes it."""
+
+    guild: Json | None = None
+    of: dict[str, dict[str, Json]] = field(default_factory=lambda: {letter: {} for letter in LETTERS})
+    apps: set[str] = field(default_factory=set)
+    by: dict[str, tuple[str, str, int]] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    unposted: set[str] = field(default_factory=set)
+    previous: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    messages: dict[str, dict[str, Json]] = field(default_factory=dict)
+
+
+class CacheModel:
+    """The whole namespace. `apply` takes events as (sequence, type, d) and answers as the cache does."""
+
+    def __init__(self) -> None:
+        self.guilds: dict[str, Guild] = defaultdict(Guild)
+        self.users: dict[str, Json] = {}
+        self.mutual: dict[str, set[str]] = defaultdict(set)
+        self.locations: dict[str, dict[str, str]] = defaultdict(dict)
+        self.index: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self.waiting: dict[str, dict[str, str]] = defaultdict(dict)
+        self.records: dict[tuple[str, str], tuple[int, str, int]] = {}
+        self.told: dict[tuple[str, str], dict[int, Json]] = defaultdict(dict)
+
+    def apply(self, writer: Writer, session: str, events: list[tuple[int, str, Json]]) -> dict[int, Json] | None:
+        """What is added to each event; None when a newer owner has written."""
+        key = (writer.app, writer.location)
+        fence, of, stood = self.records.get(key, (0, "", -1))
+        if fence > writer.fence:
+            return None
+        if of != session:
+            stood, self.told[key] = -1, {}
+        made = {}
+        for seq, name, data in events:
+            if seq > stood:
+                self.told[key][seq] = copy.deepcopy(_Step(self, writer).take(name, copy.deepcopy(data)))
+                stood = seq
+            if self.told[key].get(seq):
+                made[seq] = self.told[key][seq]
+        self.records[key] = (writer.fence, session, stood)
+        return made
+
+    def release(self, writer: Writer) -> None:
+        """The shard is gone for good."""
+        _Step(self, writer).relocate(set())
+
+
+class _Step:
+    """One event of one writer."""
+
+    def __init__(self, model: CacheModel, writer: Writer) -> None:
+        self.model = model
+        self.writer = writer
+        self.app = writer.app
+        self.on = set(letters_of(writer.settings))
+        self.users = writer.settings.users and writer.settings.members
+        self.extra: Json = {}
+
+    def take(self, name: str, d: Json) -> Json:
+        handler = getattr(self, "on_" + name.lower(), None)
+        if handler is not None:
+            self.id = d.get("guild_id") or d.get("id", "")
+            handler(d)
+        learns = self.writer.settings.members and not self.writer.is_told_of_members
+        if learns and name in SHOW_MEMBERS and "member" in d:
+            self.learn(d)
+        return self.extra
+
+    @property
+    def guild(self) -> Guild:
+        return self.model.guilds[self.id]
+
+    @property
+    def is_shared(self) -> bool:
+        return len(self.guild.apps) > 1
+
+    def may_replace(self, letter: str) -> bool:
+        theirs = "".join(letters for app, (letters, _, _) in self.guild.by.items() if app != self.app)
+        return letter in self.writer.maintains or letter not in theirs
+
+    def before(self, slot: str, old: Any, new: Any, shown: Any = NONE) -> None:
+        shown = old if shown is NONE else shown
+        if self.is_shared:
+            if old == new:
+                app, value = self.guild.previous.get(slot, (self.app, None))
+                shown = value if app != self.app else shown
+            else:
+                self.guild.previous[slot] = (self.app, shown)
+        self.extra["before"] = shown
+
+    # users
+
+    def store_user(self, user: Json | None) -> None:
+        if user is not None and self.users:
+            self.model.users[user["id"]] = user
+
+    def drop_user(self, user_id: str) -> None:
+        shares = self.model.mutual[user_id]
+        if self.id in shares:
+            shares.discard(self.id)
+            if not shares:
+                self.model.users.pop(user_id, None)
+
+    def split(self, member: Json) -> tuple[str, Json, Json | None]:
+        member = dict(member)
+        user = member["user"]
+        if not self.users:
+            return user["id"], member, None
+        member["user"] = {"id": user["id"]}
+        return user["id"], member, user
+
+    def whole(self, member: Json | None) -> Json | None:
+        if member is None or set(member["user"]) != {"id"}:
+            return member
+        return member | {"user": self.model.users.get(member["user"]["id"], member["user"])}
+
+    def store_member(self, member: Json) -> None:
+        user_id, stored, user = self.split(member)
+        self.guild.of["m"][user_id] = stored
+        self.model.mutual[user_id].add(self.id)
+        self.store_user(user)
+
+    def learn(self, d: Json) -> None:
+        if "guild_id" not in d or not self.may_replace("m"):
+            return
+        member = d["member"] if "author" not in d else d["member"] | {"user": d["author"]}
+        user_id, new, user = self.split(member)
+        self.guild.of["m"][user_id] = self.guild.of["m"].get(user_id, {}) | new
+        self.model.mutual[user_id].add(self.id)
+        self.store_user(user)
+
+    def count(self, change: int) -> None:
+        if self.guild.guild is not None and "member_count" in self.guild.guild:
+            self.guild.guild["member_count"] = max(0, self.guild.guild["member_count"] + change)
+
+    # where guilds are
+
+    def on_ready(self, d: Json) -> None:
+        if self.users:
+            self.model.users[d["user"]["id"]] = d["user"]
+        listed = {guild["id"] for guild in d["guilds"]}
+        self.relocate(listed)
+        for guild in listed:
+            self.model.locations[self.app][guild] = self.writer.location
+            self.model.waiting[self.app][guild] = "l"
+
+    def relocate(self, listed: set[str]) -> None:
+        key = (self.app, self.writer.location)
+        for guild in self.model.index[key] - listed:
+            if self.model.locations[self.app].get(guild) == self.writer.location:
+                del self.model.locations[self.app][guild]
+                self.model.waiting[self.app].pop(guild, None)
+                self.id = guild
+                self.leave()
+        self.model.index[key] = set(listed)
+
+    def is_held_by_newer(self) -> bool:
+        held = self.model.locations[self.app].get(self.id)
+        return held is not None and int(held.split(":")[0]) > self.writer.group
+
+    def leave(self) -> None:
+        guild = self.guild
+        letters, _, group = guild.by.get(self.app, ("", "", 0))
+        if group > self.writer.group:
+            return
+        guild.apps.discard(self.app)
+        guild.by.pop(self.app, None)
+        if not guild.apps:
+            for user in list(guild.of["m"]):
+                self.drop_user(user)
+            del self.model.guilds[self.id]
+            return
+        theirs = "".join(value[0] for value in guild.by.values())
+        for letter in set(letters) - set(theirs):
+            if letter == "m":
+                bots = {bot for _, bot, _ in guild.by.values()}
+                for user in [user for user in guild.of["m"] if user not in bots]:
+                    del guild.of["m"][user]
+                    self.drop_user(user)
+            else:
+                guild.of[letter].clear()
+
+    def down(self) -> None:
+        waiting = self.model.waiting[self.app]
+        was = waiting.get(self.id, "")
+        self.extra |= {"lazy": "l" in was, "unavailable": True}
+        waiting[self.id] = was.replace("u", "") + "u"
+
+    def on_guild_create(self, d: Json) -> None:
+        waiting = self.model.waiting[self.app]
+        if d.get("unavailable"):
+            self.down()
+            return
+        guild = self.guild
+        guild.apps.add(self.app)
+        if guild.by.get(self.app, ("", "", 0))[2] <= self.writer.group:
+            guild.by[self.app] = (self.writer.maintains, self.writer.bot, self.writer.group)
+        if self.writer.settings.guilds:
+            guild.guild = {key: value for key, value in d.items() if key not in LISTS} | {"unavailable": False}
+        self.lists(d)
+        flags = waiting.pop(self.id, "")
+        self.extra |= {"lazy": "l" in flags, "unavailable": "u" in flags}
+        if not self.is_held_by_newer():
+            self.model.locations[self.app][self.id] = self.writer.location
+        self.model.index[self.app, self.writer.location].add(self.id)
+
+    def lists(self, d: Json) -> None:
+        for name, (letter, key) in LISTS.items():
+            if name not in d or letter not in self.on:
+                continue
+            held = self.guild.of[letter]
+            if letter == "m":
+                now = {member["user"]["id"] for member in d[name]}
+                if self.may_replace("m"):
+                    for user in [user for user in held if user not in now]:
+                        del held[user]
+                        self.drop_user(user)
+                for member in d[name]:
+                    self.store_member(member)
+                continue
+            if self.may_replace(letter):
+                held.clear()
+            for item in d[name]:
+                if letter in "ctv":
+                    item.setdefault("guild_id", self.id)
+                if letter != "p":
+                    held[item[key]] = item
+                elif item["status"] != "offline":
+                    held[item["user"]["id"]] = item | {"user": {"id": item["user"]["id"]}}
+
+    def on_guild_update(self, d: Json) -> None:
+        self.lists(d)
+        if self.writer.settings.guilds:
+            old = self.guild.guild
+            new = (old or {}) | {key: value for key, value in d.items() if key not in LISTS}
+            self.before("guild", old, new)
+            self.guild.guild = new
+
+    def on_guild_delete(self, d: Json) -> None:
+        waiting = self.model.waiting[self.app]
+        self.extra["before"] = self.guild.guild
+        if d.get("unavailable"):
+            if self.guild.guild is not None:
+                self.guild.guild = self.guild.guild | {"unavailable": True}
+            self.down()
+            return
+        self.extra |= {"lazy": False, "unavailable": False}
+        self.leave()
+        self.model.index[self.app, self.writer.location].discard(self.id)
+        if not self.is_held_by_newer():
+            self.model.locations[self.app].pop(self.id, None)
+            waiting.pop(self.id, None)
+
+    # one entity
+
+    def upsert(self, letter: str, key: str, value: Json) -> None:
+        if letter in self.on:
+            self.guild.of[letter][key] = value
+
+    def change(self, letter: str, key: str, value: Json, *, merge: bool = False) -> None:
+        if letter in self.on:
+            old = self.guild.of[letter].get(key)
+            new = (old or {}) | value if merge else value
+            self.before(letter + key, old, new)
+            self.guild.of[letter][key] = new
+
+    def remove(self, letter: str, key: str) -> None:
+        if letter in self.on:
+            self.before(letter + key, self.guild.of[letter].get(key), None)
+            self.guild.of[letter].pop(key, None)
+            if letter == "t":
+                self.guild.messages.pop(key, None)
+
+    def patch(self, letters: str, key: str, value: Json, *, told: bool = True) -> None:
+        for letter in letters:
+            old = self.guild.of[letter].get(key) if letter in self.on else None
+            if old is not None:
+                if told:
+                    self.before(letter + key, old, old | value)
+                self.guild.of[letter][key] = old | value
+                return
+        if told:
+            self.extra["before"] = None
+
+    def on_channel_create(self, d: Json) -> None:
+        self.upsert("c", d["id"], d)
+
+    def on_channel_update(self, d: Json) -> None:
+        old = self.guild.of["c"].get(d["id"], {})
+        kept = {key: value for key, value in old.items() if key in ("status", "voice_start_time") and key not in d}
+        self.change("c", d["id"], d | kept)
+
+    def on_channel_delete(self, d: Json) -> None:
+        self.remove("c", d["id"])
+        guild = self.guild
+        guild.messages.pop(d["id"], None)
+        for thread in [key for key, value in guild.of["t"].items() if value["parent_id"] == d["id"]]:
+            del guild.of["t"][thread]
+            guild.messages.pop(thread, None)
+        for stage in [key for key, value in guild.of["g"].items() if value["channel_id"] == d["id"]]:
+            del guild.of["g"][stage]
+
+    def on_channel_pins_update(self, d: Json) -> None:
+        self.patch("ct", d["channel_id"], {"last_pin_timestamp": d["last_pin_timestamp"]})
+
+    def on_voice_channel_status_update(self, d: Json) -> None:
+        self.patch("c", d["id"], {"status": d["status"]})
+
+    def on_thread_create(self, d: Json) -> None:
+        is_new = d.pop("newly_created", False)
+        self.upsert("t", d["id"], d)
+        parent = self.guild.of["c"].get(d["parent_id"])
+        if is_new and parent is not None and parent["type"] in (15, 16):
+            parent["last_message_id"] = d["id"]
+
+    def on_thread_update(self, d: Json) -> None:
+        if d["thread_metadata"]["archived"]:
+            self.remove("t", d["id"])
+        else:
+            self.change("t", d["id"], d, merge=True)
+
+    def on_thread_delete(self, d: Json) -> None:
+        self.remove("t", d["id"])
+
+    def on_thread_list_sync(self, d: Json) -> None:
+        listed = {thread["id"] for thread in d["threads"]}
+        for key, thread in list(self.guild.of["t"].items()):
+            if key not in listed and ("channel_ids" not in d or thread["parent_id"] in d["channel_ids"]):
+                del self.guild.of["t"][key]
+                self.guild.messages.pop(key, None)
+        for thread in d["threads"]:
+            mine = [member for member in d["members"] if member["id"] == thread["id"]]
+            self.upsert("t", thread["id"], thread | ({"member": mine[0]} if mine else {}))
+
+    def on_thread_member_update(self, d: Json) -> None:
+        self.patch("t", d["id"], {"member": d})
+
+    def on_thread_members_update(self, d: Json) -> None:
+        new: Json = {"member_count": d["member_count"]}
+        for member in d.get("added_members", ()):
+            if member["user_id"] == self.writer.bot:
+                new["member"] = member
+        self.patch("t", d["id"], new)
+        thread = self.guild.of["t"].get(d["id"])
+        if self.writer.bot in d.get("removed_member_ids", ()) and thread is not None:
+            if thread["type"] == 12:
+                del self.guild.of["t"][d["id"]]
+                self.guild.messages.pop(d["id"], None)
+            elif "member" in thread:
+                thread["member"] = None
+
+    def on_guild_role_create(self, d: Json) -> None:
+        self.upsert("r", d["role"]["id"], d["role"])
+
+    def on_guild_role_update(self, d: Json) -> None:
+        self.change("r", d["role"]["id"], d["role"])
+
+    def on_guild_role_delete(self, d: Json) -> None:
+        self.remove("r", d["role_id"])
+
+    def whole_list(self, letter: str, key: str, items: list[Json]) -> None:
+        held = self.guild.of[letter]
+        self.before(letter, in_order(list(held.values())), in_order(items))
+        if self.may_replace(letter):
+            held.clear()
+        held.update({item[key]: item for item in items})
+
+    def on_guild_emojis_update(self, d: Json) -> None:
+        self.whole_list("e", "id", d["emojis"])
+
+    def on_guild_stickers_update(self, d: Json) -> None:
+        self.whole_list("s", "id", d["stickers"])
+
+    def on_guild_soundboard_sound_create(self, d: Json) -> None:
+        self.upsert("o", d["sound_id"], d)
+
+    def on_guild_soundboard_sound_update(self, d: Json) -> None:
+        self.change("o", d["sound_id"], d)
+
+    def on_guild_soundboard_sound_delete(self, d: Json) -> None:
+        self.remove("o", d["sound_id"])
+
+    def on_stage_instance_create(self, d: Json) -> None:
+        self.upsert("g", d["id"], d)
+
+    def on_stage_instance_update(self, d: Json) -> None:
+        self.change("g", d["id"], d)
+
+    def on_stage_instance_delete(self, d: Json) -> None:
+        self.remove("g", d["id"])
+
+    def on_guild_scheduled_event_create(self, d: Json) -> None:
+        self.upsert("x", d["id"], d)
+
+    def on_guild_scheduled_event_update(self, d: Json) -> None:
+        self.change("x", d["id"], d, merge=True)
+
+    def on_guild_scheduled_event_delete(self, d: Json) -> None:
+        self.remove("x", d["id"])
+
+    def on_guild_scheduled_event_user_add(self, d: Json) -> None:
+        event = self.guild.of["x"].get(d["guild_scheduled_event_id"], {})
+        if "user_count" in event and (not self.is_shared or self.app == min(self.guild.apps)):
+            event["user_count"] += 1
+
+    # people
+
+    def on_guild_member_add(self, d: Json) -> None:
+        user = d["user"]["id"]
+        is_new = user not in self.guild.of["m"]
+        self.guild.gone.discard(user) if self.is_shared else None
+        self.store_member(d)
+        if is_new:
+            self.count(1)
+
+    def on_guild_member_update(self, d: Json) -> None:
+        user_id, new, user = self.split(d)
+        old = self.guild.of["m"].get(user_id)
+        known = self.model.users.get(user_id) if old is not None else None
+        merged = (old or {}) | new
+        had = known if user is not None else None
+        gets = user if known is not None else None
+        self.before("m" + user_id, (old, had), (merged, gets), self.whole(old))
+        self.guild.of["m"][user_id] = merged
+        self.model.mutual[user_id].add(self.id)
+        self.store_user(user)
+
+    def on_guild_member_remove(self, d: Json) -> None:
+        user = d["user"]["id"]
+        guild = self.guild
+        old = guild.of["m"].pop(user, None)
+        self.before("m" + user, old, None, self.whole(old))
+        guild.of["p"].pop(user, None)
+        guild.of["v"].pop(user, None)
+        self.drop_user(user)
+        is_first = not self.is_shared or user not in guild.gone
+        if self.is_shared:
+            guild.gone.add(user)
+        if old is not None or is_first:
+            self.count(-1)
+
+    def on_guild_members_chunk(self, d: Json) -> None:
+        for member in d["members"]:
+            self.store_member(member)
+
+    def on_presence_update(self, d: Json) -> None:
+        user = d["user"]
+        if d.get("status") == "offline":
+            self.remove("p", user["id"])
+        else:
+            self.change("p", user["id"], d | {"user": {"id": user["id"]}}, merge=True)
+        if self.users and user["id"] in self.model.users:
+            self.model.users[user["id"]] = self.model.users[user["id"]] | user
+
+    def on_voice_state_update(self, d: Json) -> None:
+        if d["channel_id"] is None:
+            self.remove("v", d["user_id"])
+        else:
+            self.change("v", d["user_id"], {key: value for key, value in d.items() if key != "member"})
+
+    def on_user_update(self, d: Json) -> None:
+        old = self.model.users.get(d["id"])
+        self.extra["before"] = old
+        self.model.users[d["id"]] = (old or {}) | d
+
+    # messages
+
+    def store_message(self, d: Json) -> None:
+        if self.writer.settings.messages_per_channel:
+            held = self.guild.messages.setdefault(d["channel_id"], {})
+            held[d["id"]] = d
+            while len(held) > self.writer.settings.messages_per_channel:
+                del held[min(held, key=int)]
+
+    def on_message_create(self, d: Json) -> None:
+        self.store_message(d)
+        for letter in "ct":
+            place = self.guild.of[letter].get(d["channel_id"]) if letter in self.on else None
+            if place is None:
+                continue
+            if int(d["id"]) > int(place.get("last_message_id") or 0):
+                place["last_message_id"] = d["id"]
+                for name in ("message_count", "total_message_sent"):
+                    if letter == "t" and name in place:
+                        place[name] += 1
+            return
+
+    def on_message_update(self, d: Json) -> None:
+        if self.writer.settings.messages_per_channel:
+            self.before("w" + d["id"], self.guild.messages.get(d["channel_id"], {}).get(d["id"]), d)
+            self.store_message(d)
+
+    def on_message_delete(self, d: Json) -> None:
+        if self.writer.settings.messages_per_channel:
+            old = self.guild.messages.get(d["channel_id"], {}).pop(d["id"], None)
+            self.before("w" + d["id"], old, None)
+        thread = self.guild.of["t"].get(d["channel_id"])
+        if thread is not None and "t" in self.on:
+            is_first = not self.is_shared or d["id"] not in self.guild.unposted
+            if self.is_shared:
+                self.guild.unposted.add(d["id"])
+            if is_first and "message_count" in thread:
+                thread["message_count"] = max(0, thread["message_count"] - 1)
+
+
+def in_order(items: list[Json]) -> list[Json]:
+    """A list whose order means nothing, in one that does."""
+    return sorted(items, key=lambda item: str(item.get("id", item.get("sound_id"))))
