@@ -1,6 +1,7 @@
 """One run: a whole cluster, random traffic with faults, then silence, and the comparison."""
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from cache_check.reading import Cached, read_cache
 from sandwich_node.dev.checker import DeliveryCheck
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
+from sandwich_sdk.wire.frame import session_hash
 
 BURST = 200
 """Far below what Discord replays of a session with so many guilds: what a fault holds up must not be lost."""
 LIVE_S = 90.0
 QUIET_S = 60.0
+REFILL_S = 400.0
 EVENTS_A_FAULT = 4_000
 
 
@@ -94,7 +97,7 @@ class Run:
 
     async def _live(self) -> None:
         what = "all shards are live on all nodes"
-        await self._until(what, lambda: settled(self.cluster, self.options.shards), LIVE_S)
+        await self._until(what, lambda: settled(self.cluster, self.options.shards, spread=True), LIVE_S)
         await self._until("everything has arrived", self._all_arrived, LIVE_S)
 
     async def _traffic(self) -> None:
@@ -120,22 +123,33 @@ class Run:
                     breaking = group.create_task(break_it(self.cluster, fault, self.options.shards, self.rng))
                     until_fault = EVENTS_A_FAULT
 
+    async def _owed(self, app: str) -> dict[str, list[int]]:
+        """What Discord owed, without the sessions that were only begun to fill the cache and are ended by now."""
+        owed = await self.cluster.owed(app)
+        alive = {session_hash(one["session"]) for one in await self.cluster.simulator(f"sessions?bot={app}")}
+        return {name: seqs for name, seqs in owed.items() if name in self.checks[app].sessions or name in alive}
+
     async def _keeping_up(self) -> bool:
-        owed = [await self.cluster.owed(bot.app) for bot in self.cluster.bots]
+        owed = [await self._owed(bot.app) for bot in self.cluster.bots]
         total = sum(len(sequences) for one in owed for sequences in one.values())
         return total - sum(check.events for check in self.checks.values()) < 4 * BURST
 
     async def _all_arrived(self) -> bool:
         for bot in self.cluster.bots:
-            verdict = self.checks[bot.app].verdict(await self.cluster.owed(bot.app))
+            verdict = self.checks[bot.app].verdict(await self._owed(bot.app))
             self.outcome.delivery = f"{verdict.owed} owed, {verdict.lost} lost, {verdict.doubled} doubled"
             if verdict.lost:
                 return False
         return True
 
+    async def _complete(self) -> bool:
+        code, text = await self.cluster.run_cli("cluster", "status", "--json")
+        return code < 2 and all(app["cache"] == "complete" for app in json.loads(text)["apps"])
+
     async def _quiet(self) -> None:
         await self.cluster.simulator("pause_traffic", {})
         await self._until("everything has arrived", self._all_arrived, QUIET_S)
+        await self._until("the cache says that it is complete", self._complete, REFILL_S)
 
     async def _until(self, what: str, check: Callable[[], "asyncio.Future[bool] | object"], timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
@@ -153,7 +167,12 @@ class Run:
 
 
 def compare(comparison: Comparison, app: str, cached: Cached, states: dict[str, Json]) -> None:
-    """Hold one namespace against the true states of its guilds."""
+    """Hold one namespace against the true states of its guilds.
+
+    Of a guild in an outage nothing is told: it is there as it was before, or, where Redis lost its data, not at all.
+    """
+    hidden = {guild for guild, state in states.items() if state["unavailable"] and guild not in cached.guilds}
+    states = {guild: state for guild, state in states.items() if guild not in hidden}
     for guild in cached.guilds.keys() | states.keys():
         state = states.get(guild)
         if state is None:
@@ -164,11 +183,11 @@ def compare(comparison: Comparison, app: str, cached: Cached, states: dict[str, 
         for name in COLLECTIONS:
             kept = shown(name, cached.collections[name].get(guild, {}), state)
             comparison.check_all(name, guild, kept, true_collection(name, state))
-    comparison.check("located", app, cached.located.get(app, set()), set(states))
+    comparison.check("located", app, cached.located.get(app, set()) & set(states), set(states))
     users, guilds = users_of(iter(states.values()))
     comparison.check_all("user", app, cached.users, users)
     for user in cached.mutual.keys() | guilds.keys():
-        comparison.check("mutual", user, cached.mutual.get(user), guilds.get(user))
+        comparison.check("mutual", user, cached.mutual.get(user, set()) - hidden, guilds.get(user, set()))
 
 
 async def run(options: Options, say: Callable[[str], None]) -> Outcome:

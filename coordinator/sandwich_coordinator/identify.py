@@ -25,12 +25,16 @@ Outcome = Literal["granted", "taken", "ambiguous", "exhausted"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requested:
-    """A shard has to IDENTIFY. `bucket` is its id modulo max_concurrency; `failover` may use the reserve."""
+    """A shard has to IDENTIFY. `bucket` is its id modulo max_concurrency; `failover` may use the reserve.
+
+    `spare`: it streams, and wants a start only if enough are left for all its group's shards; others come first.
+    """
 
     token_hash: str
     shard: ShardKey
     bucket: int
     failover: bool = False
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class TakeBucket:
     bucket: Bucket
     shard: ShardKey
     failover: bool
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ class IdentifyQueue:
         self._requests: dict[ShardKey, Requested] = {}
         self._slots: dict[Bucket, _Slot] = {}
         self._taken: frozenset[Bucket] = frozenset()
-        self._parked: dict[str, tuple[float, str]] = {}
+        self._parked: dict[tuple[str, bool], tuple[float, str]] = {}
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take note of one fact; return what to do. Facts about buckets or shards no longer known are ignored."""
@@ -144,7 +149,7 @@ class IdentifyQueue:
         match event:
             case Requested():
                 self._requests[event.shard] = event
-                until, reason = self._parked.get(event.token_hash, (now, ""))
+                until, reason = self._parked.get((event.token_hash, event.spare), (now, ""))
                 if until > now:
                     effects.append(Refuse(event.shard, until, reason))
             case Withdrawn(shard):
@@ -177,7 +182,7 @@ class IdentifyQueue:
                     self._slots[bucket] = _Waiting(now + self._policy.identify_lease_ttl_s)
                 case _Waiting():
                     del self._slots[bucket]
-        self._parked = {token: (until, why) for token, (until, why) in self._parked.items() if until > now}
+        self._parked = {kind: (until, why) for kind, (until, why) in self._parked.items() if until > now}
         return [*effects, *self._start(now)]
 
     def deadline(self) -> float | None:
@@ -197,13 +202,15 @@ class IdentifyQueue:
         """Begin one attempt in every bucket that has a request and nothing in its way, lowest shard first."""
         effects: list[Effect] = []
         busy = {slot.request.shard for slot in self._slots.values() if isinstance(slot, _Attempting)}
-        for request in sorted(self._requests.values(), key=lambda r: (r.token_hash, r.shard.shard, r.shard)):
+        for request in sorted(self._requests.values(), key=_turn):
             bucket = Bucket(request.token_hash, request.bucket)
-            parked = self._parked.get(request.token_hash, (now, ""))[0] > now
+            parked = self._parked.get((request.token_hash, request.spare), (now, ""))[0] > now
             if parked or bucket in self._slots or bucket in self._taken or request.shard in busy:
                 continue
             self._slots[bucket] = _Attempting(request, now, now + self._policy.identify_lease_ttl_s)
-            effects.append(TakeBucket(bucket=bucket, shard=request.shard, failover=request.failover))
+            effects.append(
+                TakeBucket(bucket=bucket, shard=request.shard, failover=request.failover, spare=request.spare)
+            )
         return effects
 
     def _ended(self, event: TakeEnded, now: float) -> list[Effect]:
@@ -230,8 +237,9 @@ class IdentifyQueue:
                 self._slots[event.bucket] = _Waiting(now + policy.identify_lease_ttl_s)
             case "exhausted":
                 until = max(event.until, now + policy.identify_retry_s)
-                self._parked[request.token_hash] = (until, event.reason)
-                waiting = sorted(s for s, r in self._requests.items() if r.token_hash == request.token_hash)
+                kind = request.token_hash, request.spare
+                self._parked[kind] = (until, event.reason)
+                waiting = sorted(s for s, r in self._requests.items() if (r.token_hash, r.spare) == kind)
                 return [Refuse(shard, until, event.reason) for shard in waiting]
         return []
 
@@ -258,6 +266,10 @@ class IdentifyQueue:
                     self._requests.pop(shard, None)
                     self._slots[bucket] = _Spacing(shard, max(ends, until))
                     return
+
+
+def _turn(request: Requested) -> tuple[str, bool, int, ShardKey]:
+    return request.token_hash, request.spare, request.shard.shard, request.shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +304,9 @@ def take(
     if budget.error:
         return TakeRefused(soon, f"Discord refused the token: {budget.error}")
     reserve = 0 if wanted.failover else policy.identify_reserve
+    if wanted.spare:
+        group = view.groups.get(wanted.shard.of)
+        reserve = max(reserve, group.record.count if group is not None else 0)
     if budget.remaining <= reserve:
         kept = f" ({reserve} are kept for failover)" if reserve else ""
         return TakeRefused(max(budget.reset_at, soon), f"no session starts left{kept}")

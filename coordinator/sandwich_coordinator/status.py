@@ -15,6 +15,34 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     cpu_percent: float = 0.0
 
 
+class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of an application the cache holds, of the shards on one node; totals count since the agent started.
+
+    shards, incomplete   shards that keep a cache, and those of them that lack something
+    refilling            shards whose guilds are being read anew
+    awaited              guilds that Discord announced and has not told of yet
+    backlog              events that wait for Redis
+    applied_total ...    events by what became of them: applied; applied before (replayed); too late for their frame;
+                         dropped while Redis was away; not of the known shape; refused because a newer owner writes
+    damaged_total        values in Redis that were not ours and were replaced
+    failed_total         changes that Redis refused
+    """
+
+    shards: int = 0
+    incomplete: int = 0
+    refilling: int = 0
+    awaited: int = 0
+    backlog: int = 0
+    applied_total: int = 0
+    replayed_total: int = 0
+    late_total: int = 0
+    dropped_total: int = 0
+    malformed_total: int = 0
+    refused_total: int = 0
+    damaged_total: int = 0
+    failed_total: int = 0
+
+
 class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One application's figures on one node; totals count since the agent started."""
 
@@ -25,10 +53,15 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
     backlog_events: int = 0
     replayed_total: int = 0
     gaps_total: int = 0
+    unpublished_total: int = 0
+    cache: CacheStatus | None = None
 
 
 class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One shard on this node. `since` is in Unix seconds; `latency_ms` is None when not measured."""
+    """One shard on this node. `since` is in Unix seconds; `latency_ms` is None when not measured.
+
+    `cache`: what its cache lacks or waits for, "" when it has everything or there is none.
+    """
 
     app: str
     group: int
@@ -40,6 +73,7 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     guilds: int = 0
     events_per_s: float = 0.0
     since: float = 0.0
+    cache: str = ""
 
 
 class FailoverStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -199,9 +199,10 @@ class EventsLost(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 
 
 class IdentifyWanted(msgspec.Struct, tag=True, frozen=True):
-    """The shard is connected and asks for its turn to IDENTIFY."""
+    """The shard is connected and asks for its turn to IDENTIFY. `spare`: only if starts are left over."""
 
     key: ShardKey
+    spare: bool = False
 
 
 class IdentifyWithdrawn(msgspec.Struct, tag=True, frozen=True):
@@ -243,6 +244,7 @@ class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     backlog: int = 0
     waiting: str = ""
     incomplete: str = ""
+    refilling: bool = False
 
 
 class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -259,6 +261,8 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     backlog_events: int = 0
     backlog_bytes: int = 0
     guilds: int = 0
+    awaited: int = 0
+    unpublished: int = 0
     cache: CacheNumbers | None = None
     latency_ms: float | None = None
     waiting: str = ""

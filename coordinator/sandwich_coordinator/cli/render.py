@@ -7,7 +7,7 @@ from typing import Any
 
 from sandwich_coordinator.cli.recent import failover_rows, loss_rows, recent_text
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
-from sandwich_coordinator.status import NodeStatus
+from sandwich_coordinator.status import CacheStatus, NodeStatus
 from sandwich_coordinator.view import ClusterView
 
 BUDGET_LOW_FRACTION = 0.1
@@ -172,12 +172,29 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
                 "shards": dict(sorted(states.items())),
                 "guilds": sum(figure.guilds for figure in figures),
                 "events_per_s": round(sum(figure.events_per_s for figure in figures), 1),
+                "cache": _cache(entry.record.cache.enabled, [figure.cache for figure in figures if figure.cache]),
                 "session_starts_left": budget.record.remaining if budget else None,
                 "session_starts_total": budget.record.total if budget else None,
                 "session_starts_reset_at": budget.record.reset_at if budget else None,
             }
         )
     return rows
+
+
+def _cache(enabled: bool, parts: Sequence[CacheStatus]) -> str:
+    """How complete an application's cache is, in a few words."""
+    if not enabled:
+        return "off"
+    backlog = sum(part.backlog for part in parts)
+    incomplete = sum(part.incomplete for part in parts)
+    awaited = sum(part.awaited for part in parts)
+    if incomplete:
+        return f"{incomplete} of {sum(part.shards for part in parts)} shards incomplete"
+    if backlog:
+        return f"{backlog} events behind"
+    if awaited:
+        return f"{awaited} guilds to come"
+    return "complete" if parts else "-"
 
 
 def shard_rows(snapshot: Snapshot, app: str | None = None) -> list[dict[str, Any]]:
@@ -252,7 +269,10 @@ NODE_COLUMNS = {
     "node": "NODE", "state": "STATE", "leader": "LEADER", "shards": "SHARDS", "events_per_s": "EVENTS/S",
     "workers": "WORKERS", "version": "VERSION", "address": "ADDRESS",
 }  # fmt: skip
-APP_COLUMNS = {"app": "APP", "state": "STATE", "shards": "SHARDS", "guilds": "GUILDS", "events_per_s": "EVENTS/S"}
+APP_COLUMNS = {
+    "app": "APP", "state": "STATE", "shards": "SHARDS", "guilds": "GUILDS", "events_per_s": "EVENTS/S",
+    "cache": "CACHE",
+}  # fmt: skip
 SHARD_COLUMNS = {
     "app": "APP", "group": "GROUP", "shard": "SHARD", "state": "STATE", "node": "NODE", "worker": "WORKER",
     "latency_ms": "LATENCY/MS", "guilds": "GUILDS", "events_per_s": "EVENTS/S", "reason": "REASON",

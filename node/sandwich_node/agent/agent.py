@@ -31,7 +31,7 @@ from sandwich_node.agent.leading import Leading
 from sandwich_node.agent.membership import Membership, host_identity
 from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.agent.shards import NodeShards
-from sandwich_node.agent.status import Figures, node_status, waiting_shards
+from sandwich_node.agent.status import Figures, cache_troubles, node_status, waiting_shards
 from sandwich_node.agent.telling import StatusTeller
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.http.app import make_app, serve
@@ -431,7 +431,8 @@ class Agent:
 
     def _refused(self, shards: NodeShards, shard: ShardKey, reason: str) -> None:
         running = shards.local.get(shard)
-        if running is not None and running.phase == "running":
+        facts = shards.facts.get(shard)
+        if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
             shards.note_reason(shard, reason)
 
     # --- what it says of itself ---------------------------------------------------------------------------------
@@ -470,6 +471,7 @@ class Agent:
                 *self.not_ready(),
                 *(shards.problems.values() if shards is not None else ()),
                 *waiting_shards(facts, self._figures),
+                *cache_troubles(facts, self._figures),
             ],
         )
 

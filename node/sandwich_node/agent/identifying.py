@@ -36,8 +36,11 @@ class Identifying:
         self._inbox: asyncio.Queue[identify.Event] = asyncio.Queue(maxsize=100_000)
         self._leases: dict[Bucket, int] = {}
 
-    def want(self, shard: ShardKey) -> None:
-        """The shard asks for its turn. Ignored while the token's buckets are not known."""
+    def want(self, shard: ShardKey, *, spare: bool = False) -> None:
+        """The shard asks for its turn, a `spare` one only if starts are left over.
+
+        Ignored while the token's buckets are not known.
+        """
         view = self._view()
         app = view.apps.get(shard.app) if view else None
         budget = view.budgets.get(app.record.token_hash) if view and app else None
@@ -47,9 +50,11 @@ class Identifying:
         bucket = shard.shard % budget.record.max_concurrency
         group = view.groups.get(shard.of) if view else None
         # A group that was live has members waiting for this shard: that is what the reserve is for.
-        failover = group is not None and group.record.state in ("live", "degraded")
+        failover = not spare and group is not None and group.record.state in ("live", "degraded")
         self._inbox.put_nowait(
-            identify.Requested(token_hash=app.record.token_hash, shard=shard, bucket=bucket, failover=failover)
+            identify.Requested(
+                token_hash=app.record.token_hash, shard=shard, bucket=bucket, failover=failover, spare=spare
+            )
         )
 
     def withdraw(self, shard: ShardKey) -> None:

@@ -335,8 +335,8 @@ class NodeShards:
                 self._teller.loss(
                     self._history.loss(_view_key(key), session=name, last_seq=last_seq, reason=reason, at=time.time())
                 )
-            case ipc.IdentifyWanted(key):
-                self._enqueue(_view_key(key), lambda: self._want_identify(_view_key(key)))
+            case ipc.IdentifyWanted(key, spare):
+                self._enqueue(_view_key(key), lambda: self._want_identify(_view_key(key), spare=spare))
             case ipc.IdentifyWithdrawn(key) if self.identifying is not None:
                 self.identifying.withdraw(_view_key(key))
             case ipc.IdentifySent(key) if self.identifying is not None:
@@ -413,9 +413,9 @@ class NodeShards:
         if shard in self.local:
             self._forget(shard)
 
-    async def _want_identify(self, shard: ShardKey) -> None:
+    async def _want_identify(self, shard: ShardKey, *, spare: bool) -> None:
         if self.identifying is not None and shard in self.local:
-            self.identifying.want(shard)
+            self.identifying.want(shard, spare=spare)
 
     # --- sessions, in order per shard ---------------------------------------------------------------------------
 

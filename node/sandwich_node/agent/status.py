@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sandwich_coordinator.ranges import format_ranges
-from sandwich_coordinator.status import AppStatus, FailoverTotal, NodeStatus, ShardStatus, WorkerStatus
+from sandwich_coordinator.status import AppStatus, CacheStatus, FailoverTotal, NodeStatus, ShardStatus, WorkerStatus
 from sandwich_coordinator.view import ShardKey as ViewKey
 from sandwich_node.agent.history import History
-from sandwich_node.ipc import ShardKey, ShardNumbers
+from sandwich_node.ipc import CacheNumbers, ShardKey, ShardNumbers
 from sandwich_node.workers import WorkerProcess
 
 RATE_WINDOW_S = 5.0
@@ -92,6 +92,8 @@ class Figures:
             backlog_events=sum(numbers.backlog_events for numbers in present),
             replayed_total=total.replayed,
             gaps_total=total.gaps,
+            unpublished_total=total.unpublished,
+            cache=_cache_status(total.cache, present),
         )
 
     def apps(self) -> set[str]:
@@ -110,7 +112,53 @@ def _sum(parts: Iterable[ShardNumbers]) -> ShardNumbers:
         replayed=sum(part.replayed for part in parts),
         repeated=sum(part.repeated for part in parts),
         retries=sum(part.retries for part in parts),
+        unpublished=sum(part.unpublished for part in parts),
+        cache=_sum_caches([part.cache for part in parts if part.cache is not None]),
     )
+
+
+_CACHE_TOTALS = ("applied", "replayed", "late", "dropped", "malformed", "refused", "damaged", "failed")
+
+
+def _sum_caches(parts: list[CacheNumbers]) -> CacheNumbers | None:
+    if not parts:
+        return None
+    return CacheNumbers(**{name: sum(getattr(part, name) for part in parts) for name in _CACHE_TOTALS})
+
+
+def _cache_status(total: CacheNumbers | None, present: list[ShardNumbers]) -> CacheStatus | None:
+    caches = [numbers.cache for numbers in present if numbers.cache is not None]
+    if not caches or total is None:
+        return None
+    return CacheStatus(
+        shards=len(caches),
+        incomplete=sum(bool(cache.incomplete) for cache in caches),
+        refilling=sum(cache.refilling for cache in caches),
+        awaited=sum(numbers.awaited for numbers in present),
+        backlog=sum(cache.backlog for cache in caches),
+        **{f"{name}_total": getattr(total, name) for name in _CACHE_TOTALS},
+    )
+
+
+def _cache_trouble(cache: CacheNumbers | None) -> str:
+    """What a shard's cache lacks or waits for, in words."""
+    if cache is None:
+        return ""
+    if cache.waiting:
+        return f"the cache waits: {cache.waiting}"
+    if cache.incomplete:
+        return f"the cache is incomplete: {cache.incomplete}" + (" (being read anew)" if cache.refilling else "")
+    return ""
+
+
+def cache_troubles(shards: Iterable[ViewKey], figures: Figures) -> list[str]:
+    """What the caches of these shards lack or wait for, one sentence a reason."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for app, group, shard in shards:
+        trouble = _cache_trouble(figures.of_shard(ShardKey(app, group, shard)).cache)
+        if trouble:
+            found.setdefault((app, trouble), []).append(shard)
+    return [f"{app}: shards {format_ranges(ids)}: {trouble}" for (app, trouble), ids in sorted(found.items())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +225,7 @@ def node_status(
                 latency_ms=figures.of_shard(key).latency_ms,
                 guilds=figures.of_shard(key).guilds,
                 events_per_s=figures.events_per_s(key),
+                cache=_cache_trouble(figures.of_shard(key).cache),
             )
             for key, facts in sorted(shards.items())
         ],

@@ -63,6 +63,11 @@ class Names:
     locations: str
     namespace: str
 
+    @property
+    def index(self) -> str:
+        """Set: the guilds that the shard located."""
+        return f"{self.locations}:{self.shard}"
+
     def record(self) -> tuple[str, str]:
         """The writer's record where all keys are on one server; on a cluster, beside the application's locations."""
         return self._pair(f"sw:{self.namespace}:writer:{{{self.app}}}:{self.shard}")
@@ -135,3 +140,8 @@ def calls(batch: Batch) -> Iterator[Call]:
 def follow_up(batch: Batch, keys: tuple[str, str], ops: Iterable[tuple[int, Op]], *, flags: str) -> Iterator[Call]:
     """Calls for what events left to do: checked for the fence only."""
     return pack(batch, keys, (EventOps(seq, (op,), 0) for seq, op in ops), flags=flags + FOLLOW_UP)
+
+
+def afresh(batch: Batch) -> Iterator[Call]:
+    """Calls that apply the batch whatever was applied before, checked for the fence only, on one server."""
+    return pack(batch, names_of(batch.writer).record(), batch.events, flags=INLINE + FOLLOW_UP)

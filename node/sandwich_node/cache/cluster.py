@@ -43,7 +43,7 @@ def users_to_know(batch: Batch) -> set[str]:
     return {str(op[2]) for event in batch.events for op in event.ops if op[0] in _KNOWN_USER_AT}
 
 
-def route(batch: Batch, known: dict[str, bytes]) -> Routed:
+def route(batch: Batch, known: dict[str, bytes], *, flags: str = "") -> Routed:
     """Sort a batch; `known` are the users it asked for."""
     routed = Routed()
     groups: dict[tuple[str, str], list[EventOps]] = {}
@@ -66,7 +66,7 @@ def route(batch: Batch, known: dict[str, bytes]) -> Routed:
     names = names_of(batch.writer)
     for (kind, value), events in groups.items():
         keys = names.record() if kind == "app" else names.guild_record(value)
-        routed.groups.append(list(pack(batch, keys, events, flags="")))
+        routed.groups.append(list(pack(batch, keys, events, flags=flags)))
     return routed
 
 

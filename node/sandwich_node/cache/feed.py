@@ -9,8 +9,9 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.context import BadEvent, Op
@@ -18,7 +19,7 @@ from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied, Extra
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import Writer, changed_letters
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ BACKLOG_BYTES_MAX = 16 * 1024 * 1024
 BACKLOG_EVENTS_MAX = 50_000
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
+RECORDED_BYTES_MAX = 32 * 1024 * 1024
+_OF_USERS = frozenset({"user", "user_patch", "user_set", "user_drop"})
 
 
 @dataclass(slots=True)
@@ -43,19 +46,18 @@ class FeedCounters:
     failed: int = 0
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """Events of one frame on their way; `done` gets their extras, or None when nobody waits any more."""
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """Something to write. `done` gets an event's extras by sequence, for as long as somebody waits for them."""
 
-    session: str
-    confirmed: int
-    events: tuple[EventOps, ...]
-    starts_session: bool
-    done: asyncio.Future[Mapping[int, Extra]] = field(repr=False)
+    work: Callable[[], Awaitable[Mapping[int, Extra]]]
+    events: int = 0
+    size: int = 0
+    done: asyncio.Future[Mapping[int, Extra]] | None = None
 
-    @property
-    def size(self) -> int:
-        return sum(event.size for event in self.events)
+    def give_up_waiting(self) -> None:
+        if self.done is not None:
+            self.done.cancel()
 
 
 class CacheFeed:
@@ -68,20 +70,26 @@ class CacheFeed:
         *,
         rng: random.Random,
         caught_up: Callable[[], None],
-        complete: bool,
+        incomplete: str = "",
         wait_s: float = WAIT_S,
     ) -> None:
-        """`complete`: the cache has what happened before, as far as is known."""
+        """`incomplete`: why the cache lacks something of what happened before; "" when it does not, as far as is known.
+
+        `lacking` is set while it lacks something.
+        """
         self.writer = writer
         self.counters = FeedCounters()
-        self.incomplete = "" if complete else "its last owner ended before the cache had everything"
+        self.incomplete = ""
+        self.lacking = asyncio.Event()
         self.waiting = ""
         self._cache = cache
         self._rng = rng
         self._caught_up = caught_up
         self._wait_s = wait_s
         self._translator = Translator(writer)
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Job] = deque()
+        self._recorded: dict[str, list[Op]] | None = None
+        self._recorded_bytes = 0
         self._queued_events = 0
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -89,6 +97,10 @@ class CacheFeed:
         self._idle.set()
         self._was_late = False
         self._applied_to = 0
+        if incomplete:
+            self.mark_incomplete(incomplete)
+        # Before anything else: from here on no older owner of the shard can write.
+        self._push(_Job(work=partial(self._write_afresh, "", (), 0)))
 
     @property
     def backlog(self) -> int:
@@ -96,9 +108,14 @@ class CacheFeed:
         return self._queued_events
 
     @property
+    def has_room(self) -> bool:
+        """Whether more may be given to `refill` without waiting for `drained`."""
+        return self._queued_bytes * 4 < BACKLOG_BYTES_MAX
+
+    @property
     def is_whole(self) -> bool:
         """Whether the cache has all that this shard was told."""
-        return not self._queue and not self.incomplete
+        return not self._was_late and not self.incomplete
 
     def translate(self, event_type: str, data: bytes) -> tuple[Op, ...]:
         """What an event changes, by the JSON of its `d`; nothing when it has not the known shape."""
@@ -123,11 +140,12 @@ class CacheFeed:
     ) -> Mapping[int, Extra] | None:
         """Apply a frame's events; what they replaced, by sequence. None: the cache does not have them yet."""
         if not events:
-            return {} if not self._queue else None
-        is_behind = bool(self._queue)
+            return {}
         done: asyncio.Future[Mapping[int, Extra]] = asyncio.get_running_loop().create_future()
-        self._push(_Waiting(session, confirmed, events, starts_session, done))
-        if not is_behind:
+        batch = Batch(writer=self.writer, session=session, confirmed=confirmed, events=events)
+        work = partial(self._write, batch, starts_session=starts_session)
+        self._push(_Job(work=work, events=len(events), size=sum(event.size for event in events), done=done))
+        if not self._was_late:
             await asyncio.wait((done,), timeout=self._wait_s)
             if done.done() and not done.cancelled():
                 return done.result()
@@ -136,34 +154,40 @@ class CacheFeed:
         self.counters.late += len(events)
         return None
 
-    def _push(self, waiting: _Waiting) -> None:
+    def _push(self, job: _Job) -> None:
         if self._queued_events >= BACKLOG_EVENTS_MAX or self._queued_bytes >= BACKLOG_BYTES_MAX:
             self._give_up(f"Redis was away for too long: {self.waiting or 'no answer'}")
-        self._queue.append(waiting)
-        self._queued_events += len(waiting.events)
-        self._queued_bytes += waiting.size
+        self._queue.append(job)
+        self._queued_events += job.events
+        self._queued_bytes += job.size
         self._idle.clear()
         self._wake.set()
 
     def _give_up(self, reason: str) -> None:
         """Forget what waits; all but what is being written now."""
         dropped = [self._queue.pop() for _ in range(len(self._queue) - 1)]
-        for waiting in dropped:
-            self._settle(waiting)
-        self.counters.dropped += sum(len(waiting.events) for waiting in dropped)
+        for job in dropped:
+            self._settle(job)
+        self.counters.dropped += sum(job.events for job in dropped)
         self._translator.forget()
+        self._recorded = None
         self.mark_incomplete(reason)
 
-    def _settle(self, waiting: _Waiting) -> None:
-        self._queued_events -= len(waiting.events)
-        self._queued_bytes -= waiting.size
-        waiting.done.cancel()
+    def _settle(self, job: _Job) -> None:
+        self._queued_events -= job.events
+        self._queued_bytes -= job.size
+        job.give_up_waiting()
 
     def mark_incomplete(self, reason: str) -> None:
         """The cache lacks something of this shard's guilds, until they are read anew."""
         if not self.incomplete:
             _log.warning("the cache of shard %s/%s is incomplete: %s", self.writer.app, self.writer.location, reason)
             self.incomplete = reason
+            self.lacking.set()
+
+    def _mark_complete(self) -> None:
+        self.incomplete = ""
+        self.lacking.clear()
 
     async def run(self) -> None:
         """Write what waits, oldest first, for ever."""
@@ -173,17 +197,20 @@ class CacheFeed:
                 self._in_step()
                 self._wake.clear()
                 await self._wake.wait()
+            job = self._queue[0]
             try:
-                await self._write(self._queue[0])
+                extras = await job.work()
             except CacheError as error:
                 self.waiting = str(error)
-                self._queue[0].done.cancel()
+                job.give_up_waiting()
                 delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10))
                 await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
                 attempt += 1
             else:
                 self.waiting = ""
                 attempt = 0
+                if job.done is not None and not job.done.done():
+                    job.done.set_result(extras)
                 self._settle(self._queue.popleft())
 
     def _in_step(self) -> None:
@@ -196,30 +223,110 @@ class CacheFeed:
         """Wait until nothing waits."""
         await self._idle.wait()
 
-    async def _write(self, waiting: _Waiting) -> None:
-        applied = await self._cache.apply(
-            Batch(writer=self.writer, session=waiting.session, confirmed=waiting.confirmed, events=waiting.events)
-        )
-        self._count(waiting, applied)
-        if waiting.starts_session:
+    async def _write(self, batch: Batch, *, starts_session: bool) -> Mapping[int, Extra]:
+        applied = await self._cache.apply(batch)
+        self._count(batch, applied)
+        if starts_session:
             # READY: every guild follows.
-            self.incomplete = ""
+            self._mark_complete()
+            self._recorded = None
         elif applied.is_first and not applied.newer:
             self.mark_incomplete("Redis has no record of this session: it was emptied, or is new")
         elif applied.stood is not None and applied.stood < self._applied_to:
             self.mark_incomplete("Redis lost what was written last")
-        self._applied_to = waiting.events[-1].seq
-        if not waiting.done.done():
-            waiting.done.set_result(applied.extras)
+        self._applied_to = batch.events[-1].seq
+        if self._recorded is not None:
+            self._record(batch)
+        return applied.extras
 
-    def _count(self, waiting: _Waiting, applied: Applied) -> None:
+    def _count(self, batch: Batch, applied: Applied) -> None:
         counters = self.counters
         counters.damaged += applied.damaged
         counters.failed += applied.failed
         counters.replayed += applied.replayed
         if applied.newer:
-            counters.refused += len(waiting.events)
+            counters.refused += len(batch.events)
         else:
-            counters.applied += len(waiting.events)
+            counters.applied += len(batch.events)
         if applied.failure and applied.failed == counters.failed:
             _log.error("the cache refused a change of %s: %s", self.writer.app, applied.failure)
+
+    # --- reading everything anew --------------------------------------------------------------------------------
+
+    def begin_refill(self) -> None:
+        """From now on remember what is done to each guild, to do it again on top of the guild as read anew."""
+        self._recorded = {}
+        self._recorded_bytes = 0
+
+    @property
+    def refilling(self) -> bool:
+        """Whether a refill may go on: it may not once too much happened meanwhile, or a new session began."""
+        return self._recorded is not None
+
+    def end_refill(self, *, complete: bool) -> None:
+        """Behind everything that was given to `refill`: the cache has all, or is as incomplete as before."""
+
+        async def work() -> Mapping[int, Extra]:
+            if complete and self._recorded is not None:
+                self._mark_complete()
+                self._was_late = True
+            self._recorded = None
+            return {}
+
+        self._push(_Job(work=work))
+
+    def refill(self, event_type: str, data: bytes) -> None:
+        """READY's list, or a guild as it is now, told by another session of the same shard."""
+        ops = self.translate(event_type, data)
+        if event_type == "READY":
+            ops = tuple(("listed", *op[1:]) for op in ops if op[0] == "ready")
+        guild = str(ops[0][1]) if ops else ""
+
+        async def work() -> Mapping[int, Extra]:
+            return await self._write_afresh(guild, ops, len(data)) if self.refilling else {}
+
+        self._push(_Job(work=work, size=len(data)))
+
+    async def _write_afresh(self, guild: str, ops: tuple[Op, ...], size: int) -> Mapping[int, Extra]:
+        """The guild as it was read, and on top of it what has happened since the reading began.
+
+        Each change names its outcome, not a difference, so that one which is in the guild already does no harm.
+        """
+        since = tuple(self._recorded.pop(guild, ())) if self._recorded is not None else ()
+        await self._cache.apply_afresh(self.writer, (EventOps(0, ops, size), EventOps(0, since, 0)))
+        return {}
+
+    def _record(self, batch: Batch) -> None:
+        assert self._recorded is not None
+        for event in batch.events:
+            for op in event.ops:
+                if op[1] and op[0] not in _OF_USERS:
+                    self._recorded.setdefault(str(op[1]), []).append(op)
+            self._recorded_bytes += event.size
+        if self._recorded_bytes > RECORDED_BYTES_MAX:
+            self._recorded = None
+
+    def follow(self, writer: Writer) -> None:
+        """The application keeps other things from now on; what it no longer keeps goes."""
+        before, self.writer = self.writer.settings, writer
+        self._translator = Translator(writer)
+        gone, new = changed_letters(before, writer.settings)
+        if gone:
+
+            async def forget() -> Mapping[int, Extra]:
+                await self._cache.forget(writer, gone)
+                return {}
+
+            self._push(_Job(work=forget))
+        if new:
+            self.mark_incomplete("more is kept than before")
+
+    def release(self) -> None:
+        """The application leaves this namespace."""
+        writer = self.writer
+
+        async def work() -> Mapping[int, Extra]:
+            await self._cache.release(writer)
+            return {}
+
+        self._push(_Job(work=work))

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, NoScriptError
 
 from sandwich_node.cache import cluster
-from sandwich_node.cache.batch import INLINE, Batch, Call, EventOps, calls, follow_up, names_of, pack
+from sandwich_node.cache.batch import FOLLOW_UP, INLINE, Batch, Call, EventOps, afresh, calls, follow_up, names_of, pack
 from sandwich_node.cache.breaker import Breaker
 from sandwich_node.cache.context import Op
 from sandwich_node.cache.errors import CacheUnavailable, NotRedis, classify
@@ -118,6 +118,27 @@ class RedisCache:
             for reply in replies
         ]
 
+    async def apply_afresh(self, writer: Writer, events: tuple[EventOps, ...]) -> Applied:
+        """Apply these whatever was applied before: they are not of the session. Raises CacheError."""
+        return await self._guarded(self._apply_afresh(Batch(writer=writer, session="", confirmed=0, events=events)))
+
+    async def _apply_afresh(self, batch: Batch) -> Applied:
+        await self._connected()
+        applied, left = Applied(), Left()
+        if self._cluster is not None:
+            await self._apply_segment(batch, applied, flags=FOLLOW_UP)
+            return applied
+        for call in afresh(batch):
+            read_reply(await self._run(call), applied, left)
+        await self._drain(batch, applied, left)
+        return applied
+
+    async def forget(self, writer: Writer, letters: str) -> None:
+        """Let go what the application no longer keeps, in every guild of the shard. Raises CacheError."""
+        guilds = await self.read_sets([names_of(writer).index])
+        for guild in sorted(guilds[0]):
+            await self.apply_afresh(writer, (EventOps(0, (("forget", guild, letters),), 0),))
+
     async def release(self, writer: Writer) -> Applied:
         """All guilds still located at this shard count as left: its group is gone for good. Raises CacheError."""
         batch = Batch(writer=writer, session="", confirmed=0, events=())
@@ -189,12 +210,14 @@ class RedisCache:
                 break
         return applied
 
-    async def _apply_segment(self, batch: Batch, applied: Applied) -> None:
+    async def _apply_segment(self, batch: Batch, applied: Applied, *, flags: str = "") -> None:
         assert self._cluster is not None
         namespace = batch.writer.namespace
         users = sorted(cluster.users_to_know(batch))
         values = await self._side_by_side(self._cluster.get(user_key(namespace, user)) for user in users)
-        routed = cluster.route(batch, {user: value for user, value in zip(users, values, strict=True) if value})
+        routed = cluster.route(
+            batch, {user: value for user, value in zip(users, values, strict=True) if value}, flags=flags
+        )
         left = Left()
         replayed: set[int] = set()
 

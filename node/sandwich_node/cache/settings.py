@@ -66,6 +66,20 @@ def letters_of(spec: CacheSpec) -> str:
     return "".join(letter for letter, name in _SWITCHES.items() if getattr(spec, name))
 
 
+def changed_letters(before: CacheSpec, after: CacheSpec) -> tuple[str, str]:
+    """(what is no longer kept, what is kept now and was not). `q` is the guild itself, `w` messages."""
+
+    def kept(spec: CacheSpec) -> str:
+        more = ("q" if spec.guilds else "") + ("w" if spec.messages_per_channel else "")
+        return letters_of(spec) + more
+
+    old, new = kept(before), kept(after)
+    gone = "".join(letter for letter in old if letter not in new)
+    # Messages of before cannot be had: they come with time.
+    come = "".join(letter for letter in new if letter not in old and letter != "w")
+    return gone, come
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
     """One owner of one shard. `fence` is the revision of its claim; `bot` the bot's user id."""

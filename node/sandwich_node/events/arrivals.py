@@ -46,6 +46,11 @@ class ShardGuilds:
         self._known = set(announced)
         self._awaited = set(announced)
 
+    @property
+    def awaited(self) -> int:
+        """How many announced guilds have not come yet."""
+        return len(self._awaited)
+
     def take(self, event_type: str, data: bytes) -> Arrival | None:
         """Look at a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it cannot be read."""
         try:

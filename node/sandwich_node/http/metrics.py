@@ -16,6 +16,7 @@ _APP_COUNTERS = {
     "publish_errors": ("sandwich_publish_retries", "Appends that had to be settled or sent again."),
     "replayed_total": ("sandwich_events_replayed", "Events that Discord replayed after a RESUME."),
     "gaps_total": ("sandwich_gaps", "Sessions that could not be resumed."),
+    "unpublished_total": ("sandwich_events_unpublished", "Events that filters kept from consumers."),
 }
 _APP_GAUGES = {
     "guilds": ("sandwich_guilds", "Guilds of the shards on this node."),
@@ -43,9 +44,30 @@ class _StatusCollector(Collector):
             for app, numbers in status.apps.items():
                 gauge.add_metric([app], float(getattr(numbers, field)))
             yield gauge
+        yield from _caches(status)
         yield from _failovers(status)
         yield from _workers(status)
         yield from _shards(status)
+
+
+_CACHE_COUNTERS = ("applied", "replayed", "late", "dropped", "malformed", "refused")
+
+
+def _caches(status: NodeStatus) -> Iterator[Metric]:
+    caches = {app: numbers.cache for app, numbers in status.apps.items() if numbers.cache is not None}
+    events = CounterMetricFamily("sandwich_cache_events", "Events by what the cache did.", labels=["app", "outcome"])
+    damaged = CounterMetricFamily("sandwich_cache_damaged", "Values in Redis that were not ours.", labels=["app"])
+    failed = CounterMetricFamily("sandwich_cache_failed", "Changes that Redis refused.", labels=["app"])
+    incomplete = GaugeMetricFamily("sandwich_cache_incomplete_shards", "Shards whose cache lacks some.", labels=["app"])
+    backlog = GaugeMetricFamily("sandwich_cache_backlog_events", "Events that wait for Redis.", labels=["app"])
+    for app, cache in caches.items():
+        for outcome in _CACHE_COUNTERS:
+            events.add_metric([app, outcome], float(getattr(cache, f"{outcome}_total")))
+        damaged.add_metric([app], float(cache.damaged_total))
+        failed.add_metric([app], float(cache.failed_total))
+        incomplete.add_metric([app], float(cache.incomplete))
+        backlog.add_metric([app], float(cache.backlog))
+    yield from (events, damaged, failed, incomplete, backlog)
 
 
 def _failovers(status: NodeStatus) -> Iterator[Metric]:

@@ -7,7 +7,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
 from typing import Any
 
 import aiohttp
@@ -16,7 +15,6 @@ import msgspec
 from sandwich_coordinator.types import SessionRecord
 from sandwich_node import ipc
 from sandwich_node.cache.context import Op
-from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import Writer
 from sandwich_node.events.arrivals import ShardGuilds
@@ -31,6 +29,7 @@ from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.gateway.session import Session
 from sandwich_node.secret import Secret
+from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.resume import ResumePoint, resume_point
 from sandwich_node.sinks.chain import Chain, Checkpoint
@@ -100,7 +99,8 @@ class ShardRunner:
         self._cache = cache
         self._options = start.options
         self._rules = EventFilter(start.options.events, self._bot)
-        self._feed: CacheFeed | None = None
+        self._caching: ShardCaching | None = None
+        self._complete = True
         self._publisher = ShardPublisher(
             self._buffer,
             self._chain,
@@ -140,6 +140,8 @@ class ShardRunner:
 
     def identify_granted(self) -> None:
         """The shard's turn to IDENTIFY came."""
+        if self._caching is not None and self._caching.identify_granted():
+            return
         if self._connection is not None and not self._stopping.is_set():
             self._connection.post(ev.IdentifyGranted())
 
@@ -152,6 +154,8 @@ class ShardRunner:
         """Follow a changed configuration from the next event on."""
         self._options = options
         self._rules = EventFilter(options.events, self._bot)
+        if self._caching is not None:
+            self._caching.follow(options.cache)
         if self._publisher.enricher is not None:
             self._publisher.enricher = self._enricher()
 
@@ -170,17 +174,11 @@ class ShardRunner:
             backlog_events=self._buffer.events_held,
             backlog_bytes=self._buffer.bytes_held,
             guilds=self._guilds.count,
-            cache=self._cache_numbers(),
+            awaited=self._guilds.awaited,
+            unpublished=counters.unpublished,
+            cache=self._caching.numbers() if self._caching is not None else None,
             latency_ms=self._latency_ms,
             waiting=self._waiting or self._chain.waiting_reason,
-        )
-
-    def _cache_numbers(self) -> ipc.CacheNumbers | None:
-        feed = self._feed
-        if feed is None:
-            return None
-        return ipc.CacheNumbers(
-            **asdict(feed.counters), backlog=feed.backlog, waiting=feed.waiting, incomplete=feed.incomplete
         )
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -191,7 +189,7 @@ class ShardRunner:
             checkpoint = await self._until_stopped(self._take_over())
             if checkpoint is None:
                 return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
-            self._open_cache(complete=not checkpoint.behind)
+            self._complete = not checkpoint.behind
             how, reason = await self._carry(self._first_session(checkpoint))
             return ipc.ShardStopped(self.key, self.number, how, reason)
         except* Fenced as group:
@@ -200,9 +198,8 @@ class ShardRunner:
             reason, newer = str(fenced), fenced.newer
         return ipc.ShardStopped(self.key, self.number, "fenced", reason, newer)
 
-    def _open_cache(self, *, complete: bool) -> None:
-        spec = self._options.cache
-        if self._cache is not None and spec.enabled:
+    def _open_cache(self, config: ShardConfig, group: asyncio.TaskGroup) -> None:
+        if self._cache is not None:
             key = self.key
             writer = Writer(
                 app=key.app,
@@ -211,10 +208,19 @@ class ShardRunner:
                 fence=self._start.fence,
                 bot=self._bot,
                 intents=self._start.intents,
-                settings=spec,
+                settings=self._options.cache,
             )
-            self._feed = CacheFeed(
-                writer, self._cache, rng=self._rng, caught_up=self._publisher.mark, complete=complete
+            self._caching = ShardCaching(
+                writer,
+                self._cache,
+                config,
+                self._http,
+                group,
+                key=key,
+                tell=self._tell,
+                rng=self._rng,
+                caught_up=self._publisher.mark,
+                complete=self._complete,
             )
         self._publisher.enricher = self._enricher()
 
@@ -223,7 +229,7 @@ class ShardRunner:
         if self._cache is not None and self._rules.prefixes is not None:
             namespace = self._options.cache.namespace_of(self.key.app)
             prefixes = GuildPrefixes(self._cache, namespace, clock=asyncio.get_running_loop().time)
-        return ShardEnricher(self._rules, self._feed, prefixes)
+        return ShardEnricher(self._rules, self._caching.feed if self._caching is not None else None, prefixes)
 
     async def _until_stopped(self, work: Coroutine[None, None, Checkpoint]) -> Checkpoint | None:
         """Await `work`, or None once the shard is to stop."""
@@ -301,9 +307,8 @@ class ShardRunner:
             ShardMachine(config, session, self._rng), http=self._http, sink=self, observer=self, clock=clock
         )
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(self._publisher.run())]
-            if self._feed is not None:
-                background.append(group.create_task(self._feed.run()))
+            self._open_cache(config, group)
+            publishing = group.create_task(self._publisher.run())
             running = group.create_task(connection.run())
             self._connection = connection
             if self._stopping.is_set():
@@ -313,18 +318,16 @@ class ShardRunner:
             try:
                 async with asyncio.timeout(FLUSH_BUDGET_S):
                     await self._publisher.flushed()
-                if self._feed is not None:
+                if self._caching is not None:
                     async with asyncio.timeout(CACHE_BUDGET_S):
-                        await self._feed.drained()
+                        await self._caching.drained()
             except TimeoutError:
                 # What is not in the stream yet is replayed to the next owner: the checkpoint is behind it.
-                waits = self._feed.backlog if self._feed is not None else 0
-                _log.warning(
-                    "shard %s ends with %d events not stored and %d not cached",
-                    *(self.key, self._buffer.events_held, waits),
-                )
-            for task in background:
-                task.cancel()
+                # Nor is what the cache lacks lost: the chain's last frame says that it is behind.
+                _log.warning("shard %s ends with %d events not stored", self.key, self._buffer.events_held)
+            publishing.cancel()
+            if self._caching is not None:
+                self._caching.stop()
         if isinstance(end, fx.Failed):
             return "failed", f"{end.code}: {end.reason}"
         return "released", self._stop_reason
@@ -347,7 +350,7 @@ class ShardRunner:
             verdict = rules.judge(type, data, lane)
             lane, ask = verdict.lane, verdict.ask
         ops: tuple[Op, ...] = ()
-        feed = self._feed
+        feed = self._caching.feed if self._caching is not None else None
         if feed is not None and feed.concerns(type):
             ops = feed.translate(type, bytes(data))
         return self._publisher.push(
@@ -363,6 +366,8 @@ class ShardRunner:
         match report:
             case fx.StateChanged(state, reason) if state in _SHOWN:
                 self._ready_or_refused(state)
+                if self._caching is not None:
+                    self._caching.state_changed(state)
                 self._tell(ipc.ShardChanged(self.key, _SHOWN[state], reason))
             case fx.SessionStarted():
                 self._session_started(report)

@@ -51,6 +51,20 @@ def test_a_spent_budget_parks_every_shard_of_the_token_until_its_reset():
     assert queue.tick(100.0) == [TakeBucket(bucket=BUCKET, shard=ONE, failover=False)]
 
 
+def test_a_start_that_only_fills_the_cache_comes_last_and_its_refusal_holds_up_no_other():
+    queue = IdentifyQueue(Policy())
+    queue.handle(BucketsSeen(frozenset({BUCKET})), 0.0)
+    queue.handle(Requested(token_hash="h", shard=ONE, bucket=0, spare=True), 0.0)
+    queue.handle(Requested(token_hash="h", shard=TWO, bucket=0), 0.0)
+    assert queue.handle(BucketsSeen(frozenset()), 1.0) == [TAKE_TWO]
+    queue.handle(TakeEnded(bucket=BUCKET, outcome="granted"), 1.0)
+    queue.handle(Sent(TWO), 1.0)
+    spare = TakeBucket(bucket=BUCKET, shard=ONE, failover=False, spare=True)
+    assert queue.tick(6.2) == [ReleaseBucket(BUCKET), spare]
+    assert queue.handle(TakeEnded(bucket=BUCKET, outcome="exhausted", until=100.0), 6.3) == [Refuse(ONE, 100.0, "")]
+    assert queue.handle(Requested(token_hash="h", shard=TWO, bucket=0), 7.0) == [TAKE_TWO]
+
+
 TAKE_ONE = TakeBucket(bucket=BUCKET, shard=ONE, failover=False)
 TAKE_TWO = TakeBucket(bucket=BUCKET, shard=TWO, failover=False)
 

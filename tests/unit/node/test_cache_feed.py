@@ -8,6 +8,7 @@ from typing import Any
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache import feed as feeding
 from sandwich_node.cache.batch import Batch, EventOps
+from sandwich_node.cache.context import Op
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.replies import Applied, Extra
@@ -25,6 +26,13 @@ class FakeCache:
         self.delay = 0.0
         self.away = False
         self.recorded = -1
+        self.afresh: list[tuple[Op, ...]] = []
+
+    async def apply_afresh(self, writer: Writer, events: tuple[EventOps, ...]) -> Applied:
+        if self.away:
+            raise CacheUnavailable("Redis does not answer")
+        self.afresh.append(tuple(op for event in events for op in event.ops))
+        return Applied()
 
     async def apply(self, batch: Batch) -> Applied:
         if self.away:
@@ -38,11 +46,11 @@ class FakeCache:
         return reply
 
 
-def events(*seqs: int, size: int = 10) -> tuple[EventOps, ...]:
-    return tuple(EventOps(seq, (("x", "1"),), size) for seq in seqs)
+def events(*seqs: int, size: int = 10, guild: str = "1") -> tuple[EventOps, ...]:
+    return tuple(EventOps(seq, (("x", guild, str(seq)),), size) for seq in seqs)
 
 
-def play(story: Callable[[CacheFeed, FakeCache, list[str]], Awaitable[Any]], *, complete: bool = True) -> Any:
+def play(story: Callable[[CacheFeed, FakeCache, list[str]], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         cache, told = FakeCache(), []
         feed = CacheFeed(
@@ -50,7 +58,6 @@ def play(story: Callable[[CacheFeed, FakeCache, list[str]], Awaitable[Any]], *, 
             cache,  # type: ignore[arg-type]
             rng=random.Random(1),
             caught_up=lambda: told.append("caught up"),
-            complete=complete,
         )
         running = asyncio.create_task(feed.run())
         try:
@@ -141,20 +148,55 @@ def test_a_redis_that_lost_its_last_writes_is_noticed() -> None:
     play(story)
 
 
+def test_what_happens_while_a_guild_is_read_anew_is_done_again_on_top_of_it() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+        feed.mark_incomplete("Redis was emptied")
+        cache.afresh.clear()
+        feed.begin_refill()
+        await feed.apply("s", 0, events(2, guild="1"), starts_session=False)
+        await feed.apply("s", 0, events(3, guild="2"), starts_session=False)
+        feed.refill("READY", b'{"user":{"id":"9"},"guilds":[{"id":"1"},{"id":"2"}]}')
+        feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
+        await feed.drained()
+        await feed.apply("s", 0, events(4, guild="1"), starts_session=False)
+        feed.refill("GUILD_CREATE", b'{"id":"2","name":"h"}')
+        feed.end_refill(complete=True)
+        await feed.drained()
+        shown = [[op[0] for op in ops] for ops in cache.afresh]
+        assert shown == [["listed"], ["guild", "arrive", "x"], ["guild", "arrive", "x"]]
+        assert [ops[-1] for ops in cache.afresh[1:]] == [("x", "1", "2"), ("x", "2", "3")]
+        assert feed.is_whole
+        assert told == ["caught up"]
+
+    play(story)
+
+
+def test_a_refill_ends_when_a_session_of_the_shards_own_begins() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+        feed.mark_incomplete("Redis was emptied")
+        feed.begin_refill()
+        await feed.apply("t", 0, events(1), starts_session=True)
+        assert not feed.refilling
+        cache.afresh.clear()
+        feed.refill("GUILD_CREATE", b'{"id":"1"}')
+        feed.end_refill(complete=True)
+        await feed.drained()
+        assert cache.afresh == []
+
+    play(story)
+
+
 def test_an_owner_before_us_that_left_the_cache_behind_is_not_forgotten() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> str:
-        return feed.incomplete
-
-    assert play(story) == ""
-
-    async def unfinished() -> str:
-        feed = CacheFeed(
+    async def unfinished() -> CacheFeed:
+        return CacheFeed(
             WRITER,
-            FakeCache(),
+            FakeCache(),  # type: ignore[arg-type]
             rng=random.Random(1),
             caught_up=lambda: None,
-            complete=False,  # type: ignore[arg-type]
+            incomplete="its last owner ended",
         )
-        return feed.incomplete
 
-    assert "last owner" in run_virtual(unfinished())
+    feed = run_virtual(unfinished())
+    assert feed.incomplete == "its last owner ended"
+    assert feed.lacking.is_set()
+    assert not feed.is_whole

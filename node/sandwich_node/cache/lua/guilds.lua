@@ -124,6 +124,31 @@ local function thread_drop(guild, thread)
   messages_drop(guild, thread)
 end
 
+-- Collections that nobody maintains any more; the other applications' own members stay.
+local function let_go(guild, going, bots)
+  local base = GUILD .. guild .. '}:'
+  for letter in string.gmatch(going, '.') do
+    if letter == 'm' then
+      local stay = {}
+      for _, user in ipairs(bots) do stay[user] = call('HGET', base .. NAMES.m, user) or nil end
+      members_leave(guild)
+      for user, member in pairs(stay) do call('HSET', base .. NAMES.m, user, member) end
+      drain(guild)
+    else
+      call('UNLINK', base .. NAMES[letter])
+    end
+  end
+end
+
+local function messages_let_go(guild)
+  for _, channel in ipairs(call('SMEMBERS', GUILD .. guild .. '}:talking')) do messages_drop(guild, channel) end
+end
+
+-- `some` without the letters in `others`
+local function without(some, others)
+  return (string.gsub(some, '.', function(letter) return find(others, letter, 1, true) and '' or letter end))
+end
+
 -- The application is no longer in the guild: what only it maintained goes, all of it when it was the last.
 local function leave(guild)
   local base = GUILD .. guild .. '}:'
@@ -133,26 +158,14 @@ local function leave(guild)
   call('HDEL', base .. 'by', app)
   shared[guild] = nil
   if call('SCARD', base .. 'apps') == 0 then
-    for _, channel in ipairs(call('SMEMBERS', base .. 'talking')) do messages_drop(guild, channel) end
+    messages_let_go(guild)
     members_leave(guild)
     for _, name in pairs(NAMES) do redis.call('UNLINK', base .. name) end
-    redis.call('UNLINK', base .. 'guild', base .. 'by', base .. 'gone', base .. 'previous', base .. 'talking', base .. 'unposted')
+    for _, name in ipairs({'guild', 'by', 'gone', 'previous', 'talking', 'unposted'}) do redis.call('UNLINK', base .. name) end
     return drain(guild)
   end
   local theirs, bots = others(guild)
-  for letter, name in pairs(NAMES) do
-    if mine and find(mine, letter, 1, true) and not find(theirs, letter, 1, true) then
-      if letter == 'm' then
-        local stay = {}
-        for _, user in ipairs(bots) do stay[user] = call('HGET', base .. name, user) or nil end
-        members_leave(guild)
-        for user, member in pairs(stay) do call('HSET', base .. name, user, member) end
-        drain(guild)
-      else
-        call('UNLINK', base .. name)
-      end
-    end
-  end
+  let_go(guild, without(mine or '', theirs), bots)
 end
 
 local op = {}
@@ -192,3 +205,16 @@ op.guild_del = function(a)
 end
 
 op.leave = function(a) leave(ARGV[a]) end
+
+-- guild, letters of what the application no longer keeps: also w messages, q the guild itself
+op.forget = function(a)
+  local guild, gone, base = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:'
+  local theirs, bots = others(guild)
+  if call('HEXISTS', base .. 'by', app) == 1 then
+    call('HSET', base .. 'by', app, letters .. ' ' .. bot .. ' ' .. group)
+  end
+  let_go(guild, without(gone, theirs .. 'wq'), bots)
+  if is_shared(guild) then return end
+  if find(gone, 'w', 1, true) then messages_let_go(guild) end
+  if find(gone, 'q', 1, true) then call('DEL', base .. 'guild') end
+end

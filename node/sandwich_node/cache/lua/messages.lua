@@ -98,10 +98,10 @@ end
 
 -- Where the application's guilds are.
 
--- '', then all guilds of the shard
-op.ready = function(a, z)
+-- The guilds of the shard are those listed; one that is not was left while nobody looked.
+local function list(from, to)
   local listed = {}
-  for at = a + 1, z do listed[ARGV[at]] = true end
+  for at = from, to do listed[ARGV[at]] = true end
   for _, guild in ipairs(call('SMEMBERS', index)) do
     if not listed[guild] then
       if call('HGET', GUILDS, guild) == location then
@@ -112,12 +112,18 @@ op.ready = function(a, z)
       call('SREM', index, guild)
     end
   end
-  for at = a + 1, z do
+  for at = from, to do
     call('HSET', GUILDS, ARGV[at], location)
-    call('HSET', waiting, ARGV[at], 'l')
     call('SADD', index, ARGV[at])
   end
 end
+
+-- '', then all guilds of the shard: of a session that begins, and of one that is only read for the cache
+op.ready = function(a, z)
+  list(a + 1, z)
+  for at = a + 1, z do call('HSET', waiting, ARGV[at], 'l') end
+end
+op.listed = function(a, z) list(a + 1, z) end
 
 op.arrive = function(a)
   local guild = ARGV[a]

@@ -1,0 +1,151 @@
+"""A running shard's part in the cache: its feed, what of it is read anew, and changes of what is kept."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import aiohttp
+
+from sandwich_coordinator.types import CacheSpec
+from sandwich_node import ipc
+from sandwich_node.cache.feed import CacheFeed
+from sandwich_node.cache.redis_store import RedisCache
+from sandwich_node.cache.settings import Writer
+from sandwich_node.gateway.effects import State
+from sandwich_node.gateway.machine import ShardMachine
+from sandwich_node.gateway.payloads import ShardConfig
+from sandwich_node.shards.refill import CacheRefill
+
+_log = logging.getLogger(__name__)
+
+REFILL_LOOK_S = (1.0, 3.0)
+REFILL_EVERY_S = 300.0
+"""Between two readings of a shard: each costs a session start."""
+
+
+class ShardCaching:
+    """Owned by the shard's runner. `caught_up` is called when the cache has everything again."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        cache: RedisCache,
+        config: ShardConfig,
+        http: aiohttp.ClientSession,
+        group: asyncio.TaskGroup,
+        *,
+        key: ipc.ShardKey,
+        tell: Callable[[ipc.ToAgent], None],
+        rng: random.Random,
+        caught_up: Callable[[], None],
+        complete: bool,
+    ) -> None:
+        """`complete`: the shard's last owner left the cache with everything in it, as far as is known."""
+        self.feed: CacheFeed | None = None
+        self._writer = writer
+        self._cache = cache
+        self._config = config
+        self._http = http
+        self._group = group
+        self._key = key
+        self._tell = tell
+        self._rng = rng
+        self._caught_up = caught_up
+        self._state = State.NEW
+        self._refill: CacheRefill | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        if writer.settings.enabled:
+            self._open("" if complete else "its last owner ended before the cache had everything")
+
+    def _open(self, incomplete: str) -> None:
+        feed = self.feed = CacheFeed(
+            self._writer, self._cache, rng=self._rng, caught_up=self._caught_up, incomplete=incomplete
+        )
+        self._tasks = [self._group.create_task(feed.run()), self._group.create_task(self._keep_complete(feed))]
+
+    def follow(self, spec: CacheSpec) -> None:
+        """Keep what is wanted from now on."""
+        before = self._writer.settings
+        if spec == before:
+            return
+        self._writer = replace(self._writer, settings=spec)
+        moved = spec.namespace_of(self._key.app) != before.namespace_of(self._key.app)
+        if self.feed is not None and spec.enabled and not moved and spec.users == before.users:
+            self.feed.follow(self._writer)
+            return
+        if self.feed is not None:
+            self.feed.release()
+            self._group.create_task(_end(self.feed, self._tasks))
+            self.feed = None
+        if spec.enabled:
+            self._open("it was switched on or moved to another namespace")
+
+    def state_changed(self, state: State) -> None:
+        """The shard's own connection moved on."""
+        self._state = state
+        if state is State.QUEUED and self._refill is not None:
+            self._refill.abandon("the shard begins a new session of its own")
+
+    def identify_granted(self) -> bool:
+        """The shard's turn to IDENTIFY came; False when it is not for us."""
+        refill = self._refill
+        if refill is None or self._state is State.QUEUED or not refill.wants_identify:
+            return False
+        refill.identify_granted()
+        return True
+
+    def numbers(self) -> ipc.CacheNumbers | None:
+        """Figures as of now; None when nothing is kept."""
+        feed = self.feed
+        if feed is None:
+            return None
+        return ipc.CacheNumbers(
+            **asdict(feed.counters),
+            backlog=feed.backlog,
+            waiting=feed.waiting,
+            incomplete=feed.incomplete,
+            refilling=self._refill is not None,
+        )
+
+    async def drained(self) -> None:
+        """Wait until everything is written."""
+        if self.feed is not None:
+            await self.feed.drained()
+
+    def stop(self) -> None:
+        """Write nothing more."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _keep_complete(self, feed: CacheFeed) -> None:
+        """Read the guilds anew whenever the cache lacks something, as often as session starts allow."""
+        while True:
+            await feed.lacking.wait()
+            await asyncio.sleep(self._rng.uniform(*REFILL_LOOK_S))
+            if not feed.incomplete or feed.backlog or self._state is not State.LIVE:
+                continue
+            self._refill = CacheRefill(
+                self._key,
+                ShardMachine(self._config, None, self._rng),
+                feed,
+                self._http,
+                tell=self._tell,
+                clock=asyncio.get_running_loop().time,
+            )
+            try:
+                complete = await self._refill.run()
+                spent = self._refill.has_identified
+            finally:
+                self._refill = None
+            if complete:
+                _log.info("the cache of shard %s was read anew", self._key)
+            if spent:
+                await asyncio.sleep(REFILL_EVERY_S)
+
+
+async def _end(feed: CacheFeed, tasks: list[asyncio.Task[None]]) -> None:
+    await feed.drained()
+    for task in tasks:
+        task.cancel()
