@@ -466,7 +466,8 @@ class _Step:
         is_first = not self.is_shared or user not in guild.gone
         if self.is_shared:
             guild.gone.add(user)
-        if old is not None or is_first:
+        known = len(guild.of["m"]) if guild.guild is not None else 0
+        if old is not None or (is_first and guild.guild and known < guild.guild.get("member_count", 0)):
             self.count(-1)
 
     def on_guild_members_chunk(self, d: Json) -> None:

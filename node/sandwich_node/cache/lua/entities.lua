@@ -74,7 +74,8 @@ op.tally = function(a)
   local guild, key = ARGV[a], GUILD .. ARGV[a] .. '}:' .. NAMES[ARGV[a + 1]]
   local json = call('HGET', key, ARGV[a + 2])
   local from, to, number = find(json or '', '"' .. ARGV[a + 3] .. '":(%d+)')
-  if from and counts(guild) then
+  -- Done again on top of a guild that was read anew, the event is most likely in its count already.
+  if from and counts(guild) and not follow then
     number = format('%d', math.max(0, tonumber(number) + tonumber(ARGV[a + 4])))
     call('HSET', key, ARGV[a + 2], sub(json, 1, from + #ARGV[a + 3] + 2) .. number .. sub(json, to + 1))
   end

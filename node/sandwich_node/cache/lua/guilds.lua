@@ -70,12 +70,13 @@ local function with_user(member, user, known)
   return sub(member, 1, from + 6) .. whole .. sub(member, to + 1), whole
 end
 
-local function count_members(guild, change)
+-- `unknown`: somebody who is not cached. Where all members are, that is one whose going the guild knew already.
+local function count_members(guild, change, unknown)
   local key = GUILD .. guild .. '}:guild'
   local json = call('GET', key)
   if not json then return end
   local from, to, number = find(json, '"member_count":(%d+)')
-  if from then
+  if from and not (unknown and call('HLEN', GUILD .. guild .. '}:members') >= tonumber(number)) then
     number = format('%d', math.max(0, tonumber(number) + change))
     call('SET', key, sub(json, 1, from + 14) .. number .. sub(json, to + 1))
   end

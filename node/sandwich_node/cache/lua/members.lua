@@ -91,5 +91,5 @@ op.member_del = function(a)
     is_first = call('SADD', base .. 'gone', id) == 1
     call('EXPIRE', base .. 'gone', GONE_TTL_S)
   end
-  if was_known or is_first then count_members(guild, -1) end
+  if was_known then count_members(guild, -1) elseif is_first then count_members(guild, -1, true) end
 end

@@ -54,7 +54,8 @@ end
 op.unposted = function(a, z)
   local guild, base, thread = ARGV[a], GUILD .. ARGV[a] .. '}:', ARGV[a + 1]
   local json = sound(call('HGET', base .. NAMES.t, thread))
-  if not json then return end
+  -- Done again on top of a guild that was read anew, the event is most likely in its count already.
+  if not json or follow then return end
   local gone = 0
   for at = a + 2, z do
     if not is_shared(guild) then
