@@ -88,6 +88,16 @@ class ShowPresence(msgspec.Struct, tag=True, frozen=True):
     presence: dict[str, Any]
 
 
+class ReleaseCache(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """A shard group is gone: take its guilds out of the cache, under a fence above all that its shards had."""
+
+    app: str
+    group: int
+    count: int
+    fence: int
+    cache: CacheSpec
+
+
 class IdentifyGranted(msgspec.Struct, tag=True, frozen=True):
     """The shard may send its IDENTIFY now."""
 
@@ -286,6 +296,7 @@ ToWorker = (
     | Shutdown
     | TellStatus
     | LeaseHeld
+    | ReleaseCache
 )
 ToAgent = (
     WorkerReady

@@ -14,16 +14,19 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import aiohttp
 import uvloop
 
 from sandwich_node.cache.redis_store import RedisCache
+from sandwich_node.cache.released import release_group
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
     Channel,
     LeaseHeld,
+    ReleaseCache,
     Shutdown,
     StartShard,
     TellStatus,
@@ -61,15 +64,21 @@ class Worker:
         """Serve the agent until it says Shutdown or is gone."""
         async with asyncio.TaskGroup() as group:
             shards = RunningShards(group, self._make_runner, self._channel.send)
-            background = [group.create_task(self._connect()), group.create_task(self._report(shards))]
+            background = {group.create_task(self._connect()), group.create_task(self._report(shards))}
+
+            def start(work: Coroutine[None, None, None]) -> None:
+                task = group.create_task(work)
+                background.add(task)
+                task.add_done_callback(background.discard)
+
             try:
-                told = await self._serve(shards)
+                told = await self._serve(shards, start)
                 await shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
                 await self._channel.flush(1.0)
                 if not told:
                     await self._release_lease()
             finally:
-                for task in background:
+                for task in list(background):
                     task.cancel()
         await self._events.close()
         if self._cache is not None:
@@ -86,7 +95,7 @@ class Worker:
             linger_s=self._settings.linger_s,
         )
 
-    async def _serve(self, shards: RunningShards) -> bool:
+    async def _serve(self, shards: RunningShards, start: Callable[[Coroutine[None, None, None]], None]) -> bool:
         """Obey until Shutdown (True) or until the agent is gone (False)."""
         while (message := await self._channel.receive_as_worker()) is not None:
             match message:
@@ -94,6 +103,8 @@ class Worker:
                     await self._events.publish_status(app, body.encode())
                 case LeaseHeld(lease):
                     self._lease = lease
+                case ReleaseCache() if self._cache is not None:
+                    start(release_group(self._cache, message))
                 case Shutdown():
                     return True
                 case _:

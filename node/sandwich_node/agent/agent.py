@@ -22,7 +22,7 @@ from sandwich_coordinator.store.base import StoreError, StoreRefused, WatchBatch
 from sandwich_coordinator.store.etcd import EtcdStore, version_warning
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
-from sandwich_coordinator.types import AppRecord, BudgetRecord, NodeRecord
+from sandwich_coordinator.types import AppRecord, BudgetRecord, CacheSpec, NodeRecord
 from sandwich_coordinator.view import ClusterView, ShardKey
 from sandwich_node import ipc
 from sandwich_node.agent.history import History
@@ -89,6 +89,7 @@ class Agent:
         self._history = History(options.node)
         self._teller = StatusTeller(options.node, lambda: self._workers)
         self._lease_told: int | None = None
+        self._cache_specs: dict[str, CacheSpec] = {}
         self._view: ClusterView | None = None
         self._listeners: list[Callable[[], None]] = []
         self._mirror = Mirror(store, self._keys.prefix, rng=rng)
@@ -314,6 +315,8 @@ class Agent:
     def _on_batch(self, batch: WatchBatch) -> None:
         before = self._view
         view = self._view = (before or ClusterView(keys=self._keys)).apply(batch)
+        if before is None or view.apps is not before.apps:
+            self._cache_specs |= {name: entry.record.cache for name, entry in view.apps.items()}
         if before is not None:
             self._note_changes(before, view)
         own = view.nodes.get(self._options.node)
@@ -328,6 +331,25 @@ class Agent:
             self._history.claims_changed(before, after, changed, time.time())
         if self._leading is not None and self._leading.epoch is not None:
             self._teller.cluster(before, after)
+            if after.groups is not before.groups:
+                self._release_caches(before, after)
+
+    def _release_caches(self, before: ClusterView, after: ClusterView) -> None:
+        """Guilds of shard groups that are gone leave the cache."""
+        for key in before.groups.keys() - after.groups.keys():
+            cache = self._cache_specs.get(key.app)
+            worker = next((worker for worker in self._workers.values() if worker.ready), None)
+            if cache is None or not cache.enabled or worker is None:
+                continue
+            worker.send(
+                ipc.ReleaseCache(
+                    app=key.app,
+                    group=key.group,
+                    count=before.groups[key].record.count,
+                    fence=after.revision,
+                    cache=cache,
+                )
+            )
 
     def _share_lease(self) -> None:
         """Let the workers know the lease that they release if this process dies."""
