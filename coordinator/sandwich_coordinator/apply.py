@@ -169,7 +169,8 @@ def _plain(value: Any) -> Any:
     return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
-def _edits(label: str, before: Any, after: Any) -> list[str]:
+def edited_fields(label: str, before: Any, after: Any) -> list[str]:
+    """What differs between two records, a line a field; secrets are not shown."""
     old, new = _fields(before), _fields(after)
     lines = []
     for path in sorted(old.keys() | new.keys(), key=lambda name: (name not in new, name)):
@@ -244,7 +245,7 @@ def _diff_settings(
     after = cluster_settings(wanted, sealer, current)
     if after == current:
         return
-    lines += ["+ cluster: configured"] if item is None else _edits("cluster", current, after) if current else []
+    lines += ["+ cluster: configured"] if item is None else edited_fields("cluster", current, after) if current else []
     writes.append((_unchanged(keys.config, item), Put(keys.config, after.encode())))
 
 
@@ -270,7 +271,7 @@ def _diff_app(
     if item is None:
         lines.append(f"+ application {name}: shards {app.shards.count}, intents {app.intents}")
     elif current:
-        lines += _edits(f"application {name}", current, after)
+        lines += edited_fields(f"application {name}", current, after)
     writes.append((_unchanged(keys.app(name), item), Put(keys.app(name), after.encode())))
 
 

@@ -73,7 +73,7 @@ class _Lines:
         known = path
         while known not in self._lines:
             known = known[:-1]
-        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        dotted = _dotted(path)
         return f"{self.source}:{self._lines[known]}: {dotted + ': ' if dotted else ''}{message}"
 
 
@@ -87,18 +87,27 @@ def _unknown_key(path: KeyPath) -> str:
     return "unknown key" + (f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})" if known else "")
 
 
-def _messages(error: ValidationError, lines: _Lines) -> list[str]:
-    found = []
+def described(error: ValidationError, under: KeyPath = ()) -> list[str]:
+    """What is wrong, each with the path of its key. `under`: where in the file the checked part stands."""
+    return [f"{_dotted(path)}: {text}" for path, text in _mistakes(error, under)]
+
+
+def _mistakes(error: ValidationError, under: KeyPath = ()) -> list[tuple[KeyPath, str]]:
+    found: list[tuple[KeyPath, str]] = []
     for item in error.errors(include_input=False, include_url=False):
-        path = tuple(part for part in item["loc"] if part != "[key]")
+        path = (*under, *(part for part in item["loc"] if part != "[key]"))
         if item["type"] == "extra_forbidden":
             text = _unknown_key(path)
         elif item["type"] == "missing":
             text = "is required"
         else:
             text = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        found.append(lines.at(path, text))
+        found.append((path, text))
     return found
+
+
+def _dotted(path: KeyPath) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def _parse(text: str, source: str) -> tuple[ClusterConfig, _Lines]:
@@ -115,7 +124,7 @@ def _parse(text: str, source: str) -> tuple[ClusterConfig, _Lines]:
     try:
         config = ClusterConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(lines.problems + _messages(error, lines)) from None
+        raise ConfigError(lines.problems + [lines.at(path, text) for path, text in _mistakes(error)]) from None
     if lines.problems:
         raise ConfigError(lines.problems)
     return config, lines

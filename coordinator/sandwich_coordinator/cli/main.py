@@ -14,17 +14,17 @@ import msgspec
 import typer
 import yaml
 
-from sandwich_coordinator.app_options import exported_options
 from sandwich_coordinator.apply import ApplyConflict, ApplyRefused, Changes, Sealer, Wanted, diff, write_changes
 from sandwich_coordinator.cli import render
 from sandwich_coordinator.cli.context import CommandError, Connection, take_snapshot
+from sandwich_coordinator.cli.export import exported_cluster
 from sandwich_coordinator.cli.load import ConfigError, load_config
 from sandwich_coordinator.cli.operate import change_state, drain
+from sandwich_coordinator.cli.settings import set_app, show_app
 from sandwich_coordinator.cli.shards import balance, move_shards, restart_shards
 from sandwich_coordinator.cli.tail import TailOptions, tail
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.config_values import check_name
-from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.sealing import KEY_VARIABLE, ClusterKey, SealingError
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import TlsOptions
@@ -49,6 +49,7 @@ app.add_typer(shard_app, name="shard")
 app.add_typer(apps_app, name="app")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
 KeyFile = Annotated[Path | None, typer.Option("--key-file", help=f"The cluster key; else ${KEY_VARIABLE}.")]
 
 
@@ -214,58 +215,7 @@ async def _export(connection: Connection) -> dict[str, Any]:
         records = [msgspec.json.decode(kv.value, type=AppRecord) for kv in listing.items]
     except (msgspec.MsgspecError, ValueError) as error:
         raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
-    nats, limits = settings.nats, settings.policy
-    exported: dict[str, Any] = {
-        "version": 1,
-        "cluster": connection.keys.cluster,
-        "nats": {
-            "servers": nats.servers,
-            "user": nats.user or None,
-            "password": {"env": "NATS_PASSWORD"} if nats.password else None,
-            "credentials": nats.credentials or None,
-            "tls": {"ca": nats.tls_ca or None, "cert": nats.tls_cert or None, "key": nats.tls_key or None},
-            "replicas": nats.replicas,
-            "stream": {"max_age": f"{nats.max_age_s:g}s", "max_bytes": nats.max_bytes},
-        },
-        "redis": {
-            "url": settings.redis.url,
-            "password": {"env": "REDIS_PASSWORD"} if settings.redis.password else None,
-            "tls": {
-                "ca": settings.redis.tls_ca or None,
-                "cert": settings.redis.tls_cert or None,
-                "key": settings.redis.tls_key or None,
-            },
-        },
-        "discord": {"api_url": settings.discord.api_url},
-        "policy": {
-            "lease_ttl": f"{limits.lease_ttl_s:g}s",
-            "restart_grace": f"{limits.restart_grace_s:g}s",
-            "moves_in_flight": limits.moves_in_flight_max,
-            "identify_reserve": limits.identify_reserve,
-            "linger_ms": limits.linger_ms,
-        },
-        "apps": {record.app: _exported_app(record) for record in records},
-    }
-    return exported
-
-
-def _exported_app(record: AppRecord) -> dict[str, Any]:
-    presence = {name: value for name, value in (record.presence or {}).items() if name != "since"}
-    stream = dict(record.stream)
-    if "max_age_s" in stream:
-        stream["max_age"] = f"{stream.pop('max_age_s'):g}s"
-    return {
-        "token": {"env": f"{record.app.upper().replace('-', '_')}_TOKEN"},
-        "intents": intent_names(record.intents),
-        "shards": {"count": record.shards.count, "ids": record.shards.ids},
-        "presence": presence or None,
-        "compression": record.compression,
-        "route": record.route,
-        "large_threshold": record.large_threshold,
-        "paused": record.paused,
-        "stream": stream,
-        **exported_options(record),
-    }
+    return exported_cluster(connection.keys.cluster, settings, records)
 
 
 def _list(context: typer.Context, rows: Callable[[render.Snapshot], Any], text: Callable[[render.Snapshot], str],
@@ -345,6 +295,44 @@ def app_list(context: typer.Context, as_json: Json = False) -> None:
     _list(context, render.app_rows, render.apps_text, as_json)
 
 
+@apps_app.command("show")
+def app_show(context: typer.Context, app_name: AppName, as_json: Json = False) -> None:
+    """An application's configuration, as cluster.yml has it. Example: sandwich app show welcomer"""
+    shown = _run(show_app(context.obj, app_name))
+    if as_json:
+        _print_json(shown)
+    else:
+        typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@apps_app.command("set")
+def app_set(
+    context: typer.Context,
+    app_name: AppName,
+    changes: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE...", help="Keys as in cluster.yml, values in YAML.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Change an application's configuration while it runs. `cluster.yml` is not changed: the next apply would undo it.
+
+    What is under events, cache, invites and presence takes effect within seconds, without a reconnect.
+
+    Example: sandwich app set welcomer events.ignore=[TYPING_START] cache.presences=true
+    """
+    edit = _run(set_app(context.obj, app_name, changes, dry_run=dry_run))
+    for warning in edit.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        _print_json({"changes": list(edit.lines), "warnings": list(edit.warnings), "written": not dry_run})
+        return
+    for line in edit.lines or ("no changes",):
+        typer.echo(line)
+    if edit.lines:
+        typer.echo("would change (dry run: nothing was written)" if dry_run else "changed; see sandwich app list")
+
+
 @shard_app.command("list")
 def shard_list(
     context: typer.Context,
@@ -355,7 +343,6 @@ def shard_list(
     _list(context, lambda s: render.shard_rows(s, app_name), lambda s: render.shards_text(s, app_name), as_json)
 
 
-AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
 ShardRanges = Annotated[str, typer.Argument(metavar="SHARDS", help="One shard or ranges: 3, 0-7,12.")]
 WaitS = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait.")]
 
