@@ -219,6 +219,8 @@ class _Step:
     def on_guild_create(self, d: Json) -> None:
         waiting = self.model.waiting[self.app]
         if d.get("unavailable"):
+            if self.guild.guild is not None:
+                self.guild.guild = self.guild.guild | {"unavailable": True}
             self.down()
             return
         guild = self.guild

@@ -138,7 +138,9 @@ class Maker:
                     return made
                 return made | {"content": f"c{v}", "author": user(who, v), "member": seen}
             case "GUILD_CREATE":
-                return self.guild(guild, n, v) | {"unavailable": n == 9}
+                return (
+                    {"id": guild, "unavailable": True} if n == 9 else self.guild(guild, n, v) | {"unavailable": False}
+                )
             case "JOIN":
                 return self.guild(guild, n, v)
             case "GUILD_UPDATE":

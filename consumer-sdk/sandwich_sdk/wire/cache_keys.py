@@ -19,11 +19,13 @@ messages   message id -> message; `message_order_key` holds the ids, oldest firs
 `locations_key` maps a guild's id to `<group>:<shard>`.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from sandwich_sdk.wire.subjects import check_name
 
 CACHE_VERSION: Final = 1
+LOCATION_LENGTH_MAX: Final = 32
 
 CHANNELS: Final = "channels"
 THREADS: Final = "threads"
@@ -43,6 +45,7 @@ COLLECTIONS: Final = (
 """What hangs on a guild, each a hash from id to JSON."""
 
 
+@lru_cache(maxsize=1024)
 def check_namespace(value: str) -> str:
     """Return `value` when it may name a namespace, else raise ValueError."""
     return check_name(value, what="cache namespace")
@@ -115,5 +118,8 @@ def location(group: int, shard: int) -> str:
 
 def parse_location(value: bytes | str) -> tuple[int, int]:
     """Read (group, shard) from what `locations_key` holds. Raises ValueError when it is something else."""
-    group, _, shard = (value.decode() if isinstance(value, bytes) else value).partition(":")
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+    group, _, shard = text.partition(":")
+    if not (text.isascii() and group.isdecimal() and shard.isdecimal() and len(text) <= LOCATION_LENGTH_MAX):
+        raise ValueError("a location is <group>:<shard>")
     return int(group), int(shard)

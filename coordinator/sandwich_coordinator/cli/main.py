@@ -16,6 +16,7 @@ import yaml
 
 from sandwich_coordinator.apply import ApplyConflict, ApplyRefused, Changes, Sealer, Wanted, diff, write_changes
 from sandwich_coordinator.cli import render
+from sandwich_coordinator.cli.cache import guild_app, user_app
 from sandwich_coordinator.cli.context import CommandError, Connection, take_snapshot
 from sandwich_coordinator.cli.export import exported_cluster
 from sandwich_coordinator.cli.load import ConfigError, load_config
@@ -47,6 +48,8 @@ app.add_typer(cluster_app, name="cluster")
 app.add_typer(node_app, name="node")
 app.add_typer(shard_app, name="shard")
 app.add_typer(apps_app, name="app")
+app.add_typer(guild_app, name="guild")
+app.add_typer(user_app, name="user")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]

@@ -68,6 +68,11 @@ class Names:
         """Set: the guilds that the shard located."""
         return f"{self.locations}:{self.shard}"
 
+    @property
+    def kept(self) -> str:
+        """String: letters of what the shard kept last."""
+        return f"{self.index}:kept"
+
     def record(self) -> tuple[str, str]:
         """The writer's record where all keys are on one server; on a cluster, beside the application's locations."""
         return self._pair(f"sw:{self.namespace}:writer:{{{self.app}}}:{self.shard}")

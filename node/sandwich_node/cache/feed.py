@@ -19,7 +19,7 @@ from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied, Extra
-from sandwich_node.cache.settings import Writer, changed_letters
+from sandwich_node.cache.settings import Writer, changed_letters, kept_letters
 
 _log = logging.getLogger(__name__)
 
@@ -99,8 +99,23 @@ class CacheFeed:
         self._applied_to = 0
         if incomplete:
             self.mark_incomplete(incomplete)
-        # Before anything else: from here on no older owner of the shard can write.
-        self._push(_Job(work=partial(self._write_afresh, "", (), 0)))
+        self._push(_Job(work=self._begin))
+
+    async def _begin(self) -> Mapping[int, Extra]:
+        """Before anything else: no older owner of the shard can write from here on, and what is no longer kept goes."""
+        await self._write_afresh("", (), 0)
+        return await self._keep()
+
+    async def _keep(self) -> Mapping[int, Extra]:
+        writer, letters = self.writer, kept_letters(self.writer.settings)
+        before = await self._cache.keep(writer, letters)
+        if before is not None:
+            gone, new = changed_letters(before, letters)
+            if gone:
+                await self._cache.forget(writer, gone)
+            if new:
+                self.mark_incomplete("more is kept than before")
+        return {}
 
     @property
     def backlog(self) -> int:
@@ -308,18 +323,9 @@ class CacheFeed:
 
     def follow(self, writer: Writer) -> None:
         """The application keeps other things from now on; what it no longer keeps goes."""
-        before, self.writer = self.writer.settings, writer
+        self.writer = writer
         self._translator = Translator(writer)
-        gone, new = changed_letters(before, writer.settings)
-        if gone:
-
-            async def forget() -> Mapping[int, Extra]:
-                await self._cache.forget(writer, gone)
-                return {}
-
-            self._push(_Job(work=forget))
-        if new:
-            self.mark_incomplete("more is kept than before")
+        self._push(_Job(work=self._keep))
 
     def release(self) -> None:
         """The application leaves this namespace."""

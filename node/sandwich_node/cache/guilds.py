@@ -40,7 +40,7 @@ def guild_create(context: Context, data: bytes) -> tuple[Op, ...]:
     found = _lists(data)
     guild = snowflake(found.id)
     if found.unavailable is True:
-        return (("down", guild),)
+        return ("guild_stub", guild), ("down", guild)
     ops: list[Op] = [("guild", guild, guild_object(data) if context.settings.guilds else b"")]
     ops += _listed(context, guild, found)
     ops += _created(context, guild, found)

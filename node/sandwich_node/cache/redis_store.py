@@ -133,6 +133,17 @@ class RedisCache:
         await self._drain(batch, applied, left)
         return applied
 
+    async def keep(self, writer: Writer, letters: str) -> str | None:
+        """Note what the shard keeps from now on; what it kept before, None when it kept nothing. Raises CacheError."""
+        return await self._guarded(self._keep(names_of(writer).kept, letters))
+
+    async def _keep(self, key: str, letters: str) -> str | None:
+        await self._connected()
+        client = self._cluster or self._client
+        assert client is not None
+        before = await client.getset(key, letters)
+        return before.decode(errors="replace") if isinstance(before, bytes) else before
+
     async def forget(self, writer: Writer, letters: str) -> None:
         """Let go what the application no longer keeps, in every guild of the shard. Raises CacheError."""
         guilds = await self.read_sets([names_of(writer).index])

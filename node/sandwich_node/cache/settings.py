@@ -66,17 +66,16 @@ def letters_of(spec: CacheSpec) -> str:
     return "".join(letter for letter, name in _SWITCHES.items() if getattr(spec, name))
 
 
-def changed_letters(before: CacheSpec, after: CacheSpec) -> tuple[str, str]:
-    """(what is no longer kept, what is kept now and was not). `q` is the guild itself, `w` messages."""
+def kept_letters(spec: CacheSpec) -> str:
+    """Everything that is kept: collections, `q` the guild itself, `w` messages."""
+    return letters_of(spec) + ("q" if spec.guilds else "") + ("w" if spec.messages_per_channel else "")
 
-    def kept(spec: CacheSpec) -> str:
-        more = ("q" if spec.guilds else "") + ("w" if spec.messages_per_channel else "")
-        return letters_of(spec) + more
 
-    old, new = kept(before), kept(after)
-    gone = "".join(letter for letter in old if letter not in new)
+def changed_letters(before: str, after: str) -> tuple[str, str]:
+    """(what is no longer kept, what is kept now and was not)."""
+    gone = "".join(letter for letter in before if letter not in after)
     # Messages of before cannot be had: they come with time.
-    come = "".join(letter for letter in new if letter not in old and letter != "w")
+    come = "".join(letter for letter in after if letter not in before and letter != "w")
     return gone, come
 
 

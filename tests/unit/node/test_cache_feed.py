@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from sandwich_coordinator.types import CacheSpec
@@ -27,6 +28,15 @@ class FakeCache:
         self.away = False
         self.recorded = -1
         self.afresh: list[tuple[Op, ...]] = []
+        self.kept: str | None = None
+        self.forgotten: list[str] = []
+
+    async def keep(self, writer: Writer, letters: str) -> str | None:
+        before, self.kept = self.kept, letters
+        return before
+
+    async def forget(self, writer: Writer, letters: str) -> None:
+        self.forgotten.append(letters)
 
     async def apply_afresh(self, writer: Writer, events: tuple[EventOps, ...]) -> Applied:
         if self.away:
@@ -182,6 +192,16 @@ def test_a_refill_ends_when_a_session_of_the_shards_own_begins() -> None:
         feed.end_refill(complete=True)
         await feed.drained()
         assert cache.afresh == []
+
+    play(story)
+
+
+def test_what_is_no_longer_kept_goes_and_what_is_kept_anew_has_to_be_read() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+        feed.follow(replace(WRITER, settings=CacheSpec(presences=True, roles=False)))
+        await feed.drained()
+        assert cache.forgotten == ["r"]
+        assert feed.incomplete == "more is kept than before"
 
     play(story)
 

@@ -200,6 +200,13 @@ op.guild_down = function(a)
   if old then call('SET', key, merge(old, '{"unavailable":true}')) end
 end
 
+-- guild: Discord says once more that there is an outage
+op.guild_stub = function(a)
+  local key = GUILD .. ARGV[a] .. '}:guild'
+  local old = sound(call('GET', key))
+  if old then call('SET', key, merge(old, '{"unavailable":true}')) end
+end
+
 op.guild_del = function(a)
   out('b', sound(call('GET', GUILD .. ARGV[a] .. '}:guild')) or 'null')
   leave(ARGV[a])

@@ -1,0 +1,19 @@
+"""Values in Redis that are not what the contract says, since somebody else wrote there: told once, then left alone."""
+
+import logging
+from typing import Final
+
+_log = logging.getLogger(__name__)
+
+TOLD_MAX: Final = 1000
+_told: set[str] = set()
+
+
+def tell(key: str, what: str) -> None:
+    """Log that `what` is damaged and treated as missing: once a key and process, so that no log is flooded."""
+    if key in _told or len(_told) >= TOLD_MAX:
+        return
+    _told.add(key)
+    _log.warning("the cache's key %s: %s; treated as missing", key, what)
+    if len(_told) == TOLD_MAX:
+        _log.warning("the cache has %d damaged keys; further ones are not told", TOLD_MAX)

@@ -1,0 +1,345 @@
+"""A Redis that refuses, hangs, loads, encrypts, restarts or is none: each a clear error, soon, without a secret."""
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import redis.asyncio as redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from redis.asyncio.cluster import RedisCluster
+
+from sandwich_node.dev.embedded import EmbeddedRedis, free_ports
+from sandwich_sdk.cache import Cache, CacheUnavailable, Tls
+from sandwich_sdk.cache.testing import guild_layout
+from tests.support.cache_layout import ADA, GUILD, rich_guild, store
+from tests.support.redis_cluster import redis_cluster
+
+pytestmark = pytest.mark.contract
+NS = "music"
+SECRET = "hunter2-canary"
+SOON_S = 3.0
+"""For a timeout of a second at most, on a busy machine. redis-py by itself would take a minute."""
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def fill(url: str, password: str | None = None) -> None:
+    async with redis.Redis.from_url(url, password=password) as client:
+        await store(client, guild_layout(NS, rich_guild(), app=NS))
+
+
+async def refused(cache: Cache) -> CacheUnavailable:
+    """Ask, and see that it fails as it should: soon, and without a secret."""
+    started = time.monotonic()
+    with pytest.raises(CacheUnavailable) as failed:
+        await cache.guild(GUILD)
+    assert time.monotonic() - started < SOON_S
+    assert SECRET not in str(failed.value) + repr(failed.value) + repr(cache)
+    assert failed.value.__cause__ is None
+    return failed.value
+
+
+@asynccontextmanager
+async def listening(handler: Handler, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A server that does with each connection what `handler` does, until the end."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handler(reader, writer)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# --- not Redis --------------------------------------------------------------------------------------------------
+
+
+def says(banner: bytes, answer: bytes) -> Handler:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(banner)
+        while await reader.read(65_536):
+            writer.write(answer)
+
+    return handle
+
+
+NOT_REDIS = {
+    "http": (b"", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"),
+    "nats": (b'INFO {"server_id":"N"}\r\n', b"-ERR 'Unknown Protocol Operation'\r\n"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.2\r\n", b""),
+    "smtp": (b"220 mail ESMTP\r\n", b"500 bad command\r\n"),
+    "pop3": (b"+OK ready\r\n", b"+OK\r\n" * 4),
+    "memcached": (b"", b"ERROR\r\n"),
+    "says ok": (b"", b"+OK\r\n" * 4),
+    "says zero": (b"", b":0\r\n" * 4),
+    "binary": (b"\x16\x03\x01\x00", b"\x15\x03\x03\x00\x02\x02\x46"),
+    "a list": (b"", b"*1\r\n$2\r\nhi\r\n" * 4),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_REDIS)
+async def test_what_is_not_redis_is_called_that(kind: str) -> None:
+    async with listening(says(*NOT_REDIS[kind])) as port:
+        async with Cache(f"redis://:{SECRET}@127.0.0.1:{port}", namespace=NS) as cache:
+            assert (await refused(cache)).reason in ("not redis", "refused login")
+        async with Cache(f"redis://127.0.0.1:{port}", namespace=NS) as cache:
+            error = await refused(cache)
+    assert error.reason == "not redis"
+    assert str(error) == f"the cache at 127.0.0.1:{port} cannot be asked: what answers there is not Redis"
+
+
+async def test_who_says_nothing_or_hangs_up_is_told_from_who_is_not_there() -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65_536):
+            pass
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+
+    async with listening(mute) as port, Cache(f"redis://127.0.0.1:{port}", namespace=NS, timeout=0.2) as cache:
+        error = await refused(cache)
+        assert (error.reason, error.server) == ("no answer", f"127.0.0.1:{port}")
+    async with listening(hang_up) as port, Cache(f"redis://127.0.0.1:{port}", namespace=NS) as cache:
+        assert (await refused(cache)).reason == "no connection"
+    async with Cache(f"redis://127.0.0.1:{free_ports(1)[0]}", namespace=NS) as cache:
+        assert (await refused(cache)).reason == "no connection"
+    async with Cache("unix:///nowhere/redis.sock", namespace=NS) as cache:
+        assert (await refused(cache)).server == "/nowhere/redis.sock"
+    async with Cache("redis://no-such-host.invalid", namespace=NS) as cache:
+        assert (await refused(cache)).reason == "no connection"
+
+
+# --- frozen, restarted, loading ---------------------------------------------------------------------------------
+
+
+async def test_a_frozen_server_costs_the_timeout_and_answers_rightly_afterwards(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, connections=2) as cache:
+        await fill(server.url)
+        assert await cache.guild(GUILD)
+        server.pause()
+        try:
+            # Ten ask over two connections: those who wait have the same deadline.
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(10):
+                    tasks.create_task(refused(cache))
+        finally:
+            server.unpause()
+        guild, channels, sizes = await asyncio.gather(cache.guild(GUILD), cache.channels(GUILD), cache.sizes(GUILD))
+        assert guild is not None
+        assert sizes is not None
+        assert (guild.name, len(channels), sizes["members"]) == ("Chess", 2, 3)
+
+
+async def test_a_frozen_server_is_noticed_before_the_first_answer_and_in_a_long_scan(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, timeout=0.3) as cache:
+        server.pause()
+        try:
+            assert (await refused(cache)).reason == "no answer"
+            with pytest.raises(CacheUnavailable, match=r"no answer within 0\.3 s"):
+                await cache.members(GUILD, query="a")
+        finally:
+            server.unpause()
+        async with Cache(server.url, namespace=NS, scan_timeout=1e-9) as hasty:
+            with pytest.raises(CacheUnavailable, match="no answer within 1e-09 s"):
+                await hasty.mutual_guilds(ADA)
+
+
+async def test_a_server_that_was_restarted_is_used_again_without_an_error(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS) as cache:
+        await fill(server.url)
+        assert len(await asyncio.gather(*(cache.guild(GUILD) for _ in range(8)))) == 8
+        await server.kill()
+        assert (await refused(cache)).reason == "no connection"
+        await server.start()
+        assert await cache.guild(GUILD) is None
+        await fill(server.url)
+        assert await cache.guild(GUILD)
+
+
+async def test_a_server_that_loads_its_data_says_so(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+        # Redis answers after every 2 MiB that it has loaded.
+        await client.mset({f"key {number}": os.urandom(1 << 20) for number in range(10)})
+        await client.save()
+    loading = EmbeddedRedis(tmp_path, extra=("--key-load-delay", "50000"))
+    loading.take_ports(free_ports(1))
+    starting = asyncio.create_task(loading.start())
+    try:
+        async with Cache(f"redis://127.0.0.1:{loading.port}", namespace=NS) as cache:
+            reason = "no connection"
+            async with asyncio.timeout(10):
+                while reason == "no connection":
+                    reason = (await refused(cache)).reason
+                    await asyncio.sleep(0.01)
+            assert reason == "loading"
+    finally:
+        await starting
+        await loading.kill()
+
+
+async def test_a_server_over_a_unix_socket_and_another_database(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with EmbeddedRedis(tmp_path, extra=("--unixsocket", str(path))) as server:
+        await fill(f"redis://127.0.0.1:{server.port}/3")
+        for url in (f"redis://127.0.0.1:{server.port}/3", f"unix://{path}?db=3"):
+            async with Cache(url, namespace=NS) as cache:
+                assert await cache.guild(GUILD)
+        async with Cache(f"redis://127.0.0.1:{server.port}/99", namespace=NS) as cache:
+            assert "no database of that number" in str(await refused(cache))
+
+
+# --- logins and rights ------------------------------------------------------------------------------------------
+
+
+async def test_a_wrong_or_missing_password_is_refused_and_never_shown(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path) as server:
+        await fill(server.url)
+        async with redis.Redis.from_url(server.url) as client:
+            await client.config_set("requirepass", SECRET)
+        where = f"127.0.0.1:{server.port}"
+        async with Cache(f"redis://:{SECRET}@{where}", namespace=NS) as cache:
+            assert await cache.guild(GUILD)
+        async with Cache(server.url, namespace=NS, username="default", password=SECRET) as cache:
+            assert await cache.guild(GUILD)
+        for url in (server.url, f"redis://:{SECRET}x@{where}", f"redis://ada:{SECRET}@{where}"):
+            async with Cache(url, namespace=NS) as cache:
+                error = await refused(cache)
+                assert str(error) == f"the cache at {where} cannot be asked: it refuses the user or the password"
+                assert error.reason == "refused login"
+
+
+async def test_a_password_for_a_server_that_has_none_is_told(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, password=SECRET) as cache:
+        assert (await refused(cache)).reason == "refused login"
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------
+
+
+class Certificates:
+    """A CA and what it signed, as PEM files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.ca, _ = self._write("ca", self._key, "ca", None)
+
+    def issue(self, name: str, *addresses: str) -> tuple[Path, Path]:
+        """Paths of a certificate for these addresses and its key."""
+        return self._write(name, ec.generate_private_key(ec.SECP256R1()), name, addresses)
+
+    def _write(
+        self, file: str, key: ec.EllipticCurvePrivateKey, name: str, addresses: tuple[str, ...] | None
+    ) -> tuple[Path, Path]:
+        now = datetime.now(UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
+        made = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
+        made = made.serial_number(x509.random_serial_number())
+        made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        made = made.add_extension(x509.BasicConstraints(ca=addresses is None, path_length=None), critical=True)
+        if addresses:
+            names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address)) for address in addresses])
+            made = made.add_extension(names, critical=False)
+        certificate = made.sign(self._key, hashes.SHA256())
+        paths = self._directory / f"{file}.pem", self._directory / f"{file}.key"
+        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        paths[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return paths
+
+
+def relay(port: int) -> Handler:
+    """The redis-server of the wheel speaks no TLS: this does it for it."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    return handle
+
+
+async def test_tls_proves_who_answers_and_can_prove_who_asks(tmp_path: Path) -> None:
+    ours, strangers = tmp_path / "ours", tmp_path / "strangers"
+    for directory in (ours, strangers):
+        directory.mkdir()
+    mine = Certificates(ours)
+    client = Tls(ca=mine.ca, cert=mine.issue("client")[0], key=mine.issue("client")[1])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*mine.issue("server", "127.0.0.1"))
+    async with EmbeddedRedis(tmp_path / "redis") as server:
+        await fill(server.url)
+        async with listening(relay(server.port), context) as port:
+            url = f"rediss://127.0.0.1:{port}"
+            async with Cache(url, namespace=NS, tls=Tls(ca=mine.ca)) as cache:
+                assert await cache.guild(GUILD)
+            async with Cache(f"rediss://localhost:{port}", namespace=NS, tls=Tls(ca=mine.ca)) as cache:
+                assert "mismatch" in str(await refused(cache))
+            for tls in (None, Tls(ca=Certificates(strangers).ca)):
+                async with Cache(url, namespace=NS, tls=tls) as cache:
+                    error = await refused(cache)
+                    assert (error.reason, "TLS failed" in str(error)) == ("tls", True)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(mine.ca)
+        async with listening(relay(server.port), context) as port:
+            async with Cache(f"rediss://127.0.0.1:{port}", namespace=NS, tls=client) as cache:
+                assert await cache.guild(GUILD)
+            async with Cache(f"rediss://127.0.0.1:{port}", namespace=NS, tls=Tls(ca=mine.ca)) as cache:
+                assert (await refused(cache)).reason in ("tls", "no connection")
+        async with Cache(f"rediss://127.0.0.1:{server.port}", namespace=NS) as cache:
+            # Redis waits for the end of what it takes for a command.
+            assert (await refused(cache)).reason == "no answer"
+
+
+# --- Redis Cluster ----------------------------------------------------------------------------------------------
+
+
+async def test_a_frozen_node_of_a_cluster_costs_the_timeout_and_a_database_number_is_refused(tmp_path: Path) -> None:
+    async with redis_cluster(tmp_path, 2) as servers:
+        async with Cache(f"redis://127.0.0.1:{servers[1].port}/1", namespace=NS) as cache:
+            assert (await refused(cache)).reason == "refused"
+        async with RedisCluster.from_url(servers[0].url) as client:
+            for guild in range(1, 20):
+                await store(client, guild_layout(NS, rich_guild(str(guild)), app=NS))
+        async with Cache(servers[1].url, namespace=NS) as cache:
+            assert await cache.mutual_guilds(ADA) == [str(guild) for guild in range(1, 20)]
+            servers[0].pause()
+            try:
+                with pytest.raises(CacheUnavailable, match="no answer within 1 s"):
+                    await cache.mutual_guilds(ADA)
+            finally:
+                servers[0].unpause()
+            assert len(await cache.mutual_guilds(ADA)) == 19
