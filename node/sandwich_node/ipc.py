@@ -88,6 +88,22 @@ class ShowPresence(msgspec.Struct, tag=True, frozen=True):
     presence: dict[str, Any]
 
 
+class AppSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """An application, for who answers requests: its present shard group, its bot's user id, its cache."""
+
+    group: int = 0
+    count: int = 0
+    bot: str = ""
+    caches: bool = True
+    namespace: str = ""
+
+
+class AppsSeen(msgspec.Struct, tag=True, frozen=True):
+    """The cluster's applications as they are now."""
+
+    apps: dict[str, AppSeen]
+
+
 class ReleaseCache(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """A shard group is gone: take its guilds out of the cache, under a fence above all that its shards had."""
 
@@ -297,6 +313,7 @@ ToWorker = (
     | TellStatus
     | LeaseHeld
     | ReleaseCache
+    | AppsSeen
 )
 ToAgent = (
     WorkerReady

@@ -20,10 +20,13 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.released import release_group
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
+    AppSeen,
+    AppsSeen,
     Channel,
     LeaseHeld,
     ReleaseCache,
@@ -36,10 +39,13 @@ from sandwich_node.ipc import (
     WorkerWaiting,
 )
 from sandwich_node.logs import configure_logging
+from sandwich_node.rpc.questions import CacheQuestions
+from sandwich_node.rpc.server import RpcServer
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.running import RunningShards
 from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
 from sandwich_node.sinks.log import LogUnavailable
+from sandwich_sdk.cache import Cache, Tls
 
 _log = logging.getLogger(__name__)
 
@@ -59,10 +65,15 @@ class Worker:
         self._cache = RedisCache(settings.redis, clock=time.monotonic) if settings.redis is not None else None
         self._rng = random.Random()
         self._lease: int | None = None
+        self._apps: dict[str, AppSeen] = {}
+        self._reader = _reader(settings.redis) if settings.redis is not None else None
+        self._rpc: RpcServer | None = None
 
     async def run(self) -> None:
         """Serve the agent until it says Shutdown or is gone."""
         async with asyncio.TaskGroup() as group:
+            questions = CacheQuestions(self._reader, lambda: self._apps) if self._reader is not None else None
+            self._rpc = RpcServer(self._events.client, lambda: self._apps, questions, group)
             shards = RunningShards(group, self._make_runner, self._channel.send)
             background = {group.create_task(self._connect()), group.create_task(self._report(shards))}
 
@@ -83,6 +94,8 @@ class Worker:
         await self._events.close()
         if self._cache is not None:
             await self._cache.close()
+        if self._reader is not None:
+            await self._reader.close()
 
     def _make_runner(self, start: StartShard) -> ShardRunner:
         return ShardRunner(
@@ -92,6 +105,7 @@ class Worker:
             tell=self._channel.send,
             rng=self._rng,
             cache=self._cache,
+            rpc=self._rpc,
             linger_s=self._settings.linger_s,
         )
 
@@ -103,6 +117,8 @@ class Worker:
                     await self._events.publish_status(app, body.encode())
                 case LeaseHeld(lease):
                     self._lease = lease
+                case AppsSeen(apps):
+                    self._apps = apps
                 case ReleaseCache() if self._cache is not None:
                     start(release_group(self._cache, message))
                 case Shutdown():
@@ -128,6 +144,8 @@ class Worker:
             try:
                 if not self._events.connected:
                     await self._events.connect()
+                    if self._rpc is not None:
+                        await self._rpc.start()
                 await self._events.check()
             except LogUnavailable as error:
                 _log.warning("waiting for NATS: %s", error)
@@ -144,6 +162,12 @@ class Worker:
             numbers = [runner.numbers() for runner in shards.runners]
             self._channel.send(WorkerStats(_rss_bytes(), usage.ru_utime + usage.ru_stime, numbers))
             await asyncio.sleep(STATS_EVERY_S)
+
+
+def _reader(options: RedisOptions) -> Cache:
+    """For questions; the namespace is each question's own."""
+    tls = Tls(ca=options.ca, cert=options.cert, key=options.key) if options.ca or options.cert else None
+    return Cache(options.url, namespace="none", password=options.password, tls=tls)
 
 
 def _rss_bytes() -> int:

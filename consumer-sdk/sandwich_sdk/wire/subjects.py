@@ -47,6 +47,18 @@ def status_subject(app: str) -> str:
     return f"sandwich.{check_name(app, what='application')}.status"
 
 
+RPC_SUBJECTS = "sandwich.*.rpc.*"
+"""All requests, as the nodes take them."""
+
+SHARD_VERB = "Sandwich-Verb"
+"""Header of a request on `shard_subject`: what is asked."""
+
+
+def shard_subject(app: str, group: int, shard: int) -> str:
+    """Where a shard takes requests that are passed on to it; the nodes' own, not for consumers."""
+    return f"sandwich.{check_name(app, what='application')}.shard.{group:d}.{shard:d}"
+
+
 def rpc_subject(app: str, verb: str) -> str:
     """Where the cluster answers requests (`verb`) for an application."""
     check_name(app, what="application")

@@ -90,6 +90,7 @@ class Agent:
         self._teller = StatusTeller(options.node, lambda: self._workers)
         self._lease_told: int | None = None
         self._cache_specs: dict[str, CacheSpec] = {}
+        self._apps_told: dict[str, ipc.AppSeen] = {}
         self._view: ClusterView | None = None
         self._listeners: list[Callable[[], None]] = []
         self._mirror = Mirror(store, self._keys.prefix, rng=rng)
@@ -319,6 +320,7 @@ class Agent:
             self._cache_specs |= {name: entry.record.cache for name, entry in view.apps.items()}
         if before is not None:
             self._note_changes(before, view)
+        self._share_apps(view)
         own = view.nodes.get(self._options.node)
         if own is not None and self._membership is not None:
             self._membership.follow(own.record)
@@ -350,6 +352,14 @@ class Agent:
                     cache=cache,
                 )
             )
+
+    def _share_apps(self, view: ClusterView) -> None:
+        """Let the workers know the applications that they answer requests about."""
+        seen = apps_seen(view)
+        if seen != self._apps_told:
+            self._apps_told = seen
+            for worker in self._workers.values():
+                worker.send(ipc.AppsSeen(seen))
 
     def _share_lease(self) -> None:
         """Let the workers know the lease that they release if this process dies."""
@@ -383,6 +393,7 @@ class Agent:
 
         def on_started(worker: WorkerProcess) -> None:
             worker.send(ipc.LeaseHeld(self._lease_told))
+            worker.send(ipc.AppsSeen(self._apps_told))
             shards.changed()
 
         return {
@@ -496,6 +507,23 @@ class Agent:
                 *cache_troubles(facts, self._figures),
             ],
         )
+
+
+def apps_seen(view: ClusterView) -> dict[str, ipc.AppSeen]:
+    """The applications, each with its newest shard group."""
+    seen = {}
+    for name, entry in view.apps.items():
+        groups = [(key.group, group.record.count) for key, group in view.groups.items() if key.app == name]
+        budget = view.budgets.get(entry.record.token_hash)
+        number, count = max(groups, default=(0, 0))
+        seen[name] = ipc.AppSeen(
+            group=number,
+            count=count,
+            bot=budget.record.bot_id if budget is not None else "",
+            caches=entry.record.cache.enabled,
+            namespace=entry.record.cache.namespace_of(name),
+        )
+    return seen
 
 
 def _stream_of(app: AppRecord, settings: ClusterSettings) -> tuple[float, int, int]:

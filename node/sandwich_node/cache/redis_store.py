@@ -21,7 +21,7 @@ from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.replies import Applied, Left, read_reply
 from sandwich_node.cache.script import SCRIPT, SCRIPT_SHA
 from sandwich_node.cache.settings import Writer
-from sandwich_sdk.wire.cache_keys import mutual_key, user_key
+from sandwich_sdk.wire.cache_keys import guild_prefix, mutual_key, user_key
 
 BATCH_DEADLINE_S = 10.0
 CONNECTIONS_MAX = 32
@@ -132,6 +132,22 @@ class RedisCache:
             read_reply(await self._run(call), applied, left)
         await self._drain(batch, applied, left)
         return applied
+
+    async def take_turn(self, namespace: str, app: str, guild: str, every_s: float) -> float:
+        """Whether the application may ask for all members of a guild: 0.0, and it counts as asked, or seconds to wait.
+
+        Raises CacheError.
+        """
+        return await self._guarded(self._take_turn(f"{guild_prefix(namespace, guild)}asked:{app}", every_s))
+
+    async def _take_turn(self, key: str, every_s: float) -> float:
+        await self._connected()
+        client = self._cluster or self._client
+        assert client is not None
+        if await client.set(key, b"1", px=int(every_s * 1000), nx=True):
+            return 0.0
+        left_ms = int(await client.pttl(key))
+        return max(left_ms, 1) / 1000
 
     async def keep(self, writer: Writer, letters: str) -> str | None:
         """Note what the shard keeps from now on; what it kept before, None when it kept nothing. Raises CacheError."""

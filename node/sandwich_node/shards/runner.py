@@ -6,6 +6,7 @@ import binascii
 import logging
 import random
 import time
+import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -28,6 +29,9 @@ from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.gateway.session import Session
+from sandwich_node.rpc.answers import ANSWERS
+from sandwich_node.rpc.server import RpcServer
+from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret
 from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
@@ -39,6 +43,8 @@ from sandwich_node.sinks.log import Fenced, LogError
 from sandwich_node.sinks.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.headers import GAP
+from sandwich_sdk.wire.rpc import TIMEOUT, UNAVAILABLE, RpcError
+from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +55,8 @@ MARKER_MAX_S = 3600.0
 
 READY_BUDGET_S = 5.0
 CACHE_BUDGET_S = 2.0
+OWN_TIMEOUT_S = 10.0
+"""How long a consumer's own event may take into the stream."""
 
 _SHOWN = {
     State.NEW: "connecting",
@@ -74,6 +82,7 @@ class ShardRunner:
         tell: Callable[[ipc.ToAgent], None],
         rng: random.Random,
         cache: RedisCache | None = None,
+        rpc: RpcServer | None = None,
         linger_s: float = 0.0,
     ) -> None:
         self.key = start.key
@@ -97,8 +106,21 @@ class ShardRunner:
         age = start.stream_max_age_s
         marker_s = min(MARKER_MAX_S, age / MARKERS_PER_AGE) if age else MARKER_MAX_S
         self._cache = cache
+        self._rpc = rpc
+        self._refusal = ""
         self._options = start.options
         self._rules = EventFilter(start.options.events, self._bot)
+        self._commands = ShardCommands(
+            app=start.key.app,
+            namespace=start.options.cache.namespace_of(start.key.app),
+            intents=start.intents,
+            bot=lambda: self._bot,
+            send=self._send_command,
+            relay=self._publish_own,
+            cache=cache,
+            rng=rng,
+            clock=time.monotonic,
+        )
         self._caching: ShardCaching | None = None
         self._complete = True
         self._publisher = ShardPublisher(
@@ -159,6 +181,25 @@ class ShardRunner:
         if self._publisher.enricher is not None:
             self._publisher.enricher = self._enricher()
 
+    def _send_command(self, op: int, data: dict[str, Any]) -> None:
+        """Queue a gateway command. Raises ValueError with the reason when it is not taken."""
+        if self._connection is None or self._stopping.is_set():
+            raise ValueError("the shard moves to another node at this moment")
+        self._refusal = ""
+        self._connection.post(ev.CommandQueued(op, data))
+        if self._refusal:
+            raise ValueError(self._refusal)
+
+    async def _publish_own(self, event_type: str, raw: bytes) -> str:
+        lane = self._rules.lane(event_type) or DEFAULT_LANE
+        try:
+            async with asyncio.timeout(OWN_TIMEOUT_S):
+                return await self._publisher.publish_own(raw, event_type, uuid.uuid4().hex, lane=lane)
+        except ValueError as error:
+            raise RpcError(UNAVAILABLE, str(error), 1.0) from None
+        except TimeoutError:
+            raise RpcError(TIMEOUT, f"not stored within {OWN_TIMEOUT_S:.0f} s: it may still be") from None
+
     def numbers(self) -> ipc.ShardNumbers:
         """Figures as of now."""
         counters = self._publisher.counters
@@ -190,7 +231,12 @@ class ShardRunner:
             if checkpoint is None:
                 return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
             self._complete = not checkpoint.behind
-            how, reason = await self._carry(self._first_session(checkpoint))
+            try:
+                how, reason = await self._carry(self._first_session(checkpoint))
+            finally:
+                if self._rpc is not None:
+                    await self._rpc.remove_shard(self.key)
+                await self._commands.close()
             return ipc.ShardStopped(self.key, self.number, how, reason)
         except* Fenced as group:
             (fenced,) = group.exceptions
@@ -313,6 +359,8 @@ class ShardRunner:
             self._connection = connection
             if self._stopping.is_set():
                 connection.post(ev.StopRequested(self._stop_reason))
+            if self._rpc is not None:
+                await self._rpc.add_shard(self.key, self._commands)
             end = await running
             self._connection = None
             try:
@@ -344,6 +392,8 @@ class ShardRunner:
         ask: object = None
         if type == "GUILD_CREATE" or type == "GUILD_DELETE":
             ask = self._guilds.take(type, bytes(data))
+        if self._commands.is_waiting and type in ANSWERS:
+            self._commands.observe(type, bytes(data))
         if lane is None:
             return self._publisher.push(b"", type, seq)
         if rules.looks_inside(type):
@@ -390,6 +440,7 @@ class ShardRunner:
             case fx.Malformed(sequence):
                 _log.warning("shard %s: event %d has a name that cannot be used; passed over", self.key, sequence)
             case fx.CommandRefused(op, reason):
+                self._refusal = reason
                 _log.warning("shard %s: command %d was not sent: %s", self.key, op, reason)
             case _:
                 pass
@@ -403,6 +454,7 @@ class ShardRunner:
 
     def _session_started(self, started: fx.SessionStarted) -> None:
         self._bot = started.user_id
+        self._commands.session_began()
         self._guilds = ShardGuilds(len(started.guild_ids), announced=frozenset(started.guild_ids))
         self._record = SessionRecord(
             session_id=started.session_id,

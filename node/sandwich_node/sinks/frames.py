@@ -40,7 +40,8 @@ class ShardAddress:
 class Item(NamedTuple):
     """One event that was read. `line` is b"" of one that is not published; `ops` is what it changes in the cache.
 
-    `ask`: what has to be found out before it can leave (see `events.asking`), None for nothing.
+    `ask`: what has to be found out before it can leave, or who waits for it. `is_own`: a consumer's, not Discord's; it
+    has no sequence, `seq` is the session's before it.
     """
 
     session: str
@@ -51,6 +52,7 @@ class Item(NamedTuple):
     ops: tuple[Op, ...]
     size: int
     ask: object
+    is_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,8 @@ def _frame(session: str, run: list[tuple[bytes, Item]], stands: int, ttls: Mappi
     first = run[0][1]
     return Frame(
         session,
-        first.seq,
+        # An event without a sequence stands behind `seq`: what is before the frame is not in it.
+        first.seq + 1 if first.is_own else first.seq,
         stands,
         lines=tuple(line for line, _ in run),
         types=frozenset(item.type for _, item in run),
@@ -163,6 +166,7 @@ class EventBuffer:
     events_held: int = 0
     repeated: int = 0
     _prefix: bytes = field(default=b"", repr=False)
+    _own_prefix: bytes = field(default=b"", repr=False)
     _pending: deque[Item | Batch] = field(default_factory=deque, repr=False)
 
     def start_session(self, session: str, last_seq: int, *, bot: str = "") -> None:
@@ -179,6 +183,7 @@ class EventBuffer:
             "id": f"{session}:",
         }
         self._prefix = b',"__sandwich":' + msgspec.json.encode(meta)[:-2]
+        self._own_prefix = b',"__sandwich":' + msgspec.json.encode(meta | {"id": "own:"})[:-2]
 
     def push(
         self,
@@ -209,6 +214,19 @@ class EventBuffer:
         self.events_held += 1
         self.bytes_held += len(line) + size
         return self.bytes_held < self.bytes_max and self.events_held < self.events_max
+
+    def push_own(self, raw: bytes, event_type: str, name: str, *, lane: str, ask: object) -> str:
+        """Take an event of a consumer's own, behind what was read; its id, made of `name`, which is unique.
+
+        Raises ValueError before the shard's first session.
+        """
+        if not self._own_prefix:
+            raise ValueError("the shard has no session yet")
+        line = b'%b%b%b"}}\n' % (raw[:-1], self._own_prefix, name.encode())
+        self._pending.append(Item(self.session, line, event_type, self.last_seq, lane, (), 0, ask, True))
+        self.events_held += 1
+        self.bytes_held += len(line)
+        return f"own:{name}"
 
     def push_control(self, kind: str, *, session: str, last_seq: int, note: bytes = b"") -> None:
         """Queue a gap or marker frame behind what is pending."""

@@ -79,6 +79,11 @@ class JetStreamLog:
         self._ensure_lock = asyncio.Lock()
 
     @property
+    def client(self) -> Client:
+        """The connection, for what else the worker says and hears."""
+        return self._client
+
+    @property
     def connected(self) -> bool:
         """Whether a server answers now."""
         return self._client.is_connected

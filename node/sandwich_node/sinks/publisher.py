@@ -103,6 +103,20 @@ class ShardPublisher:
         self._idle.clear()
         self._wake.set()
 
+    async def publish_own(self, raw: bytes, event_type: str, name: str, *, lane: str) -> str:
+        """Put an event of a consumer's own into the stream, behind what was read; its id, once it is stored.
+
+        Raises ValueError when it is not taken.
+        """
+        if not self.buffer.has_room:
+            raise ValueError("the shard's buffer is full: NATS takes less than comes in")
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        event_id = self.buffer.push_own(raw, event_type, name, lane=lane, ask=stored)
+        self._idle.clear()
+        self._wake.set()
+        await stored
+        return event_id
+
     def mark(self) -> None:
         """Say once more how far the shard is, though nothing happened."""
         stands = self.chain.checkpoint
@@ -145,6 +159,9 @@ class ShardPublisher:
             self.counters.events += len(frame.lines)
             self.counters.gaps += frame.kind == GAP
         self.buffer.confirm(batch)
+        for item in batch.items:
+            if item.is_own and isinstance(item.ask, asyncio.Future) and not item.ask.done():
+                item.ask.set_result(None)
         self.counters.bytes += batch.size
         self.counters.unpublished += sum(not item.line for item in batch.items)
         if not self._room.is_set() and self.buffer.has_room:

@@ -1,0 +1,231 @@
+"""`Rpc`: ask a cluster to speak for a bot, or what it knows, over NATS.
+
+Every method raises RpcError when the request was not carried out, with a `code` to act on. A shard that moves to
+another node at that moment is waited for.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+
+from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.headers import WireError
+from sandwich_sdk.wire.rpc import TIMEOUT, UNAVAILABLE, Answer, RpcError
+
+_log = logging.getLogger(__name__)
+
+Id = str | int
+RETRY_S = 0.2
+NO_RESPONDERS = "503"
+GRACE_S = 2.0
+"""How much longer than the cluster we wait: its own word is better than ours."""
+
+
+class Rpc:
+    """Asks about one application. Use `async with`, or `connect()` and `close()`.
+
+    servers     NATS URLs
+    app         the application's name in the cluster
+    timeout     seconds for one request, where a method has no other
+    connection  further arguments for nats-py's connect: user, password, user_credentials, tls, ...
+    client      a connection of your own instead
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[str] = "nats://127.0.0.1:4222",
+        *,
+        app: str,
+        timeout: float = 5.0,
+        connection: Mapping[str, Any] | None = None,
+        client: Client | None = None,
+    ) -> None:
+        """Check the arguments; nothing is connected yet. Raises ValueError."""
+        self.app = subjects.check_name(app, what="application")
+        if timeout <= 0:
+            raise ValueError("timeout must be positive")
+        self._timeout = timeout
+        self._servers = [servers] if isinstance(servers, str) else list(servers)
+        self._connection = dict(connection or {})
+        self._client = client or Client()
+        self._owns_client = client is None
+
+    async def connect(self) -> None:
+        """Connect. Raises RpcError when NATS cannot be reached."""
+        if self._client.is_connected or not self._owns_client:
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._client.connect(servers=self._servers, max_reconnect_attempts=-1, **self._connection)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise RpcError(UNAVAILABLE, f"NATS is not reachable ({type(error).__name__})") from None
+
+    async def close(self) -> None:
+        """Disconnect, unless the connection is your own."""
+        if self._owns_client and not self._client.is_closed:
+            await self._client.close()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # What the cluster knows
+
+    async def where_is_guild(self, guild: Id) -> dict[str, Any]:
+        """`{"group", "shard", "bot"}`: which shard has a guild, and the bot's user id. RpcError `not_found`: none."""
+        return await self.ask("where_is_guild", guild_id=str(guild))  # type: ignore[no-any-return]
+
+    async def mutual_guilds(self, user: Id, *, scope: str = "app") -> dict[str, list[str]]:
+        """Guild ids shared with a user, by application. `scope`: "app", "namespace", or "all" of the cluster's."""
+        return await self.ask("mutual_guilds", user_id=str(user), scope=scope)  # type: ignore[no-any-return]
+
+    async def permissions(self, guild: Id, user: Id, channel: Id | None = None) -> int:
+        """What a member may do, as Discord's bits. RpcError `not_found` when it cannot be told."""
+        more: dict[str, Any] = {} if channel is None else {"channel_id": str(channel)}
+        found = await self.ask("permissions", guild_id=str(guild), user_id=str(user), **more)
+        return int(found["permissions"])
+
+    async def fetch(self, what: str, **fields: Any) -> Any:
+        """Anything the cache has, as Discord's JSON: `fetch("guild", guild_id=...)`, `fetch("roles", guild_id=...)`.
+
+        The names are those of the verbs without `fetch_` (docs/rpc.md). RpcError `not_found` for what is not there.
+        """
+        return await self.ask(f"fetch_{what}", **fields)
+
+    # What Discord knows
+
+    async def request_members(
+        self,
+        guild: Id,
+        *,
+        query: str | None = None,
+        user_ids: Sequence[Id] | None = None,
+        limit: int = 0,
+        presences: bool = False,
+        want: str = "members",
+        timeout: float = 30.0,
+    ) -> dict[str, Any]:
+        """Members of a guild, asked of Discord: those with `user_ids`, whose name begins with `query`, or all.
+
+        Without `query` and `user_ids` it is all of them (needs the GUILD_MEMBERS intent, once in 30 s a guild). The
+        answer has `members`, `presences`, `not_found`, `count`; with `want="count"` it has no members: they are in the
+        cache.
+        """
+        fields: dict[str, Any] = {"guild_id": str(guild), "limit": limit, "presences": presences, "want": want}
+        if user_ids is not None:
+            fields["user_ids"] = [str(user) for user in user_ids]
+        if query is not None or user_ids is None:
+            fields["query"] = query or ""
+        return await self.ask("request_members", timeout=timeout, **fields)  # type: ignore[no-any-return]
+
+    async def request_sounds(self, guild: Id, *, timeout: float = 5.0) -> dict[str, Any]:
+        """The soundboard sounds of a guild, asked of Discord."""
+        return await self.ask("request_sounds", timeout=timeout, guild_id=str(guild))  # type: ignore[no-any-return]
+
+    async def request_channel_info(
+        self, guild: Id, *, fields: Sequence[str] = ("status", "voice_start_time"), timeout: float = 5.0
+    ) -> dict[str, Any]:
+        """Ephemeral fields of a guild's voice channels, asked of Discord."""
+        wanted = list(fields)
+        return await self.ask(  # type: ignore[no-any-return]
+            "request_channel_info", timeout=timeout, guild_id=str(guild), fields=wanted
+        )
+
+    # What the bot does
+
+    async def update_presence(
+        self,
+        *,
+        status: str = "online",
+        activities: Sequence[Mapping[str, Any]] = (),
+        afk: bool = False,
+        since: int | None = None,
+        shard: int | None = None,
+    ) -> dict[str, Any] | None:
+        """Show a presence on one shard, or on all: then `{"shards": n, "failed": {shard: why}}` tells who took it.
+
+        It lasts until a shard begins a new session; `presence` in cluster.yml is for good.
+        """
+        fields: dict[str, Any] = {"status": status, "activities": list(activities), "afk": afk, "since": since}
+        if shard is not None:
+            fields["shard"] = shard
+        return await self.ask("update_presence", **fields)  # type: ignore[no-any-return]
+
+    async def update_voice_state(
+        self,
+        guild: Id,
+        channel: Id | None,
+        *,
+        self_mute: bool = False,
+        self_deaf: bool = False,
+        timeout: float = 5.0,
+    ) -> dict[str, Any]:
+        """Join, move to or (None) leave a voice channel; `state` and `server` are the events that Lavalink needs."""
+        return await self.ask(  # type: ignore[no-any-return]
+            "update_voice_state",
+            timeout=timeout,
+            guild_id=str(guild),
+            channel_id=None if channel is None else str(channel),
+            self_mute=self_mute,
+            self_deaf=self_deaf,
+        )
+
+    async def relay(self, type: str, data: Any, *, guild: Id | None = None, shard: int | None = None) -> str:
+        """Put an event of your own into the stream, among those of a guild or shard; its id, once it is stored."""
+        fields: dict[str, Any] = {"type": type, "data": data}
+        if guild is not None:
+            fields["guild_id"] = str(guild)
+        if shard is not None:
+            fields["shard"] = shard
+        found = await self.ask("relay", **fields)
+        return str(found["id"])
+
+    # How it is asked
+
+    async def ask(self, verb: str, *, timeout: float | None = None, **fields: Any) -> Any:
+        """One request by its verb (docs/rpc.md); `timeout` is told to the cluster where the verb takes one."""
+        if timeout is not None:
+            fields["timeout"] = timeout
+        seconds = (timeout or self._timeout) + GRACE_S
+        body = json.dumps(fields).encode()
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        return msgspec.json.decode(await self._ask_once(verb, body))
+                    except RpcError as error:
+                        # Nobody has the shard now: in a moment somebody will.
+                        if error.code != UNAVAILABLE or error.retry_after is None:
+                            raise
+                        await asyncio.sleep(min(error.retry_after, RETRY_S))
+        except TimeoutError:
+            raise RpcError(TIMEOUT, f"the cluster did not answer {verb} within {seconds:g} s") from None
+        except (nats.errors.Error, OSError, WireError) as error:
+            raise RpcError(UNAVAILABLE, f"the cluster could not be asked ({type(error).__name__})") from None
+
+    async def _ask_once(self, verb: str, body: bytes) -> bytes:
+        inbox = self._client.new_inbox()
+        answers = await self._client.subscribe(inbox)
+        try:
+            await self._client.publish(subjects.rpc_subject(self.app, verb), body, reply=inbox)
+            answer = Answer()
+            while True:
+                message = await answers.next_msg(timeout=None)
+                if (message.headers or {}).get("Status") == NO_RESPONDERS:
+                    raise RpcError(UNAVAILABLE, "nobody takes requests for this shard at this moment", RETRY_S)
+                if answer.add(message.data, message.headers):
+                    return answer.result()
+        finally:
+            await answers.unsubscribe()

@@ -1,0 +1,238 @@
+"""Commands of one shard: sent through its machine's limits, answered by what Discord dispatches.
+
+Equal member requests under way share one answer. A whole list is asked for once in 30 s a guild over the cluster
+(Discord: Request Guild Members), which Redis remembers; where Redis does not answer, this node's own memory has to do.
+"""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from sandwich_node.cache.errors import CacheError
+from sandwich_node.cache.redis_store import RedisCache
+from sandwich_node.rpc import requests as rq
+from sandwich_node.rpc.answers import Answer, GuildAnswer, MembersAnswer, VoiceAnswer
+from sandwich_sdk.wire.rpc import LIMITED, REFUSED, TIMEOUT, UNAVAILABLE, RpcError
+
+WHOLE_LIST_EVERY_S = 30.0
+WAITING_MAX = 256
+RESULT_BYTES_MAX = 64 * 1024 * 1024
+REMEMBERED_MAX = 4096
+
+
+_MEMBERS_SILENCE = "the bot is not in that guild, or the guild is in an outage"
+
+
+@dataclass(slots=True)
+class _Shared:
+    """One question under way, and how many wait for its answer."""
+
+    task: asyncio.Task[MembersAnswer]
+    waiters: int = 0
+
+
+class ShardCommands:
+    """Owned by the shard's runner. `send` queues a gateway command, raising ValueError with the reason when it is not
+    taken; `relay` puts an event's JSON into the stream and returns its id.
+    """
+
+    def __init__(
+        self,
+        *,
+        app: str,
+        namespace: str,
+        intents: int,
+        bot: Callable[[], str],
+        send: Callable[[int, dict[str, Any]], None],
+        relay: Callable[[str, bytes], Coroutine[None, None, str]],
+        cache: RedisCache | None,
+        rng: random.Random,
+        clock: Callable[[], float],
+    ) -> None:
+        self._app = app
+        self._namespace = namespace
+        self._intents = intents
+        self._bot = bot
+        self._send = send
+        self._relay = relay
+        self._cache = cache
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._prefix = f"{rng.getrandbits(40):x}"
+        self._waiting: dict[int, tuple[Answer, asyncio.Event]] = {}
+        self._shared: dict[bytes, _Shared] = {}
+        self._asked_at: dict[str, float] = {}
+        self._new_session = asyncio.Event()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody waits for a dispatch."""
+        return bool(self._waiting)
+
+    def observe(self, event_type: str, data: bytes) -> None:
+        """Look at a dispatch of one of `answers.ANSWERS`."""
+        for answer, done in list(self._waiting.values()):
+            try:
+                if answer.take(event_type, data):
+                    done.set()
+            except msgspec.MsgspecError:
+                continue
+
+    def session_began(self) -> None:
+        """What was asked of the session before will not be answered."""
+        self._new_session.set()
+        self._new_session = asyncio.Event()
+
+    async def handle(self, verb: str, body: bytes) -> bytes:
+        """Carry out one request; the result's JSON. Raises RpcError."""
+        match verb:
+            case "request_members":
+                return await self._members(rq.read(body, rq.MembersAsk))
+            case "update_presence":
+                ask = rq.read(body, rq.PresenceAsk)
+                self._command(verb, rq.presence(ask))
+                return b"null"
+            case "update_voice_state":
+                return await self._voice(rq.read(body, rq.VoiceAsk))
+            case "request_sounds":
+                sounds = rq.read(body, rq.SoundsAsk)
+                data = rq.sounds(sounds)
+                return await self._of_guild(verb, data, sounds.guild_id, "SOUNDBOARD_SOUNDS", sounds.timeout)
+            case "request_channel_info":
+                info = rq.read(body, rq.ChannelInfoAsk)
+                return await self._of_guild(verb, rq.channel_info(info), info.guild_id, "CHANNEL_INFO", info.timeout)
+            case "relay":
+                relayed = rq.read(body, rq.RelayAsk)
+                return msgspec.json.encode({"id": await self._relay(relayed.type, rq.relay(relayed))})
+        raise RpcError(REFUSED, f"a shard does not know {verb}")
+
+    def _command(self, verb: str, data: dict[str, Any]) -> None:
+        try:
+            self._send(rq.OPS[verb], data)
+        except ValueError as error:
+            raise RpcError(REFUSED, str(error)) from None
+
+    async def _voice(self, ask: rq.VoiceAsk) -> bytes:
+        answer = VoiceAnswer(ask.guild_id, self._bot(), ask.channel_id)
+        silence = "the channel is full or gone, or the bot may not connect there"
+        await self._ask("update_voice_state", rq.voice(ask, self._intents), answer, ask.timeout, silence)
+        return answer.result()
+
+    async def _of_guild(self, verb: str, data: dict[str, Any], guild: str, answer_type: str, timeout_s: float) -> bytes:
+        answer = GuildAnswer(guild, answer_type)
+        await self._ask(verb, data, answer, timeout_s, "the bot is not in that guild, or the guild is in an outage")
+        return answer.result()
+
+    async def _ask(self, verb: str, data: dict[str, Any], answer: Answer, timeout_s: float, silence: str) -> None:
+        """Send a command and wait for its answer. Raises RpcError; `silence` is what no answer most likely means."""
+        if len(self._waiting) >= WAITING_MAX:
+            raise RpcError(LIMITED, f"{WAITING_MAX} requests wait on this shard already", 1.0)
+        number, done = next(self._numbers), asyncio.Event()
+        self._waiting[number] = answer, done
+        try:
+            self._command(verb, data)
+            async with asyncio.timeout(timeout_s):
+                await done.wait()
+        except TimeoutError:
+            raise RpcError(TIMEOUT, f"Discord did not answer within {timeout_s:g} s: {silence}") from None
+        finally:
+            del self._waiting[number]
+
+    # --- members ------------------------------------------------------------------------------------------------
+
+    async def _members(self, ask: rq.MembersAsk) -> bytes:
+        data = rq.members(ask, self._intents)
+        key = msgspec.json.encode(data)
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = _Shared(asyncio.create_task(self._until_answered(data, ask)))
+        shared.waiters += 1
+        try:
+            # The others who asked the same go on waiting when this one gives up.
+            async with asyncio.timeout(ask.timeout):
+                answer = await asyncio.shield(shared.task)
+        except TimeoutError:
+            raise RpcError(TIMEOUT, f"not all members came within {ask.timeout:g} s: {_MEMBERS_SILENCE}") from None
+        except asyncio.CancelledError:
+            if shared.task.cancelled():
+                raise gone() from None
+            raise
+        finally:
+            shared.waiters -= 1
+            if not shared.waiters and self._shared.get(key) is shared:
+                del self._shared[key]
+                shared.task.cancel()
+        if ask.want == "members" and answer.size > RESULT_BYTES_MAX:
+            raise RpcError(REFUSED, "too many members for one answer: ask with want=count, and read the cache")
+        return answer.result(with_members=ask.want == "members")
+
+    async def _until_answered(self, data: dict[str, Any], ask: rq.MembersAsk) -> MembersAnswer:
+        """Ask, and ask again when Discord limits it or the session ends. Its last waiter cancels it."""
+        while True:
+            if ask.is_whole:
+                await self._turn(ask.guild_id)
+            answer = await self._asked(data)
+            if answer is not None and answer.limited_s is None:
+                return answer
+            await asyncio.sleep(answer.limited_s or 0.0 if answer is not None else 0.0)
+
+    async def _asked(self, data: dict[str, Any]) -> MembersAnswer | None:
+        """One attempt; None when the session ended before the answer."""
+        number = next(self._numbers)
+        answer, done = MembersAnswer(f"{self._prefix}.{number:x}"), asyncio.Event()
+        new_session = self._new_session
+        self._waiting[number] = answer, done
+        try:
+            self._command("request_members", data | {"nonce": answer.nonce})
+            ended = asyncio.create_task(new_session.wait())
+            answered = asyncio.create_task(done.wait())
+            try:
+                await asyncio.wait({ended, answered}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ended.cancel()
+                answered.cancel()
+            return answer if done.is_set() else None
+        finally:
+            del self._waiting[number]
+
+    async def _turn(self, guild: str) -> None:
+        """Wait until the guild's whole list may be asked for again."""
+        while True:
+            wait_s = await self._turn_in(guild)
+            if not wait_s:
+                return
+            await asyncio.sleep(wait_s)
+
+    async def _turn_in(self, guild: str) -> float:
+        """0.0: now, and it counts as asked; else seconds to wait."""
+        now = self._clock()
+        wait_s = self._asked_at.get(guild, float("-inf")) + WHOLE_LIST_EVERY_S - now
+        if wait_s > 0:
+            return wait_s
+        if self._cache is not None:
+            try:
+                wait_s = await self._cache.take_turn(self._namespace, self._app, guild, WHOLE_LIST_EVERY_S)
+            except CacheError:
+                wait_s = 0.0
+        if wait_s <= 0:
+            if len(self._asked_at) >= REMEMBERED_MAX:
+                self._asked_at.clear()
+            self._asked_at[guild] = now
+        return max(0.0, wait_s)
+
+    async def close(self) -> None:
+        """End what is under way; whoever waits is told that the shard is gone."""
+        tasks = [shared.task for shared in self._shared.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def gone() -> RpcError:
+    """The shard stops here: another node has it in a moment."""
+    return RpcError(UNAVAILABLE, "the shard moves to another node at this moment", 1.0)
