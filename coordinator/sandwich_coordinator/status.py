@@ -22,6 +22,7 @@ class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
     refilling            shards whose guilds are being read anew
     awaited              guilds that Discord announced and has not told of yet
     backlog              events that wait for Redis
+    to_chunk             guilds whose members are still to be asked for (chunk_members)
     applied_total ...    events by what became of them: applied; applied before (replayed); too late for their frame;
                          dropped while Redis was away; not of the known shape; refused because a newer owner writes
     damaged_total        values in Redis that were not ours and were replaced
@@ -33,6 +34,7 @@ class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
     refilling: int = 0
     awaited: int = 0
     backlog: int = 0
+    to_chunk: int = 0
     applied_total: int = 0
     replayed_total: int = 0
     late_total: int = 0

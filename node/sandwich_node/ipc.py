@@ -271,6 +271,7 @@ class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     waiting: str = ""
     incomplete: str = ""
     refilling: bool = False
+    to_chunk: int = 0
 
 
 class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -194,6 +194,8 @@ def _cache(enabled: bool, parts: Sequence[CacheStatus]) -> str:
         return f"{backlog} events behind"
     if awaited:
         return f"{awaited} guilds to come"
+    if to_chunk := sum(part.to_chunk for part in parts):
+        return f"members of {to_chunk} guilds to come"
     return "complete" if parts else "-"
 
 

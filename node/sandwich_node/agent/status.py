@@ -136,6 +136,7 @@ def _cache_status(total: CacheNumbers | None, present: list[ShardNumbers]) -> Ca
         refilling=sum(cache.refilling for cache in caches),
         awaited=sum(numbers.awaited for numbers in present),
         backlog=sum(cache.backlog for cache in caches),
+        to_chunk=sum(cache.to_chunk for cache in caches),
         **{f"{name}_total": getattr(total, name) for name in _CACHE_TOTALS},
     )
 

@@ -133,31 +133,29 @@ class RedisCache:
         await self._drain(batch, applied, left)
         return applied
 
+    async def command(self, *words: str) -> Any:
+        """One command on one key. Raises CacheError."""
+        return await self._guarded(self._command(*words))
+
+    async def _command(self, *words: str) -> Any:
+        await self._connected()
+        client = self._cluster or self._client
+        assert client is not None
+        return await client.execute_command(*words)
+
     async def take_turn(self, namespace: str, app: str, guild: str, every_s: float) -> float:
         """Whether the application may ask for all members of a guild: 0.0, and it counts as asked, or seconds to wait.
 
         Raises CacheError.
         """
-        return await self._guarded(self._take_turn(f"{guild_prefix(namespace, guild)}asked:{app}", every_s))
-
-    async def _take_turn(self, key: str, every_s: float) -> float:
-        await self._connected()
-        client = self._cluster or self._client
-        assert client is not None
-        if await client.set(key, b"1", px=int(every_s * 1000), nx=True):
+        key = f"{guild_prefix(namespace, guild)}asked:{app}"
+        if await self.command("SET", key, "1", "PX", str(int(every_s * 1000)), "NX"):
             return 0.0
-        left_ms = int(await client.pttl(key))
-        return max(left_ms, 1) / 1000
+        return max(int(await self.command("PTTL", key)), 1) / 1000
 
     async def keep(self, writer: Writer, letters: str) -> str | None:
         """Note what the shard keeps from now on; what it kept before, None when it kept nothing. Raises CacheError."""
-        return await self._guarded(self._keep(names_of(writer).kept, letters))
-
-    async def _keep(self, key: str, letters: str) -> str | None:
-        await self._connected()
-        client = self._cluster or self._client
-        assert client is not None
-        before = await client.getset(key, letters)
+        before = await self.command("GETSET", names_of(writer).kept, letters)
         return before.decode(errors="replace") if isinstance(before, bytes) else before
 
     async def forget(self, writer: Writer, letters: str) -> None:

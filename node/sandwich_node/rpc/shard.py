@@ -64,6 +64,7 @@ class ShardCommands:
         self._clock = clock
         self._numbers = itertools.count(1)
         self._prefix = f"{rng.getrandbits(40):x}"
+        self._cache_prefix = f"c{self._prefix}"
         self._waiting: dict[int, tuple[Answer, asyncio.Event]] = {}
         self._shared: dict[bytes, _Shared] = {}
         self._asked_at: dict[str, float] = {}
@@ -145,12 +146,24 @@ class ShardCommands:
 
     # --- members ------------------------------------------------------------------------------------------------
 
-    async def _members(self, ask: rq.MembersAsk) -> bytes:
+    async def chunk(self, guild: str, timeout_s: float) -> None:
+        """Ask for all members of a guild, for the cache alone. Raises RpcError, `limited` when it is not its turn."""
+        if wait_s := await self._turn_in(guild):
+            raise RpcError(LIMITED, "this guild's list was asked for less than 30 s ago", wait_s)
+        await self._members(rq.MembersAsk(guild_id=guild, query="", want="count", timeout=timeout_s), for_cache=True)
+
+    def is_for_cache(self, data: bytes) -> bool:
+        """Whether a GUILD_MEMBERS_CHUNK, by the JSON of its `d`, was only asked for the cache."""
+        return b'"nonce":"%b' % self._cache_prefix.encode() in data
+
+    async def _members(self, ask: rq.MembersAsk, *, for_cache: bool = False) -> bytes:
         data = rq.members(ask, self._intents)
-        key = msgspec.json.encode(data)
+        key = (b"cache" if for_cache else b"") + msgspec.json.encode(data)
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = _Shared(asyncio.create_task(self._until_answered(data, ask)))
+            shared = self._shared[key] = _Shared(
+                asyncio.create_task(self._until_answered(data, ask, for_cache=for_cache))
+            )
         shared.waiters += 1
         try:
             # The others who asked the same go on waiting when this one gives up.
@@ -171,20 +184,22 @@ class ShardCommands:
             raise RpcError(REFUSED, "too many members for one answer: ask with want=count, and read the cache")
         return answer.result(with_members=ask.want == "members")
 
-    async def _until_answered(self, data: dict[str, Any], ask: rq.MembersAsk) -> MembersAnswer:
+    async def _until_answered(self, data: dict[str, Any], ask: rq.MembersAsk, *, for_cache: bool) -> MembersAnswer:
         """Ask, and ask again when Discord limits it or the session ends. Its last waiter cancels it."""
+        has_turn, prefix = for_cache, self._cache_prefix if for_cache else self._prefix
         while True:
-            if ask.is_whole:
+            if ask.is_whole and not has_turn:
                 await self._turn(ask.guild_id)
-            answer = await self._asked(data)
+            has_turn = False
+            answer = await self._asked(data, prefix)
             if answer is not None and answer.limited_s is None:
                 return answer
             await asyncio.sleep(answer.limited_s or 0.0 if answer is not None else 0.0)
 
-    async def _asked(self, data: dict[str, Any]) -> MembersAnswer | None:
+    async def _asked(self, data: dict[str, Any], prefix: str) -> MembersAnswer | None:
         """One attempt; None when the session ended before the answer."""
         number = next(self._numbers)
-        answer, done = MembersAnswer(f"{self._prefix}.{number:x}"), asyncio.Event()
+        answer, done = MembersAnswer(f"{prefix}.{number:x}"), asyncio.Event()
         new_session = self._new_session
         self._waiting[number] = answer, done
         try:

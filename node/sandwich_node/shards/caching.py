@@ -16,6 +16,8 @@ from sandwich_node.cache.settings import Writer
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
+from sandwich_node.rpc.shard import ShardCommands
+from sandwich_node.shards.chunking import MemberChunking
 from sandwich_node.shards.refill import CacheRefill
 
 _log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class ShardCaching:
         group: asyncio.TaskGroup,
         *,
         key: ipc.ShardKey,
+        commands: ShardCommands,
         tell: Callable[[ipc.ToAgent], None],
         rng: random.Random,
         caught_up: Callable[[], None],
@@ -50,6 +53,8 @@ class ShardCaching:
         self._http = http
         self._group = group
         self._key = key
+        self._commands = commands
+        self._chunking: MemberChunking | None = None
         self._tell = tell
         self._rng = rng
         self._caught_up = caught_up
@@ -64,6 +69,19 @@ class ShardCaching:
             self._writer, self._cache, rng=self._rng, caught_up=self._caught_up, incomplete=incomplete
         )
         self._tasks = [self._group.create_task(feed.run()), self._group.create_task(self._keep_complete(feed))]
+        self._chunk()
+
+    def _chunk(self) -> None:
+        """Fetch all members from now on, where that is wanted."""
+        wanted = self._writer.settings.chunk_members and self._writer.settings.members
+        if wanted and self._writer.is_told_of_members and self._chunking is None:
+            self._chunking = MemberChunking(self._writer, self._cache, self._commands)
+            self._tasks.append(self._group.create_task(self._chunking.run()))
+
+    def observe(self, event_type: str, data: bytes) -> None:
+        """Look at what tells of whole guilds."""
+        if self._chunking is not None:
+            self._chunking.observe(event_type, data)
 
     def follow(self, spec: CacheSpec) -> None:
         """Keep what is wanted from now on."""
@@ -74,11 +92,12 @@ class ShardCaching:
         moved = spec.namespace_of(self._key.app) != before.namespace_of(self._key.app)
         if self.feed is not None and spec.enabled and not moved and spec.users == before.users:
             self.feed.follow(self._writer)
+            self._chunk()
             return
         if self.feed is not None:
             self.feed.release()
             self._group.create_task(_end(self.feed, self._tasks))
-            self.feed = None
+            self.feed = self._chunking = None
         if spec.enabled:
             self._open("it was switched on or moved to another namespace")
 
@@ -107,6 +126,7 @@ class ShardCaching:
             waiting=feed.waiting,
             incomplete=feed.incomplete,
             refilling=self._refill is not None,
+            to_chunk=self._chunking.left if self._chunking is not None else 0,
         )
 
     async def drained(self) -> None:

@@ -15,7 +15,6 @@ import msgspec
 
 from sandwich_coordinator.types import SessionRecord
 from sandwich_node import ipc
-from sandwich_node.cache.context import Op
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import Writer
 from sandwich_node.events.arrivals import ShardGuilds
@@ -29,12 +28,12 @@ from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.gateway.session import Session
-from sandwich_node.rpc.answers import ANSWERS
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret
 from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
+from sandwich_node.shards.intake import ShardIntake
 from sandwich_node.shards.resume import ResumePoint, resume_point
 from sandwich_node.sinks.chain import Chain, Checkpoint
 from sandwich_node.sinks.frames import EventBuffer, ShardAddress
@@ -109,7 +108,6 @@ class ShardRunner:
         self._rpc = rpc
         self._refusal = ""
         self._options = start.options
-        self._rules = EventFilter(start.options.events, self._bot)
         self._commands = ShardCommands(
             app=start.key.app,
             namespace=start.options.cache.namespace_of(start.key.app),
@@ -128,16 +126,17 @@ class ShardRunner:
             self._chain,
             linger_s=linger_s,
             marker_s=marker_s,
-            replay_events=lambda: replay_events(self._guilds.count),
+            replay_events=lambda: replay_events(self._intake.guilds.count),
         )
         self._connection: ShardConnection | None = None
         self._stopping = asyncio.Event()
         self._stop_reason = ""
         self._awaiting_ready = False
-        self._session_id = ""
         self._waiting = ""
         self._replayed = 0
-        self._guilds = ShardGuilds(start.session.guilds if start.session else 0)
+        guilds = start.session.guilds if start.session else 0
+        rules = EventFilter(start.options.events, self._bot)
+        self._intake = ShardIntake(self._publisher, self._commands, rules, bot=self._bot, guilds=guilds)
         self._record = start.session
         self._latency_ms: float | None = None
         self._stored_at: float | None = None
@@ -175,7 +174,7 @@ class ShardRunner:
     def set_options(self, options: ipc.ShardOptions) -> None:
         """Follow a changed configuration from the next event on."""
         self._options = options
-        self._rules = EventFilter(options.events, self._bot)
+        self._intake.rules = EventFilter(options.events, self._bot)
         if self._caching is not None:
             self._caching.follow(options.cache)
         if self._publisher.enricher is not None:
@@ -191,7 +190,7 @@ class ShardRunner:
             raise ValueError(self._refusal)
 
     async def _publish_own(self, event_type: str, raw: bytes) -> str:
-        lane = self._rules.lane(event_type) or DEFAULT_LANE
+        lane = self._intake.rules.lane(event_type) or DEFAULT_LANE
         try:
             async with asyncio.timeout(OWN_TIMEOUT_S):
                 return await self._publisher.publish_own(raw, event_type, uuid.uuid4().hex, lane=lane)
@@ -214,8 +213,8 @@ class ShardRunner:
             retries=self._chain.retries,
             backlog_events=self._buffer.events_held,
             backlog_bytes=self._buffer.bytes_held,
-            guilds=self._guilds.count,
-            awaited=self._guilds.awaited,
+            guilds=self._intake.guilds.count,
+            awaited=self._intake.guilds.awaited,
             unpublished=counters.unpublished,
             cache=self._caching.numbers() if self._caching is not None else None,
             latency_ms=self._latency_ms,
@@ -256,13 +255,14 @@ class ShardRunner:
                 intents=self._start.intents,
                 settings=self._options.cache,
             )
-            self._caching = ShardCaching(
+            self._caching = self._intake.caching = ShardCaching(
                 writer,
                 self._cache,
                 config,
                 self._http,
                 group,
                 key=key,
+                commands=self._commands,
                 tell=self._tell,
                 rng=self._rng,
                 caught_up=self._publisher.mark,
@@ -272,10 +272,10 @@ class ShardRunner:
 
     def _enricher(self) -> ShardEnricher:
         prefixes = None
-        if self._cache is not None and self._rules.prefixes is not None:
+        if self._cache is not None and self._intake.rules.prefixes is not None:
             namespace = self._options.cache.namespace_of(self.key.app)
             prefixes = GuildPrefixes(self._cache, namespace, clock=asyncio.get_running_loop().time)
-        return ShardEnricher(self._rules, self._caching.feed if self._caching is not None else None, prefixes)
+        return ShardEnricher(self._intake.rules, self._caching.feed if self._caching is not None else None, prefixes)
 
     async def _until_stopped(self, work: Coroutine[None, None, Checkpoint]) -> Checkpoint | None:
         """Await `work`, or None once the shard is to stop."""
@@ -328,8 +328,7 @@ class ShardRunner:
         return Session(id=point.session_id, sequence=point.seq, resume_url=point.url)
 
     def _begin_session(self, point: ResumePoint) -> None:
-        self._session_id = point.session_id
-        self._buffer.start_session(session_hash(point.session_id), point.seq, bot=self._bot)
+        self._intake.begin_session(point.session_id, point.seq)
 
     def _gap(self, session: str, last_seq: int, reason: str) -> None:
         note = {"session": session, "last_seq": last_seq, "at": time.time(), "reason": reason}
@@ -350,7 +349,7 @@ class ShardRunner:
         )
         clock = asyncio.get_running_loop().time
         connection = ShardConnection(
-            ShardMachine(config, session, self._rng), http=self._http, sink=self, observer=self, clock=clock
+            ShardMachine(config, session, self._rng), http=self._http, sink=self._intake, observer=self, clock=clock
         )
         async with asyncio.TaskGroup() as group:
             self._open_cache(config, group)
@@ -380,36 +379,7 @@ class ShardRunner:
             return "failed", f"{end.code}: {end.reason}"
         return "released", self._stop_reason
 
-    # --- the connection's sink and observer ---------------------------------------------------------------------
-
-    def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
-        """Take one event from the connection."""
-        if session_id is not self._session_id and session_id != self._session_id:
-            self._session_id = session_id
-            self._buffer.start_session(session_hash(session_id), 0, bot=self._bot)
-        rules = self._rules
-        lane = rules.lane(type)
-        ask: object = None
-        if type == "GUILD_CREATE" or type == "GUILD_DELETE":
-            ask = self._guilds.take(type, bytes(data))
-        if self._commands.is_waiting and type in ANSWERS:
-            self._commands.observe(type, bytes(data))
-        if lane is None:
-            return self._publisher.push(b"", type, seq)
-        if rules.looks_inside(type):
-            verdict = rules.judge(type, data, lane)
-            lane, ask = verdict.lane, verdict.ask
-        ops: tuple[Op, ...] = ()
-        feed = self._caching.feed if self._caching is not None else None
-        if feed is not None and feed.concerns(type):
-            ops = feed.translate(type, bytes(data))
-        return self._publisher.push(
-            raw if lane else b"", type, seq, lane=lane, ops=ops, size=len(raw) if ops else 0, ask=ask
-        )
-
-    async def drained(self) -> None:
-        """Wait until the publisher has room."""
-        await self._publisher.drained()
+    # --- the connection's observer ---------------------------------------------------------------------
 
     def observe(self, report: fx.Report) -> None:
         """Pass on what the machine reports."""
@@ -453,9 +423,9 @@ class ShardRunner:
             asyncio.get_running_loop().call_soon(self._post_stop)
 
     def _session_started(self, started: fx.SessionStarted) -> None:
-        self._bot = started.user_id
+        self._bot = self._intake.bot = started.user_id
         self._commands.session_began()
-        self._guilds = ShardGuilds(len(started.guild_ids), announced=frozenset(started.guild_ids))
+        self._intake.guilds = ShardGuilds(len(started.guild_ids), announced=frozenset(started.guild_ids))
         self._record = SessionRecord(
             session_id=started.session_id,
             resume_url=started.resume_url,
@@ -463,7 +433,7 @@ class ShardRunner:
             count=self._start.count,
             first_seq=started.first_seq,
             token_hash=self._start.token_hash,
-            guilds=self._guilds.count,
+            guilds=self._intake.guilds.count,
         )
         self._tell(ipc.SessionSaved(self.key, self._record, started.user_id, started.user_name))
         self._tell_back("identified", 0)
@@ -475,8 +445,12 @@ class ShardRunner:
     def _save_guilds(self) -> None:
         """Let the next owner know how many guilds the shard is in."""
         record = self._record
-        if record is not None and record.session_id == self._session_id and record.guilds != self._guilds.count:
-            self._record = msgspec.structs.replace(record, guilds=self._guilds.count)
+        if (
+            record is not None
+            and record.session_id == self._intake.session_id
+            and record.guilds != self._intake.guilds.count
+        ):
+            self._record = msgspec.structs.replace(record, guilds=self._intake.guilds.count)
             self._tell(ipc.SessionSaved(self.key, self._record, self._bot, ""))
 
 

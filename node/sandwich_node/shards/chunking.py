@@ -1,0 +1,137 @@
+"""Asks Discord for all members of a shard's guilds, one guild after the other, and remembers how far it is.
+
+Which guilds have all their members is kept in Redis beside the shard's guilds, so that the shard's next owner goes on.
+A guild that comes anew (GUILD_CREATE replaces its members) is asked for again, unless all of them were listed.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from sandwich_node.cache.batch import names_of
+from sandwich_node.cache.errors import CacheError
+from sandwich_node.cache.redis_store import RedisCache
+from sandwich_node.cache.settings import Writer
+from sandwich_node.rpc.shard import ShardCommands
+from sandwich_sdk.wire.rpc import LIMITED, RpcError
+
+_log = logging.getLogger(__name__)
+
+PACE_S = 1.0
+"""Between two guilds: well below what a shard may send (120 in 60 s), so that other commands have room."""
+GUILD_TIMEOUT_S = 30.0
+TRIES_MAX = 3
+RETRY_S = 5.0
+
+
+class _Guild(msgspec.Struct):
+    id: str
+    member_count: int = 0
+    members: list[msgspec.Raw] = []
+    unavailable: bool = False
+
+
+_guild = msgspec.json.Decoder(_Guild).decode
+
+
+class MemberChunking:
+    """One shard's. `observe` takes its READY, GUILD_CREATE and GUILD_DELETE in order."""
+
+    def __init__(self, writer: Writer, cache: RedisCache, commands: ShardCommands) -> None:
+        self._key = names_of(writer).index + ":chunked"
+        self._index = names_of(writer).index
+        self._cache = cache
+        self._commands = commands
+        self._pending: OrderedDict[str, int] = OrderedDict()
+        self._complete: set[str] = set()
+        self._forgotten: set[str] = set()
+        self._is_new_session = False
+        self._woken = asyncio.Event()
+
+    @property
+    def left(self) -> int:
+        """Guilds whose members are still to be asked for."""
+        return len(self._pending)
+
+    def observe(self, event_type: str, data: bytes) -> None:
+        """Look at what tells of whole guilds."""
+        if event_type == "READY":
+            self._pending.clear()
+            self._complete.clear()
+            self._is_new_session = True
+        else:
+            try:
+                guild = _guild(data)
+            except msgspec.MsgspecError:
+                return
+            if guild.unavailable:
+                return
+            self._pending.pop(guild.id, None)
+            if event_type == "GUILD_CREATE" and guild.member_count > len(guild.members):
+                self._forgotten.add(guild.id)
+                self._pending[guild.id] = 0
+            elif event_type == "GUILD_CREATE":
+                self._complete.add(guild.id)
+            else:
+                self._forgotten.add(guild.id)
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Ask for ever, as long as something is left."""
+        resumed = await self._until_redis(self._left_by_others)
+        for guild in resumed:
+            self._pending.setdefault(guild, 0)
+        while True:
+            self._woken.clear()
+            await self._until_redis(self._note)
+            if not self._pending:
+                await self._woken.wait()
+                continue
+            guild, tries = self._pending.popitem(last=False)
+            try:
+                await self._commands.chunk(guild, GUILD_TIMEOUT_S)
+            except RpcError as error:
+                self._later(guild, tries, error)
+            else:
+                self._complete.add(guild)
+            await asyncio.sleep(PACE_S)
+
+    def _later(self, guild: str, tries: int, error: RpcError) -> None:
+        """It was not this guild's turn, or Discord did not answer: after all the others once more."""
+        if error.code != LIMITED:
+            tries += 1
+            _log.info("members of guild %s were not all fetched: %s", guild, error)
+        if tries < TRIES_MAX:
+            self._pending.setdefault(guild, tries)
+
+    async def _until_redis(self, work: Callable[[], Awaitable[list[str]]]) -> list[str]:
+        while True:
+            try:
+                return await work()
+            except CacheError as error:
+                _log.info("fetching members waits: %s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _left_by_others(self) -> list[str]:
+        """What the shard's last owner had not got to; nothing when the session began here."""
+        if self._is_new_session:
+            return []
+        guilds, complete = await self._cache.read_sets([self._index, self._key])
+        return sorted(guilds - complete)
+
+    async def _note(self) -> list[str]:
+        """Write down what is complete now."""
+        if self._is_new_session:
+            await self._cache.command("DEL", self._key)
+            self._is_new_session = False
+        gone, done = self._forgotten - self._complete, set(self._complete)
+        if gone:
+            await self._cache.command("SREM", self._key, *sorted(gone))
+        if done:
+            await self._cache.command("SADD", self._key, *sorted(done))
+        self._forgotten -= gone
+        self._complete -= done
+        return []
