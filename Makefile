@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
 
-.PHONY: help install check test test-unit bench cache-check chaos sim sim-long demo clean
+.PHONY: help install check test test-unit bench bench-drain cache-check chaos sim sim-long demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ demo: $(STAMP) ## a whole cluster on this machine: etcd, NATS, Redis, simulator,
 
 bench: $(STAMP) ## the figures in docs/benchmarks.md
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-drain: $(STAMP) ## how long a node takes to give 100 shards away: ARGS="--shards 100 200 --rate 1000"
+	$(BIN)/python -m benchmarks.drain $(ARGS)
 
 chaos: $(STAMP) ## faults against real processes: ARGS="--minutes 5 --seed 1"
 	$(BIN)/python -m chaos $(ARGS)

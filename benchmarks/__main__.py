@@ -5,17 +5,15 @@ Compare the ratios of one run: machines are shared and noisy, absolute figures a
 
 import argparse
 import asyncio
-import base64
 import statistics
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from benchmarks.processes import Client, children, client, rss_mib, until_quiet
+from benchmarks.processes import Client, children, client, rss_mib, token, until, until_quiet
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
 from sandwich_sdk.wire.frame import session_hash
@@ -24,18 +22,6 @@ SHARDS = 2
 LATENCY_RATE = 2000
 FLEET = 18
 FLEET_GUILDS = 50
-
-
-def token(number: int) -> str:
-    """A token whose first part names the bot, as hikari needs it."""
-    head = base64.urlsafe_b64encode(str(123456789012345000 + number).encode()).decode().rstrip("=")
-    return f"{head}.GaBcDe.bench"
-
-
-async def until(check: Callable[[], Awaitable[Any]], timeout_s: float = 90.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not await check():  # noqa: ASYNC110 (other processes tell nothing by themselves)
-            await asyncio.sleep(0.3)
 
 
 async def node_status(cluster: DevCluster) -> dict[str, Any]:

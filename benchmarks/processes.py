@@ -1,16 +1,31 @@
-"""Processes under measurement: their CPU time and memory from /proc, and clients started for comparison."""
+"""Processes under measurement: waiting for them, their CPU time and memory from /proc, clients for comparison."""
 
 import asyncio
+import base64
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from sandwich_node.dev.embedded import die_with_parent
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 QUIET_S = 1.0
+
+
+def token(number: int) -> str:
+    """A token whose first part names the bot, as hikari needs it."""
+    head = base64.urlsafe_b64encode(str(123456789012345000 + number).encode()).decode().rstrip("=")
+    return f"{head}.GaBcDe.bench"
+
+
+async def until(check: Callable[[], Awaitable[Any]], timeout_s: float = 90.0) -> None:
+    """Poll `check` until it is true. Raises TimeoutError."""
+    async with asyncio.timeout(timeout_s):
+        while not await check():  # noqa: ASYNC110 (other processes tell nothing by themselves)
+            await asyncio.sleep(0.3)
 
 
 def cpu_s(pid: int) -> float:
