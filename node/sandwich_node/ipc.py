@@ -224,6 +224,12 @@ class EventsLost(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     reason: str
 
 
+class StreamRemade(msgspec.Struct, tag=True, frozen=True):
+    """The application's stream was deleted under its shards; this worker made it again."""
+
+    app: str
+
+
 class IdentifyWanted(msgspec.Struct, tag=True, frozen=True):
     """The shard is connected and asks for its turn to IDENTIFY. `spare`: only if starts are left over."""
 
@@ -324,6 +330,7 @@ ToAgent = (
     | SessionDropped
     | ShardBack
     | EventsLost
+    | StreamRemade
     | IdentifyWanted
     | IdentifyWithdrawn
     | IdentifySent

@@ -32,6 +32,7 @@ from sandwich_node.ipc import (
     ReleaseCache,
     Shutdown,
     StartShard,
+    StreamRemade,
     TellStatus,
     WorkerReady,
     WorkerSettings,
@@ -61,7 +62,7 @@ class Worker:
         self._channel = channel
         self._settings = settings
         self._http = http
-        self._events = JetStreamLog(_nats_options(settings))
+        self._events = JetStreamLog(_nats_options(settings), on_remade=lambda app: channel.send(StreamRemade(app)))
         self._cache = RedisCache(settings.redis, clock=time.monotonic) if settings.redis is not None else None
         self._rng = random.Random()
         self._lease: int | None = None

@@ -124,13 +124,43 @@ async def test_a_frozen_server_makes_events_wait_and_loses_none(server: Embedded
     assert await stored(log) == list(range(1, 101))
 
 
-async def test_a_stream_deleted_by_hand_is_made_again(log: JetStreamLog) -> None:
+async def test_a_stream_deleted_by_hand_is_made_again_and_says_so(log: JetStreamLog) -> None:
+    remade: list[str] = []
+    log._on_remade = remade.append
     writer = chain(log, 10)
     await writer.take_over()
     await run_through(writer, 1, 10)
     await log._jetstream.delete_stream("SANDWICH_bot")
     await run_through(writer, 11, 20)
     assert await stored(log) == list(range(11, 21))
+    assert remade == ["bot"]
+    gap = await log._jetstream.get_msg("SANDWICH_bot", 1)
+    assert FrameHeaders.decode(gap.headers).kind == "gap"
+    assert b"what nobody had read is lost" in (gap.data or b"")
+
+
+async def test_a_server_at_its_storage_limit_is_said_and_costs_nothing(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path, file_bytes_max=1_000_000) as server:
+        log = JetStreamLog(NatsOptions(servers=(server.url,)))
+        await log.connect()
+        await log.ensure_stream("bot")
+        writer = chain(log, 10)
+        await writer.take_over()
+        pad = random.Random(1).randbytes(400_000).hex()
+        feeding = publisher(writer)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            running = group.create_task(feeding.run())
+            for seq in range(1, 6):
+                feeding.dispatch(event(seq, pad), "MESSAGE_CREATE", seq)
+            while "storage limit" not in writer.waiting_reason:  # noqa: ASYNC110 (a real server)
+                await asyncio.sleep(0.05)
+            server.file_bytes_max = 100_000_000
+            await server.kill()
+            await server.start()
+            await feeding.flushed()
+            running.cancel()
+        assert await stored(log) == [1, 2, 3, 4, 5]
+        await log.close()
 
 
 async def test_an_event_above_max_payload_travels_in_parts(tmp_path: Path) -> None:

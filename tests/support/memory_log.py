@@ -16,6 +16,8 @@ class MemoryLog:
         self.streams = {"SANDWICH_bot"}
         self.fail_next: list[tuple[LogError, bool]] = []
         self._next = 1
+        self.forget_after: int | None = None
+        """Everything stored is forgotten once so many further appends were."""
 
     @property
     def part_bytes(self) -> int:
@@ -37,6 +39,10 @@ class MemoryLog:
             raise StreamMissing("no stream")
         if len(payload) > self._part_bytes:
             raise PayloadTooLarge(str(len(payload)))
+        if self.forget_after is not None:
+            self.forget_after -= 1
+            if self.forget_after < 0:
+                self.messages, self.forget_after = [], None
         last = self._last(chain)
         if (last[0] if last else 0) != expected:
             raise WrongLast(f"expected {expected}")

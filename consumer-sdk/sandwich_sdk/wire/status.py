@@ -69,7 +69,14 @@ class EventsLost(_Message, frozen=True, kw_only=True, tag="loss"):
     reason: str
 
 
-StatusMessage = ShardChanged | GroupChanged | ApplicationChanged | Failover | EventsLost
+class StreamRemade(_Message, frozen=True, kw_only=True, tag="stream"):
+    """The stream was deleted while its shards ran, and `node` made it again: what nobody had read is lost."""
+
+    node: str
+    stream: str
+
+
+StatusMessage = ShardChanged | GroupChanged | ApplicationChanged | Failover | EventsLost | StreamRemade
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(StatusMessage)

@@ -386,6 +386,9 @@ class Agent:
                     self._teller.flush()
                 case ipc.WorkerWaiting(reason):
                     worker.ready, worker.waiting = False, reason
+                case ipc.StreamRemade(app):
+                    self._history.streams_remade[app] = time.time()
+                    self._teller.stream_remade(app)
                 case ipc.WorkerStats(_, cpu_s, numbers):
                     self._figures.note(asyncio.get_running_loop().time(), worker.index, cpu_s, numbers)
                 case _:
@@ -505,6 +508,7 @@ class Agent:
                 *(shards.problems.values() if shards is not None else ()),
                 *waiting_shards(facts, self._figures),
                 *cache_troubles(facts, self._figures),
+                *self._history.problems(time.time()),
             ],
         )
 

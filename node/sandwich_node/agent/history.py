@@ -13,6 +13,7 @@ from sandwich_coordinator.view import ClusterView, ShardKey
 
 FAILOVERS_KEPT = 500
 LOSSES_KEPT = 100
+REMADE_SHOWN_S = 600.0
 
 MOVED = "moved"
 NODE_GONE = "node gone"
@@ -37,6 +38,8 @@ class History:
         self.seconds: dict[tuple[str, str, str], float] = {}
         self.losses_total: Counter[str] = Counter()
         self.fenced: Counter[str] = Counter()
+        self.streams_remade: dict[str, float] = {}
+        """When (Unix seconds) the stream of an application was found deleted and made again here."""
         self._node = node
         self._lost: dict[ShardKey, _Lost] = {}
 
@@ -80,6 +83,14 @@ class History:
         self.counts[kind] += 1
         self.seconds[kind] = self.seconds.get(kind, 0.0) + failover.took_s
         return failover
+
+    def problems(self, now: float) -> list[str]:
+        """What an operator should still see of it at `now` (Unix seconds)."""
+        return [
+            f"{app}: its stream was deleted {now - at:.0f} s ago and made again: what nobody had read of it is lost"
+            for app, at in sorted(self.streams_remade.items())
+            if now - at < REMADE_SHOWN_S
+        ]
 
     def loss(self, shard: ShardKey, *, session: str, last_seq: int, reason: str, at: float) -> LossStatus:
         """A session of the shard could not be resumed."""

@@ -21,8 +21,10 @@ from sandwich_sdk.wire.status import (
     GroupChanged,
     ShardChanged,
     StatusMessage,
+    StreamRemade,
     encode_status,
 )
+from sandwich_sdk.wire.subjects import stream_name
 
 KEPT_MAX = 1000
 
@@ -56,6 +58,10 @@ class StatusTeller:
     def loss(self, loss: LossStatus) -> None:
         """Events of a shard are lost."""
         self._tell(EventsLost(**msgspec.structs.asdict(loss)))
+
+    def stream_remade(self, app: str) -> None:
+        """An application's stream was deleted, and made again by a worker of this node."""
+        self._tell(StreamRemade(at=time.time(), app=app, node=self._node, stream=stream_name(app)))
 
     def cluster(self, before: ClusterView, after: ClusterView) -> None:
         """The leader saw groups and applications change."""

@@ -247,8 +247,16 @@ class EmbeddedNats(EmbeddedServer):
 
     name = "nats"
 
-    def __init__(self, directory: Path, *, jetstream: bool = True, max_payload: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        jetstream: bool = True,
+        max_payload: int | None = None,
+        file_bytes_max: int | None = None,
+    ) -> None:
         super().__init__(directory)
+        self.file_bytes_max = file_bytes_max
         self.route_port = 0
         self.server_name = "n0"
         self.routes: Sequence[int] = ()
@@ -266,10 +274,16 @@ class EmbeddedNats(EmbeddedServer):
         """Client URL."""
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def store(self) -> Path:
+        """Where JetStream keeps its files."""
+        return self.directory / "store"
+
     def command(self) -> Sequence[str]:
         lines = [f"server_name: {self.server_name}", f'listen: "127.0.0.1:{self.port}"']
         if self._jetstream:
-            lines.append(f'jetstream {{ store_dir: "{self.directory / "store"}" }}')
+            limit = "" if self.file_bytes_max is None else f", max_file_store: {self.file_bytes_max}"
+            lines.append(f'jetstream {{ store_dir: "{self.store}"{limit} }}')
         if self._max_payload is not None:
             lines.append(f"max_payload: {self._max_payload}")
         if self.routes:

@@ -4,16 +4,20 @@ Each append asserts the stream sequence of the chain's last frame, over all lane
 (`Nats-Expected-Last-Subject-Sequence-Subject`). Taking over appends a fence frame first: from then on every older
 writer's append is refused, whatever its clock or its lease say. An append whose outcome is unknown is settled by
 reading the tail: ours -> it landed; a newer epoch -> we are fenced; unchanged -> send it again, and only one of the
-two can land.
+two can land. A tail that ends before what was acknowledged means that the stream lost it (deleted or purged by hand,
+restored, out of age): a gap frame tells consumers, and the chain goes on behind it.
 
 Invariants: at most one append is in flight; `_last` is only ever set from our own fence, our own acknowledged append,
-or a tail that we recognised as our own append.
+or a tail that no newer owner wrote.
 """
 
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from sandwich_node.sinks.frames import Frame, ShardAddress, split_payload
 from sandwich_node.sinks.log import (
@@ -27,7 +31,7 @@ from sandwich_node.sinks.log import (
     WrongLast,
 )
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.headers import FENCE, MESSAGE_TTL, FrameHeaders
+from sandwich_sdk.wire.headers import FENCE, GAP, MESSAGE_TTL, FrameHeaders
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +59,14 @@ def checkpoint_of(headers: FrameHeaders) -> Checkpoint:
     if headers.part is not None and headers.part[0] < headers.part[1]:
         return Checkpoint(headers.session, headers.first_seq - 1, headers.behind)
     return Checkpoint(headers.session, headers.last_seq, headers.behind)
+
+
+class _EndLost(Exception):
+    """The chain ends before what the stream had acknowledged; `tail` is what is left of it."""
+
+    def __init__(self, tail: Tail | None) -> None:
+        super().__init__("the stream lost the end of a chain")
+        self.tail = tail
 
 
 class Chain:
@@ -125,6 +137,20 @@ class Chain:
     async def append(self, frame: Frame) -> None:
         """Append one frame, in parts when it is too large. Raises Fenced; waits while the log is away."""
         payload = frame.payload()
+        lost: _EndLost | None = None
+        while True:
+            try:
+                if lost is not None:
+                    await self._go_on_behind(lost.tail)
+                await self._append_whole(frame, payload)
+            except _EndLost as found:
+                # Parts that were stored may be gone with the rest: the whole frame again.
+                lost = found
+            else:
+                break
+        self.checkpoint = Checkpoint(frame.session, frame.last_seq, frame.behind)
+
+    async def _append_whole(self, frame: Frame, payload: bytes) -> None:
         part_bytes = self._store.part_bytes
         if len(payload) <= part_bytes:
             try:
@@ -135,7 +161,20 @@ class Chain:
                 await self._append_parts(frame, payload, part_bytes)
         else:
             await self._append_parts(frame, payload, part_bytes)
-        self.checkpoint = Checkpoint(frame.session, frame.last_seq, frame.behind)
+
+    async def _go_on_behind(self, tail: Tail | None) -> None:
+        """Continue behind what is left of the chain, and say there what is missing."""
+        self._last = tail.stream_seq if tail is not None else 0
+        stands, stood = self.checkpoint if tail is None else checkpoint_of(tail.headers), self.checkpoint
+        reason = "nothing is left of it in the stream (deleted, emptied, or out of age): what nobody had read is lost"
+        if tail is not None:
+            reason = f"the stream lost its end: what it held up to {stood.last_seq} of session {stood.session} is lost"
+        _log.error("chain %s: %s", self._filter, reason)
+        if stands.session:
+            note = {"session": stands.session, "last_seq": stands.last_seq, "at": time.time(), "reason": reason}
+            encoded = msgspec.json.encode(note)
+            gap = Frame(stands.session, stands.last_seq, stands.last_seq, kind=GAP, note=encoded, behind=stands.behind)
+            await self._append(gap, gap.payload(), gap.headers(self._epoch))
 
     async def _append_parts(self, frame: Frame, payload: bytes, part_bytes: int) -> None:
         parts = split_payload(payload, part_bytes)
@@ -179,25 +218,22 @@ class Chain:
                 return self._recognise(tail, headers)
 
     def _recognise(self, tail: Tail | None, headers: FrameHeaders) -> bool:
-        if tail is None:
-            # Aged out, or the stream was made anew: the chain starts again behind our own claim.
-            _log.warning("chain is empty: its last frame is gone from the stream", extra={"chain": self._filter})
-            self._last = 0
-            return False
-        if tail.headers.epoch > self._epoch:
+        """Whether the tail is the append that `headers` belong to. Raises Fenced, _EndLost."""
+        if tail is not None and tail.headers.epoch > self._epoch:
             raise Fenced(self._epoch, tail.headers.epoch)
-        if tail.headers == headers and tail.stream_seq != self._last:
+        if tail is not None and tail.headers == headers and tail.stream_seq != self._last:
             self._last = tail.stream_seq
             return True
-        if tail.headers.epoch == self._epoch or tail.stream_seq < self._last:
-            # Our own earlier frame, or what a restored stream still has of it: continue behind it.
-            self._last = tail.stream_seq
+        end = tail.stream_seq if tail is not None else 0
+        if end < self._last or (tail is not None and tail.headers.epoch < self._epoch):
+            # Our fence at least was stored, and is not there any more.
+            raise _EndLost(tail)
+        self._last = end
         return False
 
     async def _wait(self, attempt: int, error: Exception) -> int:
         self.waiting_reason = str(error)
         if isinstance(error, StreamMissing):
-            _log.error("the stream is missing and is made again: %s", self._stream, extra={"app": self._app})
             try:
                 await self._store.ensure_stream(self._app)
             except LogUnavailable as failure:

@@ -1,13 +1,13 @@
 """The event log in NATS JetStream: connection, streams, compare-and-append.
 
 Error codes are the server's (`nats-io/nats-server`, server/errors.json): 10071 wrong last sequence, 10164 another
-append of the subject is in process, 10059 stream not found, 10076/10039 JetStream not enabled.
+append of the subject is in process, 10059 stream not found, 10076/10039 JetStream not enabled, 10023/10077 no space.
 """
 
 import asyncio
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,14 @@ SERVER_VERSION_MIN = (2, 12)
 _WRONG_LAST = 10071
 _BUSY = 10164
 _NO_STREAM = 10059
+_NO_SPACE = {
+    10023: "the server's storage limit (`max_file_store`) is reached",
+    10077: "the stream's `max_bytes` are used up and it discards new messages: it is not ours",
+}
+_NO_ANSWER = (
+    f"NATS is connected and did not answer an append in {APPEND_TIMEOUT_S:g} s: is its disk full (free space, then "
+    "restart it), or has the stream lost its quorum?"
+)
 _NOT_ENABLED = (10039, 10076)
 
 
@@ -68,10 +76,14 @@ class StreamLimits:
 
 
 class JetStreamLog:
-    """Implements `Log`. One connection per worker; it reconnects for ever."""
+    """Implements `Log`. One connection per worker; it reconnects for ever.
 
-    def __init__(self, options: NatsOptions) -> None:
+    `on_remade(app)` is called when a stream that was there is gone and was made again.
+    """
+
+    def __init__(self, options: NatsOptions, *, on_remade: Callable[[str], None] = lambda app: None) -> None:
         self._options = options
+        self._on_remade = on_remade
         self._limits: dict[str, StreamLimits] = {}
         self._client = Client()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
@@ -153,7 +165,9 @@ class JetStreamLog:
             raise _append_error(error) from None
         except nats.errors.MaxPayloadError:
             raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload") from None
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+        except TimeoutError:
+            raise LogUnavailable(_NO_ANSWER if self._client.is_connected else "NATS is not connected") from None
+        except (nats.errors.Error, OSError) as error:
             raise LogUnavailable(f"append had no answer: {_reason(error)}") from None
         return ack.seq
 
@@ -207,7 +221,7 @@ class JetStreamLog:
                 # Another worker made it between our look and our request.
                 await self._jetstream.stream_info(wanted.name)
             else:
-                _log.info("stream %s was made", wanted.name)
+                self._say_made(app, wanted.name)
             self._ensured.add(app)
             return
         fields = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct", "allow_msg_ttl")
@@ -218,6 +232,13 @@ class JetStreamLog:
             await self._jetstream.update_stream(present, **changed)
             _log.info("stream %s was brought in line: %s", wanted.name, ", ".join(sorted(changed)))
         self._ensured.add(app)
+
+    def _say_made(self, app: str, stream: str) -> None:
+        if app in self._ensured:
+            _log.error("stream %s was deleted under its shards and is made again: what nobody had read is lost", stream)
+            self._on_remade(app)
+        else:
+            _log.info("stream %s was made", stream)
 
     def _stream_config(self, app: str) -> StreamConfig:
         options = self._options
@@ -286,6 +307,8 @@ def _append_error(error: nats.js.errors.APIError) -> Exception:
         return LogBusy(str(error.description))
     if code == _NO_STREAM:
         return StreamMissing(str(error.description))
+    if code in _NO_SPACE:
+        return LogUnavailable(f"JetStream has no space: {_NO_SPACE[code]} ({code})")
     return LogUnavailable(f"JetStream refused the append: {error.description} ({code})")
 
 

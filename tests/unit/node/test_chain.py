@@ -95,7 +95,11 @@ async def test_a_fence_without_an_answer_is_not_taken_for_another_owner() -> Non
     assert stored(log) == [1]
 
 
-async def test_a_stream_deleted_by_hand_is_made_again_and_the_chain_goes_on() -> None:
+def gaps(log: MemoryLog) -> list[tuple[str, int]]:
+    return [(h.session, h.last_seq) for _, _, _, h in log.messages if h.kind == "gap"]
+
+
+async def test_a_stream_deleted_by_hand_is_made_again_and_the_chain_goes_on_behind_a_gap() -> None:
     log = MemoryLog()
     writer = chain(log, 10)
     await writer.take_over()
@@ -103,8 +107,66 @@ async def test_a_stream_deleted_by_hand_is_made_again_and_the_chain_goes_on() ->
     log.messages.clear()
     log.streams.clear()
     await fill(log, writer, 2, 2)
-    assert stored(log) == [2]
+    assert [h.kind for _, _, _, h in log.messages] == ["gap", ""], "consumers are told before events go on"
+    assert (gaps(log), stored(log)) == ([("aa", 1)], [2])
     assert log.streams == {"SANDWICH_bot"}
+    await fill(log, writer, 3, 3)
+    assert (gaps(log), stored(log)) == ([("aa", 1)], [2, 3])
+    assert await chain(log, 11).take_over() == Checkpoint("aa", 3)
+
+
+async def test_a_stream_that_was_purged_before_a_session_began_owes_no_gap() -> None:
+    log = MemoryLog()
+    writer = chain(log, 10)
+    await writer.take_over()
+    log.messages.clear()
+    await fill(log, writer, 1, 2)
+    assert (gaps(log), stored(log)) == ([], [1, 2])
+
+
+async def test_a_stream_that_lost_its_end_says_after_which_event() -> None:
+    log = MemoryLog()
+    writer = chain(log, 10)
+    await writer.take_over()
+    await fill(log, writer, 1, 3)
+    await fill(log, writer, 4, 6)
+    del log.messages[-1]
+    await fill(log, writer, 7, 7)
+    assert (gaps(log), stored(log)) == ([("aa", 3)], [1, 2, 3, 7])
+
+
+async def test_an_older_owner_that_writes_into_an_emptied_stream_does_not_hold_up_the_newer_one() -> None:
+    log = MemoryLog()
+    old, new = chain(log, 10), chain(log, 11)
+    await old.take_over()
+    await fill(log, old, 1, 1)
+    await new.take_over()
+    log.messages.clear()
+    log._next = 50
+    await fill(log, old, 2, 2)
+    await fill(log, new, 2, 3)
+    assert stored(log)[-2:] == [2, 3]
+    with pytest.raises(Fenced):
+        await fill(log, old, 3, 3)
+
+
+async def test_parts_whose_stream_is_deleted_between_them_are_all_sent_again() -> None:
+    log = MemoryLog(part_bytes=1000)
+    writer = chain(log, 10)
+    await writer.take_over()
+    await fill(log, writer, 1, 1)
+    events = buffer(last=1)
+    pad = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=9000))
+    events.push(event(2, pad=pad), "GUILD_CREATE", 2)
+    batch = events.take()
+    assert batch is not None
+    log.forget_after = 3
+    await writer.append(batch)
+    parts = [h.part for _, _, _, h in log.messages if h.part]
+    total = len(parts)
+    assert parts == [(i + 1, total) for i in range(total)]
+    assert total > 3
+    assert gaps(log) == [("aa", 1)]
 
 
 async def test_a_large_event_travels_in_parts_that_share_its_sequence() -> None:

@@ -55,6 +55,14 @@ def test_what_was_seen_of_a_loss_is_kept_when_the_shard_starts_here() -> None:
     assert (failover.source, failover.cause) == ("b", WORKER_DIED)
 
 
+def test_a_stream_made_again_is_shown_for_ten_minutes() -> None:
+    history = History("b")
+    history.streams_remade["bot"] = 1000.0
+    (problem,) = history.problems(1090.0)
+    assert problem.startswith("bot: its stream was deleted 90 s ago and made again")
+    assert history.problems(1600.0) == []
+
+
 def test_losses_are_named_and_counted() -> None:
     history = History("b")
     loss = history.loss(SHARD, session="abc", last_seq=17, reason="op 9", at=5.0)
