@@ -39,9 +39,9 @@ class Delivery:
     published_ns: int | None = None
 
     @property
-    def key(self) -> tuple[str, int]:
-        """The frame's identity: the same for each delivery of it."""
-        return self.app, self.stream_seq
+    def key(self) -> tuple[str, int, int]:
+        """The frame's identity: the same for each delivery of it. A stream made again counts from 1 again."""
+        return self.app, self.stream_seq, self.published_ns or 0
 
 
 class Source(Protocol):
@@ -69,7 +69,7 @@ class Intake:
     def __init__(self, *, limit: int, lanes: int) -> None:
         self._limit = limit
         self._queues: list[asyncio.Queue[Delivery | None]] = [asyncio.Queue() for _ in range(lanes)]
-        self._held: dict[tuple[str, int], Delivery] = {}
+        self._held: dict[tuple[str, int, int], Delivery] = {}
         self._by_app: Counter[str] = Counter()
         self._room = asyncio.Event()
         self._error: BaseException | None = None

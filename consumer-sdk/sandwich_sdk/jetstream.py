@@ -122,7 +122,8 @@ class JetStreamSource:
         self._client = Client()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
         self._closing = False
-        self._last_seen: dict[str, int] = {}
+        self._last_seen: dict[str, tuple[int, int]] = {}
+        """By application, when its newest frame was stored (Unix ns), and that frame's stream sequence."""
         self._told = False
         self._inboxes: list[Subscription] = []
 
@@ -244,7 +245,8 @@ class JetStreamSource:
         if self._closing or intake.stopping:
             await reply.nak(0)
             return
-        self._last_seen[app] = max(self._last_seen.get(app, 0), address.stream_seq)
+        seen = address.published_ns, address.stream_seq
+        self._last_seen[app] = max(self._last_seen.get(app, seen), seen)
         intake.push(
             Delivery(
                 app=app,
@@ -287,8 +289,10 @@ class JetStreamSource:
 
     async def _make_group(self, app: str, stream: str, lane: str) -> ConsumerConfig:
         options = self._options
-        last_seq = (await self._jetstream.stream_info(stream)).state.last_seq
-        policy = start_policy(options.start, last_seen=self._last_seen.get(app, 0), stream_last=last_seq)
+        info = await self._jetstream.stream_info(stream)
+        seen_ns, last_seen = self._last_seen.get(app, (0, 0))
+        anew = info.created is not None and info.created.timestamp() > seen_ns / 1e9
+        policy = start_policy(options.start, last_seen=last_seen, anew=anew)
         config = ConsumerConfig(
             # Without `name` nats-py uses the legacy create subject, which permissions may not allow.
             name=options.group,
@@ -344,12 +348,12 @@ class JetStreamSource:
             _log.warning("NATS: the connection did not close cleanly: %s", _reason(error))
 
 
-def start_policy(start: str | datetime, *, last_seen: int, stream_last: int) -> dict[str, Any]:
+def start_policy(start: str | datetime, *, last_seen: int, anew: bool) -> dict[str, Any]:
     """Where a new durable begins. One that was deleted under us goes on behind the last frame we saw.
 
-    A stream that ends before that frame was made anew: all of it is new to us.
+    `anew`: the stream was made after that frame was stored, so all of it is new to us.
     """
-    if last_seen > stream_last or (start == "all" and not last_seen):
+    if (last_seen and anew) or (start == "all" and not last_seen):
         return {"deliver_policy": DeliverPolicy.ALL}
     if last_seen:
         return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": last_seen + 1}

@@ -36,9 +36,9 @@ class Progress:
 
     def __init__(self, limit: int = FRAMES_REMEMBERED_MAX) -> None:
         self._limit = limit
-        self._frames: OrderedDict[tuple[str, int], Done] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int, int], Done] = OrderedDict()
 
-    def of(self, key: tuple[str, int]) -> Done:
+    def of(self, key: tuple[str, int, int]) -> Done:
         """What was done of this frame; the answer is shared, marking it is remembered."""
         done = self._frames.get(key)
         if done is None:

@@ -1,0 +1,80 @@
+"""A stream deleted by hand under its shard and its reader: what is stored afterwards is read, all of it and once."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from sandwich_node.dev.embedded import EmbeddedNats
+from sandwich_node.sinks.chain import Chain
+from sandwich_node.sinks.frames import EventBuffer, ShardAddress
+from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.sinks.publisher import ShardPublisher
+from sandwich_sdk import Consumer, Gap
+
+pytestmark = pytest.mark.contract
+
+ADDRESS = ShardAddress(app="bot", group=0, shard=3, count=4, route="bot", bot="42")
+STORED_BEFORE = 40
+
+
+class Reader:
+    """A consumer group of one worker, and what it got."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.gaps: list[Gap] = []
+
+    async def run(self, url: str) -> None:
+        async with Consumer(url, app="bot", group="g", start="all") as consumer:
+
+            @consumer.on_gap
+            async def keep(gap: Gap) -> None:
+                self.gaps.append(gap)
+
+            async for event in consumer:
+                self.seen.append(int(event.id.split(":")[1]))
+
+    async def until(self, last: int) -> None:
+        async with asyncio.timeout(15):
+            while not self.seen or self.seen[-1] != last:  # noqa: ASYNC110 (a real server)
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("at_once", [1, 2 * STORED_BEFORE])
+async def test_what_is_stored_after_the_deletion_is_read_all_of_it_and_once(tmp_path: Path, at_once: int) -> None:
+    """However long the new stream has become before its reader finds it."""
+    reader = Reader()
+    async with EmbeddedNats(tmp_path) as server:
+        log = JetStreamLog(NatsOptions(servers=(server.url,)))
+        await log.connect()
+        await log.ensure_stream("bot")
+        chain = Chain(log, ADDRESS, epoch=10, pause=asyncio.sleep, rng=random.Random(1))
+        await chain.take_over()
+        buffer = EventBuffer(ADDRESS)
+        buffer.start_session("aa", 0)
+        publisher = ShardPublisher(buffer, chain)
+        tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(reader.run(server.url))]
+        try:
+            await publish(publisher, 1, STORED_BEFORE)
+            await reader.until(STORED_BEFORE)
+            await log._jetstream.delete_stream("SANDWICH_bot")
+            await publish(publisher, STORED_BEFORE + 1, STORED_BEFORE + at_once)
+            await publish(publisher, STORED_BEFORE + at_once + 1, 200)
+            await reader.until(200)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await log.close()
+    assert reader.seen == list(range(1, 201))
+    assert [(gap.session, gap.last_seq) for gap in reader.gaps] == [("aa", STORED_BEFORE)]
+
+
+async def publish(publisher: ShardPublisher, first: int, last: int) -> None:
+    """One frame an event."""
+    for seq in range(first, last + 1):
+        publisher.dispatch(b'{"t":"MESSAGE_CREATE","s":%d,"op":0,"d":{}}' % seq, "MESSAGE_CREATE", seq)
+        while not publisher.buffer.empty:  # noqa: ASYNC110 (a real server)
+            await asyncio.sleep(0.001)
