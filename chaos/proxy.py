@@ -1,16 +1,22 @@
-"""A TCP proxy whose link can be cut, so that one node loses one server while everybody else keeps it."""
+"""A TCP proxy whose link can be cut or made slow: one node has trouble with one server while the others have none."""
 
 import asyncio
 import contextlib
 
 CHUNK = 64 * 1024
+CHUNKS_UNDER_WAY_MAX = 256
+"""What a slow link holds; after that its sender has to wait."""
 
 
 class Link:
-    """Forwards 127.0.0.1:`port` to `target`. Cut, it ends its connections and accepts none."""
+    """Forwards 127.0.0.1:`port` to `target`. Cut, it ends its connections and accepts none.
+
+    What arrives is passed on `delay_s` later, each way.
+    """
 
     def __init__(self, target: int) -> None:
         self.port = 0
+        self.delay_s = 0.0
         self._target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -37,17 +43,39 @@ class Link:
         self._writers |= {writer, far_writer}
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_copy(reader, far_writer))
-                group.create_task(_copy(far_reader, writer))
+                group.create_task(self._copy(reader, far_writer))
+                group.create_task(self._copy(far_reader, writer))
         finally:
             self._writers -= {writer, far_writer}
             for end in (writer, far_writer):
                 end.close()
 
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_UNDER_WAY_MAX)
+        async with asyncio.TaskGroup() as group:
+            taking = group.create_task(self._take(reader, under_way))
+            await _deliver(under_way, writer)
+            taking.cancel()
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _take(self, reader: asyncio.StreamReader, under_way: asyncio.Queue[tuple[float, bytes]]) -> None:
+        clock = asyncio.get_running_loop().time
+        chunk: bytes | None = None
+        while chunk != b"":
+            try:
+                chunk = await reader.read(CHUNK)
+            except OSError:
+                chunk = b""
+            await under_way.put((clock() + self.delay_s, chunk))
+
+
+async def _deliver(under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+    """Pass on what is due, in order, up to the empty chunk that stands for the end."""
+    loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
-        while chunk := await reader.read(CHUNK):
+        while (item := await under_way.get())[1]:
+            due, chunk = item
+            if due > loop.time():
+                await asyncio.sleep(due - loop.time())
             writer.write(chunk)
             await writer.drain()
         writer.write_eof()

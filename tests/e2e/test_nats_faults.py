@@ -1,0 +1,234 @@
+"""NATS slow, its stream deleted by hand, its disk full, with real processes: what can be delivered is delivered exactly
+once, and what cannot is counted, named and shown.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import nats
+import pytest
+import yaml
+
+from chaos.proxy import Link
+from sandwich_node.dev.cluster import DevCluster, dev_cluster
+from sandwich_sdk.wire.status import StreamRemade
+from tests.e2e.test_faults import RSS_BYTES_MAX, SHARDS, FaultJob, ended, status_events
+from tests.e2e.test_main_job import BOTS, assert_clean
+
+pytestmark = pytest.mark.e2e
+
+NODES = {"a", "b"}
+RATE = 300
+DELAY_S = 0.3
+DISK_BYTES = 48 * 1024 * 1024
+KEPT_BY_DISCORD = {"welcomer": 600, "music": 450}
+"""Events a shard (`sandwich_simulator.sessions.replay_capacity`): 8 and 6 guilds."""
+
+
+async def problems(running: FaultJob) -> str:
+    """What the status says is wrong, on one line each."""
+    return "\n".join((await running.status())["problems"])
+
+
+async def rss(running: FaultJob) -> list[int]:
+    """Memory of every worker."""
+    return [worker["rss_bytes"] for node in sorted(NODES) for worker in (await running.node_status(node))["workers"]]
+
+
+@asynccontextmanager
+async def nats_job(cluster: DevCluster) -> AsyncIterator[FaultJob]:
+    """Two nodes on this cluster, every shard live. They are stopped at the end, before anything they stand on."""
+    running = FaultJob(cluster)
+    consuming = asyncio.create_task(running.consume())
+    try:
+        for name in sorted(NODES):
+            await cluster.start_node(name)
+        await running.until("all shards live", lambda: running.settled(NODES))
+        assert await running.spent() == (SHARDS, 0)
+        yield running
+    finally:
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
+        await cluster.stop_nodes()
+
+
+async def behind_a_link(cluster: DevCluster, link: Link) -> None:
+    """Let the nodes that start from now on reach NATS over the link alone."""
+    path = cluster.directory / "cluster.yml"
+    config = yaml.safe_load(path.read_text())
+    config["nats"]["servers"] = [f"nats://127.0.0.1:{link.port}"]
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    code, output = await cluster.run_cli("cluster", "apply", "-f", str(path))
+    assert code == 0, output
+
+
+async def test_a_slow_nats_costs_time_only_and_a_deleted_stream_is_made_again_and_told() -> None:
+    async with dev_cluster(BOTS, nodes=0, rate=RATE) as cluster:
+        link = Link(cluster.nats.port)
+        await link.open()
+        await behind_a_link(cluster, link)
+        async with nats_job(cluster) as running, status_events(running) as told:
+            resumes = await running.resumes()
+            link.delay_s = DELAY_S
+            seen = running.consumed()
+            await asyncio.sleep(6.0)
+            assert running.consumed() - seen > RATE, "events arrive over a slow link"
+            assert max(await rss(running)) < RSS_BYTES_MAX
+            link.delay_s = 0.0
+            assert_clean(await running.verdicts())
+            assert (await running.spent(), await running.resumes()) == ((SHARDS, 0), resumes)
+
+            await delete_stream(running, "welcomer")
+            await running.cluster.simulator("traffic", {"rate": RATE})
+            await running.until("events arrive again", running.flowing, 30)
+
+            async def shown() -> bool:
+                return "welcomer: its stream was deleted" in await problems(running)
+
+            await running.until("the deleted stream in the status", shown, 20)
+            assert (await running.cluster.run_cli("cluster", "status"))[0] == 1
+            assert [one.stream for one in told if isinstance(one, StreamRemade)] == ["SANDWICH_welcomer"]
+            logs = "".join(running.cluster.nodes[name].log.read_text() for name in NODES)
+            assert logs.count("stream SANDWICH_welcomer was deleted under its shards") == 1
+
+            async def all_told() -> bool:
+                return {gap.shard for gap in running.gaps} == set(range(6))
+
+            await running.until("a gap told in each chain of the stream", all_told, 20)
+            for gap in running.gaps:
+                assert gap.app == "welcomer"
+                assert "nobody had read is lost" in gap.detail["reason"]
+            # Everything had been read when the stream went, so not even its deletion may cost an event.
+            assert_clean(await running.verdicts())
+            assert await running.spent() == (SHARDS, 0)
+        await link.cut()
+
+
+async def delete_stream(running: FaultJob, app: str) -> None:
+    """As an operator's hand would."""
+    client = await nats.connect(running.cluster.nats.url)
+    try:
+        await client.jetstream().delete_stream(f"SANDWICH_{app}")
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def small_disk(cluster: DevCluster) -> AsyncIterator[None]:
+    """JetStream stores on a file system of its own that is soon full."""
+    await cluster.nats.kill()
+    mount(cluster.nats.store)
+    try:
+        await cluster.nats.start()
+        yield
+    finally:
+        await cluster.nats.kill()
+        unmount(cluster.nats.store)
+
+
+def unmount(directory: Path) -> None:
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def mount(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no small file system can be mounted: {done.stderr.strip()}")
+
+
+def fill(store: Path) -> None:
+    """Take what is left of the disk."""
+    with contextlib.suppress(OSError), (store / "filler").open("wb", buffering=0) as file:
+        while file.write(bytes(64 * 1024)):
+            pass
+
+
+def free(store: Path) -> None:
+    """Give it back."""
+    (store / "filler").unlink()
+
+
+async def restored(running: FaultJob) -> None:
+    """What the operator does about a full disk: free it, and start the server again."""
+    free(running.cluster.nats.store)
+    await running.cluster.nats.kill()
+    await running.cluster.nats.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+async def test_a_full_disk_makes_events_wait_and_what_discord_no_longer_has_is_counted_and_named() -> None:
+    async with dev_cluster(BOTS, nodes=0, rate=RATE) as cluster, small_disk(cluster), nats_job(cluster) as running:
+        await waits_for_space_and_goes_on(running)
+        await loses_only_what_discord_dropped(running)
+
+
+async def waits_for_space_and_goes_on(running: FaultJob) -> None:
+    fill(running.cluster.nats.store)
+
+    async def said() -> bool:
+        found = await problems(running)
+        return all(re.search(rf"{app}: shards .* wait: .*disk full", found) for app in running.checks)
+
+    await running.until("what the shards wait for, in the status", said, 30)
+    assert (await running.cluster.run_cli("cluster", "status"))[0] == 1
+    assert await running.connected(), "heartbeats go on"
+    assert max(await rss(running)) < RSS_BYTES_MAX
+    await restored(running)
+    await running.until("events arrive again", running.flowing, 30)
+    assert_clean(await running.verdicts())
+    assert (await running.spent(), running.gaps) == ((SHARDS, 0), [])
+
+
+async def loses_only_what_discord_dropped(running: FaultJob) -> None:
+    """The disk is full again, more happens than Discord keeps, and the workers that had read it die."""
+    before = {session: count.last_seq for session, count in running.checks["welcomer"].sessions.items()}
+    fill(running.cluster.nats.store)
+    await running.cluster.simulator("happen", {"bot": "welcomer", "events": 10 * KEPT_BY_DISCORD["welcomer"]})
+    await running.cluster.simulator("happen", {"bot": "music", "events": KEPT_BY_DISCORD["music"] // 2})
+    await asyncio.sleep(1.0)
+    for name in sorted(NODES):
+        for pid in (await running.pids(name))[1]:
+            os.kill(pid, signal.SIGKILL)
+            await running.until("the worker is gone", lambda pid=pid: gone(pid), 10)
+    await restored(running)
+
+    async def identified() -> bool:
+        return len(running.gaps) == 6 and await running.settled(NODES)
+
+    await running.until("a gap of each shard that Discord would not resume", identified, 40)
+    assert {(gap.app, gap.session): gap.last_seq for gap in running.gaps} == {
+        ("welcomer", session): last_seq for session, last_seq in before.items()
+    }
+    lost = (await running.status())["losses"]
+    assert {(row["app"], row["session"], row["last_seq"]) for row in lost} == {
+        ("welcomer", session, last_seq) for session, last_seq in before.items()
+    }
+    _, text = await running.cluster.run_cli("cluster", "status")
+    assert text.count("ended after sequence") == 6
+    assert sum([await counted(running, name) for name in sorted(NODES)]) == 6
+    await running.cluster.simulator("traffic", {"rate": RATE})
+    await running.until("events arrive again", running.flowing, 30)
+    assert_clean(await running.verdicts_up_to_gaps())
+    assert await running.spent() == (SHARDS + 6, 0)
+
+
+async def gone(pid: int) -> bool:
+    return ended(pid)
+
+
+async def counted(running: FaultJob, node: str) -> int:
+    """The node's metric of sessions that could not be resumed."""
+    (address,) = [row["address"] for row in (await running.status())["nodes"] if row["node"] == node]
+    async with aiohttp.ClientSession() as http, http.get(f"http://{address}/metrics") as response:
+        found = re.findall(r"^sandwich_gaps_total\{.*\} (\S+)$", await response.text(), re.MULTILINE)
+    return sum(int(float(value)) for value in found)
