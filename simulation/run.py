@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,10 @@ def simulate(seed: int) -> Outcome:
 class Simulation:
     """A cluster of three to five nodes with one to three applications, all of it from `seed`."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, skews: Mapping[str, float] | None = None) -> None:
+        """`skews`: how wrong each node's wall clock is, in seconds; by the seed when it is not given."""
         self._seed = seed
+        self._skews = skews
         rng = self._rng = random.Random(seed)
         self._apps = {f"app{index}": rng.randint(1, 6) for index in range(rng.randint(1, 3))}
         journal = self._journal = Journal()
@@ -68,6 +70,11 @@ class Simulation:
         self._pace_s = rng.choice([2.0, 5.0, 10.0])
         self._down: set[str] = set()
 
+    @property
+    def shards(self) -> int:
+        """How many there are, of all applications."""
+        return sum(self._apps.values())
+
     async def run(self) -> Outcome:
         """Faults, then peace, then the reckoning."""
         loop = asyncio.get_running_loop()
@@ -77,12 +84,13 @@ class Simulation:
         self._world = World(database, self._stream, self._discord, self._journal, self._rng)
         await self._configure()
         skewed = self._rng.random() < 0.3
+        skews = self._skews
         self._nodes = [
             SimNode(
                 name,
                 self._world,
                 workers=self._rng.choice([1, 2]),
-                skew_s=self._rng.choice([-HOUR_S, HOUR_S]) if skewed and name == "a" else 0.0,
+                skew_s=skews.get(name, 0.0) if skews is not None else self._skew(skewed and name == "a"),
             )
             for name in "abcde"[: self._rng.randint(3, 5)]
         ]
@@ -91,7 +99,7 @@ class Simulation:
             for node in self._nodes:
                 node.start()
                 await asyncio.sleep(self._rng.uniform(0, 1.5))
-            await self._befall()
+            await self.befall()
             await self._settle()
             self._discord.quiet = True
             await asyncio.sleep(2.0)
@@ -115,6 +123,9 @@ class Simulation:
             events=sum(session.seq for session in self._discord.sessions),
             identifies=self._discord.identifies,
         )
+
+    def _skew(self, skewed: bool) -> float:
+        return self._rng.choice([-HOUR_S, HOUR_S]) if skewed else 0.0
 
     async def _configure(self) -> None:
         settings = ClusterSettings(
@@ -144,7 +155,8 @@ class Simulation:
 
     # --- faults -------------------------------------------------------------------------------------------------
 
-    async def _befall(self) -> None:
+    async def befall(self) -> None:
+        """Random faults; a scenario has its own."""
         kinds: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
             ("node killed", self._node_killed),
             ("node stopped", self._node_stopped),
@@ -278,8 +290,12 @@ class Simulation:
         self._discord.forget()
 
     async def _refuses(self) -> None:
+        self.gateway_away(self._rng.uniform(1.0, 15.0))
+
+    def gateway_away(self, seconds: float) -> None:
+        """Every socket ends, and none is opened for so long."""
         self._discord.drop(1.0, None)
-        self._discord.refuse_until = asyncio.get_running_loop().time() + self._rng.uniform(1.0, 15.0)
+        self._discord.refuse_until = asyncio.get_running_loop().time() + seconds
 
     async def _state(self, node: SimNode | None, state: Any) -> None:
         if node is not None:

@@ -1,6 +1,7 @@
 """How long to wait before the next connection, and before the next IDENTIFY. Pure.
 
-A wait for a connection grows with attempts since the last READY or RESUMED (an open socket proves nothing).
+A wait for a connection grows with attempts since the last READY or RESUMED (an open socket proves nothing), but little
+while there is a session that Discord may still keep: its events are lost when it is found too late.
 A wait for an IDENTIFY grows with the IDENTIFYs since a session last lived long: session starts are a daily budget of
 the whole application, and spending it resets the token. At the cap a shard uses at most 288 a day.
 """
@@ -11,6 +12,7 @@ QUICK_MIN_S = 0.05
 QUICK_MAX_S = 0.4
 FIRST_S = 1.0
 CAP_S = 120.0
+RESUME_CAP_S = 10.0
 IDENTIFY_FIRST_S = 5.0
 IDENTIFY_CAP_S = 600.0
 LIVE_STABLE_S = 10.0
@@ -49,13 +51,13 @@ class Backoff:
         """An IDENTIFY was sent."""
         self._identifies += 1
 
-    def reconnect(self, minimum_s: float = 0.0) -> float:
-        """Seconds until the next connection. Counts an attempt."""
+    def reconnect(self, minimum_s: float = 0.0, *, hopeful: bool = False) -> float:
+        """Seconds until the next connection. Counts an attempt. `hopeful`: to a session that may still be resumed."""
         attempts = max(self._attempts, min(self._flaps - 1, FLAP_ATTEMPTS_MAX))
         self._attempts = min(attempts + 1, _EXPONENT_MAX)
         if attempts <= 0:
             return minimum_s + self._rng.uniform(QUICK_MIN_S, QUICK_MAX_S)
-        wait = min(CAP_S, FIRST_S * 2.0 ** min(attempts - 1, _EXPONENT_MAX))
+        wait = min(RESUME_CAP_S if hopeful else CAP_S, FIRST_S * 2.0 ** min(attempts - 1, _EXPONENT_MAX))
         return max(minimum_s, wait * self._rng.uniform(0.5, 1.0))
 
     def identify(self) -> float:

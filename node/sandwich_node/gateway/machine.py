@@ -40,6 +40,8 @@ REPLAY_TIMEOUT_S = 60.0
 INVALID_SESSION_WAIT_S = (1.0, 5.0)
 RESUME_REFUSALS_MAX = 2
 RESUME_DROPS_MAX = 6
+SESSION_KEPT_S = 180.0
+"""Discord keeps a session without a connection for a few minutes (Gateway, Resuming)."""
 
 CONNECTED = frozenset({State.GREETING, State.QUEUED, State.IDENTIFYING, State.RESUMING, State.LIVE})
 ENDED = frozenset({State.STOPPED, State.FAILED})
@@ -76,6 +78,7 @@ class ShardMachine:
         self._resume_refusals = 0
         self._resume_drops = 0
         self._live_since = 0.0
+        self._away_since: float | None = None
         self._flushed_at = 0.0
         self._out: list[Effect] = []
 
@@ -251,6 +254,7 @@ class ShardMachine:
     def _go_live(self, now: float) -> None:
         self._timer = None
         self._live_since = now
+        self._away_since = None
         self._prefer_base = False
         self._resume_refusals = self._resume_drops = 0
         self._backoff.succeeded()
@@ -363,7 +367,10 @@ class ShardMachine:
         self._disconnected()
         if lost is not None:
             self._lose_session(lost)
-        delay = self._backoff.reconnect(wait)
+        if self._away_since is None:
+            self._away_since = now
+        hopeful = self._session is not None and now - self._away_since < SESSION_KEPT_S
+        delay = self._backoff.reconnect(wait, hopeful=hopeful)
         if self._session is None:
             delay = max(delay, self._backoff.identify())
         self._timer = now + delay

@@ -267,6 +267,32 @@ def test_a_session_that_keeps_resuming_never_waits_long_enough_to_overflow_its_r
     assert 1.0 < max(waits) <= 4.0
 
 
+def test_while_discord_may_keep_the_session_a_gateway_that_is_away_is_tried_every_few_seconds() -> None:
+    shard, tries = Shard().live(), []
+    shard.tell(ev.Closed())
+    began = shard.now
+    while shard.now < began + 3600:
+        shard.reconnect()
+        tries.append(shard.now - began)
+        shard.tell(ev.ConnectFailed("refused"))
+    waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    hopeful = [wait for wait, at in zip(waits, tries, strict=False) if at < 180]
+    assert max(hopeful) <= 10
+    assert len(hopeful) < 40
+    assert max(waits[len(hopeful) :]) > 60
+
+
+def test_a_shard_without_a_session_gives_a_gateway_that_is_away_more_and_more_time() -> None:
+    shard, waits = Shard(None), []
+    shard.tell(ev.Started())
+    for _ in range(12):
+        before = shard.now
+        shard.tell(ev.ConnectFailed("refused"))
+        shard.reconnect()
+        waits.append(shard.now - before)
+    assert 60 < max(waits) <= 120
+
+
 def test_shards_closed_together_come_back_apart() -> None:
     waits = []
     for seed in range(50):
