@@ -309,7 +309,8 @@ def take(
         reserve = max(reserve, group.record.count if group is not None else 0)
     if budget.remaining <= reserve:
         kept = f" ({reserve} are kept for failover)" if reserve else ""
-        return TakeRefused(max(budget.reset_at, soon), f"no session starts left{kept}")
+        until = min(max(budget.reset_at, soon), wall + policy.identify_budget_look_s)
+        return TakeRefused(until, f"no session starts left{kept}")
     shard, keys = wanted.shard, view.keys
     claim = view.claims.get(shard)
     if claim is None or claim.record.node != node:

@@ -46,7 +46,8 @@ class GatewayState:
     """What this leader knows of one token's look-ups; kept by the shell. `ended_at` is monotonic.
 
     `answer` is the last answer, to be recorded; for a refusal that retrying cannot help (401) its `error` is set.
-    `failures` counts look-ups in a row that brought no answer; `error` says why.
+    `failures` counts look-ups in a row that brought no answer; `error` says why. Before `retry_at` (monotonic) Discord
+    does not want to be asked again.
     """
 
     in_flight: bool = False
@@ -54,6 +55,7 @@ class GatewayState:
     answer: BudgetRecord | None = None
     failures: int = 0
     error: str = ""
+    retry_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ def _lookups(
             due = now + max(0.0, state.answer.fetched_at + policy.gateway_answer_fresh_s - wall)
         if state.ended_at is not None:
             wait = min(policy.gateway_retry_s * 2.0 ** min(state.failures - 1, 30), policy.gateway_retry_max_s)
-            due = max(due, state.ended_at + (wait if state.failures else policy.gateway_retry_s))
+            due = max(due, state.retry_at, state.ended_at + (wait if state.failures else policy.gateway_retry_s))
         if due <= now:
             wanted.append(LookupWanted(token_hash, app))
         else:
@@ -193,6 +195,9 @@ def _stale_in(budget: Entry[BudgetRecord] | None, wall: float, policy: Policy) -
     if budget is None:
         return 0.0
     record = budget.record
+    if record.fetched_at > wall:
+        # Written by a leader whose clock is ahead of ours: its age cannot be known.
+        return 0.0
     stale_at = record.fetched_at + policy.gateway_refresh_s
     if record.fetched_at < record.reset_at:
         stale_at = min(stale_at, record.reset_at)
@@ -202,13 +207,16 @@ def _stale_in(budget: Entry[BudgetRecord] | None, wall: float, policy: Policy) -
 def _budget_writes(
     view: ClusterView, gateway: Mapping[str, GatewayState], wall: float, policy: Policy
 ) -> Iterator[LeaderWrite]:
-    """Record answers newer than the record; a start reserved meanwhile makes the guard fail and the next call try."""
+    """Record fresh answers; a start reserved meanwhile makes the guard fail and the next call try.
+
+    Whether an answer is newer than the record cannot be told from their times: another clock may have written it.
+    """
     for token_hash in sorted(_tokens(view)):
         answer = gateway.get(token_hash, GatewayState()).answer
         entry = view.budgets.get(token_hash)
-        if answer is None or (entry is not None and entry.record.fetched_at >= answer.fetched_at):
+        if answer is None or (entry is not None and entry.record.fetched_at == answer.fetched_at):
             continue
-        if entry is None and wall - answer.fetched_at > policy.gateway_answer_fresh_s:
+        if wall - answer.fetched_at > policy.gateway_answer_fresh_s:
             continue
         record = _merged(None if entry is None else entry.record, answer)
         key = view.keys.budget(token_hash)

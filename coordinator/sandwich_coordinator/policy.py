@@ -42,6 +42,8 @@ class Policy:
     """Wait after somebody else took a bucket that looked free."""
     identify_budget_retry_s: float = 5.0
     """Wait when the budget is unknown, or its reset has passed and the leader has not refreshed it yet."""
+    identify_budget_look_s: float = 60.0
+    """A spent budget is looked at again this often, because its reset is a time on the leader's clock."""
     identify_reserve: int = 0
     """Session starts that fresh starts leave for failover."""
 

@@ -146,7 +146,7 @@ class Leading:
 
     async def _look_up_once(self, wanted: LookupWanted) -> None:
         state = self._gateway[wanted.token_hash]
-        answer, error, failures = state.answer, "", state.failures
+        answer, error, failures, wait_s = state.answer, "", state.failures, 0.0
         try:
             answer = await self._look_up(wanted.app)
             failures = 0
@@ -154,11 +154,14 @@ class Leading:
             answer, error, failures = _refused(str(refused)), str(refused), 0
         except (RateLimited, DiscordUnavailable, ValueError) as failed:
             error, failures = str(failed), failures + 1
+            wait_s = failed.retry_after_s if isinstance(failed, RateLimited) else 0.0
             _log.warning("GET /gateway/bot for %s: %s", wanted.app, failed)
+        now = asyncio.get_running_loop().time()
         self._gateway[wanted.token_hash] = replace(
             state,
             in_flight=False,
-            ended_at=asyncio.get_running_loop().time(),
+            ended_at=now,
+            retry_at=now + wait_s,
             answer=answer,
             error=error,
             failures=failures,

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -280,7 +281,13 @@ def test_a_node_that_was_cut_off_does_not_identify_a_shard_that_another_node_has
 
 
 def test_without_starts_left_taking_is_refused_until_the_reset():
-    assert taking(budget(0)) == TakeRefused(5000.0, "no session starts left")
+    assert taking(budget(0, reset_at=1040.0)) == TakeRefused(1040.0, "no session starts left")
+
+
+@pytest.mark.parametrize("behind_s", [0.0, 3600.0])
+def test_a_spent_budget_is_looked_at_every_minute_even_by_a_node_whose_clock_is_an_hour_behind(behind_s):
+    refused = taking(budget(0, reset_at=1000.0 + behind_s + 1800.0))
+    assert refused == TakeRefused(1060.0, "no session starts left")
 
 
 def test_a_reset_that_has_passed_without_a_new_answer_is_waited_for_in_short_steps():
@@ -288,8 +295,8 @@ def test_a_reset_that_has_passed_without_a_new_answer_is_waited_for_in_short_ste
 
 
 def test_the_reserve_is_for_failover_only():
-    refused = TakeRefused(5000.0, "no session starts left (2 are kept for failover)")
-    assert taking(budget(2), identify_reserve=2) == refused
+    refused = TakeRefused(1040.0, "no session starts left (2 are kept for failover)")
+    assert taking(budget(2, reset_at=1040.0), identify_reserve=2) == refused
     assert isinstance(taking(budget(2), failover=True, identify_reserve=2), TakeTxn)
     assert isinstance(taking(budget(3), identify_reserve=2), TakeTxn)
 

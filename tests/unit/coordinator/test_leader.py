@@ -271,6 +271,22 @@ def test_an_answer_within_the_same_window_never_raises_what_is_left():
     assert desk.budget(remaining=3, reset_at=4.0).written(KEYS.budget("h"), 5.0)["remaining"] == 7
 
 
+def test_a_leader_whose_clock_is_an_hour_behind_asks_and_records_like_any_other():
+    desk = running().budget(fetched_at=7200.0, remaining=5, reset_at=90000.0)
+    assert desk.lead(3600.0).lookups == (LookupWanted("h", "bot"),)
+    desk.gateway["h"] = GatewayState(ended_at=3601.0, answer=answer(3601.0, remaining=4))
+    assert desk.written(KEYS.budget("h"), 3601.0)["remaining"] == 4
+    assert desk.budget(fetched_at=3601.0, remaining=4).lead(3602.0).lookups == ()
+
+
+def test_discord_is_not_asked_before_the_time_that_its_rate_limit_names():
+    desk = Desk().app("auto")
+    desk.gateway["h"] = GatewayState(ended_at=100.0, failures=1, error="429", retry_at=160.0)
+    early = desk.lead(159.9)
+    assert (early.lookups, early.wake_at) == ((), 160.0)
+    assert desk.lead(160.0).lookups == (LookupWanted("h", "bot"),)
+
+
 def test_an_old_answer_does_not_fill_in_for_a_missing_budget_and_is_asked_for_anew():
     desk = running()
     del desk.items[KEYS.budget("h")]

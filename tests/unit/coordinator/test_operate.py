@@ -85,7 +85,9 @@ def test_the_last_ready_node_is_drained_only_by_force() -> None:
     async def main() -> None:
         store = MemoryStore()
         await add_node(store, "a")
-        assert "it is the only node" in await refused(store, "a", "draining")
+        alone = await refused(store, "a", "draining")
+        assert "it is the only node" in alone
+        assert "With --force its shards stay on it until one is ready, and run nowhere if you stop it" in alone
         await add_node(store, "b", "cordoned")
         assert "b is cordoned" in await refused(store, "a", "draining")
         assert await state_of(store, "a") == "ready"
