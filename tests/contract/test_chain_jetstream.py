@@ -151,7 +151,7 @@ async def test_a_server_at_its_storage_limit_is_said_and_costs_nothing(tmp_path:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(feeding.run())
             for seq in range(1, 6):
-                feeding.dispatch(event(seq, pad), "MESSAGE_CREATE", seq)
+                feeding.push(event(seq, pad), "MESSAGE_CREATE", seq)
             while "storage limit" not in writer.waiting_reason:  # noqa: ASYNC110 (a real server)
                 await asyncio.sleep(0.05)
             server.file_bytes_max = 100_000_000
