@@ -75,6 +75,6 @@ async def test_what_is_stored_after_the_deletion_is_read_all_of_it_and_once(tmp_
 async def publish(publisher: ShardPublisher, first: int, last: int) -> None:
     """One frame an event."""
     for seq in range(first, last + 1):
-        publisher.dispatch(b'{"t":"MESSAGE_CREATE","s":%d,"op":0,"d":{}}' % seq, "MESSAGE_CREATE", seq)
+        publisher.push(b'{"t":"MESSAGE_CREATE","s":%d,"op":0,"d":{}}' % seq, "MESSAGE_CREATE", seq)
         while not publisher.buffer.empty:  # noqa: ASYNC110 (a real server)
             await asyncio.sleep(0.001)
