@@ -1,0 +1,273 @@
+"""The shared cache, what events say because of it, and which are published, with real processes and a real Redis."""
+
+import asyncio
+from typing import Any
+
+import nats
+import pytest
+import redis.asyncio as redis
+from nats.js.api import ConsumerConfig, DeliverPolicy
+
+from sandwich_sdk import Event
+from sandwich_sdk.cache import Cache
+from sandwich_sdk.rpc import Rpc, RpcError
+from sandwich_sdk.wire.cache_keys import prefixes_key
+from sandwich_sdk.wire.frame import inflate, split_events
+from tests.e2e.desk import APP, AUTHOR, SHARDS, Desk, desk
+
+pytestmark = pytest.mark.e2e
+
+BURST = 6000
+MOVING = frozenset({"last_message_id", "last_pin_timestamp", "guild_id"})
+"""Fields of a channel that messages move, and one that only events of their own have."""
+
+
+def entity(event: Event) -> tuple[str, dict[str, Any]] | None:
+    """The collection and the entity of a channel's or role's event."""
+    if event.type.startswith("CHANNEL_") and event.type != "CHANNEL_PINS_UPDATE":
+        return "channels", event.data
+    if event.type.startswith("GUILD_ROLE_"):
+        return "roles", event.data.get("role") or {"id": event.data["role_id"]}
+    return None
+
+
+def replayed(events: list[Event]) -> int:
+    """Follow channels and roles through the stream and hold each `before` against it; how many were compared."""
+    state: dict[tuple[str, str], dict[str, Any]] = {}
+    compared = 0
+    for event in events:
+        if event.type == "GUILD_CREATE":
+            state |= {("channels", one["id"]): one for one in event.data["channels"]}
+            state |= {("roles", one["id"]): one for one in event.data["roles"]}
+        elif (found := entity(event)) is not None:
+            key = found[0], found[1]["id"]
+            if event.type.endswith(("_UPDATE", "_DELETE")) and key in state:
+                assert fixed(event.extra["before"]) == fixed(state[key]), event.raw
+                compared += 1
+            state[key] = found[1]
+    return compared
+
+
+def fixed(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in MOVING}
+
+
+async def test_events_say_what_was_before_and_the_cache_is_as_discord_has_it() -> None:
+    async with desk() as running:
+        creates = [event for event in running.events if event.type == "GUILD_CREATE"]
+        assert len(creates) == 16
+        assert all(event.extra["lazy"] for event in creates), "backfill after READY is not a join"
+
+        await running.cluster.simulator("happen", {"bot": APP, "events": BURST})
+        await running.until("everything has arrived", running.all_arrived)
+        assert replayed(running.events) > 20
+        told = {event.type for event in running.events if event.extra.get("before")}
+        assert {"GUILD_MEMBER_UPDATE", "GUILD_MEMBER_REMOVE", "GUILD_UPDATE", "VOICE_STATE_UPDATE"} <= told
+        assert not any("cache" in event.extra for event in running.events)
+
+        async with Cache(running.cluster.redis.url, namespace=APP) as cache:
+            for guild_id in await running.guild_ids():
+                truth = await running.guild(guild_id)
+                if truth["unavailable"]:
+                    continue
+                found = await cache.guild(guild_id)
+                assert found is not None
+                assert found.name == truth["guild"]["name"]
+                assert {str(channel.id) for channel in await cache.channels(guild_id)} == set(truth["channels"])
+        assert await running.spent() == (0, 0, 0)
+
+
+async def test_a_new_guild_is_no_backfill_and_one_that_is_left_is_gone() -> None:
+    async with desk() as running:
+        joined = await running.cluster.simulator("emit", {"bot": APP, "big_guild_mb": 0.1})
+        guild_id = str(joined["guild_id"])
+
+        async def created() -> Event | None:
+            return next((e for e in running.events if e.type == "GUILD_CREATE" and e.data["id"] == guild_id), None)
+
+        event = await running.until("the new guild's GUILD_CREATE", created)
+        assert (event.extra["lazy"], event.extra["unavailable"]) == (False, False)
+        code, output = await running.cluster.run_cli("guild", "show", guild_id)
+        assert code == 0, output
+        assert event.data["name"] in output
+
+        await running.emit("GUILD_DELETE", {"id": guild_id}, guild_id)
+
+        async def left() -> Event | None:
+            return next((e for e in running.events if e.type == "GUILD_DELETE" and e.data["id"] == guild_id), None)
+
+        event = await running.until("its GUILD_DELETE", left)
+        assert event.extra["before"]["id"] == guild_id
+        code, output = await running.cluster.run_cli("guild", "where", guild_id)
+        assert code == 1
+        assert "not" in output
+
+
+async def test_filters_and_lanes_take_effect_within_seconds_and_without_a_reconnect() -> None:
+    async with desk() as running:
+        guild_id, other = (await running.guild_ids())[:2]
+
+        async def typing() -> None:
+            await running.emit("TYPING_START", {"user_id": "5", "channel_id": "7", "timestamp": 1}, guild_id)
+
+        async def message() -> None:
+            await running.said(guild_id, "hello")
+
+        async def bots_message() -> None:
+            await running.said(guild_id, "beep", author=AUTHOR | {"bot": True})
+
+        await running.takes_effect(guild_id, typing, arrives=True)
+        await running.set("events.ignore=[TYPING_START]")
+        await running.takes_effect(guild_id, typing, arrives=False)
+        await running.set("events.ignore=[]", "events.cache_only=[MESSAGE_*]")
+        await running.takes_effect(guild_id, typing, arrives=True)
+        await running.takes_effect(guild_id, message, arrives=False)
+        await running.set("events.cache_only=[]", "events.ignore_bots=true")
+        await running.takes_effect(guild_id, message, arrives=True)
+        await running.takes_effect(guild_id, bots_message, arrives=False)
+        await running.set("events.ignore_bots=false")
+        await running.takes_effect(guild_id, bots_message, arrives=True)
+        await prefixes_choose(running, guild_id, other)
+        await running.set("events.prefixes=null", "events.lanes={chat: {types: [MESSAGE_*], max_age: 60s}}")
+        await lanes_divide(running, guild_id)
+        assert await running.spent() == (0, 0, 0)
+
+
+async def prefixes_choose(running: Desk, guild_id: str, other: str) -> None:
+    """One guild has prefixes of its own, the other lives by the fallback; both answer to a mention."""
+    async with redis.Redis.from_url(running.cluster.redis.url) as client:
+        await client.sadd(prefixes_key(APP, guild_id), "?", "??")
+    await running.set('events.prefixes={fallback: "!", mention: true}')
+
+    async def chatter() -> None:
+        await running.said(guild_id, "hello")
+
+    await running.takes_effect(guild_id, chatter, arrives=False)
+
+    async def told(guild: str, content: str) -> str | None:
+        found = await running.after(guild, lambda: running.said(guild, content))
+        return found[0].extra["prefix"] if found else None
+
+    bot = next(event.data["user"]["id"] for event in running.events if event.type == "READY")
+    assert await told(guild_id, "?play") == "?"
+    assert await told(guild_id, "??play") == "??", "the longest counts"
+    assert await told(guild_id, "!play") is None, "the fallback is for guilds without their own"
+    assert await told(other, "!play") == "!"
+    assert await told(other, "?play") is None
+    assert await told(guild_id, f"<@{bot}> play") == f"<@{bot}>"
+
+
+async def lanes_divide(running: Desk, guild_id: str) -> None:
+    """Messages go to their own subject, with their own retention; everything else stays where it was."""
+    client = await nats.connect(running.cluster.nats.url)
+    try:
+        stream = client.jetstream()
+        config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
+        sub = await stream.subscribe(f"sandwich.{APP}.events.chat.*.*", stream=f"SANDWICH_{APP}", config=config)
+        for number in range(40):
+            await running.after(guild_id, lambda: running.said(guild_id, "into the lane"))
+            try:
+                found = await sub.next_msg(timeout=0.5)
+            except TimeoutError:
+                assert number < 39, "no message in its lane"
+                continue
+            break
+        lines = split_events(inflate(found.data))
+        assert {Event(line).type for line in lines} == {"MESSAGE_CREATE"}
+        assert (found.headers or {})["Nats-TTL"]
+    finally:
+        await client.close()
+
+
+async def test_events_flow_on_while_redis_does_not_answer_and_say_so() -> None:
+    async with desk() as running:
+        guild_id = (await running.guild_ids())[0]
+        channel = next(iter((await running.guild(guild_id))["channels"].values()))
+
+        async def renamed(name: str) -> Event:
+            data = {key: value for key, value in channel.items() if key != "guild_id"} | {"name": name}
+            (event,) = await running.after(guild_id, lambda: running.emit("CHANNEL_UPDATE", data, guild_id))
+            return event
+
+        assert (await renamed("first")).extra["before"]["name"] == channel["name"]
+        running.cluster.redis.pause()
+        try:
+            event = await renamed("second")
+            assert event.extra == {"before": None, "cache": "behind"}
+
+            async def shown() -> bool:
+                return any("Redis" in problem for problem in (await running.status())["problems"])
+
+            await running.until("the status says it", shown, 20.0)
+        finally:
+            running.cluster.redis.unpause()
+        await running.until("the cache caught up", running.complete)
+        # What was held back is in the cache: the third knows of the second.
+        assert (await renamed("third")).extra["before"]["name"] == "second"
+        assert await running.spent() == (0, 0, 0)
+
+
+async def test_an_emptied_redis_fills_itself_again_beside_the_live_sessions() -> None:
+    async with desk() as running:
+        async with redis.Redis.from_url(running.cluster.redis.url) as client:
+            await client.flushall()
+        await running.cluster.simulator("happen", {"bot": APP, "events": 100})
+
+        async def filling() -> bool:
+            identifies, resumes, violations = await running.spent()
+            assert not resumes
+            assert not violations
+            return identifies == SHARDS and await running.complete()
+
+        await running.until("the cache is complete again, for one IDENTIFY a shard", filling, 120.0)
+        async with Cache(running.cluster.redis.url, namespace=APP) as cache:
+            assert set(await cache.guild_ids(APP)) == set(await running.guild_ids())
+        # What is read only to fill the cache is not published.
+        assert sum(event.type == "GUILD_CREATE" and event.extra["lazy"] for event in running.events) == 16
+
+
+async def test_a_bot_is_asked_and_commanded_through_whichever_node_has_the_shard() -> None:
+    async with desk(cache={"members": True}) as running:
+        guilds = await running.guild_ids()
+        async with Rpc(running.cluster.nats.url, app=APP) as rpc:
+            for guild_id in guilds[:4]:
+                assert (await rpc.where_is_guild(guild_id))["shard"] == (int(guild_id) >> 22) % SHARDS
+            truth = await running.guild(guilds[0])
+            user = next(iter(truth["members"]))
+            assert guilds[0] in (await rpc.mutual_guilds(user))[APP]
+            member = await rpc.fetch("member", guild_id=guilds[0], user_id=user)
+            assert member["user"]["id"] == user
+
+            asked = [rpc.request_members(guilds[0], timeout=20) for _ in range(5)]
+            answers = await asyncio.gather(*asked)
+            assert all({m["user"]["id"] for m in one["members"]} == set(truth["members"]) for one in answers)
+            found = await rpc.request_members(guilds[1], user_ids=[user, 4])
+            assert "4" in [str(one) for one in found["not_found"]]
+
+            voice = next(key for key, one in truth["channels"].items() if one["type"] == 2)
+            joined = await rpc.update_voice_state(guilds[0], voice)
+            assert joined["state"]["channel_id"] == voice
+            assert joined["server"]["endpoint"]
+            assert (await rpc.update_voice_state(guilds[0], None))["state"]["channel_id"] is None
+            assert (await rpc.update_presence(status="dnd"))["failed"] == {}
+
+            told = await rpc.relay("SONG_ENDED", {"song": 7}, guild=guilds[0])
+
+            async def arrived() -> bool:
+                return any(event.id == told and event.data == {"song": 7} for event in running.events)
+
+            await running.until("the event of our own", arrived, 10.0)
+            for wrong in (
+                rpc.update_presence(status="bad"),
+                rpc.relay("MESSAGE_CREATE", {}),
+                rpc.update_presence(shard=SHARDS),
+                rpc.where_is_guild("abc"),
+            ):
+                with pytest.raises(RpcError):
+                    await wrong
+            await running.cluster.nodes["a"].stop(30)
+            # Nobody has its shards for a moment: the request waits for the one who takes them.
+            assert (await rpc.update_presence(status="online"))["failed"] == {}
+        assert await running.all_arrived()
+        identifies, _, violations = await running.spent()
+        assert (identifies, violations) == (0, 0)
