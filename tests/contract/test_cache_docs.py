@@ -17,10 +17,11 @@ from sandwich_sdk.cache import Cache, CacheUnavailable
 from sandwich_sdk.cache.testing import guild_layout
 from tests.contract.test_cache_reader import NOTHING, QUESTIONS
 from tests.support.cache_layout import ADA, GUILD, OTHER_GUILD, rich_guild, store
+from tests.support.documented import CACHE_PAGE as PAGE
+from tests.support.documented import CLUSTER_RIGHTS, acl_rule, blocks
 from tests.support.redis_cluster import redis_cluster
 
 pytestmark = pytest.mark.contract
-PAGE = (Path(__file__).parents[2] / "docs" / "cache.md").read_text()
 URL = "redis://127.0.0.1:6379"
 
 IOREDIS = r"""
@@ -71,12 +72,6 @@ const people = [await member("{GUILD}", "{ADA}"), await member("{GUILD}", "1"), 
 console.log(JSON.stringify([...found, ...people.map((one) => one && `${{one.nick}} ${{one.user.username}}`)]));
 process.exit(0);
 """
-
-
-def blocks(language: str) -> list[str]:
-    found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    assert found
-    return found
 
 
 @pytest.fixture
@@ -148,9 +143,7 @@ async def test_the_javascript_of_the_page_answers_the_three_questions(server: Em
 
 def rule(*, keys: str = "~sw:*", more: str = "") -> list[str]:
     """The page's rule for readers, as arguments of ACL SETUSER."""
-    (line,) = (line for block in blocks("sh") for line in block.splitlines() if line.startswith("ACL SETUSER"))
-    text = line.removeprefix("ACL SETUSER ").replace(">PASSWORD", ">secret").replace("~sw:*", keys)
-    return [*text.split(), *more.split()]
+    return acl_rule("website", keys=keys, more=more)
 
 
 async def test_the_rule_for_readers_suffices_and_allows_nothing_else(server: EmbeddedRedis) -> None:
@@ -184,10 +177,10 @@ async def test_the_rule_for_readers_suffices_and_allows_nothing_else(server: Emb
 
 
 async def test_the_rule_for_readers_of_a_cluster(tmp_path: Path) -> None:
-    (more,) = re.findall(r"On a Redis Cluster, on every node, also `(.*?)`", PAGE)
+    assert f"also `{CLUSTER_RIGHTS}`" in PAGE
     login = {"username": "website", "password": "secret"}
     async with redis_cluster(tmp_path, 2) as servers:
-        for number, rights in enumerate((more, "")):
+        for number, rights in enumerate((CLUSTER_RIGHTS, "")):
             for server in servers:
                 async with redis.Redis.from_url(server.url) as client:
                     await client.execute_command("ACL", "DELUSER", "website")

@@ -1,6 +1,7 @@
 """Random stories in a real Redis: whatever happens, the cache holds and answers what the model does."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedRedis
 from tests.support.cache_model import CacheModel
 from tests.support.cache_story import KINDS, Story
+from tests.support.documented import CLUSTER_RIGHTS, acl_rule
 from tests.support.redis_cluster import redis_cluster
 from tests.support.redis_state import expected, read_namespace
 
@@ -56,9 +58,7 @@ arrivals = [("event", "ab", "JOIN", guild, 1, 1) for guild in (0, 1)]
 stories = st.lists(st.integers(0, 1 << 30), min_size=10, max_size=150).map(
     lambda numbers: [*arrivals, *map(step_of, numbers)]
 )
-RULES = settings(
-    max_examples=int(__import__("os").environ.get("N", "150")), deadline=None, suppress_health_check=list(HealthCheck)
-)
+RULES = settings(max_examples=int(os.environ.get("N", "150")), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,7 @@ def runner() -> Iterator[asyncio.Runner]:
 def server(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     made = EmbeddedRedis(Path(tmp_path_factory.mktemp("redis")))
     runner.run(made.start())
+    runner.run(add_user(made))
     yield made
     runner.run(made.stop())
 
@@ -78,12 +79,21 @@ def server(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def cluster(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     made = redis_cluster(Path(tmp_path_factory.mktemp("cluster")), 1)
-    yield runner.run(made.__aenter__())[0]  # type: ignore[arg-type]
+    (server,) = runner.run(made.__aenter__())  # type: ignore[arg-type]
+    runner.run(add_user(server, CLUSTER_RIGHTS))
+    yield server
     runner.run(made.__aexit__(None, None, None))  # type: ignore[arg-type]
 
 
+async def add_user(server: EmbeddedRedis, more: str = "") -> None:
+    """The user that docs/cache.md makes for nodes: the stories are played with its rights alone."""
+    async with redis.Redis.from_url(server.url) as client:
+        await client.execute_command("ACL", "SETUSER", *acl_rule("sandwich", more=more))
+
+
 async def play(url: str, story: list[Any], *, b_knows_members: bool = True) -> None:
-    cache = RedisCache(RedisOptions(url=url), clock=time.monotonic)
+    options = RedisOptions(url=url.replace("://", "://sandwich@"), password="secret")
+    cache = RedisCache(options, clock=time.monotonic)
     async with redis.Redis.from_url(url) as client:
         await client.flushall()
         made = Story(cache, namespace=NAMESPACE, b_knows_members=b_knows_members)

@@ -34,7 +34,7 @@ def unavailable(server: str, timeout: float, error: BaseException) -> CacheUnava
 
 
 def _explained(timeout: float, error: BaseException) -> tuple[Reason, str]:
-    if trouble := _tls_trouble(error):
+    if trouble := tls_trouble(error):
         return "tls", f"TLS failed: {trouble}"
     text = str(error)
     code = text.partition(" ")[0]
@@ -71,7 +71,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         following = following.__cause__ or following.__context__
 
 
-def _tls_trouble(error: BaseException) -> str:
+def tls_trouble(error: BaseException) -> str:
+    """What went wrong with TLS, for an operator; "" when it was not that."""
     for one in _causes(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             return one.verify_message

@@ -2,6 +2,8 @@
 
 from redis import exceptions as rx
 
+from sandwich_sdk.cache.errors import tls_trouble
+
 
 class CacheError(Exception):
     """The cache cannot be used as it is now."""
@@ -34,6 +36,8 @@ _BUSY = ("BUSY", "UNKILLABLE")
 def classify(error: BaseException) -> CacheError:
     """The CacheError for what redis-py raised."""
     kind = type(error).__name__
+    if trouble := tls_trouble(error):
+        return CacheUnavailable(f"TLS with Redis fails: {trouble}")
     match error:
         case CacheError():
             return error
@@ -45,10 +49,13 @@ def classify(error: BaseException) -> CacheError:
             return CacheFull("Redis is full: it has reached its maxmemory")
         case rx.ReadOnlyError():
             return CacheReadOnly("Redis is read-only: it is a replica")
-        case rx.InvalidResponse():
+        case rx.InvalidResponse() | rx.ConnectionError(args=["Connection not ready"]):
+            # redis-py: there was more in the answer than was asked for, on a new connection, too.
             return NotRedis("what answers there does not speak Redis's protocol")
         case rx.MovedError() | rx.AskError() | rx.ClusterDownError() | rx.TryAgainError():
             return CacheUnavailable(f"the Redis Cluster cannot serve a slot now ({kind})")
+        case rx.ResponseError() if "DB index" in str(error):
+            return CacheRefused("Redis has no database of the number in redis.url")
         case rx.ResponseError():
             return _of_response(str(error))
         case rx.RedisError() | rx.RedisClusterException() | OSError() | TimeoutError():
