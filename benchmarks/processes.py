@@ -80,7 +80,7 @@ class Client:
 
 
 @asynccontextmanager
-async def client(library: str, api_url: str, token: str) -> AsyncIterator[Client]:
+async def client(library: str, api_url: str, token: str, *, timeout_s: float = 120.0) -> AsyncIterator[Client]:
     """Start a client and wait until it is ready; killed at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -93,7 +93,7 @@ async def client(library: str, api_url: str, token: str) -> AsyncIterator[Client
     started = Client(process)
     reading = asyncio.create_task(started.read())
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(timeout_s):
             await started.ready.wait()
         yield started
     finally:

@@ -49,6 +49,8 @@ class DevBot:
     recommended: int
     max_concurrency: int = 16
     compression: str = "zstd-stream"
+    members: int = 20
+    """In each guild."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """More keys of the application in cluster.yml: cache, events ..."""
 
@@ -270,6 +272,7 @@ async def _start_simulator(
                     "guilds": bot.guilds,
                     "recommended_shards": bot.recommended,
                     "max_concurrency": bot.max_concurrency,
+                    "members_per_guild": bot.members,
                 }
                 for bot in bots
             ]
