@@ -18,7 +18,7 @@ def frozen(name: str) -> tuple[dict[str, str], bytes]:
     return json.loads((FRAMES / f"{name}.headers.json").read_text()), (FRAMES / f"{name}.payload").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["events", "part-1", "part-2", "fence", "marker", "gap"])
+@pytest.mark.parametrize("name", ["events", "behind", "part-1", "part-2", "fence", "marker", "gap"])
 def test_headers_are_encoded_as_they_were_frozen(name: str) -> None:
     headers, _ = frozen(name)
     assert FrameHeaders.decode(headers).encode() == headers
@@ -34,6 +34,14 @@ def test_the_frozen_events_are_read() -> None:
     assert (message.extra, message.before, message.published_ns) == ({}, None, 7)
     assert role.before == {"id": "3", "name": "old"}
     assert role.data_as(dict[str, object])["guild_id"] == "2"
+
+
+def test_a_frame_ahead_of_the_cache_and_an_event_of_a_consumers_own_are_read() -> None:
+    headers, payload = frozen("behind")
+    assert FrameHeaders.decode(headers).behind
+    change, own = read_events(inflate(payload), FrameHeaders.decode(headers))
+    assert (change.extra, change.before) == ({"before": None, "cache": "behind"}, None)
+    assert (own.type, own.seq, own.id, own.data) == ("SONG_ENDED", 0, "own:5f2c", {"song": 7})
 
 
 def test_the_frozen_parts_make_the_frozen_frame() -> None:
