@@ -118,6 +118,10 @@ class CacheFeed:
         return {}
 
     @property
+    def _shard(self) -> tuple[str, str]:
+        return self.writer.app, self.writer.location
+
+    @property
     def backlog(self) -> int:
         """Events that wait for the cache."""
         return self._queued_events
@@ -139,7 +143,7 @@ class CacheFeed:
         except BadEvent as error:
             self.counters.malformed += 1
             if self.counters.malformed == 1:
-                _log.warning("shard %s/%s: %s; it changes nothing", self.writer.app, self.writer.location, error)
+                _log.warning("shard %s/%s: %s; it changes nothing", *self._shard, error)
             return ()
 
     def concerns(self, event_type: str) -> bool:
@@ -196,7 +200,7 @@ class CacheFeed:
     def mark_incomplete(self, reason: str) -> None:
         """The cache lacks something of this shard's guilds, until they are read anew."""
         if not self.incomplete:
-            _log.warning("the cache of shard %s/%s is incomplete: %s", self.writer.app, self.writer.location, reason)
+            _log.warning("the cache of shard %s/%s is incomplete: %s", *self._shard, reason)
             self.incomplete = reason
             self.lacking.set()
 
@@ -260,6 +264,8 @@ class CacheFeed:
         counters.failed += applied.failed
         counters.replayed += applied.replayed
         if applied.newer:
+            if not counters.refused:
+                _log.warning("shard %s/%s has a newer owner: its late changes of the cache are refused", *self._shard)
             counters.refused += len(batch.events)
         else:
             counters.applied += len(batch.events)

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache import feed as feeding
 from sandwich_node.cache.batch import Batch, EventOps
@@ -26,6 +28,7 @@ class FakeCache:
         self.applied: list[int] = []
         self.delay = 0.0
         self.away = False
+        self.newer = False
         self.recorded = -1
         self.afresh: list[tuple[Op, ...]] = []
         self.kept: str | None = None
@@ -48,6 +51,8 @@ class FakeCache:
         if self.away:
             raise CacheUnavailable("Redis does not answer")
         await asyncio.sleep(self.delay)
+        if self.newer:
+            return Applied(newer=True)
         reply = Applied(is_first=self.recorded < 0, stood=self.recorded)
         for event in batch.events:
             self.applied.append(event.seq)
@@ -220,3 +225,17 @@ def test_an_owner_before_us_that_left_the_cache_behind_is_not_forgotten() -> Non
     assert feed.incomplete == "its last owner ended"
     assert feed.lacking.is_set()
     assert not feed.is_whole
+
+
+def test_what_a_newer_owner_refuses_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> int:
+        cache.newer = True
+        for seq in (2, 3):
+            assert await feed.apply("s", 1, events(seq, seq + 10), starts_session=False) == {}
+        assert cache.applied == [1]
+        return feed.counters.refused
+
+    assert play(story) == 4
+    assert [record.message for record in caplog.records] == [
+        "shard bot/0:0 has a newer owner: its late changes of the cache are refused"
+    ]
