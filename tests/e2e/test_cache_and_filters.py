@@ -6,6 +6,7 @@ from typing import Any
 import nats
 import pytest
 import redis.asyncio as redis
+import yaml
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from sandwich_sdk import Event
@@ -271,3 +272,39 @@ async def test_a_bot_is_asked_and_commanded_through_whichever_node_has_the_shard
         assert await running.all_arrived()
         identifies, _, violations = await running.spent()
         assert (identifies, violations) == (0, 0)
+
+
+async def test_what_is_no_longer_wanted_in_the_cache_goes_and_comes_back_when_it_is() -> None:
+    async with desk() as running, redis.Redis.from_url(running.cluster.redis.url) as client:
+
+        async def kept() -> set[str]:
+            """The kinds of keys of guilds that are there."""
+            keys = [key.decode() async for key in client.scan_iter(match=f"sw:{{{APP}:*", count=1000)]
+            return {key.rpartition("}:")[2] for key in keys}
+
+        assert {"guild", "members", "channels", "roles"} <= await kept()
+        await running.set("cache.members=false")
+
+        async def members_gone() -> bool:
+            return "members" not in await kept()
+
+        async def nothing() -> bool:
+            return not await kept()
+
+        await running.until("the members gone", members_gone, 15.0)
+        assert "channels" in await kept()
+        await running.set("cache.enabled=false")
+        await running.until("nothing kept", nothing, 15.0)
+        assert await running.spent() == (0, 0, 0)
+        await running.set("cache.enabled=true", "cache.members=true")
+        await running.until("the cache complete again", running.complete, 90.0)
+        assert (await running.spent())[0] == SHARDS
+        assert {"guild", "members", "channels", "roles"} <= await kept()
+
+        path = running.cluster.directory / "cluster.yml"
+        config = yaml.safe_load(path.read_text())
+        del config["apps"][APP]
+        path.write_text(yaml.safe_dump(config))
+        code, output = await running.cluster.run_cli("cluster", "apply", "-f", str(path), "--prune")
+        assert code == 0, output
+        await running.until("the guilds of a removed application gone", nothing, 30.0)
