@@ -6,7 +6,6 @@ then Discord lists a guild's members in GUILD_CREATE. Simulator, cluster and dis
 
 import argparse
 import asyncio
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +58,7 @@ async def fill(cluster: DevCluster, empty: dict[str, Any]) -> Used:
     return Used(full["used_memory"] - empty["used_memory"], full["used_memory_rss"] - empty["used_memory_rss"], guilds)
 
 
-async def measure(
-    guilds: int, members: int, cache: dict[str, bool], redis_args: list[str], *, other: bool
-) -> tuple[Used, float, float]:
+async def measure(guilds: int, members: int, cache: dict[str, bool], *, other: bool) -> tuple[Used, float, float]:
     """Redis' memory; discord.py's MiB with no guild and with as many of the same kind (0.0 without `other`)."""
     bot = DevBot(
         app="bot",
@@ -72,7 +69,7 @@ async def measure(
         recommended=SHARDS,
         settings={"intents": ALL, "large_threshold": 250, "cache": cache},
     )
-    async with dev_cluster((bot,), nodes=0, rate=0, redis_args=redis_args) as cluster:
+    async with dev_cluster((bot,), nodes=0, rate=0) as cluster:
         async with redis.Redis.from_url(cluster.redis.url) as server:
             empty = await server.info("memory")
         await cluster.start_node("a")
@@ -93,11 +90,11 @@ async def discord_py(cluster: DevCluster, number: int, guilds: int, members: int
         return rss_mib(one.pid)
 
 
-async def main(guilds: int, members: int, redis_args: list[str]) -> None:
+async def main(guilds: int, members: int) -> None:
     used: dict[str, Used] = {}
     base = theirs = 0.0
     for name, cache in CACHED.items():
-        used[name], base, theirs = await measure(guilds, members, cache, redis_args, other=name == "presences")
+        used[name], base, theirs = await measure(guilds, members, cache, other=name == "presences")
         assert used[name].guilds == guilds
     bare, people, whole = (used[name].counted for name in CACHED)
     resident = used["presences"].resident / MIB
@@ -114,6 +111,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cache_memory", description=__doc__)
     parser.add_argument("--guilds", type=int, default=2000)
     parser.add_argument("--members", type=int, default=200)
-    parser.add_argument("--redis", default="", help="more arguments for redis-server, in one string")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.guilds, arguments.members, shlex.split(arguments.redis)))
+    asyncio.run(main(arguments.guilds, arguments.members))
