@@ -1,18 +1,17 @@
 """A small cluster with one bot, what a consumer got of it, and questions to it."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-import pytest
 
 from cache_check.faults import settled
 from sandwich_node.dev.checker import DeliveryCheck
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer, Event
+from tests.e2e.test_main_job import wait_until
 
 APP = "welcomer"
 SHARDS = 2
@@ -37,15 +36,8 @@ class Desk:
                     self.check.take(event.id)
 
     async def until(self, what: str, check: Callable[[], Awaitable[Any]], timeout_s: float = 60.0) -> Any:
-        """Poll `check` until it is true. Fails with `what` and the nodes' last words."""
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            found = await check()
-            if found:
-                return found
-            await asyncio.sleep(0.1)
-        logs = "\n".join(f"{child.name}:\n{child.tail(30)}" for child in self.cluster.nodes.values())
-        pytest.fail(f"not in {timeout_s:.0f} s: {what}\n{logs}")
+        """See `wait_until`."""
+        return await wait_until(self.cluster, what, check, timeout_s)
 
     async def live(self) -> None:
         """Wait until all shards are live and all that Discord owed has arrived."""

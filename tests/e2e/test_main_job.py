@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,6 +25,20 @@ BOTS = (
 )
 
 
+async def wait_until(
+    cluster: DevCluster, what: str, check: Callable[[], Awaitable[Any]], timeout_s: float = READY_S
+) -> Any:
+    """Poll `check` until it is true. Fails with `what` and the nodes' last words."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        found = await check()
+        if found:
+            return found
+        await asyncio.sleep(0.1)
+    logs = "\n".join(f"{child.name}:\n{child.tail(30)}" for child in cluster.nodes.values())
+    pytest.fail(f"not in {timeout_s:.0f} s: {what}\n{logs}")
+
+
 class Job:
     """A running cluster, its consumer, and questions to both."""
 
@@ -42,15 +56,8 @@ class Job:
         return msgspec.json.decode(text)  # type: ignore[no-any-return]
 
     async def until(self, what: str, check: Callable[[], Any], timeout_s: float = READY_S) -> Any:
-        """Poll `check` until it is true. Fails with `what` and the nodes' last words."""
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            found = await check()
-            if found:
-                return found
-            await asyncio.sleep(0.2)
-        logs = "\n".join(f"{child.name}:\n{child.tail(30)}" for child in self.cluster.nodes.values())
-        pytest.fail(f"not in {timeout_s:.0f} s: {what}\n{logs}")
+        """See `wait_until`."""
+        return await wait_until(self.cluster, what, check, timeout_s)
 
     async def connected(self) -> bool:
         """Every session the simulator knows is connected, and as many as there are shards."""
