@@ -21,6 +21,7 @@ from sandwich_sdk.event import Event, Gap
 from sandwich_sdk.frames import FrameReader, OpenFrame
 from sandwich_sdk.jetstream import JetStreamSource, SourceOptions
 from sandwich_sdk.progress import retry_delay_s
+from sandwich_sdk.selection import Selection
 from sandwich_sdk.wire.subjects import DEFAULT_LANE, check_name
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Consumer:
     servers          NATS URLs
     app, apps        application(s) to read; exactly one of the two
     group            durable name: workers with the same name share the events, and it remembers its place
-    types            event types wanted, None for all; frames without any are skipped unopened
+    types            event types and derived names wanted, None for all; frames without any are skipped unopened
     lane             the lane to read
     start            where a group that does not exist yet begins: "new", "all", or an aware datetime
     ordered          a failed frame is tried again in place, and its shard waits for it
@@ -118,7 +119,7 @@ class Consumer:
 
     def _reset(self) -> None:
         self._intake = Intake(limit=self._max_in_flight, lanes=1)
-        self._reader = self._new_reader(self._types)
+        self._reader = self._new_reader(Selection(self._types))
         self._pump: asyncio.Task[None] | None = None
         self._deadline: asyncio.Timeout | None = None
         self._running = False
@@ -139,7 +140,10 @@ class Consumer:
     # Handlers
 
     def on(self, *types: str) -> Callable[[_H], _H]:
-        """Decorator: run this coroutine function for events of these types. Raises ValueError, TypeError."""
+        """Decorator: run this coroutine function for events of these types or derived names, once for each event.
+
+        Raises ValueError for none, TypeError for a function that is not `async def`.
+        """
         if not types:
             raise ValueError("name at least one event type, or use on_any")
 
@@ -174,11 +178,8 @@ class Consumer:
             raise ValueError("no handler is registered: use @consumer.on(...) or @consumer.on_any")
         if self._running or self._pump is not None or self._closed.is_set():
             raise RuntimeError("the consumer is in use, or closed")
-        wanted = self._types
-        if not self._any:
-            wanted = frozenset(self._handlers) if wanted is None else wanted & frozenset(self._handlers)
         self._intake = Intake(limit=self._max_in_flight, lanes=self._concurrency)
-        self._reader = self._new_reader(wanted)
+        self._reader = self._new_reader(Selection(self._types, None if self._any else frozenset(self._handlers)))
         self._running = True
         signals = _SIGNALS if handle_signals and threading.current_thread() is threading.main_thread() else ()
         for number in signals:
@@ -258,9 +259,10 @@ class Consumer:
             await self._run_handlers(event)
 
     async def _run_handlers(self, event: Event) -> None:
-        for handler in self._handlers.get(event.type, ()):
-            await handler(event)
-        for handler in self._any:
+        named = [*self._handlers.get(event.type, ())]
+        if event.derived is not None:
+            named += [handler for handler in self._handlers.get(event.derived, ()) if handler not in named]
+        for handler in (*named, *self._any):
             await handler(event)
 
     # Iteration
@@ -385,11 +387,11 @@ class Consumer:
         self._running = False
         self._closed.set()
 
-    def _new_reader(self, types: frozenset[str] | None) -> FrameReader:
+    def _new_reader(self, selection: Selection) -> FrameReader:
         return FrameReader(
             self._source,
             self._intake,
-            types=types,
+            selection=selection,
             confirm_acks=self._confirm_acks,
             corrupt_tries=self._corrupt_tries,
             nak_delay_s=self._nak_delay,

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from sandwich_sdk.guild_events import derive
 from sandwich_sdk.wire.frame import split_events
 from sandwich_sdk.wire.headers import FrameHeaders, WireError
 
@@ -51,7 +52,7 @@ class Event:
     published_ns  when the stream stored the frame, ns since 1970; None when unknown
     """
 
-    __slots__ = ("_data", "_extra", "_line", "published_ns", "raw", "received_ns")
+    __slots__ = ("_data", "_derived", "_extra", "_line", "published_ns", "raw", "received_ns")
 
     def __init__(self, raw: bytes, *, received_ns: int | None = None, published_ns: int | None = None) -> None:
         """Read one line of a frame. Raises WireError when it is not one."""
@@ -64,6 +65,7 @@ class Event:
         self.published_ns = published_ns
         self._data = _MISSING
         self._extra: dict[str, Any] = _MISSING
+        self._derived: str | None = _MISSING
 
     @property
     def type(self) -> str:
@@ -71,8 +73,15 @@ class Event:
         return self._line.t
 
     @property
+    def derived(self) -> str | None:
+        """GUILD_JOIN, GUILD_LEAVE, GUILD_AVAILABLE or GUILD_UNAVAILABLE, when it means that; else None."""
+        if self._derived is _MISSING:
+            self._derived = derive(self._line.t, self._line.d, self._line.extra)
+        return self._derived
+
+    @property
     def seq(self) -> int:
-        """Discord's sequence within the session; 0 where an event has none."""
+        """Discord's sequence within the session; 0 of an own event (`relay`), which has none."""
         return self._line.s or 0
 
     @property

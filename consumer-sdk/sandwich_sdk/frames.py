@@ -12,6 +12,7 @@ from sandwich_sdk.errors import Failure, IncompleteParts, NewerWireVersion
 from sandwich_sdk.event import Event, Gap, read_events, read_gap
 from sandwich_sdk.parts import COMPLETE, INTERRUPTED, Assembly
 from sandwich_sdk.progress import Done, Progress, retry_delay_s
+from sandwich_sdk.selection import Selection
 from sandwich_sdk.wire.frame import inflate
 from sandwich_sdk.wire.headers import GAP, VERSION, WIRE_VERSION, FrameHeaders, WireError
 
@@ -40,7 +41,7 @@ class FrameReader:
         source: Source,
         intake: Intake,
         *,
-        types: frozenset[str] | None,
+        selection: Selection,
         confirm_acks: bool,
         corrupt_tries: int,
         nak_delay_s: float,
@@ -49,7 +50,7 @@ class FrameReader:
     ) -> None:
         self._source = source
         self._intake = intake
-        self._types = types
+        self._selection = selection
         self._confirm_acks = confirm_acks
         self._corrupt_tries = corrupt_tries
         self._nak_delay_s = nak_delay_s
@@ -72,7 +73,7 @@ class FrameReader:
         if headers.kind:
             await self._control(delivery, headers)
             return None
-        if self._types is not None and self._types.isdisjoint(headers.types):
+        if not self._selection.may_hold(headers.types):
             await self._ack(delivery)
             return None
         payload: bytes | None = delivery.payload
@@ -84,9 +85,7 @@ class FrameReader:
         events = read_events(
             inflate(payload), headers, received_ns=delivery.received_ns, published_ns=delivery.published_ns
         )
-        if self._types is not None:
-            events = [event for event in events if event.type in self._types]
-        return OpenFrame(delivery, events, self._progress.of(delivery.key))
+        return OpenFrame(delivery, self._selection.of(events), self._progress.of(delivery.key))
 
     async def _control(self, delivery: Delivery, headers: FrameHeaders) -> None:
         done = self._progress.of(delivery.key)

@@ -16,6 +16,14 @@ import zstandard
 
 from sandwich_sdk.consumer import Consumer
 from sandwich_sdk.delivery import Delivery, Intake
+from sandwich_sdk.guild_events import (
+    GUILD_AVAILABLE,
+    GUILD_CREATE,
+    GUILD_DELETE,
+    GUILD_JOIN,
+    GUILD_LEAVE,
+    GUILD_UNAVAILABLE,
+)
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.headers import GAP, FrameHeaders
@@ -53,6 +61,23 @@ class _FakeReply:
         return None
 
 
+_AS_TOLD: Mapping[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    GUILD_JOIN: (GUILD_CREATE, {}, {"lazy": False, "unavailable": False}),
+    GUILD_LEAVE: (GUILD_DELETE, {}, {"lazy": False, "unavailable": False}),
+    GUILD_AVAILABLE: (GUILD_CREATE, {"unavailable": False}, {"lazy": False, "unavailable": True}),
+    GUILD_UNAVAILABLE: (GUILD_DELETE, {"unavailable": True}, {"lazy": False, "unavailable": True}),
+}
+"""Of a derived name: the event's type, and what Discord's `d` and the cluster's `__extra` have then."""
+
+
+def _as_told(name: str, data: Any, extra: Mapping[str, Any]) -> tuple[str, Any, dict[str, Any]]:
+    """Type, `d` and `__extra` with which an event leaves the cluster."""
+    if name not in _AS_TOLD:
+        return name, data, dict(extra)
+    event_type, in_data, in_extra = _AS_TOLD[name]
+    return event_type, {**data, **in_data}, {**in_extra, **extra}
+
+
 class FakeCluster:
     """An application's stream in memory: implements `Source`. Delays are noted, never waited for.
 
@@ -78,7 +103,10 @@ class FakeCluster:
         self._stored = 0
 
     def dispatch(self, event_type: str, data: Any, *, shard: int = 0, extra: Mapping[str, Any] | None = None) -> str:
-        """Put one event into the stream, in a frame of its own; returns its `Event.id`."""
+        """Put one event into the stream, in a frame of its own; returns its `Event.id`.
+
+        A derived name (GUILD_JOIN, ...) puts in the event that it is derived from, with what the cluster adds to it.
+        """
         return self.dispatch_many([(event_type, data)], shard=shard, extra=extra)[0]
 
     def dispatch_many(
@@ -89,7 +117,8 @@ class FakeCluster:
             raise ValueError("give at least one event, and a shard that the cluster has")
         first = self._sequences.get(shard, 0) + 1
         ids = [f"{self._session}:{first + offset}" for offset in range(len(events))]
-        lines = [self._line(event, first + offset, shard, extra) for offset, event in enumerate(events)]
+        told = [_as_told(name, data, extra or {}) for name, data in events]
+        lines = [self._line(event, first + offset, shard) for offset, event in enumerate(told)]
         self._sequences[shard] = first + len(events) - 1
         headers = FrameHeaders(
             session=self._session,
@@ -97,7 +126,7 @@ class FakeCluster:
             last_seq=first + len(events) - 1,
             count=len(events),
             epoch=1,
-            types=frozenset(event_type for event_type, _ in events),
+            types=frozenset(event_type for event_type, _, _ in told),
         )
         self._store(shard, headers, zstandard.ZstdCompressor().compress(b"".join(lines)), tuple(ids))
         return ids
@@ -108,8 +137,9 @@ class FakeCluster:
         headers = FrameHeaders(session=self._session, first_seq=last, last_seq=last, count=0, epoch=1, kind=GAP)
         self._store(shard, headers, b"", ())
 
-    def _line(self, event: tuple[str, Any], seq: int, shard: int, extra: Mapping[str, Any] | None) -> bytes:
-        line: dict[str, Any] = {"t": event[0], "s": seq, "op": 0, "d": event[1]}
+    def _line(self, event: tuple[str, Any, dict[str, Any]], seq: int, shard: int) -> bytes:
+        event_type, data, extra = event
+        line: dict[str, Any] = {"t": event_type, "s": seq, "op": 0, "d": data}
         line["__sandwich"] = {
             "v": 1,
             "app": self.app,
@@ -119,7 +149,7 @@ class FakeCluster:
             "id": f"{self._session}:{seq}",
         }
         if extra:
-            line["__extra"] = dict(extra)
+            line["__extra"] = extra
         return msgspec.json.encode(line) + b"\n"
 
     def _store(self, shard: int, headers: FrameHeaders, payload: bytes, ids: tuple[str, ...]) -> None:

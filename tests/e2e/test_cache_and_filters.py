@@ -58,6 +58,7 @@ async def test_events_say_what_was_before_and_the_cache_is_as_discord_has_it() -
         creates = [event for event in running.events if event.type == "GUILD_CREATE"]
         assert len(creates) == 16
         assert all(event.extra["lazy"] for event in creates), "backfill after READY is not a join"
+        assert {event.derived for event in creates} == {None}
 
         await running.cluster.simulator("happen", {"bot": APP, "events": BURST})
         await running.until("everything has arrived", running.all_arrived)
@@ -88,16 +89,21 @@ async def test_a_new_guild_is_no_backfill_and_one_that_is_left_is_gone() -> None
 
         event = await running.until("the new guild's GUILD_CREATE", created)
         assert (event.extra["lazy"], event.extra["unavailable"]) == (False, False)
+        assert event.derived == "GUILD_JOIN"
         code, output = await running.cluster.run_cli("guild", "show", guild_id)
         assert code == 0, output
         assert event.data["name"] in output
 
+        await running.emit("GUILD_DELETE", {"id": guild_id, "unavailable": True}, guild_id)
+        await running.emit("GUILD_CREATE", event.data | {"unavailable": False}, guild_id)
         await running.emit("GUILD_DELETE", {"id": guild_id}, guild_id)
 
         async def left() -> Event | None:
-            return next((e for e in running.events if e.type == "GUILD_DELETE" and e.data["id"] == guild_id), None)
+            return next((e for e in running.events if e.derived == "GUILD_LEAVE" and e.data["id"] == guild_id), None)
 
         event = await running.until("its GUILD_DELETE", left)
+        told = [event.derived for event in running.events if event.derived and event.data["id"] == guild_id]
+        assert told == ["GUILD_JOIN", "GUILD_UNAVAILABLE", "GUILD_AVAILABLE", "GUILD_LEAVE"]
         assert event.extra["before"]["id"] == guild_id
         code, output = await running.cluster.run_cli("guild", "where", guild_id)
         assert code == 1
