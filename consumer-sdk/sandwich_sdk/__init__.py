@@ -8,6 +8,7 @@ from sandwich_sdk.errors import (
     GroupConflict,
     IncompleteParts,
     NewerWireVersion,
+    Unfinished,
     Unreachable,
 )
 from sandwich_sdk.event import Event, Gap, Shard
@@ -22,6 +23,7 @@ __all__ = [
     "IncompleteParts",
     "NewerWireVersion",
     "Shard",
+    "Unfinished",
     "Unreachable",
     "__version__",
 ]

@@ -2,7 +2,7 @@
 
 Delivery is at least once per group. A frame is acknowledged when every event in it was handled; until then it belongs
 to this worker, and comes again (here or at another worker of the group) when the worker dies. Within one process, an
-event that was handled is not run again when its frame comes again.
+event that was handled is not run again when its frame comes again. An event that fails too often becomes a dead letter.
 """
 
 import asyncio
@@ -15,14 +15,17 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sandwich_sdk.delivery import Intake, Source
-from sandwich_sdk.errors import Failure
+from sandwich_sdk.delivery import Intake, OpenFrame, Source
+from sandwich_sdk.errors import Failure, Unfinished
 from sandwich_sdk.event import Event, Gap
-from sandwich_sdk.frames import FrameReader, OpenFrame
-from sandwich_sdk.jetstream import JetStreamSource, SourceOptions
+from sandwich_sdk.failures import Failures
+from sandwich_sdk.frames import FrameReader
+from sandwich_sdk.groups import SourceOptions
+from sandwich_sdk.jetstream import JetStreamSource
 from sandwich_sdk.progress import retry_delay_s
+from sandwich_sdk.pulls import honour_cancel
 from sandwich_sdk.selection import Selection
-from sandwich_sdk.wire.subjects import DEFAULT_LANE, check_name
+from sandwich_sdk.wire.subjects import DEFAULT_LANE, check_lane, check_name
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ ErrorHandler = Callable[[Failure], None]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _H = TypeVar("_H", bound=Callable[..., Any])
 
+PUMP_TIMEOUT_S = 15.0
 PROGRESS_SHARE = 3.0
 """In-progress is told this many times per `ack_wait`."""
 
@@ -43,16 +47,17 @@ class Consumer:
     app, apps        application(s) to read; exactly one of the two
     group            durable name: workers with the same name share the events, and it remembers its place
     types            event types and derived names wanted, None for all; frames without any are skipped unopened
-    lane             the lane to read
+    lane             the lane to read, "*" for all lanes in one order
     start            where a group that does not exist yet begins: "new", "all", or an aware datetime
-    ordered          a failed frame is tried again in place, and its shard waits for it
+    ordered          each shard in order over all workers of the group; a shard waits for its failed event
     concurrency      `run()` handles this many frames at once; one shard's frames always one after another
-    max_in_flight    frames held by this worker, per application
+    max_in_flight    frames held by this worker, per application; ordered: one for each shard that it looks after
+    max_tries        tries of one event, over all workers, before it becomes a dead letter; None for ever
     nak_delay        seconds until a failed frame comes again, doubling up to 60
     ack_wait         seconds after which a dead worker's frames go to another one
     handler_timeout  seconds a handler may take, None for ever
     confirm_acks     wait for the server's word after each ack (slower; narrows the window for repeats)
-    corrupt_tries    deliveries after which an unreadable frame is terminated
+    corrupt_tries    deliveries after which an unreadable frame becomes a dead letter
     connect_timeout  seconds to wait for NATS at the start, None for ever
     drain_timeout    seconds that running handlers get when closing
     connection       further arguments for nats-py's connect: user, password, user_credentials, tls, ...
@@ -72,6 +77,7 @@ class Consumer:
         ordered: bool = False,
         concurrency: int = 1,
         max_in_flight: int = 64,
+        max_tries: int | None = 10,
         nak_delay: float = 1.0,
         ack_wait: float = 30.0,
         handler_timeout: float | None = None,
@@ -90,12 +96,13 @@ class Consumer:
             raise ValueError("apps must name at least one application, each once")
         _check_start(start)
         _check_positive(concurrency=concurrency, max_in_flight=max_in_flight, corrupt_tries=corrupt_tries)
-        _check_positive(ack_wait=ack_wait, drain_timeout=drain_timeout)
+        _check_positive(ack_wait=ack_wait, drain_timeout=drain_timeout, max_tries=1 if max_tries is None else max_tries)
         if nak_delay < 0:
             raise ValueError("nak_delay must not be negative")
         if isinstance(types, str):
             raise ValueError("types is a list of event types, not one string")
         self._types = frozenset(types) if types is not None else None
+        self._group, self._max_tries = check_name(group, what="group"), max_tries
         self._ordered, self._concurrency, self._max_in_flight = ordered, concurrency, max_in_flight
         self._nak_delay, self._ack_wait, self._handler_timeout = nak_delay, ack_wait, handler_timeout
         self._confirm_acks, self._corrupt_tries, self._drain_timeout = confirm_acks, corrupt_tries, drain_timeout
@@ -103,12 +110,13 @@ class Consumer:
             SourceOptions(
                 servers=[servers] if isinstance(servers, str) else list(servers),
                 apps=[check_name(name, what="application") for name in names],
-                group=check_name(group, what="group"),
-                lane=check_name(lane, what="lane"),
+                group=group,
+                lane=check_lane(lane),
                 start=start,
                 ack_wait_s=ack_wait,
                 connect_timeout_s=connect_timeout,
                 connection=dict(connection or {}),
+                ordered=ordered,
             )
         )
         self._handlers: dict[str, list[Handler]] = {}
@@ -118,8 +126,7 @@ class Consumer:
         self._reset()
 
     def _reset(self) -> None:
-        self._intake = Intake(limit=self._max_in_flight, lanes=1)
-        self._reader = self._new_reader(Selection(self._types))
+        self._take_in(Selection(self._types))
         self._pump: asyncio.Task[None] | None = None
         self._deadline: asyncio.Timeout | None = None
         self._running = False
@@ -178,8 +185,7 @@ class Consumer:
             raise ValueError("no handler is registered: use @consumer.on(...) or @consumer.on_any")
         if self._running or self._pump is not None or self._closed.is_set():
             raise RuntimeError("the consumer is in use, or closed")
-        self._intake = Intake(limit=self._max_in_flight, lanes=self._concurrency)
-        self._reader = self._new_reader(Selection(self._types, None if self._any else frozenset(self._handlers)))
+        self._take_in(Selection(self._types, None if self._any else frozenset(self._handlers)))
         self._running = True
         signals = _SIGNALS if handle_signals and threading.current_thread() is threading.main_thread() else ()
         for number in signals:
@@ -196,60 +202,52 @@ class Consumer:
             async with asyncio.timeout(None) as self._deadline:
                 await self._start()
                 async with asyncio.TaskGroup() as tasks:
-                    for lane in range(self._concurrency):
-                        self._workers.add(tasks.create_task(self._work(lane)))
+                    for _ in range(self._concurrency):
+                        self._workers.add(tasks.create_task(self._work()))
         except TimeoutError:
             if self._pump is not None:
                 _log.warning("handlers did not end in %.1f s: their frames will come again", self._drain_timeout)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 
-    async def _work(self, lane: int) -> None:
-        while (delivery := await self._intake.next(lane)) is not None:
+    async def _work(self) -> None:
+        while (delivery := await self._intake.next()) is not None:
             frame = await self._reader.open(delivery)
             if frame is not None:
                 await self._handle(frame)
 
     async def _handle(self, frame: OpenFrame) -> None:
-        """Run the handlers over what is left of a frame, then settle it."""
-        tries = frame.delivery.tries
-        while True:
-            error = await self._handle_remaining(frame)
-            if error is None:
-                await self._reader.done(frame)
-                return
-            delay = retry_delay_s(self._nak_delay, tries)
-            if not self._ordered or self._intake.stopping:
-                await self._reader.put_back(frame, delay)
-                return
-            await asyncio.sleep(delay)
-            tries += 1
+        """Run the handlers over what is left of a frame, then settle it, or put it aside with its shard."""
+        worst = await self._handle_remaining(frame)
+        if not worst:
+            await self._reader.done(frame)
+            return
+        delay = retry_delay_s(self._nak_delay, worst)
+        if self._ordered and not self._intake.stopping:
+            self._intake.put_aside(frame.delivery, delay)
+        else:
+            await self._reader.put_back(frame, delay)
 
-    async def _handle_remaining(self, frame: OpenFrame) -> Exception | None:
-        """Handle events in order. The first error, after which an ordered consumer stops and others go on."""
-        first: Exception | None = None
+    async def _handle_remaining(self, frame: OpenFrame) -> int:
+        """Handle events in order; a failure ends it when ordered. The tries of the worst that has to be tried again."""
+        worst = 0
         for offset in frame.done.remaining(len(frame.events)):
             event = frame.events[offset]
             try:
+                await self._failures.begin(frame, event)
                 await self._call(event)
             except Exception as error:
-                self._tell(
-                    Failure(
-                        error=error,
-                        event=event,
-                        app=frame.delivery.app,
-                        stream_seq=frame.delivery.stream_seq,
-                        tries=frame.delivery.tries,
-                        given_up=False,
-                    )
-                )
-                first = first or error
+                if await self._failures.failed(frame, event, error):
+                    frame.done.mark(offset)
+                    continue
+                worst = max(worst, 1, frame.done.tries[event.id])
                 if self._ordered:
                     break
                 frame.done.mark_failed(offset)
             else:
+                self._failures.handled(frame, event)
                 frame.done.mark(offset)
-        return first
+        return worst
 
     async def _call(self, event: Event) -> None:
         if self._handler_timeout is None:
@@ -275,16 +273,31 @@ class Consumer:
 
     async def __anext__(self) -> Event:
         """The next event. Asking for it says that the one before was handled."""
-        frame = self._frame
-        if frame is None:
-            frame = await self._next_frame()
-        else:
-            if frame.cursor >= 0:
+        while True:
+            frame = self._frame
+            if frame is not None and frame.cursor >= 0:
+                self._failures.handled(frame, frame.events[frame.cursor])
                 frame.done.mark(frame.cursor)
-            if frame.done.position >= len(frame.events):
+                frame.cursor = -1
+            if frame is None or frame.done.position >= len(frame.events):
                 frame = await self._next_frame()
-        offset = frame.cursor = frame.done.position
-        return frame.events[offset]
+            offset = frame.done.position
+            try:
+                await self._failures.begin(frame, frame.events[offset])
+            except Unfinished as error:
+                if await self._failures.failed(frame, frame.events[offset], error):
+                    frame.done.mark(offset)
+                else:
+                    await self._put_frame_back()
+                continue
+            frame.cursor = offset
+            return frame.events[offset]
+
+    async def _put_frame_back(self) -> None:
+        frame, self._frame = self._frame, None
+        if frame is not None:
+            await self._reader.put_back(frame, retry_delay_s(self._nak_delay, frame.delivery.tries))
+            self._between.set()
 
     async def _next_frame(self) -> OpenFrame:
         self._iterating = asyncio.current_task()
@@ -372,13 +385,16 @@ class Consumer:
             await asyncio.sleep(self._ack_wait / PROGRESS_SHARE)
             for delivery in self._intake.held:
                 await self._reader.answer(delivery.reply.progress())
+            honour_cancel()
 
     async def _shut_down(self) -> None:
         self._intake.stop()
         pump, self._pump = self._pump, None
         if pump is not None:
             pump.cancel()
-            await asyncio.wait([pump])
+            _, still = await asyncio.wait([pump], timeout=PUMP_TIMEOUT_S)
+            if still:
+                _log.warning("reading did not end in %.0f s: the connection is closed over it", PUMP_TIMEOUT_S)
         for delivery in self._intake.held:
             await self._reader.answer(delivery.reply.nak(0))
             self._intake.settle(delivery)
@@ -387,13 +403,18 @@ class Consumer:
         self._running = False
         self._closed.set()
 
-    def _new_reader(self, selection: Selection) -> FrameReader:
-        return FrameReader(
+    def _take_in(self, selection: Selection) -> None:
+        """Begin anew with nothing in hand."""
+        self._intake = Intake(limit=self._max_in_flight)
+        self._failures = Failures(self._source.letters, group=self._group, max_tries=self._max_tries, tell=self._tell)
+        self._reader = FrameReader(
             self._source,
             self._intake,
+            self._failures,
             selection=selection,
             confirm_acks=self._confirm_acks,
             corrupt_tries=self._corrupt_tries,
+            gap_tries=self._max_tries,
             nak_delay_s=self._nak_delay,
             on_gap=lambda gap: self._on_gap(gap),
             on_failure=self._tell,
@@ -432,13 +453,13 @@ async def _log_gap(gap: Gap) -> None:
 
 
 def _log_failure(failure: Failure) -> None:
-    event = f" event {failure.event.id}" if failure.event else ""
+    what = f"event {failure.event.id}" if failure.event else "frame"
     _log.error(
-        "frame %d of %s%s failed on delivery %d%s",
-        failure.stream_seq,
+        "%s of %s (stream sequence %d) failed, try %d%s",
+        what,
         failure.app,
-        event,
+        failure.stream_seq,
         failure.tries,
-        ", given up" if failure.given_up else "",
+        ": it is a dead letter now" if failure.given_up else "",
         exc_info=failure.error,
     )

@@ -1,11 +1,15 @@
 """Between a source of frames and the consumer: one delivery, how it is answered, and where deliveries wait."""
 
 import asyncio
-import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from sandwich_sdk.event import Event
+from sandwich_sdk.progress import Done, FrameKey
+from sandwich_sdk.wire.dead import DeadLetter
+from sandwich_sdk.wire.headers import FrameHeaders
 
 
 class Reply(Protocol):
@@ -26,9 +30,13 @@ class Reply(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Delivery:
-    """One message of an application's stream, delivered for the `tries`-th time."""
+    """One message of a stream, delivered for the `tries`-th time.
+
+    `replay` is the subject that a dead letter came back on, "" for a frame; `subject` that of its frame.
+    """
 
     app: str
+    stream: str
     subject: str
     headers: Mapping[str, str] | None
     payload: bytes
@@ -37,15 +45,54 @@ class Delivery:
     reply: Reply
     received_ns: int | None = None
     published_ns: int | None = None
+    replay: str = ""
 
     @property
-    def key(self) -> tuple[str, int, int]:
+    def key(self) -> FrameKey:
         """The frame's identity: the same for each delivery of it. A stream made again counts from 1 again."""
-        return self.app, self.stream_seq, self.published_ns or 0
+        return self.stream, self.stream_seq, self.published_ns or 0
+
+    @property
+    def chain(self) -> str:
+        """The shard that the frame belongs to."""
+        return ".".join((self.app, *self.subject.split(".")[-2:]))
+
+    @property
+    def token(self) -> str:
+        """The frame's name among its group's notes and dead letters, in this stream and one made again."""
+        return f"{'replay-' if self.replay else ''}{self.stream_seq}-{self.published_ns or 0}"
+
+
+@dataclass(slots=True)
+class OpenFrame:
+    """A frame in hand: its events, and which of them this process has handled. `cursor`: -1, none handed out."""
+
+    delivery: Delivery
+    headers: FrameHeaders
+    events: list[Event]
+    done: Done = field(default_factory=Done)
+    cursor: int = -1
+
+
+class Letters(Protocol):
+    """What a consumer group keeps about events that fail. May raise OSError or the transport's own error."""
+
+    async def recall(self, delivery: Delivery) -> dict[str, int]:
+        """How often events of this frame were tried, by event id, as far as a worker of the group has noted it."""
+
+    async def note(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
+        """Note the tries of this frame's events, for the worker that gets the frame next."""
+
+    async def bury(self, delivery: Delivery, letter: DeadLetter, frame: Mapping[str, str], payload: bytes) -> None:
+        """Keep a dead letter. Returns when it is stored."""
 
 
 class Source(Protocol):
     """Where deliveries come from: JetStream, or memory in tests."""
+
+    @property
+    def letters(self) -> Letters:
+        """Where what fails is kept."""
 
     async def open(self) -> None:
         """Connect. Raises ConsumerError."""
@@ -61,20 +108,27 @@ class Source(Protocol):
 
 
 class Intake:
-    """Deliveries taken and not yet settled: at most `limit` an application, in `lanes` queues by shard.
+    """Deliveries taken and not yet settled: at most `limit` a stream, one of a shard in hand at a time.
 
     A frame delivered again while it is still held only renews how it is answered.
     """
 
-    def __init__(self, *, limit: int, lanes: int) -> None:
+    def __init__(self, *, limit: int) -> None:
         self._limit = limit
-        self._queues: list[asyncio.Queue[Delivery | None]] = [asyncio.Queue() for _ in range(lanes)]
-        self._held: dict[tuple[str, int, int], Delivery] = {}
-        self._by_app: Counter[str] = Counter()
-        self._room = asyncio.Event()
+        self._held: dict[FrameKey, Delivery] = {}
+        self._by_stream: Counter[str] = Counter()
+        self._chains: dict[str, deque[Delivery]] = {}
+        self._ready: deque[str] = deque()
+        self._begun: set[FrameKey] = set()
+        self._arrived_s: dict[FrameKey, float] = {}
+        self._aside = 0
+        self._changed = asyncio.Event()
         self._error: BaseException | None = None
-        self.stopping = False
         self._ended = False
+        self.stopping = False
+        self.idle = 0
+        self.patient = True
+        """False: what is put aside is ready again at once (tests)."""
 
     @property
     def held(self) -> list[Delivery]:
@@ -82,58 +136,112 @@ class Intake:
         return list(self._held.values())
 
     def push(self, delivery: Delivery) -> None:
-        """Take one delivery. The source asks for no more than `room`, which bounds the queues."""
+        """Take one delivery. The source asks for no more than `room`, which bounds what is held."""
         held = self._held.get(delivery.key)
         if held is not None:
             held.reply = delivery.reply
             return
         self._held[delivery.key] = delivery
-        self._by_app[delivery.app] += 1
-        lane = 0
-        if len(self._queues) > 1:
-            group_and_shard = ".".join(delivery.subject.split(".")[-2:])
-            lane = zlib.crc32(f"{delivery.app}.{group_and_shard}".encode()) % len(self._queues)
-        self._queues[lane].put_nowait(delivery)
+        self._by_stream[delivery.stream] += 1
+        self._arrived_s[delivery.key] = asyncio.get_running_loop().time()
+        chain = self._chains.setdefault(delivery.chain, deque())
+        chain.append(delivery)
+        if len(chain) == 1:
+            self._make_ready(delivery.chain)
 
-    async def room(self, app: str) -> int:
-        """Wait until at least half of the limit is free; how many more may be pushed."""
-        while self._by_app[app] * 2 > self._limit or self._by_app[app] >= self._limit:
-            self._room.clear()
-            await self._room.wait()
-        return self._limit - self._by_app[app]
+    async def room(self, stream: str) -> int:
+        """Wait until at least half of the limit is free; how many more may be pushed, 0 when stopping."""
+        while not self.stopping and not self._is_half_free(stream):
+            await self._change()
+        return 0 if self.stopping else self._limit - self._by_stream[stream]
 
-    async def next(self, lane: int = 0) -> Delivery | None:
-        """The lane's next delivery; None once ended or stopping. Raises what the source failed with."""
-        queue = self._queues[lane]
-        delivery = None if self.stopping else await queue.get()
-        if delivery is None or self.stopping:
-            if self._error is not None:
-                raise self._error
-            queue.put_nowait(None)
-            return None
+    def _is_half_free(self, stream: str) -> bool:
+        held = self._by_stream[stream]
+        return held < self._limit and held * 2 <= self._limit
+
+    async def next(self) -> Delivery | None:
+        """A shard's next delivery, when none of it is in hand; None once ended or stopping.
+
+        Raises what the source failed with.
+        """
+        self.idle += 1
+        try:
+            while self.stopping or not self._ready:
+                if self.stopping or (self._ended and (self._error or not self._waiting)):
+                    if self._error is not None:
+                        raise self._error
+                    return None
+                await self._change()
+        finally:
+            self.idle -= 1
+        delivery = self._chains[self._ready.popleft()][0]
+        self._begun.add(delivery.key)
         return delivery
 
+    @property
+    def _waiting(self) -> int:
+        return len(self._held) - len(self._begun) + self._aside
+
+    def put_aside(self, delivery: Delivery, delay_s: float) -> None:
+        """Hand the delivery out again after `delay_s`; until then it is held, and its shard waits."""
+        self._aside += 1
+        delay_s = delay_s if self.patient else 0.0
+        asyncio.get_running_loop().call_later(delay_s, self._take_up, delivery)
+
+    def _take_up(self, delivery: Delivery) -> None:
+        self._aside -= 1
+        if delivery.key in self._held:
+            self._make_ready(delivery.chain)
+
+    def overdue(self, stream: str, after_s: float) -> list[Delivery]:
+        """The stream's deliveries that have been here for `after_s` and that nobody has begun with."""
+        before = asyncio.get_running_loop().time() - after_s
+        return [
+            delivery
+            for key, delivery in self._held.items()
+            if delivery.stream == stream and key not in self._begun and self._arrived_s[key] <= before
+        ]
+
     def settle(self, delivery: Delivery) -> None:
-        """The delivery was answered: its room is free."""
-        if self._held.pop(delivery.key, None) is not None:
-            self._by_app[delivery.app] -= 1
-            self._room.set()
+        """The delivery was answered: its room is free, and its shard goes on."""
+        if self._held.pop(delivery.key, None) is None:
+            return
+        self._by_stream[delivery.stream] -= 1
+        self._begun.discard(delivery.key)
+        del self._arrived_s[delivery.key]
+        chain = self._chains[delivery.chain]
+        was_first = chain[0].key == delivery.key
+        chain.remove(delivery)
+        if not chain:
+            del self._chains[delivery.chain]
+        if was_first and delivery.chain in self._ready:
+            self._ready.remove(delivery.chain)
+        if was_first and chain:
+            self._make_ready(delivery.chain)
+        self._changed.set()
+
+    def _make_ready(self, chain: str) -> None:
+        self._ready.append(chain)
+        self._changed.set()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     async def settled(self) -> None:
         """Wait until nothing is held."""
         while self._held:
-            self._room.clear()
-            await self._room.wait()
+            await self._change()
 
     def end(self, error: BaseException | None = None) -> None:
         """Nothing more will be pushed; with `error`, `next` raises it."""
         if not self._ended:
             self._ended = True
             self._error = error
-            for queue in self._queues:
-                queue.put_nowait(None)
+            self._changed.set()
 
     def stop(self) -> None:
-        """Hand out nothing more; what is queued stays held, for its owner to hand back."""
+        """Hand out nothing more; what waits stays held, for its owner to hand back."""
         self.stopping = True
         self.end()
+        self._changed.set()

@@ -3,16 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
-import nats.errors
-
-from sandwich_sdk.delivery import Delivery, Intake, Source
-from sandwich_sdk.errors import Failure, IncompleteParts, NewerWireVersion
-from sandwich_sdk.event import Event, Gap, read_events, read_gap
+from sandwich_sdk.delivery import Delivery, Intake, OpenFrame, Source
+from sandwich_sdk.errors import LOST, Failure, IncompleteParts, NewerWireVersion
+from sandwich_sdk.event import Gap, read_events, read_gap
+from sandwich_sdk.failures import Failures
 from sandwich_sdk.parts import COMPLETE, INTERRUPTED, Assembly
-from sandwich_sdk.progress import Done, Progress, retry_delay_s
+from sandwich_sdk.progress import Progress, retry_delay_s
 from sandwich_sdk.selection import Selection
+from sandwich_sdk.wire.dead import CORRUPT, GAP_LETTER
 from sandwich_sdk.wire.frame import inflate
 from sandwich_sdk.wire.headers import GAP, VERSION, WIRE_VERSION, FrameHeaders, WireError
 
@@ -20,17 +19,6 @@ _log = logging.getLogger(__name__)
 
 PARTS_WAIT_S = 2.0
 PARTS_POLL_S = 0.05
-_LOST = (nats.errors.Error, OSError, TimeoutError)
-
-
-@dataclass(slots=True)
-class OpenFrame:
-    """A frame in hand: its events, and which of them this process has handled. `cursor`: -1, none handed out."""
-
-    delivery: Delivery
-    events: list[Event]
-    done: Done = field(default_factory=Done)
-    cursor: int = -1
 
 
 class FrameReader:
@@ -40,19 +28,23 @@ class FrameReader:
         self,
         source: Source,
         intake: Intake,
+        failures: Failures,
         *,
         selection: Selection,
         confirm_acks: bool,
         corrupt_tries: int,
+        gap_tries: int | None,
         nak_delay_s: float,
         on_gap: Callable[[Gap], Awaitable[None]],
         on_failure: Callable[[Failure], None],
     ) -> None:
         self._source = source
         self._intake = intake
+        self._failures = failures
         self._selection = selection
         self._confirm_acks = confirm_acks
         self._corrupt_tries = corrupt_tries
+        self._gap_tries = gap_tries
         self._nak_delay_s = nak_delay_s
         self._on_gap = on_gap
         self._on_failure = on_failure
@@ -63,8 +55,8 @@ class FrameReader:
         try:
             return await self._open(delivery)
         except WireError as error:
-            await self._refuse(delivery, error)
-        except (IncompleteParts, *_LOST) as error:
+            await self._refuse(delivery, delivery.payload, error)
+        except (IncompleteParts, *LOST) as error:
             await self._fail(delivery, error)
         return None
 
@@ -82,10 +74,16 @@ class FrameReader:
         if payload is None:
             await self._ack(delivery)
             return None
-        events = read_events(
-            inflate(payload), headers, received_ns=delivery.received_ns, published_ns=delivery.published_ns
-        )
-        return OpenFrame(delivery, self._selection.of(events), self._progress.of(delivery.key))
+        try:
+            events = read_events(
+                inflate(payload), headers, received_ns=delivery.received_ns, published_ns=delivery.published_ns
+            )
+        except WireError as error:
+            await self._refuse(delivery, payload, error)
+            return None
+        done = self._progress.of(delivery.key)
+        await self._failures.recall(delivery, done)
+        return OpenFrame(delivery, headers, self._selection.of(events), done)
 
     async def _control(self, delivery: Delivery, headers: FrameHeaders) -> None:
         done = self._progress.of(delivery.key)
@@ -94,7 +92,7 @@ class FrameReader:
             try:
                 await self._on_gap(gap)
             except Exception as error:
-                await self._fail(delivery, error)
+                await self._fail_or_bury(delivery, GAP_LETTER, delivery.payload, error, self._gap_tries)
                 return
             done.mark(0)
         await self._ack(delivery)
@@ -135,13 +133,19 @@ class FrameReader:
         await self.answer(delivery.reply.nak(retry_delay_s(self._nak_delay_s, delivery.tries)))
         self._intake.settle(delivery)
 
-    async def _refuse(self, delivery: Delivery, error: WireError) -> None:
-        """A frame that cannot be read: again at first, then given up so that the others go on."""
+    async def _refuse(self, delivery: Delivery, payload: bytes, error: WireError) -> None:
+        """A frame that cannot be read: again at first, then a dead letter so that the others go on."""
         version = (delivery.headers or {}).get(VERSION, "")
         if version.isdecimal() and int(version) > WIRE_VERSION:
             await self._fail(delivery, NewerWireVersion(str(error)))
             return
-        if delivery.tries < self._corrupt_tries:
+        await self._fail_or_bury(delivery, CORRUPT, payload, error, self._corrupt_tries)
+
+    async def _fail_or_bury(
+        self, delivery: Delivery, kind: str, payload: bytes, error: Exception, tries_max: int | None
+    ) -> None:
+        last = tries_max is not None and delivery.tries >= tries_max
+        if not last or not await self._failures.bury_frame(delivery, kind, payload, error):
             await self._fail(delivery, error)
             return
         self._report(delivery, error, given_up=True)
@@ -164,5 +168,5 @@ class FrameReader:
         """Tell the stream. When it cannot be told, the frame comes again, and what was done is remembered."""
         try:
             await answering
-        except _LOST as error:
+        except LOST as error:
             _log.warning("an answer to NATS was not sent: %s", type(error).__name__)

@@ -1,117 +1,37 @@
-"""Frames from NATS JetStream: connection, the group's durable pull consumer, and the pull loop.
+"""Frames from NATS JetStream: one connection, and for each application its group, plain or ordered, and its replays.
 
-A group is one durable pull consumer per application stream, created by its first worker and shared by all. Error
-codes are the server's (`nats-io/nats-server`, server/errors.json): 10013 and 10148 consumer exists, 10059 no stream.
+A replay is a dead letter that somebody sent back to the group (`sandwich dead replay`). It comes through a durable of
+its own, in a stream of its own; whoever replays makes both, and the workers look for them now and then.
 """
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import replace
+from functools import partial
 from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from sandwich_sdk.delivery import Delivery, Intake
-from sandwich_sdk.errors import GroupConflict, Unreachable
+from sandwich_sdk.delivery import Delivery, Intake, Letters
+from sandwich_sdk.errors import LOST, Unreachable, reason
+from sandwich_sdk.groups import Group, SourceOptions
+from sandwich_sdk.letters import JetStreamLetters
+from sandwich_sdk.ordered import OrderedGroup
+from sandwich_sdk.pulls import AckAddress, NatsReply, Place, Pull, Spot
 from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.dead import REPLAY_SUBJECT
 
 _log = logging.getLogger(__name__)
 
 API_TIMEOUT_S = 5.0
-ACK_TIMEOUT_S = 5.0
-RETRY_FIRST_S = 0.2
-RETRY_MAX_S = 5.0
-PULL_EXPIRES_S = 30.0
-HEARTBEAT_S = 1.0
-SILENCE_MAX_S = 2.5
-MAX_ACK_PENDING = 10_000
-"""Frames of a group that may wait for their ack: JetStream's default of 1,000 stops silently with nak'd frames."""
-
-_CONSUMER_EXISTS = (10013, 10148)
-_PULL_ENDED = ("404", "408")
-_HEARTBEAT = "100"
-_LOST = (nats.errors.Error, OSError, TimeoutError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceOptions:
-    """What to read and how. Times in seconds; `connection` goes to nats-py as it is (credentials, TLS)."""
-
-    servers: Sequence[str]
-    apps: Sequence[str]
-    group: str
-    lane: str
-    start: str | datetime
-    ack_wait_s: float
-    connect_timeout_s: float | None
-    connection: Mapping[str, Any]
-
-    def __repr__(self) -> str:
-        return f"SourceOptions(apps={list(self.apps)}, group={self.group!r}, lane={self.lane!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class AckAddress:
-    """What a JetStream reply subject says (ADR-15): `published_ns` is when the stream stored the message."""
-
-    tries: int
-    stream_seq: int
-    published_ns: int
-
-    @classmethod
-    def parse(cls, reply: str) -> "AckAddress":
-        """Read `$JS.ACK.` with 9 tokens, or 12 with domain and account. Raises ValueError."""
-        tokens = reply.split(".")
-        if len(tokens) < 9 or tokens[:2] != ["$JS", "ACK"]:
-            raise ValueError("not a JetStream delivery")
-        tries, stream_seq, _, published_ns = tokens[4:8] if len(tokens) == 9 else tokens[6:10]
-        return cls(int(tries), int(stream_seq), int(published_ns))
-
-
-class _NatsReply:
-    """Answers one delivery through its reply subject."""
-
-    __slots__ = ("_client", "_subject")
-
-    def __init__(self, client: Client, subject: str) -> None:
-        self._client = client
-        self._subject = subject
-
-    async def ack(self, *, confirm: bool) -> None:
-        if confirm:
-            await self._client.request(self._subject, b"+ACK", timeout=ACK_TIMEOUT_S)
-        else:
-            await self._client.publish(self._subject, b"+ACK")
-
-    async def nak(self, delay_s: float) -> None:
-        delay = json.dumps({"delay": int(delay_s * 1e9)}) if delay_s > 0 else ""
-        await self._client.publish(self._subject, f"-NAK {delay}".rstrip().encode())
-
-    async def term(self) -> None:
-        await self._client.publish(self._subject, b"+TERM")
-
-    async def progress(self) -> None:
-        await self._client.publish(self._subject, b"+WPI")
-
-
-@dataclass(slots=True)
-class _Pull:
-    """One application's outstanding pull request."""
-
-    outstanding: int = 0
-    heard_at: float = 0.0
-    trouble: str = ""
+REPLAY_LOOK_S = 5.0
+REPLAYS_ASKED = 8
+REFUSALS_TOLD_MAX = 5
 
 
 class JetStreamSource:
@@ -121,11 +41,15 @@ class JetStreamSource:
         self._options = options
         self._client = Client()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
+        self._letters = JetStreamLetters(self._client, self._jetstream, options.group)
         self._closing = False
-        self._last_seen: dict[str, tuple[int, int]] = {}
-        """By application, when its newest frame was stored (Unix ns), and that frame's stream sequence."""
         self._told = False
-        self._inboxes: list[Subscription] = []
+        self._refusals = 0
+
+    @property
+    def letters(self) -> Letters:
+        """See `Source.letters`."""
+        return self._letters
 
     async def open(self) -> None:
         """Connect, waiting for NATS as long as `connect_timeout_s` says. Raises Unreachable."""
@@ -148,7 +72,7 @@ class JetStreamSource:
         except TimeoutError:
             raise Unreachable(f"NATS did not answer within {options.connect_timeout_s} s at {self._where()}") from None
         except (nats.errors.Error, OSError, ValueError) as error:
-            raise Unreachable(f"NATS at {self._where()}: {_reason(error)}") from None
+            raise Unreachable(f"NATS at {self._where()}: {reason(error)}") from None
         self._told = False
 
     def _where(self) -> str:
@@ -157,9 +81,13 @@ class JetStreamSource:
         return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in urls)
 
     async def _on_error(self, error: Exception) -> None:
-        if not self._told:
+        if "permissions violation" in str(error).lower():
+            if self._refusals < REFUSALS_TOLD_MAX:
+                self._refusals += 1
+                _log.warning("NATS at %s: %s", self._where(), reason(error))
+        elif not self._told:
             self._told = True
-            _log.warning("NATS at %s: %s; trying again until it answers", self._where(), _reason(error))
+            _log.warning("NATS at %s: %s; trying again until it answers", self._where(), reason(error))
 
     async def _on_disconnect(self) -> None:
         if not self._closing:
@@ -173,84 +101,64 @@ class JetStreamSource:
         """Pull every application's frames for ever. Raises GroupConflict."""
         async with asyncio.TaskGroup() as tasks:
             for app in self._options.apps:
-                tasks.create_task(self._follow(app, intake))
+                if self._options.ordered:
+                    tasks.create_task(self._ordered(app, intake).run())
+                else:
+                    tasks.create_task(self._plain(app, intake).run())
+                tasks.create_task(self._replays(app, intake).run())
 
-    async def _follow(self, app: str, intake: Intake) -> None:
-        pull = _Pull()
-        wake = asyncio.Event()
-        inbox = self._client.new_inbox()
+    def _ordered(self, app: str, intake: Intake) -> OrderedGroup:
+        take = partial(self._take, app, subjects.stream_name(app), intake)
+        return OrderedGroup(self._client, self._jetstream, self._options, app, intake=intake, take=take)
 
-        async def on_message(message: Msg) -> None:
-            pull.heard_at = asyncio.get_running_loop().time()
-            await self._on_message(app, message, pull, intake)
-            if pull.outstanding <= 0 or pull.trouble:
-                wake.set()
+    def _plain(self, app: str, intake: Intake) -> Pull:
+        group, place, stream = Group(self._jetstream, self._options, app), Place(), subjects.stream_name(app)
+        return Pull(
+            client=self._client,
+            stream=stream,
+            durable=self._options.group,
+            name=app,
+            prepare=lambda: group.ensure(place.passed),
+            room=lambda: intake.room(stream),
+            take=partial(self._take, app, stream, intake, place),
+        )
 
-        self._inboxes.append(await self._client.subscribe(inbox, cb=on_message))
-        attempt = 0
-        while True:
-            if attempt:
-                await asyncio.sleep(min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt - 1, 10)))
-            try:
-                await self._ensure_group(app)
-                while True:
-                    attempt = await self._pull_once(app, inbox, pull, wake, intake, attempt)
-            except _LOST as error:
-                if not attempt:
-                    _log.warning("events of %s are waited for: %s", app, _reason(error))
-                attempt += 1
+    def _replays(self, app: str, intake: Intake) -> Pull:
+        stream = subjects.replay_stream_name(app)
 
-    async def _pull_once(
-        self, app: str, inbox: str, pull: _Pull, wake: asyncio.Event, intake: Intake, attempt: int
-    ) -> int:
-        """One pull request, until it is used up. Returns the new attempt count. Raises what `_follow` retries."""
-        loop = asyncio.get_running_loop()
-        pull.outstanding = await intake.room(app)
-        pull.trouble = ""
-        pull.heard_at = loop.time()
-        wake.clear()
-        request = {
-            "batch": pull.outstanding,
-            "expires": int(PULL_EXPIRES_S * 1e9),
-            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
-        }
-        stream = subjects.stream_name(app)
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self._options.group}"
-        await self._client.publish(subject, json.dumps(request).encode(), reply=inbox)
-        while not wake.is_set():
-            try:
-                async with asyncio.timeout(SILENCE_MAX_S):
-                    await wake.wait()
-            except TimeoutError:
-                # Not a beat heard: the request went down with its connection or its server.
-                if loop.time() - pull.heard_at >= SILENCE_MAX_S:
-                    raise
-            else:
-                break
-        if pull.trouble:
-            raise nats.errors.Error(pull.trouble)
-        if attempt:
-            _log.info("events of %s arrive", app)
-        return 0
+        async def prepare() -> None:
+            """Who replays makes the durable."""
 
-    async def _on_message(self, app: str, message: Msg, pull: _Pull, intake: Intake) -> None:
-        if not message.reply:
-            self._on_status(message, pull)
-            return
-        if not message.reply.startswith("$JS.ACK."):
-            return
-        pull.outstanding -= 1
-        address = AckAddress.parse(message.reply)
-        reply = _NatsReply(self._client, message.reply)
-        if self._closing or intake.stopping:
+        async def room() -> int:
+            return min(await intake.room(stream), REPLAYS_ASKED)
+
+        return Pull(
+            client=self._client,
+            stream=stream,
+            durable=self._options.group,
+            name="",
+            prepare=prepare,
+            room=room,
+            take=partial(self._take, app, stream, intake, Place()),
+            retry_max_s=REPLAY_LOOK_S,
+        )
+
+    async def _take(
+        self, app: str, stream: str, intake: Intake, place: Place, message: Msg, address: AckAddress
+    ) -> None:
+        spot = Spot(address.published_ns, address.stream_seq)
+        reply = NatsReply(self._client, message.reply, place, spot)
+        place.take(spot)
+        # One of an ordered group stays in hand until nobody listens for the next: it would only come to us again.
+        if self._closing or (intake.stopping and not place.in_turn):
             await reply.nak(0)
             return
-        seen = address.published_ns, address.stream_seq
-        self._last_seen[app] = max(self._last_seen.get(app, seen), seen)
+        replay = message.subject if stream == subjects.replay_stream_name(app) else ""
         intake.push(
             Delivery(
                 app=app,
-                subject=message.subject,
+                stream=stream,
+                subject=(message.headers or {}).get(REPLAY_SUBJECT, message.subject) if replay else message.subject,
                 headers=message.headers,
                 payload=message.data,
                 stream_seq=address.stream_seq,
@@ -258,77 +166,29 @@ class JetStreamSource:
                 reply=reply,
                 received_ns=time.time_ns(),
                 published_ns=address.published_ns,
+                replay=replay,
             )
         )
 
-    def _on_status(self, message: Msg, pull: _Pull) -> None:
-        headers = message.headers or {}
-        status = headers.get("Status", "")
-        if status == _HEARTBEAT:
-            return
-        pull.outstanding = 0
-        if status not in _PULL_ENDED:
-            pull.trouble = headers.get("Description") or f"no consumer answers ({status})"
-
-    async def _ensure_group(self, app: str) -> None:
-        """Find or make the group's durable. Raises GroupConflict, and what means "not now"."""
-        stream, options = subjects.stream_name(app), self._options
-        lane = f"sandwich.{app}.events.{options.lane}.>"
-        try:
-            present = (await self._jetstream.consumer_info(stream, options.group)).config
-        except nats.js.errors.NotFoundError as error:
-            if error.err_code == 10059:
-                raise
-            present = await self._make_group(app, stream, lane)
-        if present.filter_subject != lane:
-            raise GroupConflict(f"group {options.group!r} of {app!r} reads {present.filter_subject}, not {lane}")
-        if present.ack_wait != options.ack_wait_s:
-            present.name = options.group
-            present.ack_wait = options.ack_wait_s
-            await self._jetstream.add_consumer(stream, present)
-
-    async def _make_group(self, app: str, stream: str, lane: str) -> ConsumerConfig:
-        options = self._options
-        info = await self._jetstream.stream_info(stream)
-        seen_ns, last_seen = self._last_seen.get(app, (0, 0))
-        anew = info.created is not None and info.created.timestamp() > seen_ns / 1e9
-        policy = start_policy(options.start, last_seen=last_seen, anew=anew)
-        config = ConsumerConfig(
-            # Without `name` nats-py uses the legacy create subject, which permissions may not allow.
-            name=options.group,
-            durable_name=options.group,
-            filter_subject=lane,
-            ack_wait=options.ack_wait_s,
-            max_ack_pending=MAX_ACK_PENDING,
-            **policy,
-        )
-        try:
-            made: ConsumerConfig = (await self._jetstream.add_consumer(stream, config)).config
-            return made
-        except nats.js.errors.APIError as error:
-            if error.err_code in _CONSUMER_EXISTS:
-                found: ConsumerConfig = (await self._jetstream.consumer_info(stream, options.group)).config
-                return found
-            raise
-
     async def following(self, delivery: Delivery, after: int) -> Delivery | None:
         """See `Source.following`."""
-        _, app, _, _, group, shard = delivery.subject.split(".")
-        chain = subjects.chain_filter(app, int(group), int(shard))
+        chain = delivery.replay
+        if not chain:
+            _, app, _, _, group, shard = delivery.subject.split(".")
+            chain = subjects.chain_filter(app, int(group), int(shard))
         try:
-            found = await self._jetstream.get_msg(subjects.stream_name(app), seq=after + 1, subject=chain, next=True)
+            found = await self._jetstream.get_msg(delivery.stream, seq=after + 1, subject=chain, next=True)
         except nats.js.errors.NotFoundError:
             return None
         assert found.subject is not None
         assert found.seq is not None
-        return Delivery(
-            app=app,
-            subject=found.subject,
+        return replace(
+            delivery,
+            subject=delivery.subject if delivery.replay else found.subject,
             headers=found.headers,
             payload=found.data or b"",
             stream_seq=found.seq,
             tries=1,
-            reply=delivery.reply,
         )
 
     async def close(self) -> None:
@@ -339,35 +199,7 @@ class JetStreamSource:
         try:
             async with asyncio.timeout(API_TIMEOUT_S):
                 if self._client.is_connected:
-                    # The server must forget our pull request before we go, or it sends frames to nobody.
-                    for inbox in self._inboxes:
-                        await inbox.drain()  # type: ignore[no-untyped-call]
                     await self._client.flush(2)
                 await self._client.close()
-        except _LOST as error:
-            _log.warning("NATS: the connection did not close cleanly: %s", _reason(error))
-
-
-def start_policy(start: str | datetime, *, last_seen: int, anew: bool) -> dict[str, Any]:
-    """Where a new durable begins. One that was deleted under us goes on behind the last frame we saw.
-
-    `anew`: the stream was made after that frame was stored, so all of it is new to us.
-    """
-    if (last_seen and anew) or (start == "all" and not last_seen):
-        return {"deliver_policy": DeliverPolicy.ALL}
-    if last_seen:
-        return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": last_seen + 1}
-    if isinstance(start, datetime):
-        return {"deliver_policy": DeliverPolicy.BY_START_TIME, "opt_start_time": start}
-    return {"deliver_policy": DeliverPolicy.NEW}
-
-
-def _reason(error: BaseException) -> str:
-    """An error in words, without a URL that may hold a password."""
-    if isinstance(error, nats.js.errors.APIError) and error.description:
-        return str(error.description)
-    if isinstance(error, OSError) and error.strerror:
-        return str(error.strerror)
-    if type(error) is nats.errors.Error:
-        return str(error)
-    return type(error).__name__
+        except LOST as error:
+            _log.warning("NATS: the connection did not close cleanly: %s", reason(error))

@@ -5,13 +5,22 @@ from dataclasses import dataclass, field
 
 FRAMES_REMEMBERED_MAX = 4096
 
+FrameKey = tuple[str, int, int]
+"""A frame's stream, its sequence there, and when it was stored (Unix ns)."""
+
 
 @dataclass(slots=True)
 class Done:
-    """Events of one frame that need not run again: those before `position`, but for the `failed` ones."""
+    """Events of one frame that need not run again: those before `position`, but for the `failed` ones.
+
+    tries  tries that were begun of events not handled yet, by event id
+    noted  the tries that the group's other workers can read
+    """
 
     position: int = 0
     failed: list[int] = field(default_factory=list)
+    tries: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, int] = field(default_factory=dict)
 
     def remaining(self, count: int) -> list[int]:
         """Offsets of a frame of `count` events that still have to be handled, in order."""
@@ -30,15 +39,21 @@ class Done:
             self.failed.append(offset)
             self.position = offset + 1
 
+    def recall(self, noted: dict[str, int]) -> None:
+        """Other workers of the group have noted these tries."""
+        self.noted = noted
+        for event_id, tries in noted.items():
+            self.tries[event_id] = max(tries, self.tries.get(event_id, 0))
+
 
 class Progress:
     """`Done` by frame, for frames that may be delivered again."""
 
     def __init__(self, limit: int = FRAMES_REMEMBERED_MAX) -> None:
         self._limit = limit
-        self._frames: OrderedDict[tuple[str, int, int], Done] = OrderedDict()
+        self._frames: OrderedDict[FrameKey, Done] = OrderedDict()
 
-    def of(self, key: tuple[str, int, int]) -> Done:
+    def of(self, key: FrameKey) -> Done:
         """What was done of this frame; the answer is shared, marking it is remembered."""
         done = self._frames.get(key)
         if done is None:

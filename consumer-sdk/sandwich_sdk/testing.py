@@ -15,7 +15,8 @@ import msgspec
 import zstandard
 
 from sandwich_sdk.consumer import Consumer
-from sandwich_sdk.delivery import Delivery, Intake
+from sandwich_sdk.delivery import Delivery, Intake, Letters
+from sandwich_sdk.event import Event
 from sandwich_sdk.guild_events import (
     GUILD_AVAILABLE,
     GUILD_CREATE,
@@ -25,7 +26,8 @@ from sandwich_sdk.guild_events import (
     GUILD_UNAVAILABLE,
 )
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.frame import session_hash
+from sandwich_sdk.wire.dead import EVENT, DeadLetter
+from sandwich_sdk.wire.frame import inflate, session_hash
 from sandwich_sdk.wire.headers import GAP, FrameHeaders
 
 
@@ -49,7 +51,8 @@ class _FakeReply:
         self._stored = stored
 
     async def ack(self, *, confirm: bool) -> None:
-        self._cluster.handled.extend(self._stored.ids)
+        dead = {letter.id for letter in self._cluster.dead}
+        self._cluster.handled.extend(event_id for event_id in self._stored.ids if event_id not in dead)
 
     async def nak(self, delay_s: float) -> None:
         self._cluster.give_back(self._stored, delay_s)
@@ -59,6 +62,16 @@ class _FakeReply:
 
     async def progress(self) -> None:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A dead letter: its id, how often it was tried, its last error, and the event (None for an unreadable frame)."""
+
+    id: str
+    tries: int
+    error: str
+    event: Event | None
 
 
 _AS_TOLD: Mapping[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -81,8 +94,9 @@ def _as_told(name: str, data: Any, extra: Mapping[str, Any]) -> tuple[str, Any, 
 class FakeCluster:
     """An application's stream in memory: implements `Source`. Delays are noted, never waited for.
 
-    handled  ids of events whose frame was acknowledged, in order
+    handled  ids of events whose frame was acknowledged, in order, without the dead ones
     failed   ids of events whose frame was still failing after `tries_max` deliveries, or was terminated
+    dead     dead letters, in order; an event gets there when the consumer's `max_tries` is up before `tries_max` is
     delays   the delays, in seconds, with which frames were put back
     """
 
@@ -95,11 +109,13 @@ class FakeCluster:
         self.shards = shards
         self.handled: list[str] = []
         self.failed: list[str] = []
+        self.dead: list[Dead] = []
         self.delays: list[float] = []
         self._tries_max = tries_max
         self._session = session_hash("fake")
         self._sequences: dict[int, int] = {}
         self._pending: deque[_Stored] = deque()
+        self._tries: dict[int, dict[str, int]] = {}
         self._stored = 0
 
     def dispatch(self, event_type: str, data: Any, *, shard: int = 0, extra: Mapping[str, Any] | None = None) -> str:
@@ -170,13 +186,32 @@ class FakeCluster:
         consumer.use_source(self)
         await consumer.run(handle_signals=False)
 
+    @property
+    def letters(self) -> Letters:
+        """See `Source.letters`: the cluster itself keeps them."""
+        return self
+
+    async def recall(self, delivery: Delivery) -> dict[str, int]:
+        """See `Letters.recall`."""
+        return dict(self._tries.get(delivery.stream_seq, {}))
+
+    async def note(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
+        """See `Letters.note`."""
+        self._tries[delivery.stream_seq] = dict(tries)
+
+    async def bury(self, delivery: Delivery, letter: DeadLetter, frame: Mapping[str, str], payload: bytes) -> None:
+        """See `Letters.bury`."""
+        event = Event(inflate(payload).rstrip(b"\n")) if letter.kind == EVENT else None
+        self.dead.append(Dead(letter.id, letter.tries, letter.error, event))
+
     async def open(self) -> None:
         """See `Source.open`: there is nothing to connect."""
 
     async def feed(self, intake: Intake) -> None:
         """See `Source.feed`: until nothing is pending and all of it was answered."""
-        while self._pending:
-            for _ in range(min(await intake.room(self.app), len(self._pending))):
+        intake.patient = False
+        while self._pending and not intake.stopping:
+            for _ in range(min(await intake.room(subjects.stream_name(self.app)), len(self._pending))):
                 stored = self._pending.popleft()
                 stored.tries += 1
                 intake.push(self._delivery(stored))
@@ -185,6 +220,7 @@ class FakeCluster:
     def _delivery(self, stored: _Stored) -> Delivery:
         return Delivery(
             app=self.app,
+            stream=subjects.stream_name(self.app),
             subject=stored.subject,
             headers=stored.headers,
             payload=stored.payload,

@@ -22,12 +22,13 @@ STORED_BEFORE = 40
 class Reader:
     """A consumer group of one worker, and what it got."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ordered: bool) -> None:
+        self._ordered = ordered
         self.seen: list[int] = []
         self.gaps: list[Gap] = []
 
     async def run(self, url: str) -> None:
-        async with Consumer(url, app="bot", group="g", start="all") as consumer:
+        async with Consumer(url, app="bot", group="g", start="all", ordered=self._ordered) as consumer:
 
             @consumer.on_gap
             async def keep(gap: Gap) -> None:
@@ -42,10 +43,13 @@ class Reader:
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("at_once", [1, 2 * STORED_BEFORE])
-async def test_what_is_stored_after_the_deletion_is_read_all_of_it_and_once(tmp_path: Path, at_once: int) -> None:
+async def test_what_is_stored_after_the_deletion_is_read_all_of_it_and_once(
+    tmp_path: Path, at_once: int, ordered: bool
+) -> None:
     """However long the new stream has become before its reader finds it."""
-    reader = Reader()
+    reader = Reader(ordered=ordered)
     async with EmbeddedNats(tmp_path) as server:
         log = JetStreamLog(NatsOptions(servers=(server.url,)))
         await log.connect()

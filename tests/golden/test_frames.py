@@ -7,6 +7,8 @@ import pytest
 
 from sandwich_sdk.event import Shard, read_events, read_gap
 from sandwich_sdk.parts import COMPLETE, Assembly
+from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.dead import DeadLetter, frame_of
 from sandwich_sdk.wire.frame import inflate
 from sandwich_sdk.wire.headers import FrameHeaders, WireError
 
@@ -74,3 +76,43 @@ def test_a_frame_whose_count_is_wrong_is_refused() -> None:
 def test_a_truncated_frame_is_refused(cut: int) -> None:
     with pytest.raises(WireError):
         inflate(frozen("events")[1][:-cut])
+
+
+def test_the_frozen_dead_letter_is_read_and_encoded_as_it_was_frozen() -> None:
+    headers, payload = frozen("dead")
+    letter = DeadLetter.decode(headers)
+    assert letter == DeadLetter(
+        kind="event",
+        group="worker",
+        id="9f86d081884c7d65:41",
+        type="MESSAGE_CREATE",
+        subject=SUBJECT,
+        stream_seq=1234,
+        tries=10,
+        error="ValueError: bad guild",
+        at=1767225600.25,
+    )
+    assert letter.encode().items() <= headers.items()
+    assert letter.encode().keys() == {name for name in headers if name.startswith("Sandwich-Dead-")}
+    frame = FrameHeaders.decode(frame_of(headers))
+    (event,) = read_events(inflate(payload), frame)
+    original, events = frozen("events")
+    assert event.raw == read_events(inflate(events), FrameHeaders.decode(original))[0].raw
+
+
+def test_the_names_of_a_groups_own_streams_and_subjects_are_as_they_were_frozen() -> None:
+    assert subjects.dead_stream_name("music") == "SANDWICH-DEAD_music"
+    assert subjects.dead_subject("music", "worker") == "sandwich.music.dead.worker"
+    assert subjects.replay_stream_name("music") == "SANDWICH-REPLAY_music"
+    assert subjects.replay_subject("music", "worker", 17) == "sandwich.music.replay.worker.17"
+    assert subjects.tries_stream_name("music") == "SANDWICH-TRIES_music"
+    assert subjects.tries_subject("music", "worker", "replay-3-17") == "sandwich.music.tries.worker.replay-3-17"
+    assert subjects.workers_subject("music", "worker") == "sandwich.music.workers.worker"
+
+
+def test_no_applications_name_makes_another_ones_dead_letters_its_events() -> None:
+    makers = (subjects.dead_stream_name, subjects.replay_stream_name, subjects.tries_stream_name)
+    ours = {make(name).lower() for make in makers for name in ("x", "dead_x", "x_dead", "x-dead")}
+    events = {subjects.stream_name(name).lower() for name in ("x", "dead_x", "x_dead", "x-dead", "-dead_x"[1:])}
+    assert len(ours) == 12
+    assert not ours & events

@@ -10,6 +10,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 DEFAULT_LANE = "all"
 
+EVERY_LANE = "*"
+"""In place of a lane: all that the application has, in one order."""
+
 
 def check_name(value: str, *, what: str) -> str:
     """Return `value` when it may be used as one subject token, else raise ValueError naming `what`."""
@@ -42,6 +45,26 @@ def chain_filter(app: str, group: int, shard: int) -> str:
     return f"sandwich.{check_name(app, what='application')}.events.*.{group:d}.{shard:d}"
 
 
+def check_lane(lane: str) -> str:
+    """Return `lane` when it names one, or is `EVERY_LANE`; else raise ValueError."""
+    return lane if lane == EVERY_LANE else check_name(lane, what="lane")
+
+
+def lane_filter(app: str, lane: str) -> str:
+    """Every shard of one lane, or of all of them."""
+    return f"sandwich.{check_name(app, what='application')}.events.{check_lane(lane)}.>"
+
+
+def shard_filter(app: str, lane: str, shard: int) -> str:
+    """A lane, or all, of one shard id, in every shard group: what it is called after the bot was rescaled, too."""
+    return f"sandwich.{check_name(app, what='application')}.events.{check_lane(lane)}.*.{shard:d}"
+
+
+def empty_filter(app: str, lane: str) -> str:
+    """A filter of the lane that nothing published ever matches."""
+    return f"sandwich.{check_name(app, what='application')}.events.{check_lane(lane)}.none.none"
+
+
 def status_subject(app: str) -> str:
     """Where shard, group and application status changes are told, as JSON."""
     return f"sandwich.{check_name(app, what='application')}.status"
@@ -64,3 +87,46 @@ def rpc_subject(app: str, verb: str) -> str:
     check_name(app, what="application")
     check_name(verb, what="verb")
     return f"sandwich.{app}.rpc.{verb}"
+
+
+# A consumer group's own names. An event stream is called SANDWICH_<app>, so no application's name can make one of these
+# streams, on a file system that does not tell capitals from small letters either.
+
+
+def dead_stream_name(app: str) -> str:
+    """The stream that holds the application's dead letters."""
+    return f"SANDWICH-DEAD_{check_name(app, what='application')}"
+
+
+def dead_subject(app: str, group: str) -> str:
+    """Where a consumer group's dead letters go; `*` for every group."""
+    return f"sandwich.{check_name(app, what='application')}.dead.{_group(group)}"
+
+
+def replay_stream_name(app: str) -> str:
+    """The stream that holds dead letters on their way back to their group."""
+    return f"SANDWICH-REPLAY_{check_name(app, what='application')}"
+
+
+def replay_subject(app: str, group: str, letter: int | str) -> str:
+    """Where one letter (its sequence among the dead letters; `*` for all) goes back to its consumer group."""
+    return f"sandwich.{check_name(app, what='application')}.replay.{_group(group)}.{letter}"
+
+
+def tries_stream_name(app: str) -> str:
+    """The stream in which an application's consumer groups note how often an event has failed."""
+    return f"SANDWICH-TRIES_{check_name(app, what='application')}"
+
+
+def tries_subject(app: str, group: str, frame: str) -> str:
+    """Where a consumer group notes the tries of one frame's events; `*` for every group or frame."""
+    return f"sandwich.{check_name(app, what='application')}.tries.{_group(group)}.{frame}"
+
+
+def workers_subject(app: str, group: str) -> str:
+    """Where the workers of an ordered consumer group tell each other that they are there. Not stored."""
+    return f"sandwich.{check_name(app, what='application')}.workers.{_group(group)}"
+
+
+def _group(name: str) -> str:
+    return name if name == "*" else check_name(name, what="group")

@@ -1,0 +1,120 @@
+"""Dead letters, wire contract version 1: an event that a consumer group could not handle, as it is kept for people.
+
+A letter is a frame of one event, with the headers and the payload of any frame, so that whoever reads events reads
+letters; `Sandwich-Dead-*` headers say what went wrong. What is no event (a frame that could not be read, a gap that
+could not be told) is kept as it came. A letter too large for one message travels in parts, like a frame.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import zstandard
+
+from sandwich_sdk.wire.headers import PART, FrameHeaders, WireError
+
+DEAD_KIND = "Sandwich-Dead-Kind"
+DEAD_GROUP = "Sandwich-Dead-Group"
+DEAD_ID = "Sandwich-Dead-Id"
+DEAD_TYPE = "Sandwich-Dead-Type"
+DEAD_SUBJECT = "Sandwich-Dead-Subject"
+DEAD_SEQ = "Sandwich-Dead-Seq"
+DEAD_TRIES = "Sandwich-Dead-Tries"
+DEAD_ERROR = "Sandwich-Dead-Error"
+DEAD_AT = "Sandwich-Dead-At"
+MESSAGE_ID = "Nats-Msg-Id"
+
+REPLAY_SUBJECT = "Sandwich-Replay-Subject"
+"""On a letter that goes back to its group: the subject that its frame was published on."""
+
+EVENT = "event"
+CORRUPT = "corrupt"
+GAP_LETTER = "gap"
+
+ERROR_CHARACTERS_MAX = 500
+_OURS = ("nats-", "sandwich-dead-", "sandwich-replay-", "sandwich-part")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """What a letter says besides its frame.
+
+    kind        "event"; "corrupt": the frame could not be read; "gap": the handler for gaps failed
+    group       the consumer group that could not handle it
+    id, type    the event's; "" unless the kind is "event"
+    subject     where its frame was published: the last two tokens are shard group and shard
+    stream_seq  its frame's sequence in the stream that the group read
+    tries       how often it was tried
+    error       the last error: its type and its text, cut and on one line
+    at          when it was given up, Unix seconds
+    """
+
+    kind: str
+    group: str
+    id: str
+    type: str
+    subject: str
+    stream_seq: int
+    tries: int
+    error: str
+    at: float
+
+    def encode(self) -> dict[str, str]:
+        """Return the headers as they travel."""
+        return {
+            DEAD_KIND: self.kind,
+            DEAD_GROUP: self.group,
+            DEAD_ID: self.id,
+            DEAD_TYPE: self.type,
+            DEAD_SUBJECT: self.subject,
+            DEAD_SEQ: str(self.stream_seq),
+            DEAD_TRIES: str(self.tries),
+            DEAD_ERROR: self.error,
+            DEAD_AT: f"{self.at:.3f}",
+        }
+
+    @classmethod
+    def decode(cls, headers: Mapping[str, str] | None) -> "DeadLetter":
+        """Read a letter's headers. Raises WireError for a missing or malformed one."""
+        found = headers or {}
+        try:
+            return cls(
+                kind=found[DEAD_KIND],
+                group=found[DEAD_GROUP],
+                id=found.get(DEAD_ID, ""),
+                type=found.get(DEAD_TYPE, ""),
+                subject=found[DEAD_SUBJECT],
+                stream_seq=int(found[DEAD_SEQ]),
+                tries=int(found[DEAD_TRIES]),
+                error=found.get(DEAD_ERROR, ""),
+                at=float(found[DEAD_AT]),
+            )
+        except (KeyError, ValueError) as error:
+            raise WireError(f"not a dead letter: {error}") from error
+
+
+def error_text(error: BaseException) -> str:
+    """An error's type and text on one line of printable ASCII, cut to what a header should carry."""
+    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    return text.encode("ascii", "backslashreplace").decode()[:ERROR_CHARACTERS_MAX]
+
+
+def event_frame(line: bytes, seq: int, event_type: str, frame: FrameHeaders) -> tuple[dict[str, str], bytes]:
+    """One event of a frame as a frame of its own: headers and payload."""
+    headers = replace(frame, first_seq=seq, last_seq=seq, count=1, types=frozenset((event_type,)), part=None)
+    return headers.encode(), zstandard.ZstdCompressor().compress(line + b"\n")
+
+
+def frame_of(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The headers of a frame that was put together: without a letter's, those of a part, and NATS's own."""
+    return {name: value for name, value in (headers or {}).items() if not name.lower().startswith(_OURS)}
+
+
+def pieces(headers: Mapping[str, str], payload: bytes, limit: int) -> Iterator[tuple[dict[str, str], bytes]]:
+    """A letter's messages, each with at most `limit` bytes of payload and its own message id."""
+    total = max(1, -(-len(payload) // limit))
+    for index in range(total):
+        own = dict(headers)
+        if total > 1:
+            own[PART] = f"{index + 1}/{total}"
+            own[MESSAGE_ID] = f"{headers[MESSAGE_ID]}/{index + 1}"
+        yield own, payload[index * limit : (index + 1) * limit]

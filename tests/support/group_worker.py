@@ -1,0 +1,46 @@
+"""One worker of a consumer group, as a process of its own: writes what it does into a file that all workers share.
+
+A line is written with one append, so that the lines of all workers stand in the order in which things happened. The
+worker named "victim" stops for ever in the middle of a handler, once it has handled some events.
+"""
+
+import asyncio
+import os
+import random
+import sys
+
+from sandwich_sdk import Consumer, Event
+
+VICTIM_HANDLES = 5
+
+
+async def main(url: str, name: str, path: str, mode: str) -> None:
+    """Run until a signal."""
+    ordered = mode == "ordered"
+    consumer = Consumer(
+        url, app="bot", group="o", start="all", ordered=ordered, concurrency=4, ack_wait=1.0, nak_delay=0.01
+    )
+    consumer.on_error(lambda failure: None)
+    chance = random.Random(name)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    done = 0
+
+    @consumer.on_any
+    async def handle(event: Event) -> None:
+        nonlocal done
+        what = f"{name} {event.shard.id} {event.data['n']}\n"
+        os.write(log, f"begin {what}".encode())
+        if name == "victim" and done >= VICTIM_HANDLES:
+            os.write(log, f"hang {what}".encode())
+            await asyncio.Event().wait()
+        await asyncio.sleep(chance.random() * 0.004)
+        if chance.random() < 0.05:
+            raise RuntimeError("now and then")
+        os.write(log, f"done {what}".encode())
+        done += 1
+
+    await consumer.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:5]))
