@@ -18,8 +18,10 @@ from sandwich_coordinator.apply import ApplyConflict, ApplyRefused, Changes, Sea
 from sandwich_coordinator.cli import render
 from sandwich_coordinator.cli.cache import guild_app, user_app
 from sandwich_coordinator.cli.context import CommandError, Connection, take_snapshot
+from sandwich_coordinator.cli.dead import dead_app
 from sandwich_coordinator.cli.export import exported_cluster
 from sandwich_coordinator.cli.load import ConfigError, load_config
+from sandwich_coordinator.cli.messaging import find_messaging
 from sandwich_coordinator.cli.operate import change_state, drain
 from sandwich_coordinator.cli.settings import set_app, show_app
 from sandwich_coordinator.cli.shards import balance, move_shards, restart_shards
@@ -50,6 +52,7 @@ app.add_typer(shard_app, name="shard")
 app.add_typer(apps_app, name="app")
 app.add_typer(guild_app, name="guild")
 app.add_typer(user_app, name="user")
+app.add_typer(dead_app, name="dead")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
@@ -429,24 +432,8 @@ def tail_command(
 
 
 async def _tail(connection: Connection, app_name: str | None, types: frozenset[str], as_json: bool) -> None:
-    async with connection.store() as store:
-        item = await store.get(connection.keys.config)
-        listing = await store.list(connection.keys.apps)
-    if item is None:
-        raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
-    names = [kv.key.removeprefix(connection.keys.apps) for kv in listing.items]
-    if app_name is not None and app_name not in names:
-        raise CommandError(f"there is no application {app_name}; there are: {', '.join(names) or 'none yet'}", 1)
-    if not names:
-        raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
-    apps = (app_name,) if app_name is not None else tuple(names)
-    try:
-        settings = ClusterSettings.decode(item.value)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
-    sealed = settings.nats.password and not settings.nats.password.startswith("plain:")
-    key = connection.key(os.environ) if sealed else None
-    await tail(settings.nats, key, TailOptions(apps=apps, types=types, as_json=as_json), typer.echo)
+    messaging = await find_messaging(connection, app_name)
+    await tail(messaging, TailOptions(apps=messaging.apps, types=types, as_json=as_json), typer.echo)
 
 
 def _with_key_file(connection: Connection, key_file: Path | None) -> Connection:

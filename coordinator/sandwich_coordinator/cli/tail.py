@@ -3,24 +3,19 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
-import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import DeliverPolicy
 
 from sandwich_coordinator.cli.context import CommandError
-from sandwich_coordinator.config import NATS_SECRET, NatsSettings
-from sandwich_coordinator.sealing import ClusterKey, open_plain
-from sandwich_coordinator.store.etcd import TlsOptions
+from sandwich_coordinator.cli.messaging import Messaging, connect
 from sandwich_sdk.wire.frame import inflate, split_events
 from sandwich_sdk.wire.headers import FrameHeaders, WireError
 from sandwich_sdk.wire.subjects import stream_name, stream_subjects
 
-CONNECT_TIMEOUT_S = 3
 NEXT_TIMEOUT_S = 1.0
 _TEXT_MAX = 160
 
@@ -73,38 +68,16 @@ def joined(parts: dict[str, bytes], subject: str, headers: FrameHeaders, payload
     return before + payload
 
 
-async def tail(
-    settings: NatsSettings, key: ClusterKey | None, options: TailOptions, show: Callable[[str], None]
-) -> None:
+async def tail(messaging: Messaging, options: TailOptions, show: Callable[[str], None]) -> None:
     """Show events until cancelled. Raises CommandError when NATS or the stream is not there."""
-    password = None
-    if settings.password:
-        opened = key.unseal(NATS_SECRET, settings.password) if key else None
-        password = opened or open_plain(NATS_SECRET, settings.password, allow_plain=True)
-    tls = TlsOptions(
-        ca_file=_path(settings.tls_ca), cert_file=_path(settings.tls_cert), key_file=_path(settings.tls_key)
-    )
-    try:
-        client = await nats.connect(
-            servers=settings.servers,
-            user=settings.user or None,
-            password=password,
-            user_credentials=settings.credentials or None,
-            tls=tls.context() if settings.tls_ca or settings.tls_cert else None,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            max_reconnect_attempts=2,
-        )
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise CommandError(f"NATS does not answer ({type(error).__name__}): {', '.join(settings.servers)}") from None
     failure: BaseException | None = None
-    try:
-        async with asyncio.TaskGroup() as group:
-            for app in options.apps:
-                group.create_task(_show(client, app, options, show))
-    except* (CommandError, BrokenPipeError) as failed:
-        failure = failed.exceptions[0]
-    finally:
-        await client.close()
+    async with connect(messaging) as client:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for app in options.apps:
+                    group.create_task(_show(client, app, options, show))
+        except* (CommandError, BrokenPipeError) as failed:
+            failure = failed.exceptions[0]
     if failure is not None:
         raise failure
 
@@ -135,7 +108,3 @@ async def _show(client: Client, app: str, options: TailOptions, show: Callable[[
             lines = [f"{app} (a frame that cannot be read: {error})"]
         for line in lines:
             show(line)
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None

@@ -1,0 +1,87 @@
+"""A connection to the cluster's NATS, as `sandwich tail` and `sandwich dead` use it."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from sandwich_coordinator.cli.context import CommandError, Connection
+from sandwich_coordinator.config import NATS_SECRET, ClusterSettings, NatsSettings
+from sandwich_coordinator.sealing import ClusterKey, open_plain
+from sandwich_coordinator.store.etcd import TlsOptions
+
+CONNECT_TIMEOUT_S = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Messaging:
+    """The cluster's NATS, and its applications by name."""
+
+    settings: NatsSettings
+    key: ClusterKey | None
+    apps: tuple[str, ...]
+
+
+async def find_messaging(connection: Connection, app: str | None) -> Messaging:
+    """Read from etcd where NATS is; `apps` are all applications, or only `app`. Raises CommandError and StoreError."""
+    async with connection.store() as store:
+        item = await store.get(connection.keys.config)
+        listing = await store.list(connection.keys.apps)
+    if item is None:
+        raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
+    names = [kv.key.removeprefix(connection.keys.apps) for kv in listing.items]
+    if app is not None and app not in names:
+        raise CommandError(f"there is no application {app}; there are: {', '.join(names) or 'none yet'}", 1)
+    if not names:
+        raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
+    try:
+        settings = ClusterSettings.decode(item.value).nats
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
+    sealed = settings.password and not settings.password.startswith("plain:")
+    key = connection.key(os.environ) if sealed else None
+    return Messaging(settings=settings, key=key, apps=(app,) if app is not None else tuple(names))
+
+
+@asynccontextmanager
+async def connect(messaging: Messaging) -> AsyncIterator[Client]:
+    """A client while the context lasts. Raises CommandError when NATS is not there, SealingError for a wrong key."""
+    settings, key = messaging.settings, messaging.key
+    password = None
+    if settings.password:
+        opened = key.unseal(NATS_SECRET, settings.password) if key else None
+        password = opened or open_plain(NATS_SECRET, settings.password, allow_plain=True)
+    tls = TlsOptions(
+        ca_file=_path(settings.tls_ca), cert_file=_path(settings.tls_cert), key_file=_path(settings.tls_key)
+    )
+    try:
+        client = await nats.connect(
+            servers=settings.servers,
+            user=settings.user or None,
+            password=password,
+            user_credentials=settings.credentials or None,
+            tls=tls.context() if settings.tls_ca or settings.tls_cert else None,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            max_reconnect_attempts=2,
+            error_cb=_unsaid,
+        )
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise CommandError(f"NATS does not answer ({type(error).__name__}): {', '.join(settings.servers)}") from None
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _unsaid(error: Exception) -> None:
+    """What ends a command is said by it, in one line; nats-py would print a traceback."""
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
