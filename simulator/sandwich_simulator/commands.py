@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import entities, intents
+from . import intents
 from .clock import Now
 from .entities import Json
-from .gateway import Bot, Event, Gateway
+from .gateway import Bot, Gateway
+from .happenings import voice
 from .identify_rules import BAD_PAYLOAD, Rejected, is_integer
+from .scene import Scene
 from .sessions import Session
 from .snowflakes import shard_of
 from .world import GuildState
@@ -33,6 +35,11 @@ class Context:
     def send(self, name: str, data: Json) -> None:
         """Answers on the session that asked."""
         self.gateway.send_to(self.bot, self.session, name, data, self.now)
+
+    def note_violation(self, kind: str) -> None:
+        """Something that Discord does not forgive, but does not close the connection for."""
+        shard = (self.session.shard, self.session.count)
+        self.gateway.note("violation", kind, now=self.now, bot=self.bot, shard=shard)
 
     def guild(self, value: Any) -> GuildState | None:
         """The guild asked about; None (silence) when the bot or this shard does not have it."""
@@ -60,32 +67,26 @@ def update_presence(context: Context, d: Any) -> None:
 
 
 def update_voice_state(context: Context, d: Any) -> None:
-    """Op 4: join, move or leave; answers VOICE_STATE_UPDATE and, where a channel is joined, VOICE_SERVER_UPDATE."""
+    """Op 4: join, move or leave; answers VOICE_STATE_UPDATE and, where a channel is joined, VOICE_SERVER_UPDATE.
+
+    A channel that is full, or that the bot does not see, answers with silence.
+    """
     _require(isinstance(d, dict), "voice state is an object")
     guild = context.guild(d.get("guild_id"))
     channel_id = None if d.get("channel_id") is None else str(d["channel_id"])
     if guild is None or (channel_id is not None and channel_id not in guild.channels):
         return
     me = context.bot.id
-    before = guild.voice_states.get(me)
-    state: Json = {
-        "user_id": me,
-        "suppress": False,
-        "session_id": before["session_id"] if before else context.session.id,
-        "self_video": False,
+    if channel_id is not None and not (guild.sees(me, channel_id) and voice.has_room(guild, channel_id, me)):
+        return
+    settings: dict[str, bool | str] = {
+        "session_id": context.session.id,
         "self_mute": bool(d.get("self_mute", False)),
         "self_deaf": bool(d.get("self_deaf", False)),
-        "request_to_speak_timestamp": None,
-        "mute": False,
-        "deaf": False,
-        "channel_id": channel_id,
     }
-    if channel_id is None:
-        guild.voice_states.pop(me, None)
-    else:
-        guild.voice_states[me] = state
-    data = {"member": guild.members[me], **state, "guild_id": guild.id}
-    context.gateway.publish(context.bot, Event("VOICE_STATE_UPDATE", data, int(guild.id)), context.now)
+    scene = Scene(context.bot.world, guild, context.bot.world.rng, context.now.wall_ms)
+    for event in voice.move(scene, me, channel_id, **settings):
+        context.gateway.publish(context.bot, event, context.now)
     if channel_id is not None:
         server = {"token": f"voice-{context.session.seq}", "guild_id": guild.id, "endpoint": "voice.invalid:443"}
         context.send("VOICE_SERVER_UPDATE", server)
@@ -106,9 +107,13 @@ def request_members(context: Context, d: Any) -> None:
     if guild is None:
         return
     if by_id:
-        ids = [str(value) for value in (by_id if isinstance(by_id, list) else [by_id])][:QUERY_LIMIT_MAX]
-        found = [guild.members[key] for key in ids if key in guild.members]
-        extra["not_found"] = [key for key in ids if key not in guild.members]
+        asked = by_id if isinstance(by_id, list) else [by_id]
+        if len(asked) > QUERY_LIMIT_MAX:
+            context.note_violation("request_members_ids")
+        ids = list(dict.fromkeys(asked[:QUERY_LIMIT_MAX]))
+        found = [guild.members[str(key)] for key in ids if str(key) in guild.members]
+        # What was not found is echoed as it was asked for, numbers as numbers.
+        extra["not_found"] = [key for key in ids if str(key) not in guild.members]
     else:
         _require(isinstance(query, str) and is_integer(d.get("limit")), "query needs a limit")
         members = _by_query(context, guild, query, d["limit"], extra)
@@ -131,14 +136,13 @@ def _by_query(context: Context, guild: GuildState, query: str, limit: int, extra
         return list(guild.members.values())
     meta: Json = {"guild_id": guild.id} | ({"nonce": extra["nonce"]} if "nonce" in extra else {})
     context.send("RATE_LIMITED", {"opcode": REQUEST_GUILD_MEMBERS, "retry_after": round(wait_s, 3), "meta": meta})
-    shard = (context.session.shard, context.session.count)
-    context.gateway.note("violation", "request_members_rate", now=context.now, bot=context.bot, shard=shard)
+    context.note_violation("request_members_rate")
     return None
 
 
 def _send_chunks(context: Context, guild: GuildState, found: list[Json], extra: Json, *, wants_presences: bool) -> None:
     count = max(1, -(-len(found) // CHUNK_MEMBERS))
-    for index in range(count):
+    for index in context.gateway.faults.chunk_order(count, context.now.mono):
         part = found[index * CHUNK_MEMBERS : (index + 1) * CHUNK_MEMBERS]
         chunk: Json = {"members": part, "guild_id": guild.id, "chunk_index": index, "chunk_count": count, **extra}
         if wants_presences:
@@ -160,8 +164,7 @@ def request_channel_info(context: Context, d: Any) -> None:
     _require(set(map(str, d["fields"])) <= {"status", "voice_start_time"}, "fields are status and voice_start_time")
     guild = context.guild(d.get("guild_id"))
     if guild is not None:
-        fields = dict.fromkeys(d["fields"])
-        channels = [{"id": key, **fields} for key in guild.channels_of(entities.VOICE)]
+        channels = voice.channel_info(guild, context.bot.id, list(map(str, d["fields"])))
         context.send("CHANNEL_INFO", {"guild_id": guild.id, "channels": channels})
 
 

@@ -46,12 +46,28 @@ class BotConfig:
     allowed_intents: int = ALL_INTENTS
     shard_multiple: int = 1
     seed: int | None = None
+    world: str = ""
+    """Bots of one world share its guilds: each is in the first `guilds` of them, the first bot says how they are."""
+    hidden_channels: float = 0.08
+    """The share of channels that a bot may not view."""
+    obfuscation: bool = True
+    """Whether such channels are redacted, as they are for every bot since 16 November 2026."""
+    tells_lost_access: bool = True
+    """Whether a bot that loses sight of a channel is sent it redacted at once; else only with its next change."""
+    silent_guilds: float = 0.0
+    """The share of guilds that READY lists and of which then nothing ever comes."""
+    outage_stubs: bool = False
+    """Whether a guild in an outage is listed by `GUILD_CREATE {id, unavailable: true}` instead of GUILD_DELETE."""
+    messages_kept: int = 8
+    """Messages that the world remembers of each channel and thread."""
 
     def __post_init__(self) -> None:
         if not self.token:
             raise ConfigError("token: must not be empty")
         if self.guilds < 0 or self.members_per_guild < 1 or self.max_concurrency < 1:
             raise ConfigError("guilds >= 0, members_per_guild >= 1 and max_concurrency >= 1 are required")
+        if not 0 <= self.hidden_channels <= 1 or not 0 <= self.silent_guilds <= 1 or self.messages_kept < 1:
+            raise ConfigError("hidden_channels and silent_guilds are shares, messages_kept is at least 1")
         self.application_id = self.application_id or _application_of(self.token)
         self.name = self.name or f"bot-{self.application_id % 100_000}"
         self.recommended_shards = self.recommended_shards or max(1, self.guilds // 1000 + 1)

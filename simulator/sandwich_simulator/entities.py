@@ -11,8 +11,11 @@ _WORDS = (
     *("lagoon", "meadow", "nectar", "onyx", "pebble", "quartz", "raven", "saffron", "timber", "umbra", "velvet"),
     *("willow", "yarrow", "zephyr", "copper", "drift", "echo", "frost", "glade"),
 )
-TEXT, VOICE, CATEGORY, STAGE, FORUM, PUBLIC_THREAD = 0, 2, 4, 13, 15, 11
+TEXT, VOICE, CATEGORY, STAGE, FORUM = 0, 2, 4, 13, 15
+PUBLIC_THREAD, PRIVATE_THREAD = 11, 12
 ADMINISTRATOR = str((1 << 53) - 1)
+BOT = str((1 << 53) - 1 & ~(1 << 3 | 1 << 24))
+"""What a bot's own role allows: all but ADMINISTRATOR, which sees all channels, and MOVE_MEMBERS, for full ones."""
 EVERYONE = str(0x6_4AC0_DDB6_3E41)
 
 
@@ -112,8 +115,10 @@ def channel(rng: random.Random, channel_id: str, kind: int, *, position: int, pa
     return made
 
 
-def thread(rng: random.Random, thread_id: str, guild_id: str, parent: str, owner: str, made_ms: int) -> Json:
-    """An active public thread."""
+def thread(
+    rng: random.Random, thread_id: str, guild_id: str, parent: str, owner: str, made_ms: int, **known: Any
+) -> Json:
+    """An active thread, public unless told."""
     return {
         "type": PUBLIC_THREAD,
         "total_message_sent": 0,
@@ -134,6 +139,7 @@ def thread(rng: random.Random, thread_id: str, guild_id: str, parent: str, owner
         "id": thread_id,
         "guild_id": guild_id,
         "flags": 0,
+        **known,
     }
 
 
@@ -181,8 +187,8 @@ def sound(rng: random.Random, sound_id: str, guild_id: str) -> Json:
 
 
 def scheduled_event(rng: random.Random, event_id: str, guild_id: str, creator: str, start_ms: int) -> Json:
-    """An external scheduled event."""
-    return {
+    """An external scheduled event. Of some Discord does not say how many people are interested."""
+    made: Json = {
         "status": 1,
         "sku_ids": [],
         "scheduled_start_time": iso(start_ms),
@@ -200,8 +206,8 @@ def scheduled_event(rng: random.Random, event_id: str, guild_id: str, creator: s
         "description": words(rng, 8),
         "creator_id": creator,
         "channel_id": None,
-        "user_count": 0,
     }
+    return made | ({"user_count": 0} if rng.random() < 0.7 else {})
 
 
 def stage_instance(rng: random.Random, stage_id: str, guild_id: str, channel_id: str) -> Json:

@@ -1,4 +1,4 @@
-"""Faults that last: refused connections, HTTP errors, a late HELLO. Pure; every fault ends by itself."""
+"""Faults that last: refused connections, HTTP errors, a late HELLO, disorder. Pure; every fault ends by itself."""
 
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ class Faults:
         self._hello_delay_s = 0.0
         self._hello_until = 0.0
         self._op7_before_hello_until = 0.0
+        self._shuffle_until = 0.0
         self.identify_invalid_until = 0.0
         self.resume_invalid_until = 0.0
 
@@ -39,6 +40,14 @@ class Faults:
     def reconnect_before_hello(self, until: float) -> None:
         """Connections opened until then are sent op 7 instead of HELLO."""
         self._op7_before_hello_until = until
+
+    def shuffle_chunks(self, until: float) -> None:
+        """Chunks of member lists asked for until then come in any order but their own."""
+        self._shuffle_until = until
+
+    def chunk_order(self, count: int, now: float) -> list[int]:
+        """In which order so many chunks are sent now: the last one first is the worst for who counts on the order."""
+        return list(range(count))[:: -1 if now < self._shuffle_until else 1]
 
     def is_refusing(self, now: float) -> bool:
         """Whether a new gateway connection is to be cut."""

@@ -11,30 +11,24 @@ from typing import Any
 
 import msgspec
 
+from . import sight, telling
 from .clock import Now
 from .config import BotConfig, SimulatorConfig
 from .entities import Json
+from .events import Event
 from .faults import Faults
 from .identify_rules import AUTHENTICATION_FAILED, Identify, IdentifyBuckets, SessionBudget, SlidingWindow
-from .intents import GUILDS, hides_content, is_delivered, without_content
+from .intents import GUILD_MEMBERS, GUILDS, hides_content, is_delivered, own_part, without_content
 from .journal import Journal, Ledger, Record, SessionName
 from .outbox import Close, Outbox
 from .sessions import ResumeOutcome, Session, SessionStore, replay_capacity
 from .snowflakes import shard_of
-from .world import World, guild_create
+from .world import World
+
+__all__ = ["Bot", "Event", "Gateway"]
 
 GATEWAY_VERSION = 10
 _encode = msgspec.json.encode
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened. `guild_id` None: shard 0 of everybody. `joined` tells the two GUILD_CREATEs apart."""
-
-    name: str
-    data: Json
-    guild_id: int | None
-    joined: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +48,23 @@ class Bot:
     @property
     def id(self) -> str:
         """The application id."""
-        return self.config.id
+        return self.world.id
+
+
+class _Sending:
+    """One event on its way to many sessions: what is the same for all of them is encoded once."""
+
+    def __init__(self, event: Event, now: Now, held: Mapping[str, list[bytes]]) -> None:
+        self.event = event
+        self.now = now
+        self.held = held
+        self._encoded: tuple[Json, bytes] | None = None
+
+    def encode(self, data: Json) -> bytes:
+        """The JSON of what a bot is told."""
+        if self._encoded is None or self._encoded[0] is not data:
+            self._encoded = data, _encode(data)
+        return self._encoded[1]
 
 
 class Gateway:
@@ -73,12 +83,14 @@ class Gateway:
             self.add_bot(bot)
 
     def add_bot(self, config: BotConfig) -> Bot:
-        """Adds a bot. ValueError when its id or token is taken."""
+        """Adds a bot; to a world that has begun, without guilds. ValueError when its id or token is taken."""
         if config.id in self.bots or self.bot_of_token(config.token) is not None:
             raise ValueError("a bot of this id or token exists")
+        realms = {b.config.world: b.world.realm for b in self.bots.values() if b.config.world}
+        shared = realms.get(config.world)
         bot = Bot(
             config=config,
-            world=World(config, self.config.seed),
+            world=World(config, self.config.seed, shared, is_late=shared is not None and shared.moment > 0),
             sessions=SessionStore(window_s=self.config.resume_window_s),
             buckets=IdentifyBuckets(self.config.identify_interval_s),
             budget=SessionBudget(config.session_limit, self.config.budget_window_s),
@@ -117,6 +129,7 @@ class Gateway:
             journal_number=self.journal.open_session(name),
             replay_events=self.config.replay_events or replay_capacity(len(guild_ids)),
             created_at=now.mono,
+            moment=bot.world.realm.moment,
             outbox=outbox,
         )
         bot.sessions.add(session)
@@ -201,32 +214,58 @@ class Gateway:
         self.journal.record(session.journal_number, session.seq, name, now.wall_ns, payload)
 
     def publish(self, bot: Bot, event: Event, now: Now, held: Mapping[str, list[bytes]] | None = None) -> int:
-        """Sends an event to every session that is owed it; returns how many were.
+        """Sends an event to every session that is owed it, of all bots of this one's world; returns how many were.
 
-        Sessions named in `held` are not written to: their dispatches are appended there, for the caller to write.
+        What follows from it for who sees what is sent behind it. Sessions named in `held` are not written to: their
+        dispatches are appended there, for the caller to write.
         """
-        waiting = held or {}
-        name, data, guild_id, owed = event.name, event.data, event.guild_id, 0
-        full: bytes | None = None
-        bare: bytes | None = None
+        realm, guild_id = bot.world.realm, event.guild_id
+        realm.moment += 1
+        guild = None if guild_id is None else realm.known(guild_id)
+        outcome = telling.follow(guild, event, realm.moment, tells_loss=realm.config.tells_lost_access)
+        sending = _Sending(event, now, held or {})
+        owed = 0
+        if event.only is not None or guild_id is None:
+            owed = self._send(self.bots[event.only or bot.id], event.data, sending)
+        else:
+            for world in realm.worlds:
+                if guild_id in world.guild_ids and world.id not in outcome.deaf:
+                    data = telling.told(guild, event, world.id)
+                    if data is not None:
+                        owed += self._send(self.bots[world.id], data, sending)
+        for more in outcome.events:
+            owed += self.publish(bot, more, now, held)
+        return owed
+
+    def _send(self, bot: Bot, data: Json, sending: "_Sending") -> int:
+        """One event to one bot's sessions, as far as their intents go."""
+        event, me, owed = sending.event, bot.id, 0
+        name, guild_id = event.name, event.guild_id
         for count, shards in bot.sessions.by_count.items():
             for session in shards.get(0 if guild_id is None else shard_of(guild_id, count), ()):
                 bits = session.intents
-                if not is_delivered(name, data, in_guild=guild_id is not None, intents=bits, self_id=bot.id):
+                if not is_delivered(name, data, in_guild=guild_id is not None, intents=bits, self_id=me):
                     continue
-                if hides_content(name, data, intents=bits, self_id=bot.id):
-                    encoded = bare = bare or _encode(without_content(data))
-                elif name == "GUILD_CREATE" and guild_id is not None and not data:
+                if name == "GUILD_CREATE" and guild_id is not None and not data:
                     encoded = self._guild_create(bot, guild_id, session, joined=event.joined)
+                elif hides_content(name, data, intents=bits, self_id=me):
+                    encoded = _encode(without_content(data))
+                elif name == "THREAD_MEMBERS_UPDATE" and not bits & GUILD_MEMBERS:
+                    encoded = _encode(own_part(data, me))
                 else:
-                    encoded = full = full or _encode(data)
-                self._deliver(bot, session, name, encoded, now, waiting.get(session.id))
+                    encoded = sending.encode(data)
+                self._deliver(bot, session, name, encoded, sending.now, sending.held.get(session.id))
                 owed += 1
         return owed
 
     def _guild_create(self, bot: Bot, guild_id: int, session: Session, *, joined: bool) -> bytes:
         guild = bot.world.peek(guild_id)
-        made = guild_create(
+        if guild.unavailable:
+            return _encode({"unavailable": True, "id": guild.id})
+        held = guild.sights[bot.id]
+        held.created = bot.world.realm.moment
+        held.untold.clear()
+        made = sight.guild_create(
             guild, bits=session.intents, large_threshold=session.large_threshold, self_id=bot.id, joined=joined
         )
         return _encode(made)
@@ -246,8 +285,11 @@ class Gateway:
     def _backfill_one(self, bot: Bot, session: Session, guild_id: int, now: Now) -> None:
         if not bot.world.has_guild(guild_id):
             self.send_to(bot, session, "GUILD_DELETE", {"id": str(guild_id)}, now)
+        elif bot.world.realm.is_silent(guild_id):
+            pass
         elif bot.world.is_unavailable(guild_id):
-            self.send_to(bot, session, "GUILD_DELETE", {"unavailable": True, "id": str(guild_id)}, now)
+            name = "GUILD_CREATE" if bot.world.realm.config.outage_stubs else "GUILD_DELETE"
+            self.send_to(bot, session, name, {"unavailable": True, "id": str(guild_id)}, now)
         else:
             encoded = self._guild_create(bot, guild_id, session, joined=False)
             self._deliver(bot, session, "GUILD_CREATE", encoded, now)

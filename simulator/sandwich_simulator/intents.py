@@ -75,9 +75,18 @@ def is_delivered(name: str, data: Mapping[str, Any], *, in_guild: bool, intents:
         return True
     if name == "GUILD_MEMBER_UPDATE":
         return bool(data["user"]["id"] == self_id)
-    return name == "THREAD_MEMBERS_UPDATE" and any(
-        member.get("user_id") == self_id for member in data.get("added_members", ())
-    )
+    if name != "THREAD_MEMBERS_UPDATE":
+        return False
+    added = any(member.get("user_id") == self_id for member in data.get("added_members", ()))
+    return added or self_id in data.get("removed_member_ids", ())
+
+
+def own_part(data: Mapping[str, Any], self_id: str) -> dict[str, Any]:
+    """THREAD_MEMBERS_UPDATE as a bot without GUILD_MEMBERS gets it: of itself alone."""
+    part = {key: value for key, value in data.items() if key not in ("added_members", "removed_member_ids")}
+    added = [member for member in data.get("added_members", ()) if member.get("user_id") == self_id]
+    removed = [user_id for user_id in data.get("removed_member_ids", ()) if user_id == self_id]
+    return part | ({"added_members": added} if added else {}) | ({"removed_member_ids": removed} if removed else {})
 
 
 def hides_content(name: str, data: Mapping[str, Any], *, intents: int, self_id: str) -> bool:

@@ -35,6 +35,8 @@ class Session:
     journal_number: int
     replay_events: int
     created_at: float
+    moment: int = 0
+    """Of its world, when it began."""
     outbox: Outbox | None = None
     disconnected_at: float | None = None
     seq: int = 0

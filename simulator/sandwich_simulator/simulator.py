@@ -176,7 +176,7 @@ class Simulator:
         """One event as given, to the guild's sessions, or past all intents to those of one shard; how many got it."""
         owner, now = self.gateway.bot_named(bot), self._clock()
         if shard is None:
-            return self.gateway.publish(owner, Event(t, d, int(guild_id) if guild_id else None), now)
+            return self.gateway.publish(owner, Event(t, d, int(guild_id) if guild_id else None, only=owner.id), now)
         sessions = [session for session in owner.sessions if session.shard == shard]
         for session in sessions:
             self.gateway.send_to(owner, session, t, d, now)
@@ -311,6 +311,8 @@ class Simulator:
             faults.delay_hello(delay, until)
         elif kind == "op7_before_hello":
             faults.reconnect_before_hello(until)
+        elif kind == "shuffle_chunks":
+            faults.shuffle_chunks(until)
         elif kind == "identify_invalid":
             faults.identify_invalid_until = until
         elif kind == "resume_invalid":

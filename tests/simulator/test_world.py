@@ -1,4 +1,4 @@
-"""Whoever applies the events to a GUILD_CREATE ends up with the simulator's own state: its promise to caches."""
+"""Whoever applies what a bot is told ends up with the guild as that bot sees it: the simulator's promise to caches."""
 
 import random
 from typing import Any
@@ -6,140 +6,148 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandwich_simulator import BotConfig
-from sandwich_simulator.gateway import Event
-from sandwich_simulator.intents import ALL_INTENTS
+from sandwich_simulator import BotConfig, SimulatorConfig
+from sandwich_simulator.clock import Now
+from sandwich_simulator.events import Event
+from sandwich_simulator.gateway import Bot, Gateway
 from sandwich_simulator.mix import WEIGHTS, Mix
-from sandwich_simulator.world import World, guild_create
+from sandwich_simulator.outbox import Outbox
+from sandwich_simulator.protocol import Connection
 
-COLLECTIONS = {
-    "roles": "id",
-    "emojis": "id",
-    "stickers": "id",
-    "channels": "id",
-    "threads": "id",
-    "stage_instances": "id",
-    "guild_scheduled_events": "id",
-    "soundboard_sounds": "sound_id",
-    "voice_states": "user_id",
-}
-KEYED = {
-    "GUILD_ROLE": ("roles", "role_id"),
-    "CHANNEL": ("channels", "id"),
-    "THREAD": ("threads", "id"),
-    "STAGE_INSTANCE": ("stage_instances", "id"),
-    "GUILD_SCHEDULED_EVENT": ("guild_scheduled_events", "id"),
-    "GUILD_SOUNDBOARD_SOUND": ("soundboard_sounds", "sound_id"),
-}
+from .gateway_client import identify_payload
+from .reference_cache import ReferenceCache, differences
+
 WALL_MS = 1_750_000_000_000
+KEPT = 6
 
 
-class Cache:
-    """The smallest cache that follows the documented effects of events."""
+class Stage:
+    """A gateway without sockets, on which bots play, each with a cache that hears what it is told."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.guilds: dict[int, dict[str, Any]] = {}
+    def __init__(self, *bots: BotConfig, seed: int = 1) -> None:
+        self.gateway = Gateway(SimulatorConfig(bots=list(bots), seed=seed))
+        self.moment = 0
+        self.seen: set[str] = set()
+        self.caches: dict[str, ReferenceCache] = {}
+        self._outboxes: dict[str, Outbox] = {}
+        self._mixes = {bot.id: Mix(bot.world, random.Random(f"{seed}:{bot.id}")) for bot in self.bots}
+
+    @property
+    def bots(self) -> list[Bot]:
+        return list(self.gateway.bots.values())
+
+    @property
+    def now(self) -> Now:
+        return Now(self.moment / 1000, (WALL_MS + self.moment) * 1_000_000)
+
+    def connect(self, bot: Bot, **fields: Any) -> ReferenceCache:
+        connection = Connection(self.gateway, version="10", host="h", compress="")
+        connection.open(self.now)
+        connection.receive(
+            msgspec.json.encode({"op": 2, "d": identify_payload(bot.config.token, large_threshold=250, **fields)}),
+            self.now,
+        )
+        self._outboxes[bot.id] = connection.outbox
+        self.caches[bot.id] = ReferenceCache(bot.id, bot.config.messages_kept)
+        while self.gateway.pump(self.now, guilds=100):
+            pass
+        self.hear()
+        return self.caches[bot.id]
+
+    def hear(self) -> None:
+        """The caches take what is in the outboxes."""
+        for bot, outbox in self._outboxes.items():
+            for item in outbox.take(len(outbox)):
+                assert isinstance(item, bytes)
+                payload = msgspec.json.decode(item)
+                if payload["op"] == 0:
+                    self.seen.add(payload["t"])
+                    self.caches[bot].apply(payload["t"], payload["d"])
+
+    def play(self, moments: int) -> None:
+        """So many things happen, by turns in the bots' guilds."""
+        for _ in range(moments):
+            self.moment += 1
+            bot = self.bots[self.moment % len(self.bots)]
+            for event in self._mixes[bot.id].next_events(self.now.wall_ms):
+                self.gateway.publish(bot, event, self.now)
+            self.hear()
+
+    def tell(self, bot: Bot, event: Event) -> None:
+        self.gateway.publish(bot, event, self.now)
+        self.hear()
+
+    def check(self, bot: Bot) -> None:
+        """The bot's cache is the world as it sees it."""
+        cache, world = self.caches[bot.id], bot.world
+        (session,) = bot.sessions
+        assert set(cache.guilds) - cache.down == {str(g) for g in world.guild_ids if not world.is_unavailable(g)}
         for guild_id in world.guild_ids:
-            self.create(guild_id)
+            if not world.is_unavailable(guild_id):
+                state = msgspec.json.decode(msgspec.json.encode(world.guild_state(guild_id, as_seen=True)))
+                assert differences(cache.guilds[str(guild_id)], state, session.moment) == []
+        assert {name: cache.user[name] for name in world.me} == world.me
 
-    def create(self, guild_id: int) -> None:
-        guild = self._world.guild(guild_id)
-        made = guild_create(guild, bits=ALL_INTENTS, large_threshold=250, self_id=self._world.me["id"], joined=True)
-        data = msgspec.json.decode(msgspec.json.encode(made))
-        for name, key in COLLECTIONS.items():
-            data[name] = {item[key]: item for item in data[name]}
-        for name in ("members", "presences"):
-            data[name] = {item["user"]["id"]: item for item in data[name]}
-        self.guilds[guild_id] = data
 
-    def apply(self, event: Event) -> None:
-        assert event.guild_id is not None
-        d = msgspec.json.decode(msgspec.json.encode(event.data))
-        if event.name == "GUILD_CREATE":
-            self.create(event.guild_id)
-        elif event.name == "GUILD_DELETE":
-            if not d.get("unavailable"):
-                del self.guilds[event.guild_id]
-        else:
-            self._apply(event.name, d, self.guilds[event.guild_id])
-
-    def _apply(self, name: str, d: dict[str, Any], guild: dict[str, Any]) -> None:
-        kind, _, verb = name.rpartition("_")
-        if kind in KEYED:
-            self._entity(kind, verb, d, guild)
-        elif kind == "GUILD_MEMBER":
-            self._member(verb, d, guild)
-        elif name == "VOICE_STATE_UPDATE":
-            state = {key: value for key, value in d.items() if key not in ("guild_id", "member")}
-            guild["voice_states"].pop(d["user_id"], None)
-            if d["channel_id"] is not None:
-                guild["voice_states"][d["user_id"]] = state
-        elif name == "PRESENCE_UPDATE":
-            guild["presences"].pop(d["user"]["id"], None)
-            if d["status"] != "offline":
-                guild["presences"][d["user"]["id"]] = {key: value for key, value in d.items() if key != "guild_id"}
-        elif name == "GUILD_EMOJIS_UPDATE":
-            guild["emojis"] = {emoji["id"]: emoji for emoji in d["emojis"]}
-        elif name == "GUILD_UPDATE":
-            lists = {key: {item["id"]: item for item in d.pop(key)} for key in ("roles", "emojis", "stickers")}
-            guild.update(d, **lists)
-        elif name.startswith("MESSAGE_"):
-            self._message(name, d, guild)
-
-    def _entity(self, kind: str, verb: str, d: dict[str, Any], guild: dict[str, Any]) -> None:
-        collection, key = KEYED[kind]
-        item = {k: v for k, v in d.get("role", d).items() if k != "newly_created"}
-        if collection == "channels":
-            item.pop("guild_id", None)
-        if verb != "DELETE":
-            guild[collection][item[COLLECTIONS[collection]]] = item
-            if verb == "CREATE" and kind == "THREAD" and guild["channels"][item["parent_id"]]["type"] == 15:
-                guild["channels"][item["parent_id"]]["last_message_id"] = item["id"]
-            return
-        gone = guild[collection].pop(d[key])
-        if kind == "GUILD_ROLE":
-            for member in guild["members"].values():
-                member["roles"] = [role for role in member["roles"] if role != gone["id"]]
-        elif kind == "CHANNEL":
-            guild["threads"] = {k: t for k, t in guild["threads"].items() if t["parent_id"] != gone["id"]}
-
-    def _member(self, verb: str, d: dict[str, Any], guild: dict[str, Any]) -> None:
-        user_id = d["user"]["id"]
-        if verb == "REMOVE":
-            guild["member_count"] -= 1
-            for name in ("members", "presences", "voice_states"):
-                guild[name].pop(user_id, None)
-        else:
-            guild["member_count"] += verb == "ADD"
-            guild["members"][user_id] = {key: value for key, value in d.items() if key != "guild_id"}
-
-    def _message(self, name: str, d: dict[str, Any], guild: dict[str, Any]) -> None:
-        place = guild["threads"].get(d["channel_id"]) or guild["channels"][d["channel_id"]]
-        if name == "MESSAGE_CREATE":
-            place["last_message_id"] = d["id"]
-        if d["channel_id"] in guild["threads"]:
-            if name == "MESSAGE_CREATE":
-                place["message_count"] += 1
-                place["total_message_sent"] += 1
-            elif name.startswith("MESSAGE_DELETE"):
-                place["message_count"] = max(0, place["message_count"] - len(d.get("ids", "1")))
+def bot_config(name: str, **fields: Any) -> BotConfig:
+    known = {"guilds": 4, "members_per_guild": 12, "messages_kept": KEPT, "hidden_channels": 0.25}
+    return BotConfig(**(known | {"token": f"{name}-token", "name": name} | fields))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_cache_that_applies_the_events_equals_the_world(seed: int) -> None:
-    world = World(BotConfig(token="t", guilds=4, members_per_guild=12), seed=seed)
-    cache, mix = Cache(world), Mix(world, random.Random(seed))
-    seen: set[str] = set()
-    for moment in range(6000):
-        for event in mix.next_events(WALL_MS + moment):
-            seen.add(event.name)
-            cache.apply(event)
-    known = dict(cache.guilds)
-    assert known.keys() == world.guild_ids.keys()
-    for guild_id in world.guild_ids:
-        if not world.is_unavailable(guild_id):
-            cache.create(guild_id)
-            assert known[guild_id] == cache.guilds[guild_id]
-    assert {"MESSAGE_CREATE", "GUILD_CREATE", "GUILD_DELETE", "CHANNEL_DELETE", "GUILD_ROLE_DELETE"} <= seen
-    assert len(seen) > len(WEIGHTS)
+    stage = Stage(bot_config("a"), seed=seed)
+    (bot,) = stage.bots
+    stage.connect(bot)
+    for _ in range(12):
+        stage.play(1000)
+        stage.check(bot)
+    missing = {"MESSAGE_CREATE", "GUILD_CREATE", "GUILD_DELETE", "CHANNEL_DELETE", "GUILD_ROLE_DELETE"} - stage.seen
+    assert not missing
+    assert len(stage.seen) > len(WEIGHTS)
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_bots_of_one_world_each_see_their_part_of_it(seed: int) -> None:
+    stage = Stage(bot_config("a", world="w"), bot_config("b", world="w", guilds=3), seed=seed)
+    for bot in stage.bots:
+        stage.connect(bot)
+    for _ in range(12):
+        stage.play(1000)
+        for bot in stage.bots:
+            stage.check(bot)
+    one, other = stage.bots
+    both = set(one.world.guild_ids) & set(other.world.guild_ids)
+    assert both
+    for guild_id in both:
+        assert {one.id, other.id} <= set(one.world.guild(guild_id).members)
+
+
+@pytest.mark.parametrize("fields", [{"obfuscation": False}, {"hidden_channels": 0.0}])
+def test_without_obfuscation_channels_come_in_full_and_what_happens_in_them_does_not(fields: dict[str, Any]) -> None:
+    stage = Stage(bot_config("a", **fields), seed=6)
+    (bot,) = stage.bots
+    cache = stage.connect(bot)
+    stage.play(5000)
+    names = {channel["name"] for guild in cache.guilds.values() for channel in guild["channels"].values()}
+    assert "___hidden___" not in names
+    hidden = any(guild.sights[bot.id].hidden for guild in bot.world.known_guilds())
+    assert hidden == (fields.get("hidden_channels") is None)
+    if not hidden:
+        stage.check(bot)
+
+
+def test_a_new_session_brings_what_happened_while_nobody_listened() -> None:
+    stage = Stage(bot_config("a"), seed=7)
+    (bot,) = stage.bots
+    stage.play(3000)
+    before = set(bot.world.guild_ids)
+    stage.connect(bot)
+    stage.check(bot)
+    for session in bot.sessions:
+        stage.gateway.end_session(bot, session)
+    stage.play(6000)
+    assert set(bot.world.guild_ids) != before
+    stage.moment += 5000
+    stage.connect(bot)
+    stage.check(bot)

@@ -1,0 +1,173 @@
+"""The authoritative state of one guild, and what each bot in it has been told. No I/O, nothing random.
+
+Collections are keyed by id and hold the very JSON that the gateway sends, so a cache can be compared with them entity
+by entity. What the gateway sends beside an object, and not with it, is kept beside it here: thread members, the status
+of voice channels, who subscribed to an event.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .entities import PRIVATE_THREAD, Json
+
+CHANGES_KEPT = 2_000
+"""How many messages' last changes are remembered of a guild: more than it keeps messages."""
+
+
+class MessageLog:
+    """The latest messages of a guild, at most `kept` of each channel or thread, and how often people reacted."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._by_place: dict[str, dict[str, Json]] = {}
+        self._reactions: dict[str, Counter[str]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_place.values()))
+
+    def __iter__(self) -> Iterator[Json]:
+        return (message for messages in self._by_place.values() for message in messages.values())
+
+    def __reversed__(self) -> Iterator[Json]:
+        return (message for messages in self._by_place.values() for message in reversed(messages.values()))
+
+    def put(self, message: Json) -> None:
+        """Takes in a new message, or a new version of one."""
+        messages = self._by_place.setdefault(message["channel_id"], {})
+        messages[message["id"]] = message
+        if len(messages) > self._kept:
+            oldest = next(iter(messages))
+            del messages[oldest]
+            self._reactions.pop(oldest, None)
+
+    def of(self, place: str) -> list[Json]:
+        """The messages of a channel or thread, oldest first."""
+        return list(self._by_place.get(place, {}).values())
+
+    def choose(self, rng: random.Random) -> Json | None:
+        """Any message; None when there is none."""
+        if not self._by_place:
+            return None
+        messages = self._by_place[rng.choice(list(self._by_place))]
+        return messages[rng.choice(list(messages))]
+
+    def remove(self, message: Json) -> None:
+        """Forgets a message. KeyError when it is not there."""
+        messages = self._by_place[message["channel_id"]]
+        del messages[message["id"]]
+        self._reactions.pop(message["id"], None)
+        if not messages:
+            del self._by_place[message["channel_id"]]
+
+    def drop(self, place: str) -> None:
+        """Forgets the messages of a channel or thread."""
+        for message_id in self._by_place.pop(place, {}):
+            self._reactions.pop(message_id, None)
+
+    def reactions(self, message_id: str) -> Counter[str]:
+        """How often each emoji stands below a message, to be changed in place."""
+        return self._reactions.setdefault(message_id, Counter())
+
+
+@dataclass(slots=True)
+class Sight:
+    """What one bot sees of the guild, and has been told of it."""
+
+    hidden: frozenset[str] = frozenset()
+    """Channels that it may not view."""
+    untold: set[str] = field(default_factory=set)
+    """Channels that it lost without a word: it believes to see them as they were."""
+    doubted: set[str] = field(default_factory=set)
+    """Channels that it ever lost so: it may hold what is no longer true of their messages and status."""
+    since: dict[str, int] = field(default_factory=dict)
+    """By channel or thread: the moment since which it is told what happens there; absent when it always was."""
+    joined: int = 0
+    """The moment at which it was added to the guild."""
+    created: int = 0
+    """The moment of its last GUILD_CREATE."""
+
+
+@dataclass(slots=True)
+class GuildState:
+    """One guild: `base` is the guild object without collections; the rest are maps by id."""
+
+    base: Json
+    messages: MessageLog
+    obfuscates: bool = True
+    roles: dict[str, Json] = field(default_factory=dict)
+    emojis: dict[str, Json] = field(default_factory=dict)
+    stickers: dict[str, Json] = field(default_factory=dict)
+    channels: dict[str, Json] = field(default_factory=dict)
+    threads: dict[str, Json] = field(default_factory=dict)
+    members: dict[str, Json] = field(default_factory=dict)
+    voice_states: dict[str, Json] = field(default_factory=dict)
+    presences: dict[str, Json] = field(default_factory=dict)
+    events: dict[str, Json] = field(default_factory=dict)
+    stages: dict[str, Json] = field(default_factory=dict)
+    sounds: dict[str, Json] = field(default_factory=dict)
+    invites: dict[str, Json] = field(default_factory=dict)
+    archived: dict[str, Json] = field(default_factory=dict)
+    """Threads that are not active, of which nobody is told until they are again."""
+    thread_members: dict[str, dict[str, Json]] = field(default_factory=dict)
+    """By thread and user, as THREAD_MEMBERS_UPDATE has them."""
+    subscribers: dict[str, set[str]] = field(default_factory=dict)
+    """By scheduled event."""
+    voice_info: dict[str, Json] = field(default_factory=dict)
+    """`status` and `voice_start_time` of voice channels, which no channel object carries."""
+    sights: dict[str, Sight] = field(default_factory=dict)
+    """By bot: those that are in the guild."""
+    changes: dict[str, int] = field(default_factory=dict)
+    """The moment at which a message, or the status of a voice channel, last changed; of deleted messages too."""
+    unavailable: bool = False
+
+    @property
+    def id(self) -> str:
+        """The guild's id."""
+        return str(self.base["id"])
+
+    def channels_of(self, *kinds: int) -> list[str]:
+        """Ids of the channels of these types."""
+        return [key for key, channel in self.channels.items() if channel["type"] in kinds]
+
+    def people(self) -> list[str]:
+        """Ids of the members who are none of this world's bots."""
+        return [key for key in self.members if key not in self.sights]
+
+    def note_change(self, what: str, moment: int) -> None:
+        """Something of what no GUILD_CREATE repeats has changed."""
+        self.changes.pop(what, None)
+        self.changes[what] = moment
+        if len(self.changes) > CHANGES_KEPT:
+            del self.changes[next(iter(self.changes))]
+
+    def sees(self, bot: str, place: str) -> bool:
+        """Whether a bot is told what happens in a channel or thread; a place that is gone hides nothing."""
+        hidden = self.sights[bot].hidden
+        if place in hidden:
+            return False
+        thread = self.threads.get(place) or self.archived.get(place)
+        if thread is None:
+            return True
+        if thread["parent_id"] in hidden:
+            return False
+        # Private threads are their members' alone: MANAGE_THREADS is not simulated.
+        return thread["type"] != PRIVATE_THREAD or bot in self.thread_members[place]
+
+    def unseen_by(self, place: str) -> frozenset[str]:
+        """The bots that are not told what happens there."""
+        return frozenset(bot for bot in self.sights if not self.sees(bot, place))
+
+    def as_json(self) -> Json:
+        """The whole state, whoever may see it."""
+        names = (
+            *("roles", "emojis", "stickers", "channels", "threads", "members", "voice_states", "presences", "events"),
+            *("stages", "sounds", "invites", "archived", "thread_members", "voice_info"),
+        )
+        return {
+            "guild": self.base,
+            **{name: getattr(self, name) for name in names},
+            "messages": list(self.messages),
+            "unavailable": self.unavailable,
+        }

@@ -1,0 +1,101 @@
+"""Channels, categories, and who may view them."""
+
+from collections.abc import Iterator
+
+from sandwich_simulator import entities
+from sandwich_simulator.building import overwrites
+from sandwich_simulator.entities import Json
+from sandwich_simulator.events import Event
+from sandwich_simulator.scene import Scene
+
+from .voice import move
+
+CHANNELS_MAX = 14
+CATEGORIES_MAX = 3
+_TEXTS_MIN = 2
+
+
+def channel(scene: Scene) -> Iterator[Event]:
+    """A channel is changed, moved, made or deleted."""
+    guild, roll = scene.guild, scene.rng.random()
+    if roll < 0.35:
+        yield from _described(scene)
+    elif roll < 0.5:
+        yield from _moved(scene)
+    elif roll < 0.75 and len(guild.channels) < CHANNELS_MAX:
+        yield from _made(scene)
+    else:
+        yield from _deleted(scene)
+
+
+def permitted(scene: Scene) -> Iterator[Event]:
+    """The overwrites of a channel change; whoever then sees more, or less, is told so by the gateway."""
+    guild, rng = scene.guild, scene.rng
+    found = guild.channels[rng.choice(list(guild.channels))]
+    found["permission_overwrites"] = overwrites(rng, guild, scene.world.realm.config.hidden_channels)
+    yield _update(scene, found)
+
+
+def _update(scene: Scene, found: Json) -> Event:
+    found["version"] += 1
+    return scene.event("CHANNEL_UPDATE", {**found, "guild_id": scene.guild.id})
+
+
+def _described(scene: Scene) -> Iterator[Event]:
+    found = scene.guild.channels[scene.rng.choice(scene.guild.channels_of(entities.TEXT))]
+    found["topic"] = entities.words(scene.rng, 8)
+    yield _update(scene, found)
+
+
+def _category(scene: Scene) -> str | None:
+    return scene.rng.choice([*scene.guild.channels_of(entities.CATEGORY), None])
+
+
+def _moved(scene: Scene) -> Iterator[Event]:
+    guild, rng = scene.guild, scene.rng
+    found = guild.channels[rng.choice(list(guild.channels))]
+    found["position"] = rng.randrange(CHANNELS_MAX)
+    if found["type"] != entities.CATEGORY:
+        found["parent_id"] = _category(scene)
+    yield _update(scene, found)
+
+
+def _made(scene: Scene) -> Iterator[Event]:
+    guild, rng = scene.guild, scene.rng
+    kinds = [entities.TEXT, entities.TEXT, entities.VOICE, entities.FORUM, entities.STAGE]
+    if len(guild.channels_of(entities.CATEGORY)) < CATEGORIES_MAX:
+        kinds.append(entities.CATEGORY)
+    kind = rng.choice(kinds)
+    parent = None if kind == entities.CATEGORY else _category(scene)
+    made = entities.channel(rng, scene.new_id(), kind, position=len(guild.channels), parent=parent)
+    made["permission_overwrites"] = overwrites(rng, guild, scene.world.realm.config.hidden_channels)
+    guild.channels[made["id"]] = made
+    yield scene.event("CHANNEL_CREATE", {**made, "guild_id": guild.id})
+
+
+def _deleted(scene: Scene) -> Iterator[Event]:
+    """With a channel go its threads, stages and invites; who talked there is told to have left, children lose it."""
+    guild, rng = scene.guild, scene.rng
+    kept = {guild.channels_of(entities.VOICE)[0], *guild.channels_of(entities.TEXT)[:_TEXTS_MIN]}
+    choices = [key for key in guild.channels if key not in kept]
+    if not choices:
+        return
+    gone = rng.choice(choices)
+    for who in [key for key, state in guild.voice_states.items() if state["channel_id"] == gone]:
+        yield from move(scene, who, None)
+    data, blind = {**guild.channels[gone], "guild_id": guild.id}, guild.unseen_by(gone)
+    del guild.channels[gone]
+    guild.voice_info.pop(gone, None)
+    for places in (guild.threads, guild.archived):
+        for key in [key for key, thread in places.items() if thread["parent_id"] == gone]:
+            del places[key], guild.thread_members[key]
+            guild.messages.drop(key)
+    for things in (guild.stages, guild.invites):
+        for key in [key for key, thing in things.items() if thing["channel_id"] == gone]:
+            del things[key]
+    guild.messages.drop(gone)
+    yield scene.event("CHANNEL_DELETE", data, unseen_by=blind)
+    for child in guild.channels.values():
+        if child["parent_id"] == gone:
+            child["parent_id"] = None
+            yield _update(scene, child)

@@ -1,0 +1,94 @@
+"""Whole guilds: their own fields, outages, and bots that come and go."""
+
+from collections.abc import Iterator
+
+from sandwich_simulator import entities, sight
+from sandwich_simulator.building import bot_role
+from sandwich_simulator.events import Event
+from sandwich_simulator.guild_state import GuildState, Sight
+from sandwich_simulator.scene import Scene
+
+from .voice import move
+
+OUTAGES_MAX = 2
+_OF_GUILD_CREATE = frozenset({"joined_at", "large", "member_count"})
+
+
+def guild_update(scene: Scene) -> Iterator[Event]:
+    """The guild's own fields change; it is told with its roles, emojis and stickers, without what GUILD_CREATE adds."""
+    guild = scene.guild
+    guild.base["name"] = entities.words(scene.rng, 2).title()
+    data = {key: value for key, value in guild.base.items() if key not in _OF_GUILD_CREATE}
+    lists = {name: list(getattr(guild, name).values()) for name in ("roles", "emojis", "stickers")}
+    yield scene.event("GUILD_UPDATE", data | lists)
+
+
+def outage(scene: Scene) -> Iterator[Event]:
+    """A guild is gone for a while, or is back as it was."""
+    world = scene.world
+    down = [g for g in world.known_guilds() if g.unavailable and not world.realm.is_silent(int(g.id))]
+    if down and (len(down) >= OUTAGES_MAX or scene.rng.random() < 0.5):
+        down[0].unavailable = False
+        yield Event("GUILD_CREATE", {}, int(down[0].id))
+    elif not scene.guild.unavailable:
+        scene.guild.unavailable = True
+        yield scene.event("GUILD_DELETE", {"unavailable": True, "id": scene.guild.id})
+
+
+def come_and_go(scene: Scene) -> Iterator[Event]:
+    """The bot is removed from a guild, or added to one: to a new one, or to one where others of its world are."""
+    world = scene.world
+    if world.has_surplus_guilds:
+        yield from leave(scene)
+        return
+    elsewhere = [guild for guild in world.realm.known_guilds() if not world.has_guild(int(guild.id))]
+    there = [guild for guild in elsewhere if not guild.unavailable]
+    if there and scene.rng.random() < 0.5:
+        chosen = scene.rng.choice(there)
+        yield from arrive(Scene(world, chosen, scene.rng, scene.wall_ms))
+    else:
+        new = world.join_guild()
+        # "A bot can join an unavailable guild" (a Discord engineer): it comes as a stub, and whole when it is back.
+        new.unavailable = world.realm.config.outage_stubs and scene.rng.random() < 0.5
+        yield Event("GUILD_CREATE", {}, int(new.id), joined=True)
+
+
+def arrive(scene: Scene) -> Iterator[Event]:
+    """The bot is added to a guild where others are: they are told of its role and its member, it of the guild."""
+    guild, world, me = scene.guild, scene.world, scene.world.me
+    own = bot_role(scene.rng, scene.new_id(), me)
+    guild.roles[own["id"]] = own
+    guild.members[me["id"]] = member = entities.member(scene.rng, me, [own["id"]], scene.wall_ms)
+    guild.base["member_count"] += 1
+    world.guild_ids[int(guild.id)] = None
+    guild.sights[me["id"]] = Sight(hidden=sight.hidden_from(guild, me["id"]), joined=world.realm.moment)
+    others = frozenset({me["id"]})
+    yield scene.event("GUILD_ROLE_CREATE", {"role": own, "guild_id": guild.id}, unseen_by=others)
+    yield scene.event("GUILD_MEMBER_ADD", {**member, "guild_id": guild.id}, unseen_by=others)
+    yield Event("GUILD_CREATE", {}, int(guild.id), joined=True, only=me["id"])
+
+
+def leave(scene: Scene) -> Iterator[Event]:
+    """The bot is removed. It is told so, sometimes also as a member; the others of its member and its role."""
+    guild, world, me = scene.guild, scene.world, scene.world.me
+    if me["id"] in guild.voice_states:
+        yield from move(scene, me["id"], None)
+    own = [key for key in guild.members[me["id"]]["roles"] if guild.roles.get(key, {}).get("managed")]
+    removed = {"user": me, "guild_id": guild.id}
+    _forget_bot(guild, me["id"])
+    world.leave_guild(int(guild.id))
+    told = [scene.event("GUILD_DELETE", {"id": guild.id}, only=me["id"])]
+    if scene.rng.random() < 0.5:
+        told.insert(scene.rng.randrange(2), scene.event("GUILD_MEMBER_REMOVE", removed, only=me["id"]))
+    yield from told
+    yield scene.event("GUILD_MEMBER_REMOVE", removed)
+    for role_id in own:
+        del guild.roles[role_id]
+        yield scene.event("GUILD_ROLE_DELETE", {"role_id": role_id, "guild_id": guild.id})
+
+
+def _forget_bot(guild: GuildState, bot: str) -> None:
+    del guild.members[bot], guild.sights[bot]
+    guild.base["member_count"] -= 1
+    for members in guild.thread_members.values():
+        members.pop(bot, None)

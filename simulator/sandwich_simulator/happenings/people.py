@@ -1,0 +1,116 @@
+"""Presences, members, and what people call themselves."""
+
+from collections.abc import Iterator
+
+from sandwich_simulator import entities
+from sandwich_simulator.building import assignable_roles
+from sandwich_simulator.entities import Json
+from sandwich_simulator.events import Event
+from sandwich_simulator.scene import Scene
+
+from .voice import move
+
+RENAMES_GUILDS_MAX = 2_000
+"""In larger worlds nobody changes name: it is told in every guild of theirs, and those would all have to be built."""
+
+
+def presence(scene: Scene) -> Iterator[Event]:
+    """Somebody comes, goes, or does something else; sometimes only what clients cannot do without is told."""
+    guild, who = scene.guild, scene.someone()
+    known = guild.presences.get(who)
+    if known is None:
+        shown = guild.presences[who] = entities.presence(scene.rng, who, scene.wall_ms)
+    elif scene.rng.random() < 0.4:
+        del guild.presences[who]
+        shown = {"user": {"id": who}, "status": "offline", "client_status": {}, "activities": []}
+    else:
+        new = entities.presence(scene.rng, who, scene.wall_ms)
+        is_partial = scene.rng.random() < 0.2
+        shown = {key: new[key] for key in ("user", "status", "client_status", "activities")} if is_partial else new
+        guild.presences[who] = known | shown
+    yield scene.event("PRESENCE_UPDATE", {**shown, "guild_id": guild.id})
+
+
+def member_update(scene: Scene) -> Iterator[Event]:
+    """A member's nick, roles or time-out change; fields that may be absent sometimes are."""
+    rng, member = scene.rng, scene.guild.members[scene.someone()]
+    roles = assignable_roles(scene.guild)
+    member["nick"] = entities.words(rng, 2) if rng.random() < 0.7 else None
+    member["roles"] = sorted(rng.sample(roles, rng.randrange(len(roles) + 1)))
+    if rng.random() < 0.1:
+        until = member["communication_disabled_until"]
+        member["communication_disabled_until"] = None if until else entities.iso(scene.wall_ms + 600_000)
+    data = {**member, "guild_id": scene.guild.id}
+    if rng.random() < 0.2:
+        for name in ("deaf", "mute", "premium_since"):
+            del data[name]
+    yield scene.event("GUILD_MEMBER_UPDATE", data)
+
+
+def bot_member_update(scene: Scene) -> Iterator[Event]:
+    """A bot's roles change, and with them perhaps what it sees."""
+    guild, rng = scene.guild, scene.rng
+    member = guild.members[rng.choice(list(guild.sights))]
+    own = [key for key in member["roles"] if key in guild.roles and guild.roles[key]["managed"]]
+    roles = assignable_roles(guild)
+    member["roles"] = [*own, *sorted(rng.sample(roles, rng.randrange(min(3, len(roles) + 1))))]
+    yield scene.event("GUILD_MEMBER_UPDATE", {**member, "guild_id": guild.id})
+
+
+def member_leave(scene: Scene) -> Iterator[Event]:
+    """Somebody leaves, and with them their presence and voice state."""
+    guild, who = scene.guild, scene.someone()
+    if len(scene.people) < 3 or who == guild.base["owner_id"]:
+        return
+    if who in guild.voice_states:
+        yield from move(scene, who, None)
+    guild.presences.pop(who, None)
+    user = guild.members.pop(who)["user"]
+    guild.base["member_count"] -= 1
+    yield scene.event("GUILD_MEMBER_REMOVE", {"user": user, "guild_id": guild.id})
+
+
+def member_again(scene: Scene) -> Iterator[Event]:
+    """GUILD_MEMBER_ADD of somebody who is there already, which Discord's documentation says may happen."""
+    member = scene.guild.members[scene.someone()]
+    yield scene.event("GUILD_MEMBER_ADD", {**member, "guild_id": scene.guild.id})
+
+
+def renamed(scene: Scene) -> Iterator[Event]:
+    """Somebody has another name or avatar: told of the member in every guild of theirs, and where they are online."""
+    if len(scene.world.guild_ids) > RENAMES_GUILDS_MAX:
+        return
+    old = scene.guild.members[scene.someone()]["user"]
+    changes = _changes(scene)
+    user = old | changes
+    for guild in scene.world.realm.rename(user):
+        if guild.unavailable:
+            continue
+        guild_id, member = int(guild.id), guild.members[user["id"]]
+        shown = guild.presences.get(user["id"])
+        if shown is not None and scene.rng.random() < 0.5:
+            data: Json = {**shown, "user": {"id": user["id"], **changes}, "guild_id": guild.id}
+            yield Event("PRESENCE_UPDATE", data, guild_id)
+        yield Event("GUILD_MEMBER_UPDATE", {**member, "guild_id": guild.id}, guild_id)
+
+
+def bot_renamed(scene: Scene) -> Iterator[Event]:
+    """The bot has another name: USER_UPDATE, and its own member in every guild."""
+    world = scene.world
+    if len(world.guild_ids) > RENAMES_GUILDS_MAX:
+        return
+    world.me = world.me | {"avatar": entities.hex_hash(scene.rng), "username": entities.words(scene.rng, 1)}
+    extra: Json = {"verified": True, "mfa_enabled": True, "flags": 0, "email": None}
+    yield Event("USER_UPDATE", world.me | extra, None)
+    for guild_id in list(world.guild_ids):
+        world.guild(guild_id)
+    for guild in world.realm.rename(world.me):
+        if not guild.unavailable:
+            yield Event("GUILD_MEMBER_UPDATE", {**guild.members[world.id], "guild_id": guild.id}, int(guild.id))
+
+
+def _changes(scene: Scene) -> Json:
+    rng = scene.rng
+    if rng.random() < 0.5:
+        return {"avatar": entities.hex_hash(rng)}
+    return {"username": f"{entities.words(rng, 1)}{rng.randrange(10_000)}", "global_name": entities.words(rng, 1)}
