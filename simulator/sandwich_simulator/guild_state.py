@@ -23,6 +23,8 @@ class MessageLog:
         self._kept = kept
         self._by_place: dict[str, dict[str, Json]] = {}
         self._reactions: dict[str, Counter[str]] = {}
+        self.forgotten: dict[str, str] = {}
+        """By place: the latest message that had to make room. Those up to it may still be there for others."""
 
     def __len__(self) -> int:
         return sum(map(len, self._by_place.values()))
@@ -38,7 +40,7 @@ class MessageLog:
         messages = self._by_place.setdefault(message["channel_id"], {})
         messages[message["id"]] = message
         if len(messages) > self._kept:
-            oldest = next(iter(messages))
+            oldest = self.forgotten[message["channel_id"]] = next(iter(messages))
             del messages[oldest]
             self._reactions.pop(oldest, None)
 
@@ -63,6 +65,7 @@ class MessageLog:
 
     def drop(self, place: str) -> None:
         """Forgets the messages of a channel or thread."""
+        self.forgotten.pop(place, None)
         for message_id in self._by_place.pop(place, {}):
             self._reactions.pop(message_id, None)
 

@@ -217,7 +217,8 @@ def state_as_seen(guild: GuildState, bot: str) -> Json:
     """The guild as this bot sees it, whatever its intents: what a cache that was told everything should hold.
 
     Beside it stands what tells a difference from something never told: `changes`, `since`, `joined` and `created` are
-    moments; `untold` and `doubted` are channels that the bot lost, or once lost, without a word.
+    moments; `untold` and `doubted` are channels that the bot lost, or once lost, without a word; `forgotten` has, by
+    place, the latest message that the world did not keep.
     """
     held: Sight = guild.sights[bot]
     state = guild.as_json()
@@ -235,4 +236,5 @@ def state_as_seen(guild: GuildState, bot: str) -> Json:
         "joined": held.joined,
         "created": held.created,
         "changes": guild.changes,
+        "forgotten": guild.messages.forgotten,
     }

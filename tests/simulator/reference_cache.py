@@ -251,18 +251,15 @@ def _message_differences(cached: Json, state: Json, session_began: int) -> list[
     """Messages that were said, or last changed, while the bot saw their place."""
     found: list[str] = []
     true: dict[str, Objects] = {}
-    oldest: dict[str, int] = {}
     for message in state["messages"]:
         place = message["channel_id"]
-        oldest[place] = min(oldest.get(place, int(message["id"])), int(message["id"]))
         parent = state["threads"].get(place, {}).get("parent_id", "")
         told_since = max(session_began, state["joined"], state["since"].get(place, 0), state["since"].get(parent, 0))
         if state["changes"].get(message["id"], 0) > told_since:
             true.setdefault(place, {})[message["id"]] = message
     for place in true.keys() | cached["messages"].keys():
         mine, theirs = cached["messages"].get(place, {}), true.get(place, {})
-        # The world forgets the oldest message of a place, counting those that this bot was never told of.
-        mine = {key: m for key, m in mine.items() if int(key) >= oldest.get(place, 0)}
+        mine = {key: m for key, m in mine.items() if int(key) > int(state["forgotten"].get(place, 0))}
         if {place, state["threads"].get(place, {}).get("parent_id")} & set(state["doubted"]):
             mine = {key: m for key, m in mine.items() if key in theirs}
         _compare(found, "messages", mine, theirs)

@@ -12,6 +12,11 @@ from .voice import move
 
 RENAMES_GUILDS_MAX = 2_000
 """In larger worlds nobody changes name: it is told in every guild of theirs, and those would all have to be built."""
+_NAMED = (
+    *("id", "username", "discriminator", "global_name", "avatar", "public_flags"),
+    *("avatar_decoration_data", "collectibles", "primary_guild"),
+)
+"""The part of a user that comes with a presence when it has changed; clients rely on it."""
 
 
 def presence(scene: Scene) -> Iterator[Event]:
@@ -81,15 +86,14 @@ def renamed(scene: Scene) -> Iterator[Event]:
     if len(scene.world.guild_ids) > RENAMES_GUILDS_MAX:
         return
     old = scene.guild.members[scene.someone()]["user"]
-    changes = _changes(scene)
-    user = old | changes
+    user = old | _changes(scene)
     for guild in scene.world.realm.rename(user):
         if guild.unavailable:
             continue
         guild_id, member = int(guild.id), guild.members[user["id"]]
         shown = guild.presences.get(user["id"])
         if shown is not None and scene.rng.random() < 0.5:
-            data: Json = {**shown, "user": {"id": user["id"], **changes}, "guild_id": guild.id}
+            data: Json = {**shown, "user": {key: user[key] for key in _NAMED}, "guild_id": guild.id}
             yield Event("PRESENCE_UPDATE", data, guild_id)
         yield Event("GUILD_MEMBER_UPDATE", {**member, "guild_id": guild.id}, guild_id)
 
