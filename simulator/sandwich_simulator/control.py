@@ -31,13 +31,14 @@ class ControlApi:
             "stats": lambda q: sim.stats(),
             "sessions": lambda q: sim.sessions(q.get("bot")),
             "ledger": lambda q: sim.ledger(bot=q.get("bot"), kind=q.get("kind")),
-            "guild": lambda q: sim.guild_state(q["bot"], q["guild_id"]),
+            "quiescent": lambda q: sim.quiescent(),
+            "guild": lambda q: sim.guild_state(q["bot"], q["guild_id"], as_seen=q.get("as") == "seen"),
             "guilds": lambda q: sim.guild_ids(q["bot"], int(q.get("shard", 0)), int(q.get("count", 1))),
         }
         posts: dict[str, Handler] = {
             "traffic": lambda b: sim.set_traffic(float(b["rate"]), b.get("bot")),
             "pause_traffic": lambda b: sim.pause_traffic(),
-            "happen": lambda b: sim.happen(b["bot"], int(b["events"])),
+            "happen": lambda b: sim.happen(b["bot"], int(b["events"]), b.get("seed")),
             "burst": lambda b: sim.burst(**b),
             "join": self._join,
             "emit": self._emit,

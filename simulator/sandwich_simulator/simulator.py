@@ -20,6 +20,7 @@ from .control import ControlApi
 from .entities import FORUM, Json, channel
 from .faults import HttpFault
 from .gateway import Bot, Event, Gateway
+from .happenings.guilds import arrive
 from .mix import Mix, Scene, join
 from .outbox import Cut, Raw
 from .protocol import Connection, State
@@ -130,8 +131,8 @@ class Simulator:
     def _active(self, bot_id: str) -> Bot | None:
         return self.gateway.bots.get(bot_id)
 
-    def _happen(self, bot: Bot, number: int) -> None:
-        mix = self._mixes.get(bot.id)
+    def _happen(self, bot: Bot, number: int, mix: Mix | None = None) -> None:
+        mix = mix or self._mixes.get(bot.id)
         if mix is None:
             mix = self._mixes[bot.id] = Mix(bot.world, random.Random(self._rng.getrandbits(64)))
         made = 0
@@ -156,9 +157,18 @@ class Simulator:
         """Nothing happens any more until `set_traffic`. When this returns all events are in outboxes and journal."""
         self._paused = True
 
-    async def happen(self, bot: str, number: int) -> None:
-        """So many events of the ordinary mix, now."""
-        self._happen(self.gateway.bot_named(bot), number)
+    async def happen(self, bot: str, number: int, seed: int | None = None) -> None:
+        """So many events of the ordinary mix, now: the next of the bot's story, or those of a seed's own."""
+        owner = self.gateway.bot_named(bot)
+        mix = None if seed is None else Mix(owner.world, random.Random(f"{self.config.seed}:{seed}"))
+        self._happen(owner, number, mix)
+
+    async def quiescent(self) -> Json:
+        """Whether every connected session has been sent everything, backfill included; and what is still to be sent."""
+        connected = [session for bot in self.gateway.bots.values() for session in bot.sessions if session.outbox]
+        backfill = sum(len(session.backfill) for session in connected)
+        busy = sum(not writer.is_idle for writer in self._server.connections.values())
+        return {"quiescent": not backfill and not busy, "backfill_pending": backfill, "busy_sockets": busy}
 
     async def join_member(self, *, bot: str, guild_id: int | str, code: str | None = None) -> str | None:
         """Somebody of the pool joins a guild, by this invite or by none; the user's id, None when nobody was found."""
@@ -331,8 +341,16 @@ class Simulator:
         return len(gone)
 
     async def add_bot(self, config: BotConfig) -> str:
-        """Adds a bot; its application id. ValueError when id or token is taken."""
-        return self.gateway.add_bot(config).id
+        """Adds a bot; its application id. ValueError when id or token is taken.
+
+        Where its world has begun, it is added to its guilds one by one, as the bots that are there already are told.
+        """
+        bot, now = self.gateway.add_bot(config), self._clock()
+        world = bot.world
+        for guild_id in [] if world.guild_ids else world.realm.guild_ids(config.guilds):
+            for event in arrive(Scene(world, world.realm.guild(guild_id), self._rng, now.wall_ms)):
+                self.gateway.publish(bot, event, now)
+        return bot.id
 
     async def change_bot(
         self,
@@ -382,6 +400,7 @@ class Simulator:
                 "seq": session.seq,
                 "oldest_seq": session.oldest_seq,
                 "intents": session.intents,
+                "moment": session.moment,
                 "connected": session.outbox is not None,
                 "backfill_pending": len(session.backfill),
             }
@@ -399,9 +418,9 @@ class Simulator:
         bot_id = None if bot is None else self.gateway.bot_named(bot).id
         return self.gateway.ledger.as_json(bot=bot_id, kind=kind)
 
-    async def guild_state(self, bot: str, guild_id: int | str) -> Json:
-        """A copy of a guild's authoritative state. KeyError when the bot is not in it."""
-        state = self.gateway.bot_named(bot).world.guild_state(int(guild_id))
+    async def guild_state(self, bot: str, guild_id: int | str, *, as_seen: bool = False) -> Json:
+        """A copy of a guild's authoritative state, or of what the bot sees of it. KeyError when it is not in it."""
+        state = self.gateway.bot_named(bot).world.guild_state(int(guild_id), as_seen=as_seen)
         copied: Json = msgspec.json.decode(msgspec.json.encode(state))
         return copied
 

@@ -53,6 +53,11 @@ class SocketWriter:
         self._encode(self._outbox.take(len(self._outbox)))
         self._encode(payloads)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the socket has been given everything there is."""
+        return not self._chunks and not len(self._outbox) and not self._transport.get_write_buffer_size()
+
     def release(self) -> None:
         """Starts writing what was prepared."""
         self._wanted.set()

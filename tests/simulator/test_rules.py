@@ -43,9 +43,9 @@ class Fake:
         connection.open(self.now)
         return connection
 
-    def live(self, **fields: Any) -> Connection:
+    def live(self, token: str = TOKEN, **fields: Any) -> Connection:
         connection = self.connect()
-        self.send(connection, 2, identify_payload(TOKEN, **fields))
+        self.send(connection, 2, identify_payload(token, **fields))
         while self.gateway.pump(self.now, guilds=100):
             pass
         return connection

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -306,3 +307,46 @@ async def test_an_unknown_version_is_refused(make_simulator: MakeSimulator) -> N
         with pytest.raises(Closed) as closed:
             await client.receive()
     assert closed.value.code == 4012
+
+
+async def test_a_world_can_be_stopped_looked_at_and_joined_over_the_control_api(make_simulator: MakeSimulator) -> None:
+    sim = await make_simulator(BotConfig(token=TOKEN, guilds=2, name="b", world="w", hidden_channels=0.3))
+    control = f"{sim.base_url}/_sim"
+    async with aiohttp.ClientSession() as http, GatewayClient(sim.url) as client:
+
+        async def quiescent() -> dict[str, Any]:
+            found: dict[str, Any] = await (await http.get(f"{control}/quiescent")).json()
+            return found
+
+        await client.identify(TOKEN)
+        await client.until("GUILD_CREATE")
+        await sim.fault("stall", seconds=0.2)
+        assert (await http.post(f"{control}/happen", json={"bot": "b", "events": 300, "seed": 4})).status == 200
+        assert (await quiescent())["busy_sockets"] == 1
+        async with asyncio.timeout(5):
+            while not (await quiescent())["quiescent"]:
+                await client.receive()
+        for guild_id in await sim.guild_ids("b"):
+            url = f"{control}/guild?bot=b&guild_id={guild_id}"
+            whole, seen = await (await http.get(url)).json(), await (await http.get(f"{url}&as=seen")).json()
+            hidden = {key for key, channel in seen["channels"].items() if channel["name"] == "___hidden___"}
+            assert hidden == set(seen["hidden"])
+            assert not any(channel["name"] == "___hidden___" for channel in whole["channels"].values())
+        later = {"token": "later", "guilds": 1, "name": "c", "world": "w"}
+        assert (await http.post(f"{control}/bots", json=later)).status == 200
+        while (await client.until("GUILD_MEMBER_ADD"))["d"]["user"]["username"] != "c":
+            pass
+        assert await sim.guild_ids("c") == (await sim.guild_ids("b"))[:1]
+
+
+async def test_a_seed_of_its_own_makes_the_same_events_again(make_simulator: MakeSimulator) -> None:
+    stories = []
+    for _ in range(2):
+        sim = await make_simulator(BotConfig(token=TOKEN, guilds=2, name="b"))
+        async with GatewayClient(sim.url) as client:
+            await client.identify(TOKEN)
+            await client.until("GUILD_CREATE")
+            await client.until("GUILD_CREATE")
+            await sim.happen("b", 200, seed=9)
+            stories.append([entry["t"] for entry in await sim.journal(since=3)])
+    assert stories[0] == stories[1]
