@@ -24,8 +24,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guilds", type=int, default=200)
     parser.add_argument("--no-faults", action="store_true")
+    parser.add_argument("--shared", action="store_true", help="two applications in one namespace")
     given = parser.parse_args()
-    options = Options(events=given.events, seed=given.seed, guilds=given.guilds, faults=not given.no_faults)
+    options = Options(
+        events=given.events,
+        seed=given.seed,
+        guilds=given.guilds,
+        faults=not given.no_faults,
+        shared=given.shared,
+    )
     outcome = asyncio.run(run(options, print))
     print(_table(outcome))
     sys.exit(0 if outcome.clean else 1)

@@ -1,29 +1,25 @@
-"""What the cache should hold of a guild, by the simulator's state of it, and where it differs. Pure."""
+"""Where one namespace of the cache differs from what it should hold. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-Json = dict[str, Any]
-Objects = dict[str, Json]
+from cache_check.reading import Cached
+from cache_check.truth import (
+    AS_THEY_ARE,
+    GuildTruth,
+    Json,
+    Objects,
+    bare_member,
+    bare_presence,
+    bare_thread,
+    messages,
+    people_of,
+)
 
-COLLECTIONS: Mapping[str, str] = {
-    "channels": "channels",
-    "threads": "threads",
-    "roles": "roles",
-    "emojis": "emojis",
-    "stickers": "stickers",
-    "members": "members",
-    "voice": "voice_states",
-    "presences": "presences",
-    "events": "events",
-    "stages": "stages",
-    "sounds": "sounds",
-}
-"""The cache's collections, and how the simulator calls them."""
-
-EXAMPLES_MAX = 5
+EXAMPLES_MAX = 8
+EXAMPLES_OF_A_KIND_MAX = 2
 
 
 @dataclass(slots=True)
@@ -39,18 +35,27 @@ class Comparison:
         self.compared[kind] += 1
         if cached != true:
             self.different[kind] += 1
-            if len(self.examples) < EXAMPLES_MAX:
-                self.examples.append(f"{kind} {where}: {_difference(cached, true)}")
+            if self.different[kind] <= EXAMPLES_OF_A_KIND_MAX and len(self.examples) < EXAMPLES_MAX:
+                self.examples.append(f"{kind} {where}: {difference(cached, true)}")
 
     def check_all(self, kind: str, where: str, cached: Objects, true: Objects) -> None:
         """Compare a collection, id by id."""
         for key in cached.keys() | true.keys():
             self.check(kind, f"{where}/{key}", cached.get(key), true.get(key))
 
+    def fail(self, kind: str, where: str, why: str) -> None:
+        """Something that is wrong without anything to compare it with."""
+        self.compared[kind] += 1
+        self.different[kind] += 1
+        self.examples.append(f"{kind} {where}: {why}")
 
-def _difference(cached: Any, true: Any) -> str:
+
+def difference(cached: Any, true: Any) -> str:
+    """What differs, in words."""
     if cached is None or true is None:
         return "only in the cache" if true is None else "not in the cache"
+    if isinstance(cached, set) and isinstance(true, set):
+        return f"only in the cache: {sorted(cached - true)[:5]}; not in it: {sorted(true - cached)[:5]}"
     if not isinstance(cached, dict) or not isinstance(true, dict):
         return f"cached {cached!r}, true {true!r}"
     fields = sorted(name for name in cached.keys() | true.keys() if cached.get(name, ...) != true.get(name, ...))
@@ -58,56 +63,67 @@ def _difference(cached: Any, true: Any) -> str:
     return "; ".join(shown)[:600]
 
 
-def true_guild(state: Json) -> Json:
-    """The guild's own object."""
-    made: Json = state["guild"] | {"unavailable": bool(state["unavailable"])}
-    return made
+def compare(comparison: Comparison, cached: Cached, truths: Iterable[GuildTruth]) -> None:
+    """Hold one namespace against the true states of its guilds.
 
-
-def true_collection(name: str, state: Json) -> Objects:
-    """One collection of a guild as the cache keeps it."""
-    guild_id = state["guild"]["id"]
-    found: Objects = state[COLLECTIONS[name]]
-    match name:
-        case "channels" | "threads" | "voice":
-            return {key: value | {"guild_id": guild_id} for key, value in found.items()}
-        case "members":
-            roles = set(state["roles"])
-            return {key: _member(value, roles) for key, value in found.items()}
-        case "presences":
-            return {key: _presence(value) for key, value in found.items()}
-    return found
-
-
-def shown(name: str, cached: Objects, state: Json) -> Objects:
-    """A cached collection without what Discord does not tell of.
-
-    No event says that members lost a role which was deleted, and Discord itself no longer lists it.
+    Of a guild in an outage nothing is told: it is there as it was before, or, where nobody listened since, not at all.
     """
-    if name == "members":
-        roles = set(state["roles"])
-        return {key: _member(value, roles) for key, value in cached.items()}
-    if name in ("channels", "threads", "voice"):
-        return cached
-    return {key: _presence(value) for key, value in cached.items()} if name == "presences" else cached
+    held = {truth.id: truth for truth in truths}
+    hidden = {guild for guild, truth in held.items() if truth.state["unavailable"] and guild not in cached.guilds}
+    shown = {guild: truth for guild, truth in held.items() if guild not in hidden}
+    for guild in cached.guilds.keys() | shown.keys():
+        if guild in shown:
+            _compare_guild(comparison, cached, shown[guild])
+        else:
+            comparison.check("guild", guild, cached.guilds.get(guild), None)
+    for app in {app for truth in held.values() for app in truth.apps}:
+        mine = {guild for guild, truth in held.items() if app in truth.apps}
+        comparison.check("located", app, cached.located.get(app, set()), mine)
+    _compare_people(comparison, cached, shown.values(), hidden)
 
 
-def _member(member: Json, roles: set[str]) -> Json:
-    made = {name: value for name, value in member.items() if name not in ("user", "guild_id")}
-    return made | {"roles": [role for role in made.get("roles", ()) if role in roles]}
+def _compare_guild(comparison: Comparison, cached: Cached, truth: GuildTruth) -> None:
+    guild = truth.id
+    kept = {name: of.get(guild, {}) for name, of in cached.collections.items()}
+    known = cached.guilds.get(guild)
+    comparison.check("guild", guild, known, truth.guild(known or {}))
+    comparison.check("apps", guild, cached.apps.get(guild), truth.apps)
+    channels = kept.get("channels", {})
+    comparison.check_all("channels", guild, channels, truth.channels(channels))
+    threads = kept.get("threads", {})
+    bare = {key: bare_thread(thread) for key, thread in threads.items()}
+    comparison.check_all("threads", guild, bare, truth.threads(threads))
+    members = {key: bare_member(member, truth.roles) for key, member in kept.get("members", {}).items()}
+    comparison.check_all("members", guild, members, truth.members(members))
+    presences = {key: bare_presence(presence) for key, presence in kept.get("presences", {}).items()}
+    true_presences = {key: bare_presence(presence) for key, presence in truth.presences().items()}
+    comparison.check_all("presences", guild, presences, true_presences)
+    for name, called in AS_THEY_ARE.items():
+        true = truth.state[called]
+        if name == "voice":
+            true = {key: state | {"guild_id": guild} for key, state in true.items()}
+        comparison.check_all(name, guild, kept.get(name, {}), true)
+    _compare_messages(comparison, cached, truth)
 
 
-def _presence(presence: Json) -> Json:
-    made = {name: value for name, value in presence.items() if name not in ("guild_id", "roles")}
-    return made | {"user": {"id": presence["user"]["id"]}}
+def _compare_messages(comparison: Comparison, cached: Cached, truth: GuildTruth) -> None:
+    places = {message["channel_id"] for view in truth.views for message in view.state["messages"]}
+    for place in places | cached.messages[truth.id].keys():
+        kept = cached.messages[truth.id].get(place, {})
+        true = messages(truth, place, kept)
+        certain = {key: message for key, message in kept.items() if key in true.told or key not in true.others}
+        comparison.check_all("messages", f"{truth.id}/{place}", certain, true.told)
 
 
-def users_of(states: Iterator[Json]) -> tuple[Objects, dict[str, set[str]]]:
-    """Every user who is a member of these guilds, and the guilds of each."""
-    users: Objects = {}
-    guilds: dict[str, set[str]] = {}
-    for state in states:
-        for key, member in state["members"].items():
-            users[key] = member["user"]
-            guilds.setdefault(key, set()).add(state["guild"]["id"])
-    return users, guilds
+def _compare_people(comparison: Comparison, cached: Cached, truths: Iterable[GuildTruth], hidden: set[str]) -> None:
+    people = people_of(truths)
+    vague = people.vague_guilds | hidden
+    for user in cached.users.keys() | people.users.keys():
+        if user in people.vague_users:
+            continue
+        comparison.check("user", user, cached.users.get(user), people.users.get(user))
+    for user in cached.mutual.keys() | people.guilds.keys():
+        comparison.check("mutual", user, cached.mutual.get(user, set()) - vague, people.guilds.get(user, set()))
+
+
+__all__ = ["Comparison", "Json", "compare", "difference"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis.asyncio as redis
 
-from cache_check.compare import Json, Objects
+from cache_check.truth import Json, Objects
 
 
 @dataclass(slots=True)
@@ -20,6 +20,8 @@ class Cached:
     users: Objects = field(default_factory=dict)
     mutual: dict[str, set[str]] = field(default_factory=dict)
     located: dict[str, set[str]] = field(default_factory=dict)
+    messages: dict[str, dict[str, Objects]] = field(default_factory=lambda: defaultdict(dict))
+    """By guild and channel."""
 
 
 async def read_cache(url: str, namespace: str) -> Cached:
@@ -41,6 +43,9 @@ async def _guild_key(client: Any, cached: Cached, key: str, guild: str, name: st
         cached.guilds[guild] = json.loads(await client.get(key))
     elif name == "apps":
         cached.apps[guild] = await client.smembers(key)
+    elif name.startswith("messages:") and not name.endswith(":order"):
+        values = await client.hgetall(key)
+        cached.messages[guild][name.removeprefix("messages:")] = {field: json.loads(v) for field, v in values.items()}
     elif await client.type(key) == "hash" and ":" not in name:
         values = await client.hgetall(key)
         if all(value.startswith("{") for value in values.values()):

@@ -5,11 +5,13 @@ import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cache_check.compare import COLLECTIONS, Comparison, Json, shown, true_collection, true_guild, users_of
+from cache_check.compare import Comparison, compare
 from cache_check.faults import break_it, faults, settled
-from cache_check.reading import Cached, read_cache
+from cache_check.reading import read_cache
+from cache_check.truth import GUILD_MEMBERS, GUILD_PRESENCES, PER_CHANNEL, GuildTruth, View
+from sandwich_coordinator.intents import ALL
 from sandwich_node.dev.checker import DeliveryCheck
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
@@ -25,13 +27,14 @@ EVENTS_A_FAULT = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. `faults` False: traffic alone."""
+    """What to run. `faults` False: traffic alone. `shared`: two applications in one namespace."""
 
     events: int = 20_000
     seed: int = 1
     guilds: int = 200
     shards: int = 4
     faults: bool = True
+    shared: bool = False
 
 
 @dataclass(slots=True)
@@ -47,21 +50,37 @@ class Outcome:
 
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-CACHE = {"presences": True, "messages": {"per_channel": 50, "ttl": "1h"}}
+CACHE = {"presences": True, "messages": {"per_channel": PER_CHANNEL, "ttl": "1h"}}
+SHARED = "shared"
+UNSEEN_INTENTS = GUILD_MEMBERS | GUILD_PRESENCES
 
 
 def bots(options: Options) -> tuple[DevBot, ...]:
-    """One bot; all intents, everything cached."""
-    return (
-        DevBot(
-            app="welcomer",
-            token="MTAwMDAwMDAwMDAx.GaaaaX.welcomer",
-            guilds=options.guilds,
-            shards=options.shards,
-            recommended=options.shards,
-            settings={"cache": CACHE, "large_threshold": 250},
-        ),
+    """One bot with all intents, and everything cached; with `shared` a second one, which hears nothing of members."""
+    world = {
+        "world": "one",
+        "messages_kept": PER_CHANNEL,
+        "silent_guilds": 0.01,
+        "outage_stubs": options.seed % 2 == 0,
+    }
+    cache = CACHE | ({"namespace": SHARED} if options.shared else {})
+    first = DevBot(
+        app="welcomer",
+        token="MTAwMDAwMDAwMDAx.GaaaaX.welcomer",
+        guilds=options.guilds,
+        shards=options.shards,
+        recommended=options.shards,
+        settings={"cache": cache, "large_threshold": 250},
+        world=world,
     )
+    second = replace(
+        first,
+        app="music",
+        token="MTAwMDAwMDAwMDAy.GaaaaX.music",
+        guilds=options.guilds * 3 // 4,
+        settings={"cache": cache, "large_threshold": 250, "intents": ALL & ~UNSEEN_INTENTS},
+    )
+    return (first, second) if options.shared else (first,)
 
 
 class Run:
@@ -83,8 +102,7 @@ class Run:
             await self._live()
             await self._traffic()
             await self._quiet()
-            for bot in self.cluster.bots:
-                await self._compare(bot.app)
+            await self._compare()
             consuming.cancel()
         self.outcome.seconds = time.monotonic() - started
         self.outcome.clean = not self.outcome.comparison.different.total()
@@ -159,35 +177,23 @@ class Run:
                 raise TimeoutError(f"not in {timeout_s:.0f} s: {what} ({self.outcome.delivery})\n{logs}")
             await asyncio.sleep(0.1)
 
-    async def _compare(self, app: str) -> None:
-        cached = await read_cache(self.cluster.redis.url, app)
-        found = await self.cluster.simulator(f"guilds?bot={app}")
-        states = {str(guild): await self.cluster.simulator(f"guild?bot={app}&guild_id={guild}") for guild in found}
-        compare(self.outcome.comparison, app, cached, states)
+    async def _compare(self) -> None:
+        """Hold the namespace, which is the first application's own or that of all, against the world as they see it."""
+        namespace = SHARED if self.options.shared else self.cluster.bots[0].app
+        cached = await read_cache(self.cluster.redis.url, namespace)
+        compare(self.outcome.comparison, cached, await self._truths())
 
-
-def compare(comparison: Comparison, app: str, cached: Cached, states: dict[str, Json]) -> None:
-    """Hold one namespace against the true states of its guilds.
-
-    Of a guild in an outage nothing is told: it is there as it was before, or, where Redis lost its data, not at all.
-    """
-    hidden = {guild for guild, state in states.items() if state["unavailable"] and guild not in cached.guilds}
-    states = {guild: state for guild, state in states.items() if guild not in hidden}
-    for guild in cached.guilds.keys() | states.keys():
-        state = states.get(guild)
-        if state is None:
-            comparison.check("guild", guild, cached.guilds.get(guild), None)
-            continue
-        comparison.check("guild", guild, cached.guilds.get(guild), true_guild(state))
-        comparison.check("apps", guild, cached.apps.get(guild), {app})
-        for name in COLLECTIONS:
-            kept = shown(name, cached.collections[name].get(guild, {}), state)
-            comparison.check_all(name, guild, kept, true_collection(name, state))
-    comparison.check("located", app, cached.located.get(app, set()) & set(states), set(states))
-    users, guilds = users_of(iter(states.values()))
-    comparison.check_all("user", app, cached.users, users)
-    for user in cached.mutual.keys() | guilds.keys():
-        comparison.check("mutual", user, cached.mutual.get(user, set()) - hidden, guilds.get(user, set()))
+    async def _truths(self) -> list[GuildTruth]:
+        views: dict[str, list[View]] = {}
+        for bot in self.cluster.bots:
+            alive = await self.cluster.simulator(f"sessions?bot={bot.app}")
+            listening = {one["shard"]: one for one in alive if one["connected"]}
+            for guild in await self.cluster.simulator(f"guilds?bot={bot.app}"):
+                session = listening[(int(guild) >> 22) % self.options.shards]
+                state = await self.cluster.simulator(f"guild?bot={bot.app}&guild_id={guild}&as=seen")
+                view = View(bot.app, session["bot"], session["intents"], session["moment"], state)
+                views.setdefault(guild, []).append(view)
+        return [GuildTruth(tuple(of_guild)) for of_guild in views.values()]
 
 
 async def run(options: Options, say: Callable[[str], None]) -> Outcome:

@@ -117,6 +117,7 @@ class Gateway:
     def start_session(self, bot: Bot, identify: Identify, outbox: Outbox, now: Now) -> Session:
         """Makes a session, sends READY and queues its backfill."""
         guild_ids = bot.world.guilds_of_shard(identify.shard, identify.count)
+        bot.world.realm.moment += 1
         session_id = f"{self._rng.getrandbits(128):032x}"
         name = SessionName(bot=bot.id, shard=identify.shard, count=identify.count, session=session_id)
         session = Session(

@@ -53,6 +53,8 @@ class DevBot:
     """In each guild."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """More keys of the application in cluster.yml: cache, events ..."""
+    world: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of the bot in the simulator: how its guilds are, which other bots share them ..."""
 
 
 @dataclass(slots=True)
@@ -273,6 +275,7 @@ async def _start_simulator(
                     "recommended_shards": bot.recommended,
                     "max_concurrency": bot.max_concurrency,
                     "members_per_guild": bot.members,
+                    **bot.world,
                 }
                 for bot in bots
             ]
