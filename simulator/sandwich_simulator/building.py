@@ -43,8 +43,22 @@ class Builder:
         guild.base["member_count"] = len(guild.members)
         guild.base["large"] = len(guild.members) > LARGE_MEMBERS_MIN
         self._activity(guild, [person["id"] for person in people], owner)
+        self._endow(guild)
         sight.look_again(guild)
         return guild
+
+    def _endow(self, guild: GuildState) -> None:
+        """What the configuration says of permissions and vanity URLs, without a change of how else the guild is."""
+        rng = random.Random(f"{self._id}:endowed")
+        if rng.random() < self._config.unmanaged_guilds:
+            few = int(entities.EVERYONE) | (sight.VIEW_AUDIT_LOG if rng.random() < 0.5 else 0)
+            for role in guild.roles.values():
+                if role["managed"]:
+                    role["permissions"] = str(few)
+        if rng.random() < self._config.vanity_guilds:
+            guild.base["vanity_url_code"] = entities.words(rng, 2).replace(" ", "-")
+            guild.base["features"] = [*guild.base["features"], "VANITY_URL"]
+            guild.vanity_uses = rng.randrange(1000)
 
     def _roles(self, guild: GuildState, bots: list[Json]) -> None:
         everyone = entities.role(self._rng, self._id, 0, name="@everyone")

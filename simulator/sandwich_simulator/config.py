@@ -60,14 +60,21 @@ class BotConfig:
     """Whether a guild in an outage is listed by `GUILD_CREATE {id, unavailable: true}` instead of GUILD_DELETE."""
     messages_kept: int = 8
     """Messages that the world remembers of each channel and thread."""
+    unmanaged_guilds: float = 0.0
+    """The share of guilds in which the bot is no administrator; in half of them it may view the audit log."""
+    vanity_guilds: float = 0.0
+    """The share of guilds that have a vanity URL."""
 
     def __post_init__(self) -> None:
         if not self.token:
             raise ConfigError("token: must not be empty")
         if self.guilds < 0 or self.members_per_guild < 1 or self.max_concurrency < 1:
             raise ConfigError("guilds >= 0, members_per_guild >= 1 and max_concurrency >= 1 are required")
-        if not 0 <= self.hidden_channels <= 1 or not 0 <= self.silent_guilds <= 1 or self.messages_kept < 1:
-            raise ConfigError("hidden_channels and silent_guilds are shares, messages_kept is at least 1")
+        for name in ("hidden_channels", "silent_guilds", "unmanaged_guilds", "vanity_guilds"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a share, between 0 and 1")
+        if self.messages_kept < 1:
+            raise ConfigError("messages_kept is at least 1")
         self.application_id = self.application_id or _application_of(self.token)
         self.name = self.name or f"bot-{self.application_id % 100_000}"
         self.recommended_shards = self.recommended_shards or max(1, self.guilds // 1000 + 1)

@@ -33,6 +33,7 @@ class ControlApi:
             "ledger": lambda q: sim.ledger(bot=q.get("bot"), kind=q.get("kind")),
             "quiescent": lambda q: sim.quiescent(),
             "guild": lambda q: sim.guild_state(q["bot"], q["guild_id"], as_seen=q.get("as") == "seen"),
+            "joins": lambda q: sim.joins(q["bot"]),
             "guilds": lambda q: sim.guild_ids(q["bot"], int(q.get("shard", 0)), int(q.get("count", 1))),
         }
         posts: dict[str, Handler] = {
@@ -41,6 +42,9 @@ class ControlApi:
             "happen": lambda b: sim.happen(b["bot"], int(b["events"]), b.get("seed")),
             "burst": lambda b: sim.burst(**b),
             "join": self._join,
+            "invite": self._invite,
+            "delete_invite": lambda b: sim.delete_invite(**b),
+            "permit": lambda b: sim.permit(**b),
             "emit": self._emit,
             "raw": self._raw,
             "faults": lambda b: sim.fault(b.pop("kind"), **b),
@@ -54,6 +58,9 @@ class ControlApi:
 
     async def _join(self, body: dict[str, Any]) -> Any:
         return {"user_id": await self._simulator.join_member(**body)}
+
+    async def _invite(self, body: dict[str, Any]) -> Any:
+        return {"code": await self._simulator.make_invite(**body)}
 
     async def _emit(self, body: dict[str, Any]) -> Any:
         megabytes = body.pop("big_guild_mb", None)

@@ -13,7 +13,6 @@ _WORDS = (
 )
 TEXT, VOICE, CATEGORY, STAGE, FORUM = 0, 2, 4, 13, 15
 PUBLIC_THREAD, PRIVATE_THREAD = 11, 12
-ADMINISTRATOR = str((1 << 53) - 1)
 BOT = str((1 << 53) - 1 & ~(1 << 3 | 1 << 24))
 """What a bot's own role allows: all but ADMINISTRATOR, which sees all channels, and MOVE_MEMBERS, for full ones."""
 EVERYONE = str(0x6_4AC0_DDB6_3E41)

@@ -12,12 +12,22 @@ class HttpFault:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class HttpDelay:
+    """Requests whose path starts with `path` take `delay_s` longer until `until`."""
+
+    path: str
+    delay_s: float
+    until: float
+
+
 class Faults:
     """The standing faults. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._refuse_until = 0.0
         self._http: list[HttpFault] = []
+        self._slow: list[HttpDelay] = []
         self._hello_delay_s = 0.0
         self._hello_until = 0.0
         self._op7_before_hello_until = 0.0
@@ -32,6 +42,10 @@ class Faults:
     def answer_http(self, fault: HttpFault) -> None:
         """REST calls fail."""
         self._http.append(fault)
+
+    def delay_http(self, delay: HttpDelay) -> None:
+        """REST calls are slow."""
+        self._slow.append(delay)
 
     def delay_hello(self, delay_s: float, until: float) -> None:
         """HELLO comes late on connections opened until then."""
@@ -57,6 +71,11 @@ class Faults:
         """The status to answer this path with, None for the true answer."""
         self._http = [fault for fault in self._http if now < fault.until]
         return next((fault.status for fault in self._http if path.startswith(fault.path)), None)
+
+    def http_delay_s(self, path: str, now: float) -> float:
+        """How much longer this path takes."""
+        self._slow = [delay for delay in self._slow if now < delay.until]
+        return max((delay.delay_s for delay in self._slow if path.startswith(delay.path)), default=0.0)
 
     def hello_delay_s(self, now: float) -> float:
         """How late HELLO is on a connection opened now."""

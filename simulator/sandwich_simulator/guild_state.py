@@ -111,6 +111,7 @@ class GuildState:
     stages: dict[str, Json] = field(default_factory=dict)
     sounds: dict[str, Json] = field(default_factory=dict)
     invites: dict[str, Json] = field(default_factory=dict)
+    vanity_uses: int = 0
     archived: dict[str, Json] = field(default_factory=dict)
     """Threads that are not active, of which nobody is told until they are again."""
     thread_members: dict[str, dict[str, Json]] = field(default_factory=dict)
@@ -172,5 +173,6 @@ class GuildState:
             "guild": self.base,
             **{name: getattr(self, name) for name in names},
             "messages": list(self.messages),
+            "vanity_uses": self.vanity_uses,
             "unavailable": self.unavailable,
         }

@@ -2,69 +2,18 @@
 
 import random
 from bisect import bisect
-from collections.abc import Iterator
 from itertools import accumulate
 
-from . import entities
-from .entities import Json
 from .events import Event
 from .guild_state import GuildState
-from .happenings import belongings, channels, guilds, people, talk, threads, voice
+from .happenings import belongings, channels, guilds, invites, people, talk, threads, voice
 from .happenings.talk import message_of
 from .scene import Happening, Scene
 from .world import World
 
 __all__ = ["WEIGHTS", "Mix", "Scene", "message_of"]
 
-INVITES_MAX = 8
 TRIES = 20
-
-
-def _member_join(scene: Scene) -> Iterator[Event]:
-    codes = list(scene.guild.invites)
-    yield from join(scene, scene.rng.choice(codes) if codes and scene.rng.random() < 0.7 else None)
-
-
-def join(scene: Scene, code: str | None) -> Iterator[Event]:
-    """Somebody joins, by an invite (a use is counted, the last one deletes it) or without; nobody if found inside."""
-    guild, person = scene.guild, scene.world.person(scene.rng.randrange(scene.world.people_count))
-    if person["id"] in guild.members:
-        return
-    member = entities.member(scene.rng, person, [], scene.wall_ms)
-    guild.members[person["id"]] = member
-    guild.base["member_count"] += 1
-    yield scene.event("GUILD_MEMBER_ADD", {**member, "guild_id": guild.id})
-    if code is None:
-        return
-    invite = guild.invites[code]
-    invite["uses"] += 1
-    if invite["max_uses"] and invite["uses"] >= invite["max_uses"]:
-        del guild.invites[code]
-        yield scene.event("INVITE_DELETE", {key: invite[key] for key in ("guild_id", "code", "channel_id")})
-
-
-def _invite(scene: Scene) -> Iterator[Event]:
-    guild = scene.guild
-    if len(guild.invites) < INVITES_MAX and scene.rng.random() < 0.7:
-        invite: Json = {
-            "uses": 0,
-            "type": 0,
-            "temporary": False,
-            "max_uses": scene.rng.choice((0, 0, 10)),
-            "max_age": 86_400,
-            "inviter": guild.members[scene.someone()]["user"],
-            "guild_id": guild.id,
-            "expires_at": entities.iso(scene.wall_ms + 86_400_000),
-            "created_at": entities.iso(scene.wall_ms),
-            "code": f"{scene.rng.getrandbits(40):08x}",
-            "channel_id": scene.rng.choice(guild.channels_of(entities.TEXT)),
-        }
-        guild.invites[invite["code"]] = invite
-        yield scene.event("INVITE_CREATE", dict(invite))
-    elif guild.invites:
-        gone = guild.invites.pop(scene.rng.choice(list(guild.invites)))
-        yield scene.event("INVITE_DELETE", {key: gone[key] for key in ("guild_id", "code", "channel_id")})
-
 
 WEIGHTS: dict[Happening, float] = {
     talk.message: 52,
@@ -75,13 +24,13 @@ WEIGHTS: dict[Happening, float] = {
     voice.voice: 4,
     people.member_update: 3,
     talk.message_delete: 2.5,
-    _member_join: 1,
+    invites.member_joins: 1,
     people.member_leave: 0.8,
     channels.channel: 0.5,
     threads.thread: 0.6,
     threads.membership: 0.4,
     belongings.role: 0.4,
-    _invite: 0.4,
+    invites.invite: 0.4,
     talk.pin: 0.3,
     voice.voice_status: 0.3,
     belongings.interest: 0.3,

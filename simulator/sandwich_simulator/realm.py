@@ -5,6 +5,7 @@ backfill of thousands of guilds does not hold thousands of guilds. Which bot is 
 """
 
 import random
+from collections import deque
 from typing import TYPE_CHECKING
 
 from . import entities
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 GUILD_EPOCH_MS = 1_700_000_000_000
 PEOPLE_EPOCH_MS = 1_600_000_000_000
 GUILDS_PER_PERSON = 4
+JOINS_KEPT = 100_000
 
 
 class Realm:
@@ -32,6 +34,8 @@ class Realm:
         self.worlds: list[World] = []
         self.moment = 0
         """Counts what happens; a moment is its value then."""
+        self.joins: deque[Json] = deque(maxlen=JOINS_KEPT)
+        """How everybody who joined really came in, oldest first."""
         self.people_count = max(
             50, config.guilds * config.members_per_guild // GUILDS_PER_PERSON, config.members_per_guild * 2
         )

@@ -1,5 +1,6 @@
 """Discord's REST API as far as a gateway client needs it, under /api/v10 (and /api/v9)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,15 +10,18 @@ from aiohttp import web
 from .clock import Now
 from .entities import Json
 from .gateway import Bot, Event, Gateway
+from .happenings.invites import drop_expired
 from .identify_rules import bare_token
 from .intents import GUILD_MEMBERS, GUILD_PRESENCES, MESSAGE_CONTENT
 from .mix import Scene, message_of
 from .rest_rules import RestLimits, Verdict
+from .sight import MANAGE_CHANNELS, MANAGE_GUILD, VIEW_AUDIT_LOG, permissions_of
 from .world import GuildState
 
 CONTENT_CHARACTERS_MAX = 2000
 _FLAGS = {GUILD_PRESENCES: 1 << 12, GUILD_MEMBERS: 1 << 14, MESSAGE_CONTENT: 1 << 18}
 Handler = Callable[[Bot, web.Request, Now], Awaitable[Any]]
+METADATA = frozenset({"uses", "max_uses", "max_age", "temporary", "created_at"})
 
 
 class ApiError(Exception):
@@ -61,13 +65,13 @@ def application(bot: Bot) -> Json:
     }
 
 
-def invite_with_metadata(bot: Bot, guild: GuildState, invite: Json) -> Json:
-    """An invite as the REST list shows it."""
+def shown_invite(guild: GuildState, invite: Json, *, metadata: bool) -> Json:
+    """An invite as the REST lists show it."""
     channel = guild.channels[invite["channel_id"]]
     shown = ("id", "name", "splash", "banner", "description", "icon", "features", "verification_level")
     more = ("vanity_url_code", "nsfw_level", "premium_subscription_count")
     return {
-        **invite,
+        **{key: value for key, value in invite.items() if metadata or key not in METADATA},
         "guild": {key: guild.base[key] for key in (*shown, *more)},
         "channel": {key: channel[key] for key in ("id", "name", "type")},
     }
@@ -90,6 +94,8 @@ class RestApi:
             "GET /oauth2/applications/@me": self._application,
             "GET /guilds/{guild}": self._guild,
             "GET /guilds/{guild}/invites": self._invites,
+            "GET /guilds/{guild}/vanity-url": self._vanity_url,
+            "GET /channels/{channel}/invites": self._channel_invites,
             "GET /channels/{channel}/messages": self._messages,
             "POST /channels/{channel}/messages": self._post_message,
         }
@@ -101,8 +107,7 @@ class RestApi:
         app.router.add_route("*", "/api/{tail:.*}", self._not_found)
 
     def _fault(self, request: web.Request) -> web.Response | None:
-        path = request.path.removeprefix("/api/v10").removeprefix("/api/v9")
-        status = self._gateway.faults.http_status(path, self._clock().mono)
+        status = self._gateway.faults.http_status(_path_of(request), self._clock().mono)
         return None if status is None else json_response({"message": "fault", "code": 0}, status=status)
 
     async def _not_found(self, request: web.Request) -> web.Response:
@@ -113,28 +118,35 @@ class RestApi:
 
     def _wrap(self, route: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
-            if (fault := self._fault(request)) is not None:
-                return fault
-            now = self._clock()
-            bot = self._gateway.bot_of_token(bare_token(request.headers.get("Authorization", "")))
-            if bot is None:
-                return json_response({"message": "401: Unauthorized", "code": 0}, status=401)
-            verdict = self._judge(bot, route, request, now)
-            if not verdict.allowed:
-                body = {
-                    "message": "You are being rate limited.",
-                    "retry_after": round(verdict.retry_after_s, 3),
-                    "global": verdict.is_global,
-                }
-                self._gateway.note("violation", "rest_429", now=now, bot=bot, detail=route)
-                return json_response(body, status=429, headers=verdict.headers)
-            try:
-                answer = await handler(bot, request, now)
-            except ApiError as error:
-                return json_response(error.body, status=error.status, headers=verdict.headers)
-            return json_response(answer, headers=verdict.headers)
+            half_s = self._gateway.faults.http_delay_s(_path_of(request), self._clock().mono) / 2
+            await asyncio.sleep(half_s)
+            answer = await self._answer(route, handler, request)
+            await asyncio.sleep(half_s)
+            return answer
 
         return handle
+
+    async def _answer(self, route: str, handler: Handler, request: web.Request) -> web.Response:
+        if (fault := self._fault(request)) is not None:
+            return fault
+        now = self._clock()
+        bot = self._gateway.bot_of_token(bare_token(request.headers.get("Authorization", "")))
+        if bot is None:
+            return json_response({"message": "401: Unauthorized", "code": 0}, status=401)
+        verdict = self._judge(bot, route, request, now)
+        if not verdict.allowed:
+            body = {
+                "message": "You are being rate limited.",
+                "retry_after": round(verdict.retry_after_s, 3),
+                "global": verdict.is_global,
+            }
+            self._gateway.note("violation", "rest_429", now=now, bot=bot, detail=route)
+            return json_response(body, status=429, headers=verdict.headers)
+        try:
+            answer = await handler(bot, request, now)
+        except ApiError as error:
+            return json_response(error.body, status=error.status, headers=verdict.headers)
+        return json_response(answer, headers=verdict.headers)
 
     def _judge(self, bot: Bot, route: str, request: web.Request, now: Now) -> Verdict:
         if not self._gateway.config.rest_limits:
@@ -173,7 +185,30 @@ class RestApi:
 
     async def _invites(self, bot: Bot, request: web.Request, now: Now) -> list[Json]:
         guild = self._find_guild(bot, request)
-        return [invite_with_metadata(bot, guild, invite) for invite in guild.invites.values()]
+        held = self._need(bot, guild, MANAGE_GUILD | VIEW_AUDIT_LOG)
+        drop_expired(guild, now.wall_ms)
+        return [shown_invite(guild, i, metadata=bool(held & MANAGE_GUILD)) for i in guild.invites.values()]
+
+    async def _channel_invites(self, bot: Bot, request: web.Request, now: Now) -> list[Json]:
+        guild, channel_id = self._find_channel(bot, request), request.match_info["channel"]
+        if not guild.sees(bot.id, channel_id):
+            raise ApiError(403, "Missing Access", 50001)
+        self._need(bot, guild, MANAGE_CHANNELS)
+        drop_expired(guild, now.wall_ms)
+        found = [invite for invite in guild.invites.values() if invite["channel_id"] == channel_id]
+        return [shown_invite(guild, invite, metadata=True) for invite in found]
+
+    async def _vanity_url(self, bot: Bot, request: web.Request, now: Now) -> Json:
+        guild = self._find_guild(bot, request)
+        self._need(bot, guild, MANAGE_GUILD)
+        return {"code": guild.base["vanity_url_code"], "uses": guild.vanity_uses}
+
+    def _need(self, bot: Bot, guild: GuildState, any_of: int) -> int:
+        """The bot's permissions in the guild, of which it needs at least one of these."""
+        held = permissions_of(guild, bot.id)
+        if not held & any_of:
+            raise ApiError(403, "Missing Permissions", 50013)
+        return held
 
     def _find_channel(self, bot: Bot, request: web.Request) -> GuildState:
         channel_id = request.match_info["channel"]
@@ -193,6 +228,10 @@ class RestApi:
         message = message_of(scene, channel_id, bot.id, content)
         self._gateway.publish(bot, Event("MESSAGE_CREATE", message, int(guild.id)), now)
         return {key: value for key, value in message.items() if key not in ("guild_id", "member")}
+
+
+def _path_of(request: web.Request) -> str:
+    return request.path.removeprefix("/api/v10").removeprefix("/api/v9")
 
 
 async def _content_of(request: web.Request) -> str:

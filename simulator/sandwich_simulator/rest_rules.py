@@ -14,6 +14,8 @@ ROUTE_LIMITS: dict[str, tuple[int, float]] = {
     "POST /channels/{channel}/messages": (5, 5.0),
     "GET /channels/{channel}/messages": (5, 5.0),
     "GET /guilds/{guild}/invites": (5, 5.0),
+    "GET /guilds/{guild}/vanity-url": (5, 5.0),
+    "GET /channels/{channel}/invites": (5, 5.0),
 }
 DEFAULT_LIMIT = (10, 5.0)
 

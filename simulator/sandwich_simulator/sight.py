@@ -15,7 +15,11 @@ from .entities import CATEGORY, FORUM, TEXT, Json
 from .events import Event
 from .guild_state import GuildState, Sight
 
+EVERYTHING = (1 << 53) - 1
 ADMINISTRATOR = 1 << 3
+MANAGE_CHANNELS = 1 << 4
+MANAGE_GUILD = 1 << 5
+VIEW_AUDIT_LOG = 1 << 7
 VIEW_CHANNEL = 1 << 10
 OBFUSCATED = 1 << 17
 HIDDEN_NAME = "___hidden___"
@@ -58,15 +62,22 @@ PLACE_KEY = dict.fromkeys(_AT_CHANNEL, "channel_id") | dict.fromkeys(_AT_ID, "id
 """Which field of an event names the channel or thread that it happens in."""
 
 
-def may_view(guild: GuildState, user_id: str, channel: Json) -> bool:
-    """VIEW_CHANNEL of a member: roles, then overwrites of @everyone, of roles together, of the member."""
-    held = {guild.id, *guild.members[user_id]["roles"]}
+def permissions_of(guild: GuildState, user_id: str) -> int:
+    """A member's permissions in the guild, before channel overwrites; all of them for owner and administrators."""
     allowed = 0
-    for role_id in held:
+    for role_id in (guild.id, *guild.members[user_id]["roles"]):
         if (role := guild.roles.get(role_id)) is not None:
             allowed |= int(role["permissions"])
-    if allowed & ADMINISTRATOR or guild.base["owner_id"] == user_id:
+    everything = bool(allowed & ADMINISTRATOR) or guild.base["owner_id"] == user_id
+    return EVERYTHING if everything else allowed
+
+
+def may_view(guild: GuildState, user_id: str, channel: Json) -> bool:
+    """VIEW_CHANNEL of a member: roles, then overwrites of @everyone, of roles together, of the member."""
+    allowed = permissions_of(guild, user_id)
+    if allowed & ADMINISTRATOR:
         return True
+    held = {guild.id, *guild.members[user_id]["roles"]}
     views = bool(allowed & VIEW_CHANNEL)
     steps: list[list[Json]] = [[], [], []]
     for overwrite in channel["permission_overwrites"]:

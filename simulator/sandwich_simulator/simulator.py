@@ -18,10 +18,11 @@ from .clock import Now, read_clock
 from .config import BotConfig, SimulatorConfig
 from .control import ControlApi
 from .entities import FORUM, Json, channel
-from .faults import HttpFault
+from .faults import HttpDelay, HttpFault
 from .gateway import Bot, Event, Gateway
 from .happenings.guilds import arrive
-from .mix import Mix, Scene, join
+from .happenings.invites import DAY_S, Way, delete_invite, drop_expired, join, make_invite, tell_created
+from .mix import Mix, Scene
 from .outbox import Cut, Raw
 from .protocol import Connection, State
 from .rest import RestApi
@@ -170,17 +171,62 @@ class Simulator:
         busy = sum(not writer.is_idle for writer in self._server.connections.values())
         return {"quiescent": not backfill and not busy, "backfill_pending": backfill, "busy_sockets": busy}
 
-    async def join_member(self, *, bot: str, guild_id: int | str, code: str | None = None) -> str | None:
-        """Somebody of the pool joins a guild, by this invite or by none; the user's id, None when nobody was found."""
+    def _scene(self, bot: str, guild_id: int | str) -> tuple[Bot, Scene]:
         owner, now = self.gateway.bot_named(bot), self._clock()
         guild = owner.world.guild(int(guild_id))
-        if code is not None and code not in guild.invites:
-            raise KeyError(f"no invite {code}")
-        scene = Scene(owner.world, guild, self._rng, now.wall_ms)
-        events = next((made for _ in range(JOIN_TRIES) if (made := list(join(scene, code)))), [])
+        drop_expired(guild, now.wall_ms)
+        return owner, Scene(owner.world, guild, self._rng, now.wall_ms)
+
+    def _publish(self, owner: Bot, events: Iterable[Event]) -> None:
+        now = self._clock()
         for event in events:
             self.gateway.publish(owner, event, now)
-        return str(events[0].data["user"]["id"]) if events else None
+
+    async def join_member(
+        self, *, bot: str, guild_id: int | str, code: str | None = None, vanity: bool = False, as_bot: bool = False
+    ) -> str | None:
+        """Somebody of the pool joins, by this invite, the vanity URL, as a bot, or none of these.
+
+        The user's id, None when nobody was found. KeyError when there is no such invite or vanity URL.
+        """
+        owner, scene = self._scene(bot, guild_id)
+        if code is not None and code not in scene.guild.invites:
+            raise KeyError(f"no invite {code}")
+        if vanity and not scene.guild.base["vanity_url_code"]:
+            raise KeyError("no vanity URL")
+        way = Way(code, vanity, as_bot)
+        events = next((made for _ in range(JOIN_TRIES) if (made := list(join(scene, way)))), [])
+        self._publish(owner, events)
+        return next((str(event.data["user"]["id"]) for event in events if event.name == "GUILD_MEMBER_ADD"), None)
+
+    async def make_invite(
+        self, *, bot: str, guild_id: int | str, max_uses: int = 0, max_age: int = DAY_S, used: bool = False
+    ) -> str:
+        """Somebody makes an invite; its code. With `used` somebody joins by it before INVITE_CREATE is told."""
+        owner, scene = self._scene(bot, guild_id)
+        invite = make_invite(scene, max_uses=max_uses, max_age_s=max_age)
+        told = tell_created(scene, invite)
+        if used:
+            await self.join_member(bot=bot, guild_id=guild_id, code=invite["code"])
+        self._publish(owner, [told])
+        return str(invite["code"])
+
+    async def delete_invite(self, *, bot: str, guild_id: int | str, code: str) -> None:
+        """Somebody deletes an invite. KeyError when there is none of this code."""
+        owner, scene = self._scene(bot, guild_id)
+        self._publish(owner, [delete_invite(scene, code)])
+
+    async def permit(self, *, bot: str, guild_id: int | str, permissions: int) -> None:
+        """Changes what the bot's own role in a guild allows, and tells it."""
+        owner, scene = self._scene(bot, guild_id)
+        own = scene.guild.members[owner.id]["roles"]
+        role = next(role for key, role in scene.guild.roles.items() if key in own and role["managed"])
+        role["permissions"] = str(permissions)
+        self._publish(owner, [scene.event("GUILD_ROLE_UPDATE", {"role": role, "guild_id": scene.guild.id})])
+
+    async def joins(self, bot: str) -> list[Json]:
+        """How everybody who joined a guild of the bot's really came in (`how`: invite, vanity, bot, none)."""
+        return list(self.gateway.bot_named(bot).world.realm.joins)
 
     async def emit(self, *, bot: str, t: str, d: Json, guild_id: str | None = None, shard: int | None = None) -> int:
         """One event as given, to the guild's sessions, or past all intents to those of one shard; how many got it."""
@@ -317,6 +363,8 @@ class Simulator:
             faults.refuse_connections(until)
         elif kind == "http_status":
             faults.answer_http(HttpFault(path, status, until))
+        elif kind == "http_delay":
+            faults.delay_http(HttpDelay(path, delay, until))
         elif kind == "hello_delay":
             faults.delay_hello(delay, until)
         elif kind == "op7_before_hello":

@@ -1,0 +1,162 @@
+"""How people come in: who is told what, what REST shows to whom, and the truth that tests compare with."""
+
+import asyncio
+import random
+from typing import Any
+
+import aiohttp
+import pytest
+
+from sandwich_simulator import BotConfig, Simulator
+from sandwich_simulator.entities import EVERYONE
+from sandwich_simulator.events import Event
+from sandwich_simulator.happenings.invites import Way, drop_expired, join, make_invite, member_joins, tell_created
+from sandwich_simulator.intents import ALL_INTENTS
+from sandwich_simulator.pytest_plugin import MakeSimulator
+from sandwich_simulator.scene import Scene
+from sandwich_simulator.sight import MANAGE_CHANNELS, MANAGE_GUILD, VIEW_AUDIT_LOG, permissions_of
+from sandwich_simulator.telling import told
+from sandwich_simulator.world import World, guild_create
+
+TOKEN = "a-token"
+WALL_MS = 1_750_000_000_000
+
+
+def scene_of(seed: int = 1, wall_ms: int = WALL_MS, **fields: Any) -> Scene:
+    world = World(BotConfig(token=TOKEN, guilds=1, **fields), seed=seed)
+    return Scene(world, world.guild(next(iter(world.guild_ids))), random.Random(seed), wall_ms)
+
+
+def joins_by(scene: Scene, way: Way) -> list[Event]:
+    return next(events for _ in range(100) if (events := list(join(scene, way))))
+
+
+def test_the_last_use_deletes_an_invite_before_or_after_the_join_is_told() -> None:
+    orders = set()
+    for seed in range(20):
+        scene = scene_of(seed)
+        code = make_invite(scene, max_uses=1, max_age_s=0)["code"]
+        events = joins_by(scene, Way(code=code))
+        orders.add(tuple(event.name for event in events))
+        assert scene.guild.invites == {}
+        assert scene.world.realm.joins[-1]["how"] == "invite"
+    assert orders == {("GUILD_MEMBER_ADD", "INVITE_DELETE"), ("INVITE_DELETE", "GUILD_MEMBER_ADD")}
+
+
+def test_an_invite_expires_without_a_word() -> None:
+    scene = scene_of()
+    code = make_invite(scene, max_uses=0, max_age_s=60)["code"]
+    drop_expired(scene.guild, WALL_MS + 59_999)
+    assert list(scene.guild.invites) == [code]
+    drop_expired(scene.guild, WALL_MS + 60_000)
+    assert scene.guild.invites == {}
+
+
+def test_everybody_who_joins_is_written_down_as_it_was() -> None:
+    scene = scene_of(vanity_guilds=1.0, members_per_guild=200)
+    invite = make_invite(scene, max_uses=0, max_age_s=0)
+    for way in (Way(code=invite["code"]), Way(vanity=True), Way(bot=True), Way()):
+        joins_by(scene, way)
+    seen = [(truth["how"], truth["code"], truth["inviter_id"]) for truth in scene.world.realm.joins]
+    vanity = scene.guild.base["vanity_url_code"]
+    assert seen == [
+        ("invite", invite["code"], invite["inviter"]["id"]),
+        ("vanity", vanity, None),
+        ("bot", None, None),
+        ("none", None, None),
+    ]
+    assert scene.guild.invites[invite["code"]]["uses"] == 1
+
+
+def test_only_a_bot_that_manages_channels_hears_of_invites() -> None:
+    scene = scene_of(unmanaged_guilds=1.0)
+    assert not permissions_of(scene.guild, scene.world.me["id"]) & (MANAGE_GUILD | MANAGE_CHANNELS)
+    code = make_invite(scene, max_uses=1, max_age_s=0)["code"]
+    assert told_of(scene, joins_by(scene, Way(code=code))) == ["GUILD_MEMBER_ADD"]
+
+
+def told_of(scene: Scene, events: list[Event]) -> list[str]:
+    me = scene.world.me["id"]
+    return [event.name for event in events if told(scene.guild, event, me) is not None]
+
+
+def test_a_bot_is_told_of_no_invite_to_a_channel_that_it_may_not_view() -> None:
+    scene = scene_of(hidden_channels=0.4)
+    seen = {True: 0, False: 0}
+    for _ in range(40):
+        invite = make_invite(scene, max_uses=0, max_age_s=0)
+        views = scene.guild.sees(scene.world.me["id"], invite["channel_id"])
+        seen[views] += 1
+        assert told_of(scene, [tell_created(scene, invite)]) == (["INVITE_CREATE"] if views else [])
+    assert all(seen.values())
+
+
+def test_a_world_without_these_settings_is_as_it_was() -> None:
+    scene = scene_of()
+    shown = guild_create(scene.guild, bits=ALL_INTENTS, large_threshold=50, self_id=scene.world.id, joined=True)
+    assert (shown["vanity_url_code"], shown["features"].count("VANITY_URL")) == (None, 0)
+    for _ in range(200):
+        list(member_joins(scene))
+    assert {truth["how"] for truth in scene.world.realm.joins} == {"none", "bot"}
+
+
+async def _get(sim: Simulator, http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
+    answer = await http.get(f"{sim.api_url}{path}", headers={"Authorization": f"Bot {TOKEN}"})
+    return answer.status, await answer.json()
+
+
+async def test_rest_shows_counts_only_to_who_may_manage_the_guild(make_simulator: MakeSimulator) -> None:
+    sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b", vanity_guilds=1.0, hidden_channels=0))
+    (guild_id,) = await sim.guild_ids("b")
+    code = await sim.make_invite(bot="b", guild_id=guild_id)
+    channel_id = (await sim.guild_state("b", guild_id))["invites"][code]["channel_id"]
+    async with aiohttp.ClientSession() as http:
+        status, (invite,) = await _get(sim, http, f"/guilds/{guild_id}/invites")
+        assert (status, invite["code"], invite["uses"]) == (200, code, 0)
+        assert (await _get(sim, http, f"/channels/{channel_id}/invites"))[1][0]["uses"] == 0
+        before = (await _get(sim, http, f"/guilds/{guild_id}/vanity-url"))[1]["uses"]
+        await sim.join_member(bot="b", guild_id=guild_id, vanity=True)
+        assert (await _get(sim, http, f"/guilds/{guild_id}/vanity-url"))[1]["uses"] == before + 1
+        await sim.permit(bot="b", guild_id=guild_id, permissions=int(EVERYONE) | VIEW_AUDIT_LOG)
+        status, (invite,) = await _get(sim, http, f"/guilds/{guild_id}/invites")
+        assert (status, "uses" in invite, invite["inviter"]["bot"]) == (200, False, False)
+        await sim.permit(bot="b", guild_id=guild_id, permissions=int(EVERYONE))
+        for path in (
+            f"/guilds/{guild_id}/invites",
+            f"/guilds/{guild_id}/vanity-url",
+            f"/channels/{channel_id}/invites",
+        ):
+            assert await _get(sim, http, path) == (403, {"message": "Missing Permissions", "code": 50013})
+
+
+async def test_the_control_api_makes_uses_and_deletes_invites(make_simulator: MakeSimulator) -> None:
+    sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"))
+    (guild_id,) = await sim.guild_ids("b")
+    place = {"bot": "b", "guild_id": guild_id}
+    async with aiohttp.ClientSession() as http:
+
+        async def post(name: str, **body: Any) -> tuple[int, Any]:
+            answer = await http.post(f"{sim.base_url}/_sim/{name}", json=place | body)
+            return answer.status, await answer.json()
+
+        code = (await post("invite", max_uses=3, used=True))[1]["code"]
+        user_id = (await post("join", code=code))[1]["user_id"]
+        assert (await post("delete_invite", code=code))[0] == 200
+        assert (await post("delete_invite", code=code))[0] == 400
+        assert (await post("join", vanity=True))[0] == 400
+        assert (await post("permit", permissions=0))[0] == 200
+        joins = await (await http.get(f"{sim.base_url}/_sim/joins", params={"bot": "b"})).json()
+    assert [truth["code"] for truth in joins] == [code, code]
+    assert joins[1]["user_id"] == user_id
+
+
+async def test_rest_is_slow_when_told_to_be(make_simulator: MakeSimulator) -> None:
+    sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"))
+    (guild_id,) = await sim.guild_ids("b")
+    await sim.fault("http_delay", delay=0.2, seconds=60, path="/guilds/")
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await _get(sim, http, f"/guilds/{guild_id}/invites")
+        assert (await _get(sim, http, "/users/@me"))[0] == 200
+        assert (await _get(sim, http, f"/guilds/{guild_id}/invites"))[0] == 200
