@@ -1,5 +1,6 @@
 """What the control plane asks of Discord's REST API: how to connect, and who a token belongs to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TypeVar
@@ -109,7 +110,19 @@ async def fetch_application_id(http: aiohttp.ClientSession, api_url: str, token:
     return (await _get(http, f"{api_url.rstrip('/')}/applications/@me", token, _ApplicationBody, timeout_s)).id
 
 
-async def _get(http: aiohttp.ClientSession, url: str, token: str, body: type[_Body], timeout_s: float) -> _Body:
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of Discord's, whatever its status; of an error's body only the beginning."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+async def get(
+    http: aiohttp.ClientSession, url: str, token: str, *, timeout_s: float, body_bytes_max: int = _BODY_BYTES_MAX
+) -> Reply:
+    """One GET with the token. Raises DiscordUnavailable, which shows neither token nor headers."""
     path = url.rsplit("/v", 1)[-1]
     headers = {"Authorization": f"Bot {token.removeprefix('Bot ').strip()}", "User-Agent": user_agent()}
     try:
@@ -117,34 +130,39 @@ async def _get(http: aiohttp.ClientSession, url: str, token: str, body: type[_Bo
         async with http.get(
             url, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s), allow_redirects=False
         ) as response:
-            status, content = response.status, await response.content.read(_BODY_BYTES_MAX)
+            status, content = response.status, bytearray(await response.content.read(_BODY_BYTES_MAX))
             while status < 400 and (more := await response.content.read(_BODY_BYTES_MAX)):
                 content += more
-                if len(content) > _BODY_BYTES_MAX:
+                if len(content) > body_bytes_max:
                     raise DiscordUnavailable(f"Discord's answer to {path} is too large")
-            retry_after = response.headers.get("Retry-After", "")
+            return Reply(status, response.headers, bytes(content))
     except (aiohttp.ClientError, OSError, ValueError) as error:
         # Only the kind of error: its text may quote headers, and a header that is not sendable holds the token.
         raise DiscordUnavailable(f"Discord could not be asked for {path}: {type(error).__name__}") from None
-    if status == 401:
+
+
+async def _get(http: aiohttp.ClientSession, url: str, token: str, body: type[_Body], timeout_s: float) -> _Body:
+    path = url.rsplit("/v", 1)[-1]
+    reply = await get(http, url, token, timeout_s=timeout_s)
+    if reply.status == 401:
         raise TokenRefused("Discord refused the token (401): it is wrong or was reset")
-    if status == 429:
-        raise RateLimited(_retry_after_s(content, retry_after))
-    if status != 200:
-        raise DiscordUnavailable(f"Discord answered {status} to {path}")
+    if reply.status == 429:
+        raise RateLimited(retry_after_s(reply))
+    if reply.status != 200:
+        raise DiscordUnavailable(f"Discord answered {reply.status} to {path}")
     try:
-        return msgspec.json.decode(content, type=body)
+        return msgspec.json.decode(reply.content, type=body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise DiscordUnavailable(f"Discord's answer to {path} is not the documented one") from None
 
 
-def _retry_after_s(content: bytes, header: str) -> float:
+def retry_after_s(reply: Reply) -> float:
     """Seconds to wait: from the body, else the header (a ban by the edge has no JSON), else a cautious minute."""
     try:
-        found = msgspec.json.decode(content, type=_LimitedBody).retry_after
+        found = msgspec.json.decode(reply.content, type=_LimitedBody).retry_after
     except (msgspec.DecodeError, UnicodeDecodeError):
         try:
-            found = float(header)
+            found = float(reply.headers.get("Retry-After", ""))
         except ValueError:
             found = 60.0
     return found if 0 <= found < float("inf") else 60.0

@@ -1,0 +1,1 @@
+"""Discord's REST API as the data plane asks it: in the background, sparingly, within every limit Discord states."""
