@@ -38,6 +38,7 @@ MAINTAINED_BY: Mapping[str, str] = MappingProxyType(
 )
 """Events without which what is cached of an entity becomes wrong."""
 
+_JOIN = "GUILD_MEMBER_ADD"
 _ALWAYS_NEEDED = ("READY", "GUILD_CREATE", "GUILD_DELETE")
 _Pattern = Annotated[str, AfterValidator(check_pattern)]
 
@@ -185,11 +186,13 @@ def option_warnings(cache: CacheSpec, events: EventsSpec, invites: InvitesSpec, 
         found.append(("cache.presences", "nothing will be there without the intent GUILD_PRESENCES"))
     if cache.enabled and cache.messages_per_channel and "MESSAGE_CONTENT" not in has:
         found.append(("cache.messages", "most will be empty without the intent MESSAGE_CONTENT"))
-    if invites.track and (missing := {"GUILD_INVITES", "GUILD_MEMBERS"} - has):
+    if invites.track and (missing := {"GUILDS", "GUILD_INVITES", "GUILD_MEMBERS"} - has):
         text = (
             f"needs the intent{'s' * (len(missing) > 1)} {' and '.join(sorted(missing))}: joins will not be told apart"
         )
         found.append(("invites.track", text))
+    if invites.track and matches_any([*events.ignore, *events.cache_only], _JOIN):
+        found.append(("invites.track", f"{_JOIN} is kept from consumers under events: nobody is told of joins"))
     return found
 
 

@@ -45,6 +45,21 @@ class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
     failed_total: int = 0
 
 
+class InviteStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How an application's joins were told on one node; totals count since the agent started.
+
+    told_total            joins by the source that was told (invite, vanity), unknown ones by their reason
+    late_total            of these, told in an event of their own
+    requests_total        requests to Discord's REST API
+    limited_total         of these, answered 429
+    """
+
+    told_total: dict[str, int] = {}
+    late_total: int = 0
+    requests_total: int = 0
+    limited_total: int = 0
+
+
 class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One application's figures on one node; totals count since the agent started."""
 
@@ -57,6 +72,7 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
     gaps_total: int = 0
     unpublished_total: int = 0
     cache: CacheStatus | None = None
+    invites: InviteStatus | None = None
 
 
 class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -148,7 +148,7 @@ class EtcdOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """The first message to a worker: how to reach NATS and Redis."""
+    """The first message to a worker: how to reach NATS, Redis and Discord's REST API."""
 
     worker: int
     node: str
@@ -160,6 +160,7 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     nats_tls_cert: str | None = None
     nats_tls_key: str | None = None
     redis: RedisOptions | None = None
+    api_url: str
     linger_s: float = 0.0
     log_level: str = "INFO"
     etcd: EtcdOptions | None = None
@@ -280,6 +281,19 @@ class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     to_chunk: int = 0
 
 
+class InviteNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a shard's joins were told, totals since it started here.
+
+    `told`: by source, unknown ones by their reason; `late`: of these, in an event of their own. `requests` went to
+    Discord; `limited` of them it answered 429.
+    """
+
+    told: dict[str, int] = {}
+    late: int = 0
+    requests: int = 0
+    limited: int = 0
+
+
 class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A shard's figures since it started here, and its backlog now."""
 
@@ -297,6 +311,7 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     awaited: int = 0
     unpublished: int = 0
     cache: CacheNumbers | None = None
+    invites: InviteNumbers | None = None
     latency_ms: float | None = None
     waiting: str = ""
 

@@ -40,6 +40,7 @@ from sandwich_node.ipc import (
     WorkerWaiting,
 )
 from sandwich_node.logs import configure_logging
+from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.shards.runner import ShardRunner
@@ -64,6 +65,7 @@ class Worker:
         self._http = http
         self._events = JetStreamLog(_nats_options(settings), on_remade=lambda app: channel.send(StreamRemade(app)))
         self._cache = RedisCache(settings.redis, clock=time.monotonic) if settings.redis is not None else None
+        self._rests = RestClients(http, settings.api_url)
         self._rng = random.Random()
         self._lease: int | None = None
         self._apps: dict[str, AppSeen] = {}
@@ -105,6 +107,7 @@ class Worker:
             self._http,
             tell=self._channel.send,
             rng=self._rng,
+            rests=self._rests,
             cache=self._cache,
             rpc=self._rpc,
             linger_s=self._settings.linger_s,

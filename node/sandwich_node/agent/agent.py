@@ -412,6 +412,7 @@ class Agent:
                     nats_tls_cert=nats.tls_cert or None,
                     nats_tls_key=nats.tls_key or None,
                     redis=redis,
+                    api_url=settings.discord.api_url,
                     linger_s=settings.policy.linger_ms / 1000,
                     log_level=self._options.log_level,
                     etcd=self._options.etcd,

@@ -1,14 +1,23 @@
 """What the node says of itself: gathered from the agent's own state and the workers' last figures."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sandwich_coordinator.ranges import format_ranges
-from sandwich_coordinator.status import AppStatus, CacheStatus, FailoverTotal, NodeStatus, ShardStatus, WorkerStatus
+from sandwich_coordinator.status import (
+    AppStatus,
+    CacheStatus,
+    FailoverTotal,
+    InviteStatus,
+    NodeStatus,
+    ShardStatus,
+    WorkerStatus,
+)
 from sandwich_coordinator.view import ShardKey as ViewKey
 from sandwich_node.agent.history import History
-from sandwich_node.ipc import CacheNumbers, ShardKey, ShardNumbers
+from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardKey, ShardNumbers
 from sandwich_node.workers import WorkerProcess
 
 RATE_WINDOW_S = 5.0
@@ -94,6 +103,7 @@ class Figures:
             gaps_total=total.gaps,
             unpublished_total=total.unpublished,
             cache=_cache_status(total.cache, present),
+            invites=_invite_status(total.invites),
         )
 
     def apps(self) -> set[str]:
@@ -114,6 +124,7 @@ def _sum(parts: Iterable[ShardNumbers]) -> ShardNumbers:
         retries=sum(part.retries for part in parts),
         unpublished=sum(part.unpublished for part in parts),
         cache=_sum_caches([part.cache for part in parts if part.cache is not None]),
+        invites=_sum_invites([part.invites for part in parts if part.invites is not None]),
     )
 
 
@@ -138,6 +149,31 @@ def _cache_status(total: CacheNumbers | None, present: list[ShardNumbers]) -> Ca
         backlog=sum(cache.backlog for cache in caches),
         to_chunk=sum(cache.to_chunk for cache in caches),
         **{f"{name}_total": getattr(total, name) for name in _CACHE_TOTALS},
+    )
+
+
+def _sum_invites(parts: list[InviteNumbers]) -> InviteNumbers | None:
+    if not parts:
+        return None
+    told: Counter[str] = Counter()
+    for part in parts:
+        told.update(part.told)
+    return InviteNumbers(
+        told=dict(told),
+        late=sum(part.late for part in parts),
+        requests=sum(part.requests for part in parts),
+        limited=sum(part.limited for part in parts),
+    )
+
+
+def _invite_status(total: InviteNumbers | None) -> InviteStatus | None:
+    if total is None:
+        return None
+    return InviteStatus(
+        told_total=total.told,
+        late_total=total.late,
+        requests_total=total.requests,
+        limited_total=total.limited,
     )
 
 

@@ -133,11 +133,11 @@ class RedisCache:
         await self._drain(batch, applied, left)
         return applied
 
-    async def command(self, *words: str) -> Any:
-        """One command on one key. Raises CacheError."""
+    async def command(self, *words: str | bytes) -> Any:
+        """One command on keys of one slot. Raises CacheError."""
         return await self._guarded(self._command(*words))
 
-    async def _command(self, *words: str) -> Any:
+    async def _command(self, *words: str | bytes) -> Any:
         await self._connected()
         client = self._cluster or self._client
         assert client is not None

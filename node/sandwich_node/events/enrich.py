@@ -13,6 +13,7 @@ from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.events.arrivals import Arrival
 from sandwich_node.events.filters import EventFilter, MessageAsk
 from sandwich_node.events.prefixes import GuildPrefixes
+from sandwich_node.invites.lookup import InviteLookup, JoinAsk
 from sandwich_node.sinks.frames import Batch, Item
 
 BEHIND = b'"before":null,"cache":"behind"'
@@ -29,11 +30,12 @@ class EnrichCounters:
 
 @dataclass(slots=True)
 class ShardEnricher:
-    """Implements `Enricher` for one shard. `cache` None: the application keeps none."""
+    """Implements `Enricher` for one shard. `cache` None: the application keeps none; `invites`: it follows no joins."""
 
     rules: EventFilter
     cache: CacheFeed | None = None
     prefixes: GuildPrefixes | None = None
+    invites: InviteLookup | None = None
     counters: EnrichCounters = field(default_factory=EnrichCounters)
 
     @property
@@ -53,6 +55,8 @@ class ShardEnricher:
         asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, MessageAsk)]
         if asks:
             await self._prefixes(asks, lines, added)
+        if self.invites is not None:
+            await self._joins(self.invites, items, added)
         for at, fields in added.items():
             if lines[at]:
                 lines[at] = with_extra(lines[at], b",".join(fields))
@@ -61,7 +65,7 @@ class ShardEnricher:
     @property
     def is_whole(self) -> bool:
         """See `Enricher`."""
-        return self.cache is None or self.cache.is_whole
+        return (self.cache is None or self.cache.is_whole) and (self.invites is None or self.invites.is_whole)
 
     async def _cache(self, cache: CacheFeed, batch: Batch, confirmed: int, added: dict[int, list[bytes]]) -> bool:
         """Apply the batch's changes, and take what they replaced. False: the cache does not have them yet."""
@@ -99,6 +103,12 @@ class ShardEnricher:
                 # It may begin with one that we could not read: the consumer decides.
                 added.setdefault(at, []).append(b'"prefix":null')
                 self.counters.prefix_unknown += 1
+
+    async def _joins(self, invites: InviteLookup, items: Sequence[Item], added: dict[int, list[bytes]]) -> None:
+        joins = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, JoinAsk)]
+        told = await invites.resolve([ask for _, ask in joins])
+        for (at, _), how in zip(joins, told, strict=True):
+            added.setdefault(at, []).append(b'"invited_by":' + how)
 
 
 def _tell_arrivals(items: Sequence[Item], added: dict[int, list[bytes]]) -> None:

@@ -45,6 +45,7 @@ class _StatusCollector(Collector):
                 gauge.add_metric([app], float(getattr(numbers, field)))
             yield gauge
         yield from _caches(status)
+        yield from _invites(status)
         yield from _failovers(status)
         yield from _workers(status)
         yield from _shards(status)
@@ -68,6 +69,22 @@ def _caches(status: NodeStatus) -> Iterator[Metric]:
         incomplete.add_metric([app], float(cache.incomplete))
         backlog.add_metric([app], float(cache.backlog))
     yield from (events, damaged, failed, incomplete, backlog)
+
+
+def _invites(status: NodeStatus) -> Iterator[Metric]:
+    joins = CounterMetricFamily("sandwich_joins", "Joins by how they were told.", labels=["app", "outcome"])
+    late = CounterMetricFamily("sandwich_joins_late", "Joins told in an event of their own.", labels=["app"])
+    requests = CounterMetricFamily("sandwich_rest_requests", "Requests to Discord's REST API.", labels=["app"])
+    limited = CounterMetricFamily("sandwich_rest_limited", "Requests that Discord answered 429.", labels=["app"])
+    for app, numbers in status.apps.items():
+        if numbers.invites is None:
+            continue
+        for outcome, count in sorted(numbers.invites.told_total.items()):
+            joins.add_metric([app, outcome], float(count))
+        late.add_metric([app], float(numbers.invites.late_total))
+        requests.add_metric([app], float(numbers.invites.requests_total))
+        limited.add_metric([app], float(numbers.invites.limited_total))
+    yield from (joins, late, requests, limited)
 
 
 def _failovers(status: NodeStatus) -> Iterator[Metric]:

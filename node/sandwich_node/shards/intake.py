@@ -5,6 +5,8 @@ import msgspec
 from sandwich_node.cache.context import Op
 from sandwich_node.events.arrivals import ShardGuilds
 from sandwich_node.events.filters import CACHE_ONLY, EventFilter
+from sandwich_node.invites.lookup import InviteLookup
+from sandwich_node.invites.wire import EVENT_TYPES
 from sandwich_node.rpc.answers import ANSWERS
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.shards.caching import ShardCaching
@@ -15,7 +17,7 @@ _OF_GUILDS = frozenset({"READY", "GUILD_CREATE", "GUILD_DELETE"})
 
 
 class ShardIntake:
-    """The connection's sink. `rules`, `guilds` and `caching` may be exchanged while it runs."""
+    """The connection's sink. `rules`, `guilds`, `caching` and `invites` may be exchanged while it runs."""
 
     def __init__(
         self, publisher: ShardPublisher, commands: ShardCommands, rules: EventFilter, *, bot: str, guilds: int
@@ -23,6 +25,7 @@ class ShardIntake:
         self.rules = rules
         self.guilds = ShardGuilds(guilds)
         self.caching: ShardCaching | None = None
+        self.invites: InviteLookup | None = None
         self.bot = bot
         self.session_id = ""
         self._publisher = publisher
@@ -31,7 +34,10 @@ class ShardIntake:
     def begin_session(self, session_id: str, seq: int) -> None:
         """Events are of this session from now on; it was read up to `seq`."""
         self.session_id = session_id
-        self._publisher.buffer.start_session(session_hash(session_id), seq, bot=self.bot)
+        session = session_hash(session_id)
+        self._publisher.buffer.start_session(session, seq, bot=self.bot)
+        if self.invites is not None:
+            self.invites.begin(session, self.bot)
 
     def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
         """Take one event from the connection."""
@@ -44,6 +50,9 @@ class ShardIntake:
             ask = self._of_guilds(type, bytes(data))
         if self._commands.is_waiting and type in ANSWERS:
             self._commands.observe(type, bytes(data))
+        invites = self.invites
+        if invites is not None and type in EVENT_TYPES and seq > self._publisher.buffer.last_seq:
+            ask = invites.observe(type, bytes(data), is_told=bool(lane)) or ask
         if lane is None:
             return self._publisher.push(b"", type, seq)
         if type == "GUILD_MEMBERS_CHUNK" and self._commands.is_for_cache(bytes(data)):
@@ -66,4 +75,11 @@ class ShardIntake:
 
     async def drained(self) -> None:
         """Wait until the publisher has room."""
-        await self._publisher.drained()
+        invites = self.invites
+        if invites is not None:
+            invites.is_reading(False)
+        try:
+            await self._publisher.drained()
+        finally:
+            if invites is not None:
+                invites.is_reading(True)

@@ -1,4 +1,4 @@
-"""Which session a new owner resumes, and from where. Pure.
+"""Which session a new owner resumes, from where, and how much comes again. Pure.
 
 etcd keeps the session (one write at READY), the stream keeps the sequence (the chain's last frame). Both must speak of
 the same session: a record older than the chain must never be resumed, since Discord would replay what is stored.
@@ -37,3 +37,8 @@ def resume_point(
         return ResumePoint("", "", 0, "the shard count changed")
     stored = checkpoint.session == session_hash(record.session_id)
     return ResumePoint(record.session_id, record.resume_url, checkpoint.last_seq if stored else record.first_seq)
+
+
+def replay_events(guilds: int) -> int:
+    """How many events Discord replays at least (gateway reference, section 7: a staff member's formula of 2016)."""
+    return max(100, min(3500, guilds * 75))

@@ -28,13 +28,15 @@ from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.gateway.session import Session
+from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret
 from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.intake import ShardIntake
-from sandwich_node.shards.resume import ResumePoint, resume_point
+from sandwich_node.shards.inviting import ShardInviting
+from sandwich_node.shards.resume import ResumePoint, replay_events, resume_point
 from sandwich_node.sinks.chain import Chain, Checkpoint
 from sandwich_node.sinks.frames import EventBuffer, ShardAddress
 from sandwich_node.sinks.jetstream import JetStreamLog, StreamLimits
@@ -80,6 +82,7 @@ class ShardRunner:
         *,
         tell: Callable[[ipc.ToAgent], None],
         rng: random.Random,
+        rests: RestClients | None = None,
         cache: RedisCache | None = None,
         rpc: RpcServer | None = None,
         linger_s: float = 0.0,
@@ -104,6 +107,7 @@ class ShardRunner:
         self._chain = Chain(log, address, epoch=start.fence, pause=asyncio.sleep, rng=rng)
         age = start.stream_max_age_s
         marker_s = min(MARKER_MAX_S, age / MARKERS_PER_AGE) if age else MARKER_MAX_S
+        self._rests = rests
         self._cache = cache
         self._rpc = rpc
         self._refusal = ""
@@ -120,7 +124,8 @@ class ShardRunner:
             clock=time.monotonic,
         )
         self._caching: ShardCaching | None = None
-        self._complete = True
+        self._inviting: ShardInviting | None = None
+        self._taken_over = Checkpoint("", 0)
         self._publisher = ShardPublisher(
             self._buffer,
             self._chain,
@@ -177,6 +182,8 @@ class ShardRunner:
         self._intake.rules = EventFilter(options.events, self._bot)
         if self._caching is not None:
             self._caching.follow(options.cache)
+        if self._inviting is not None:
+            self._inviting.follow(options.invites)
         if self._publisher.enricher is not None:
             self._publisher.enricher = self._enricher()
 
@@ -217,6 +224,7 @@ class ShardRunner:
             awaited=self._intake.guilds.awaited,
             unpublished=counters.unpublished,
             cache=self._caching.numbers() if self._caching is not None else None,
+            invites=self._inviting.numbers() if self._inviting is not None else None,
             latency_ms=self._latency_ms,
             waiting=self._waiting or self._chain.waiting_reason,
         )
@@ -229,7 +237,7 @@ class ShardRunner:
             checkpoint = await self._until_stopped(self._take_over())
             if checkpoint is None:
                 return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
-            self._complete = not checkpoint.behind
+            self._taken_over = checkpoint
             try:
                 how, reason = await self._carry(self._first_session(checkpoint))
             finally:
@@ -266,16 +274,31 @@ class ShardRunner:
                 tell=self._tell,
                 rng=self._rng,
                 caught_up=self._publisher.mark,
-                complete=self._complete,
+                complete=not self._taken_over.behind,
             )
-        self._publisher.enricher = self._enricher()
+
+    @property
+    def _parts(self) -> list[ShardCaching | ShardInviting]:
+        return [part for part in (self._caching, self._inviting) if part is not None]
+
+    async def _open_invites(self, group: asyncio.TaskGroup) -> None:
+        if self._rests is None:
+            return
+        inviting = ShardInviting(self._start, self._rests, self._cache, self._intake, self._publisher, group)
+        await inviting.open(self._options.invites, self._taken_over)
+        # The configuration may have changed meanwhile.
+        inviting.follow(self._options.invites)
+        self._inviting = inviting
 
     def _enricher(self) -> ShardEnricher:
         prefixes = None
         if self._cache is not None and self._intake.rules.prefixes is not None:
             namespace = self._options.cache.namespace_of(self.key.app)
             prefixes = GuildPrefixes(self._cache, namespace, clock=asyncio.get_running_loop().time)
-        return ShardEnricher(self._intake.rules, self._caching.feed if self._caching is not None else None, prefixes)
+        feed = self._caching.feed if self._caching is not None else None
+        return ShardEnricher(
+            self._intake.rules, feed, prefixes, self._inviting.lookup if self._inviting is not None else None
+        )
 
     async def _until_stopped(self, work: Coroutine[None, None, Checkpoint]) -> Checkpoint | None:
         """Await `work`, or None once the shard is to stop."""
@@ -353,6 +376,8 @@ class ShardRunner:
         )
         async with asyncio.TaskGroup() as group:
             self._open_cache(config, group)
+            await self._open_invites(group)
+            self._publisher.enricher = self._enricher()
             publishing = group.create_task(self._publisher.run())
             running = group.create_task(connection.run())
             self._connection = connection
@@ -362,22 +387,29 @@ class ShardRunner:
                 await self._rpc.add_shard(self.key, self._commands)
             end = await running
             self._connection = None
-            try:
-                async with asyncio.timeout(FLUSH_BUDGET_S):
-                    await self._publisher.flushed()
-                if self._caching is not None:
-                    async with asyncio.timeout(CACHE_BUDGET_S):
-                        await self._caching.drained()
-            except TimeoutError:
-                # What is not in the stream yet is replayed to the next owner: the checkpoint is behind it.
-                # Nor is what the cache lacks lost: the chain's last frame says that it is behind.
-                _log.warning("shard %s ends with %d events not stored", self.key, self._buffer.events_held)
+            await self._finish()
             publishing.cancel()
-            if self._caching is not None:
-                self._caching.stop()
         if isinstance(end, fx.Failed):
             return "failed", f"{end.code}: {end.reason}"
         return "released", self._stop_reason
+
+    async def _finish(self) -> None:
+        """Nothing more is read: store what was, and what the next owner needs."""
+        parts = self._parts
+        if self._inviting is not None:
+            self._inviting.part()
+        try:
+            async with asyncio.timeout(FLUSH_BUDGET_S):
+                await self._publisher.flushed()
+            async with asyncio.timeout(CACHE_BUDGET_S):
+                for part in parts:
+                    await part.drained()
+        except TimeoutError:
+            # What is not in the stream yet is replayed to the next owner: the checkpoint is behind it.
+            # Nor is what the cache lacks lost: the chain's last frame says that it is behind.
+            _log.warning("shard %s ends with %d events not stored", self.key, self._buffer.events_held)
+        for part in parts:
+            part.stop()
 
     # --- the connection's observer ---------------------------------------------------------------------
 
@@ -386,8 +418,8 @@ class ShardRunner:
         match report:
             case fx.StateChanged(state, reason) if state in _SHOWN:
                 self._ready_or_refused(state)
-                if self._caching is not None:
-                    self._caching.state_changed(state)
+                for part in self._parts:
+                    part.state_changed(state)
                 self._tell(ipc.ShardChanged(self.key, _SHOWN[state], reason))
             case fx.SessionStarted():
                 self._session_started(report)
@@ -452,11 +484,6 @@ class ShardRunner:
         ):
             self._record = msgspec.structs.replace(record, guilds=self._intake.guilds.count)
             self._tell(ipc.SessionSaved(self.key, self._record, self._bot, ""))
-
-
-def replay_events(guilds: int) -> int:
-    """How many events Discord replays at least (gateway reference, section 7: a staff member's formula of 2016)."""
-    return max(100, min(3500, guilds * 75))
 
 
 def bot_id_of(token: str) -> str:

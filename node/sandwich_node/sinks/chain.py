@@ -44,13 +44,14 @@ BUSY_RETRY_S = 0.005
 class Checkpoint:
     """Where the chain stands: the session it was written from, and the last Discord sequence in it.
 
-    `behind`: the cache did not have all of it. `stored_at`: when the frame was stored (Unix seconds), known of one that
-    was read.
+    `behind`: what is kept in Redis did not have all of it. Known of a frame that was read: `epoch`, its writer's, and
+    `stored_at`, when it was stored (Unix seconds).
     """
 
     session: str
     last_seq: int
     behind: bool = False
+    epoch: int = field(default=0, compare=False)
     stored_at: float | None = field(default=None, compare=False)
 
 
@@ -96,7 +97,7 @@ class Chain:
 
     async def take_over(self) -> Checkpoint:
         """Append our fence and return the checkpoint before it. Raises Fenced; waits while the log is away."""
-        attempt = 0
+        attempt = writer = 0
         while True:
             try:
                 tail = await self._store.tail(self._stream, self._filter)
@@ -104,7 +105,9 @@ class Chain:
                     raise Fenced(self._epoch, tail.headers.epoch)
                 stands = Checkpoint("", 0)
                 if tail is not None:
-                    stands = replace(checkpoint_of(tail.headers), stored_at=tail.stored_at)
+                    # Our own epoch: a fence of ours had landed after all.
+                    writer = tail.headers.epoch if tail.headers.epoch < self._epoch else writer
+                    stands = replace(checkpoint_of(tail.headers), epoch=writer, stored_at=tail.stored_at)
                 fence = FrameHeaders(
                     session=stands.session,
                     first_seq=stands.last_seq,

@@ -40,8 +40,8 @@ class ShardAddress:
 class Item(NamedTuple):
     """One event that was read. `line` is b"" of one that is not published; `ops` is what it changes in the cache.
 
-    `ask`: what has to be found out before it can leave, or who waits for it. `is_own`: a consumer's, not Discord's; it
-    has no sequence, `seq` is the session's before it.
+    `ask`: what has to be found out before it can leave, or who waits for it. `is_own`: not Discord's but a consumer's
+    or ours; it has no sequence, `seq` is the session's before it.
     """
 
     session: str
@@ -78,7 +78,7 @@ class Frame:
 
     last_seq  where the chain stands once it is stored: also past events that are not published
     ttl_s     the stream keeps it at most so long; 0: as everything else
-    behind    the cache does not have its events yet
+    behind    what is kept in Redis does not have its events yet
     """
 
     session: str
@@ -216,7 +216,7 @@ class EventBuffer:
         return self.bytes_held < self.bytes_max and self.events_held < self.events_max
 
     def push_own(self, raw: bytes, event_type: str, name: str, *, lane: str, ask: object) -> str:
-        """Take an event of a consumer's own, behind what was read; its id, made of `name`, which is unique.
+        """Take an event that is not Discord's, behind what was read; its id, made of `name`, which is unique.
 
         Raises ValueError before the shard's first session.
         """

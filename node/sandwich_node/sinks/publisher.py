@@ -44,7 +44,7 @@ class Enricher(Protocol):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the cache, if there is one, has all that was read."""
+        """Whether what is kept in Redis, if anything is, has all that was read."""
 
     async def finish(self, batch: Batch, confirmed: int) -> Sequence[bytes]:
         """The lines as they leave, one for each item, b"" for what is not published.
@@ -103,17 +103,19 @@ class ShardPublisher:
         self._idle.clear()
         self._wake.set()
 
-    async def publish_own(self, raw: bytes, event_type: str, name: str, *, lane: str) -> str:
-        """Put an event of a consumer's own into the stream, behind what was read; its id, once it is stored.
-
-        Raises ValueError when it is not taken.
-        """
+    def push_own(self, raw: bytes, event_type: str, name: str, *, lane: str, ask: object = None) -> str:
+        """Queue an event that is not Discord's, behind what was read; its id. ValueError when it is not taken."""
         if not self.buffer.has_room:
             raise ValueError("the shard's buffer is full: NATS takes less than comes in")
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        event_id = self.buffer.push_own(raw, event_type, name, lane=lane, ask=stored)
+        event_id = self.buffer.push_own(raw, event_type, name, lane=lane, ask=ask)
         self._idle.clear()
         self._wake.set()
+        return event_id
+
+    async def publish_own(self, raw: bytes, event_type: str, name: str, *, lane: str) -> str:
+        """As `push_own`; returns once the event is stored."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        event_id = self.push_own(raw, event_type, name, lane=lane, ask=stored)
         await stored
         return event_id
 

@@ -111,3 +111,10 @@ def test_what_will_not_work_without_an_intent_is_warned_about() -> None:
     assert [warning.split(": ")[1] for warning in warnings] == ["apps.a.events.prefixes", "apps.a.invites.track"]
     assert "MESSAGE_CONTENT" in warnings[0]
     assert "GUILD_INVITES and GUILD_MEMBERS" in warnings[1]
+
+
+def test_following_joins_that_nobody_is_told_of_is_warned_about() -> None:
+    events = "events: {cache_only: [GUILD_MEMBER_*]}"
+    text = f"  a: {{token: {{env: T}}, intents: 67, {events}, invites: {{track: true}}}}\n"
+    _, warning = parse_config(HEAD + text, source="c.yml", env=ENV, directory=Path(".")).warnings
+    assert "apps.a.invites.track: GUILD_MEMBER_ADD is kept from consumers" in warning

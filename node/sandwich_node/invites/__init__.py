@@ -1,0 +1,1 @@
+"""By which invite somebody joined: counted, asked for and inferred, since Discord does not say."""

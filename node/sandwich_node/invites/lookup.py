@@ -1,0 +1,363 @@
+"""How a shard learns by which invite somebody joined: the tracker put to work. A shell.
+
+`observe` is called for each event as it is read, and never waits; `resolve` before the events are appended, and waits
+no longer than it may. Between the two, `run` asks Discord.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sandwich_coordinator.discord_api import DiscordApiError, RateLimited
+from sandwich_node.invites.account import NEVER
+from sandwich_node.invites.effects import Keep, KeepNothing, Tell, Wish
+from sandwich_node.invites.guild import Moment
+from sandwich_node.invites.hold import HoldBudget
+from sandwich_node.invites.keeping import CountsKeeper, CountStore
+from sandwich_node.invites.tracker import InviteTracker
+from sandwich_node.invites.verdict import Reason, Unknown, invited_by
+from sandwich_node.invites.wire import VANITY, BadAnswer, Invite, NoCounts, read_invites, read_vanity
+from sandwich_node.rest.client import RequestRefused, RestClient
+from sandwich_node.rest.limiter import Route
+
+_log = logging.getLogger(__name__)
+
+HANDLES_MAX = 20_000
+"""More than a shard's buffer holds of events: beyond it the oldest answers belong to events that never left."""
+URGENT_TIMEOUT_S = 10.0
+BACKGROUND_TIMEOUT_S = 60.0
+"""Long enough for the turn of the smallest share."""
+URGENT_MAX = 4
+LOOP_TURNS = 8
+"""So often the loop looks at its sockets before a round ends: a join that has arrived there was told in time."""
+_TIMEOUT = Unknown(Reason.TIMEOUT)
+
+
+class JoinAsk(NamedTuple):
+    """What a GUILD_MEMBER_ADD waits for: the answer for this handle."""
+
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberInvited:
+    """An answer that came after its GUILD_MEMBER_ADD had left; `invited_by` is JSON."""
+
+    guild: str
+    user: str
+    invited_by: bytes
+
+
+@dataclass(slots=True)
+class LookupCounters:
+    """Totals since the shard started here. `told`: final answers by source, unknown ones by their reason."""
+
+    told: Counter[str]
+    late: int = 0
+    requests: int = 0
+    limited: int = 0
+
+
+class InviteLookup:
+    """The lookup of one shard. `caught_up` is called when the store tells the truth again, after something left before.
+
+    Neither that nor `tell_late` may wait. `kept`: by guild, what the shard's last owner kept; None: what is in the
+    store is not known, or not to be believed.
+    """
+
+    def __init__(
+        self,
+        rest: RestClient,
+        counters: LookupCounters,
+        *,
+        hold_s: float,
+        store: CountStore | None,
+        kept: Mapping[str, bytes] | None,
+        tell_late: Callable[[MemberInvited], None],
+        caught_up: Callable[[], None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.counters = counters
+        self._rest = rest
+        self._kept = kept or {}
+        self._tell_late = tell_late
+        self._caught_up = caught_up
+        self._wall = wall
+        self._tracker = InviteTracker(patience_s=hold_s, keeps=store is not None)
+        self._keeper = CountsKeeper(store, is_clean=kept is not None, news=self._whole_again)
+        self._hold = HoldBudget(hold_s)
+        self._read_at: dict[int, float] = {}
+        self._answers: dict[int, Tell] = {}
+        self._late: set[int] = set()
+        self._left_behind = False
+        """Whether something left while the store was not whole: it is away, and nothing more waits for it."""
+        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._asking = 0
+        self._asking_in_background = False
+        self._is_live = False
+        self._is_reading = True
+        self._tracker.hears(self._now(), attentive=False)
+
+    # --- what the shard calls -----------------------------------------------------------------------------------
+
+    def begin(self, session: str, own_id: str) -> None:
+        """Before the first event of a session."""
+        kept, self._kept = self._kept, {}
+        self._tracker.begin(session, own_id, kept=kept)
+        self._act()
+
+    def is_live(self, live: bool) -> None:
+        """Whether the shard is connected, with nothing to be replayed."""
+        if live != self._is_live:
+            self._is_live = live
+            self._hear()
+
+    def is_reading(self, reading: bool) -> None:
+        """Whether the shard reads what comes, or waits for room."""
+        if reading != self._is_reading:
+            self._is_reading = reading
+            self._hear()
+
+    def _hear(self) -> None:
+        self._tracker.hears(self._now(), attentive=self._is_live and self._is_reading)
+        self._act()
+
+    def follow(self, hold_s: float) -> None:
+        """A join may wait for so long from now on."""
+        if hold_s != self._hold.hold_s:
+            self._hold = HoldBudget(hold_s)
+            self._tracker.patience_s = hold_s
+
+    def observe(self, event_type: str, data: bytes, *, is_told: bool) -> JoinAsk | None:
+        """Takes an event of `wire.EVENT_TYPES`, by the JSON of its `d`, in order, as it is read.
+
+        Of a GUILD_MEMBER_ADD that is told to consumers (`is_told`), what it waits for.
+        """
+        if not self._tracker.concerns(event_type, data):
+            return None
+        now = self._now()
+        handle = self._tracker.observe(event_type, data, now)
+        if handle is not None and is_told:
+            self._read_at[handle] = now.mono
+            if len(self._read_at) > HANDLES_MAX:
+                self._abandon(next(iter(self._read_at)))
+        self._act()
+        return JoinAsk(handle) if handle is not None and is_told else None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the store says nothing that is true no longer."""
+        return self._keeper.is_whole
+
+    async def resolve(self, asks: Sequence[JoinAsk]) -> list[bytes]:
+        """`invited_by` of each join as JSON, for its event to leave with. Never raises but when cancelled.
+
+        Waits no longer than `hold_s` after the last of them was read, and than joins may hold the shard at present.
+        Also without any: for the store, so that events which made it untrue do not leave before it is mended.
+        """
+        if not asks and (self.is_whole or self._left_behind):
+            return []
+        handles = [ask.handle for ask in asks]
+        start = now = asyncio.get_running_loop().time()
+        last = max((self._read_at.get(handle, start) for handle in handles), default=start)
+        until = min(last + self._hold.hold_s, start + self._hold.allowed_s(start))
+        while now < until and not self._is_ready(handles):
+            self._news.clear()
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            now = asyncio.get_running_loop().time()
+        if now > start:
+            self._hold.spent(start, now)
+        self._left_behind = self._left_behind or not self.is_whole
+        return [self._take(handle) for handle in handles]
+
+    def _is_ready(self, handles: Sequence[int]) -> bool:
+        has_store = self.is_whole or self._left_behind
+        return has_store and all(handle in self._answers for handle in handles)
+
+    def _take(self, handle: int) -> bytes:
+        self._read_at.pop(handle, None)
+        answer = self._answers.pop(handle, None)
+        pending = answer is None or not answer.final
+        if pending:
+            self._late.add(handle)
+        return invited_by(answer.verdict if answer else _TIMEOUT, pending=pending)
+
+    def _abandon(self, handle: int) -> None:
+        del self._read_at[handle]
+        self._answers.pop(handle, None)
+
+    def part(self) -> None:
+        """The shard is given away and reads no more: what is known is kept for its next owner, the rest given up."""
+        self._tracker.part(self._now())
+        self._act()
+
+    def close(self) -> None:
+        """Nothing is observed any more while the session goes on: what is kept will not be true."""
+        self.part()
+        self._keeper.clear()
+
+    async def drained(self) -> None:
+        """Wait until what the next owner needs is in the store."""
+        await self._keeper.drained()
+
+    # --- what goes on meanwhile ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Asks Discord and writes to the store, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keeper.run())
+            while True:
+                self._wake.clear()
+                self._start_requests(tasks)
+                if await self._slept():
+                    for _ in range(LOOP_TURNS):
+                        await asyncio.sleep(0)
+                self._tracker.tick(self._now())
+                self._act()
+
+    async def _slept(self) -> bool:
+        """Sleep until something happened, or until the tracker's deadline (True)."""
+        now = self._now()
+        deadline = self._tracker.deadline(now)
+        if not self._asking_in_background:
+            deadline = min(deadline, self._tracker.background_at(now))
+        try:
+            async with asyncio.timeout_at(deadline if deadline < NEVER else None):
+                await self._wake.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    def _act(self) -> None:
+        """Carries out what the tracker wants."""
+        for effect in self._tracker.effects():
+            match effect:
+                case Tell():
+                    self._told(effect)
+                case Keep(guild, state, urgent):
+                    self._keeper.keep(guild, state, urgent=urgent)
+                case KeepNothing():
+                    self._keeper.clear()
+        self._wake.set()
+
+    def _told(self, answer: Tell) -> None:
+        if answer.final:
+            self.counters.told[_kind_of(answer)] += 1
+        if answer.handle in self._read_at:
+            self._answers[answer.handle] = answer
+            self._news.set()
+        elif answer.final and answer.handle in self._late:
+            self._late.remove(answer.handle)
+            self.counters.late += 1
+            self._tell_late(MemberInvited(answer.guild, answer.user, invited_by(answer.verdict)))
+
+    def _whole_again(self) -> None:
+        self._news.set()
+        if self._left_behind:
+            self._left_behind = False
+            self._caught_up()
+
+    def _now(self) -> Moment:
+        return Moment(asyncio.get_running_loop().time(), self._wall())
+
+    # --- Discord ------------------------------------------------------------------------------------------------
+
+    def _start_requests(self, tasks: asyncio.TaskGroup) -> None:
+        while self._asking < URGENT_MAX and (wish := self._tracker.urgent(self._now())) is not None:
+            self._asking += 1
+            tasks.create_task(self._ask(wish, urgent=True))
+        if not self._asking_in_background and (wish := self._tracker.background(self._now())) is not None:
+            self._asking_in_background = True
+            tasks.create_task(self._ask(wish, urgent=False))
+
+    async def _ask(self, wish: Wish, *, urgent: bool) -> None:
+        tracker = self._tracker
+        try:
+            counts = await self._fetch(wish, urgent=urgent)
+        except NoCounts:
+            tracker.failed(wish, Reason.NO_PERMISSION, self._now())
+        except RequestRefused as error:
+            # 403: we may not; 404: we are not in the guild any more.
+            denied = error.status in (403, 404)
+            tracker.failed(wish, Reason.NO_PERMISSION if denied else Reason.UNAVAILABLE, self._now())
+        except RateLimited as error:
+            tracker.failed(wish, Reason.RATE_LIMITED, self._now(), error.retry_after_s)
+        except (DiscordApiError, BadAnswer) as error:
+            _log.info("the invites of guild %s are not known: %s", wish.guild, error)
+            tracker.failed(wish, Reason.UNAVAILABLE, self._now())
+        else:
+            tracker.told(wish, counts, self._now())
+        finally:
+            if urgent:
+                self._asking -= 1
+            else:
+                self._asking_in_background = False
+            self._act()
+
+    async def _fetch(self, wish: Wish, *, urgent: bool) -> dict[str, Invite]:
+        """The guild's invites and its vanity URL. What may be counted in both was there before the first was asked."""
+        is_sent = False
+
+        def sent() -> None:
+            nonlocal is_sent
+            if not is_sent or not wish.vanity:
+                is_sent = True
+                self._tracker.sent(wish, self._now())
+
+        invites, vanity = _route(wish.guild, "invites"), _route(wish.guild, "vanity-url")
+        wait_s = self._rest.wait_s(invites, urgent=urgent)
+        if self._hold.hold_s < wait_s < NEVER:
+            self._tracker.stalled(wish, self._now().mono + wait_s)
+            self._act()
+        problem: Exception | None = None
+        try:
+            async with asyncio.TaskGroup() as both:
+                listed = both.create_task(self._get(invites, urgent, sent))
+                single = both.create_task(self._get_vanity(vanity, urgent, sent)) if wish.vanity else None
+        except* (DiscordApiError, BadAnswer) as group:
+            problem = group.exceptions[0]
+        if problem is not None:
+            raise problem
+        counts = read_invites(listed.result())
+        if single is not None and (found := single.result()) is not None:
+            counts[VANITY] = found
+        return counts
+
+    async def _get(self, route: Route, urgent: bool, sent: Callable[[], None]) -> bytes:
+        def on_send() -> None:
+            self.counters.requests += 1
+            sent()
+
+        def on_limited() -> None:
+            self.counters.limited += 1
+
+        timeout_s = URGENT_TIMEOUT_S if urgent else BACKGROUND_TIMEOUT_S
+        return await self._rest.get(route, urgent=urgent, timeout_s=timeout_s, on_send=on_send, on_limited=on_limited)
+
+    async def _get_vanity(self, route: Route, urgent: bool, sent: Callable[[], None]) -> Invite | None:
+        """The vanity URL; a guild that Discord refuses it for has none."""
+        try:
+            return read_vanity(await self._get(route, urgent, sent))
+        except RequestRefused:
+            return None
+
+
+def _kind_of(answer: Tell) -> str:
+    """How an answer is counted: by its source, or why it is not known."""
+    verdict = answer.verdict
+    if isinstance(verdict, Unknown):
+        return verdict.reason.value
+    return "vanity" if verdict.vanity else "invite"
+
+
+def _route(guild: str, what: str) -> Route:
+    return Route(f"GET /guilds/{{id}}/{what}", guild, f"/guilds/{guild}/{what}")

@@ -1,0 +1,136 @@
+"""By whose invite members joined, with real processes: right, in order, never for long in the way of other events."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import redis.asyncio as redis
+
+from sandwich_node.shards.inviting import MEMBER_INVITED
+from tests.e2e.desk import APP, SHARDS, Desk, desk
+
+pytestmark = pytest.mark.e2e
+
+HOLD_S = 0.3
+SLACK_S = 0.4
+"""For everything but the hold: two cores run some ten processes."""
+GUILDS = 4
+
+
+async def join(running: Desk, guild_id: str, code: str | None) -> None:
+    await running.cluster.simulator("join", {"bot": APP, "guild_id": guild_id, "code": code})
+
+
+async def counts_kept(running: Desk) -> bool:
+    """Whether a next owner of the shards would find the counts of all guilds."""
+    async with redis.Redis.from_url(running.cluster.redis.url) as client:
+        keys = [key async for key in client.scan_iter(match=f"sw:{APP}:invites:*")]
+        states = [state for key in keys for state in await client.hvals(key)]
+        return sum(state.startswith(b"{") for state in states) == GUILDS
+
+
+def told(running: Desk) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """By guild and user: what came with the join, and what was said of it later."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for event in running.events:
+        if event.type == "GUILD_MEMBER_ADD":
+            who = event.data["guild_id"], event.data["user"]["id"]
+            assert who not in found
+            found[who] = [event.extra["invited_by"]]
+        elif event.type == MEMBER_INVITED:
+            who = event.data["guild_id"], event.data["user_id"]
+            assert found[who][-1]["pending"], "a late answer comes after its join, once"
+            found[who].append(event.data["invited_by"])
+    return found
+
+
+async def assert_right(running: Desk) -> None:
+    """All that was said of those who joined so far is true, and nobody who came by an invite is unknown."""
+    truths = await running.cluster.simulator(f"joins?bot={APP}")
+
+    async def all_told() -> bool:
+        said = told(running)
+        whole = {(truth["guild_id"], truth["user_id"]) for truth in truths} == said.keys()
+        return whole and not any(answers[-1].get("pending") for answers in said.values())
+
+    await running.until("an answer for everybody", all_told, 20.0)
+    said = told(running)
+    for truth in truths:
+        answer = said[truth["guild_id"], truth["user_id"]][-1]
+        if truth["code"] is None:
+            assert (answer["source"], answer.get("reason")) == ("unknown", "no_invite")
+        else:
+            assert (answer["source"], answer.get("code")) == ("invite", truth["code"])
+            assert answer["inviter"]["id"] == truth["inviter_id"]
+
+
+async def joins_hold_nothing_for_long(running: Desk, codes: dict[str, str]) -> None:
+    """Somebody joins each of these guilds, and a message of it arrives within the hold."""
+    for guild_id, code in codes.items():
+
+        async def joined_and_said(guild_id: str = guild_id, code: str = code) -> None:
+            await join(running, guild_id, code)
+            await running.said(guild_id, "hi")
+
+        started = time.monotonic()
+        types = [event.type for event in await running.after(guild_id, joined_and_said)]
+        assert types[:2] == ["GUILD_MEMBER_ADD", "MESSAGE_CREATE"]
+        assert time.monotonic() - started < HOLD_S + SLACK_S
+
+
+async def node_pages(running: Desk) -> list[tuple[dict[str, Any], str]]:
+    """Each node's status and metrics."""
+    _, text = await running.cluster.run_cli("node", "list", "--json")
+    found = []
+    async with aiohttp.ClientSession() as http:
+        for entry in msgspec.json.decode(text):
+            async with http.get(f"http://{entry['address']}/status") as response:
+                status = await response.json()
+            async with http.get(f"http://{entry['address']}/metrics") as response:
+                found.append((status, await response.text()))
+    return found
+
+
+async def test_joins_are_told_right_and_delay_nothing_for_long_whatever_discord_and_the_workers_do() -> None:
+    async with desk(nodes=2, guilds=GUILDS, invites={"track": True}, cache={"enabled": False}) as running:
+        simulator = running.cluster.simulator
+        guilds = await running.guild_ids()
+        codes = {guild: (await simulator("invite", {"bot": APP, "guild_id": guild}))["code"] for guild in guilds}
+        await running.until("the counts of every guild are kept", lambda: counts_kept(running))
+
+        await joins_hold_nothing_for_long(running, codes)
+        await assert_right(running)
+        assert all(len(answers) == 1 for answers in told(running).values()), "each with its own event"
+
+        slow = {"kind": "http_delay", "delay": 2.0, "seconds": 1.5, "path": "/guilds/"}
+        await simulator("faults", slow)
+        await joins_hold_nothing_for_long(running, {guild: codes[guild] for guild in guilds[:2]})
+        await assert_right(running)
+
+        await simulator("faults", {"kind": "http_status", "status": 500, "seconds": 1.0, "path": "/guilds/"})
+        await joins_hold_nothing_for_long(running, {guild: codes[guild] for guild in guilds[2:]})
+        await assert_right(running)
+        pages = await node_pages(running)
+        assert sum(status["apps"][APP]["invites"]["late_total"] for status, _ in pages) > 0
+        assert all(f'sandwich_joins_total{{app="{APP}",outcome="invite"}}' in metrics for _, metrics in pages)
+
+        await running.until("the counts of every guild are kept", lambda: counts_kept(running))
+        for status, _ in pages:
+            os.kill(status["workers"][0]["pid"], signal.SIGKILL)
+
+        async def back() -> bool:
+            return (await running.spent())[1] == SHARDS
+
+        await running.until("both shards are back", back)
+        for guild in guilds:
+            await join(running, guild, codes[guild])
+        await assert_right(running)
+        await join(running, guilds[0], None)
+        await assert_right(running)
+
+        await running.until("everything has arrived", running.all_arrived)
+        assert await running.spent() == (0, SHARDS, 0)
