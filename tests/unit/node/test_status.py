@@ -1,9 +1,10 @@
 """What a node adds up of its shards' figures, and how its metrics show it."""
 
-from sandwich_coordinator.status import InviteStatus, NodeStatus
-from sandwich_node.agent.status import Figures
+from sandwich_coordinator.status import CacheStatus, InviteStatus, NodeStatus
+from sandwich_coordinator.view import ShardKey as ViewKey
+from sandwich_node.agent.status import Figures, cache_troubles
 from sandwich_node.http.metrics import render_metrics
-from sandwich_node.ipc import InviteNumbers, ShardKey, ShardNumbers
+from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardKey, ShardNumbers
 
 
 def numbers(shard: int, events: int, invites: InviteNumbers | None) -> ShardNumbers:
@@ -40,3 +41,40 @@ def test_an_application_that_follows_no_joins_has_no_figures_of_them() -> None:
     figures = Figures()
     figures.note(1.0, 0, 0.0, [numbers(0, 10, None)])
     assert figures.of_app("bot").invites is None
+
+
+def caching(shard: int, cache: CacheNumbers) -> ShardNumbers:
+    return ShardNumbers(key=ShardKey("bot", 1, shard), events=10, awaited=2, cache=cache)
+
+
+def test_caches_are_added_up_over_shards_what_happened_for_good_and_what_waits_as_it_is() -> None:
+    figures = Figures()
+    behind = CacheNumbers(applied=9, late=2, backlog=3, incomplete="Redis was emptied", refilling=True, to_chunk=4)
+    figures.note(1.0, 0, 0.0, [caching(0, CacheNumbers(applied=5, replayed=1, damaged=1)), caching(1, behind)])
+    figures.forget(ShardKey("bot", 1, 1))
+    assert figures.of_app("bot").cache == CacheStatus(
+        shards=1, awaited=2, applied_total=14, replayed_total=1, late_total=2, damaged_total=1
+    )
+    figures.note(2.0, 0, 0.0, [caching(1, behind)])
+    status = NodeStatus(node="a", instance="1", version="0", uptime_s=1.0, apps={"bot": figures.of_app("bot")})
+    page = render_metrics(lambda: status).decode()
+    for line in (
+        'sandwich_cache_events_total{app="bot",outcome="applied"} 23.0',
+        'sandwich_cache_events_total{app="bot",outcome="late"} 4.0',
+        'sandwich_cache_damaged_total{app="bot"} 1.0',
+        'sandwich_cache_failed_total{app="bot"} 0.0',
+        'sandwich_cache_incomplete_shards{app="bot"} 1.0',
+        'sandwich_cache_backlog_events{app="bot"} 3.0',
+    ):
+        assert line in page
+
+
+def test_troubles_of_caches_are_told_once_a_reason() -> None:
+    figures = Figures()
+    lost = CacheNumbers(incomplete="Redis was emptied", refilling=True)
+    waits = CacheNumbers(waiting="Redis does not answer", incomplete="Redis was emptied")
+    figures.note(1.0, 0, 0.0, [caching(0, lost), caching(1, lost), caching(2, waits), caching(3, CacheNumbers())])
+    assert cache_troubles([ViewKey("bot", 1, shard) for shard in range(5)], figures) == [
+        "bot: shards 0-1: the cache is incomplete: Redis was emptied (being read anew)",
+        "bot: shards 2: the cache waits: Redis does not answer",
+    ]

@@ -1,0 +1,136 @@
+"""What is put into events before they leave, from the cache, the prefixes and the invites, all in one place."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from sandwich_coordinator.types import EventsSpec, PrefixSpec
+from sandwich_node.cache.batch import EventOps
+from sandwich_node.cache.replies import Extra
+from sandwich_node.events.arrivals import Arrival
+from sandwich_node.events.enrich import ShardEnricher
+from sandwich_node.events.filters import EventFilter, MessageAsk
+from sandwich_node.invites.lookup import JoinAsk
+from sandwich_node.sinks.frames import Batch, Item
+
+OPS: Any = ("an op",)
+"""What an event changes in the cache is no matter here, only that it does."""
+
+
+class Feed:
+    """A cache that answers with `extras`, or None for late."""
+
+    is_whole = True
+
+    def __init__(self, extras: Mapping[int, Extra] | None) -> None:
+        self.extras = extras
+        self.seen: list[tuple[int, ...]] = []
+
+    def tells_before(self, event_type: str) -> bool:
+        return event_type.endswith(("_UPDATE", "_DELETE"))
+
+    async def apply(
+        self, session: str, confirmed: int, events: tuple[EventOps, ...], *, starts_session: bool
+    ) -> Mapping[int, Extra] | None:
+        self.seen.append(tuple(event.seq for event in events))
+        return self.extras
+
+
+class Prefixes:
+    """Knows the prefixes of some guilds, and cannot tell those of others."""
+
+    def __init__(self, known: dict[str, frozenset[str]]) -> None:
+        self.known = known
+
+    async def of(self, guilds: Iterable[str]) -> dict[str, frozenset[str]]:
+        return {guild: self.known[guild] for guild in guilds if guild in self.known}
+
+
+class Invites:
+    """Knows everything."""
+
+    is_whole = True
+
+    async def resolve(self, asks: Sequence[JoinAsk]) -> list[bytes]:
+        return [b'{"handle":%d}' % ask.handle for ask in asks]
+
+
+def item(seq: int, event_type: str, *, ops: Any = (), ask: object = None, published: bool = True) -> Item:
+    line = json.dumps({"t": event_type, "s": seq, "op": 0, "d": {}}).encode() + b"\n" if published else b""
+    return Item("session", line, event_type, seq, "events", ops, 100, ask)
+
+
+def enricher(prefixes: Prefixes | None = None, **parts: Any) -> ShardEnricher:
+    spec = EventsSpec(prefixes=PrefixSpec(fallback="!", mention=False)) if prefixes else EventsSpec()
+    given: Any = prefixes
+    return ShardEnricher(EventFilter(spec, "9"), prefixes=given, **parts)
+
+
+def finish(tested: ShardEnricher, *items: Item) -> list[Any]:
+    """The `__extra` of each line; None without one, "" for what is not published."""
+    lines = asyncio.run(tested.finish(Batch("session", items[0].seq, items[-1].seq, items), 0))
+    assert all(line == b"" or line.endswith(b"}\n") for line in lines)
+    return [json.loads(line).get("__extra") if line else "" for line in lines]
+
+
+def test_what_the_cache_says_is_put_into_the_events_that_changed_it_and_no_others() -> None:
+    feed = Feed({2: Extra(before=b'{"id":"1"}'), 4: Extra(lazy=True, unavailable=False)})
+    told = finish(
+        enricher(cache=feed),
+        item(1, "TYPING_START"),
+        item(2, "CHANNEL_UPDATE", ops=OPS),
+        item(3, "CHANNEL_CREATE", ops=OPS),
+        item(4, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=False, unavailable=False)),
+    )
+    assert told == [None, {"before": {"id": "1"}}, None, {"lazy": True, "unavailable": False}]
+    assert feed.seen == [(2, 3, 4)]
+
+
+def test_a_cache_that_is_late_is_named_where_a_before_was_owed_and_guilds_say_what_is_known_without_it() -> None:
+    told = finish(
+        enricher(cache=Feed(None)),
+        item(1, "CHANNEL_UPDATE", ops=OPS),
+        item(2, "CHANNEL_CREATE", ops=OPS),
+        item(3, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=True, unavailable=False)),
+    )
+    assert told == [{"before": None, "cache": "behind"}, None, {"lazy": True, "unavailable": False}]
+
+
+def test_what_is_not_published_stays_unpublished_whatever_is_known_of_it() -> None:
+    feed = Feed({1: Extra(before=b"{}")})
+    assert finish(enricher(cache=feed), item(1, "CHANNEL_UPDATE", ops=OPS, published=False)) == [""]
+
+
+def test_prefixes_choose_messages_and_an_unknown_prefix_leaves_the_choice_to_consumers() -> None:
+    tested = enricher(Prefixes({"10": frozenset({"?"}), "11": frozenset()}))
+    told = finish(
+        tested,
+        item(1, "MESSAGE_CREATE", ask=MessageAsk("10", "?help")),
+        item(2, "MESSAGE_CREATE", ask=MessageAsk("10", "!help")),
+        item(3, "MESSAGE_CREATE", ask=MessageAsk("11", "!help")),
+        item(4, "MESSAGE_CREATE", ask=MessageAsk("12", "?help")),
+        item(5, "MESSAGE_CREATE", ask=MessageAsk("12", "!help")),
+        item(6, "MESSAGE_CREATE"),
+    )
+    assert told == [{"prefix": "?"}, "", {"prefix": "!"}, {"prefix": None}, {"prefix": "!"}, None]
+    assert (tested.counters.without_prefix, tested.counters.prefix_unknown) == (1, 1)
+
+
+def test_joins_are_told_beside_what_the_cache_says() -> None:
+    told = finish(
+        enricher(cache=Feed({}), invites=Invites()),
+        item(1, "GUILD_MEMBER_ADD", ops=OPS, ask=JoinAsk(7)),
+        item(2, "GUILD_MEMBER_ADD", ops=OPS),
+    )
+    assert told == [{"invited_by": {"handle": 7}}, None]
+
+
+@pytest.mark.parametrize(("cache", "invites"), [(False, True), (True, False), (False, False)])
+def test_it_is_whole_only_with_all_its_parts(cache: bool, invites: bool) -> None:
+    feed, lookup = Feed({}), Invites()
+    feed.is_whole, lookup.is_whole = cache, invites
+    assert not enricher(cache=feed, invites=lookup).is_whole
+    assert enricher().is_whole
