@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 READY_S = 60.0
 BOTS = (
     DevBot(app="welcomer", token="MTAwMDAwMDAwMDAx.GaaaaX.welcomer", guilds=48, shards=None, recommended=6),
-    DevBot(app="music", token="MTAwMDAwMDAwMDAy.GbbbbX.music", guilds=12, shards=2, recommended=1, max_concurrency=2),
+    DevBot(app="music", token="MTAwMDAwMDAwMDAy.GbbbbX.music", guilds=60, shards=2, recommended=1, max_concurrency=2),
 )
 
 

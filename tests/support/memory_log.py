@@ -1,5 +1,6 @@
 """An event log in memory, with JetStream's compare-and-append, and failures on demand."""
 
+import asyncio
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
@@ -16,6 +17,8 @@ class MemoryLog:
         self.streams = {"SANDWICH_bot"}
         self.fail_next: list[tuple[LogError, bool]] = []
         self._next = 1
+        self.delay_s = 0.0
+        """How long an append takes."""
         self.forget_after: int | None = None
         """Everything stored is forgotten once so many further appends were."""
 
@@ -32,6 +35,8 @@ class MemoryLog:
     async def append(
         self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
     ) -> int:
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
         error, stored = self.fail_next.pop(0) if self.fail_next else (None, True)
         if error is not None and not stored:
             raise error

@@ -43,7 +43,6 @@ from sandwich_node.sinks.jetstream import JetStreamLog, StreamLimits
 from sandwich_node.sinks.log import Fenced, LogError
 from sandwich_node.sinks.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import session_hash
-from sandwich_sdk.wire.headers import GAP
 from sandwich_sdk.wire.rpc import TIMEOUT, UNAVAILABLE, RpcError
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
@@ -355,7 +354,7 @@ class ShardRunner:
 
     def _gap(self, session: str, last_seq: int, reason: str) -> None:
         note = {"session": session, "last_seq": last_seq, "at": time.time(), "reason": reason}
-        self._publisher.control(GAP, session=session, last_seq=last_seq, note=msgspec.json.encode(note))
+        self._publisher.gap(session=session, last_seq=last_seq, note=msgspec.json.encode(note))
         self._tell(ipc.EventsLost(key=self.key, session=session, last_seq=last_seq, reason=reason))
 
     async def _carry(self, session: Session | None) -> tuple[str, str]:

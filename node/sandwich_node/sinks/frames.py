@@ -13,7 +13,7 @@ import msgspec
 import zstandard
 
 from sandwich_node.cache.context import Op
-from sandwich_sdk.wire.headers import GAP, MARKER, FrameHeaders
+from sandwich_sdk.wire.headers import GAP, FrameHeaders
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 BATCH_EVENTS_MAX = 512
@@ -57,7 +57,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events of one session in order, or a control frame (`kind`: gap or marker, with its `note`)."""
+    """Events of one session in order, or a gap (`kind`, with its `note`)."""
 
     session: str
     first_seq: int
@@ -68,7 +68,7 @@ class Batch:
     size: int = 0
 
     def frame(self) -> "Frame":
-        """The control frame."""
+        """The gap frame."""
         return Frame(self.session, self.first_seq, self.last_seq, kind=self.kind, note=self.note)
 
 
@@ -228,10 +228,9 @@ class EventBuffer:
         self.bytes_held += len(line)
         return f"own:{name}"
 
-    def push_control(self, kind: str, *, session: str, last_seq: int, note: bytes = b"") -> None:
-        """Queue a gap or marker frame behind what is pending."""
-        assert kind in (GAP, MARKER)
-        self._pending.append(Batch(session, last_seq, last_seq, kind=kind, note=note))
+    def push_gap(self, *, session: str, last_seq: int, note: bytes) -> None:
+        """Queue a gap frame behind what is pending."""
+        self._pending.append(Batch(session, last_seq, last_seq, kind=GAP, note=note))
 
     @property
     def has_room(self) -> bool:

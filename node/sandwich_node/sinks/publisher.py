@@ -85,6 +85,7 @@ class ShardPublisher:
         self._flushing = False
         self._unmarked: Batch | None = None
         self._unmarked_events = 0
+        self._mark_wanted = False
         self._last_ttl_s = 0.0
 
     def push(self, raw: bytes, event_type: str, seq: int, **more: Any) -> bool:
@@ -97,9 +98,9 @@ class ShardPublisher:
             self._room.clear()
         return room
 
-    def control(self, kind: str, *, session: str, last_seq: int, note: bytes = b"") -> None:
-        """Queue a gap or marker frame."""
-        self.buffer.push_control(kind, session=session, last_seq=last_seq, note=note)
+    def gap(self, *, session: str, last_seq: int, note: bytes) -> None:
+        """Queue a gap frame, behind what was read."""
+        self.buffer.push_gap(session=session, last_seq=last_seq, note=note)
         self._idle.clear()
         self._wake.set()
 
@@ -120,9 +121,10 @@ class ShardPublisher:
         return event_id
 
     def mark(self) -> None:
-        """Say once more how far the shard is, though nothing happened."""
-        stands = self.chain.checkpoint
-        self.control(MARKER, session=stands.session, last_seq=stands.last_seq, note=_marker_note())
+        """Say once more how far the shard is, though nothing happens: once what was read before is stored."""
+        self._mark_wanted = True
+        self._idle.clear()
+        self._wake.set()
 
     async def drained(self) -> None:
         """Wait until the buffer has room again."""
@@ -140,8 +142,10 @@ class ShardPublisher:
         not_before = 0.0
         while True:
             if self.buffer.empty:
-                if self._flushing and self._unmarked is not None:
-                    await self._mark_unpublished()
+                if self._mark_wanted or (self._flushing and self._unmarked is not None):
+                    # Something may have been read meanwhile: look again.
+                    await self._append_marker()
+                    continue
                 self._idle.set()
                 self._wake.clear()
                 await self._next_or_marker()
@@ -192,16 +196,18 @@ class ShardPublisher:
         return [self._marker()]
 
     def _marker(self) -> Frame:
-        batch, self._unmarked, self._unmarked_events = self._unmarked, None, 0
-        assert batch is not None
-        frame = Frame(batch.session, batch.last_seq, batch.last_seq, kind=MARKER, note=_marker_note())
-        return replace(frame, behind=self._is_behind)
+        """How far the shard is *now*: behind it nothing may be stored already, or a next owner would store it again."""
+        stands, batch = self.chain.checkpoint, self._unmarked
+        session, last_seq = (stands.session, stands.last_seq) if batch is None else (batch.session, batch.last_seq)
+        self._unmarked, self._unmarked_events = None, 0
+        return Frame(session, last_seq, last_seq, kind=MARKER, note=_marker_note(), behind=self._is_behind)
 
     @property
     def _is_behind(self) -> bool:
         return self.enricher is not None and not self.enricher.is_whole
 
-    async def _mark_unpublished(self) -> None:
+    async def _append_marker(self) -> None:
+        self._mark_wanted = False
         await self.chain.append(self._marker())
         self.counters.frames += 1
 
@@ -214,10 +220,7 @@ class ShardPublisher:
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()
         except TimeoutError:
-            if self._unmarked is not None:
-                await self._mark_unpublished()
-            else:
-                self.mark()
+            await self._append_marker()
 
 
 def _marker_note() -> bytes:

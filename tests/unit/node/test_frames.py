@@ -46,7 +46,7 @@ def test_an_event_on_several_lines_is_put_on_one() -> None:
 def test_a_batch_never_mixes_sessions_or_passes_a_gap() -> None:
     events = made()
     events.push(RAW % 1, "X", 1)
-    events.push_control("gap", session="aa", last_seq=1, note=b"{}")
+    events.push_gap(session="aa", last_seq=1, note=b"{}")
     events.start_session("bb", 0)
     events.push(RAW % 1, "READY", 1)
     events.push(RAW % 2, "X", 2)

@@ -1,0 +1,111 @@
+"""A shard's publisher on virtual time: what its last frame says is where the next owner goes on."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from sandwich_node.sinks.chain import Chain, Checkpoint
+from sandwich_node.sinks.frames import Batch, EventBuffer, ShardAddress
+from sandwich_node.sinks.publisher import UNPUBLISHED_MAX_S, ShardPublisher
+from simulation.loop import run_virtual
+from tests.support.memory_log import MemoryLog
+
+ADDRESS = ShardAddress(app="bot", group=0, shard=3, count=16, route="7", bot="9")
+
+
+def chain(log: MemoryLog, epoch: int) -> Chain:
+    return Chain(log, ADDRESS, epoch=epoch, pause=asyncio.sleep, rng=random.Random(epoch))
+
+
+class SlowEnricher:
+    """Takes a second for each batch; publishes nothing that is not wanted."""
+
+    is_whole = True
+
+    def __init__(self) -> None:
+        self.ttls: dict[str, float] = {}
+        self.dropped = frozenset[int]()
+
+    async def finish(self, batch: Batch, confirmed: int) -> Sequence[bytes]:
+        await asyncio.sleep(1)
+        return [b"" if item.seq in self.dropped else item.line for item in batch.items]
+
+
+class Shard:
+    """A running publisher with session "aa"."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog()
+        self.enricher = SlowEnricher()
+        self.chain = chain(self.log, 1)
+        given: Any = self.enricher
+        self.publisher = ShardPublisher(EventBuffer(ADDRESS), self.chain, enricher=given)
+
+    async def start(self, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
+        await self.chain.take_over()
+        self.publisher.buffer.start_session("aa", 0)
+        return tasks.create_task(self.publisher.run())
+
+    def read(self, first: int, last: int) -> None:
+        for seq in range(first, last + 1):
+            self.publisher.push(b'{"t":"MESSAGE_CREATE","s":%d,"op":0,"d":{}}' % seq, "MESSAGE_CREATE", seq)
+
+    async def next_owner_begins_at(self) -> Checkpoint:
+        return await chain(self.log, 2).take_over()
+
+
+def test_a_marker_that_is_asked_for_while_events_wait_does_not_point_behind_them() -> None:
+    async def play() -> None:
+        shard = Shard()
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.read(1, 5)
+            await asyncio.sleep(0.5)
+            shard.read(6, 9)
+            shard.publisher.mark()
+            await shard.publisher.flushed()
+            assert await shard.next_owner_begins_at() == Checkpoint("aa", 9)
+            running.cancel()
+
+    run_virtual(play())
+
+
+def test_a_marker_of_a_quiet_shard_is_stored_at_once() -> None:
+    async def play() -> None:
+        shard = Shard()
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.read(1, 1)
+            await asyncio.sleep(5)
+            frames = shard.publisher.counters.frames
+            shard.enricher.is_whole = False
+            shard.publisher.mark()
+            await asyncio.sleep(0.1)
+            assert shard.publisher.counters.frames == frames + 1
+            assert await shard.next_owner_begins_at() == Checkpoint("aa", 1, behind=True)
+            running.cancel()
+
+    run_virtual(play())
+
+
+def test_an_event_that_comes_while_a_marker_is_stored_does_not_wait_for_the_next() -> None:
+    async def play() -> None:
+        shard = Shard()
+        shard.enricher.dropped = frozenset({1})
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.read(1, 1)
+            await asyncio.sleep(2)
+            shard.log.delay_s = 1.0
+            flushing = tasks.create_task(shard.publisher.flushed())
+            await asyncio.sleep(0.5)
+            shard.read(2, 2)
+            async with asyncio.timeout(UNPUBLISHED_MAX_S / 2):
+                await flushing
+                while shard.publisher.counters.events < 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert await shard.next_owner_begins_at() == Checkpoint("aa", 2)
+            running.cancel()
+
+    run_virtual(play())
