@@ -7,6 +7,8 @@ nothing.
 import argparse
 import asyncio
 import statistics
+from collections.abc import Mapping
+from typing import Any
 
 from benchmarks.__main__ import all_live, burst_cost, check_published, node_status, spread, token, until
 from benchmarks.processes import cpu_s
@@ -16,9 +18,9 @@ SHARDS = 2
 APPS = {"plain": {"cache": {"enabled": False}}, "cached": {}}
 
 
-async def measure(rounds: int, events: int) -> dict[str, list[float]]:
-    """µs of CPU an event: a worker's without and with the cache, and Redis' own with it."""
-    bots = tuple(
+def bots_of(apps: Mapping[str, Mapping[str, Any]]) -> tuple[DevBot, ...]:
+    """Bots that differ in their settings alone."""
+    return tuple(
         DevBot(
             app=name,
             token=token(number),
@@ -28,11 +30,15 @@ async def measure(rounds: int, events: int) -> dict[str, list[float]]:
             max_concurrency=SHARDS,
             settings=settings,
         )
-        for number, (name, settings) in enumerate(APPS.items(), start=1)
+        for number, (name, settings) in enumerate(apps.items(), start=1)
     )
+
+
+async def measure(rounds: int, events: int) -> dict[str, list[float]]:
+    """µs of CPU an event: a worker's without and with the cache, and Redis' own with it."""
     costs: dict[str, list[float]] = {"plain": [], "cached": [], "redis": []}
-    async with dev_cluster(bots, nodes=1, rate=0) as cluster:
-        await until(lambda: all_live(cluster, SHARDS * len(bots)))
+    async with dev_cluster(bots_of(APPS), nodes=1, rate=0) as cluster:
+        await until(lambda: all_live(cluster, SHARDS * len(APPS)))
         worker = (await node_status(cluster))["workers"][0]["pid"]
         for _ in range(rounds):
             for name in APPS:

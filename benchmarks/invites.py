@@ -13,15 +13,16 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.__main__ import all_live, burst_cost, check_published, node_status, spread, token, until
+from benchmarks.__main__ import all_live, burst_cost, check_published, node_status, spread, until
+from benchmarks.cache import SHARDS, bots_of
 from sandwich_coordinator.types import EventsSpec
-from sandwich_node.dev.cluster import DevBot, dev_cluster
+from sandwich_node.dev.cluster import dev_cluster
 from sandwich_node.events.filters import EventFilter
 from sandwich_node.invites.lookup import InviteLookup, LookupCounters
 from sandwich_node.shards.intake import ShardIntake
 
-SHARDS = 2
-APPS = {"plain": {}, "following": {"invites": {"track": True}}}
+CACHELESS = {"cache": {"enabled": False}}
+APPS = {"plain": CACHELESS, "following": CACHELESS | {"invites": {"track": True}}}
 CALLS = 50_000
 ROUNDS = 8
 SAMPLES = {
@@ -82,21 +83,9 @@ def measure_event(name: str) -> tuple[float, float]:
 
 async def measure_burst(rounds: int, events: int) -> dict[str, list[float]]:
     """µs of CPU an event of a worker."""
-    bots = tuple(
-        DevBot(
-            app=name,
-            token=token(number),
-            guilds=40,
-            shards=SHARDS,
-            recommended=SHARDS,
-            max_concurrency=SHARDS,
-            settings={"cache": {"enabled": False}} | settings,
-        )
-        for number, (name, settings) in enumerate(APPS.items(), start=1)
-    )
     costs: dict[str, list[float]] = {name: [] for name in APPS}
-    async with dev_cluster(bots, nodes=1, rate=0) as cluster:
-        await until(lambda: all_live(cluster, SHARDS * len(bots)))
+    async with dev_cluster(bots_of(APPS), nodes=1, rate=0) as cluster:
+        await until(lambda: all_live(cluster, SHARDS * len(APPS)))
         await asyncio.sleep(10)
         worker = (await node_status(cluster))["workers"][0]["pid"]
         for _ in range(rounds):

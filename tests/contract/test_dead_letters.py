@@ -1,7 +1,6 @@
 """Dead letters on a real nats-server: what gets there, what does not, and the way back."""
 
 import asyncio
-import contextlib
 import io
 import json
 import sys
@@ -19,7 +18,7 @@ from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats
 from sandwich_sdk import Consumer, Event, Failure, Unfinished, jetstream, letters
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import FrameHeaders
-from tests.support.publisher import Publisher, settled, until
+from tests.support.publisher import Publisher, running, settled, until
 
 pytestmark = pytest.mark.contract
 ANY = commands.Wanted()
@@ -46,18 +45,6 @@ def failing(
         handled.append(event.data["n"])
 
     return consumer, handled, failures
-
-
-@contextlib.asynccontextmanager
-async def running(*consumers: Consumer) -> AsyncIterator[None]:
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-        for consumer in consumers:
-            tasks.create_task(consumer.run(handle_signals=False))
-        try:
-            yield
-        finally:
-            for consumer in consumers:
-                await consumer.close()
 
 
 async def test_an_event_is_a_dead_letter_after_its_tries_over_all_workers_and_the_rest_of_its_frame_is_not(

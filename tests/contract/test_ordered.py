@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from sandwich_sdk import Consumer, Event, GroupConflict, ordered
 from sandwich_sdk.sharing import partition_filters
 from sandwich_sdk.wire import subjects
 from tests.support import group_worker
-from tests.support.publisher import Publisher, take, until
+from tests.support.publisher import Publisher, running, take, until
 
 pytestmark = pytest.mark.contract
 STREAM = subjects.stream_name("bot")
@@ -47,18 +47,6 @@ class Seen:
     @property
     def total(self) -> int:
         return sum(map(len, self.by_shard.values()))
-
-
-@contextlib.asynccontextmanager
-async def running(*consumers: Consumer) -> AsyncIterator[None]:
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-        for consumer in consumers:
-            tasks.create_task(consumer.run(handle_signals=False))
-        try:
-            yield
-        finally:
-            for consumer in consumers:
-                await consumer.close()
 
 
 def shards(publisher: Publisher, ids: Sequence[int]) -> list[Publisher]:

@@ -1,8 +1,9 @@
 """Writes an application's frames with the SDK's wire contract, and waits for what becomes of them."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import zstandard
 from nats.aio.client import Client
@@ -69,6 +70,18 @@ async def settled(publisher: Publisher, group: str) -> None:
     async with asyncio.timeout(10):
         while await publisher.unsettled(group):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def running(*consumers: Consumer) -> AsyncIterator[None]:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        for consumer in consumers:
+            tasks.create_task(consumer.run(handle_signals=False))
+        try:
+            yield
+        finally:
+            for consumer in consumers:
+                await consumer.close()
 
 
 async def take(consumer: Consumer, count: int) -> list[int]:
