@@ -23,6 +23,8 @@ LISTS = {
 }
 SHOW_MEMBERS = ("MESSAGE_CREATE", "MESSAGE_REACTION_ADD", "TYPING_START", "VOICE_STATE_UPDATE")
 NONE: Any = object()
+HIDDEN = 1 << 17
+THREAD_COUNTS = ("message_count", "total_message_sent", "last_message_id")
 
 
 @dataclass
@@ -34,7 +36,10 @@ class Guild:
     apps: set[str] = field(default_factory=set)
     by: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
-    unposted: set[str] = field(default_factory=set)
+    seen: dict[str, list[str]] = field(default_factory=dict)
+    """By thread: the applications that see it, the one first that has seen it longest. Of shared guilds."""
+    unseen: dict[tuple[str, str], Json] = field(default_factory=dict)
+    """By application and channel: the channel as it is shown to who may not view it. Of shared guilds."""
     previous: dict[str, tuple[str, Any]] = field(default_factory=dict)
     messages: dict[str, dict[str, Json]] = field(default_factory=dict)
 
@@ -193,8 +198,13 @@ class _Step:
         letters, _, group = guild.by.get(self.app, ("", "", 0))
         if group > self.writer.group:
             return
+        if self.is_shared and self.app in guild.apps:
+            self.stop_sharing()
         guild.apps.discard(self.app)
         guild.by.pop(self.app, None)
+        if not self.is_shared:
+            guild.seen.clear()
+            guild.unseen.clear()
         if not guild.apps:
             for user in list(guild.of["m"]):
                 self.drop_user(user)
@@ -224,6 +234,10 @@ class _Step:
             self.down()
             return
         guild = self.guild
+        if len(guild.apps) == 1 and self.app not in guild.apps:
+            (first,) = guild.apps
+            guild.seen = {thread: [first] for thread in guild.of["t"]}
+            guild.unseen = {(first, key): channel for key, channel in guild.of["c"].items() if is_hidden(channel)}
         guild.apps.add(self.app)
         if guild.by.get(self.app, ("", "", 0))[2] <= self.writer.group:
             guild.by[self.app] = (self.writer.maintains, self.writer.bot, self.writer.group)
@@ -250,12 +264,16 @@ class _Step:
                 for member in d[name]:
                     self.store_member(member)
                 continue
-            if self.may_replace(letter):
+            if letter in "ct":
+                self.only(letter, {item["id"] for item in d[name]})
+            elif self.may_replace(letter):
                 held.clear()
             for item in d[name]:
                 if letter in "ctv":
                     item.setdefault("guild_id", self.id)
-                if letter != "p":
+                if letter in "ct":
+                    self.put_place(letter, item)
+                elif letter != "p":
                     held[item[key]] = item
                 elif item["status"] != "offline":
                     held[item["user"]["id"]] = item | {"user": {"id": item["user"]["id"]}}
@@ -283,6 +301,103 @@ class _Step:
             self.model.locations[self.app].pop(self.id, None)
             waiting.pop(self.id, None)
 
+    # who sees what
+
+    def viewers(self) -> list[str]:
+        return [app for app, (letters, _, _) in self.guild.by.items() if app != self.app and "c" in letters]
+
+    def only(self, letter: str, listed: set[str]) -> None:
+        for key in [key for key in self.guild.of[letter] if key not in listed]:
+            if letter == "t":
+                self.lose_thread(key)
+            else:
+                del self.guild.of["c"][key]
+                self.forget_channel(key)
+
+    def forget_channel(self, key: str) -> None:
+        self.guild.messages.pop(key, None)
+        for app in (self.app, *self.viewers()):
+            self.guild.unseen.pop((app, key), None)
+
+    def drop_thread(self, key: str) -> None:
+        self.guild.of["t"].pop(key, None)
+        self.guild.messages.pop(key, None)
+        self.guild.seen.pop(key, None)
+
+    def lose_thread(self, key: str) -> bool:
+        if self.is_shared:
+            others = self.guild.seen[key] = [app for app in self.guild.seen.get(key, []) if app != self.app]
+            if others:
+                return False
+        self.drop_thread(key)
+        return True
+
+    def lose_threads(self, channel: str) -> None:
+        for key in [key for key, thread in self.guild.of["t"].items() if thread["parent_id"] == channel]:
+            self.lose_thread(key)
+
+    def see_thread(self, key: str) -> None:
+        apps = self.guild.seen.setdefault(key, []) if self.is_shared else [self.app]
+        if self.app not in apps:
+            apps.append(self.app)
+
+    def for_all(self, key: str, channel: Json) -> tuple[Json, bool, bool]:
+        """The channel to store; whether this application lost it from sight; whether nobody sees it any more."""
+        guild, old = self.guild, self.guild.of["c"].get(key)
+        is_shown = old is not None and not is_hidden(old)
+        if not is_hidden(channel):
+            guild.unseen.pop((self.app, key), None)
+            return channel, False, False
+        if not self.is_shared:
+            return channel, is_shown, is_shown
+        is_new = (self.app, key) not in guild.unseen
+        guild.unseen[self.app, key] = channel
+        if is_shown and any((app, key) not in guild.unseen for app in self.viewers()):
+            assert old is not None
+            return old, is_new, False
+        return channel, is_new, is_shown
+
+    def put_place(self, letter: str, place: Json) -> None:
+        key, held = place["id"], self.guild.of[letter]
+        if letter == "c":
+            held[key], _, is_lost = self.for_all(key, place)
+            if is_lost:
+                self.guild.messages.pop(key, None)
+            return
+        self.see_thread(key)
+        held[key] = place | self.counts("t", key)
+
+    def leads(self, thread: str) -> tuple[bool, bool]:
+        guild = self.guild
+        apps = guild.seen.get(thread) or [self.app]
+        by = {app: letters for app, (letters, _, _) in guild.by.items()} | {self.app: self.writer.maintains}
+        of_members = [app for app in apps if "m" in by.get(app, "")] or apps
+        return apps[0] == self.app, of_members[0] == self.app
+
+    def counts(self, letter: str, key: str) -> Json:
+        """What other applications have counted, which stays."""
+        old = self.guild.of[letter].get(key)
+        if old is None or not self.is_shared:
+            return {}
+        names: tuple[str, ...] = ()
+        if letter == "t":
+            messages, members = self.leads(key)
+            names = (*(() if messages else THREAD_COUNTS), *(() if members else ("member_count",)))
+        elif letter == "x" and self.app != min(self.guild.apps):
+            names = ("user_count",)
+        return {name: old[name] for name in names if name in old}
+
+    def stop_sharing(self) -> None:
+        guild = self.guild
+        for thread in [thread for thread, apps in guild.seen.items() if self.app in apps]:
+            self.lose_thread(thread)
+        for key, channel in list(guild.of["c"].items()):
+            guild.unseen.pop((self.app, key), None)
+            shown = [guild.unseen.get((app, key)) for app in self.viewers()]
+            if shown and None not in shown and not is_hidden(channel):
+                guild.of["c"][key] = shown[-1] or {}
+                guild.messages.pop(key, None)
+
     # one entity
 
     def upsert(self, letter: str, key: str, value: Json) -> None:
@@ -292,7 +407,7 @@ class _Step:
     def change(self, letter: str, key: str, value: Json, *, merge: bool = False) -> None:
         if letter in self.on:
             old = self.guild.of[letter].get(key)
-            new = (old or {}) | value if merge else value
+            new = (old or {}) | value | self.counts(letter, key) if merge else value
             self.before(letter + key, old, new)
             self.guild.of[letter][key] = new
 
@@ -301,12 +416,13 @@ class _Step:
             self.before(letter + key, self.guild.of[letter].get(key), None)
             self.guild.of[letter].pop(key, None)
             if letter == "t":
-                self.guild.messages.pop(key, None)
+                self.drop_thread(key)
 
     def patch(self, letters: str, key: str, value: Json, *, told: bool = True) -> None:
         for letter in letters:
             old = self.guild.of[letter].get(key) if letter in self.on else None
             if old is not None:
+                value = value | self.counts(letter, key)
                 if told:
                     self.before(letter + key, old, old | value)
                 self.guild.of[letter][key] = old | value
@@ -315,20 +431,24 @@ class _Step:
             self.extra["before"] = None
 
     def on_channel_create(self, d: Json) -> None:
-        self.upsert("c", d["id"], d)
+        self.put_place("c", d)
 
     def on_channel_update(self, d: Json) -> None:
         old = self.guild.of["c"].get(d["id"], {})
-        kept = {key: value for key, value in old.items() if key in ("status", "voice_start_time") and key not in d}
-        self.change("c", d["id"], d | kept)
+        new, is_lost, is_lost_to_all = self.for_all(d["id"], d)
+        kept = {key: old[key] for key in ("status", "voice_start_time") if key in old and key not in new}
+        self.change("c", d["id"], new if is_lost_to_all else new | kept)
+        if is_lost:
+            self.lose_threads(d["id"])
+        if is_lost_to_all:
+            self.guild.messages.pop(d["id"], None)
 
     def on_channel_delete(self, d: Json) -> None:
         self.remove("c", d["id"])
         guild = self.guild
-        guild.messages.pop(d["id"], None)
+        self.forget_channel(d["id"])
         for thread in [key for key, value in guild.of["t"].items() if value["parent_id"] == d["id"]]:
-            del guild.of["t"][thread]
-            guild.messages.pop(thread, None)
+            self.drop_thread(thread)
         for stage in [key for key, value in guild.of["g"].items() if value["channel_id"] == d["id"]]:
             del guild.of["g"][stage]
 
@@ -340,7 +460,7 @@ class _Step:
 
     def on_thread_create(self, d: Json) -> None:
         is_new = d.pop("newly_created", False)
-        self.upsert("t", d["id"], d)
+        self.put_place("t", d)
         parent = self.guild.of["c"].get(d["parent_id"])
         if is_new and parent is not None and parent["type"] in (15, 16):
             parent["last_message_id"] = d["id"]
@@ -349,6 +469,7 @@ class _Step:
         if d["thread_metadata"]["archived"]:
             self.remove("t", d["id"])
         else:
+            self.see_thread(d["id"])
             self.change("t", d["id"], d, merge=True)
 
     def on_thread_delete(self, d: Json) -> None:
@@ -358,11 +479,10 @@ class _Step:
         listed = {thread["id"] for thread in d["threads"]}
         for key, thread in list(self.guild.of["t"].items()):
             if key not in listed and ("channel_ids" not in d or thread["parent_id"] in d["channel_ids"]):
-                del self.guild.of["t"][key]
-                self.guild.messages.pop(key, None)
+                self.lose_thread(key)
         for thread in d["threads"]:
             mine = [member for member in d["members"] if member["id"] == thread["id"]]
-            self.upsert("t", thread["id"], thread | ({"member": mine[0]} if mine else {}))
+            self.put_place("t", thread | ({"member": mine[0]} if mine else {}))
 
     def on_thread_member_update(self, d: Json) -> None:
         self.patch("t", d["id"], {"member": d})
@@ -375,10 +495,9 @@ class _Step:
         self.patch("t", d["id"], new)
         thread = self.guild.of["t"].get(d["id"])
         if self.writer.bot in d.get("removed_member_ids", ()) and thread is not None:
-            if thread["type"] == 12:
-                del self.guild.of["t"][d["id"]]
-                self.guild.messages.pop(d["id"], None)
-            elif "member" in thread:
+            if thread["type"] == 12 and self.lose_thread(d["id"]):
+                return
+            if "member" in thread:
                 thread["member"] = None
 
     def on_guild_role_create(self, d: Json) -> None:
@@ -511,6 +630,8 @@ class _Step:
             place = self.guild.of[letter].get(d["channel_id"]) if letter in self.on else None
             if place is None:
                 continue
+            if letter == "t" and self.is_shared and not self.leads(d["channel_id"])[0]:
+                return
             if int(d["id"]) > int(place.get("last_message_id") or 0):
                 place["last_message_id"] = d["id"]
                 for name in ("message_count", "total_message_sent"):
@@ -529,11 +650,14 @@ class _Step:
             self.before("w" + d["id"], old, None)
         thread = self.guild.of["t"].get(d["channel_id"])
         if thread is not None and "t" in self.on:
-            is_first = not self.is_shared or d["id"] not in self.guild.unposted
-            if self.is_shared:
-                self.guild.unposted.add(d["id"])
-            if is_first and "message_count" in thread:
+            is_counting = not self.is_shared or self.leads(d["channel_id"])[0]
+            if is_counting and "message_count" in thread:
                 thread["message_count"] = max(0, thread["message_count"] - 1)
+
+
+def is_hidden(channel: Json) -> bool:
+    """Whether it is a channel as it is shown to who may not view it."""
+    return bool(channel.get("flags", 0) & HIDDEN)
 
 
 def in_order(items: list[Json]) -> list[Json]:

@@ -50,13 +50,16 @@ class Maker:
 
     def channel(self, n: int, v: int) -> Json:
         made: Json = {"id": f"2{n % 3}", "type": (0, 2, 15)[n % 3], "topic": f'ü{{"{v}', "permission_overwrites": []}
-        return made | ({"last_message_id": None} if v == 2 else {})
+        if (n + v) % 4 == 3:
+            # This bot may not view it.
+            return made | {"topic": None, "flags": 1 << 17 | 16}
+        return made | ({"last_message_id": None} if v == 2 else {"flags": 16})
 
     def thread(self, n: int, v: int) -> Json:
         archived = {"archived": False, "x": 1.50}
         kind, parent = (11, 12, 11)[n % 3], f"2{(n + v) % 3}"
         made: Json = {"id": f"3{n % 3}", "type": kind, "parent_id": parent, "thread_metadata": archived}
-        return made | ({"message_count": v, "total_message_sent": v} if v else {})
+        return made | ({"message_count": v, "total_message_sent": v, "member_count": n} if v else {})
 
     def item(self, prefix: str, n: int, v: int) -> Json:
         return {"id": f"{prefix}{n % 3}", "name": f"n{v}"}

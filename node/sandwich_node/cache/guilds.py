@@ -84,7 +84,9 @@ def _created(context: Context, guild: str, found: pl.GuildLists) -> list[Op]:
     ops: list[Op] = []
     for letter, items in (("c", found.channels), ("t", found.threads)):
         if letter in context.letters and items is not UNSET:
-            ops += puts("put", guild, letter, items, located, replace=True)
+            # What the bot no longer sees goes first: another application may still see it.
+            ops.append(("only", guild, letter, *(_in_guild(bytes(item)).id for item in items)))
+            ops += puts("put", guild, letter, items, located, replace=False)
     for letter, items in (("g", found.stage_instances), ("x", found.guild_scheduled_events)):
         ops += _replace(context, guild, letter, items)
     if "o" in context.letters and found.soundboard_sounds is not UNSET:

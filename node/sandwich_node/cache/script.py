@@ -6,7 +6,7 @@ from typing import Final
 
 from sandwich_node.cache.settings import LETTERS
 
-_PARTS = ("values", "guilds", "entities", "members", "messages", "apply")
+_PARTS = ("values", "guilds", "sight", "entities", "members", "messages", "apply")
 
 
 def _source() -> str:

@@ -1,9 +1,45 @@
+-- A channel or thread as a whole, of which other applications may see more or have counted further
+local function place_put(guild, letter, id, new)
+  local key = GUILD .. guild .. '}:' .. NAMES[letter]
+  local old = sound(call('HGET', key, id))
+  if letter == 'c' then
+    local was_lost, is_lost_to_all
+    new, was_lost, is_lost_to_all = channel_for_all(guild, id, new, old)
+    if is_lost_to_all then messages_drop(guild, id) end
+  else
+    thread_seen(guild, id)
+    new = counted(guild, letter, id, old, new)
+  end
+  call('HSET', key, id, new)
+end
+
 -- guild, letter, '1' to replace the collection, then id, JSON ...
 op.put = function(a, z)
   local guild, letter = ARGV[a], ARGV[a + 1]
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
   if ARGV[a + 2] == '1' and may_replace(guild, letter) then call('UNLINK', key) end
-  many('HSET', key, a + 3, z, CHUNK)
+  local is_place = letter == 'c' or letter == 't'
+  for at = a + 3, is_place and z or 0, 2 do
+    if is_shared(guild) or is_hidden(ARGV[at + 1]) then place_put(guild, letter, ARGV[at], ARGV[at + 1]) end
+  end
+  if not is_place or not is_shared(guild) then many('HSET', key, a + 3, z, CHUNK) end
+end
+
+-- guild, letter, ids: these channels or threads are all that the application is told of
+op.only = function(a, z)
+  local guild, letter, listed = ARGV[a], ARGV[a + 1], {}
+  for at = a + 2, z do listed[ARGV[at]] = true end
+  for _, id in ipairs(call('HKEYS', GUILD .. guild .. '}:' .. NAMES[letter])) do
+    if not listed[id] then
+      if letter == 't' then
+        thread_lost(guild, id)
+      else
+        call('HDEL', GUILD .. guild .. '}:' .. NAMES.c, id)
+        channel_forgotten(guild, id)
+        messages_drop(guild, id)
+      end
+    end
+  end
 end
 
 -- guild, letter, '1' to replace the collection, then id, JSON ...; before is the list of what was there
@@ -22,19 +58,30 @@ op.list = function(a, z)
   op.put(a, z)
 end
 
--- guild, letter, mode (r replace, m merge, k replace but keep a voice channel's status), id, JSON
 local VOICE_STATUS = {status = true, voice_start_time = true}
+local function has_voice_status(json)
+  return find(json, '"status":', 1, true) or find(json, '"voice_start_time":', 1, true)
+end
+
+-- guild, letter, mode (r replace, m merge, k replace but keep a voice channel's status), id, JSON
 op.set = function(a)
   local guild, letter, mode, id, new = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
-  local old = sound(call('HGET', key, id))
+  local old, is_lost, is_lost_to_all = sound(call('HGET', key, id)), false, false
+  if letter == 'c' then
+    new, is_lost, is_lost_to_all = channel_for_all(guild, id, new, old)
+  elseif letter == 't' then
+    thread_seen(guild, id)
+  end
   if old and mode == 'm' then
-    new = merge(old, new)
-  elseif old and mode == 'k' and (find(old, '"status":', 1, true) or find(old, '"voice_start_time":', 1, true)) then
+    new = merge(old, counted(guild, letter, id, old, new))
+  elseif old and mode == 'k' and not is_lost_to_all and has_voice_status(old) then
     new = merge(old, new, VOICE_STATUS)
   end
   before(guild, letter .. id, old, new)
   call('HSET', key, id, new)
+  if is_lost then threads_lost(guild, id) end
+  if is_lost_to_all then messages_drop(guild, id) end
 end
 
 -- guild, letters to look in, id, JSON to merge where there is something, '1' to return what was there
@@ -44,7 +91,7 @@ op.patch = function(a)
     local key = GUILD .. guild .. '}:' .. NAMES[letter]
     local old = sound(call('HGET', key, id))
     if old then
-      local new = merge(old, ARGV[a + 3])
+      local new = merge(old, counted(guild, letter, id, old, ARGV[a + 3]))
       if tell then before(guild, letter .. id, old, new) end
       return call('HSET', key, id, new)
     end
@@ -66,7 +113,7 @@ op.del = function(a)
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
   before(guild, letter .. id, sound(call('HGET', key, id)), nil)
   call('HDEL', key, id)
-  if letter == 't' then messages_drop(guild, id) end
+  if letter == 't' then thread_drop(guild, id) end
 end
 
 -- guild, letter, id, field, change: a counter that every application's stream changes counts in one of them
@@ -87,6 +134,7 @@ op.channel_del = function(a)
   before(guild, 'c' .. channel, sound(call('HGET', base .. NAMES.c, channel)), nil)
   call('HDEL', base .. NAMES.c, channel)
   messages_drop(guild, channel)
+  channel_forgotten(guild, channel)
   local threads, stages = call('HGETALL', base .. NAMES.t), call('HGETALL', base .. NAMES.g)
   for at = 1, #threads, 2 do
     if find(threads[at + 1], '"parent_id":"' .. channel .. '"', 1, true) then thread_drop(guild, threads[at]) end
@@ -108,9 +156,9 @@ op.threads_sync = function(a, z)
   local known = call('HGETALL', key)
   for at = 1, #known, 2 do
     local parent = match(known[at + 1], '"parent_id":"(%d+)"')
-    if not listed[known[at]] and (count < 0 or parents[parent]) then thread_drop(guild, known[at]) end
+    if not listed[known[at]] and (count < 0 or parents[parent]) then thread_lost(guild, known[at]) end
   end
-  many('HSET', key, from, z, CHUNK)
+  for at = from, z, 2 do place_put(guild, 't', ARGV[at], ARGV[at + 1]) end
 end
 
 -- guild, thread: the bot was removed from it; a private one is then out of its sight
@@ -118,9 +166,8 @@ op.thread_left = function(a)
   local key, id = GUILD .. ARGV[a] .. '}:' .. NAMES.t, ARGV[a + 1]
   local json = sound(call('HGET', key, id))
   local _, values = fields(json or '')
-  if values and values.type == '12' then
-    thread_drop(ARGV[a], id)
-  elseif values and values.member then
+  if values and values.type == '12' and thread_lost(ARGV[a], id) then return end
+  if values and values.member then
     call('HSET', key, id, merge(json, '{"member":null}'))
   end
 end

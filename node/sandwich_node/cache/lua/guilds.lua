@@ -122,6 +122,7 @@ end
 
 local function thread_drop(guild, thread)
   call('HDEL', GUILD .. guild .. '}:threads', thread)
+  if is_shared(guild) then call('HDEL', GUILD .. guild .. '}:seen', thread) end
   messages_drop(guild, thread)
 end
 
@@ -150,19 +151,23 @@ local function without(some, others)
   return (string.gsub(some, '.', function(letter) return find(others, letter, 1, true) and '' or letter end))
 end
 
+local sharing_begins, sharing_ends
+
 -- The application is no longer in the guild: what only it maintained goes, all of it when it was the last.
 local function leave(guild)
   local base = GUILD .. guild .. '}:'
   local mine, holder = match(call('HGET', base .. 'by', app) or '', '^(%l*) %d* (%d+)$')
   if holder and tonumber(holder) > group then return end
+  if is_shared(guild) and call('SISMEMBER', base .. 'apps', app) == 1 then sharing_ends(guild, 'ct') end
   call('SREM', base .. 'apps', app)
   call('HDEL', base .. 'by', app)
   shared[guild] = nil
+  if not is_shared(guild) then redis.call('UNLINK', base .. 'seen', base .. 'unseen') end
   if call('SCARD', base .. 'apps') == 0 then
     messages_let_go(guild)
     members_leave(guild)
     for _, name in pairs(NAMES) do redis.call('UNLINK', base .. name) end
-    for _, name in ipairs({'guild', 'by', 'gone', 'previous', 'talking', 'unposted'}) do redis.call('UNLINK', base .. name) end
+    for _, name in ipairs({'guild', 'by', 'gone', 'previous', 'talking'}) do redis.call('UNLINK', base .. name) end
     return drain(guild)
   end
   local theirs, bots = others(guild)
@@ -175,7 +180,7 @@ local op = {}
 op.guild = function(a)
   local guild, base = ARGV[a], GUILD .. ARGV[a] .. '}:'
   local holder = match(call('HGET', base .. 'by', app) or '', '(%d+)$')
-  call('SADD', base .. 'apps', app)
+  if call('SADD', base .. 'apps', app) == 1 and call('SCARD', base .. 'apps') == 2 then sharing_begins(guild) end
   if not holder or tonumber(holder) <= group then
     call('HSET', base .. 'by', app, letters .. ' ' .. bot .. ' ' .. group)
   end
@@ -222,7 +227,7 @@ op.forget = function(a)
     call('HSET', base .. 'by', app, letters .. ' ' .. bot .. ' ' .. group)
   end
   let_go(guild, without(gone, theirs .. 'wq'), bots)
-  if is_shared(guild) then return end
+  if is_shared(guild) then return sharing_ends(guild, gone) end
   if find(gone, 'w', 1, true) then messages_let_go(guild) end
   if find(gone, 'q', 1, true) then call('DEL', base .. 'guild') end
 end

@@ -35,6 +35,7 @@ op.posted = function(a)
   local base, channel, id = GUILD .. ARGV[a] .. '}:', ARGV[a + 1], ARGV[a + 2]
   for _, name in ipairs({NAMES.c, NAMES.t}) do
     local json = sound(call('HGET', base .. name, channel))
+    if json and name == NAMES.t and is_shared(ARGV[a]) and not leads(ARGV[a], channel) then return end
     if json then
       local from, to, last = find(json, '"last_message_id":"(%d+)"')
       if not from then
@@ -56,16 +57,8 @@ op.unposted = function(a, z)
   local json = sound(call('HGET', base .. NAMES.t, thread))
   -- Done again on top of a guild that was read anew, the event is most likely in its count already.
   if not json or follow then return end
-  local gone = 0
-  for at = a + 2, z do
-    if not is_shared(guild) then
-      gone = gone + 1
-    else
-      gone = gone + call('SADD', base .. 'unposted', ARGV[at])
-      call('EXPIRE', base .. 'unposted', GONE_TTL_S)
-    end
-  end
-  if gone > 0 then call('HSET', base .. NAMES.t, thread, add_to(json, 'message_count', -gone)) end
+  if is_shared(guild) and not leads(guild, thread) then return end
+  call('HSET', base .. NAMES.t, thread, add_to(json, 'message_count', a + 1 - z))
 end
 
 -- guild, channel, '1' when before is a list, message ids

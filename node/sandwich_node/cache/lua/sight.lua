@@ -1,0 +1,158 @@
+-- Which applications see what. Kept of guilds that several of them share: a thread goes, and a channel is hidden, when
+-- none of them sees it any more.
+--   seen    thread -> " app app ", in the order in which they came to see it
+--   unseen  "app channel" -> the channel as Discord shows it to who may not view it
+
+-- Channels that the bot may not view carry flag 1 << 17, and are without what they say to those who may.
+local function is_hidden(json)
+  for flags in string.gmatch(json, '"flags":(%d+)') do
+    if math.floor(tonumber(flags) / 131072) % 2 == 1 then
+      local _, values = fields(json)
+      return values ~= nil and values.flags == flags
+    end
+  end
+  return false
+end
+
+-- The other applications that keep channels, by name.
+local function other_viewers(guild)
+  local names, by = {}, call('HGETALL', GUILD .. guild .. '}:by')
+  for at = 1, #by, 2 do
+    if by[at] ~= app and find(match(by[at + 1], '^%l*') or '', 'c', 1, true) then names[#names + 1] = by[at] end
+  end
+  return names
+end
+
+local function views(guild, who, channel)
+  return call('HEXISTS', GUILD .. guild .. '}:unseen', who .. ' ' .. channel) == 0
+end
+
+-- The channel as it is to be stored, given how the application is told of it; whether the application no longer sees
+-- it; whether nobody does. Nothing would ever say what becomes of what is in a channel that nobody sees.
+local function channel_for_all(guild, channel, json, old)
+  local is_shown = old and not is_hidden(old)
+  local field, key = app .. ' ' .. channel, GUILD .. guild .. '}:unseen'
+  if not is_hidden(json) then
+    if is_shared(guild) then call('HDEL', key, field) end
+    return json, false, false
+  elseif not is_shared(guild) then
+    return json, is_shown, is_shown
+  end
+  local is_new = call('HSET', key, field, json) == 1
+  for _, other in ipairs(other_viewers(guild)) do
+    if is_shown and views(guild, other, channel) then return old, is_new, false end
+  end
+  return json, is_new, is_shown
+end
+
+local function channel_forgotten(guild, channel)
+  if not is_shared(guild) then return end
+  local key = GUILD .. guild .. '}:unseen'
+  call('HDEL', key, app .. ' ' .. channel)
+  for _, other in ipairs(other_viewers(guild)) do call('HDEL', key, other .. ' ' .. channel) end
+end
+
+local function thread_seen(guild, thread)
+  if not is_shared(guild) then return end
+  local key = GUILD .. guild .. '}:seen'
+  local apps = call('HGET', key, thread) or ' '
+  if not find(apps, ' ' .. app .. ' ', 1, true) then call('HSET', key, thread, apps .. app .. ' ') end
+end
+
+-- The application does not see the thread any more, which goes when no other one does.
+local function thread_lost(guild, thread)
+  if is_shared(guild) then
+    local key = GUILD .. guild .. '}:seen'
+    local apps = call('HGET', key, thread) or ' '
+    local from, to = find(apps, ' ' .. app .. ' ', 1, true)
+    if from then apps = sub(apps, 1, from) .. sub(apps, to + 1) end
+    if apps ~= ' ' then
+      call('HSET', key, thread, apps)
+      return false
+    end
+  end
+  thread_drop(guild, thread)
+  return true
+end
+
+local function threads_lost(guild, channel)
+  local threads = call('HGETALL', GUILD .. guild .. '}:threads')
+  for at = 1, #threads, 2 do
+    if find(threads[at + 1], '"parent_id":"' .. channel .. '"', 1, true) then thread_lost(guild, threads[at]) end
+  end
+end
+
+-- Every application tells of the same counts, each at its own pace: one of them is believed. Of a thread that is the one
+-- that has seen it longest, and for its members the first that is told of them.
+local THREAD_COUNTS = {'message_count', 'total_message_sent', 'last_message_id'}
+local function leads(guild, thread)
+  local first, of_members
+  for name in string.gmatch(call('HGET', GUILD .. guild .. '}:seen', thread) or '', '%S+') do
+    first = first or name
+    if not of_members then
+      local theirs = name == app and letters or call('HGET', GUILD .. guild .. '}:by', name) or ''
+      if find(match(theirs, '^%l*'), 'm', 1, true) then of_members = name end
+    end
+  end
+  first = first or app
+  return first == app, (of_members or first) == app
+end
+
+local function counted(guild, letter, id, old, new)
+  if not old or not is_shared(guild) or (letter ~= 't' and letter ~= 'x') then return new end
+  local names = {}
+  if letter == 't' then
+    local messages, members = leads(guild, id)
+    if not messages then names = {unpack(THREAD_COUNTS)} end
+    if not members then names[#names + 1] = 'member_count' end
+  elseif not counts(guild) then
+    names = {'user_count'}
+  end
+  if not names[1] then return new end
+  local _, values = fields(old)
+  local held = {}
+  for _, name in ipairs(names) do
+    if values and values[name] then held[#held + 1] = '"' .. name .. '":' .. values[name] end
+  end
+  return held[1] and merge(new, '{' .. concat(held, ',') .. '}') or new
+end
+
+-- A second application has come into the guild: what is there is what the first one saw.
+sharing_begins = function(guild)
+  local base, first = GUILD .. guild .. '}:', nil
+  for _, name in ipairs(call('SMEMBERS', base .. 'apps')) do first = name ~= app and name or first end
+  for _, thread in ipairs(call('HKEYS', base .. NAMES.t)) do call('HSET', base .. 'seen', thread, ' ' .. first .. ' ') end
+  local channels = call('HGETALL', base .. NAMES.c)
+  for at = 1, #channels, 2 do
+    if is_hidden(channels[at + 1]) then call('HSET', base .. 'unseen', first .. ' ' .. channels[at], channels[at + 1]) end
+  end
+end
+
+-- The application no longer keeps the guild, or its channels or threads: what only it saw goes.
+sharing_ends = function(guild, gone)
+  local base = GUILD .. guild .. '}:'
+  if find(gone, 't', 1, true) then
+    local seen = call('HGETALL', base .. 'seen')
+    for at = 1, #seen, 2 do
+      if find(seen[at + 1], ' ' .. app .. ' ', 1, true) then thread_lost(guild, seen[at]) end
+    end
+  end
+  if not find(gone, 'c', 1, true) then return end
+  local others_here, channels = other_viewers(guild), call('HGETALL', base .. NAMES.c)
+  for at = 1, #channels, 2 do
+    local channel, hidden = channels[at], nil
+    call('HDEL', base .. 'unseen', app .. ' ' .. channel)
+    for _, other in ipairs(others_here) do
+      local shown = call('HGET', base .. 'unseen', other .. ' ' .. channel)
+      if not shown then
+        hidden = nil
+        break
+      end
+      hidden = shown
+    end
+    if hidden and not is_hidden(channels[at + 1]) then
+      call('HSET', base .. NAMES.c, channel, hidden)
+      messages_drop(guild, channel)
+    end
+  end
+end
