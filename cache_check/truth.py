@@ -99,13 +99,21 @@ class GuildTruth:
         return found
 
     def threads(self, cached: Objects) -> Objects:
-        """Active threads that any bot sees; `member` is that of any of the bots, and of one that is not in it none."""
+        """Active threads that any bot sees; `member` is that of any of the bots, and of one that is not in it none.
+
+        Of a thread that only bots without GUILD_MEMBERS see nobody says who else comes and goes: `member_count` is free.
+        """
         made: Objects = {}
+        counted: set[str] = set()
         for view in self.views:
             for key, thread in view.state["threads"].items():
                 known = own_member(cached.get(key, {}))
                 if key not in made or own_member(thread) == known:
                     made[key] = thread
+                if view.intents & GUILD_MEMBERS:
+                    counted.add(key)
+        for key in made.keys() & cached.keys() - counted:
+            made[key] = made[key] | {"member_count": cached[key].get("member_count")}
         return {key: bare_thread(thread) for key, thread in made.items()}
 
     def members(self, cached: Objects) -> Objects:

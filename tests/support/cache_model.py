@@ -24,7 +24,7 @@ LISTS = {
 SHOW_MEMBERS = ("MESSAGE_CREATE", "MESSAGE_REACTION_ADD", "TYPING_START", "VOICE_STATE_UPDATE")
 NONE: Any = object()
 HIDDEN = 1 << 17
-THREAD_COUNTS = ("message_count", "total_message_sent", "last_message_id")
+THREAD_COUNTS = ("message_count", "total_message_sent", "last_message_id", "member")
 
 
 @dataclass
@@ -38,6 +38,8 @@ class Guild:
     gone: set[str] = field(default_factory=set)
     seen: dict[str, list[str]] = field(default_factory=dict)
     """By thread: the applications that see it, the one first that has seen it longest. Of shared guilds."""
+    own: dict[tuple[str, str], Json] = field(default_factory=dict)
+    """By application and thread: its counts, and its own membership, where it is not the first in `seen`."""
     unseen: dict[tuple[str, str], Json] = field(default_factory=dict)
     """By application and channel: the channel as it is shown to who may not view it. Of shared guilds."""
     previous: dict[str, tuple[str, Any]] = field(default_factory=dict)
@@ -168,6 +170,12 @@ class _Step:
         if self.guild.guild is not None and "member_count" in self.guild.guild:
             self.guild.guild["member_count"] = max(0, self.guild.guild["member_count"] + change)
 
+    def member_count(self, new: Json) -> Json:
+        """The figure of an application that is told of members."""
+        old = self.guild.guild or {}
+        knows = self.may_replace("m") or "member_count" not in new or "member_count" not in old
+        return {} if knows else {"member_count": old["member_count"]}
+
     # where guilds are
 
     def on_ready(self, d: Json) -> None:
@@ -204,6 +212,7 @@ class _Step:
         guild.by.pop(self.app, None)
         if not self.is_shared:
             guild.seen.clear()
+            guild.own.clear()
             guild.unseen.clear()
         if not guild.apps:
             for user in list(guild.of["m"]):
@@ -242,7 +251,8 @@ class _Step:
         if guild.by.get(self.app, ("", "", 0))[2] <= self.writer.group:
             guild.by[self.app] = (self.writer.maintains, self.writer.bot, self.writer.group)
         if self.writer.settings.guilds:
-            guild.guild = {key: value for key, value in d.items() if key not in LISTS} | {"unavailable": False}
+            new = {key: value for key, value in d.items() if key not in LISTS} | {"unavailable": False}
+            guild.guild = new | self.member_count(new)
         self.lists(d)
         flags = waiting.pop(self.id, "")
         self.extra |= {"lazy": "l" in flags, "unavailable": "u" in flags}
@@ -282,7 +292,8 @@ class _Step:
         self.lists(d)
         if self.writer.settings.guilds:
             old = self.guild.guild
-            new = (old or {}) | {key: value for key, value in d.items() if key not in LISTS}
+            new = {key: value for key, value in d.items() if key not in LISTS}
+            new = (old or {}) | new | self.member_count(new)
             self.before("guild", old, new)
             self.guild.guild = new
 
@@ -296,6 +307,8 @@ class _Step:
             return
         self.extra |= {"lazy": False, "unavailable": False}
         self.leave()
+        if self.id in self.model.guilds and self.guild.of["m"].pop(self.writer.bot, None) is not None:
+            self.drop_user(self.writer.bot)
         self.model.index[self.app, self.writer.location].discard(self.id)
         if not self.is_held_by_newer():
             self.model.locations[self.app].pop(self.id, None)
@@ -307,11 +320,12 @@ class _Step:
         return [app for app, (letters, _, _) in self.guild.by.items() if app != self.app and "c" in letters]
 
     def only(self, letter: str, listed: set[str]) -> None:
-        for key in [key for key in self.guild.of[letter] if key not in listed]:
+        guild = self.guild
+        for key in [key for key in guild.of[letter] if key not in listed]:
             if letter == "t":
                 self.lose_thread(key)
             else:
-                del self.guild.of["c"][key]
+                del guild.of["c"][key]
                 self.forget_channel(key)
 
     def forget_channel(self, key: str) -> None:
@@ -323,11 +337,19 @@ class _Step:
         self.guild.of["t"].pop(key, None)
         self.guild.messages.pop(key, None)
         self.guild.seen.pop(key, None)
+        self.guild.own = {(app, of): own for (app, of), own in self.guild.own.items() if of != key}
 
     def lose_thread(self, key: str) -> bool:
+        guild = self.guild
         if self.is_shared:
-            others = self.guild.seen[key] = [app for app in self.guild.seen.get(key, []) if app != self.app]
+            was = guild.seen.get(key, [])
+            others = guild.seen[key] = [app for app in was if app != self.app]
             if others:
+                guild.own.pop((self.app, key), None)
+                if others[0] != was[0] and (others[0], key) in guild.own:
+                    counts = guild.own.pop((others[0], key))
+                    gone = {"member": None} if "member" in guild.of["t"].get(key, {}) else {}
+                    guild.of["t"][key] |= gone | counts
                 return False
         self.drop_thread(key)
         return True
@@ -365,7 +387,7 @@ class _Step:
                 self.guild.messages.pop(key, None)
             return
         self.see_thread(key)
-        held[key] = place | self.counts("t", key)
+        held[key] = place | self.counts("t", key, place, is_whole=True)
 
     def leads(self, thread: str) -> tuple[bool, bool]:
         guild = self.guild
@@ -374,18 +396,32 @@ class _Step:
         of_members = [app for app in apps if "m" in by.get(app, "")] or apps
         return apps[0] == self.app, of_members[0] == self.app
 
-    def counts(self, letter: str, key: str) -> Json:
-        """What other applications have counted, which stays."""
+    def counts(self, letter: str, key: str, new: Json, *, is_whole: bool = False) -> Json:
+        """What the application that leads has counted, which stays."""
         old = self.guild.of[letter].get(key)
         if old is None or not self.is_shared:
             return {}
         names: tuple[str, ...] = ()
+        stays: Json = {}
         if letter == "t":
             messages, members = self.leads(key)
             names = (*(() if messages else THREAD_COUNTS), *(() if members else ("member_count",)))
+            if not messages:
+                self.keep_own(key, new, is_whole=is_whole)
+                stays = {"member": None} if "member" in new else {}
         elif letter == "x" and self.app != min(self.guild.apps):
             names = ("user_count",)
-        return {name: old[name] for name in names if name in old}
+        return stays | {name: old[name] for name in names if name in old}
+
+    def keep_own(self, thread: str, new: Json, *, is_whole: bool = False) -> None:
+        known = {} if is_whole else self.guild.own.get((self.app, thread), {})
+        self.guild.own[self.app, thread] = known | {name: new[name] for name in THREAD_COUNTS if name in new}
+
+    def counted_thread(self, thread: str) -> Json | None:
+        """Where this application counts a thread's messages."""
+        if self.is_shared and not self.leads(thread)[0]:
+            return self.guild.own.get((self.app, thread))
+        return self.guild.of["t"].get(thread)
 
     def stop_sharing(self) -> None:
         guild = self.guild
@@ -407,7 +443,7 @@ class _Step:
     def change(self, letter: str, key: str, value: Json, *, merge: bool = False) -> None:
         if letter in self.on:
             old = self.guild.of[letter].get(key)
-            new = (old or {}) | value | self.counts(letter, key) if merge else value
+            new = (old or {}) | value | self.counts(letter, key, value) if merge else value
             self.before(letter + key, old, new)
             self.guild.of[letter][key] = new
 
@@ -422,7 +458,9 @@ class _Step:
         for letter in letters:
             old = self.guild.of[letter].get(key) if letter in self.on else None
             if old is not None:
-                value = value | self.counts(letter, key)
+                if letter == "t" and self.is_shared and self.app not in self.guild.seen.get(key, []):
+                    value = {}
+                value = value | self.counts(letter, key, value)
                 if told:
                     self.before(letter + key, old, old | value)
                 self.guild.of[letter][key] = old | value
@@ -498,7 +536,10 @@ class _Step:
             if thread["type"] == 12 and self.lose_thread(d["id"]):
                 return
             if "member" in thread:
-                thread["member"] = None
+                if not self.is_shared or self.leads(d["id"])[0]:
+                    thread["member"] = None
+                elif self.app in self.guild.seen.get(d["id"], []):
+                    self.keep_own(d["id"], {"member": None})
 
     def on_guild_role_create(self, d: Json) -> None:
         self.upsert("r", d["role"]["id"], d["role"])
@@ -618,7 +659,9 @@ class _Step:
     # messages
 
     def store_message(self, d: Json) -> None:
-        if self.writer.settings.messages_per_channel:
+        places = {*self.guild.of["c"], *self.guild.of["t"]}
+        is_over = self.is_shared and {"c", "t"} <= set(self.writer.maintains) and d["channel_id"] not in places
+        if self.writer.settings.messages_per_channel and not is_over:
             held = self.guild.messages.setdefault(d["channel_id"], {})
             held[d["id"]] = d
             while len(held) > self.writer.settings.messages_per_channel:
@@ -628,10 +671,10 @@ class _Step:
         self.store_message(d)
         for letter in "ct":
             place = self.guild.of[letter].get(d["channel_id"]) if letter in self.on else None
+            if place is not None and letter == "t":
+                place = self.counted_thread(d["channel_id"])
             if place is None:
                 continue
-            if letter == "t" and self.is_shared and not self.leads(d["channel_id"])[0]:
-                return
             if int(d["id"]) > int(place.get("last_message_id") or 0):
                 place["last_message_id"] = d["id"]
                 for name in ("message_count", "total_message_sent"):
@@ -648,11 +691,10 @@ class _Step:
         if self.writer.settings.messages_per_channel:
             old = self.guild.messages.get(d["channel_id"], {}).pop(d["id"], None)
             self.before("w" + d["id"], old, None)
-        thread = self.guild.of["t"].get(d["channel_id"])
-        if thread is not None and "t" in self.on:
-            is_counting = not self.is_shared or self.leads(d["channel_id"])[0]
-            if is_counting and "message_count" in thread:
-                thread["message_count"] = max(0, thread["message_count"] - 1)
+        thread = self.counted_thread(d["channel_id"])
+        is_counted = "t" in self.on and d["id"] != d["channel_id"]
+        if thread is not None and is_counted and "message_count" in thread:
+            thread["message_count"] = max(0, thread["message_count"] - 1)
 
 
 def is_hidden(channel: Json) -> bool:

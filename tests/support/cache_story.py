@@ -138,7 +138,8 @@ class Maker:
             case "MESSAGE_CREATE" | "MESSAGE_UPDATE" | "MESSAGE_DELETE":
                 made = {"id": str((_FIRST_MESSAGE_MS + n) << 22), "channel_id": place} | at
                 if kind == "MESSAGE_DELETE":
-                    return made
+                    # A post's first message has the thread's id.
+                    return made | ({"id": place} if v == 2 else {})
                 return made | {"content": f"c{v}", "author": user(who, v), "member": seen}
             case "GUILD_CREATE":
                 return (

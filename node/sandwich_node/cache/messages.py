@@ -67,6 +67,8 @@ def _deleted(
     ops: list[Op] = []
     if context.settings.messages_per_channel:
         ops.append(("message_del", *where, is_list, *ids))
-    if "t" in context.letters:
-        ops.append(("unposted", *where, *ids))
+    # The message that a thread begins with has the thread's id, and is not counted in it.
+    counted = [message for message in ids if message != channel_id]
+    if "t" in context.letters and counted:
+        ops.append(("unposted", *where, *counted))
     return tuple(ops)

@@ -8,7 +8,7 @@ local function place_put(guild, letter, id, new)
     if is_lost_to_all then messages_drop(guild, id) end
   else
     thread_seen(guild, id)
-    new = counted(guild, letter, id, old, new)
+    new = counted(guild, letter, id, old, new, true)
   end
   call('HSET', key, id, new)
 end
@@ -91,7 +91,8 @@ op.patch = function(a)
     local key = GUILD .. guild .. '}:' .. NAMES[letter]
     local old = sound(call('HGET', key, id))
     if old then
-      local new = merge(old, counted(guild, letter, id, old, ARGV[a + 3]))
+      local is_seen = letter ~= 't' or not is_shared(guild) or sees_thread(guild, id)
+      local new = is_seen and merge(old, counted(guild, letter, id, old, ARGV[a + 3])) or old
       if tell then before(guild, letter .. id, old, new) end
       return call('HSET', key, id, new)
     end
@@ -167,7 +168,10 @@ op.thread_left = function(a)
   local json = sound(call('HGET', key, id))
   local _, values = fields(json or '')
   if values and values.type == '12' and thread_lost(ARGV[a], id) then return end
-  if values and values.member then
+  if not values or not values.member then return end
+  if not is_shared(ARGV[a]) or leads(ARGV[a], id) then
     call('HSET', key, id, merge(json, '{"member":null}'))
+  elseif sees_thread(ARGV[a], id) then
+    own_put(ARGV[a], id, '{"member":null}')
   end
 end

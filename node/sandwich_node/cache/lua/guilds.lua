@@ -122,7 +122,12 @@ end
 
 local function thread_drop(guild, thread)
   call('HDEL', GUILD .. guild .. '}:threads', thread)
-  if is_shared(guild) then call('HDEL', GUILD .. guild .. '}:seen', thread) end
+  if is_shared(guild) then
+    call('HDEL', GUILD .. guild .. '}:seen', thread)
+    for _, name in ipairs(call('SMEMBERS', GUILD .. guild .. '}:apps')) do
+      call('HDEL', GUILD .. guild .. '}:own', name .. ' ' .. thread)
+    end
+  end
   messages_drop(guild, thread)
 end
 
@@ -162,7 +167,7 @@ local function leave(guild)
   call('SREM', base .. 'apps', app)
   call('HDEL', base .. 'by', app)
   shared[guild] = nil
-  if not is_shared(guild) then redis.call('UNLINK', base .. 'seen', base .. 'unseen') end
+  if not is_shared(guild) then redis.call('UNLINK', base .. 'seen', base .. 'own', base .. 'unseen') end
   if call('SCARD', base .. 'apps') == 0 then
     messages_let_go(guild)
     members_leave(guild)
@@ -172,6 +177,14 @@ local function leave(guild)
   end
   local theirs, bots = others(guild)
   let_go(guild, without(mine or '', theirs), bots)
+end
+
+-- A guild as an application is told of it, whose `member_count` another one may know better: who is not told of members
+-- does not see it change.
+local function with_member_count(guild, json)
+  if may_replace(guild, 'm') then return json end
+  local count = match(call('GET', GUILD .. guild .. '}:guild') or '', '"member_count":(%d+)')
+  return count and (string.gsub(json, '"member_count":%d+', '"member_count":' .. count, 1)) or json
 end
 
 local op = {}
@@ -184,7 +197,7 @@ op.guild = function(a)
   if not holder or tonumber(holder) <= group then
     call('HSET', base .. 'by', app, letters .. ' ' .. bot .. ' ' .. group)
   end
-  if ARGV[a + 1] ~= '' then call('SET', base .. 'guild', ARGV[a + 1]) end
+  if ARGV[a + 1] ~= '' then call('SET', base .. 'guild', with_member_count(guild, ARGV[a + 1])) end
   shared[guild] = nil
 end
 
@@ -192,7 +205,7 @@ end
 op.guild_set = function(a)
   local guild, key, new = ARGV[a], GUILD .. ARGV[a] .. '}:guild', ARGV[a + 1]
   local old = sound(call('GET', key))
-  if old then new = merge(old, new) end
+  if old then new = merge(old, with_member_count(guild, new)) end
   before(guild, 'guild', old, new)
   call('SET', key, new)
 end
@@ -215,6 +228,8 @@ end
 op.guild_del = function(a)
   out('b', sound(call('GET', GUILD .. ARGV[a] .. '}:guild')) or 'null')
   leave(ARGV[a])
+  -- Where others stay it may have put its bot back among the members, after they were told that it had left.
+  if bot ~= '' and call('HDEL', GUILD .. ARGV[a] .. '}:' .. NAMES.m, bot) == 1 then lose(ARGV[a], bot) end
 end
 
 op.leave = function(a) leave(ARGV[a]) end

@@ -1,8 +1,17 @@
+-- Another application's stream, further on, may have told of the end of a channel or thread: whoever sees it no longer is
+-- not told of that, and would leave its messages for ever.
+local function is_over(guild, place)
+  if not is_shared(guild) or not (find(letters, 'c', 1, true) and find(letters, 't', 1, true)) then return false end
+  local base = GUILD .. guild .. '}:'
+  return call('HEXISTS', base .. NAMES.c, place) == 0 and call('HEXISTS', base .. NAMES.t, place) == 0
+end
+
 -- guild, channel, message id, Unix ms of the message, JSON, how many to keep, how long in ms, '1' when it changes a known one
 op.message = function(a)
   local guild, channel, id, base = ARGV[a], ARGV[a + 1], ARGV[a + 2], GUILD .. ARGV[a] .. '}:'
   local key, order, new = base .. 'messages:' .. channel, base .. 'messages:' .. channel .. ':order', ARGV[a + 4]
   if ARGV[a + 7] == '1' then before(guild, 'w' .. id, sound(call('HGET', key, id)), new) end
+  if is_over(guild, channel) then return end
   call('HSET', key, id, new)
   call('ZADD', order, ARGV[a + 3], id)
   local now = redis.call('TIME')
@@ -30,35 +39,43 @@ local function add_to(json, name, change)
   return sub(json, 1, from + #name + 2) .. format('%d', math.max(0, tonumber(number) + change)) .. sub(json, to + 1)
 end
 
+-- Where this application counts a thread's messages: key and field
+local function counts_of(guild, thread)
+  local base = GUILD .. guild .. '}:'
+  if not is_shared(guild) or leads(guild, thread) then return base .. NAMES.t, thread end
+  return base .. 'own', app .. ' ' .. thread
+end
+
 -- guild, channel or thread, message: it is the last one there, unless a later one was told of before
 op.posted = function(a)
-  local base, channel, id = GUILD .. ARGV[a] .. '}:', ARGV[a + 1], ARGV[a + 2]
-  for _, name in ipairs({NAMES.c, NAMES.t}) do
-    local json = sound(call('HGET', base .. name, channel))
-    if json and name == NAMES.t and is_shared(ARGV[a]) and not leads(ARGV[a], channel) then return end
-    if json then
-      local from, to, last = find(json, '"last_message_id":"(%d+)"')
-      if not from then
-        json = merge(json, '{"last_message_id":"' .. id .. '"}')
-      elseif is_later(id, last) then
-        json = sub(json, 1, from + 18) .. id .. sub(json, to)
-      else
-        return
-      end
-      if name == NAMES.t then json = add_to(add_to(json, 'message_count', 1), 'total_message_sent', 1) end
-      return call('HSET', base .. name, channel, json)
-    end
+  local guild, channel, id = ARGV[a], ARGV[a + 1], ARGV[a + 2]
+  local key, field, json = GUILD .. guild .. '}:' .. NAMES.c, channel, nil
+  json = sound(call('HGET', key, channel))
+  local is_thread = not json
+  if is_thread then
+    key, field = counts_of(guild, channel)
+    json = sound(call('HGET', key, field))
   end
+  if not json then return end
+  local from, to, last = find(json, '"last_message_id":"(%d+)"')
+  if not from then
+    json = merge(json, '{"last_message_id":"' .. id .. '"}')
+  elseif is_later(id, last) then
+    json = sub(json, 1, from + 18) .. id .. sub(json, to)
+  else
+    return
+  end
+  if is_thread then json = add_to(add_to(json, 'message_count', 1), 'total_message_sent', 1) end
+  call('HSET', key, field, json)
 end
 
 -- guild, thread, messages: deleted ones no longer count
 op.unposted = function(a, z)
-  local guild, base, thread = ARGV[a], GUILD .. ARGV[a] .. '}:', ARGV[a + 1]
-  local json = sound(call('HGET', base .. NAMES.t, thread))
   -- Done again on top of a guild that was read anew, the event is most likely in its count already.
-  if not json or follow then return end
-  if is_shared(guild) and not leads(guild, thread) then return end
-  call('HSET', base .. NAMES.t, thread, add_to(json, 'message_count', a + 1 - z))
+  if follow then return end
+  local key, field = counts_of(ARGV[a], ARGV[a + 1])
+  local json = sound(call('HGET', key, field))
+  if json then call('HSET', key, field, add_to(json, 'message_count', a + 1 - z)) end
 end
 
 -- guild, channel, '1' when before is a list, message ids

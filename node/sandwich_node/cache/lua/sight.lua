@@ -1,6 +1,8 @@
 -- Which applications see what. Kept of guilds that several of them share: a thread goes, and a channel is hidden, when
 -- none of them sees it any more.
 --   seen    thread -> " app app ", in the order in which they came to see it
+--   own     "app thread" -> what this application knows of the thread's counts and of its own membership, when it does
+--           not lead
 --   unseen  "app channel" -> the channel as Discord shows it to who may not view it
 
 -- Channels that the bot may not view carry flag 1 << 17, and are without what they say to those who may.
@@ -59,15 +61,35 @@ local function thread_seen(guild, thread)
   if not find(apps, ' ' .. app .. ' ', 1, true) then call('HSET', key, thread, apps .. app .. ' ') end
 end
 
+local function sees_thread(guild, thread)
+  return find(call('HGET', GUILD .. guild .. '}:seen', thread) or '', ' ' .. app .. ' ', 1, true) ~= nil
+end
+
+local function has_member(thread)
+  return find(thread, '"member":', 1, true) ~= nil
+end
+
+-- What the thread's new leader knows of it counts from now on.
+local function lead_passes(guild, thread, leader)
+  local base = GUILD .. guild .. '}:'
+  local json, own = sound(call('HGET', base .. NAMES.t, thread)), call('HGET', base .. 'own', leader .. ' ' .. thread)
+  if not json or not own then return end
+  if has_member(json) and not has_member(own) then json = merge(json, '{"member":null}') end
+  call('HSET', base .. NAMES.t, thread, merge(json, own))
+  call('HDEL', base .. 'own', leader .. ' ' .. thread)
+end
+
 -- The application does not see the thread any more, which goes when no other one does.
 local function thread_lost(guild, thread)
   if is_shared(guild) then
-    local key = GUILD .. guild .. '}:seen'
-    local apps = call('HGET', key, thread) or ' '
+    local base = GUILD .. guild .. '}:'
+    local apps = call('HGET', base .. 'seen', thread) or ' '
     local from, to = find(apps, ' ' .. app .. ' ', 1, true)
     if from then apps = sub(apps, 1, from) .. sub(apps, to + 1) end
     if apps ~= ' ' then
-      call('HSET', key, thread, apps)
+      call('HSET', base .. 'seen', thread, apps)
+      call('HDEL', base .. 'own', app .. ' ' .. thread)
+      if from == 1 then lead_passes(guild, thread, match(apps, '%S+')) end
       return false
     end
   end
@@ -82,9 +104,9 @@ local function threads_lost(guild, channel)
   end
 end
 
--- Every application tells of the same counts, each at its own pace: one of them is believed. Of a thread that is the one
--- that has seen it longest, and for its members the first that is told of them.
-local THREAD_COUNTS = {'message_count', 'total_message_sent', 'last_message_id'}
+-- Every application tells of the same counts, each at its own pace: one of them leads. Of a thread that is the one that
+-- has seen it longest, and for how many members it has the first that is told of them.
+local THREAD_COUNTS = {'message_count', 'total_message_sent', 'last_message_id', 'member'}
 local function leads(guild, thread)
   local first, of_members
   for name in string.gmatch(call('HGET', GUILD .. guild .. '}:seen', thread) or '', '%S+') do
@@ -98,33 +120,48 @@ local function leads(guild, thread)
   return first == app, (of_members or first) == app
 end
 
-local function counted(guild, letter, id, old, new)
-  if not old or not is_shared(guild) or (letter ~= 't' and letter ~= 'x') then return new end
-  local names = {}
-  if letter == 't' then
-    local messages, members = leads(guild, id)
-    if not messages then names = {unpack(THREAD_COUNTS)} end
-    if not members then names[#names + 1] = 'member_count' end
-  elseif not counts(guild) then
-    names = {'user_count'}
-  end
-  if not names[1] then return new end
-  local _, values = fields(old)
+-- The named fields of a JSON object that it has
+local function picked(json, names)
+  local _, values = fields(json)
   local held = {}
   for _, name in ipairs(names) do
     if values and values[name] then held[#held + 1] = '"' .. name .. '":' .. values[name] end
   end
-  return held[1] and merge(new, '{' .. concat(held, ',') .. '}') or new
+  return '{' .. concat(held, ',') .. '}'
+end
+
+local function own_put(guild, thread, new, is_whole)
+  local key, field = GUILD .. guild .. '}:own', app .. ' ' .. thread
+  local own = picked(new, THREAD_COUNTS)
+  local known = not is_whole and call('HGET', key, field)
+  call('HSET', key, field, known and merge(known, own) or own)
+end
+
+-- What is told of an entity, with the counts of the application that leads
+local function counted(guild, letter, id, old, new, is_whole)
+  if not old or not is_shared(guild) then return new end
+  if letter == 'x' then return counts(guild) and new or merge(new, picked(old, {'user_count'})) end
+  if letter ~= 't' then return new end
+  local messages, members = leads(guild, id)
+  if not members then new = merge(new, picked(old, {'member_count'})) end
+  if messages then return new end
+  own_put(guild, id, new, is_whole)
+  local held = picked(old, THREAD_COUNTS)
+  if has_member(new) and not has_member(held) then held = merge(held, '{"member":null}') end
+  return merge(new, held)
 end
 
 -- A second application has come into the guild: what is there is what the first one saw.
 sharing_begins = function(guild)
   local base, first = GUILD .. guild .. '}:', nil
   for _, name in ipairs(call('SMEMBERS', base .. 'apps')) do first = name ~= app and name or first end
-  for _, thread in ipairs(call('HKEYS', base .. NAMES.t)) do call('HSET', base .. 'seen', thread, ' ' .. first .. ' ') end
+  for _, thread in ipairs(call('HKEYS', base .. NAMES.t)) do
+    call('HSET', base .. 'seen', thread, ' ' .. first .. ' ')
+  end
   local channels = call('HGETALL', base .. NAMES.c)
   for at = 1, #channels, 2 do
-    if is_hidden(channels[at + 1]) then call('HSET', base .. 'unseen', first .. ' ' .. channels[at], channels[at + 1]) end
+    local channel, json = channels[at], channels[at + 1]
+    if is_hidden(json) then call('HSET', base .. 'unseen', first .. ' ' .. channel, json) end
   end
 end
 
