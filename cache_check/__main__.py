@@ -1,4 +1,7 @@
-"""`make cache-check ARGS="--events 200000 --seed 1"`. Exit code 1 when the cache differs from Discord's state."""
+"""`make cache-check ARGS="--events 200000 --seed 1"`.
+
+Exit code 1 when the cache differs from what it should hold, or an event was lost, doubled or out of order.
+"""
 
 import argparse
 import asyncio
@@ -9,10 +12,10 @@ from cache_check.run import Options, Outcome, run
 
 def _table(outcome: Outcome) -> str:
     lines = [f"{outcome.events} events in {outcome.seconds:.0f} s; {outcome.delivery}", ""]
-    lines += [f"{'entity':12} {'compared':>9} {'different':>9}"]
+    lines += [f"{'entity':19} {'compared':>9} {'different':>9}"]
     comparison = outcome.comparison
     for kind in sorted(comparison.compared):
-        lines.append(f"{kind:12} {comparison.compared[kind]:>9} {comparison.different[kind]:>9}")
+        lines.append(f"{kind:19} {comparison.compared[kind]:>9} {comparison.different[kind]:>9}")
     lines += ["", *comparison.examples]
     return "\n".join(lines)
 
@@ -24,6 +27,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guilds", type=int, default=200)
     parser.add_argument("--no-faults", action="store_true")
+    parser.add_argument("--discord-py", action=argparse.BooleanOptionalAction, default=True, help="its cache, too")
     parser.add_argument("--shared", action="store_true", help="two applications in one namespace")
     given = parser.parse_args()
     options = Options(
@@ -32,6 +36,7 @@ def main() -> None:
         guilds=given.guilds,
         faults=not given.no_faults,
         shared=given.shared,
+        discord_py=given.discord_py,
     )
     outcome = asyncio.run(run(options, print))
     print(_table(outcome))

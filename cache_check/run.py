@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from cache_check.compare import Comparison, compare
 from cache_check.faults import break_it, faults, settled
 from cache_check.reading import read_cache
+from cache_check.second_opinion import SecondOpinion
 from cache_check.truth import GUILD_MEMBERS, GUILD_PRESENCES, PER_CHANNEL, GuildTruth, View
 from sandwich_coordinator.intents import ALL
-from sandwich_node.dev.checker import DeliveryCheck
+from sandwich_node.dev.checker import DeliveryCheck, Verdict
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
 from sandwich_sdk.wire.frame import session_hash
@@ -27,7 +28,10 @@ EVENTS_A_FAULT = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. `faults` False: traffic alone. `shared`: two applications in one namespace."""
+    """What to run. `faults` False: traffic alone. `shared`: two applications in one namespace.
+
+    `discord_py`: discord.py's cache of the first application's stream is compared, too.
+    """
 
     events: int = 20_000
     seed: int = 1
@@ -35,6 +39,7 @@ class Options:
     shards: int = 4
     faults: bool = True
     shared: bool = False
+    discord_py: bool = True
 
 
 @dataclass(slots=True)
@@ -45,8 +50,22 @@ class Outcome:
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
     comparison: Comparison = field(default_factory=Comparison)
-    delivery: str = ""
-    clean: bool = False
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    """By application."""
+
+    @property
+    def delivery(self) -> str:
+        """What was owed and what came, of all applications."""
+        owed, lost, doubled = (
+            sum(getattr(verdict, name) for verdict in self.verdicts.values()) for name in ("owed", "lost", "doubled")
+        )
+        return f"{owed} owed, {lost} lost, {doubled} doubled"
+
+    @property
+    def clean(self) -> bool:
+        """The cache is as it should be, and everything came once and in order."""
+        arrived = bool(self.verdicts) and all(verdict.clean for verdict in self.verdicts.values())
+        return arrived and not self.comparison.different.total()
 
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -93,6 +112,7 @@ class Run:
         self.rng = random.Random(options.seed)
         self.outcome = Outcome()
         self.checks = {bot.app: DeliveryCheck() for bot in cluster.bots}
+        self.second = SecondOpinion(cluster.bots[0].app, options.shards) if options.discord_py else None
 
     async def play(self) -> Outcome:
         """Everything, in order."""
@@ -105,13 +125,14 @@ class Run:
             await self._compare()
             consuming.cancel()
         self.outcome.seconds = time.monotonic() - started
-        self.outcome.clean = not self.outcome.comparison.different.total()
         return self.outcome
 
     async def _consume(self) -> None:
         async with Consumer(self.cluster.nats.url, apps=list(self.checks), group="check", start="all") as consumer:
             async for event in consumer:
                 self.checks[event.app].take(event.id)
+                if self.second is not None and event.app == self.second.app:
+                    self.second.take(event.type, event.raw)
 
     async def _live(self) -> None:
         what = "all shards are live on all nodes"
@@ -148,17 +169,17 @@ class Run:
         return {name: seqs for name, seqs in owed.items() if name in self.checks[app].sessions or name in alive}
 
     async def _keeping_up(self) -> bool:
-        owed = [await self._owed(bot.app) for bot in self.cluster.bots]
-        total = sum(len(sequences) for one in owed for sequences in one.values())
-        return total - sum(check.events for check in self.checks.values()) < 4 * BURST
+        behind = 0
+        for app, check in self.checks.items():
+            for one in await self.cluster.simulator(f"sessions?bot={app}"):
+                received = check.sessions.get(session_hash(one["session"]))
+                behind += 0 if received is None else one["seq"] - received.last_seq
+        return behind < 4 * BURST
 
     async def _all_arrived(self) -> bool:
         for bot in self.cluster.bots:
-            verdict = self.checks[bot.app].verdict(await self._owed(bot.app))
-            self.outcome.delivery = f"{verdict.owed} owed, {verdict.lost} lost, {verdict.doubled} doubled"
-            if verdict.lost:
-                return False
-        return True
+            self.outcome.verdicts[bot.app] = self.checks[bot.app].verdict(await self._owed(bot.app))
+        return not any(verdict.lost for verdict in self.outcome.verdicts.values())
 
     async def _complete(self) -> bool:
         code, text = await self.cluster.run_cli("cluster", "status", "--json")
@@ -182,16 +203,29 @@ class Run:
         namespace = SHARED if self.options.shared else self.cluster.bots[0].app
         cached = await read_cache(self.cluster.redis.url, namespace)
         compare(self.outcome.comparison, cached, await self._truths())
+        if self.second is not None:
+            self.second.compare(self.outcome.comparison, cached, is_shared=self.options.shared)
+
+    async def _refilled(self, app: str) -> set[int]:
+        """The shards whose cache was read anew: by a session of which nothing is in the stream."""
+        begun = await self.cluster.simulator(f"ledger?bot={app}&kind=identify")
+        streamed = self.checks[app].sessions
+        return {one["shard"] for one in begun if one["session"] and session_hash(one["session"]) not in streamed}
 
     async def _truths(self) -> list[GuildTruth]:
         views: dict[str, list[View]] = {}
         for bot in self.cluster.bots:
             alive = await self.cluster.simulator(f"sessions?bot={bot.app}")
+            refilled = await self._refilled(bot.app)
             listening = {one["shard"]: one for one in alive if one["connected"]}
             for guild in await self.cluster.simulator(f"guilds?bot={bot.app}"):
-                session = listening[(int(guild) >> 22) % self.options.shards]
+                shard = (int(guild) >> 22) % self.options.shards
+                session = listening[shard]
                 state = await self.cluster.simulator(f"guild?bot={bot.app}&guild_id={guild}&as=seen")
-                view = View(bot.app, session["bot"], session["intents"], session["moment"], state)
+                view = View(
+                    *(bot.app, session["bot"], session["intents"], session["moment"], state),
+                    was_refilled=shard in refilled,
+                )
                 views.setdefault(guild, []).append(view)
         return [GuildTruth(tuple(of_guild)) for of_guild in views.values()]
 

@@ -39,6 +39,14 @@ class View:
     intents: int
     session_began: int
     state: Json
+    was_refilled: bool = False
+    """The nodes found the cache of its shard incomplete, and read its guilds anew."""
+
+    @property
+    def told_since(self) -> int:
+        """The moment since which all is told, of what no GUILD_CREATE repeats."""
+        refilled = int(self.state["created"]) if self.was_refilled else 0
+        return max(self.session_began, int(self.state["joined"]), refilled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,8 @@ class GuildTruth:
     def threads(self, cached: Objects) -> Objects:
         """Active threads that any bot sees; `member` is that of any of the bots, and of one that is not in it none.
 
-        Of a thread that only bots without GUILD_MEMBERS see nobody says who else comes and goes: `member_count` is free.
+        Of a thread that only bots without GUILD_MEMBERS see nobody says who else joins: `member_count` is free. Where
+        the cache was read anew, nobody says whether a message that was deleted just then is in `message_count`.
         """
         made: Objects = {}
         counted: set[str] = set()
@@ -112,8 +121,11 @@ class GuildTruth:
                     made[key] = thread
                 if view.intents & GUILD_MEMBERS:
                     counted.add(key)
-        for key in made.keys() & cached.keys() - counted:
-            made[key] = made[key] | {"member_count": cached[key].get("member_count")}
+        was_refilled = any(view.was_refilled for view in self.views)
+        for key in made.keys() & cached.keys():
+            free = [] if key in counted else ["member_count"]
+            free += ["message_count"] if was_refilled else []
+            made[key] = made[key] | {name: cached[key].get(name) for name in free}
         return {key: bare_thread(thread) for key, thread in made.items()}
 
     def members(self, cached: Objects) -> Objects:
@@ -171,8 +183,9 @@ class Messages:
 def messages(truth: GuildTruth, place: str, cached: Objects) -> Messages:
     """The messages of a channel or thread.
 
-    Discord does not repeat messages: those that were last changed while no bot listened, or saw the place, may be
-    missing, old, or deleted in truth. Of what the world itself has forgotten (`forgotten`) nothing is known.
+    Discord does not repeat messages: those that were last changed while no bot listened, or saw the place, or before
+    the cache was read anew, may be missing, old, or deleted in truth. Of what the world itself has forgotten
+    (`forgotten`) nothing is known.
     """
     told: Objects = {}
     others: set[str] = set()
@@ -181,9 +194,7 @@ def messages(truth: GuildTruth, place: str, cached: Objects) -> Messages:
         if not _sees(view.state, place):
             continue
         state = view.state
-        told_since = max(
-            view.session_began, state["joined"], *(state["since"].get(p, 0) for p in _places(state, place))
-        )
+        told_since = max(view.told_since, *(state["since"].get(p, 0) for p in _places(state, place)))
         for message in state["messages"]:
             if message["channel_id"] == place:
                 changed = state["changes"].get(message["id"], 0)

@@ -33,12 +33,15 @@ class Node:
     store: RedisCache
     app: str
     shard: int = 7
+    bot: str = BOT
     seq: int = 0
     writer: Writer = field(init=False)
 
     def __post_init__(self) -> None:
         settings = CacheSpec(namespace=NS, presences=True, messages_per_channel=50)
-        self.writer = Writer(app=self.app, group=3, shard=self.shard, fence=1, bot=BOT, intents=ALL, settings=settings)
+        self.writer = Writer(
+            app=self.app, group=3, shard=self.shard, fence=1, bot=self.bot, intents=ALL, settings=settings
+        )
 
     async def tell(self, *events: tuple[str, dict[str, Any]]) -> None:
         translator = Translator(self.writer)
@@ -63,7 +66,7 @@ class Sides:
 async def sides(tmp_path: Path) -> AsyncIterator[Sides]:
     async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS) as cache:
         store = RedisCache(RedisOptions(url=server.url), clock=time.monotonic)
-        yield Sides(Node(store, "music"), Node(store, "other", shard=1), cache)
+        yield Sides(Node(store, "music"), Node(store, "other", shard=1, bot="10"), cache)
         await store.close()
 
 
@@ -147,3 +150,107 @@ async def test_a_shared_guild_stays_until_the_last_application_leaves(sides: Sid
     await sides.other.tell(("GUILD_DELETE", {"id": GUILD}))
     assert await cache.guild(GUILD) is None
     assert await cache.mutual_guilds(ADA) == [OTHER_GUILD]
+
+
+def hidden(channel: str, **more: Any) -> dict[str, Any]:
+    """A channel as Discord shows it to a bot that may not view it."""
+    return {"id": channel, "guild_id": GUILD, "type": 0, "name": "___hidden___", "flags": 1 << 17, **more}
+
+
+def shown(channel: str, **more: Any) -> dict[str, Any]:
+    return {"id": channel, "guild_id": GUILD, "type": 0, "name": "openings", "flags": 0, **more}
+
+
+def thread_in(channel: str, **more: Any) -> dict[str, Any]:
+    state = {"thread_metadata": {"archived": False}, "message_count": 3, "total_message_sent": 3, "member_count": 1}
+    return {"id": THREAD, "guild_id": GUILD, "type": 11, "parent_id": channel, "last_message_id": None, **state, **more}
+
+
+async def names(cache: Cache) -> set[str]:
+    return {channel["name"] for channel in await cache.channels(GUILD) if channel.id == CHANNEL}
+
+
+async def test_what_lies_in_a_channel_goes_when_the_bot_may_no_longer_view_it(sides: Sides) -> None:
+    message = recent_message(1)
+    await sides.node.tell(
+        ("GUILD_CREATE", rich_guild()),
+        ("CHANNEL_UPDATE", shown(CHANNEL)),
+        ("THREAD_CREATE", thread_in(CHANNEL)),
+        ("MESSAGE_CREATE", message),
+        ("CHANNEL_UPDATE", hidden(CHANNEL)),
+    )
+    assert await names(sides.cache) == {"___hidden___"}
+    assert await sides.cache.thread(GUILD, THREAD) is None
+    assert await sides.cache.messages(GUILD, CHANNEL) == []
+
+
+async def test_a_shared_channel_is_as_whoever_sees_it_is_told(sides: Sides) -> None:
+    for node in (sides.node, sides.other):
+        await node.tell(("GUILD_CREATE", rich_guild() | {"channels": [shown(CHANNEL)], "threads": []}))
+    await sides.node.tell(("THREAD_CREATE", thread_in(CHANNEL)), ("MESSAGE_CREATE", recent_message(1)))
+    await sides.other.tell(("CHANNEL_UPDATE", hidden(CHANNEL)))
+    await sides.other.tell(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)], "threads": []}))
+    assert await names(sides.cache) == {"openings"}
+    assert await sides.cache.thread(GUILD, THREAD) is not None
+    assert len(await sides.cache.messages(GUILD, CHANNEL)) == 1
+    await sides.node.tell(("CHANNEL_UPDATE", hidden(CHANNEL)))
+    assert await names(sides.cache) == {"___hidden___"}
+    assert await sides.cache.thread(GUILD, THREAD) is None
+    assert await sides.cache.messages(GUILD, CHANNEL) == []
+
+
+async def test_what_only_the_leaving_application_saw_goes_with_it(sides: Sides) -> None:
+    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"channels": [shown(CHANNEL)], "threads": []}))
+    await sides.node.tell(("THREAD_CREATE", thread_in(CHANNEL)), ("MESSAGE_CREATE", recent_message(1)))
+    await sides.other.tell(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)], "threads": []}))
+    await sides.node.tell(("GUILD_DELETE", {"id": GUILD}))
+    assert await names(sides.cache) == {"___hidden___"}
+    assert await sides.cache.thread(GUILD, THREAD) is None
+    assert await sides.cache.messages(GUILD, CHANNEL) == []
+
+
+async def test_a_slower_stream_does_not_turn_the_counts_of_a_thread_back(sides: Sides) -> None:
+    for node in (sides.node, sides.other):
+        await node.tell(("GUILD_CREATE", rich_guild() | {"channels": [shown(CHANNEL)], "threads": []}))
+    posted = recent_message(1) | {"channel_id": THREAD}
+    told = [
+        ("THREAD_CREATE", thread_in(CHANNEL)),
+        ("MESSAGE_CREATE", posted),
+        ("MESSAGE_DELETE", {"id": posted["id"], "channel_id": THREAD, "guild_id": GUILD}),
+        ("THREAD_MEMBERS_UPDATE", {"id": THREAD, "guild_id": GUILD, "member_count": 2}),
+    ]
+    await sides.node.tell(*told)
+    await sides.other.tell(*told)
+    thread = await sides.cache.thread(GUILD, THREAD)
+    assert thread is not None
+    assert (thread["message_count"], thread["total_message_sent"], thread["member_count"]) == (3, 4, 2)
+    # When the first one no longer sees it, the other one counts on from where it is itself.
+    later = recent_message(2) | {"channel_id": THREAD}
+    await sides.node.tell(("MESSAGE_CREATE", later), ("CHANNEL_UPDATE", hidden(CHANNEL)))
+    await sides.other.tell(("MESSAGE_CREATE", later))
+    thread = await sides.cache.thread(GUILD, THREAD)
+    assert thread is not None
+    assert (thread["message_count"], thread["total_message_sent"]) == (4, 5)
+
+
+async def test_the_message_that_a_post_begins_with_is_not_counted(sides: Sides) -> None:
+    await sides.node.tell(("GUILD_CREATE", rich_guild()), ("THREAD_CREATE", thread_in(CHANNEL)))
+    await sides.node.tell(("MESSAGE_DELETE", {"id": THREAD, "channel_id": THREAD, "guild_id": GUILD}))
+    thread = await sides.cache.thread(GUILD, THREAD)
+    assert thread is not None
+    assert thread["message_count"] == 3
+
+
+async def test_a_bot_that_has_left_is_no_member_whatever_its_slower_stream_says(sides: Sides) -> None:
+    mine = member(sides.other.bot, "robot")
+    for node in (sides.node, sides.other):
+        await node.tell(("GUILD_CREATE", rich_guild()))
+    await sides.node.tell(("GUILD_MEMBER_REMOVE", {"guild_id": GUILD, "user": mine["user"]}))
+    await sides.other.tell(("GUILD_MEMBER_UPDATE", mine | {"guild_id": GUILD}), ("GUILD_DELETE", {"id": GUILD}))
+    assert await sides.cache.member(GUILD, sides.other.bot) is None
+    assert await sides.cache.mutual_guilds(sides.other.bot) == []
+
+
+async def test_a_guild_that_is_in_an_outage_when_the_bot_comes_is_found(sides: Sides) -> None:
+    await sides.node.tell(("GUILD_CREATE", {"id": GUILD, "unavailable": True}))
+    assert await sides.cache.where_is_guild(GUILD, "music") == (3, 7)

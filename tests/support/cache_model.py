@@ -234,6 +234,7 @@ class _Step:
         was = waiting.get(self.id, "")
         self.extra |= {"lazy": "l" in was, "unavailable": True}
         waiting[self.id] = was.replace("u", "") + "u"
+        self.locate()
 
     def on_guild_create(self, d: Json) -> None:
         waiting = self.model.waiting[self.app]
@@ -256,6 +257,9 @@ class _Step:
         self.lists(d)
         flags = waiting.pop(self.id, "")
         self.extra |= {"lazy": "l" in flags, "unavailable": "u" in flags}
+        self.locate()
+
+    def locate(self) -> None:
         if not self.is_held_by_newer():
             self.model.locations[self.app][self.id] = self.writer.location
         self.model.index[self.app, self.writer.location].add(self.id)

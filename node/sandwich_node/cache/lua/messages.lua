@@ -136,19 +136,25 @@ op.ready = function(a, z)
 end
 op.listed = function(a, z) list(a + 1, z) end
 
+local function locate(guild)
+  local holder = match(call('HGET', GUILDS, guild) or '', '^%d+')
+  if not holder or tonumber(holder) <= group then call('HSET', GUILDS, guild, location) end
+  call('SADD', index, guild)
+end
+
 op.arrive = function(a)
   local guild = ARGV[a]
   out('a', call('HGET', waiting, guild) or '')
   call('HDEL', waiting, guild)
-  local holder = match(call('HGET', GUILDS, guild) or '', '^%d+')
-  if not holder or tonumber(holder) <= group then call('HSET', GUILDS, guild, location) end
-  call('SADD', index, guild)
+  locate(guild)
 end
 
 op.down = function(a)
   local was = call('HGET', waiting, ARGV[a]) or ''
   out('a', (find(was, 'l', 1, true) and 'l' or '') .. 'u')
   if not find(was, 'u', 1, true) then call('HSET', waiting, ARGV[a], was .. 'u') end
+  -- The bot may have been added to a guild that is in an outage: nothing else says so.
+  locate(ARGV[a])
 end
 
 op.depart = function(a)
