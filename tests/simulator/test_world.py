@@ -10,9 +10,11 @@ from sandwich_simulator import BotConfig, SimulatorConfig
 from sandwich_simulator.clock import Now
 from sandwich_simulator.events import Event
 from sandwich_simulator.gateway import Bot, Gateway
+from sandwich_simulator.happenings import talk
 from sandwich_simulator.mix import WEIGHTS, Mix
 from sandwich_simulator.outbox import Outbox
 from sandwich_simulator.protocol import Connection
+from sandwich_simulator.scene import Scene
 
 from .gateway_client import identify_payload
 from .reference_cache import ReferenceCache, differences
@@ -151,3 +153,19 @@ def test_a_new_session_brings_what_happened_while_nobody_listened() -> None:
     stage.moment += 5000
     stage.connect(bot)
     stage.check(bot)
+
+
+def test_an_edited_message_comes_with_its_author_as_they_are_now() -> None:
+    stage = Stage(bot_config("one", guilds=1))
+    bot = stage.bots[0]
+    guild = bot.world.guild(next(iter(bot.world.guild_ids)))
+    scene = Scene(bot.world, guild, random.Random(1), WALL_MS)
+    (written,) = talk.message(scene)
+    author = guild.members[written.data["author"]["id"]]
+    author["nick"] = "the new one"
+    (edited,) = talk.message_edit(scene)
+    assert (edited.data["id"], edited.data["member"]["nick"]) == (written.data["id"], "the new one")
+    del guild.members[written.data["author"]["id"]]
+    (edited,) = talk.message_edit(scene)
+    assert "member" not in edited.data
+    assert edited.data["author"] == written.data["author"]

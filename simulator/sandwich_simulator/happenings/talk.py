@@ -55,8 +55,13 @@ def message(scene: Scene) -> Iterator[Event]:
 
 
 def _new_version(scene: Scene, old: Json, **changes: object) -> Event:
-    """MESSAGE_UPDATE is the whole message as it is now, reactions included."""
+    """MESSAGE_UPDATE is the whole message as it is now, with its reactions, and its author as they are now."""
     new = {**old, **changes, "tts": False}
+    author = scene.guild.members.get(old["author"]["id"])
+    new.pop("member", None)
+    if author is not None:
+        member = {key: value for key, value in author.items() if key != "user"}
+        new |= {"author": author["user"], "member": member}
     counts = scene.guild.messages.reactions(old["id"])
     new.pop("reactions", None)
     if counts:
