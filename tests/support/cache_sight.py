@@ -1,0 +1,168 @@
+"""The part of the cache's model that knows which applications see what, and which of them leads in a thread."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandwich_node.cache.settings import LETTERS, Writer
+
+Json = dict[str, Any]
+HIDDEN = 1 << 17
+THREAD_COUNTS = ("message_count", "total_message_sent", "last_message_id", "member")
+
+
+@dataclass
+class Guild:
+    """One guild: its object, collections by letter, and who writes it."""
+
+    guild: Json | None = None
+    of: dict[str, dict[str, Json]] = field(default_factory=lambda: {letter: {} for letter in LETTERS})
+    apps: set[str] = field(default_factory=set)
+    by: dict[str, tuple[str, str, int]] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    seen: dict[str, list[str]] = field(default_factory=dict)
+    """By thread: the applications that see it, the one first that has seen it longest. Of shared guilds."""
+    own: dict[tuple[str, str], Json] = field(default_factory=dict)
+    """By application and thread: its counts, and its own membership, where it is not the first in `seen`."""
+    unseen: dict[tuple[str, str], Json] = field(default_factory=dict)
+    """By application and channel: the channel as it is shown to who may not view it. Of shared guilds."""
+    previous: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    messages: dict[str, dict[str, Json]] = field(default_factory=dict)
+
+
+def is_hidden(channel: Json) -> bool:
+    """Whether it is a channel as it is shown to who may not view it."""
+    return bool(channel.get("flags", 0) & HIDDEN)
+
+
+class Sight:
+    """What an event changes of who sees what."""
+
+    app: str
+    writer: Writer
+
+    @property
+    def guild(self) -> Guild:
+        """The guild that the event is about."""
+        raise NotImplementedError
+
+    @property
+    def is_shared(self) -> bool:
+        return len(self.guild.apps) > 1
+
+    def viewers(self) -> list[str]:
+        return [app for app, (letters, _, _) in self.guild.by.items() if app != self.app and "c" in letters]
+
+    def only(self, letter: str, listed: set[str]) -> None:
+        guild = self.guild
+        for key in [key for key in guild.of[letter] if key not in listed]:
+            if letter == "t":
+                self.lose_thread(key)
+            else:
+                del guild.of["c"][key]
+                self.forget_channel(key)
+
+    def forget_channel(self, key: str) -> None:
+        self.guild.messages.pop(key, None)
+        for app in (self.app, *self.viewers()):
+            self.guild.unseen.pop((app, key), None)
+
+    def drop_thread(self, key: str) -> None:
+        self.guild.of["t"].pop(key, None)
+        self.guild.messages.pop(key, None)
+        self.guild.seen.pop(key, None)
+        self.guild.own = {(app, of): own for (app, of), own in self.guild.own.items() if of != key}
+
+    def lose_thread(self, key: str) -> bool:
+        guild = self.guild
+        if self.is_shared:
+            was = guild.seen.get(key, [])
+            others = guild.seen[key] = [app for app in was if app != self.app]
+            if others:
+                guild.own.pop((self.app, key), None)
+                if others[0] != was[0] and (others[0], key) in guild.own:
+                    counts = guild.own.pop((others[0], key))
+                    gone = {"member": None} if "member" in guild.of["t"].get(key, {}) else {}
+                    guild.of["t"][key] |= gone | counts
+                return False
+        self.drop_thread(key)
+        return True
+
+    def lose_threads(self, channel: str) -> None:
+        for key in [key for key, thread in self.guild.of["t"].items() if thread["parent_id"] == channel]:
+            self.lose_thread(key)
+
+    def see_thread(self, key: str) -> None:
+        apps = self.guild.seen.setdefault(key, []) if self.is_shared else [self.app]
+        if self.app not in apps:
+            apps.append(self.app)
+
+    def for_all(self, key: str, channel: Json) -> tuple[Json, bool, bool]:
+        """The channel to store; whether this application lost it from sight; whether nobody sees it any more."""
+        guild, old = self.guild, self.guild.of["c"].get(key)
+        is_shown = old is not None and not is_hidden(old)
+        if not is_hidden(channel):
+            guild.unseen.pop((self.app, key), None)
+            return channel, False, False
+        if not self.is_shared:
+            return channel, is_shown, is_shown
+        is_new = (self.app, key) not in guild.unseen
+        guild.unseen[self.app, key] = channel
+        if is_shown and any((app, key) not in guild.unseen for app in self.viewers()):
+            assert old is not None
+            return old, is_new, False
+        return channel, is_new, is_shown
+
+    def put_place(self, letter: str, place: Json) -> None:
+        key, held = place["id"], self.guild.of[letter]
+        if letter == "c":
+            held[key], _, is_lost = self.for_all(key, place)
+            if is_lost:
+                self.guild.messages.pop(key, None)
+            return
+        self.see_thread(key)
+        held[key] = place | self.counts("t", key, place, is_whole=True)
+
+    def leads(self, thread: str) -> tuple[bool, bool]:
+        guild = self.guild
+        apps = guild.seen.get(thread) or [self.app]
+        by = {app: letters for app, (letters, _, _) in guild.by.items()} | {self.app: self.writer.maintains}
+        of_members = [app for app in apps if "m" in by.get(app, "")] or apps
+        return apps[0] == self.app, of_members[0] == self.app
+
+    def counts(self, letter: str, key: str, new: Json, *, is_whole: bool = False) -> Json:
+        """What the application that leads has counted, which stays."""
+        old = self.guild.of[letter].get(key)
+        if old is None or not self.is_shared:
+            return {}
+        names: tuple[str, ...] = ()
+        stays: Json = {}
+        if letter == "t":
+            messages, members = self.leads(key)
+            names = (*(() if messages else THREAD_COUNTS), *(() if members else ("member_count",)))
+            if not messages:
+                self.keep_own(key, new, is_whole=is_whole)
+                stays = {"member": None} if "member" in new else {}
+        elif letter == "x" and self.app != min(self.guild.apps):
+            names = ("user_count",)
+        return stays | {name: old[name] for name in names if name in old}
+
+    def keep_own(self, thread: str, new: Json, *, is_whole: bool = False) -> None:
+        known = {} if is_whole else self.guild.own.get((self.app, thread), {})
+        self.guild.own[self.app, thread] = known | {name: new[name] for name in THREAD_COUNTS if name in new}
+
+    def counted_thread(self, thread: str) -> Json | None:
+        """Where this application counts a thread's messages."""
+        if self.is_shared and not self.leads(thread)[0]:
+            return self.guild.own.get((self.app, thread))
+        return self.guild.of["t"].get(thread)
+
+    def stop_sharing(self) -> None:
+        guild = self.guild
+        for thread in [thread for thread, apps in guild.seen.items() if self.app in apps]:
+            self.lose_thread(thread)
+        for key, channel in list(guild.of["c"].items()):
+            guild.unseen.pop((self.app, key), None)
+            shown = [guild.unseen.get((app, key)) for app in self.viewers()]
+            if shown and None not in shown and not is_hidden(channel):
+                guild.of["c"][key] = shown[-1] or {}
+                guild.messages.pop(key, None)
