@@ -163,9 +163,13 @@ class Run:
                     until_fault = EVENTS_A_FAULT
 
     async def _owed(self, app: str) -> dict[str, list[int]]:
-        """What Discord owed, without the sessions that were only begun to fill the cache and are ended by now."""
+        """What Discord owed, without the sessions that were only begun to fill the cache and are over by now.
+
+        One whose connection was lost is over for the node, which never resumes it; Discord keeps it for a while.
+        """
         owed = await self.cluster.owed(app)
-        alive = {session_hash(one["session"]) for one in await self.cluster.simulator(f"sessions?bot={app}")}
+        sessions = await self.cluster.simulator(f"sessions?bot={app}")
+        alive = {session_hash(one["session"]) for one in sessions if one["connected"]}
         return {name: seqs for name, seqs in owed.items() if name in self.checks[app].sessions or name in alive}
 
     async def _keeping_up(self) -> bool:
