@@ -67,7 +67,9 @@ async def break_it(cluster: DevCluster, kind: str, shards: int, rng: random.Rand
     end = asyncio.get_running_loop().time() + SETTLE_S
     while not await settled(cluster, shards):
         if asyncio.get_running_loop().time() > end:
-            raise TimeoutError(f"not all shards are live {SETTLE_S:.0f} s after: {kind}")
+            _, shown = await cluster.run_cli("shard", "list")
+            logs = "\n".join(f"{child.name}:\n{child.tail(30)}" for child in cluster.nodes.values())
+            raise TimeoutError(f"not all shards are live {SETTLE_S:.0f} s after: {kind}\n{shown}\n{logs}")
         await asyncio.sleep(0.3)
 
 
