@@ -254,3 +254,12 @@ async def test_a_bot_that_has_left_is_no_member_whatever_its_slower_stream_says(
 async def test_a_guild_that_is_in_an_outage_when_the_bot_comes_is_found(sides: Sides) -> None:
     await sides.node.tell(("GUILD_CREATE", {"id": GUILD, "unavailable": True}))
     assert await sides.cache.where_is_guild(GUILD, "music") == (3, 7)
+
+
+async def test_messages_of_a_thread_that_the_cache_never_knew_go_when_the_guild_comes_without_it(sides: Sides) -> None:
+    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"threads": []}))
+    await sides.node.tell(("MESSAGE_CREATE", recent_message(1) | {"channel_id": THREAD}))
+    await sides.node.tell(("MESSAGE_CREATE", recent_message(2)))
+    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"threads": []}))
+    assert await sides.cache.messages(GUILD, THREAD) == []
+    assert len(await sides.cache.messages(GUILD, CHANNEL)) == 1

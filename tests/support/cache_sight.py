@@ -60,6 +60,9 @@ class Sight:
             else:
                 del guild.of["c"][key]
                 self.forget_channel(key)
+        if letter == "t" and "c" in self.writer.maintains:
+            known = {*listed, *guild.of["c"], *guild.of["t"]}
+            guild.messages = {place: held for place, held in guild.messages.items() if place in known}
 
     def forget_channel(self, key: str) -> None:
         self.guild.messages.pop(key, None)

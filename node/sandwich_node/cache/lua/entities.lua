@@ -40,6 +40,14 @@ op.only = function(a, z)
       end
     end
   end
+  if letter == 't' and find(letters, 'c', 1, true) then
+    -- Of a thread that was lost with the cache, and ended before the guild came again, only messages may be there.
+    local base = GUILD .. guild .. '}:'
+    for _, place in ipairs(call('SMEMBERS', base .. 'talking')) do
+      local is_known = listed[place] or call('HEXISTS', base .. NAMES.c, place) == 1
+      if not is_known and call('HEXISTS', base .. NAMES.t, place) == 0 then messages_drop(guild, place) end
+    end
+  end
 end
 
 -- guild, letter, '1' to replace the collection, then id, JSON ...; before is the list of what was there
