@@ -263,3 +263,9 @@ async def test_messages_of_a_thread_that_the_cache_never_knew_go_when_the_guild_
     await sides.node.tell(("GUILD_CREATE", rich_guild() | {"threads": []}))
     assert await sides.cache.messages(GUILD, THREAD) == []
     assert len(await sides.cache.messages(GUILD, CHANNEL)) == 1
+
+
+async def test_messages_go_also_when_the_cache_does_not_know_that_the_channel_was_seen(sides: Sides) -> None:
+    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"channels": []}), ("MESSAGE_CREATE", recent_message(1)))
+    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)]}))
+    assert await sides.cache.messages(GUILD, CHANNEL) == []

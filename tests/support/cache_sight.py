@@ -107,13 +107,13 @@ class Sight:
             guild.unseen.pop((self.app, key), None)
             return channel, False, False
         if not self.is_shared:
-            return channel, is_shown, is_shown
+            return channel, is_shown, True
         is_new = (self.app, key) not in guild.unseen
         guild.unseen[self.app, key] = channel
         if is_shown and any((app, key) not in guild.unseen for app in self.viewers()):
             assert old is not None
             return old, is_new, False
-        return channel, is_new, is_shown
+        return channel, is_new, True
 
     def put_place(self, letter: str, place: Json) -> None:
         key, held = place["id"], self.guild.of[letter]

@@ -38,13 +38,13 @@ local function channel_for_all(guild, channel, json, old)
     if is_shared(guild) then call('HDEL', key, field) end
     return json, false, false
   elseif not is_shared(guild) then
-    return json, is_shown, is_shown
+    return json, is_shown, true
   end
   local is_new = call('HSET', key, field, json) == 1
   for _, other in ipairs(other_viewers(guild)) do
     if is_shown and views(guild, other, channel) then return old, is_new, false end
   end
-  return json, is_new, is_shown
+  return json, is_new, true
 end
 
 local function channel_forgotten(guild, channel)
