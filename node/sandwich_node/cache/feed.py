@@ -204,6 +204,12 @@ class CacheFeed:
             self.incomplete = reason
             self.lacking.set()
 
+    def _lost(self, reason: str) -> None:
+        """Redis lacks what was written; what was read anew before may be lost with it."""
+        if self._applied_to:
+            self._recorded = None
+        self.mark_incomplete(reason)
+
     def _mark_complete(self) -> None:
         self.incomplete = ""
         self.lacking.clear()
@@ -250,9 +256,9 @@ class CacheFeed:
             self._mark_complete()
             self._recorded = None
         elif applied.is_first and not applied.newer:
-            self.mark_incomplete("Redis has no record of this session: it was emptied, or is new")
+            self._lost("Redis has no record of this session: it was emptied, or is new")
         elif applied.stood is not None and applied.stood < self._applied_to:
-            self.mark_incomplete("Redis lost what was written last")
+            self._lost("Redis lost what was written last")
         self._applied_to = batch.events[-1].seq
         if self._recorded is not None:
             self._record(batch)
@@ -311,9 +317,10 @@ class CacheFeed:
     async def _write_afresh(self, guild: str, ops: tuple[Op, ...], size: int) -> Mapping[int, Extra]:
         """The guild as it was read, and on top of it what has happened since the reading began.
 
-        Each change names its outcome, not a difference, so that one which is in the guild already does no harm.
+        Each change names its outcome, not a difference, so that one which is in the guild already does no harm. They
+        are kept: a call that failed is made again, and a guild may come twice.
         """
-        since = tuple(self._recorded.pop(guild, ())) if self._recorded is not None else ()
+        since = tuple(self._recorded.get(guild, ())) if self._recorded is not None else ()
         await self._cache.apply_afresh(self.writer, (EventOps(0, ops, size), EventOps(0, since, 0)))
         return {}
 

@@ -186,6 +186,44 @@ def test_what_happens_while_a_guild_is_read_anew_is_done_again_on_top_of_it() ->
     play(story)
 
 
+def test_what_is_to_be_done_again_is_so_too_after_a_call_that_failed_and_for_a_guild_that_comes_twice() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+        feed.mark_incomplete("Redis was emptied")
+        cache.afresh.clear()
+        feed.begin_refill()
+        await feed.apply("s", 0, events(2), starts_session=False)
+        cache.away = True
+        feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
+        await asyncio.sleep(3)
+        cache.away = False
+        await feed.drained()
+        await feed.apply("s", 0, events(3), starts_session=False)
+        feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
+        await feed.drained()
+        redone = [[op[2] for op in ops if op[0] == "x"] for ops in cache.afresh]
+        assert redone == [["2"], ["2", "3"]]
+
+    play(story)
+
+
+@pytest.mark.parametrize("stands", [-1, 1])
+def test_a_refill_is_given_up_when_redis_loses_data_again(stands: int) -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+        await feed.apply("s", 0, events(2, 3), starts_session=False)
+        feed.mark_incomplete("Redis was emptied")
+        feed.begin_refill()
+        feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
+        await feed.drained()
+        cache.recorded = stands
+        await feed.apply("s", 0, events(4), starts_session=False)
+        assert not feed.refilling
+        feed.end_refill(complete=True)
+        await feed.drained()
+        assert feed.incomplete
+
+    play(story)
+
+
 def test_a_refill_ends_when_a_session_of_the_shards_own_begins() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
         feed.mark_incomplete("Redis was emptied")
