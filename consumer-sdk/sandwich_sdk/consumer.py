@@ -15,6 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from sandwich_sdk.cancelling import honour_cancel
 from sandwich_sdk.delivery import Intake, OpenFrame, Source
 from sandwich_sdk.errors import Failure, Unfinished
 from sandwich_sdk.event import Event, Gap
@@ -23,7 +24,6 @@ from sandwich_sdk.frames import FrameReader
 from sandwich_sdk.groups import SourceOptions
 from sandwich_sdk.jetstream import JetStreamSource
 from sandwich_sdk.progress import retry_delay_s
-from sandwich_sdk.pulls import honour_cancel
 from sandwich_sdk.selection import Selection
 from sandwich_sdk.wire.subjects import DEFAULT_LANE, check_lane, check_name
 

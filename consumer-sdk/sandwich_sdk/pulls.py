@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from sandwich_sdk.cancelling import honour_cancel
 from sandwich_sdk.errors import LOST, reason
 
 _log = logging.getLogger(__name__)
@@ -260,10 +261,3 @@ async def _drain(subscription: Subscription) -> None:
         await subscription.drain()  # type: ignore[no-untyped-call]
     except LOST as error:
         _log.debug("a pull request was not taken back: %s", type(error).__name__)
-
-
-def honour_cancel() -> None:
-    """Raise the CancelledError that nats-py swallowed, as it does when it meets a full flush queue."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

@@ -21,6 +21,7 @@ from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.replies import Applied, Left, read_reply
 from sandwich_node.cache.script import SCRIPT, SCRIPT_SHA
 from sandwich_node.cache.settings import Writer
+from sandwich_sdk.cancelling import honouring_cancel
 from sandwich_sdk.wire.cache_keys import guild_prefix, mutual_key, user_key
 
 BATCH_DEADLINE_S = 10.0
@@ -319,8 +320,9 @@ class RedisCache:
             work.close()
             raise CacheUnavailable(self.waiting or "Redis did not answer just now")
         try:
-            async with asyncio.timeout(BATCH_DEADLINE_S), self._turns:
-                result = await work
+            with honouring_cancel():
+                async with asyncio.timeout(BATCH_DEADLINE_S), self._turns:
+                    result = await work
         except Exception as error:
             failure = classify(_first(error))
             self.counters.errors += 1

@@ -19,6 +19,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 from sandwich_node.sinks.log import LogBusy, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
+from sandwich_sdk.cancelling import honouring_cancel
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, EXPECTED_LAST_SUBJECT, FrameHeaders, WireError
 
@@ -157,18 +158,19 @@ class JetStreamLog:
         if not self._client.is_connected:
             raise LogUnavailable("NATS is not connected")
         guarded = {**headers, EXPECTED_LAST_SEQ: str(expected), EXPECTED_LAST_SUBJECT: chain}
-        try:
-            ack = await self._jetstream.publish(subject, payload, timeout=APPEND_TIMEOUT_S, headers=guarded)
-        except nats.js.errors.NoStreamResponseError:
-            raise await self._no_answer(subject) from None
-        except nats.js.errors.APIError as error:
-            raise _append_error(error) from None
-        except nats.errors.MaxPayloadError:
-            raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload") from None
-        except TimeoutError:
-            raise LogUnavailable(_NO_ANSWER if self._client.is_connected else "NATS is not connected") from None
-        except (nats.errors.Error, OSError) as error:
-            raise LogUnavailable(f"append had no answer: {_reason(error)}") from None
+        with honouring_cancel():
+            try:
+                ack = await self._jetstream.publish(subject, payload, timeout=APPEND_TIMEOUT_S, headers=guarded)
+            except nats.js.errors.NoStreamResponseError:
+                raise await self._no_answer(subject) from None
+            except nats.js.errors.APIError as error:
+                raise _append_error(error) from None
+            except nats.errors.MaxPayloadError:
+                raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload") from None
+            except TimeoutError:
+                raise LogUnavailable(_NO_ANSWER if self._client.is_connected else "NATS is not connected") from None
+            except (nats.errors.Error, OSError) as error:
+                raise LogUnavailable(f"append had no answer: {_reason(error)}") from None
         return ack.seq
 
     async def _no_answer(self, subject: str) -> Exception:
@@ -187,7 +189,8 @@ class JetStreamLog:
         if not self._client.is_connected:
             raise LogUnavailable("NATS is not connected")
         try:
-            last = await self._jetstream.get_last_msg(stream, chain)
+            with honouring_cancel():
+                last = await self._jetstream.get_last_msg(stream, chain)
         except nats.js.errors.NotFoundError as error:
             if error.err_code == _NO_STREAM:
                 raise StreamMissing(f"stream {stream} does not exist") from None
@@ -205,7 +208,8 @@ class JetStreamLog:
         """See `Log.ensure_stream`. Replicas, age and size follow the configuration; everything else stays."""
         async with self._ensure_lock:
             try:
-                await self._ensure_stream(app)
+                with honouring_cancel():
+                    await self._ensure_stream(app)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 raise LogUnavailable(f"stream for {app} could not be made: {_reason(error)}") from None
 
