@@ -80,7 +80,7 @@ async def measure_cost(rounds: int, events: int) -> dict[str, list[float]]:
 
 async def check_published(cluster: DevCluster, app: str) -> None:
     """Everything owed is in the stream: a figure for events that were dropped would be worth nothing."""
-    owed = sum(len(sequences) for sequences in (await cluster.owed(app)).values())
+    owed = sum(len(sequences) for sequences in (await cluster.owed(app, ())).values())
 
     async def stored() -> bool:
         return bool((await node_status(cluster))["apps"][app]["published_total"] >= owed)

@@ -116,13 +116,13 @@ class Fleet:
         await self.cluster.simulator("pause_traffic", {})
 
         async def clean() -> bool:
-            return self.check.verdict(await self.cluster.owed(APP)).clean
+            return self.check.verdict(await self.cluster.owed(APP, self.check.sessions)).clean
 
         try:
             await until(clean, 30.0)
         except TimeoutError:
             pass
-        return self.check.verdict(await self.cluster.owed(APP))
+        return self.check.verdict(await self.cluster.owed(APP, self.check.sessions))
 
     async def close(self) -> None:
         """Let go of etcd."""

@@ -167,7 +167,7 @@ class Run:
 
         One whose connection was lost is over for the node, which never resumes it; Discord keeps it for a while.
         """
-        owed = await self.cluster.owed(app)
+        owed = await self.cluster.owed(app, self.checks[app].sessions)
         sessions = await self.cluster.simulator(f"sessions?bot={app}")
         alive = {session_hash(one["session"]) for one in sessions if one["connected"]}
         return {name: seqs for name, seqs in owed.items() if name in self.checks[app].sessions or name in alive}

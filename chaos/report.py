@@ -26,6 +26,7 @@ class Result:
     group_repeated: int = 0
     identifies_extra: int = 0
     sessions_forgotten: int = 0
+    sessions_spare: int = 0
     violations: int = 0
     unrecovered: list[str] = field(default_factory=list)
     recoveries: dict[str, list[float]] = field(default_factory=dict)
@@ -66,7 +67,8 @@ def table(results: Sequence[Result]) -> str:
         f"lost / doubled / out of order   {total('lost')} / {total('doubled')} / {total('out_of_order')}",
         f"consumer group missed           {total('group_missed')} (handed out again: {total('group_repeated')})",
         f"IDENTIFYs beyond the first      {total('identifies_extra')} "
-        f"(and {total('sessions_forgotten')} for sessions that Discord forgot)",
+        f"(and {total('sessions_forgotten')} for sessions that Discord forgot, "
+        f"{total('sessions_spare')} to read the cache anew)",
         f"violations of Discord's rules   {total('violations')}",
     ]
     for name, values in sorted(times.items()):

@@ -24,7 +24,7 @@ from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
-from sandwich_node.dev.checker import DeliveryCheck
+from sandwich_node.dev.checker import DeliveryCheck, spare_sessions
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer, Event, Gap
 
@@ -294,11 +294,12 @@ class Run:
         """Stop the traffic, read the whole stream, and compare it with what Discord owed."""
         await self.cluster.simulator("pause_traffic", {})
         await self.until_settled("the end")
-        owed = {bot.app: await self.cluster.owed(bot.app) for bot in self.cluster.bots}
-        checks, gaps = await self._read_stream(sum(len(seqs) for one in owed.values() for seqs in one.values()))
+        at_least = [await self.cluster.owed(bot.app, ()) for bot in self.cluster.bots]
+        checks, gaps = await self._read_stream(sum(len(seqs) for one in at_least for seqs in one.values()))
         ends = {gap.session: gap.last_seq for gap in gaps}
+        result, streamed = self.result, {session for check in checks.values() for session in check.sessions}
+        owed = {bot.app: await self.cluster.owed(bot.app, streamed | ends.keys()) for bot in self.cluster.bots}
         await self._group_caught_up(owed, ends)
-        result = self.result
         for app, sessions in owed.items():
             due = measure.owed_up_to_gaps(sessions, ends)
             verdict, group = checks[app].verdict(due), self.group[app].verdict(due)
@@ -316,7 +317,10 @@ class Run:
                         f"lost of {app}, session {session}: {len(missing)} events, {missing[0]} to {missing[-1]}"
                     )
         bots = (await self.cluster.simulator("stats"))["bots"].values()
-        result.identifies_extra = sum(bot["identifies"] for bot in bots) - SHARDS - result.sessions_forgotten
+        identifies = [r for r in await self.ledger() if r["kind"] == "identify"]
+        result.sessions_spare = len(spare_sessions(identifies, streamed | ends.keys()))
+        spent = sum(bot["identifies"] for bot in bots) - result.sessions_spare
+        result.identifies_extra = spent - SHARDS - result.sessions_forgotten
         result.violations = sum(sum(bot["violations"].values()) for bot in bots)
         if result.identifies_extra:
             refused = [r for r in await self.ledger() if r["kind"] == "resume" and r["outcome"] != "ok"]

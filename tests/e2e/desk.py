@@ -47,7 +47,7 @@ class Desk:
 
     async def all_arrived(self) -> bool:
         """Nothing that Discord owed is missing, nothing came twice."""
-        verdict = self.check.verdict(await self.cluster.owed(APP))
+        verdict = self.check.verdict(await self.cluster.owed(APP, self.check.sessions))
         assert not verdict.doubled
         return not verdict.lost
 

@@ -85,7 +85,7 @@ async def test_whatever_comes_over_the_socket_nothing_is_lost_or_doubled(cluster
         await cluster.simulator("pause_traffic", {})
 
         async def clean() -> bool:
-            return check.verdict(await cluster.owed("welcomer")).clean
+            return check.verdict(await cluster.owed("welcomer", check.sessions)).clean
 
         await until("everything owed, once and in order", clean, 20)
     finally:

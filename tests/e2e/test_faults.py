@@ -89,7 +89,7 @@ class FaultJob(Job):
         while True:
             found = {}
             for app, check in self.checks.items():
-                owed = await self.cluster.owed(app)
+                owed = await self.cluster.owed(app, check.sessions.keys() | ends.keys())
                 for session, last_seq in ends.items():
                     if session in owed:
                         owed[session] = [seq for seq in owed[session] if seq <= last_seq]

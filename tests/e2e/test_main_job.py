@@ -88,7 +88,9 @@ class Job:
         await self.cluster.simulator("pause_traffic", {})
         end = time.monotonic() + 20
         while True:
-            found = {app: check.verdict(await self.cluster.owed(app)) for app, check in self.checks.items()}
+            found = {
+                app: check.verdict(await self.cluster.owed(app, check.sessions)) for app, check in self.checks.items()
+            }
             if all(verdict.clean for verdict in found.values()) or time.monotonic() > end:
                 return found
             await asyncio.sleep(0.3)

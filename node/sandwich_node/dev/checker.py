@@ -1,7 +1,10 @@
 """Counts what a consumer received, shard by shard, and holds it against what Discord owed. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from sandwich_sdk.wire.frame import session_hash
 
 
 @dataclass(slots=True)
@@ -80,3 +83,13 @@ class DeliveryCheck:
             doubled=sum(count.doubled for count in self.sessions.values()),
             out_of_order=sum(count.out_of_order for count in self.sessions.values()),
         )
+
+
+def spare_sessions(identifies: Iterable[Mapping[str, Any]], streamed: Container[str]) -> set[str]:
+    """Hashes of the sessions that were begun beside one that streams, only to read the cache anew.
+
+    `identifies`: the simulator's ledger; `streamed`: the hashes of sessions of which something was published. A node
+    that identifies a shard without need publishes from that session: it is none of these.
+    """
+    begun = (r for r in identifies if r["outcome"] == "ok" and r["detail"].endswith(" resumable"))
+    return {name for r in begun if (name := session_hash(r["session"])) not in streamed}

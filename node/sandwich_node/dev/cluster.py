@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import msgspec
 import yaml
 
 from sandwich_coordinator.sealing import ClusterKey
+from sandwich_node.dev.checker import spare_sessions
 from sandwich_node.dev.embedded import (
     EmbeddedEtcd,
     EmbeddedNats,
@@ -166,8 +167,11 @@ class DevCluster:
             response.raise_for_status()
             return await response.json()
 
-    async def owed(self, app: str) -> dict[str, list[int]]:
-        """Everything the simulated Discord owed the application: session hash -> sequences."""
+    async def owed(self, app: str, streamed: Container[str]) -> dict[str, list[int]]:
+        """What the simulated Discord owed the application: session hash -> sequences.
+
+        Without the sessions that were only begun to read the cache anew: none of `streamed`, see `spare_sessions`.
+        """
         owed: dict[str, list[int]] = {}
         names: dict[str, str] = {}
         url = f"{self.simulator_url}/_sim/journal"
@@ -177,7 +181,8 @@ class DevCluster:
                 entry = msgspec.json.decode(line, type=_JournalEntry)
                 name = names.get(entry.session) or names.setdefault(entry.session, session_hash(entry.session))
                 owed.setdefault(name, []).append(entry.seq)
-        return owed
+        spare = spare_sessions(await self.simulator(f"ledger?bot={app}&kind=identify"), streamed)
+        return {name: sequences for name, sequences in owed.items() if name not in spare}
 
     async def stop_nodes(self) -> None:
         """Stop every node, all at once, each with its sessions kept."""

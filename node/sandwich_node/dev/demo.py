@@ -160,7 +160,7 @@ async def _judge(cluster: DevCluster, seen: dict[str, Seen], console: Console) -
     loop = asyncio.get_running_loop()
     until = loop.time() + SETTLE_BUDGET_S
     while True:
-        verdicts = {app: seen[app].check.verdict(await cluster.owed(app)) for app in seen}
+        verdicts = {app: seen[app].check.verdict(await cluster.owed(app, seen[app].check.sessions)) for app in seen}
         if all(verdict.clean for verdict in verdicts.values()) or loop.time() > until:
             break
         await asyncio.sleep(0.5)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from sandwich_node.dev.checker import DeliveryCheck
+from sandwich_node.dev.checker import DeliveryCheck, spare_sessions
+from sandwich_sdk.wire.frame import session_hash
 
 
 def verdict_of(received: Sequence[int], owed: Sequence[int]) -> tuple[int, int, int, bool]:
@@ -32,3 +33,17 @@ def test_each_fault_is_told_apart(received: list[int], expected: tuple[int, int,
 
 def test_nothing_owed_is_not_a_success() -> None:
     assert verdict_of([], [])[3] is False
+
+
+def test_a_session_beside_a_streaming_one_is_spare_only_if_nothing_of_it_was_published() -> None:
+    def begun(session: str, detail: str, outcome: str = "ok") -> dict[str, str]:
+        return {"session": session, "detail": detail, "outcome": outcome}
+
+    identifies = [
+        begun("first", "host"),
+        begun("beside", "host resumable"),
+        begun("needless", "host resumable"),
+        begun("refused", "host resumable", outcome="rate_limited"),
+    ]
+    streamed = {session_hash("first"), session_hash("needless")}
+    assert spare_sessions(identifies, streamed) == {session_hash("beside")}
