@@ -161,10 +161,14 @@ class Gateway:
             ready["shard"] = [identify.shard, identify.count]
         return ready
 
-    def has_resumable_session(self, bot: Bot, shard: tuple[int, int], now: Now) -> bool:
-        """Whether a disconnected session of this (id, count) waits to be resumed: an IDENTIFY then wastes it."""
-        waiting = bot.sessions.by_count.get(shard[1], {}).get(shard[0], ())
-        return any(s.outbox is None and not s.is_expired(now.mono, self.config.resume_window_s) for s in waiting)
+    def others_of_shard(self, bot: Bot, shard: tuple[int, int], now: Now) -> str:
+        """What an IDENTIFY of this (id, count) finds, for the ledger: " resumable", " beside", both or nothing.
+
+        A disconnected session waits to be resumed, and is wasted; a connected one goes on beside the new one.
+        """
+        there = bot.sessions.by_count.get(shard[1], {}).get(shard[0], ())
+        waits = any(s.outbox is None and not s.is_expired(now.mono, self.config.resume_window_s) for s in there)
+        return " resumable" * waits + " beside" * any(s.outbox is not None for s in there)
 
     def judge_resume(self, token: str, session_id: str, seq: int, now: Now) -> tuple[Bot | None, ResumeOutcome]:
         """Whether a RESUME may go on, and whose it is. A valid token of another bot is a wrong token."""

@@ -182,7 +182,7 @@ class Connection:
             return
         if identify.compress and not self._compress:
             self.outbox.push(CompressPayloads())
-        detail = self._host + (" resumable" if gateway.has_resumable_session(bot, shard, now) else "")
+        detail = self._host + gateway.others_of_shard(bot, shard, now)
         self.session = gateway.start_session(bot, identify, self.outbox, now)
         self.state = State.LIVE
         gateway.note("identify", "ok", now=now, bot=bot, shard=shard, session=self.session.id, detail=detail)

@@ -91,5 +91,5 @@ def spare_sessions(identifies: Iterable[Mapping[str, Any]], streamed: Container[
     `identifies`: the simulator's ledger; `streamed`: the hashes of sessions of which something was published. A node
     that identifies a shard without need publishes from that session: it is none of these.
     """
-    begun = (r for r in identifies if r["outcome"] == "ok" and r["detail"].endswith(" resumable"))
+    begun = (r for r in identifies if r["outcome"] == "ok" and r["detail"].endswith((" beside", " resumable")))
     return {name for r in begun if (name := session_hash(r["session"])) not in streamed}

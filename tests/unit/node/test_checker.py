@@ -41,9 +41,9 @@ def test_a_session_beside_a_streaming_one_is_spare_only_if_nothing_of_it_was_pub
 
     identifies = [
         begun("first", "host"),
-        begun("beside", "host resumable"),
-        begun("needless", "host resumable"),
-        begun("refused", "host resumable", outcome="rate_limited"),
+        begun("beside", "host beside"),
+        begun("needless", "host beside"),
+        begun("refused", "host beside", outcome="rate_limited"),
     ]
     streamed = {session_hash("first"), session_hash("needless")}
     assert spare_sessions(identifies, streamed) == {session_hash("beside")}
