@@ -6,8 +6,18 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from sandwich_node.ipc import LINE_BYTES_MAX, Channel, Shutdown, ToAgent, ToWorker, WorkerSettings, WorkerStats
+from sandwich_node.ipc import (
+    LINE_BYTES_MAX,
+    Channel,
+    Shutdown,
+    ToAgent,
+    ToWorker,
+    WorkerReady,
+    WorkerSettings,
+    WorkerStats,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -17,12 +27,41 @@ STABLE_AFTER_S = 30.0
 SILENT_MAX_S = 5
 """A worker reports every second; one that has been silent this long hangs. Below Discord's replay buffer (20 s)."""
 START_MAX_S = 30
+SPARE_AFTER_S = 5.0
+"""So long after a worker is ready its successor is started: a start takes the CPU that shards need to come up."""
 WATCH_LATE_S = 0.5
 """A tick this late means that we were stopped or starved ourselves: the worker's silence proves nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A process that waits for its settings at the other end of `socket`."""
+
+    process: asyncio.subprocess.Process
+    socket: socket.socket
+
+
+async def _spawn() -> _Child:
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "sandwich_node.worker", str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return _Child(process, ours)
+
+
 class WorkerProcess:
     """One worker slot: a process, its channel, and what it last said of itself.
+
+    The next process waits beside it, with its modules loaded, which is most of what a start takes: shards of a worker
+    that dies are back the sooner.
 
     `on_message(slot, message)` and `on_gone(slot)` are called on the agent's loop and must not wait.
     """
@@ -46,6 +85,7 @@ class WorkerProcess:
         self._on_gone = on_gone
         self._channel: Channel | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._spare: _Child | None = None
         self.ended = asyncio.Event()
         self._stop = asyncio.Event()
         self._silent_s = 0
@@ -65,6 +105,7 @@ class WorkerProcess:
         try:
             await self._keep_running()
         finally:
+            await self._drop_spare()
             self.ended.set()
 
     async def _keep_running(self) -> None:
@@ -84,23 +125,18 @@ class WorkerProcess:
                 pass
 
     async def _run_once(self) -> None:
-        ours, theirs = socket.socketpair()
+        child = await self._next_child()
         try:
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    *("-m", "sandwich_node.worker", str(theirs.fileno())),
-                    pass_fds=[theirs.fileno()],
-                    stdin=asyncio.subprocess.DEVNULL,
-                )
-            reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
+            reader, writer = await asyncio.open_connection(sock=child.socket, limit=LINE_BYTES_MAX)
         except BaseException:
-            ours.close()
+            child.socket.close()
             raise
+        self._process = child.process
         self.pid = self._process.pid
         self.waiting = "starting"
         self._channel = Channel(reader, writer)
         watching = asyncio.create_task(self._watch(self._process), name=f"watch worker {self.index}")
+        sparing: asyncio.Task[None] | None = None
         try:
             self._channel.send(self._settings)
             self._on_started(self)
@@ -108,15 +144,40 @@ class WorkerProcess:
                 self._silent_s = 0
                 if isinstance(message, WorkerStats):
                     self.stats = message
+                elif isinstance(message, WorkerReady) and sparing is None:
+                    sparing = asyncio.create_task(self._prepare_spare(), name=f"spare of worker {self.index}")
                 self._on_message(self, message)
         finally:
             watching.cancel()
+            if sparing is not None:
+                sparing.cancel()
             self._channel.close()
             self._channel = None
             self.ready = False
             self.stats = WorkerStats(0, 0.0, [])
             await self._reap()
             self._on_gone(self)
+
+    async def _next_child(self) -> _Child:
+        spare = self._spare
+        if spare is not None and spare.process.returncode is None:
+            self._spare = None
+            return spare
+        await self._drop_spare()
+        return await _spawn()
+
+    async def _prepare_spare(self) -> None:
+        await asyncio.sleep(SPARE_AFTER_S)
+        if self._spare is None:
+            self._spare = await _spawn()
+
+    async def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.socket.close()
+            if spare.process.returncode is None:
+                spare.process.kill()
+            await spare.process.wait()
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Kill a process that hangs (stopped, or in an endless loop): its shards then start elsewhere."""

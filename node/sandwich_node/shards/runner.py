@@ -54,7 +54,8 @@ MARKERS_PER_AGE = 4
 MARKER_MAX_S = 3600.0
 
 READY_BUDGET_S = 5.0
-CACHE_BUDGET_S = 2.0
+CACHE_BUDGET_S = 1.0
+"""A shard is silent meanwhile; what the cache still lacks then, its next owner reads anew."""
 OWN_TIMEOUT_S = 10.0
 """How long a consumer's own event may take into the stream."""
 

@@ -1,0 +1,99 @@
+"""A worker's slot with real processes: the next one waits beside it, and nothing is left behind."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from sandwich_node import workers
+from sandwich_node.dev.embedded import EmbeddedNats
+from sandwich_node.ipc import ToAgent, WorkerReady, WorkerSettings
+from sandwich_node.workers import WorkerProcess
+
+pytestmark = pytest.mark.contract
+
+
+class Slot:
+    """A slot that runs, and the pids of the workers that were ready in it, in order."""
+
+    def __init__(self, server: EmbeddedNats) -> None:
+        self.ready: list[int] = []
+        settings = WorkerSettings(worker=0, node="a", nats_servers=(server.url,), api_url="http://127.0.0.1:9/api/v10")
+        self.worker = WorkerProcess(
+            settings, on_message=self._heard, on_started=lambda worker: None, on_gone=lambda worker: None
+        )
+
+    def _heard(self, worker: WorkerProcess, message: ToAgent) -> None:
+        if isinstance(message, WorkerReady):
+            self.ready.append(worker.pid)
+
+
+@pytest.fixture
+async def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slot]:
+    monkeypatch.setattr(workers, "SPARE_AFTER_S", 0.1)
+    async with EmbeddedNats(tmp_path) as server:
+        slot = Slot(server)
+        running = asyncio.create_task(slot.worker.run())
+        yield slot
+        slot.worker.stop()
+        async with asyncio.timeout(20):
+            await running
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def spare_of(slot: Slot) -> int:
+    spare = slot.worker._spare
+    return spare.process.pid if spare is not None else 0
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_the_spare_takes_the_place_of_a_worker_that_dies_and_is_replaced(slot: Slot) -> None:
+    for number in (1, 2):
+        await until(lambda number=number: len(slot.ready) == number and spare_of(slot))  # type: ignore[misc]
+        spare = spare_of(slot)
+        os.kill(slot.worker.pid, signal.SIGKILL)
+        await until(lambda number=number: len(slot.ready) == number + 1)  # type: ignore[misc]
+        assert slot.worker.pid == spare
+
+
+async def test_a_spare_that_died_is_not_missed(slot: Slot) -> None:
+    await until(lambda: slot.ready and spare_of(slot))
+    spare = spare_of(slot)
+    os.kill(spare, signal.SIGKILL)
+    await until(lambda: slot.worker._spare is not None and slot.worker._spare.process.returncode is not None)
+    os.kill(slot.worker.pid, signal.SIGKILL)
+    await until(lambda: len(slot.ready) == 2)
+    assert slot.worker.pid not in (spare, slot.ready[0])
+
+
+async def test_a_slot_that_ends_takes_its_spare_along(slot: Slot) -> None:
+    await until(lambda: slot.ready and spare_of(slot))
+    pids = spare_of(slot), slot.worker.pid
+    slot.worker.stop()
+    async with asyncio.timeout(20):
+        await slot.worker.ended.wait()
+    assert not any(is_there(pid) for pid in pids)
+
+
+async def test_a_spare_whose_agent_is_gone_ends_by_itself(slot: Slot) -> None:
+    await until(lambda: slot.ready and spare_of(slot))
+    spare = slot.worker._spare
+    assert spare is not None
+    spare.socket.close()
+    await until(lambda: spare.process.returncode is not None)
+    assert spare.process.returncode == 0
