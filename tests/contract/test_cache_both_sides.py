@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from sandwich_coordinator.intents import ALL
+from sandwich_coordinator.intents import ALL, INTENTS
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.operations import Translator
@@ -269,3 +269,26 @@ async def test_messages_go_also_when_the_cache_does_not_know_that_the_channel_wa
     await sides.node.tell(("GUILD_CREATE", rich_guild() | {"channels": []}), ("MESSAGE_CREATE", recent_message(1)))
     await sides.node.tell(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)]}))
     assert await sides.cache.messages(GUILD, CHANNEL) == []
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+async def test_a_bot_without_members_that_is_added_is_counted_once_whoever_is_told_first(
+    sides: Sides, is_early: bool
+) -> None:
+    counting, added = sides.node, sides.other
+    added.writer = replace(added.writer, intents=ALL & ~INTENTS["GUILD_MEMBERS"])
+    guild = rich_guild()
+    await counting.tell(("GUILD_CREATE", guild))
+    own = member(added.bot, "robot")
+    comes = {**guild, "members": [own], "member_count": guild["member_count"] + 1}
+    joins = {**own, "guild_id": GUILD}
+    if is_early:
+        await added.tell(("GUILD_CREATE", comes))
+        await counting.tell(("GUILD_MEMBER_ADD", joins))
+    else:
+        await counting.tell(("GUILD_MEMBER_ADD", joins))
+        await added.tell(("GUILD_CREATE", comes))
+    await counting.tell(("GUILD_MEMBER_ADD", joins))
+    found = await sides.cache.guild(GUILD)
+    assert found is not None
+    assert found.member_count == guild["member_count"] + 1

@@ -131,6 +131,12 @@ class _Step(Sight):
         self.model.mutual[user_id].add(self.id)
         self.store_user(user)
 
+    def put_members(self, members: list[Json]) -> None:
+        for member in members:
+            if self.is_shared and not self.may_replace("m") and member["user"]["id"] not in self.guild.of["m"]:
+                self.guild.early.add(member["user"]["id"])
+            self.store_member(member)
+
     def learn(self, d: Json) -> None:
         if "guild_id" not in d or not self.may_replace("m"):
             return
@@ -249,8 +255,7 @@ class _Step(Sight):
                     for user in [user for user in held if user not in now]:
                         del held[user]
                         self.drop_user(user)
-                for member in d[name]:
-                    self.store_member(member)
+                self.put_members(d[name])
                 continue
             if letter in "ct":
                 self.only(letter, {item["id"] for item in d[name]})
@@ -457,7 +462,8 @@ class _Step(Sight):
 
     def on_guild_member_add(self, d: Json) -> None:
         user = d["user"]["id"]
-        is_new = user not in self.guild.of["m"]
+        is_new = user not in self.guild.of["m"] or user in self.guild.early
+        self.guild.early.discard(user)
         self.guild.gone.discard(user) if self.is_shared else None
         self.store_member(d)
         if is_new:
@@ -491,8 +497,7 @@ class _Step(Sight):
             self.count(-1)
 
     def on_guild_members_chunk(self, d: Json) -> None:
-        for member in d["members"]:
-            self.store_member(member)
+        self.put_members(d["members"])
 
     def on_presence_update(self, d: Json) -> None:
         user = d["user"]

@@ -19,6 +19,8 @@ class Guild:
     apps: set[str] = field(default_factory=set)
     by: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+    early: set[str] = field(default_factory=set)
+    """Members that an application put which is not told of members: whoever is has yet to count them."""
     seen: dict[str, list[str]] = field(default_factory=dict)
     """By thread: the applications that see it, the one first that has seen it longest. Of shared guilds."""
     own: dict[tuple[str, str], Json] = field(default_factory=dict)

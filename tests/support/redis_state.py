@@ -6,7 +6,10 @@ from typing import Any
 from sandwich_node.cache.settings import LETTERS
 from tests.support.cache_model import CacheModel
 
-BOOKKEEPING = (":by", ":gone", ":previous", ":talking", ":order", ":waiting", ":leaving", ":seen", ":own", ":unseen")
+BOOKKEEPING = (
+    *(":by", ":gone", ":early", ":previous", ":talking", ":order", ":waiting", ":leaving"),
+    *(":seen", ":own", ":unseen"),
+)
 
 
 async def read_namespace(client: Any, namespace: str) -> dict[str, Any]:

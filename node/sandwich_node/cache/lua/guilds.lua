@@ -172,7 +172,7 @@ local function leave(guild)
     messages_let_go(guild)
     members_leave(guild)
     for _, name in pairs(NAMES) do redis.call('UNLINK', base .. name) end
-    for _, name in ipairs({'guild', 'by', 'gone', 'previous', 'talking'}) do redis.call('UNLINK', base .. name) end
+    for _, name in ipairs({'guild', 'by', 'gone', 'early', 'previous', 'talking'}) do redis.call('UNLINK', base .. name) end
     return drain(guild)
   end
   local theirs, bots = others(guild)

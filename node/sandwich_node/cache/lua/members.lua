@@ -4,9 +4,14 @@ end
 
 -- guild, then user id, member, user or '' ...
 op.members = function(a, z)
-  local key = GUILD .. ARGV[a] .. '}:' .. NAMES.m
+  local base = GUILD .. ARGV[a] .. '}:'
+  -- Who is told of members counts them, and may yet have to be told of these: a bot that was just added is one.
+  local is_early = is_shared(ARGV[a]) and not may_replace(ARGV[a], 'm')
   for at = a + 1, z, 3 do
-    call('HSET', key, ARGV[at], ARGV[at + 1])
+    if call('HSET', base .. NAMES.m, ARGV[at], ARGV[at + 1]) == 1 and is_early then
+      call('SADD', base .. 'early', ARGV[at])
+      call('EXPIRE', base .. 'early', GONE_TTL_S)
+    end
     if inline then user_put(ARGV[at], ARGV[at + 2], ARGV[a]) end
   end
 end
@@ -47,7 +52,10 @@ op.join = function(a)
     is_new = call('HSET', base .. NAMES.m, id, ARGV[a + 2]) == 1
     if inline then user_put(id, ARGV[a + 3], guild) end
   end
-  if is_shared(guild) then call('SREM', base .. 'gone', id) end
+  if is_shared(guild) then
+    call('SREM', base .. 'gone', id)
+    is_new = call('SREM', base .. 'early', id) == 1 or is_new
+  end
   if is_new then count_members(guild, 1) end
 end
 
