@@ -144,20 +144,26 @@ async def test_no_shard_waits_for_the_time_of_an_ack_when_workers_come_and_go(
     assert seen.by_shard == {shard: list(range(1, publishers[shard].seq + 1)) for shard in range(16)}
 
 
+def hanging(server: EmbeddedNats) -> tuple[Consumer, list[int], asyncio.Event]:
+    """A worker whose handler waits for the event; and the shards that it has begun with."""
+    consumer = Consumer(server.url, app="bot", group="o", start="all", ordered=True)
+    begun: list[int] = []
+    free = asyncio.Event()
+
+    @consumer.on_any
+    async def hang(event: Event) -> None:
+        begun.append(event.shard.id)
+        await free.wait()
+
+    return consumer, begun, free
+
+
 async def test_a_stopping_worker_lets_others_have_what_it_has_not_begun_while_its_handler_still_runs(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ordered, "BEAT_S", 0.05)
     publishers = shards(publisher, range(6))
-    free = asyncio.Event()
-    leaving = Consumer(server.url, app="bot", group="o", start="all", ordered=True)
-    begun: list[int] = []
-
-    @leaving.on_any
-    async def hang(event: Event) -> None:
-        begun.append(event.shard.id)
-        await free.wait()
-
+    leaving, begun, free = hanging(server)
     seen = Seen()
     await publish(publishers, 2, count=1)
     async with running(leaving):
@@ -194,15 +200,7 @@ async def test_a_worker_with_more_than_it_can_do_hands_back_what_it_has_not_begu
     monkeypatch.setattr(ordered, "BEAT_S", 0.05)
     monkeypatch.setattr(ordered, "BUSY_AFTER_S", 0.2)
     publishers = shards(publisher, range(6))
-    free = asyncio.Event()
-    stuck = Consumer(server.url, app="bot", group="o", start="all", ordered=True)
-    begun: list[int] = []
-
-    @stuck.on_any
-    async def hang(event: Event) -> None:
-        begun.append(event.shard.id)
-        await free.wait()
-
+    stuck, begun, free = hanging(server)
     seen = Seen()
     other = seen.worker(server, "other")
     await publish(publishers, 1, count=1)
