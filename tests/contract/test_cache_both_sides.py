@@ -292,3 +292,20 @@ async def test_a_bot_without_members_that_is_added_is_counted_once_whoever_is_to
     found = await sides.cache.guild(GUILD)
     assert found is not None
     assert found.member_count == guild["member_count"] + 1
+
+
+@pytest.mark.parametrize("comes_as", ["GUILD_CREATE", "GUILD_SCHEDULED_EVENT_CREATE"])
+async def test_a_slower_stream_does_not_turn_back_how_many_are_interested(sides: Sides, comes_as: str) -> None:
+    counting, slower = sides.node, sides.other
+    guild = rich_guild()
+    event = guild["guild_scheduled_events"][0]
+    for node in (counting, slower):
+        await node.tell(("GUILD_CREATE", guild))
+    interest = {"guild_id": GUILD, "guild_scheduled_event_id": event["id"], "user_id": ADA}
+    await counting.tell(("GUILD_SCHEDULED_EVENT_USER_ADD", interest))
+    await slower.tell((comes_as, guild if comes_as == "GUILD_CREATE" else event))
+    (found,) = await sides.cache.scheduled_events(GUILD)
+    assert found["user_count"] == event["user_count"] + 1
+    await counting.tell((comes_as, guild if comes_as == "GUILD_CREATE" else event))
+    (found,) = await sides.cache.scheduled_events(GUILD)
+    assert found["user_count"] == event["user_count"]

@@ -249,6 +249,8 @@ class _Step(Sight):
             if name not in d or letter not in self.on:
                 continue
             held = self.guild.of[letter]
+            if letter == "x":
+                d[name] = [item | self.counts(letter, item["id"], item) for item in d[name]]
             if letter == "m":
                 now = {member["user"]["id"] for member in d[name]}
                 if self.may_replace("m"):
@@ -301,7 +303,7 @@ class _Step(Sight):
 
     def upsert(self, letter: str, key: str, value: Json) -> None:
         if letter in self.on:
-            self.guild.of[letter][key] = value
+            self.guild.of[letter][key] = value | (self.counts(letter, key, value) if letter == "x" else {})
 
     def change(self, letter: str, key: str, value: Json, *, merge: bool = False) -> None:
         if letter in self.on:

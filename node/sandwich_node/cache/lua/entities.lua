@@ -17,6 +17,9 @@ end
 op.put = function(a, z)
   local guild, letter = ARGV[a], ARGV[a + 1]
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
+  if letter == 'x' and is_shared(guild) then
+    for at = a + 3, z, 2 do ARGV[at + 1] = counted(guild, letter, ARGV[at], sound(call('HGET', key, ARGV[at])), ARGV[at + 1]) end
+  end
   if ARGV[a + 2] == '1' and may_replace(guild, letter) then call('UNLINK', key) end
   local is_place = letter == 'c' or letter == 't'
   for at = a + 3, is_place and z or 0, 2 do
@@ -85,6 +88,8 @@ op.set = function(a)
     new = merge(old, counted(guild, letter, id, old, new))
   elseif old and mode == 'k' and not is_lost_to_all and has_voice_status(old) then
     new = merge(old, new, VOICE_STATUS)
+  elseif letter == 'x' then
+    new = counted(guild, letter, id, old, new)
   end
   before(guild, letter .. id, old, new)
   call('HSET', key, id, new)
