@@ -53,6 +53,10 @@ class FaultJob(Job):
         """Events so far, of all applications."""
         return sum(check.events for check in self.checks.values())
 
+    async def all_heard(self) -> bool:
+        """Whether an event of each application was consumed."""
+        return all(check.events for check in self.checks.values())
+
     async def flowing(self) -> bool:
         """Whether events arrive now: some arrive after some had arrived."""
         before = self.consumed()
@@ -101,13 +105,18 @@ class FaultJob(Job):
 
 @asynccontextmanager
 async def fault_job(names: set[str]) -> AsyncIterator[FaultJob]:
-    """A cluster of nodes `names` (a, b, ...), with every shard live and one IDENTIFY spent on each."""
+    """A cluster of nodes `names` (a, b, ...): every shard live, one IDENTIFY spent on each, the consumer at work.
+
+    The consumer is there before the streams are and tries again ever more slowly, so that shards may be live a while
+    before it sees their events.
+    """
     async with dev_cluster(BOTS, nodes=len(names), rate=300) as cluster:
         running = FaultJob(cluster)
         consuming = asyncio.create_task(running.consume())
         try:
             await running.until("all shards live", lambda: running.settled(names))
             assert await running.spent() == (SHARDS, 0), await running.ledger("identify")
+            await running.until("events of each application arrive", running.all_heard)
             yield running
         finally:
             consuming.cancel()
@@ -214,13 +223,13 @@ async def test_nothing_moves_and_nothing_stops_while_etcd_is_dead() -> None:
         await running.cluster.etcd.kill()
         end = time.monotonic() + 2 * LEASE_S
         while time.monotonic() < end:
-            assert await running.flowing(), "events arrive while etcd is dead"
+            await running.until("events arrive while etcd is dead", running.flowing, LEASE_S)
             assert await running.connected()
         await running.cluster.etcd.start()
         await running.until("all shards live", lambda: running.settled({"a", "b", "c"}), 30)
         end = time.monotonic() + 1.5 * LEASE_S
         while time.monotonic() < end:
-            assert await running.flowing(), "events arrive after etcd is back"
+            await running.until("events arrive after etcd is back", running.flowing, LEASE_S)
         assert await running.claims() == claims
         assert await running.resumes() == resumes
         running.cluster.nodes["a"].signal(signal.SIGKILL)
