@@ -98,6 +98,8 @@ def _compare_guild(comparison: Comparison, cached: Cached, truth: GuildTruth) ->
     presences = {key: bare_presence(presence) for key, presence in kept.get("presences", {}).items()}
     true_presences = {key: bare_presence(presence) for key, presence in truth.presences().items()}
     comparison.check_all("presences", guild, presences, true_presences)
+    events = kept.get("events", {})
+    comparison.check_all("events", guild, events, truth.events(events))
     for name, called in AS_THEY_ARE.items():
         true = truth.state[called]
         if name == "voice":

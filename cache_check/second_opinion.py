@@ -127,12 +127,14 @@ class SecondOpinion:
         """Hold the application's guilds in the cache against discord.py's.
 
         Of guilds that no GUILD_CREATE told of since READY there is only an id: they are left out, as the cache may
-        rightly have them from before. In a shared namespace another application may see channels and threads that
-        this one does not: there the cache rightly has more.
+        rightly have them from before. One in an outage may be missing in a cache that was lost meanwhile, as Discord
+        does not tell it again before the outage ends. In a shared namespace another application may see channels and
+        threads that this one does not: there the cache rightly has more.
         """
         held = {guild for guild, apps in cached.apps.items() if self.app in apps}
         known = {str(guild.id) for guild in self._state.guilds}
-        unclear = self._left | (known - self._told)
+        in_outage = {str(guild.id) for guild in self._state.guilds if guild.unavailable}
+        unclear = self._left | (known - self._told) | (in_outage - held)
         for guild_id in (held | known) - unclear:
             mine = {"id": guild_id} if guild_id in known else None
             comparison.check("discord.py guilds", guild_id, {"id": guild_id} if guild_id in held else None, mine)

@@ -21,7 +21,6 @@ AS_THEY_ARE: Mapping[str, str] = {
     "emojis": "emojis",
     "stickers": "stickers",
     "voice": "voice_states",
-    "events": "events",
     "stages": "stages",
     "sounds": "sounds",
 }
@@ -135,6 +134,14 @@ class GuildTruth:
             return everybody
         known = {view.bot for view in self.views}
         return {key: everybody[key] if key in known else cached[key] for key in known | cached.keys()}
+
+    def events(self, cached: Objects) -> Objects:
+        """Scheduled events. Where the cache was read anew, nobody says whether `user_count` has who came just then."""
+        made: Objects = dict(self.state["events"])
+        if any(view.was_refilled for view in self.views):
+            for key in made.keys() & cached.keys():
+                made[key] = made[key] | {"user_count": cached[key].get("user_count")}
+        return made
 
     @property
     def roles(self) -> set[str]:

@@ -1,6 +1,7 @@
 """Every kind of wrong value is found, and nothing is found where there is none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -250,6 +251,20 @@ def test_without_members_intent_only_what_nobody_tells_is_free() -> None:
     cached.collections["threads"][GUILD][THREAD]["name"] = "wrong"
     cached.guilds[GUILD]["name"] = "wrong"
     assert found(cached, truth) == {"members": 1, "threads": 1, "guild": 1}
+
+
+def test_where_the_cache_was_read_anew_two_counters_are_free_and_nothing_else(truth: GuildTruth) -> None:
+    anew = GuildTruth((replace(truth.views[0], was_refilled=True),))
+    cached = cache_of(truth)
+    cached.collections["events"][GUILD]["6200"]["user_count"] = 2
+    cached.collections["threads"][GUILD][THREAD]["message_count"] = 9
+    assert found(cached, anew) == {}
+    assert found(cached, truth) == {"events": 1, "threads": 1}
+    cached.collections["events"][GUILD]["6200"]["name"] = "wrong"
+    cached.collections["threads"][GUILD][THREAD]["name"] = "wrong"
+    assert found(cached, anew) == {"events": 1, "threads": 1}
+    del cached.collections["events"][GUILD]["6200"]
+    assert found(cached, anew) == {"events": 1, "threads": 1}
 
 
 def test_a_thread_that_one_bot_is_told_of_is_counted_right() -> None:

@@ -120,6 +120,18 @@ async def test_a_guild_that_ready_does_not_list_is_left_out_until_it_comes_again
     assert found(again, cache()) == {"discord.py guilds": 1}
 
 
+async def test_a_guild_in_an_outage_may_be_missing_but_not_be_wrong() -> None:
+    down = opinion(("GUILD_DELETE", {"id": GUILD, "unavailable": True}))
+    assert found(down, cache()) == {}
+    renamed = cache()
+    renamed.guilds[GUILD]["name"] = "Go"
+    assert found(down, renamed) == {"discord.py guilds": 1}
+    comparison = Comparison()
+    down.compare(comparison, Cached(), is_shared=False)
+    assert not comparison.compared
+    assert found(opinion(), Cached()) == {"discord.py guilds": 1}
+
+
 async def test_what_went_during_an_outage_is_left_out_and_nothing_else() -> None:
     back = opinion(
         ("GUILD_DELETE", {"id": GUILD, "unavailable": True}),
