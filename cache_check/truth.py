@@ -4,6 +4,7 @@ A namespace that several applications share holds what any of them sees. Where D
 be demanded: each such exception stands here with its reason, and none of them lets a wrong value pass for a right one.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,8 +43,18 @@ class View:
     """The nodes found the cache of its shard incomplete, and read its guilds anew."""
 
     @property
-    def told_since(self) -> int:
+    def is_in_doubt(self) -> bool:
+        """Whether nobody may have told this application of the guild since the nodes read its guilds anew.
+
+        Of a guild in an outage READY has only the id, and it comes when the outage is over.
+        """
+        return self.was_refilled and bool(self.state["unavailable"])
+
+    @property
+    def told_since(self) -> float:
         """The moment since which all is told, of what no GUILD_CREATE repeats."""
+        if self.is_in_doubt:
+            return math.inf
         refilled = int(self.state["created"]) if self.was_refilled else 0
         return max(self.session_began, int(self.state["joined"]), refilled)
 
@@ -68,6 +79,11 @@ class GuildTruth:
     def apps(self) -> set[str]:
         """The applications in it."""
         return {view.app for view in self.views}
+
+    def apps_in(self, cached: set[str]) -> set[str]:
+        """The applications that are to be there as those in it."""
+        in_doubt = {view.app for view in self.views if view.is_in_doubt}
+        return self.apps - (in_doubt - cached)
 
     def has(self, intent: int) -> bool:
         """Whether one of them is told what the intent opens."""
@@ -124,7 +140,7 @@ class GuildTruth:
         for key in made.keys() & cached.keys():
             free = [] if key in counted else ["member_count"]
             free += ["message_count"] if was_refilled else []
-            made[key] = made[key] | {name: cached[key].get(name) for name in free}
+            made[key] = made[key] | {name: cached[key][name] for name in free if name in cached[key]}
         return {key: bare_thread(thread) for key, thread in made.items()}
 
     def members(self, cached: Objects) -> Objects:
@@ -140,7 +156,7 @@ class GuildTruth:
         made: Objects = dict(self.state["events"])
         if any(view.was_refilled for view in self.views):
             for key in made.keys() & cached.keys():
-                made[key] = made[key] | {"user_count": cached[key].get("user_count")}
+                made[key] = made[key] | {name: cached[key][name] for name in ("user_count",) if name in cached[key]}
         return made
 
     @property

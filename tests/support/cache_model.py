@@ -21,6 +21,11 @@ LISTS = {
     "members": ("m", ""),
 }
 SHOW_MEMBERS = ("MESSAGE_CREATE", "MESSAGE_REACTION_ADD", "TYPING_START", "VOICE_STATE_UPDATE")
+OF_STRANGERS = frozenset(
+    {"READY", "GUILD_CREATE", "GUILD_DELETE", "GUILD_MEMBERS_CHUNK", "PRESENCE_UPDATE", "USER_UPDATE"}
+    | {"MESSAGE_CREATE", "MESSAGE_UPDATE", "MESSAGE_DELETE"}
+)
+"""What an application may tell of a guild that it is not in: Redis lost it, and the application is to be told again."""
 NONE: Any = object()
 
 
@@ -75,11 +80,21 @@ class _Step(Sight):
         handler = getattr(self, "on_" + name.lower(), None)
         if handler is not None:
             self.id = d.get("guild_id") or d.get("id", "")
-            handler(d)
+            if name not in OF_STRANGERS and self.is_strange:
+                self.extra = dict.fromkeys(self.extra_of(name, d).keys() & {"before"})
+            else:
+                handler(d)
         learns = self.writer.settings.members and not self.writer.is_told_of_members
         if learns and name in SHOW_MEMBERS and "member" in d:
             self.learn(d)
         return self.extra
+
+    def extra_of(self, name: str, d: Json) -> Json:
+        """What would be told, of an event that then does nothing."""
+        step = _Step(copy.deepcopy(self.model), self.writer)
+        step.id = self.id
+        getattr(step, "on_" + name.lower())(d)
+        return step.extra
 
     @property
     def guild(self) -> Guild:
@@ -133,12 +148,17 @@ class _Step(Sight):
 
     def put_members(self, members: list[Json]) -> None:
         for member in members:
-            if self.is_shared and not self.may_replace("m") and member["user"]["id"] not in self.guild.of["m"]:
-                self.guild.early.add(member["user"]["id"])
-            self.store_member(member)
+            user, may_replace = member["user"]["id"], self.may_replace("m")
+            is_new = user not in self.guild.of["m"]
+            if is_new and not may_replace and self.is_shared:
+                self.guild.early.add(user)
+            if is_new or may_replace:
+                self.store_member(member)
+            else:
+                self.model.mutual[user].add(self.id)
 
     def learn(self, d: Json) -> None:
-        if "guild_id" not in d or not self.may_replace("m"):
+        if "guild_id" not in d or not self.may_replace("m") or self.is_strange:
             return
         member = d["member"] if "author" not in d else d["member"] | {"user": d["author"]}
         user_id, new, user = self.split(member)
@@ -503,7 +523,9 @@ class _Step(Sight):
 
     def on_presence_update(self, d: Json) -> None:
         user = d["user"]
-        if d.get("status") == "offline":
+        if self.is_strange:
+            self.extra |= {"before": None} if "p" in self.on else {}
+        elif d.get("status") == "offline":
             self.remove("p", user["id"])
         else:
             self.change("p", user["id"], d | {"user": {"id": user["id"]}}, merge=True)
@@ -534,7 +556,7 @@ class _Step(Sight):
 
     def on_message_create(self, d: Json) -> None:
         self.store_message(d)
-        for letter in "ct":
+        for letter in "" if self.is_strange else "ct":
             place = self.guild.of[letter].get(d["channel_id"]) if letter in self.on else None
             if place is not None and letter == "t":
                 place = self.counted_thread(d["channel_id"])
@@ -557,7 +579,7 @@ class _Step(Sight):
             old = self.guild.messages.get(d["channel_id"], {}).pop(d["id"], None)
             self.before("w" + d["id"], old, None)
         thread = self.counted_thread(d["channel_id"])
-        is_counted = "t" in self.on and d["id"] != d["channel_id"]
+        is_counted = "t" in self.on and d["id"] != d["channel_id"] and not self.is_strange
         if thread is not None and is_counted and "message_count" in thread:
             thread["message_count"] = max(0, thread["message_count"] - 1)
 

@@ -51,6 +51,11 @@ class Sight:
     def is_shared(self) -> bool:
         return len(self.guild.apps) > 1
 
+    @property
+    def is_strange(self) -> bool:
+        """Only others are in the guild: Redis lost it, and this application has yet to be told of it again."""
+        return bool(self.guild.apps) and self.app not in self.guild.apps
+
     def viewers(self) -> list[str]:
         return [app for app, (letters, _, _) in self.guild.by.items() if app != self.app and "c" in letters]
 

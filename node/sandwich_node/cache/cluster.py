@@ -46,6 +46,7 @@ def users_to_know(batch: Batch) -> set[str]:
 def route(batch: Batch, known: dict[str, bytes], *, flags: str = "") -> Routed:
     """Sort a batch; `known` are the users it asked for."""
     routed = Routed()
+    is_told = "m" in batch.writer.maintains
     groups: dict[tuple[str, str], list[EventOps]] = {}
     for event in batch.events:
         mine: dict[tuple[str, str], list[Op]] = {}
@@ -60,7 +61,7 @@ def route(batch: Batch, known: dict[str, bytes], *, flags: str = "") -> Routed:
             elif name in _OF_APP:
                 mine.setdefault(("app", ""), []).append(op)
             else:
-                mine.setdefault(("guild", str(op[1])), []).append(_without_users(op, event.seq, known, routed))
+                mine.setdefault(("guild", str(op[1])), []).append(_without_users(op, event.seq, known, routed, is_told))
         for tag, ops in mine.items():
             groups.setdefault(tag, []).append(EventOps(event.seq, tuple(ops), event.size))
     names = names_of(batch.writer)
@@ -70,15 +71,21 @@ def route(batch: Batch, known: dict[str, bytes], *, flags: str = "") -> Routed:
     return routed
 
 
-def _without_users(op: Op, seq: int, known: dict[str, bytes], routed: Routed) -> Op:
-    """The operation as it is for the guild; what it says of users goes to theirs."""
+def _without_users(op: Op, seq: int, known: dict[str, bytes], routed: Routed, is_told: bool) -> Op:
+    """The operation as it is for the guild; what it says of users goes to theirs.
+
+    Of an application that is not told of members (`is_told`) the guild says whose users it may write.
+    """
     name, guild = op[0], op[1]
     if name == "members":
         items: list[str | bytes] = []
         for at in range(2, len(op), 3):
             user: Op = ("user", op[at], op[at + 2], guild)
-            routed.users.append((seq, user))
-            _remember(user, known)
+            if is_told:
+                routed.users.append((seq, user))
+                _remember(user, known)
+            else:
+                routed.learned[seq, str(op[at])] = user
             items += (op[at], op[at + 1], b"")
         return (name, guild, *items)
     if name in _KNOWN_USER_AT:

@@ -180,6 +180,18 @@ def test_a_guild_in_an_outage_may_be_missing_but_not_be_wrong() -> None:
     assert found(cached, truth) == {"roles": 1}
 
 
+def test_an_application_that_was_not_told_again_of_a_guild_in_an_outage_may_be_missing_there() -> None:
+    truth = shared_truth()
+    down = [replace(one, state=one.state | {"unavailable": True}) for one in truth.views]
+    lost = GuildTruth((down[0], replace(down[1], was_refilled=True)))
+    cached = cache_of(lost)
+    cached.apps[GUILD].remove(OTHER)
+    assert found(cached, lost) == {}
+    assert found(cached, GuildTruth(tuple(down))) == {"apps": 1}
+    cached.apps[GUILD].clear()
+    assert found(cached, lost) == {"apps": 1}
+
+
 def test_messages_that_changed_before_the_session_began_may_be_missing_but_others_not() -> None:
     truth = GuildTruth((view(state(), began=20),))
     cached = cache_of(truth)

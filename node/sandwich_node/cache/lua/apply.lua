@@ -32,6 +32,22 @@ if not follow then
   end
 end
 
+-- Changes of a guild that only those make who are in it, and which argument says that what was replaced is told ('':
+-- always). Until the application is told of a guild again that Redis lost, it can not say what it sees there and how far
+-- it is; and what it is told then has all that came before.
+local OF_THOSE_IN_IT = {
+  set = '', list = '', del = '', channel_del = '', guild_set = '', member_set = '', member_del = 3, patch = 4,
+  put = false, forum_post = false, tally = false, threads_sync = false, thread_left = false, posted = false,
+  unposted = false, join = false, learn = false,
+}
+
+local function is_too_early(name, from)
+  local told = OF_THOSE_IN_IT[name]
+  if told == nil or not is_strange(ARGV[from]) then return false end
+  if told == '' or (told and ARGV[from + told] == '1') then out('b', 'null') end
+  return true
+end
+
 local at, stop = FIRST, #ARGV
 while at <= stop do
   seq = ARGV[at]
@@ -41,7 +57,7 @@ while at <= stop do
     replayed[seq], is_replay = true, true
   elseif follow and name == 'leave' and tonumber(seq) <= stood then
     -- A READY that is replayed says again what was left then; the guild has had later events of the session since.
-  else
+  elseif not is_too_early(name, from) then
     local done, reason = pcall(op[name], from, at - 1)
     if not done then
       failed = failed + 1

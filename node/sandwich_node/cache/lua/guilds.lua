@@ -1,9 +1,21 @@
 -- Guilds that several applications write.
 
-local shared = {}
+local shared, strange = {}, {}
+local function look_who(guild)
+  local apps, is_mine = call('SMEMBERS', GUILD .. guild .. '}:apps'), false
+  for _, name in ipairs(apps) do is_mine = is_mine or name == app end
+  shared[guild], strange[guild] = #apps > 1, #apps > 0 and not is_mine
+end
+
 local function is_shared(guild)
-  if shared[guild] == nil then shared[guild] = call('SCARD', GUILD .. guild .. '}:apps') > 1 end
+  if shared[guild] == nil then look_who(guild) end
   return shared[guild]
+end
+
+-- Only others are in the guild. Redis lost it, and this application has yet to be told of it again.
+local function is_strange(guild)
+  if shared[guild] == nil then look_who(guild) end
+  return strange[guild]
 end
 
 -- Letters of the collections that the other applications in the guild maintain, and their bots.

@@ -4,15 +4,22 @@ end
 
 -- guild, then user id, member, user or '' ...
 op.members = function(a, z)
-  local base = GUILD .. ARGV[a] .. '}:'
-  -- Who is told of members counts them, and may yet have to be told of these: a bot that was just added is one.
-  local is_early = is_shared(ARGV[a]) and not may_replace(ARGV[a], 'm')
+  local guild, base = ARGV[a], GUILD .. ARGV[a] .. '}:'
+  -- Who is told of members knows better than this application how they are now. It also counts them, and may yet have to
+  -- be told of these: a bot that was just added is one.
+  local is_told = may_replace(guild, 'm')
   for at = a + 1, z, 3 do
-    if call('HSET', base .. NAMES.m, ARGV[at], ARGV[at + 1]) == 1 and is_early then
-      call('SADD', base .. 'early', ARGV[at])
+    local id = ARGV[at]
+    local is_new = call(is_told and 'HSET' or 'HSETNX', base .. NAMES.m, id, ARGV[at + 1]) == 1
+    if is_new and not is_told and is_shared(guild) then
+      call('SADD', base .. 'early', id)
       call('EXPIRE', base .. 'early', GONE_TTL_S)
     end
-    if inline then user_put(ARGV[at], ARGV[at + 2], ARGV[a]) end
+    if inline then
+      user_put(id, (is_new or is_told) and ARGV[at + 2] or '', guild)
+    elseif (is_new or is_told) and not find(letters, 'm', 1, true) then
+      out('p', id, id)
+    end
   end
 end
 
