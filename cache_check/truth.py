@@ -85,6 +85,11 @@ class GuildTruth:
         in_doubt = {view.app for view in self.views if view.is_in_doubt}
         return self.apps - (in_doubt - cached)
 
+    @property
+    def surest_first(self) -> list[View]:
+        """The views, those that are in doubt behind the others."""
+        return sorted(self.views, key=lambda view: view.is_in_doubt)
+
     def has(self, intent: int) -> bool:
         """Whether one of them is told what the intent opens."""
         return any(view.intents & intent for view in self.views)
@@ -100,10 +105,16 @@ class GuildTruth:
         return made
 
     def channels(self, cached: Objects) -> Objects:
-        """Channels in full where any bot sees them; with what was told of voice channels since the guild came last."""
+        """Channels in full where any bot sees them; with what was told of voice channels since the guild came last.
+
+        What only an application sees that is in doubt may be missing.
+        """
         made: Objects = {}
-        for view in self.views:
+        for view in self.surest_first:
             for key, channel in view.state["channels"].items():
+                known = cached.get(key)
+                if view.is_in_doubt and (known is None or (key in made and known["flags"] & OBFUSCATED)):
+                    continue
                 if key not in made or made[key]["flags"] & OBFUSCATED:
                     made[key] = channel | {"guild_id": self.id}
         for key in made:
@@ -124,13 +135,16 @@ class GuildTruth:
     def threads(self, cached: Objects) -> Objects:
         """Active threads that any bot sees; `member` is that of any of the bots, and of one that is not in it none.
 
-        Of a thread that only bots without GUILD_MEMBERS see nobody says who else joins: `member_count` is free. Where
-        the cache was read anew, nobody says whether a message that was deleted just then is in `message_count`.
+        What only an application sees that is in doubt may be missing. Of a thread that only bots without GUILD_MEMBERS
+        see nobody says who else joins: `member_count` is free. Where the cache was read anew, nobody says whether a
+        message that was deleted just then is in `message_count`.
         """
         made: Objects = {}
         counted: set[str] = set()
-        for view in self.views:
+        for view in self.surest_first:
             for key, thread in view.state["threads"].items():
+                if view.is_in_doubt and key not in cached:
+                    continue
                 known = own_member(cached.get(key, {}))
                 if key not in made or own_member(thread) == known:
                     made[key] = thread
