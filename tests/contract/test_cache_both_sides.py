@@ -309,3 +309,43 @@ async def test_a_slower_stream_does_not_turn_back_how_many_are_interested(sides:
     await counting.tell((comes_as, guild if comes_as == "GUILD_CREATE" else event))
     (found,) = await sides.cache.scheduled_events(GUILD)
     assert found["user_count"] == event["user_count"]
+
+
+async def test_after_a_loss_an_application_tells_of_a_guild_only_once_it_was_told_of_it_again(sides: Sides) -> None:
+    first, slower = sides.node, sides.other
+    posted = [recent_message(number) | {"channel_id": THREAD} for number in (1, 2, 3)]
+    anew = rich_guild() | {
+        "channels": [shown(CHANNEL)],
+        "threads": [thread_in(CHANNEL, last_message_id=posted[0]["id"], total_message_sent=4, message_count=4)],
+    }
+    # Redis was emptied; of the two that were in the guild the first was told of it again. What the other one hears of
+    # now was before that.
+    await first.tell(("GUILD_CREATE", anew), ("MESSAGE_CREATE", posted[1]))
+    await slower.tell(
+        ("THREAD_UPDATE", thread_in(CHANNEL)),
+        ("CHANNEL_UPDATE", shown(CHANNEL, name="of yesterday")),
+        ("GUILD_MEMBER_REMOVE", {"guild_id": GUILD, "user": user(ADA, "ada")}),
+        ("MESSAGE_CREATE", posted[1]),
+    )
+    assert await names(sides.cache) == {"openings"}
+    assert await sides.cache.member(GUILD, ADA) is not None
+    await slower.tell(("GUILD_CREATE", anew), ("MESSAGE_CREATE", posted[1]))
+    await first.tell(("MESSAGE_CREATE", posted[2]))
+    thread = await sides.cache.thread(GUILD, THREAD)
+    assert thread is not None
+    assert (thread["total_message_sent"], thread.last_message_id) == (6, posted[2]["id"])
+    assert await sides.cache.guild_apps(GUILD) == {first.app, slower.app}
+    assert len(await sides.cache.messages(GUILD, THREAD)) == 2
+
+
+async def test_a_guild_as_a_bot_without_members_is_told_of_it_does_not_turn_members_back(sides: Sides) -> None:
+    counting, added = sides.node, sides.other
+    added.writer = replace(added.writer, intents=ALL & ~INTENTS["GUILD_MEMBERS"])
+    await counting.tell(("GUILD_CREATE", rich_guild() | {"members": [member(ADA, "ada")]}))
+    await counting.tell(("GUILD_MEMBER_UPDATE", member(ADA, "ada lovelace") | {"guild_id": GUILD, "nick": "countess"}))
+    await added.tell(("GUILD_CREATE", rich_guild() | {"members": [member(ADA, "ada"), member(added.bot, "robot")]}))
+    found = await sides.cache.member(GUILD, ADA)
+    assert found is not None
+    assert (found.nick, found.user.username) == ("countess", "ada lovelace")
+    assert await sides.cache.member(GUILD, added.bot) is not None
+    assert await sides.cache.mutual_guilds(added.bot) == [GUILD]
