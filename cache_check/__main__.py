@@ -16,6 +16,8 @@ def _table(outcome: Outcome) -> str:
     comparison = outcome.comparison
     for kind in sorted(comparison.compared):
         lines.append(f"{kind:19} {comparison.compared[kind]:>9} {comparison.different[kind]:>9}")
+    if comparison.in_doubt:
+        lines.append(f"left out, as in an outage since the cache was read anew: {comparison.in_doubt} guilds")
     lines += ["", *comparison.examples]
     return "\n".join(lines)
 

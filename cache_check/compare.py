@@ -24,11 +24,15 @@ EXAMPLES_OF_A_KIND_MAX = 2
 
 @dataclass(slots=True)
 class Comparison:
-    """How many of each kind were compared, and how many differ; with some examples."""
+    """How many of each kind were compared, and how many differ; with some examples.
+
+    `in_doubt`: guilds that were left out, since they were in an outage when the cache was read anew.
+    """
 
     compared: Counter[str] = field(default_factory=Counter)
     different: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
+    in_doubt: int = 0
 
     def check(self, kind: str, where: str, cached: Any, true: Any) -> None:
         """Compare one thing; None is "not there"."""
@@ -67,12 +71,15 @@ def compare(comparison: Comparison, cached: Cached, truths: Iterable[GuildTruth]
     """Hold one namespace against the true states of its guilds.
 
     Of a guild in an outage nothing is told: it is there as it was before, or, where nobody listened since, not at all.
+    If the cache was found incomplete meanwhile, it may also be old.
     """
     held = {truth.id: truth for truth in truths}
     hidden = {guild for guild, truth in held.items() if truth.state["unavailable"] and guild not in cached.guilds}
     shown = {guild: truth for guild, truth in held.items() if guild not in hidden}
     for guild in cached.guilds.keys() | shown.keys():
-        if guild in shown:
+        if guild in held and held[guild].is_in_doubt:
+            comparison.in_doubt += 1
+        elif guild in shown:
             _compare_guild(comparison, cached, shown[guild])
         else:
             comparison.check("guild", guild, cached.guilds.get(guild), None)
@@ -87,8 +94,7 @@ def _compare_guild(comparison: Comparison, cached: Cached, truth: GuildTruth) ->
     kept = {name: of.get(guild, {}) for name, of in cached.collections.items()}
     known = cached.guilds.get(guild)
     comparison.check("guild", guild, known, truth.guild(known or {}))
-    apps = cached.apps.get(guild, set())
-    comparison.check("apps", guild, apps, truth.apps_in(apps))
+    comparison.check("apps", guild, cached.apps.get(guild), truth.apps)
     channels = kept.get("channels", {})
     comparison.check_all("channels", guild, channels, truth.channels(channels))
     threads = kept.get("threads", {})
@@ -121,8 +127,10 @@ def _compare_messages(comparison: Comparison, cached: Cached, truth: GuildTruth)
 def _compare_people(comparison: Comparison, cached: Cached, truths: Iterable[GuildTruth], hidden: set[str]) -> None:
     people = people_of(truths)
     vague = people.vague_guilds | hidden
+    members = cached.collections["members"]
+    vague_users = people.vague_users | {user for guild in vague for user in members.get(guild, ())}
     for user in cached.users.keys() | people.users.keys():
-        if user in people.vague_users:
+        if user in vague_users:
             continue
         comparison.check("user", user, cached.users.get(user), people.users.get(user))
     for user in cached.mutual.keys() | people.guilds.keys():

@@ -4,7 +4,6 @@ A namespace that several applications share holds what any of them sees. Where D
 be demanded: each such exception stands here with its reason, and none of them lets a wrong value pass for a right one.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,17 +43,15 @@ class View:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether nobody may have told this application of the guild since the nodes read its guilds anew.
+        """Whether nobody may have told this application of the guild since its cache was found incomplete.
 
-        Of a guild in an outage READY has only the id, and it comes when the outage is over.
+        Of a guild in an outage READY has only the id; it comes again when the outage is over.
         """
         return self.was_refilled and bool(self.state["unavailable"])
 
     @property
-    def told_since(self) -> float:
+    def told_since(self) -> int:
         """The moment since which all is told, of what no GUILD_CREATE repeats."""
-        if self.is_in_doubt:
-            return math.inf
         refilled = int(self.state["created"]) if self.was_refilled else 0
         return max(self.session_began, int(self.state["joined"]), refilled)
 
@@ -80,15 +77,10 @@ class GuildTruth:
         """The applications in it."""
         return {view.app for view in self.views}
 
-    def apps_in(self, cached: set[str]) -> set[str]:
-        """The applications that are to be there as those in it."""
-        in_doubt = {view.app for view in self.views if view.is_in_doubt}
-        return self.apps - (in_doubt - cached)
-
     @property
-    def surest_first(self) -> list[View]:
-        """The views, those that are in doubt behind the others."""
-        return sorted(self.views, key=lambda view: view.is_in_doubt)
+    def is_in_doubt(self) -> bool:
+        """Whether what is lost of it, or old, cannot be had again before the outage ends."""
+        return any(view.is_in_doubt for view in self.views)
 
     def has(self, intent: int) -> bool:
         """Whether one of them is told what the intent opens."""
@@ -105,16 +97,10 @@ class GuildTruth:
         return made
 
     def channels(self, cached: Objects) -> Objects:
-        """Channels in full where any bot sees them; with what was told of voice channels since the guild came last.
-
-        What only an application sees that is in doubt may be missing.
-        """
+        """Channels in full where any bot sees them; with what was told of voice channels since the guild came last."""
         made: Objects = {}
-        for view in self.surest_first:
+        for view in self.views:
             for key, channel in view.state["channels"].items():
-                known = cached.get(key)
-                if view.is_in_doubt and (known is None or (key in made and known["flags"] & OBFUSCATED)):
-                    continue
                 if key not in made or made[key]["flags"] & OBFUSCATED:
                     made[key] = channel | {"guild_id": self.id}
         for key in made:
@@ -135,16 +121,13 @@ class GuildTruth:
     def threads(self, cached: Objects) -> Objects:
         """Active threads that any bot sees; `member` is that of any of the bots, and of one that is not in it none.
 
-        What only an application sees that is in doubt may be missing. Of a thread that only bots without GUILD_MEMBERS
-        see nobody says who else joins: `member_count` is free. Where the cache was read anew, nobody says whether a
-        message that was deleted just then is in `message_count`.
+        Of a thread that only bots without GUILD_MEMBERS see nobody says who else joins: `member_count` is free. Where
+        the cache was read anew, nobody says whether a message that was deleted just then is in `message_count`.
         """
         made: Objects = {}
         counted: set[str] = set()
-        for view in self.surest_first:
+        for view in self.views:
             for key, thread in view.state["threads"].items():
-                if view.is_in_doubt and key not in cached:
-                    continue
                 known = own_member(cached.get(key, {}))
                 if key not in made or own_member(thread) == known:
                     made[key] = thread
@@ -275,12 +258,12 @@ class People:
 def people_of(truths: Iterable[GuildTruth]) -> People:
     """Every user who is a member of these guilds.
 
-    In a guild in an outage nobody is told of changed names; in one without GUILD_MEMBERS, of anything.
+    In a guild in an outage nobody is told of changed names; in one without GUILD_MEMBERS, or in doubt, of anything.
     """
     found = People()
     certain: set[str] = set()
     for truth in truths:
-        if not truth.has(GUILD_MEMBERS):
+        if not truth.has(GUILD_MEMBERS) or truth.is_in_doubt:
             found.vague_guilds.add(truth.id)
             found.vague_users |= truth.state["members"].keys()
             continue

@@ -180,32 +180,21 @@ def test_a_guild_in_an_outage_may_be_missing_but_not_be_wrong() -> None:
     assert found(cached, truth) == {"roles": 1}
 
 
-def test_an_application_that_was_not_told_again_of_a_guild_in_an_outage_may_be_missing_there() -> None:
-    truth = shared_truth()
-    down = [replace(one, state=one.state | {"unavailable": True}) for one in truth.views]
-    lost = GuildTruth((down[0], replace(down[1], was_refilled=True)))
+def test_a_guild_in_an_outage_that_could_not_be_read_anew_is_left_out_and_counted() -> None:
+    first, second = (replace(one, state=one.state | {"unavailable": True}) for one in shared_truth().views)
+    lost = GuildTruth((first, replace(second, was_refilled=True)))
     cached = cache_of(lost)
     cached.apps[GUILD].remove(OTHER)
-    assert found(cached, lost) == {}
-    assert found(cached, GuildTruth(tuple(down))) == {"apps": 1}
-    cached.apps[GUILD].clear()
-    assert found(cached, lost) == {"apps": 1}
-
-
-def test_what_only_such_an_application_sees_may_be_missing_but_not_be_wrong() -> None:
-    # The first of the two sees a channel that is hidden from the other, and the thread in it.
-    first, second = (replace(one, state=one.state | {"unavailable": True}) for one in shared_truth().views)
-    lost, full = GuildTruth((replace(first, was_refilled=True), second)), GuildTruth((first, second))
-    cached = cache_of(lost)
-    cached.messages[GUILD].clear()
-    assert found(cached, lost) == {}
-    cached.collections["channels"][GUILD][CHANNEL] = hidden(CHANNEL) | {"guild_id": GUILD}
-    cached.collections["threads"][GUILD].clear()
-    assert found(cached, lost) == {}
-    assert found(cached, full) == {"channels": 1, "threads": 1, "messages": 3}
-    cached.collections["threads"][GUILD][THREAD] = {"id": THREAD, "parent_id": CHANNEL, "member_count": 2}
-    cached.collections["channels"][GUILD][CHANNEL] = channel(CHANNEL, guild_id=GUILD, name="wrong")
-    assert found(cached, lost) == {"channels": 1, "threads": 1}
+    cached.collections["roles"][GUILD].clear()
+    del cached.users[ADA]
+    cached.mutual[BOB].clear()
+    comparison = Comparison()
+    compare(comparison, cached, [lost])
+    assert (comparison.different.total(), comparison.in_doubt) == (0, 1)
+    down = GuildTruth((first, second))
+    assert found(cached, down) == {"apps": 1, "roles": 1, "mutual": 1}
+    cached.located[OTHER].clear()
+    assert found(cached, lost) == {"located": 1}
 
 
 def test_messages_that_changed_before_the_session_began_may_be_missing_but_others_not() -> None:
