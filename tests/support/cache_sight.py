@@ -7,6 +7,7 @@ from sandwich_node.cache.settings import LETTERS, Writer
 
 Json = dict[str, Any]
 HIDDEN = 1 << 17
+NONE: Any = object()
 THREAD_COUNTS = ("message_count", "total_message_sent", "last_message_id", "member")
 
 
@@ -41,10 +42,28 @@ class Sight:
 
     app: str
     writer: Writer
+    on: set[str]
+    """Letters of the collections that are kept."""
 
     @property
     def guild(self) -> Guild:
         """The guild that the event is about."""
+        raise NotImplementedError
+
+    def before(self, slot: str, old: Any, new: Any, shown: Any = NONE) -> None:
+        """What the event replaced, which is told with it; `shown` if that is not `old`."""
+        raise NotImplementedError
+
+    def change(self, letter: str, key: str, value: Json, *, merge: bool = False) -> None:
+        """An entity as it is now; with `merge`, only what of it has changed."""
+        raise NotImplementedError
+
+    def remove(self, letter: str, key: str) -> None:
+        """An entity is gone."""
+        raise NotImplementedError
+
+    def patch(self, letters: str, key: str, value: Json, *, told: bool = True) -> None:
+        """Some fields of an entity that is there, in the first of these collections that has it."""
         raise NotImplementedError
 
     @property
