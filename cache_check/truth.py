@@ -108,13 +108,13 @@ class GuildTruth:
         return made
 
     def _voice_fields(self, channel: str, cached: Json) -> Json:
-        """No GUILD_CREATE repeats these: what was told before the last one may be missing, but not be wrong."""
+        """No GUILD_CREATE repeats these: what was told before an application's own may be missing, but not be wrong."""
         found: Json = {}
-        created = max(view.state["created"] for view in self.views)
         for view in self.views:
+            told_since = max(view.state["created"], view.state["since"].get(channel, 0))
             for name, value in view.state["voice_info"].get(channel, {}).items():
                 changed = view.state["changes"].get(f"{channel}:{name}", 0)
-                if changed > max(created, view.state["since"].get(channel, 0)) or name in cached:
+                if changed > told_since or name in cached:
                     found[name] = value
         return found
 

@@ -349,3 +349,20 @@ async def test_a_guild_as_a_bot_without_members_is_told_of_it_does_not_turn_memb
     assert (found.nick, found.user.username) == ("countess", "ada lovelace")
     assert await sides.cache.member(GUILD, added.bot) is not None
     assert await sides.cache.mutual_guilds(added.bot) == [GUILD]
+
+
+async def test_a_voice_channels_status_stays_when_another_application_is_told_of_the_guild(sides: Sides) -> None:
+    guild = rich_guild() | {"channels": [shown(VOICE, type=2)]}
+    for node in (sides.node, sides.other):
+        await node.tell(("GUILD_CREATE", guild))
+    await sides.node.tell(("VOICE_CHANNEL_STATUS_UPDATE", {"id": VOICE, "guild_id": GUILD, "status": "blitz"}))
+    await sides.other.tell(("GUILD_CREATE", guild), ("CHANNEL_CREATE", shown(VOICE, type=2)))
+    channel = await sides.cache.channel(GUILD, VOICE)
+    assert channel is not None
+    assert channel["status"] == "blitz"
+    # Whoever is the only one to see it may have missed that the status went.
+    await sides.other.tell(("CHANNEL_UPDATE", hidden(VOICE)))
+    await sides.node.tell(("GUILD_CREATE", guild))
+    channel = await sides.cache.channel(GUILD, VOICE)
+    assert channel is not None
+    assert "status" not in channel

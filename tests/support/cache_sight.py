@@ -8,6 +8,7 @@ from sandwich_node.cache.settings import LETTERS, Writer
 Json = dict[str, Any]
 HIDDEN = 1 << 17
 NONE: Any = object()
+VOICE_STATUS = ("status", "voice_start_time")
 THREAD_COUNTS = ("message_count", "total_message_sent", "last_message_id", "member")
 
 
@@ -136,17 +137,24 @@ class Sight:
             return channel, is_shown, True
         is_new = (self.app, key) not in guild.unseen
         guild.unseen[self.app, key] = channel
-        if is_shown and any((app, key) not in guild.unseen for app in self.viewers()):
+        if is_shown and self.others_view(key):
             assert old is not None
             return old, is_new, False
         return channel, is_new, True
 
+    def others_view(self, channel: str) -> bool:
+        return self.is_shared and any((app, channel) not in self.guild.unseen for app in self.viewers())
+
     def put_place(self, letter: str, place: Json) -> None:
         key, held = place["id"], self.guild.of[letter]
         if letter == "c":
-            held[key], _, is_lost = self.for_all(key, place)
+            new, _, is_lost = self.for_all(key, place)
+            kept = {}
             if is_lost:
                 self.guild.messages.pop(key, None)
+            elif self.others_view(key):
+                kept = {name: value for name, value in held.get(key, {}).items() if name in VOICE_STATUS}
+            held[key] = kept | new
             return
         self.see_thread(key)
         held[key] = place | self.counts("t", key, place, is_whole=True)

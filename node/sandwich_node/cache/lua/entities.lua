@@ -1,11 +1,21 @@
--- A channel or thread as a whole, of which other applications may see more or have counted further
+local VOICE_STATUS = {status = true, voice_start_time = true}
+local function has_voice_status(json)
+  return find(json, '"status":', 1, true) or find(json, '"voice_start_time":', 1, true)
+end
+
+-- A channel or thread as a whole, of which other applications may see more, have counted further, or have been told what
+-- no guild and no channel that comes says: a voice channel's status
 local function place_put(guild, letter, id, new)
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
   local old = sound(call('HGET', key, id))
   if letter == 'c' then
     local was_lost, is_lost_to_all
     new, was_lost, is_lost_to_all = channel_for_all(guild, id, new, old)
-    if is_lost_to_all then messages_drop(guild, id) end
+    if is_lost_to_all then
+      messages_drop(guild, id)
+    elseif old and has_voice_status(old) and others_view(guild, id) then
+      new = merge(old, new, VOICE_STATUS)
+    end
   else
     thread_seen(guild, id)
     new = counted(guild, letter, id, old, new, true)
@@ -67,11 +77,6 @@ op.list = function(a, z)
   table.sort(new)
   before(ARGV[a], ARGV[a + 1], array(olds), array(new))
   op.put(a, z)
-end
-
-local VOICE_STATUS = {status = true, voice_start_time = true}
-local function has_voice_status(json)
-  return find(json, '"status":', 1, true) or find(json, '"voice_start_time":', 1, true)
 end
 
 -- guild, letter, mode (r replace, m merge, k replace but keep a voice channel's status), id, JSON

@@ -29,6 +29,14 @@ local function views(guild, who, channel)
   return call('HEXISTS', GUILD .. guild .. '}:unseen', who .. ' ' .. channel) == 0
 end
 
+local function others_view(guild, channel)
+  if not is_shared(guild) then return false end
+  for _, other in ipairs(other_viewers(guild)) do
+    if views(guild, other, channel) then return true end
+  end
+  return false
+end
+
 -- The channel as it is to be stored, given how the application is told of it; whether the application no longer sees
 -- it; whether nobody does. Nothing would ever say what becomes of what is in a channel that nobody sees.
 local function channel_for_all(guild, channel, json, old)
@@ -41,9 +49,7 @@ local function channel_for_all(guild, channel, json, old)
     return json, is_shown, true
   end
   local is_new = call('HSET', key, field, json) == 1
-  for _, other in ipairs(other_viewers(guild)) do
-    if is_shown and views(guild, other, channel) then return old, is_new, false end
-  end
+  if is_shown and others_view(guild, channel) then return old, is_new, false end
   return json, is_new, true
 end
 
