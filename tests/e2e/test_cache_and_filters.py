@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import nats
 import pytest
 import redis.asyncio as redis
@@ -212,6 +213,33 @@ async def test_events_flow_on_while_redis_does_not_answer_and_say_so() -> None:
         # What was held back is in the cache: the third knows of the second.
         assert (await renamed("third")).extra["before"]["name"] == "second"
         assert await running.spent() == (0, 0, 0)
+
+
+async def test_a_shard_that_moves_while_redis_does_not_answer_costs_no_session_start() -> None:
+    async with desk() as running:
+        run = running.cluster.run_cli
+        listed = msgspec.json.decode((await run("shard", "list", "--app", APP, "--json"))[1])
+        shard, source = next((row["shard"], row["node"]) for row in listed)
+        (target,) = running.cluster.nodes.keys() - {source}
+        running.cluster.redis.pause()
+        try:
+            await running.cluster.simulator("happen", {"bot": APP, "events": 300})
+            await running.until("everything has arrived", running.all_arrived)
+            code, output = await run("shard", "move", APP, str(shard), "--to", target)
+            assert (code, f"live on {target} after" in output) == (0, True), output
+        finally:
+            running.cluster.redis.unpause()
+        await running.cluster.simulator("happen", {"bot": APP, "events": 300})
+        await running.until("everything has arrived", running.all_arrived)
+        await running.until("the cache caught up", running.complete)
+        identifies, _, violations = await running.spent()
+        assert (identifies, violations) == (0, 0)
+        async with Cache(running.cluster.redis.url, namespace=APP) as cache:
+            for guild_id in await running.guild_ids():
+                truth = await running.guild(guild_id)
+                if not truth["unavailable"]:
+                    assert {str(one.id) for one in await cache.channels(guild_id)} == set(truth["channels"])
+                    assert {str(one.id) for one in await cache.roles(guild_id)} == set(truth["roles"])
 
 
 async def test_an_emptied_redis_fills_itself_again_beside_the_live_sessions() -> None:

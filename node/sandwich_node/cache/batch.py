@@ -73,6 +73,11 @@ class Names:
         """String: letters of what the shard kept last."""
         return f"{self.index}:kept"
 
+    @property
+    def through(self) -> str:
+        """String: how far an owner was that had written everything after it had given the shard up."""
+        return f"{self.index}:through"
+
     def record(self) -> tuple[str, str]:
         """The writer's record where all keys are on one server; on a cluster, beside the application's locations."""
         return self._pair(f"sw:{self.namespace}:writer:{{{self.app}}}:{self.shard}")

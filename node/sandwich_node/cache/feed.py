@@ -71,11 +71,13 @@ class CacheFeed:
         rng: random.Random,
         caught_up: Callable[[], None],
         incomplete: str = "",
+        last_owner: Callable[[], Awaitable[bool]] | None = None,
         wait_s: float = WAIT_S,
     ) -> None:
         """`incomplete`: why the cache lacks something of what happened before; "" when it does not, as far as is known.
 
-        `lacking` is set while it lacks something.
+        `last_owner` waits until who had the shard before has written all of it; only if it answers False, or there is
+        none to wait for, is the cache `incomplete`. `lacking` is set while it lacks something.
         """
         self.writer = writer
         self.counters = FeedCounters()
@@ -97,9 +99,17 @@ class CacheFeed:
         self._idle.set()
         self._was_late = False
         self._applied_to = 0
-        if incomplete:
+        if last_owner is not None:
+            self._was_late = True
+            self._push(_Job(work=partial(self._wait_for, last_owner, incomplete)))
+        elif incomplete:
             self.mark_incomplete(incomplete)
         self._push(_Job(work=self._begin))
+
+    async def _wait_for(self, last_owner: Callable[[], Awaitable[bool]], incomplete: str) -> Mapping[int, Extra]:
+        if not await last_owner():
+            self.mark_incomplete(incomplete)
+        return {}
 
     async def _begin(self) -> Mapping[int, Extra]:
         """Before anything else: no older owner of the shard can write from here on, and what is no longer kept goes."""
@@ -247,6 +257,20 @@ class CacheFeed:
     async def drained(self) -> None:
         """Wait until nothing waits."""
         await self._idle.wait()
+
+    async def finish(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Write what waits while `run` does not, and then do this last thing if the cache has everything."""
+
+        async def work() -> Mapping[int, Extra]:
+            if not self.incomplete and not self.counters.refused:
+                await then()
+            return {}
+
+        self._push(_Job(work=work))
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(self.run())
+            await self.drained()
+            running.cancel()
 
     async def _write(self, batch: Batch, *, starts_session: bool) -> Mapping[int, Extra]:
         applied = await self._cache.apply(batch)

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from functools import partial
 
 import aiohttp
 
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
 from sandwich_node.cache.feed import CacheFeed
+from sandwich_node.cache.finishing import WAIT_S, LeftBehind, Standing, last_owner_is_through
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import Writer
 from sandwich_node.gateway.effects import State
@@ -19,12 +21,15 @@ from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.shards.chunking import MemberChunking
 from sandwich_node.shards.refill import CacheRefill
+from sandwich_node.sinks.chain import Checkpoint
+from sandwich_node.sinks.publisher import ShardPublisher
 
 _log = logging.getLogger(__name__)
 
 REFILL_LOOK_S = (1.0, 3.0)
 REFILL_EVERY_S = 300.0
 """Between two readings of a shard: each costs a session start."""
+MARK_BUDGET_S = 1.0
 
 
 class ShardCaching:
@@ -43,9 +48,9 @@ class ShardCaching:
         tell: Callable[[ipc.ToAgent], None],
         rng: random.Random,
         caught_up: Callable[[], None],
-        complete: bool,
+        taken_over: Checkpoint,
     ) -> None:
-        """`complete`: the shard's last owner left the cache with everything in it, as far as is known."""
+        """`taken_over`: how the shard's last owner left it, and the cache."""
         self.feed: CacheFeed | None = None
         self._writer = writer
         self._cache = cache
@@ -62,11 +67,24 @@ class ShardCaching:
         self._refill: CacheRefill | None = None
         self._tasks: list[asyncio.Task[None]] = []
         if writer.settings.enabled:
-            self._open("" if complete else "its last owner ended before the cache had everything")
+            incomplete = "its last owner ended before the cache had everything" if taken_over.behind else ""
+            self._open(incomplete, self._last_owner(taken_over))
 
-    def _open(self, incomplete: str) -> None:
+    def _last_owner(self, left: Checkpoint) -> Callable[[], Awaitable[bool]] | None:
+        """Whether to wait for the last owner, which may be about to write what the cache lacks."""
+        if not left.behind or not left.marked:
+            return None
+        until = asyncio.get_running_loop().time() + WAIT_S
+        return partial(last_owner_is_through, self._cache, self._writer, Standing(left.session, left.last_seq), until)
+
+    def _open(self, incomplete: str, last_owner: Callable[[], Awaitable[bool]] | None = None) -> None:
         feed = self.feed = CacheFeed(
-            self._writer, self._cache, rng=self._rng, caught_up=self._caught_up, incomplete=incomplete
+            self._writer,
+            self._cache,
+            rng=self._rng,
+            caught_up=self._caught_up,
+            incomplete=incomplete,
+            last_owner=last_owner,
         )
         self._tasks = [self._group.create_task(feed.run()), self._group.create_task(self._keep_complete(feed))]
         self._chunk()
@@ -138,6 +156,25 @@ class ShardCaching:
         """Write nothing more."""
         for task in self._tasks:
             task.cancel()
+
+    async def leave(self, publisher: ShardPublisher) -> LeftBehind | None:
+        """What is still to be written of what the stream has, once the shard has ended here.
+
+        The next owner is told by a marker to wait for it. None where nothing is left, or too much is missing.
+        """
+        feed = self.feed
+        if feed is None or feed.incomplete or (feed.is_whole and not publisher.chain.checkpoint.behind):
+            return None
+        publisher.mark()
+        try:
+            async with asyncio.timeout(MARK_BUDGET_S):
+                await publisher.flushed()
+        except TimeoutError:
+            return None
+        stands = publisher.chain.checkpoint
+        if not stands.behind:
+            return None
+        return LeftBehind(feed, self._cache, Standing(stands.session, stands.last_seq))
 
     async def _keep_complete(self, feed: CacheFeed) -> None:
         """Read the guilds anew whenever the cache lacks something, as often as session starts allow."""

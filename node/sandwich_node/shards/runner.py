@@ -15,6 +15,7 @@ import msgspec
 
 from sandwich_coordinator.types import SessionRecord
 from sandwich_node import ipc
+from sandwich_node.cache.finishing import LeftBehind
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import Writer
 from sandwich_node.events.arrivals import ShardGuilds
@@ -55,7 +56,7 @@ MARKER_MAX_S = 3600.0
 
 READY_BUDGET_S = 5.0
 CACHE_BUDGET_S = 1.0
-"""A shard is silent meanwhile; what the cache still lacks then, its next owner reads anew."""
+"""A shard is silent meanwhile; what the cache still lacks then is written when the shard has moved on."""
 OWN_TIMEOUT_S = 10.0
 """How long a consumer's own event may take into the stream."""
 
@@ -143,6 +144,7 @@ class ShardRunner:
         rules = EventFilter(start.options.events, self._bot)
         self._intake = ShardIntake(self._publisher, self._commands, rules, bot=self._bot, guilds=guilds)
         self._record = start.session
+        self.left_behind: LeftBehind | None = None
         self._latency_ms: float | None = None
         self._stored_at: float | None = None
 
@@ -274,7 +276,7 @@ class ShardRunner:
                 tell=self._tell,
                 rng=self._rng,
                 caught_up=self._publisher.mark,
-                complete=not self._taken_over.behind,
+                taken_over=self._taken_over,
             )
 
     @property
@@ -410,6 +412,8 @@ class ShardRunner:
             _log.warning("shard %s ends with %d events not stored", self.key, self._buffer.events_held)
         for part in parts:
             part.stop()
+        if self._caching is not None:
+            self.left_behind = await self._caching.leave(self._publisher)
 
     # --- the connection's observer ---------------------------------------------------------------------
 

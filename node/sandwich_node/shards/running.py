@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 from sandwich_node import ipc
+from sandwich_node.cache.finishing import LeftBehind
 from sandwich_node.shards.runner import ShardRunner
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class RunningShards:
         self._tell = tell
         self._running: dict[ipc.ShardKey, tuple[ShardRunner, asyncio.Task[None]]] = {}
         self._waiting: dict[ipc.ShardKey, ipc.StartShard] = {}
+        self._finishing: set[asyncio.Task[None]] = set()
 
     @property
     def runners(self) -> list[ShardRunner]:
@@ -73,18 +75,31 @@ class RunningShards:
             stopped = ipc.ShardStopped(key, runner.number, "crashed", "an internal error; see this worker's log")
         finally:
             del self._running[key]
+        if runner.left_behind is not None:
+            task = self._group.create_task(self._finish(key, runner.left_behind), name=f"the rest of shard {key}")
+            self._finishing.add(task)
+            task.add_done_callback(self._finishing.discard)
         self._tell(stopped)
         following = self._waiting.pop(key, None)
         if following is not None:
             self._start(following)
+
+    async def _finish(self, key: ipc.ShardKey, left: LeftBehind) -> None:
+        try:
+            await left.finish()
+        except Exception:
+            _log.exception("the rest of shard %s is not in the cache", key)
 
     async def stop_all(self, reason: str, budget_s: float) -> None:
         """End every shard with its session kept; what is late is cut off."""
         self._waiting.clear()
         for runner in self.runners:
             runner.stop(reason)
-        tasks = [task for _, task in self._running.values()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=budget_s)
-            for task in late:
-                task.cancel()
+        end = asyncio.get_running_loop().time() + budget_s
+        while tasks := [*(task for _, task in self._running.values()), *self._finishing]:
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0:
+                for task in tasks:
+                    task.cancel()
+                return
+            await asyncio.wait(tasks, timeout=left)

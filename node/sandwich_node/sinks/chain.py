@@ -31,7 +31,7 @@ from sandwich_node.sinks.log import (
     WrongLast,
 )
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.headers import FENCE, GAP, MESSAGE_TTL, FrameHeaders
+from sandwich_sdk.wire.headers import FENCE, GAP, MARKER, MESSAGE_TTL, FrameHeaders
 
 _log = logging.getLogger(__name__)
 
@@ -44,13 +44,15 @@ BUSY_RETRY_S = 0.005
 class Checkpoint:
     """Where the chain stands: the session it was written from, and the last Discord sequence in it.
 
-    `behind`: what is kept in Redis did not have all of it. Known of a frame that was read: `epoch`, its writer's, and
-    `stored_at`, when it was stored (Unix seconds).
+    `behind`: what is kept in Redis did not have all of it. Known of a frame that was read: `epoch`, its writer's,
+    `stored_at`, when it was stored (Unix seconds), and `marked`: it is a marker, as an owner leaves it who ends in
+    good order with the cache behind.
     """
 
     session: str
     last_seq: int
     behind: bool = False
+    marked: bool = field(default=False, compare=False)
     epoch: int = field(default=0, compare=False)
     stored_at: float | None = field(default=None, compare=False)
 
@@ -107,7 +109,12 @@ class Chain:
                 if tail is not None:
                     # Our own epoch: a fence of ours had landed after all.
                     writer = tail.headers.epoch if tail.headers.epoch < self._epoch else writer
-                    stands = replace(checkpoint_of(tail.headers), epoch=writer, stored_at=tail.stored_at)
+                    stands = replace(
+                        checkpoint_of(tail.headers),
+                        epoch=writer,
+                        stored_at=tail.stored_at,
+                        marked=tail.headers.kind == MARKER,
+                    )
                 fence = FrameHeaders(
                     session=stands.session,
                     first_seq=stands.last_seq,

@@ -17,6 +17,7 @@ class FakeRunner:
         self.stops = []
         self.may_end = asyncio.Event()
         self.crash = False
+        self.left_behind = None
 
     async def run(self):
         await self.may_end.wait()
@@ -128,5 +129,66 @@ def test_what_is_late_when_all_stop_is_cut_off():
         await turns()
         assert harness.made[0].stops == ["the worker ends"]
         assert harness.shards.runners == []
+
+    run(story)
+
+
+class FakeRest:
+    """What a shard left to be written, until it `may_end`."""
+
+    def __init__(self, crash=False):
+        self.may_end = asyncio.Event()
+        self.crash = crash
+        self.ended = ""
+
+    async def finish(self):
+        try:
+            await self.may_end.wait()
+            if self.crash:
+                raise RuntimeError("a bug")
+            self.ended = "written"
+        except asyncio.CancelledError:
+            self.ended = "cut off"
+            raise
+
+
+def leaving(harness, rest):
+    harness.start(1)
+    harness.made[0].left_behind = rest
+    harness.made[0].may_end.set()
+
+
+def test_what_a_shard_left_is_written_when_it_has_moved_on_and_the_workers_end_waits_for_it():
+    async def story(harness):
+        rest = FakeRest()
+        leaving(harness, rest)
+        await turns()
+        assert [told.how for told in harness.told] == ["released"], "nobody waits for the rest"
+        ending = asyncio.create_task(harness.shards.stop_all("the worker ends", 5.0))
+        await turns()
+        assert not ending.done()
+        rest.may_end.set()
+        await ending
+        assert rest.ended == "written"
+
+    run(story)
+
+
+def test_the_rest_is_cut_off_with_everything_else_that_is_late_and_its_failure_spares_the_others():
+    async def story(harness):
+        late = FakeRest()
+        leaving(harness, late)
+        await turns()
+        await harness.shards.stop_all("the worker ends", 0.01)
+        await turns()
+        assert late.ended == "cut off"
+        crashed = FakeRest(crash=True)
+        crashed.may_end.set()
+        harness.start(2)
+        harness.made[1].left_behind = crashed
+        harness.made[1].may_end.set()
+        await turns()
+        await turns()
+        assert [told.how for told in harness.told] == ["released", "released"]
 
     run(story)
