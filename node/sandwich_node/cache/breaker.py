@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 PAUSE_FIRST_S = 0.25
-PAUSE_MAX_S = 5.0
+PAUSE_MAX_S = 2.0
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ WAIT_S = 0.25
 BACKLOG_BYTES_MAX = 16 * 1024 * 1024
 BACKLOG_EVENTS_MAX = 50_000
 RETRY_FIRST_S = 0.2
-RETRY_MAX_S = 5.0
+RETRY_MAX_S = 1.0
 RECORDED_BYTES_MAX = 32 * 1024 * 1024
 _OF_USERS = frozenset({"user", "user_patch", "user_set", "user_drop"})
 
