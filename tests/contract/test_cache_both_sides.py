@@ -351,18 +351,44 @@ async def test_a_guild_as_a_bot_without_members_is_told_of_it_does_not_turn_memb
     assert await sides.cache.mutual_guilds(added.bot) == [GUILD]
 
 
-async def test_a_voice_channels_status_stays_when_another_application_is_told_of_the_guild(sides: Sides) -> None:
-    guild = rich_guild() | {"channels": [shown(VOICE, type=2)]}
-    for node in (sides.node, sides.other):
-        await node.tell(("GUILD_CREATE", guild))
-    await sides.node.tell(("VOICE_CHANNEL_STATUS_UPDATE", {"id": VOICE, "guild_id": GUILD, "status": "blitz"}))
-    await sides.other.tell(("GUILD_CREATE", guild), ("CHANNEL_CREATE", shown(VOICE, type=2)))
-    channel = await sides.cache.channel(GUILD, VOICE)
-    assert channel is not None
-    assert channel["status"] == "blitz"
-    # Whoever is the only one to see it may have missed that the status went.
-    await sides.other.tell(("CHANNEL_UPDATE", hidden(VOICE)))
-    await sides.node.tell(("GUILD_CREATE", guild))
-    channel = await sides.cache.channel(GUILD, VOICE)
-    assert channel is not None
-    assert "status" not in channel
+@dataclass
+class Voiced:
+    """Two applications in a guild with a voice channel; `status` is what the cache has of it."""
+
+    sides: Sides
+    guild: dict[str, Any] = field(default_factory=lambda: rich_guild() | {"channels": [shown(VOICE, type=2)]})
+
+    async def begin(self, status: str) -> None:
+        told = {"id": VOICE, "guild_id": GUILD, "status": status}
+        for node in (self.sides.node, self.sides.other):
+            await node.tell(("GUILD_CREATE", self.guild))
+        for node in (self.sides.node, self.sides.other):
+            await node.tell(("VOICE_CHANNEL_STATUS_UPDATE", told))
+
+    async def status(self) -> str | None:
+        channel = await self.sides.cache.channel(GUILD, VOICE)
+        assert channel is not None
+        return channel.raw.get("status")
+
+
+async def test_a_voice_channels_status_stays_while_one_application_would_tell_of_its_end(sides: Sides) -> None:
+    voiced = Voiced(sides)
+    await voiced.begin("blitz")
+    await sides.other.tell(("GUILD_CREATE", voiced.guild), ("CHANNEL_CREATE", shown(VOICE, type=2)))
+    assert await voiced.status() == "blitz"
+    # Now both may have missed it.
+    await sides.node.tell(("GUILD_CREATE", voiced.guild))
+    assert await voiced.status() is None
+
+
+async def test_who_does_not_see_a_voice_channel_or_has_left_does_not_vouch_for_its_status(sides: Sides) -> None:
+    voiced = Voiced(sides)
+    await voiced.begin("blitz")
+    await sides.other.tell(("CHANNEL_UPDATE", hidden(VOICE)), ("CHANNEL_UPDATE", shown(VOICE, type=2)))
+    assert await voiced.status() == "blitz"
+    await sides.node.tell(("GUILD_CREATE", voiced.guild))
+    assert await voiced.status() is None
+    await voiced.begin("rapid")
+    await sides.other.tell(("GUILD_DELETE", {"id": GUILD}))
+    await sides.node.tell(("GUILD_CREATE", voiced.guild))
+    assert await voiced.status() is None

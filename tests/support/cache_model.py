@@ -6,7 +6,7 @@ from typing import Any
 
 from sandwich_node.cache.settings import Writer, letters_of
 from tests.support.cache_places import Places
-from tests.support.cache_sight import NONE, Guild, Json, is_hidden
+from tests.support.cache_sight import NONE, VOICE_STATUS, Guild, Json, is_hidden
 
 LISTS = {
     "roles": ("r", "id"),
@@ -214,6 +214,7 @@ class _Step(Places):
             guild.seen.clear()
             guild.own.clear()
             guild.unseen.clear()
+            guild.voiced.clear()
         if not guild.apps:
             for user in list(guild.of["m"]):
                 self.drop_user(user)
@@ -248,6 +249,11 @@ class _Step(Places):
             (first,) = guild.apps
             guild.seen = {thread: [first] for thread in guild.of["t"]}
             guild.unseen = {(first, key): channel for key, channel in guild.of["c"].items() if is_hidden(channel)}
+            guild.voiced = {
+                key: [first]
+                for key, channel in guild.of["c"].items()
+                if not is_hidden(channel) and not VOICE_STATUS.isdisjoint(channel)
+            }
         guild.apps.add(self.app)
         if guild.by.get(self.app, ("", "", 0))[2] <= self.writer.group:
             guild.by[self.app] = (self.writer.maintains, self.writer.bot, self.writer.group)
@@ -348,6 +354,8 @@ class _Step(Places):
                 value = value | self.counts(letter, key, value)
                 if told:
                     self.before(letter + key, old, old | value)
+                if letter == "c" and self.is_shared and not VOICE_STATUS.isdisjoint(value):
+                    self.voice_told(key, is_new=old | value != old)
                 self.guild.of[letter][key] = old | value
                 return
         if told:

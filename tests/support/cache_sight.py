@@ -8,7 +8,7 @@ from sandwich_node.cache.settings import LETTERS, Writer
 Json = dict[str, Any]
 HIDDEN = 1 << 17
 NONE: Any = object()
-VOICE_STATUS = ("status", "voice_start_time")
+VOICE_STATUS = frozenset({"status", "voice_start_time"})
 THREAD_COUNTS = ("message_count", "total_message_sent", "last_message_id", "member")
 
 
@@ -29,6 +29,8 @@ class Guild:
     """By application and thread: its counts, and its own membership, where it is not the first in `seen`."""
     unseen: dict[tuple[str, str], Json] = field(default_factory=dict)
     """By application and channel: the channel as it is shown to who may not view it. Of shared guilds."""
+    voiced: dict[str, list[str]] = field(default_factory=dict)
+    """By channel: the applications that told of its voice status as it is. Of shared guilds."""
     previous: dict[str, tuple[str, Any]] = field(default_factory=dict)
     messages: dict[str, dict[str, Json]] = field(default_factory=dict)
 
@@ -95,6 +97,7 @@ class Sight:
         self.guild.messages.pop(key, None)
         for app in (self.app, *self.viewers()):
             self.guild.unseen.pop((app, key), None)
+        self.guild.voiced.pop(key, None)
 
     def drop_thread(self, key: str) -> None:
         self.guild.of["t"].pop(key, None)
@@ -137,13 +140,21 @@ class Sight:
             return channel, is_shown, True
         is_new = (self.app, key) not in guild.unseen
         guild.unseen[self.app, key] = channel
-        if is_shown and self.others_view(key):
+        self.is_voiced_by_others(key)
+        if is_shown and any((app, key) not in guild.unseen for app in self.viewers()):
             assert old is not None
             return old, is_new, False
         return channel, is_new, True
 
-    def others_view(self, channel: str) -> bool:
-        return self.is_shared and any((app, channel) not in self.guild.unseen for app in self.viewers())
+    def voice_told(self, channel: str, *, is_new: bool) -> None:
+        apps = [] if is_new else self.guild.voiced.get(channel, [])
+        self.guild.voiced[channel] = [*apps, self.app] if self.app not in apps else apps
+
+    def is_voiced_by_others(self, channel: str) -> bool:
+        """Whether another application would have told if the channel's voice status had changed."""
+        guild = self.guild
+        guild.voiced[channel] = told = [app for app in guild.voiced.get(channel, []) if app != self.app]
+        return any(app in told and (app, channel) not in guild.unseen for app in self.viewers())
 
     def put_place(self, letter: str, place: Json) -> None:
         key, held = place["id"], self.guild.of[letter]
@@ -152,8 +163,8 @@ class Sight:
             kept = {}
             if is_lost:
                 self.guild.messages.pop(key, None)
-            elif self.others_view(key):
-                kept = {name: value for name, value in held.get(key, {}).items() if name in VOICE_STATUS}
+            elif self.is_shared and not VOICE_STATUS.isdisjoint(held.get(key, {})) and self.is_voiced_by_others(key):
+                kept = {name: value for name, value in held[key].items() if name in VOICE_STATUS}
             held[key] = kept | new
             return
         self.see_thread(key)

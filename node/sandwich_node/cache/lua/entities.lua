@@ -1,8 +1,3 @@
-local VOICE_STATUS = {status = true, voice_start_time = true}
-local function has_voice_status(json)
-  return find(json, '"status":', 1, true) or find(json, '"voice_start_time":', 1, true)
-end
-
 -- A channel or thread as a whole, of which other applications may see more, have counted further, or have been told what
 -- no guild and no channel that comes says: a voice channel's status
 local function place_put(guild, letter, id, new)
@@ -13,7 +8,7 @@ local function place_put(guild, letter, id, new)
     new, was_lost, is_lost_to_all = channel_for_all(guild, id, new, old)
     if is_lost_to_all then
       messages_drop(guild, id)
-    elseif old and has_voice_status(old) and others_view(guild, id) then
+    elseif old and has_voice_status(old) and is_shared(guild) and is_voiced_by_others(guild, id) then
       new = merge(old, new, VOICE_STATUS)
     end
   else
@@ -112,6 +107,7 @@ op.patch = function(a)
       local is_seen = letter ~= 't' or not is_shared(guild) or sees_thread(guild, id)
       local new = is_seen and merge(old, counted(guild, letter, id, old, ARGV[a + 3])) or old
       if tell then before(guild, letter .. id, old, new) end
+      if letter == 'c' and is_shared(guild) and has_voice_status(ARGV[a + 3]) then voice_told(guild, id, new ~= old) end
       return call('HSET', key, id, new)
     end
   end

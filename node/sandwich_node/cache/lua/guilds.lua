@@ -179,7 +179,7 @@ local function leave(guild)
   call('SREM', base .. 'apps', app)
   call('HDEL', base .. 'by', app)
   shared[guild] = nil
-  if not is_shared(guild) then redis.call('UNLINK', base .. 'seen', base .. 'own', base .. 'unseen') end
+  if not is_shared(guild) then redis.call('UNLINK', base .. 'seen', base .. 'own', base .. 'unseen', base .. 'voiced') end
   if call('SCARD', base .. 'apps') == 0 then
     messages_let_go(guild)
     members_leave(guild)

@@ -4,6 +4,7 @@
 --   own     "app thread" -> what this application knows of the thread's counts and of its own membership, when it does
 --           not lead
 --   unseen  "app channel" -> the channel as Discord shows it to who may not view it
+--   voiced  channel -> " app app ", who told of its voice status as it is: no GUILD_CREATE does
 
 -- Channels that the bot may not view carry flag 1 << 17, and are without what they say to those who may.
 local function is_hidden(json)
@@ -29,10 +30,28 @@ local function views(guild, who, channel)
   return call('HEXISTS', GUILD .. guild .. '}:unseen', who .. ' ' .. channel) == 0
 end
 
-local function others_view(guild, channel)
-  if not is_shared(guild) then return false end
+local VOICE_STATUS = {status = true, voice_start_time = true}
+local function has_voice_status(json)
+  return find(json, '"status":', 1, true) or find(json, '"voice_start_time":', 1, true)
+end
+
+local function voice_told(guild, channel, is_new)
+  local key = GUILD .. guild .. '}:voiced'
+  local apps = not is_new and call('HGET', key, channel) or ' '
+  if not find(apps, ' ' .. app .. ' ', 1, true) then call('HSET', key, channel, apps .. app .. ' ') end
+end
+
+-- The application may have missed what became of the channel's voice status: whether another one would have told.
+local function is_voiced_by_others(guild, channel)
+  local key = GUILD .. guild .. '}:voiced'
+  local apps = call('HGET', key, channel) or ' '
+  local from, to = find(apps, ' ' .. app .. ' ', 1, true)
+  if from then
+    apps = sub(apps, 1, from) .. sub(apps, to + 1)
+    call('HSET', key, channel, apps)
+  end
   for _, other in ipairs(other_viewers(guild)) do
-    if views(guild, other, channel) then return true end
+    if find(apps, ' ' .. other .. ' ', 1, true) and views(guild, other, channel) then return true end
   end
   return false
 end
@@ -49,7 +68,10 @@ local function channel_for_all(guild, channel, json, old)
     return json, is_shown, true
   end
   local is_new = call('HSET', key, field, json) == 1
-  if is_shown and others_view(guild, channel) then return old, is_new, false end
+  is_voiced_by_others(guild, channel)
+  for _, other in ipairs(other_viewers(guild)) do
+    if is_shown and views(guild, other, channel) then return old, is_new, false end
+  end
   return json, is_new, true
 end
 
@@ -57,6 +79,7 @@ local function channel_forgotten(guild, channel)
   if not is_shared(guild) then return end
   local key = GUILD .. guild .. '}:unseen'
   call('HDEL', key, app .. ' ' .. channel)
+  call('HDEL', GUILD .. guild .. '}:voiced', channel)
   for _, other in ipairs(other_viewers(guild)) do call('HDEL', key, other .. ' ' .. channel) end
 end
 
@@ -167,7 +190,11 @@ sharing_begins = function(guild)
   local channels = call('HGETALL', base .. NAMES.c)
   for at = 1, #channels, 2 do
     local channel, json = channels[at], channels[at + 1]
-    if is_hidden(json) then call('HSET', base .. 'unseen', first .. ' ' .. channel, json) end
+    if is_hidden(json) then
+      call('HSET', base .. 'unseen', first .. ' ' .. channel, json)
+    elseif has_voice_status(json) then
+      call('HSET', base .. 'voiced', channel, ' ' .. first .. ' ')
+    end
   end
 end
 
