@@ -8,7 +8,7 @@ from tests.support.cache_model import CacheModel
 
 BOOKKEEPING = (
     *(":by", ":gone", ":early", ":previous", ":talking", ":order", ":waiting", ":leaving"),
-    *(":seen", ":own", ":unseen"),
+    *(":seen", ":own", ":unseen", ":voiced"),
 )
 
 
