@@ -392,3 +392,17 @@ async def test_who_does_not_see_a_voice_channel_or_has_left_does_not_vouch_for_i
     await sides.other.tell(("GUILD_DELETE", {"id": GUILD}))
     await sides.node.tell(("GUILD_CREATE", voiced.guild))
     assert await voiced.status() is None
+
+
+@pytest.mark.parametrize("comes_as", ["GUILD_CREATE", "CHANNEL_CREATE", "CHANNEL_UPDATE"])
+async def test_a_slower_stream_does_not_turn_back_a_channels_last_message(sides: Sides, comes_as: str) -> None:
+    first, latest = recent_message(1), recent_message(2)
+    channel = shown(CHANNEL, last_message_id=first["id"])
+    guild = rich_guild() | {"channels": [channel]}
+    for node in (sides.node, sides.other):
+        await node.tell(("GUILD_CREATE", guild))
+    await sides.node.tell(("MESSAGE_CREATE", latest))
+    await sides.other.tell((comes_as, guild if comes_as == "GUILD_CREATE" else channel))
+    found = await sides.cache.channel(GUILD, CHANNEL)
+    assert found is not None
+    assert found.last_message_id == latest["id"]

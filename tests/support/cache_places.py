@@ -1,6 +1,6 @@
 """The part of the cache's model about channels, threads, and the messages in them."""
 
-from tests.support.cache_sight import VOICE_STATUS, Json, Sight
+from tests.support.cache_sight import VOICE_STATUS, Json, Sight, last_message
 
 
 class Places(Sight):
@@ -12,7 +12,8 @@ class Places(Sight):
     def on_channel_update(self, d: Json) -> None:
         old = self.guild.of["c"].get(d["id"], {})
         new, is_lost, is_lost_to_all = self.for_all(d["id"], d)
-        kept = {key: old[key] for key in VOICE_STATUS if key in old and key not in new}
+        kept = last_message(old, new) if self.is_shared else {}
+        kept |= {key: old[key] for key in VOICE_STATUS if key in old and key not in new}
         self.change("c", d["id"], new if is_lost_to_all else new | kept)
         if is_lost:
             self.lose_threads(d["id"])

@@ -40,6 +40,12 @@ def is_hidden(channel: Json) -> bool:
     return bool(channel.get("flags", 0) & HIDDEN)
 
 
+def last_message(old: Json | None, new: Json) -> Json:
+    """A channel's last message, where the later one is known already."""
+    was, now = (old or {}).get("last_message_id"), new.get("last_message_id", "")
+    return {"last_message_id": was} if was and now != "" and int(was) > int(now or 0) else {}
+
+
 class Sight:
     """What an event changes of who sees what."""
 
@@ -164,8 +170,10 @@ class Sight:
             if is_lost:
                 self.guild.messages.pop(key, None)
             elif self.is_shared and not VOICE_STATUS.isdisjoint(held.get(key, {})) and self.is_voiced_by_others(key):
-                kept = {name: value for name, value in held[key].items() if name in VOICE_STATUS}
-            held[key] = kept | new
+                kept = {name: value for name, value in held[key].items() if name in VOICE_STATUS and name not in new}
+            if self.is_shared and not is_lost:
+                kept |= last_message(held.get(key), new)
+            held[key] = new | kept
             return
         self.see_thread(key)
         held[key] = place | self.counts("t", key, place, is_whole=True)

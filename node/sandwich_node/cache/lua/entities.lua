@@ -1,3 +1,11 @@
+-- A channel's last message is never an earlier one: an application that is slower than another one says so.
+local function with_last_message(old, new)
+  local was = old and match(old, '"last_message_id":"(%d+)"')
+  local is = match(new, '"last_message_id":"?(%w+)')
+  if not was or not is or (is ~= 'null' and not is_later(was, is)) then return new end
+  return merge(new, '{"last_message_id":"' .. was .. '"}')
+end
+
 -- A channel or thread as a whole, of which other applications may see more, have counted further, or have been told what
 -- no guild and no channel that comes says: a voice channel's status
 local function place_put(guild, letter, id, new)
@@ -8,8 +16,9 @@ local function place_put(guild, letter, id, new)
     new, was_lost, is_lost_to_all = channel_for_all(guild, id, new, old)
     if is_lost_to_all then
       messages_drop(guild, id)
-    elseif old and has_voice_status(old) and is_shared(guild) and is_voiced_by_others(guild, id) then
-      new = merge(old, new, VOICE_STATUS)
+    elseif is_shared(guild) then
+      new = with_last_message(old, new)
+      if old and has_voice_status(old) and is_voiced_by_others(guild, id) then new = merge(old, new, VOICE_STATUS) end
     end
   else
     thread_seen(guild, id)
@@ -81,6 +90,7 @@ op.set = function(a)
   local old, is_lost, is_lost_to_all = sound(call('HGET', key, id)), false, false
   if letter == 'c' then
     new, is_lost, is_lost_to_all = channel_for_all(guild, id, new, old)
+    if is_shared(guild) and not is_lost_to_all then new = with_last_message(old, new) end
   elseif letter == 't' then
     thread_seen(guild, id)
   end

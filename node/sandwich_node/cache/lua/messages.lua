@@ -27,11 +27,6 @@ op.message = function(a)
   call('SADD', base .. 'talking', channel)
 end
 
--- Of two ids, whether the first was made later.
-local function is_later(id, other)
-  return #id > #other or (#id == #other and id > other)
-end
-
 -- JSON with a number changed, where it is there
 local function add_to(json, name, change)
   local from, to, number = find(json, '"' .. name .. '":(%d+)')

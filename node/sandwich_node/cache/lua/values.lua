@@ -130,3 +130,8 @@ end
 local function array(values)
   return '[' .. concat(values, ',') .. ']'
 end
+
+-- Of two ids, whether the first was made later.
+local function is_later(id, other)
+  return #id > #other or (#id == #other and id > other)
+end
