@@ -82,3 +82,18 @@ async def publish(publisher: ShardPublisher, first: int, last: int) -> None:
         publisher.push(b'{"t":"MESSAGE_CREATE","s":%d,"op":0,"d":{}}' % seq, "MESSAGE_CREATE", seq)
         while not publisher.buffer.empty:  # noqa: ASYNC110 (a real server)
             await asyncio.sleep(0.001)
+
+
+async def test_of_many_that_make_a_deleted_stream_again_at_once_one_says_so(tmp_path: Path) -> None:
+    told: list[str] = []
+    async with EmbeddedNats(tmp_path) as server:
+        logs = [JetStreamLog(NatsOptions(servers=(server.url,)), on_remade=told.append) for _ in range(8)]
+        for log in logs:
+            await log.connect()
+            await log.ensure_stream("bot")
+        for _ in range(5):
+            await logs[0]._jetstream.delete_stream("SANDWICH_bot")
+            await asyncio.gather(*(log.ensure_stream("bot") for log in logs))
+        for log in logs:
+            await log.close()
+    assert told == ["bot"] * 5

@@ -7,6 +7,7 @@ append of the subject is in process, 10059 stream not found, 10076/10039 JetStre
 import asyncio
 import logging
 import ssl
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ class JetStreamLog:
     def __init__(self, options: NatsOptions, *, on_remade: Callable[[str], None] = lambda app: None) -> None:
         self._options = options
         self._on_remade = on_remade
+        self._maker = f"{options.name} {uuid.uuid4().hex}"
         self._limits: dict[str, StreamLimits] = {}
         self._client = Client()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
@@ -220,7 +222,8 @@ class JetStreamLog:
             present = (await self._jetstream.stream_info(wanted.name)).config
         except nats.js.errors.NotFoundError:
             try:
-                await self._jetstream.add_stream(wanted)
+                # Two that make it at once with the same configuration would both be told that they did.
+                await self._jetstream.add_stream(wanted, metadata={"sandwich.made_by": self._maker})
             except nats.js.errors.BadRequestError:
                 # Another worker made it between our look and our request.
                 await self._jetstream.stream_info(wanted.name)
