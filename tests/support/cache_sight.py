@@ -146,7 +146,7 @@ class Sight:
             return channel, is_shown, True
         is_new = (self.app, key) not in guild.unseen
         guild.unseen[self.app, key] = channel
-        self.is_voiced_by_others(key)
+        self.voice_untold(key)
         if is_shown and any((app, key) not in guild.unseen for app in self.viewers()):
             assert old is not None
             return old, is_new, False
@@ -156,10 +156,13 @@ class Sight:
         apps = [] if is_new else self.guild.voiced.get(channel, [])
         self.guild.voiced[channel] = [*apps, self.app] if self.app not in apps else apps
 
+    def voice_untold(self, channel: str) -> None:
+        self.guild.voiced[channel] = [app for app in self.guild.voiced.get(channel, []) if app != self.app]
+
     def is_voiced_by_others(self, channel: str) -> bool:
         """Whether another application would have told if the channel's voice status had changed."""
         guild = self.guild
-        guild.voiced[channel] = told = [app for app in guild.voiced.get(channel, []) if app != self.app]
+        told = guild.voiced.get(channel, [])
         return any(app in told and (app, channel) not in guild.unseen for app in self.viewers())
 
     def put_place(self, letter: str, place: Json) -> None:
@@ -169,8 +172,10 @@ class Sight:
             kept = {}
             if is_lost:
                 self.guild.messages.pop(key, None)
-            elif self.is_shared and not VOICE_STATUS.isdisjoint(held.get(key, {})) and self.is_voiced_by_others(key):
-                kept = {name: value for name, value in held[key].items() if name in VOICE_STATUS and name not in new}
+            elif self.is_shared and not VOICE_STATUS.isdisjoint(held.get(key, {})):
+                self.voice_untold(key)
+                told = held[key] if self.is_voiced_by_others(key) else {}
+                kept = {name: value for name, value in told.items() if name in VOICE_STATUS and name not in new}
             if self.is_shared and not is_lost:
                 kept |= last_message(held.get(key), new)
             held[key] = new | kept

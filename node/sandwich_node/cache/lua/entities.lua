@@ -18,7 +18,10 @@ local function place_put(guild, letter, id, new)
       messages_drop(guild, id)
     elseif is_shared(guild) then
       new = with_last_message(old, new)
-      if old and has_voice_status(old) and is_voiced_by_others(guild, id) then new = merge(old, new, VOICE_STATUS) end
+      if old and has_voice_status(old) then
+        voice_untold(guild, id)
+        if is_voiced_by_others(guild, id) then new = merge(old, new, VOICE_STATUS) end
+      end
     end
   else
     thread_seen(guild, id)

@@ -41,15 +41,17 @@ local function voice_told(guild, channel, is_new)
   if not find(apps, ' ' .. app .. ' ', 1, true) then call('HSET', key, channel, apps .. app .. ' ') end
 end
 
--- The application may have missed what became of the channel's voice status: whether another one would have told.
-local function is_voiced_by_others(guild, channel)
+-- The application may have missed what became of the channel's voice status.
+local function voice_untold(guild, channel)
   local key = GUILD .. guild .. '}:voiced'
   local apps = call('HGET', key, channel) or ' '
   local from, to = find(apps, ' ' .. app .. ' ', 1, true)
-  if from then
-    apps = sub(apps, 1, from) .. sub(apps, to + 1)
-    call('HSET', key, channel, apps)
-  end
+  if from then call('HSET', key, channel, sub(apps, 1, from) .. sub(apps, to + 1)) end
+end
+
+-- Whether another application would have told if the channel's voice status had changed.
+local function is_voiced_by_others(guild, channel)
+  local apps = call('HGET', GUILD .. guild .. '}:voiced', channel) or ' '
   for _, other in ipairs(other_viewers(guild)) do
     if find(apps, ' ' .. other .. ' ', 1, true) and views(guild, other, channel) then return true end
   end
@@ -68,7 +70,7 @@ local function channel_for_all(guild, channel, json, old)
     return json, is_shown, true
   end
   local is_new = call('HSET', key, field, json) == 1
-  is_voiced_by_others(guild, channel)
+  voice_untold(guild, channel)
   for _, other in ipairs(other_viewers(guild)) do
     if is_shown and views(guild, other, channel) then return old, is_new, false end
   end
