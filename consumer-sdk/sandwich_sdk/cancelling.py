@@ -1,4 +1,4 @@
-"""Cancelling across libraries that swallow it.
+"""Cancelling across libraries that swallow it, and handlers that pass on a cancellation that was not theirs.
 
 On Python 3.11 `asyncio.wait_for` returns its result when the task is cancelled in the moment in which that arrives
 (python/cpython#86296), and nats-py and redis-py wait so in every request. nats-py also drops the cancellation of who
@@ -8,6 +8,8 @@ waits for its full flush queue. A loop around such a call would go on for ever.
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from sandwich_sdk.errors import HandlerCancelled
 
 
 def honour_cancel() -> None:
@@ -24,3 +26,18 @@ def honouring_cancel() -> Iterator[None]:
         yield
     finally:
         honour_cancel()
+
+
+@contextmanager
+def failing_when_cancelled_by_others() -> Iterator[None]:
+    """Around a handler: raises HandlerCancelled instead of a CancelledError that is not this task's own.
+
+    Awaiting a task or future that other code cancelled raises CancelledError, too, and would end the worker.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise HandlerCancelled("the handler awaited something that other code cancelled") from error

@@ -15,7 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sandwich_sdk.cancelling import honour_cancel
+from sandwich_sdk.cancelling import failing_when_cancelled_by_others, honour_cancel
 from sandwich_sdk.delivery import Intake, OpenFrame, Source
 from sandwich_sdk.errors import Failure, Unfinished
 from sandwich_sdk.event import Event, Gap
@@ -235,7 +235,8 @@ class Consumer:
             event = frame.events[offset]
             try:
                 await self._failures.begin(frame, event)
-                await self._call(event)
+                with failing_when_cancelled_by_others():
+                    await self._call(event)
             except Exception as error:
                 if await self._failures.failed(frame, event, error):
                     frame.done.mark(offset)
@@ -423,7 +424,8 @@ class Consumer:
     def _tell(self, failure: Failure) -> None:
         try:
             self._on_error(failure)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            # A plain function is never cancelled: it asked a cancelled task for its result.
             _log.exception("on_error itself failed")
 
 

@@ -35,6 +35,10 @@ class Unfinished(ConsumerError):
     """An event was begun `max_tries` times and its handler never ended: its worker died of it, or was stopped."""
 
 
+class HandlerCancelled(ConsumerError):
+    """A handler raised CancelledError and its worker was not cancelled: it awaited what other code cancelled."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """One event, or one frame, that could not be handled, as told to `on_error`.

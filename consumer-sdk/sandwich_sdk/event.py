@@ -8,7 +8,7 @@ import msgspec
 
 from sandwich_sdk.guild_events import derive
 from sandwich_sdk.wire.frame import split_events
-from sandwich_sdk.wire.headers import FrameHeaders, WireError
+from sandwich_sdk.wire.headers import UNREADABLE, FrameHeaders, WireError
 
 _T = TypeVar("_T")
 
@@ -58,7 +58,7 @@ class Event:
         """Read one line of a frame. Raises WireError when it is not one."""
         try:
             self._line = _decode_line(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise WireError(f"bad event: {error}") from error
         self.raw = raw
         self.received_ns = received_ns
@@ -111,7 +111,7 @@ class Event:
 
     @property
     def data(self) -> Any:
-        """Discord's `d`, decoded once. Raises msgspec.DecodeError when it is not JSON."""
+        """Discord's `d`, decoded once. Raises ValueError for a number out of range, RecursionError for deep nesting."""
         if self._data is _MISSING:
             self._data = msgspec.json.decode(self._line.d)
         return self._data
@@ -182,5 +182,5 @@ def read_gap(subject: str, payload: bytes, headers: FrameHeaders, *, published_n
             detail=detail,
             published_ns=published_ns,
         )
-    except (ValueError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise WireError(f"bad gap frame: {error}") from error

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
+from sandwich_sdk.cancelling import failing_when_cancelled_by_others
 from sandwich_sdk.delivery import Delivery, Intake, OpenFrame, Source
 from sandwich_sdk.errors import LOST, Failure, IncompleteParts, NewerWireVersion
 from sandwich_sdk.event import Gap, read_events, read_gap
@@ -19,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 PARTS_WAIT_S = 2.0
 PARTS_POLL_S = 0.05
+VERSION_DIGITS_MAX = 9
 
 
 class FrameReader:
@@ -61,7 +64,8 @@ class FrameReader:
         return None
 
     async def _open(self, delivery: Delivery) -> OpenFrame | None:
-        headers = FrameHeaders.decode(delivery.headers)
+        with _decoding():
+            headers = FrameHeaders.decode(delivery.headers)
         if headers.kind:
             await self._control(delivery, headers)
             return None
@@ -70,27 +74,32 @@ class FrameReader:
             return None
         payload: bytes | None = delivery.payload
         if headers.part is not None:
-            payload = await self._join(delivery, headers) if headers.part[0] == 1 else None
+            with _decoding():
+                payload = await self._join(delivery, headers) if headers.part[0] == 1 else None
         if payload is None:
             await self._ack(delivery)
             return None
         try:
-            events = read_events(
-                inflate(payload), headers, received_ns=delivery.received_ns, published_ns=delivery.published_ns
-            )
+            with _decoding():
+                events = read_events(
+                    inflate(payload), headers, received_ns=delivery.received_ns, published_ns=delivery.published_ns
+                )
+                wanted = self._selection.of(events)
         except WireError as error:
             await self._refuse(delivery, payload, error)
             return None
         done = self._progress.of(delivery.key)
         await self._failures.recall(delivery, done)
-        return OpenFrame(delivery, headers, self._selection.of(events), done)
+        return OpenFrame(delivery, headers, wanted, done)
 
     async def _control(self, delivery: Delivery, headers: FrameHeaders) -> None:
         done = self._progress.of(delivery.key)
         if headers.kind == GAP and not done.position:
-            gap = read_gap(delivery.subject, delivery.payload, headers, published_ns=delivery.published_ns)
+            with _decoding():
+                gap = read_gap(delivery.subject, delivery.payload, headers, published_ns=delivery.published_ns)
             try:
-                await self._on_gap(gap)
+                with failing_when_cancelled_by_others():
+                    await self._on_gap(gap)
             except Exception as error:
                 await self._fail_or_bury(delivery, GAP_LETTER, delivery.payload, error, self._gap_tries)
                 return
@@ -135,8 +144,7 @@ class FrameReader:
 
     async def _refuse(self, delivery: Delivery, payload: bytes, error: WireError) -> None:
         """A frame that cannot be read: again at first, then a dead letter so that the others go on."""
-        version = (delivery.headers or {}).get(VERSION, "")
-        if version.isdecimal() and int(version) > WIRE_VERSION:
+        if _is_newer((delivery.headers or {}).get(VERSION, "")):
             await self._fail(delivery, NewerWireVersion(str(error)))
             return
         await self._fail_or_bury(delivery, CORRUPT, payload, error, self._corrupt_tries)
@@ -170,3 +178,19 @@ class FrameReader:
             await answering
         except LOST as error:
             _log.warning("an answer to NATS was not sent: %s", type(error).__name__)
+
+
+def _is_newer(version: str) -> bool:
+    is_number = version.isascii() and version.isdecimal() and len(version) <= VERSION_DIGITS_MAX
+    return is_number and int(version) > WIRE_VERSION
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever fails in here is the frame's fault, but for NATS: one frame may never end a consumer."""
+    try:
+        yield
+    except (WireError, IncompleteParts, *LOST):
+        raise
+    except Exception as error:
+        raise WireError(f"the frame cannot be decoded: {type(error).__name__}: {error}") from error

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from sandwich_sdk.wire.headers import UNREADABLE
+
 GUILD_CREATE = "GUILD_CREATE"
 GUILD_DELETE = "GUILD_DELETE"
 
@@ -47,7 +49,7 @@ def derive(event_type: str, data: msgspec.Raw, extra: msgspec.Raw) -> str | None
         return None
     try:
         guild, told = _decode_guild(data), _decode_told(extra)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
     if event_type == GUILD_DELETE:
         return GUILD_UNAVAILABLE if told.unavailable is True or guild.unavailable is True else GUILD_LEAVE

@@ -14,6 +14,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from sandwich_sdk.delivery import Delivery
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import MESSAGE_ID, DeadLetter, pieces
+from sandwich_sdk.wire.headers import UNREADABLE
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class JetStreamLetters:
             return {}
         try:
             return msgspec.json.decode(found.data or b"{}", type=dict[str, int])
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return {}
 
     async def note(self, delivery: Delivery, tries: Mapping[str, int]) -> None:

@@ -22,6 +22,7 @@ from sandwich_sdk.groups import Group, SourceOptions
 from sandwich_sdk.pulls import RETRY_FIRST_S, RETRY_MAX_S, AckAddress, Place, Pull
 from sandwich_sdk.sharing import Beat, Roster, partition_durable, partition_of, partitions_in
 from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.headers import UNREADABLE
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class OrderedGroup:
     async def _hear(self, message: Msg) -> None:
         try:
             beat = msgspec.json.decode(message.data, type=Beat)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return
         if self._roster.hear(beat, asyncio.get_running_loop().time()):
             await self._tell()

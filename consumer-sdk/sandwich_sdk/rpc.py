@@ -16,8 +16,8 @@ import nats.errors
 from nats.aio.client import Client
 
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.headers import WireError
-from sandwich_sdk.wire.rpc import TIMEOUT, UNAVAILABLE, Answer, RpcError
+from sandwich_sdk.wire.headers import UNREADABLE
+from sandwich_sdk.wire.rpc import INVALID, TIMEOUT, UNAVAILABLE, Answer, RpcError
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +199,10 @@ class Rpc:
         if timeout is not None:
             fields["timeout"] = timeout
         seconds = (timeout or self._timeout) + GRACE_S
-        body = json.dumps(fields).encode()
+        try:
+            body = json.dumps(fields, allow_nan=False).encode()
+        except UNREADABLE as error:
+            raise RpcError(INVALID, f"the request cannot be written as JSON: {error}") from None
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -212,7 +215,7 @@ class Rpc:
                         await asyncio.sleep(min(error.retry_after, RETRY_S))
         except TimeoutError:
             raise RpcError(TIMEOUT, f"the cluster did not answer {verb} within {seconds:g} s") from None
-        except (nats.errors.Error, OSError, WireError) as error:
+        except (nats.errors.Error, OSError, *UNREADABLE) as error:
             raise RpcError(UNAVAILABLE, f"the cluster could not be asked ({type(error).__name__})") from None
 
     async def _ask_once(self, verb: str, body: bytes) -> bytes:

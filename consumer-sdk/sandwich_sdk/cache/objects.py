@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 import msgspec
 
 from sandwich_sdk.cache.permissions import ROLE, Overwrite, Permissions
+from sandwich_sdk.wire.headers import UNREADABLE
 
 T = TypeVar("T")
 CHANNEL_OBFUSCATED = 1 << 17
@@ -40,7 +41,10 @@ def _count(value: object) -> int:
 
 
 def _amount(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    except OverflowError:
+        return None
 
 
 def _flag(value: object) -> bool:
@@ -132,7 +136,7 @@ def read_object(value: bytes) -> dict[str, Any]:
     """A JSON object. Raises ValueError when it is not one."""
     try:
         raw = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raw = None
     if not isinstance(raw, dict):
         raise ValueError("not a JSON object")

@@ -31,6 +31,8 @@ CORRUPT = "corrupt"
 GAP_LETTER = "gap"
 
 ERROR_CHARACTERS_MAX = 500
+AT_MAX = 253_402_300_800.0
+"""The year 10000: calendars end there."""
 _OURS = ("nats-", "sandwich-dead-", "sandwich-replay-", "sandwich-part")
 
 
@@ -77,6 +79,9 @@ class DeadLetter:
         """Read a letter's headers. Raises WireError for a missing or malformed one."""
         found = headers or {}
         try:
+            at = float(found[DEAD_AT])
+            if not 0.0 <= at < AT_MAX:
+                raise ValueError(f"{DEAD_AT} is no time: {at}")
             return cls(
                 kind=found[DEAD_KIND],
                 group=found[DEAD_GROUP],
@@ -86,7 +91,7 @@ class DeadLetter:
                 stream_seq=int(found[DEAD_SEQ]),
                 tries=int(found[DEAD_TRIES]),
                 error=found.get(DEAD_ERROR, ""),
-                at=float(found[DEAD_AT]),
+                at=at,
             )
         except (KeyError, ValueError) as error:
             raise WireError(f"not a dead letter: {error}") from error

@@ -28,7 +28,7 @@ def inflate(payload: bytes, *, limit: int = FRAME_BYTES_MAX) -> bytes:
                 if size > limit:
                     raise WireError(f"frame inflates beyond {limit} bytes")
                 chunks.append(chunk)
-    except zstandard.ZstdError as error:
+    except (zstandard.ZstdError, MemoryError) as error:
         raise WireError(f"corrupt frame: {error}") from error
     inflated = b"".join(chunks)
     if not inflated.endswith(b"\n"):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 WIRE_VERSION = 1
 
 VERSION = "Sandwich-Version"
@@ -26,6 +28,11 @@ FENCE = "fence"
 MARKER = "marker"
 GAP = "gap"
 BEHIND = "behind"
+
+
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, MemoryError)
+"""What a decoder raises for bytes of others. The errors of json and UTF-8 are ValueErrors; deeply nested JSON gives a
+RecursionError, at a depth that depends on the caller's own stack."""
 
 
 class WireError(ValueError):
@@ -93,7 +100,6 @@ class FrameHeaders:
             raise WireError(f"frame of wire version {version}; this reader knows version {WIRE_VERSION}")
         try:
             part = headers.get(PART)
-            index, _, total = part.partition("/") if part else ("", "", "")
             types = headers.get(TYPES)
             return cls(
                 session=headers[SESSION],
@@ -103,8 +109,16 @@ class FrameHeaders:
                 epoch=int(headers[EPOCH]),
                 kind=headers.get(KIND, ""),
                 types=frozenset(types.split(",")) if types else frozenset(),
-                part=(int(index), int(total)) if part else None,
+                part=_part(part) if part else None,
                 behind=headers.get(CACHE) == BEHIND,
             )
         except (KeyError, ValueError) as error:
             raise WireError(f"bad frame header: {error}") from error
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, _, total = text.partition("/")
+    part = int(index), int(total)
+    if not 1 <= part[0] <= part[1]:
+        raise ValueError(f"part {text} is not one of its parts")
+    return part

@@ -14,7 +14,7 @@ import msgspec
 import zstandard
 
 from sandwich_sdk.wire.frame import inflate
-from sandwich_sdk.wire.headers import CONTENT_ENCODING, PART, WireError
+from sandwich_sdk.wire.headers import CONTENT_ENCODING, PART, UNREADABLE, WireError
 
 RPC_VERSION: Final = 1
 COMPRESS_ABOVE: Final = 64 * 1024
@@ -116,7 +116,7 @@ class Answer:
         body = b"".join(self._parts)
         try:
             reply = _decode(inflate(body, limit=ANSWER_BYTES_MAX) if self._is_packed else body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise WireError(f"not an answer: {error}") from None
         if reply.ok:
             return bytes(reply.result)

@@ -6,7 +6,7 @@ Told once, to whoever listens, and not stored: for alarms and dashboards. The tr
 
 import msgspec
 
-from sandwich_sdk.wire.headers import WireError
+from sandwich_sdk.wire.headers import UNREADABLE, WireError
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -91,6 +91,6 @@ def decode_status(body: bytes) -> StatusMessage:
     """Read a published message. Raises WireError for a kind this version does not know, or damage."""
     try:
         message: StatusMessage = _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise WireError(f"not a status message: {error}") from None
     return message

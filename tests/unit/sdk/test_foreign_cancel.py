@@ -1,0 +1,172 @@
+"""A handler that awaits what other code cancelled has failed once; only the worker's own cancellation ends it."""
+
+import asyncio
+
+import pytest
+
+from sandwich_sdk import Consumer, Event, Failure, Gap, HandlerCancelled
+from sandwich_sdk.testing import FakeCluster
+
+
+async def await_what_is_cancelled() -> None:
+    task = asyncio.create_task(asyncio.sleep(3600))
+    asyncio.get_running_loop().call_soon(task.cancel)
+    await task
+
+
+def consumer_of(cluster: FakeCluster, **options: object) -> tuple[Consumer, list[Failure]]:
+    consumer = Consumer(app="app", source=cluster, nak_delay=0.0, **options)  # type: ignore[arg-type]
+    failures: list[Failure] = []
+    consumer.on_error(failures.append)
+    return consumer, failures
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+@pytest.mark.parametrize(("ordered", "concurrency"), [(False, 1), (True, 1), (False, 4), (True, 4)])
+async def test_it_counts_as_a_failed_try_and_the_worker_goes_on(
+    ordered: bool, concurrency: int, timeout: float | None
+) -> None:
+    cluster = FakeCluster(tries_max=9, shards=2)
+    poisoned = [cluster.dispatch("BAD", None, shard=shard) for shard in (0, 1, 0, 1, 0)]
+    good = [cluster.dispatch("GOOD", None, shard=shard) for shard in (0, 1)]
+    consumer, failures = consumer_of(
+        cluster, ordered=ordered, concurrency=concurrency, max_tries=2, handler_timeout=timeout
+    )
+    seen: list[str] = []
+
+    @consumer.on_any
+    async def handle(event: Event) -> None:
+        if event.type == "BAD":
+            await await_what_is_cancelled()
+        seen.append(event.id)
+
+    async with asyncio.timeout(10):
+        await consumer.run(handle_signals=False)
+    assert sorted(seen) == sorted(good)
+    assert sorted(dead.id for dead in cluster.dead) == sorted(poisoned)
+    assert {dead.tries for dead in cluster.dead} == {2}
+    assert len(failures) == 2 * len(poisoned)
+    assert all(isinstance(failure.error, HandlerCancelled) for failure in failures)
+    assert all(isinstance(failure.error.__cause__, asyncio.CancelledError) for failure in failures)
+
+
+async def test_a_bare_cancelled_error_is_a_failed_try_and_the_next_one_succeeds() -> None:
+    cluster = FakeCluster()
+    only = cluster.dispatch("A", None)
+    consumer, failures = consumer_of(cluster)
+    tries: list[str] = []
+
+    @consumer.on_any
+    async def handle(event: Event) -> None:
+        tries.append(event.id)
+        if len(tries) == 1:
+            raise asyncio.CancelledError
+
+    await consumer.run(handle_signals=False)
+    assert (tries, cluster.handled, len(failures)) == ([only, only], [only], 1)
+
+
+async def test_a_gap_handler_is_tried_again_and_then_its_gap_is_a_dead_letter() -> None:
+    cluster = FakeCluster(tries_max=9)
+    cluster.gap()
+    good = cluster.dispatch("GOOD", None)
+    consumer, failures = consumer_of(cluster, max_tries=3)
+
+    @consumer.on_gap
+    async def lost(gap: Gap) -> None:
+        await await_what_is_cancelled()
+
+    @consumer.on_any
+    async def handle(event: Event) -> None: ...
+
+    await consumer.run(handle_signals=False)
+    assert cluster.handled == [good]
+    assert [failure.given_up for failure in failures] == [False, False, True]
+
+
+async def test_a_loop_outlives_a_gap_handler_that_awaits_what_was_cancelled() -> None:
+    cluster = FakeCluster(tries_max=9)
+    cluster.gap()
+    good = cluster.dispatch("GOOD", None)
+    consumer, failures = consumer_of(cluster, max_tries=3)
+
+    @consumer.on_gap
+    async def lost(gap: Gap) -> None:
+        await await_what_is_cancelled()
+
+    async with consumer:
+        assert [event.id async for event in consumer] == [good]
+    assert len(failures) == 3
+
+
+async def test_an_error_callback_that_asks_a_cancelled_task_for_its_result_ends_nothing() -> None:
+    cluster = FakeCluster(tries_max=9)
+    cluster.dispatch("BAD", None)
+    good = cluster.dispatch("GOOD", None)
+    consumer, _ = consumer_of(cluster, max_tries=2)
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    consumer.on_error(lambda failure: cancelled.result())
+
+    @consumer.on("BAD")
+    async def bad(event: Event) -> None:
+        raise RuntimeError("always")
+
+    @consumer.on("GOOD")
+    async def fine(event: Event) -> None: ...
+
+    await consumer.run(handle_signals=False)
+    assert cluster.handled == [good]
+    assert len(cluster.dead) == 1
+
+
+@pytest.mark.parametrize(("ordered", "concurrency"), [(False, 1), (True, 1), (False, 4)])
+async def test_the_workers_own_cancellation_ends_it_and_counts_no_failure(ordered: bool, concurrency: int) -> None:
+    cluster = FakeCluster()
+    cluster.dispatch("A", None)
+    consumer, failures = consumer_of(cluster, ordered=ordered, concurrency=concurrency)
+    begun = asyncio.Event()
+
+    @consumer.on_any
+    async def handle(event: Event) -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    running = asyncio.create_task(consumer.run(handle_signals=False))
+    async with asyncio.timeout(10):
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert (failures, cluster.handled, cluster.dead) == ([], [], [])
+
+
+async def test_the_drain_timeout_ends_a_gap_handler_and_counts_no_failure() -> None:
+    cluster = FakeCluster()
+    cluster.gap()
+    consumer, failures = consumer_of(cluster, drain_timeout=0.01)
+
+    @consumer.on_gap
+    async def lost(gap: Gap) -> None:
+        consumer._stop()
+        await asyncio.sleep(3600)
+
+    @consumer.on_any
+    async def handle(event: Event) -> None: ...
+
+    async with asyncio.timeout(10):
+        await consumer.run(handle_signals=False)
+    assert failures == []
+
+
+async def test_a_handler_over_its_timeout_still_fails_by_its_timeout() -> None:
+    cluster = FakeCluster()
+    cluster.dispatch("A", None)
+    consumer, failures = consumer_of(cluster, handler_timeout=0.01, max_tries=1)
+
+    @consumer.on_any
+    async def handle(event: Event) -> None:
+        await asyncio.sleep(3600)
+
+    await consumer.run(handle_signals=False)
+    assert [type(failure.error) for failure in failures] == [TimeoutError]
