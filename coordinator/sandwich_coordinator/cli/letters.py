@@ -7,7 +7,7 @@ stored: it is never in neither. What the group has handled of its replays is swe
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,13 +23,15 @@ from sandwich_coordinator.cli.render import duration, table
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import EVENT, MESSAGE_ID, REPLAY_SUBJECT, DeadLetter, frame_of
 from sandwich_sdk.wire.frame import inflate
-from sandwich_sdk.wire.headers import PART, WireError
+from sandwich_sdk.wire.headers import PART, UNREADABLE, WireError
 
 API_TIMEOUT_S = 5.0
 REPLAYS_AGE_MAX_S = 30 * 24 * 3600.0
 REPLAYS_PENDING_MAX = 1000
 ACK_WAIT_S = 30.0
 ERROR_SHOWN = 60
+NESTING_SHOWN_MAX = 200
+"""Printing JSON with indents takes a frame of the stack for each level."""
 _GONE = (10037, 10043, 10057)
 _STREAM_EXISTS = 10058
 
@@ -158,16 +160,33 @@ async def _pieces(client: Client, found: Found) -> list[RawStreamMsg]:
 
 
 async def read_content(client: Client, found: Found) -> dict[str, Any]:
-    """A letter with what it holds: `event`, or `headers` and `payload` (base64) of what is none."""
+    """A letter with what it holds, see `content_of`. Raises CommandError."""
     pieces = await _pieces(client, found)
-    payload = b"".join(piece.data or b"" for piece in pieces)
+    return content_of(found, pieces[0].headers or {}, b"".join(piece.data or b"" for piece in pieces))
+
+
+def content_of(found: Found, headers: Mapping[str, str], payload: bytes) -> dict[str, Any]:
+    """A letter's row with its `event`; with `headers` and `payload` (base64) where it is no event that can be shown."""
     row = found.row()
     if found.letter.kind == EVENT:
         try:
-            return row | {"event": msgspec.json.decode(inflate(payload))}
-        except (WireError, msgspec.MsgspecError) as error:
-            raise CommandError(f"dead letter {found.number} of {found.app} cannot be read: {error}", 1) from None
-    return row | {"headers": frame_of(pieces[0].headers), "payload": base64.b64encode(payload).decode()}
+            event = msgspec.json.decode(inflate(payload))
+            if _nests_beyond(event, NESTING_SHOWN_MAX):
+                raise WireError(f"it nests deeper than {NESTING_SHOWN_MAX} levels")
+            return row | {"event": event}
+        except UNREADABLE as error:
+            row["unreadable"] = f"{type(error).__name__}: {error}"
+    return row | {"headers": frame_of(headers), "payload": base64.b64encode(payload).decode()}
+
+
+def _nests_beyond(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        lists = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [child for children in lists for child in children]
+        if not level:
+            return False
+    return True
 
 
 async def replay(client: Client, found: Found) -> None:

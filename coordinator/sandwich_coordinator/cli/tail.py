@@ -13,7 +13,7 @@ from nats.js.api import DeliverPolicy
 from sandwich_coordinator.cli.context import CommandError
 from sandwich_coordinator.cli.messaging import Messaging, connect
 from sandwich_sdk.wire.frame import inflate, split_events
-from sandwich_sdk.wire.headers import FrameHeaders, WireError
+from sandwich_sdk.wire.headers import UNREADABLE, FrameHeaders, WireError
 from sandwich_sdk.wire.subjects import stream_name, stream_subjects
 
 NEXT_TIMEOUT_S = 1.0
@@ -30,12 +30,9 @@ class TailOptions:
 
 
 def event_line(app: str, event: bytes, options: TailOptions) -> str | None:
-    """One event as shown; None when its type is not wanted or it is not JSON."""
-    try:
-        decoded = msgspec.json.decode(event)
-        kind, shard = decoded["t"], decoded["__sandwich"]["shard"]
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return None
+    """One event as shown; None when its type is not wanted. Raises LookupError, TypeError, UNREADABLE for damage."""
+    decoded = msgspec.json.decode(event)
+    kind, shard = decoded["t"], decoded["__sandwich"]["shard"]
     if options.types and kind not in options.types:
         return None
     if options.as_json:
@@ -51,8 +48,16 @@ def frame_lines(app: str, headers: FrameHeaders, payload: bytes, options: TailOp
         return [f"{app} gap: events were lost after {headers.last_seq}"] if headers.kind == "gap" else []
     if options.types and headers.types and not options.types & headers.types:
         return []
-    lines = (event_line(app, event, options) for event in split_events(inflate(payload)))
+    lines = (_line_or_reason(app, event, options) for event in split_events(inflate(payload)))
     return [line for line in lines if line is not None]
+
+
+def _line_or_reason(app: str, event: bytes, options: TailOptions) -> str | None:
+    """One event as shown, or why it cannot be: a damaged one hides no other, and ends nothing."""
+    try:
+        return event_line(app, event, options)
+    except (LookupError, TypeError, *UNREADABLE) as error:
+        return f"{app} (an event of {len(event)} bytes that cannot be read: {type(error).__name__})"
 
 
 def joined(parts: dict[str, bytes], subject: str, headers: FrameHeaders, payload: bytes) -> bytes | None:

@@ -1,10 +1,14 @@
 """What `sandwich dead` makes of letters."""
 
+import base64
+import json
+
 import pytest
+import zstandard
 
 from sandwich_coordinator.cli.context import CommandError
 from sandwich_coordinator.cli.dead import _wanted
-from sandwich_coordinator.cli.letters import Found, Wanted, content_text, gather, letters_text
+from sandwich_coordinator.cli.letters import Found, Wanted, content_of, content_text, gather, letters_text
 from sandwich_sdk.wire.dead import MESSAGE_ID, DeadLetter
 
 
@@ -92,3 +96,32 @@ def test_a_frame_that_could_not_be_read_is_shown_by_its_kind() -> None:
     assert "kind         corrupt" in text
     assert "aGk=" in text
     assert "None" not in text
+
+
+def test_an_event_is_shown_as_json() -> None:
+    content = content_of(found(1), {}, zstandard.compress(b'{"t":"A","d":{"a":[1]}}\n'))
+    assert content["event"] == {"t": "A", "d": {"a": [1]}}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [zstandard.compress(b'{"d":%b}\n' % (b"[" * depth + b"]" * depth)) for depth in (300, 800, 980, 50_000)]
+    + [
+        zstandard.compress(b'{"d":"\xff"}\n'),
+        zstandard.compress(b'{"d":1e999}\n'),
+        zstandard.compress(b"{"),
+        b"no zstd",
+    ],
+)
+def test_an_event_that_cannot_be_decoded_or_printed_is_shown_as_it_came(payload: bytes) -> None:
+    content = content_of(found(1), {"Sandwich-Version": "1", "Sandwich-Dead-Kind": "event"}, payload)
+    assert content["unreadable"]
+    assert content["headers"] == {"Sandwich-Version": "1"}
+    assert base64.b64decode(content["payload"]) == payload
+    assert content["payload"] in content_text(content)
+    assert json.loads(json.dumps(content, indent=2)) == content
+
+
+def test_an_event_as_deep_as_a_relay_may_be_is_shown() -> None:
+    content = content_of(found(1), {}, zstandard.compress(b'{"d":%b}\n' % (b"[" * 100 + b"]" * 100)))
+    assert content_text(content).count("[") == 100
