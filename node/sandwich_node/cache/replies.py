@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from sandwich_node.gateway.nesting import nests_deeper
+
 _FIELD = re.compile(rb"(\d+)([a-z])")
 _validate = msgspec.json.Decoder(msgspec.Raw).decode
 _NULL = b"null"
@@ -91,7 +93,7 @@ def read_reply(reply: Sequence[Any], applied: Applied, left: Left) -> int:
             known = extras.get(seq)
             extras[seq] = Extra(known.before if known else None, b"l" in value, b"u" in value)
         elif kind == b"p":
-            left.learned.add((seq, value.decode()))
+            left.learned.add((seq, value.decode(errors="replace")))
         else:
             ids = value.decode(errors="replace").split(",")
             {b"e": left.evicted, b"g": left.guilds, b"d": left.draining, b"k": left.drained}[kind].append((seq, ids))
@@ -99,13 +101,16 @@ def read_reply(reply: Sequence[Any], applied: Applied, left: Left) -> int:
 
 
 def _sound(value: bytes, applied: Applied) -> bytes:
-    """The value as one line of valid JSON; `null` instead of anything else, which would spoil the event's line."""
+    """The value as one line of valid JSON of a bounded depth; `null` instead of what would spoil the event's line."""
     if value == _NULL:
         return value
     try:
         if not value.isascii():
             value.decode()
         _validate(value)
+        if nests_deeper(value):
+            applied.damaged += 1
+            return _NULL
         return msgspec.json.format(value, indent=-1) if b"\n" in value else value
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         applied.damaged += 1

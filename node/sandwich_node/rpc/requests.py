@@ -14,12 +14,16 @@ from sandwich_coordinator.config import PresenceConfig
 from sandwich_coordinator.event_names import DOCUMENTED
 from sandwich_coordinator.intents import INTENTS
 from sandwich_node.gateway import opcodes
+from sandwich_node.sinks.own import OwnEvent, own_event
+from sandwich_sdk.guild_events import SOURCES
 from sandwich_sdk.wire.rpc import INVALID, REFUSED, RpcError
 
 QUERY_LIMIT_MAX = 100
 USER_IDS_MAX = 100
 TIMEOUT_MAX_S = 300.0
 RELAY_BYTES_MAX = 512 * 1024
+CLUSTERS_OWN = "SANDWICH_"
+"""What types of the cluster's own events begin with."""
 _TYPE = re.compile(r"[A-Z0-9_]{1,64}")
 _CHANNEL_FIELDS = ("status", "voice_start_time")
 
@@ -192,15 +196,20 @@ def channel_info(ask: ChannelInfoAsk) -> dict[str, Any]:
     return {"guild_id": snowflake(ask.guild_id, "guild_id"), "fields": list(ask.fields)}
 
 
-def relay(ask: RelayAsk) -> bytes:
-    """The event's JSON, without its place in a session."""
+def relay(ask: RelayAsk) -> OwnEvent:
+    """The event, without its place in a session."""
     if _TYPE.fullmatch(ask.type) is None:
         raise RpcError(INVALID, "type must be 1 to 64 characters of A-Z, 0-9 and '_'")
-    if ask.type in DOCUMENTED:
+    if ask.type in DOCUMENTED or ask.type in SOURCES:
         raise RpcError(REFUSED, f"{ask.type} is Discord's: consumers would take it for what happened there")
+    if ask.type.startswith(CLUSTERS_OWN):
+        raise RpcError(REFUSED, f"{ask.type} is the cluster's: choose a type that does not begin with {CLUSTERS_OWN}")
     if len(ask.data) > RELAY_BYTES_MAX:
         raise RpcError(INVALID, f"data is larger than {RELAY_BYTES_MAX} bytes")
-    return b'{"t":"%b","s":null,"op":0,"d":%b}' % (ask.type.encode(), bytes(ask.data))
+    try:
+        return own_event(ask.type, bytes(ask.data))
+    except ValueError as error:
+        raise RpcError(INVALID, str(error)) from None
 
 
 OPS = {

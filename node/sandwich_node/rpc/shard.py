@@ -17,6 +17,7 @@ from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.rpc import requests as rq
 from sandwich_node.rpc.answers import Answer, GuildAnswer, MembersAnswer, VoiceAnswer
+from sandwich_node.sinks.own import OwnEvent
 from sandwich_sdk.wire.rpc import LIMITED, REFUSED, TIMEOUT, UNAVAILABLE, RpcError
 
 WHOLE_LIST_EVERY_S = 30.0
@@ -38,7 +39,7 @@ class _Shared:
 
 class ShardCommands:
     """Owned by the shard's runner. `send` queues a gateway command, raising ValueError with the reason when it is not
-    taken; `relay` puts an event's JSON into the stream and returns its id.
+    taken; `relay` puts an event into the stream and returns its id.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class ShardCommands:
         intents: int,
         bot: Callable[[], str],
         send: Callable[[int, dict[str, Any]], None],
-        relay: Callable[[str, bytes], Coroutine[None, None, str]],
+        relay: Callable[[OwnEvent], Coroutine[None, None, str]],
         cache: RedisCache | None,
         rng: random.Random,
         clock: Callable[[], float],
@@ -109,7 +110,7 @@ class ShardCommands:
                 return await self._of_guild(verb, rq.channel_info(info), info.guild_id, "CHANNEL_INFO", info.timeout)
             case "relay":
                 relayed = rq.read(body, rq.RelayAsk)
-                return msgspec.json.encode({"id": await self._relay(relayed.type, rq.relay(relayed))})
+                return msgspec.json.encode({"id": await self._relay(rq.relay(relayed))})
         raise RpcError(REFUSED, f"a shard does not know {verb}")
 
     def _command(self, verb: str, data: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from sandwich_node.rest.clients import RestClients
 from sandwich_node.secret import Secret
 from sandwich_node.shards.intake import ShardIntake
 from sandwich_node.sinks.chain import Checkpoint
+from sandwich_node.sinks.own import own_event
 from sandwich_node.sinks.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import session_hash
 
@@ -33,13 +34,6 @@ class _Told(msgspec.Struct, frozen=True):
     guild_id: str
     user_id: str
     invited_by: msgspec.Raw
-
-
-class _OwnEvent(msgspec.Struct, frozen=True):
-    d: _Told
-    t: str = MEMBER_INVITED
-    s: None = None
-    op: int = 0
 
 
 class ShardInviting:
@@ -127,9 +121,9 @@ class ShardInviting:
         lane = self._intake.rules.lane(MEMBER_INVITED)
         if not lane:
             return
-        event = _OwnEvent(_Told(told.guild, told.user, msgspec.Raw(told.invited_by)))
+        data = msgspec.json.encode(_Told(told.guild, told.user, msgspec.Raw(told.invited_by)))
         try:
-            self._publisher.push_own(msgspec.json.encode(event), MEMBER_INVITED, uuid.uuid4().hex, lane=lane)
+            self._publisher.push_own(own_event(MEMBER_INVITED, data), uuid.uuid4().hex, lane=lane)
         except ValueError as error:
             _log.warning("shard %s does not tell how %s joined: %s", self._start.key, told.user, error)
 

@@ -42,6 +42,7 @@ from sandwich_node.sinks.chain import Chain, Checkpoint
 from sandwich_node.sinks.frames import EventBuffer, ShardAddress
 from sandwich_node.sinks.jetstream import JetStreamLog, StreamLimits
 from sandwich_node.sinks.log import Fenced, LogError
+from sandwich_node.sinks.own import OwnEvent
 from sandwich_node.sinks.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.rpc import TIMEOUT, UNAVAILABLE, RpcError
@@ -198,11 +199,11 @@ class ShardRunner:
         if self._refusal:
             raise ValueError(self._refusal)
 
-    async def _publish_own(self, event_type: str, raw: bytes) -> str:
-        lane = self._intake.rules.lane(event_type) or DEFAULT_LANE
+    async def _publish_own(self, event: OwnEvent) -> str:
+        lane = self._intake.rules.lane(event.type) or DEFAULT_LANE
         try:
             async with asyncio.timeout(OWN_TIMEOUT_S):
-                return await self._publisher.publish_own(raw, event_type, uuid.uuid4().hex, lane=lane)
+                return await self._publisher.publish_own(event, uuid.uuid4().hex, lane=lane)
         except ValueError as error:
             raise RpcError(UNAVAILABLE, str(error), 1.0) from None
         except TimeoutError:

@@ -13,6 +13,7 @@ import msgspec
 import zstandard
 
 from sandwich_node.cache.context import Op
+from sandwich_node.sinks.own import OwnEvent
 from sandwich_sdk.wire.headers import GAP, FrameHeaders
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
@@ -215,15 +216,15 @@ class EventBuffer:
         self.bytes_held += len(line) + size
         return self.bytes_held < self.bytes_max and self.events_held < self.events_max
 
-    def push_own(self, raw: bytes, event_type: str, name: str, *, lane: str, ask: object) -> str:
+    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: object) -> str:
         """Take an event that is not Discord's, behind what was read; its id, made of `name`, which is unique.
 
         Raises ValueError before the shard's first session.
         """
         if not self._own_prefix:
             raise ValueError("the shard has no session yet")
-        line = b'%b%b%b"}}\n' % (raw[:-1], self._own_prefix, name.encode())
-        self._pending.append(Item(self.session, line, event_type, self.last_seq, lane, (), 0, ask, True))
+        line = b'%b%b%b"}}\n' % (event.raw[:-1], self._own_prefix, name.encode())
+        self._pending.append(Item(self.session, line, event.type, self.last_seq, lane, (), 0, ask, True))
         self.events_held += 1
         self.bytes_held += len(line)
         return f"own:{name}"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from sandwich_node.sinks.chain import Chain
 from sandwich_node.sinks.frames import Batch, EventBuffer, Frame, frames_of
+from sandwich_node.sinks.own import OwnEvent
 from sandwich_sdk.wire.headers import GAP, MARKER
 
 ENOUGH_EVENTS = 64
@@ -104,19 +105,19 @@ class ShardPublisher:
         self._idle.clear()
         self._wake.set()
 
-    def push_own(self, raw: bytes, event_type: str, name: str, *, lane: str, ask: object = None) -> str:
+    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: object = None) -> str:
         """Queue an event that is not Discord's, behind what was read; its id. ValueError when it is not taken."""
         if not self.buffer.has_room:
             raise ValueError("the shard's buffer is full: NATS takes less than comes in")
-        event_id = self.buffer.push_own(raw, event_type, name, lane=lane, ask=ask)
+        event_id = self.buffer.push_own(event, name, lane=lane, ask=ask)
         self._idle.clear()
         self._wake.set()
         return event_id
 
-    async def publish_own(self, raw: bytes, event_type: str, name: str, *, lane: str) -> str:
+    async def publish_own(self, event: OwnEvent, name: str, *, lane: str) -> str:
         """As `push_own`; returns once the event is stored."""
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        event_id = self.push_own(raw, event_type, name, lane=lane, ask=stored)
+        event_id = self.push_own(event, name, lane=lane, ask=stored)
         await stored
         return event_id
 

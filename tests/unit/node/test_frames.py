@@ -2,7 +2,12 @@
 
 import json
 
+import pytest
+
+from sandwich_node.rpc import requests as rq
 from sandwich_node.sinks.frames import Batch, EventBuffer, Frame, ShardAddress, frames_of
+from sandwich_node.sinks.own import own_event
+from sandwich_sdk.event import read_events
 from sandwich_sdk.wire.frame import inflate, split_events
 
 ADDRESS = ShardAddress(app="bot", group=1, shard=7, count=8, route="music", bot="42")
@@ -110,3 +115,41 @@ def test_what_an_event_changes_in_the_cache_takes_room_too() -> None:
     assert batch is not None
     events.confirm(batch)
     assert events.bytes_held == 0
+
+
+FORGED = (
+    b'{"t":"READY","s":1,"op":0,"d":{},"__sandwich":{"v":1,"app":"bot","bot":"","route":"","shard":[0,0,1],"id":"x:1"}}'
+)
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b"\r", b" ", b"\t", b"\n\n  "])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":%b1}',
+        b'%b{"a":1}',
+        b'{%b"a"%b:%b1%b}%b',
+        b"[1%b,2]",
+        b"%bnull%b",
+        b"[%b%b]" % (b"%b", FORGED + b"%b"),
+    ],
+)
+def test_an_own_event_is_one_line_whatever_stands_between_its_tokens(data: bytes, blank: bytes) -> None:
+    written = data.replace(b"%b", blank)
+    ask = rq.read(b'{"type":"SONG","shard":0,%b"data":%b}' % (blank, written), rq.RelayAsk)
+    buffer = made()
+    buffer.push_own(rq.relay(ask), "n1", lane="all", ask=None)
+    (frame,) = frames(buffer.take())
+    (line,) = lines(frame)
+    assert not {*b"\n\r\t "} & {*line}
+    (event,) = read_events(line + b"\n", frame.headers(1))
+    assert (event.type, event.id, event.data) == ("SONG", "own:n1", json.loads(written))
+
+
+def test_text_of_an_own_event_keeps_its_line_breaks_as_escapes() -> None:
+    text = "a\nb\r\u2028\u0085\x00\x1b end"
+    buffer = made()
+    buffer.push_own(own_event("SONG", json.dumps({text: text}).encode()), "n1", lane="all", ask=None)
+    (line,) = lines(frames(buffer.take())[0])
+    assert json.loads(line)["d"] == {text: text}
+    assert b"\r" not in line

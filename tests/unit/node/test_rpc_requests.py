@@ -64,7 +64,37 @@ def test_offline_is_shown_as_invisible_and_activities_are_checked() -> None:
 
 def test_an_own_event_keeps_its_data_and_takes_none_of_discords_names() -> None:
     ask = rq.read(b'{"type":"MY_EVENT","data":{"big":12345678901234567890}}', rq.RelayAsk)
-    assert rq.relay(ask) == b'{"t":"MY_EVENT","s":null,"op":0,"d":{"big":12345678901234567890}}'
-    for wrong in ("MESSAGE_CREATE", "lower", "A.B", ""):
+    assert rq.relay(ask).raw == b'{"t":"MY_EVENT","s":null,"op":0,"d":{"big":12345678901234567890}}'
+    for wrong in ("MESSAGE_CREATE", "GUILD_JOIN", "SANDWICH_MEMBER_INVITED", "SANDWICH_X", "lower", "A.B", "A\n", ""):
         with pytest.raises(RpcError):
             rq.relay(rq.RelayAsk(type=wrong))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"[" * 101 + b"]" * 101, "deeper than 100 levels"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "deeper than 100 levels"),
+        (b"[" * 500 + b"]" * 500, "deeper than 100 levels"),
+        (b"[" * 984 + b"]" * 984, None),
+        (b"[" * 100_000 + b"]" * 100_000, None),
+        (b'"\xff"', "UTF-8"),
+        (b'{"\xc3":1}', "UTF-8"),
+        (b'"\xed\xa0\xbd"', "UTF-8"),
+        (b"1e999", "out of range"),
+        (b'"\\ud83d"', None),
+        (b'"a\nb"', None),
+        (b"1 2", None),
+        (b"NaN", None),
+    ],
+)
+def test_data_that_some_reader_could_not_read_is_refused(data: bytes, message: str | None) -> None:
+    with pytest.raises(RpcError, match=message) as refused:
+        rq.relay(rq.read(b'{"type":"SONG","shard":0,"data":%b}' % data, rq.RelayAsk))
+    assert refused.value.code == "invalid"
+
+
+def test_data_as_deep_as_the_bound_is_taken_and_brackets_in_text_do_not_count() -> None:
+    for data in (b"[" * 100 + b"]" * 100, b"[%b]" % b",".join([b"[]"] * 500), b'"%b"' % (b'[{\\"' * 200)):
+        raw = rq.relay(rq.read(b'{"type":"SONG","data":%b}' % data, rq.RelayAsk)).raw
+        assert raw == b'{"t":"SONG","s":null,"op":0,"d":%b}' % data

@@ -11,6 +11,7 @@ import pytest
 from sandwich_coordinator.intents import ALL
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.rpc.shard import ShardCommands
+from sandwich_node.sinks.own import OwnEvent
 from sandwich_sdk.wire.rpc import RpcError
 from simulation.loop import run_virtual
 
@@ -44,7 +45,7 @@ def play(story: Callable[[ShardCommands, Discord], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         discord = Discord()
 
-        async def relay(event_type: str, raw: bytes) -> str:
+        async def relay(event: OwnEvent) -> str:
             return "own:1"
 
         commands = ShardCommands(
