@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nats
 import pytest
+import zstandard
 
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_sdk import Consumer, Event, Failure, Gap, GroupConflict, NewerWireVersion, Unreachable
@@ -347,8 +348,37 @@ async def test_closing_while_nats_is_away_ends_the_wait() -> None:
     assert running.done()
 
 
-async def example_prints(command: list[str], publisher: Publisher, where: Path) -> None:
-    """Run an example program over plain frames, control frames and an event in parts; check what it prints."""
+async def send_damage(publisher: Publisher) -> None:
+    """Frames as no node writes them; the one readable event among them is printed as SONG x:0."""
+    headers, payload = publisher.frame(1)
+    publisher.seq -= 1
+    good = b'{"t":"SONG","s":null,"op":0,"d":1,"__sandwich":{"id":"x:0"}}'
+    damaged = [
+        b'{"t":"SONG","d":%b,"__sandwich":{"id":"x:0"}' % (b"[" * 20_000 + b"]" * 20_000),
+        b'{"t":"\xff',
+        b'{"t":"SONG","d":{"a":',
+        b"1}",
+        b"[]",
+        b"1",
+        b"null",
+        b"",
+    ]
+    lines = b"\n".join((*damaged[:3], good, *damaged[3:], b""))
+    await publisher.send(headers.encode(), zstandard.ZstdCompressor().compress(lines))
+    for broken in (b"no zstd", payload[:-4], b"", zstandard.ZstdCompressor().compress(b"no end of line")):
+        await publisher.send(headers.encode(), broken)
+    for part in ("x/y", "1", "/", "2/2", "1/2"):
+        await publisher.send({**headers.encode(), "Sandwich-Part": part}, payload)
+    await publisher.send({}, b"")
+
+
+async def example_prints(command: list[str], publisher: Publisher, where: Path, group: str = "") -> None:
+    """Run an example program over plain frames, control frames and an event in parts; check what it prints.
+
+    With a `group`: over damaged frames first, which it acknowledges, too.
+    """
+    if group:
+        await send_damage(publisher)
     await publisher.control(FENCE)
     await publisher.events(2)
     headers, payload = publisher.frame(1)
@@ -363,16 +393,22 @@ async def example_prints(command: list[str], publisher: Publisher, where: Path) 
     assert process.stdout is not None
     try:
         async with asyncio.timeout(20):
-            lines = [(await process.stdout.readline()).decode().strip() for _ in range(4)]
+            expected = [*(["SONG x:0"] if group else []), *(f"A abc:{n}" for n in range(1, 5))]
+            lines = [(await process.stdout.readline()).decode().strip() for _ in expected]
+            if group:
+                await settled(publisher, group)
     finally:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         await process.wait()
-    assert lines == [f"A abc:{n}" for n in range(1, 5)]
+    assert lines == expected
 
 
-@pytest.mark.parametrize("program", ["sdk.py", "raw.py"])
-async def test_the_python_examples_print_every_event(publisher: Publisher, tmp_path: Path, program: str) -> None:
-    await example_prints([sys.executable, str(EXAMPLES / "python" / program)], publisher, tmp_path)
+@pytest.mark.parametrize(("program", "group"), [("sdk.py", ""), ("raw.py", "example-raw")])
+async def test_the_python_examples_print_every_event(
+    publisher: Publisher, tmp_path: Path, program: str, group: str
+) -> None:
+    await example_prints([sys.executable, str(EXAMPLES / "python" / program)], publisher, tmp_path, group)
 
 
 async def test_the_javascript_example_prints_every_event(publisher: Publisher, tmp_path: Path) -> None:
@@ -391,4 +427,4 @@ async def test_the_javascript_example_prints_every_event(publisher: Publisher, t
     )
     if install.returncode != 0:
         pytest.skip("npm could not install the example's packages")
-    await example_prints([node, "consumer.mjs"], publisher, program)
+    await example_prints([node, "consumer.mjs"], publisher, program, "example-js")

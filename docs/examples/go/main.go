@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"strings"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/nats-io/nats.go"
@@ -26,18 +25,18 @@ type event struct {
 var parts = map[string][][]byte{}
 
 // whole returns a frame's payload; nil for a part that is not the last, and for fence, marker and gap frames.
-func whole(message jetstream.Msg) []byte {
+func whole(message jetstream.Msg) ([]byte, error) {
 	headers := message.Headers()
 	if headers.Get("Sandwich-Count") == "0" {
-		return nil
+		return nil, nil
 	}
 	part := headers.Get("Sandwich-Part")
 	if part == "" {
-		return message.Data()
+		return message.Data(), nil
 	}
 	var index, total int
 	if _, err := fmt.Sscanf(part, "%d/%d", &index, &total); err != nil {
-		log.Fatal(err)
+		return nil, err
 	}
 	if index == 1 {
 		parts[message.Subject()] = nil
@@ -45,10 +44,34 @@ func whole(message jetstream.Msg) []byte {
 	held := append(parts[message.Subject()], message.Data())
 	parts[message.Subject()] = held
 	if index < total || len(held) < total {
-		return nil
+		return nil, nil
 	}
 	delete(parts, message.Subject())
-	return bytes.Join(held, nil)
+	return bytes.Join(held, nil), nil
+}
+
+// show prints a frame's events. One that cannot be read is passed over: it would come again for ever.
+func show(message jetstream.Msg, inflater *zstd.Decoder) {
+	payload, err := whole(message)
+	if err != nil || payload == nil {
+		if err != nil {
+			log.Println("a frame cannot be read:", err)
+		}
+		return
+	}
+	lines, err := inflater.DecodeAll(payload, nil)
+	if err != nil {
+		log.Println("a frame cannot be read:", err)
+		return
+	}
+	for _, line := range bytes.Split(bytes.TrimSuffix(lines, []byte("\n")), []byte("\n")) {
+		var e event
+		if err := json.Unmarshal(line, &e); err != nil {
+			log.Println("an event cannot be read:", err)
+			continue
+		}
+		fmt.Println(e.Type, e.Meta.ID)
+	}
 }
 
 func main() {
@@ -70,24 +93,12 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	inflater, err := zstd.NewReader(nil)
+	inflater, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(512<<20))
 	if err != nil {
 		log.Fatal(err)
 	}
 	_, err = consumer.Consume(func(message jetstream.Msg) {
-		if payload := whole(message); payload != nil {
-			lines, err := inflater.DecodeAll(payload, nil)
-			if err != nil {
-				log.Fatal(err)
-			}
-			for _, line := range strings.Split(strings.TrimSuffix(string(lines), "\n"), "\n") {
-				var e event
-				if err := json.Unmarshal([]byte(line), &e); err != nil {
-					log.Fatal(err)
-				}
-				fmt.Println(e.Type, e.Meta.ID)
-			}
-		}
+		show(message, inflater)
 		if err := message.Ack(); err != nil {
 			log.Println(err)
 		}

@@ -19,10 +19,11 @@ const parts = new Map();
 
 // A frame's payload; null for a part that is not the last, and for fence, marker and gap frames.
 function whole(message) {
-  if (message.headers.get("Sandwich-Count") === "0") return null;
-  const part = message.headers.get("Sandwich-Part");
+  if (message.headers?.get("Sandwich-Count") === "0") return null;
+  const part = message.headers?.get("Sandwich-Part");
   if (!part) return message.data;
   const [index, total] = part.split("/").map(Number);
+  if (!(index >= 1 && index <= total)) throw new Error(`no such part: ${part}`);
   const held = index === 1 ? [] : parts.get(message.subject) ?? [];
   held.push(message.data);
   parts.set(message.subject, held);
@@ -31,15 +32,27 @@ function whole(message) {
   return Buffer.concat(held);
 }
 
-const consumer = await client.jetstream().consumers.get(stream, group);
-for await (const message of await consumer.consume()) {
-  const payload = whole(message);
-  if (payload !== null) {
-    const lines = new TextDecoder().decode(decompress(payload)).trimEnd().split("\n");
-    for (const line of lines) {
+// Print a frame's events. One that cannot be read is passed over: it would come again for ever.
+function show(message) {
+  let lines = [];
+  try {
+    const payload = whole(message);
+    if (payload !== null) lines = new TextDecoder().decode(decompress(payload)).split("\n").slice(0, -1);
+  } catch (error) {
+    console.error("a frame cannot be read:", error.message);
+  }
+  for (const line of lines) {
+    try {
       const event = JSON.parse(line);
       console.log(event.t, event.__sandwich.id);
+    } catch (error) {
+      console.error("an event cannot be read:", error.name);
     }
   }
+}
+
+const consumer = await client.jetstream().consumers.get(stream, group);
+for await (const message of await consumer.consume()) {
+  show(message);
   message.ack();
 }

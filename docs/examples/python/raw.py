@@ -7,6 +7,38 @@ import sys
 import nats
 import zstandard
 
+FRAME_BYTES_MAX = 512 * 1024 * 1024
+UNREADABLE = (ValueError, LookupError, TypeError, RecursionError, MemoryError, zstandard.ZstdError)
+
+
+def whole(message, parts: dict[str, list[bytes]]) -> bytes:
+    """A frame's payload; b"" for a part that is not the last, and for fence, marker and gap frames."""
+    headers = message.headers or {}
+    if headers.get("Sandwich-Count") == "0":
+        return b""
+    if "Sandwich-Part" not in headers:
+        return message.data
+    index, total = map(int, headers["Sandwich-Part"].split("/"))
+    held = parts.setdefault(message.subject, [])
+    held[index - 1 :] = [message.data]
+    return b"".join(held) if len(held) == total == index else b""
+
+
+def show(message, parts: dict[str, list[bytes]]) -> None:
+    """Print a frame's events. One that cannot be read is passed over: it would come again for ever."""
+    try:
+        payload = whole(message, parts)
+        lines = zstandard.ZstdDecompressor().stream_reader(payload).read(FRAME_BYTES_MAX).split(b"\n")[:-1]
+    except UNREADABLE as error:
+        print("a frame cannot be read:", type(error).__name__, file=sys.stderr)
+        return
+    for line in lines:
+        try:
+            event = json.loads(line)
+            print(event["t"], event["__sandwich"]["id"], flush=True)
+        except UNREADABLE as error:
+            print("an event cannot be read:", type(error).__name__, file=sys.stderr)
+
 
 async def main(server: str, app: str) -> None:
     client = await nats.connect(server, max_reconnect_attempts=-1)
@@ -19,17 +51,7 @@ async def main(server: str, app: str) -> None:
         except nats.errors.TimeoutError:
             continue
         for message in messages:
-            headers = message.headers or {}
-            payload = message.data
-            if "Sandwich-Part" in headers:
-                index, total = map(int, headers["Sandwich-Part"].split("/"))
-                held = parts.setdefault(message.subject, [])
-                held[index - 1 :] = [payload]
-                payload = b"".join(held) if len(held) == total == index else b""
-            if headers.get("Sandwich-Count") != "0" and payload:
-                for line in zstandard.ZstdDecompressor().decompressobj().decompress(payload).splitlines():
-                    event = json.loads(line)
-                    print(event["t"], event["__sandwich"]["id"], flush=True)
+            show(message, parts)
             await message.ack()
 
 
