@@ -66,7 +66,7 @@ func show(message jetstream.Msg, inflater *zstd.Decoder) {
 	}
 	for _, line := range bytes.Split(bytes.TrimSuffix(lines, []byte("\n")), []byte("\n")) {
 		var e event
-		if err := json.Unmarshal(line, &e); err != nil {
+		if err := json.Unmarshal(line, &e); err != nil || e.Meta.ID == "" {
 			log.Println("an event cannot be read:", err)
 			continue
 		}
