@@ -1,6 +1,7 @@
 """Dead letters on a real nats-server: what gets there, what does not, and the way back."""
 
 import asyncio
+import base64
 import io
 import json
 import sys
@@ -15,7 +16,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from sandwich_coordinator.cli import letters as commands
 from sandwich_coordinator.cli.main import main
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats
-from sandwich_sdk import Consumer, Event, Failure, Unfinished, jetstream, letters
+from sandwich_sdk import Consumer, Event, Failure, HandlerCancelled, Unfinished, jetstream, letters
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import FrameHeaders
 from tests.support.publisher import Publisher, running, settled, until
@@ -139,6 +140,60 @@ async def test_a_frame_that_cannot_be_read_is_kept_as_it_came(server: EmbeddedNa
     content = await commands.read_content(publisher.client, letter)
     assert content["headers"]["Sandwich-Session"] == "abc"
     assert len(content["payload"]) > len(payload)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_frame_that_nests_too_deeply_is_a_dead_letter_as_often_as_it_is_replayed(
+    server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, ordered: bool
+) -> None:
+    monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
+    headers, _ = publisher.frame(1)
+    line = b'{"t":"A","s":1,"op":0,"d":%b,"__sandwich":{}}\n' % (b"[" * 50_000 + b"]" * 50_000)
+    payload = zstandard.ZstdCompressor().compress(line)
+    await publisher.send(headers.encode(), payload)
+    await publisher.events(1)
+    consumer, handled, failures = failing(server, corrupt_tries=2, ordered=ordered)
+    async with running(consumer):
+        await until(lambda: handled == [2])
+        await until(lambda: len(failures) == 2)
+        (letter,) = await found(publisher)
+        assert (letter.letter.kind, letter.letter.tries) == ("corrupt", 2)
+        content = await commands.read_content(publisher.client, letter)
+        assert content["payload"] == base64.b64encode(payload).decode()
+        await commands.open_replays(publisher.client, "bot", "g")
+        await commands.replay(publisher.client, letter)
+        await until(lambda: len(failures) == 4)
+        await publisher.events(1)
+        await until(lambda: handled == [2, 3])
+    assert [failure.given_up for failure in failures] == [False, True, False, True]
+    assert [letter.letter.kind for letter in await found(publisher)] == ["corrupt"]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_handler_that_awaits_what_was_cancelled_fails_in_a_replay_as_it_does_before(
+    server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, ordered: bool
+) -> None:
+    monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
+    await publisher.events(1, types=("BAD",))
+    await publisher.events(1)
+    consumer, handled, failures = failing(server, 1, max_tries=1, ordered=ordered)
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+
+    @consumer.on("BAD")
+    async def handle(event: Event) -> None:
+        await cancelled
+
+    async with running(consumer):
+        await until(lambda: handled == [2])
+        (letter,) = await found(publisher)
+        await commands.open_replays(publisher.client, "bot", "g")
+        await commands.replay(publisher.client, letter)
+        await until(lambda: len(failures) == 2)
+        await publisher.events(1)
+        await until(lambda: handled == [2, 3])
+    assert [type(failure.error) for failure in failures] == [HandlerCancelled, HandlerCancelled]
+    assert [letter.letter.id for letter in await found(publisher)] == ["abc:1"]
 
 
 async def test_an_unreadable_frame_of_a_stream_made_again_is_kept_though_one_of_that_number_was_kept_before(

@@ -30,6 +30,7 @@ REPLAYS_AGE_MAX_S = 30 * 24 * 3600.0
 REPLAYS_PENDING_MAX = 1000
 ACK_WAIT_S = 30.0
 ERROR_SHOWN = 60
+SHARD_DIGITS_MAX = 9
 NESTING_SHOWN_MAX = 200
 """Printing JSON with indents takes a frame of the stack for each level."""
 _GONE = (10037, 10043, 10057)
@@ -66,8 +67,11 @@ class Found:
     def row(self) -> dict[str, Any]:
         """What JSON and tables show of it."""
         letter = self.letter
-        where = letter.subject.split(".")[-2:]
-        shard_group, shard = (int(token) if token.isdecimal() else None for token in where)
+        where = ("", *letter.subject.split("."))[-2:]
+        # A letter says what its writer wrote there.
+        shard_group, shard = (
+            int(token) if token.isdecimal() and len(token) <= SHARD_DIGITS_MAX else None for token in where
+        )
         return {
             "app": self.app,
             "number": self.number,

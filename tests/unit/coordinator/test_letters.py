@@ -125,3 +125,15 @@ def test_an_event_that_cannot_be_decoded_or_printed_is_shown_as_it_came(payload:
 def test_an_event_as_deep_as_a_relay_may_be_is_shown() -> None:
     content = content_of(found(1), {}, zstandard.compress(b'{"d":%b}\n' % (b"[" * 100 + b"]" * 100)))
     assert content_text(content).count("[") == 100
+
+
+@pytest.mark.parametrize("subject", ["", "x", "a.b", "a.1", "a.b.1.x", f"a.{'1' * 5000}.2", "a.\u00b2.\u0663"])
+def test_a_letter_from_an_odd_subject_is_shown(subject: str) -> None:
+    odd = found(1, subject=subject)
+    assert len(letters_text([odd], 1, 2000.0).splitlines()) == 2
+    assert odd.row()["shard_group"] in (None, 1)
+
+
+def test_a_letter_says_its_shard() -> None:
+    row = found(1).row()
+    assert (row["shard_group"], row["shard"]) == (3, 5)
