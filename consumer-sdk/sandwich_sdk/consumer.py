@@ -19,6 +19,7 @@ from sandwich_sdk.cancelling import failing_when_cancelled_by_others, honour_can
 from sandwich_sdk.delivery import Intake, OpenFrame, Source
 from sandwich_sdk.errors import Failure, Unfinished
 from sandwich_sdk.event import Event, Gap
+from sandwich_sdk.event_names import doubt
 from sandwich_sdk.failures import Failures
 from sandwich_sdk.frames import FrameReader
 from sandwich_sdk.groups import SourceOptions
@@ -102,6 +103,7 @@ class Consumer:
         if isinstance(types, str):
             raise ValueError("types is a list of event types, not one string")
         self._types = frozenset(types) if types is not None else None
+        _doubt(self._types or ())
         self._group, self._max_tries = check_name(group, what="group"), max_tries
         self._ordered, self._concurrency, self._max_in_flight = ordered, concurrency, max_in_flight
         self._nak_delay, self._ack_wait, self._handler_timeout = nak_delay, ack_wait, handler_timeout
@@ -149,10 +151,11 @@ class Consumer:
     def on(self, *types: str) -> Callable[[_H], _H]:
         """Decorator: run this coroutine function for events of these types or derived names, once for each event.
 
-        Raises ValueError for none, TypeError for a function that is not `async def`.
+        Raises ValueError for none, TypeError for a function that is not `async def`. Warns of a misspelt name.
         """
         if not types:
             raise ValueError("name at least one event type, or use on_any")
+        _doubt(types)
 
         def register(handler: _H) -> _H:
             for event_type in types:
@@ -434,6 +437,12 @@ def _coroutine(handler: Any) -> Any:
     if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(called):
         raise TypeError("a handler must be an `async def` function")
     return handler
+
+
+def _doubt(types: Iterable[str]) -> None:
+    for name in types:
+        if (why := doubt(name)) is not None:
+            _log.warning("%s", why)
 
 
 def _check_start(start: str | datetime) -> None:
