@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sandwich_sdk.guild_events import derive
-from sandwich_sdk.wire.frame import split_events
+from sandwich_sdk.wire.frame import split_events, whole_characters
 from sandwich_sdk.wire.headers import UNREADABLE, FrameHeaders, WireError
 
 _T = TypeVar("_T")
@@ -44,8 +44,20 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 _MISSING: Any = object()
 
 
+def _read_line(raw: bytes) -> _Line:
+    try:
+        return _decode_line(raw)
+    except msgspec.DecodeError:
+        whole = whole_characters(raw)
+        if whole == raw:
+            raise
+        return _decode_line(whole)
+
+
 class Event:
     """One Discord dispatch. `data`, `extra` and `before` are decoded when they are first asked for.
+
+    Half of a character in a text (a lone surrogate, as a client may cut it) is U+FFFD in them, and as it came in `raw`.
 
     raw           the line as it travelled: Discord's JSON with `__sandwich` and `__extra` added
     received_ns   when this consumer got the frame, wall clock, ns; None when unknown
@@ -57,7 +69,7 @@ class Event:
     def __init__(self, raw: bytes, *, received_ns: int | None = None, published_ns: int | None = None) -> None:
         """Read one line of a frame. Raises WireError when it is not one."""
         try:
-            self._line = _decode_line(raw)
+            self._line = _read_line(raw)
         except UNREADABLE as error:
             raise WireError(f"bad event: {error}") from error
         self.raw = raw

@@ -1,6 +1,7 @@
 """The shared cache, what events say because of it, and which are published, with real processes and a real Redis."""
 
 import asyncio
+import json
 from typing import Any
 
 import msgspec
@@ -292,9 +293,17 @@ async def test_a_bot_is_asked_and_commanded_through_whichever_node_has_the_shard
                 return any(event.id == told and event.data == {"song": 7} for event in running.events)
 
             await running.until("the event of our own", arrived, 10.0)
+            body = b'{"type":"SONG_ENDED",\n"data":{"lines":\r\n[1,\n2]},"guild_id":"%b"}' % guilds[0].encode()
+            lines = json.loads(await rpc._ask_once("relay", body))["id"]
+
+            async def arrived_whole() -> bool:
+                return any(event.id == lines and event.data == {"lines": [1, 2]} for event in running.events)
+
+            await running.until("the event that was written on several lines", arrived_whole, 10.0)
             for wrong in (
                 rpc.update_presence(status="bad"),
                 rpc.relay("MESSAGE_CREATE", {}),
+                rpc.relay("SONG_ENDED", json.loads("[" * 101 + "]" * 101)),
                 rpc.update_presence(shard=SHARDS),
                 rpc.where_is_guild("abc"),
             ):

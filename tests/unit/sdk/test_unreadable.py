@@ -33,7 +33,6 @@ UNREADABLE = {
     "extra nested too deeply": zstd(line(b"1", extra=b'{"before":%b}' % DEEP)),
     "an id that is not UTF-8": zstd(line(b"1", meta=META.replace(b"x:1", b"\xff"))),
     "a type that is not UTF-8": zstd(line(b"1").replace(b"SONG", b"S\xc3")),
-    "half a character": zstd(line(b'"\\ud83d"')),
     "two lines of one event": zstd(line(b'{"a":\n1}')),
     "no meta": zstd(b'{"t":"SONG","s":1,"op":0,"d":1}\n'),
     "a list": zstd(b"[1]\n"),
@@ -213,3 +212,23 @@ def test_a_letter_from_no_time_is_not_a_letter(at: str) -> None:
     assert DeadLetter.decode(letter).at == 1.0
     with pytest.raises(WireError):
         DeadLetter.decode(letter | {"Sandwich-Dead-At": at})
+
+
+@pytest.mark.parametrize(
+    ("data", "read"),
+    [
+        (rb'"\ud83d"', "\ufffd"),
+        (rb'"a\uDE00b"', "a\ufffdb"),
+        (rb'"\ude00\ud83d"', "\ufffd\ufffd"),
+        (rb'"\ud83d\ud83d\ude00"', "\ufffd\U0001f600"),
+        (rb'"\\ud83d \ud83d"', "\\ud83d \ufffd"),
+        (rb'"\\\ud83d\\"', "\\\ufffd\\"),
+        (rb'{"\ud83d":["\uD83D\uDE00","\u00e9","\n"]}', {"\ufffd": ["\U0001f600", "é", "\n"]}),
+    ],
+)
+def test_half_a_character_is_replaced_and_the_rest_of_the_event_is_as_it_was(data: bytes, read: object) -> None:
+    raw = line(data, extra=b'{"before":%b}' % data)[:-1]
+    event = Event(raw)
+    assert event.data == event.before == read
+    assert event.raw == raw
+    assert (event.type, event.id) == ("SONG", "x:1")
