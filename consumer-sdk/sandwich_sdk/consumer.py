@@ -15,7 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sandwich_sdk.cancelling import failing_when_cancelled_by_others, honour_cancel
+from sandwich_sdk.cancelling import Owner, honour_cancel
 from sandwich_sdk.delivery import Intake, OpenFrame, Source
 from sandwich_sdk.errors import Failure, Unfinished
 from sandwich_sdk.event import Event, Gap
@@ -132,6 +132,7 @@ class Consumer:
         self._pump: asyncio.Task[None] | None = None
         self._deadline: asyncio.Timeout | None = None
         self._running = False
+        self._owner: Owner
         self._workers: set[asyncio.Task[None]] = set()
         self._frame: OpenFrame | None = None
         self._iterating: asyncio.Task[Any] | None = None
@@ -189,7 +190,7 @@ class Consumer:
         if self._running or self._pump is not None or self._closed.is_set():
             raise RuntimeError("the consumer is in use, or closed")
         self._take_in(Selection(self._types, None if self._any else frozenset(self._handlers)))
-        self._running = True
+        self._running, self._owner = True, Owner()
         signals = _SIGNALS if handle_signals and threading.current_thread() is threading.main_thread() else ()
         for number in signals:
             asyncio.get_running_loop().add_signal_handler(number, self._stop)
@@ -238,7 +239,7 @@ class Consumer:
             event = frame.events[offset]
             try:
                 await self._failures.begin(frame, event)
-                with failing_when_cancelled_by_others():
+                with self._owner.calling_handler():
                     await self._call(event)
             except Exception as error:
                 if await self._failures.failed(frame, event, error):
@@ -259,6 +260,10 @@ class Consumer:
             return
         async with asyncio.timeout(self._handler_timeout):
             await self._run_handlers(event)
+
+    async def _call_on_gap(self, gap: Gap) -> None:
+        with self._owner.calling_handler():
+            await self._on_gap(gap)
 
     async def _run_handlers(self, event: Event) -> None:
         named = [*self._handlers.get(event.type, ())]
@@ -304,7 +309,7 @@ class Consumer:
             self._between.set()
 
     async def _next_frame(self) -> OpenFrame:
-        self._iterating = asyncio.current_task()
+        self._iterating, self._owner = asyncio.current_task(), Owner()
         if self._frame is not None:
             finished, self._frame = self._frame, None
             await self._reader.done(finished)
@@ -420,7 +425,7 @@ class Consumer:
             corrupt_tries=self._corrupt_tries,
             gap_tries=self._max_tries,
             nak_delay_s=self._nak_delay,
-            on_gap=lambda gap: self._on_gap(gap),
+            on_gap=self._call_on_gap,
             on_failure=self._tell,
         )
 

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from sandwich_sdk.cancelling import failing_when_cancelled_by_others
 from sandwich_sdk.delivery import Delivery, Intake, OpenFrame, Source
 from sandwich_sdk.errors import LOST, Failure, IncompleteParts, NewerWireVersion
 from sandwich_sdk.event import Gap, read_events, read_gap
@@ -98,8 +97,7 @@ class FrameReader:
             with _decoding():
                 gap = read_gap(delivery.subject, delivery.payload, headers, published_ns=delivery.published_ns)
             try:
-                with failing_when_cancelled_by_others():
-                    await self._on_gap(gap)
+                await self._on_gap(gap)
             except Exception as error:
                 await self._fail_or_bury(delivery, GAP_LETTER, delivery.payload, error, self._gap_tries)
                 return

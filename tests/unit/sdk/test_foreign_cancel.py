@@ -170,3 +170,107 @@ async def test_a_handler_over_its_timeout_still_fails_by_its_timeout() -> None:
 
     await consumer.run(handle_signals=False)
     assert [type(failure.error) for failure in failures] == [TimeoutError]
+
+
+async def _fail() -> None:
+    raise ValueError
+
+
+@pytest.mark.parametrize(("ordered", "concurrency"), [(False, 1), (True, 1), (False, 4)])
+async def test_a_handler_that_outlived_a_failed_task_group_and_then_meets_a_cancellation_has_failed(
+    ordered: bool, concurrency: int
+) -> None:
+    """On Python 3.11 the group leaves its task's count of cancellations one too high."""
+    cluster = FakeCluster(tries_max=9)
+    poisoned = cluster.dispatch("BAD", None)
+    good = cluster.dispatch("GOOD", None)
+    consumer, failures = consumer_of(cluster, ordered=ordered, concurrency=concurrency, max_tries=3)
+
+    @consumer.on("BAD")
+    async def bad(event: Event) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_fail())
+        except* ValueError:
+            await await_what_is_cancelled()
+
+    @consumer.on("GOOD")
+    async def fine(event: Event) -> None: ...
+
+    async with asyncio.timeout(10):
+        await consumer.run(handle_signals=False)
+    assert (cluster.handled, [dead.id for dead in cluster.dead]) == ([good], [poisoned])
+    assert [type(failure.error) for failure in failures] == [HandlerCancelled] * 3
+
+
+async def test_a_run_that_is_cancelled_after_a_failed_task_group_ends() -> None:
+    cluster = FakeCluster()
+    cluster.dispatch("A", None)
+    consumer, failures = consumer_of(cluster)
+    begun = asyncio.Event()
+
+    @consumer.on_any
+    async def handle(event: Event) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_fail())
+        except* ValueError:
+            begun.set()
+            await asyncio.sleep(3600)
+
+    async with asyncio.timeout(10):
+        running = asyncio.create_task(consumer.run(handle_signals=False))
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert failures == []
+
+
+async def test_a_worker_that_fails_ends_the_others_and_run_says_why() -> None:
+    cluster = FakeCluster(shards=2)
+    cluster.dispatch("WAIT", None, shard=0)
+    cluster.dispatch("EXIT", None, shard=1)
+    consumer, failures = consumer_of(cluster, concurrency=2)
+    begun = asyncio.Event()
+
+    @consumer.on("WAIT")
+    async def wait(event: Event) -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    @consumer.on("EXIT")
+    async def leave(event: Event) -> None:
+        await begun.wait()
+        consumer._intake.end(RuntimeError("the source broke"))
+
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError, match="the source broke"):
+            await consumer.run(handle_signals=False)
+    assert failures == []
+
+
+async def test_a_loop_that_is_cancelled_in_its_gap_handler_ends() -> None:
+    cluster = FakeCluster()
+    cluster.gap()
+    cluster.dispatch("A", None)
+    consumer, failures = consumer_of(cluster)
+    begun = asyncio.Event()
+
+    @consumer.on_gap
+    async def lost(gap: Gap) -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    async def loop() -> None:
+        async with consumer:
+            async for _ in consumer:
+                raise AssertionError("no event before the gap is handled")
+
+    async with asyncio.timeout(10):
+        looping = asyncio.create_task(loop())
+        await begun.wait()
+        looping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looping
+    assert failures == []
