@@ -149,6 +149,8 @@ class _Step(Places):
     def put_members(self, members: list[Json]) -> None:
         for member in members:
             user, may_replace = member["user"]["id"], self.may_replace("m")
+            if may_replace:
+                self.guild.gone.discard(user)
             is_new = user not in self.guild.of["m"]
             if is_new and not may_replace and self.is_shared:
                 self.guild.early.add(user)
@@ -156,6 +158,10 @@ class _Step(Places):
                 self.store_member(member)
             else:
                 self.model.mutual[user].add(self.id)
+
+    def has_left(self, user: str) -> bool:
+        """Whether nothing says that somebody who left is back."""
+        return user in self.guild.gone and user not in self.guild.of["m"]
 
     def learn(self, d: Json) -> None:
         if "guild_id" not in d or not self.may_replace("m") or self.is_strange:
@@ -260,6 +266,8 @@ class _Step(Places):
         if self.writer.settings.guilds:
             new = {key: value for key, value in d.items() if key not in LISTS} | {"unavailable": False}
             guild.guild = new | self.member_count(new)
+        if self.may_replace("m"):
+            guild.gone.clear()
         self.lists(d)
         flags = waiting.pop(self.id, "")
         self.extra |= {"lazy": "l" in flags, "unavailable": "u" in flags}
@@ -290,6 +298,8 @@ class _Step(Places):
             elif self.may_replace(letter):
                 held.clear()
             for item in d[name]:
+                if (letter == "x" and has_ended(item)) or (letter == "v" and item["channel_id"] is None):
+                    continue
                 if letter in "ctv":
                     item.setdefault("guild_id", self.id)
                 if letter in "ct":
@@ -402,10 +412,14 @@ class _Step(Places):
         self.remove("g", d["id"])
 
     def on_guild_scheduled_event_create(self, d: Json) -> None:
-        self.upsert("x", d["id"], d)
+        if not has_ended(d):
+            self.upsert("x", d["id"], d)
 
     def on_guild_scheduled_event_update(self, d: Json) -> None:
-        self.change("x", d["id"], d, merge=True)
+        if has_ended(d):
+            self.remove("x", d["id"])
+        else:
+            self.change("x", d["id"], d, merge=True)
 
     def on_guild_scheduled_event_delete(self, d: Json) -> None:
         self.remove("x", d["id"])
@@ -421,7 +435,7 @@ class _Step(Places):
         user = d["user"]["id"]
         is_new = user not in self.guild.of["m"] or user in self.guild.early
         self.guild.early.discard(user)
-        self.guild.gone.discard(user) if self.is_shared else None
+        self.guild.gone.discard(user)
         self.store_member(d)
         if is_new:
             self.count(1)
@@ -429,6 +443,10 @@ class _Step(Places):
     def on_guild_member_update(self, d: Json) -> None:
         user_id, new, user = self.split(d)
         old = self.guild.of["m"].get(user_id)
+        if self.has_left(user_id):
+            # Whoever has left does not come back by a change that was on its way.
+            self.before("m" + user_id, None, None)
+            return
         known = self.model.users.get(user_id) if old is not None else None
         merged = (old or {}) | new
         had = known if user is not None else None
@@ -447,8 +465,7 @@ class _Step(Places):
         guild.of["v"].pop(user, None)
         self.drop_user(user)
         is_first = not self.is_shared or user not in guild.gone
-        if self.is_shared:
-            guild.gone.add(user)
+        guild.gone.add(user)
         known = len(guild.of["m"]) if guild.guild is not None else 0
         if old is not None or (is_first and guild.guild and known < guild.guild.get("member_count", 0)):
             self.count(-1)
@@ -460,6 +477,8 @@ class _Step(Places):
         user = d["user"]
         if self.is_strange:
             self.extra |= {"before": None} if "p" in self.on else {}
+        elif self.has_left(user["id"]) and d.get("status") != "offline":
+            self.before("p" + user["id"], None, None)
         elif d.get("status") == "offline":
             self.remove("p", user["id"])
         else:
@@ -470,6 +489,8 @@ class _Step(Places):
     def on_voice_state_update(self, d: Json) -> None:
         if d["channel_id"] is None:
             self.remove("v", d["user_id"])
+        elif self.has_left(d["user_id"]):
+            self.before("v" + d["user_id"], None, None)
         else:
             self.change("v", d["user_id"], {key: value for key, value in d.items() if key != "member"})
 
@@ -477,6 +498,11 @@ class _Step(Places):
         old = self.model.users.get(d["id"])
         self.extra["before"] = old
         self.model.users[d["id"]] = (old or {}) | d
+
+
+def has_ended(event: Json) -> bool:
+    """Whether a scheduled event is completed or canceled."""
+    return event.get("status") in (3, 4)
 
 
 def in_order(items: list[Json]) -> list[Json]:

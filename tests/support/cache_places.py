@@ -26,8 +26,10 @@ class Places(Sight):
         self.forget_channel(d["id"])
         for thread in [key for key, value in guild.of["t"].items() if value["parent_id"] == d["id"]]:
             self.drop_thread(thread)
-        for stage in [key for key, value in guild.of["g"].items() if value["channel_id"] == d["id"]]:
-            del guild.of["g"][stage]
+        for letter in "gxv":
+            held = guild.of[letter]
+            for key in [key for key, value in held.items() if value.get("channel_id") == d["id"]]:
+                del held[key]
 
     def on_channel_pins_update(self, d: Json) -> None:
         self.patch("ct", d["channel_id"], {"last_pin_timestamp": d["last_pin_timestamp"]})
@@ -106,8 +108,12 @@ class Places(Sight):
 
     def on_message_update(self, d: Json) -> None:
         if self.writer.settings.messages_per_channel:
-            self.before("w" + d["id"], self.guild.messages.get(d["channel_id"], {}).get(d["id"]), d)
-            self.store_message(d)
+            old = self.guild.messages.get(d["channel_id"], {}).get(d["id"])
+            is_partial = not {"author", "content"} <= d.keys()
+            new = (old | d if old else None) if is_partial else d
+            self.before("w" + d["id"], old, new)
+            if new is not None:
+                self.store_message(new)
 
     def on_message_delete(self, d: Json) -> None:
         if self.writer.settings.messages_per_channel:

@@ -76,7 +76,7 @@ class ShardGuilds:
         if guild.unavailable is True:
             self._down.add(guild.id)
             if event_type == "GUILD_DELETE":
-                # Only a guild that the bot is in can have an outage. A stub may also be the first of one that it joined.
+                # Only a guild that the bot is in has an outage; a stub may be the first of one that it has joined.
                 self._known.add(guild.id)
             return Arrival(lazy, True, is_sure)
         was_down = guild.id in self._down

@@ -115,7 +115,7 @@ class ShardEnricher:
 
 
 def _tell_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dict[int, list[bytes]]) -> None:
-    """Whether guilds joined, were announced or are back: as the shard saw it, and where it did not, as the cache did."""
+    """Whether guilds joined, were announced or are back: as the shard saw it, or where it did not, as the cache did."""
     for at, item in enumerate(items):
         arrival, extra = item.ask, extras.get(item.seq)
         if isinstance(arrival, Arrival):

@@ -13,7 +13,7 @@
 
 local NAMES = {--[[NAMES]]}
 local RECORD_TTL_S, PENDING_TTL_S, PENDING_MAX = 604800, 900, 32768
-local DRAIN_MAX, CHUNK, PREVIOUS_TTL_S, PREVIOUS_MAX, GONE_TTL_S = 1000, 512, 60, 1024, 300
+local DRAIN_MAX, CHUNK, PREVIOUS_TTL_S, PREVIOUS_MAX, GONE_TTL_S, GONE_MAX = 1000, 512, 60, 1024, 300, 8192
 
 local byte, find, format, match, sub = string.byte, string.find, string.format, string.match, string.sub
 local concat, min = table.concat, math.min
