@@ -379,6 +379,8 @@ class _Step(Places):
 
     def on_guild_role_delete(self, d: Json) -> None:
         self.remove("r", d["role_id"])
+        for member in self.guild.of["m"].values():
+            member["roles"] = [role for role in member["roles"] if role != d["role_id"]]
 
     def whole_list(self, letter: str, key: str, items: list[Json]) -> None:
         held = self.guild.of[letter]

@@ -46,7 +46,12 @@ class Maker:
         self.serial = 0
 
     def member(self, user_id: str, v: int) -> Json:
-        return {"roles": [] if v else ["7"], "user": user(user_id, v), "nick": None if v else 'a"}{\\', "flags": v}
+        return {
+            "roles": [[], ["40"], ["41", "40", "42"]][v],
+            "user": user(user_id, v),
+            "nick": None if v else 'a"}{\\',
+            "flags": v,
+        }
 
     def channel(self, n: int, v: int) -> Json:
         made: Json = {"id": f"2{n % 3}", "type": (0, 2, 15)[n % 3], "topic": f'ü{{"{v}', "permission_overwrites": []}

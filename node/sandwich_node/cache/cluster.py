@@ -135,10 +135,11 @@ def drops(left: Left) -> list[tuple[int, Op]]:
 
 
 def guild_ops(left: Left) -> list[tuple[int, Op]]:
-    """What to do next about guilds: those that were left, and members still to let go."""
+    """What to do next about guilds: those that were left, and members still to let go, or to take a role from."""
     ops: list[tuple[int, Op]] = [(seq, ("leave", guild)) for seq, (guild, *_) in left.guilds]
     ops += [(seq, ("drain", guild)) for seq, (guild, *_) in left.draining]
     ops += [(seq, ("drain", *ids)) for seq, ids in left.drained]
+    ops += [(seq, ("role_strip", *ids)) for seq, ids in left.stripping]
     return ops
 
 

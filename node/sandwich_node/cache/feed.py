@@ -150,7 +150,7 @@ class CacheFeed:
         return not self._was_late and not self.incomplete
 
     def translate(self, event_type: str, data: bytes) -> tuple[Op, ...]:
-        """What an event changes, by the JSON of its `d`. What has not the known shape is left out, counted and logged."""
+        """What an event changes, by the JSON of its `d`. What has not the known shape is left out, counted, logged."""
         try:
             ops = self._translator.translate(event_type, data)
         except BadEvent as error:

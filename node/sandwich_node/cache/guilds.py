@@ -162,9 +162,11 @@ def role_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def role_delete(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_ROLE_DELETE. Members keep naming the role: to strip it would be to read them all."""
+    """GUILD_ROLE_DELETE takes the role from its members, of which no event says anything."""
     found = _role_gone(data)
-    return (("del", snowflake(found.guild_id), "r", found.role_id),)
+    guild, role = snowflake(found.guild_id), snowflake(found.role_id)
+    ops: list[Op] = [("del", guild, "r", role)] if "r" in context.letters else []
+    return (*ops, ("role_strip", guild, role, "0")) if "m" in context.letters else tuple(ops)
 
 
 def emojis_update(context: Context, data: bytes) -> tuple[Op, ...]:

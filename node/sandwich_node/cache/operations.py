@@ -46,7 +46,7 @@ _OF_COLLECTION: Mapping[str, tuple[str, Translation]] = MappingProxyType(
         "THREAD_MEMBERS_UPDATE": ("t", channels.thread_members_update),
         "GUILD_ROLE_CREATE": ("r", guilds.role_create),
         "GUILD_ROLE_UPDATE": ("r", guilds.role_update),
-        "GUILD_ROLE_DELETE": ("r", guilds.role_delete),
+        "GUILD_ROLE_DELETE": ("rm", guilds.role_delete),
         "GUILD_EMOJIS_UPDATE": ("e", guilds.emojis_update),
         "GUILD_STICKERS_UPDATE": ("s", guilds.stickers_update),
         "GUILD_SOUNDBOARD_SOUND_CREATE": ("o", guilds.sound_create),
@@ -84,7 +84,13 @@ _ENDING_PLACES: Mapping[str, Translation] = MappingProxyType(
 """With a place go its messages."""
 
 _TOLD_OF: Mapping[str, str] = MappingProxyType(
-    {"PRESENCE_UPDATE": "p", "CHANNEL_DELETE": "c", "THREAD_DELETE": "t", "GUILD_MEMBER_REMOVE": "m"}
+    {
+        "PRESENCE_UPDATE": "p",
+        "GUILD_ROLE_DELETE": "r",
+        "CHANNEL_DELETE": "c",
+        "THREAD_DELETE": "t",
+        "GUILD_MEMBER_REMOVE": "m",
+    }
 )
 """Events that also matter where what they are about is not kept: by the collection that `before` is from."""
 

@@ -13,6 +13,10 @@ List = Raw | UnsetType
 """A list that is read later, item by item."""
 
 
+class AnyObject(Struct, frozen=True, gc=False):
+    """Any JSON object."""
+
+
 class Identified(Struct, frozen=True, gc=False):
     """Any object with an id."""
 

@@ -7,6 +7,7 @@ from sandwich_node.cache import payloads as pl
 from sandwich_node.cache.context import PUT_BYTES_MAX, Context, Op, Stored, identified, puts, snowflake
 from sandwich_node.cache.splice import add, with_guild, with_user_id, without
 
+_object = msgspec.json.Decoder(pl.AnyObject).decode
 _member = msgspec.json.Decoder(pl.Member).decode
 _members = msgspec.json.Decoder(pl.Members).decode
 _presence = msgspec.json.Decoder(pl.Presence).decode
@@ -70,6 +71,7 @@ def learn_ops(context: Context, guild: str, author: bytes | None, member: bytes)
         user_raw: Raw | bytes = _member(member).user
     else:
         user_raw = author
+        _object(member)
         member = add(member, b'"user":' + author)
     return (("learn", guild, *context.split_user(member, bytes(user_raw))),)
 

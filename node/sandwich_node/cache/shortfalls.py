@@ -1,7 +1,7 @@
 """What is said in the log of events that could not be read, or only in part. Pure.
 
-Each is counted by the feed; the log has a line a type a minute, with how many there were. It names the type and the list, and
-has nothing of an event's content.
+Each is counted by the feed; the log has a line a type a minute, with how many there were. It names the type and the
+list, and has nothing of the content.
 """
 
 from collections import Counter

@@ -52,6 +52,27 @@ op.drain = function(a, z)
   end
 end
 
+-- guild, role, cursor: members no longer have a role that was deleted. A large guild's are looked through in steps, so that
+-- it does not keep the server from everybody else.
+op.role_strip = function(a)
+  local guild, role, key = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:' .. NAMES.m
+  local named = '"' .. role .. '"'
+  local page = call('HSCAN', key, ARGV[a + 2], 'COUNT', DRAIN_MAX)
+  for at = 1, #page[2], 2 do
+    local json = page[2][at + 1]
+    local _, values = fields(find(json, named, 1, true) and json or '')
+    local roles = values and values.roles
+    if roles and find(roles, named, 1, true) then
+      local left = {}
+      for other in string.gmatch(roles, '"%d+"') do
+        if other ~= named then left[#left + 1] = other end
+      end
+      call('HSET', key, page[2][at], merge(json, '{"roles":' .. array(left) .. '}'))
+    end
+  end
+  if page[1] ~= '0' then out('s', guild .. ',' .. role .. ',' .. page[1], role) end
+end
+
 -- guild, user id, member or '', user or ''
 op.join = function(a)
   local guild, id = ARGV[a], ARGV[a + 1]

@@ -8,6 +8,7 @@
 -- Returns {fence of the record when it is newer, else 0, sequence before this call (-1: no record of this session),
 --          values that were damaged, operations that failed, the first failure, {"<sequence><kind><guild>", value ...}}
 -- kinds  b before  a arrival ("l" announced by READY, "u" back from an outage)  e guild and users who left it  p user learned
+--        s guild, role and cursor: members to take a role from
 --        g guild that was left  d guild with more members to let go  k members let go that `drain` may forget
 -- Runs on Redis 6.2. Values are spliced as text: cjson would round large numbers and turn [] into {}.
 
