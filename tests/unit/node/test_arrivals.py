@@ -52,6 +52,12 @@ def test_what_is_no_guild_is_passed_over() -> None:
     assert guilds.count == 1
 
 
+def test_damaged_lists_of_a_guild_do_not_cost_its_flags() -> None:
+    guilds = ShardGuilds(1, announced=frozenset({"1"}))
+    assert create(guilds, "1", members=None, roles=7, channels=[None], unavailable=False) == ANNOUNCED
+    assert create(guilds, "9", members=[{}], presences="x") == NEW
+
+
 @pytest.mark.parametrize("unavailable", [None, 0, "no", [], {}])
 def test_a_damaged_key_is_no_join(unavailable: object) -> None:
     assert create(ShardGuilds(1), "9", unavailable=unavailable) == BACK
