@@ -5,7 +5,7 @@ from collections import defaultdict
 from typing import Any
 
 from sandwich_node.cache.settings import Writer, letters_of
-from tests.support.cache_places import Places
+from tests.support.cache_places import Places, has_ended
 from tests.support.cache_sight import NONE, VOICE_STATUS, Guild, Json, is_hidden
 
 LISTS = {
@@ -413,24 +413,6 @@ class _Step(Places):
     def on_stage_instance_delete(self, d: Json) -> None:
         self.remove("g", d["id"])
 
-    def on_guild_scheduled_event_create(self, d: Json) -> None:
-        if not has_ended(d):
-            self.upsert("x", d["id"], d)
-
-    def on_guild_scheduled_event_update(self, d: Json) -> None:
-        if has_ended(d):
-            self.remove("x", d["id"])
-        else:
-            self.change("x", d["id"], d, merge=True)
-
-    def on_guild_scheduled_event_delete(self, d: Json) -> None:
-        self.remove("x", d["id"])
-
-    def on_guild_scheduled_event_user_add(self, d: Json) -> None:
-        event = self.guild.of["x"].get(d["guild_scheduled_event_id"], {})
-        if "user_count" in event and (not self.is_shared or self.app == min(self.guild.apps)):
-            event["user_count"] += 1
-
     # people
 
     def on_guild_member_add(self, d: Json) -> None:
@@ -500,11 +482,6 @@ class _Step(Places):
         old = self.model.users.get(d["id"])
         self.extra["before"] = old
         self.model.users[d["id"]] = (old or {}) | d
-
-
-def has_ended(event: Json) -> bool:
-    """Whether a scheduled event is completed or canceled."""
-    return event.get("status") in (3, 4)
 
 
 def in_order(items: list[Json]) -> list[Json]:

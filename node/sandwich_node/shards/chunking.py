@@ -37,6 +37,7 @@ class _Guild(msgspec.Struct):
 
 class _Some(msgspec.Struct):
     id: str
+    member_count: int = 0
     unavailable: Any = False
 
 
@@ -45,12 +46,12 @@ _some = msgspec.json.Decoder(_Some).decode
 
 
 def _guild(data: bytes) -> _Guild:
-    """The guild. Of one whose members or their number cannot be read, nobody is there yet. Raises MsgspecError."""
+    """The guild. Of one whose list of members cannot be read, nobody is there yet. Raises MsgspecError."""
     try:
         return _whole(data)
     except msgspec.MsgspecError:
         found = _some(data)
-        return _Guild(found.id, member_count=1, unavailable=found.unavailable is True)
+        return _Guild(found.id, member_count=found.member_count, unavailable=found.unavailable is True)
 
 
 class MemberChunking:

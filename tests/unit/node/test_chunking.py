@@ -114,7 +114,7 @@ def test_a_guild_whose_members_cannot_be_read_is_asked_for_them() -> None:
     async def story(chunking: MemberChunking, redis: FakeRedis, commands: FakeCommands) -> None:
         chunking.observe("READY", b"{}")
         chunking.observe("GUILD_CREATE", b'{"id":"1","member_count":3,"members":null}')
-        chunking.observe("GUILD_CREATE", b'{"id":"2","member_count":null,"members":[],"unavailable":false}')
+        chunking.observe("GUILD_CREATE", b'{"id":"2","member_count":3,"members":[],"unavailable":null}')
         chunking.observe("GUILD_CREATE", b'{"id":"3","members":7,"unavailable":true}')
         chunking.observe("GUILD_CREATE", b'{"id":4,"members":null}')
         await asyncio.sleep(10)

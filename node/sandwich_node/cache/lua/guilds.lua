@@ -94,7 +94,7 @@ local function count_members(guild, change, unknown)
   end
 end
 
--- Whether somebody left a moment ago: what is told of them now was on its way when they did, or nobody would take it back.
+-- Whether the user left a moment ago: an event about them was on its way, and no later one would undo it.
 local function has_left(guild, user)
   local base = GUILD .. guild .. '}:'
   return call('SISMEMBER', base .. 'gone', user) == 1 and call('HEXISTS', base .. NAMES.m, user) == 0
