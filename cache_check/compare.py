@@ -100,7 +100,7 @@ def _compare_guild(comparison: Comparison, cached: Cached, truth: GuildTruth) ->
     threads = kept.get("threads", {})
     bare = {key: bare_thread(thread) for key, thread in threads.items()}
     comparison.check_all("threads", guild, bare, truth.threads(threads))
-    members = {key: bare_member(member, truth.roles) for key, member in kept.get("members", {}).items()}
+    members = {key: bare_member(member) for key, member in kept.get("members", {}).items()}
     comparison.check_all("members", guild, members, truth.members(members))
     presences = {key: bare_presence(presence) for key, presence in kept.get("presences", {}).items()}
     true_presences = {key: bare_presence(presence) for key, presence in truth.presences().items()}

@@ -17,7 +17,7 @@ from discord.state import AutoShardedConnectionState
 
 from cache_check.compare import Comparison
 from cache_check.reading import Cached
-from cache_check.truth import Json, Objects, bare_member
+from cache_check.truth import Json, Objects
 
 _READ_NOTHING = frozenset({"RESUMED", "INTERACTION_CREATE"})
 """discord.py keeps nothing of these, and wants a connection to read them."""
@@ -171,9 +171,8 @@ class SecondOpinion:
     def _compare_members(
         self, comparison: Comparison, guild: Any, kept: dict[str, Objects], outdated: set[str]
     ) -> None:
-        roles = kept.get("roles", {}).keys() - {str(guild.id)}
         members = {
-            key: {"nick": member.get("nick"), "roles": sorted(bare_member(member, set(roles))["roles"])}
+            key: {"nick": member.get("nick"), "roles": sorted(member.get("roles", ()))}
             for key, member in kept.get("members", {}).items()
         }
         theirs = {

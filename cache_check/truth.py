@@ -142,7 +142,7 @@ class GuildTruth:
 
     def members(self, cached: Objects) -> Objects:
         """All members where somebody is told of them; else the bots themselves, and whoever was seen passing by."""
-        everybody = {key: bare_member(member, self.roles) for key, member in self.state["members"].items()}
+        everybody = {key: bare_member(member) for key, member in self.state["members"].items()}
         if self.has(GUILD_MEMBERS):
             return everybody
         known = {view.bot for view in self.views}
@@ -155,11 +155,6 @@ class GuildTruth:
             for key in made.keys() & cached.keys():
                 made[key] = made[key] | {name: cached[key][name] for name in ("user_count",) if name in cached[key]}
         return made
-
-    @property
-    def roles(self) -> set[str]:
-        """Ids of its roles."""
-        return set(self.state["roles"])
 
     def presences(self) -> Objects:
         """Presences, where an application is told of them."""
@@ -177,13 +172,9 @@ def bare_thread(thread: Json) -> Json:
     return {key: value for key, value in thread.items() if key != "member"} | {"member": own_member(thread)}
 
 
-def bare_member(member: Json, roles: set[str]) -> Json:
-    """A member without its user, which is kept for itself, and without roles that are gone.
-
-    No event says that members lost a role which was deleted, and Discord itself no longer lists it.
-    """
-    made = {name: value for name, value in member.items() if name not in ("user", "guild_id")}
-    return made | {"roles": [role for role in made.get("roles", ()) if role in roles]}
+def bare_member(member: Json) -> Json:
+    """A member without its user, which is kept for itself."""
+    return {name: value for name, value in member.items() if name not in ("user", "guild_id")}
 
 
 def bare_presence(presence: Json) -> Json:

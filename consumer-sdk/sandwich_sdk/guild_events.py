@@ -63,10 +63,8 @@ def _of_create(guild: _Guild, told: _Told) -> str | None:
     if told.unavailable is True:
         # Even if it is lazy, too: that it is away was told before.
         return GUILD_AVAILABLE
-    if told.lazy is True:
-        return None
-    if told.lazy is UNSET and guild.unavailable is False:
-        # The cluster said nothing, and Discord leaves the key out when the bot has joined.
+    if told.lazy is True or guild.unavailable is not UNSET:
+        # Discord leaves the key out when the bot has joined, and only then.
         return None
     return GUILD_JOIN
 

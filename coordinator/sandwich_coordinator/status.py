@@ -24,7 +24,9 @@ class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
     backlog              events that wait for Redis
     to_chunk             guilds whose members are still to be asked for (chunk_members)
     applied_total ...    events by what became of them: applied; applied before (replayed); too late for their frame;
-                         dropped while Redis was away; not of the known shape; refused because a newer owner writes
+                         dropped while Redis was away; not of the known shape, wholly or in part (malformed);
+                         refused because a newer owner writes
+    lost_total           parts of events (a member, a list) that had not the known shape and were left out
     damaged_total        values in Redis that were not ours and were replaced
     failed_total         changes that Redis refused
     """
@@ -40,6 +42,7 @@ class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
     late_total: int = 0
     dropped_total: int = 0
     malformed_total: int = 0
+    lost_total: int = 0
     refused_total: int = 0
     damaged_total: int = 0
     failed_total: int = 0

@@ -271,6 +271,7 @@ class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     late: int = 0
     dropped: int = 0
     malformed: int = 0
+    lost: int = 0
     damaged: int = 0
     failed: int = 0
     refused: int = 0

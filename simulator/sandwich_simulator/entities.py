@@ -185,8 +185,10 @@ def sound(rng: random.Random, sound_id: str, guild_id: str) -> Json:
     }
 
 
-def scheduled_event(rng: random.Random, event_id: str, guild_id: str, creator: str, start_ms: int) -> Json:
-    """An external scheduled event. Of some Discord does not say how many people are interested."""
+def scheduled_event(
+    rng: random.Random, event_id: str, guild_id: str, creator: str, start_ms: int, channel: Json | None = None
+) -> Json:
+    """A scheduled event in a voice or stage channel, or elsewhere. Of some Discord does not say how many care."""
     made: Json = {
         "status": 1,
         "sku_ids": [],
@@ -206,6 +208,9 @@ def scheduled_event(rng: random.Random, event_id: str, guild_id: str, creator: s
         "creator_id": creator,
         "channel_id": None,
     }
+    if channel is not None:
+        kind = 1 if channel["type"] == STAGE else 2
+        made |= {"entity_type": kind, "entity_metadata": None, "scheduled_end_time": None, "channel_id": channel["id"]}
     return made | ({"user_count": 0} if rng.random() < 0.7 else {})
 
 

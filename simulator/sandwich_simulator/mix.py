@@ -45,6 +45,7 @@ WEIGHTS: dict[Happening, float] = {
     guilds.guild_update: 0.1,
     threads.list_sync: 0.05,
     guilds.outage: 0.04,
+    guilds.told_again: 0.04,
     guilds.come_and_go: 0.03,
     people.bot_renamed: 0.002,
 }

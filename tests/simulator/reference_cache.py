@@ -125,9 +125,12 @@ class ReferenceCache:
                 for member in guild["members"].values():
                     member["roles"] = [role for role in member["roles"] if role != gone["id"]]
             elif kind in ("CHANNEL", "THREAD"):
-                self._lose(guild, d["id"], stages=True)
+                self._lose(guild, d["id"], is_over=True)
             return
         found = guild[collection]
+        if kind == "GUILD_SCHEDULED_EVENT" and item["status"] in (3, 4):
+            found.pop(item["id"], None)
+            return
         if kind == "THREAD" and item["thread_metadata"]["archived"]:
             found.pop(item["id"], None)
             self._lose(guild, item["id"])
@@ -139,16 +142,15 @@ class ReferenceCache:
         if d.get("newly_created") and guild["channels"][item["parent_id"]]["type"] == FORUM:
             guild["channels"][item["parent_id"]]["last_message_id"] = item["id"]
 
-    def _lose(self, guild: Json, place: str, *, stages: bool = False) -> None:
+    def _lose(self, guild: Json, place: str, *, is_over: bool = False) -> None:
         """What hung on a channel or thread is gone, or out of sight."""
         guild["messages"].pop(place, None)
         guild["voice_info"].pop(place, None)
         for key in [key for key, thread in guild["threads"].items() if thread["parent_id"] == place]:
             del guild["threads"][key]
             guild["messages"].pop(key, None)
-        if stages:
-            held = guild["stage_instances"]
-            guild["stage_instances"] = {k: s for k, s in held.items() if s["channel_id"] != place}
+        for name in ("stage_instances", "guild_scheduled_events") if is_over else ():
+            guild[name] = {key: it for key, it in guild[name].items() if it["channel_id"] != place}
 
     def _member(self, verb: str, d: Json, guild: Json) -> None:
         user_id = d["user"]["id"]

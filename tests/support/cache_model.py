@@ -5,7 +5,7 @@ from collections import defaultdict
 from typing import Any
 
 from sandwich_node.cache.settings import Writer, letters_of
-from tests.support.cache_places import Places
+from tests.support.cache_places import Places, has_ended
 from tests.support.cache_sight import NONE, VOICE_STATUS, Guild, Json, is_hidden
 
 LISTS = {
@@ -149,6 +149,8 @@ class _Step(Places):
     def put_members(self, members: list[Json]) -> None:
         for member in members:
             user, may_replace = member["user"]["id"], self.may_replace("m")
+            if may_replace:
+                self.guild.gone.discard(user)
             is_new = user not in self.guild.of["m"]
             if is_new and not may_replace and self.is_shared:
                 self.guild.early.add(user)
@@ -156,6 +158,10 @@ class _Step(Places):
                 self.store_member(member)
             else:
                 self.model.mutual[user].add(self.id)
+
+    def has_left(self, user: str) -> bool:
+        """Whether nothing says that somebody who left is back."""
+        return user in self.guild.gone and user not in self.guild.of["m"]
 
     def learn(self, d: Json) -> None:
         if "guild_id" not in d or not self.may_replace("m") or self.is_strange:
@@ -260,6 +266,8 @@ class _Step(Places):
         if self.writer.settings.guilds:
             new = {key: value for key, value in d.items() if key not in LISTS} | {"unavailable": False}
             guild.guild = new | self.member_count(new)
+        if self.may_replace("m"):
+            guild.gone.clear()
         self.lists(d)
         flags = waiting.pop(self.id, "")
         self.extra |= {"lazy": "l" in flags, "unavailable": "u" in flags}
@@ -290,6 +298,8 @@ class _Step(Places):
             elif self.may_replace(letter):
                 held.clear()
             for item in d[name]:
+                if (letter == "x" and has_ended(item)) or (letter == "v" and item["channel_id"] is None):
+                    continue
                 if letter in "ctv":
                     item.setdefault("guild_id", self.id)
                 if letter in "ct":
@@ -369,6 +379,8 @@ class _Step(Places):
 
     def on_guild_role_delete(self, d: Json) -> None:
         self.remove("r", d["role_id"])
+        for member in self.guild.of["m"].values():
+            member["roles"] = [role for role in member["roles"] if role != d["role_id"]]
 
     def whole_list(self, letter: str, key: str, items: list[Json]) -> None:
         held = self.guild.of[letter]
@@ -401,27 +413,13 @@ class _Step(Places):
     def on_stage_instance_delete(self, d: Json) -> None:
         self.remove("g", d["id"])
 
-    def on_guild_scheduled_event_create(self, d: Json) -> None:
-        self.upsert("x", d["id"], d)
-
-    def on_guild_scheduled_event_update(self, d: Json) -> None:
-        self.change("x", d["id"], d, merge=True)
-
-    def on_guild_scheduled_event_delete(self, d: Json) -> None:
-        self.remove("x", d["id"])
-
-    def on_guild_scheduled_event_user_add(self, d: Json) -> None:
-        event = self.guild.of["x"].get(d["guild_scheduled_event_id"], {})
-        if "user_count" in event and (not self.is_shared or self.app == min(self.guild.apps)):
-            event["user_count"] += 1
-
     # people
 
     def on_guild_member_add(self, d: Json) -> None:
         user = d["user"]["id"]
         is_new = user not in self.guild.of["m"] or user in self.guild.early
         self.guild.early.discard(user)
-        self.guild.gone.discard(user) if self.is_shared else None
+        self.guild.gone.discard(user)
         self.store_member(d)
         if is_new:
             self.count(1)
@@ -429,6 +427,10 @@ class _Step(Places):
     def on_guild_member_update(self, d: Json) -> None:
         user_id, new, user = self.split(d)
         old = self.guild.of["m"].get(user_id)
+        if self.has_left(user_id):
+            # Whoever has left does not come back by a change that was on its way.
+            self.before("m" + user_id, None, None)
+            return
         known = self.model.users.get(user_id) if old is not None else None
         merged = (old or {}) | new
         had = known if user is not None else None
@@ -447,8 +449,7 @@ class _Step(Places):
         guild.of["v"].pop(user, None)
         self.drop_user(user)
         is_first = not self.is_shared or user not in guild.gone
-        if self.is_shared:
-            guild.gone.add(user)
+        guild.gone.add(user)
         known = len(guild.of["m"]) if guild.guild is not None else 0
         if old is not None or (is_first and guild.guild and known < guild.guild.get("member_count", 0)):
             self.count(-1)
@@ -460,6 +461,8 @@ class _Step(Places):
         user = d["user"]
         if self.is_strange:
             self.extra |= {"before": None} if "p" in self.on else {}
+        elif self.has_left(user["id"]) and d.get("status") != "offline":
+            self.before("p" + user["id"], None, None)
         elif d.get("status") == "offline":
             self.remove("p", user["id"])
         else:
@@ -470,6 +473,8 @@ class _Step(Places):
     def on_voice_state_update(self, d: Json) -> None:
         if d["channel_id"] is None:
             self.remove("v", d["user_id"])
+        elif self.has_left(d["user_id"]):
+            self.before("v" + d["user_id"], None, None)
         else:
             self.change("v", d["user_id"], {key: value for key, value in d.items() if key != "member"})
 

@@ -1,6 +1,11 @@
-"""The part of the cache's model about channels, threads, and the messages in them."""
+"""The part of the cache's model about channels, threads, and what happens in them: messages, scheduled events."""
 
 from tests.support.cache_sight import VOICE_STATUS, Json, Sight, last_message
+
+
+def has_ended(event: Json) -> bool:
+    """Whether a scheduled event is completed or canceled."""
+    return event.get("status") in (3, 4)
 
 
 class Places(Sight):
@@ -26,8 +31,10 @@ class Places(Sight):
         self.forget_channel(d["id"])
         for thread in [key for key, value in guild.of["t"].items() if value["parent_id"] == d["id"]]:
             self.drop_thread(thread)
-        for stage in [key for key, value in guild.of["g"].items() if value["channel_id"] == d["id"]]:
-            del guild.of["g"][stage]
+        for letter in "gxv":
+            held = guild.of[letter]
+            for key in [key for key, value in held.items() if value.get("channel_id") == d["id"]]:
+                del held[key]
 
     def on_channel_pins_update(self, d: Json) -> None:
         self.patch("ct", d["channel_id"], {"last_pin_timestamp": d["last_pin_timestamp"]})
@@ -106,8 +113,12 @@ class Places(Sight):
 
     def on_message_update(self, d: Json) -> None:
         if self.writer.settings.messages_per_channel:
-            self.before("w" + d["id"], self.guild.messages.get(d["channel_id"], {}).get(d["id"]), d)
-            self.store_message(d)
+            old = self.guild.messages.get(d["channel_id"], {}).get(d["id"])
+            is_partial = not {"author", "content"} <= d.keys()
+            new = (old | d if old else None) if is_partial else d
+            self.before("w" + d["id"], old, new)
+            if new is not None:
+                self.store_message(new)
 
     def on_message_delete(self, d: Json) -> None:
         if self.writer.settings.messages_per_channel:
@@ -117,3 +128,21 @@ class Places(Sight):
         is_counted = "t" in self.on and d["id"] != d["channel_id"] and not self.is_strange
         if thread is not None and is_counted and "message_count" in thread:
             thread["message_count"] = max(0, thread["message_count"] - 1)
+
+    def on_guild_scheduled_event_create(self, d: Json) -> None:
+        if not has_ended(d):
+            self.upsert("x", d["id"], d)
+
+    def on_guild_scheduled_event_update(self, d: Json) -> None:
+        if has_ended(d):
+            self.remove("x", d["id"])
+        else:
+            self.change("x", d["id"], d, merge=True)
+
+    def on_guild_scheduled_event_delete(self, d: Json) -> None:
+        self.remove("x", d["id"])
+
+    def on_guild_scheduled_event_user_add(self, d: Json) -> None:
+        event = self.guild.of["x"].get(d["guild_scheduled_event_id"], {})
+        if "user_count" in event and (not self.is_shared or self.app == min(self.guild.apps)):
+            event["user_count"] += 1

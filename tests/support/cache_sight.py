@@ -63,6 +63,10 @@ class Sight:
         """What the event replaced, which is told with it; `shown` if that is not `old`."""
         raise NotImplementedError
 
+    def upsert(self, letter: str, key: str, value: Json) -> None:
+        """An entity is there, as it is now."""
+        raise NotImplementedError
+
     def change(self, letter: str, key: str, value: Json, *, merge: bool = False) -> None:
         """An entity as it is now; with `merge`, only what of it has changed."""
         raise NotImplementedError

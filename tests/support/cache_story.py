@@ -46,7 +46,12 @@ class Maker:
         self.serial = 0
 
     def member(self, user_id: str, v: int) -> Json:
-        return {"roles": [] if v else ["7"], "user": user(user_id, v), "nick": None if v else 'a"}{\\', "flags": v}
+        return {
+            "roles": [[], ["40"], ["41", "40", "42"]][v],
+            "user": user(user_id, v),
+            "nick": None if v else 'a"}{\\',
+            "flags": v,
+        }
 
     def channel(self, n: int, v: int) -> Json:
         made: Json = {"id": f"2{n % 3}", "type": (0, 2, 15)[n % 3], "topic": f'ü{{"{v}', "permission_overwrites": []}
@@ -64,6 +69,11 @@ class Maker:
     def item(self, prefix: str, n: int, v: int) -> Json:
         return {"id": f"{prefix}{n % 3}", "name": f"n{v}"}
 
+    def scheduled(self, n: int, v: int) -> Json:
+        """A scheduled event: in a voice channel or elsewhere, planned or, now and then, over."""
+        where = {"channel_id": ("21", None)[n % 2], "status": (1, 2, 1, 2, 3, 1, 4)[(n + v) % 7]}
+        return self.item("80", n, v) | where
+
     def guild(self, guild: str, n: int, v: int) -> Json:
         """GUILD_CREATE."""
         people = USERS[: 1 + n % 4]
@@ -75,9 +85,9 @@ class Maker:
             "threads": [self.thread(m, v) for m in range(v)],
             "members": [self.member(person, v) for person in (*people, self.bot)],
             "presences": [{"user": {"id": person}, "status": ("online", "offline")[v % 2]} for person in people],
-            "voice_states": [{"user_id": person, "channel_id": "21"} for person in people[:v]],
+            "voice_states": [{"user_id": person, "channel_id": None if n % 4 == 3 else "21"} for person in people[:v]],
             "stage_instances": [self.item("70", m, v) | {"channel_id": "21"} for m in range(v % 2)],
-            "guild_scheduled_events": [self.item("80", m, v) | {"user_count": 0} for m in range(v)],
+            "guild_scheduled_events": [self.scheduled(m, n) | {"user_count": 0} for m in range(v)],
             "soundboard_sounds": [{"sound_id": f"90{m}", "guild_id": guild} for m in range(v)],
         }
         return {"id": guild, "name": f"g{v}", "features": [], "member_count": 10 + n} | lists
@@ -140,6 +150,8 @@ class Maker:
                 if kind == "MESSAGE_DELETE":
                     # A post's first message has the thread's id.
                     return made | ({"id": place} if v == 2 else {})
+                if kind == "MESSAGE_UPDATE" and v == 2:
+                    return made | {"embeds": [{"n": n}]}
                 return made | {"content": f"c{v}", "author": user(who, v), "member": seen}
             case "GUILD_CREATE":
                 return (
@@ -158,7 +170,7 @@ class Maker:
             return {"sound_id": f"90{n % 3}", "name": f"n{v}"} | at
         if kind.endswith("USER_ADD"):
             return {"guild_scheduled_event_id": f"80{n % 3}", "user_id": who} | at
-        return self.item("80", n, v) | ({"user_count": v} if v else {}) | at
+        return self.scheduled(n, v) | ({"user_count": v} if v else {}) | at
 
 
 @dataclass

@@ -72,7 +72,7 @@ class RightsReader:
         if not roles or roles[0] is None:
             return None
         until = member.communication_disabled_until
-        # A deleted role stays in its members' lists.
+        # A role may have been deleted since the member was read.
         known = {one: role for one, role in zip(role_ids, roles[1:], strict=True) if role is not None}
         subject = Subject(
             guild=self._guild,

@@ -196,6 +196,8 @@ def _cache(enabled: bool, parts: Sequence[CacheStatus]) -> str:
         return f"{awaited} guilds to come"
     if to_chunk := sum(part.to_chunk for part in parts):
         return f"members of {to_chunk} guilds to come"
+    if unreadable := sum(part.malformed_total for part in parts):
+        return f"complete, but for {unreadable} events that could not be read whole"
     return "complete" if parts else "-"
 
 

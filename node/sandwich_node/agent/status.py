@@ -128,7 +128,7 @@ def _sum(parts: Iterable[ShardNumbers]) -> ShardNumbers:
     )
 
 
-_CACHE_TOTALS = ("applied", "replayed", "late", "dropped", "malformed", "refused", "damaged", "failed")
+_CACHE_TOTALS = ("applied", "replayed", "late", "dropped", "malformed", "lost", "refused", "damaged", "failed")
 
 
 def _sum_caches(parts: list[CacheNumbers]) -> CacheNumbers | None:

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from sandwich_node.cache import payloads as pl
-from sandwich_node.cache.context import Context, Op, snowflake
+from sandwich_node.cache.context import Context, Op, by_id, snowflake
 from sandwich_node.cache.splice import add, without
 
 _in_guild = msgspec.json.Decoder(pl.InGuild).decode
@@ -15,6 +15,7 @@ _thread = msgspec.json.Decoder(pl.Thread).decode
 _thread_member = msgspec.json.Decoder(pl.ThreadMember).decode
 _list_sync = msgspec.json.Decoder(pl.ThreadListSync).decode
 _thread_members = msgspec.json.Decoder(pl.ThreadMembers).decode
+_scheduled = msgspec.json.Decoder(pl.ScheduledEvent).decode
 _event_user = msgspec.json.Decoder(pl.ScheduledEventUser).decode
 
 
@@ -31,9 +32,10 @@ def channel_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def channel_delete(context: Context, data: bytes) -> tuple[Op, ...]:
-    """CHANNEL_DELETE takes the channel's threads, stages and messages along."""
+    """CHANNEL_DELETE takes along what is in the channel, of which Discord says nothing: see `channel_del` in Lua."""
     found = _in_guild(data)
-    return () if found.guild_id is UNSET else (("channel_del", snowflake(found.guild_id), found.id),)
+    is_told = "1" if "c" in context.letters else "0"
+    return () if found.guild_id is UNSET else (("channel_del", snowflake(found.guild_id), found.id, is_told),)
 
 
 def channel_pins_update(context: Context, data: bytes) -> tuple[Op, ...]:
@@ -62,7 +64,8 @@ def channel_info(context: Context, data: bytes) -> tuple[Op, ...]:
     """CHANNEL_INFO, the answer to a request."""
     found = _channel_info(data)
     guild = snowflake(found.guild_id)
-    return tuple(("patch", guild, "c", channel.id, _voice_fields(channel), "0") for channel in found.channels)
+    channels = context.readable("channels", found.channels, _voice_channel)
+    return tuple(("patch", guild, "c", channel.id, _voice_fields(channel), "0") for channel in channels)
 
 
 def thread_create(context: Context, data: bytes) -> tuple[Op, ...]:
@@ -87,25 +90,25 @@ def thread_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def thread_delete(context: Context, data: bytes) -> tuple[Op, ...]:
-    """THREAD_DELETE."""
-    found = _thread(data)
-    return (("del", snowflake(found.guild_id), "t", found.id),)
+    """THREAD_DELETE takes the thread's messages along, also where threads are not kept."""
+    found = _in_guild(data)
+    guild = snowflake(found.guild_id)
+    return (("del", guild, "t", found.id) if "t" in context.letters else ("channel_del", guild, found.id, "0"),)
 
 
 def thread_list_sync(context: Context, data: bytes) -> tuple[Op, ...]:
     """THREAD_LIST_SYNC replaces the threads of the channels it names, of all when it names none."""
     found = _list_sync(data)
-    members = {_thread_member(item).id: bytes(item) for item in found.members}
+    mine = context.readable("members", found.members or (), lambda item: (_thread_member(item).id, item))
+    members = dict(mine)
     threads: list[str | bytes] = []
-    for item in found.threads:
-        thread = bytes(item)
-        thread_id = _in_guild(thread).id
+    for thread_id, thread in context.readable("threads", found.threads, by_id):
         member = members.get(thread_id)
         if member is not None and b'"member":' not in thread:
             thread = add(thread, b'"member":' + member)
         threads += (thread_id, thread)
     guild = snowflake(found.guild_id)
-    if isinstance(found.channel_ids, UnsetType):
+    if found.channel_ids is None:
         return (("threads_sync", guild, "-1", *threads),)
     return (("threads_sync", guild, str(len(found.channel_ids)), *found.channel_ids, *threads),)
 
@@ -122,12 +125,13 @@ def thread_members_update(context: Context, data: bytes) -> tuple[Op, ...]:
     """THREAD_MEMBERS_UPDATE: how many there are, and whether the bot is one of them."""
     found = _thread_members(data)
     guild = snowflake(found.guild_id)
-    fields = b'{"member_count":%d}' % found.member_count
-    for item in found.added_members:
-        if _thread_member(item).user_id == context.bot:
-            fields = add(fields, b'"member":' + bytes(item))
+    fields = b'{"member_count":%d}' % found.member_count if isinstance(found.member_count, int) else b"{}"
+    added = context.readable("added_members", found.added_members or (), lambda item: (_thread_member(item), item))
+    for member, item in added:
+        if member.user_id == context.bot:
+            fields = add(fields, b'"member":' + item)
     patch: Op = ("patch", guild, "t", found.id, fields, "1")
-    if context.bot in found.removed_member_ids:
+    if context.bot in (found.removed_member_ids or ()):
         return patch, ("thread_left", guild, found.id)
     return (patch,)
 
@@ -150,15 +154,23 @@ def stage_delete(context: Context, data: bytes) -> tuple[Op, ...]:
     return (("del", snowflake(found.guild_id), "g", found.id),)
 
 
+def has_ended(event: pl.ScheduledEvent) -> bool:
+    """Whether it is completed or canceled, which is for ever (Discord's Guild Scheduled Event Status)."""
+    return event.status in (3, 4)
+
+
 def event_create(context: Context, data: bytes) -> tuple[Op, ...]:
     """GUILD_SCHEDULED_EVENT_CREATE."""
-    found = _in_guild(data)
-    return (("put", snowflake(found.guild_id), "x", "0", found.id, data),)
+    found = _scheduled(data)
+    guild = snowflake(found.guild_id)
+    return () if has_ended(found) else (("put", guild, "x", "0", found.id, data),)
 
 
 def event_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_SCHEDULED_EVENT_UPDATE merges: `user_count` is not always there."""
-    found = _in_guild(data)
+    """GUILD_SCHEDULED_EVENT_UPDATE merges: `user_count` is not always there. One that has ended goes."""
+    found = _scheduled(data)
+    if has_ended(found):
+        return (("del", snowflake(found.guild_id), "x", found.id),)
     return (("set", snowflake(found.guild_id), "x", "m", found.id, data),)
 
 

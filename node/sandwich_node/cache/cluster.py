@@ -74,7 +74,8 @@ def route(batch: Batch, known: dict[str, bytes], *, flags: str = "") -> Routed:
 def _without_users(op: Op, seq: int, known: dict[str, bytes], routed: Routed, is_told: bool) -> Op:
     """The operation as it is for the guild; what it says of users goes to theirs.
 
-    Of an application that is not told of members (`is_told`) the guild says whose users it may write.
+    Of an application that is not told of members (`is_told`), and of a change of a member who may have left, the guild
+    says whose users may be written.
     """
     name, guild = op[0], op[1]
     if name == "members":
@@ -93,10 +94,12 @@ def _without_users(op: Op, seq: int, known: dict[str, bytes], routed: Routed, is
         shown = (*op[:at], known.get(str(op[2]), b""), *op[at + 1 :])
     else:
         shown = op
-    if name in ("join", "member_set") and op[3]:
+    if name == "join" and op[3]:
         routed.users.append((seq, ("user", op[2], op[4], guild)))
         _remember(("user", op[2], op[4]), known)
-    elif name == "learn":
+    elif name in ("member_set", "learn"):
+        if name == "member_set":
+            _remember(("user", op[2], op[4]), known)
         routed.learned[seq, str(op[2])] = ("user", op[2], op[4], guild)
     return shown
 
@@ -132,10 +135,11 @@ def drops(left: Left) -> list[tuple[int, Op]]:
 
 
 def guild_ops(left: Left) -> list[tuple[int, Op]]:
-    """What to do next about guilds: those that were left, and members still to let go."""
+    """What to do next about guilds: those that were left, and members still to let go, or to take a role from."""
     ops: list[tuple[int, Op]] = [(seq, ("leave", guild)) for seq, (guild, *_) in left.guilds]
     ops += [(seq, ("drain", guild)) for seq, (guild, *_) in left.draining]
     ops += [(seq, ("drain", *ids)) for seq, ids in left.drained]
+    ops += [(seq, ("role_strip", *ids)) for seq, ids in left.stripping]
     return ops
 
 

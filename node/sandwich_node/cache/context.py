@@ -1,7 +1,8 @@
 """What every translation of an event needs, and the form of what it makes. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, UnsetType
@@ -18,6 +19,12 @@ PUT_BYTES_MAX = 256 * 1024
 """About how much one operation of a long list carries, so that a call can be cut between operations."""
 
 identified = msgspec.json.Decoder(pl.Identified).decode
+_raws = msgspec.json.Decoder(list[Raw]).decode
+
+UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
+"""What is raised where an event has not the known shape."""
+
+_Read = TypeVar("_Read")
 
 
 class BadEvent(ValueError):
@@ -39,9 +46,31 @@ class Context:
     bot: str
     learns: bool
     letters: frozenset[str] = field(init=False)
+    lost: list[str] = field(default_factory=list, compare=False)
+    """What of the event at hand could not be read: the name of its list, once for each item."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "letters", frozenset(letters_of(self.settings)))
+
+    def listed(self, name: str, value: Raw | UnsetType) -> list[Raw] | None:
+        """The items of a list that an event has; None where it is absent, or lost because it is no list."""
+        if isinstance(value, UnsetType):
+            return None
+        try:
+            return _raws(value)
+        except msgspec.MsgspecError:
+            self.lost.append(name)
+            return None
+
+    def readable(self, name: str, items: Iterable[Raw], read: Callable[[bytes], _Read]) -> list[_Read]:
+        """What `read` makes of each item. Those that it cannot read are left out: they are lost, the rest is not."""
+        made = []
+        for item in items:
+            try:
+                made.append(read(bytes(item)))
+            except UNREADABLE:
+                self.lost.append(name)
+        return made
 
     @property
     def keeps_users(self) -> bool:
@@ -57,23 +86,23 @@ class Context:
 
 
 Translation = Callable[[Context, bytes], tuple[Op, ...]]
-Keyed = Callable[[bytes], tuple[str | bytes, ...]]
+Stored = tuple[str, bytes]
+"""The id of an entity, and its JSON as it is stored."""
 
 
-def by_id(item: bytes) -> tuple[str | bytes, ...]:
-    """(id, JSON) of an object with an id."""
-    return identified(item).id, item
+def by_id(item: bytes) -> Stored:
+    """An object under its id. Raises an error of UNREADABLE."""
+    return snowflake(identified(item).id), item
 
 
-def puts(name: str, guild: str, letter: str, items: list[Raw], keyed: Keyed, *, replace: bool) -> list[Op]:
+def puts(name: str, guild: str, letter: str, items: Iterable[Stored], *, replace: bool) -> list[Op]:
     """Operations that store a list, in pieces. The first one replaces the collection, also by nothing."""
     made: list[Op] = []
     piece: list[str | bytes] = []
     size = 0
     for item in items:
-        raw = bytes(item)
-        piece += keyed(raw)
-        size += len(raw)
+        piece += item
+        size += len(item[1])
         if size > PUT_BYTES_MAX:
             made.append((name, guild, letter, "1" if replace and not made else "0", *piece))
             piece, size = [], 0

@@ -20,6 +20,7 @@ from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied, Extra
 from sandwich_node.cache.settings import Writer, changed_letters, kept_letters
+from sandwich_node.cache.shortfalls import Shortfalls, left_out
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class FeedCounters:
     dropped: int = 0
     refused: int = 0
     malformed: int = 0
+    lost: int = 0
     damaged: int = 0
     failed: int = 0
 
@@ -89,6 +91,7 @@ class CacheFeed:
         self._caught_up = caught_up
         self._wait_s = wait_s
         self._translator = Translator(writer)
+        self._shortfalls = Shortfalls()
         self._queue: deque[_Job] = deque()
         self._recorded: dict[str, list[Op]] | None = None
         self._recorded_bytes = 0
@@ -147,14 +150,21 @@ class CacheFeed:
         return not self._was_late and not self.incomplete
 
     def translate(self, event_type: str, data: bytes) -> tuple[Op, ...]:
-        """What an event changes, by the JSON of its `d`; nothing when it has not the known shape."""
+        """What an event changes, by the JSON of its `d`. What has not the known shape is left out, counted, logged."""
         try:
-            return self._translator.translate(event_type, data)
+            ops = self._translator.translate(event_type, data)
         except BadEvent as error:
-            self.counters.malformed += 1
-            if self.counters.malformed == 1:
-                _log.warning("shard %s/%s: %s; it changes nothing", *self._shard, error)
+            self._fell_short(event_type, f"{error}; it changes nothing")
             return ()
+        if lost := self._translator.lost:
+            self.counters.lost += len(lost)
+            self._fell_short(event_type, left_out(event_type, lost))
+        return ops
+
+    def _fell_short(self, event_type: str, what: str) -> None:
+        self.counters.malformed += 1
+        if line := self._shortfalls.note(event_type, what, asyncio.get_running_loop().time()):
+            _log.warning("shard %s/%s: %s", *self._shard, line)
 
     def concerns(self, event_type: str) -> bool:
         """Whether an event of this type can change the cache."""

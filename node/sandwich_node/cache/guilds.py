@@ -1,11 +1,14 @@
 """READY, guilds and what they list: from event to operations. Pure."""
 
+from collections.abc import Callable
+
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from sandwich_node.cache import payloads as pl
-from sandwich_node.cache.context import Context, Op, by_id, identified, puts, snowflake
-from sandwich_node.cache.people import member_ops, presence_item, voice_item
+from sandwich_node.cache.channels import has_ended
+from sandwich_node.cache.context import Context, Op, Stored, by_id, identified, puts, snowflake
+from sandwich_node.cache.people import member_ops, shown_presences, voice_states
 from sandwich_node.cache.splice import with_guild
 
 _ready = msgspec.json.Decoder(pl.Ready).decode
@@ -18,7 +21,7 @@ _stickers = msgspec.json.Decoder(pl.Stickers).decode
 _sound = msgspec.json.Decoder(pl.Sound).decode
 _sounds = msgspec.json.Decoder(pl.Sounds).decode
 _in_guild = msgspec.json.Decoder(pl.InGuild).decode
-_voice_state = msgspec.json.Decoder(pl.VoiceState).decode
+_scheduled = msgspec.json.Decoder(pl.ScheduledEvent).decode
 
 _NOT_IN_GUILD = tuple(name for name in pl.GuildLists.__struct_fields__ if name not in ("id", "unavailable"))
 _ABSENT = Raw()
@@ -27,11 +30,10 @@ _ABSENT = Raw()
 def ready(context: Context, data: bytes) -> tuple[Op, ...]:
     """READY lists all guilds of the shard: one that it does not list was left while nobody looked."""
     found = _ready(data)
-    guilds = [snowflake(guild.id) for guild in found.guilds]
+    guilds = [guild for guild, _ in context.readable("guilds", found.guilds, by_id)]
     ops: list[Op] = []
     if context.keeps_users:
-        user = bytes(found.user)
-        ops.append(("user", snowflake(identified(user).id), user, ""))
+        ops += [("user", *user, "") for user in context.readable("user", [found.user], by_id)]
     return (*ops, ("ready", "", *guilds))
 
 
@@ -60,51 +62,70 @@ def guild_object(data: bytes, *, is_new: bool = True) -> bytes:
 
 def _listed(context: Context, guild: str, found: pl.GuildLists) -> list[Op]:
     ops: list[Op] = []
-    for letter, items in (("r", found.roles), ("e", found.emojis), ("s", found.stickers)):
-        ops += _replace(context, guild, letter, items)
+    for letter, name in (("r", "roles"), ("e", "emojis"), ("s", "stickers")):
+        ops += _replace(context, guild, letter, name, found)
     return ops
 
 
-def _replace(context: Context, guild: str, letter: str, items: list[Raw] | UnsetType) -> list[Op]:
-    if letter not in context.letters or items is UNSET:
-        return []
-    return puts("put", guild, letter, items, by_id, replace=True)
+def _items(context: Context, letter: str, name: str, found: pl.GuildLists) -> list[Raw] | None:
+    """A list of the guild; None where it is absent, damaged or not kept."""
+    return context.listed(name, getattr(found, name)) if letter in context.letters else None
+
+
+def _replace(
+    context: Context,
+    guild: str,
+    letter: str,
+    name: str,
+    found: pl.GuildLists,
+    read: Callable[[bytes], Stored] = by_id,
+) -> list[Op]:
+    items = _items(context, letter, name, found)
+    return [] if items is None else puts("put", guild, letter, context.readable(name, items, read), replace=True)
 
 
 def _created(context: Context, guild: str, found: pl.GuildLists) -> list[Op]:
     """What only GUILD_CREATE lists."""
 
-    def located(item: bytes) -> tuple[str | bytes, ...]:
+    def located(item: bytes) -> Stored:
         channel = _in_guild(item)
-        return channel.id, with_guild(item, guild) if channel.guild_id is UNSET else item
-
-    def voiced(item: bytes) -> tuple[str | bytes, ...]:
-        return voice_item(_voice_state(item), item, guild)
+        return snowflake(channel.id), with_guild(item, guild) if channel.guild_id is UNSET else item
 
     ops: list[Op] = []
-    for letter, items in (("c", found.channels), ("t", found.threads)):
-        if letter in context.letters and items is not UNSET:
+    for letter, name in (("c", "channels"), ("t", "threads")):
+        if (items := _items(context, letter, name, found)) is not None:
+            places = context.readable(name, items, located)
             # What the bot no longer sees goes first: another application may still see it.
-            ops.append(("only", guild, letter, *(_in_guild(bytes(item)).id for item in items)))
-            ops += puts("put", guild, letter, items, located, replace=False)
-    for letter, items in (("g", found.stage_instances), ("x", found.guild_scheduled_events)):
-        ops += _replace(context, guild, letter, items)
-    if "o" in context.letters and found.soundboard_sounds is not UNSET:
-        ops += puts("put", guild, "o", found.soundboard_sounds, _by_sound_id, replace=True)
-    if "v" in context.letters and found.voice_states is not UNSET:
-        ops += puts("put", guild, "v", found.voice_states, voiced, replace=True)
-    if "p" in context.letters and found.presences is not UNSET:
-        shown = [item for item in found.presences if presence_item(item) is not None]
-        ops += puts("put", guild, "p", shown, lambda item: presence_item(item) or (), replace=True)
-    if "m" in context.letters and found.members is not UNSET:
+            ops.append(("only", guild, letter, *(place for place, _ in places)))
+            ops += puts("put", guild, letter, places, replace=False)
+    ops += _replace(context, guild, "g", "stage_instances", found)
+    if (items := _items(context, "x", "guild_scheduled_events", found)) is not None:
+        ops += puts("put", guild, "x", _to_come(context, items), replace=True)
+    ops += _replace(context, guild, "o", "soundboard_sounds", found, _by_sound_id)
+    if (items := _items(context, "v", "voice_states", found)) is not None:
+        ops += puts("put", guild, "v", voice_states(context, guild, items), replace=True)
+    if (items := _items(context, "p", "presences", found)) is not None:
+        ops += puts("put", guild, "p", shown_presences(context, items), replace=True)
+    if (items := _items(context, "m", "members", found)) is not None:
         ops.append(("members_begin", guild))
-        ops += member_ops(context, guild, found.members)
+        ops += member_ops(context, guild, items)
         ops.append(("members_end", guild))
     return ops
 
 
-def _by_sound_id(item: bytes) -> tuple[str | bytes, ...]:
-    return str(_sound(item).sound_id), item
+def _to_come(context: Context, items: list[Raw]) -> list[Stored]:
+    """Scheduled events that have not ended."""
+
+    def read(item: bytes) -> tuple[str, bytes, bool]:
+        event = _scheduled(item)
+        return snowflake(event.id), item, has_ended(event)
+
+    found = context.readable("guild_scheduled_events", items, read)
+    return [(event, item) for event, item, is_over in found if not is_over]
+
+
+def _by_sound_id(item: bytes) -> Stored:
+    return snowflake(str(_sound(item).sound_id)), item
 
 
 def guild_update(context: Context, data: bytes) -> tuple[Op, ...]:
@@ -141,22 +162,24 @@ def role_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def role_delete(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_ROLE_DELETE. Members keep naming the role: to strip it would be to read them all."""
+    """GUILD_ROLE_DELETE takes the role from its members, of which no event says anything."""
     found = _role_gone(data)
-    return (("del", snowflake(found.guild_id), "r", found.role_id),)
+    guild, role = snowflake(found.guild_id), snowflake(found.role_id)
+    ops: list[Op] = [("del", guild, "r", role)] if "r" in context.letters else []
+    return (*ops, ("role_strip", guild, role, "0")) if "m" in context.letters else tuple(ops)
 
 
 def emojis_update(context: Context, data: bytes) -> tuple[Op, ...]:
     """GUILD_EMOJIS_UPDATE is the whole list."""
     found = _emojis(data)
-    items = [part for item in found.emojis for part in by_id(bytes(item))]
+    items = [part for item in context.readable("emojis", found.emojis, by_id) for part in item]
     return (("list", snowflake(found.guild_id), "e", "1", *items),)
 
 
 def stickers_update(context: Context, data: bytes) -> tuple[Op, ...]:
     """GUILD_STICKERS_UPDATE is the whole list."""
     found = _stickers(data)
-    items = [part for item in found.stickers for part in by_id(bytes(item))]
+    items = [part for item in context.readable("stickers", found.stickers, by_id) for part in item]
     return (("list", snowflake(found.guild_id), "s", "1", *items),)
 
 
@@ -181,7 +204,8 @@ def sound_delete(context: Context, data: bytes) -> tuple[Op, ...]:
 def sounds_update(context: Context, data: bytes) -> tuple[Op, ...]:
     """GUILD_SOUNDBOARD_SOUNDS_UPDATE: those that changed."""
     found = _sounds(data)
-    items = [part for item in found.soundboard_sounds for part in _by_sound_id(bytes(item))]
+    found_sounds = context.readable("soundboard_sounds", found.soundboard_sounds, _by_sound_id)
+    items = [part for item in found_sounds for part in item]
     return (("list", snowflake(found.guild_id), "o", "0", *items),)
 
 
@@ -189,4 +213,5 @@ def sounds(context: Context, data: bytes) -> tuple[Op, ...]:
     """SOUNDBOARD_SOUNDS, the answer to a request: all there are."""
     found = _sounds(data)
     guild = snowflake(found.guild_id)
-    return tuple(puts("put", guild, "o", found.soundboard_sounds, _by_sound_id, replace=True))
+    items = context.readable("soundboard_sounds", found.soundboard_sounds, _by_sound_id)
+    return tuple(puts("put", guild, "o", items, replace=True))

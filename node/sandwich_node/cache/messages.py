@@ -7,6 +7,7 @@ from sandwich_node.cache import payloads as pl
 from sandwich_node.cache.context import BadEvent, Context, Op, snowflake
 
 _message = msgspec.json.Decoder(pl.Message).decode
+_change = msgspec.json.Decoder(pl.MessageChange).decode
 _messages = msgspec.json.Decoder(pl.Messages).decode
 
 _DISCORD_EPOCH_MS = 1_420_070_400_000
@@ -18,11 +19,15 @@ def _created_ms(message_id: str) -> int:
     return (int(snowflake(message_id)) >> 22) + _DISCORD_EPOCH_MS
 
 
-def _stored(context: Context, found: pl.Message, guild: str, data: bytes, *, is_change: bool) -> Op:
+NEW, CHANGED, PARTIAL = "0", "1", "m"
+"""A message that is told as new, as it is now, or with those of its fields alone that changed."""
+
+
+def _stored(context: Context, found: pl.Message | pl.MessageChange, guild: str, data: bytes, how: str) -> Op:
     settings = context.settings
     return (
         *("message", guild, snowflake(found.channel_id), found.id, str(_created_ms(found.id)), data),
-        *(str(settings.messages_per_channel), str(settings.messages_ttl_s * 1000), "1" if is_change else "0"),
+        *(str(settings.messages_per_channel), str(settings.messages_ttl_s * 1000), how),
     )
 
 
@@ -34,18 +39,22 @@ def message_create(context: Context, data: bytes) -> tuple[Op, ...]:
     guild = snowflake(found.guild_id)
     ops: list[Op] = []
     if context.settings.messages_per_channel:
-        ops.append(_stored(context, found, guild, data, is_change=False))
+        ops.append(_stored(context, found, guild, data, NEW))
     if context.letters.intersection("ct"):
         ops.append(("posted", guild, snowflake(found.channel_id), snowflake(found.id)))
     return tuple(ops)
 
 
 def message_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """MESSAGE_UPDATE is a full message, perhaps of one that is not cached."""
-    found = _message(data)
+    """MESSAGE_UPDATE is a whole message, perhaps of one that is not cached; what it has not, the message has no more.
+
+    Until July 2024 it was told with its changed fields alone. One that still is, is merged into what is cached.
+    """
+    found = _change(data)
     if found.guild_id is UNSET or not context.settings.messages_per_channel:
         return ()
-    return (_stored(context, found, snowflake(found.guild_id), data, is_change=True),)
+    how = PARTIAL if found.author is UNSET or found.content is UNSET else CHANGED
+    return (_stored(context, found, snowflake(found.guild_id), data, how),)
 
 
 def message_delete(context: Context, data: bytes) -> tuple[Op, ...]:
@@ -57,7 +66,9 @@ def message_delete(context: Context, data: bytes) -> tuple[Op, ...]:
 def message_delete_bulk(context: Context, data: bytes) -> tuple[Op, ...]:
     """MESSAGE_DELETE_BULK."""
     found = _messages(data)
-    return () if found.guild_id is UNSET else _deleted(context, found.guild_id, found.channel_id, found.ids, "1")
+    ids = [message for message in found.ids if isinstance(message, str)]
+    context.lost.extend("ids" for _ in range(len(found.ids) - len(ids)))
+    return () if found.guild_id is UNSET else _deleted(context, found.guild_id, found.channel_id, ids, "1")
 
 
 def _deleted(

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from sandwich_node.cache import channels, guilds, messages, people
 from sandwich_node.cache import payloads as pl
-from sandwich_node.cache.context import BadEvent, Context, Op, Translation, snowflake
+from sandwich_node.cache.context import UNREADABLE, BadEvent, Context, Op, Translation, snowflake
 from sandwich_node.cache.settings import Writer
 from sandwich_node.cache.splice import compact
 
@@ -33,7 +33,7 @@ _OF_COLLECTION: Mapping[str, tuple[str, Translation]] = MappingProxyType(
     {
         "CHANNEL_CREATE": ("c", channels.channel_create),
         "CHANNEL_UPDATE": ("c", channels.channel_update),
-        "CHANNEL_DELETE": ("c", channels.channel_delete),
+        "CHANNEL_DELETE": ("ctgxv", channels.channel_delete),
         "CHANNEL_PINS_UPDATE": ("ct", channels.channel_pins_update),
         "CHANNEL_INFO": ("c", channels.channel_info),
         "VOICE_CHANNEL_STATUS_UPDATE": ("c", channels.voice_channel_update),
@@ -46,7 +46,7 @@ _OF_COLLECTION: Mapping[str, tuple[str, Translation]] = MappingProxyType(
         "THREAD_MEMBERS_UPDATE": ("t", channels.thread_members_update),
         "GUILD_ROLE_CREATE": ("r", guilds.role_create),
         "GUILD_ROLE_UPDATE": ("r", guilds.role_update),
-        "GUILD_ROLE_DELETE": ("r", guilds.role_delete),
+        "GUILD_ROLE_DELETE": ("rm", guilds.role_delete),
         "GUILD_EMOJIS_UPDATE": ("e", guilds.emojis_update),
         "GUILD_STICKERS_UPDATE": ("s", guilds.stickers_update),
         "GUILD_SOUNDBOARD_SOUND_CREATE": ("o", guilds.sound_create),
@@ -78,6 +78,22 @@ _OF_MESSAGES: Mapping[str, Translation] = MappingProxyType(
     }
 )
 
+_ENDING_PLACES: Mapping[str, Translation] = MappingProxyType(
+    {"CHANNEL_DELETE": channels.channel_delete, "THREAD_DELETE": channels.thread_delete}
+)
+"""With a place go its messages."""
+
+_TOLD_OF: Mapping[str, str] = MappingProxyType(
+    {
+        "PRESENCE_UPDATE": "p",
+        "GUILD_ROLE_DELETE": "r",
+        "CHANNEL_DELETE": "c",
+        "THREAD_DELETE": "t",
+        "GUILD_MEMBER_REMOVE": "m",
+    }
+)
+"""Events that also matter where what they are about is not kept: by the collection that `before` is from."""
+
 _REPLACING = ("_UPDATE", "_DELETE", "_DELETE_BULK", "GUILD_MEMBER_REMOVE")
 
 _SHOW_MEMBERS = frozenset({"MESSAGE_CREATE", "MESSAGE_REACTION_ADD", "TYPING_START", "VOICE_STATE_UPDATE"})
@@ -89,14 +105,16 @@ def _translations(context: Context) -> dict[str, Translation]:
     for name, (letters, translation) in _OF_COLLECTION.items():
         if context.letters.intersection(letters):
             made[name] = translation
-    if context.settings.members or context.settings.guilds:
-        # The guild's member_count depends on these, even where members are not kept.
+    if context.settings.members or context.settings.guilds or context.letters.intersection("vp"):
+        # The guild's member_count depends on these, even where members are not kept; so do presences and voice states.
         made["GUILD_MEMBER_ADD"] = people.member_add
         made["GUILD_MEMBER_REMOVE"] = people.member_remove
     if context.keeps_users:
         made["USER_UPDATE"] = people.user_update
     if context.keeps_users or "p" in context.letters:
         made["PRESENCE_UPDATE"] = people.presence_update
+    if context.settings.messages_per_channel:
+        made |= _ENDING_PLACES
     if context.settings.messages_per_channel or context.letters.intersection("ct"):
         made |= _OF_MESSAGES
     return made
@@ -118,14 +136,18 @@ class Translator:
 
     def tells_before(self, event_type: str) -> bool:
         """Whether an event of this type is told with what it replaced."""
-        if event_type == "PRESENCE_UPDATE":
-            return "p" in self._context.letters
+        if event_type in _TOLD_OF and _TOLD_OF[event_type] not in self._context.letters:
+            return False
         if event_type in _OF_MESSAGES and not self._context.settings.messages_per_channel:
             return False
         return event_type in self._translations and event_type.endswith(_REPLACING)
 
     def translate(self, event_type: str, data: bytes) -> tuple[Op, ...]:
-        """The operations for one event, given the JSON of its `d`. Raises BadEvent when it has not the known shape."""
+        """The operations for one event, given the JSON of its `d`. Raises BadEvent when it has not the known shape.
+
+        What of its lists cannot be read is left out, and is in `lost` until the next event.
+        """
+        self._context.lost.clear()
         translation = self._translations.get(event_type)
         learns = self._context.learns and event_type in _SHOW_MEMBERS
         if event_type in _ALWAYS:
@@ -137,9 +159,14 @@ class Translator:
             data = compact(data)
             ops = translation(self._context, data) if translation is not None else ()
             return (*ops, *self._learn(data)) if learns else ops
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        except UNREADABLE as error:
             # The cause would carry the event; its kind is enough.
             raise BadEvent(f"{event_type} has not the known shape ({type(error).__name__})") from None
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """What of the last event could not be read: the names of lists, once for each item."""
+        return tuple(self._context.lost)
 
     def forget(self) -> None:
         """What was learned may not be stored: learn it again."""
@@ -151,7 +178,13 @@ class Translator:
         if isinstance(found.member, UnsetType) or found.guild_id is UNSET:
             return ()
         author = None if isinstance(found.author, UnsetType) else bytes(found.author)
-        ops = people.learn_ops(self._context, snowflake(found.guild_id), author, bytes(found.member))
+        guild_id = snowflake(found.guild_id)
+        learned = self._context.readable(
+            "member", [found.member], lambda member: people.learn_ops(self._context, guild_id, author, member)
+        )
+        if not learned:
+            return ()
+        (ops,) = learned
         _, guild, user, member, whole = ops[0]
         key, content = (str(guild), str(user)), hash((member, whole))
         if self._learned.get(key) == content:

@@ -9,6 +9,12 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 Optional = str | UnsetType
+List = Raw | UnsetType
+"""A list that is read later, item by item."""
+
+
+class AnyObject(Struct, frozen=True, gc=False):
+    """Any JSON object."""
 
 
 class Identified(Struct, frozen=True, gc=False):
@@ -27,15 +33,15 @@ class InGuild(Struct, frozen=True, gc=False):
 class Ready(Struct, frozen=True):
     """READY."""
 
-    user: Raw
-    guilds: list[Identified]
+    guilds: list[Raw]
+    user: Raw = Raw(b"null")
 
 
 class GuildGone(Struct, frozen=True, gc=False):
     """GUILD_DELETE."""
 
     id: str
-    unavailable: bool | UnsetType = UNSET
+    unavailable: Any = UNSET
 
 
 class Pins(Struct, frozen=True):
@@ -59,7 +65,7 @@ class ChannelInfo(Struct, frozen=True):
     """CHANNEL_INFO."""
 
     guild_id: str
-    channels: list[VoiceChannel]
+    channels: list[Raw]
 
 
 class ThreadMetadata(Struct, frozen=True, gc=False):
@@ -91,8 +97,8 @@ class ThreadListSync(Struct, frozen=True):
 
     guild_id: str
     threads: list[Raw]
-    members: list[Raw] = []
-    channel_ids: list[str] | UnsetType = UNSET
+    members: list[Raw] | None = None
+    channel_ids: list[str] | None = None
 
 
 class ThreadMembers(Struct, frozen=True):
@@ -100,9 +106,9 @@ class ThreadMembers(Struct, frozen=True):
 
     id: str
     guild_id: str
-    member_count: int
-    added_members: list[Raw] = []
-    removed_member_ids: list[str] = []
+    member_count: Any = UNSET
+    added_members: list[Raw] | None = None
+    removed_member_ids: list[Any] | None = None
 
 
 class RoleIn(Struct, frozen=True):
@@ -158,8 +164,8 @@ class Members(Struct, frozen=True):
     """GUILD_MEMBERS_CHUNK."""
 
     guild_id: str
-    members: list[Raw]
-    presences: list[Raw] = []
+    members: List = UNSET
+    presences: List = UNSET
 
 
 class Presence(Struct, frozen=True):
@@ -179,6 +185,14 @@ class VoiceState(Struct, frozen=True):
     member: Raw | UnsetType = UNSET
 
 
+class ScheduledEvent(Struct, frozen=True, gc=False):
+    """GUILD_SCHEDULED_EVENT_CREATE and _UPDATE, and those that GUILD_CREATE lists."""
+
+    id: str
+    guild_id: Optional = UNSET
+    status: Any = UNSET
+
+
 class ScheduledEventUser(Struct, frozen=True, gc=False):
     """GUILD_SCHEDULED_EVENT_USER_ADD and _REMOVE."""
 
@@ -187,17 +201,27 @@ class ScheduledEventUser(Struct, frozen=True, gc=False):
 
 
 class Message(Struct, frozen=True, gc=False):
-    """MESSAGE_CREATE, MESSAGE_UPDATE and MESSAGE_DELETE."""
+    """MESSAGE_CREATE and MESSAGE_DELETE."""
 
     id: str
     channel_id: str
     guild_id: Optional = UNSET
 
 
+class MessageChange(Struct, frozen=True):
+    """MESSAGE_UPDATE. A whole message has an author and a content, if only an empty one."""
+
+    id: str
+    channel_id: str
+    guild_id: Optional = UNSET
+    author: Raw | UnsetType = UNSET
+    content: Raw | UnsetType = UNSET
+
+
 class Messages(Struct, frozen=True):
     """MESSAGE_DELETE_BULK."""
 
-    ids: list[str]
+    ids: list[Any]
     channel_id: str
     guild_id: Optional = UNSET
 
@@ -211,21 +235,24 @@ class Seen(Struct, frozen=True):
 
 
 class GuildLists(Struct, frozen=True):
-    """What GUILD_CREATE and GUILD_UPDATE list beside the guild's own fields. Absent lists are left as they are."""
+    """What GUILD_CREATE and GUILD_UPDATE list beside the guild's own fields. Absent lists are left as they are.
+
+    The lists are read one by one, so that a damaged one does not cost the others.
+    """
 
     id: str
-    unavailable: bool | UnsetType = UNSET
-    roles: list[Raw] | UnsetType = UNSET
-    emojis: list[Raw] | UnsetType = UNSET
-    stickers: list[Raw] | UnsetType = UNSET
-    channels: list[Raw] | UnsetType = UNSET
-    threads: list[Raw] | UnsetType = UNSET
-    members: list[Raw] | UnsetType = UNSET
-    presences: list[Raw] | UnsetType = UNSET
-    voice_states: list[Raw] | UnsetType = UNSET
-    stage_instances: list[Raw] | UnsetType = UNSET
-    guild_scheduled_events: list[Raw] | UnsetType = UNSET
-    soundboard_sounds: list[Raw] | UnsetType = UNSET
+    unavailable: Any = UNSET
+    roles: List = UNSET
+    emojis: List = UNSET
+    stickers: List = UNSET
+    channels: List = UNSET
+    threads: List = UNSET
+    members: List = UNSET
+    presences: List = UNSET
+    voice_states: List = UNSET
+    stage_instances: List = UNSET
+    guild_scheduled_events: List = UNSET
+    soundboard_sounds: List = UNSET
 
 
 decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -4,9 +4,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from sandwich_node.cache import payloads as pl
-from sandwich_node.cache.context import PUT_BYTES_MAX, Context, Op, identified, puts, snowflake
+from sandwich_node.cache.context import PUT_BYTES_MAX, Context, Op, Stored, identified, puts, snowflake
 from sandwich_node.cache.splice import add, with_guild, with_user_id, without
 
+_object = msgspec.json.Decoder(pl.AnyObject).decode
 _member = msgspec.json.Decoder(pl.Member).decode
 _members = msgspec.json.Decoder(pl.Members).decode
 _presence = msgspec.json.Decoder(pl.Presence).decode
@@ -18,10 +19,10 @@ def member_ops(context: Context, guild: str, items: list[Raw]) -> list[Op]:
     made: list[Op] = []
     piece: list[str | bytes] = []
     size = 0
-    for item in items:
-        member = bytes(item)
-        piece += context.split_user(member, bytes(_member(member).user))
-        size += len(member)
+    split = context.readable("members", items, lambda item: context.split_user(item, bytes(_member(item).user)))
+    for member in split:
+        piece += member
+        size += len(member[1]) + len(member[2])
         if size > PUT_BYTES_MAX:
             made.append(("members", guild, *piece))
             piece, size = [], 0
@@ -57,10 +58,10 @@ def members_chunk(context: Context, data: bytes) -> tuple[Op, ...]:
     """GUILD_MEMBERS_CHUNK adds and never removes."""
     found = _members(data)
     guild = snowflake(found.guild_id)
-    ops: list[Op] = member_ops(context, guild, found.members) if "m" in context.letters else []
-    if "p" in context.letters:
-        shown = [item for item in found.presences if presence_item(item) is not None]
-        ops += puts("put", guild, "p", shown, lambda item: presence_item(item) or (), replace=False)
+    members = context.listed("members", found.members) if "m" in context.letters else None
+    ops = member_ops(context, guild, members or [])
+    presences = context.listed("presences", found.presences) if "p" in context.letters else None
+    ops += puts("put", guild, "p", shown_presences(context, presences or []), replace=False)
     return tuple(ops)
 
 
@@ -70,18 +71,22 @@ def learn_ops(context: Context, guild: str, author: bytes | None, member: bytes)
         user_raw: Raw | bytes = _member(member).user
     else:
         user_raw = author
+        _object(member)
         member = add(member, b'"user":' + author)
     return (("learn", guild, *context.split_user(member, bytes(user_raw))),)
 
 
-def presence_item(data: bytes | Raw) -> tuple[str | bytes, ...] | None:
-    """(user id, presence to store), None of somebody who is offline."""
+def shown_presences(context: Context, items: list[Raw]) -> list[Stored]:
+    """Presences to store: of those who are not offline."""
+    found = context.readable("presences", items, _presence_item)
+    return [item for item in found if item is not None]
+
+
+def _presence_item(data: bytes) -> Stored | None:
     found = _presence(data)
-    if found.status == "offline":
-        return None
     user = bytes(found.user)
     user_id = snowflake(identified(user).id)
-    return user_id, with_user_id(bytes(data), user, user_id)
+    return None if found.status == "offline" else (user_id, with_user_id(data, user, user_id))
 
 
 def presence_update(context: Context, data: bytes) -> tuple[Op, ...]:
@@ -101,11 +106,20 @@ def presence_update(context: Context, data: bytes) -> tuple[Op, ...]:
     return tuple(ops)
 
 
-def voice_item(found: pl.VoiceState, data: bytes, guild: str) -> tuple[str | bytes, ...]:
-    """(user id, voice state to store): with its guild, without the member that comes with it."""
+def voice_states(context: Context, guild: str, items: list[Raw]) -> list[Stored]:
+    """Voice states to store: of those who are in a channel."""
+    found = context.readable("voice_states", items, lambda item: _voice_item(_voice_state(item), item, guild))
+    return [item for item in found if item is not None]
+
+
+def _voice_item(found: pl.VoiceState, data: bytes, guild: str) -> Stored | None:
+    """With its guild, without the member that comes with it. None: in no channel."""
+    user_id = snowflake(found.user_id)
+    if found.channel_id is None:
+        return None
     if not isinstance(found.member, UnsetType):
         data = without(data, b'"member":' + bytes(found.member))
-    return snowflake(found.user_id), with_guild(data, guild) if found.guild_id is UNSET else data
+    return user_id, with_guild(data, guild) if found.guild_id is UNSET else data
 
 
 def voice_state_update(context: Context, data: bytes) -> tuple[Op, ...]:
@@ -114,10 +128,10 @@ def voice_state_update(context: Context, data: bytes) -> tuple[Op, ...]:
     if found.guild_id is UNSET:
         return ()
     guild = snowflake(found.guild_id)
-    if found.channel_id is None:
+    stored = _voice_item(found, data, guild)
+    if stored is None:
         return (("del", guild, "v", snowflake(found.user_id)),)
-    user_id, stored = voice_item(found, data, guild)
-    return (("set", guild, "v", "r", user_id, stored),)
+    return (("set", guild, "v", "r", *stored),)
 
 
 def user_update(context: Context, data: bytes) -> tuple[Op, ...]:

@@ -62,12 +62,16 @@ class Applied:
 
 @dataclass(slots=True)
 class Left:
-    """What the script left to do, as (sequence, ids): the first id is the guild's, others are users'."""
+    """What the script left to do, as (sequence, ids): the first id is the guild's, others are users'.
+
+    Of `stripping` they are a role's, and how far its members have been looked through.
+    """
 
     evicted: list[tuple[int, list[str]]] = field(default_factory=list)
     guilds: list[tuple[int, list[str]]] = field(default_factory=list)
     draining: list[tuple[int, list[str]]] = field(default_factory=list)
     drained: list[tuple[int, list[str]]] = field(default_factory=list)
+    stripping: list[tuple[int, list[str]]] = field(default_factory=list)
     learned: set[tuple[int, str]] = field(default_factory=set)
 
 
@@ -96,7 +100,9 @@ def read_reply(reply: Sequence[Any], applied: Applied, left: Left) -> int:
             left.learned.add((seq, value.decode(errors="replace")))
         else:
             ids = value.decode(errors="replace").split(",")
-            {b"e": left.evicted, b"g": left.guilds, b"d": left.draining, b"k": left.drained}[kind].append((seq, ids))
+            {b"e": left.evicted, b"g": left.guilds, b"d": left.draining, b"s": left.stripping, b"k": left.drained}[
+                kind
+            ].append((seq, ids))
     return int(stood)
 
 

@@ -1,19 +1,24 @@
 """Which guilds a shard is in, and whether one that comes was announced, is back, or is new. Pure.
 
-Discord tells the three apart by `unavailable`: false of one that READY announced or that is back from an outage,
-missing of one that the bot just joined (gateway reference, section 6). Without READY's list (a resumed session) an
-announced one that had not come before counts as back.
+Discord tells the three apart by `unavailable` (gateway reference, section 6): false of one that READY announced or that
+is back from an outage, missing of one that the bot has just joined. So a join is a GUILD_CREATE without the key, of a
+guild that READY did not announce and that is not there already. The cache has no say in that: it may have been emptied,
+or be behind.
+
+What a resumed session's new owner cannot know is which guilds READY had announced and had not come yet. The cache may
+remember that one was announced; without it, one that comes with the key counts as back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 
 
 class _Guild(Struct):
     id: str
-    unavailable: bool | UnsetType = UNSET
+    unavailable: Any = UNSET
 
 
 _decode = msgspec.json.Decoder(_Guild).decode
@@ -25,26 +30,36 @@ class Arrival:
 
     lazy         READY announced the guild, and it had not come yet
     unavailable  of GUILD_CREATE: it is back from an outage, or still in one; of GUILD_DELETE: an outage began
+    is_sure      False where the cache may know better whether the guild was announced
     """
 
     lazy: bool
     unavailable: bool
+    is_sure: bool = field(default=False, compare=False)
 
     def fields(self) -> bytes:
         """As fields of a JSON object."""
         return b'"lazy":%b,"unavailable":%b' % (_TEXT[self.lazy], _TEXT[self.unavailable])
+
+    def as_cached(self, *, lazy: bool, unavailable: bool) -> "Arrival":
+        """The same with what the cache remembers: only that READY announced the guild, and only where nobody saw it."""
+        return self if self.is_sure or not lazy else Arrival(True, unavailable)
 
 
 _TEXT = {False: b"false", True: b"true"}
 
 
 class ShardGuilds:
-    """A shard's guilds. `announced`: READY's list; `count`: how many there are, where that list is not known."""
+    """A shard's guilds. `announced`: READY's list, None where another owner saw it; `count`: how many there are."""
 
-    def __init__(self, count: int, *, announced: frozenset[str] = frozenset()) -> None:
+    def __init__(self, count: int, *, announced: frozenset[str] | None = None) -> None:
         self.count = count
-        self._known = set(announced)
-        self._awaited = set(announced)
+        self._is_listed = announced is not None
+        self._known = set(announced or ())
+        self._awaited = set(announced or ())
+        self._down: set[str] = set()
+        self._met: set[str] = set()
+        """Guilds that came or went here: none of these is awaited any more."""
 
     @property
     def awaited(self) -> int:
@@ -52,21 +67,29 @@ class ShardGuilds:
         return len(self._awaited)
 
     def take(self, event_type: str, data: bytes) -> Arrival | None:
-        """Look at a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it cannot be read."""
+        """Look at a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it names no guild."""
         try:
             guild = _decode(data)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             return None
-        lazy = guild.id in self._awaited
+        lazy, is_sure = guild.id in self._awaited, self._is_listed or guild.id in self._met
         if guild.unavailable is True:
-            return Arrival(lazy, True)
+            self._down.add(guild.id)
+            if event_type == "GUILD_DELETE":
+                # Only a guild that the bot is in has an outage; a stub may be the first of one that it has joined.
+                self._known.add(guild.id)
+            return Arrival(lazy, True, is_sure)
+        was_down = guild.id in self._down
         self._awaited.discard(guild.id)
+        self._down.discard(guild.id)
+        self._met.add(guild.id)
         if event_type == "GUILD_DELETE":
             self.count = max(0, self.count - 1)
             self._known.discard(guild.id)
-            return Arrival(False, False)
+            return Arrival(False, False, True)
         is_join = guild.unavailable is UNSET and guild.id not in self._known
+        self._known.add(guild.id)
         if is_join:
             self.count += 1
-            self._known.add(guild.id)
-        return Arrival(lazy, not lazy and not is_join)
+            return Arrival(False, False, is_sure)
+        return Arrival(lazy, was_down or not lazy, is_sure)

@@ -10,6 +10,7 @@ import msgspec
 
 from sandwich_node.cache.batch import EventOps
 from sandwich_node.cache.feed import CacheFeed
+from sandwich_node.cache.replies import Extra
 from sandwich_node.events.arrivals import Arrival
 from sandwich_node.events.filters import EventFilter, MessageAsk
 from sandwich_node.events.prefixes import GuildPrefixes
@@ -49,9 +50,8 @@ class ShardEnricher:
         lines = [item.line for item in items]
         added: dict[int, list[bytes]] = {}
         cache = self.cache
-        told = cache is not None and await self._cache(cache, batch, confirmed, added)
-        if not told:
-            _tell_arrivals(items, added)
+        extras = await self._cache(cache, batch, confirmed, added) if cache is not None else {}
+        _tell_arrivals(items, extras, added)
         asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, MessageAsk)]
         if asks:
             await self._prefixes(asks, lines, added)
@@ -67,8 +67,10 @@ class ShardEnricher:
         """See `Enricher`."""
         return (self.cache is None or self.cache.is_whole) and (self.invites is None or self.invites.is_whole)
 
-    async def _cache(self, cache: CacheFeed, batch: Batch, confirmed: int, added: dict[int, list[bytes]]) -> bool:
-        """Apply the batch's changes, and take what they replaced. False: the cache does not have them yet."""
+    async def _cache(
+        self, cache: CacheFeed, batch: Batch, confirmed: int, added: dict[int, list[bytes]]
+    ) -> Mapping[int, Extra]:
+        """Apply the batch's changes, and take what they replaced; returns what the cache says, by sequence."""
         items = batch.items
         events = tuple(EventOps(item.seq, item.ops, item.size) for item in items if item.ops)
         extras = await cache.apply(batch.session, confirmed, events, starts_session=items[0].type == "READY")
@@ -76,13 +78,14 @@ class ShardEnricher:
             for at, item in enumerate(items):
                 if item.ops and cache.tells_before(item.type):
                     added.setdefault(at, []).append(BEHIND)
-            return False
+            return {}
         if extras:
             for at, item in enumerate(items):
                 extra = extras.get(item.seq)
-                if extra is not None and (fields := extra.fields()):
+                # Of guilds the shard says itself whether they joined.
+                if extra is not None and (fields := Extra(extra.before).fields()):
                     added.setdefault(at, []).append(fields)
-        return True
+        return extras
 
     async def _prefixes(
         self, asks: Sequence[tuple[int, MessageAsk]], lines: list[bytes], added: dict[int, list[bytes]]
@@ -111,11 +114,14 @@ class ShardEnricher:
             added.setdefault(at, []).append(b'"invited_by":' + how)
 
 
-def _tell_arrivals(items: Sequence[Item], added: dict[int, list[bytes]]) -> None:
-    """Whether guilds were announced, without the cache."""
+def _tell_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dict[int, list[bytes]]) -> None:
+    """Whether guilds joined, were announced or are back: as the shard saw it, or where it did not, as the cache did."""
     for at, item in enumerate(items):
-        if isinstance(item.ask, Arrival):
-            added.setdefault(at, []).append(item.ask.fields())
+        arrival, extra = item.ask, extras.get(item.seq)
+        if isinstance(arrival, Arrival):
+            if extra is not None and extra.lazy is not None:
+                arrival = arrival.as_cached(lazy=extra.lazy, unavailable=bool(extra.unavailable))
+            added.setdefault(at, []).append(arrival.fields())
 
 
 def with_extra(line: bytes, fields: bytes) -> bytes:

@@ -58,6 +58,7 @@ def _caches(status: NodeStatus) -> Iterator[Metric]:
     caches = {app: numbers.cache for app, numbers in status.apps.items() if numbers.cache is not None}
     events = CounterMetricFamily("sandwich_cache_events", "Events by what the cache did.", labels=["app", "outcome"])
     damaged = CounterMetricFamily("sandwich_cache_damaged", "Values in Redis that were not ours.", labels=["app"])
+    lost = CounterMetricFamily("sandwich_cache_lost", "Parts of events that could not be read.", labels=["app"])
     failed = CounterMetricFamily("sandwich_cache_failed", "Changes that Redis refused.", labels=["app"])
     incomplete = GaugeMetricFamily("sandwich_cache_incomplete_shards", "Shards whose cache lacks some.", labels=["app"])
     backlog = GaugeMetricFamily("sandwich_cache_backlog_events", "Events that wait for Redis.", labels=["app"])
@@ -65,10 +66,11 @@ def _caches(status: NodeStatus) -> Iterator[Metric]:
         for outcome in _CACHE_COUNTERS:
             events.add_metric([app, outcome], float(getattr(cache, f"{outcome}_total")))
         damaged.add_metric([app], float(cache.damaged_total))
+        lost.add_metric([app], float(cache.lost_total))
         failed.add_metric([app], float(cache.failed_total))
         incomplete.add_metric([app], float(cache.incomplete))
         backlog.add_metric([app], float(cache.backlog))
-    yield from (events, damaged, failed, incomplete, backlog)
+    yield from (events, damaged, lost, failed, incomplete, backlog)
 
 
 def _invites(status: NodeStatus) -> Iterator[Metric]:

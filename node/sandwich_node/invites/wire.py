@@ -1,6 +1,7 @@
 """What is read of Discord's events and answers about invites, and nothing more of them. Pure."""
 
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -103,6 +104,15 @@ class GuildSeen(msgspec.Struct):
     members: list[MemberSeen] = []
 
 
+class _DamagedGuild(msgspec.Struct):
+    id: str
+    unavailable: Any = False
+    owner_id: Any = ""
+    vanity_url_code: Any = None
+    roles: msgspec.Raw = msgspec.Raw(b"[]")
+    members: msgspec.Raw = msgspec.Raw(b"[]")
+
+
 class RoleChanged(msgspec.Struct):
     """GUILD_ROLE_CREATE, GUILD_ROLE_UPDATE."""
 
@@ -163,16 +173,53 @@ _KINDS: dict[str, type[Seen]] = {
 EVENT_TYPES = frozenset(_KINDS)
 """The events that matter here."""
 _DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in _KINDS.items()}
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_decode_damaged = msgspec.json.Decoder(_DamagedGuild).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_Item = TypeVar("_Item", RoleSeen, MemberSeen)
 _decode_invites = msgspec.json.Decoder(list[_ListedInvite]).decode
 _decode_vanity = msgspec.json.Decoder(_VanityUrl).decode
 
 
 def read_event(event_type: str, data: bytes) -> Seen | None:
-    """What an event of EVENT_TYPES says, by the JSON of its `d`; None when it is not of the documented shape."""
+    """What an event of EVENT_TYPES says, by the JSON of its `d`; None when it is not of the documented shape.
+
+    What is damaged in a guild is left out.
+    """
     try:
         return _DECODERS[event_type].decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
+        return _guild_in_part(data) if _KINDS[event_type] is GuildSeen else None
+
+
+def _guild_in_part(data: bytes) -> GuildSeen | None:
+    try:
+        found = _decode_damaged(data)
+    except _UNREADABLE:
         return None
+    return GuildSeen(
+        id=found.id,
+        unavailable=found.unavailable is True,
+        owner_id=found.owner_id if isinstance(found.owner_id, str) else "",
+        vanity_url_code=found.vanity_url_code if isinstance(found.vanity_url_code, str) else None,
+        roles=_readable(found.roles, RoleSeen),
+        members=_readable(found.members, MemberSeen),
+    )
+
+
+def _readable(value: msgspec.Raw, kind: type[_Item]) -> list[_Item]:
+    """The items of a list that can be read; none where it is no list."""
+    made: list[_Item] = []
+    try:
+        items = _decode_items(value)
+    except _UNREADABLE:
+        return made
+    for item in items:
+        try:
+            made.append(msgspec.json.decode(item, type=kind))
+        except _UNREADABLE:
+            continue
+    return made
 
 
 def read_invites(body: bytes) -> dict[str, Invite]:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
@@ -34,7 +35,23 @@ class _Guild(msgspec.Struct):
     unavailable: bool = False
 
 
-_guild = msgspec.json.Decoder(_Guild).decode
+class _Some(msgspec.Struct):
+    id: str
+    member_count: int = 0
+    unavailable: Any = False
+
+
+_whole = msgspec.json.Decoder(_Guild).decode
+_some = msgspec.json.Decoder(_Some).decode
+
+
+def _guild(data: bytes) -> _Guild:
+    """The guild. Of one whose list of members cannot be read, nobody is there yet. Raises MsgspecError."""
+    try:
+        return _whole(data)
+    except msgspec.MsgspecError:
+        found = _some(data)
+        return _Guild(found.id, member_count=found.member_count, unavailable=found.unavailable is True)
 
 
 class MemberChunking:

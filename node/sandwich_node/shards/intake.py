@@ -47,7 +47,7 @@ class ShardIntake:
         lane = rules.lane(type)
         ask: object = None
         if type in _OF_GUILDS:
-            ask = self._of_guilds(type, bytes(data))
+            ask = self._of_guilds(type, bytes(data), is_new=seq > self._publisher.buffer.last_seq)
         if self._commands.is_waiting and type in ANSWERS:
             self._commands.observe(type, bytes(data))
         invites = self.invites
@@ -67,11 +67,11 @@ class ShardIntake:
         size = len(raw) if ops else 0
         return self._publisher.push(raw if lane else b"", type, seq, lane=lane, ops=ops, size=size, ask=ask)
 
-    def _of_guilds(self, type: str, data: bytes) -> object:
+    def _of_guilds(self, type: str, data: bytes, *, is_new: bool) -> object:
         """What tells of whole guilds; whether the guild was announced, of one that comes or goes."""
         if self.caching is not None:
             self.caching.observe(type, data)
-        return self.guilds.take(type, data) if type != "READY" else None
+        return self.guilds.take(type, data) if is_new and type != "READY" else None
 
     async def drained(self) -> None:
         """Wait until the publisher has room."""

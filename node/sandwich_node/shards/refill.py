@@ -33,11 +33,27 @@ class _Listed(msgspec.Struct):
 
 
 class _Ready(msgspec.Struct):
-    guilds: list[_Listed]
+    guilds: list[msgspec.Raw]
 
 
 _ready = msgspec.json.Decoder(_Ready).decode
 _guild = msgspec.json.Decoder(_Listed).decode
+
+
+def _id_of(guild: msgspec.Raw) -> str | None:
+    """The guild's id; None where it cannot be read."""
+    try:
+        return _guild(guild).id
+    except msgspec.MsgspecError:
+        return None
+
+
+def _listed(data: msgspec.Raw) -> set[str] | None:
+    """The ids of READY's guilds; None where there is no list."""
+    try:
+        return {guild for each in _ready(data).guilds if (guild := _id_of(each)) is not None}
+    except msgspec.MsgspecError:
+        return None
 
 
 class CacheRefill:
@@ -115,9 +131,12 @@ class CacheRefill:
     def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
         """Take what the cache wants of this session: its list, and each guild once."""
         if type == "READY":
-            self._awaited = {guild.id for guild in _ready(data).guilds}
+            self._awaited = _listed(data)
+            if self._awaited is None:
+                self._stop("its READY has no list of guilds")
+                return True
         elif type == "GUILD_CREATE" and self._awaited is not None:
-            self._awaited.discard(_guild(data).id)
+            self._awaited.discard(_id_of(data) or "")
         else:
             return True
         self._feed.refill(type, bytes(data))

@@ -91,17 +91,27 @@ def stage(scene: Scene) -> Iterator[Event]:
 
 
 def scheduled_event(scene: Scene) -> Iterator[Event]:
-    """A scheduled event is made, changed or deleted. A change does not repeat how many people are interested."""
+    """A scheduled event is made, changed or deleted; a change does not repeat how many people are interested.
+
+    Status 3 and 4 are its end, and no GUILD_SCHEDULED_EVENT_DELETE follows.
+    """
     guild, rng, roll = scene.guild, scene.rng, scene.rng.random()
     if len(guild.events) < EVENTS_MAX and roll < 0.6:
         start_ms = scene.wall_ms + 86_400_000
-        made = entities.scheduled_event(rng, scene.new_id(), guild.id, scene.someone(), start_ms)
+        places = [None, *(guild.channels[key] for key in guild.channels_of(entities.VOICE, entities.STAGE))]
+        made = entities.scheduled_event(
+            rng, scene.new_id(), guild.id, scene.someone(), start_ms, channel=rng.choice(places)
+        )
         guild.events[made["id"]] = made
         yield scene.event("GUILD_SCHEDULED_EVENT_CREATE", made)
     elif guild.events and roll < 0.85:
         found = guild.events[rng.choice(list(guild.events))]
         found["description"] = entities.words(rng, 6)
-        found["status"] = rng.choice((1, 2))
+        # Discord's valid transitions: scheduled to active or canceled, active to completed.
+        found["status"] = rng.choice((1, 2, 4) if found["status"] == 1 else (2, 3))
+        if found["status"] in (3, 4):
+            del guild.events[found["id"]]
+            guild.subscribers.pop(found["id"], None)
         data = {key: value for key, value in found.items() if key != "user_count"}
         yield scene.event("GUILD_SCHEDULED_EVENT_UPDATE", data)
     elif guild.events:

@@ -74,7 +74,11 @@ def _made(scene: Scene) -> Iterator[Event]:
 
 
 def _deleted(scene: Scene) -> Iterator[Event]:
-    """With a channel go its threads, stages and invites; who talked there is told to have left, children lose it."""
+    """With a channel go its threads, messages, stages, scheduled events and invites, of which nothing is told.
+
+    "You should observe the CHANNEL_DELETE event and clean up any associated resources" (a Discord engineer). Who talked
+    there is told to have left, and each child of a category that it has no parent any more.
+    """
     guild, rng = scene.guild, scene.rng
     kept = {guild.channels_of(entities.VOICE)[0], *guild.channels_of(entities.TEXT)[:_TEXTS_MIN]}
     choices = [key for key in guild.channels if key not in kept]
@@ -90,9 +94,10 @@ def _deleted(scene: Scene) -> Iterator[Event]:
         for key in [key for key, thread in places.items() if thread["parent_id"] == gone]:
             del places[key], guild.thread_members[key]
             guild.messages.drop(key)
-    for things in (guild.stages, guild.invites):
+    for things in (guild.stages, guild.invites, guild.events):
         for key in [key for key, thing in things.items() if thing["channel_id"] == gone]:
             del things[key]
+            guild.subscribers.pop(key, None)
     guild.messages.drop(gone)
     yield scene.event("CHANNEL_DELETE", data, unseen_by=blind)
     for child in guild.channels.values():

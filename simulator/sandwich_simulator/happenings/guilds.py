@@ -35,6 +35,11 @@ def outage(scene: Scene) -> Iterator[Event]:
         yield scene.event("GUILD_DELETE", {"unavailable": True, "id": scene.guild.id})
 
 
+def told_again(scene: Scene) -> Iterator[Event]:
+    """A guild that is there comes once more, as after an outage that nobody was told of."""
+    yield Event("GUILD_CREATE", {}, int(scene.guild.id))
+
+
 def come_and_go(scene: Scene) -> Iterator[Event]:
     """The bot is removed from a guild, or added to one: to a new one, or to one where others of its world are."""
     world = scene.world

@@ -218,10 +218,11 @@ def test_a_status_told_before_the_guild_came_may_be_missing_but_not_be_wrong() -
     assert found(cached, told_since) == {"channels": 1}
 
 
-def test_roles_that_are_gone_are_nobodys_but_those_that_are_there_count(truth: GuildTruth) -> None:
+def test_a_member_has_the_roles_that_are_there_and_none_that_is_gone(truth: GuildTruth) -> None:
     cached = cache_of(truth)
-    cached.collections["members"][GUILD][ADA]["roles"] = ["4000", "4999"]
     assert found(cached, truth) == {}
+    cached.collections["members"][GUILD][ADA]["roles"] = ["4000", "4999"]
+    assert found(cached, truth) == {"members": 1}
     cached.collections["members"][GUILD][ADA]["roles"] = []
     assert found(cached, truth) == {"members": 1}
 

@@ -8,11 +8,14 @@ import pytest
 from sandwich_node.invites.verdict import CANDIDATES_MAX, ByInvite, Reason, Unknown, invited_by
 from sandwich_node.invites.wire import (
     BadAnswer,
+    GuildSeen,
     Invite,
     InviteMade,
     Inviter,
+    MemberSeen,
     NoCounts,
     RoleSeen,
+    UserSeen,
     read_event,
     read_invites,
     read_vanity,
@@ -61,6 +64,20 @@ def test_a_guild_may_have_no_vanity_url() -> None:
 @pytest.mark.parametrize("data", [b"", b"{}", b"null", b'{"user":{}}', b'{"user":{"id":"\xff"}}', b"[" * 5000])
 def test_an_event_that_is_not_the_documented_one_is_passed_over(data: bytes) -> None:
     assert read_event("GUILD_MEMBER_ADD", data) is None
+
+
+def test_what_is_damaged_in_a_guild_does_not_cost_the_rest() -> None:
+    data = {
+        "id": "1",
+        "unavailable": None,
+        "owner_id": 7,
+        "roles": [None, {"id": "2", "permissions": "32"}, {"id": 3}],
+        "members": [{"user": None}, {"user": {"id": "9"}, "roles": ["2"]}],
+    }
+    whole = GuildSeen("1", roles=[RoleSeen("2", "32")], members=[MemberSeen(UserSeen("9"), ["2"])])
+    assert read_event("GUILD_CREATE", json.dumps(data).encode()) == whole
+    assert read_event("GUILD_UPDATE", b'{"id":"1","roles":null,"members":7}') == GuildSeen("1")
+    assert read_event("GUILD_CREATE", b'{"id":1}') is None
 
 
 @pytest.mark.parametrize(

@@ -277,3 +277,30 @@ def test_what_a_newer_owner_refuses_is_counted_and_logged_once(caplog: pytest.Lo
     assert [record.message for record in caplog.records] == [
         "shard bot/0:0 has a newer owner: its late changes of the cache are refused"
     ]
+
+
+def test_each_unreadable_event_is_counted_and_each_type_is_logged_now_and_then_without_its_content(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    secret = "canary"
+    damaged = b'{"id":"1","name":"%b","members":[{"user":"%b"},7],"roles":null}' % ((secret.encode(),) * 2)
+
+    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+        for _ in range(3):
+            assert feed.translate("GUILD_CREATE", damaged)
+            assert feed.translate("CHANNEL_UPDATE", b'{"id":7,"topic":"canary"}') == ()
+        assert (feed.counters.malformed, feed.counters.lost) == (6, 9)
+        assert len(caplog.records) == 2, "a line a type"
+        await asyncio.sleep(61)
+        feed.translate("GUILD_CREATE", damaged)
+        assert feed.translate("CHANNEL_CREATE", b'{"id":"1","guild_id":"1"}')
+        assert (feed.counters.malformed, feed.counters.lost) == (7, 12)
+
+    play(story)
+    left_out = "shard bot/0:0: GUILD_CREATE has parts that have not the known shape and are left out: "
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{left_out}2 of members, 1 of roles",
+        "shard bot/0:0: CHANNEL_UPDATE has not the known shape (ValidationError); it changes nothing",
+        f"{left_out}2 of members, 1 of roles (2 more like it since the last such line)",
+    ]
+    assert secret not in caplog.text

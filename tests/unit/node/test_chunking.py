@@ -110,6 +110,19 @@ def test_a_new_session_asks_for_each_guild_that_is_not_whole_once_and_in_order()
     play(story)
 
 
+def test_a_guild_whose_members_cannot_be_read_is_asked_for_them() -> None:
+    async def story(chunking: MemberChunking, redis: FakeRedis, commands: FakeCommands) -> None:
+        chunking.observe("READY", b"{}")
+        chunking.observe("GUILD_CREATE", b'{"id":"1","member_count":3,"members":null}')
+        chunking.observe("GUILD_CREATE", b'{"id":"2","member_count":3,"members":[],"unavailable":null}')
+        chunking.observe("GUILD_CREATE", b'{"id":"3","members":7,"unavailable":true}')
+        chunking.observe("GUILD_CREATE", b'{"id":4,"members":null}')
+        await asyncio.sleep(10)
+        assert commands.guilds == ["1", "2"]
+
+    play(story)
+
+
 def test_the_next_owner_goes_on_where_the_last_one_stopped() -> None:
     async def story(chunking: MemberChunking, redis: FakeRedis, commands: FakeCommands) -> None:
         redis.sets[INDEX + ":chunked"] = {"2"}

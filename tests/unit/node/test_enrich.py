@@ -99,6 +99,23 @@ def test_a_cache_that_is_late_is_named_where_a_before_was_owed_and_guilds_say_wh
     assert told == [{"before": None, "cache": "behind"}, None, {"lazy": True, "unavailable": False}]
 
 
+def test_what_the_shard_knows_of_a_guild_stands_against_a_cache_that_was_emptied_or_is_old() -> None:
+    emptied, old = Extra(lazy=False, unavailable=False), Extra(lazy=True, unavailable=False)
+    told = finish(
+        enricher(cache=Feed({1: emptied, 2: emptied, 3: old, 4: emptied, 5: old})),
+        item(1, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=True, unavailable=False, is_sure=True)),
+        item(2, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=False, unavailable=True, is_sure=True)),
+        item(3, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=False, unavailable=False, is_sure=True)),
+        item(4, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=False, unavailable=True)),
+        item(5, "GUILD_CREATE", ops=(), ask=Arrival(lazy=False, unavailable=True)),
+    )
+    announced, back, joined = (
+        {"lazy": lazy, "unavailable": unavailable}
+        for lazy, unavailable in ((True, False), (False, True), (False, False))
+    )
+    assert told == [announced, back, joined, back, announced], "only what the shard did not see is the cache's to say"
+
+
 def test_what_is_not_published_stays_unpublished_whatever_is_known_of_it() -> None:
     feed = Feed({1: Extra(before=b"{}")})
     assert finish(enricher(cache=feed), item(1, "CHANNEL_UPDATE", ops=OPS, published=False)) == [""]

@@ -124,6 +124,29 @@ def test_it_is_done_when_every_listed_guild_has_come_and_takes_nothing_else() ->
     assert reading.refill.has_identified
 
 
+def test_damaged_guilds_are_not_waited_for_and_do_not_end_the_reading() -> None:
+    async def story(reading: Reading) -> None:
+        reading.granted()
+        reading.dispatch("READY", {"guilds": [{"id": "1"}, None, {"id": 7}, "x", {"id": "2"}]})
+        for guild in (None, {"id": 7}, {"id": "1", "members": None}, {"id": "2"}):
+            assert reading.dispatch("GUILD_CREATE", guild)
+
+    complete, reading, seconds = play(story)
+    assert complete
+    assert seconds < QUIET_S
+    assert reading.feed.taken.count("GUILD_CREATE") == 4
+
+
+def test_a_ready_without_a_list_ends_the_reading() -> None:
+    async def story(reading: Reading) -> None:
+        reading.granted()
+        reading.dispatch("READY", {"guilds": None})
+
+    complete, reading, _ = play(story)
+    assert not complete
+    assert reading.feed.taken == []
+
+
 def test_a_guild_in_an_outage_is_not_waited_for_long() -> None:
     async def story(reading: Reading) -> None:
         reading.granted()

@@ -23,7 +23,9 @@ def derived(event_type: str, data: Any, extra: Any) -> str | None:
     ("event_type", "data", "extra", "means"),
     [
         ("GUILD_CREATE", {"id": "1"}, NEITHER, "GUILD_JOIN"),
-        ("GUILD_CREATE", {"id": "1", "unavailable": False}, NEITHER, "GUILD_JOIN"),
+        ("GUILD_CREATE", {"id": "1", "unavailable": False}, NEITHER, None),
+        ("GUILD_CREATE", {"id": "1"}, {"lazy": True, "unavailable": False}, None),
+        ("GUILD_CREATE", {"id": "1"}, {"lazy": False, "unavailable": True}, "GUILD_AVAILABLE"),
         ("GUILD_CREATE", {"id": "1", "unavailable": False}, {"lazy": True, "unavailable": False}, None),
         ("GUILD_CREATE", {"id": "1", "unavailable": False}, {"lazy": False, "unavailable": True}, "GUILD_AVAILABLE"),
         ("GUILD_CREATE", {"id": "1", "unavailable": False}, {"lazy": True, "unavailable": True}, "GUILD_AVAILABLE"),

@@ -36,9 +36,9 @@ end
 -- always). Until the application is told of a guild again that Redis lost, it can not say what it sees there and how far
 -- it is; and what it is told then has all that came before.
 local OF_THOSE_IN_IT = {
-  set = '', list = '', del = '', channel_del = '', guild_set = '', member_set = '', member_del = 3, patch = 4,
+  set = '', list = '', del = '', channel_del = 2, guild_set = '', member_set = '', member_del = 3, patch = 4,
   put = false, forum_post = false, tally = false, threads_sync = false, thread_left = false, posted = false,
-  unposted = false, join = false, learn = false,
+  unposted = false, join = false, role_strip = false, learn = false,
 }
 
 local function is_too_early(name, from)

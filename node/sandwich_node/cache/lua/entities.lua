@@ -91,6 +91,7 @@ op.set = function(a)
   local guild, letter, mode, id, new = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
   local old, is_lost, is_lost_to_all = sound(call('HGET', key, id)), false, false
+  if (letter == 'p' or letter == 'v') and has_left(guild, id) then return before(guild, letter .. id, old, old) end
   if letter == 'c' then
     new, is_lost, is_lost_to_all = channel_for_all(guild, id, new, old)
     if is_shared(guild) and not is_lost_to_all then new = with_last_message(old, new) end
@@ -156,21 +157,29 @@ op.tally = function(a)
   end
 end
 
--- guild, channel
+-- Ids of the collection's entities that name the channel in this field
+local function those_in(guild, letter, field, channel)
+  local found, named = {}, '"' .. channel .. '"'
+  local all = call('HGETALL', GUILD .. guild .. '}:' .. NAMES[letter])
+  for at = 1, #all, 2 do
+    if find(all[at + 1], '"' .. field .. '":' .. named, 1, true) then
+      local _, values = fields(all[at + 1])
+      if values and values[field] == named then found[#found + 1] = all[at] end
+    end
+  end
+  return found
+end
+
+-- guild, channel, '1' when channels are kept: Discord sends no event about what goes with it
 op.channel_del = function(a)
   local guild, channel, base = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:'
-  before(guild, 'c' .. channel, sound(call('HGET', base .. NAMES.c, channel)), nil)
+  if ARGV[a + 2] == '1' then before(guild, 'c' .. channel, sound(call('HGET', base .. NAMES.c, channel)), nil) end
   call('HDEL', base .. NAMES.c, channel)
   messages_drop(guild, channel)
   channel_forgotten(guild, channel)
-  local threads, stages = call('HGETALL', base .. NAMES.t), call('HGETALL', base .. NAMES.g)
-  for at = 1, #threads, 2 do
-    if find(threads[at + 1], '"parent_id":"' .. channel .. '"', 1, true) then thread_drop(guild, threads[at]) end
-  end
-  for at = 1, #stages, 2 do
-    if find(stages[at + 1], '"channel_id":"' .. channel .. '"', 1, true) then
-      call('HDEL', base .. NAMES.g, stages[at])
-    end
+  for _, thread in ipairs(those_in(guild, 't', 'parent_id', channel)) do thread_drop(guild, thread) end
+  for letter in string.gmatch('gxv', '.') do
+    for _, id in ipairs(those_in(guild, letter, 'channel_id', channel)) do call('HDEL', base .. NAMES[letter], id) end
   end
 end
 

@@ -94,6 +94,12 @@ local function count_members(guild, change, unknown)
   end
 end
 
+-- Whether the user left a moment ago: an event about them was on its way, and no later one would undo it.
+local function has_left(guild, user)
+  local base = GUILD .. guild .. '}:'
+  return call('SISMEMBER', base .. 'gone', user) == 1 and call('HEXISTS', base .. NAMES.m, user) == 0
+end
+
 local function lose(guild, user)
   if inline then user_drop(user, guild) else out('e', guild .. ',' .. user, guild) end
 end
@@ -211,6 +217,7 @@ op.guild = function(a)
   end
   if ARGV[a + 1] ~= '' then call('SET', base .. 'guild', with_member_count(guild, ARGV[a + 1])) end
   shared[guild] = nil
+  if may_replace(guild, 'm') then call('DEL', base .. 'gone') end
 end
 
 -- guild, JSON to merge

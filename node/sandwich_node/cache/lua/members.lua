@@ -8,8 +8,10 @@ op.members = function(a, z)
   -- Who is told of members knows better than this application how they are now. It also counts them, and may yet have to
   -- be told of these: a bot that was just added is one.
   local is_told = may_replace(guild, 'm')
+  local are_gone = is_told and call('EXISTS', base .. 'gone') == 1
   for at = a + 1, z, 3 do
     local id = ARGV[at]
+    if are_gone then call('SREM', base .. 'gone', id) end
     local is_new = call(is_told and 'HSET' or 'HSETNX', base .. NAMES.m, id, ARGV[at + 1]) == 1
     if is_new and not is_told and is_shared(guild) then
       call('SADD', base .. 'early', id)
@@ -50,6 +52,27 @@ op.drain = function(a, z)
   end
 end
 
+-- guild, role, cursor: members no longer have a role that was deleted. A large guild's are looked through in steps, so that
+-- it does not keep the server from everybody else.
+op.role_strip = function(a)
+  local guild, role, key = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:' .. NAMES.m
+  local named = '"' .. role .. '"'
+  local page = call('HSCAN', key, ARGV[a + 2], 'COUNT', DRAIN_MAX)
+  for at = 1, #page[2], 2 do
+    local json = page[2][at + 1]
+    local _, values = fields(find(json, named, 1, true) and json or '')
+    local roles = values and values.roles
+    if roles and find(roles, named, 1, true) then
+      local left = {}
+      for other in string.gmatch(roles, '"%d+"') do
+        if other ~= named then left[#left + 1] = other end
+      end
+      call('HSET', key, page[2][at], merge(json, '{"roles":' .. array(left) .. '}'))
+    end
+  end
+  if page[1] ~= '0' then out('s', guild .. ',' .. role .. ',' .. page[1], role) end
+end
+
 -- guild, user id, member or '', user or ''
 op.join = function(a)
   local guild, id = ARGV[a], ARGV[a + 1]
@@ -59,23 +82,25 @@ op.join = function(a)
     is_new = call('HSET', base .. NAMES.m, id, ARGV[a + 2]) == 1
     if inline then user_put(id, ARGV[a + 3], guild) end
   end
+  call('SREM', base .. 'gone', id)
   if is_shared(guild) then
-    call('SREM', base .. 'gone', id)
     is_new = call('SREM', base .. 'early', id) == 1 or is_new
   end
   if is_new then count_members(guild, 1) end
 end
 
--- guild, user id, member to merge, user or '', the user as known when it is on another server
+-- guild, user id, member to merge, user or '', the user as known when it is on another server. It does not bring back
+-- who has left: only a GUILD_MEMBER_ADD, a GUILD_CREATE or an answer to a request says that somebody is a member.
 op.member_set = function(a)
   local guild, id, new, user = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
   local key = GUILD .. guild .. '}:' .. NAMES.m
   local old = sound(call('HGET', key, id))
+  if not old and has_left(guild, id) then return before(guild, 'm' .. id, nil, nil) end
   local shown, whole = with_user(old, id, ARGV[a + 4])
   if old then new = merge(old, new) end
   before(guild, 'm' .. id, (old or '') .. (user ~= '' and whole or ''), new .. (whole and user or ''), shown)
   call('HSET', key, id, new)
-  if inline then user_put(id, user, guild) end
+  if inline then user_put(id, user, guild) else out('p', id, id) end
 end
 
 -- guild, user id, member to merge, user or '': seen in passing by an application that is not told of members
@@ -101,10 +126,8 @@ op.member_del = function(a)
   call('HDEL', base .. NAMES.p, id)
   call('HDEL', base .. NAMES.v, id)
   lose(guild, id)
-  local is_first = true
-  if is_shared(guild) then
-    is_first = call('SADD', base .. 'gone', id) == 1
-    call('EXPIRE', base .. 'gone', GONE_TTL_S)
-  end
+  if call('SCARD', base .. 'gone') >= GONE_MAX then call('DEL', base .. 'gone') end
+  local is_first = call('SADD', base .. 'gone', id) == 1 or not is_shared(guild)
+  call('EXPIRE', base .. 'gone', GONE_TTL_S)
   if was_known then count_members(guild, -1) elseif is_first then count_members(guild, -1, true) end
 end

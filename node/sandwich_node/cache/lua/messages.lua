@@ -6,11 +6,18 @@ local function is_over(guild, place)
   return call('HEXISTS', base .. NAMES.c, place) == 0 and call('HEXISTS', base .. NAMES.t, place) == 0
 end
 
--- guild, channel, message id, Unix ms of the message, JSON, how many to keep, how long in ms, '1' when it changes a known one
+-- guild, channel, message id, Unix ms of the message, JSON, how many to keep, how long in ms, then
+-- '1' when it changes a known one, 'm' when it has only what changed: then it is merged, and nothing where it is not known
 op.message = function(a)
   local guild, channel, id, base = ARGV[a], ARGV[a + 1], ARGV[a + 2], GUILD .. ARGV[a] .. '}:'
   local key, order, new = base .. 'messages:' .. channel, base .. 'messages:' .. channel .. ':order', ARGV[a + 4]
-  if ARGV[a + 7] == '1' then before(guild, 'w' .. id, sound(call('HGET', key, id)), new) end
+  if ARGV[a + 7] ~= '0' then
+    local old = sound(call('HGET', key, id))
+    local is_partial = ARGV[a + 7] == 'm'
+    if is_partial and old then new = merge(old, new) end
+    before(guild, 'w' .. id, old, (old or not is_partial) and new or nil)
+    if is_partial and not old then return end
+  end
   if is_over(guild, channel) then return end
   call('HSET', key, id, new)
   call('ZADD', order, ARGV[a + 3], id)

@@ -8,12 +8,13 @@
 -- Returns {fence of the record when it is newer, else 0, sequence before this call (-1: no record of this session),
 --          values that were damaged, operations that failed, the first failure, {"<sequence><kind><guild>", value ...}}
 -- kinds  b before  a arrival ("l" announced by READY, "u" back from an outage)  e guild and users who left it  p user learned
+--        s guild, role and cursor: members to take a role from
 --        g guild that was left  d guild with more members to let go  k members let go that `drain` may forget
 -- Runs on Redis 6.2. Values are spliced as text: cjson would round large numbers and turn [] into {}.
 
 local NAMES = {--[[NAMES]]}
 local RECORD_TTL_S, PENDING_TTL_S, PENDING_MAX = 604800, 900, 32768
-local DRAIN_MAX, CHUNK, PREVIOUS_TTL_S, PREVIOUS_MAX, GONE_TTL_S = 1000, 512, 60, 1024, 300
+local DRAIN_MAX, CHUNK, PREVIOUS_TTL_S, PREVIOUS_MAX, GONE_TTL_S, GONE_MAX = 1000, 512, 60, 1024, 300, 8192
 
 local byte, find, format, match, sub = string.byte, string.find, string.format, string.match, string.sub
 local concat, min = table.concat, math.min
