@@ -295,7 +295,11 @@ class InviteNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A shard's figures since it started here, and its backlog now."""
+    """A shard's figures since it started here, and its backlog now.
+
+    `unreadable`: events published as they came, by type, though something here could not read them; `passed_over`:
+    dispatches that could not be published at all.
+    """
 
     key: ShardKey
     events: int = 0
@@ -310,6 +314,8 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     guilds: int = 0
     awaited: int = 0
     unpublished: int = 0
+    unreadable: dict[str, int] = {}
+    passed_over: int = 0
     cache: CacheNumbers | None = None
     invites: InviteNumbers | None = None
     latency_ms: float | None = None

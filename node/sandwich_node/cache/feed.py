@@ -77,11 +77,14 @@ class CacheFeed:
         """`incomplete`: why the cache lacks something of what happened before; "" when it does not, as far as is known.
 
         `last_owner` waits until who had the shard before has written all of it; only if it answers False, or there is
-        none to wait for, is the cache `incomplete`. `lacking` is set while it lacks something.
+        none to wait for, is the cache `incomplete`. `lacking` is set while it lacks something; `is_urgent` unless all
+        that it lacks is events that could not be read. `trouble`: what the last translation failed with.
         """
         self.writer = writer
         self.counters = FeedCounters()
         self.incomplete = ""
+        self.trouble: Exception | None = None
+        self.is_urgent = False
         self.lacking = asyncio.Event()
         self.waiting = ""
         self._cache = cache
@@ -92,6 +95,7 @@ class CacheFeed:
         self._queue: deque[_Job] = deque()
         self._recorded: dict[str, list[Op]] | None = None
         self._recorded_bytes = 0
+        self._refill_unread = False
         self._queued_events = 0
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -147,13 +151,18 @@ class CacheFeed:
         return not self._was_late and not self.incomplete
 
     def translate(self, event_type: str, data: bytes) -> tuple[Op, ...]:
-        """What an event changes, by the JSON of its `d`; nothing when it has not the known shape."""
+        """What an event changes, by the JSON of its `d`; nothing when it cannot be read, which is then lacking."""
         try:
+            self.trouble = None
             return self._translator.translate(event_type, data)
-        except BadEvent as error:
+        except Exception as error:
+            # Also a fault of our own: raised, it would end the shard, and Discord would replay the event for ever.
+            self.trouble = error
             self.counters.malformed += 1
             if self.counters.malformed == 1:
-                _log.warning("shard %s/%s: %s; it changes nothing", *self._shard, error)
+                why = error if isinstance(error, BadEvent) else f"{event_type}: {type(error).__name__}"
+                _log.warning("shard %s/%s: %s; it changes nothing", *self._shard, why)
+            self._lacks(f"an event {event_type} could not be read")
             return ()
 
     def concerns(self, event_type: str) -> bool:
@@ -209,6 +218,10 @@ class CacheFeed:
 
     def mark_incomplete(self, reason: str) -> None:
         """The cache lacks something of this shard's guilds, until they are read anew."""
+        self.is_urgent = True
+        self._lacks(reason)
+
+    def _lacks(self, reason: str) -> None:
         if not self.incomplete:
             _log.warning("the cache of shard %s/%s is incomplete: %s", *self._shard, reason)
             self.incomplete = reason
@@ -222,6 +235,7 @@ class CacheFeed:
 
     def _mark_complete(self) -> None:
         self.incomplete = ""
+        self.is_urgent = False
         self.lacking.clear()
 
     async def run(self) -> None:
@@ -241,6 +255,13 @@ class CacheFeed:
                 delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10))
                 await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
                 attempt += 1
+            except Exception as error:
+                # No second try: it would fail as well, and an error raised here would end the shard.
+                _log.exception("shard %s/%s: a change of the cache failed", *self._shard)
+                attempt = 0
+                self.counters.failed += 1
+                self._settle(self._queue.popleft())
+                self._lacks(f"a change could not be made ({type(error).__name__})")
             else:
                 self.waiting = ""
                 attempt = 0
@@ -308,6 +329,7 @@ class CacheFeed:
         """From now on remember what is done to each guild, to do it again on top of the guild as read anew."""
         self._recorded = {}
         self._recorded_bytes = 0
+        self._refill_unread = False
 
     @property
     def refilling(self) -> bool:
@@ -315,11 +337,13 @@ class CacheFeed:
         return self._recorded is not None
 
     def end_refill(self, *, complete: bool) -> None:
-        """Behind everything that was given to `refill`: the cache has all, or is as incomplete as before."""
+        """Behind everything that was given to `refill`: the cache has all that could be read, or lacks as before."""
 
         async def work() -> Mapping[int, Extra]:
             if complete and self._recorded is not None:
                 self._mark_complete()
+                if self._refill_unread:
+                    self._lacks("a guild could not be read")
                 self._was_late = True
             self._recorded = None
             return {}
@@ -329,6 +353,7 @@ class CacheFeed:
     def refill(self, event_type: str, data: bytes) -> None:
         """READY's list, or a guild as it is now, told by another session of the same shard."""
         ops = self.translate(event_type, data)
+        self._refill_unread = self._refill_unread or self.trouble is not None
         if event_type == "READY":
             ops = tuple(("listed", *op[1:]) for op in ops if op[0] == "ready")
         guild = str(ops[0][1]) if ops else ""

@@ -55,7 +55,7 @@ class ShardGuilds:
         """Look at a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it cannot be read."""
         try:
             guild = _decode(data)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         lazy = guild.id in self._awaited
         if guild.unavailable is True:

@@ -20,6 +20,9 @@ ANSWERS = frozenset(
 )
 """Event types that may answer a command."""
 
+RETRY_AFTER_MAX_S = 300.0
+"""As long as a request may wait; no clock takes any number that JSON has."""
+
 
 class _Chunk(Struct):
     guild_id: str
@@ -68,7 +71,7 @@ class MembersAnswer:
         if event_type == "RATE_LIMITED":
             told = _limited(data)
             if told.opcode == 8 and told.meta.nonce == self.nonce:
-                self.limited_s = told.retry_after
+                self.limited_s = min(max(told.retry_after, 0.0), RETRY_AFTER_MAX_S)
                 return True
             return False
         if event_type != "GUILD_MEMBERS_CHUNK":

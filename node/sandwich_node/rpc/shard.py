@@ -81,7 +81,7 @@ class ShardCommands:
             try:
                 if answer.take(event_type, data):
                     done.set()
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, ValueError, RecursionError):
                 continue
 
     def session_began(self) -> None:

@@ -112,14 +112,21 @@ class CacheRefill:
 
     # --- the connection's sink and observer ---------------------------------------------------------------------
 
-    def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
+    def dispatch(
+        self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
+    ) -> bool:
         """Take what the cache wants of this session: its list, and each guild once."""
-        if type == "READY":
-            self._awaited = {guild.id for guild in _ready(data).guilds}
-        elif type == "GUILD_CREATE" and self._awaited is not None:
-            self._awaited.discard(_guild(data).id)
-        else:
-            return True
+        try:
+            if type == "READY":
+                self._awaited = {guild.id for guild in _ready(data).guilds}
+            elif type == "GUILD_CREATE" and self._awaited is not None:
+                self._awaited.discard(_guild(data).id)
+            else:
+                return True
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            if type == "READY":
+                self._stop("READY could not be read")
+                return True
         self._feed.refill(type, bytes(data))
         self._moved.set()
         return self._feed.has_room
