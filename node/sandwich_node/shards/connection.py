@@ -316,9 +316,11 @@ class ShardConnection:
         name, sequence, session_id = envelope.t, envelope.s, machine.streaming
         if envelope.op or name is None or sequence is None or not session_id or name in _CONTROLLED:
             return self._take_controlled(line, envelope, damaged=True)
-        room = self._sink.dispatch(line, envelope.d, name, sequence, session_id, damaged=True)
         machine.dispatched(sequence)
-        return room
+        if not self._names.allows(name):
+            self._observer.observe(Malformed(sequence))
+            return True
+        return self._sink.dispatch(line, envelope.d, name, sequence, session_id, damaged=True)
 
     def _take_controlled(self, raw: bytes, envelope: Envelope, *, damaged: bool = False) -> bool:
         """A message that the machine has to see."""

@@ -73,9 +73,7 @@ class ShardIntake:
             ask = self._joins(self.invites, type, bytes(data), is_told=bool(lane)) or ask
         ops: tuple[Op, ...] = ()
         if lane is not None:
-            if type == "GUILD_MEMBERS_CHUNK" and self._commands.is_for_cache(bytes(data)):
-                lane = CACHE_ONLY
-            elif rules.looks_inside(type):
+            if type == "GUILD_MEMBERS_CHUNK" or rules.looks_inside(type):
                 lane, ask = self._judged(rules, type, data, lane)
             feed = self.caching.feed if self.caching is not None else None
             if feed is not None and feed.concerns(type):
@@ -121,6 +119,8 @@ class ShardIntake:
 
     def _judged(self, rules: EventFilter, type: str, data: msgspec.Raw, lane: str) -> tuple[str, object]:
         try:
+            if type == "GUILD_MEMBERS_CHUNK":
+                return CACHE_ONLY if self._commands.is_for_cache(bytes(data)) else lane, None
             verdict = rules.judge(type, data, lane)
         except Exception as error:
             self._failed(error)
