@@ -152,6 +152,7 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 
     worker: int
     node: str
+    cluster: str = ""
     nats_servers: tuple[str, ...]
     nats_user: str | None = None
     nats_password: str | None = None
