@@ -9,6 +9,7 @@ import msgspec
 from sandwich_sdk.guild_events import derive
 from sandwich_sdk.wire.frame import split_events
 from sandwich_sdk.wire.headers import FrameHeaders, WireError
+from sandwich_sdk.wire.text import without_lone_surrogates
 
 _T = TypeVar("_T")
 
@@ -44,6 +45,14 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 _MISSING: Any = object()
 
 
+def _read_line(raw: bytes) -> _Line:
+    try:
+        return _decode_line(raw)
+    except msgspec.DecodeError:
+        # Discord can send half of a surrogate pair, which is JSON: `raw` has it, `data` has U+FFFD.
+        return _decode_line(without_lone_surrogates(raw))
+
+
 class Event:
     """One Discord dispatch. `data`, `extra` and `before` are decoded when they are first asked for.
 
@@ -57,7 +66,7 @@ class Event:
     def __init__(self, raw: bytes, *, received_ns: int | None = None, published_ns: int | None = None) -> None:
         """Read one line of a frame. Raises WireError when it is not one."""
         try:
-            self._line = _decode_line(raw)
+            self._line = _read_line(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"bad event: {error}") from error
         self.raw = raw

@@ -14,15 +14,13 @@ from typing import NamedTuple
 import msgspec
 
 from sandwich_node.gateway.envelope import Envelope, ProtocolError, read_envelope
+from sandwich_sdk.wire.text import without_lone_surrogates
 
 SCAN_BYTES_MAX = 16 * 1024 * 1024
 """A longer message is not looked over: it would keep the other shards waiting for seconds."""
 UNKNOWN_OP = -1
 _SEQUENCE_MAX = 2**63 - 1
 
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
 _TOKEN = re.compile(
     rb"[ \t\r\n]*+("
     rb'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
@@ -65,11 +63,6 @@ def salvage(raw: bytes) -> Salvaged | None:
             d=msgspec.Raw(members.get(b'"d"', b"null")),
         ),
     )
-
-
-def without_lone_surrogates(json: bytes) -> bytes:
-    """The same JSON with U+FFFD for each half of a surrogate pair, which is no text."""
-    return _ESCAPE.sub(lambda match: b"\\ufffd" if match[1] else match[0], json)
 
 
 class SeenAgain:

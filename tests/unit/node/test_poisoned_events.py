@@ -35,6 +35,7 @@ from sandwich_node.shards.intake import ShardIntake
 from sandwich_node.sinks.chain import Chain
 from sandwich_node.sinks.frames import EventBuffer, ShardAddress
 from sandwich_node.sinks.publisher import ShardPublisher
+from sandwich_sdk import Event
 from sandwich_sdk.wire.frame import inflate, split_events
 from simulation.loop import run_virtual
 from tests.support.memory_log import MemoryLog
@@ -283,6 +284,7 @@ def test_half_a_surrogate_pair_reaches_consumers_as_it_came_and_the_cache_as_tex
         await shard.settled()
         assert json.loads(shard.lines()[-1])["d"]["content"] == "!\ud83d"
         assert json.loads(shard.lines()[-1])["__extra"]["prefix"] == "!"
+        assert Event(shard.lines()[-1]).data["content"] == "!\ufffd"
         assert 2 in shard.redis.applied
         assert not shard.feed.incomplete
         assert shard.unreadable.totals == {"MESSAGE_CREATE": 1}
