@@ -217,13 +217,13 @@ class RpcServer:
         shard = _shard_of(verb, message.data, seen)
         if shard is None:
             return await self._to_all(app, seen, verb, message.data)
-        await self._find(subjects.shard_subject(app, seen.group, shard))
-        await self._client.publish(
-            subjects.shard_subject(app, seen.group, shard),
-            message.data,
-            reply=message.reply,
-            headers={subjects.SHARD_VERB: verb},
-        )
+        subject = subjects.shard_subject(app, seen.group, shard)
+        if verb == "relay":
+            # Asked for twice it is done twice: first see that somebody is there.
+            await self._find(subject)
+        await self._client.publish(subject, message.data, reply=message.reply, headers={subjects.SHARD_VERB: verb})
+        if verb != "relay":
+            await self._find(subject)
         return None
 
     async def _find(self, subject: str) -> None:
