@@ -230,8 +230,13 @@ class InviteLookup:
                 if await self._slept():
                     for _ in range(LOOP_TURNS):
                         await asyncio.sleep(0)
-                self._tracker.tick(self._now())
-                self._act()
+                try:
+                    self._tracker.tick(self._now())
+                    self._act()
+                except Exception:
+                    # It would end the shard; without it joins are told without their invites.
+                    _log.exception("joins are not followed at this moment")
+                    self.interrupt()
 
     async def _slept(self) -> bool:
         """Sleep until something happened, or until the tracker's deadline (True)."""

@@ -170,9 +170,15 @@ _decode_vanity = msgspec.json.Decoder(_VanityUrl).decode
 def read_event(event_type: str, data: bytes) -> Seen | None:
     """What an event of EVENT_TYPES says, by the JSON of its `d`; None when it is not of the documented shape."""
     try:
-        return _DECODERS[event_type].decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        seen = _DECODERS[event_type].decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+    guild = seen.id if isinstance(seen, GuildSeen) else seen.guild_id
+    if not guild and isinstance(seen, ChannelGone | InviteMade | InviteGone):
+        # Of a private conversation.
+        return seen
+    # It becomes part of a URL.
+    return seen if guild.isascii() and guild.isdigit() else None
 
 
 def read_invites(body: bytes) -> dict[str, Invite]:
