@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from sandwich_sdk.guild_events import derive
-from sandwich_sdk.wire.frame import split_events, whole_characters
+from sandwich_sdk.wire.frame import split_events
 from sandwich_sdk.wire.headers import UNREADABLE, FrameHeaders, WireError
+from sandwich_sdk.wire.text import without_lone_surrogates
 
 _T = TypeVar("_T")
 
@@ -48,7 +49,7 @@ def _read_line(raw: bytes) -> _Line:
     try:
         return _decode_line(raw)
     except msgspec.DecodeError:
-        whole = whole_characters(raw)
+        whole = without_lone_surrogates(raw)
         if whole == raw:
             raise
         return _decode_line(whole)

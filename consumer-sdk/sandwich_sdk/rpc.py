@@ -17,15 +17,21 @@ from nats.aio.client import Client
 
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import UNREADABLE
-from sandwich_sdk.wire.rpc import INVALID, TIMEOUT, UNAVAILABLE, Answer, RpcError
+from sandwich_sdk.wire.rpc import INVALID, NOT_FOUND, TIMEOUT, UNAVAILABLE, Answer, RpcError
 
 _log = logging.getLogger(__name__)
 
 Id = str | int
 RETRY_S = 0.2
 NO_RESPONDERS = "503"
+UNSERVED_S = 1.0
+"""So long nobody may take an application's requests, while nodes start, before we say so."""
 GRACE_S = 2.0
 """How much longer than the cluster we wait: its own word is better than ours."""
+
+
+class _NobodyServes(Exception):
+    """NATS has no subscriber: no node serves the application, or none is connected at this moment."""
 
 
 class Rpc:
@@ -205,18 +211,29 @@ class Rpc:
             raise RpcError(INVALID, f"the request cannot be written as JSON: {error}") from None
         try:
             async with asyncio.timeout(seconds):
-                while True:
-                    try:
-                        return msgspec.json.decode(await self._ask_once(verb, body))
-                    except RpcError as error:
-                        # Nobody has the shard now: in a moment somebody will.
-                        if error.code != UNAVAILABLE or error.retry_after is None:
-                            raise
-                        await asyncio.sleep(min(error.retry_after, RETRY_S))
+                return msgspec.json.decode(await self._ask_until_taken(verb, body))
         except TimeoutError:
             raise RpcError(TIMEOUT, f"the cluster did not answer {verb} within {seconds:g} s") from None
         except (nats.errors.Error, OSError, *UNREADABLE) as error:
             raise RpcError(UNAVAILABLE, f"the cluster could not be asked ({type(error).__name__})") from None
+
+    async def _ask_until_taken(self, verb: str, body: bytes) -> bytes:
+        """Ask again while nobody has the shard: in a moment somebody will. RpcError `not_found`: nobody ever does."""
+        clock = asyncio.get_running_loop().time
+        served_at = clock()
+        while True:
+            try:
+                return await self._ask_once(verb, body)
+            except _NobodyServes:
+                if clock() - served_at >= UNSERVED_S:
+                    what = f"no node on this NATS serves an application {self.app!r}"
+                    raise RpcError(NOT_FOUND, f"{what}: is this its name, and does its cluster run?") from None
+                await asyncio.sleep(RETRY_S)
+            except RpcError as error:
+                if error.code != UNAVAILABLE or error.retry_after is None:
+                    raise
+                served_at = clock()
+                await asyncio.sleep(min(error.retry_after, RETRY_S))
 
     async def _ask_once(self, verb: str, body: bytes) -> bytes:
         inbox = self._client.new_inbox()
@@ -227,7 +244,7 @@ class Rpc:
             while True:
                 message = await answers.next_msg(timeout=None)
                 if (message.headers or {}).get("Status") == NO_RESPONDERS:
-                    raise RpcError(UNAVAILABLE, "nobody takes requests for this shard at this moment", RETRY_S)
+                    raise _NobodyServes
                 if answer.add(message.data, message.headers):
                     return answer.result()
         finally:

@@ -64,7 +64,11 @@ class InviteStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One application's figures on one node; totals count since the agent started."""
+    """One application's figures on one node; totals count since the agent started.
+
+    unreadable_total     events published as they came, by type ("other": not documented), that could not be read wholly
+    passed_over_total    dispatches without a name or sequence that can be used, which could not be published
+    """
 
     published_total: int = 0
     events_per_s: float = 0.0
@@ -74,6 +78,8 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
     replayed_total: int = 0
     gaps_total: int = 0
     unpublished_total: int = 0
+    unreadable_total: dict[str, int] = {}
+    passed_over_total: int = 0
     cache: CacheStatus | None = None
     invites: InviteStatus | None = None
 

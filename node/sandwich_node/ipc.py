@@ -152,6 +152,7 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 
     worker: int
     node: str
+    cluster: str = ""
     nats_servers: tuple[str, ...]
     nats_user: str | None = None
     nats_password: str | None = None
@@ -296,7 +297,11 @@ class InviteNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A shard's figures since it started here, and its backlog now."""
+    """A shard's figures since it started here, and its backlog now.
+
+    `unreadable`: events published as they came, by type, though something here could not read them; `passed_over`:
+    dispatches that could not be published at all.
+    """
 
     key: ShardKey
     events: int = 0
@@ -311,6 +316,8 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     guilds: int = 0
     awaited: int = 0
     unpublished: int = 0
+    unreadable: dict[str, int] = {}
+    passed_over: int = 0
     cache: CacheNumbers | None = None
     invites: InviteNumbers | None = None
     latency_ms: float | None = None

@@ -76,9 +76,16 @@ class Worker:
         """Serve the agent until it says Shutdown or is gone."""
         async with asyncio.TaskGroup() as group:
             questions = CacheQuestions(self._reader, lambda: self._apps) if self._reader is not None else None
-            self._rpc = RpcServer(self._events.client, lambda: self._apps, questions, group)
+            self._rpc = RpcServer(
+                self._events.client,
+                lambda: self._apps,
+                questions,
+                group,
+                cluster=self._settings.cluster,
+                belongs_elsewhere=self._events.belongs_elsewhere,
+            )
             shards = RunningShards(group, self._make_runner, self._channel.send)
-            background = {group.create_task(self._connect()), group.create_task(self._report(shards))}
+            background = {group.create_task(self._connect(self._rpc)), group.create_task(self._report(shards))}
 
             def start(work: Coroutine[None, None, None]) -> None:
                 task = group.create_task(work)
@@ -123,6 +130,8 @@ class Worker:
                     self._lease = lease
                 case AppsSeen(apps):
                     self._apps = apps
+                    if self._rpc is not None:
+                        self._rpc.apps_changed()
                 case ReleaseCache() if self._cache is not None:
                     start(release_group(self._cache, message))
                 case Shutdown():
@@ -141,15 +150,13 @@ class Worker:
 
         await release_lease(etcd, lease)
 
-    async def _connect(self) -> None:
-        """Reach NATS and see that JetStream is there; say what is waited for meanwhile."""
+    async def _connect(self, rpc: RpcServer) -> None:
+        """Reach NATS and see that JetStream is there; say what is waited for meanwhile. Then take requests."""
         delay = 0.2
         while True:
             try:
                 if not self._events.connected:
                     await self._events.connect()
-                    if self._rpc is not None:
-                        await self._rpc.start()
                 await self._events.check()
             except LogUnavailable as error:
                 _log.warning("waiting for NATS: %s", error)
@@ -158,7 +165,7 @@ class Worker:
                 delay = min(delay * 2, CONNECT_RETRY_MAX_S)
             else:
                 self._channel.send(WorkerReady())
-                return
+                await rpc.run()
 
     async def _report(self, shards: RunningShards) -> None:
         while True:
@@ -187,6 +194,7 @@ def _nats_options(settings: WorkerSettings) -> NatsOptions:
     return NatsOptions(
         servers=settings.nats_servers,
         name=f"sandwich {settings.node}/{settings.worker}",
+        cluster=settings.cluster,
         user=settings.nats_user,
         password=settings.nats_password,
         credentials=path(settings.nats_credentials),

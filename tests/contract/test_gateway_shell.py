@@ -45,7 +45,7 @@ class Recorder:
         self.granting = True
         self.post: Callable[[Any], None] = lambda _: None
 
-    def dispatch(self, raw: bytes, data: bytes, type: str, seq: int, session_id: str) -> bool:
+    def dispatch(self, raw: bytes, data: bytes, type: str, seq: int, session_id: str, *, damaged: bool = False) -> bool:
         self.events.append((session_id, seq, hashlib.blake2b(raw, digest_size=8).hexdigest()))
         self.types.append(type)
         return self.room.is_set()

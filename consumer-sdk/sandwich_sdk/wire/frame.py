@@ -1,7 +1,6 @@
 """Payload of a frame: one zstd frame of newline-delimited JSON, one event a line."""
 
 import hashlib
-import re
 
 import zstandard
 
@@ -11,10 +10,6 @@ FRAME_BYTES_MAX = 512 * 1024 * 1024
 """Upper bound for one inflated frame: far above any event Discord sends, far below a bomb."""
 
 _READ_BYTES = 1024 * 1024
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
-"""An escape in JSON; its group is half of a character of which the other half is not there."""
 
 
 def session_hash(session_id: str) -> str:
@@ -44,10 +39,3 @@ def inflate(payload: bytes, *, limit: int = FRAME_BYTES_MAX) -> bytes:
 def split_events(inflated: bytes) -> list[bytes]:
     """The events of an inflated frame, each as its JSON bytes."""
     return inflated[:-1].split(b"\n") if inflated else []
-
-
-def whole_characters(line: bytes) -> bytes:
-    """The same JSON with U+FFFD for each half of a character (a lone surrogate): JSON allows it, decoders refuse it."""
-    if b"\\ud" not in line and b"\\uD" not in line:
-        return line
-    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], line)

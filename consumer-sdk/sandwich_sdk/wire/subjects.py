@@ -71,7 +71,7 @@ def status_subject(app: str) -> str:
 
 
 RPC_SUBJECTS = "sandwich.*.rpc.*"
-"""All requests, as the nodes take them."""
+"""All requests, as a node may take them: it listens to those of its cluster's applications."""
 
 SHARD_VERB = "Sandwich-Verb"
 """Header of a request on `shard_subject`: what is asked."""
@@ -83,9 +83,10 @@ def shard_subject(app: str, group: int, shard: int) -> str:
 
 
 def rpc_subject(app: str, verb: str) -> str:
-    """Where the cluster answers requests (`verb`) for an application."""
+    """Where the cluster answers requests (`verb`; `*` for all) for an application."""
     check_name(app, what="application")
-    check_name(verb, what="verb")
+    if verb != "*":
+        check_name(verb, what="verb")
     return f"sandwich.{app}.rpc.{verb}"
 
 

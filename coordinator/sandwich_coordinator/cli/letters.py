@@ -22,8 +22,9 @@ from sandwich_coordinator.cli.context import CommandError
 from sandwich_coordinator.cli.render import duration, table
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import EVENT, MESSAGE_ID, REPLAY_SUBJECT, DeadLetter, frame_of
-from sandwich_sdk.wire.frame import inflate, whole_characters
+from sandwich_sdk.wire.frame import inflate
 from sandwich_sdk.wire.headers import PART, UNREADABLE, WireError
+from sandwich_sdk.wire.text import without_lone_surrogates
 
 API_TIMEOUT_S = 5.0
 REPLAYS_AGE_MAX_S = 30 * 24 * 3600.0
@@ -174,7 +175,7 @@ def content_of(found: Found, headers: Mapping[str, str], payload: bytes) -> dict
     row = found.row()
     if found.letter.kind == EVENT:
         try:
-            event = msgspec.json.decode(whole_characters(inflate(payload)))
+            event = msgspec.json.decode(without_lone_surrogates(inflate(payload)))
             if _nests_beyond(event, NESTING_SHOWN_MAX):
                 raise WireError(f"it nests deeper than {NESTING_SHOWN_MAX} levels")
             return row | {"event": event}

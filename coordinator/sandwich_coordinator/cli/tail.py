@@ -12,9 +12,10 @@ from nats.js.api import DeliverPolicy
 
 from sandwich_coordinator.cli.context import CommandError
 from sandwich_coordinator.cli.messaging import Messaging, connect
-from sandwich_sdk.wire.frame import inflate, split_events, whole_characters
+from sandwich_sdk.wire.frame import inflate, split_events
 from sandwich_sdk.wire.headers import UNREADABLE, FrameHeaders, WireError
 from sandwich_sdk.wire.subjects import stream_name, stream_subjects
+from sandwich_sdk.wire.text import without_lone_surrogates
 
 NEXT_TIMEOUT_S = 1.0
 _TEXT_MAX = 160
@@ -31,7 +32,7 @@ class TailOptions:
 
 def event_line(app: str, event: bytes, options: TailOptions) -> str | None:
     """One event as shown; None when its type is not wanted. Raises LookupError, TypeError, UNREADABLE for damage."""
-    decoded = msgspec.json.decode(whole_characters(event))
+    decoded = msgspec.json.decode(without_lone_surrogates(event))
     kind, shard = decoded["t"], decoded["__sandwich"]["shard"]
     if options.types and kind not in options.types:
         return None

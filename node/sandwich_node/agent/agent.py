@@ -404,6 +404,7 @@ class Agent:
                 ipc.WorkerSettings(
                     worker=index,
                     node=self._options.node,
+                    cluster=self._options.cluster,
                     nats_servers=tuple(nats.servers),
                     nats_user=nats.user or None,
                     nats_password=password,

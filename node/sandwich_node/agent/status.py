@@ -102,6 +102,8 @@ class Figures:
             replayed_total=total.replayed,
             gaps_total=total.gaps,
             unpublished_total=total.unpublished,
+            unreadable_total=total.unreadable,
+            passed_over_total=total.passed_over,
             cache=_cache_status(total.cache, present),
             invites=_invite_status(total.invites),
         )
@@ -123,12 +125,21 @@ def _sum(parts: Iterable[ShardNumbers]) -> ShardNumbers:
         repeated=sum(part.repeated for part in parts),
         retries=sum(part.retries for part in parts),
         unpublished=sum(part.unpublished for part in parts),
+        unreadable=_sum_counts(part.unreadable for part in parts),
+        passed_over=sum(part.passed_over for part in parts),
         cache=_sum_caches([part.cache for part in parts if part.cache is not None]),
         invites=_sum_invites([part.invites for part in parts if part.invites is not None]),
     )
 
 
 _CACHE_TOTALS = ("applied", "replayed", "late", "dropped", "malformed", "lost", "refused", "damaged", "failed")
+
+
+def _sum_counts(parts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return dict(total)
 
 
 def _sum_caches(parts: list[CacheNumbers]) -> CacheNumbers | None:
@@ -155,11 +166,8 @@ def _cache_status(total: CacheNumbers | None, present: list[ShardNumbers]) -> Ca
 def _sum_invites(parts: list[InviteNumbers]) -> InviteNumbers | None:
     if not parts:
         return None
-    told: Counter[str] = Counter()
-    for part in parts:
-        told.update(part.told)
     return InviteNumbers(
-        told=dict(told),
+        told=_sum_counts(part.told for part in parts),
         late=sum(part.late for part in parts),
         requests=sum(part.requests for part in parts),
         limited=sum(part.limited for part in parts),

@@ -79,11 +79,14 @@ class CacheFeed:
         """`incomplete`: why the cache lacks something of what happened before; "" when it does not, as far as is known.
 
         `last_owner` waits until who had the shard before has written all of it; only if it answers False, or there is
-        none to wait for, is the cache `incomplete`. `lacking` is set while it lacks something.
+        none to wait for, is the cache `incomplete`. `lacking` is set while it lacks something; `is_urgent` unless all
+        that it lacks is events that could not be read. `trouble`: what the last translation failed with.
         """
         self.writer = writer
         self.counters = FeedCounters()
         self.incomplete = ""
+        self.trouble: Exception | None = None
+        self.is_urgent = False
         self.lacking = asyncio.Event()
         self.waiting = ""
         self._cache = cache
@@ -95,6 +98,7 @@ class CacheFeed:
         self._queue: deque[_Job] = deque()
         self._recorded: dict[str, list[Op]] | None = None
         self._recorded_bytes = 0
+        self._refill_unread = False
         self._queued_events = 0
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -150,11 +154,16 @@ class CacheFeed:
         return not self._was_late and not self.incomplete
 
     def translate(self, event_type: str, data: bytes) -> tuple[Op, ...]:
-        """What an event changes, by the JSON of its `d`. What has not the known shape is left out, counted, logged."""
+        """What an event changes, by the JSON of its `d`. What cannot be read is left out, counted and logged."""
+        self.trouble = None
         try:
             ops = self._translator.translate(event_type, data)
-        except BadEvent as error:
-            self._fell_short(event_type, f"{error}; it changes nothing")
+        except Exception as error:
+            # Also a fault of our own: raised, it would end the shard, and Discord would replay the event for ever.
+            self.trouble = error
+            why = str(error) if isinstance(error, BadEvent) else f"{event_type}: {type(error).__name__}"
+            self._fell_short(event_type, f"{why}; it changes nothing")
+            self._lacks(f"an event {event_type} could not be read")
             return ()
         if lost := self._translator.lost:
             self.counters.lost += len(lost)
@@ -219,6 +228,10 @@ class CacheFeed:
 
     def mark_incomplete(self, reason: str) -> None:
         """The cache lacks something of this shard's guilds, until they are read anew."""
+        self.is_urgent = True
+        self._lacks(reason)
+
+    def _lacks(self, reason: str) -> None:
         if not self.incomplete:
             _log.warning("the cache of shard %s/%s is incomplete: %s", *self._shard, reason)
             self.incomplete = reason
@@ -232,6 +245,7 @@ class CacheFeed:
 
     def _mark_complete(self) -> None:
         self.incomplete = ""
+        self.is_urgent = False
         self.lacking.clear()
 
     async def run(self) -> None:
@@ -251,6 +265,13 @@ class CacheFeed:
                 delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10))
                 await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
                 attempt += 1
+            except Exception as error:
+                # No second try: it would fail as well, and an error raised here would end the shard.
+                _log.exception("shard %s/%s: a change of the cache failed", *self._shard)
+                attempt = 0
+                self.counters.failed += 1
+                self._settle(self._queue.popleft())
+                self._lacks(f"a change could not be made ({type(error).__name__})")
             else:
                 self.waiting = ""
                 attempt = 0
@@ -318,6 +339,7 @@ class CacheFeed:
         """From now on remember what is done to each guild, to do it again on top of the guild as read anew."""
         self._recorded = {}
         self._recorded_bytes = 0
+        self._refill_unread = False
 
     @property
     def refilling(self) -> bool:
@@ -325,11 +347,13 @@ class CacheFeed:
         return self._recorded is not None
 
     def end_refill(self, *, complete: bool) -> None:
-        """Behind everything that was given to `refill`: the cache has all, or is as incomplete as before."""
+        """Behind everything that was given to `refill`: the cache has all that could be read, or lacks as before."""
 
         async def work() -> Mapping[int, Extra]:
             if complete and self._recorded is not None:
                 self._mark_complete()
+                if self._refill_unread:
+                    self._lacks("a guild could not be read")
                 self._was_late = True
             self._recorded = None
             return {}
@@ -339,6 +363,7 @@ class CacheFeed:
     def refill(self, event_type: str, data: bytes) -> None:
         """READY's list, or a guild as it is now, told by another session of the same shard."""
         ops = self.translate(event_type, data)
+        self._refill_unread = self._refill_unread or self.trouble is not None
         if event_type == "READY":
             ops = tuple(("listed", *op[1:]) for op in ops if op[0] == "ready")
         guild = str(ops[0][1]) if ops else ""

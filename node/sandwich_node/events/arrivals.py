@@ -70,7 +70,7 @@ class ShardGuilds:
         """Look at a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it names no guild."""
         try:
             guild = _decode(data)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         lazy, is_sure = guild.id in self._awaited, self._is_listed or guild.id in self._met
         if guild.unavailable is True:

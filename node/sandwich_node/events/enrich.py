@@ -3,8 +3,10 @@
 A shell: it asks, each for a bounded time, and puts the answers in.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
@@ -17,16 +19,20 @@ from sandwich_node.events.prefixes import GuildPrefixes
 from sandwich_node.invites.lookup import InviteLookup, JoinAsk
 from sandwich_node.sinks.frames import Batch, Item
 
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
 BEHIND = b'"before":null,"cache":"behind"'
 """What an event is told with that would have had its `before`, while the cache is behind or incomplete."""
 
 
 @dataclass(slots=True)
 class EnrichCounters:
-    """Totals since the shard started here."""
+    """Totals since the shard started here. `failed`: batches that left without what should have been added."""
 
     without_prefix: int = 0
     prefix_unknown: int = 0
+    failed: int = 0
 
 
 @dataclass(slots=True)
@@ -50,17 +56,27 @@ class ShardEnricher:
         lines = [item.line for item in items]
         added: dict[int, list[bytes]] = {}
         cache = self.cache
-        extras = await self._cache(cache, batch, confirmed, added) if cache is not None else {}
-        _tell_arrivals(items, extras, added)
+        extras = await self._done(self._cache(cache, batch, confirmed, added)) if cache is not None else None
+        _tell_arrivals(items, extras or {}, added)
         asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, MessageAsk)]
         if asks:
-            await self._prefixes(asks, lines, added)
+            await self._done(self._prefixes(asks, lines, added))
         if self.invites is not None:
-            await self._joins(self.invites, items, added)
+            await self._done(self._joins(self.invites, items, added))
         for at, fields in added.items():
             if lines[at]:
                 lines[at] = with_extra(lines[at], b",".join(fields))
         return lines
+
+    async def _done(self, part: Coroutine[None, None, _T]) -> _T | None:
+        """What `part` answers; None where it fails. An error would end the shard, and come again with the replay."""
+        try:
+            return await part
+        except Exception:
+            self.counters.failed += 1
+            if self.counters.failed == 1:
+                _log.exception("events leave without what should have been added to them")
+            return None
 
     @property
     def is_whole(self) -> bool:

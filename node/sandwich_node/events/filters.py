@@ -1,6 +1,6 @@
 """Which events are published, on which lane, and which only change the cache. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +15,7 @@ CACHE_ONLY = ""
 
 _BOTS_WRITE = frozenset({"MESSAGE_CREATE", "MESSAGE_UPDATE"})
 _NAMES_REMEMBERED_MAX = 512
+ID_DIGITS_MAX = 20
 
 
 class _Author(Struct, frozen=True, gc=False):
@@ -43,10 +44,14 @@ class MessageAsk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`lane`: where to; CACHE_ONLY keeps it from consumers. `ask`: what has to be found out before."""
+    """`lane`: where to; CACHE_ONLY keeps it from consumers. `ask`: what has to be found out before.
+
+    `is_read`: False of an event that has not the known shape, and is published as it is.
+    """
 
     lane: str
     ask: MessageAsk | None = None
+    is_read: bool = field(default=True, compare=False)
 
 
 class EventFilter:
@@ -92,9 +97,13 @@ class EventFilter:
             if self.prefixes is not None and event_type == "MESSAGE_CREATE":
                 message = _text(data)
                 if isinstance(message.guild_id, str):
-                    return Verdict(lane, MessageAsk(message.guild_id, message.content))
-        except msgspec.MsgspecError:
-            pass
+                    guild = message.guild_id
+                    # It becomes part of a key of Redis.
+                    if not (guild.isascii() and guild.isdigit() and len(guild) <= ID_DIGITS_MAX):
+                        return Verdict(lane, is_read=False)
+                    return Verdict(lane, MessageAsk(guild, message.content))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return Verdict(lane, is_read=False)
         return Verdict(lane)
 
 

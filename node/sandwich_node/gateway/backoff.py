@@ -15,6 +15,9 @@ CAP_S = 120.0
 RESUME_CAP_S = 10.0
 IDENTIFY_FIRST_S = 5.0
 IDENTIFY_CAP_S = 600.0
+DAMAGED_READYS_MAX = 3
+DAMAGED_READY_WAIT_S = 3600.0
+"""After so many READYs in a row that name no session: each costs an IDENTIFY of the day's budget."""
 LIVE_STABLE_S = 10.0
 """A session that ends sooner after READY or RESUMED counts as one more attempt."""
 IDENTIFY_STABLE_S = 300.0
@@ -29,17 +32,23 @@ _EXPONENT_MAX = 16
 class Backoff:
     """Waits with jitter, from an injected source of randomness."""
 
-    __slots__ = ("_attempts", "_flaps", "_identifies", "_rng")
+    __slots__ = ("_attempts", "_damaged_readys", "_flaps", "_identifies", "_rng")
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._attempts = 0
         self._flaps = 0
         self._identifies = 0
+        self._damaged_readys = 0
 
     def succeeded(self) -> None:
         """READY or RESUMED came."""
-        self._attempts = 0
+        self._attempts = self._damaged_readys = 0
+
+    def damaged_ready(self) -> float:
+        """A READY came that names no session: seconds to wait at least before the next connection."""
+        self._damaged_readys += 1
+        return DAMAGED_READY_WAIT_S if self._damaged_readys >= DAMAGED_READYS_MAX else 0.0
 
     def lived(self, seconds: float) -> None:
         """A live session's connection ended after this long."""

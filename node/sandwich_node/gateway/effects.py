@@ -114,9 +114,10 @@ class CommandRefused:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A dispatch was passed over, since its name cannot be used outside. Its sequence counts as taken."""
+    """A dispatch was passed over, and why: consumers do not get it. Its `sequence`, if it has one, counts as taken."""
 
     sequence: int
+    reason: str = "its name cannot be used"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,13 @@ def read_envelope(raw: bytes) -> Envelope:
 
 def one_line(raw: bytes) -> bytes:
     """The same JSON without line breaks between its tokens, since frames hold one event a line."""
-    return msgspec.json.format(raw, indent=-1) if b"\n" in raw else raw
+    if b"\n" not in raw:
+        return raw
+    try:
+        return msgspec.json.format(raw, indent=-1)
+    except (msgspec.MsgspecError, RecursionError):
+        # No string of JSON has a line break in it.
+        return raw.replace(b"\n", b" ").replace(b"\r", b" ")
 
 
 class EventNames:

@@ -217,7 +217,8 @@ class ShardMachine:
 
     def _on_invalid_session(self, event: ev.Received, now: float) -> None:
         wait = self._rng.uniform(*INVALID_SESSION_WAIT_S)
-        if event.data == b"true" and self._session:
+        if event.data not in (b"false", b"null") and self._session:
+            # Also where `d` is damaged: a RESUME costs nothing, and after two refusals no more are sent.
             reason = "Discord asked to resume once more (op 9)"
             self._leave(now, reason, close=opcodes.KEEP_SESSION, wait=wait, refused=True)
         else:
@@ -225,20 +226,38 @@ class ShardMachine:
             self._leave(now, reason, close=opcodes.END_SESSION, wait=wait, lost=reason)
 
     def _on_dispatch(self, event: ev.Received, now: float) -> None:
-        if event.sequence is None or event.type is None:
-            raise ProtocolError("a dispatch without a sequence or a name")
-        if event.type == "READY" and self.state is State.IDENTIFYING:
-            self._on_ready(event.data, event.sequence, now)
-        elif not self.streaming or event.type == "READY":
+        if event.type == "RESUMED" and self.state is State.RESUMING:
+            self.dispatched(self._sequence if event.sequence is None else event.sequence)
+            self._emit(fx.Resumed(self._dispatches - self._replay_start - 1))
+            self._go_live(now)
+        elif self.state is State.IDENTIFYING:
+            self._on_answer(event, now)
+        elif not self.streaming:
             raise ProtocolError(f"a dispatch came while {self.state.value}")
+        elif event.sequence is None or event.type is None or event.type == "READY":
+            self._pass_over(event)
         else:
             self.dispatched(event.sequence)
-            if event.type == "RESUMED" and self.state is State.RESUMING:
-                self._emit(fx.Resumed(self._dispatches - self._replay_start - 1))
-                self._go_live(now)
 
-    def _on_ready(self, data: bytes, sequence: int, now: float) -> None:
-        ready = payloads.read_ready(data)
+    def _pass_over(self, event: ev.Received) -> None:
+        """A dispatch that has no place. Not an end: Discord would replay it to the next connection."""
+        if event.sequence is not None and self.streaming:
+            self.dispatched(event.sequence)
+        self._emit(fx.Malformed(event.sequence or 0, f"it has no place while {self.state.value}"))
+
+    def _on_answer(self, event: ev.Received, now: float) -> None:
+        """What comes after IDENTIFY; to hang up would waste it."""
+        if event.type != "READY":
+            self._pass_over(event)
+            return
+        try:
+            ready = payloads.read_ready(event.data)
+        except ProtocolError as error:
+            self._leave(now, str(error), close=opcodes.KEEP_SESSION, wait=self._backoff.damaged_ready())
+            return
+        self._on_ready(ready, 1 if event.sequence is None else event.sequence, now)
+
+    def _on_ready(self, ready: payloads.Ready, sequence: int, now: float) -> None:
         self._session = Session(ready.session_id, sequence, ready.resume_gateway_url)
         self.streaming = ready.session_id
         self.dispatched(sequence)

@@ -140,8 +140,18 @@ class Ready(msgspec.Struct):
     guilds: list[_Guild] = []
 
 
+_NOBODY = _User("")
+SESSION_ID_CHARS_MAX = 512
+"""Far above any of Discord's; a RESUME with it still fits into a payload."""
+
+
 _hello = msgspec.json.Decoder(_Hello)
 _ready = msgspec.json.Decoder(Ready)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+_string = msgspec.json.Decoder(str)
+_user = msgspec.json.Decoder(_User)
+_guild = msgspec.json.Decoder(_Guild)
 _Payload = TypeVar("_Payload")
 
 
@@ -161,8 +171,40 @@ def read_hello(data: bytes) -> float:
 
 
 def read_ready(data: bytes) -> Ready:
-    """READY's fields. Raises ProtocolError when the session has no id."""
-    ready = _read(_ready, data, "READY")
-    if not ready.session_id:
+    """READY's fields. Raises ProtocolError when the session has no id that can be used.
+
+    An IDENTIFY was spent for it: whatever else in it is damaged counts as absent (the user's id is "" then).
+    """
+    try:
+        ready = _ready.decode(data)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        ready = _damaged_ready(data)
+    if not 0 < len(ready.session_id) <= SESSION_ID_CHARS_MAX:
         raise ProtocolError("malformed READY: no session id")
+    if not _is_id(ready.user.id):
+        ready.user = _NOBODY
+    ready.guilds = [guild for guild in ready.guilds if _is_id(guild.id)]
     return ready
+
+
+def _damaged_ready(data: bytes) -> Ready:
+    fields = _read(_fields, data, "READY")
+    guilds = (_part(_guild, item) for item in _part(_items, fields.get("guilds")) or ())
+    return Ready(
+        _part(_string, fields.get("session_id")) or "",
+        _part(_user, fields.get("user")) or _NOBODY,
+        _part(_string, fields.get("resume_gateway_url")) or "",
+        [guild for guild in guilds if guild is not None],
+    )
+
+
+def _part(decoder: msgspec.json.Decoder[_Payload], data: msgspec.Raw | None) -> _Payload | None:
+    """A part of a damaged payload; None when it cannot be read or is not there."""
+    try:
+        return decoder.decode(data) if data is not None else None
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+
+
+def _is_id(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= 20

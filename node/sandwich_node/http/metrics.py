@@ -1,6 +1,7 @@
 """A node's metrics, made from its status at the time they are asked for (Prometheus text format).
 
-One label set a shard at most: event types are not a label, types times shards would be too many series.
+One label set a shard at most: event types times shards would be too many series. What could not be read is counted by
+application and type, of the documented types that it happened to.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ _APP_COUNTERS = {
     "replayed_total": ("sandwich_events_replayed", "Events that Discord replayed after a RESUME."),
     "gaps_total": ("sandwich_gaps", "Sessions that could not be resumed."),
     "unpublished_total": ("sandwich_events_unpublished", "Events that filters kept from consumers."),
+    "passed_over_total": ("sandwich_events_passed_over", "Dispatches without a usable name or sequence."),
 }
 _APP_GAUGES = {
     "guilds": ("sandwich_guilds", "Guilds of the shards on this node."),
@@ -44,11 +46,22 @@ class _StatusCollector(Collector):
             for app, numbers in status.apps.items():
                 gauge.add_metric([app], float(getattr(numbers, field)))
             yield gauge
+        yield from _unreadable(status)
         yield from _caches(status)
         yield from _invites(status)
         yield from _failovers(status)
         yield from _workers(status)
         yield from _shards(status)
+
+
+def _unreadable(status: NodeStatus) -> Iterator[Metric]:
+    events = CounterMetricFamily(
+        "sandwich_events_unreadable", "Events published as they came, not read wholly.", labels=["app", "type"]
+    )
+    for app, numbers in status.apps.items():
+        for event_type, count in sorted(numbers.unreadable_total.items()):
+            events.add_metric([app, event_type], float(count))
+    yield events
 
 
 _CACHE_COUNTERS = ("applied", "replayed", "late", "dropped", "malformed", "refused")

@@ -88,6 +88,7 @@ class InviteLookup:
         self._caught_up = caught_up
         self._wall = wall
         self._tracker = InviteTracker(patience_s=hold_s, keeps=store is not None)
+        self._followed = "", ""
         self._keeper = CountsKeeper(store, is_clean=kept is not None, news=self._whole_again)
         self._hold = HoldBudget(hold_s)
         self._read_at: dict[int, float] = {}
@@ -107,8 +108,16 @@ class InviteLookup:
 
     def begin(self, session: str, own_id: str) -> None:
         """Before the first event of a session."""
+        self._followed = session, own_id
         kept, self._kept = self._kept, {}
         self._tracker.begin(session, own_id, kept=kept)
+        self._act()
+
+    def interrupt(self) -> None:
+        """An event could not be followed: what is known may not be true any more, as after a new session."""
+        session, own_id = self._followed
+        self._tracker.begin("", own_id, kept={})
+        self._tracker.begin(session, own_id, kept={})
         self._act()
 
     def is_live(self, live: bool) -> None:
@@ -221,8 +230,13 @@ class InviteLookup:
                 if await self._slept():
                     for _ in range(LOOP_TURNS):
                         await asyncio.sleep(0)
-                self._tracker.tick(self._now())
-                self._act()
+                try:
+                    self._tracker.tick(self._now())
+                    self._act()
+                except Exception:
+                    # It would end the shard; without it joins are told without their invites.
+                    _log.exception("joins are not followed at this moment")
+                    self.interrupt()
 
     async def _slept(self) -> bool:
         """Sleep until something happened, or until the tracker's deadline (True)."""

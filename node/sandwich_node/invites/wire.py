@@ -173,7 +173,7 @@ _KINDS: dict[str, type[Seen]] = {
 EVENT_TYPES = frozenset(_KINDS)
 """The events that matter here."""
 _DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in _KINDS.items()}
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _decode_damaged = msgspec.json.Decoder(_DamagedGuild).decode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _Item = TypeVar("_Item", RoleSeen, MemberSeen)
@@ -187,9 +187,17 @@ def read_event(event_type: str, data: bytes) -> Seen | None:
     What is damaged in a guild is left out.
     """
     try:
-        return _DECODERS[event_type].decode(data)
+        seen: Seen | None = _DECODERS[event_type].decode(data)
     except _UNREADABLE:
-        return _guild_in_part(data) if _KINDS[event_type] is GuildSeen else None
+        seen = _guild_in_part(data) if _KINDS[event_type] is GuildSeen else None
+    if seen is None:
+        return None
+    guild = seen.id if isinstance(seen, GuildSeen) else seen.guild_id
+    if not guild and isinstance(seen, ChannelGone | InviteMade | InviteGone):
+        # Of a private conversation.
+        return seen
+    # It becomes part of a URL.
+    return seen if guild.isascii() and guild.isdigit() else None
 
 
 def _guild_in_part(data: bytes) -> GuildSeen | None:

@@ -20,6 +20,9 @@ ANSWERS = frozenset(
 )
 """Event types that may answer a command."""
 
+RETRY_AFTER_MAX_S = 300.0
+"""As long as a request may wait; no clock takes any number that JSON has."""
+
 
 class _Chunk(Struct):
     guild_id: str
@@ -62,13 +65,14 @@ class MembersAnswer:
     chunks: dict[int, _Chunk] = field(default_factory=dict)
     size: int = 0
     limited_s: float | None = None
+    results: dict[bool, bytes] = field(default_factory=dict)
 
     def take(self, event_type: str, data: bytes) -> bool:
         """Look at a dispatch; True when nothing more will come: all chunks are there, or it is `limited_s`."""
         if event_type == "RATE_LIMITED":
             told = _limited(data)
             if told.opcode == 8 and told.meta.nonce == self.nonce:
-                self.limited_s = told.retry_after
+                self.limited_s = min(max(told.retry_after, 0.0), RETRY_AFTER_MAX_S)
                 return True
             return False
         if event_type != "GUILD_MEMBERS_CHUNK":
@@ -84,6 +88,7 @@ class MembersAnswer:
     def forget(self) -> None:
         """The session that was asked is gone: what it sent does not belong to the next answer."""
         self.chunks.clear()
+        self.results.clear()
         self.size = 0
         self.limited_s = None
 
@@ -93,7 +98,9 @@ class MembersAnswer:
         return sum(len(chunk.members) for chunk in self.chunks.values())
 
     def result(self, *, with_members: bool) -> bytes:
-        """The result's JSON."""
+        """The result's JSON; made once for all who share the question."""
+        if with_members in self.results:
+            return self.results[with_members]
         chunks = [self.chunks[index] for index in sorted(self.chunks)]
         made: dict[str, object] = {
             "count": self.count,
@@ -102,7 +109,8 @@ class MembersAnswer:
         if with_members:
             made["members"] = [item for chunk in chunks for item in chunk.members]
             made["presences"] = [item for chunk in chunks for item in chunk.presences]
-        return msgspec.json.encode(made)
+        result = self.results[with_members] = msgspec.json.encode(made)
+        return result
 
 
 @dataclass(slots=True)

@@ -1,12 +1,13 @@
 """Takes consumers' requests from NATS: answers what the cache knows, passes on what a shard has to do.
 
-Every worker takes part in one queue group, so that any of them answers. A shard's own requests go to a subject of that
-shard, which only the worker that runs it listens on; the shard then answers the consumer directly.
+Every worker of a cluster takes part in one queue group for each of the cluster's applications, so that any of them
+answers, and is silent about all others: they may be another cluster's on the same NATS. A shard's own requests go to a
+subject of that shard, which only the worker that runs it listens on; the shard then answers the consumer directly.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 import nats.errors
@@ -15,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from sandwich_node.ipc import AppSeen, ShardKey
+from sandwich_node.rpc.admission import Admission
 from sandwich_node.rpc.questions import VERBS as CACHE_VERBS
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.requests import OPS, snowflake
@@ -35,12 +37,22 @@ from sandwich_sdk.wire.rpc import (
 _log = logging.getLogger(__name__)
 
 QUEUE = "sandwich"
-AT_ONCE_MAX = 1000
+LOOK_AGAIN_S = 30.0
+"""So often it is asked whether an application still belongs to another cluster."""
+PACKED_BYTES_MAX = 4 * 1024 * 1024
+PING = "ping"
+"""A shard answers it at once."""
+FIND_TIMEOUT_S = 1.0
+FIND_AGAIN_S = 0.2
 FAN_OUT_AT_ONCE = 64
 FAN_OUT_TIMEOUT_S = 3.0
 PART_RESERVE_BYTES = 4096
 
 _SHARD_VERBS = frozenset(OPS) | {"relay"}
+SHARED_VERBS = frozenset({"request_members"})
+"""Equal requests with these share one answer."""
+
+_Parts = list[tuple[bytes, dict[str, str] | None]]
 
 
 class _Target(msgspec.Struct):
@@ -52,7 +64,10 @@ _target = msgspec.json.Decoder(_Target).decode
 
 
 class RpcServer:
-    """One worker's part. `apps` are the cluster's applications as seen now; `questions` None: there is no Redis."""
+    """One worker's part. `apps` are the cluster's applications as seen now; `questions` None: there is no Redis.
+
+    `belongs_elsewhere` says of an application whether another cluster on the same NATS has it: then we are silent.
+    """
 
     def __init__(
         self,
@@ -60,24 +75,66 @@ class RpcServer:
         apps: Callable[[], Mapping[str, AppSeen]],
         questions: CacheQuestions | None,
         group: asyncio.TaskGroup,
+        *,
+        cluster: str,
+        belongs_elsewhere: Callable[[str], Awaitable[bool]],
+        admission: Admission | None = None,
     ) -> None:
         self._client = client
         self._apps = apps
         self._questions = questions
         self._group = group
-        self._running: set[asyncio.Task[None]] = set()
+        self._queue = f"{QUEUE}-{cluster}"
+        self._belongs_elsewhere = belongs_elsewhere
+        self._admission = admission or Admission()
+        self._listening: dict[str, Subscription] = {}
         self._shards: dict[ShardKey, Subscription] = {}
+        self._changed = asyncio.Event()
+        self._packed: tuple[bytes | None, _Parts] = (None, [])
 
-    async def start(self) -> None:
-        """Listen from now on. Raises nats-py's errors."""
-        await self._client.subscribe(subjects.RPC_SUBJECTS, queue=QUEUE, cb=self._on_request)
+    def apps_changed(self) -> None:
+        """Take requests for the applications that there are now, and for no others."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Follow `apps` for ever, once the client is connected."""
+        while True:
+            self._changed.clear()
+            try:
+                silent = await self._follow()
+            except (nats.errors.Error, OSError) as error:
+                _log.warning("requests are not taken yet: %s", type(error).__name__)
+                silent = True
+            try:
+                async with asyncio.timeout(LOOK_AGAIN_S if silent else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _follow(self) -> bool:
+        """Listen for our applications only: of all others NATS says that nobody does. Whether one is not ours."""
+        apps, silent = self._apps(), False
+        for app in self._listening.keys() - apps.keys():
+            await self._listening.pop(app).unsubscribe()
+        for app in sorted(apps.keys() - self._listening.keys()):
+            if await self._belongs_elsewhere(app):
+                silent = True
+                continue
+            # Two clusters each get a request; within ours one worker does.
+            subject = subjects.rpc_subject(app, "*")
+            self._listening[app] = await self._client.subscribe(subject, queue=self._queue, cb=self._on_request)
+        return silent
 
     async def add_shard(self, key: ShardKey, commands: ShardCommands) -> None:
         """The shard runs here and takes requests."""
 
         async def on_passed(message: Msg) -> None:
             verb = (message.headers or {}).get(subjects.SHARD_VERB, "")
-            self._spawn(message, lambda: commands.handle(verb, message.data))
+            if verb == PING:
+                await self._reply(message.reply, encode_result(b"null"))
+                return
+            question = (key, message.data) if verb in SHARED_VERBS else None
+            await self._spawn(message, key.app, question, lambda: commands.handle(verb, message.data))
 
         subject = subjects.shard_subject(key.app, key.group, key.shard)
         self._shards[key] = await self._client.subscribe(subject, cb=on_passed)
@@ -92,19 +149,25 @@ class RpcServer:
                 _log.debug("shard %s: %s", key, type(error).__name__)
 
     async def _on_request(self, message: Msg) -> None:
-        self._spawn(message, lambda: self._answer(message))
+        _, app, _, verb = message.subject.split(".")
+        question = (verb, message.data) if verb in SHARED_VERBS else None
+        await self._spawn(message, app, question, lambda: self._answer(message))
 
-    def _spawn(self, message: Msg, work: Callable[[], Awaitable[bytes | None]]) -> None:
-        task = self._group.create_task(self._serve(message, work))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _serve(self, message: Msg, work: Callable[[], Awaitable[bytes | None]]) -> None:
+    async def _spawn(
+        self, message: Msg, app: str, question: object, work: Callable[[], Awaitable[bytes | None]]
+    ) -> None:
+        """Begin a request, or refuse it at once: before anything is made for it."""
         if not message.reply:
             return
+        ticket = self._admission.take(app, question)
+        if ticket is None:
+            await self._reply(message.reply, encode_error(_busy(app)))
+            return
+        task = self._group.create_task(self._serve(message, work))
+        task.add_done_callback(lambda _: self._admission.give_back(ticket))
+
+    async def _serve(self, message: Msg, work: Callable[[], Awaitable[bytes | None]]) -> None:
         try:
-            if len(self._running) > AT_ONCE_MAX:
-                raise RpcError(LIMITED, "too many requests at once", 1.0)
             result = await work()
         except RpcError as error:
             await self._reply(message.reply, encode_error(error))
@@ -118,11 +181,22 @@ class RpcServer:
             )
         else:
             if result is not None:
-                await self._reply(message.reply, encode_result(result))
+                await self._send(message.reply, self._parts_of(result))
+
+    def _parts_of(self, result: bytes) -> _Parts:
+        """The messages of a result. Those who shared a question get the very same one, which is packed once."""
+        before, packed = self._packed
+        if result is not before:
+            packed = list(parts(encode_result(result), self._client.max_payload - PART_RESERVE_BYTES))
+            self._packed = (result, packed) if len(result) <= PACKED_BYTES_MAX else (None, [])
+        return packed
 
     async def _reply(self, inbox: str, answer: bytes) -> None:
+        await self._send(inbox, parts(answer, self._client.max_payload - PART_RESERVE_BYTES))
+
+    async def _send(self, inbox: str, messages: Iterable[tuple[bytes, dict[str, str] | None]]) -> None:
         try:
-            for payload, headers in parts(answer, self._client.max_payload - PART_RESERVE_BYTES):
+            for payload, headers in messages:
                 await self._client.publish(inbox, payload, headers=headers)
         except (nats.errors.Error, OSError) as error:
             _log.warning("an answer was not sent: %s", type(error).__name__)
@@ -132,6 +206,7 @@ class RpcServer:
         _, app, _, verb = message.subject.split(".")
         seen = self._apps().get(app)
         if seen is None:
+            # It went this moment.
             raise RpcError(NOT_FOUND, f"there is no application {app[:40]!r} in this cluster")
         if verb in CACHE_VERBS:
             if self._questions is None:
@@ -142,13 +217,24 @@ class RpcServer:
         shard = _shard_of(verb, message.data, seen)
         if shard is None:
             return await self._to_all(app, seen, verb, message.data)
-        await self._client.publish(
-            subjects.shard_subject(app, seen.group, shard),
-            message.data,
-            reply=message.reply,
-            headers={subjects.SHARD_VERB: verb},
-        )
+        subject = subjects.shard_subject(app, seen.group, shard)
+        if verb == "relay":
+            # Asked for twice it is done twice: first see that somebody is there.
+            await self._find(subject)
+        await self._client.publish(subject, message.data, reply=message.reply, headers={subjects.SHARD_VERB: verb})
+        if verb != "relay":
+            await self._find(subject)
         return None
+
+    async def _find(self, subject: str) -> None:
+        """See that somebody has the shard, who will answer: NATS says so only to who asks. Raises RpcError."""
+        try:
+            await self._client.request(subject, b"", timeout=FIND_TIMEOUT_S, headers={subjects.SHARD_VERB: PING})
+        except nats.errors.NoRespondersError:
+            raise RpcError(UNAVAILABLE, "nobody has this shard at this moment", FIND_AGAIN_S) from None
+        except TimeoutError:
+            # It is there and busy; whether it answers is between it and the consumer.
+            pass
 
     async def _to_all(self, app: str, seen: AppSeen, verb: str, body: bytes) -> bytes:
         """Ask every shard; which did it, and why the others did not."""
@@ -183,6 +269,10 @@ class RpcServer:
         except* RpcError as errors:
             raise errors.exceptions[0] from None
         return msgspec.json.encode({"shards": seen.count - len(failed), "failed": failed})
+
+
+def _busy(app: str) -> RpcError:
+    return RpcError(LIMITED, f"busy: too many requests of application {app} are under way", 1.0)
 
 
 def _shard_of(verb: str, body: bytes, seen: AppSeen) -> int | None:

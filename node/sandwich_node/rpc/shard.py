@@ -82,7 +82,7 @@ class ShardCommands:
             try:
                 if answer.take(event_type, data):
                     done.set()
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, ValueError, RecursionError):
                 continue
 
     def session_began(self) -> None:
@@ -162,6 +162,8 @@ class ShardCommands:
         key = (b"cache" if for_cache else b"") + msgspec.json.encode(data)
         shared = self._shared.get(key)
         if shared is None:
+            if len(self._shared) >= WAITING_MAX and not for_cache:
+                raise RpcError(LIMITED, f"{WAITING_MAX} questions about members wait on this shard already", 1.0)
             shared = self._shared[key] = _Shared(
                 asyncio.create_task(self._until_answered(data, ask, for_cache=for_cache))
             )

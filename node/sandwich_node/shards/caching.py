@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 REFILL_LOOK_S = (1.0, 3.0)
 REFILL_EVERY_S = 300.0
 """Between two readings of a shard: each costs a session start."""
+REFILL_UNREAD_EVERY_S = 3600.0
+"""As long as it lacks only events that could not be read: the next ones may be as bad."""
 MARK_BUDGET_S = 1.0
 
 
@@ -178,10 +180,14 @@ class ShardCaching:
 
     async def _keep_complete(self, feed: CacheFeed) -> None:
         """Read the guilds anew whenever the cache lacks something, as often as session starts allow."""
+        clock = asyncio.get_running_loop().time
+        unread_from = clock()
         while True:
             await feed.lacking.wait()
             await asyncio.sleep(self._rng.uniform(*REFILL_LOOK_S))
             if not feed.incomplete or feed.backlog or self._state is not State.LIVE:
+                continue
+            if not feed.is_urgent and clock() < unread_from:
                 continue
             self._refill = CacheRefill(
                 self._key,
@@ -199,6 +205,7 @@ class ShardCaching:
             if complete:
                 _log.info("the cache of shard %s was read anew", self._key)
             if spent:
+                unread_from = clock() + REFILL_UNREAD_EVERY_S
                 await asyncio.sleep(REFILL_EVERY_S)
 
 

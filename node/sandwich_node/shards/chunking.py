@@ -82,9 +82,9 @@ class MemberChunking:
         else:
             try:
                 guild = _guild(data)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, ValueError, RecursionError):
                 return
-            if guild.unavailable:
+            if guild.unavailable or not guild.id.isdigit():
                 return
             self._pending.pop(guild.id, None)
             if event_type == "GUILD_CREATE" and guild.member_count > len(guild.members):

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import aiohttp
 import msgspec
@@ -36,6 +36,7 @@ from sandwich_node.gateway.events import (
 )
 from sandwich_node.gateway.inflate import INFLATED_BYTES_MAX, InflateError, open_inflate
 from sandwich_node.gateway.machine import ShardMachine
+from sandwich_node.gateway.salvage import SeenAgain, salvage
 
 SEND_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
@@ -44,6 +45,9 @@ CLOSE_REASON_CHARS = 200
 MESSAGES_A_TURN = 128
 """After so many messages already buffered the other shards of this process get their turn."""
 
+Socket = ClientWebSocketResponse[Literal[False]]
+"""Text comes as bytes."""
+
 _CONTROLLED = frozenset({"READY", "RESUMED"})
 """Dispatches that the machine must understand."""
 
@@ -51,8 +55,13 @@ _CONTROLLED = frozenset({"READY", "RESUMED"})
 class DispatchSink(Protocol):
     """Where a shard's events go."""
 
-    def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
-        """Take one event, on one line as received; `data` is its `d`. False: there is no room for the next."""
+    def dispatch(
+        self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
+    ) -> bool:
+        """Take one event, on one line as received; `data` is its `d`. False: there is no room for the next.
+
+        `damaged`: not every reader of JSON can read the line. Must not raise because of what the event says.
+        """
         ...
 
     async def drained(self) -> None:
@@ -91,6 +100,7 @@ class ShardConnection:
         self._clock = clock
         self._limit = inflated_bytes_max
         self._names = EventNames()
+        self._seen_again = SeenAgain()
         self._end: Stopped | Failed | None = None
         self._due: float | None = None
         self._due_moved = asyncio.Event()
@@ -187,7 +197,7 @@ class ShardConnection:
                 self._observer.observe(IdentifySent())
             await self._close(ws)
 
-    async def _open(self, url: str) -> ClientWebSocketResponse | None:
+    async def _open(self, url: str) -> Socket | None:
         """Open the socket; the machine holds the deadline."""
         try:
             async with asyncio.timeout(None) as self._connecting:
@@ -196,6 +206,8 @@ class ShardConnection:
                     # We answer the server's close ourselves, with a code that keeps the session.
                     autoclose=False,
                     compress=0,
+                    # What is no UTF-8 is met where all else is that cannot be read.
+                    decode_text=False,
                     max_msg_size=self._limit,
                     timeout=ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
                 )
@@ -211,7 +223,7 @@ class ShardConnection:
         self.post(Connected())
         return ws
 
-    async def _close(self, ws: ClientWebSocketResponse) -> None:
+    async def _close(self, ws: Socket) -> None:
         code = opcodes.KEEP_SESSION if self._hang_up is None else self._hang_up.code
         try:
             async with asyncio.timeout(2 * CLOSE_TIMEOUT_S):
@@ -224,7 +236,7 @@ class ShardConnection:
             self._link_ended.set()
             self.post(event)
 
-    async def _write(self, ws: ClientWebSocketResponse) -> None:
+    async def _write(self, ws: Socket) -> None:
         while True:
             while self._outgoing:
                 item = self._outgoing.popleft()
@@ -240,7 +252,7 @@ class ShardConnection:
             self._sendable.clear()
             await self._sendable.wait()
 
-    async def _read(self, ws: ClientWebSocketResponse) -> None:
+    async def _read(self, ws: Socket) -> None:
         """Messages until the connection ends. Waits neither on the loop nor on anything for one already buffered."""
         inflate = open_inflate(self._machine.config.compression, self._limit)
         receive, feed, take = ws.receive, inflate.feed, self._take
@@ -251,7 +263,7 @@ class ShardConnection:
                 if kind is WSMsgType.BINARY:
                     raw = feed(data)
                 elif kind is WSMsgType.TEXT:
-                    raw = data.encode()
+                    raw = data
                 else:
                     self._lost(_closed(kind, data, extra))
                     return
@@ -272,7 +284,10 @@ class ShardConnection:
 
     def _take(self, raw: bytes) -> bool:
         """One gateway message. False: the sink has no room for the next. Raises ProtocolError."""
-        envelope = read_envelope(raw)
+        try:
+            envelope = read_envelope(raw)
+        except ProtocolError:
+            return self._take_damaged(raw)
         machine = self._machine
         name, sequence = envelope.t, envelope.s
         session_id = machine.streaming
@@ -286,15 +301,38 @@ class ShardConnection:
         machine.dispatched(sequence)
         return room
 
-    def _take_controlled(self, raw: bytes, envelope: Envelope) -> bool:
+    def _take_damaged(self, raw: bytes) -> bool:
+        """A message that the strict reader refused: as far as it can be used. Raises ProtocolError."""
+        machine = self._machine
+        found = salvage(raw)
+        if found is None:
+            session = machine.session if machine.streaming else None
+            if session is None or not self._seen_again(session.id, session.sequence):
+                raise ProtocolError(f"malformed payload of {len(raw)} bytes")
+            machine.received_part()
+            self._observer.observe(Malformed(0, "it cannot be read, and came again like this after a RESUME"))
+            return True
+        line, envelope = found
+        name, sequence, session_id = envelope.t, envelope.s, machine.streaming
+        if envelope.op or name is None or sequence is None or not session_id or name in _CONTROLLED:
+            return self._take_controlled(line, envelope, damaged=True)
+        machine.dispatched(sequence)
+        if not self._names.allows(name):
+            self._observer.observe(Malformed(sequence))
+            return True
+        return self._sink.dispatch(line, envelope.d, name, sequence, session_id, damaged=True)
+
+    def _take_controlled(self, raw: bytes, envelope: Envelope, *, damaged: bool = False) -> bool:
         """A message that the machine has to see."""
         if self._link_ended.is_set():
             return True
-        name, sequence = envelope.t, envelope.s
+        name, sequence, before = envelope.t, envelope.s, self._machine.streaming
         self.post(Received(envelope.op, bytes(envelope.d), sequence, name))
         session_id = self._machine.streaming
-        if envelope.op or not session_id or name is None or sequence is None:
+        if envelope.op or not session_id or name is None or sequence is None or (before and name == "READY"):
             return True
+        if damaged:
+            return self._sink.dispatch(raw, envelope.d, name, sequence, session_id, damaged=True)
         return self._sink.dispatch(one_line(raw), envelope.d, name, sequence, session_id)
 
 

@@ -1,10 +1,16 @@
-"""What a shard does with each event that it reads: looks at it once, and hands it to the publisher."""
+"""What a shard does with each event that it reads: looks at it once, and hands it to the publisher.
+
+Whatever an event says, it is published: what fails on it here is left out, counted and logged, the event leaves as it
+came, and the cache lacks it. An error would end the shard, and Discord would replay the event for ever.
+"""
 
 import msgspec
 
 from sandwich_node.cache.context import Op
+from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.events.arrivals import ShardGuilds
 from sandwich_node.events.filters import CACHE_ONLY, EventFilter
+from sandwich_node.events.unreadable import Unreadable
 from sandwich_node.invites.lookup import InviteLookup
 from sandwich_node.invites.wire import EVENT_TYPES
 from sandwich_node.rpc.answers import ANSWERS
@@ -20,9 +26,17 @@ class ShardIntake:
     """The connection's sink. `rules`, `guilds`, `caching` and `invites` may be exchanged while it runs."""
 
     def __init__(
-        self, publisher: ShardPublisher, commands: ShardCommands, rules: EventFilter, *, bot: str, guilds: int
+        self,
+        publisher: ShardPublisher,
+        commands: ShardCommands,
+        rules: EventFilter,
+        unreadable: Unreadable | None = None,
+        *,
+        bot: str,
+        guilds: int,
     ) -> None:
         self.rules = rules
+        self.unreadable = unreadable or Unreadable("")
         self.guilds = ShardGuilds(guilds)
         self.caching: ShardCaching | None = None
         self.invites: InviteLookup | None = None
@@ -30,6 +44,8 @@ class ShardIntake:
         self.session_id = ""
         self._publisher = publisher
         self._commands = commands
+        self._trouble: str | Exception | None = None
+        """What failed first on the event that is being taken."""
 
     def begin_session(self, session_id: str, seq: int) -> None:
         """Events are of this session from now on; it was read up to `seq`."""
@@ -39,39 +55,85 @@ class ShardIntake:
         if self.invites is not None:
             self.invites.begin(session, self.bot)
 
-    def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
+    def dispatch(
+        self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
+    ) -> bool:
         """Take one event from the connection."""
         if session_id is not self.session_id and session_id != self.session_id:
             self.begin_session(session_id, 0)
+        self._trouble = "not JSON as every reader takes it" if damaged else None
         rules = self.rules
         lane = rules.lane(type)
         ask: object = None
         if type in _OF_GUILDS:
             ask = self._of_guilds(type, bytes(data), is_new=seq > self._publisher.buffer.last_seq)
         if self._commands.is_waiting and type in ANSWERS:
-            self._commands.observe(type, bytes(data))
-        invites = self.invites
-        if invites is not None and type in EVENT_TYPES and seq > self._publisher.buffer.last_seq:
-            ask = invites.observe(type, bytes(data), is_told=bool(lane)) or ask
-        if lane is None:
-            return self._publisher.push(b"", type, seq)
-        if type == "GUILD_MEMBERS_CHUNK" and self._commands.is_for_cache(bytes(data)):
-            lane = CACHE_ONLY
-        elif rules.looks_inside(type):
-            verdict = rules.judge(type, data, lane)
-            lane, ask = verdict.lane, verdict.ask
+            self._answers(type, bytes(data))
+        if self.invites is not None and type in EVENT_TYPES and seq > self._publisher.buffer.last_seq:
+            ask = self._joins(self.invites, type, bytes(data), is_told=bool(lane)) or ask
         ops: tuple[Op, ...] = ()
-        feed = self.caching.feed if self.caching is not None else None
-        if feed is not None and feed.concerns(type):
-            ops = feed.translate(type, bytes(data))
-        size = len(raw) if ops else 0
-        return self._publisher.push(raw if lane else b"", type, seq, lane=lane, ops=ops, size=size, ask=ask)
+        if lane is not None:
+            if type == "GUILD_MEMBERS_CHUNK" or rules.looks_inside(type):
+                lane, ask = self._judged(rules, type, data, lane)
+            feed = self.caching.feed if self.caching is not None else None
+            if feed is not None and feed.concerns(type):
+                ops = self._changes(feed, type, bytes(data))
+        if self._trouble is not None:
+            self.unreadable.note(type, self._trouble)
+        if not lane:
+            raw = b""
+        size = len(data) if ops else 0
+        return self._publisher.push(raw, type, seq, lane=lane or CACHE_ONLY, ops=ops, size=size, ask=ask, apart=damaged)
+
+    def _failed(self, why: str | Exception) -> None:
+        self._trouble = self._trouble or why
 
     def _of_guilds(self, type: str, data: bytes, *, is_new: bool) -> object:
         """What tells of whole guilds; whether the guild was announced, of one that comes or goes."""
-        if self.caching is not None:
-            self.caching.observe(type, data)
-        return self.guilds.take(type, data) if is_new and type != "READY" else None
+        try:
+            if self.caching is not None:
+                self.caching.observe(type, data)
+            if type == "READY" or not is_new:
+                return None
+            arrival = self.guilds.take(type, data)
+        except Exception as error:
+            self._failed(error)
+            return None
+        if arrival is None:
+            self._failed(f"not the known shape of a {type}")
+        return arrival
+
+    def _answers(self, type: str, data: bytes) -> None:
+        try:
+            self._commands.observe(type, data)
+        except Exception as error:
+            self._failed(error)
+
+    def _joins(self, invites: InviteLookup, type: str, data: bytes, *, is_told: bool) -> object:
+        try:
+            return invites.observe(type, data, is_told=is_told)
+        except Exception as error:
+            self._failed(error)
+            invites.interrupt()
+            return None
+
+    def _judged(self, rules: EventFilter, type: str, data: msgspec.Raw, lane: str) -> tuple[str, object]:
+        try:
+            if type == "GUILD_MEMBERS_CHUNK":
+                return CACHE_ONLY if self._commands.is_for_cache(bytes(data)) else lane, None
+            verdict = rules.judge(type, data, lane)
+        except Exception as error:
+            self._failed(error)
+            return lane, None
+        if not verdict.is_read:
+            self._failed(f"not the known shape of a {type}")
+        return verdict.lane, verdict.ask
+
+    def _changes(self, feed: CacheFeed, type: str, data: bytes) -> tuple[Op, ...]:
+        ops = feed.translate(type, data)
+        if feed.trouble is not None:
+            self._failed(feed.trouble)
+        return ops
 
     async def drained(self) -> None:
         """Wait until the publisher has room."""

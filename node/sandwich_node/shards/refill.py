@@ -128,7 +128,9 @@ class CacheRefill:
 
     # --- the connection's sink and observer ---------------------------------------------------------------------
 
-    def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
+    def dispatch(
+        self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
+    ) -> bool:
         """Take what the cache wants of this session: its list, and each guild once."""
         if type == "READY":
             self._awaited = _listed(data)

@@ -22,6 +22,7 @@ from sandwich_node.events.arrivals import ShardGuilds
 from sandwich_node.events.enrich import ShardEnricher
 from sandwich_node.events.filters import EventFilter
 from sandwich_node.events.prefixes import GuildPrefixes
+from sandwich_node.events.unreadable import Unreadable
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway import opcodes
@@ -37,7 +38,7 @@ from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.intake import ShardIntake
 from sandwich_node.shards.inviting import ShardInviting
-from sandwich_node.shards.resume import ResumePoint, replay_events, resume_point
+from sandwich_node.shards.resume import replay_events, resume_point
 from sandwich_node.sinks.chain import Chain, Checkpoint
 from sandwich_node.sinks.frames import EventBuffer, ShardAddress
 from sandwich_node.sinks.jetstream import JetStreamLog, StreamLimits
@@ -143,7 +144,8 @@ class ShardRunner:
         self._replayed = 0
         guilds = start.session.guilds if start.session else 0
         rules = EventFilter(start.options.events, self._bot)
-        self._intake = ShardIntake(self._publisher, self._commands, rules, bot=self._bot, guilds=guilds)
+        unreadable = Unreadable(str(start.key))
+        self._intake = ShardIntake(self._publisher, self._commands, rules, unreadable, bot=self._bot, guilds=guilds)
         self._record = start.session
         self.left_behind: LeftBehind | None = None
         self._latency_ms: float | None = None
@@ -226,6 +228,8 @@ class ShardRunner:
             guilds=self._intake.guilds.count,
             awaited=self._intake.guilds.awaited,
             unpublished=counters.unpublished,
+            unreadable=dict(self._intake.unreadable.totals),
+            passed_over=self._intake.unreadable.passed_over,
             cache=self._caching.numbers() if self._caching is not None else None,
             invites=self._inviting.numbers() if self._inviting is not None else None,
             latency_ms=self._latency_ms,
@@ -350,11 +354,8 @@ class ShardRunner:
             if checkpoint.session:
                 self._gap(checkpoint.session, checkpoint.last_seq, "the session ended and its end was not stored")
             self._gap(name, point.seq - 1, "the session's READY was not stored")
-        self._begin_session(point)
-        return Session(id=point.session_id, sequence=point.seq, resume_url=point.url)
-
-    def _begin_session(self, point: ResumePoint) -> None:
         self._intake.begin_session(point.session_id, point.seq)
+        return Session(id=point.session_id, sequence=point.seq, resume_url=point.url)
 
     def _gap(self, session: str, last_seq: int, reason: str) -> None:
         note = {"session": session, "last_seq": last_seq, "at": time.time(), "reason": reason}
@@ -444,13 +445,11 @@ class ShardRunner:
                 self._tell(ipc.IdentifySent(self.key))
             case fx.LatencyMeasured(seconds):
                 self._latency_ms = round(seconds * 1000, 1)
-            case fx.Malformed(sequence):
-                _log.warning("shard %s: event %d has a name that cannot be used; passed over", self.key, sequence)
+            case fx.Malformed(sequence, reason):
+                self._intake.unreadable.pass_over(sequence, reason)
             case fx.CommandRefused(op, reason):
                 self._refusal = reason
                 _log.warning("shard %s: command %d was not sent: %s", self.key, op, reason)
-            case _:
-                pass
 
     def _ready_or_refused(self, state: State) -> None:
         """The answer to an IDENTIFY came, or the wait for it ended: a stop that waited for it goes on."""
@@ -460,7 +459,7 @@ class ShardRunner:
             asyncio.get_running_loop().call_soon(self._post_stop)
 
     def _session_started(self, started: fx.SessionStarted) -> None:
-        self._bot = self._intake.bot = started.user_id
+        self._bot = self._intake.bot = started.user_id or self._bot
         self._commands.session_began()
         self._intake.guilds = ShardGuilds(len(started.guild_ids), announced=frozenset(started.guild_ids))
         self._record = SessionRecord(
@@ -472,7 +471,7 @@ class ShardRunner:
             token_hash=self._start.token_hash,
             guilds=self._intake.guilds.count,
         )
-        self._tell(ipc.SessionSaved(self.key, self._record, started.user_id, started.user_name))
+        self._tell(ipc.SessionSaved(self.key, self._record, self._bot, started.user_name))
         self._tell_back("identified", 0)
 
     def _tell_back(self, how: str, replayed: int) -> None:

@@ -42,7 +42,8 @@ class Item(NamedTuple):
     """One event that was read. `line` is b"" of one that is not published; `ops` is what it changes in the cache.
 
     `ask`: what has to be found out before it can leave, or who waits for it. `is_own`: not Discord's but a consumer's
-    or ours; it has no sequence, `seq` is the session's before it.
+    or ours; it has no sequence, `seq` is the session's before it. `apart`: in a frame of its own, since a reader that
+    cannot read it gives up the whole frame.
     """
 
     session: str
@@ -54,6 +55,7 @@ class Item(NamedTuple):
     size: int
     ask: object
     is_own: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def frames_of(batch: Batch, lines: Sequence[bytes], ttls: Mapping[str, float], *
     run: list[tuple[bytes, Item]] = []
     stands = batch.first_seq - 1
     for line, item in zip(lines, batch.items, strict=True):
-        if line and run and run[-1][1].lane != item.lane:
+        if line and run and (run[-1][1].lane != item.lane or item.apart or run[-1][1].apart):
             frames.append(_frame(batch.session, run, stands, ttls, behind))
             run = []
         if line:
@@ -196,6 +198,7 @@ class EventBuffer:
         ops: tuple[Op, ...] = (),
         size: int = 0,
         ask: object = None,
+        apart: bool = False,
     ) -> bool:
         """Take one dispatch as received; `raw` b"" when it is not published. `size`: about how many bytes `ops` hold.
 
@@ -208,10 +211,11 @@ class EventBuffer:
         if raw:
             if raw[-1] != 0x7D or b"\n" in raw:
                 # Discord sends compact JSON; whatever else stands there must still be one line that ends in '}'.
-                raw = msgspec.json.format(raw, indent=-1)
+                # It is JSON, so that a line break is never within a string.
+                raw = raw.strip().replace(b"\n", b" ")
             line = b'%b%b%d"}}\n' % (raw[:-1], self._prefix, seq)
         self.last_seq = seq
-        self._pending.append(Item(self.session, line, event_type, seq, lane, ops, size, ask))
+        self._pending.append(Item(self.session, line, event_type, seq, lane, ops, size, ask, apart=apart))
         self.events_held += 1
         self.bytes_held += len(line) + size
         return self.bytes_held < self.bytes_max and self.events_held < self.events_max

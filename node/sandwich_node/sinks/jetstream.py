@@ -46,14 +46,20 @@ _NO_ANSWER = (
     "restart it), or has the stream lost its quorum?"
 )
 _NOT_ENABLED = (10039, 10076)
+_OWNER = "sandwich.cluster"
+"""In a stream's metadata: the name of the cluster that made it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatsOptions:
-    """How to reach NATS, and how streams are made there. Ages in seconds, sizes in bytes, 0 for no limit."""
+    """How to reach NATS, and how streams are made there. Ages in seconds, sizes in bytes, 0 for no limit.
+
+    `cluster`: whose streams they are; "" is nobody's in particular.
+    """
 
     servers: tuple[str, ...]
     name: str = "sandwich"
+    cluster: str = ""
     user: str | None = None
     password: str | None = None
     credentials: Path | None = None
@@ -223,22 +229,47 @@ class JetStreamLog:
         except nats.js.errors.NotFoundError:
             try:
                 # Two that make it at once with the same configuration would both be told that they did.
-                await self._jetstream.add_stream(wanted, metadata={"sandwich.made_by": self._maker})
+                owner = {_OWNER: self._options.cluster} if self._options.cluster else {}
+                await self._jetstream.add_stream(wanted, metadata={"sandwich.made_by": self._maker, **owner})
             except nats.js.errors.BadRequestError:
-                # Another worker made it between our look and our request.
-                await self._jetstream.stream_info(wanted.name)
+                # Somebody made it between our look and our request: another worker of ours, or another cluster's.
+                present = (await self._jetstream.stream_info(wanted.name)).config
             else:
                 self._say_made(app, wanted.name)
-            self._ensured.add(app)
-            return
+                self._ensured.add(app)
+                return
         fields = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct", "allow_msg_ttl")
-        changed = {name: getattr(wanted, name) for name in fields if getattr(present, name) != getattr(wanted, name)}
+        changed: dict[str, Any] = {
+            name: getattr(wanted, name) for name in fields if getattr(present, name) != getattr(wanted, name)
+        }
+        if (other := self._other_owner(present)) is not None:
+            raise LogUnavailable(
+                f"stream {wanted.name} belongs to cluster {other!r}, which is on the same NATS and has an application "
+                "of this name: give one of the two another name (where that cluster is no more: remove "
+                f"{_OWNER} from the stream's metadata)"
+            )
+        if self._options.cluster and _OWNER not in (present.metadata or {}):
+            changed["metadata"] = {**(present.metadata or {}), _OWNER: self._options.cluster}
         if present.retention != RetentionPolicy.LIMITS or present.storage != StorageType.FILE:
             raise LogUnavailable(f"stream {wanted.name} exists with another retention or storage: it is not ours")
         if changed:
             await self._jetstream.update_stream(present, **changed)
             _log.info("stream %s was brought in line: %s", wanted.name, ", ".join(sorted(changed)))
         self._ensured.add(app)
+
+    def _other_owner(self, stream: StreamConfig) -> str | None:
+        """The cluster that a stream belongs to, when it is not ours."""
+        owner = (stream.metadata or {}).get(_OWNER, "")
+        return owner if owner and self._options.cluster and owner != self._options.cluster else None
+
+    async def belongs_elsewhere(self, app: str) -> bool:
+        """Whether another cluster on this NATS has an application of this name; False where that cannot be seen."""
+        try:
+            with honouring_cancel():
+                present = (await self._jetstream.stream_info(subjects.stream_name(app))).config
+        except (nats.errors.Error, OSError, TimeoutError):
+            return False
+        return self._other_owner(present) is not None
 
     def _say_made(self, app: str, stream: str) -> None:
         if app in self._ensured:

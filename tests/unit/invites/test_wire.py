@@ -118,3 +118,11 @@ def test_what_consumers_see_when_it_is_unknown() -> None:
     many = tuple(str(number) for number in range(CANDIDATES_MAX + 5))
     shown = json.loads(invited_by(Unknown(Reason.AMBIGUOUS, many)))
     assert (shown["reason"], len(shown["candidates"])) == ("ambiguous", CANDIDATES_MAX)
+
+
+@pytest.mark.parametrize("guild", ["x", "../users/@me", "", "1\u0662", "1 "])
+def test_a_guild_whose_id_is_none_is_nobody_to_ask_about(guild: str) -> None:
+    member = {"guild_id": guild, "user": {"id": "2"}}
+    assert read_event("GUILD_MEMBER_ADD", json.dumps(member).encode()) is None
+    assert read_event("GUILD_CREATE", json.dumps({"id": guild}).encode()) is None
+    assert read_event("GUILD_MEMBER_ADD", json.dumps(member | {"guild_id": "1"}).encode()) is not None

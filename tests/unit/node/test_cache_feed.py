@@ -290,7 +290,8 @@ def test_each_unreadable_event_is_counted_and_each_type_is_logged_now_and_then_w
             assert feed.translate("GUILD_CREATE", damaged)
             assert feed.translate("CHANNEL_UPDATE", b'{"id":7,"topic":"canary"}') == ()
         assert (feed.counters.malformed, feed.counters.lost) == (6, 9)
-        assert len(caplog.records) == 2, "a line a type"
+        assert feed.incomplete == "an event CHANNEL_UPDATE could not be read"
+        assert len(caplog.records) == 3, "a line a type, and one for the cache that lacks an event"
         await asyncio.sleep(61)
         feed.translate("GUILD_CREATE", damaged)
         assert feed.translate("CHANNEL_CREATE", b'{"id":"1","guild_id":"1"}')
@@ -301,6 +302,7 @@ def test_each_unreadable_event_is_counted_and_each_type_is_logged_now_and_then_w
     assert [record.getMessage() for record in caplog.records] == [
         f"{left_out}2 of members, 1 of roles",
         "shard bot/0:0: CHANNEL_UPDATE has not the known shape (ValidationError); it changes nothing",
+        "the cache of shard bot/0:0 is incomplete: an event CHANNEL_UPDATE could not be read",
         f"{left_out}2 of members, 1 of roles (2 more like it since the last such line)",
     ]
     assert secret not in caplog.text

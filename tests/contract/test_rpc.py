@@ -1,0 +1,233 @@
+"""Requests over a real nats-server: whose they are, and how many there may be."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from sandwich_node.dev.embedded import EmbeddedNats
+from sandwich_node.ipc import AppSeen, ShardKey
+from sandwich_node.rpc import admission
+from sandwich_node.rpc.server import RpcServer
+from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.sinks.log import LogUnavailable
+from sandwich_sdk.rpc import Rpc, RpcError
+from sandwich_sdk.wire import subjects
+
+pytestmark = pytest.mark.contract
+
+
+class Questions:
+    """A cluster's cache, which only says whose it is. `gate`: nothing is answered before."""
+
+    def __init__(self, cluster: str) -> None:
+        self.cluster = cluster
+        self.asked = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def answer(self, app: str, verb: str, body: bytes) -> bytes:
+        self.asked += 1
+        await self.gate.wait()
+        return json.dumps(self.cluster).encode()
+
+
+class Commands:
+    """A shard's commands, which wait for the gate and all answer the same."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.answer = b'{"members":[]}'
+        self.asked = 0
+
+    async def handle(self, verb: str, body: bytes) -> bytes:
+        self.asked += 1
+        await self.gate.wait()
+        return self.answer
+
+
+class Node:
+    """One worker of a cluster, as far as requests go."""
+
+    def __init__(self, cluster: str, apps: dict[str, AppSeen], client: Client, group: asyncio.TaskGroup) -> None:
+        self.apps = apps
+        self.cluster = cluster
+        self.elsewhere: set[str] = set()
+        self.questions = Questions(cluster)
+        given: Any = self.questions
+        self.server = RpcServer(
+            client, lambda: self.apps, given, group, cluster=cluster, belongs_elsewhere=self.belongs_elsewhere
+        )
+
+    async def belongs_elsewhere(self, app: str) -> bool:
+        return app in self.elsewhere
+
+
+@asynccontextmanager
+async def nodes(server: EmbeddedNats, *of: tuple[str, str]) -> AsyncIterator[list[Node]]:
+    """Nodes: (cluster, the names of its applications)."""
+    clients = [await nats.connect(server.url) for _ in of]
+    async with asyncio.TaskGroup() as group:
+        made = [
+            Node(cluster, {app: AppSeen(group=1, count=1) for app in apps.split()}, client, group)
+            for (cluster, apps), client in zip(of, clients, strict=True)
+        ]
+        running = [group.create_task(node.server.run()) for node in made]
+        await until(lambda: all(node.server._listening.keys() == node.apps.keys() for node in made))
+        for client in clients:
+            await client.flush()
+        yield made
+        for task in running:
+            task.cancel()
+    for client in clients:
+        await client.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def ask(client: Client, app: str, verb: str = "fetch_guild", **body: Any) -> dict[str, Any]:
+    told = await client.request(subjects.rpc_subject(app, verb), json.dumps(body).encode(), timeout=30)
+    return json.loads(told.data)  # type: ignore[no-any-return]
+
+
+async def test_a_cluster_is_silent_for_applications_that_are_not_its_own(server: EmbeddedNats) -> None:
+    async with (
+        nodes(server, ("one", "music chess"), ("one", "music chess"), ("two", "other")) as (a, b, c),
+        Rpc(server.url, app="music") as music,
+        Rpc(server.url, app="other") as other,
+    ):
+        answers = [await music.fetch("guild", guild_id="1") for _ in range(60)]
+        assert answers == ["one"] * 60
+        assert [await other.fetch("guild", guild_id="1") for _ in range(20)] == ["two"] * 20
+        assert a.questions.asked + b.questions.asked == 60
+        assert min(a.questions.asked, b.questions.asked) > 0
+        assert c.questions.asked == 20
+
+
+async def test_an_application_that_nobody_has_is_said_to_be_nobodys(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music"), ("two", "other")), Rpc(server.url, app="nobody") as rpc:
+        for asked in (rpc.where_is_guild("1"), rpc.relay("SONG", 1), rpc.update_presence(), rpc.request_members("1")):
+            start = time.monotonic()
+            with pytest.raises(RpcError, match="'nobody'") as caught:
+                await asked
+            assert caught.value.code == "not_found"
+            assert time.monotonic() - start < 5
+
+
+async def test_a_shard_that_nobody_has_at_this_moment_is_waited_for(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music")) as (node,), Rpc(server.url, app="music") as rpc:
+        asking = asyncio.create_task(rpc.relay("SONG", 1, shard=0))
+        done, _ = await asyncio.wait([asking], timeout=1.5)
+        assert not done
+        commands = Commands()
+        commands.answer = b'{"id":"own:1"}'
+        commands.gate.set()
+        given: Any = commands
+        await node.server.add_shard(ShardKey("music", 1, 0), given)
+        assert await asking == "own:1"
+
+
+async def test_applications_that_come_and_go_are_followed(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music")) as (node,), Rpc(server.url, app="late") as rpc:
+        asking = asyncio.create_task(rpc.fetch("guild", guild_id="1"))
+        node.apps = {"late": AppSeen(group=1, count=1)}
+        node.server.apps_changed()
+        assert await asking == "one"
+        assert node.server._listening.keys() == {"late"}
+
+
+async def test_of_two_clusters_with_an_application_of_the_same_name_the_one_that_has_its_stream_answers(
+    server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = [JetStreamLog(NatsOptions(servers=(server.url,), cluster=name)) for name in ("one", "two")]
+    for log in logs:
+        await log.connect()
+    first, second = logs
+    await first.ensure_stream("music")
+    await first.ensure_stream("music")
+    with pytest.raises(LogUnavailable, match="belongs to cluster 'one'"):
+        await second.ensure_stream("music")
+    assert not await first.belongs_elsewhere("music")
+    assert await second.belongs_elsewhere("music")
+    assert not await second.belongs_elsewhere("chess")
+    async with nodes(server, ("one", "music")) as (one,), asyncio.TaskGroup() as group:
+        two = Node("two", {"music": AppSeen(group=1, count=1)}, second.client, group)
+        two.server._belongs_elsewhere = second.belongs_elsewhere
+        assert await two.server._follow()
+        async with Rpc(server.url, app="music") as rpc:
+            assert [await rpc.fetch("guild", guild_id="1") for _ in range(20)] == ["one"] * 20
+        assert (one.questions.asked, two.questions.asked) == (20, 0)
+    for log in logs:
+        await log.close()
+
+
+async def test_a_stream_from_before_gets_the_name_of_its_cluster(server: EmbeddedNats) -> None:
+    old = JetStreamLog(NatsOptions(servers=(server.url,)))
+    await old.connect()
+    await old.ensure_stream("music")
+    new = JetStreamLog(NatsOptions(servers=(server.url,), cluster="one"))
+    await new.connect()
+    await new.ensure_stream("music")
+    info = await old.client.jetstream().stream_info("SANDWICH_music")
+    assert info.config.metadata is not None
+    assert info.config.metadata["sandwich.cluster"] == "one"
+    assert "sandwich.made_by" in info.config.metadata
+    for log in (old, new):
+        await log.close()
+
+
+async def test_a_burst_above_the_bound_loses_only_what_is_above_it_and_at_once(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music chess")) as (node,):
+        client = await nats.connect(server.url)
+        node.questions.gate.clear()
+        asked = [asyncio.create_task(ask(client, "music")) for _ in range(admission.AT_ONCE_MAX + 500)]
+        await until(lambda: sum(task.done() for task in asked) == 500)
+        refused = [task.result() for task in asked if task.done()]
+        assert {(one["ok"], one["error"]["code"]) for one in refused} == {(False, "limited")}
+        assert all("busy" in one["error"]["message"] and one["error"]["retry_after"] for one in refused)
+        assert node.questions.asked == admission.AT_ONCE_MAX
+        # Another application does not notice.
+        other = asyncio.create_task(ask(client, "chess"))
+        await until(lambda: node.questions.asked == admission.AT_ONCE_MAX + 1)
+        node.questions.gate.set()
+        answers = await asyncio.gather(other, *asked)
+        assert sum(one["ok"] for one in answers) == admission.AT_ONCE_MAX + 1
+        assert (await ask(client, "music"))["ok"]
+        await client.close()
+
+
+async def test_those_who_ask_the_same_do_not_use_up_what_others_need(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music")) as (node,):
+        client = await nats.connect(server.url)
+        commands = Commands()
+        commands.answer = b'{"members":[%b]}' % b",".join(b'{"user":{"id":"%d"}}' % n for n in range(20_000))
+        given: Any = commands
+        await node.server.add_shard(ShardKey("music", 1, 0), given)
+        many = admission.AT_ONCE_MAX * 2
+        asked = [asyncio.create_task(ask_members(client, "81384788765712384")) for _ in range(many)]
+        await until(lambda: commands.asked == many)
+        # The next question is another one.
+        other = asyncio.create_task(ask_members(client, "81384788765712385"))
+        await until(lambda: commands.asked == many + 1)
+        commands.gate.set()
+        assert await other > 0
+        assert len(set(await asyncio.gather(*asked))) == 1
+        await client.close()
+
+
+async def ask_members(client: Client, guild: str) -> int:
+    """How many bytes the answer's first part has."""
+    body = json.dumps({"guild_id": guild, "query": ""}).encode()
+    told = await client.request(subjects.rpc_subject("music", "request_members"), body, timeout=60)
+    assert b'"ok":false' not in told.data
+    return len(told.data)
