@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from sandwich_coordinator.sealing import ClusterKey, SealingError
+from sandwich_coordinator.small_files import read_secret_file
 from sandwich_node.agent.agent import Agent, AgentError, NodeOptions
 from sandwich_node.agent.membership import NodeIdTaken
 from sandwich_node.agent.release import open_store
@@ -124,7 +125,7 @@ def join(
         reach = EtcdOptions(
             endpoints=tuple(part for part in etcd.split(",") if part.strip()),
             username=etcd_user or None,
-            password=etcd_password_file.read_text().strip() if etcd_password_file else None,
+            password=read_secret_file(etcd_password_file) if etcd_password_file else None,
             ca_file=str(etcd_ca) if etcd_ca else None,
             cert_file=str(etcd_cert) if etcd_cert else None,
             key_file=str(etcd_key) if etcd_key else None,

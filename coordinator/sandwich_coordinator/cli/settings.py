@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import yaml
 from pydantic import ValidationError
 
 from sandwich_coordinator.app_options import option_problems, option_warnings, sharing_problems
@@ -13,6 +12,7 @@ from sandwich_coordinator.apply import app_record, edited_fields
 from sandwich_coordinator.cli.context import CommandError, Connection
 from sandwich_coordinator.cli.export import exported_app
 from sandwich_coordinator.cli.load import described
+from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
 from sandwich_coordinator.config import AppConfig
 from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.store.base import Compare, Listing, Put
@@ -85,9 +85,10 @@ def parse_changes(changes: Sequence[str]) -> dict[tuple[str, ...], Any]:
         if path[0] in _NOT_HERE:
             raise CommandError(f"{path[0]} is not changed here: {_NOT_HERE[path[0]]}", 1)
         try:
-            found[path] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise CommandError(f"{key}: the value is not valid YAML", 1) from None
+            found[path] = read_yaml(text)[0]
+        except YamlError as error:
+            why = "" if str(error).startswith("not valid YAML") else f": {error}"
+            raise CommandError(f"{key}: the value is not valid YAML{why}", 1) from None
     return found
 
 
