@@ -18,12 +18,14 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, DeliverPolicy, RawStreamMsg, StorageType, StreamConfig
 
-from sandwich_coordinator.cli.context import CommandError
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.render import duration, table
+from sandwich_sdk.errors import reason
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import EVENT, MESSAGE_ID, REPLAY_SUBJECT, DeadLetter, frame_of
 from sandwich_sdk.wire.frame import inflate
 from sandwich_sdk.wire.headers import PART, WireError
+from sandwich_sdk.wire.plain_text import plain_json, plain_text
 
 API_TIMEOUT_S = 5.0
 REPLAYS_AGE_MAX_S = 30 * 24 * 3600.0
@@ -90,7 +92,7 @@ def _answered() -> Iterator[None]:
     except nats.js.errors.APIError as error:
         raise CommandError(f"JetStream refused: {error.description or error.code}", 1) from None
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise CommandError(f"NATS does not answer ({type(error).__name__})") from None
+        raise CommandError(f"NATS cannot be asked: {reason(error)}") from None
 
 
 async def read_letters(client: Client, app: str, wanted: Wanted) -> AsyncIterator[Found]:
@@ -165,7 +167,7 @@ async def read_content(client: Client, found: Found) -> dict[str, Any]:
     if found.letter.kind == EVENT:
         try:
             return row | {"event": msgspec.json.decode(inflate(payload))}
-        except (WireError, msgspec.MsgspecError) as error:
+        except (WireError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise CommandError(f"dead letter {found.number} of {found.app} cannot be read: {error}", 1) from None
     return row | {"headers": frame_of(pieces[0].headers), "payload": base64.b64encode(payload).decode()}
 
@@ -244,8 +246,10 @@ async def _ensure_stream(client: Client, app: str) -> None:
             raise
 
 
-def letters_text(found: Sequence[Found], total: int, now: float) -> str:
-    """The letters, newest first, as a table."""
+def letters_text(found: Sequence[Found], total: int, now: float, *, filtered: bool = False) -> str:
+    """The letters, newest first, as a table. `filtered`: others may be there."""
+    if not found and filtered:
+        return "no dead letters of this group and type"
     if not found:
         return "no dead letters: every event was handled"
     rows = [
@@ -271,6 +275,7 @@ def letters_text(found: Sequence[Found], total: int, now: float) -> str:
 
 def short(text: str) -> str:
     """An error as a table shows it."""
+    text = plain_text(text)
     return text if len(text) <= ERROR_SHOWN else text[: ERROR_SHOWN - 3] + "..."
 
 
@@ -280,8 +285,8 @@ def content_text(content: dict[str, Any]) -> str:
     inside = {name: row.pop(name) for name in ("event", "headers", "payload") if name in row}
     row["at"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
     width = max(map(len, row))
-    lines = [f"{name.ljust(width)}  {value}" for name, value in row.items() if value is not None]
+    lines = [plain_text(f"{name.ljust(width)}  {value}") for name, value in row.items() if value is not None]
     for name, value in inside.items():
-        body = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-        lines.append(f"{name}\n{body}")
+        body = plain_text(value) if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        lines.append(f"{name}\n{plain_json(body)}")
     return "\n".join(lines)
