@@ -1,9 +1,17 @@
 """Errors of connections in an operator's words: what happened, and where. Nothing of headers, URLs or bodies."""
 
+import errno
 import os
 import ssl
 
 import aiohttp
+
+_NUMBERS = (
+    (ConnectionResetError, errno.ECONNRESET),
+    (ConnectionRefusedError, errno.ECONNREFUSED),
+    (ConnectionAbortedError, errno.ECONNABORTED),
+    (BrokenPipeError, errno.EPIPE),
+)
 
 
 def network_words(error: BaseException) -> str:
@@ -30,10 +38,9 @@ def network_words(error: BaseException) -> str:
 
 
 def _os_words(error: OSError) -> str:
-    # asyncio's own text repeats the address in Python's form.
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno).lower()
-    return error.strerror or type(error).__name__
+    # asyncio's own text repeats the address in Python's form, and it raises some errors without a number.
+    number = error.errno or next((code for kind, code in _NUMBERS if isinstance(error, kind)), 0)
+    return os.strerror(number).lower() if number > 0 else error.strerror or type(error).__name__
 
 
 def _tls_words(error: BaseException) -> str:

@@ -66,8 +66,10 @@ class Found:
     def row(self) -> dict[str, Any]:
         """What JSON and tables show of it."""
         letter = self.letter
-        where = letter.subject.split(".")[-2:]
-        shard_group, shard = (int(token) if token.isdecimal() else None for token in where)
+        where = ["", "", *letter.subject.split(".")][-2:]
+        shard_group, shard = (
+            int(token) if token.isascii() and token.isdecimal() and len(token) <= 9 else None for token in where
+        )
         return {
             "app": self.app,
             "number": self.number,

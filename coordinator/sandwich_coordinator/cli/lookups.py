@@ -65,7 +65,7 @@ def guild_text(found: Mapping[str, Any]) -> str:
     state = "unavailable (an outage of Discord): this is how it was before" if guild.get("unavailable") else "available"
     lines = [
         plain(guild.get("name") or "(its own data is not cached)", WIDTH),
-        f"  id         {found['id']}",
+        f"  id         {plain(found['id'], 20)}",
         plain_text(f"  namespace  {found['namespace']}"),
         f"  state      {state if guild else 'not known'}",
         f"  owner      {plain(guild.get('owner_id') or '-', 20)}",

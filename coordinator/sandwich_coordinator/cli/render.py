@@ -309,7 +309,11 @@ def apps_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
 
 def shards_text(snapshot: Snapshot, app: str | None = None, paint: Paint = PLAIN) -> str:
     """The shards as a table."""
-    empty = "no shard is claimed" + (f" for {app}" if app else "") + ": see sandwich cluster status for the reason"
+    empty = (
+        "no shard is claimed"
+        + (f" for {plain_text(app)}" if app else "")
+        + ": see sandwich cluster status for the reason"
+    )
     return rows_text(shard_rows(snapshot, app), SHARD_COLUMNS, empty, paint)
 
 

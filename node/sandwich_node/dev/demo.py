@@ -251,16 +251,21 @@ def screen(snapshot: Snapshot, seen: dict[str, Seen], seconds: float, width: int
             {
                 "app": app,
                 "shards": states or "none yet",
-                "lost": str(sum(len(c.missing) + c.doubled for c in one.check.sessions.values())),
-                "publ./s": f"{published:.0f}",
-                "cons./s": f"{one.consumed_per_s:.0f}",
+                "wrong": str(sum(len(c.missing) + c.doubled for c in one.check.sessions.values())),
+                "published/s": f"{published:.0f}",
+                "consumed/s": f"{one.consumed_per_s:.0f}",
                 "guilds": str(guilds),
-                "consumed": str(one.check.events),
+                "total": _short(one.check.events),
             }
         )
     clock = time.strftime("%H:%M:%S")
     head = Text(f"sandwich dev  {clock}  up {seconds:.0f} s  (Ctrl-C ends it)")
     return Group(head, _table("nodes", nodes, width), _table("applications", apps, width))
+
+
+def _short(number: int) -> str:
+    """A number in five characters, so that no column grows while one looks."""
+    return str(number) if number < 100_000 else f"{number // 1000}k"
 
 
 def _table(title: str, rows: list[dict[str, str]], width: int) -> Table:
