@@ -9,6 +9,7 @@ import msgspec
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.render import Snapshot
+from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import Listing, StoreError
 from sandwich_coordinator.store.etcd import EtcdStore
@@ -36,8 +37,10 @@ async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | 
         return f"no answer in {NODE_TIMEOUT_S:g} s"
     except msgspec.MsgspecError:
         return "its answer is not a node's status"
-    except (aiohttp.ClientError, OSError, ValueError):
-        return "no connection"
+    except (aiohttp.ClientError, OSError) as error:
+        return network_words(error)
+    except ValueError:
+        return "its address cannot be used"
 
 
 async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:

@@ -63,6 +63,8 @@ def dead_list(
         return total, sorted(newest, key=lambda found: (found.letter.at, found.number), reverse=True)[:limit]
 
     total, shown = _run(context, app_name, key_file, look)
+    if not total:
+        _warn_unknown(wanted)
     if as_json:
         show_json({"total": total, "letters": [found.row() for found in shown]})
     else:
@@ -174,14 +176,11 @@ def _wanted(
 ) -> "Wanted":
     """Raises CommandError (2) when `checked` and nothing says which letters."""
     from sandwich_coordinator.cli.letters import Wanted
-    from sandwich_coordinator.event_names import unknown_event
 
     if checked and not (names or everything or group or event_type):
         raise CommandError("say which letters: their numbers, --group, --type, or --all")
     if checked and names and everything:
         raise CommandError("give either letters or --all")
-    if event_type and (unknown := unknown_event(event_type)):
-        warn(unknown)
     return Wanted(names=tuple(names), group=group, type=event_type.upper() if event_type else None)
 
 
@@ -195,8 +194,17 @@ async def _select(client: "Client", app: str, wanted: "Wanted") -> "list[Found]"
     if missing:
         raise CommandError(f"{app} has no dead letter {', '.join(missing)}: see sandwich dead list --app {app}", 1)
     if not found:
+        _warn_unknown(wanted)
         raise CommandError(f"{app} has no such dead letters: see sandwich dead list --app {app}", 1)
     return found
+
+
+def _warn_unknown(wanted: "Wanted") -> None:
+    """Nothing was found: perhaps because of a mistyped event type."""
+    from sandwich_coordinator.event_names import unknown_event
+
+    if wanted.type and (unknown := unknown_event(wanted.type)):
+        warn(f"--type {wanted.type}: {unknown}")
 
 
 def _ask(warning: str) -> None:

@@ -94,7 +94,7 @@ def _answered() -> Iterator[None]:
     except nats.js.errors.APIError as error:
         raise CommandError(f"JetStream refused: {error.description or error.code}", 1) from None
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise CommandError(f"NATS cannot be asked: {reason(error)}") from None
+        raise CommandError(f"NATS does not answer: {reason(error)}") from None
 
 
 async def read_letters(client: Client, app: str, wanted: Wanted) -> AsyncIterator[Found]:

@@ -81,7 +81,7 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         why = reason(last[0] if last and isinstance(error, nats.errors.NoServersError) else error)
-        raise CommandError(f"NATS cannot be asked at {', '.join(settings.servers)}: {why}") from None
+        raise CommandError(f"NATS does not answer at {', '.join(settings.servers)}: {why}") from None
     try:
         yield client
     finally:
