@@ -15,7 +15,7 @@ _NUMBERS = (
 
 
 def network_words(error: BaseException) -> str:
-    """Such as "connection refused by etcd.example:2379"; for an unknown kind its name."""
+    """Such as "connection refused at etcd.example:2379"; for an unknown kind its name."""
     match error:
         case aiohttp.WSServerHandshakeError() | aiohttp.ClientResponseError():
             return f"HTTP status {error.status}"
@@ -26,7 +26,7 @@ def network_words(error: BaseException) -> str:
         case aiohttp.ClientConnectorSSLError():
             return f"TLS failed with {error.host}:{error.port}: {_tls_words(error.os_error)}"
         case aiohttp.ClientConnectorError():
-            return f"{_os_words(error.os_error)} by {error.host}:{error.port}"
+            return f"{_os_words(error.os_error)} at {error.host}:{error.port}"
         case TimeoutError():
             return "no answer in time"
         case aiohttp.ServerDisconnectedError():

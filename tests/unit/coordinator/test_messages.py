@@ -138,7 +138,7 @@ async def failing(url: str, **options: Any) -> BaseException:
 
 async def test_an_http_connection_that_fails_says_why_and_where() -> None:
     port = closed_port()
-    assert network_words(await failing(f"http://127.0.0.1:{port}")) == f"connection refused by 127.0.0.1:{port}"
+    assert network_words(await failing(f"http://127.0.0.1:{port}")) == f"connection refused at 127.0.0.1:{port}"
     unknown = await failing("http://no-such-host.invalid")
     assert network_words(unknown).startswith("the name no-such-host.invalid cannot be resolved (")
 
@@ -172,7 +172,7 @@ def test_other_trouble_is_named_without_a_library_s_text(error: Exception, words
 async def test_an_etcd_that_refuses_connections_is_said_to_refuse_them() -> None:
     port = closed_port()
     store = EtcdStore([f"http://127.0.0.1:{port}"])
-    with pytest.raises(Exception, match=f"connection refused by 127.0.0.1:{port}") as caught:
+    with pytest.raises(Exception, match=f"connection refused at 127.0.0.1:{port}") as caught:
         await store.get("x")
     assert "ssl:default" not in str(caught.value)
     await store.close()
