@@ -26,6 +26,7 @@ from sandwich_sdk.groups import SourceOptions
 from sandwich_sdk.jetstream import JetStreamSource
 from sandwich_sdk.progress import retry_delay_s
 from sandwich_sdk.selection import Selection
+from sandwich_sdk.wire.plain_text import plain_text
 from sandwich_sdk.wire.subjects import DEFAULT_LANE, check_lane, check_name
 
 _log = logging.getLogger(__name__)
@@ -469,7 +470,7 @@ async def _log_gap(gap: Gap) -> None:
 
 
 def _log_failure(failure: Failure) -> None:
-    what = f"event {failure.event.id}" if failure.event else "frame"
+    what = plain_text(f"event {failure.event.id}") if failure.event else "frame"
     _log.error(
         "%s of %s (stream sequence %d) failed, try %d%s",
         what,

@@ -1,11 +1,13 @@
 """What can go wrong between a consumer and its stream."""
 
+import os
 from dataclasses import dataclass
 
 import nats.errors
 import nats.js.errors
 
 from sandwich_sdk.event import Event
+from sandwich_sdk.wire.plain_text import plain_text
 
 LOST = (nats.errors.Error, OSError, TimeoutError)
 """What is raised when NATS does not answer, or refuses."""
@@ -59,12 +61,31 @@ class Failure:
     given_up: bool
 
 
+_WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (nats.errors.OutboundBufferLimitError, "there is no connection"),
+    (nats.errors.NoServersError, "no server could be reached"),
+    (nats.errors.AuthorizationError, "the user, password or credentials are refused"),
+    (nats.errors.NoRespondersError, "nobody answers there: is JetStream enabled?"),
+    (nats.errors.StaleConnectionError, "the server has fallen silent"),
+    (nats.errors.ConnectionReconnectingError, "there is no connection, a new one is made"),
+    (nats.errors.ConnectionClosedError, "the connection is closed"),
+    (nats.errors.ConnectionDrainingError, "the connection is closed"),
+    (nats.errors.SecureConnRequiredError, "the server wants TLS: use tls://"),
+    (nats.errors.UnexpectedEOF, "the server closed the connection"),
+    (TimeoutError, "no answer in time"),
+)
+
+
 def reason(error: BaseException) -> str:
-    """An error in words, without a URL that may hold a password."""
+    """An error in plain words on one line, without a URL that may hold a password."""
     if isinstance(error, nats.js.errors.APIError) and error.description:
-        return str(error.description)
-    if isinstance(error, OSError) and error.strerror:
-        return str(error.strerror)
+        return plain_text(error.description)
+    for kind, words in _WORDS:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, OSError) and (error.errno or error.strerror):
+        # asyncio's own text repeats the address in Python's form.
+        return plain_text(os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror)
     if type(error) is nats.errors.Error:
-        return str(error)
+        return plain_text(error)
     return type(error).__name__

@@ -15,6 +15,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 
+from sandwich_sdk.errors import reason
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import UNREADABLE
 from sandwich_sdk.wire.rpc import INVALID, NOT_FOUND, TIMEOUT, UNAVAILABLE, Answer, RpcError
@@ -71,7 +72,7 @@ class Rpc:
             async with asyncio.timeout(self._timeout):
                 await self._client.connect(servers=self._servers, max_reconnect_attempts=-1, **self._connection)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise RpcError(UNAVAILABLE, f"NATS is not reachable ({type(error).__name__})") from None
+            raise RpcError(UNAVAILABLE, f"NATS is not reachable ({reason(error)})") from None
 
     async def close(self) -> None:
         """Disconnect, unless the connection is your own."""
@@ -215,7 +216,7 @@ class Rpc:
         except TimeoutError:
             raise RpcError(TIMEOUT, f"the cluster did not answer {verb} within {seconds:g} s") from None
         except (nats.errors.Error, OSError, *UNREADABLE) as error:
-            raise RpcError(UNAVAILABLE, f"the cluster could not be asked ({type(error).__name__})") from None
+            raise RpcError(UNAVAILABLE, f"the cluster could not be asked ({reason(error)})") from None
 
     async def _ask_until_taken(self, verb: str, body: bytes) -> bytes:
         """Ask again while nobody has the shard: in a moment somebody will. RpcError `not_found`: nobody ever does."""

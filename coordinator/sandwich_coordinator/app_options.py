@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sandwich_coordinator.config_values import Duration, Name, Section, seconds
+from sandwich_coordinator.config_values import Duration, ListOf, Name, Section, seconds
 from sandwich_coordinator.event_names import DOCUMENTED, check_pattern, matches, matches_any
 from sandwich_coordinator.intents import INTENTS
 from sandwich_coordinator.types import AppRecord, CacheSpec, EventsSpec, InvitesSpec, LaneSpec, PrefixSpec
@@ -101,15 +101,15 @@ class PrefixConfig(Section):
 class LaneConfig(Section):
     """Event types that travel on a subject of their own. `max_age`: kept that long, null as the stream."""
 
-    types: tuple[_Pattern, ...] = Field(min_length=1)
+    types: ListOf[_Pattern] = Field(min_length=1)
     max_age: Annotated[Duration, seconds(60, 31_536_000)] | None = None
 
 
 class EventsConfig(Section):
     """What becomes of events; may be changed while shards run."""
 
-    ignore: tuple[_Pattern, ...] = ()
-    cache_only: tuple[_Pattern, ...] = ()
+    ignore: ListOf[_Pattern] = ()
+    cache_only: ListOf[_Pattern] = ()
     ignore_bots: bool = False
     prefixes: PrefixConfig | None = None
     lanes: dict[Name, LaneConfig] = Field(default={}, max_length=LANES_MAX)

@@ -22,6 +22,7 @@ from sandwich_coordinator.config import (
     PolicySettings,
     RedisSettings,
 )
+from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put, Store
 from sandwich_coordinator.store.keys import Keys
@@ -169,6 +170,11 @@ def _plain(value: Any) -> Any:
     return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
+def _shown(path: str, value: Any) -> object:
+    """A value for people: intents by their names."""
+    return f"[{', '.join(intent_names(value))}]" if path == "intents" and isinstance(value, int) else value
+
+
 def edited_fields(label: str, before: Any, after: Any) -> list[str]:
     """What differs between two records, a line a field; secrets are not shown."""
     old, new = _fields(before), _fields(after)
@@ -179,7 +185,7 @@ def edited_fields(label: str, before: Any, after: Any) -> list[str]:
         if path in _SECRET:
             lines.append(f"~ {label}: {path}: changed")
         else:
-            lines.append(f"~ {label}: {path}: {old.get(path)} -> {new.get(path)}")
+            lines.append(f"~ {label}: {path}: {_shown(path, old.get(path))} -> {_shown(path, new.get(path))}")
     return lines
 
 
@@ -269,7 +275,7 @@ def _diff_app(
     if after == current:
         return
     if item is None:
-        lines.append(f"+ application {name}: shards {app.shards.count}, intents {app.intents}")
+        lines.append(f"+ application {name}: shards {app.shards.count}, intents {_shown('intents', app.intents)}")
     elif current:
         lines += edited_fields(f"application {name}", current, after)
     writes.append((_unchanged(keys.app(name), item), Put(keys.app(name), after.encode())))

@@ -6,7 +6,6 @@ names, because of the slash); open them with `ClusterKey.unseal`.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -21,7 +20,19 @@ from sandwich_coordinator.app_options import (
     MessagesConfig,
     PrefixConfig,
 )
-from sandwich_coordinator.config_values import Duration, Name, Secret, SecretSource, Section, Size, seconds
+from sandwich_coordinator.config_urls import server_url
+from sandwich_coordinator.config_values import (
+    Duration,
+    FilePath,
+    ListOf,
+    Name,
+    Number,
+    Secret,
+    SecretSource,
+    Section,
+    Size,
+    seconds,
+)
 from sandwich_coordinator.intents import check_intents, intents_from_names
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
@@ -30,20 +41,19 @@ from sandwich_coordinator.types import Record
 SHARDS_MAX = 65_536
 
 
-def _url(schemes: tuple[str, ...], *, password: bool) -> AfterValidator:
-    def check(value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            known = parts.scheme in schemes and bool(parts.hostname or parts.scheme == "unix") and parts.port != 0
-        except ValueError:
-            known, parts = False, urlsplit("")
-        if not known:
-            raise ValueError(f"must be a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-        if parts.password and not password:
-            raise ValueError("must not hold a password: use the keys user and password")
-        return value
+_NATS_URL = server_url(
+    ("nats", "tls", "ws", "wss"), secrets="write nats.user and nats.password: {env: NAME}, or nats.credentials"
+)
+_REDIS_URL = server_url(
+    ("redis", "rediss", "unix"), secrets="write redis.password: {env: NAME}", login=True, options=("db",)
+)
+_API_URL = server_url(("http", "https"), secrets="a bot's token goes into apps.NAME.token: {env: NAME}")
 
-    return AfterValidator(check)
+
+def _version(value: object) -> object:
+    if type(value) is not int or value != 1:
+        raise ValueError("must be 1: the version of this file's format")
+    return value
 
 
 def _intents(value: object) -> int:
@@ -62,7 +72,7 @@ def _count(value: object) -> object:
 
 def _ids(value: object) -> object:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not parse_ranges(text):
+    if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX):
         raise ValueError('must be shard ranges such as "0-7,12"')
     return text
 
@@ -70,9 +80,9 @@ def _ids(value: object) -> object:
 class TlsConfig(Section):
     """Paths on every node. `ca` alone checks the server; with `cert` and `key` the server checks us too."""
 
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    ca: FilePath | None = None
+    cert: FilePath | None = None
+    key: FilePath | None = None
 
 
 class StreamConfig(Section):
@@ -85,10 +95,10 @@ class StreamConfig(Section):
 class NatsConfig(Section):
     """Where events are published. `replicas` is the number of copies of each stream."""
 
-    servers: tuple[Annotated[str, _url(("nats", "tls", "ws", "wss"), password=False)], ...] = Field(min_length=1)
+    servers: ListOf[Annotated[str, _NATS_URL]] = Field(min_length=1)
     user: str | None = None
     password: Secret | None = None
-    credentials: Path | None = None
+    credentials: FilePath | None = None
     tls: TlsConfig = TlsConfig()
     replicas: int = Field(default=1, ge=1, le=5)
     stream: StreamConfig = StreamConfig()
@@ -97,22 +107,20 @@ class NatsConfig(Section):
 class RedisConfig(Section):
     """Where state is cached. A user (ACL) may stand in the URL; a password in it is taken out and sealed."""
 
-    url: Annotated[SecretStr, BeforeValidator(lambda value: _redis_url(value))]
+    url: Annotated[SecretStr, AfterValidator(lambda value: _redis_url(value))]
     password: Secret | None = None
     tls: TlsConfig = TlsConfig()
 
 
-def _redis_url(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("must be a URL that starts with redis:// or rediss:// or unix://")
-    _url(("redis", "rediss", "unix"), password=True).func(value)  # type: ignore[call-arg]
+def _redis_url(value: SecretStr) -> SecretStr:
+    _REDIS_URL.func(value.get_secret_value())
     return value
 
 
 class DiscordConfig(Section):
     """Which Discord: the real one, or a simulator."""
 
-    api_url: Annotated[str, _url(("http", "https"), password=False)] = "https://discord.com/api/v10"
+    api_url: Annotated[str, _API_URL] = "https://discord.com/api/v10"
 
 
 class PolicyConfig(Section):
@@ -122,7 +130,7 @@ class PolicyConfig(Section):
     restart_grace: Annotated[Duration, seconds(0, 3600)] = 0.0
     moves_in_flight: int = Field(default=32, ge=1, le=10_000)
     identify_reserve: int = Field(default=0, ge=0, le=100_000)
-    linger_ms: float = Field(default=10.0, ge=0.0, le=1000.0)
+    linger_ms: Number = Field(default=10.0, ge=0.0, le=1000.0)
 
 
 class ShardsConfig(Section):
@@ -161,7 +169,7 @@ class PresenceConfig(Section):
 
     status: Literal["online", "idle", "dnd", "invisible", "offline"] = "online"
     afk: bool = False
-    activities: tuple[ActivityConfig, ...] = ()
+    activities: ListOf[ActivityConfig] = ()
 
 
 class AppStreamConfig(Section):
@@ -192,7 +200,7 @@ class AppConfig(Section):
 class ClusterConfig(Section):
     """The whole file."""
 
-    version: Literal[1]
+    version: Annotated[int, BeforeValidator(_version)]
     cluster: Name = "default"
     nats: NatsConfig
     redis: RedisConfig

@@ -1,38 +1,60 @@
 """How values are written in cluster.yml: names, durations, sizes, and secrets that stay secret. Pure."""
 
+import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from sandwich_coordinator.small_files import check_secret, read_secret_file
+
+T = TypeVar("T")
+SIZE_MAX = 2**63 - 1
+"""JetStream keeps sizes in 64 bits with a sign."""
+PATH_CHARACTERS_MAX = 4096
+NUMBER_CHARACTERS_MAX = 32
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
 _SIZE_UNITS = {"B": 1} | {f"{letter}iB": 1024**n for n, letter in enumerate("KMGT", 1)}
 _SIZE_UNITS |= {f"{letter}B": 1000**n for n, letter in enumerate("KMGT", 1)}
 
 
 def parse_duration(value: object) -> float:
     """Seconds from "24h", "90s", "1.5m", "250ms" or 0. Raises ValueError: a bare number has no unit."""
-    if value == 0 and not isinstance(value, bool):
+    if type(value) in (int, float) and value == 0:
         return 0.0
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("write a duration with its unit: 250ms, 5s, 10m, 24h or 7d")
+    _check_digits(match[1])
     return float(match[1]) * _DURATION_UNITS[match[2]]
 
 
 def parse_size(value: object) -> int:
     """Bytes from "10GiB", "512MB" or a whole number of bytes. Raises ValueError."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
+    if type(value) is int and value >= 0:
+        return _bounded_size(value)
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("write a size with its unit: 512MiB, 10GiB or 2GB")
-    return int(float(match[1]) * _SIZE_UNITS[match[2]])
+    _check_digits(match[1])
+    return _bounded_size(int(Decimal(match[1]) * _SIZE_UNITS[match[2]]))
+
+
+def _check_digits(number: str) -> None:
+    if len(number) > NUMBER_CHARACTERS_MAX:
+        raise ValueError(f"has a number of more than {NUMBER_CHARACTERS_MAX} characters")
+
+
+def _bounded_size(value: int) -> int:
+    if value > SIZE_MAX:
+        raise ValueError("is too large: sizes end below 8388608TiB")
+    return value
 
 
 def check_name(value: str) -> str:
@@ -43,7 +65,37 @@ def check_name(value: str) -> str:
 
 
 def _secret_source(value: object) -> object:
-    return {"literal": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"literal": value}
+    if isinstance(value, dict | SecretSource):
+        return value
+    raise ValueError("must be {env: NAME} or {file: PATH}")
+
+
+def _path(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a path, as text: put it in quotes")
+    if not value or "\0" in value or len(value) > PATH_CHARACTERS_MAX:
+        raise ValueError(f"must be a path of 1 to {PATH_CHARACTERS_MAX} characters")
+    return Path(value)
+
+
+def _as_tuple(value: object) -> tuple[Any, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    raise ValueError(f"must be a list, such as [{value}]" if _is_short_name(value) else "must be a list: [A, B]")
+
+
+def _is_short_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Z0-9_*]{1,64}", value) is not None
+
+
+def _number(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise ValueError("must be a number")
 
 
 def seconds(low: float, high: float) -> Any:
@@ -60,19 +112,25 @@ def seconds(low: float, high: float) -> Any:
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Name = Annotated[str, AfterValidator(check_name)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+Number = Annotated[float, BeforeValidator(_number)]
+ListOf = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 
 
 class Section(BaseModel):
-    """A part of the file: immutable, unknown keys refused, values never shown."""
+    """A part of the file: immutable, unknown keys refused, values never shown.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    Strict: pydantic would otherwise take `true` for 1, "3" for 3 and "yes" for true.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, strict=True)
 
 
 class SecretSource(Section):
     """Where a secret comes from: an environment variable, a file, or (with a warning) the text itself."""
 
-    env: str | None = None
-    file: Path | None = None
+    env: str | None = Field(default=None, min_length=1, max_length=256)
+    file: FilePath | None = None
     literal: SecretStr | None = None
 
     @model_validator(mode="after")
@@ -84,20 +142,23 @@ class SecretSource(Section):
     def read(self, env: Mapping[str, str], directory: Path) -> str:
         """The secret; a relative file is looked up in `directory`. Raises ValueError saying what is missing."""
         if self.literal is not None:
-            return self.literal.get_secret_value().strip()
+            return _checked(self.literal.get_secret_value(), "the secret in the file")
         if self.env is not None:
             if not env.get(self.env, "").strip():
                 raise ValueError(f"the environment variable {self.env} is not set")
-            return env[self.env].strip()
+            return _checked(env[self.env], f"the environment variable {self.env}")
         path = directory / (self.file or "")
         try:
-            text = path.read_text().strip()
-        except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ValueError(f"the file {path} cannot be read: {reason}") from None
-        if not text:
-            raise ValueError(f"the file {path} is empty")
-        return text
+            return read_secret_file(path)
+        except ValueError as error:
+            raise ValueError(f"the file {path} cannot be read: {error}") from None
+
+
+def _checked(text: str, where: str) -> str:
+    try:
+        return check_secret(text)
+    except ValueError as error:
+        raise ValueError(f"{where} cannot be used: {error}") from None
 
 
 Secret = Annotated[SecretSource, BeforeValidator(_secret_source)]

@@ -8,6 +8,8 @@ from typing import TypeVar
 import aiohttp
 import msgspec
 
+from sandwich_coordinator.network_errors import network_words
+
 _BODY_BYTES_MAX = 256 * 1024
 _Body = TypeVar("_Body")
 
@@ -137,8 +139,8 @@ async def get(
                     raise DiscordUnavailable(f"Discord's answer to {path} is too large")
             return Reply(status, response.headers, bytes(content))
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # Only the kind of error: its text may quote headers, and a header that is not sendable holds the token.
-        raise DiscordUnavailable(f"Discord could not be asked for {path}: {type(error).__name__}") from None
+        # Not the error's text: it may quote headers, and a header that is not sendable holds the token.
+        raise DiscordUnavailable(f"Discord could not be asked for {path}: {network_words(error)}") from None
 
 
 async def _get(http: aiohttp.ClientSession, url: str, token: str, body: type[_Body], timeout_s: float) -> _Body:

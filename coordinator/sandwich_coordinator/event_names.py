@@ -44,6 +44,16 @@ def check_pattern(value: str) -> str:
     raise ValueError(f"unknown event {pattern}" + (f" (did you mean {near[0]}?)" if near else ""))
 
 
+def unknown_event(name: str) -> str | None:
+    """What to warn about where any name is accepted: that Discord documents none of this name, and the nearest one."""
+    upper = name.strip().upper()
+    if upper in DOCUMENTED:
+        return None
+    near = difflib.get_close_matches(upper, DOCUMENTED, n=1)
+    meant = f": did you mean {near[0]}?" if near else ""
+    return f"Discord documents no event {upper[:64]}{meant}"
+
+
 def matches(pattern: str, name: str) -> bool:
     """Whether an event of this name is meant."""
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

@@ -22,14 +22,18 @@ def parse_ranges(text: str, *, count: int | None = None) -> list[int]:
     shards: set[int] = set()
     for part in text.split(",") if text.strip() else ():
         first, dash, last = (piece.strip() for piece in part.partition("-"))
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"bad shard range {part.strip()!r}: write it as '3' or '0-7'")
+        if not _is_id(first) or (dash and not _is_id(last)):
+            raise ValueError(f"bad shard range {part.strip()[:32]!r}: write it as '3' or '0-7'")
         low, high = int(first), int(last) if dash else int(first)
         if high < low:
-            raise ValueError(f"bad shard range {part.strip()!r}: it ends before it starts")
+            raise ValueError(f"bad shard range {part.strip()[:32]!r}: it ends before it starts")
         if count is not None and high >= count:
-            raise ValueError(f"bad shard range {part.strip()!r}: with {count} shards the last id is {count - 1}")
+            raise ValueError(f"bad shard range {part.strip()[:32]!r}: with {count} shards the last id is {count - 1}")
         if high - low > 100_000:
-            raise ValueError(f"bad shard range {part.strip()!r}: too large")
+            raise ValueError(f"bad shard range {part.strip()[:32]!r}: too large")
         shards.update(range(low, high + 1))
     return sorted(shards)
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 9

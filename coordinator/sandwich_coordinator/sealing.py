@@ -11,8 +11,11 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sandwich_coordinator.small_files import read_small_file
+
 KEY_VARIABLE = "SANDWICH_CLUSTER_KEY"
 KEY_BYTES = 32
+KEY_FILE_BYTES_MAX = 4096
 NONCE_BYTES = 12
 _SEALED = "v1:"
 _PLAIN = "plain:"
@@ -117,13 +120,12 @@ def open_plain(app: str, stored: str, *, allow_plain: bool) -> str:
 
 def _read_private(path: Path) -> str:
     """The content of a file that only its owner may read (a group, as with mounted secrets, is allowed)."""
+
+    def check_mode(mode: int) -> None:
+        if mode & stat.S_IROTH:
+            raise SealingError(f"{path} can be read by everybody on this machine: chmod 600 {path}")
+
     try:
-        with path.open(encoding="ascii") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & stat.S_IROTH:
-                raise SealingError(f"{path} can be read by everybody on this machine: chmod 600 {path}")
-            return file.read(4096)
-    except OSError as error:
-        raise SealingError(f"the cluster key file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SealingError(f"{path} does not hold a base64 key; {_HOW_TO_MAKE_ONE}") from None
+        return read_small_file(path, KEY_FILE_BYTES_MAX, pipe_allowed=True, check_mode=check_mode)
+    except ValueError as error:
+        raise SealingError(f"the cluster key file {path} cannot be read: {error}") from None

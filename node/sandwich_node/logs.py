@@ -1,6 +1,8 @@
 """Logging: one line a fact, on stderr, with secrets removed whatever was passed in.
 
-The filter is the last line of defence, not the first: tokens are kept out of messages where they are written.
+The filter is the last line of defence, not the first: tokens are kept out of messages where they are written. Reasons
+and names come from Discord, from consumers and from servers: what they say is made plain, so that none of them can
+write a line of its own.
 """
 
 import json
@@ -9,8 +11,11 @@ import re
 import sys
 from typing import Any
 
+from sandwich_sdk.wire.plain_text import plain_json, plain_text
+
 _TOKEN = re.compile(r"[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27,}")
-_URL_SECRET = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*(?=@)")
+_URL_SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_URL_OPTION = re.compile(r"(?i)([?&][a-z_]*(?:password|passwd|token|secret|auth)[a-z_]*=)[^&\s'\"#]+")
 _AUTHORIZATION = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bot |bearer )?)[^\s'\",}]+")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -19,16 +24,35 @@ def redact(text: str) -> str:
     """Replace whatever looks like a bot token, a URL's credentials or an Authorization header."""
     text = _TOKEN.sub("[token]", text)
     text = _URL_SECRET.sub("[credentials]", text)
+    text = _URL_OPTION.sub(r"\1[redacted]", text)
     return _AUTHORIZATION.sub(r"\1[redacted]", text)
 
 
 class _TextFormatter(logging.Formatter):
-    """`time level logger: message key=value …`"""
+    """`time level logger: message [key=value …]`; the lines of a traceback follow, each with a mark before it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        extra = " ".join(f"{name}={value}" for name, value in _extras(record).items())
+        line = super().formatMessage(record)
+        return plain_text(f"{line}  [{extra}]" if extra else line)
+
+    def formatException(self, ei: Any) -> str:
+        return _marked(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return _marked(super().formatStack(stack_info))
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        extra = " ".join(f"{name}={value}" for name, value in _extras(record).items())
-        return redact(f"{line}  [{extra}]" if extra else line)
+        # Kept by the record when another handler formatted it before, without the marks.
+        record.exc_text = None
+        text = redact(super().format(record))
+        record.exc_text = None
+        return text
+
+
+def _marked(text: str) -> str:
+    """What an exception says may have lines of its own: none of them begins as a line of the log does."""
+    return "\n".join(f"  | {plain_text(line)}" for line in text.split("\n"))
 
 
 class _JsonFormatter(logging.Formatter):
@@ -44,7 +68,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             body["exception"] = self.formatException(record.exc_info)
-        return redact(json.dumps(body, default=str))
+        return redact(plain_json(json.dumps(body, default=str)))
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:

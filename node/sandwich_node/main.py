@@ -1,6 +1,8 @@
-"""The `sandwich-node` command: `join` a cluster, or run a whole one on this machine with `dev`."""
+"""The `sandwich-node` command: `join` a cluster, or run a whole one on this machine with `dev`.
 
-import asyncio
+Imports are light: help and `--version` wait for all of them. What a node is made of is imported when it runs.
+"""
+
 import logging
 import os
 import resource
@@ -8,27 +10,26 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sandwich_coordinator.sealing import ClusterKey, SealingError
-from sandwich_node.agent.agent import Agent, AgentError, NodeOptions
-from sandwich_node.agent.membership import NodeIdTaken
-from sandwich_node.agent.release import open_store
-from sandwich_node.http.app import HttpError
-from sandwich_node.ipc import EtcdOptions
-from sandwich_node.logs import configure_logging
+from sandwich_coordinator.cli.options import HelpGroup, run
+from sandwich_coordinator.cli.output import fail
 from sandwich_sdk._version import __version__
-from sandwich_sdk.wire.subjects import check_name
+from sandwich_sdk.wire.plain_text import plain_text
+
+if TYPE_CHECKING:
+    from sandwich_coordinator.sealing import ClusterKey
+    from sandwich_node.agent.agent import Agent
 
 DEFAULT_LISTEN = "127.0.0.1:5469"
 EXIT_REFUSED = 1
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # as in sandwich_coordinator.cli.main
 
 app = typer.Typer(
     name="sandwich-node",
-    no_args_is_help=True,
-    add_completion=False,
+    cls=HelpGroup,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="A node of a Sandwich cluster: it holds gateway connections and publishes their events.",
@@ -51,7 +52,7 @@ def _root(
 
 
 def _fail(message: str) -> typer.Exit:
-    typer.echo(f"sandwich-node: {message}", err=True)
+    fail("sandwich-node", plain_text(message))
     return typer.Exit(EXIT_REFUSED)
 
 
@@ -115,6 +116,13 @@ def join(
         raise _fail(f"--log-level {log_level!r}: use debug, info, warning or error")
     if log_format not in ("text", "json"):
         raise _fail(f"--log-format {log_format!r}: use text or json")
+    from sandwich_coordinator.small_files import read_secret_file
+    from sandwich_node.agent.agent import Agent, NodeOptions
+    from sandwich_node.agent.release import open_store
+    from sandwich_node.ipc import EtcdOptions
+    from sandwich_node.logs import configure_logging
+    from sandwich_sdk.wire.subjects import check_name
+
     configure_logging(log_level, style=log_format)
     # A core dump would hold tokens.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -124,7 +132,7 @@ def join(
         reach = EtcdOptions(
             endpoints=tuple(part for part in etcd.split(",") if part.strip()),
             username=etcd_user or None,
-            password=etcd_password_file.read_text().strip() if etcd_password_file else None,
+            password=read_secret_file(etcd_password_file) if etcd_password_file else None,
             ca_file=str(etcd_ca) if etcd_ca else None,
             cert_file=str(etcd_cert) if etcd_cert else None,
             key_file=str(etcd_key) if etcd_key else None,
@@ -146,7 +154,7 @@ def join(
         log_level=log_level.upper(),
         etcd=reach,
     )
-    raise typer.Exit(asyncio.run(_run(Agent(options, store, key))))
+    raise typer.Exit(run(_run(Agent(options, store, key))))
 
 
 @app.command()
@@ -172,12 +180,14 @@ def dev(
 
     options = DemoOptions(nodes=nodes, workers=workers, rate=rate, seed=seed, seconds=seconds, plain=plain)
     try:
-        raise typer.Exit(asyncio.run(run_demo(options)))
+        raise typer.Exit(run(run_demo(options)))
     except EmbeddedServerError as error:
         raise _fail(str(error)) from None
 
 
-def _cluster_key(key_file: Path | None, *, insecure: bool) -> ClusterKey | None:
+def _cluster_key(key_file: Path | None, *, insecure: bool) -> "ClusterKey | None":
+    from sandwich_coordinator.sealing import ClusterKey, SealingError
+
     try:
         return ClusterKey.load(os.environ, key_file)
     except SealingError as error:
@@ -186,7 +196,14 @@ def _cluster_key(key_file: Path | None, *, insecure: bool) -> ClusterKey | None:
         raise _fail(f"{error}; for a trial without one: --insecure-plaintext") from None
 
 
-async def _run(agent: Agent) -> int:
+async def _run(agent: "Agent") -> int:
+    import asyncio
+
+    from sandwich_coordinator.sealing import SealingError
+    from sandwich_node.agent.agent import AgentError
+    from sandwich_node.agent.membership import NodeIdTaken
+    from sandwich_node.http.app import HttpError
+
     loop = asyncio.get_running_loop()
     asked = 0
 
@@ -205,7 +222,7 @@ async def _run(agent: Agent) -> int:
         await agent.run()
     except* (AgentError, NodeIdTaken, HttpError, SealingError) as failed:
         for error in _leaves(failed):
-            typer.echo(f"sandwich-node: {error}", err=True)
+            fail("sandwich-node", plain_text(error))
         code = EXIT_REFUSED
     return code
 
@@ -220,8 +237,12 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 def main() -> None:
     """Entry point."""
     try:
-        app()
-    except KeyboardInterrupt:
+        code = app(prog_name="sandwich-node", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except _UsageError as error:
+        fail("sandwich-node", error.format_message())
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         logging.shutdown()
         sys.exit(130)
 

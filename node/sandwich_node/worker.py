@@ -4,13 +4,19 @@ Started by the agent with one end of a socket as its only argument. It ends when
 way every shard is closed with its session kept.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # The agent says when to stop. Ctrl-C reaches its workers too, and in the middle of the imports below it would be a
+    # traceback of each.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
 import asyncio
 import gc
 import logging
 import os
 import random
 import resource
-import signal
 import socket
 import sys
 import time

@@ -70,3 +70,30 @@ async def test_a_dead_store_and_bad_usage_exit_with_2_and_no_traceback(tmp_path:
     assert (await run("cluster", "status"))[0] == 2
     assert (await run("cluster", "statsu"))[0] == 2
     assert "Traceback" not in run.seen
+
+
+async def test_a_name_that_is_not_there_and_a_nats_that_refuses_are_said_by_every_command(tmp_path: Path) -> None:
+    async with EmbeddedEtcd(tmp_path / "etcd") as etcd:
+        run = Cli(tmp_path, etcd.url)
+        (tmp_path / "cluster.yml").write_text(FILE.replace("127.0.0.1:4222", "127.0.0.1:9"))
+        assert (await run("cluster", "apply", "-f", "cluster.yml", "--insecure-plaintext"))[0] == 0
+        for arguments in (
+            ("shard", "list", "--app"),
+            ("tail", "--app"),
+            ("dead", "list", "--app"),
+            ("guild", "where", "81384788765712384", "--app"),
+            ("guild", "show", "81384788765712384", "--app"),
+            ("user", "mutual", "81384788765712384", "--app"),
+            ("app", "show"),
+            ("shard", "restart"),
+        ):
+            code, said = await run(*arguments, "welcomr", *(["0"] if arguments[-1] == "restart" else []))
+            assert code == 1, arguments
+            assert "there is no application welcomr (did you mean welcomer?); there are: welcomer" in said, arguments
+        assert (await run("shard", "list", "--app", "welcomer"))[0] == 0
+        for arguments in (("tail", "--type", "MESAGE_CREATE"), ("dead", "list")):
+            code, said = await run(*arguments)
+            assert code == 2
+            assert "NATS does not answer at nats://127.0.0.1:9: Connection refused" in said
+            assert ("did you mean MESSAGE_CREATE?" in said) is (arguments[0] == "tail")
+        assert "Traceback" not in run.seen

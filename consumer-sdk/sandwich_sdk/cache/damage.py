@@ -3,6 +3,8 @@
 import logging
 from typing import Final
 
+from sandwich_sdk.wire.plain_text import plain_text
+
 _log = logging.getLogger(__name__)
 
 TOLD_MAX: Final = 1000
@@ -14,6 +16,6 @@ def tell(key: str, what: str) -> None:
     if key in _told or len(_told) >= TOLD_MAX:
         return
     _told.add(key)
-    _log.warning("the cache's key %s: %s; treated as missing", key, what)
+    _log.warning("the cache's key %s: %s; treated as missing", plain_text(key), plain_text(what))
     if len(_told) == TOLD_MAX:
         _log.warning("the cache has %d damaged keys; further ones are not told", TOLD_MAX)

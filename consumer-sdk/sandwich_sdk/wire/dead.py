@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import zstandard
 
 from sandwich_sdk.wire.headers import PART, FrameHeaders, WireError
+from sandwich_sdk.wire.plain_text import plain_text
 
 DEAD_KIND = "Sandwich-Dead-Kind"
 DEAD_GROUP = "Sandwich-Dead-Group"
@@ -100,7 +101,7 @@ class DeadLetter:
 def error_text(error: BaseException) -> str:
     """An error's type and text on one line of printable ASCII, cut to what a header should carry."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
-    return text.encode("ascii", "backslashreplace").decode()[:ERROR_CHARACTERS_MAX]
+    return plain_text(text).encode("ascii", "backslashreplace").decode()[:ERROR_CHARACTERS_MAX]
 
 
 def event_frame(line: bytes, seq: int, event_type: str, frame: FrameHeaders) -> tuple[dict[str, str], bytes]:

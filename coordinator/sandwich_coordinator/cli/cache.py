@@ -1,40 +1,33 @@
-"""`sandwich guild` and `sandwich user`: what the cache knows, read from Redis with the cluster's own settings."""
+"""`sandwich guild` and `sandwich user`: what the cache knows, read from Redis with the cluster's own settings.
 
-import asyncio
-import json
+Light, as help and completion need it: what the commands work with is imported when one runs.
+"""
+
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
-import msgspec
 import typer
 
-from sandwich_coordinator.cli.context import CommandError, Connection
-from sandwich_coordinator.cli.lookups import (
-    LISTS,
-    guild_text,
-    mutual_text,
-    not_cached,
-    where_row,
-    where_text,
-)
-from sandwich_coordinator.config import REDIS_SECRET, ClusterSettings
-from sandwich_coordinator.sealing import KEY_VARIABLE, open_plain
-from sandwich_coordinator.view import ClusterView
+from sandwich_coordinator.cli.connection import Connection
+from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, command_group
+from sandwich_coordinator.cli.options import run as run_work
+from sandwich_coordinator.cli.output import show, show_json
 
 if TYPE_CHECKING:
+    from sandwich_coordinator.view import ClusterView
     from sandwich_sdk.cache import Cache
 
 T = TypeVar("T")
 TIMEOUT_S: Final = 3.0
 GUILDS_AT_ONCE: Final = 1000
 MEMBERS_SHOWN: Final = 100
-_PLAIN: Final[dict[str, Any]] = {"rich_markup_mode": None, "no_args_is_help": True, "add_completion": False}
 
-guild_app = typer.Typer(help="The guilds, as the cache knows them.", **_PLAIN)
-user_app = typer.Typer(help="The users, as the cache knows them.", **_PLAIN)
+guild_app = command_group("The guilds, as the cache knows them.")
+user_app = command_group("The users, as the cache knows them.")
 
 GuildId = Annotated[str, typer.Argument(metavar="GUILD", help="The guild's id.")]
 UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
@@ -42,14 +35,13 @@ OnlyApp = Annotated[str | None, typer.Option("--app", help="Only this applicatio
 KeyFile = Annotated[
     Path | None, typer.Option("--key-file", help=f"The cluster key, when Redis has a password; else ${KEY_VARIABLE}.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
     """The cluster as far as a look into the cache needs it. `namespaces` is by application."""
 
-    view: ClusterView
+    view: "ClusterView"
     namespaces: Mapping[str, str]
     url: str
     password: str | None = field(repr=False)
@@ -58,8 +50,7 @@ class Lookup:
     def of_app(self, only: str | None) -> Mapping[str, str]:
         """The namespace of each application, or only of one. Raises CommandError when there is none."""
         if only is not None and only not in self.namespaces:
-            there = ", ".join(self.namespaces) or "none yet"
-            raise CommandError(f"there is no application {only}; there are: {there}", 1)
+            raise no_such("application", only, self.namespaces)
         if not self.namespaces:
             raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
         return self.namespaces if only is None else {only: self.namespaces[only]}
@@ -92,6 +83,12 @@ def check_id(text: str) -> str:
 
 async def load(connection: Connection, key_file: Path | None) -> Lookup:
     """The cluster's records and its Redis settings, the password opened. Raises CommandError and SealingError."""
+    import msgspec
+
+    from sandwich_coordinator.config import REDIS_SECRET, ClusterSettings
+    from sandwich_coordinator.sealing import open_plain
+    from sandwich_coordinator.view import ClusterView
+
     async with connection.store() as store:
         listing = await store.list(connection.keys.prefix)
     items = {item.key: item for item in listing.items}
@@ -125,6 +122,8 @@ def guild_where(
 
     Example: sandwich guild where 81384788765712384
     """
+    from sandwich_coordinator.cli.lookups import not_cached, where_text
+
     guild_id = check_id(guild)
 
     async def run() -> None:
@@ -135,7 +134,7 @@ def guild_where(
         if not rows:
             raise CommandError(not_cached(lookup.view, guild_id, list(apps)), 1)
 
-    asyncio.run(run())
+    run_work(run())
 
 
 @guild_app.command("show")
@@ -153,6 +152,8 @@ def guild_show(
 
     Example: sandwich guild show 81384788765712384 --channels
     """
+    from sandwich_coordinator.cli.lookups import LISTS, guild_text, not_cached
+
     guild_id = check_id(guild)
     wanted = [name for name, is_wanted in zip(LISTS, (channels, roles, members), strict=True) if is_wanted]
 
@@ -164,7 +165,7 @@ def guild_show(
         if not found:
             raise CommandError(not_cached(lookup.view, guild_id, list(apps)), 1)
 
-    asyncio.run(run())
+    run_work(run())
 
 
 @user_app.command("mutual")
@@ -177,6 +178,8 @@ def user_mutual(
     as_json: Json = False,
 ) -> None:
     """Which guilds a user shares with the cluster's applications. Example: sandwich user mutual 80351110224678912"""
+    from sandwich_coordinator.cli.lookups import mutual_text
+
     user_id = check_id(user)
     if only is not None and namespace is not None:
         raise CommandError("give --app or --namespace, not both")
@@ -190,10 +193,12 @@ def user_mutual(
         rows = await lookup.ask(lambda cache: _mutual(cache, user_id, apps))
         _show({"user": user_id, "guilds": rows}, mutual_text(rows, user_id, list(apps)), as_json)
 
-    asyncio.run(run())
+    run_work(run())
 
 
 async def _where(lookup: Lookup, cache: "Cache", guild: str, apps: Mapping[str, str]) -> list[dict[str, Any]]:
+    from sandwich_coordinator.cli.lookups import where_row
+
     rows = []
     for app, namespace in apps.items():
         at = await cache.in_namespace(namespace).where_is_guild(guild, app)
@@ -252,7 +257,6 @@ async def _mutual(cache: "Cache", user: str, apps: Mapping[str, str]) -> list[di
 
 def _show(value: Any, text: str, as_json: bool) -> None:
     if as_json:
-        # Escaped, because strangers' names may hold what steers a terminal.
-        typer.echo(json.dumps(value, indent=2))
+        show_json(value)
     elif text:
-        typer.echo(text)
+        show(text)

@@ -1,72 +1,26 @@
-"""What every command needs: the connection options, the store, and one picture of the cluster."""
+"""One picture of the cluster: what is stored, and what every node says of itself."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 import msgspec
 
+from sandwich_coordinator.cli.connection import Connection
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.render import Snapshot
-from sandwich_coordinator.sealing import ClusterKey, SealingError
+from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import Listing, StoreError
-from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
+from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import NodeRecord
 from sandwich_coordinator.view import ClusterView
 
+__all__ = ["CommandError", "Connection", "take_snapshot"]
+
 NODE_TIMEOUT_S = 1.0
 STATUS_BYTES_MAX = 32 * 1024 * 1024
-
-
-class CommandError(Exception):
-    """Ends a command with one line on stderr and `code` (1 refused or degraded, 2 cannot tell)."""
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True, kw_only=True)
-class Connection:
-    """How to reach the cluster, from options and environment."""
-
-    etcd: str
-    cluster: str | None
-    user: str | None
-    password_file: Path | None
-    tls: TlsOptions | None
-    key_file: Path | None
-
-    @property
-    def keys(self) -> Keys:
-        """The cluster's keys."""
-        return Keys(self.cluster or "default")
-
-    def key(self, env: Mapping[str, str]) -> ClusterKey:
-        """The cluster key. Raises CommandError saying how to make one."""
-        try:
-            return ClusterKey.load(env, self.key_file)
-        except SealingError as error:
-            raise CommandError(str(error), 1) from None
-
-    @asynccontextmanager
-    async def store(self) -> AsyncIterator[EtcdStore]:
-        """The store while the context lasts. Raises CommandError for options that cannot be used."""
-        try:
-            password = self.password_file.read_text().strip() if self.password_file else None
-            endpoints = [part.strip() for part in self.etcd.split(",") if part.strip()]
-            store = EtcdStore(endpoints, username=self.user, password=password, tls=self.tls)
-        except (OSError, ValueError) as error:
-            raise CommandError(f"the etcd options cannot be used: {error}") from None
-        try:
-            yield store
-        finally:
-            await store.close()
 
 
 async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:
@@ -83,8 +37,10 @@ async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | 
         return f"no answer in {NODE_TIMEOUT_S:g} s"
     except msgspec.MsgspecError:
         return "its answer is not a node's status"
-    except (aiohttp.ClientError, OSError, ValueError):
-        return "no connection"
+    except (aiohttp.ClientError, OSError) as error:
+        return network_words(error)
+    except ValueError:
+        return "its address cannot be used"
 
 
 async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:

@@ -1,34 +1,30 @@
-"""`sandwich dead`: events that a consumer group gave up, kept until somebody replays or discards them."""
+"""`sandwich dead`: events that a consumer group gave up, kept until an operator replays or discards them.
 
-import asyncio
-import json
+Light, as help and completion need it: what the commands work with is imported when one runs.
+"""
+
 import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from nats.aio.client import Client
 
-from sandwich_coordinator.cli import letters
-from sandwich_coordinator.cli.context import CommandError, Connection
-from sandwich_coordinator.cli.letters import Found, Wanted
-from sandwich_coordinator.cli.messaging import connect, find_messaging
-from sandwich_coordinator.sealing import KEY_VARIABLE
+from sandwich_coordinator.cli.errors import CommandError
+from sandwich_coordinator.cli.options import KEY_VARIABLE, AppName, Json, command_group, run, with_key_file
+from sandwich_coordinator.cli.output import say, show, show_json, warn
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from sandwich_coordinator.cli.letters import Found, Wanted
 
 T = TypeVar("T")
 
-dead_app = typer.Typer(
-    help="Events that a consumer group could not handle.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-)
+dead_app = command_group("Events that a consumer group could not handle.")
 
-AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
 Letters = Annotated[
     list[str] | None, typer.Argument(metavar="LETTER", help="Numbers or event ids, as sandwich dead list shows.")
 ]
@@ -38,7 +34,6 @@ OnlyType = Annotated[str | None, typer.Option("--type", help="Only this event ty
 KeyFile = Annotated[
     Path | None, typer.Option("--key-file", help=f"The cluster key, when NATS has a password; else ${KEY_VARIABLE}.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dead_app.command("list")
@@ -52,9 +47,11 @@ def dead_list(
     as_json: Json = False,
 ) -> None:
     """The dead letters, newest first. Example: sandwich dead list --app welcomer --group worker"""
+    from sandwich_coordinator.cli import letters
+
     wanted = _wanted((), group, event_type)
 
-    async def look(client: Client, apps: tuple[str, ...]) -> tuple[int, list[Found]]:
+    async def look(client: "Client", apps: tuple[str, ...]) -> "tuple[int, list[Found]]":
         total = 0
         newest: list[Found] = []
         for app in apps:
@@ -66,10 +63,12 @@ def dead_list(
         return total, sorted(newest, key=lambda found: (found.letter.at, found.number), reverse=True)[:limit]
 
     total, shown = _run(context, app_name, key_file, look)
+    if not total:
+        _warn_unknown(wanted)
     if as_json:
-        _print_json({"total": total, "letters": [found.row() for found in shown]})
+        show_json({"total": total, "letters": [found.row() for found in shown]})
     else:
-        typer.echo(letters.letters_text(shown, total, time.time()))
+        show(letters.letters_text(shown, total, time.time(), filtered=bool(group or event_type)))
 
 
 @dead_app.command("show")
@@ -81,16 +80,17 @@ def dead_show(
     as_json: Json = False,
 ) -> None:
     """One dead letter: the whole event, and what went wrong. Example: sandwich dead show welcomer 17"""
+    from sandwich_coordinator.cli import letters
 
-    async def look(client: Client, apps: tuple[str, ...]) -> dict[str, Any]:
+    async def look(client: "Client", apps: tuple[str, ...]) -> dict[str, Any]:
         found = await _select(client, app_name, _wanted((letter,), None, None))
         return await letters.read_content(client, found[-1])
 
     content = _run(context, app_name, key_file, look)
     if as_json:
-        _print_json(content)
+        show_json(content)
     else:
-        typer.echo(letters.content_text(content))
+        show(letters.content_text(content))
 
 
 @dead_app.command("replay")
@@ -111,14 +111,16 @@ def dead_replay(
 
     Example: sandwich dead replay welcomer --group worker --type MESSAGE_CREATE
     """
+    from sandwich_coordinator.cli import letters
+
     wanted = _wanted(letter or (), group, event_type, everything=everything, checked=True)
     done: list[Found] = []
 
-    async def send(client: Client, apps: tuple[str, ...]) -> None:
+    async def send(client: "Client", apps: tuple[str, ...]) -> None:
         found = await _select(client, app_name, wanted)
         for name in sorted({each.letter.group for each in found}):
             if not await letters.open_replays(client, app_name, name):
-                typer.echo(f"no group {name} reads {app_name} now: it gets them when a worker of it runs", err=True)
+                warn(f"no group {name} reads {app_name} now: it gets them when a worker of it runs")
         for each in found:
             await letters.replay(client, each)
             done.append(each)
@@ -145,16 +147,18 @@ def dead_discard(
     as_json: Json = False,
 ) -> None:
     """Throw dead letters away, for good. Asks first. Example: sandwich dead discard welcomer 17 18 --yes"""
+    from sandwich_coordinator.cli import letters
+
     wanted = _wanted(letter or (), group, event_type, everything=everything, checked=True)
 
-    async def look(client: Client, apps: tuple[str, ...]) -> list[Found]:
+    async def look(client: "Client", apps: tuple[str, ...]) -> "list[Found]":
         return await _select(client, app_name, wanted)
 
     found = _run(context, app_name, key_file, look)
     if not yes:
         _ask(f"{_count(found)} of {app_name} will be gone for good.")
 
-    async def remove(client: Client, apps: tuple[str, ...]) -> None:
+    async def remove(client: "Client", apps: tuple[str, ...]) -> None:
         for each in found:
             await letters.discard(client, each)
 
@@ -169,8 +173,10 @@ def _wanted(
     *,
     everything: bool = False,
     checked: bool = False,
-) -> Wanted:
+) -> "Wanted":
     """Raises CommandError (2) when `checked` and nothing says which letters."""
+    from sandwich_coordinator.cli.letters import Wanted
+
     if checked and not (names or everything or group or event_type):
         raise CommandError("say which letters: their numbers, --group, --type, or --all")
     if checked and names and everything:
@@ -178,16 +184,27 @@ def _wanted(
     return Wanted(names=tuple(names), group=group, type=event_type.upper() if event_type else None)
 
 
-async def _select(client: Client, app: str, wanted: Wanted) -> list[Found]:
+async def _select(client: "Client", app: str, wanted: "Wanted") -> "list[Found]":
     """The wanted letters, oldest first. Raises CommandError (1) when a named one is not there, or none is."""
+    from sandwich_coordinator.cli import letters
+
     found = [each async for each in letters.read_letters(client, app, wanted)]
     there = {str(each.number) for each in found} | {each.letter.id for each in found}
     missing = [name for name in wanted.names if name not in there]
     if missing:
         raise CommandError(f"{app} has no dead letter {', '.join(missing)}: see sandwich dead list --app {app}", 1)
     if not found:
+        _warn_unknown(wanted)
         raise CommandError(f"{app} has no such dead letters: see sandwich dead list --app {app}", 1)
     return found
+
+
+def _warn_unknown(wanted: "Wanted") -> None:
+    """Nothing was found: perhaps because of a mistyped event type."""
+    from sandwich_coordinator.event_names import unknown_event
+
+    if wanted.type and (unknown := unknown_event(wanted.type)):
+        warn(f"--type {wanted.type}: {unknown}")
 
 
 def _ask(warning: str) -> None:
@@ -198,35 +215,32 @@ def _ask(warning: str) -> None:
         raise CommandError("nothing was discarded", 1)
 
 
-def _count(found: list[Found]) -> str:
+def _count(found: "list[Found]") -> str:
     return f"{len(found)} dead {'letter' if len(found) == 1 else 'letters'}"
 
 
-def _say_done(what: str, done: list[Found], as_json: bool) -> None:
+def _say_done(what: str, done: "list[Found]", as_json: bool) -> None:
     if as_json:
-        _print_json({"letters": [found.row() for found in done]})
+        show_json({"letters": [found.row() for found in done]})
         return
     for group in sorted({found.letter.group for found in done}):
         of_group = [found for found in done if found.letter.group == group]
-        typer.echo(f"{_count(of_group)} {what} group {group}")
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        say(f"{_count(of_group)} {what} group {group}")
 
 
 def _run(
     context: typer.Context,
     app: str | None,
     key_file: Path | None,
-    work: Callable[[Client, tuple[str, ...]], Awaitable[T]],
+    work: Callable[["Client", tuple[str, ...]], Awaitable[T]],
 ) -> T:
     """What `work` makes of a client and the applications. Raises CommandError, StoreError, SealingError."""
 
+    from sandwich_coordinator.cli.messaging import connect, find_messaging
+
     async def main() -> T:
-        connection: Connection = replace(context.obj, key_file=key_file)
-        messaging = await find_messaging(connection, app)
+        messaging = await find_messaging(with_key_file(context.obj, key_file), app)
         async with connect(messaging) as client:
             return await work(client, messaging.apps)
 
-    return asyncio.run(main())
+    return run(main())

@@ -18,12 +18,14 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, DeliverPolicy, RawStreamMsg, StorageType, StreamConfig
 
-from sandwich_coordinator.cli.context import CommandError
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.render import duration, table
+from sandwich_sdk.errors import reason
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import EVENT, MESSAGE_ID, REPLAY_SUBJECT, DeadLetter, frame_of
 from sandwich_sdk.wire.frame import inflate
 from sandwich_sdk.wire.headers import PART, UNREADABLE, WireError
+from sandwich_sdk.wire.plain_text import plain_json, plain_text
 from sandwich_sdk.wire.text import without_lone_surrogates
 
 API_TIMEOUT_S = 5.0
@@ -71,7 +73,8 @@ class Found:
         where = ("", *letter.subject.split("."))[-2:]
         # A letter says what its writer wrote there.
         shard_group, shard = (
-            int(token) if token.isdecimal() and len(token) <= SHARD_DIGITS_MAX else None for token in where
+            int(token) if token.isascii() and token.isdecimal() and len(token) <= SHARD_DIGITS_MAX else None
+            for token in where
         )
         return {
             "app": self.app,
@@ -97,7 +100,7 @@ def _answered() -> Iterator[None]:
     except nats.js.errors.APIError as error:
         raise CommandError(f"JetStream refused: {error.description or error.code}", 1) from None
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise CommandError(f"NATS does not answer ({type(error).__name__})") from None
+        raise CommandError(f"NATS does not answer: {reason(error)}") from None
 
 
 async def read_letters(client: Client, app: str, wanted: Wanted) -> AsyncIterator[Found]:
@@ -268,8 +271,10 @@ async def _ensure_stream(client: Client, app: str) -> None:
             raise
 
 
-def letters_text(found: Sequence[Found], total: int, now: float) -> str:
-    """The letters, newest first, as a table."""
+def letters_text(found: Sequence[Found], total: int, now: float, *, filtered: bool = False) -> str:
+    """The letters, newest first, as a table. `filtered`: others may be there."""
+    if not found and filtered:
+        return "no dead letters of this group and type"
     if not found:
         return "no dead letters: every event was handled"
     rows = [
@@ -295,6 +300,7 @@ def letters_text(found: Sequence[Found], total: int, now: float) -> str:
 
 def short(text: str) -> str:
     """An error as a table shows it."""
+    text = plain_text(text)
     return text if len(text) <= ERROR_SHOWN else text[: ERROR_SHOWN - 3] + "..."
 
 
@@ -304,8 +310,8 @@ def content_text(content: dict[str, Any]) -> str:
     inside = {name: row.pop(name) for name in ("event", "headers", "payload") if name in row}
     row["at"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
     width = max(map(len, row))
-    lines = [f"{name.ljust(width)}  {value}" for name, value in row.items() if value is not None]
+    lines = [plain_text(f"{name.ljust(width)}  {value}") for name, value in row.items() if value is not None]
     for name, value in inside.items():
-        body = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-        lines.append(f"{name}\n{body}")
+        body = plain_text(value) if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        lines.append(f"{name}\n{plain_json(body)}")
     return "\n".join(lines)

@@ -4,32 +4,43 @@ No message repeats a value that may be a secret: pydantic's echo of the input is
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
-import yaml
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sandwich_coordinator.app_options import option_problems, option_warnings, sharing_problems
+from sandwich_coordinator.cli.mistakes import mistake_text
+from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
 from sandwich_coordinator.config import SECTIONS, AppConfig, ClusterConfig
 from sandwich_coordinator.config_values import SecretSource
 from sandwich_coordinator.intents import privileged_names
+from sandwich_coordinator.small_files import read_small_file
+from sandwich_sdk.wire.plain_text import plain_text
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
+KEY_SHOWN = 64
+PROBLEMS_MAX = 100
+"""Further mistakes of a file are counted, not shown."""
 
 
 class ConfigError(Exception):
     """The file cannot be used. `problems` are one line each: file, line, path, what is wrong."""
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
+        shown = problems[:PROBLEMS_MAX]
+        if len(problems) > PROBLEMS_MAX:
+            shown.append(f"and {len(problems) - PROBLEMS_MAX} more mistakes")
+        super().__init__("\n".join(shown))
         self.problems = problems
 
 
 KeyPath = tuple[str | int, ...]
+_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,9 @@ class _Lines:
             for key, value in node.value:
                 name = key.value if isinstance(key, ScalarNode) else "?"
                 inner = (*path, name)
+                if key.tag not in _KEY_TAGS:
+                    line = key.start_mark.line + 1
+                    self.problems.append(self.at(path, f"the key {name[:KEY_SHOWN]} is not text: quote it", line))
                 if inner in self._lines:
                     self.problems.append(self.at(inner, f"given twice (again on line {key.start_mark.line + 1})"))
                 self._lines[inner] = key.start_mark.line + 1
@@ -68,13 +82,13 @@ class _Lines:
                 self._lines[(*path, index)] = value.start_mark.line + 1
                 self._walk(value, (*path, index))
 
-    def at(self, path: KeyPath, message: str) -> str:
+    def at(self, path: KeyPath, message: str, line: int | None = None) -> str:
         """`message` with the nearest known line of `path`."""
         known = path
         while known not in self._lines:
             known = known[:-1]
         dotted = _dotted(path)
-        return f"{self.source}:{self._lines[known]}: {dotted + ': ' if dotted else ''}{message}"
+        return plain_text(f"{self.source}:{line or self._lines[known]}: {dotted + ': ' if dotted else ''}{message}")
 
 
 def _unknown_key(path: KeyPath) -> str:
@@ -89,38 +103,36 @@ def _unknown_key(path: KeyPath) -> str:
 
 def described(error: ValidationError, under: KeyPath = ()) -> list[str]:
     """What is wrong, each with the path of its key. `under`: where in the file the checked part stands."""
-    return [f"{_dotted(path)}: {text}" for path, text in _mistakes(error, under)]
+    return [plain_text(f"{_dotted(path)}: {text}") for path, text in _mistakes(error, under)]
 
 
 def _mistakes(error: ValidationError, under: KeyPath = ()) -> list[tuple[KeyPath, str]]:
     found: list[tuple[KeyPath, str]] = []
     for item in error.errors(include_input=False, include_url=False):
         path = (*under, *(part for part in item["loc"] if part != "[key]"))
-        if item["type"] == "extra_forbidden":
-            text = _unknown_key(path)
-        elif item["type"] == "missing":
-            text = "is required"
-        else:
-            text = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        text = _unknown_key(path) if item["type"] == "extra_forbidden" else mistake_text(item)
+        if item["type"] == "too_short" and any(known[: len(path)] == path for known, _ in found):
+            # What is wrong are the entries, not that the others are too few.
+            continue
         found.append((path, text))
     return found
 
 
 def _dotted(path: KeyPath) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part[:KEY_SHOWN]}" for part in path).lstrip(".")
 
 
 def _parse(text: str, source: str) -> tuple[ClusterConfig, _Lines]:
     try:
-        lines = _Lines(source, yaml.compose(text, Loader=yaml.SafeLoader))
-        document = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError([f"{source}:{line}: not valid YAML: {error.problem}"]) from None
-    except (yaml.YAMLError, RecursionError, ValueError):
-        raise ConfigError([f"{source}:1: not valid YAML"]) from None
+        document, root = read_yaml(text)
+    except YamlError as error:
+        raise ConfigError([plain_text(f"{source}:{error.line}: {error}")]) from None
+    lines = _Lines(source, root)
     if not isinstance(document, dict):
-        raise ConfigError([f"{source}:1: must be a mapping that starts with `version: 1`"])
+        what = "is empty: it" if document is None else "is not a cluster file: it"
+        raise ConfigError([plain_text(f"{source}:1: {what} must be a mapping that starts with `version: 1`")])
+    if any(not isinstance(key, str) for key in _keys(document)):
+        raise ConfigError(lines.problems)
     try:
         config = ClusterConfig.model_validate(document)
     except ValidationError as error:
@@ -128,6 +140,17 @@ def _parse(text: str, source: str) -> tuple[ClusterConfig, _Lines]:
     if lines.problems:
         raise ConfigError(lines.problems)
     return config, lines
+
+
+def _keys(value: Any) -> Iterator[object]:
+    """Every key of every mapping in it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
 
 
 def check_token(token: str) -> tuple[str, str | None]:
@@ -207,12 +230,9 @@ def load_config(path: Path, env: Mapping[str, str]) -> LoadedConfig:
     """Read, check and resolve a cluster file. Raises ConfigError with every problem found."""
     source = str(path)
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise ConfigError([f"{source}: larger than {FILE_BYTES_MAX} bytes"])
-        text = path.read_text()
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigError([f"{source}: cannot be read: {reason}"]) from None
+        text = read_small_file(path, FILE_BYTES_MAX, pipe_allowed=True)
+    except ValueError as error:
+        raise ConfigError([plain_text(f"{source}: cannot be read: {error}")]) from None
     return parse_config(text, source=source, env=env, directory=path.parent)
 
 
@@ -244,4 +264,6 @@ def _split_password(url: str) -> tuple[str, str | None]:
     if not parts.password:
         return url, None
     address = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username}@{address}" if parts.username else address).geturl(), parts.password
+    return parts._replace(netloc=f"{parts.username}@{address}" if parts.username else address).geturl(), unquote(
+        parts.password
+    )

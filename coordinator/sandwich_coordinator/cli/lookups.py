@@ -4,11 +4,11 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rich.cells import cell_len, set_cell_size
-
 from sandwich_coordinator.cli.render import rows_text
+from sandwich_coordinator.cli.widths import fitted
 from sandwich_coordinator.groups import newest_groups
 from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_sdk.wire.plain_text import plain_text
 
 WIDTH: Final = 80
 NAME_WIDTH_MIN: Final = 16
@@ -26,8 +26,7 @@ _HIDDEN_FLAG: Final = 1 << 17
 
 def plain(text: object, width: int) -> str:
     """A name of at most `width` columns, without characters that would steer a terminal."""
-    shown = "".join(character if character.isprintable() else "?" for character in str(text))
-    return shown if cell_len(shown) <= width else set_cell_size(shown, width - 1).rstrip() + "…"
+    return fitted(plain_text(text, mark="?"), width)
 
 
 def where_row(view: ClusterView, app: str, namespace: str, group: int, shard: int) -> dict[str, Any]:
@@ -66,8 +65,8 @@ def guild_text(found: Mapping[str, Any]) -> str:
     state = "unavailable (an outage of Discord): this is how it was before" if guild.get("unavailable") else "available"
     lines = [
         plain(guild.get("name") or "(its own data is not cached)", WIDTH),
-        f"  id         {found['id']}",
-        f"  namespace  {found['namespace']}",
+        f"  id         {plain(found['id'], 20)}",
+        plain_text(f"  namespace  {found['namespace']}"),
         f"  state      {state if guild else 'not known'}",
         f"  owner      {plain(guild.get('owner_id') or '-', 20)}",
         f"  members    {plain(guild.get('member_count') or '-', 20)}",
@@ -75,7 +74,7 @@ def guild_text(found: Mapping[str, Any]) -> str:
     ]
     for row in found["where"]:
         node = f"on {row['node']}, {row['state']}" if row["node"] else row["state"]
-        lines.append(f"  {row['app']}: shard {row['shard']} of group {row['group']}, {node}")
+        lines.append(plain_text(f"  {row['app']}: shard {row['shard']} of group {row['group']}, {node}"))
     return "\n\n".join(["\n".join(lines), *(_list_text(name, found) for name in LISTS if name in found)])
 
 

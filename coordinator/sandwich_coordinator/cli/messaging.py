@@ -11,10 +11,12 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
-from sandwich_coordinator.cli.context import CommandError, Connection
+from sandwich_coordinator.cli.connection import Connection
+from sandwich_coordinator.cli.errors import CommandError, no_such
 from sandwich_coordinator.config import NATS_SECRET, ClusterSettings, NatsSettings
 from sandwich_coordinator.sealing import ClusterKey, open_plain
 from sandwich_coordinator.store.etcd import TlsOptions
+from sandwich_sdk.errors import reason
 
 CONNECT_TIMEOUT_S = 3
 
@@ -37,7 +39,7 @@ async def find_messaging(connection: Connection, app: str | None) -> Messaging:
         raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
     names = [kv.key.removeprefix(connection.keys.apps) for kv in listing.items]
     if app is not None and app not in names:
-        raise CommandError(f"there is no application {app}; there are: {', '.join(names) or 'none yet'}", 1)
+        raise no_such("application", app, names)
     if not names:
         raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
     try:
@@ -60,6 +62,12 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
     tls = TlsOptions(
         ca_file=_path(settings.tls_ca), cert_file=_path(settings.tls_cert), key_file=_path(settings.tls_key)
     )
+    last: list[Exception] = []
+
+    async def keep(error: Exception) -> None:
+        """nats-py would print a traceback; what ends the command says it in one line."""
+        last[:] = [error]
+
     try:
         client = await nats.connect(
             servers=settings.servers,
@@ -69,18 +77,15 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
             tls=tls.context() if settings.tls_ca or settings.tls_cert else None,
             connect_timeout=CONNECT_TIMEOUT_S,
             max_reconnect_attempts=2,
-            error_cb=_unsaid,
+            error_cb=keep,
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise CommandError(f"NATS does not answer ({type(error).__name__}): {', '.join(settings.servers)}") from None
+        why = reason(last[0] if last and isinstance(error, nats.errors.NoServersError) else error)
+        raise CommandError(f"NATS does not answer at {', '.join(settings.servers)}: {why}") from None
     try:
         yield client
     finally:
         await client.close()
-
-
-async def _unsaid(error: Exception) -> None:
-    """What ends a command is said by it, in one line; nats-py would print a traceback."""
 
 
 def _path(text: str) -> Path | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sandwich_coordinator.cli.context import CommandError
+from sandwich_coordinator.cli.errors import CommandError, no_such
 from sandwich_coordinator.groups import planned_nodes
 from sandwich_coordinator.store.base import (
     Compare,
@@ -79,7 +79,7 @@ def _entry(view: ClusterView, node: str) -> Entry[NodeRecord]:
     bad = view.bad.get(view.keys.node(node))
     if bad is not None:
         raise CommandError(f"the registration of node {node} cannot be used: {bad.reason}", 1)
-    raise CommandError(f"there is no node {node}; there are: {', '.join(sorted(view.nodes)) or 'none'}", 1)
+    raise no_such("node", node, view.nodes)
 
 
 def _takers(view: ClusterView, node: str) -> list[str]:

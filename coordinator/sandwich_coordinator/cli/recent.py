@@ -8,6 +8,7 @@ import msgspec
 
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.status import FailoverStatus, LossStatus, NodeStatus
+from sandwich_sdk.wire.plain_text import plain_text
 
 TOGETHER_S = 10.0
 """Shards that came back from the same place for the same cause within this time belong to one failover."""
@@ -85,14 +86,14 @@ def _failover_line(row: dict[str, Any]) -> str:
     ways = [f"{row[how]} {how}" for how in ("resumed", "identified") if row[how]]
     where = ", ".join(row["nodes"])
     path = f"on {where}" if row["nodes"] == [row["source"]] else f"{row['source']} -> {where}"
-    return (
+    return plain_text(
         f"  {_clock(row['at'])}  {row['app']} shards {row['shards']}: {row['cause']}, {path}, "
         f"{', '.join(ways)} in {row['took_s']:.1f} s, {row['replayed']} events replayed"
     )
 
 
 def _loss_line(loss: LossStatus) -> str:
-    return (
+    return plain_text(
         f"  {_clock(loss.at)}  {loss.app} shard {loss.shard}: session {loss.session} ended after sequence "
         f"{loss.last_seq} ({loss.reason}); what Discord sent after it is lost, it does not say how much"
     )

@@ -1,14 +1,19 @@
-"""What an operator sees of the cluster: a snapshot in, text or JSON out. Pure; plain text, no colours, no boxes."""
+"""What an operator sees of the cluster: a snapshot in, text or JSON out. Pure; no boxes, colours only when asked for.
+
+Reasons, addresses and names come from Discord, from nodes and from whoever writes to etcd: each is made plain here.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandwich_coordinator.cli.paint import PLAIN, Paint
 from sandwich_coordinator.cli.recent import failover_rows, loss_rows, recent_text
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.status import CacheStatus, NodeStatus
 from sandwich_coordinator.view import ClusterView
+from sandwich_sdk.wire.plain_text import plain_text
 
 BUDGET_LOW_FRACTION = 0.1
 ETCD_MIN = (3, 5, 13)
@@ -41,11 +46,17 @@ def duration(seconds: float) -> str:
     return f"{left // 86_400}d {left % 86_400 // 3600}h"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], paint: Paint = PLAIN) -> list[str]:
     """Columns separated by two spaces. Long names are never cut: what is cut cannot be pasted into a command."""
-    cells = [[str(cell) for cell in row] for row in (heads, *rows)]
+    cells = [[plain_text(cell) for cell in row] for row in (heads, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    head, *others = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in cells]
+    states = {number for number, name in enumerate(heads) if name == "STATE"} if paint.on else set()
+    lines = [paint.bold("  ".join(head).rstrip())]
+    for row in others:
+        painted = [paint.state(text) if number in states else text for number, text in enumerate(row)]
+        lines.append("  ".join(painted).rstrip())
+    return lines
 
 
 def problems(snapshot: Snapshot) -> list[str]:
@@ -70,7 +81,7 @@ def problems(snapshot: Snapshot) -> list[str]:
     if version and version < ETCD_MIN:
         wanted = ".".join(map(str, ETCD_MIN))
         found.append(f"etcd {snapshot.etcd_version} is older than {wanted}: fine for development, upgrade it otherwise")
-    return found
+    return [plain_text(text) for text in found]
 
 
 def _advice(reason: str) -> str:
@@ -262,11 +273,11 @@ def _text(value: object) -> str:
     return str(value) or "-"
 
 
-def rows_text(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], empty: str) -> str:
+def rows_text(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], empty: str, paint: Paint = PLAIN) -> str:
     """Rows as a table of `columns` (key -> heading), or the sentence that explains why there are none."""
     if not rows:
         return empty
-    return "\n".join(table(list(columns.values()), [[_text(row[key]) for key in columns] for row in rows]))
+    return "\n".join(table(list(columns.values()), [[_text(row[key]) for key in columns] for row in rows], paint))
 
 
 NODE_COLUMNS = {
@@ -283,34 +294,40 @@ SHARD_COLUMNS = {
 }  # fmt: skip
 
 
-def nodes_text(snapshot: Snapshot) -> str:
+def nodes_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     """The nodes as a table."""
-    return rows_text(node_rows(snapshot), NODE_COLUMNS, _NO_NODES)
+    return rows_text(node_rows(snapshot), NODE_COLUMNS, _NO_NODES, paint)
 
 
-def apps_text(snapshot: Snapshot) -> str:
+def apps_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     """The applications as a table, session budget included."""
     rows = app_rows(snapshot)
     for row in rows:
         left, reset = row["session_starts_left"], row["session_starts_reset_at"]
         soon = f", reset in {duration(reset - snapshot.now)}" if reset and reset > snapshot.now else ""
         row["budget"] = None if left is None else f"{left}/{row['session_starts_total']}{soon}"
-    return rows_text(rows, APP_COLUMNS | {"budget": "SESSION STARTS"}, _NO_APPS)
+    return rows_text(rows, APP_COLUMNS | {"budget": "SESSION STARTS"}, _NO_APPS, paint)
 
 
-def shards_text(snapshot: Snapshot, app: str | None = None) -> str:
+def shards_text(snapshot: Snapshot, app: str | None = None, paint: Paint = PLAIN) -> str:
     """The shards as a table."""
-    empty = "no shard is claimed" + (f" for {app}" if app else "") + ": see sandwich cluster status for the reason"
-    return rows_text(shard_rows(snapshot, app), SHARD_COLUMNS, empty)
+    empty = (
+        "no shard is claimed"
+        + (f" for {plain_text(app)}" if app else "")
+        + ": see sandwich cluster status for the reason"
+    )
+    return rows_text(shard_rows(snapshot, app), SHARD_COLUMNS, empty, paint)
 
 
-def status_text(snapshot: Snapshot) -> str:
+def status_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     """Problems first, then nodes, then applications, then what happened lately."""
     found = problems(snapshot)
-    parts = [f"cluster {snapshot.cluster}: {'degraded' if serious(snapshot) else 'healthy'}"]
+    health = paint.bad("degraded") if serious(snapshot) else paint.good("healthy")
+    parts = [f"cluster {plain_text(snapshot.cluster)}: {health}"]
     if found:
-        parts.append("problems\n" + "\n".join(f"  ! {text}" for text in found))
-    parts += [f"nodes\n{nodes_text(snapshot)}", f"applications\n{apps_text(snapshot)}"]
+        parts.append(paint.bold("problems") + "\n" + "\n".join(f"  {paint.bad('!')} {text}" for text in found))
+    parts.append(f"{paint.bold('nodes')}\n{nodes_text(snapshot, paint)}")
+    parts.append(f"{paint.bold('applications')}\n{apps_text(snapshot, paint)}")
     answers = snapshot.answers.values()
     if recent := recent_text(failover_rows(answers), loss_rows(answers)):
         parts.append(recent)

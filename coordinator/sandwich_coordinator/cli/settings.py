@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import yaml
 from pydantic import ValidationError
 
 from sandwich_coordinator.app_options import option_problems, option_warnings, sharing_problems
 from sandwich_coordinator.apply import app_record, edited_fields
-from sandwich_coordinator.cli.context import CommandError, Connection
+from sandwich_coordinator.cli.connection import Connection
+from sandwich_coordinator.cli.errors import CommandError, no_such
 from sandwich_coordinator.cli.export import exported_app
 from sandwich_coordinator.cli.load import described
+from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
 from sandwich_coordinator.config import AppConfig
 from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.store.base import Compare, Listing, Put
@@ -70,8 +71,7 @@ def _find(listing: Listing, keys: Keys, app: str) -> tuple[AppRecord, int]:
                 return msgspec.json.decode(item.value, type=AppRecord), item.mod_revision
             except msgspec.MsgspecError:
                 raise CommandError(f"the stored configuration of {app} is damaged: apply it again", 1) from None
-    names = ", ".join(sorted(item.key.removeprefix(keys.apps) for item in listing.items)) or "none yet"
-    raise CommandError(f"there is no application {app}; there are: {names}", 1)
+    raise no_such("application", app, (item.key.removeprefix(keys.apps) for item in listing.items))
 
 
 def parse_changes(changes: Sequence[str]) -> dict[tuple[str, ...], Any]:
@@ -85,9 +85,10 @@ def parse_changes(changes: Sequence[str]) -> dict[tuple[str, ...], Any]:
         if path[0] in _NOT_HERE:
             raise CommandError(f"{path[0]} is not changed here: {_NOT_HERE[path[0]]}", 1)
         try:
-            found[path] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise CommandError(f"{key}: the value is not valid YAML", 1) from None
+            found[path] = read_yaml(text)[0]
+        except YamlError as error:
+            why = "" if str(error).startswith("not valid YAML") else f": {error}"
+            raise CommandError(f"{key}: the value is not valid YAML{why}", 1) from None
     return found
 
 
@@ -99,7 +100,7 @@ def edited(record: AppRecord, changes: Mapping[tuple[str, ...], Any], others: Ma
     try:
         config = AppConfig.model_validate(document)
     except ValidationError as error:
-        raise CommandError("\n".join(described(error, ("apps", record.app))), 1) from None
+        raise CommandError(described(error, ("apps", record.app)), 1) from None
     after = msgspec.structs.replace(
         app_record(record.app, config, "", record.token), token=record.token, token_hash=record.token_hash
     )
@@ -107,7 +108,7 @@ def edited(record: AppRecord, changes: Mapping[tuple[str, ...], Any], others: Ma
     problems = [f"{key}: {text}" for key, text in option_problems(after.cache, after.events, after.intents)]
     problems += [f"apps.{app}.{key}: {text}" for app, key, text in sharing_problems(caches)]
     if problems:
-        raise CommandError("\n".join(problems), 1)
+        raise CommandError(problems, 1)
     warnings = [
         f"{key}: {text}" for key, text in option_warnings(after.cache, after.events, after.invites, after.intents)
     ]

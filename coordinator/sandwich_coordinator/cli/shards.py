@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sandwich_coordinator import rebalance
-from sandwich_coordinator.cli.context import CommandError
+from sandwich_coordinator.cli.errors import CommandError, no_such
 from sandwich_coordinator.groups import newest_groups, shard_ids
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.store.base import Compare, Delete, Put, Store, StoreAmbiguous, StoreUnavailable
@@ -34,7 +34,7 @@ async def read_view(store: Store, keys: Keys) -> ClusterView:
 def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardKey]:
     """The shards of an application that `ranges` ("3", "0-7,12") names. Raises CommandError (1) naming what is not."""
     if app not in view.apps:
-        raise CommandError(f"there is no application {app}; there are: {', '.join(sorted(view.apps)) or 'none'}", 1)
+        raise no_such("application", app, view.apps)
     group = newest_groups(view).get(app)
     if group is None:
         raise CommandError(f"{app} has no shards yet: see sandwich cluster status for the reason", 1)
@@ -53,7 +53,7 @@ def check_target(view: ClusterView, node: str) -> None:
     """Raise CommandError (1) unless the node is there and takes shards."""
     entry = view.nodes.get(node)
     if entry is None:
-        raise CommandError(f"there is no node {node}; there are: {', '.join(sorted(view.nodes)) or 'none'}", 1)
+        raise no_such("node", node, view.nodes)
     if entry.record.state != "ready":
         raise CommandError(f"node {node} is {entry.record.state} and takes no shards: uncordon it first", 1)
 

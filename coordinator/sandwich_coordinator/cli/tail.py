@@ -1,7 +1,9 @@
 """`sandwich tail`: events as they are published, from now on, read straight from JetStream."""
 
 import asyncio
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -10,55 +12,127 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import DeliverPolicy
 
-from sandwich_coordinator.cli.context import CommandError
+from sandwich_coordinator.cli import event_lines
+from sandwich_coordinator.cli.cache import check_id
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.messaging import Messaging, connect
+from sandwich_coordinator.cli.output import paint_for, say, show_painted
+from sandwich_coordinator.cli.paint import PLAIN, Paint
+from sandwich_coordinator.event_names import DOCUMENTED, matches, matches_any, unknown_event
 from sandwich_sdk.wire.frame import inflate, split_events
 from sandwich_sdk.wire.headers import UNREADABLE, FrameHeaders, WireError
+from sandwich_sdk.wire.plain_text import plain_json
 from sandwich_sdk.wire.subjects import stream_name, stream_subjects
 from sandwich_sdk.wire.text import without_lone_surrogates
 
 NEXT_TIMEOUT_S = 1.0
-_TEXT_MAX = 160
+PIPE_WIDTH = 160
+"""Columns of a line where no terminal says how many it has."""
+_OURS = frozenset({"SANDWICH_MEMBER_INVITED"})
+_SPACES = {ord(character): " " for character in "\t\n\r"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TailOptions:
-    """What to show: these applications and event types (no types: all), as JSON lines or one short line each."""
+    """What to show: events of these types (patterns; none: all), of this guild, channel, user and text ("": any)."""
 
-    apps: tuple[str, ...]
-    types: frozenset[str]
-    as_json: bool
+    types: frozenset[str] = frozenset()
+    guild: str = ""
+    channel: str = ""
+    user: str = ""
+    text: str = ""
+    as_json: bool = False
+
+    def wants(self, kind: str, data: object) -> bool:
+        """Whether an event of this type and content is shown."""
+        return (
+            (not self.types or matches_any(self.types, kind))
+            and (not self.guild or self.guild in event_lines.guilds(kind, data))
+            and (not self.channel or self.channel in event_lines.channels(kind, data))
+            and (not self.user or self.user in event_lines.users(data))
+            and (not self.text or event_lines.has_text(data, self.text))
+        )
 
 
-def event_line(app: str, event: bytes, options: TailOptions) -> str | None:
-    """One event as shown; None when its type is not wanted. Raises LookupError, TypeError, UNREADABLE for damage."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is shown; a note is about the stream, not an event of it."""
+
+    text: str
+    is_note: bool = False
+
+
+Show = Callable[[Line], None]
+
+
+def check_filter(option: str, value: str | None) -> str:
+    """The id of a filter, "" for none. Raises CommandError."""
+    try:
+        return check_id(value) if value is not None else ""
+    except CommandError as error:
+        raise CommandError(f"{option}: {error}") from None
+
+
+def unknown_types(types: Iterable[str]) -> list[str]:
+    """A warning for each type that no event will have, unless a bot of the cluster publishes it."""
+    found = []
+    for name in sorted(types - _OURS if isinstance(types, frozenset) else types):
+        if name.endswith("*"):
+            known = any(matches(name, documented) for documented in DOCUMENTED)
+            warning = None if known else f"Discord documents no event {name}"
+        else:
+            warning = unknown_event(name)
+        if warning is not None:
+            found.append(f"--type {name}: {warning}")
+    return found
+
+
+def shown(options: TailOptions) -> Show:
+    """Where lines go: events to stdout; notes as well, but beside the JSON to stderr."""
+
+    def show(line: Line) -> None:
+        if line.is_note:
+            say(line.text, err=options.as_json)
+        else:
+            show_painted(line.text)
+
+    return show
+
+
+def event_line(app: str, event: bytes, options: TailOptions, width: int, paint: Paint = PLAIN) -> Line | None:
+    """One event as shown; None when it is not wanted. Raises LookupError, TypeError, UNREADABLE for damage."""
     decoded = msgspec.json.decode(without_lone_surrogates(event))
-    kind, shard = decoded["t"], decoded["__sandwich"]["shard"]
-    if options.types and kind not in options.types:
+    kind = decoded["t"]
+    if not isinstance(kind, str):
+        raise TypeError("its type is no string")
+    if not options.wants(kind, decoded.get("d")):
         return None
     if options.as_json:
-        return event.decode(errors="replace")
-    data = msgspec.json.encode(decoded.get("d")).decode(errors="replace")
-    short = data if len(data) <= _TEXT_MAX else data[: _TEXT_MAX - 3] + "..."
-    return f"{app} {shard[1]}/{shard[2]} {decoded.get('s')} {kind} {short}"
+        # No string of valid JSON holds a line break: those that are there stand between its values.
+        return Line(plain_json(event.decode(errors="replace").translate(_SPACES)))
+    return Line(event_lines.event_line(app, decoded, width, paint))
 
 
-def frame_lines(app: str, headers: FrameHeaders, payload: bytes, options: TailOptions) -> list[str]:
+def frame_lines(
+    app: str, headers: FrameHeaders, payload: bytes, options: TailOptions, width: int = PIPE_WIDTH, paint: Paint = PLAIN
+) -> list[Line]:
     """The wanted events of one frame. Raises WireError for a corrupt one."""
     if headers.count == 0:
-        return [f"{app} gap: events were lost after {headers.last_seq}"] if headers.kind == "gap" else []
-    if options.types and headers.types and not options.types & headers.types:
+        lost = Line(f"{app} gap: events were lost after {headers.last_seq}", is_note=True)
+        return [lost] if headers.kind == "gap" else []
+    if options.types and headers.types and not any(matches_any(options.types, kind) for kind in headers.types):
         return []
-    lines = (_line_or_reason(app, event, options) for event in split_events(inflate(payload)))
+    lines = (_line_or_reason(app, event, options, width, paint) for event in split_events(inflate(payload)))
     return [line for line in lines if line is not None]
 
 
-def _line_or_reason(app: str, event: bytes, options: TailOptions) -> str | None:
+def _line_or_reason(app: str, event: bytes, options: TailOptions, width: int, paint: Paint) -> Line | None:
     """One event as shown, or why it cannot be: a damaged one hides no other, and ends nothing."""
     try:
-        return event_line(app, event, options)
+        return event_line(app, event, options, width, paint)
     except (LookupError, TypeError, *UNREADABLE) as error:
-        return f"{app} (an event of {len(event)} bytes that cannot be read: {type(error).__name__})"
+        text = f"{app} (an event of {len(event)} bytes that cannot be read: {type(error).__name__})"
+        return Line(text, is_note=True)
 
 
 def joined(parts: dict[str, bytes], subject: str, headers: FrameHeaders, payload: bytes) -> bytes | None:
@@ -74,13 +148,13 @@ def joined(parts: dict[str, bytes], subject: str, headers: FrameHeaders, payload
     return before + payload
 
 
-async def tail(messaging: Messaging, options: TailOptions, show: Callable[[str], None]) -> None:
+async def tail(messaging: Messaging, options: TailOptions, show: Show) -> None:
     """Show events until cancelled. Raises CommandError when NATS or the stream is not there."""
     failure: BaseException | None = None
     async with connect(messaging) as client:
         try:
             async with asyncio.TaskGroup() as group:
-                for app in options.apps:
+                for app in messaging.apps:
                     group.create_task(_show(client, app, options, show))
         except* (CommandError, BrokenPipeError) as failed:
             failure = failed.exceptions[0]
@@ -88,8 +162,9 @@ async def tail(messaging: Messaging, options: TailOptions, show: Callable[[str],
         raise failure
 
 
-async def _show(client: Client, app: str, options: TailOptions, show: Callable[[str], None]) -> None:
+async def _show(client: Client, app: str, options: TailOptions, show: Show) -> None:
     parts: dict[str, bytes] = {}
+    paint = paint_for(sys.stdout)
     try:
         subscription = await client.jetstream().subscribe(
             stream_subjects(app)[0],
@@ -109,8 +184,9 @@ async def _show(client: Client, app: str, options: TailOptions, show: Callable[[
         try:
             headers = FrameHeaders.decode(message.headers)
             payload = joined(parts, message.subject, headers, message.data)
-            lines = frame_lines(app, headers, payload, options) if payload is not None else []
+            width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
+            lines = frame_lines(app, headers, payload, options, width, paint) if payload is not None else []
         except WireError as error:
-            lines = [f"{app} (a frame that cannot be read: {error})"]
+            lines = [Line(f"{app} (a frame that cannot be read: {error})", is_note=True)]
         for line in lines:
             show(line)

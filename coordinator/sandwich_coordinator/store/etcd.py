@@ -23,6 +23,7 @@ import etcd3
 import msgspec
 from etcd3 import errors as etcd_errors
 
+from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.store.base import (
     Behind,
     Compacted,
@@ -262,8 +263,19 @@ def _server_error(body: bytes, status: int) -> Exception:
 def _endpoint(text: str, tls: TlsOptions | None) -> str:
     url = text if "://" in text else f"{'https' if tls else 'http'}://{text}"
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path not in ("", "/"):
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.path not in ("", "/")
+    ):
         raise ValueError("an etcd endpoint is http[s]://host:port, with no user name and no path")
+    try:
+        usable = parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise ValueError("an etcd endpoint is http[s]://host:port, with a port from 1 to 65535 and nothing after it")
     if tls is not None and parts.scheme == "http":
         raise ValueError(f"TLS is configured but {url} is not https")
     return url.rstrip("/")
@@ -426,7 +438,7 @@ class EtcdStore:
                 if response.status != 200:
                     raise _server_error(await response.read(), response.status)
         except (aiohttp.ClientError, OSError) as error:
-            raise _NoAnswer(_reason(error), applied=None) from None
+            raise _NoAnswer(network_words(error), applied=None) from None
         _keep_socket_honest(response)
         return response
 
@@ -441,7 +453,7 @@ class EtcdStore:
             await self._attempt(endpoint, rpc, _RangeReply, self._attempt_s)
             return None
         except (aiohttp.ClientError, OSError) as error:
-            raise _NoAnswer(_reason(error), applied=None) from None
+            raise _NoAnswer(network_words(error), applied=None) from None
 
     async def _call(
         self, rpc: tuple[str, dict[str, Any]], reply: type[_Reply], *, write: bool = False, authenticated: bool = True
@@ -496,9 +508,9 @@ class EtcdStore:
             async with request as response:
                 content = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise _NoAnswer(_reason(error), applied=False) from None
+            raise _NoAnswer(network_words(error), applied=False) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _NoAnswer(_reason(error), applied=None) from None
+            raise _NoAnswer(network_words(error), applied=None) from None
         if response.status != 200:
             raise _server_error(content, response.status)
         try:
@@ -565,10 +577,6 @@ def _watch_batch(line: bytes, next_revision: int) -> WatchBatch:
         if event.kv.mod_revision >= next_revision
     )
     return WatchBatch(events, events[-1].kv.mod_revision if events else next_revision - 1)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
 
 
 def _keep_socket_honest(response: aiohttp.ClientResponse) -> None:

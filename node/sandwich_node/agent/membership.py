@@ -188,4 +188,7 @@ def _process_is_gone(holder: NodeRecord, own: NodeRecord) -> bool:
 def _taken(node: str, present: KeyValue) -> str:
     holder = _decoded(present)
     where = f" at {holder.address}" if holder else ""
-    return f"the node id {node!r} is in use by another running node{where}; give this one another --node-id"
+    return (
+        f"the node id {node!r} is in use by another running node{where}; give this one another --node-id "
+        "(and another --listen where both are on one machine)"
+    )

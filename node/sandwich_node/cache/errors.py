@@ -1,5 +1,8 @@
 """What goes wrong with Redis, by what to do about it. No message carries a password or a value."""
 
+import os
+import re
+
 from redis import exceptions as rx
 
 from sandwich_sdk.cache.errors import tls_trouble
@@ -59,9 +62,19 @@ def classify(error: BaseException) -> CacheError:
         case rx.ResponseError():
             return _of_response(str(error))
         case rx.RedisError() | rx.RedisClusterException() | OSError() | TimeoutError():
-            return CacheUnavailable(f"Redis does not answer ({kind})")
+            return CacheUnavailable(f"Redis does not answer ({_why(error)})")
         case _:
             return CacheError(f"the cache failed ({kind})")
+
+
+def _why(error: BaseException) -> str:
+    """What was refused, and where; of redis-py's text only the number and the address are used."""
+    if isinstance(error, rx.TimeoutError | TimeoutError):
+        return "no answer in time"
+    if found := re.match(r"Error (-?[0-9]{1,4}) connecting to (\S+?)\.\s", f"{error} "):
+        number, where = int(found[1]), found[2]
+        return f"{os.strerror(number).lower()} at {where}" if number > 0 else f"the name in {where} cannot be resolved"
+    return type(error).__name__
 
 
 def _of_response(text: str) -> CacheError:

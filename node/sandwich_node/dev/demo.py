@@ -25,6 +25,7 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.checker import DeliveryCheck, Verdict
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
+from sandwich_sdk.wire.plain_text import plain_text
 
 VIEW_EVERY_S = 1.0
 SETTLE_BUDGET_S = 20.0
@@ -165,7 +166,7 @@ async def _judge(cluster: DevCluster, seen: dict[str, Seen], console: Console) -
             break
         await asyncio.sleep(0.5)
     for app, verdict in verdicts.items():
-        console.print(_verdict_line(app, verdict), highlight=False, soft_wrap=True)
+        console.print(_verdict_line(app, verdict), highlight=False, soft_wrap=True, markup=False)
     return 0 if all(verdict.clean for verdict in verdicts.values()) else 1
 
 
@@ -187,7 +188,7 @@ def _view(plain: bool, console: Console) -> Iterator[Show]:
         yield lambda snapshot, seen, seconds: print_plain(console, snapshot, seen, seconds)
         return
     with Live(console=console, auto_refresh=False, transient=False) as live:
-        yield lambda snapshot, seen, seconds: live.update(_screen(snapshot, seen, seconds), refresh=True)
+        yield lambda snapshot, seen, seconds: live.update(screen(snapshot, seen, seconds, console.width), refresh=True)
 
 
 def _states(snapshot: Snapshot, app: str) -> dict[str, int]:
@@ -224,27 +225,61 @@ def print_plain(console: Console, snapshot: Snapshot, seen: dict[str, Seen], sec
         parts.append(
             f"{app}: {states}; {guilds} guilds; published {published:.0f}/s, consumed {one.consumed_per_s:.0f}/s"
         )
-    console.print(" | ".join(parts), highlight=False, soft_wrap=True)
+    console.print(plain_text(" | ".join(parts)), highlight=False, soft_wrap=True, markup=False)
 
 
-def _screen(snapshot: Snapshot, seen: dict[str, Seen], seconds: float) -> Group:
-    nodes = Table(title="nodes", title_justify="left", expand=True)
-    for column in ("node", "state", "leader", "shards", "address"):
-        nodes.add_column(column)
+def screen(snapshot: Snapshot, seen: dict[str, Seen], seconds: float, width: int) -> Group:
+    """The live view. What does not fit into `width` columns is told by fewer columns, never by cut headings."""
     held: dict[str, int] = {}
     for entry in snapshot.view.claims.values():
         held[entry.record.node] = held.get(entry.record.node, 0) + 1
-    for name, node in sorted(snapshot.view.nodes.items()):
-        mark = "leads" if _leader(snapshot) == name else ""
-        nodes.add_row(name, node.record.state, mark, str(held.get(name, 0)), node.record.address)
-    apps = Table(title="applications", title_justify="left", expand=True)
-    for column in ("application", "shards", "guilds", "published/s", "consumed/s", "consumed", "lost/doubled"):
-        apps.add_column(column)
+    nodes = [
+        {
+            "node": name,
+            "state": node.record.state,
+            "leads": "leads" if _leader(snapshot) == name else "",
+            "shards": str(held.get(name, 0)),
+            "address": node.record.address,
+        }
+        for name, node in sorted(snapshot.view.nodes.items())
+    ]
+    apps = []
     for app, one in seen.items():
         states = ", ".join(f"{count} {state}" for state, count in sorted(_states(snapshot, app).items()))
         published, guilds = _published(snapshot, app)
-        wrong = sum(len(c.missing) + c.doubled for c in one.check.sessions.values())
-        numbers = (f"{published:.0f}", f"{one.consumed_per_s:.0f}", str(one.check.events), str(wrong))
-        apps.add_row(app, states or "none yet", str(guilds), *numbers)
+        apps.append(
+            {
+                "app": app,
+                "shards": states or "none yet",
+                "wrong": str(sum(len(c.missing) + c.doubled for c in one.check.sessions.values())),
+                "published/s": f"{published:.0f}",
+                "consumed/s": f"{one.consumed_per_s:.0f}",
+                "guilds": str(guilds),
+                "total": _short(one.check.events),
+            }
+        )
     clock = time.strftime("%H:%M:%S")
-    return Group(Text(f"sandwich dev  {clock}  up {seconds:.0f} s  (Ctrl-C ends it)"), nodes, apps)
+    head = Text(f"sandwich dev  {clock}  up {seconds:.0f} s  (Ctrl-C ends it)")
+    return Group(head, _table("nodes", nodes, width), _table("applications", apps, width))
+
+
+def _short(number: int) -> str:
+    """A number in five characters, so that no column grows while one looks."""
+    return str(number) if number < 100_000 else f"{number // 1000}k"
+
+
+def _table(title: str, rows: list[dict[str, str]], width: int) -> Table:
+    """As many columns as fit, the first ones being the most important."""
+    table = Table(title=title, title_justify="left", expand=True, width=width)
+    left = width - 1
+    for number, name in enumerate(rows[0] if rows else ()):
+        # What may wrap needs no more than its heading and a word; each column costs a line and two spaces.
+        left -= 3 + max(len(name), *(len(word) for row in rows for word in row[name].split() or [""]))
+        if left < 0 and number:
+            break
+        table.add_column(Text(name), no_wrap=False)
+    columns = len(table.columns)
+    for row in rows:
+        # As Text: a name may look like rich's markup.
+        table.add_row(*(Text(plain_text(text)) for text in list(row.values())[:columns]))
+    return table

@@ -1,5 +1,7 @@
 """The node's HTTP server: `/healthz`, `/readyz`, `/metrics`, `/status`."""
 
+import errno
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -40,6 +42,17 @@ def make_app(status: Callable[[], NodeStatus], not_ready: Callable[[], list[str]
     return app
 
 
+def _why(error: OSError) -> str:
+    """The reason with what to do. asyncio's own text repeats the address."""
+    if error.errno == errno.EADDRINUSE:
+        return (
+            "the address is in use: another node on this machine? "
+            "Give each its own --node-id and --listen, such as --listen 127.0.0.1:5470 (port 0: any free one)"
+        )
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    return f"{reason}; --listen takes an address of this machine and a port that this user may open"
+
+
 @asynccontextmanager
 async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
     """Listen while the context lasts; yields the port (chosen by the system for port 0). Raises HttpError."""
@@ -50,7 +63,7 @@ async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[int
         try:
             await site.start()
         except OSError as error:
-            raise HttpError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            raise HttpError(f"cannot listen on {host}:{port}: {_why(error)}") from None
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

@@ -9,6 +9,7 @@ import aiohttp
 import msgspec
 from aiohttp import ClientWebSocketResponse, ClientWSTimeout, WSMsgType
 
+from sandwich_coordinator.network_errors import network_words
 from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.effects import (
     CloseSocket,
@@ -343,6 +344,6 @@ def _closed(kind: WSMsgType, data: object, extra: object) -> Closed:
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        return f"HTTP status {error.status}"
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return network_words(error)[:CLOSE_REASON_CHARS]
     return f"{type(error).__name__}: {error}"[:CLOSE_REASON_CHARS] if str(error) else type(error).__name__

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
@@ -21,6 +22,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 
 from sandwich_node.sinks.log import LogBusy, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
 from sandwich_sdk.cancelling import honouring_cancel
+from sandwich_sdk.errors import reason
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, EXPECTED_LAST_SUBJECT, FrameHeaders, WireError
 
@@ -96,6 +98,9 @@ class JetStreamLog:
         self._limits: dict[str, StreamLimits] = {}
         self._client = Client()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
+        # What the connection last failed with; "" while it is there.
+        self._trouble = ""
+        self._where = ", ".join(urlsplit(server).netloc.rpartition("@")[2] for server in options.servers)
         self._ensured: set[str] = set()
         self._ensure_lock = asyncio.Lock()
 
@@ -130,7 +135,7 @@ class JetStreamLog:
                     **connection_secrets(options),
                 )
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise LogUnavailable(f"NATS is not reachable: {_reason(error)}") from None
+            raise LogUnavailable(f"NATS is not reachable at {self._where}: {self._trouble or reason(error)}") from None
 
     async def check(self) -> None:
         """Raise LogUnavailable unless JetStream is enabled and answers, on a server that knows our guard."""
@@ -145,7 +150,7 @@ class JetStreamLog:
         except nats.js.errors.ServiceUnavailableError:
             raise LogUnavailable("JetStream is not enabled on this NATS server (add `jetstream {}`)") from None
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogUnavailable(f"JetStream does not answer: {_reason(error)}") from None
+            raise LogUnavailable(f"JetStream does not answer: {self._why(error)}") from None
 
     @property
     def part_bytes(self) -> int:
@@ -164,7 +169,7 @@ class JetStreamLog:
     ) -> int:
         """See `Log.append`."""
         if not self._client.is_connected:
-            raise LogUnavailable("NATS is not connected")
+            raise LogUnavailable(self._unconnected())
         guarded = {**headers, EXPECTED_LAST_SEQ: str(expected), EXPECTED_LAST_SUBJECT: chain}
         with honouring_cancel():
             try:
@@ -176,9 +181,9 @@ class JetStreamLog:
             except nats.errors.MaxPayloadError:
                 raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload") from None
             except TimeoutError:
-                raise LogUnavailable(_NO_ANSWER if self._client.is_connected else "NATS is not connected") from None
+                raise LogUnavailable(_NO_ANSWER if self._client.is_connected else self._unconnected()) from None
             except (nats.errors.Error, OSError) as error:
-                raise LogUnavailable(f"append had no answer: {_reason(error)}") from None
+                raise LogUnavailable(f"append had no answer: {self._why(error)}") from None
         return ack.seq
 
     async def _no_answer(self, subject: str) -> Exception:
@@ -189,13 +194,13 @@ class JetStreamLog:
         except nats.js.errors.NotFoundError:
             return StreamMissing(f"stream {stream} does not exist")
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            return LogUnavailable(f"JetStream does not answer: {_reason(error)}")
+            return LogUnavailable(f"JetStream does not answer: {self._why(error)}")
         return LogUnavailable(f"stream {stream} has no leader now")
 
     async def tail(self, stream: str, chain: str) -> Tail | None:
         """See `Log.tail`."""
         if not self._client.is_connected:
-            raise LogUnavailable("NATS is not connected")
+            raise LogUnavailable(self._unconnected())
         try:
             with honouring_cancel():
                 last = await self._jetstream.get_last_msg(stream, chain)
@@ -204,7 +209,7 @@ class JetStreamLog:
                 raise StreamMissing(f"stream {stream} does not exist") from None
             return None
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogUnavailable(f"the chain's last frame could not be read: {_reason(error)}") from None
+            raise LogUnavailable(f"the chain's last frame could not be read: {self._why(error)}") from None
         try:
             headers = FrameHeaders.decode(last.headers)
         except WireError as error:
@@ -219,7 +224,7 @@ class JetStreamLog:
                 with honouring_cancel():
                     await self._ensure_stream(app)
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                raise LogUnavailable(f"stream for {app} could not be made: {_reason(error)}") from None
+                raise LogUnavailable(f"stream for {app} could not be made: {self._why(error)}") from None
 
     async def _ensure_stream(self, app: str) -> None:
         wanted = self._stream_config(app)
@@ -304,7 +309,7 @@ class JetStreamLog:
         try:
             await self._client.publish(subjects.status_subject(app), body)
         except (nats.errors.Error, OSError) as error:
-            _log.debug("a status message of %s was not sent: %s", app, _reason(error))
+            _log.debug("a status message of %s was not sent: %s", app, self._why(error))
 
     async def close(self) -> None:
         """Close the connection; what was not acknowledged stays unacknowledged."""
@@ -316,10 +321,20 @@ class JetStreamLog:
                 pass
 
     async def _on_error(self, error: Exception) -> None:
-        _log.warning("NATS: %s", _reason(error))
+        self._trouble = reason(error)
+        _log.warning("NATS at %s: %s", self._where, self._trouble)
 
     async def _on_reconnect(self) -> None:
+        self._trouble = ""
         _log.warning("NATS: reconnected")
+
+    def _unconnected(self) -> str:
+        return f"NATS is not connected ({self._where}{': ' if self._trouble else ''}{self._trouble})"
+
+    def _why(self, error: BaseException) -> str:
+        """What went wrong, and with which server; why there is no connection, when that is the cause."""
+        is_answer = isinstance(error, nats.js.errors.APIError)
+        return reason(error) if self._client.is_connected or is_answer else self._unconnected()
 
 
 def connection_secrets(options: NatsOptions) -> dict[str, Any]:
@@ -348,13 +363,3 @@ def _append_error(error: nats.js.errors.APIError) -> Exception:
     if code in _NO_SPACE:
         return LogUnavailable(f"JetStream has no space: {_NO_SPACE[code]} ({code})")
     return LogUnavailable(f"JetStream refused the append: {error.description} ({code})")
-
-
-def _reason(error: BaseException) -> str:
-    """An error in words, without the URL it may carry: that can hold a password."""
-    if isinstance(error, nats.js.errors.APIError) and error.description:
-        return str(error.description)
-    text = type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-    return text

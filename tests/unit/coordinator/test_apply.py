@@ -38,7 +38,7 @@ def test_the_first_apply_writes_everything_sealed_and_a_second_writes_nothing() 
 
 def test_an_edit_names_the_field_and_is_guarded_by_the_revision_read() -> None:
     changes = run(after(run(Listing((), 0), A)), A.replace("intents: 1", "intents: 3"))
-    assert changes.lines == ("~ application a: intents: 1 -> 3",)
+    assert changes.lines == ("~ application a: intents: [GUILDS] -> [GUILDS, GUILD_MEMBERS]",)
     assert [guard.expected for guard, _ in changes.writes] == [7]
 
 

@@ -1,0 +1,61 @@
+"""`sandwich app`: the commands as help shows them; their work is imported when one runs."""
+
+from typing import Annotated
+
+import typer
+
+from sandwich_coordinator.cli.node_commands import list_rows
+from sandwich_coordinator.cli.options import AppName, Json, command_group, run
+from sandwich_coordinator.cli.output import say, show_json, show_yaml, warn
+
+apps_app = command_group("The applications (bots).")
+
+
+@apps_app.command("list")
+def app_list(context: typer.Context, as_json: Json = False) -> None:
+    """The applications with their shards and session starts."""
+    from sandwich_coordinator.cli import render
+
+    list_rows(context, render.app_rows, render.apps_text, as_json)
+
+
+@apps_app.command("show")
+def app_show(context: typer.Context, app_name: AppName, as_json: Json = False) -> None:
+    """An application's configuration, as cluster.yml has it. Example: sandwich app show welcomer"""
+    from sandwich_coordinator.cli.settings import show_app
+
+    shown = run(show_app(context.obj, app_name))
+    if as_json:
+        show_json(shown)
+    else:
+        show_yaml(shown)
+
+
+@apps_app.command("set")
+def app_set(
+    context: typer.Context,
+    app_name: AppName,
+    changes: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE...", help="Keys as in cluster.yml, values in YAML.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Change an application's configuration while it runs. `cluster.yml` is not changed: the next apply would undo it.
+
+    What is under events, cache, invites and presence takes effect within seconds, without a reconnect.
+
+    Example: sandwich app set welcomer events.ignore=[TYPING_START] cache.presences=true
+    """
+    from sandwich_coordinator.cli.settings import set_app
+
+    edit = run(set_app(context.obj, app_name, changes, dry_run=dry_run))
+    for warning in edit.warnings:
+        warn(warning)
+    if as_json:
+        show_json({"changes": list(edit.lines), "warnings": list(edit.warnings), "written": not dry_run})
+        return
+    for line in edit.lines or ("no changes",):
+        say(line)
+    if edit.lines:
+        say("would change (dry run: nothing was written)" if dry_run else "changed; see sandwich app list")

@@ -1,0 +1,65 @@
+"""How a command reaches the cluster. Light: what it needs is imported when it is used, so that help need not wait."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandwich_coordinator.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from sandwich_coordinator.sealing import ClusterKey
+    from sandwich_coordinator.store.etcd import EtcdStore
+    from sandwich_coordinator.store.keys import Keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """From options and environment. `ca`, `cert` and `cert_key` are for etcd; `key_file` is the cluster key's."""
+
+    etcd: str
+    cluster: str | None = None
+    user: str | None = None
+    password_file: Path | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    cert_key: Path | None = None
+    key_file: Path | None = None
+
+    @property
+    def keys(self) -> "Keys":
+        """The cluster's keys."""
+        from sandwich_coordinator.store.keys import Keys
+
+        return Keys(self.cluster or "default")
+
+    def key(self, env: Mapping[str, str]) -> "ClusterKey":
+        """The cluster key. Raises CommandError saying how to make one."""
+        from sandwich_coordinator.sealing import ClusterKey, SealingError
+
+        try:
+            return ClusterKey.load(env, self.key_file)
+        except SealingError as error:
+            raise CommandError(str(error), 1) from None
+
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator["EtcdStore"]:
+        """The store while the context lasts. Raises CommandError for options that cannot be used."""
+        from sandwich_coordinator.small_files import read_secret_file
+        from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
+
+        try:
+            password = read_secret_file(self.password_file) if self.password_file else None
+        except ValueError as error:
+            raise CommandError(f"the file {self.password_file} of --etcd-password-file: {error}") from None
+        tls = TlsOptions(ca_file=self.ca, cert_file=self.cert, key_file=self.cert_key) if self.ca or self.cert else None
+        try:
+            endpoints = [part.strip() for part in self.etcd.split(",") if part.strip()]
+            store = EtcdStore(endpoints, username=self.user, password=password, tls=tls)
+        except (OSError, ValueError) as error:
+            raise CommandError(f"the etcd options cannot be used: {error}") from None
+        try:
+            yield store
+        finally:
+            await store.close()

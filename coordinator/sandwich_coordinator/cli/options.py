@@ -1,0 +1,50 @@
+"""Options that several commands share, and how their groups behave. Light: help and completion import no more."""
+
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+from sandwich_coordinator.cli.connection import Connection
+from sandwich_coordinator.cli.entry import interruptible
+
+T = TypeVar("T")
+KEY_VARIABLE = "SANDWICH_CLUSTER_KEY"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help=f"The cluster key; else ${KEY_VARIABLE}.")]
+NodeName = Annotated[str, typer.Argument(metavar="NODE", help="The node's name, as sandwich node list shows it.")]
+WaitS = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait.")]
+
+
+class HelpGroup(TyperGroup):
+    """Without a command it prints its help, which is what was asked for: exit code 0."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+
+def command_group(text: str) -> typer.Typer:
+    """A group of commands."""
+    return typer.Typer(help=text, cls=HelpGroup, rich_markup_mode=None, add_completion=False)
+
+
+def with_key_file(connection: Connection, key_file: Path | None) -> Connection:
+    """The connection with the cluster key from this file."""
+    return replace(connection, key_file=key_file)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work; Ctrl-C cancels it."""
+    # Imported here: help needs no event loop.
+    import asyncio
+
+    interruptible()
+    return asyncio.run(work)

@@ -1,0 +1,64 @@
+"""The one place where the commands write: everything is made plain, whoever chose the text.
+
+Colours are used where a terminal is (https://no-color.org: NO_COLOR switches them off), and added after that.
+"""
+
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+import typer
+
+from sandwich_coordinator.cli.paint import Paint
+from sandwich_sdk.wire.plain_text import plain_json, plain_lines, plain_text
+
+
+def paint_for(stream: TextIO) -> Paint:
+    """Colours when the stream is a terminal that can show them and nobody objects."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Paint(on=wanted and stream.isatty())
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """One line."""
+    typer.echo(plain_text(text), err=err)
+
+
+def show(text: str, *, err: bool = False) -> None:
+    """Several lines."""
+    typer.echo(plain_lines(text), err=err)
+
+
+def show_painted(text: str) -> None:
+    """Text whose parts are plain, with our own colours in it."""
+    typer.echo(text, color=paint_for(sys.stdout).on)
+
+
+def warn(text: object) -> None:
+    """A warning, on stderr."""
+    paint = paint_for(sys.stderr)
+    typer.echo(f"{paint.warning('warning:')} {plain_text(text)}", err=True, color=paint.on)
+
+
+def fail(program: str, message: str) -> None:
+    """What ended the command, on stderr."""
+    paint = paint_for(sys.stderr)
+    typer.echo(f"{paint.bad(f'{program}:')} {plain_lines(message)}", err=True, color=paint.on)
+
+
+def show_json(value: Any) -> None:
+    """A value as JSON: names stay readable, what steers a terminal is escaped."""
+    typer.echo(plain_json(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def show_yaml(value: Any) -> None:
+    """A value as YAML."""
+    # Imported here: few commands need it.
+    import yaml
+
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    if plain_lines(text) != text:
+        # Escaped by YAML itself, so that it reads back as it was.
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=False)
+    typer.echo(text, nl=False)

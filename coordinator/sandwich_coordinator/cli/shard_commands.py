@@ -1,0 +1,90 @@
+"""`sandwich shard`: the commands as help shows them; their work is imported when one runs."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sandwich_coordinator.cli.errors import no_such
+from sandwich_coordinator.cli.node_commands import list_rows
+from sandwich_coordinator.cli.options import AppName, Json, WaitS, command_group, run
+from sandwich_coordinator.cli.output import say, show_json
+
+if TYPE_CHECKING:
+    from sandwich_coordinator.cli.render import Snapshot
+    from sandwich_coordinator.view import ShardKey
+
+shard_app = command_group("The connections to Discord.")
+
+ShardRanges = Annotated[str, typer.Argument(metavar="SHARDS", help="One shard or ranges: 3, 0-7,12.")]
+
+
+@shard_app.command("list")
+def shard_list(
+    context: typer.Context,
+    app_name: Annotated[str | None, typer.Option("--app", help="Only this application.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Where each shard runs and how it is. Example: sandwich shard list --app welcomer"""
+    from sandwich_coordinator.cli import render
+
+    def check(snapshot: "Snapshot") -> None:
+        if app_name is not None and app_name not in snapshot.view.apps:
+            raise no_such("application", app_name, snapshot.view.apps)
+
+    list_rows(
+        context,
+        lambda snapshot: render.shard_rows(snapshot, app_name),
+        lambda snapshot, paint: render.shards_text(snapshot, app_name, paint),
+        as_json,
+        check,
+    )
+
+
+@shard_app.command("move")
+def shard_move(
+    context: typer.Context,
+    app_name: AppName,
+    shards: ShardRanges,
+    node: Annotated[str, typer.Option("--to", metavar="NODE", help="Where to; any: take the pin away.")],
+    timeout_s: WaitS = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Pin shards to a node, sessions kept, and wait until they are live there. Exit code 1: refused, or not there yet.
+
+    The pin holds until --to any; it rests while its node takes no shards.
+
+    Example: sandwich shard move welcomer 3 --to b
+    """
+    from sandwich_coordinator.cli.shards import move_shards
+
+    async def work() -> "list[ShardKey]":
+        async with context.obj.store() as store:
+            return await move_shards(
+                store, context.obj.keys, app_name, shards, node, timeout_s=timeout_s, say=partial(say, err=as_json)
+            )
+
+    moved = run(work())
+    if as_json:
+        show_json({"app": app_name, "shards": [shard.shard for shard in moved], "node": node})
+
+
+@shard_app.command("restart")
+def shard_restart(
+    context: typer.Context, app_name: AppName, shards: ShardRanges, timeout_s: WaitS = 60.0, as_json: Json = False
+) -> None:
+    """Let shards reconnect where they are, by RESUME; a failed one is tried again.
+
+    Example: sandwich shard restart welcomer 0-7
+    """
+    from sandwich_coordinator.cli.shards import restart_shards
+
+    async def work() -> "list[ShardKey]":
+        async with context.obj.store() as store:
+            return await restart_shards(
+                store, context.obj.keys, app_name, shards, timeout_s=timeout_s, say=partial(say, err=as_json)
+            )
+
+    restarted = run(work())
+    if as_json:
+        show_json({"app": app_name, "shards": [shard.shard for shard in restarted]})

@@ -1,0 +1,67 @@
+"""URLs of cluster.yml: each names a server and nothing secret, because it is stored, exported and logged as it is.
+
+No message repeats the URL, which may hold a secret by mistake. Pure.
+"""
+
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from pydantic import AfterValidator
+
+URL_CHARACTERS_MAX = 2048
+
+
+def server_url(schemes: tuple[str, ...], *, secrets: str, login: bool = False, options: tuple[str, ...] = ()) -> Any:
+    """A check of a URL. `secrets`: where the secret goes that must not be in it.
+
+    `login`: user and password may stand in it (the caller takes the password out). `options`: allowed after `?`.
+    """
+
+    def check(value: str) -> str:
+        parts = _split(value, schemes)
+        if "@" in parts.netloc and not login:
+            raise ValueError(f"must not hold a user, a password or a token: {secrets}")
+        given = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)] if parts.query else []
+        if parts.fragment or (parts.query and not given) or not set(given) <= set(options):
+            allowed = f" but {', '.join(options)}" if options else ""
+            raise ValueError(f"must not hold anything after ? or #{allowed}: {secrets}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _split(value: str, schemes: tuple[str, ...]) -> SplitResult:
+    starts = " or ".join(f"{scheme}://" for scheme in schemes)
+    if len(value) > URL_CHARACTERS_MAX:
+        raise ValueError(f"is longer than {URL_CHARACTERS_MAX} characters")
+    # urlsplit would drop some of these without a word.
+    if not value.isprintable() or " " in value or "\\" in value:
+        raise ValueError("must not hold spaces, line breaks, control characters or backslashes")
+    scheme, colon, _ = value.partition("://")
+    if not colon or scheme.lower() not in schemes:
+        raise ValueError(f"must be a URL that starts with {starts}")
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname
+    except ValueError:
+        raise ValueError("has no host that can be read: write an IPv6 address in brackets, as in [::1]:4222") from None
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise ValueError("names no socket: write it as unix:///path/of/socket")
+        return parts
+    if "," in parts.netloc:
+        raise ValueError("names several servers: write one URL for each")
+    _check_port(parts.netloc.rpartition("@")[2])
+    if not host:
+        raise ValueError(f"names no host: write it as {parts.scheme}://HOST:PORT")
+    return parts
+
+
+def _check_port(address: str) -> None:
+    text = address.rpartition("]")[2].partition(":")[2]
+    if ":" in text:
+        raise ValueError("has several ports or an IPv6 address without brackets: write that as [::1]:4222")
+    if text and not (text.isascii() and text.isdecimal()):
+        raise ValueError("has a port that is not a number: is a character of a password not %-encoded?")
+    if text and not (len(text) <= 5 and 0 < int(text) < 65536):
+        raise ValueError(f"has the port {text[:12]}: ports are 1 to 65535")

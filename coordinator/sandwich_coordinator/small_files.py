@@ -1,0 +1,84 @@
+"""Reading the small files that an operator names, without trusting what the name leads to.
+
+A device that never ends, a pipe that nobody writes to, a directory and a file of gigabytes are refused; none of them
+may stall or exhaust a command or a node.
+"""
+
+import os
+import select
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SECRET_BYTES_MAX = 16 * 1024
+PIPE_TIMEOUT_S = 10.0
+_CHUNK_BYTES = 64 * 1024
+_KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+          (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))  # fmt: skip
+
+
+def read_small_file(
+    path: Path, bytes_max: int, *, pipe_allowed: bool = False, check_mode: Callable[[int], None] | None = None
+) -> str:
+    """The text (UTF-8) of a regular file of at most `bytes_max`; a byte order mark at its start is left out.
+
+    `pipe_allowed`: also what a process writes into a pipe (`-f <(command)`), for at most PIPE_TIMEOUT_S.
+    `check_mode` is called with the mode of what was opened, and may refuse it.
+    Raises ValueError with the reason only, so that the caller says which file, and never with its content.
+    """
+    try:
+        # Not blocking: opening a pipe without a writer would wait for one for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ValueError(error.strerror or type(error).__name__) from None
+    except ValueError:
+        raise ValueError("its name has a character that no path has") from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and pipe_allowed):
+            what = next((name for check, name in _KINDS if check(mode)), "no regular file")
+            raise ValueError(f"it is {what}, not a regular file")
+        if check_mode is not None:
+            check_mode(mode)
+        content = _read(descriptor, bytes_max)
+    except OSError as error:
+        raise ValueError(error.strerror or type(error).__name__) from None
+    finally:
+        os.close(descriptor)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8") from None
+
+
+def read_secret_file(path: Path) -> str:
+    """The one line of text in a file of a secret, without the space around it. Raises ValueError with the reason."""
+    return check_secret(read_small_file(path, SECRET_BYTES_MAX))
+
+
+def check_secret(text: str) -> str:
+    """A secret without the space around it. Raises ValueError for what cannot be one; never shows it."""
+    text = text.strip()
+    if not text:
+        raise ValueError("it is empty")
+    if not text.isprintable():
+        raise ValueError("it has several lines or control characters, which no secret has")
+    return text
+
+
+def _read(descriptor: int, bytes_max: int) -> bytes:
+    ends_at = time.monotonic() + PIPE_TIMEOUT_S
+    content = b""
+    while len(content) <= bytes_max:
+        try:
+            chunk = os.read(descriptor, _CHUNK_BYTES)
+        except BlockingIOError:
+            left = ends_at - time.monotonic()
+            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+                raise ValueError(f"its writer is silent for {PIPE_TIMEOUT_S:g} s") from None
+            continue
+        if not chunk:
+            return content
+        content += chunk
+    raise ValueError(f"it is larger than {bytes_max} bytes")

@@ -1,0 +1,44 @@
+"""A NATS that refuses connections: a node says what was refused, and where."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sandwich_node.dev.embedded import EmbeddedNats
+from sandwich_node.sinks import jetstream
+from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.sinks.log import LogUnavailable
+
+pytestmark = pytest.mark.contract
+
+
+async def test_a_server_that_is_not_there_is_said_to_refuse_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jetstream, "API_TIMEOUT_S", 1.0)
+    log = JetStreamLog(NatsOptions(servers=("nats://127.0.0.1:9", "nats://127.0.0.1:10")))
+    with pytest.raises(LogUnavailable) as caught:
+        await log.connect()
+    assert str(caught.value) == "NATS is not reachable at 127.0.0.1:9, 127.0.0.1:10: Connection refused"
+    await log.close()
+
+
+async def test_a_server_that_went_away_is_named_by_whatever_needs_it(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path) as server:
+        log = JetStreamLog(NatsOptions(servers=(server.url,)))
+        await log.connect()
+        await log.ensure_stream("bot")
+        where = server.url.removeprefix("nats://")
+        await server.stop()
+        said = set()
+        for ask in (
+            lambda: log.append("sandwich.bot.all.0.0", b"x", {}, chain="sandwich.bot.*.0.0", expected=0),
+            lambda: log.tail("SANDWICH_bot", "sandwich.bot.*.0.0"),
+            log.check,
+            lambda: log.ensure_stream("other"),
+        ):
+            with pytest.raises(LogUnavailable) as caught:
+                await ask()  # type: ignore[no-untyped-call]
+            said.add(str(caught.value))
+        assert all(where in text for text in said), said
+        assert not any(re.search(r"\w+Error\b", text) for text in said), said
+        await log.close()
