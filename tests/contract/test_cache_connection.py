@@ -10,7 +10,8 @@ import pytest
 import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
 
-from sandwich_node.dev.embedded import EmbeddedRedis, free_ports
+from sandwich_node.dev.embedded import EmbeddedRedis
+from sandwich_node.dev.ports import free_ports
 from sandwich_sdk.cache import Cache, CacheUnavailable, Tls
 from sandwich_sdk.cache.testing import guild_layout
 from tests.support.cache_layout import ADA, GUILD, rich_guild, store
@@ -82,7 +83,7 @@ async def test_a_frozen_server_costs_the_timeout_and_answers_rightly_afterwards(
     async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, connections=2) as cache:
         await fill(server.url)
         assert await cache.guild(GUILD)
-        server.pause()
+        await server.pause()
         try:
             # Ten ask over two connections: those who wait have the same deadline.
             async with asyncio.TaskGroup() as tasks:
@@ -98,7 +99,7 @@ async def test_a_frozen_server_costs_the_timeout_and_answers_rightly_afterwards(
 
 async def test_a_frozen_server_is_noticed_before_the_first_answer_and_in_a_long_scan(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, timeout=0.3) as cache:
-        server.pause()
+        await server.pause()
         try:
             assert (await refused(cache)).reason == "no answer"
             with pytest.raises(CacheUnavailable, match=r"no answer within 0\.3 s"):
@@ -226,7 +227,7 @@ async def test_a_frozen_node_of_a_cluster_costs_the_timeout_and_a_database_numbe
                 await store(client, guild_layout(NS, rich_guild(str(guild)), app=NS))
         async with Cache(servers[1].url, namespace=NS) as cache:
             assert await cache.mutual_guilds(ADA) == [str(guild) for guild in range(1, 20)]
-            servers[0].pause()
+            await servers[0].pause()
             try:
                 with pytest.raises(CacheUnavailable, match="no answer within 1 s"):
                     await cache.mutual_guilds(ADA)

@@ -18,7 +18,8 @@ from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied
 from sandwich_node.cache.settings import Writer
-from sandwich_node.dev.embedded import EmbeddedRedis, free_ports
+from sandwich_node.dev.embedded import EmbeddedRedis
+from sandwich_node.dev.ports import free_ports
 from sandwich_node.events.prefixes import GUILDS_MAX, GuildPrefixes
 from sandwich_sdk.wire.cache_keys import collection_key, guild_key, prefixes_key
 from tests.support.cache_layout import ADA, CHANNEL, GUILD, OTHER_GUILD, rich_guild

@@ -116,7 +116,7 @@ async def test_a_frozen_server_makes_events_wait_and_loses_none(server: Embedded
     await writer.take_over()
 
     async def freeze() -> None:
-        server.pause()
+        await server.pause()
         await asyncio.sleep(6.0)
         server.unpause()
 

@@ -16,6 +16,7 @@ import pytest
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_sdk import Consumer, Event, Failure, Gap, GroupConflict, NewerWireVersion, Unreachable
 from sandwich_sdk.wire.headers import FENCE, GAP, MARKER, VERSION, FrameHeaders
+from tests.support.processes import started
 from tests.support.publisher import Publisher, settled, take, until
 
 pytestmark = pytest.mark.contract
@@ -303,25 +304,17 @@ async def test_sigint_ends_a_program_that_runs_handlers_with_its_events_acknowle
     publisher: Publisher, tmp_path: Path
 ) -> None:
     await publisher.events(2)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(EXAMPLES / "python" / "sdk.py"),
-        publisher.client.servers[0].geturl(),
-        "bot",
-        cwd=tmp_path,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(20):
-            await process.stdout.readline()
-            await process.stdout.readline()
-            process.send_signal(signal.SIGINT)
-            assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    program = str(EXAMPLES / "python" / "sdk.py")
+    command = [sys.executable, program, publisher.client.servers[0].geturl(), "bot"]
+    async with (
+        asyncio.timeout(60),
+        started(*command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE) as process,
+    ):
+        assert process.stdout is not None
+        await process.stdout.readline()
+        await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
     assert await publisher.unsettled("example-sdk") == 0
 
 
@@ -357,16 +350,10 @@ async def example_prints(command: list[str], publisher: Publisher, where: Path) 
         await publisher.send({**headers.encode(), "Sandwich-Part": f"{index}/2"}, piece)
     await publisher.control(GAP, b"{}")
     await publisher.events(1)
-    process = await asyncio.create_subprocess_exec(
-        *command, publisher.client.servers[0].geturl(), "bot", cwd=where, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(20):
-            lines = [(await process.stdout.readline()).decode().strip() for _ in range(4)]
-    finally:
-        process.kill()
-        await process.wait()
+    command = [*command, publisher.client.servers[0].geturl(), "bot"]
+    async with asyncio.timeout(60), started(*command, cwd=where, stdout=asyncio.subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = [(await process.stdout.readline()).decode().strip() for _ in range(4)]
     assert lines == [f"A abc:{n}" for n in range(1, 5)]
 
 

@@ -1,7 +1,6 @@
 """Groups of workers that come, go, fail and are killed, on a real nats-server: nothing missing, shards in order."""
 
 import asyncio
-import contextlib
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_sdk import Consumer, Event, GroupConflict, ordered
 from sandwich_sdk.sharing import partition_filters
 from sandwich_sdk.wire import subjects
-from tests.support import group_worker
+from tests.support import group_worker, processes
 from tests.support.publisher import Publisher, running, take, until
 
 pytestmark = pytest.mark.contract
@@ -72,26 +71,28 @@ async def test_a_worker_killed_in_mid_handler_costs_neither_an_event_nor_order_w
 
     async def start(name: str) -> asyncio.subprocess.Process:
         program = ["-m", group_worker.__name__, server.url, name, str(log), mode]
-        return await asyncio.create_subprocess_exec(sys.executable, *program)
+        return await processes.start(sys.executable, *program)
 
     def lines(kind: str, worker: str = "") -> list[tuple[int, int]]:
         words = (line.split() for line in log.read_text().splitlines())
         return [(int(shard), int(n)) for what, name, shard, n in words if what == kind and worker in ("", name)]
 
-    processes = {name: await start(name) for name in ("victim", "b", "c")}
+    workers = {name: await start(name) for name in ("victim", "b", "c")}
     try:
         while not lines("hang"):
             await publish(publishers, 2)
             await until(lambda: bool(lines("hang")) or len(lines("done")) + 40 > 8 * publishers[0].seq, 20)
         await publish(publishers, 5)
-        processes["victim"].kill()
+        workers["victim"].kill()
         in_hand = lines("hang")[0]
         await until(lambda: len(set(lines("done"))) == sum(each.seq for each in publishers), 30)
+        for name in ("b", "c"):
+            workers[name].terminate()
+        async with asyncio.timeout(30):
+            await asyncio.gather(workers["b"].wait(), workers["c"].wait())
     finally:
-        for process in processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            await process.wait()
+        for worker in workers.values():
+            await processes.end(worker)
     assert in_hand not in lines("done", "victim")
     assert in_hand in lines("done")
     for shard in range(8):

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 import yaml
 
+from sandwich_coordinator.cli import render
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_node.dev.checker import DeliveryCheck
 from sandwich_node.dev.cluster import ChildProcess, DevBot, DevCluster, command, dev_cluster
-from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, free_ports
+from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats
+from sandwich_node.dev.ports import free_ports
 from sandwich_sdk import Consumer, Event
 
 pytestmark = pytest.mark.e2e
@@ -36,8 +37,7 @@ async def until(what: str, check: Callable[[], Awaitable[Any]], timeout_s: float
 
 
 async def live(cluster: DevCluster, count: int) -> bool:
-    _, text = await cluster.run_cli("shard", "list", "--json")
-    return [shard["state"] for shard in msgspec.json.decode(text)] == ["live"] * count
+    return [shard["state"] for shard in render.shard_rows(await cluster.snapshot())] == ["live"] * count
 
 
 async def apply(cluster: DevCluster, change: Callable[[dict[str, Any]], None]) -> tuple[int, str]:
@@ -109,8 +109,8 @@ async def node_status(cluster: DevCluster) -> dict[str, Any]:
 
 
 async def address(cluster: DevCluster) -> str:
-    _, text = await cluster.run_cli("node", "list", "--json")
-    return f"http://{msgspec.json.decode(text)[0]['address']}"
+    (node,) = (await cluster.snapshot()).view.nodes.values()
+    return f"http://{node.record.address}"
 
 
 async def test_wrong_token_and_disallowed_intents_are_said_and_not_tried_again(cluster: DevCluster) -> None:

@@ -5,23 +5,21 @@ identified again only where its session was taken from it; then a gap names what
 """
 
 import asyncio
-import contextlib
-import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import nats
 import pytest
 from nats.aio.msg import Msg
 
 from sandwich_node.dev.checker import Verdict
 from sandwich_node.dev.cluster import dev_cluster
+from sandwich_node.dev.freezing import frozen
 from sandwich_sdk import Consumer, Gap
 from sandwich_sdk.wire.status import Failover, ShardChanged, StatusMessage, decode_status
 from tests.e2e.test_main_job import BOTS, Job, assert_clean
@@ -82,8 +80,8 @@ class FaultJob(Job):
 
     async def claims(self) -> dict[tuple[str, int, int], str]:
         """Who runs each shard, from etcd."""
-        _, text = await self.cluster.run_cli("shard", "list", "--json")
-        return {(one["app"], one["group"], one["shard"]): one["node"] for one in msgspec.json.decode(text)}
+        claims = (await self.cluster.snapshot()).view.claims
+        return {(key.app, key.group, key.shard): claim.record.node for key, claim in claims.items()}
 
     async def verdicts_up_to_gaps(self) -> dict[str, Verdict]:
         """The verdicts, where what a lost session owed after its gap's sequence does not count."""
@@ -140,19 +138,6 @@ async def status_events(running: FaultJob) -> AsyncIterator[list[StatusMessage]]
         await client.close()
 
 
-@contextlib.contextmanager
-def frozen(pids: list[int]) -> Iterator[None]:
-    """SIGSTOP now, SIGCONT at the end, whatever happens between."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
 def ended(pid: int) -> bool:
     """Whether the process is gone; one that only waits to be reaped is."""
     try:
@@ -164,7 +149,7 @@ def ended(pid: int) -> bool:
 async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_again() -> None:
     async with fault_job({"a", "b", "c"}) as running:
         agent, workers = await running.pids("a")
-        with frozen([agent, *workers]):
+        async with frozen([agent, *workers]):
             await running.until("the frozen node's shards on the others", lambda: running.settled({"b", "c"}), 30)
         await running.until("the node has its share again", lambda: running.settled({"a", "b", "c"}), 40)
         async with aiohttp.ClientSession() as http:
@@ -180,7 +165,7 @@ async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_
 async def test_a_worker_frozen_for_a_moment_goes_on_where_it_was() -> None:
     async with fault_job({"a", "b"}) as running:
         _, workers = await running.pids("a")
-        with frozen(workers):
+        async with frozen(workers):
             await asyncio.sleep(3.0)
         await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
         assert (await running.pids("a"))[1] == workers
@@ -194,7 +179,7 @@ async def test_a_worker_that_hangs_is_killed_and_everybody_is_told() -> None:
         await running.cluster.simulator("traffic", {"rate": 100})
         _, (worker,) = await running.pids("a")
         mine = {key[::2] for key, node in (await running.claims()).items() if node == "a"}
-        with frozen([worker]):
+        async with frozen([worker]):
 
             async def killed() -> bool:
                 return ended(worker)
