@@ -25,8 +25,8 @@ check: $(STAMP) ## lint, format, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; two at a time, they mostly wait
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; three at a time, they mostly wait
+	$(BIN)/pytest -n 3 --dist loadscope $(ARGS)
 
 test-unit: $(STAMP) ## the tests that start no process
 	$(BIN)/pytest tests/unit tests/scenarios tests/golden $(ARGS)

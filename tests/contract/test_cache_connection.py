@@ -3,7 +3,6 @@
 import asyncio
 import os
 import ssl
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from sandwich_sdk.cache.testing import guild_layout
 from tests.support.cache_layout import ADA, GUILD, rich_guild, store
 from tests.support.redis_cluster import redis_cluster
 from tests.support.servers import NOT_REDIS, Certificates, listening, relay, says
+from tests.support.starvation import fair_time
 
 pytestmark = pytest.mark.contract
 NS = "music"
@@ -32,10 +32,10 @@ async def fill(url: str, password: str | None = None) -> None:
 
 async def refused(cache: Cache) -> CacheUnavailable:
     """Ask, and see that it fails as it should: soon, and without a secret."""
-    started = time.monotonic()
+    started = fair_time()
     with pytest.raises(CacheUnavailable) as failed:
         await cache.guild(GUILD)
-    assert time.monotonic() - started < SOON_S
+    assert fair_time() - started < SOON_S
     assert SECRET not in str(failed.value) + repr(failed.value) + repr(cache)
     assert failed.value.__cause__ is None
     return failed.value
@@ -134,7 +134,7 @@ async def test_a_server_that_loads_its_data_says_so(tmp_path: Path) -> None:
     try:
         async with Cache(f"redis://127.0.0.1:{loading.port}", namespace=NS) as cache:
             reason = "no connection"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while reason == "no connection":
                     reason = (await refused(cache)).reason
                     await asyncio.sleep(0.01)

@@ -111,7 +111,7 @@ async def test_the_example_of_the_fake_cache_holds() -> None:
 
 
 async def run(*command: str) -> str:
-    async with asyncio.timeout(20), started(*command, stdout=asyncio.subprocess.PIPE) as process:
+    async with asyncio.timeout(60), started(*command, stdout=asyncio.subprocess.PIPE) as process:
         output, _ = await process.communicate()
     assert process.returncode == 0
     return output.decode().rstrip("\n")

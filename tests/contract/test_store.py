@@ -28,7 +28,7 @@ from sandwich_node.dev.embedded import EmbeddedEtcd, etcd_cluster
 from sandwich_node.dev.ports import free_ports
 
 pytestmark = pytest.mark.contract
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture(params=["memory", "etcd"])

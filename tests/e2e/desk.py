@@ -90,7 +90,7 @@ class Desk:
         self.marks += 1
         await self.emit("MESSAGE_CREATE", message, guild_id)
 
-    async def after(self, guild_id: str, send: Callable[[], Awaitable[None]], timeout_s: float = 10.0) -> list[Event]:
+    async def after(self, guild_id: str, send: Callable[[], Awaitable[None]], timeout_s: float = 30.0) -> list[Event]:
         """What arrives of what `send` lets Discord send to this guild, up to a mark behind it."""
         seen = len(self.events)
         mark = f"mark-{self.marks}"

@@ -78,6 +78,12 @@ class FaultJob(Job):
         workers = [worker["pid"] for worker in (await self.node_status(node))["workers"]]
         return self.cluster.nodes[node].process.pid, workers
 
+    async def counts(self, node: str, metric: str) -> bool:
+        """Whether the node's metrics have one of this name; workers report every second."""
+        (address,) = [row["address"] for row in (await self.status())["nodes"] if row["node"] == node]
+        async with aiohttp.ClientSession() as http, http.get(f"http://{address}/metrics") as response:
+            return metric in await response.text()
+
     async def claims(self) -> dict[tuple[str, int, int], str]:
         """Who runs each shard, from etcd."""
         claims = (await self.cluster.snapshot()).view.claims
@@ -152,10 +158,7 @@ async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_
         async with frozen([agent, *workers]):
             await running.until("the frozen node's shards on the others", lambda: running.settled({"b", "c"}), 30)
         await running.until("the node has its share again", lambda: running.settled({"a", "b", "c"}), 40)
-        async with aiohttp.ClientSession() as http:
-            (address,) = [row["address"] for row in (await running.status())["nodes"] if row["node"] == "a"]
-            async with http.get(f"http://{address}/metrics") as response:
-                assert "sandwich_fenced_total{" in await response.text(), "what was refused is counted"
+        await running.until("what was refused is counted", lambda: running.counts("a", "sandwich_fenced_total{"), 20)
         assert await running.pids("a") == (agent, workers), "neither the agent nor its workers had to start again"
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)
@@ -193,8 +196,13 @@ async def test_a_worker_that_hangs_is_killed_and_everybody_is_told() -> None:
         assert {(one.cause, one.how) for one in told if isinstance(one, Failover)} == {("worker died", "resumed")}
         assert {one.state for one in told if isinstance(one, ShardChanged)} >= {"connecting", "resuming", "live"}
         await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
-        died = [row for row in (await running.status())["failovers"] if row["cause"] == "worker died"]
-        assert sum(row["count"] for row in died) == sum(row["resumed"] for row in died) == len(mine)
+
+        async def died() -> list[dict[str, Any]]:
+            rows = [row for row in (await running.status())["failovers"] if row["cause"] == "worker died"]
+            return rows if sum(row["count"] for row in rows) >= len(mine) else []
+
+        rows = await running.until("each failover is counted", died, 20)
+        assert sum(row["count"] for row in rows) == sum(row["resumed"] for row in rows) == len(mine)
         code, text = await running.cluster.run_cli("cluster", "status")
         assert code == 0, text
         assert "worker died, on a" in text
@@ -289,7 +297,10 @@ async def test_the_leader_s_agent_dies_and_its_workers_end_by_themselves() -> No
         assert "its lease is released" in running.cluster.nodes[leaders[0]].log.read_text()
         rest = {"a", "b", "c"} - set(leaders)
         await running.until("the dead leader's shards on the others", lambda: running.settled(rest), 30)
-        causes = {row["cause"]: row["identified"] for row in (await running.status())["failovers"]}
-        assert causes["node gone"] == 0
+
+        async def counted() -> list[int]:
+            return [row["identified"] for row in (await running.status())["failovers"] if row["cause"] == "node gone"]
+
+        assert set(await running.until("the failover is counted", counted, 20)) == {0}
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)
