@@ -6,11 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.processes import started
-
-pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = "from tests.support import leftovers\nleftovers.GRACE_S = 0.3\n"

@@ -14,8 +14,6 @@ import pytest
 from sandwich_node.dev import freezing
 from sandwich_node.dev.freezing import FreezeError, freeze, frozen, is_frozen, thaw
 
-pytestmark = pytest.mark.contract
-
 BUSY_THREADS = """
 import hashlib, threading
 data = bytes(1 << 20)
