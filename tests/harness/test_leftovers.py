@@ -24,7 +24,7 @@ async def run(where: Path, test: str, *, interrupt_at: str = "") -> tuple[int, s
     (where / "test_it.py").write_text(LEAVES + test)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.leftovers", "-p", "no:cacheprovider", "."]
     pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.STDOUT}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     async with asyncio.timeout(60), started(*command, cwd=where, env=environment, **pipes) as process:
         while interrupt_at and not (where / interrupt_at).exists():  # noqa: ASYNC110 (another process)
             await asyncio.sleep(0.02)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.processes import descendants
 
-GRACE_S = 20.0
+GRACE_S = 60.0
 """Workers of an agent that was killed release their shards before they end."""
 KILL_S = 5.0
 """From SIGKILL until it can be reaped."""

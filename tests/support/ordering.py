@@ -1,8 +1,8 @@
 """A pytest plugin: which tests run in which order, and on which worker of pytest-xdist.
 
-Tests of a module run on one worker, because they share servers; end-to-end tests are dealt out one by one, because each
-takes long. What takes longest begins first, so that the run does not end with one long test alone. The longest modules
-mostly wait, and run beside end-to-end tests, which need the cores.
+Tests of a module run on one worker, because they share servers. End-to-end tests are dealt out one by one, because each
+takes long, unless they share a cluster. What takes longest begins first, so that the run does not end with one long
+test alone. The longest modules mostly wait, and run beside end-to-end tests, which need the cores.
 """
 
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 ALONE = "e2e"
+TOGETHER = ("e2e/test_bad_input.py",)
+"""End-to-end tests that share a cluster."""
 FIRST = (
     "contract/test_invites.py",
     "contract/test_chain_jetstream.py",
@@ -36,9 +38,10 @@ def rank(path: Path) -> int:
 
 
 def unit(nodeid: str) -> str:
-    """What a worker takes as a whole: a module, but of the end-to-end tests one test."""
+    """What a worker takes as a whole: a module, but of most end-to-end tests one test."""
     file = nodeid.partition("::")[0]
-    return nodeid if file.startswith(f"{TESTS.name}/{ALONE}/") else file
+    inside = file.removeprefix(f"{TESTS.name}/")
+    return nodeid if inside.startswith(f"{ALONE}/") and inside not in TOGETHER else file
 
 
 @pytest.hookimpl(optionalhook=True)
