@@ -32,22 +32,17 @@ async def started(*command: str, **options: Any) -> AsyncIterator[asyncio.subpro
         await end(process)
 
 
-def children(pid: int) -> dict[int, list[int]]:
-    """Process ids by parent, of all processes that descend from `pid`."""
+def descendants(pid: int) -> list[int]:
+    """Process ids of all processes that `pid` started, and of those that they started."""
     by_parent: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
             by_parent.setdefault(parent, []).append(int(path.parent.name))
-    found: dict[int, list[int]] = {}
+    found: list[int] = []
     waiting = [pid]
     while waiting:
-        parent = waiting.pop()
-        found[parent] = by_parent.get(parent, [])
-        waiting += found[parent]
+        below = by_parent.get(waiting.pop(), [])
+        found += below
+        waiting += below
     return found
-
-
-def descendants(pid: int) -> list[int]:
-    """All processes below `pid`."""
-    return [child for found in children(pid).values() for child in found]
