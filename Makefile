@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
+PARALLEL := -n 3 --dist loadscope
 
-.PHONY: help install check test test-unit bench bench-drain cache-check chaos sim sim-long demo clean
+.PHONY: help install check test test-repeat test-unit bench bench-drain cache-check chaos sim sim-long demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,8 +26,11 @@ check: $(STAMP) ## lint, format, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; two at a time, they mostly wait
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; three at a time, they mostly wait
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
+
+test-repeat: $(STAMP) ## all tests again and again, a line for each run: COUNT=10
+	@$(BIN)/python -m tests.support.repeat --count $(or $(COUNT),10) -- $(PARALLEL) $(ARGS)
 
 test-unit: $(STAMP) ## the tests that start no process
 	$(BIN)/pytest tests/unit tests/scenarios tests/golden $(ARGS)

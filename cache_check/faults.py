@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import aiohttp
-import msgspec
 import redis.asyncio as redis
 
+from sandwich_coordinator.cli import render
 from sandwich_node.dev.cluster import DevCluster
+from sandwich_node.dev.freezing import frozen
 
 SETTLE_S = 60.0
 KINDS = (
@@ -40,9 +41,8 @@ def faults(seed: int) -> Iterator[str]:
 
 async def shards_by_node(cluster: DevCluster) -> dict[str, int]:
     """How many live shards each node has."""
-    _, text = await cluster.run_cli("shard", "list", "--json")
     found: dict[str, int] = {}
-    for shard in msgspec.json.decode(text):
+    for shard in render.shard_rows(await cluster.snapshot()):
         if shard["state"] == "live":
             found[shard["node"]] = found.get(shard["node"], 0) + 1
     return found
@@ -86,10 +86,8 @@ async def _break(cluster: DevCluster, kind: str, node: str) -> None:
             await cluster.nodes[node].stop(40.0)
             await cluster.start_node(node)
         case "node frozen 8 s":
-            pids = [cluster.nodes[node].process.pid, *await _workers(cluster, node)]
-            _signal(pids, signal.SIGSTOP)
-            await asyncio.sleep(8.0)
-            _signal(pids, signal.SIGCONT)
+            async with frozen([cluster.nodes[node].process.pid, *await _workers(cluster, node)]):
+                await asyncio.sleep(8.0)
         case "every shard restarted":
             for bot in cluster.bots:
                 await cluster.run_cli("shard", "restart", bot.app, f"0-{(bot.shards or 1) - 1}")
@@ -101,7 +99,7 @@ async def _break_servers(cluster: DevCluster, kind: str) -> None:
     match kind:
         case "Redis frozen 3 s" | "NATS frozen 3 s":
             server = cluster.redis if kind.startswith("Redis") else cluster.nats
-            server.pause()
+            await server.pause()
             await asyncio.sleep(3.0)
             server.unpause()
         case "Redis killed 3 s, data kept":
@@ -121,8 +119,7 @@ async def _break_servers(cluster: DevCluster, kind: str) -> None:
 
 async def _workers(cluster: DevCluster, node: str) -> list[int]:
     """Process ids of a node's workers, from its own status."""
-    _, text = await cluster.run_cli("node", "list", "--json")
-    address = next(row["address"] for row in msgspec.json.decode(text) if row["node"] == node)
+    address = (await cluster.snapshot()).view.nodes[node].record.address
     async with aiohttp.ClientSession() as http, http.get(f"http://{address}/status") as response:
         return [worker["pid"] for worker in (await response.json())["workers"] if worker["pid"]]
 

@@ -26,6 +26,7 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.dev.checker import DeliveryCheck, spare_sessions
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
+from sandwich_node.dev.freezing import frozen
 from sandwich_sdk import Consumer, Event, Gap
 
 NODES = ("a", "b", "c")
@@ -221,13 +222,8 @@ class Run:
         hit = await self.shards_of(nodes)
         pids = [pid for node in nodes for pid in await self.workers(node)]
         pids += [self.agent(node) for node in nodes] if agents else []
-        for pid in pids:
-            _signal(pid, signal.SIGSTOP)
-        try:
+        async with frozen(pids):
             await asyncio.sleep(seconds)
-        finally:
-            for pid in pids:
-                _signal(pid, signal.SIGCONT)
         return hit
 
     async def _break_servers(self, fault: Fault) -> None:
@@ -371,14 +367,8 @@ async def _kill_for(server: Any, seconds: float) -> None:
 
 
 async def _pause_for(servers: Iterable[Any], seconds: float) -> None:
-    chosen = list(servers)
-    for server in chosen:
-        server.pause()
-    try:
+    async with frozen([server.pid for server in servers]):
         await asyncio.sleep(seconds)
-    finally:
-        for server in chosen:
-            server.unpause()
 
 
 @asynccontextmanager

@@ -3,19 +3,20 @@
 import asyncio
 import os
 import ssl
-import time
 from pathlib import Path
 
 import pytest
 import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
 
-from sandwich_node.dev.embedded import EmbeddedRedis, free_ports
+from sandwich_node.dev.embedded import EmbeddedRedis
+from sandwich_node.dev.ports import free_ports
 from sandwich_sdk.cache import Cache, CacheUnavailable, Tls
 from sandwich_sdk.cache.testing import guild_layout
 from tests.support.cache_layout import ADA, GUILD, rich_guild, store
 from tests.support.redis_cluster import redis_cluster
 from tests.support.servers import NOT_REDIS, Certificates, listening, relay, says
+from tests.support.starvation import fair_time
 
 pytestmark = pytest.mark.contract
 NS = "music"
@@ -31,10 +32,10 @@ async def fill(url: str, password: str | None = None) -> None:
 
 async def refused(cache: Cache) -> CacheUnavailable:
     """Ask, and see that it fails as it should: soon, and without a secret."""
-    started = time.monotonic()
+    started = fair_time()
     with pytest.raises(CacheUnavailable) as failed:
         await cache.guild(GUILD)
-    assert time.monotonic() - started < SOON_S
+    assert fair_time() - started < SOON_S
     assert SECRET not in str(failed.value) + repr(failed.value) + repr(cache)
     assert failed.value.__cause__ is None
     return failed.value
@@ -82,7 +83,7 @@ async def test_a_frozen_server_costs_the_timeout_and_answers_rightly_afterwards(
     async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, connections=2) as cache:
         await fill(server.url)
         assert await cache.guild(GUILD)
-        server.pause()
+        await server.pause()
         try:
             # Ten ask over two connections: those who wait have the same deadline.
             async with asyncio.TaskGroup() as tasks:
@@ -98,7 +99,7 @@ async def test_a_frozen_server_costs_the_timeout_and_answers_rightly_afterwards(
 
 async def test_a_frozen_server_is_noticed_before_the_first_answer_and_in_a_long_scan(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, timeout=0.3) as cache:
-        server.pause()
+        await server.pause()
         try:
             assert (await refused(cache)).reason == "no answer"
             with pytest.raises(CacheUnavailable, match=r"no answer within 0\.3 s"):
@@ -133,7 +134,7 @@ async def test_a_server_that_loads_its_data_says_so(tmp_path: Path) -> None:
     try:
         async with Cache(f"redis://127.0.0.1:{loading.port}", namespace=NS) as cache:
             reason = "no connection"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while reason == "no connection":
                     reason = (await refused(cache)).reason
                     await asyncio.sleep(0.01)
@@ -226,7 +227,7 @@ async def test_a_frozen_node_of_a_cluster_costs_the_timeout_and_a_database_numbe
                 await store(client, guild_layout(NS, rich_guild(str(guild)), app=NS))
         async with Cache(servers[1].url, namespace=NS) as cache:
             assert await cache.mutual_guilds(ADA) == [str(guild) for guild in range(1, 20)]
-            servers[0].pause()
+            await servers[0].pause()
             try:
                 with pytest.raises(CacheUnavailable, match="no answer within 1 s"):
                     await cache.mutual_guilds(ADA)

@@ -19,6 +19,7 @@ from tests.contract.test_cache_reader import NOTHING, QUESTIONS
 from tests.support.cache_layout import ADA, GUILD, OTHER_GUILD, rich_guild, store
 from tests.support.documented import CACHE_PAGE as PAGE
 from tests.support.documented import CLUSTER_RIGHTS, acl_rule, blocks
+from tests.support.processes import started
 from tests.support.redis_cluster import redis_cluster
 
 pytestmark = pytest.mark.contract
@@ -110,8 +111,7 @@ async def test_the_example_of_the_fake_cache_holds() -> None:
 
 
 async def run(*command: str) -> str:
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60), started(*command, stdout=asyncio.subprocess.PIPE) as process:
         output, _ = await process.communicate()
     assert process.returncode == 0
     return output.decode().rstrip("\n")

@@ -54,7 +54,7 @@ async def all_end(call: Callable[[], Awaitable[object]]) -> None:
         await asyncio.sleep(rng.uniform(0.001, 0.01))
         for task in tasks:
             task.cancel()
-        _, still = await asyncio.wait(tasks, timeout=5)
+        _, still = await asyncio.wait(tasks, timeout=30)
         for task in still:
             task.cancel()
         assert not still

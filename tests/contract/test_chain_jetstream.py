@@ -73,7 +73,7 @@ async def stored(log: JetStreamLog) -> list[int]:
 async def run_through(writer: Chain, first: int, last: int, meanwhile: object = None) -> None:
     """Publish the events one by one while `meanwhile` runs."""
     feeding = publisher(writer, first - 1)
-    async with asyncio.timeout(40), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         running = group.create_task(feeding.run())
         trouble = group.create_task(meanwhile) if meanwhile is not None else None  # type: ignore[arg-type]
         for seq in range(first, last + 1):
@@ -116,7 +116,7 @@ async def test_a_frozen_server_makes_events_wait_and_loses_none(server: Embedded
     await writer.take_over()
 
     async def freeze() -> None:
-        server.pause()
+        await server.pause()
         await asyncio.sleep(6.0)
         server.unpause()
 
@@ -148,7 +148,7 @@ async def test_a_server_at_its_storage_limit_is_said_and_costs_nothing(tmp_path:
         await writer.take_over()
         pad = random.Random(1).randbytes(400_000).hex()
         feeding = publisher(writer)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             running = group.create_task(feeding.run())
             for seq in range(1, 6):
                 feeding.push(event(seq, pad), "MESSAGE_CREATE", seq)
@@ -174,7 +174,7 @@ async def test_an_event_above_max_payload_travels_in_parts(tmp_path: Path) -> No
         pad = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=1_000_000))
         feeding.push(event(1, pad), "GUILD_CREATE", 1)
         feeding.push(event(2), "MESSAGE_CREATE", 2)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             running = group.create_task(feeding.run())
             await feeding.flushed()
             running.cancel()

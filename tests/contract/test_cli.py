@@ -7,6 +7,7 @@ import pytest
 
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_node.dev.embedded import EmbeddedEtcd
+from tests.support.processes import started
 
 pytestmark = pytest.mark.contract
 CANARY = "canary-token-91c2"
@@ -26,12 +27,11 @@ class Cli:
         self.seen = ""
 
     async def __call__(self, *arguments: str) -> tuple[int, str]:
-        process = await asyncio.create_subprocess_exec(
+        async with asyncio.timeout(30), started(
             sys.executable, "-m", "sandwich_coordinator.cli.main", *arguments,
             cwd=self.directory, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env={"SANDWICH_ETCD": self.etcd, "WELCOMER_TOKEN": CANARY},
-        )  # fmt: skip
-        async with asyncio.timeout(30):
+        ) as process:  # fmt: skip
             output, _ = await process.communicate()
         self.seen += output.decode()
         assert process.returncode is not None

@@ -100,7 +100,7 @@ async def test_a_worker_needs_no_more_than_the_docs_say(
     monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
     await publish(operator)
     workers = Workers(server.url, ordered=ordered)
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for each in workers.consumers:
             tasks.create_task(each.run(handle_signals=False))
         await until(lambda: workers.seen == [2] and len(workers.failures) == 2 and workers.failures[-1].given_up)

@@ -24,10 +24,11 @@ from sandwich_coordinator.store.base import (
 )
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.memory import MemoryStore
-from sandwich_node.dev.embedded import EmbeddedEtcd, etcd_cluster, free_ports
+from sandwich_node.dev.embedded import EmbeddedEtcd, etcd_cluster
+from sandwich_node.dev.ports import free_ports
 
 pytestmark = pytest.mark.contract
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture(params=["memory", "etcd"])
@@ -215,7 +216,7 @@ async def test_a_frozen_member_loses_neither_calls_nor_watches(tmp_path: Path) -
         start = await put(store, "/f/0", b"")
         watching = asyncio.create_task(take(store, "/f/", start, 2))
         await eventually(lambda: _answers(store))
-        members[0].pause()
+        await members[0].pause()
         await put(store, "/f/1", b"")
         assert [e.kv.key for e in await watching][:2] == ["/f/0", "/f/1"]
         await store.close()
@@ -228,7 +229,7 @@ async def test_a_frozen_server_leaves_a_write_ambiguous_and_a_read_unavailable(e
     store = EtcdStore([etcd.url], timeout_s=0.3)
     try:
         await put(store, "/w", b"")
-        etcd.pause()
+        await etcd.pause()
         with pytest.raises(StoreAmbiguous):
             await store.txn([], [Put("/w", b"1")])
         with pytest.raises(StoreUnavailable):

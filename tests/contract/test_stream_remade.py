@@ -38,7 +38,7 @@ class Reader:
                 self.seen.append(int(event.id.split(":")[1]))
 
     async def until(self, last: int) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not self.seen or self.seen[-1] != last:  # noqa: ASYNC110 (a real server)
                 await asyncio.sleep(0.02)
 

@@ -39,12 +39,12 @@ async def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         running = asyncio.create_task(slot.worker.run())
         yield slot
         slot.worker.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await running
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -85,7 +85,7 @@ async def test_a_slot_that_ends_takes_its_spare_along(slot: Slot) -> None:
     await until(lambda: slot.ready and spare_of(slot))
     pids = spare_of(slot), slot.worker.pid
     slot.worker.stop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await slot.worker.ended.wait()
     assert not any(is_there(pid) for pid in pids)
 

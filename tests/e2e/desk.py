@@ -5,13 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
-
 from cache_check.faults import settled
 from sandwich_node.dev.checker import DeliveryCheck
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer, Event
-from tests.e2e.test_main_job import wait_until
+from tests.e2e.test_main_job import status, wait_until
 
 APP = "welcomer"
 SHARDS = 2
@@ -57,8 +55,8 @@ class Desk:
         return all(app["cache"] == "complete" for app in status["apps"])
 
     async def status(self) -> dict[str, Any]:
-        _, text = await self.cluster.run_cli("cluster", "status", "--json")
-        return msgspec.json.decode(text)  # type: ignore[no-any-return]
+        """What `sandwich cluster status --json` prints."""
+        return await status(self.cluster)
 
     async def spent(self) -> tuple[int, int, int]:
         """IDENTIFYs, RESUMEs and violations of Discord's rules since the shards were live."""
@@ -92,7 +90,7 @@ class Desk:
         self.marks += 1
         await self.emit("MESSAGE_CREATE", message, guild_id)
 
-    async def after(self, guild_id: str, send: Callable[[], Awaitable[None]], timeout_s: float = 10.0) -> list[Event]:
+    async def after(self, guild_id: str, send: Callable[[], Awaitable[None]], timeout_s: float = 30.0) -> list[Event]:
         """What arrives of what `send` lets Discord send to this guild, up to a mark behind it."""
         seen = len(self.events)
         mark = f"mark-{self.marks}"

@@ -9,23 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
+import pytest_asyncio
 import yaml
 
+from sandwich_coordinator.cli import render
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_node.dev.checker import DeliveryCheck
 from sandwich_node.dev.cluster import ChildProcess, DevBot, DevCluster, command, dev_cluster
-from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, free_ports
+from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats
+from sandwich_node.dev.ports import free_ports
 from sandwich_sdk import Consumer, Event
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 CANARY = "MTAwMDAwMDAwMDAx.GaaaaX.canary0123456789canary0123456789"
 BOT = DevBot(app="welcomer", token=CANARY, guilds=12, shards=2, recommended=2, max_concurrency=2)
 
 
-async def until(what: str, check: Callable[[], Awaitable[Any]], timeout_s: float = 40.0) -> Any:
+async def until(what: str, check: Callable[[], Awaitable[Any]], timeout_s: float = 60.0) -> Any:
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         found = await check()
@@ -36,8 +38,12 @@ async def until(what: str, check: Callable[[], Awaitable[Any]], timeout_s: float
 
 
 async def live(cluster: DevCluster, count: int) -> bool:
-    _, text = await cluster.run_cli("shard", "list", "--json")
-    return [shard["state"] for shard in msgspec.json.decode(text)] == ["live"] * count
+    return [shard["state"] for shard in render.shard_rows(await cluster.snapshot())] == ["live"] * count
+
+
+async def status_text(cluster: DevCluster) -> str:
+    """What `sandwich cluster status` prints."""
+    return render.status_text(await cluster.snapshot())
 
 
 async def apply(cluster: DevCluster, change: Callable[[dict[str, Any]], None]) -> tuple[int, str]:
@@ -48,8 +54,9 @@ async def apply(cluster: DevCluster, change: Callable[[dict[str, Any]], None]) -
     return await cluster.run_cli("cluster", "apply", "-f", str(path))
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster() -> AsyncIterator[DevCluster]:
+    """One for all tests of this module: each leaves it with two live shards."""
     async with dev_cluster((BOT,), nodes=1, rate=50) as running:
         await until("two live shards", lambda: live(running, 2))
         yield running
@@ -58,6 +65,8 @@ async def cluster() -> AsyncIterator[DevCluster]:
 async def test_whatever_comes_over_the_socket_nothing_is_lost_or_doubled(cluster: DevCluster) -> None:
     check = DeliveryCheck()
     seen: dict[str, Event] = {}
+    before = await bot_stats(cluster)
+    resumes = before["resumes_ok"]
 
     async def consume() -> None:
         async with Consumer(cluster.nats.url, app="welcomer", group="bad", start="all") as consumer:
@@ -70,11 +79,11 @@ async def test_whatever_comes_over_the_socket_nothing_is_lost_or_doubled(cluster
     try:
         await cluster.simulator("emit", {"bot": "welcomer", "shard": 0, "t": "BRAND_NEW_EVENT", "d": {"new": [1, "ü"]}})
         await cluster.simulator("raw", {"bot": "welcomer", "shards": [0], "text": '{"op": 0, "d": {'})
-        await until("shard 0 back after malformed JSON", lambda: resumed(cluster, 1))
+        await until("shard 0 back after malformed JSON", lambda: resumed(cluster, resumes + 1))
         await cluster.simulator("raw", {"bot": "welcomer", "shards": [1], "base64": "3q2+796tvu8="})
-        await until("shard 1 back after a corrupt frame", lambda: resumed(cluster, 2))
+        await until("shard 1 back after a corrupt frame", lambda: resumed(cluster, resumes + 2))
         await cluster.simulator("raw", {"bot": "welcomer", "shards": [0], "bomb_mb": 300})
-        await until("shard 0 back after a bomb", lambda: resumed(cluster, 3))
+        await until("shard 0 back after a bomb", lambda: resumed(cluster, resumes + 3))
         await cluster.simulator("emit", {"bot": "welcomer", "big_guild_mb": 20})
 
         async def both_seen() -> bool:
@@ -87,19 +96,24 @@ async def test_whatever_comes_over_the_socket_nothing_is_lost_or_doubled(cluster
         async def clean() -> bool:
             return check.verdict(await cluster.owed("welcomer", check.sessions)).clean
 
-        await until("everything owed, once and in order", clean, 20)
+        await until("everything owed, once and in order", clean)
     finally:
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
-    stats = next(iter((await cluster.simulator("stats"))["bots"].values()))
-    assert stats["identifies"] == 2
-    assert stats["violations"] == {}
+    stats = await bot_stats(cluster)
+    assert stats["identifies"] == before["identifies"]
+    assert stats["violations"] == before["violations"] == {}
     memory = (await node_status(cluster))["workers"][0]["rss_bytes"]
     assert memory < 600 * 1024**2, "the bomb was not kept"
 
 
+async def bot_stats(cluster: DevCluster) -> dict[str, Any]:
+    """What the simulator counted of the bot."""
+    return next(iter((await cluster.simulator("stats"))["bots"].values()))
+
+
 async def resumed(cluster: DevCluster, times: int) -> bool:
-    stats = next(iter((await cluster.simulator("stats"))["bots"].values()))
+    stats = await bot_stats(cluster)
     return bool(stats["resumes_ok"] >= times and stats["connected"] == 2)
 
 
@@ -109,41 +123,8 @@ async def node_status(cluster: DevCluster) -> dict[str, Any]:
 
 
 async def address(cluster: DevCluster) -> str:
-    _, text = await cluster.run_cli("node", "list", "--json")
-    return f"http://{msgspec.json.decode(text)[0]['address']}"
-
-
-async def test_wrong_token_and_disallowed_intents_are_said_and_not_tried_again(cluster: DevCluster) -> None:
-    cluster.env["WRONG_TOKEN"] = "MTAwMDAwMDAwMDA5.GwrongX.nobody"
-    wrong = {"token": {"env": "WRONG_TOKEN"}, "intents": ["GUILDS"], "shards": {"count": "auto"}}
-    code, output = await apply(cluster, lambda config: config["apps"].update(wrong=wrong))
-    assert code == 0, output
-
-    async def told() -> bool:
-        status_code, text = await cluster.run_cli("cluster", "status")
-        return status_code == 1 and "wrong" in text and "refused the token" in text
-
-    await until("the refused token in the status", told)
-    await cluster.simulator("bots", {"bot": "welcomer", "allowed_intents": 1})
-    code, output = await apply(
-        cluster, lambda config: config["apps"]["welcomer"].update(intents=["GUILDS", "GUILD_MEMBERS"])
-    )
-    assert code == 0, output
-
-    async def failed() -> bool:
-        _, text = await cluster.run_cli("cluster", "status")
-        return "4014" in text and "privileged intents" in text
-
-    await until("the disallowed intents in the status", failed)
-    before = next(iter((await cluster.simulator("stats"))["bots"].values()))["identifies"]
-    await asyncio.sleep(6)
-    after = next(iter((await cluster.simulator("stats"))["bots"].values()))["identifies"]
-    assert after == before, "a fatal close is not tried again"
-
-    await cluster.simulator("bots", {"bot": "welcomer", "allowed_intents": 53608447})
-    code, output = await apply(cluster, lambda config: config["apps"]["welcomer"].update(intents=["GUILDS"]))
-    assert code == 0, output
-    await until("live again with intents that are allowed", lambda: live(cluster, 2))
+    (node,) = (await cluster.snapshot()).view.nodes.values()
+    return f"http://{node.record.address}"
 
 
 def command_lines() -> list[str]:
@@ -178,7 +159,7 @@ async def test_a_second_node_with_the_same_id_refuses_to_start(cluster: DevClust
     arguments = [command("sandwich-node"), "join", "--node-id", "a", "--workers", "1", "--listen", "127.0.0.1:0"]
     arguments += ["--etcd", f"http://127.0.0.1:{free_ports(1)[0]},{cluster.etcd.url}"]
     second = await ChildProcess.start("second", arguments, directory=cluster.directory, env=cluster.env)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         code = await second.process.wait()
     assert code == 1
     assert "the node id 'a' is in use" in second.tail()
@@ -192,11 +173,44 @@ async def test_a_node_with_another_cluster_key_refuses_to_start(cluster: DevClus
     other = await ChildProcess.start(
         "other", [*arguments, "--etcd", cluster.etcd.url], directory=cluster.directory, env=env
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await other.process.wait() == 1
     assert "was sealed with cluster key" in other.tail()
     assert "Traceback" not in other.log.read_text()
     assert await live(cluster, 2)
+
+
+async def test_wrong_token_and_disallowed_intents_are_said_and_not_tried_again(cluster: DevCluster) -> None:
+    cluster.env["WRONG_TOKEN"] = "MTAwMDAwMDAwMDA5.GwrongX.nobody"
+    wrong = {"token": {"env": "WRONG_TOKEN"}, "intents": ["GUILDS"], "shards": {"count": "auto"}}
+    code, output = await apply(cluster, lambda config: config["apps"].update(wrong=wrong))
+    assert code == 0, output
+
+    async def told() -> bool:
+        return "wrong" in (text := await status_text(cluster)) and "refused the token" in text
+
+    await until("the refused token in the status", told)
+    code, output = await cluster.run_cli("cluster", "status")
+    assert (code, "refused the token" in output) == (1, True), output
+    await cluster.simulator("bots", {"bot": "welcomer", "allowed_intents": 1})
+    code, output = await apply(
+        cluster, lambda config: config["apps"]["welcomer"].update(intents=["GUILDS", "GUILD_MEMBERS"])
+    )
+    assert code == 0, output
+
+    async def failed() -> bool:
+        return "4014" in (text := await status_text(cluster)) and "privileged intents" in text
+
+    await until("the disallowed intents in the status", failed)
+    before = (await bot_stats(cluster))["identifies"]
+    await asyncio.sleep(6)
+    after = (await bot_stats(cluster))["identifies"]
+    assert after == before, "a fatal close is not tried again"
+
+    await cluster.simulator("bots", {"bot": "welcomer", "allowed_intents": 53608447})
+    code, output = await apply(cluster, lambda config: config["apps"]["welcomer"].update(intents=["GUILDS"]))
+    assert code == 0, output
+    await until("live again with intents that are allowed", lambda: live(cluster, 2))
 
 
 async def test_a_node_waits_for_etcd_and_for_nats_and_says_so(tmp_path: Path) -> None:
@@ -247,7 +261,7 @@ async def test_a_node_waits_for_etcd_and_for_nats_and_says_so(tmp_path: Path) ->
 
         await until("NATS found", nats_found)
         node.signal(signal.SIGINT)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await node.process.wait() == 0
         assert "Traceback" not in node.log.read_text()
     finally:

@@ -199,7 +199,7 @@ async def test_events_flow_on_while_redis_does_not_answer_and_say_so() -> None:
             return event
 
         assert (await renamed("first")).extra["before"]["name"] == channel["name"]
-        running.cluster.redis.pause()
+        await running.cluster.redis.pause()
         try:
             event = await renamed("second")
             assert event.extra == {"before": None, "cache": "behind"}
@@ -222,7 +222,7 @@ async def test_a_shard_that_moves_while_redis_does_not_answer_costs_no_session_s
         listed = msgspec.json.decode((await run("shard", "list", "--app", APP, "--json"))[1])
         shard, source = next((row["shard"], row["node"]) for row in listed)
         (target,) = running.cluster.nodes.keys() - {source}
-        running.cluster.redis.pause()
+        await running.cluster.redis.pause()
         try:
             await running.cluster.simulator("happen", {"bot": APP, "events": 300})
             await running.until("everything has arrived", running.all_arrived)

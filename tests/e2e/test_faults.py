@@ -5,23 +5,21 @@ identified again only where its session was taken from it; then a gap names what
 """
 
 import asyncio
-import contextlib
-import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import nats
 import pytest
 from nats.aio.msg import Msg
 
 from sandwich_node.dev.checker import Verdict
 from sandwich_node.dev.cluster import dev_cluster
+from sandwich_node.dev.freezing import frozen
 from sandwich_sdk import Consumer, Gap
 from sandwich_sdk.wire.status import Failover, ShardChanged, StatusMessage, decode_status
 from tests.e2e.test_main_job import BOTS, Job, assert_clean
@@ -80,10 +78,16 @@ class FaultJob(Job):
         workers = [worker["pid"] for worker in (await self.node_status(node))["workers"]]
         return self.cluster.nodes[node].process.pid, workers
 
+    async def counts(self, node: str, metric: str) -> bool:
+        """Whether the node's metrics have one of this name; workers report every second."""
+        (address,) = [row["address"] for row in (await self.status())["nodes"] if row["node"] == node]
+        async with aiohttp.ClientSession() as http, http.get(f"http://{address}/metrics") as response:
+            return metric in await response.text()
+
     async def claims(self) -> dict[tuple[str, int, int], str]:
         """Who runs each shard, from etcd."""
-        _, text = await self.cluster.run_cli("shard", "list", "--json")
-        return {(one["app"], one["group"], one["shard"]): one["node"] for one in msgspec.json.decode(text)}
+        claims = (await self.cluster.snapshot()).view.claims
+        return {(key.app, key.group, key.shard): claim.record.node for key, claim in claims.items()}
 
     async def verdicts_up_to_gaps(self) -> dict[str, Verdict]:
         """The verdicts, where what a lost session owed after its gap's sequence does not count."""
@@ -140,19 +144,6 @@ async def status_events(running: FaultJob) -> AsyncIterator[list[StatusMessage]]
         await client.close()
 
 
-@contextlib.contextmanager
-def frozen(pids: list[int]) -> Iterator[None]:
-    """SIGSTOP now, SIGCONT at the end, whatever happens between."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
 def ended(pid: int) -> bool:
     """Whether the process is gone; one that only waits to be reaped is."""
     try:
@@ -164,13 +155,10 @@ def ended(pid: int) -> bool:
 async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_again() -> None:
     async with fault_job({"a", "b", "c"}) as running:
         agent, workers = await running.pids("a")
-        with frozen([agent, *workers]):
+        async with frozen([agent, *workers]):
             await running.until("the frozen node's shards on the others", lambda: running.settled({"b", "c"}), 30)
         await running.until("the node has its share again", lambda: running.settled({"a", "b", "c"}), 40)
-        async with aiohttp.ClientSession() as http:
-            (address,) = [row["address"] for row in (await running.status())["nodes"] if row["node"] == "a"]
-            async with http.get(f"http://{address}/metrics") as response:
-                assert "sandwich_fenced_total{" in await response.text(), "what was refused is counted"
+        await running.until("what was refused is counted", lambda: running.counts("a", "sandwich_fenced_total{"), 20)
         assert await running.pids("a") == (agent, workers), "neither the agent nor its workers had to start again"
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)
@@ -180,7 +168,7 @@ async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_
 async def test_a_worker_frozen_for_a_moment_goes_on_where_it_was() -> None:
     async with fault_job({"a", "b"}) as running:
         _, workers = await running.pids("a")
-        with frozen(workers):
+        async with frozen(workers):
             await asyncio.sleep(3.0)
         await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
         assert (await running.pids("a"))[1] == workers
@@ -194,7 +182,7 @@ async def test_a_worker_that_hangs_is_killed_and_everybody_is_told() -> None:
         await running.cluster.simulator("traffic", {"rate": 100})
         _, (worker,) = await running.pids("a")
         mine = {key[::2] for key, node in (await running.claims()).items() if node == "a"}
-        with frozen([worker]):
+        async with frozen([worker]):
 
             async def killed() -> bool:
                 return ended(worker)
@@ -208,8 +196,13 @@ async def test_a_worker_that_hangs_is_killed_and_everybody_is_told() -> None:
         assert {(one.cause, one.how) for one in told if isinstance(one, Failover)} == {("worker died", "resumed")}
         assert {one.state for one in told if isinstance(one, ShardChanged)} >= {"connecting", "resuming", "live"}
         await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
-        died = [row for row in (await running.status())["failovers"] if row["cause"] == "worker died"]
-        assert sum(row["count"] for row in died) == sum(row["resumed"] for row in died) == len(mine)
+
+        async def died() -> list[dict[str, Any]]:
+            rows = [row for row in (await running.status())["failovers"] if row["cause"] == "worker died"]
+            return rows if sum(row["count"] for row in rows) >= len(mine) else []
+
+        rows = await running.until("each failover is counted", died, 20)
+        assert sum(row["count"] for row in rows) == sum(row["resumed"] for row in rows) == len(mine)
         code, text = await running.cluster.run_cli("cluster", "status")
         assert code == 0, text
         assert "worker died, on a" in text
@@ -304,7 +297,10 @@ async def test_the_leader_s_agent_dies_and_its_workers_end_by_themselves() -> No
         assert "its lease is released" in running.cluster.nodes[leaders[0]].log.read_text()
         rest = {"a", "b", "c"} - set(leaders)
         await running.until("the dead leader's shards on the others", lambda: running.settled(rest), 30)
-        causes = {row["cause"]: row["identified"] for row in (await running.status())["failovers"]}
-        assert causes["node gone"] == 0
+
+        async def counted() -> list[int]:
+            return [row["identified"] for row in (await running.status())["failovers"] if row["cause"] == "node gone"]
+
+        assert set(await running.until("the failover is counted", counted, 20)) == {0}
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)

@@ -12,6 +12,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from cache_check.faults import shards_by_node
+from sandwich_coordinator.cli import render
 from sandwich_node.dev.checker import DeliveryCheck, Verdict
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
@@ -23,6 +25,11 @@ BOTS = (
     DevBot(app="welcomer", token="MTAwMDAwMDAwMDAx.GaaaaX.welcomer", guilds=48, shards=None, recommended=6),
     DevBot(app="music", token="MTAwMDAwMDAwMDAy.GbbbbX.music", guilds=60, shards=2, recommended=1, max_concurrency=2),
 )
+
+
+async def status(cluster: DevCluster) -> dict[str, Any]:
+    """What `sandwich cluster status --json` prints."""
+    return msgspec.json.decode(msgspec.json.encode(render.to_json(await cluster.snapshot())))  # type: ignore[no-any-return]
 
 
 async def wait_until(
@@ -52,8 +59,8 @@ class Job:
                 self.checks[event.app].take(event.id)
 
     async def status(self) -> dict[str, Any]:
-        _, text = await self.cluster.run_cli("cluster", "status", "--json")
-        return msgspec.json.decode(text)  # type: ignore[no-any-return]
+        """What `sandwich cluster status --json` prints."""
+        return await status(self.cluster)
 
     async def until(self, what: str, check: Callable[[], Any], timeout_s: float = READY_S) -> Any:
         """See `wait_until`."""
@@ -67,12 +74,7 @@ class Job:
 
     async def owners(self) -> dict[str, int]:
         """Live shards by node, from etcd."""
-        _, text = await self.cluster.run_cli("shard", "list", "--json")
-        found: dict[str, int] = {}
-        for shard in msgspec.json.decode(text):
-            if shard["state"] == "live":
-                found[shard["node"]] = found.get(shard["node"], 0) + 1
-        return found
+        return await shards_by_node(self.cluster)
 
     async def settled(self, nodes: set[str]) -> bool:
         owners = await self.owners()
@@ -97,8 +99,7 @@ class Job:
 
     async def node_status(self, node: str) -> dict[str, Any]:
         """A node's own account, from the address it registered."""
-        _, text = await self.cluster.run_cli("node", "list", "--json")
-        address = next(entry["address"] for entry in msgspec.json.decode(text) if entry["node"] == node)
+        address = (await self.cluster.snapshot()).view.nodes[node].record.address
         async with aiohttp.ClientSession() as http, http.get(f"http://{address}/status") as response:
             return await response.json()  # type: ignore[no-any-return]
 

@@ -95,7 +95,11 @@ async def test_a_slow_nats_costs_time_only_and_a_deleted_stream_is_made_again_an
 
             await running.until("the deleted stream in the status", shown, 20)
             assert (await running.cluster.run_cli("cluster", "status"))[0] == 1
-            assert [one.stream for one in told if isinstance(one, StreamRemade)] == ["SANDWICH_welcomer"]
+
+            async def announced() -> list[str]:
+                return [one.stream for one in told if isinstance(one, StreamRemade)]
+
+            assert await running.until("the deleted stream is announced", announced, 20) == ["SANDWICH_welcomer"]
             logs = "".join(running.cluster.nodes[name].log.read_text() for name in NODES)
             assert logs.count("stream SANDWICH_welcomer was deleted under its shards") == 1
 

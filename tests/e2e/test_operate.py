@@ -16,6 +16,7 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, NodeRecord
 from sandwich_node.dev.embedded import EmbeddedEtcd
 from tests.e2e.test_main_job import assert_clean, job
+from tests.support.processes import started
 
 pytestmark = pytest.mark.e2e
 
@@ -122,23 +123,14 @@ async def test_ctrl_c_leaves_the_node_draining_and_says_so(tmp_path: Path) -> No
         command = [sys.executable, "-m", "sandwich_coordinator.cli.main", "node", "drain", "a", "--etcd", etcd.url]
         try:
             await put_nodes(store, keys)
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-            assert process.stdout is not None
-            try:
-                async with asyncio.timeout(30):
-                    while b"1 to move (music 1)" not in (line := await process.stdout.readline()):
-                        assert line, "the command ended before it waited"
-                    process.send_signal(signal.SIGINT)
-                    output, _ = await process.communicate()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
+            pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.STDOUT}
+            env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            async with asyncio.timeout(60), started(*command, **pipes, env=env) as process:
+                assert process.stdout is not None
+                while b"1 to move (music 1)" not in (line := await process.stdout.readline()):
+                    assert line, "the command ended before it waited"
+                process.send_signal(signal.SIGINT)
+                output, _ = await process.communicate()
             assert process.returncode == 130
             assert b"node a stays draining" in output
             assert b"Traceback" not in output

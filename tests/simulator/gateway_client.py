@@ -7,7 +7,7 @@ import aiohttp
 import msgspec
 import zstandard
 
-DEADLINE_S = 5.0
+DEADLINE_S = 30.0
 
 
 class GatewayClient:

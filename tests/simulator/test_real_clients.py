@@ -15,7 +15,7 @@ from sandwich_simulator import BotConfig, Simulator
 from sandwich_simulator.pytest_plugin import MakeSimulator
 
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.a.client"  # hikari reads the id 123456789012345678 in it
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 EVENTS = 1500
 
 

@@ -17,8 +17,8 @@ TOKEN = "a-token"
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Waits for a condition, at most five seconds."""
-    async with asyncio.timeout(5):
+    """Waits for a condition, at most a minute."""
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 (real sockets)
             await asyncio.sleep(0.005)
 
@@ -214,7 +214,7 @@ async def test_a_guild_of_twenty_megabytes_arrives(make_simulator: MakeSimulator
 
 
 async def test_a_silent_client_is_closed_and_may_resume(make_simulator: MakeSimulator) -> None:
-    sim = await make_simulator(BotConfig(token=TOKEN, guilds=0), heartbeat_interval_ms=100)
+    sim = await make_simulator(BotConfig(token=TOKEN, guilds=0), heartbeat_interval_ms=500)
     async with GatewayClient(sim.url) as client:
         await client.identify(TOKEN)
         assert await client.close_code() == 1000
@@ -320,10 +320,10 @@ async def test_a_world_can_be_stopped_looked_at_and_joined_over_the_control_api(
 
         await client.identify(TOKEN)
         await client.until("GUILD_CREATE")
-        await sim.fault("stall", seconds=0.2)
+        await sim.fault("stall", seconds=1.0)
         assert (await http.post(f"{control}/happen", json={"bot": "b", "events": 300, "seed": 4})).status == 200
         assert (await quiescent())["busy_sockets"] == 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not (await quiescent())["quiescent"]:
                 await client.receive()
         for guild_id in await sim.guild_ids("b"):

@@ -13,6 +13,9 @@ from sandwich_sdk import Consumer
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import FrameHeaders
 
+DEADLINE_S = 30.0
+"""For what happens at once on a quiet machine; it says only that it happens."""
+
 
 class Publisher:
     """Writes one shard's frames. Event n carries {"n": n} as data."""
@@ -60,21 +63,21 @@ class Publisher:
         return (info.num_ack_pending or 0) + (info.num_pending or 0)
 
 
-async def until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
     async with asyncio.timeout(deadline_s):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def settled(publisher: Publisher, group: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while await publisher.unsettled(group):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
 async def running(*consumers: Consumer) -> AsyncIterator[None]:
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(2 * DEADLINE_S), asyncio.TaskGroup() as tasks:
         for consumer in consumers:
             tasks.create_task(consumer.run(handle_signals=False))
         try:
@@ -87,7 +90,7 @@ async def running(*consumers: Consumer) -> AsyncIterator[None]:
 async def take(consumer: Consumer, count: int) -> list[int]:
     """The next events; the loop is ended from beside it, so that the last one counts as handled."""
     seen: list[int] = []
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(2 * DEADLINE_S), asyncio.TaskGroup() as tasks:
         async for event in consumer:
             seen.append(event.data["n"])
             if len(seen) == count:

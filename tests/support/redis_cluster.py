@@ -1,7 +1,6 @@
 """A Redis Cluster of masters without replicas, from embedded servers."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,9 +8,12 @@ from typing import Any
 
 import redis.asyncio as redis
 
-from sandwich_node.dev.embedded import EmbeddedRedis, free_ports
+from sandwich_node.dev.embedded import EmbeddedRedis
+from sandwich_node.dev.ports import PortBlocks
 
 SLOTS = 16384
+PORTS = PortBlocks(20_000, 22_700)
+"""The cluster's own ports are 10,000 higher (Redis: cluster-enabled), where `free_ports` takes none."""
 
 
 @asynccontextmanager
@@ -20,7 +22,7 @@ async def redis_cluster(directory: Path, nodes: int) -> AsyncIterator[list[Embed
     extra = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
     async with AsyncExitStack() as stack:
         servers = [EmbeddedRedis(directory / f"node{number}", extra=extra) for number in range(nodes)]
-        for server, port in zip(servers, _ports(nodes), strict=True):
+        for server, port in zip(servers, PORTS.take(nodes), strict=True):
             server.take_ports([port])
             await stack.enter_async_context(server)
         clients = [await stack.enter_async_context(redis.Redis.from_url(server.url)) for server in servers]
@@ -32,22 +34,6 @@ async def redis_cluster(directory: Path, nodes: int) -> AsyncIterator[list[Embed
             while not all([await _is_whole(client, nodes) for client in clients]):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         yield servers
-
-
-def _ports(count: int) -> list[int]:
-    """Ports whose number leaves room for the cluster's own, which is 10,000 higher (Redis: cluster-enabled)."""
-    found: list[int] = []
-    while len(found) < count:
-        port = free_ports(1)[0] % 10_000 + 20_000
-        with socket.socket() as one, socket.socket() as other:
-            try:
-                one.bind(("127.0.0.1", port))
-                other.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
 
 
 async def _is_whole(client: Any, nodes: int) -> bool:

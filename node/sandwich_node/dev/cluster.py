@@ -20,7 +20,11 @@ import aiohttp
 import msgspec
 import yaml
 
+from sandwich_coordinator.cli.context import take_snapshot
+from sandwich_coordinator.cli.render import Snapshot
 from sandwich_coordinator.sealing import ClusterKey
+from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.checker import spare_sessions
 from sandwich_node.dev.embedded import (
     EmbeddedEtcd,
@@ -30,9 +34,9 @@ from sandwich_node.dev.embedded import (
     EmbeddedServerError,
     die_with_parent,
     etcd_cluster,
-    free_ports,
     nats_cluster,
 )
+from sandwich_node.dev.ports import free_ports
 from sandwich_sdk.wire.frame import session_hash
 
 NODE_STOP_TIMEOUT_S = 30.0
@@ -154,10 +158,27 @@ class DevCluster:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**self.env, "SANDWICH_ETCD": self.etcd_urls},
+            preexec_fn=die_with_parent,
         )
-        output, _ = await process.communicate()
+        try:
+            output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         assert process.returncode is not None
         return process.returncode, output.decode(errors="replace")
+
+    async def snapshot(self) -> Snapshot:
+        """What the cluster stores and its nodes answer, as `sandwich ... list` and `status` read it. Raises StoreError.
+
+        For questions that are repeated: a start of the command takes most of a second of a core.
+        """
+        store = EtcdStore([server.url for server in self.etcds])
+        try:
+            return await take_snapshot(store, Keys())
+        finally:
+            await store.close()
 
     async def simulator(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call the simulator's control API: GET without a body, else POST."""

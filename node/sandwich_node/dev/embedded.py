@@ -1,22 +1,23 @@
 """Real etcd, nats-server and redis-server, as child processes, from the Python wheels of the `dev` extra.
 
-Ports are ephemeral. A child is put in our process group and told to die with us (PR_SET_PDEATHSIG, prctl(2)), so that
-even a killed parent leaves nothing behind.
+A server keeps its ports when it is started again (see `ports`). A child is put in our process group and told to die
+with us (PR_SET_PDEATHSIG, prctl(2)), so that even a killed parent leaves nothing behind.
 """
 
 import asyncio
 import contextlib
 import ctypes
 import importlib.util
-import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from sandwich_node.dev.freezing import freeze, thaw
+from sandwich_node.dev.ports import free_ports
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -25,17 +26,6 @@ _PR_SET_PDEATHSIG = 1
 
 class EmbeddedServerError(RuntimeError):
     """A server could not be found or did not start; the message says which and why."""
-
-
-def free_ports(count: int) -> list[int]:
-    """`count` TCP ports that were free on the loopback address a moment ago."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(int(probe.getsockname()[1]))
-        return ports
 
 
 def die_with_parent() -> None:
@@ -143,13 +133,13 @@ class EmbeddedServer:
             process.kill()
             await process.wait()
 
-    def pause(self) -> None:
-        """SIGSTOP: the server holds its sockets and answers nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
+    async def pause(self) -> None:
+        """Freeze: from the return on the server holds its sockets and answers nothing. See `freeze`."""
+        await freeze([self.pid])
 
     def unpause(self) -> None:
         """SIGCONT."""
-        os.kill(self.pid, signal.SIGCONT)
+        thaw([self.pid])
 
     def _log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])

@@ -1,0 +1,80 @@
+"""A pytest plugin: no process outlives the tests that started it, whether they pass, fail or are interrupted.
+
+Every child asks the kernel to end with us (`die_with_parent`). What a child started does not; it becomes ours when the
+child dies (PR_SET_CHILD_SUBREAPER, prctl(2)). After the last test of a module, which has ended its fixtures, nothing
+may be left: what does not end by itself soon is killed by its pid, and the test fails.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import descendants
+
+GRACE_S = 60.0
+"""Workers of an agent that was killed release their shards before they end."""
+KILL_S = 5.0
+"""From SIGKILL until it can be reaped."""
+POLL_S = 0.02
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _runs_tests(config):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        left = end_all(GRACE_S)
+        if left:
+            pytest.fail("processes were left behind, and killed now: " + "; ".join(left))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _runs_tests(config):
+        end_all(0.0)
+
+
+def _runs_tests(config: pytest.Config) -> bool:
+    """Not in the process that only hands out tests: its children are the ones that run them."""
+    return hasattr(config, "workerinput") or config.getoption("dist", "no") == "no"
+
+
+def end_all(grace_s: float) -> list[str]:
+    """Wait until nothing that descends from us runs; kill what does after `grace_s`. Returns its command lines."""
+    left = _wait(grace_s)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    _wait(KILL_S)
+    return list(left.values())
+
+
+def _wait(seconds: float) -> dict[int, str]:
+    """What still runs after so long, at most."""
+    end = time.monotonic() + seconds
+    while (running := _running()) and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return running
+
+
+def _running() -> dict[int, str]:
+    """Command lines of our descendants; those that wait to be reaped are reaped."""
+    found = {}
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+            if state not in "ZX":
+                found[pid] = f"{pid} {Path(f'/proc/{pid}/cmdline').read_bytes().replace(bytes(1), b' ').decode()}"
+                continue
+            os.waitpid(pid, os.WNOHANG)
+    return found

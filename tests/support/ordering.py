@@ -1,0 +1,60 @@
+"""A pytest plugin: which tests run in which order, and on which worker of pytest-xdist.
+
+Tests of a module run on one worker, because they share servers. End-to-end tests are dealt out one by one, because each
+takes long, unless they share a cluster. What takes longest begins first, so that the run does not end with one long
+test alone. The longest modules mostly wait, and run beside end-to-end tests, which need the cores.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ALONE = "e2e"
+TOGETHER = ("e2e/test_bad_input.py",)
+"""End-to-end tests that share a cluster."""
+FIRST = (
+    "contract/test_invites.py",
+    "contract/test_chain_jetstream.py",
+    "contract/test_ordered.py",
+    "e2e",
+    "contract",
+    "simulator",
+    "packaging",
+)
+TESTS = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorting is stable: tests of a module stay together, as they stand."""
+    items.sort(key=lambda item: rank(item.path))
+
+
+def rank(path: Path) -> int:
+    """Position of a test file: the first entry of FIRST that names it or its directory; others come last."""
+    parts = path.relative_to(TESTS).parts if path.is_relative_to(TESTS) else ()
+    names = {"/".join(parts), *parts[:1]}
+    return next((place for place, name in enumerate(FIRST) if name in names), len(FIRST))
+
+
+def unit(nodeid: str) -> str:
+    """What a worker takes as a whole: a module, but of most end-to-end tests one test."""
+    file = nodeid.partition("::")[0]
+    inside = file.removeprefix(f"{TESTS.name}/")
+    return nodeid if inside.startswith(f"{ALONE}/") and inside not in TOGETHER else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of `--dist loadscope` alone; called in the process that hands out tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    if config.getoption("dist") != "loadscope":
+        return None
+
+    class Units(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return unit(nodeid)
+
+    config.option.loadscopereorder = False
+    return Units(config, log)
