@@ -52,6 +52,13 @@ class IdentifyGranted:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayMoved:
+    """`GET /gateway/bot` names another address: the next connection goes there, unless to a session's own."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class CommandQueued:
     """Somebody wants a gateway command sent: `op` one of opcodes.COMMANDS, `data` its `d`."""
 
@@ -85,6 +92,7 @@ Event = (
     | Garbled
     | Closed
     | IdentifyGranted
+    | GatewayMoved
     | CommandQueued
     | ReadingSuspended
     | ReadingResumed
