@@ -120,6 +120,13 @@ class IdentifyGranted(msgspec.Struct, tag=True, frozen=True):
     key: ShardKey
 
 
+class GatewayMoved(msgspec.Struct, tag=True, frozen=True):
+    """`GET /gateway/bot` names another address now."""
+
+    key: ShardKey
+    url: str
+
+
 class TellStatus(msgspec.Struct, tag=True, frozen=True):
     """Publish this status message of the application."""
 
@@ -214,6 +221,14 @@ class ShardBack(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     how: str
     replayed: int = 0
     stored_at: float | None = None
+
+
+class GatewayUnreachable(msgspec.Struct, tag=True, frozen=True):
+    """The shard cannot reach the gateway at `url`; said again with every attempt."""
+
+    key: ShardKey
+    url: str
+    reason: str
 
 
 class EventsLost(msgspec.Struct, tag=True, frozen=True, kw_only=True):
@@ -330,6 +345,7 @@ ToWorker = (
     | ShowPresence
     | SetOptions
     | IdentifyGranted
+    | GatewayMoved
     | WorkerSettings
     | Shutdown
     | TellStatus
@@ -344,6 +360,7 @@ ToAgent = (
     | SessionSaved
     | SessionDropped
     | ShardBack
+    | GatewayUnreachable
     | EventsLost
     | StreamRemade
     | IdentifyWanted

@@ -43,6 +43,7 @@ from sandwich_node.logs import configure_logging
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
+from sandwich_node.shards.failures import FailureLog
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.running import RunningShards
 from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
@@ -66,6 +67,7 @@ class Worker:
         self._events = JetStreamLog(_nats_options(settings), on_remade=lambda app: channel.send(StreamRemade(app)))
         self._cache = RedisCache(settings.redis, clock=time.monotonic) if settings.redis is not None else None
         self._rests = RestClients(http, settings.api_url)
+        self._failures = FailureLog()
         self._rng = random.Random()
         self._lease: int | None = None
         self._apps: dict[str, AppSeen] = {}
@@ -111,6 +113,7 @@ class Worker:
             cache=self._cache,
             rpc=self._rpc,
             linger_s=self._settings.linger_s,
+            failures=self._failures,
         )
 
     async def _serve(self, shards: RunningShards, start: Callable[[Coroutine[None, None, None]], None]) -> bool:

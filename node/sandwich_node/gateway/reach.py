@@ -1,8 +1,8 @@
 """Which address a shard connects to, and when the general one is in doubt. Pure.
 
 A session has an address of its own (READY's `resume_gateway_url`); everything else goes to the general one, which
-`GET /gateway/bot` named. While connections fail, a shard with a session tries the two in turn. An address is reached when
-HELLO came from it: an open socket proves nothing.
+`GET /gateway/bot` named. While connections fail, a shard with a session tries the two in turn. An address is reached
+when HELLO came from it: an open socket proves nothing.
 """
 
 from sandwich_node.gateway import payloads

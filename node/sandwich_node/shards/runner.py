@@ -35,6 +35,7 @@ from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret
 from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
+from sandwich_node.shards.failures import FailureLog
 from sandwich_node.shards.intake import ShardIntake
 from sandwich_node.shards.inviting import ShardInviting
 from sandwich_node.shards.resume import ResumePoint, replay_events, resume_point
@@ -87,10 +88,12 @@ class ShardRunner:
         cache: RedisCache | None = None,
         rpc: RpcServer | None = None,
         linger_s: float = 0.0,
+        failures: FailureLog | None = None,
     ) -> None:
         self.key = start.key
         self.number = start.run
         self._start = start
+        self._gateway_url = start.gateway_url
         self._store = log
         self._http = http
         self._tell = tell
@@ -111,6 +114,7 @@ class ShardRunner:
         self._rests = rests
         self._cache = cache
         self._rpc = rpc
+        self._failures = failures or FailureLog()
         self._refusal = ""
         self._options = start.options
         self._commands = ShardCommands(
@@ -165,6 +169,12 @@ class ShardRunner:
     def _post_stop(self) -> None:
         if self._connection is not None:
             self._connection.post(ev.StopRequested(self._stop_reason))
+
+    def gateway_moved(self, url: str) -> None:
+        """The gateway has another address from now on."""
+        self._gateway_url = url
+        if self._connection is not None:
+            self._connection.post(ev.GatewayMoved(url))
 
     def identify_granted(self) -> None:
         """The shard's turn to IDENTIFY came."""
@@ -367,7 +377,7 @@ class ShardRunner:
             shard=start.key.shard,
             count=start.count,
             intents=start.intents,
-            gateway_url=start.gateway_url,
+            gateway_url=self._gateway_url,
             compression=start.compression,
             large_threshold=start.large_threshold,
             presence=start.presence,
@@ -425,6 +435,8 @@ class ShardRunner:
                 for part in self._parts:
                     part.state_changed(state)
                 self._tell(ipc.ShardChanged(self.key, _SHOWN[state], reason))
+                if state is State.WAITING:
+                    self._log_failure(logging.INFO, f"connects again: {reason}")
             case fx.SessionStarted():
                 self._session_started(report)
             case fx.SessionLost(session, reason):
@@ -441,6 +453,9 @@ class ShardRunner:
                 self._tell(ipc.IdentifyWithdrawn(self.key))
             case fx.IdentifySent():
                 self._tell(ipc.IdentifySent(self.key))
+            case fx.GatewayUnreachable(url, why):
+                self._log_failure(logging.WARNING, f"cannot reach the gateway at {url}: {why}")
+                self._tell(ipc.GatewayUnreachable(self.key, url, why))
             case fx.LatencyMeasured(seconds):
                 self._latency_ms = round(seconds * 1000, 1)
             case fx.Malformed(sequence):
@@ -450,6 +465,11 @@ class ShardRunner:
                 _log.warning("shard %s: command %d was not sent: %s", self.key, op, reason)
             case _:
                 pass
+
+    def _log_failure(self, level: int, text: str) -> None:
+        line = self._failures.note(f"shard {self.key} {text}", time.monotonic())
+        if line is not None:
+            _log.log(level, "%s", line)
 
     def _ready_or_refused(self, state: State) -> None:
         """The answer to an IDENTIFY came, or the wait for it ended: a stop that waited for it goes on."""
