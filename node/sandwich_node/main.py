@@ -19,6 +19,7 @@ from sandwich_node.agent.release import open_store
 from sandwich_node.http.app import HttpError
 from sandwich_node.ipc import EtcdOptions
 from sandwich_node.logs import configure_logging
+from sandwich_node.names import NodeLoop
 from sandwich_sdk._version import __version__
 from sandwich_sdk.wire.subjects import check_name
 
@@ -146,7 +147,8 @@ def join(
         log_level=log_level.upper(),
         etcd=reach,
     )
-    raise typer.Exit(asyncio.run(_run(Agent(options, store, key))))
+    with asyncio.Runner(loop_factory=NodeLoop) as runner:
+        raise typer.Exit(runner.run(_run(Agent(options, store, key))))
 
 
 @app.command()

@@ -40,6 +40,7 @@ from sandwich_node.ipc import (
     WorkerWaiting,
 )
 from sandwich_node.logs import configure_logging
+from sandwich_node.names import WorkerLoop, discord_connector
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
@@ -210,8 +211,7 @@ async def _main(descriptor: int) -> None:
     if not isinstance(settings, WorkerSettings):
         return
     configure_logging(settings.log_level)
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
-    async with aiohttp.ClientSession(connector=connector) as http:
+    async with aiohttp.ClientSession(connector=discord_connector()) as http:
         await Worker(channel, settings, http).run()
     channel.close()
 
@@ -221,7 +221,7 @@ def main() -> None:
     started = time.monotonic()
     # Events are short-lived bytes without cycles; frequent young collections only cost time.
     gc.set_threshold(50_000, 20, 50)
-    uvloop.run(_main(int(sys.argv[1])))
+    uvloop.run(_main(int(sys.argv[1])), loop_factory=WorkerLoop)
     _log.info("worker ended after %.0f s", time.monotonic() - started)
 
 

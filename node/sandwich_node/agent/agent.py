@@ -35,6 +35,7 @@ from sandwich_node.agent.status import Figures, cache_troubles, node_status, wai
 from sandwich_node.agent.telling import StatusTeller
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.http.app import make_app, serve
+from sandwich_node.names import discord_connector
 from sandwich_node.workers import WorkerProcess
 from sandwich_sdk._version import __version__
 
@@ -114,7 +115,10 @@ class Agent:
     async def run(self) -> None:
         """Be a node until `shutdown`. Raises AgentError, NodeIdTaken, HttpError."""
         app = make_app(self.status, self.not_ready)
-        async with serve(app, self._options.host, self._options.port) as port, aiohttp.ClientSession() as http:
+        async with (
+            serve(app, self._options.host, self._options.port) as port,
+            aiohttp.ClientSession(connector=discord_connector()) as http,
+        ):
             _log.info("listening on http://%s:%d", self._options.host, port)
             main = asyncio.ensure_future(self._main(port, http))
             stopping = asyncio.ensure_future(self._stop.wait())
