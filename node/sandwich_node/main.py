@@ -20,6 +20,7 @@ from sandwich_node.http.app import HttpError
 from sandwich_node.ipc import EtcdOptions
 from sandwich_node.logs import configure_logging
 from sandwich_node.names import NodeLoop
+from sandwich_node.open_files import raise_limit
 from sandwich_sdk._version import __version__
 from sandwich_sdk.wire.subjects import check_name
 
@@ -146,6 +147,7 @@ def join(
         advertise=advertise or None,
         log_level=log_level.upper(),
         etcd=reach,
+        open_files=raise_limit(),
     )
     with asyncio.Runner(loop_factory=NodeLoop) as runner:
         raise typer.Exit(runner.run(_run(Agent(options, store, key))))

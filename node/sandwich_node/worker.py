@@ -41,6 +41,7 @@ from sandwich_node.ipc import (
 )
 from sandwich_node.logs import configure_logging
 from sandwich_node.names import WorkerLoop, discord_connector
+from sandwich_node.open_files import SocketRoom, raise_limit, sockets_for_shards
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
@@ -69,6 +70,9 @@ class Worker:
         self._cache = RedisCache(settings.redis, clock=time.monotonic) if settings.redis is not None else None
         self._rests = RestClients(http, settings.api_url)
         self._failures = FailureLog()
+        # Open once: the report must not fail when no file descriptor is free.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY)
+        self._room = SocketRoom(sockets_for_shards(raise_limit()))
         self._rng = random.Random()
         self._lease: int | None = None
         self._apps: dict[str, AppSeen] = {}
@@ -97,6 +101,7 @@ class Worker:
             finally:
                 for task in list(background):
                     task.cancel()
+        os.close(self._statm)
         await self._events.close()
         if self._cache is not None:
             await self._cache.close()
@@ -115,6 +120,7 @@ class Worker:
             rpc=self._rpc,
             linger_s=self._settings.linger_s,
             failures=self._failures,
+            room=self._room,
         )
 
     async def _serve(self, shards: RunningShards, start: Callable[[Coroutine[None, None, None]], None]) -> bool:
@@ -168,7 +174,7 @@ class Worker:
         while True:
             usage = resource.getrusage(resource.RUSAGE_SELF)
             numbers = [runner.numbers() for runner in shards.runners]
-            self._channel.send(WorkerStats(_rss_bytes(), usage.ru_utime + usage.ru_stime, numbers))
+            self._channel.send(WorkerStats(_rss_bytes(self._statm), usage.ru_utime + usage.ru_stime, numbers))
             await asyncio.sleep(STATS_EVERY_S)
 
 
@@ -178,9 +184,9 @@ def _reader(options: RedisOptions) -> Cache:
     return Cache(options.url, namespace="none", password=options.password, tls=tls)
 
 
-def _rss_bytes() -> int:
-    """Resident memory now (proc(5), statm)."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
+def _rss_bytes(statm: int) -> int:
+    """Resident memory now (proc(5), statm: the file's descriptor)."""
+    pages = os.pread(statm, 128, 0).split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 

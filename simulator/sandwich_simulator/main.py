@@ -1,7 +1,9 @@
 """`sandwich-simulator`: the simulator as a program."""
 
 import asyncio
+import resource
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -53,6 +55,11 @@ def run(
     settings.rate = settings.rate if rate is None else rate
     settings.seed = settings.seed if seed is None else seed
     settings.journal_path = journal or settings.journal_path
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        # Each connected shard takes a file descriptor.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(_serve(settings))
 
 

@@ -24,14 +24,14 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
 from sandwich_coordinator.types import AppRecord, BudgetRecord, CacheSpec, NodeRecord
 from sandwich_coordinator.view import ClusterView, ShardKey
-from sandwich_node import ipc
+from sandwich_node import ipc, open_files
 from sandwich_node.agent.history import History
 from sandwich_node.agent.identifying import Identifying
 from sandwich_node.agent.leading import Leading
 from sandwich_node.agent.membership import Membership, host_identity
 from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.agent.shards import NodeShards
-from sandwich_node.agent.status import Figures, cache_troubles, node_status, waiting_shards
+from sandwich_node.agent.status import Figures, cache_troubles, node_status, planned_shards, waiting_shards
 from sandwich_node.agent.telling import StatusTeller
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.http.app import make_app, serve
@@ -55,7 +55,10 @@ class AgentError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptions:
-    """What `sandwich-node join` was told. `advertise` None: the listening address."""
+    """What `sandwich-node join` was told. `advertise` None: the listening address.
+
+    `open_files`: how many file descriptors a process of this node may have.
+    """
 
     node: str
     cluster: str
@@ -67,6 +70,7 @@ class NodeOptions:
     advertise: str | None = None
     log_level: str = "INFO"
     etcd: ipc.EtcdOptions | None = None
+    open_files: int = open_files.LIMIT_MAX
 
 
 class Agent:
@@ -98,6 +102,7 @@ class Agent:
         self._mirror.listen(self._on_batch)
         self._figures = Figures()
         self._workers: dict[int, WorkerProcess] = {}
+        self._too_few_files = ""
         self._starting = "starting"
         self._membership: Membership | None = None
         self._leading: Leading | None = None
@@ -324,11 +329,20 @@ class Agent:
             self._cache_specs |= {name: entry.record.cache for name, entry in view.apps.items()}
         if before is not None:
             self._note_changes(before, view)
+        if before is None or view.plans is not before.plans:
+            self._check_open_files(view)
         self._share_apps(view)
         own = view.nodes.get(self._options.node)
         if own is not None and self._membership is not None:
             self._membership.follow(own.record)
         self._tell()
+
+    def _check_open_files(self, view: ClusterView) -> None:
+        options = self._options
+        too_few = open_files.problem(planned_shards(view, options.node), options.workers, options.open_files)
+        if too_few and too_few != self._too_few_files:
+            _log.warning("%s", too_few)
+        self._too_few_files = too_few
 
     def _note_changes(self, before: ClusterView, after: ClusterView) -> None:
         if after.claims is not before.claims:
@@ -510,6 +524,7 @@ class Agent:
             history=self._history,
             problems=[
                 *self.not_ready(),
+                *filter(None, [self._too_few_files]),
                 *(shards.problems.values() if shards is not None else ()),
                 *waiting_shards(facts, self._figures),
                 *cache_troubles(facts, self._figures),

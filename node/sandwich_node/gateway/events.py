@@ -16,9 +16,10 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class ConnectFailed:
-    """The socket asked for could not be opened."""
+    """The socket asked for could not be opened. `ours`: for want of something here; it says nothing of the address."""
 
     reason: str
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,12 @@ class ShardMachine:
         self._timer = now + HELLO_TIMEOUT_S
 
     def _on_connect_failed(self, event: ev.ConnectFailed, now: float) -> None:
-        self._not_reached(now, f"could not connect: {event.reason}")
+        reason = f"could not connect: {event.reason}"
+        if event.ours:
+            self._reach.not_tried()
+            self._leave(now, reason)
+        else:
+            self._not_reached(now, reason)
 
     def _connect_timed_out(self, now: float) -> None:
         self._not_reached(now, f"no connection within {CONNECT_TIMEOUT_S:.0f} s", close=opcodes.KEEP_SESSION)

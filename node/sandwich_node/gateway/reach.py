@@ -44,6 +44,10 @@ class Reach:
         """HELLO came."""
         self._general_since = None
 
+    def not_tried(self) -> None:
+        """No connection was tried, for want of something here: how long there was no HELLO proves nothing."""
+        self._general_since = None
+
     def other(self) -> None:
         """The next connection goes to the other address."""
         self._prefer_general = not self._prefer_general

@@ -29,6 +29,7 @@ from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.gateway.session import Session
+from sandwich_node.open_files import SocketRoom
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.rpc.shard import ShardCommands
@@ -89,6 +90,7 @@ class ShardRunner:
         rpc: RpcServer | None = None,
         linger_s: float = 0.0,
         failures: FailureLog | None = None,
+        room: SocketRoom | None = None,
     ) -> None:
         self.key = start.key
         self.number = start.run
@@ -115,6 +117,7 @@ class ShardRunner:
         self._cache = cache
         self._rpc = rpc
         self._failures = failures or FailureLog()
+        self._room = room
         self._refusal = ""
         self._options = start.options
         self._commands = ShardCommands(
@@ -384,7 +387,12 @@ class ShardRunner:
         )
         clock = asyncio.get_running_loop().time
         connection = ShardConnection(
-            ShardMachine(config, session, self._rng), http=self._http, sink=self._intake, observer=self, clock=clock
+            ShardMachine(config, session, self._rng),
+            http=self._http,
+            sink=self._intake,
+            observer=self,
+            clock=clock,
+            room=self._room,
         )
         async with asyncio.TaskGroup() as group:
             self._open_cache(config, group)
