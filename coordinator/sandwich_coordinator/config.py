@@ -110,9 +110,10 @@ def _redis_url(value: object) -> object:
 
 
 class DiscordConfig(Section):
-    """Which Discord: the real one, or a simulator."""
+    """Which Discord: the real one, or a simulator; and the proxy on the way there."""
 
     api_url: Annotated[str, _url(("http", "https"), password=False)] = "https://discord.com/api/v10"
+    proxy: Annotated[str, _url(("http", "https"), password=False)] | None = None
 
 
 class PolicyConfig(Section):
@@ -256,9 +257,10 @@ class RedisSettings(Record, frozen=True):
 
 
 class DiscordSettings(Record, frozen=True):
-    """Which Discord."""
+    """Which Discord; `proxy` "" for none."""
 
     api_url: str = "https://discord.com/api/v10"
+    proxy: str = ""
 
 
 class PolicySettings(Record, frozen=True):

@@ -168,6 +168,7 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     nats_tls_key: str | None = None
     redis: RedisOptions | None = None
     api_url: str
+    proxy: str = ""
     linger_s: float = 0.0
     log_level: str = "INFO"
     etcd: EtcdOptions | None = None

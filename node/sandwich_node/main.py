@@ -12,10 +12,12 @@ from typing import Annotated
 
 import typer
 
-from sandwich_coordinator.sealing import ClusterKey, SealingError
+from sandwich_coordinator.private_files import read_private
+from sandwich_coordinator.sealing import KEY_VARIABLE, ClusterKey, SealingError
 from sandwich_node.agent.agent import Agent, AgentError, NodeOptions
 from sandwich_node.agent.membership import NodeIdTaken
 from sandwich_node.agent.release import open_store
+from sandwich_node.environment import unused_proxies
 from sandwich_node.http.app import HttpError
 from sandwich_node.ipc import EtcdOptions
 from sandwich_node.logs import configure_logging
@@ -23,6 +25,8 @@ from sandwich_node.names import NodeLoop
 from sandwich_node.open_files import raise_limit
 from sandwich_sdk._version import __version__
 from sandwich_sdk.wire.subjects import check_name
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_LISTEN = "127.0.0.1:5469"
 EXIT_REFUSED = 1
@@ -118,6 +122,8 @@ def join(
     if log_format not in ("text", "json"):
         raise _fail(f"--log-format {log_format!r}: use text or json")
     configure_logging(log_level, style=log_format)
+    for variable in unused_proxies(os.environ):
+        _log.warning("%s is set and not used: a proxy for Discord is the key discord.proxy of cluster.yml", variable)
     # A core dump would hold tokens.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
@@ -126,7 +132,7 @@ def join(
         reach = EtcdOptions(
             endpoints=tuple(part for part in etcd.split(",") if part.strip()),
             username=etcd_user or None,
-            password=etcd_password_file.read_text().strip() if etcd_password_file else None,
+            password=read_private(etcd_password_file, "etcd password").strip() if etcd_password_file else None,
             ca_file=str(etcd_ca) if etcd_ca else None,
             cert_file=str(etcd_cert) if etcd_cert else None,
             key_file=str(etcd_key) if etcd_key else None,
@@ -183,9 +189,12 @@ def dev(
 
 def _cluster_key(key_file: Path | None, *, insecure: bool) -> ClusterKey | None:
     try:
-        return ClusterKey.load(os.environ, key_file)
+        key = ClusterKey.load(os.environ, key_file)
+        # Nothing that this process starts, and no crash report that lists the environment, has to have it.
+        os.environ.pop(KEY_VARIABLE, None)
+        return key
     except SealingError as error:
-        if insecure and key_file is None and "SANDWICH_CLUSTER_KEY" not in os.environ:
+        if insecure and key_file is None and KEY_VARIABLE not in os.environ:
             return None
         raise _fail(f"{error}; for a trial without one: --insecure-plaintext") from None
 

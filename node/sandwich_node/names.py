@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
-import aiohttp
 import uvloop
 
 _log = logging.getLogger(__name__)
@@ -158,11 +157,6 @@ class Names:
 
 def _no_address(host: str) -> socket.gaierror:
     return socket.gaierror(socket.EAI_NONAME, f"{host} has no address")
-
-
-def discord_connector() -> aiohttp.TCPConnector:
-    """For Discord's REST and gateway: it resolves by the loop alone, whatever resolver is installed."""
-    return aiohttp.TCPConnector(limit=0, resolver=aiohttp.ThreadedResolver(), use_dns_cache=False)
 
 
 def _is_name(host: object, port: object) -> bool:

@@ -23,6 +23,7 @@ import uvloop
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.released import release_group
+from sandwich_node.discord_http import discord_session
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
     AppSeen,
@@ -40,7 +41,7 @@ from sandwich_node.ipc import (
     WorkerWaiting,
 )
 from sandwich_node.logs import configure_logging
-from sandwich_node.names import WorkerLoop, discord_connector
+from sandwich_node.names import WorkerLoop
 from sandwich_node.open_files import SocketRoom, raise_limit, sockets_for_shards
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.questions import CacheQuestions
@@ -217,7 +218,7 @@ async def _main(descriptor: int) -> None:
     if not isinstance(settings, WorkerSettings):
         return
     configure_logging(settings.log_level)
-    async with aiohttp.ClientSession(connector=discord_connector()) as http:
+    async with discord_session(settings.proxy) as http:
         await Worker(channel, settings, http).run()
     channel.close()
 

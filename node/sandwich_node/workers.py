@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sandwich_node.environment import for_worker
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
     Channel,
@@ -52,6 +54,7 @@ async def _spawn() -> _Child:
                 *("-m", "sandwich_node.worker", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
+                env=for_worker(os.environ),
             )
     except BaseException:
         ours.close()

@@ -6,24 +6,20 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis
-from sandwich_node.names import Address, Names, NodeLoop, WorkerLoop, discord_connector
+from sandwich_node.discord_http import discord_session
+from sandwich_node.names import Address, Names, NodeLoop, WorkerLoop
 from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from tests.support.certificates import certificate
 
 pytestmark = pytest.mark.contract
 
@@ -139,7 +135,7 @@ def test_discord_is_reached_while_the_resolver_stalls(run: Callable[[Body], None
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://discord.test:{runner.addresses[0][1]}/"
-        async with aiohttp.ClientSession(connector=discord_connector()) as http:
+        async with discord_session() as http:
             for stalls in (False, True):
                 if stalls:
                     resolver.stall()
@@ -149,29 +145,6 @@ def test_discord_is_reached_while_the_resolver_stalls(run: Callable[[Body], None
 
     run(body)
     assert resolver.asked == ["discord.test", "discord.test"]
-
-
-def certificate(directory: Path, name: str) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(7)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (directory / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (directory / "key.pem").write_bytes(private)
-    return directory / "cert.pem", directory / "key.pem"
 
 
 def test_tls_checks_the_name_and_not_the_address(run: Callable[[Body], None], tmp_path: Path) -> None:

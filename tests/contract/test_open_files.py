@@ -25,11 +25,11 @@ DEADLINE_S = 60.0
 class Slot:
     """A worker with all the shards of one bot; every IDENTIFY is granted at once."""
 
-    def __init__(self, server: EmbeddedNats, sim: Simulator) -> None:
+    def __init__(self, server: EmbeddedNats, sim: Simulator, proxy: str = "") -> None:
         self.sim = sim
         self.states: dict[int, tuple[str, str]] = {}
         self.ready: list[int] = []
-        settings = ipc.WorkerSettings(worker=0, node="a", nats_servers=(server.url,), api_url=sim.api_url)
+        settings = ipc.WorkerSettings(worker=0, node="a", nats_servers=(server.url,), api_url=sim.api_url, proxy=proxy)
         self.worker = WorkerProcess(
             settings, on_message=self._heard, on_started=lambda worker: None, on_gone=lambda worker: None
         )

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from sandwich_coordinator.cli.render import Snapshot
+from sandwich_coordinator.private_files import read_private
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import Listing, StoreError
@@ -58,7 +59,7 @@ class Connection:
     async def store(self) -> AsyncIterator[EtcdStore]:
         """The store while the context lasts. Raises CommandError for options that cannot be used."""
         try:
-            password = self.password_file.read_text().strip() if self.password_file else None
+            password = read_private(self.password_file, "etcd password").strip() if self.password_file else None
             endpoints = [part.strip() for part in self.etcd.split(",") if part.strip()]
             store = EtcdStore(endpoints, username=self.user, password=password, tls=self.tls)
         except (OSError, ValueError) as error:

@@ -34,8 +34,8 @@ from sandwich_node.agent.shards import NodeShards
 from sandwich_node.agent.status import Figures, cache_troubles, node_status, planned_shards, waiting_shards
 from sandwich_node.agent.telling import StatusTeller
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
-from sandwich_node.names import discord_connector
 from sandwich_node.workers import WorkerProcess
 from sandwich_sdk._version import __version__
 
@@ -120,12 +120,9 @@ class Agent:
     async def run(self) -> None:
         """Be a node until `shutdown`. Raises AgentError, NodeIdTaken, HttpError."""
         app = make_app(self.status, self.not_ready)
-        async with (
-            serve(app, self._options.host, self._options.port) as port,
-            aiohttp.ClientSession(connector=discord_connector()) as http,
-        ):
+        async with serve(app, self._options.host, self._options.port) as port:
             _log.info("listening on http://%s:%d", self._options.host, port)
-            main = asyncio.ensure_future(self._main(port, http))
+            main = asyncio.ensure_future(self._main(port))
             stopping = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait({main, stopping}, return_when=asyncio.FIRST_COMPLETED)
             try:
@@ -141,7 +138,7 @@ class Agent:
                     await self._membership.leave()
                 await self._store.close()
 
-    async def _main(self, port: int, http: aiohttp.ClientSession) -> None:
+    async def _main(self, port: int) -> None:
         settings = await self._settings()
         await self._check_key()
         address = self._options.advertise or f"{self._options.host}:{port}"
@@ -152,7 +149,8 @@ class Agent:
         await membership.join(lambda text: _log.warning("waiting: %s", text))
         _log.info("joined cluster %s as node %s", self._options.cluster, self._options.node)
         self._starting = ""
-        await self._serve(settings, membership, http)
+        async with discord_session(settings.discord.proxy) as http:
+            await self._serve(settings, membership, http)
 
     async def _settings(self) -> ClusterSettings:
         """The cluster's configuration, waiting for etcd and for `sandwich cluster apply`."""
@@ -431,6 +429,7 @@ class Agent:
                     nats_tls_key=nats.tls_key or None,
                     redis=redis,
                     api_url=settings.discord.api_url,
+                    proxy=settings.discord.proxy,
                     linger_s=settings.policy.linger_ms / 1000,
                     log_level=self._options.log_level,
                     etcd=self._options.etcd,
