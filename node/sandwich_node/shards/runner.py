@@ -1,8 +1,6 @@
 """One shard in a worker, from its claim to its release: chain, publisher, protocol machine and socket together."""
 
 import asyncio
-import base64
-import binascii
 import logging
 import random
 import time
@@ -27,13 +25,13 @@ from sandwich_node.gateway import events as ev
 from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
-from sandwich_node.gateway.payloads import ShardConfig
+from sandwich_node.gateway.payloads import ShardConfig, connect_url
 from sandwich_node.gateway.session import Session
 from sandwich_node.open_files import SocketRoom
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.rpc.shard import ShardCommands
-from sandwich_node.secret import Secret
+from sandwich_node.secret import Secret, bot_id_of
 from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.failures import FailureLog
@@ -175,7 +173,14 @@ class ShardRunner:
 
     def gateway_moved(self, url: str) -> None:
         """The gateway has another address from now on."""
+        try:
+            connect_url(url, self._start.compression)
+        except ValueError as error:
+            _log.warning("shard %s keeps its gateway address: %s", self.key, error)
+            return
         self._gateway_url = url
+        if self._caching is not None:
+            self._caching.gateway_moved(url)
         if self._connection is not None:
             self._connection.post(ev.GatewayMoved(url))
 
@@ -290,6 +295,7 @@ class ShardRunner:
                 rng=self._rng,
                 caught_up=self._publisher.mark,
                 taken_over=self._taken_over,
+                room=self._room,
             )
 
     @property
@@ -516,13 +522,3 @@ class ShardRunner:
         ):
             self._record = msgspec.structs.replace(record, guilds=self._intake.guilds.count)
             self._tell(ipc.SessionSaved(self.key, self._record, self._bot, ""))
-
-
-def bot_id_of(token: str) -> str:
-    """The bot's user id, which is the first part of a token in base64; "" when it is not."""
-    head = token.partition(".")[0]
-    try:
-        text = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).decode("ascii")
-    except (binascii.Error, ValueError):
-        return ""
-    return text if text.isdecimal() else ""
