@@ -66,9 +66,9 @@ class Socket:
         self.deliver(json.dumps({"op": 10, "t": None, "s": None, "d": {"heartbeat_interval": 41250}}))
 
     def deliver(self, text: str) -> None:
-        """Put a message on the wire."""
+        """Put a message on the wire, as bytes: the shard asks aiohttp not to decode text."""
         if self.open:
-            self._inbox.put_nowait((WSMsgType.TEXT, text, None))
+            self._inbox.put_nowait((WSMsgType.TEXT, text.encode(), None))
 
     def end(self, code: int | None) -> None:
         """Discord's side goes away, with a close frame or without."""

@@ -136,7 +136,7 @@ def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | 
             tls_cert=str(redis.tls.cert or ""),
             tls_key=str(redis.tls.key or ""),
         ),
-        discord=DiscordSettings(api_url=wanted.config.discord.api_url),
+        discord=DiscordSettings(api_url=wanted.config.discord.api_url, proxy=wanted.config.discord.proxy or ""),
         policy=PolicySettings(
             lease_ttl_s=policy.lease_ttl,
             restart_grace_s=policy.restart_grace,

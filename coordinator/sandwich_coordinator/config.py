@@ -47,6 +47,7 @@ _NATS_URL = server_url(
 _REDIS_URL = server_url(
     ("redis", "rediss", "unix"), secrets="write redis.password: {env: NAME}", login=True, options=("db",)
 )
+_PROXY_URL = server_url(("http", "https"), secrets="a proxy with a password is not supported")
 _API_URL = server_url(("http", "https"), secrets="a bot's token goes into apps.NAME.token: {env: NAME}")
 
 
@@ -118,9 +119,10 @@ def _redis_url(value: SecretStr) -> SecretStr:
 
 
 class DiscordConfig(Section):
-    """Which Discord: the real one, or a simulator."""
+    """Which Discord: the real one, or a simulator; and the proxy on the way there."""
 
     api_url: Annotated[str, _API_URL] = "https://discord.com/api/v10"
+    proxy: Annotated[str, _PROXY_URL] | None = None
 
 
 class PolicyConfig(Section):
@@ -264,9 +266,10 @@ class RedisSettings(Record, frozen=True):
 
 
 class DiscordSettings(Record, frozen=True):
-    """Which Discord."""
+    """Which Discord; `proxy` "" for none."""
 
     api_url: str = "https://discord.com/api/v10"
+    proxy: str = ""
 
 
 class PolicySettings(Record, frozen=True):

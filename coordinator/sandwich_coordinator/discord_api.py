@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -93,7 +94,7 @@ async def fetch_gateway_bot(http: aiohttp.ClientSession, api_url: str, token: st
     """Ask how to connect. `api_url` includes the version. Raises TokenRefused, RateLimited, DiscordUnavailable."""
     body = await _get(http, f"{api_url.rstrip('/')}/gateway/bot", token, _GatewayBody, timeout_s)
     limit = body.session_start_limit
-    if body.shards < 1 or limit.max_concurrency < 1 or not body.url.startswith(("wss://", "ws://")):
+    if body.shards < 1 or limit.max_concurrency < 1 or not _is_gateway(body.url):
         raise DiscordUnavailable("Discord's answer to /gateway/bot makes no sense")
     reset_after_s = max(0.0, limit.reset_after / 1000)
     return GatewayBot(body.url, body.shards, limit.total, limit.remaining, reset_after_s, limit.max_concurrency)
@@ -110,6 +111,15 @@ async def fetch_current_user(
 async def fetch_application_id(http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10) -> str:
     """Ask for the application's id. Raises TokenRefused, RateLimited, DiscordUnavailable."""
     return (await _get(http, f"{api_url.rstrip('/')}/applications/@me", token, _ApplicationBody, timeout_s)).id
+
+
+def _is_gateway(url: str) -> bool:
+    """Whether a shard can connect there: what it is told replaces an address that may be right."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState
 from sandwich_coordinator.view import ClusterView, Entry, GroupKey
 
+CONFIRMED_WITHIN_S = 300.0
+"""An address that was confirmed longer ago than this is asked for at the first pace again."""
+
 
 @dataclass(frozen=True, slots=True)
 class LookupWanted:
@@ -181,7 +184,9 @@ def _lookups(
         if token_hash not in view.budgets and state.answer is not None:
             due = now + max(0.0, state.answer.fetched_at + policy.gateway_answer_fresh_s - wall)
         if state.ended_at is not None:
-            wait = min(policy.gateway_retry_s * 2.0 ** min(state.failures - 1, 30), policy.gateway_retry_max_s)
+            doubted = token_hash in view.budgets and bool(view.budgets[token_hash].record.unreachable)
+            most = policy.gateway_doubt_max_s if doubted else policy.gateway_retry_max_s
+            wait = min(policy.gateway_retry_s * 2.0 ** min(state.failures - 1, 30), most)
             due = max(due, state.retry_at, state.ended_at + (wait if state.failures else policy.gateway_retry_s))
         if due <= now:
             wanted.append(LookupWanted(token_hash, app))
@@ -201,7 +206,14 @@ def _stale_in(budget: Entry[BudgetRecord] | None, wall: float, policy: Policy) -
     stale_at = record.fetched_at + policy.gateway_refresh_s
     if record.fetched_at < record.reset_at:
         stale_at = min(stale_at, record.reset_at)
+    if record.unreachable:
+        stale_at = min(stale_at, record.fetched_at + _doubt_s(record, policy))
     return max(0.0, stale_at - wall)
+
+
+def _doubt_s(record: BudgetRecord, policy: Policy) -> float:
+    """How old an answer must be before a doubt of its address counts: Discord may be away, and its address right."""
+    return min(policy.gateway_doubt_max_s, policy.gateway_doubt_s * 2.0 ** min(record.confirmed, 30))
 
 
 def _budget_writes(
@@ -218,10 +230,18 @@ def _budget_writes(
             continue
         if wall - answer.fetched_at > policy.gateway_answer_fresh_s:
             continue
-        record = _merged(None if entry is None else entry.record, answer)
+        record = _confirmed(None if entry is None else entry.record, answer, policy)
         key = view.keys.budget(token_hash)
         guard = Compare(key, "mod_revision", view.revision_of_bad(key) if entry is None else entry.mod_revision)
         yield LeaderWrite((guard,), (Put(key, record.encode()),), "recorded what Discord says about session starts")
+
+
+def _confirmed(old: BudgetRecord | None, new: BudgetRecord, policy: Policy) -> BudgetRecord:
+    """The record to write. It forgets the doubt and counts how often the doubted address was confirmed lately."""
+    record = _merged(old, new)
+    again = old is not None and record.url == old.url and new.fetched_at - old.fetched_at < CONFIRMED_WITHIN_S
+    confirmed = old.confirmed + bool(old.unreachable) if old is not None and again else 0
+    return msgspec.structs.replace(record, unreachable="", confirmed=confirmed)
 
 
 def _merged(old: BudgetRecord | None, new: BudgetRecord) -> BudgetRecord:

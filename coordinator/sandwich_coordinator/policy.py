@@ -31,6 +31,9 @@ class Policy:
     gateway_retry_s: float = 2.0
     """First wait after a failed look-up; doubled each time up to `gateway_retry_max_s`."""
     gateway_retry_max_s: float = 300.0
+    gateway_doubt_s: float = 5.0
+    """An address that shards cannot reach is asked for again after so long; doubled while the answer stays the same."""
+    gateway_doubt_max_s: float = 60.0
     gateway_answer_fresh_s: float = 30.0
     """How long an answer may wait to be recorded; starts made meanwhile are not in it, so then it is asked anew."""
     identify_spacing_s: float = 5.2

@@ -4,14 +4,13 @@ import base64
 import binascii
 import hashlib
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sandwich_coordinator.small_files import read_small_file
+from sandwich_coordinator.private_files import PrivateFileError, read_private
 
 KEY_VARIABLE = "SANDWICH_CLUSTER_KEY"
 KEY_BYTES = 32
@@ -67,7 +66,10 @@ class ClusterKey:
     def load(cls, env: Mapping[str, str], key_file: Path | None = None) -> "ClusterKey":
         """The key from `key_file`, or else from SANDWICH_CLUSTER_KEY. Raises SealingError."""
         if key_file is not None:
-            return cls.from_base64(_read_private(key_file))
+            try:
+                return cls.from_base64(read_private(key_file, "cluster key"))
+            except PrivateFileError as error:
+                raise SealingError(str(error)) from None
         if text := env.get(KEY_VARIABLE, "").strip():
             return cls.from_base64(text)
         raise SealingError(f"no cluster key: set {KEY_VARIABLE} or give --key-file; {_HOW_TO_MAKE_ONE}")
@@ -116,16 +118,3 @@ def open_plain(app: str, stored: str, *, allow_plain: bool) -> str:
     if not allow_plain:
         raise SealingError(f"the token of {app} is stored unsealed; that must be allowed explicitly (insecure)")
     return stored.removeprefix(_PLAIN)
-
-
-def _read_private(path: Path) -> str:
-    """The content of a file that only its owner may read (a group, as with mounted secrets, is allowed)."""
-
-    def check_mode(mode: int) -> None:
-        if mode & stat.S_IROTH:
-            raise SealingError(f"{path} can be read by everybody on this machine: chmod 600 {path}")
-
-    try:
-        return read_small_file(path, KEY_FILE_BYTES_MAX, pipe_allowed=True, check_mode=check_mode)
-    except ValueError as error:
-        raise SealingError(f"the cluster key file {path} cannot be read: {error}") from None

@@ -19,12 +19,12 @@ _KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISCHR, "a device"), (stat.S_ISB
 
 
 def read_small_file(
-    path: Path, bytes_max: int, *, pipe_allowed: bool = False, check_mode: Callable[[int], None] | None = None
+    path: Path, bytes_max: int, *, pipe_allowed: bool = False, check: Callable[[os.stat_result], None] | None = None
 ) -> str:
     """The text (UTF-8) of a regular file of at most `bytes_max`; a byte order mark at its start is left out.
 
     `pipe_allowed`: also what a process writes into a pipe (`-f <(command)`), for at most PIPE_TIMEOUT_S.
-    `check_mode` is called with the mode of what was opened, and may refuse it.
+    `check` is called with the status of what was opened, and may refuse it.
     Raises ValueError with the reason only, so that the caller says which file, and never with its content.
     """
     try:
@@ -35,12 +35,13 @@ def read_small_file(
     except ValueError:
         raise ValueError("its name has a character that no path has") from None
     try:
-        mode = os.fstat(descriptor).st_mode
+        status = os.fstat(descriptor)
+        mode = status.st_mode
         if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and pipe_allowed):
-            what = next((name for check, name in _KINDS if check(mode)), "no regular file")
+            what = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
             raise ValueError(f"it is {what}, not a regular file")
-        if check_mode is not None:
-            check_mode(mode)
+        if check is not None:
+            check(status)
         content = _read(descriptor, bytes_max)
     except OSError as error:
         raise ValueError(error.strerror or type(error).__name__) from None

@@ -213,7 +213,11 @@ class IdentifyRecord(Record, frozen=True):
 
 
 class BudgetRecord(Record, frozen=True):
-    """`budget/<token-hash>`: what `GET /gateway/bot` said, less what was spent since. `reset_at` in Unix seconds."""
+    """`budget/<token-hash>`: what `GET /gateway/bot` said, less what was spent since. `reset_at` in Unix seconds.
+
+    `unreachable`: why a node's shards cannot connect to `url`; it asks the leader to look again. `confirmed` counts the
+    answers in a row that named the same address all the same.
+    """
 
     url: str
     shards: int
@@ -225,3 +229,5 @@ class BudgetRecord(Record, frozen=True):
     bot_id: str = ""
     bot_name: str = ""
     error: str = ""
+    unreachable: str = ""
+    confirmed: int = 0

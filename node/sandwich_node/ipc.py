@@ -120,6 +120,13 @@ class IdentifyGranted(msgspec.Struct, tag=True, frozen=True):
     key: ShardKey
 
 
+class GatewayMoved(msgspec.Struct, tag=True, frozen=True):
+    """`GET /gateway/bot` names another address now."""
+
+    key: ShardKey
+    url: str
+
+
 class TellStatus(msgspec.Struct, tag=True, frozen=True):
     """Publish this status message of the application."""
 
@@ -162,6 +169,7 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     nats_tls_key: str | None = None
     redis: RedisOptions | None = None
     api_url: str
+    proxy: str = ""
     linger_s: float = 0.0
     log_level: str = "INFO"
     etcd: EtcdOptions | None = None
@@ -215,6 +223,14 @@ class ShardBack(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     how: str
     replayed: int = 0
     stored_at: float | None = None
+
+
+class GatewayUnreachable(msgspec.Struct, tag=True, frozen=True):
+    """The shard cannot reach the gateway at `url`; said again with every attempt."""
+
+    key: ShardKey
+    url: str
+    reason: str
 
 
 class EventsLost(msgspec.Struct, tag=True, frozen=True, kw_only=True):
@@ -338,6 +354,7 @@ ToWorker = (
     | ShowPresence
     | SetOptions
     | IdentifyGranted
+    | GatewayMoved
     | WorkerSettings
     | Shutdown
     | TellStatus
@@ -352,6 +369,7 @@ ToAgent = (
     | SessionSaved
     | SessionDropped
     | ShardBack
+    | GatewayUnreachable
     | EventsLost
     | StreamRemade
     | IdentifyWanted

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sandwich_coordinator.sealing import ClusterKey
     from sandwich_node.agent.agent import Agent
 
+_log = logging.getLogger(__name__)
+
 DEFAULT_LISTEN = "127.0.0.1:5469"
 EXIT_REFUSED = 1
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # as in sandwich_coordinator.cli.main
@@ -116,14 +118,19 @@ def join(
         raise _fail(f"--log-level {log_level!r}: use debug, info, warning or error")
     if log_format not in ("text", "json"):
         raise _fail(f"--log-format {log_format!r}: use text or json")
-    from sandwich_coordinator.small_files import read_secret_file
+    from sandwich_coordinator.private_files import read_private
     from sandwich_node.agent.agent import Agent, NodeOptions
     from sandwich_node.agent.release import open_store
+    from sandwich_node.environment import unused_proxies
     from sandwich_node.ipc import EtcdOptions
     from sandwich_node.logs import configure_logging
+    from sandwich_node.names import NodeLoop
+    from sandwich_node.open_files import raise_limit
     from sandwich_sdk.wire.subjects import check_name
 
     configure_logging(log_level, style=log_format)
+    for variable in unused_proxies(os.environ):
+        _log.warning("%s is set and not used: a proxy for Discord is the key discord.proxy of cluster.yml", variable)
     # A core dump would hold tokens.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
@@ -132,7 +139,7 @@ def join(
         reach = EtcdOptions(
             endpoints=tuple(part for part in etcd.split(",") if part.strip()),
             username=etcd_user or None,
-            password=read_secret_file(etcd_password_file) if etcd_password_file else None,
+            password=read_private(etcd_password_file, "etcd password") if etcd_password_file else None,
             ca_file=str(etcd_ca) if etcd_ca else None,
             cert_file=str(etcd_cert) if etcd_cert else None,
             key_file=str(etcd_key) if etcd_key else None,
@@ -153,8 +160,9 @@ def join(
         advertise=advertise or None,
         log_level=log_level.upper(),
         etcd=reach,
+        open_files=raise_limit(),
     )
-    raise typer.Exit(run(_run(Agent(options, store, key))))
+    raise typer.Exit(run(_run(Agent(options, store, key)), NodeLoop))
 
 
 @app.command()
@@ -186,12 +194,15 @@ def dev(
 
 
 def _cluster_key(key_file: Path | None, *, insecure: bool) -> "ClusterKey | None":
-    from sandwich_coordinator.sealing import ClusterKey, SealingError
+    from sandwich_coordinator.sealing import KEY_VARIABLE, ClusterKey, SealingError
 
     try:
-        return ClusterKey.load(os.environ, key_file)
+        key = ClusterKey.load(os.environ, key_file)
+        # Nothing that this process starts, and no crash report that lists the environment, has to have it.
+        os.environ.pop(KEY_VARIABLE, None)
+        return key
     except SealingError as error:
-        if insecure and key_file is None and "SANDWICH_CLUSTER_KEY" not in os.environ:
+        if insecure and key_file is None and KEY_VARIABLE not in os.environ:
             return None
         raise _fail(f"{error}; for a trial without one: --insecure-plaintext") from None
 

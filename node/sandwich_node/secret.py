@@ -1,5 +1,7 @@
 """A value that must not be shown: no repr, str, format, log line or pickle of it carries the value."""
 
+import base64
+import binascii
 import hmac
 from typing import NoReturn
 
@@ -36,3 +38,13 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+def bot_id_of(token: str) -> str:
+    """The bot's user id, which is the first part of a token in base64; "" when it is not."""
+    head = token.partition(".")[0]
+    try:
+        text = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).decode("ascii")
+    except (binascii.Error, ValueError):
+        return ""
+    return text if text.isdecimal() else ""

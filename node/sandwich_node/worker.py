@@ -29,6 +29,7 @@ import uvloop
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.released import release_group
+from sandwich_node.discord_http import discord_session
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
     AppSeen,
@@ -46,9 +47,12 @@ from sandwich_node.ipc import (
     WorkerWaiting,
 )
 from sandwich_node.logs import configure_logging
+from sandwich_node.names import WorkerLoop
+from sandwich_node.open_files import SocketRoom, raise_limit, sockets_for_shards
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
+from sandwich_node.shards.failures import FailureLog
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.running import RunningShards
 from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
@@ -72,6 +76,10 @@ class Worker:
         self._events = JetStreamLog(_nats_options(settings), on_remade=lambda app: channel.send(StreamRemade(app)))
         self._cache = RedisCache(settings.redis, clock=time.monotonic) if settings.redis is not None else None
         self._rests = RestClients(http, settings.api_url)
+        self._failures = FailureLog()
+        # Open once: the report must not fail when no file descriptor is free.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY)
+        self._room = SocketRoom(sockets_for_shards(raise_limit()))
         self._rng = random.Random()
         self._lease: int | None = None
         self._apps: dict[str, AppSeen] = {}
@@ -107,6 +115,7 @@ class Worker:
             finally:
                 for task in list(background):
                     task.cancel()
+        os.close(self._statm)
         await self._events.close()
         if self._cache is not None:
             await self._cache.close()
@@ -124,6 +133,8 @@ class Worker:
             cache=self._cache,
             rpc=self._rpc,
             linger_s=self._settings.linger_s,
+            failures=self._failures,
+            room=self._room,
         )
 
     async def _serve(self, shards: RunningShards, start: Callable[[Coroutine[None, None, None]], None]) -> bool:
@@ -177,7 +188,7 @@ class Worker:
         while True:
             usage = resource.getrusage(resource.RUSAGE_SELF)
             numbers = [runner.numbers() for runner in shards.runners]
-            self._channel.send(WorkerStats(_rss_bytes(), usage.ru_utime + usage.ru_stime, numbers))
+            self._channel.send(WorkerStats(_rss_bytes(self._statm), usage.ru_utime + usage.ru_stime, numbers))
             await asyncio.sleep(STATS_EVERY_S)
 
 
@@ -187,9 +198,9 @@ def _reader(options: RedisOptions) -> Cache:
     return Cache(options.url, namespace="none", password=options.password, tls=tls)
 
 
-def _rss_bytes() -> int:
-    """Resident memory now (proc(5), statm)."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
+def _rss_bytes(statm: int) -> int:
+    """Resident memory now (proc(5), statm: the file's descriptor)."""
+    pages = os.pread(statm, 128, 0).split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -221,8 +232,7 @@ async def _main(descriptor: int) -> None:
     if not isinstance(settings, WorkerSettings):
         return
     configure_logging(settings.log_level)
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
-    async with aiohttp.ClientSession(connector=connector) as http:
+    async with discord_session(settings.proxy) as http:
         await Worker(channel, settings, http).run()
     channel.close()
 
@@ -232,7 +242,7 @@ def main() -> None:
     started = time.monotonic()
     # Events are short-lived bytes without cycles; frequent young collections only cost time.
     gc.set_threshold(50_000, 20, 50)
-    uvloop.run(_main(int(sys.argv[1])))
+    uvloop.run(_main(int(sys.argv[1])), loop_factory=WorkerLoop)
     _log.info("worker ended after %.0f s", time.monotonic() - started)
 
 

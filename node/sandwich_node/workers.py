@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sandwich_node.environment import for_worker
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
     Channel,
@@ -18,6 +20,7 @@ from sandwich_node.ipc import (
     WorkerSettings,
     WorkerStats,
 )
+from sandwich_node.open_files import shortage
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class _Child:
 
 
 async def _spawn() -> _Child:
+    """Start a process. Raises OSError when the system has no room for one."""
     ours, theirs = socket.socketpair()
     try:
         with theirs:
@@ -50,6 +54,7 @@ async def _spawn() -> _Child:
                 *("-m", "sandwich_node.worker", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
+                env=for_worker(os.environ),
             )
     except BaseException:
         ours.close()
@@ -113,11 +118,17 @@ class WorkerProcess:
         delay = RESTART_FIRST_S
         while not self._stop.is_set():
             started = clock()
-            await self._run_once()
+            what = "died"
+            try:
+                await self._run_once()
+            except OSError as error:
+                # No descriptor, process or memory for it now; the other workers and the agent go on.
+                what = f"could not be started ({shortage(error) or error})"
+                self.waiting = f"not started: {shortage(error) or error}"
             if self._stop.is_set():
                 return
             delay = RESTART_FIRST_S if clock() - started > STABLE_AFTER_S else min(delay * 2, RESTART_MAX_S)
-            _log.error("worker %d died and is started again in %.1f s", self.index, delay)
+            _log.error("worker %d %s and is started again in %.1f s", self.index, what, delay)
             try:
                 async with asyncio.timeout(delay):
                     await self._stop.wait()
@@ -167,9 +178,12 @@ class WorkerProcess:
         return await _spawn()
 
     async def _prepare_spare(self) -> None:
-        await asyncio.sleep(SPARE_AFTER_S)
-        if self._spare is None:
-            self._spare = await _spawn()
+        while self._spare is None:
+            await asyncio.sleep(SPARE_AFTER_S)
+            try:
+                self._spare = await _spawn()
+            except OSError as error:
+                _log.warning("worker %d has no successor yet: %s", self.index, shortage(error) or error)
 
     async def _drop_spare(self) -> None:
         spare, self._spare = self._spare, None

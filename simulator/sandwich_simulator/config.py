@@ -5,6 +5,7 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -85,6 +86,10 @@ class BotConfig:
         return str(self.application_id)
 
 
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+"""To listen on every address is not an address that anybody can connect to."""
+
+
 @dataclass(kw_only=True)
 class SimulatorConfig:
     """The whole simulator. Durations in seconds unless the name says otherwise; `replay_events` None = the formula."""
@@ -92,6 +97,8 @@ class SimulatorConfig:
     bots: list[BotConfig] = field(default_factory=list)
     host: str = "127.0.0.1"
     port: int = 0
+    advertise: str = ""
+    """HOST or HOST:PORT under which clients reach it; "": where it listens, or this machine's loopback address."""
     seed: int = 0
     rate: float = 0.0
     heartbeat_interval_ms: int = HEARTBEAT_INTERVAL_MS
@@ -110,6 +117,27 @@ class SimulatorConfig:
     resume_url: str | None = None
     rest_limits: bool = True
     journal_path: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.reached_at(1)
+
+    def reached_at(self, port: int) -> str:
+        """HOST:PORT for clients' URLs when it listens on `port`. Raises ConfigError."""
+        if not self.advertise:
+            return f"{_in_url(_ANYWHERE.get(self.host, self.host))}:{port}"
+        try:
+            parts = urlsplit(f"//{self.advertise}")
+            host, own_port = parts.hostname or "", parts.port
+        except ValueError:
+            host, own_port = "", None
+        plain = parts.netloc == self.advertise and parts.username is None and host == host.strip()
+        if not host or not plain or host in _ANYWHERE:
+            raise ConfigError(f"advertise {self.advertise!r}: HOST or HOST:PORT is expected, such as discord.test:8090")
+        return f"{_in_url(host)}:{own_port or port}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def load_config(path: Path) -> SimulatorConfig:

@@ -49,6 +49,7 @@ class ControlApi:
             "raw": self._raw,
             "faults": lambda b: sim.fault(b.pop("kind"), **b),
             "bots": self._bots,
+            "gateway": lambda b: sim.set_gateway(**b),
         }
         for name, handler in gets.items():
             app.router.add_get(f"/_sim/{name}", _wrap(handler))

@@ -1,7 +1,10 @@
 """`sandwich-simulator`: the simulator as a program."""
 
 import asyncio
+import resource
 import signal
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +34,9 @@ def run(
     config: Annotated[Path | None, typer.Option(help="JSON: SimulatorConfig's fields, or a list of bots")] = None,
     host: Annotated[str | None, typer.Option()] = None,
     port: Annotated[int | None, typer.Option(help="0 = any free port")] = None,
+    advertise: Annotated[
+        str | None, typer.Option(help="HOST or HOST:PORT under which clients reach it; needed with --host 0.0.0.0")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="events a second, all bots together")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     journal: Annotated[Path | None, typer.Option(help="append every dispatch owed to this file (NDJSON)")] = None,
@@ -39,16 +45,21 @@ def run(
     try:
         settings = load_config(config) if config else SimulatorConfig()
         settings.bots += [parse_bot(text) for text in bot or ()]
+        settings = replace(settings, host=host or settings.host, advertise=advertise or settings.advertise)
     except ConfigError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     if not settings.bots:
         settings.bots = [_DEFAULT_BOT]
-    settings.host = host or settings.host
     settings.port = settings.port if port is None else port
     settings.rate = settings.rate if rate is None else rate
     settings.seed = settings.seed if seed is None else seed
     settings.journal_path = journal or settings.journal_path
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        # Each connected shard takes a file descriptor.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(_serve(settings))
 
 

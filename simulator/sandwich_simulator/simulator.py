@@ -57,14 +57,25 @@ class Simulator:
         self.port = 0
 
     @property
+    def _own_url(self) -> str:
+        return f"ws://{self.config.reached_at(self.port)}"
+
+    @property
     def url(self) -> str:
         """The gateway's URL, as /gateway/bot gives it."""
         return self.gateway.url
 
+    async def set_gateway(self, url: str | None = None, resume_url: str | None = None) -> None:
+        """Names another gateway to those who ask from now on; `resume_url` is for new sessions. "": its own address."""
+        if url is not None:
+            self.gateway.url = url or self._own_url
+        if resume_url is not None:
+            self.config.resume_url = resume_url
+
     @property
     def base_url(self) -> str:
-        """Where the HTTP server listens."""
-        return f"http://{self.config.host}:{self.port}"
+        """Where clients reach the HTTP server."""
+        return f"http://{self.config.reached_at(self.port)}"
 
     @property
     def api_url(self) -> str:
@@ -81,7 +92,7 @@ class Simulator:
         site = web.TCPSite(self._runner, self.config.host, self.config.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
-        self.gateway.url = f"ws://{self.config.host}:{self.port}"
+        self.gateway.url = self._own_url
         self._task = asyncio.create_task(self._run())
         return self
 

@@ -31,8 +31,20 @@ class Slot:
             self.ready.append(worker.pid)
 
 
+SECRETS = {
+    "SANDWICH_CLUSTER_KEY": "hush-1",
+    "WELCOMER_TOKEN": "hush-2",
+    "NATS_PASSWORD": "hush-3",
+    "REDIS_PASSWORD": "hush-4",
+    "SANDWICH_ETCD_PASSWORD_FILE": "hush-5",
+    "HTTPS_PROXY": "http://user:hush-6@proxy.test",
+}
+
+
 @pytest.fixture
 async def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slot]:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(workers, "SPARE_AFTER_S", 0.1)
     async with EmbeddedNats(tmp_path) as server:
         slot = Slot(server)
@@ -54,6 +66,10 @@ def spare_of(slot: Slot) -> int:
     return spare.process.pid if spare is not None else 0
 
 
+def environment_of(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
 def is_there(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -69,6 +85,16 @@ async def test_the_spare_takes_the_place_of_a_worker_that_dies_and_is_replaced(s
         os.kill(slot.worker.pid, signal.SIGKILL)
         await until(lambda number=number: len(slot.ready) == number + 1)  # type: ignore[misc]
         assert slot.worker.pid == spare
+
+
+async def test_a_worker_and_its_spare_inherit_no_secret_of_the_agents_environment(slot: Slot) -> None:
+    await until(lambda: slot.ready and spare_of(slot))
+    for pid in (slot.worker.pid, spare_of(slot)):
+        variables = environment_of(pid)
+        names = {variable.partition(b"=")[0].decode() for variable in variables if variable}
+        assert "PATH" in names
+        assert not names & SECRETS.keys()
+        assert not any(b"hush" in variable for variable in variables)
 
 
 async def test_a_spare_that_died_is_not_missed(slot: Slot) -> None:

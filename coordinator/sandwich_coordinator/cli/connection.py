@@ -46,13 +46,13 @@ class Connection:
     @asynccontextmanager
     async def store(self) -> AsyncIterator["EtcdStore"]:
         """The store while the context lasts. Raises CommandError for options that cannot be used."""
-        from sandwich_coordinator.small_files import read_secret_file
+        from sandwich_coordinator.private_files import PrivateFileError, read_private
         from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
 
         try:
-            password = read_secret_file(self.password_file) if self.password_file else None
-        except ValueError as error:
-            raise CommandError(f"the file {self.password_file} of --etcd-password-file: {error}") from None
+            password = read_private(self.password_file, "etcd password") if self.password_file else None
+        except PrivateFileError as error:
+            raise CommandError(f"--etcd-password-file: {error}") from None
         tls = TlsOptions(ca_file=self.ca, cert_file=self.cert, key_file=self.cert_key) if self.ca or self.cert else None
         try:
             endpoints = [part.strip() for part in self.etcd.split(",") if part.strip()]

@@ -33,7 +33,7 @@ def exported_cluster(cluster: str, settings: ClusterSettings, records: Sequence[
                 "key": settings.redis.tls_key or None,
             },
         },
-        "discord": {"api_url": settings.discord.api_url},
+        "discord": {"api_url": settings.discord.api_url, "proxy": settings.discord.proxy or None},
         "policy": {
             "lease_ttl": f"{limits.lease_ttl_s:g}s",
             "restart_grace": f"{limits.restart_grace_s:g}s",

@@ -1,15 +1,18 @@
 """Options that several commands share, and how their groups behave. Light: help and completion import no more."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.entry import interruptible
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 T = TypeVar("T")
 KEY_VARIABLE = "SANDWICH_CLUSTER_KEY"
@@ -41,10 +44,11 @@ def with_key_file(connection: Connection, key_file: Path | None) -> Connection:
     return replace(connection, key_file=key_file)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work; Ctrl-C cancels it."""
+def run(work: Coroutine[Any, Any, T], loop_factory: "Callable[[], AbstractEventLoop] | None" = None) -> T:
+    """Run a command's work; Ctrl-C cancels it. `loop_factory` None: asyncio's own loop."""
     # Imported here: help needs no event loop.
     import asyncio
 
     interruptible()
-    return asyncio.run(work)
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(work)

@@ -24,16 +24,17 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
 from sandwich_coordinator.types import AppRecord, BudgetRecord, CacheSpec, NodeRecord
 from sandwich_coordinator.view import ClusterView, ShardKey
-from sandwich_node import ipc
+from sandwich_node import ipc, open_files
 from sandwich_node.agent.history import History
 from sandwich_node.agent.identifying import Identifying
 from sandwich_node.agent.leading import Leading
 from sandwich_node.agent.membership import Membership, host_identity
 from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.agent.shards import NodeShards
-from sandwich_node.agent.status import Figures, cache_troubles, node_status, waiting_shards
+from sandwich_node.agent.status import Figures, cache_troubles, node_status, planned_shards, waiting_shards
 from sandwich_node.agent.telling import StatusTeller
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.workers import WorkerProcess
 from sandwich_sdk._version import __version__
@@ -54,7 +55,10 @@ class AgentError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptions:
-    """What `sandwich-node join` was told. `advertise` None: the listening address."""
+    """What `sandwich-node join` was told. `advertise` None: the listening address.
+
+    `open_files`: how many file descriptors a process of this node may have.
+    """
 
     node: str
     cluster: str
@@ -66,6 +70,7 @@ class NodeOptions:
     advertise: str | None = None
     log_level: str = "INFO"
     etcd: ipc.EtcdOptions | None = None
+    open_files: int = open_files.LIMIT_MAX
 
 
 class Agent:
@@ -97,6 +102,7 @@ class Agent:
         self._mirror.listen(self._on_batch)
         self._figures = Figures()
         self._workers: dict[int, WorkerProcess] = {}
+        self._too_few_files = ""
         self._starting = "starting"
         self._membership: Membership | None = None
         self._leading: Leading | None = None
@@ -114,9 +120,9 @@ class Agent:
     async def run(self) -> None:
         """Be a node until `shutdown`. Raises AgentError, NodeIdTaken, HttpError."""
         app = make_app(self.status, self.not_ready)
-        async with serve(app, self._options.host, self._options.port) as port, aiohttp.ClientSession() as http:
+        async with serve(app, self._options.host, self._options.port) as port:
             _log.info("listening on http://%s:%d", self._options.host, port)
-            main = asyncio.ensure_future(self._main(port, http))
+            main = asyncio.ensure_future(self._main(port))
             stopping = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait({main, stopping}, return_when=asyncio.FIRST_COMPLETED)
             try:
@@ -132,7 +138,7 @@ class Agent:
                     await self._membership.leave()
                 await self._store.close()
 
-    async def _main(self, port: int, http: aiohttp.ClientSession) -> None:
+    async def _main(self, port: int) -> None:
         settings = await self._settings()
         await self._check_key()
         address = self._options.advertise or f"{self._options.host}:{port}"
@@ -143,7 +149,8 @@ class Agent:
         await membership.join(lambda text: _log.warning("waiting: %s", text))
         _log.info("joined cluster %s as node %s", self._options.cluster, self._options.node)
         self._starting = ""
-        await self._serve(settings, membership, http)
+        async with discord_session(settings.discord.proxy) as http:
+            await self._serve(settings, membership, http)
 
     async def _settings(self) -> ClusterSettings:
         """The cluster's configuration, waiting for etcd and for `sandwich cluster apply`."""
@@ -320,11 +327,20 @@ class Agent:
             self._cache_specs |= {name: entry.record.cache for name, entry in view.apps.items()}
         if before is not None:
             self._note_changes(before, view)
+        if before is None or view.plans is not before.plans:
+            self._check_open_files(view)
         self._share_apps(view)
         own = view.nodes.get(self._options.node)
         if own is not None and self._membership is not None:
             self._membership.follow(own.record)
         self._tell()
+
+    def _check_open_files(self, view: ClusterView) -> None:
+        options = self._options
+        too_few = open_files.problem(planned_shards(view, options.node), options.workers, options.open_files)
+        if too_few and too_few != self._too_few_files:
+            _log.warning("%s", too_few)
+        self._too_few_files = too_few
 
     def _note_changes(self, before: ClusterView, after: ClusterView) -> None:
         if after.claims is not before.claims:
@@ -414,6 +430,7 @@ class Agent:
                     nats_tls_key=nats.tls_key or None,
                     redis=redis,
                     api_url=settings.discord.api_url,
+                    proxy=settings.discord.proxy,
                     linger_s=settings.policy.linger_ms / 1000,
                     log_level=self._options.log_level,
                     etcd=self._options.etcd,
@@ -507,6 +524,7 @@ class Agent:
             history=self._history,
             problems=[
                 *self.not_ready(),
+                *filter(None, [self._too_few_files]),
                 *(shards.problems.values() if shards is not None else ()),
                 *waiting_shards(facts, self._figures),
                 *cache_troubles(facts, self._figures),

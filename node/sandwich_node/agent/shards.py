@@ -21,6 +21,7 @@ from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Sto
 from sandwich_coordinator.types import AppRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import ClusterView, ShardKey
 from sandwich_node import ipc
+from sandwich_node.agent.gateways import ShardGateways
 from sandwich_node.agent.history import NODE_RESTARTED, WORKER_DIED, History
 from sandwich_node.agent.identifying import Identifying
 from sandwich_node.agent.membership import Membership
@@ -91,6 +92,7 @@ class NodeShards:
         self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
         self._presences: dict[ShardKey, dict[str, Any] | None] = {}
         self._options: dict[ShardKey, ipc.ShardOptions] = {}
+        self._gateways = ShardGateways(store, view=view, send=self._send)
         self._run_numbers = itertools.count(1)
         self._runs: dict[ShardKey, int] = {}
 
@@ -121,6 +123,7 @@ class NodeShards:
         results = await asyncio.gather(*(self._perform(view, action) for action in actions))
         self._show_presences(view)
         self._set_options(view)
+        self._gateways.follow(view, self.local)
         written = await asyncio.gather(*(self._write_state(view, shard) for shard in list(self.local)))
         return not all(results) or not all(written)
 
@@ -210,6 +213,7 @@ class NodeShards:
             )
         )
         self._runs[shard] = run
+        self._gateways.started(shard, budget.record.url)
         self.local[shard] = LocalShard(start.worker, start.fence, start.config)
         self._presences[shard] = app.presence
         self._options[shard] = _options_of(app)
@@ -270,6 +274,7 @@ class NodeShards:
         self._presences.pop(shard, None)
         self._options.pop(shard, None)
         self._runs.pop(shard, None)
+        self._gateways.forget(shard)
         self._figures.forget(_wire(shard))
         self.changed()
 
@@ -335,6 +340,8 @@ class NodeShards:
                 self._teller.loss(
                     self._history.loss(_view_key(key), session=name, last_seq=last_seq, reason=reason, at=time.time())
                 )
+            case ipc.GatewayUnreachable(key, url, reason):
+                self._enqueue(_view_key(key), lambda: self._gateways.unreachable(_view_key(key), url, reason))
             case ipc.IdentifyWanted(key, spare):
                 self._enqueue(_view_key(key), lambda: self._want_identify(_view_key(key), spare=spare))
             case ipc.IdentifyWithdrawn(key) if self.identifying is not None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sandwich_coordinator.ranges import format_ranges
+from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.status import (
     AppStatus,
     CacheStatus,
@@ -15,6 +15,7 @@ from sandwich_coordinator.status import (
     ShardStatus,
     WorkerStatus,
 )
+from sandwich_coordinator.view import ClusterView
 from sandwich_coordinator.view import ShardKey as ViewKey
 from sandwich_node.agent.history import History
 from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardKey, ShardNumbers
@@ -214,6 +215,17 @@ class ShardFacts:
     state: str
     reason: str
     since: float
+
+
+def planned_shards(view: ClusterView, node: str) -> int:
+    """How many shards the leader wants this node to run; a plan that cannot be read counts as none."""
+    planned = 0
+    for entry in view.plans.values():
+        try:
+            planned += len(parse_ranges(entry.record.nodes[node]))
+        except (KeyError, ValueError):
+            continue
+    return planned
 
 
 def waiting_shards(facts: Mapping[ViewKey, ShardFacts], figures: Figures) -> list[str]:

@@ -2,8 +2,9 @@
 
 A wait for a connection grows with attempts since the last READY or RESUMED (an open socket proves nothing), but little
 while there is a session that Discord may still keep: its events are lost when it is found too late.
-A wait for an IDENTIFY grows with the IDENTIFYs since a session last lived long: session starts are a daily budget of
-the whole application, and spending it resets the token. At the cap a shard uses at most 288 a day.
+The time between two IDENTIFYs grows with those since a session last lived long: session starts are a daily budget of
+the whole application, and spending it resets the token. At the cap a shard uses at most 288 a day. It runs from the
+IDENTIFY on: a session that is lost later than that waits for nothing but its turn.
 """
 
 import random
@@ -54,7 +55,15 @@ class Backoff:
         """A live session's connection ended after this long."""
         self._flaps = 0 if seconds >= LIVE_STABLE_S else self._flaps + 1
         if seconds >= IDENTIFY_STABLE_S:
-            self._identifies = 0
+            self.worth_it()
+
+    def worth_it(self) -> None:
+        """A session lived long enough."""
+        self._identifies = 0
+
+    def fresh(self) -> None:
+        """What is tried next has not failed yet: another session, or another address."""
+        self._attempts = self._flaps = 0
 
     def identified(self) -> None:
         """An IDENTIFY was sent."""
@@ -70,7 +79,7 @@ class Backoff:
         return max(minimum_s, wait * self._rng.uniform(0.5, 1.0))
 
     def identify(self) -> float:
-        """Seconds to wait at least before a connection that will IDENTIFY; 0 for the first."""
+        """Seconds from the last IDENTIFY to the next one at least; 0 before the first."""
         if not self._identifies:
             return 0.0
         wait = min(IDENTIFY_CAP_S, IDENTIFY_FIRST_S * 2.0 ** min(self._identifies - 1, _EXPONENT_MAX))

@@ -105,6 +105,14 @@ class LatencyMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayUnreachable:
+    """The general address has not answered for some seconds: it may be an old one. Repeated while that goes on."""
+
+    url: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CommandRefused:
     """A command was not taken; the shard goes on."""
 
@@ -144,6 +152,7 @@ Report = (
     | SessionLost
     | Resumed
     | LatencyMeasured
+    | GatewayUnreachable
     | CommandRefused
     | Malformed
     | Failed

@@ -16,9 +16,10 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class ConnectFailed:
-    """The socket asked for could not be opened."""
+    """The socket asked for could not be opened. `ours`: for want of something here; it says nothing of the address."""
 
     reason: str
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,13 @@ class Closed:
 @dataclass(frozen=True, slots=True)
 class IdentifyGranted:
     """The permit asked for with RequestIdentify came. Without a request open it is ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayMoved:
+    """`GET /gateway/bot` names another address: the next connection goes there, unless to a session's own."""
+
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ Event = (
     | Garbled
     | Closed
     | IdentifyGranted
+    | GatewayMoved
     | CommandQueued
     | ReadingSuspended
     | ReadingResumed

@@ -22,13 +22,14 @@ from typing import Any
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway import opcodes, payloads
-from sandwich_node.gateway.backoff import Backoff
+from sandwich_node.gateway.backoff import IDENTIFY_STABLE_S, Backoff
 from sandwich_node.gateway.effects import Effect, State
 from sandwich_node.gateway.envelope import ProtocolError
 from sandwich_node.gateway.heartbeat import Heartbeat
 from sandwich_node.gateway.opcodes import CloseAction
 from sandwich_node.gateway.outbox import Outbox, SendLimiter
 from sandwich_node.gateway.payloads import ShardConfig
+from sandwich_node.gateway.reach import Reach
 from sandwich_node.gateway.session import Session
 
 CONNECT_TIMEOUT_S = 10.0
@@ -71,7 +72,9 @@ class ShardMachine:
         self._limiter = SendLimiter(payloads.HEARTBEAT_INTERVAL_MAX_S)
         self._presence = config.presence
         self._timer: float | None = None
-        self._prefer_base = False
+        self._reach = Reach(config.gateway_url)
+        self._identify_at = 0.0
+        self._session_since: float | None = None
         self._dispatches = 0
         self._replay_start = 0
         self._replay_seen = 0
@@ -146,10 +149,7 @@ class ShardMachine:
     # Connecting
 
     def _connect(self, now: float) -> None:
-        base = self.config.gateway_url
-        session = self._session
-        if session and not self._prefer_base and payloads.usable_resume_url(session.resume_url, base):
-            base = session.resume_url
+        base = self._reach.next(self._session, now)
         self._enter(State.CONNECTING)
         self._timer = now + CONNECT_TIMEOUT_S
         self._emit(fx.Connect(payloads.connect_url(base, self.config.compression)))
@@ -162,16 +162,37 @@ class ShardMachine:
         self._timer = now + HELLO_TIMEOUT_S
 
     def _on_connect_failed(self, event: ev.ConnectFailed, now: float) -> None:
-        self._prefer_base = not self._prefer_base
-        self._leave(now, f"could not connect: {event.reason}")
+        reason = f"could not connect: {event.reason}"
+        if event.ours:
+            self._reach.not_tried()
+            self._leave(now, reason)
+        else:
+            self._not_reached(now, reason)
 
     def _connect_timed_out(self, now: float) -> None:
-        self._prefer_base = not self._prefer_base
-        self._leave(now, f"no connection within {CONNECT_TIMEOUT_S:.0f} s", close=opcodes.KEEP_SESSION)
+        self._not_reached(now, f"no connection within {CONNECT_TIMEOUT_S:.0f} s", close=opcodes.KEEP_SESSION)
 
     def _hello_timed_out(self, now: float) -> None:
-        self._prefer_base = not self._prefer_base
-        self._leave(now, f"no HELLO within {HELLO_TIMEOUT_S:.0f} s", close=opcodes.KEEP_SESSION)
+        self._not_reached(now, f"no HELLO within {HELLO_TIMEOUT_S:.0f} s", close=opcodes.KEEP_SESSION)
+
+    def _not_reached(self, now: float, reason: str, close: int | None = None) -> None:
+        """No HELLO came from where we tried to connect."""
+        doubtful = self._reach.failed(now)
+        self._leave(now, reason, close=close)
+        if doubtful:
+            self._emit(fx.GatewayUnreachable(self._reach.general, reason))
+
+    def _on_gateway_moved(self, event: ev.GatewayMoved, now: float) -> None:
+        try:
+            self.config = replace(self.config, gateway_url=event.url)
+        except ValueError:
+            # What is no address is not better than the one there is.
+            return
+        trying = self._reach.at_general and self.state in (State.CONNECTING, State.GREETING)
+        if self._reach.moved(event.url) and (trying or self.state is State.WAITING):
+            self._backoff.fresh()
+            close = opcodes.KEEP_SESSION if trying else None
+            self._leave(now, "the gateway has another address", close=close)
 
     def _wait_over(self, now: float) -> None:
         self._connect(now)
@@ -189,6 +210,7 @@ class ShardMachine:
         self._heart.start(interval, now, self._rng)
         if self.state is not State.GREETING:
             return
+        self._reach.greeted()
         self._limiter = SendLimiter(interval)
         session = self.session
         if session is None:
@@ -259,6 +281,7 @@ class ShardMachine:
 
     def _on_ready(self, ready: payloads.Ready, sequence: int, now: float) -> None:
         self._session = Session(ready.session_id, sequence, ready.resume_gateway_url)
+        self._session_since = now
         self.streaming = ready.session_id
         self.dispatched(sequence)
         guilds = tuple(guild.id for guild in ready.guilds)
@@ -274,7 +297,7 @@ class ShardMachine:
         self._timer = None
         self._live_since = now
         self._away_since = None
-        self._prefer_base = False
+        self._reach.reset()
         self._resume_refusals = self._resume_drops = 0
         self._backoff.succeeded()
         self._enter(State.LIVE)
@@ -297,6 +320,9 @@ class ShardMachine:
             return
         once = rule.action is CloseAction.RESUME_ONCE and self.state is State.RESUMING
         lost = reason if once or rule.action is CloseAction.IDENTIFY else None
+        if self.state is State.GREETING and event.code is None:
+            self._not_reached(now, reason)
+            return
         self._leave(now, reason, wait=rule.wait_s, lost=lost, refused=event.code is not None)
 
     # Identifying
@@ -307,6 +333,7 @@ class ShardMachine:
         self._outbox.forget_presence()
         self._limiter.handshake(now)
         self._backoff.identified()
+        self._identify_at = now + self._backoff.identify()
         self._emit(fx.Send(opcodes.IDENTIFY, payloads.identify(self.config, self._presence)))
         self._emit(fx.IdentifySent())
 
@@ -385,14 +412,13 @@ class ShardMachine:
             self._emit(fx.CloseSocket(close, reason))
         self._disconnected()
         if lost is not None:
-            self._lose_session(lost)
+            self._lose_session(lost, now)
         if self._away_since is None:
             self._away_since = now
         hopeful = self._session is not None and now - self._away_since < SESSION_KEPT_S
-        delay = self._backoff.reconnect(wait, hopeful=hopeful)
+        self._timer = now + self._backoff.reconnect(wait, hopeful=hopeful)
         if self._session is None:
-            delay = max(delay, self._backoff.identify())
-        self._timer = now + delay
+            self._timer = max(self._timer, self._identify_at)
         self._enter(State.WAITING, reason)
 
     def _resume_failed(self, reason: str, *, refused: bool) -> str | None:
@@ -403,15 +429,21 @@ class ShardMachine:
             self._resume_refusals += 1
         else:
             self._resume_drops += 1
-            self._prefer_base = not self._prefer_base
+            self._reach.other()
         if self._resume_refusals >= RESUME_REFUSALS_MAX or self._resume_drops >= RESUME_DROPS_MAX:
             return f"resuming failed again and again, at last: {reason}"
         return None
 
-    def _lose_session(self, reason: str) -> None:
+    def _lose_session(self, reason: str, now: float) -> None:
         session, self._session = self.session, None
         self._resume_refusals = self._resume_drops = 0
-        self._prefer_base = False
+        self._reach.reset()
+        # What its connections had to wait for says nothing of a new session's.
+        self._backoff.fresh()
+        if self._session_since is not None and now - self._session_since >= IDENTIFY_STABLE_S:
+            self._backoff.worth_it()
+            self._identify_at = now
+        self._session_since = None
         if session is not None:
             self._emit(fx.SessionLost(session, reason))
 
@@ -462,6 +494,7 @@ def _transitions() -> Mapping[tuple[State, type], _Handler]:
         table[state, ev.StopRequested] = machine._ignore if ended else machine._on_stop
         table[state, ev.CommandQueued] = machine._refuse_command if ended else machine._on_command
         table[state, ev.IdentifyGranted] = machine._ignore
+        table[state, ev.GatewayMoved] = machine._ignore if ended else machine._on_gateway_moved
         table[state, ev.ReadingSuspended] = machine._ignore
         table[state, ev.ReadingResumed] = machine._ignore
     for state in CONNECTED:

@@ -18,6 +18,7 @@ from sandwich_node.cache.settings import Writer
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
+from sandwich_node.open_files import SocketRoom
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.shards.chunking import MemberChunking
 from sandwich_node.shards.refill import CacheRefill
@@ -51,12 +52,14 @@ class ShardCaching:
         rng: random.Random,
         caught_up: Callable[[], None],
         taken_over: Checkpoint,
+        room: SocketRoom | None = None,
     ) -> None:
         """`taken_over`: how the shard's last owner left it, and the cache."""
         self.feed: CacheFeed | None = None
         self._writer = writer
         self._cache = cache
         self._config = config
+        self._room = room
         self._http = http
         self._group = group
         self._key = key
@@ -71,6 +74,12 @@ class ShardCaching:
         if writer.settings.enabled:
             incomplete = "its last owner ended before the cache had everything" if taken_over.behind else ""
             self._open(incomplete, self._last_owner(taken_over))
+
+    def gateway_moved(self, url: str) -> None:
+        """The gateway has another address: a session that only reads the guilds goes there too."""
+        self._config = replace(self._config, gateway_url=url)
+        if self._refill is not None:
+            self._refill.gateway_moved(url)
 
     def _last_owner(self, left: Checkpoint) -> Callable[[], Awaitable[bool]] | None:
         """Whether to wait for the last owner, which may be about to write what the cache lacks."""
@@ -196,6 +205,7 @@ class ShardCaching:
                 self._http,
                 tell=self._tell,
                 clock=asyncio.get_running_loop().time,
+                room=self._room,
             )
             try:
                 complete = await self._refill.run()

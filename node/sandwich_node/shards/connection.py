@@ -38,6 +38,7 @@ from sandwich_node.gateway.events import (
 from sandwich_node.gateway.inflate import INFLATED_BYTES_MAX, InflateError, open_inflate
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.salvage import SeenAgain, salvage
+from sandwich_node.open_files import SocketRoom, shortage
 
 SEND_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
@@ -81,7 +82,7 @@ class Observer(Protocol):
 class ShardConnection:
     """Runs one shard until it is Stopped or Failed.
 
-    `clock` must be monotonic. `http` belongs to the caller; it may serve many shards.
+    `clock` must be monotonic. `http` and `room` belong to the caller; they may serve many shards.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ShardConnection:
         observer: Observer,
         clock: Callable[[], float],
         inflated_bytes_max: int = INFLATED_BYTES_MAX,
+        room: SocketRoom | None = None,
     ) -> None:
         self._machine = machine
         self._http = http
@@ -100,6 +102,7 @@ class ShardConnection:
         self._observer = observer
         self._clock = clock
         self._limit = inflated_bytes_max
+        self._room = room
         self._names = EventNames()
         self._seen_again = SeenAgain()
         self._end: Stopped | Failed | None = None
@@ -183,9 +186,19 @@ class ShardConnection:
         self._hang_up = None
         self._link_ended.clear()
         self._outgoing.clear()
-        ws = await self._open(url)
-        if ws is None:
+        if self._room is not None and (reason := self._room.take()):
+            self.post(ConnectFailed(reason, ours=True))
             return
+        try:
+            ws = await self._open(url)
+            if ws is not None:
+                await self._use(ws)
+        finally:
+            if self._room is not None:
+                self._room.give_back()
+
+    async def _use(self, ws: Socket) -> None:
+        """An open connection, until it is closed."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = group.create_task(self._read(ws)), group.create_task(self._write(ws))
@@ -214,7 +227,8 @@ class ShardConnection:
                 )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             if self._hang_up is None:
-                self.post(ConnectFailed(_in_words(error)))
+                short = shortage(error)
+                self.post(ConnectFailed(short or _in_words(error), ours=bool(short)))
             return None
         finally:
             self._connecting = None

@@ -18,6 +18,7 @@ from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
+from sandwich_node.open_files import SocketRoom
 from sandwich_node.shards.connection import ShardConnection
 
 _log = logging.getLogger(__name__)
@@ -71,18 +72,23 @@ class CacheRefill:
         *,
         tell: Callable[[ipc.ToAgent], None],
         clock: Callable[[], float],
+        room: SocketRoom | None = None,
     ) -> None:
         """`machine` has no session, and the configuration of the shard's own."""
         self._key = key
         self._feed = feed
         self._tell = tell
-        self._connection = ShardConnection(machine, http=http, sink=self, observer=self, clock=clock)
+        self._connection = ShardConnection(machine, http=http, sink=self, observer=self, clock=clock, room=room)
         self._awaited: set[str] | None = None
         self._moved = asyncio.Event()
         self._over = ""
         self._deadline: asyncio.Timeout | None = None
         self.wants_identify = False
         self.has_identified = False
+
+    def gateway_moved(self, url: str) -> None:
+        """The gateway has another address from now on."""
+        self._connection.post(ev.GatewayMoved(url))
 
     def identify_granted(self) -> None:
         """Our turn to IDENTIFY came."""

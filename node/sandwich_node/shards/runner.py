@@ -1,8 +1,6 @@
 """One shard in a worker, from its claim to its release: chain, publisher, protocol machine and socket together."""
 
 import asyncio
-import base64
-import binascii
 import logging
 import random
 import time
@@ -28,14 +26,16 @@ from sandwich_node.gateway import events as ev
 from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
-from sandwich_node.gateway.payloads import ShardConfig
+from sandwich_node.gateway.payloads import ShardConfig, connect_url
 from sandwich_node.gateway.session import Session
+from sandwich_node.open_files import SocketRoom
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.rpc.shard import ShardCommands
-from sandwich_node.secret import Secret
+from sandwich_node.secret import Secret, bot_id_of
 from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
+from sandwich_node.shards.failures import FailureLog
 from sandwich_node.shards.intake import ShardIntake
 from sandwich_node.shards.inviting import ShardInviting
 from sandwich_node.shards.resume import replay_events, resume_point
@@ -89,10 +89,13 @@ class ShardRunner:
         cache: RedisCache | None = None,
         rpc: RpcServer | None = None,
         linger_s: float = 0.0,
+        failures: FailureLog | None = None,
+        room: SocketRoom | None = None,
     ) -> None:
         self.key = start.key
         self.number = start.run
         self._start = start
+        self._gateway_url = start.gateway_url
         self._store = log
         self._http = http
         self._tell = tell
@@ -113,6 +116,8 @@ class ShardRunner:
         self._rests = rests
         self._cache = cache
         self._rpc = rpc
+        self._failures = failures or FailureLog()
+        self._room = room
         self._refusal = ""
         self._options = start.options
         self._commands = ShardCommands(
@@ -168,6 +173,19 @@ class ShardRunner:
     def _post_stop(self) -> None:
         if self._connection is not None:
             self._connection.post(ev.StopRequested(self._stop_reason))
+
+    def gateway_moved(self, url: str) -> None:
+        """The gateway has another address from now on."""
+        try:
+            connect_url(url, self._start.compression)
+        except ValueError as error:
+            _log.warning("shard %s keeps its gateway address: %s", self.key, error)
+            return
+        self._gateway_url = url
+        if self._caching is not None:
+            self._caching.gateway_moved(url)
+        if self._connection is not None:
+            self._connection.post(ev.GatewayMoved(url))
 
     def identify_granted(self) -> None:
         """The shard's turn to IDENTIFY came."""
@@ -282,6 +300,7 @@ class ShardRunner:
                 rng=self._rng,
                 caught_up=self._publisher.mark,
                 taken_over=self._taken_over,
+                room=self._room,
             )
 
     @property
@@ -369,14 +388,19 @@ class ShardRunner:
             shard=start.key.shard,
             count=start.count,
             intents=start.intents,
-            gateway_url=start.gateway_url,
+            gateway_url=self._gateway_url,
             compression=start.compression,
             large_threshold=start.large_threshold,
             presence=start.presence,
         )
         clock = asyncio.get_running_loop().time
         connection = ShardConnection(
-            ShardMachine(config, session, self._rng), http=self._http, sink=self._intake, observer=self, clock=clock
+            ShardMachine(config, session, self._rng),
+            http=self._http,
+            sink=self._intake,
+            observer=self,
+            clock=clock,
+            room=self._room,
         )
         async with asyncio.TaskGroup() as group:
             self._open_cache(config, group)
@@ -427,6 +451,8 @@ class ShardRunner:
                 for part in self._parts:
                     part.state_changed(state)
                 self._tell(ipc.ShardChanged(self.key, _SHOWN[state], reason))
+                if state is State.WAITING:
+                    self._log_failure(logging.INFO, f"connects again: {reason}")
             case fx.SessionStarted():
                 self._session_started(report)
             case fx.SessionLost(session, reason):
@@ -443,6 +469,9 @@ class ShardRunner:
                 self._tell(ipc.IdentifyWithdrawn(self.key))
             case fx.IdentifySent():
                 self._tell(ipc.IdentifySent(self.key))
+            case fx.GatewayUnreachable(url, why):
+                self._log_failure(logging.WARNING, f"cannot reach the gateway at {url}: {why}")
+                self._tell(ipc.GatewayUnreachable(self.key, url, why))
             case fx.LatencyMeasured(seconds):
                 self._latency_ms = round(seconds * 1000, 1)
             case fx.Malformed(sequence, reason):
@@ -450,6 +479,11 @@ class ShardRunner:
             case fx.CommandRefused(op, reason):
                 self._refusal = reason
                 _log.warning("shard %s: command %d was not sent: %s", self.key, op, reason)
+
+    def _log_failure(self, level: int, text: str) -> None:
+        line = self._failures.note(f"shard {self.key} {text}", time.monotonic())
+        if line is not None:
+            _log.log(level, "%s", line)
 
     def _ready_or_refused(self, state: State) -> None:
         """The answer to an IDENTIFY came, or the wait for it ended: a stop that waited for it goes on."""
@@ -488,13 +522,3 @@ class ShardRunner:
         ):
             self._record = msgspec.structs.replace(record, guilds=self._intake.guilds.count)
             self._tell(ipc.SessionSaved(self.key, self._record, self._bot, ""))
-
-
-def bot_id_of(token: str) -> str:
-    """The bot's user id, which is the first part of a token in base64; "" when it is not."""
-    head = token.partition(".")[0]
-    try:
-        text = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).decode("ascii")
-    except (binascii.Error, ValueError):
-        return ""
-    return text if text.isdecimal() else ""

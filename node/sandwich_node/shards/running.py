@@ -49,6 +49,8 @@ class RunningShards:
                 self._running[key][0].stop(reason)
             case ipc.IdentifyGranted(key=key) if key in self._running:
                 self._running[key][0].identify_granted()
+            case ipc.GatewayMoved(key=key, url=url) if key in self._running:
+                self._running[key][0].gateway_moved(url)
             case ipc.SetOptions(key=key, options=options) if key in self._running:
                 self._running[key][0].set_options(options)
             case ipc.ShowPresence(key=key, presence=presence) if key in self._running:

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from sandwich_coordinator.apply import ApplyRefused, Changes, Sealer, Wanted, diff
-from sandwich_coordinator.cli.load import parse_config
+from sandwich_coordinator.cli.export import exported_cluster
+from sandwich_coordinator.cli.load import ConfigError, parse_config
+from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import Delete, KeyValue, Listing, Put
 from sandwich_coordinator.store.keys import Keys
@@ -54,6 +56,27 @@ def test_renaming_an_application_without_prune_is_refused() -> None:
     current = after(run(Listing((), 0), A))
     with pytest.raises(ApplyRefused, match="token of application 'a'"):
         run(current, A.replace("a:", "c:", 1))
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy.test:3128", "https://proxy.test"])
+def test_the_proxy_on_the_way_to_discord_is_stored_and_exported(proxy: str) -> None:
+    discord = f"discord: {{proxy: '{proxy}'}}\n"
+    first = run(Listing((), 0), A + discord)
+    stored = next(item.value for item in after(first).items if item.key == KEYS.config)
+    settings = ClusterSettings.decode(stored)
+    assert settings.discord.proxy == proxy
+    exported = exported_cluster("default", settings, [])
+    assert exported["discord"] == {"api_url": "https://discord.com/api/v10", "proxy": proxy}
+    assert run(after(first), A + discord) == Changes()
+    assert run(after(first), A).lines != ()
+
+
+@pytest.mark.parametrize("proxy", ["proxy.test:3128", "socks5://h:1", "http://u:hush@h:1", "http://", ""])
+def test_what_is_no_proxy_is_refused_and_no_password_is_repeated(proxy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(Listing((), 0), A + f"discord: {{proxy: '{proxy}'}}\n")
+    assert "discord.proxy" in str(caught.value)
+    assert "hush" not in str(caught.value)
 
 
 def test_another_cluster_key_seals_again() -> None:

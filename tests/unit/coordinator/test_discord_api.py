@@ -80,6 +80,10 @@ async def test_the_bots_user_has_an_id_and_a_name(discord: Discord) -> None:
         (200, "{}", DiscordUnavailable),
         (200, GOOD.replace("9", "0"), DiscordUnavailable),
         (200, GOOD.replace("wss://g", "file:///x"), DiscordUnavailable),
+        (200, GOOD.replace("wss://g", "wss://"), DiscordUnavailable),
+        (200, GOOD.replace("wss://g", "wss:///gateway"), DiscordUnavailable),
+        (200, GOOD.replace("wss://g", "wss://g:99999"), DiscordUnavailable),
+        (200, GOOD.replace("wss://g", "wss://[::1"), DiscordUnavailable),
         (200, " " * 600_000, DiscordUnavailable),
     ],
 )

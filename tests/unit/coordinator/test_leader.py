@@ -475,3 +475,51 @@ def test_a_restart_request_goes_once_the_shard_was_claimed_anew():
     (write,) = desk.lead().writes
     assert write.writes == (Delete(KEYS.restart("bot", 0, 2)),)
     assert Compare(KEYS.restart("bot", 0, 2), "mod_revision", 9) in write.compares
+
+
+# --- a doubted address ------------------------------------------------------------------------------------------
+
+
+def doubted(desk, confirmed=0, fetched_at=100.0, url="u"):
+    record = answer(fetched_at)
+    record = msgspec.structs.replace(record, url=url, unreachable="connection refused", confirmed=confirmed)
+    return desk.put(KEYS.budget("h"), record)
+
+
+def test_an_address_that_shards_cannot_reach_is_asked_for_again_within_seconds_then_less_and_less_often():
+    for confirmed, wait in ((0, 5.0), (1, 10.0), (2, 20.0), (3, 40.0), (4, 60.0), (5000, 60.0)):
+        desk = doubted(running(), confirmed)
+        early = desk.lead(100.0 + wait - 0.1)
+        assert (early.lookups, early.wake_at) == ((), 100.0 + wait)
+        assert desk.lead(100.0 + wait).lookups == (LookupWanted("h", "bot"),)
+
+
+def test_the_answer_takes_the_doubt_away_and_counts_how_often_it_named_the_same_address():
+    desk = doubted(running(), confirmed=2)
+    desk.gateway["h"] = GatewayState(ended_at=120.0, answer=answer(120.0))
+    written = desk.written(KEYS.budget("h"), 120.0)
+    assert (written["url"], written.get("unreachable", ""), written["confirmed"]) == ("u", "", 3)
+    other = msgspec.structs.replace(answer(120.0), url="another")
+    desk.gateway["h"] = GatewayState(ended_at=120.0, answer=other)
+    written = desk.written(KEYS.budget("h"), 120.0)
+    assert (written["url"], written.get("unreachable", ""), written.get("confirmed", 0)) == ("another", "", 0)
+
+
+def test_an_address_that_was_confirmed_long_ago_is_asked_for_quickly_when_it_fails_again():
+    desk = doubted(running(), confirmed=4, fetched_at=100.0)
+    desk.gateway["h"] = GatewayState(ended_at=3700.0, answer=answer(3700.0))
+    assert desk.written(KEYS.budget("h"), 3700.0).get("confirmed", 0) == 0
+
+
+def test_a_doubted_address_that_discord_is_not_there_to_name_is_asked_for_once_a_minute():
+    desk = doubted(running())
+    for failures, wait in ((1, 5.0), (4, 16.0), (9, 60.0)):
+        desk.gateway["h"] = GatewayState(ended_at=100.0, failures=failures, error="no route")
+        assert desk.lead(100.0 + wait - 0.1).lookups == ()
+        assert desk.lead(100.0 + wait).lookups == (LookupWanted("h", "bot"),)
+
+
+def test_a_doubted_address_is_not_asked_for_before_the_time_that_a_rate_limit_names():
+    desk = doubted(running())
+    desk.gateway["h"] = GatewayState(ended_at=101.0, failures=1, error="429", retry_at=900.0)
+    assert desk.lead(899.0).lookups == ()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sandwich_coordinator.private_files import refusal
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
 
 TOKEN = "MTk4.Gx.secret-part"
@@ -52,6 +53,44 @@ def test_a_key_file_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
         ClusterKey.load({})
     with pytest.raises(SealingError, match="cannot be read"):
         ClusterKey.load({}, tmp_path / "absent")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o660, 0o620, 0o602, 0o606, 0o666, 0o777, 0o604])
+def test_a_key_file_of_ours_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "cluster.key"
+    path.write_text(ClusterKey.generate().to_base64())
+    path.chmod(mode)
+    with pytest.raises(SealingError, match="chmod 600"):
+        ClusterKey.load({}, path)
+
+
+ROOT, US, OTHER = 0, 1000, 2000
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "us", "words"),
+    [
+        (0o600, US, US, ""),
+        (0o400, US, US, ""),
+        (0o400, ROOT, US, ""),
+        # A secret mounted by Kubernetes with fsGroup, or by systemd with an access list.
+        (0o440, ROOT, US, ""),
+        (0o600, OTHER, ROOT, ""),
+        (0o600, OTHER, US, "another user"),
+        (0o644, OTHER, US, "another user"),
+        (0o640, US, US, "its group"),
+        (0o640, ROOT, ROOT, "its group"),
+        (0o640, OTHER, ROOT, "its group"),
+        (0o444, ROOT, US, "everybody"),
+        (0o460, ROOT, US, "changed"),
+        (0o602, US, US, "changed"),
+        (0o620, US, US, "changed"),
+    ],
+)
+def test_who_may_own_read_and_change_a_file_with_a_secret(mode: int, owner: int, us: int, words: str) -> None:
+    reason = refusal(mode, owner, us)
+    assert words in reason
+    assert bool(words) == bool(reason)
 
 
 def test_plain_tokens_need_permission_both_ways() -> None:

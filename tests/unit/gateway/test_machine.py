@@ -202,7 +202,7 @@ def test_no_ready_for_minutes_is_given_up_while_heartbeats_go_on() -> None:
         shard.advance(10)
         shard.tell(ev.Received(11))
     assert shard.machine.state is State.IDENTIFYING
-    shard.advance(11)
+    shard.advance(11, until=lambda effect: isinstance(effect, fx.CloseSocket))
     assert shard.machine.state is State.WAITING
 
 

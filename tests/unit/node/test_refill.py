@@ -202,3 +202,12 @@ def test_it_is_given_up_when_the_shard_begins_a_session_of_its_own_or_too_much_h
         reading.dispatch("GUILD_CREATE", {"id": "1"})
 
     assert not play(much)[0]
+
+
+def test_a_new_gateway_address_reaches_a_reading_under_way() -> None:
+    async def main() -> None:
+        reading = Reading()
+        reading.refill.gateway_moved("wss://moved.example")
+        assert FakeConnection.made.posted == [ev.GatewayMoved("wss://moved.example")]
+
+    run_virtual(main())

@@ -2,8 +2,8 @@
 
 import base64
 
+from sandwich_node.secret import bot_id_of
 from sandwich_node.shards.resume import replay_events
-from sandwich_node.shards.runner import bot_id_of
 
 
 def test_the_bots_id_is_read_from_a_token_of_the_usual_form_only() -> None:
