@@ -86,6 +86,10 @@ def cluster_apply(
         redis_password=loaded.redis_password,
     )
     changes = run(_apply(replace(connection, cluster=name), wanted, Sealer(key), prune=prune, dry_run=dry_run))
+    _tell(changes, dry_run=dry_run, as_json=as_json)
+
+
+def _tell(changes: "Changes", *, dry_run: bool, as_json: bool) -> None:
     for warning in changes.warnings:
         warn(warning)
     if as_json:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from sandwich_coordinator.status import NodeStatus
 from sandwich_node.http.metrics import render_metrics
+from sandwich_sdk.wire.plain_text import plain_json, plain_text
 
 
 class HttpError(RuntimeError):
@@ -24,7 +25,7 @@ def make_app(status: Callable[[], NodeStatus], not_ready: Callable[[], list[str]
 
     async def readyz(_: web.Request) -> web.Response:
         waits = not_ready()
-        return web.Response(text="\n".join(waits or ["ok"]) + "\n", status=503 if waits else 200)
+        return web.Response(text="\n".join(map(plain_text, waits or ["ok"])) + "\n", status=503 if waits else 200)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(
@@ -32,7 +33,9 @@ def make_app(status: Callable[[], NodeStatus], not_ready: Callable[[], list[str]
         )
 
     async def node_status(_: web.Request) -> web.Response:
-        return web.Response(body=msgspec.json.encode(status()), content_type="application/json")
+        # Read with curl, too: reasons may hold what steers a terminal.
+        body = plain_json(msgspec.json.encode(status()).decode()).encode()
+        return web.Response(body=body, content_type="application/json")
 
     app = web.Application(client_max_size=64 * 1024)
     app.router.add_get("/healthz", healthz)

@@ -5,8 +5,11 @@ import logging
 import sys
 from collections.abc import Iterator
 
+import aiohttp
 import pytest
 
+from sandwich_coordinator.status import NodeStatus
+from sandwich_node.http.app import make_app, serve
 from sandwich_node.logs import configure_logging, redact
 
 NASTY = "gone\n2026-01-01 00:00:00,000 ERROR   root: forged\r\x1b[2J\x9b\x7f\u202e\u2028\ud83d"
@@ -70,3 +73,19 @@ def test_a_traceback_that_another_handler_formatted_is_marked_all_the_same(capsy
 def test_a_secret_in_any_part_of_a_url_is_removed(text: str) -> None:
     assert "hunter2" not in redact(text)
     assert redact("redis://h/0?db=1 https://discord.com/a@b") == "redis://h/0?db=1 https://discord.com/a@b"
+
+
+async def test_what_a_node_says_over_http_is_plain_too() -> None:
+    nasty = NASTY.removesuffix("\ud83d")
+    status = NodeStatus(node="a", instance="i", version="1", uptime_s=1.0, problems=[nasty])
+    async with (
+        serve(make_app(lambda: status, lambda: [nasty, "second"]), "127.0.0.1", 0) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
+    ):
+        async with http.get("/readyz") as response:
+            lines = (await response.text()).splitlines()
+        assert (len(lines), all(line.isprintable() for line in lines)) == (2, True)
+        async with http.get("/status") as response:
+            text = await response.text()
+        assert text.isprintable()
+        assert json.loads(text)["problems"] == [nasty]
