@@ -60,6 +60,7 @@ class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     token: str
     token_hash: str
     gateway_url: str
+    api_url: str | None = None
     intents: int
     compression: str
     large_threshold: int

@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from sandwich_coordinator.sealing import ClusterKey, SealingError
-from sandwich_node.agent.agent import Agent, AgentError, NodeOptions
+from sandwich_node.agent.agent import Agent, NodeOptions
+from sandwich_node.agent.configuration import AgentError
 from sandwich_node.agent.membership import NodeIdTaken
 from sandwich_node.agent.release import open_store
 from sandwich_node.http.app import HttpError

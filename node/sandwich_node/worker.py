@@ -43,6 +43,7 @@ from sandwich_node.logs import configure_logging
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
+from sandwich_node.shards.connection import no_redirects
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.running import RunningShards
 from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
@@ -208,7 +209,7 @@ async def _main(descriptor: int) -> None:
         return
     configure_logging(settings.log_level)
     connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
-    async with aiohttp.ClientSession(connector=connector) as http:
+    async with aiohttp.ClientSession(connector=connector, trace_configs=[no_redirects()]) as http:
         await Worker(channel, settings, http).run()
     channel.close()
 

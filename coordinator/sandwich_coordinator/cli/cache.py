@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
-import msgspec
 import typer
 
-from sandwich_coordinator.cli.context import CommandError, Connection
+from sandwich_coordinator.cli.context import CommandError, Connection, read_settings
 from sandwich_coordinator.cli.lookups import (
     LISTS,
     guild_text,
@@ -20,7 +19,7 @@ from sandwich_coordinator.cli.lookups import (
     where_row,
     where_text,
 )
-from sandwich_coordinator.config import REDIS_SECRET, ClusterSettings
+from sandwich_coordinator.config import REDIS_SECRET
 from sandwich_coordinator.sealing import KEY_VARIABLE, open_plain
 from sandwich_coordinator.view import ClusterView
 
@@ -97,16 +96,14 @@ async def load(connection: Connection, key_file: Path | None) -> Lookup:
     items = {item.key: item for item in listing.items}
     if connection.keys.config not in items:
         raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
-    try:
-        settings = ClusterSettings.decode(items[connection.keys.config].value).redis
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
+    settings = read_settings(connection, items[connection.keys.config], None).redis
     view = ClusterView.from_items(connection.keys, items, listing.revision)
     password = None
     if settings.password.startswith("plain:"):
         password = open_plain(REDIS_SECRET, settings.password, allow_plain=True)
     elif settings.password:
         key = replace(connection, key_file=key_file).key(os.environ)
+        settings = read_settings(connection, items[connection.keys.config], key).redis
         password = key.unseal(REDIS_SECRET, settings.password)
     return Lookup(
         view=view,

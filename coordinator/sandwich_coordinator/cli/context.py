@@ -11,11 +11,13 @@ import aiohttp
 import msgspec
 
 from sandwich_coordinator.cli.render import Snapshot
+from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 from sandwich_coordinator.status import NodeStatus
-from sandwich_coordinator.store.base import Listing, StoreError
+from sandwich_coordinator.store.base import KeyValue, Listing, StoreError
 from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
 from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.trust import check_settings
 from sandwich_coordinator.types import NodeRecord
 from sandwich_coordinator.view import ClusterView
 
@@ -67,6 +69,20 @@ class Connection:
             yield store
         finally:
             await store.close()
+
+
+def read_settings(connection: Connection, item: KeyValue, key: ClusterKey | None) -> ClusterSettings:
+    """The cluster's settings as stored; with a key only if it authenticates them.
+
+    Raises CommandError when they cannot be read, SealingError when the key is another one or somebody changed them.
+    """
+    try:
+        settings = ClusterSettings.decode(item.value)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
+    if key is not None:
+        check_settings(settings, connection.keys.cluster, key)
+    return settings
 
 
 async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:

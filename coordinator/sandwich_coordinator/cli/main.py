@@ -4,13 +4,13 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import msgspec
 import typer
 import yaml
 
@@ -19,19 +19,18 @@ from sandwich_coordinator.cli import render
 from sandwich_coordinator.cli.cache import guild_app, user_app
 from sandwich_coordinator.cli.context import CommandError, Connection, take_snapshot
 from sandwich_coordinator.cli.dead import dead_app
-from sandwich_coordinator.cli.export import exported_cluster
+from sandwich_coordinator.cli.export import export_cluster
 from sandwich_coordinator.cli.load import ConfigError, load_config
 from sandwich_coordinator.cli.messaging import find_messaging
 from sandwich_coordinator.cli.operate import change_state, drain
 from sandwich_coordinator.cli.settings import set_app, show_app
 from sandwich_coordinator.cli.shards import balance, move_shards, restart_shards
 from sandwich_coordinator.cli.tail import TailOptions, tail
-from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.config_values import check_name
 from sandwich_coordinator.sealing import KEY_VARIABLE, ClusterKey, SealingError
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import TlsOptions
-from sandwich_coordinator.types import AppRecord, NodeState
+from sandwich_coordinator.types import NodeState
 from sandwich_coordinator.view import ShardKey
 from sandwich_sdk._version import __version__
 
@@ -125,6 +124,10 @@ def cluster_apply(
     insecure_plaintext: Annotated[
         bool, typer.Option("--insecure-plaintext", help="Store secrets unsealed: whoever reads etcd has them.")
     ] = False,
+    rekey: Annotated[
+        bool,
+        typer.Option("--rekey", help="Seal everything with another key than before; stop the nodes first."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make the cluster as the file says. Checks everything before it writes anything; repeating it writes nothing.
@@ -149,7 +152,9 @@ def cluster_apply(
         redis_url=loaded.redis_url,
         redis_password=loaded.redis_password,
     )
-    changes = _run(_apply(replace(connection, cluster=name), wanted, Sealer(key), prune=prune, dry_run=dry_run))
+    changes = _run(
+        _apply(replace(connection, cluster=name), wanted, Sealer(key), prune=prune, rekey=rekey, dry_run=dry_run)
+    )
     for warning in changes.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if as_json:
@@ -162,11 +167,15 @@ def cluster_apply(
     typer.echo(f"{count} {'key' if count == 1 else 'keys'} {done}" if count else "no changes")
 
 
-async def _apply(connection: Connection, wanted: Wanted, sealer: Sealer, *, prune: bool, dry_run: bool) -> Changes:
+async def _apply(
+    connection: Connection, wanted: Wanted, sealer: Sealer, *, prune: bool, rekey: bool, dry_run: bool
+) -> Changes:
     async with connection.store() as store:
         current = await store.list(connection.keys.prefix)
         try:
-            changes = diff(current, wanted, keys=connection.keys, sealer=sealer, prune=prune)
+            changes = diff(
+                current, wanted, keys=connection.keys, sealer=sealer, prune=prune, rekey=rekey, now=time.time()
+            )
             if not dry_run:
                 await write_changes(store, changes.writes)
         except (ApplyRefused, ApplyConflict) as error:
@@ -201,27 +210,16 @@ def cluster_status(
 
 
 @cluster_app.command("export")
-def cluster_export(context: typer.Context, as_json: Json = False) -> None:
-    """Print the stored configuration as a cluster file; secrets are replaced by {env: NAME}."""
-    exported = _run(_export(context.obj))
+def cluster_export(context: typer.Context, key_file: KeyFile = None, as_json: Json = False) -> None:
+    """Print the stored configuration as a cluster file; secrets are replaced by {env: NAME}.
+
+    With the cluster key, only if its addresses are those that were applied.
+    """
+    exported = _run(export_cluster(_with_key_file(context.obj, key_file)))
     if as_json:
         _print_json(exported)
     else:
         typer.echo(yaml.safe_dump(exported, sort_keys=False, allow_unicode=True), nl=False)
-
-
-async def _export(connection: Connection) -> dict[str, Any]:
-    async with connection.store() as store:
-        item = await store.get(connection.keys.config)
-        listing = await store.list(connection.keys.apps)
-    if item is None:
-        raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
-    try:
-        settings = ClusterSettings.decode(item.value)
-        records = [msgspec.json.decode(kv.value, type=AppRecord) for kv in listing.items]
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
-    return exported_cluster(connection.keys.cluster, settings, records)
 
 
 def _list(context: typer.Context, rows: Callable[[render.Snapshot], Any], text: Callable[[render.Snapshot], str],

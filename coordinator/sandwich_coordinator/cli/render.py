@@ -73,13 +73,26 @@ def problems(snapshot: Snapshot) -> list[str]:
     return found
 
 
+_ADVICE = {
+    "4004": "Discord refused the token: put the right one in its source",
+    "4010": "the shard count does not suit the application: set shards.count to auto or to a valid number",
+    "4011": "a shard would have too many guilds: set shards.count to auto or to more shards",
+    "4012": "Discord no longer takes this program's gateway version: upgrade Sandwich",
+    "4013": "the intents contain one that Discord does not know: correct them",
+    "4014": "enable the privileged intents in Discord's developer portal, or remove them",
+}
+_BY_WORD = {"token": "4004", "intent": "4014"}
+
+
 def _advice(reason: str) -> str:
     lower = reason.lower()
-    if "4004" in lower or "token" in lower:
-        return "Discord refused the token: put the right one in its source and apply again"
-    if "4014" in lower or "intent" in lower:
-        return "enable the privileged intents in Discord's developer portal, or remove them and apply again"
-    return "correct the application's configuration and apply again"
+    named = [code for code in _ADVICE if code in lower] + [code for word, code in _BY_WORD.items() if word in lower]
+    what = _ADVICE[named[0]] if named else "correct the application's configuration"
+    return f"{what}; then apply again"
+
+
+def _retried(app: str, shards: Sequence[int]) -> str:
+    return f" (sandwich cluster apply, or sandwich shard restart {app} {format_ranges(shards)})"
 
 
 def _shard_problems(snapshot: Snapshot) -> list[str]:
@@ -95,7 +108,8 @@ def _shard_problems(snapshot: Snapshot) -> list[str]:
             if claim.record.state == "failed":
                 failed.setdefault(claim.record.reason or "no reason given", []).append(key.shard)
         for reason, shards in failed.items():
-            found.append(f"{app}: shards {format_ranges(shards)} failed ({reason}): {_advice(reason)}")
+            failure = f"{app}: shards {format_ranges(shards)} failed ({reason})"
+            found.append(f"{failure}: {_advice(reason)}{_retried(app, sorted(shards))}")
         if group.record.state == "failed" and not failed:
             found.append(f"{app}: {group.record.reason or 'failed'}: {_advice(group.record.reason)}")
         missing = _wanted(group.record.ids, group.record.count) - claimed

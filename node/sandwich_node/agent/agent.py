@@ -12,19 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
-import msgspec
 
 from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
 from sandwich_coordinator.discord_api import fetch_current_user, fetch_gateway_bot
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
 from sandwich_coordinator.status import NodeStatus
-from sandwich_coordinator.store.base import StoreError, StoreRefused, WatchBatch
+from sandwich_coordinator.store.base import StoreError, WatchBatch
 from sandwich_coordinator.store.etcd import EtcdStore, version_warning
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
 from sandwich_coordinator.types import AppRecord, BudgetRecord, CacheSpec, NodeRecord
 from sandwich_coordinator.view import ClusterView, ShardKey
 from sandwich_node import ipc
+from sandwich_node.agent.configuration import await_settings, check_tokens
 from sandwich_node.agent.history import History
 from sandwich_node.agent.identifying import Identifying
 from sandwich_node.agent.leading import Leading
@@ -40,16 +40,11 @@ from sandwich_sdk._version import __version__
 
 _log = logging.getLogger(__name__)
 
-CONFIG_RETRY_S = 1.0
 DRAIN_BUDGET_S = 16.0
 """How long other nodes may take the shards over, one after the other, before the rest is stopped at once."""
 WORKERS_BUDGET_S = 9.0
 """With the drain before it below 30 s, what `docker stop -t 30` allows."""
 DRAIN_POLL_S = 0.05
-
-
-class AgentError(RuntimeError):
-    """The node cannot start; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +128,8 @@ class Agent:
                 await self._store.close()
 
     async def _main(self, port: int, http: aiohttp.ClientSession) -> None:
-        settings = await self._settings()
-        await self._check_key()
+        settings = await await_settings(self._store, self._keys, self._key, self._wait_for)
+        await check_tokens(self._store, self._keys, self._open)
         address = self._options.advertise or f"{self._options.host}:{port}"
         membership = self._membership = Membership(
             self._store, self._keys, self._record(address), ttl_s=int(settings.policy.lease_ttl_s), on_change=self._tell
@@ -145,47 +140,10 @@ class Agent:
         self._starting = ""
         await self._serve(settings, membership, http)
 
-    async def _settings(self) -> ClusterSettings:
-        """The cluster's configuration, waiting for etcd and for `sandwich cluster apply`."""
-        said = ""
-        while True:
-            try:
-                found = await self._store.get(self._keys.config)
-            except StoreRefused as error:
-                raise AgentError(f"etcd refused us: {error}") from None
-            except StoreError as error:
-                self._starting = f"waiting for etcd: {error}"
-            else:
-                if found is not None:
-                    try:
-                        return ClusterSettings.decode(found.value)
-                    except (ValueError, msgspec.MsgspecError) as error:
-                        raise AgentError(f"the cluster's configuration in etcd cannot be used: {error}") from None
-                self._starting = (
-                    f"waiting: cluster {self._options.cluster!r} has no configuration yet; "
-                    "run `sandwich cluster apply -f cluster.yml`"
-                )
-            if self._starting != said:
-                said = self._starting
-                _log.warning("%s", said)
-            await asyncio.sleep(CONFIG_RETRY_S)
-
-    async def _check_key(self) -> None:
-        """A node with the wrong cluster key could claim shards and never run them: it must not join."""
-        try:
-            stored = await self._store.list(self._keys.apps)
-        except StoreError:
-            # Asked again, with the same answer, when a token is needed.
-            return
-        for item in stored.items:
-            try:
-                record = msgspec.json.decode(item.value, type=AppRecord)
-            except msgspec.MsgspecError:
-                continue
-            try:
-                self._open(record.app, record.token)
-            except SealingError as error:
-                raise AgentError(str(error)) from None
+    def _wait_for(self, what: str) -> None:
+        if what != self._starting:
+            self._starting = what
+            _log.warning("%s", what)
 
     def _record(self, address: str) -> NodeRecord:
         options = self._options
@@ -213,6 +171,7 @@ class Agent:
             connected=lambda: self._mirror.stale_since is None,
             token_of=lambda app: self._open(app.app, app.token),
             stream_of=lambda app: _stream_of(app, settings),
+            api_url=settings.discord.api_url,
             figures=self._figures,
             history=self._history,
             teller=self._teller,

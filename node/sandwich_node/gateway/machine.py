@@ -148,11 +148,16 @@ class ShardMachine:
     def _connect(self, now: float) -> None:
         base = self.config.gateway_url
         session = self._session
-        if session and not self._prefer_base and payloads.usable_resume_url(session.resume_url, base):
+        if session and not self._prefer_base and self._usable(session.resume_url):
             base = session.resume_url
         self._enter(State.CONNECTING)
         self._timer = now + CONNECT_TIMEOUT_S
         self._emit(fx.Connect(payloads.connect_url(base, self.config.compression)))
+
+    def _usable(self, resume_url: str) -> bool:
+        if not payloads.usable_resume_url(resume_url, self.config.gateway_url):
+            return False
+        return not self.config.refusal(resume_url)
 
     def _on_started(self, event: ev.Started, now: float) -> None:
         self._connect(now)

@@ -37,6 +37,22 @@ from sandwich_node.gateway.events import (
 from sandwich_node.gateway.inflate import INFLATED_BYTES_MAX, InflateError, open_inflate
 from sandwich_node.gateway.machine import ShardMachine
 
+
+class Redirected(aiohttp.ClientError):
+    """The server wants the connection made elsewhere: the token is not taken there."""
+
+
+def no_redirects() -> aiohttp.TraceConfig:
+    """For the session that shards connect with: `ws_connect` follows redirects and has no option against it."""
+
+    async def refuse(*_: object) -> None:
+        raise Redirected("the gateway redirects elsewhere")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
+
+
 SEND_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 """How long we wait for the answer to our close frame: Discord has the frame by then or never."""
@@ -188,7 +204,10 @@ class ShardConnection:
             await self._close(ws)
 
     async def _open(self, url: str) -> ClientWebSocketResponse | None:
-        """Open the socket; the machine holds the deadline."""
+        """Open the socket; the machine holds the deadline. The token is sent here, so this is where the host counts."""
+        if refusal := self._machine.config.refusal(url):
+            self.post(ConnectFailed(refusal))
+            return None
         try:
             async with asyncio.timeout(None) as self._connecting:
                 ws = await self._http.ws_connect(
