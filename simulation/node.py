@@ -12,6 +12,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.store.base import (
     Compare,
     Delete,
@@ -316,7 +317,7 @@ class SimNode:
         self.name, self.world = name, world
         self.machine = Machine(skew_s)
         self._options = NodeOptions(
-            node=name, cluster="default", host="127.0.0.1", port=1, workers=workers, capacity=100, labels={}
+            node=name, cluster="default", listen=Address("127.0.0.1", 1), workers=workers, capacity=100, labels={}
         )
         self._process: SimProcess | None = None
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from sandwich_coordinator.addresses import check_url_host
 from sandwich_coordinator.app_options import (
     CacheConfig,
     EventsConfig,
@@ -32,6 +33,7 @@ SHARDS_MAX = 65_536
 
 def _url(schemes: tuple[str, ...], *, password: bool) -> AfterValidator:
     def check(value: str) -> str:
+        check_url_host(value)
         try:
             parts = urlsplit(value)
             known = parts.scheme in schemes and bool(parts.hostname or parts.scheme == "unix") and parts.port != 0

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from sandwich_coordinator.addresses import Address, parse_address, parse_advertised
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 from sandwich_node.agent.agent import Agent, NodeOptions
 from sandwich_node.agent.configuration import AgentError
@@ -56,11 +57,18 @@ def _fail(message: str) -> typer.Exit:
     return typer.Exit(EXIT_REFUSED)
 
 
-def _listen(value: str) -> tuple[str, int]:
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise _fail(f"--listen {value!r}: write it as HOST:PORT, such as {DEFAULT_LISTEN}")
-    return host.strip("[]"), int(port)
+def _listen(value: str) -> Address:
+    try:
+        return parse_address(value, any_port=True)
+    except ValueError as error:
+        raise _fail(f"--listen {value!r}: {error}, such as {DEFAULT_LISTEN}") from None
+
+
+def _advertised(value: str) -> str | None:
+    try:
+        return parse_advertised(value) if value else None
+    except ValueError as error:
+        raise _fail(f"--advertise {value!r}: {error}") from None
 
 
 def _labels(values: list[str]) -> dict[str, str]:
@@ -134,16 +142,14 @@ def join(
         key = _cluster_key(key_file, insecure=insecure_plaintext)
     except (ValueError, OSError) as error:
         raise _fail(str(error)) from None
-    host, port = _listen(listen)
     options = NodeOptions(
         node=name,
         cluster=cluster,
-        host=host,
-        port=port,
+        listen=_listen(listen),
         workers=workers or os.cpu_count() or 1,
         capacity=capacity,
         labels=_labels(label or []),
-        advertise=advertise or None,
+        advertise=_advertised(advertise),
         log_level=log_level.upper(),
         etcd=reach,
     )

@@ -64,7 +64,12 @@ class Simulator:
     @property
     def base_url(self) -> str:
         """Where the HTTP server listens."""
-        return f"http://{self.config.host}:{self.port}"
+        return f"http://{self._place}"
+
+    @property
+    def _place(self) -> str:
+        host = self.config.host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     @property
     def api_url(self) -> str:
@@ -81,7 +86,7 @@ class Simulator:
         site = web.TCPSite(self._runner, self.config.host, self.config.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
-        self.gateway.url = f"ws://{self.config.host}:{self.port}"
+        self.gateway.url = f"ws://{self._place}"
         self._task = asyncio.create_task(self._run())
         return self
 

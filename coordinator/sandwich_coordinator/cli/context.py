@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
+from sandwich_coordinator.addresses import http_url
 from sandwich_coordinator.cli.render import Snapshot
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey, SealingError
@@ -86,9 +87,8 @@ def read_settings(connection: Connection, item: KeyValue, key: ClusterKey | None
 
 
 async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:
-    address = record.address if "://" in record.address else f"http://{record.address}"
     try:
-        async with asyncio.timeout(NODE_TIMEOUT_S), http.get(f"{address}/status") as response:
+        async with asyncio.timeout(NODE_TIMEOUT_S), http.get(f"{http_url(record.address)}/status") as response:
             if response.status != 200:
                 return f"HTTP {response.status}"
             body = await response.content.read(STATUS_BYTES_MAX)

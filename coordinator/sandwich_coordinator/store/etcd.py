@@ -23,6 +23,7 @@ import etcd3
 import msgspec
 from etcd3 import errors as etcd_errors
 
+from sandwich_coordinator.addresses import check_url_host
 from sandwich_coordinator.store.base import (
     Behind,
     Compacted,
@@ -261,6 +262,7 @@ def _server_error(body: bytes, status: int) -> Exception:
 
 def _endpoint(text: str, tls: TlsOptions | None) -> str:
     url = text if "://" in text else f"{'https' if tls else 'http'}://{text}"
+    check_url_host(url)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path not in ("", "/"):
         raise ValueError("an etcd endpoint is http[s]://host:port, with no user name and no path")

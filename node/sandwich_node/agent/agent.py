@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
 from sandwich_coordinator.discord_api import fetch_current_user, fetch_gateway_bot
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
@@ -53,8 +54,7 @@ class NodeOptions:
 
     node: str
     cluster: str
-    host: str
-    port: int
+    listen: Address
     workers: int
     capacity: int
     labels: dict[str, str]
@@ -109,8 +109,8 @@ class Agent:
     async def run(self) -> None:
         """Be a node until `shutdown`. Raises AgentError, NodeIdTaken, HttpError."""
         app = make_app(self.status, self.not_ready)
-        async with serve(app, self._options.host, self._options.port) as port, aiohttp.ClientSession() as http:
-            _log.info("listening on http://%s:%d", self._options.host, port)
+        async with serve(app, self._options.listen) as port, aiohttp.ClientSession() as http:
+            _log.info("listening on http://%s", self._options.listen._replace(port=port))
             main = asyncio.ensure_future(self._main(port, http))
             stopping = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait({main, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -130,7 +130,7 @@ class Agent:
     async def _main(self, port: int, http: aiohttp.ClientSession) -> None:
         settings = await await_settings(self._store, self._keys, self._key, self._wait_for)
         await check_tokens(self._store, self._keys, self._open)
-        address = self._options.advertise or f"{self._options.host}:{port}"
+        address = self._options.advertise or str(self._options.listen._replace(port=port))
         membership = self._membership = Membership(
             self._store, self._keys, self._record(address), ttl_s=int(settings.policy.lease_ttl_s), on_change=self._tell
         )
