@@ -263,14 +263,15 @@ class _WorkerLife:
             self._task.cancel()
 
 
-class _NoRedis:
-    waiting = ""
+class _NoServers:
+    waiting: Sequence[str] = ()
+    problems: Sequence[str] = ()
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
     async def run(self) -> None:
-        """Redis takes no part."""
+        """What servers say about themselves takes no part."""
 
 
 @contextlib.asynccontextmanager
@@ -410,7 +411,7 @@ def stand_ins(discord: Discord) -> Iterator[None]:
 
     names = {
         "WorkerProcess": SimWorker,
-        "RedisProbe": _NoRedis,
+        "Servers": _NoServers,
         "serve": _no_server,
         "fetch_gateway_bot": gateway_bot,
         "fetch_current_user": current_user,

@@ -170,6 +170,10 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
         return f"WorkerSettings(worker={self.worker}, node={self.node!r})"
 
 
+class AskNats(msgspec.Struct, tag=True, frozen=True):
+    """Ask NATS how JetStream and our streams are: NatsSaid follows."""
+
+
 class Shutdown(msgspec.Struct, tag=True, frozen=True):
     """Stop every shard with its session kept, then end."""
 
@@ -230,6 +234,12 @@ class StreamRemade(msgspec.Struct, tag=True, frozen=True):
     """The application's stream was deleted under its shards; this worker made it again."""
 
     app: str
+
+
+class NatsSaid(msgspec.Struct, tag=True, frozen=True):
+    """What is wrong with JetStream or our streams."""
+
+    findings: list[str]
 
 
 class IdentifyWanted(msgspec.Struct, tag=True, frozen=True):
@@ -337,6 +347,7 @@ ToWorker = (
     | LeaseHeld
     | ReleaseCache
     | AppsSeen
+    | AskNats
 )
 ToAgent = (
     WorkerReady
@@ -347,6 +358,7 @@ ToAgent = (
     | ShardBack
     | EventsLost
     | StreamRemade
+    | NatsSaid
     | IdentifyWanted
     | IdentifyWithdrawn
     | IdentifySent

@@ -14,6 +14,7 @@ import typer
 
 from sandwich_coordinator.addresses import Address, parse_address, parse_advertised
 from sandwich_coordinator.sealing import ClusterKey, SealingError
+from sandwich_coordinator.store.base import StoreRefused
 from sandwich_node.agent.agent import Agent, NodeOptions
 from sandwich_node.agent.configuration import AgentError
 from sandwich_node.agent.membership import NodeIdTaken
@@ -210,7 +211,7 @@ async def _run(agent: Agent) -> int:
     code = 0
     try:
         await agent.run()
-    except* (AgentError, NodeIdTaken, HttpError, SealingError) as failed:
+    except* (AgentError, NodeIdTaken, HttpError, SealingError, StoreRefused) as failed:
         for error in _leaves(failed):
             typer.echo(f"sandwich-node: {error}", err=True)
         code = EXIT_REFUSED

@@ -17,6 +17,7 @@ from sandwich_coordinator.sealing import ClusterKey, SealingError
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import KeyValue, Listing, StoreError
 from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
+from sandwich_coordinator.store.etcd_health import etcd_findings
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import check_settings
 from sandwich_coordinator.types import NodeRecord
@@ -111,6 +112,10 @@ async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
         version = await store.server_version()
     except StoreError:
         version = ""
+    try:
+        findings = etcd_findings(await store.member_statuses())
+    except StoreError:
+        findings = []
     records = [entry.record for entry in view.nodes.values()]
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         asked = {record.node: tasks.create_task(_ask(http, record)) for record in records if record.address}
@@ -121,4 +126,6 @@ async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
         now=time.time(),
         answers={node: task.result() for node, task in asked.items()},
         etcd_version=version,
+        # Which members a node reaches, that node says.
+        etcd_troubles=tuple(finding.text for finding in findings if finding.blocks),
     )

@@ -19,7 +19,10 @@ _NO_NODES = "no nodes: start one with sandwich-node join --etcd URL"
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The cluster at `now` (Unix seconds). `answers`: each ready node's own status, or why it did not answer."""
+    """The cluster at `now` (Unix seconds). `answers`: each ready node's own status, or why it did not answer.
+
+    `etcd_troubles`: why etcd does not do what it is needed for.
+    """
 
     cluster: str
     view: ClusterView
@@ -27,6 +30,7 @@ class Snapshot:
     now: float
     answers: Mapping[str, NodeStatus | str] = field(default_factory=dict)
     etcd_version: str = ""
+    etcd_troubles: Sequence[str] = ()
 
 
 def duration(seconds: float) -> str:
@@ -51,7 +55,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 def problems(snapshot: Snapshot) -> list[str]:
     """What is wrong, worst first, each with what to do."""
     view = snapshot.view
-    found = []
+    found = list(snapshot.etcd_troubles)
     if not snapshot.configured:
         found.append("the cluster is not configured: run sandwich cluster apply -f cluster.yml")
     if not view.nodes:
@@ -64,13 +68,26 @@ def problems(snapshot: Snapshot) -> list[str]:
     for node, answer in sorted(snapshot.answers.items()):
         if isinstance(answer, str):
             found.append(f"node {node} does not answer ({answer}): see that its address is reachable from here")
-        else:
-            found += [f"node {node}: {text}" for text in answer.problems]
+    found += _node_problems(snapshot)
     version = tuple(int(part) for part in snapshot.etcd_version.split(".")[:3] if part.isdecimal())
     if version and version < ETCD_MIN:
         wanted = ".".join(map(str, ETCD_MIN))
         found.append(f"etcd {snapshot.etcd_version} is older than {wanted}: fine for development, upgrade it otherwise")
     return found
+
+
+def _node_problems(snapshot: Snapshot) -> list[str]:
+    """What nodes say, once for all that say the same; not again what was seen from here."""
+    nodes: dict[str, list[str]] = {}
+    for node, answer in sorted(snapshot.answers.items()):
+        if isinstance(answer, NodeStatus):
+            for text in answer.problems:
+                nodes.setdefault(text, []).append(node)
+    return [
+        f"{'node' if len(names) == 1 else 'nodes'} {', '.join(names)}: {text}"
+        for text, names in nodes.items()
+        if text not in snapshot.etcd_troubles
+    ]
 
 
 _ADVICE = {
@@ -261,7 +278,8 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
 
 def serious(snapshot: Snapshot) -> bool:
     """Whether the exit code should say degraded: any problem but an old etcd."""
-    return any(not text.startswith("etcd ") for text in problems(snapshot))
+    old = f"etcd {snapshot.etcd_version} is older than "
+    return any(not text.startswith(old) for text in problems(snapshot))
 
 
 def _text(value: object) -> str:

@@ -22,15 +22,15 @@ from sandwich_coordinator.store.base import StoreError, WatchBatch
 from sandwich_coordinator.store.etcd import EtcdStore, version_warning
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
-from sandwich_coordinator.types import AppRecord, BudgetRecord, CacheSpec, NodeRecord
+from sandwich_coordinator.types import BudgetRecord, CacheSpec, NodeRecord
 from sandwich_coordinator.view import ClusterView, ShardKey
 from sandwich_node import ipc
-from sandwich_node.agent.configuration import await_settings, check_tokens
+from sandwich_node.agent.configuration import await_settings, check_tokens, stream_of
 from sandwich_node.agent.history import History
 from sandwich_node.agent.identifying import Identifying
 from sandwich_node.agent.leading import Leading
 from sandwich_node.agent.membership import Membership, host_identity
-from sandwich_node.agent.redis_probe import RedisProbe
+from sandwich_node.agent.servers import Servers
 from sandwich_node.agent.shards import NodeShards
 from sandwich_node.agent.status import Figures, cache_troubles, node_status, waiting_shards
 from sandwich_node.agent.telling import StatusTeller
@@ -96,7 +96,7 @@ class Agent:
         self._membership: Membership | None = None
         self._leading: Leading | None = None
         self._shards: NodeShards | None = None
-        self._redis: RedisProbe | None = None
+        self._servers: Servers | None = None
 
     def shutdown(self) -> None:
         """Leave the cluster: sessions kept, shards handed over. A second call stops what is left at once."""
@@ -170,7 +170,7 @@ class Agent:
             view=self.view,
             connected=lambda: self._mirror.stale_since is None,
             token_of=lambda app: self._open(app.app, app.token),
-            stream_of=lambda app: _stream_of(app, settings),
+            stream_of=lambda app: stream_of(app, settings),
             api_url=settings.discord.api_url,
             figures=self._figures,
             history=self._history,
@@ -193,10 +193,10 @@ class Agent:
         async def rejoined() -> None:
             self._tell()
 
-        self._redis = RedisProbe(self._redis_options(settings))
+        self._servers = Servers(self._store, self._redis_options(settings), ask_nats=self._ask_nats)
         async with asyncio.TaskGroup() as group:
             for work in (
-                self._redis.run(),
+                self._servers.run(),
                 self._warn_of_old_etcd(),
                 self._mirror.run(),
                 membership.keep(rejoined),
@@ -328,6 +328,14 @@ class Agent:
             for worker in self._workers.values():
                 worker.send(ipc.LeaseHeld(lease))
 
+    def _ask_nats(self) -> bool:
+        """Of all nodes only the leader asks."""
+        worker = next((worker for worker in self._workers.values() if worker.ready), None)
+        if self._leading is None or self._leading.epoch is None or worker is None:
+            return False
+        worker.send(ipc.AskNats())
+        return True
+
     def _tell(self) -> None:
         self._share_lease()
         for listener in self._listeners:
@@ -345,6 +353,8 @@ class Agent:
                     self._teller.flush()
                 case ipc.WorkerWaiting(reason):
                     worker.ready, worker.waiting = False, reason
+                case ipc.NatsSaid(findings) if self._servers is not None:
+                    self._servers.nats_said(findings)
                 case ipc.StreamRemade(app):
                     self._history.streams_remade[app] = time.time()
                     self._teller.stream_remade(app)
@@ -440,8 +450,7 @@ class Agent:
             waits.append(self._membership.waiting)
         if self._mirror.stale_since is not None:
             waits.append("etcd does not answer; shards keep running, nothing is moved")
-        if self._redis is not None and self._redis.waiting:
-            waits.append(self._redis.waiting)
+        waits += self._servers.waiting if self._servers is not None else ()
         waits += [
             f"worker {worker.index}: {worker.waiting or 'starting'}"
             for worker in self._workers.values()
@@ -466,6 +475,7 @@ class Agent:
             problems=[
                 *self.not_ready(),
                 *(shards.problems.values() if shards is not None else ()),
+                *(self._servers.problems if self._servers is not None else ()),
                 *waiting_shards(facts, self._figures),
                 *cache_troubles(facts, self._figures),
                 *self._history.problems(time.time()),
@@ -488,13 +498,3 @@ def apps_seen(view: ClusterView) -> dict[str, ipc.AppSeen]:
             namespace=entry.record.cache.namespace_of(name),
         )
     return seen
-
-
-def _stream_of(app: AppRecord, settings: ClusterSettings) -> tuple[float, int, int]:
-    """Age (s), bytes and replicas of an application's stream: its own where it says so, else the cluster's."""
-    nats = settings.nats
-    return (
-        float(app.stream.get("max_age_s", nats.max_age_s)),
-        int(app.stream.get("max_bytes", nats.max_bytes)),
-        int(app.stream.get("replicas", nats.replicas)),
-    )

@@ -76,3 +76,13 @@ async def check_tokens(store: Store, keys: Keys, unseal: Callable[[str, str], st
             unseal(record.app, record.token)
         except SealingError as error:
             raise AgentError(str(error)) from None
+
+
+def stream_of(app: AppRecord, settings: ClusterSettings) -> tuple[float, int, int]:
+    """Age (s), bytes and replicas of an application's stream: its own where it says so, else the cluster's."""
+    nats = settings.nats
+    return (
+        float(app.stream.get("max_age_s", nats.max_age_s)),
+        int(app.stream.get("max_bytes", nats.max_bytes)),
+        int(app.stream.get("replicas", nats.replicas)),
+    )
