@@ -50,12 +50,14 @@ def test_a_draining_node_that_lost_its_lease_registers_again_as_draining() -> No
 class Refusing(MemoryStore):
     """Refuses leases while `refuses`."""
 
-    refuses = False
-    refused = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = False
+        self.refused = asyncio.Semaphore(0)
 
     async def grant(self, ttl_s: int) -> int:
         if self.refuses:
-            self.refused += 1
+            self.refused.release()
             raise StoreRefused("permission denied")
         return await super().grant(ttl_s)
 
@@ -66,7 +68,8 @@ def test_a_store_that_refuses_a_new_lease_ends_a_node_at_its_start_only() -> Non
         store.refuses = True
         with pytest.raises(StoreRefused):
             await member(store).join(lambda _: None)
-        store.refuses, store.refused = False, 0
+        await store.refused.acquire()
+        store.refuses = False
         membership = member(store)
         await membership.join(lambda _: None)
         assert membership.lease is not None
@@ -79,8 +82,8 @@ def test_a_store_that_refuses_a_new_lease_ends_a_node_at_its_start_only() -> Non
         store.refuses = True
         await store.revoke(membership.lease)
         async with asyncio.timeout(60):
-            while store.refused < 3:
-                await asyncio.sleep(1)
+            for _ in range(3):
+                await store.refused.acquire()
         assert not keeping.done()
         assert "permission denied" in membership.waiting
         store.refuses = False
