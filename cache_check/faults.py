@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 import redis.asyncio as redis
 
+from sandwich_coordinator.addresses import http_url
 from sandwich_node.dev.cluster import DevCluster
 
 SETTLE_S = 60.0
@@ -123,7 +124,7 @@ async def _workers(cluster: DevCluster, node: str) -> list[int]:
     """Process ids of a node's workers, from its own status."""
     _, text = await cluster.run_cli("node", "list", "--json")
     address = next(row["address"] for row in msgspec.json.decode(text) if row["node"] == node)
-    async with aiohttp.ClientSession() as http, http.get(f"http://{address}/status") as response:
+    async with aiohttp.ClientSession() as http, http.get(f"{http_url(address)}/status") as response:
         return [worker["pid"] for worker in (await response.json())["workers"] if worker["pid"]]
 
 
