@@ -37,7 +37,7 @@ from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.intake import ShardIntake
 from sandwich_node.shards.inviting import ShardInviting
-from sandwich_node.shards.resume import ResumePoint, replay_events, resume_point
+from sandwich_node.shards.resume import replay_events, resume_point
 from sandwich_node.sinks.chain import Chain, Checkpoint
 from sandwich_node.sinks.frames import EventBuffer, ShardAddress
 from sandwich_node.sinks.jetstream import JetStreamLog, StreamLimits
@@ -349,11 +349,8 @@ class ShardRunner:
             if checkpoint.session:
                 self._gap(checkpoint.session, checkpoint.last_seq, "the session ended and its end was not stored")
             self._gap(name, point.seq - 1, "the session's READY was not stored")
-        self._begin_session(point)
-        return Session(id=point.session_id, sequence=point.seq, resume_url=point.url)
-
-    def _begin_session(self, point: ResumePoint) -> None:
         self._intake.begin_session(point.session_id, point.seq)
+        return Session(id=point.session_id, sequence=point.seq, resume_url=point.url)
 
     def _gap(self, session: str, last_seq: int, reason: str) -> None:
         note = {"session": session, "last_seq": last_seq, "at": time.time(), "reason": reason}
