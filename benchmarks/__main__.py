@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from benchmarks.processes import Client, children, client, rss_mib, token, until, until_quiet
+from sandwich_coordinator.addresses import http_url
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
 from sandwich_sdk.wire.frame import session_hash
@@ -30,7 +31,7 @@ async def node_status(cluster: DevCluster) -> dict[str, Any]:
     nodes = msgspec.json.decode(text)
     if not nodes:
         return {}
-    async with aiohttp.ClientSession() as http, http.get(f"http://{nodes[0]['address']}/status") as response:
+    async with aiohttp.ClientSession() as http, http.get(f"{http_url(nodes[0]['address'])}/status") as response:
         return await response.json()  # type: ignore[no-any-return]
 
 

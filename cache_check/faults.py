@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import redis.asyncio as redis
 
+from sandwich_coordinator.addresses import http_url
 from sandwich_coordinator.cli import render
 from sandwich_node.dev.cluster import DevCluster
 from sandwich_node.dev.freezing import frozen
@@ -120,7 +121,7 @@ async def _break_servers(cluster: DevCluster, kind: str) -> None:
 async def _workers(cluster: DevCluster, node: str) -> list[int]:
     """Process ids of a node's workers, from its own status."""
     address = (await cluster.snapshot()).view.nodes[node].record.address
-    async with aiohttp.ClientSession() as http, http.get(f"http://{address}/status") as response:
+    async with aiohttp.ClientSession() as http, http.get(f"{http_url(address)}/status") as response:
         return [worker["pid"] for worker in (await response.json())["workers"] if worker["pid"]]
 
 

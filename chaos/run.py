@@ -20,6 +20,7 @@ from chaos.measure import Shard
 from chaos.plan import Fault, faults
 from chaos.proxy import Link
 from chaos.report import Result
+from sandwich_coordinator.addresses import http_url
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
@@ -114,7 +115,7 @@ class Run:
         entry = view.nodes.get(node) if view else None
         if entry is None:
             return []
-        url = f"http://{entry.record.address}/status"
+        url = f"{http_url(entry.record.address)}/status"
         async with aiohttp.ClientSession() as http, http.get(url) as response:
             status = await response.json()
         return [worker["pid"] for worker in status["workers"] if worker["pid"]]

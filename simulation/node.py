@@ -12,6 +12,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.store.base import (
     Compare,
     Delete,
@@ -262,14 +263,15 @@ class _WorkerLife:
             self._task.cancel()
 
 
-class _NoRedis:
-    waiting = ""
+class _NoServers:
+    waiting: Sequence[str] = ()
+    problems: Sequence[str] = ()
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
     async def run(self) -> None:
-        """Redis takes no part."""
+        """What servers say about themselves takes no part."""
 
 
 @contextlib.asynccontextmanager
@@ -316,7 +318,7 @@ class SimNode:
         self.name, self.world = name, world
         self.machine = Machine(skew_s)
         self._options = NodeOptions(
-            node=name, cluster="default", host="127.0.0.1", port=1, workers=workers, capacity=100, labels={}
+            node=name, cluster="default", listen=Address("127.0.0.1", 1), workers=workers, capacity=100, labels={}
         )
         self._process: SimProcess | None = None
 
@@ -409,7 +411,7 @@ def stand_ins(discord: Discord) -> Iterator[None]:
 
     names = {
         "WorkerProcess": SimWorker,
-        "RedisProbe": _NoRedis,
+        "Servers": _NoServers,
         "serve": _no_server,
         "fetch_gateway_bot": gateway_bot,
         "fetch_current_user": current_user,

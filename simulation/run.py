@@ -131,7 +131,7 @@ class Simulation:
         settings = ClusterSettings(
             nats=NatsSettings(servers=["nats://sim"]),
             redis=RedisSettings(url="redis://sim"),
-            discord=DiscordSettings(api_url="http://sim"),
+            discord=DiscordSettings(api_url="http://discord.sim"),
         )
         writes = [Put(KEYS.config, msgspec.json.encode(settings))]
         for app, count in self._apps.items():

@@ -23,10 +23,13 @@ from sandwich_coordinator.config import (
     RedisSettings,
 )
 from sandwich_coordinator.intents import intent_names
+from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put, Store
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import AppRecord, CacheSpec, ShardsSpec
+from sandwich_coordinator.trust import key_id_of, proof_of
+from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord, ShardsSpec
+from sandwich_coordinator.view import ClusterView, ShardKey
 
 WRITES_PER_TXN_MAX = 100
 """etcd's default --max-txn-ops is 128."""
@@ -65,6 +68,11 @@ class Sealer:
     """Seals with `key`; without one (`--insecure-plaintext`) secrets are stored as they are."""
 
     key: ClusterKey | None
+
+    @property
+    def key_id(self) -> str:
+        """The key's id; "" without one."""
+        return self.key.key_id if self.key else ""
 
     def close(self, name: str, secret: str) -> str:
         """The stored form of a secret."""
@@ -112,11 +120,11 @@ def app_record(name: str, app: AppConfig, token: str, sealed: str) -> AppRecord:
 
 
 def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | None) -> ClusterSettings:
-    """The `config` key's value; secrets that did not change keep their stored form."""
+    """The `config` key's value; secrets that did not change keep their stored form. With a key it has its proof."""
     nats, redis, policy = wanted.config.nats, wanted.config.redis, wanted.config.policy
     old_nats = current.nats.password if current else ""
     old_redis = current.redis.password if current else ""
-    return ClusterSettings(
+    settings = ClusterSettings(
         nats=NatsSettings(
             servers=list(nats.servers),
             user=nats.user or "",
@@ -145,6 +153,9 @@ def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | 
             linger_ms=policy.linger_ms,
         ),
     )
+    if sealer.key is None:
+        return settings
+    return msgspec.structs.replace(settings, proof=proof_of(settings, wanted.config.cluster, sealer.key))
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -156,6 +167,8 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return flat
 
 
+_UNTOLD = frozenset({"token_hash", "proof"})
+"""They follow from what is told."""
 _SECRET = frozenset({"token", "token_hash", "nats.password", "redis.password"})
 
 
@@ -180,7 +193,7 @@ def edited_fields(label: str, before: Any, after: Any) -> list[str]:
     old, new = _fields(before), _fields(after)
     lines = []
     for path in sorted(old.keys() | new.keys(), key=lambda name: (name not in new, name)):
-        if old.get(path) == new.get(path) or (path == "token_hash"):
+        if old.get(path) == new.get(path) or path in _UNTOLD:
             continue
         if path in _SECRET:
             lines.append(f"~ {label}: {path}: changed")
@@ -189,13 +202,27 @@ def edited_fields(label: str, before: Any, after: Any) -> list[str]:
     return lines
 
 
-def diff(current: Listing, wanted: Wanted, *, keys: Keys, sealer: Sealer, prune: bool = False) -> Changes:
+def diff(
+    current: Listing,
+    wanted: Wanted,
+    *,
+    keys: Keys,
+    sealer: Sealer,
+    prune: bool = False,
+    rekey: bool = False,
+    now: float = 0.0,
+) -> Changes:
     """What makes the cluster as `wanted`. An application that the file does not name goes only with `prune`.
 
-    Raises ApplyRefused when a token already belongs to an application that stays under another name, or when two
-    applications would share a cache in different ways.
+    Shards of applications in the file that have failed for good are to try again, whatever else changes. `now` (Unix
+    seconds) goes into what asks for that.
+
+    Raises ApplyRefused when a token already belongs to an application that stays under another name, when two
+    applications would share a cache in different ways, or when the cluster's secrets are sealed with another key than
+    the sealer's and `rekey` does not say that this is meant.
     """
     stored = {item.key: item for item in current.items}
+    _check_keys(stored, wanted, keys, sealer, prune=prune, rekey=rekey)
     writes: list[tuple[Compare, Put | Delete]] = []
     lines: list[str] = []
     warnings: list[str] = []
@@ -224,7 +251,76 @@ def diff(current: Listing, wanted: Wanted, *, keys: Keys, sealer: Sealer, prune:
                 f"not name: name it {owner!r} in the file, or use --prune to remove {owner!r}"
             )
         _diff_app(stored.get(keys.app(name)), name, app, token, keys, sealer, writes, lines)
+    _retry_failed(stored, wanted, keys, now, writes, lines)
     return Changes(tuple(writes), tuple(lines), tuple(warnings))
+
+
+def _check_keys(
+    stored: Mapping[str, KeyValue], wanted: Wanted, keys: Keys, sealer: Sealer, *, prune: bool, rekey: bool
+) -> None:
+    """Nodes know one key: what another one seals would take shards from them at their next restart."""
+    held = _key_ids(stored, keys)
+    foreign = {key: key_id for key, key_id in held.items() if key_id != sealer.key_id}
+    if foreign and not rekey:
+        there = " and ".join(_key_in_words(key_id) for key_id in sorted(set(foreign.values())))
+        raise ApplyRefused(
+            f"cluster {wanted.config.cluster!r} is sealed with {there}, and this is {_key_in_words(sealer.key_id)}: "
+            "nodes with the other key would lose these shards at their next restart. Give the cluster's own key; or, "
+            "to change it, stop every node, apply with --rekey and start the nodes with the new key"
+        )
+    left = [key.removeprefix(keys.apps) for key in foreign if key.startswith(keys.apps)]
+    left = sorted(name for name in left if name not in wanted.config.apps)
+    if left and not prune:
+        raise ApplyRefused(
+            f"--rekey needs every token, and {', '.join(left)} is not in the file: its token is sealed with another "
+            "key and no node could open it. Name it in the file, or use --prune to remove it"
+        )
+
+
+def _key_ids(stored: Mapping[str, KeyValue], keys: Keys) -> dict[str, str]:
+    """Which key seals what is stored, by etcd key; "" where secrets are in plain text. Damaged values do not count."""
+    found: dict[str, str] = {}
+    for key, item in stored.items():
+        sealed: list[str] = []
+        if key.startswith(keys.apps):
+            record = _record_of(item)
+            sealed = [record.token] if record is not None else []
+        elif key == keys.config:
+            try:
+                settings = ClusterSettings.decode(item.value)
+            except (msgspec.MsgspecError, ValueError):
+                continue
+            sealed = [settings.proof, settings.nats.password, settings.redis.password]
+        for value in sealed:
+            if (key_id := key_id_of(value)) is not None:
+                found.setdefault(key, key_id)
+    return found
+
+
+def _key_in_words(key_id: str) -> str:
+    return f"cluster key {key_id}" if key_id else "no cluster key (secrets in plain text)"
+
+
+def _retry_failed(
+    stored: Mapping[str, KeyValue],
+    wanted: Wanted,
+    keys: Keys,
+    now: float,
+    writes: list[tuple[Compare, Put | Delete]],
+    lines: list[str],
+) -> None:
+    """What made a shard fail may have been put right at Discord: nothing in the file shows that."""
+    claims = {key: item for key, item in stored.items() if key.startswith(keys.claims)}
+    failed: dict[str, list[ShardKey]] = {}
+    view = ClusterView.from_items(keys, claims)
+    for shard, claim in sorted(view.claims.items()):
+        if claim.record.state == "failed" and shard.app in wanted.config.apps:
+            failed.setdefault(shard.app, []).append(shard)
+            guard = Compare(keys.claim(*shard), "create_revision", claim.create_revision)
+            writes.append((guard, Put(keys.restart(*shard), RestartRecord(at=now).encode())))
+    for name, shards in failed.items():
+        numbers = format_ranges(sorted({shard.shard for shard in shards}))
+        lines.append(f"~ application {name}: failed shards {numbers} try again")
 
 
 def _record_of(item: KeyValue) -> AppRecord | None:
@@ -251,7 +347,11 @@ def _diff_settings(
     after = cluster_settings(wanted, sealer, current)
     if after == current:
         return
-    lines += ["+ cluster: configured"] if item is None else edited_fields("cluster", current, after) if current else []
+    if item is None:
+        lines.append("+ cluster: configured")
+    elif current is not None:
+        proved = f"~ cluster: its addresses are authenticated with {_key_in_words(sealer.key_id)}"
+        lines += edited_fields("cluster", current, after) or [proved]
     writes.append((_unchanged(keys.config, item), Put(keys.config, after.encode())))
 
 

@@ -38,12 +38,17 @@ class ShardConfig:
 
 @dataclass(frozen=True, slots=True)
 class LocalShard:
-    """A shard a worker of this node has. `stopped`: drained, its claim may go; `failed`: a fatal close, no socket."""
+    """A shard a worker of this node has. `stopped`: drained, its claim may go; `failed`: a fatal close, no socket.
+
+    `failed_under`: the revision of the application's record when it failed, 0 when it has not. A later one means that
+    an operator changed something and wants another try.
+    """
 
     worker: int
     fence: int
     config: ShardConfig
     phase: Literal["running", "stopping", "stopped", "failed"] = "running"
+    failed_under: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +232,8 @@ class _Step:
         if running.phase == "stopped":
             return Start(shard, running.worker, fence, config, self._session(shard, config))
         if running.config == config:
+            if running.phase == "failed" and self.view.apps[shard.app].mod_revision > running.failed_under > 0:
+                return Restart(shard, fence, config, False, "the application was changed after it had failed")
             return None
         resume = running.phase == "running" and running.config.resumes_into(config)
         return Restart(shard, fence, config, resume, "the application's configuration changed")

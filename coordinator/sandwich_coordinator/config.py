@@ -292,13 +292,17 @@ class PolicySettings(Record, frozen=True):
 
 
 class ClusterSettings(Record, frozen=True):
-    """The whole `config` key. Unknown fields are ignored, so that two versions can share a cluster."""
+    """The whole `config` key. Unknown fields are ignored, so that two versions can share a cluster.
+
+    `proof` authenticates with the cluster key where secrets are sent (`trust.py`); "" in a cluster without a key.
+    """
 
     nats: NatsSettings
     redis: RedisSettings
     discord: DiscordSettings = DiscordSettings()
     policy: PolicySettings = PolicySettings()
     version: int = 1
+    proof: str = ""
 
     @classmethod
     def decode(cls, value: bytes) -> "ClusterSettings":

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,13 +34,14 @@ def token_hash(token: str) -> str:
 class ClusterKey:
     """The cluster's 256-bit key. Every node of a cluster has the same one; it is never stored in etcd."""
 
-    __slots__ = ("_cipher", "_key", "key_id")
+    __slots__ = ("_cipher", "_key", "_prover", "key_id")
 
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise SealingError(f"a cluster key has {KEY_BYTES} bytes; {_HOW_TO_MAKE_ONE}")
         self._key = key
         self._cipher = AESGCM(key)
+        self._prover = hmac.digest(key, b"sandwich proof", "sha256")
         self.key_id = hashlib.sha256(b"sandwich cluster key id" + key).hexdigest()[:8]
 
     def __repr__(self) -> str:
@@ -102,6 +104,18 @@ class ClusterKey:
             return self._cipher.decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], app.encode()).decode()
         except (InvalidTag, ValueError):
             raise SealingError(f"the sealed token of {app} is damaged or belongs to another application") from None
+
+    def prove(self, name: str, message: bytes) -> str:
+        """`v1:<key id>:<base64 of an HMAC-SHA256>`: that a holder of the key wrote `message` under this name."""
+        return f"{_SEALED}{self.key_id}:{base64.b64encode(self._authenticator(name, message)).decode()}"
+
+    def proves(self, name: str, message: bytes, proof: str) -> bool:
+        """Whether `proof` is this key's for `message` under this name."""
+        return hmac.compare_digest(self.prove(name, message).encode(), proof.encode(errors="replace"))
+
+    def _authenticator(self, name: str, message: bytes) -> bytes:
+        named = name.encode()
+        return hmac.digest(self._prover, len(named).to_bytes(4, "big") + named + message, "sha256")
 
 
 def seal_plain(token: str, *, allow_plain: bool) -> str:

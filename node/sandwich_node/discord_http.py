@@ -3,11 +3,29 @@
 import aiohttp
 
 
+class Redirected(aiohttp.ClientError):
+    """The server wants the connection made elsewhere: the token is not taken there."""
+
+
+def no_redirects() -> aiohttp.TraceConfig:
+    """A trace that refuses redirects: `ws_connect` follows redirects and has no option against it."""
+
+    async def refuse(*_: object) -> None:
+        raise Redirected("the gateway redirects elsewhere")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
+
+
 def discord_session(proxy: str = "") -> aiohttp.ClientSession:
     """A session of the running loop. `proxy`: an http:// or https:// URL; "": none, whatever the environment says.
 
     Names are resolved by the loop alone (`names.py`), whatever resolver is installed. Through a proxy TLS reaches from
-    here to Discord (CONNECT): the proxy sees host names and no token.
+    here to Discord (CONNECT): the proxy sees host names and no token. A redirect is an error: a token goes only where
+    the configuration says.
     """
     connector = aiohttp.TCPConnector(limit=0, resolver=aiohttp.ThreadedResolver(), use_dns_cache=False)
-    return aiohttp.ClientSession(connector=connector, proxy=proxy or None, trust_env=False)
+    return aiohttp.ClientSession(
+        connector=connector, proxy=proxy or None, trust_env=False, trace_configs=[no_redirects()]
+    )

@@ -60,6 +60,7 @@ class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     token: str
     token_hash: str
     gateway_url: str
+    api_url: str | None = None
     intents: int
     compression: str
     large_threshold: int
@@ -178,6 +179,10 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
         return f"WorkerSettings(worker={self.worker}, node={self.node!r})"
 
 
+class AskNats(msgspec.Struct, tag=True, frozen=True):
+    """Ask NATS how JetStream and our streams are: NatsSaid follows."""
+
+
 class Shutdown(msgspec.Struct, tag=True, frozen=True):
     """Stop every shard with its session kept, then end."""
 
@@ -246,6 +251,12 @@ class StreamRemade(msgspec.Struct, tag=True, frozen=True):
     """The application's stream was deleted under its shards; this worker made it again."""
 
     app: str
+
+
+class NatsSaid(msgspec.Struct, tag=True, frozen=True):
+    """What is wrong with JetStream or our streams."""
+
+    findings: list[str]
 
 
 class IdentifyWanted(msgspec.Struct, tag=True, frozen=True):
@@ -361,6 +372,7 @@ ToWorker = (
     | LeaseHeld
     | ReleaseCache
     | AppsSeen
+    | AskNats
 )
 ToAgent = (
     WorkerReady
@@ -372,6 +384,7 @@ ToAgent = (
     | GatewayUnreachable
     | EventsLost
     | StreamRemade
+    | NatsSaid
     | IdentifyWanted
     | IdentifyWithdrawn
     | IdentifySent

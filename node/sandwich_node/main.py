@@ -20,6 +20,7 @@ from sandwich_sdk._version import __version__
 from sandwich_sdk.wire.plain_text import plain_text
 
 if TYPE_CHECKING:
+    from sandwich_coordinator.addresses import Address
     from sandwich_coordinator.sealing import ClusterKey
     from sandwich_node.agent.agent import Agent
 
@@ -58,11 +59,22 @@ def _fail(message: str) -> typer.Exit:
     return typer.Exit(EXIT_REFUSED)
 
 
-def _listen(value: str) -> tuple[str, int]:
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise _fail(f"--listen {value!r}: write it as HOST:PORT, such as {DEFAULT_LISTEN}")
-    return host.strip("[]"), int(port)
+def _listen(value: str) -> "Address":
+    from sandwich_coordinator.addresses import parse_address
+
+    try:
+        return parse_address(value, any_port=True)
+    except ValueError as error:
+        raise _fail(f"--listen {value!r}: {error}, such as {DEFAULT_LISTEN}") from None
+
+
+def _advertised(value: str) -> str | None:
+    from sandwich_coordinator.addresses import parse_advertised
+
+    try:
+        return parse_advertised(value) if value else None
+    except ValueError as error:
+        raise _fail(f"--advertise {value!r}: {error}") from None
 
 
 def _labels(values: list[str]) -> dict[str, str]:
@@ -148,16 +160,14 @@ def join(
         key = _cluster_key(key_file, insecure=insecure_plaintext)
     except (ValueError, OSError) as error:
         raise _fail(str(error)) from None
-    host, port = _listen(listen)
     options = NodeOptions(
         node=name,
         cluster=cluster,
-        host=host,
-        port=port,
+        listen=_listen(listen),
         workers=workers or os.cpu_count() or 1,
         capacity=capacity,
         labels=_labels(label or []),
-        advertise=advertise or None,
+        advertise=_advertised(advertise),
         log_level=log_level.upper(),
         etcd=reach,
         open_files=raise_limit(),
@@ -211,7 +221,8 @@ async def _run(agent: "Agent") -> int:
     import asyncio
 
     from sandwich_coordinator.sealing import SealingError
-    from sandwich_node.agent.agent import AgentError
+    from sandwich_coordinator.store.base import StoreRefused
+    from sandwich_node.agent.configuration import AgentError
     from sandwich_node.agent.membership import NodeIdTaken
     from sandwich_node.http.app import HttpError
 
@@ -231,7 +242,7 @@ async def _run(agent: "Agent") -> int:
     code = 0
     try:
         await agent.run()
-    except* (AgentError, NodeIdTaken, HttpError, SealingError) as failed:
+    except* (AgentError, NodeIdTaken, HttpError, SealingError, StoreRefused) as failed:
         for error in _leaves(failed):
             fail("sandwich-node", plain_text(error))
         code = EXIT_REFUSED

@@ -34,8 +34,10 @@ from sandwich_node.ipc import (
     LINE_BYTES_MAX,
     AppSeen,
     AppsSeen,
+    AskNats,
     Channel,
     LeaseHeld,
+    NatsSaid,
     ReleaseCache,
     Shutdown,
     StartShard,
@@ -151,11 +153,16 @@ class Worker:
                         self._rpc.apps_changed()
                 case ReleaseCache() if self._cache is not None:
                     start(release_group(self._cache, message))
+                case AskNats():
+                    start(self._ask_nats())
                 case Shutdown():
                     return True
                 case _:
                     shards.receive(message)
         return False
+
+    async def _ask_nats(self) -> None:
+        self._channel.send(NatsSaid(await self._events.findings(self._apps)))
 
     async def _release_lease(self) -> None:
         """The agent died: give the node's shards to the others now instead of when the lease runs out."""

@@ -46,6 +46,10 @@ async def status_text(cluster: DevCluster) -> str:
     return render.status_text(await cluster.snapshot())
 
 
+async def live_of(cluster: DevCluster, app: str, count: int) -> bool:
+    return [shard["state"] for shard in render.shard_rows(await cluster.snapshot(), app)] == ["live"] * count
+
+
 async def apply(cluster: DevCluster, change: Callable[[dict[str, Any]], None]) -> tuple[int, str]:
     path = cluster.directory / "cluster.yml"
     config = yaml.safe_load(path.read_text())
@@ -207,7 +211,11 @@ async def test_wrong_token_and_disallowed_intents_are_said_and_not_tried_again(c
     after = (await bot_stats(cluster))["identifies"]
     assert after == before, "a fatal close is not tried again"
 
+    assert "sandwich shard restart welcomer 0-1" in await status_text(cluster)
     await cluster.simulator("bots", {"bot": "welcomer", "allowed_intents": 53608447})
+    code, output = await apply(cluster, lambda config: None)
+    assert (code, "application welcomer: failed shards 0-1 try again" in output) == (0, True), output
+    await until("live again with intents that are allowed by now", lambda: live_of(cluster, "welcomer", 2))
     code, output = await apply(cluster, lambda config: config["apps"]["welcomer"].update(intents=["GUILDS"]))
     assert code == 0, output
     await until("live again with intents that are allowed", lambda: live(cluster, 2))

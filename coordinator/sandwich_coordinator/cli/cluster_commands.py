@@ -14,7 +14,7 @@ from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, KeyFile, WaitS,
 from sandwich_coordinator.cli.output import paint_for, say, show_json, show_painted, show_yaml, warn
 
 if TYPE_CHECKING:
-    from sandwich_coordinator.apply import Changes, Wanted
+    from sandwich_coordinator.apply import Changes, Sealer, Wanted
 
 WATCH_EVERY_S = 2.0
 CLEAR = "\x1b[2J\x1b[H"
@@ -56,6 +56,9 @@ def cluster_apply(
     insecure_plaintext: Annotated[
         bool, typer.Option("--insecure-plaintext", help="Store secrets unsealed: whoever reads etcd has them.")
     ] = False,
+    rekey: Annotated[
+        bool, typer.Option("--rekey", help="Seal everything with another key than before; stop the nodes first.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make the cluster as the file says. Checks everything before it writes anything; repeating it writes nothing.
@@ -85,11 +88,12 @@ def cluster_apply(
         redis_url=loaded.redis_url,
         redis_password=loaded.redis_password,
     )
-    changes = run(_apply(replace(connection, cluster=name), wanted, Sealer(key), prune=prune, dry_run=dry_run))
-    _tell(changes, dry_run=dry_run, as_json=as_json)
+    connection = replace(connection, cluster=name)
+    changes = run(_apply(connection, wanted, Sealer(key), prune=prune, rekey=rekey, dry_run=dry_run))
+    _show_changes(changes, dry_run=dry_run, as_json=as_json)
 
 
-def _tell(changes: "Changes", *, dry_run: bool, as_json: bool) -> None:
+def _show_changes(changes: "Changes", *, dry_run: bool, as_json: bool) -> None:
     for warning in changes.warnings:
         warn(warning)
     if as_json:
@@ -102,13 +106,19 @@ def _tell(changes: "Changes", *, dry_run: bool, as_json: bool) -> None:
     say(f"{count} {'key' if count == 1 else 'keys'} {done}" if count else "no changes")
 
 
-async def _apply(connection: Connection, wanted: "Wanted", sealer: Any, *, prune: bool, dry_run: bool) -> "Changes":
+async def _apply(
+    connection: Connection, wanted: "Wanted", sealer: "Sealer", *, prune: bool, rekey: bool, dry_run: bool
+) -> "Changes":
+    import time
+
     from sandwich_coordinator.apply import ApplyConflict, ApplyRefused, diff, write_changes
 
     async with connection.store() as store:
         current = await store.list(connection.keys.prefix)
         try:
-            changes = diff(current, wanted, keys=connection.keys, sealer=sealer, prune=prune)
+            changes = diff(
+                current, wanted, keys=connection.keys, sealer=sealer, prune=prune, rekey=rekey, now=time.time()
+            )
             if not dry_run:
                 await write_changes(store, changes.writes)
         except (ApplyRefused, ApplyConflict) as error:
@@ -148,33 +158,18 @@ def cluster_status(
 
 
 @cluster_app.command("export")
-def cluster_export(context: typer.Context, as_json: Json = False) -> None:
-    """Print the stored configuration as a cluster file; secrets are replaced by {env: NAME}."""
-    exported = run(_export(context.obj))
+def cluster_export(context: typer.Context, key_file: KeyFile = None, as_json: Json = False) -> None:
+    """Print the stored configuration as a cluster file; secrets are replaced by {env: NAME}.
+
+    With the cluster key, only if its addresses are those that were applied.
+    """
+    from sandwich_coordinator.cli.export import export_cluster
+
+    exported = run(export_cluster(with_key_file(context.obj, key_file)))
     if as_json:
         show_json(exported)
     else:
         show_yaml(exported)
-
-
-async def _export(connection: Connection) -> dict[str, Any]:
-    import msgspec
-
-    from sandwich_coordinator.cli.export import exported_cluster
-    from sandwich_coordinator.config import ClusterSettings
-    from sandwich_coordinator.types import AppRecord
-
-    async with connection.store() as store:
-        item = await store.get(connection.keys.config)
-        listing = await store.list(connection.keys.apps)
-    if item is None:
-        raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
-    try:
-        settings = ClusterSettings.decode(item.value)
-        records = [msgspec.json.decode(kv.value, type=AppRecord) for kv in listing.items]
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
-    return exported_cluster(connection.keys.cluster, settings, records)
 
 
 @cluster_app.command("rebalance")

@@ -6,14 +6,19 @@ import time
 import aiohttp
 import msgspec
 
+from sandwich_coordinator.addresses import http_url
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.render import Snapshot
+from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.network_errors import network_words
+from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.status import NodeStatus
-from sandwich_coordinator.store.base import Listing, StoreError
+from sandwich_coordinator.store.base import KeyValue, Listing, StoreError
 from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.etcd_health import etcd_findings
 from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.trust import check_settings
 from sandwich_coordinator.types import NodeRecord
 from sandwich_coordinator.view import ClusterView
 
@@ -23,10 +28,24 @@ NODE_TIMEOUT_S = 1.0
 STATUS_BYTES_MAX = 32 * 1024 * 1024
 
 
-async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:
-    address = record.address if "://" in record.address else f"http://{record.address}"
+def read_settings(connection: Connection, item: KeyValue, key: ClusterKey | None) -> ClusterSettings:
+    """The cluster's settings as stored; with a key only if it authenticates them.
+
+    Raises CommandError when they cannot be read, SealingError when the key is another one or another writer changed
+    them.
+    """
     try:
-        async with asyncio.timeout(NODE_TIMEOUT_S), http.get(f"{address}/status") as response:
+        settings = ClusterSettings.decode(item.value)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
+    if key is not None:
+        check_settings(settings, connection.keys.cluster, key)
+    return settings
+
+
+async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:
+    try:
+        async with asyncio.timeout(NODE_TIMEOUT_S), http.get(f"{http_url(record.address)}/status") as response:
             if response.status != 200:
                 return f"HTTP {response.status}"
             body = await response.content.read(STATUS_BYTES_MAX)
@@ -51,6 +70,10 @@ async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
         version = await store.server_version()
     except StoreError:
         version = ""
+    try:
+        findings = etcd_findings(await store.member_statuses())
+    except StoreError:
+        findings = []
     records = [entry.record for entry in view.nodes.values()]
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         asked = {record.node: tasks.create_task(_ask(http, record)) for record in records if record.address}
@@ -61,4 +84,6 @@ async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
         now=time.time(),
         answers={node: task.result() for node, task in asked.items()},
         etcd_version=version,
+        # Which members a node reaches, that node says.
+        etcd_troubles=tuple(finding.text for finding in findings if finding.blocks),
     )

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import nats
 import nats.errors
 from nats.aio.client import Client
 
 from sandwich_coordinator.cli.connection import Connection
+from sandwich_coordinator.cli.context import read_settings
 from sandwich_coordinator.cli.errors import CommandError, no_such
-from sandwich_coordinator.config import NATS_SECRET, ClusterSettings, NatsSettings
+from sandwich_coordinator.config import NATS_SECRET, NatsSettings
 from sandwich_coordinator.sealing import ClusterKey, open_plain
 from sandwich_coordinator.store.etcd import TlsOptions
 from sandwich_sdk.errors import reason
@@ -42,12 +42,9 @@ async def find_messaging(connection: Connection, app: str | None) -> Messaging:
         raise no_such("application", app, names)
     if not names:
         raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
-    try:
-        settings = ClusterSettings.decode(item.value).nats
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise CommandError(f"the stored configuration cannot be read: {error}", 1) from None
-    sealed = settings.password and not settings.password.startswith("plain:")
-    key = connection.key(os.environ) if sealed else None
+    password = read_settings(connection, item, None).nats.password
+    key = connection.key(os.environ) if password and not password.startswith("plain:") else None
+    settings = read_settings(connection, item, key).nats
     return Messaging(settings=settings, key=key, apps=(app,) if app is not None else tuple(names))
 
 

@@ -24,7 +24,10 @@ _NO_NODES = "no nodes: start one with sandwich-node join --etcd URL"
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The cluster at `now` (Unix seconds). `answers`: each ready node's own status, or why it did not answer."""
+    """The cluster at `now` (Unix seconds). `answers`: each ready node's own status, or why it did not answer.
+
+    `etcd_troubles`: why etcd does not do what it is needed for.
+    """
 
     cluster: str
     view: ClusterView
@@ -32,6 +35,7 @@ class Snapshot:
     now: float
     answers: Mapping[str, NodeStatus | str] = field(default_factory=dict)
     etcd_version: str = ""
+    etcd_troubles: Sequence[str] = ()
 
 
 def duration(seconds: float) -> str:
@@ -62,7 +66,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], paint: Paint =
 def problems(snapshot: Snapshot) -> list[str]:
     """What is wrong, worst first, each with what to do."""
     view = snapshot.view
-    found = []
+    found = list(snapshot.etcd_troubles)
     if not snapshot.configured:
         found.append("the cluster is not configured: run sandwich cluster apply -f cluster.yml")
     if not view.nodes:
@@ -75,8 +79,7 @@ def problems(snapshot: Snapshot) -> list[str]:
     for node, answer in sorted(snapshot.answers.items()):
         if isinstance(answer, str):
             found.append(f"node {node} does not answer ({answer}): see that its address is reachable from here")
-        else:
-            found += [f"node {node}: {text}" for text in answer.problems]
+    found += _node_problems(snapshot)
     version = tuple(int(part) for part in snapshot.etcd_version.split(".")[:3] if part.isdecimal())
     if version and version < ETCD_MIN:
         wanted = ".".join(map(str, ETCD_MIN))
@@ -84,13 +87,40 @@ def problems(snapshot: Snapshot) -> list[str]:
     return [plain_text(text) for text in found]
 
 
+def _node_problems(snapshot: Snapshot) -> list[str]:
+    """What nodes say, once for all that say the same; not again what was seen from here."""
+    nodes: dict[str, list[str]] = {}
+    for node, answer in sorted(snapshot.answers.items()):
+        if isinstance(answer, NodeStatus):
+            for text in answer.problems:
+                nodes.setdefault(text, []).append(node)
+    return [
+        f"{'node' if len(names) == 1 else 'nodes'} {', '.join(names)}: {text}"
+        for text, names in nodes.items()
+        if text not in snapshot.etcd_troubles
+    ]
+
+
+_ADVICE = {
+    "4004": "Discord refused the token: put the right one in its source",
+    "4010": "the shard count does not suit the application: set shards.count to auto or to a valid number",
+    "4011": "a shard would have too many guilds: set shards.count to auto or to more shards",
+    "4012": "Discord no longer takes this program's gateway version: upgrade Sandwich",
+    "4013": "the intents contain one that Discord does not know: correct them",
+    "4014": "enable the privileged intents in Discord's developer portal, or remove them",
+}
+_BY_WORD = {"token": "4004", "intent": "4014"}
+
+
 def _advice(reason: str) -> str:
     lower = reason.lower()
-    if "4004" in lower or "token" in lower:
-        return "Discord refused the token: put the right one in its source and apply again"
-    if "4014" in lower or "intent" in lower:
-        return "enable the privileged intents in Discord's developer portal, or remove them and apply again"
-    return "correct the application's configuration and apply again"
+    named = [code for code in _ADVICE if code in lower] + [code for word, code in _BY_WORD.items() if word in lower]
+    what = _ADVICE[named[0]] if named else "correct the application's configuration"
+    return f"{what}; then apply again"
+
+
+def _retried(app: str, shards: Sequence[int]) -> str:
+    return f" (sandwich cluster apply, or sandwich shard restart {app} {format_ranges(shards)})"
 
 
 def _shard_problems(snapshot: Snapshot) -> list[str]:
@@ -106,7 +136,8 @@ def _shard_problems(snapshot: Snapshot) -> list[str]:
             if claim.record.state == "failed":
                 failed.setdefault(claim.record.reason or "no reason given", []).append(key.shard)
         for reason, shards in failed.items():
-            found.append(f"{app}: shards {format_ranges(shards)} failed ({reason}): {_advice(reason)}")
+            failure = f"{app}: shards {format_ranges(shards)} failed ({reason})"
+            found.append(f"{failure}: {_advice(reason)}{_retried(app, sorted(shards))}")
         if group.record.state == "failed" and not failed:
             found.append(f"{app}: {group.record.reason or 'failed'}: {_advice(group.record.reason)}")
         missing = _wanted(group.record.ids, group.record.count) - claimed
@@ -260,7 +291,8 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
 
 def serious(snapshot: Snapshot) -> bool:
     """Whether the exit code should say degraded: any problem but an old etcd."""
-    return any(not text.startswith("etcd ") for text in problems(snapshot))
+    old = f"etcd {snapshot.etcd_version} is older than "
+    return any(not text.startswith(old) for text in problems(snapshot))
 
 
 def _text(value: object) -> str:

@@ -23,6 +23,7 @@ import etcd3
 import msgspec
 from etcd3 import errors as etcd_errors
 
+from sandwich_coordinator.addresses import check_url_host
 from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.store.base import (
     Behind,
@@ -41,6 +42,7 @@ from sandwich_coordinator.store.base import (
     WatchBatch,
     WatchEvent,
 )
+from sandwich_coordinator.store.etcd_health import MemberStatus
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ _NOT_APPLIED: tuple[type[Exception], ...] = (
     etcd_errors.ErrNotCapable,
     etcd_errors.ErrTooManyRequests,
 )
+_NO_SPACE = "database space exceeded"
 _TOKEN_PROBLEMS = ("etcdserver: invalid auth token", "etcdserver: auth: revision in header is old")
 _BACKGROUND_HEADERS = {"Grpc-Metadata-hasleader": "true"}
 
@@ -250,6 +253,9 @@ def _server_error(body: bytes, status: int) -> Exception:
     message, code = _error_text(body)
     if message in _TOKEN_PROBLEMS:
         return _TokenProblem(message)
+    if _NO_SPACE in message:
+        # Space can be made: what was refused for want of it is to be tried again.
+        return StoreUnavailable("etcd is out of space and refuses writes")
     error = _client_error(message, code, status)
     if isinstance(error, etcd_errors.ErrLeaseNotFound):
         return LeaseLost("the lease has expired or was revoked")
@@ -262,6 +268,7 @@ def _server_error(body: bytes, status: int) -> Exception:
 
 def _endpoint(text: str, tls: TlsOptions | None) -> str:
     url = text if "://" in text else f"{'https' if tls else 'http'}://{text}"
+    check_url_host(url)
     parts = urlsplit(url)
     if (
         parts.scheme not in ("http", "https")
@@ -369,6 +376,21 @@ class EtcdStore:
     async def server_version(self) -> str:
         """The answering server's version; `version_warning` says when it is too old. Raises StoreUnavailable."""
         return (await self._call(("", {}), _VersionReply)).etcdserver
+
+    async def member_statuses(self) -> dict[str, MemberStatus | str]:
+        """What each endpoint says about itself, or why it does not answer; without those that refuse to be asked."""
+
+        async def ask(endpoint: str) -> MemberStatus | str | None:
+            try:
+                return await self._attempt(endpoint, ("/maintenance/status", {}), MemberStatus, self._attempt_s)
+            except (_TokenProblem, StoreRefused):
+                return None
+            except (_NoAnswer, StoreError) as error:
+                return str(error)
+
+        answers = await asyncio.gather(*(ask(endpoint) for endpoint in self._endpoints))
+        asked = zip(self._endpoints, answers, strict=True)
+        return {endpoint: answer for endpoint, answer in asked if answer is not None}
 
     async def close(self) -> None:
         """See `Store.close`."""

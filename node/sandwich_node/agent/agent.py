@@ -12,24 +12,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
-import msgspec
 
+from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
 from sandwich_coordinator.discord_api import fetch_current_user, fetch_gateway_bot
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
 from sandwich_coordinator.status import NodeStatus
-from sandwich_coordinator.store.base import StoreError, StoreRefused, WatchBatch
+from sandwich_coordinator.store.base import StoreError, WatchBatch
 from sandwich_coordinator.store.etcd import EtcdStore, version_warning
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
-from sandwich_coordinator.types import AppRecord, BudgetRecord, CacheSpec, NodeRecord
+from sandwich_coordinator.types import BudgetRecord, CacheSpec, NodeRecord
 from sandwich_coordinator.view import ClusterView, ShardKey
 from sandwich_node import ipc, open_files
+from sandwich_node.agent.configuration import await_settings, check_tokens, stream_of
 from sandwich_node.agent.history import History
 from sandwich_node.agent.identifying import Identifying
 from sandwich_node.agent.leading import Leading
 from sandwich_node.agent.membership import Membership, host_identity
-from sandwich_node.agent.redis_probe import RedisProbe
+from sandwich_node.agent.servers import Servers
 from sandwich_node.agent.shards import NodeShards
 from sandwich_node.agent.status import Figures, cache_troubles, node_status, planned_shards, waiting_shards
 from sandwich_node.agent.telling import StatusTeller
@@ -41,16 +42,11 @@ from sandwich_sdk._version import __version__
 
 _log = logging.getLogger(__name__)
 
-CONFIG_RETRY_S = 1.0
 DRAIN_BUDGET_S = 16.0
 """How long other nodes may take the shards over, one after the other, before the rest is stopped at once."""
 WORKERS_BUDGET_S = 9.0
 """With the drain before it below 30 s, what `docker stop -t 30` allows."""
 DRAIN_POLL_S = 0.05
-
-
-class AgentError(RuntimeError):
-    """The node cannot start; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +58,7 @@ class NodeOptions:
 
     node: str
     cluster: str
-    host: str
-    port: int
+    listen: Address
     workers: int
     capacity: int
     labels: dict[str, str]
@@ -107,7 +102,7 @@ class Agent:
         self._membership: Membership | None = None
         self._leading: Leading | None = None
         self._shards: NodeShards | None = None
-        self._redis: RedisProbe | None = None
+        self._servers: Servers | None = None
 
     def shutdown(self) -> None:
         """Leave the cluster: sessions kept, shards handed over. A second call stops what is left at once."""
@@ -120,8 +115,8 @@ class Agent:
     async def run(self) -> None:
         """Be a node until `shutdown`. Raises AgentError, NodeIdTaken, HttpError."""
         app = make_app(self.status, self.not_ready)
-        async with serve(app, self._options.host, self._options.port) as port:
-            _log.info("listening on http://%s:%d", self._options.host, port)
+        async with serve(app, self._options.listen) as port:
+            _log.info("listening on http://%s", self._options.listen._replace(port=port))
             main = asyncio.ensure_future(self._main(port))
             stopping = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait({main, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,9 +134,9 @@ class Agent:
                 await self._store.close()
 
     async def _main(self, port: int) -> None:
-        settings = await self._settings()
-        await self._check_key()
-        address = self._options.advertise or f"{self._options.host}:{port}"
+        settings = await await_settings(self._store, self._keys, self._key, self._wait_for)
+        await check_tokens(self._store, self._keys, self._open)
+        address = self._options.advertise or str(self._options.listen._replace(port=port))
         membership = self._membership = Membership(
             self._store, self._keys, self._record(address), ttl_s=int(settings.policy.lease_ttl_s), on_change=self._tell
         )
@@ -152,47 +147,10 @@ class Agent:
         async with discord_session(settings.discord.proxy) as http:
             await self._serve(settings, membership, http)
 
-    async def _settings(self) -> ClusterSettings:
-        """The cluster's configuration, waiting for etcd and for `sandwich cluster apply`."""
-        said = ""
-        while True:
-            try:
-                found = await self._store.get(self._keys.config)
-            except StoreRefused as error:
-                raise AgentError(f"etcd refused us: {error}") from None
-            except StoreError as error:
-                self._starting = f"waiting for etcd: {error}"
-            else:
-                if found is not None:
-                    try:
-                        return ClusterSettings.decode(found.value)
-                    except (ValueError, msgspec.MsgspecError) as error:
-                        raise AgentError(f"the cluster's configuration in etcd cannot be used: {error}") from None
-                self._starting = (
-                    f"waiting: cluster {self._options.cluster!r} has no configuration yet; "
-                    "run `sandwich cluster apply -f cluster.yml`"
-                )
-            if self._starting != said:
-                said = self._starting
-                _log.warning("%s", said)
-            await asyncio.sleep(CONFIG_RETRY_S)
-
-    async def _check_key(self) -> None:
-        """A node with the wrong cluster key could claim shards and never run them: it must not join."""
-        try:
-            stored = await self._store.list(self._keys.apps)
-        except StoreError:
-            # Asked again, with the same answer, when a token is needed.
-            return
-        for item in stored.items:
-            try:
-                record = msgspec.json.decode(item.value, type=AppRecord)
-            except msgspec.MsgspecError:
-                continue
-            try:
-                self._open(record.app, record.token)
-            except SealingError as error:
-                raise AgentError(str(error)) from None
+    def _wait_for(self, what: str) -> None:
+        if what != self._starting:
+            self._starting = what
+            _log.warning("%s", what)
 
     def _record(self, address: str) -> NodeRecord:
         options = self._options
@@ -219,7 +177,8 @@ class Agent:
             view=self.view,
             connected=lambda: self._mirror.stale_since is None,
             token_of=lambda app: self._open(app.app, app.token),
-            stream_of=lambda app: _stream_of(app, settings),
+            stream_of=lambda app: stream_of(app, settings),
+            api_url=settings.discord.api_url,
             figures=self._figures,
             history=self._history,
             teller=self._teller,
@@ -241,10 +200,10 @@ class Agent:
         async def rejoined() -> None:
             self._tell()
 
-        self._redis = RedisProbe(self._redis_options(settings))
+        self._servers = Servers(self._store, self._redis_options(settings), ask_nats=self._ask_nats)
         async with asyncio.TaskGroup() as group:
             for work in (
-                self._redis.run(),
+                self._servers.run(),
                 self._warn_of_old_etcd(),
                 self._mirror.run(),
                 membership.keep(rejoined),
@@ -385,6 +344,14 @@ class Agent:
             for worker in self._workers.values():
                 worker.send(ipc.LeaseHeld(lease))
 
+    def _ask_nats(self) -> bool:
+        """Of all nodes only the leader asks."""
+        worker = next((worker for worker in self._workers.values() if worker.ready), None)
+        if self._leading is None or self._leading.epoch is None or worker is None:
+            return False
+        worker.send(ipc.AskNats())
+        return True
+
     def _tell(self) -> None:
         self._share_lease()
         for listener in self._listeners:
@@ -402,6 +369,8 @@ class Agent:
                     self._teller.flush()
                 case ipc.WorkerWaiting(reason):
                     worker.ready, worker.waiting = False, reason
+                case ipc.NatsSaid(findings) if self._servers is not None:
+                    self._servers.nats_said(findings)
                 case ipc.StreamRemade(app):
                     self._history.streams_remade[app] = time.time()
                     self._teller.stream_remade(app)
@@ -499,8 +468,7 @@ class Agent:
             waits.append(self._membership.waiting)
         if self._mirror.stale_since is not None:
             waits.append("etcd does not answer; shards keep running, nothing is moved")
-        if self._redis is not None and self._redis.waiting:
-            waits.append(self._redis.waiting)
+        waits += self._servers.waiting if self._servers is not None else ()
         waits += [
             f"worker {worker.index}: {worker.waiting or 'starting'}"
             for worker in self._workers.values()
@@ -526,6 +494,7 @@ class Agent:
                 *self.not_ready(),
                 *filter(None, [self._too_few_files]),
                 *(shards.problems.values() if shards is not None else ()),
+                *(self._servers.problems if self._servers is not None else ()),
                 *waiting_shards(facts, self._figures),
                 *cache_troubles(facts, self._figures),
                 *self._history.problems(time.time()),
@@ -548,13 +517,3 @@ def apps_seen(view: ClusterView) -> dict[str, ipc.AppSeen]:
             namespace=entry.record.cache.namespace_of(name),
         )
     return seen
-
-
-def _stream_of(app: AppRecord, settings: ClusterSettings) -> tuple[float, int, int]:
-    """Age (s), bytes and replicas of an application's stream: its own where it says so, else the cluster's."""
-    nats = settings.nats
-    return (
-        float(app.stream.get("max_age_s", nats.max_age_s)),
-        int(app.stream.get("max_bytes", nats.max_bytes)),
-        int(app.stream.get("replicas", nats.replicas)),
-    )

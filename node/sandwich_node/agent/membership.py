@@ -53,17 +53,17 @@ class Membership:
         self._ttl_s = ttl_s
         self._on_change = on_change
 
-    async def join(self, tell: Callable[[str], None]) -> None:
-        """Register, waiting for the store if it is away. Raises NodeIdTaken, StoreRefused."""
+    async def join(self, tell: Callable[[str], None], *, patient: bool = False) -> None:
+        """Register, waiting for the store if it is away. Raises NodeIdTaken, and StoreRefused unless `patient`."""
         loop = asyncio.get_running_loop()
         patience_until: float | None = None
         told = ""
         while True:
             try:
                 holder = await self._register()
-            except StoreRefused:
-                raise
             except StoreError as error:
+                if isinstance(error, StoreRefused) and not patient:
+                    raise
                 holder = None
                 self.waiting = f"etcd: {error}"
             else:
@@ -130,7 +130,8 @@ class Membership:
             except LeaseLost:
                 _log.error("the node's lease was lost; registering again")
                 self._on_change()
-                await self.join(lambda text: _log.warning("waiting: %s", text))
+                # Shards run: a store that refuses us now is no reason to end them.
+                await self.join(lambda text: _log.warning("waiting: %s", text), patient=True)
                 await rejoined()
             except StoreError as error:
                 if not self.waiting:

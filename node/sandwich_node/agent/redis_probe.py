@@ -3,8 +3,10 @@
 import asyncio
 import logging
 
+from sandwich_coordinator.findings import Finding
 from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.cache.redis_health import redis_findings
 from sandwich_node.cache.redis_store import RedisCache
 
 _log = logging.getLogger(__name__)
@@ -15,10 +17,14 @@ CHECK_EVERY_S = 10.0
 
 
 class RedisProbe:
-    """`waiting` is "" while Redis answers, else why it does not. Shards run either way."""
+    """`waiting` is "" while Redis answers, else why it does not; `findings`: what it says about itself.
+
+    Shards run either way.
+    """
 
     def __init__(self, options: RedisOptions) -> None:
         self.waiting = "not asked yet"
+        self.findings: list[Finding] = []
         self._options = options
 
     async def run(self) -> None:
@@ -38,7 +44,15 @@ class RedisProbe:
 
     async def _ask(self, cache: RedisCache) -> str:
         try:
-            await cache.check()
+            infos = await cache.infos()
+            if not infos:
+                await cache.check()
+            found = redis_findings(infos)
         except CacheError as error:
+            self.findings = []
             return str(error)
+        for finding in found:
+            if finding not in self.findings:
+                _log.warning("%s", finding.text)
+        self.findings = found
         return ""

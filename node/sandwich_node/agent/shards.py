@@ -18,6 +18,7 @@ import msgspec
 from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
+from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import ClusterView, ShardKey
 from sandwich_node import ipc
@@ -53,6 +54,8 @@ def _options_of(app: AppRecord) -> ipc.ShardOptions:
 class NodeShards:
     """`token_of(app)` unseals a token or raises; `stream_of(app)` says what the application's stream keeps.
 
+    `api_url` is discord.api_url: it decides together with Discord's own hosts to which gateways a token is sent.
+
     `saved` is set while every session that a worker reported is in etcd.
     """
 
@@ -65,6 +68,7 @@ class NodeShards:
         connected: Callable[[], bool],
         token_of: Callable[[AppRecord], str],
         stream_of: Callable[[AppRecord], tuple[float, int, int]],
+        api_url: str,
         figures: Figures,
         history: History,
         teller: StatusTeller,
@@ -81,6 +85,7 @@ class NodeShards:
         self._connected = connected
         self._token_of = token_of
         self._stream_of = stream_of
+        self._api_url = api_url
         self._figures = figures
         self._history = history
         self._teller = teller
@@ -188,6 +193,10 @@ class NodeShards:
             self.problems[f"token {app.app}"] = str(error)
             return True
         self.problems.pop(f"token {app.app}", None)
+        if refusal := gateway_refusal(budget.record.url, self._api_url):
+            self._refuse_gateway(app.app, refusal)
+            return False
+        self.problems.pop(f"gateway {app.app}", None)
         age, size, replicas = self._stream_of(app)
         run = next(self._run_numbers)
         worker.send(
@@ -201,6 +210,7 @@ class NodeShards:
                 token=token,
                 token_hash=app.token_hash,
                 gateway_url=budget.record.url,
+                api_url=self._api_url,
                 intents=app.intents,
                 compression=app.compression,
                 large_threshold=app.large_threshold,
@@ -222,6 +232,12 @@ class NodeShards:
             self._history.lost(shard, NODE_RESTARTED, time.time())
         self._note(shard, start.worker, "connecting", "")
         return True
+
+    def _refuse_gateway(self, app: str, refusal: str) -> None:
+        text = f"{app}: {refusal}; unless discord.api_url itself answered with it, find out who can write to etcd"
+        if self.problems.get(f"gateway {app}") != text:
+            _log.error("%s", text)
+        self.problems[f"gateway {app}"] = text
 
     def _show_presences(self, view: ClusterView) -> None:
         """Pass on a presence that was changed while the shard runs: it needs no reconnect."""
@@ -366,7 +382,7 @@ class NodeShards:
                 self._release_once_saved(shard, running.fence)
             case "failed":
                 _log.error("shard %s/%d/%d failed: %s", *shard, reason)
-                self.local[shard] = replace(running, phase="failed")
+                self.local[shard] = replace(running, phase="failed", failed_under=self._revision_of(shard.app))
                 self._note(shard, worker.index, "failed", reason)
             case "fenced":
                 _log.warning("shard %s/%d/%d is fenced: %s", *shard, reason)
@@ -377,6 +393,10 @@ class NodeShards:
                 self.local[shard] = replace(running, phase="stopping")
                 self._note(shard, worker.index, "draining", reason)
                 asyncio.get_running_loop().call_later(CRASH_WAIT_S, self._forget, shard)
+
+    def _revision_of(self, app: str) -> int:
+        view = self._view()
+        return view.apps[app].mod_revision if view is not None and app in view.apps else 0
 
     def _release_once_saved(self, shard: ShardKey, fence: int) -> None:
         """Let the claim go after the shard's session is in etcd, or the next owner would have to IDENTIFY."""

@@ -1,7 +1,7 @@
 """The cache in Redis: applies batches, one at a time a shard. A shell around batch.py, cluster.py and the script."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -87,6 +87,22 @@ class RedisCache:
         client = self._cluster or self._client
         assert client is not None
         await client.ping()
+
+    async def infos(self) -> dict[str, Mapping[str, Any]]:
+        """INFO by server, "" for a single one; {} without the right to ask. Raises CacheError."""
+        return await self._guarded(self._infos())
+
+    async def _infos(self) -> dict[str, Mapping[str, Any]]:
+        await self._connected()
+        try:
+            if self._cluster is not None:
+                found = await self._cluster.info(target_nodes=RedisCluster.PRIMARIES)
+                # Of a single primary redis-py returns its own answer.
+                return dict(found) if all(isinstance(info, dict) for info in found.values()) else {"": found}
+            assert self._client is not None
+            return {"": await self._client.info()}
+        except NoPermissionError:
+            return {}
 
     async def apply(self, batch: Batch) -> Applied:
         """Apply a batch and return what its events replaced. Raises CacheError."""

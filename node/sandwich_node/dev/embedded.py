@@ -244,8 +244,11 @@ class EmbeddedNats(EmbeddedServer):
         jetstream: bool = True,
         max_payload: int | None = None,
         file_bytes_max: int | None = None,
+        extra: Sequence[str] = (),
     ) -> None:
+        """`extra`: more lines of the server's configuration."""
         super().__init__(directory)
+        self._extra = tuple(extra)
         self.file_bytes_max = file_bytes_max
         self.route_port = 0
         self.server_name = "n0"
@@ -280,7 +283,7 @@ class EmbeddedNats(EmbeddedServer):
             routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self.routes)
             lines.append(f'cluster {{ name: sandwich, listen: "127.0.0.1:{self.route_port}", routes: [{routes}] }}')
         config = self.directory / "nats.conf"
-        config.write_text("\n".join(lines) + "\n")
+        config.write_text("\n".join([*lines, *self._extra]) + "\n")
         return [_required(_in_scripts("nats-server"), "nats-server"), "-c", str(config)]
 
     async def ready(self) -> bool:

@@ -72,7 +72,7 @@ class ShardMachine:
         self._limiter = SendLimiter(payloads.HEARTBEAT_INTERVAL_MAX_S)
         self._presence = config.presence
         self._timer: float | None = None
-        self._reach = Reach(config.gateway_url)
+        self._reach = Reach(config.gateway_url, config.refusal)
         self._identify_at = 0.0
         self._session_since: float | None = None
         self._dispatches = 0

@@ -6,6 +6,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
 
+from sandwich_coordinator.trust import gateway_refusal
 from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.envelope import ProtocolError
 from sandwich_node.gateway.session import Session
@@ -26,6 +27,7 @@ class ShardConfig:
     """What a shard is.
 
     gateway_url      from GET /gateway/bot; IDENTIFY goes there
+    api_url          no gateway is connected to that neither is Discord's nor has this URL's host; None: any is
     compression      "zstd-stream", "zlib-stream" or "none"
     large_threshold  50..250 members, above which offline members are left out of GUILD_CREATE
     presence         `d` of op 3, sent with IDENTIFY
@@ -37,6 +39,7 @@ class ShardConfig:
     count: int
     intents: int
     gateway_url: str
+    api_url: str | None = None
     compression: str = "zstd-stream"
     large_threshold: int = 50
     presence: dict[str, Any] | None = None
@@ -54,6 +57,10 @@ class ShardConfig:
             raise ValueError(f"there is no shard {self.shard} of {self.count}")
         if not 50 <= self.large_threshold <= 250:
             raise ValueError("large_threshold is 50 to 250")
+
+    def refusal(self, url: str) -> str:
+        """Why the token may not be sent to `url`; "" when it may."""
+        return "" if self.api_url is None else gateway_refusal(url, self.api_url)
 
 
 def identify(config: ShardConfig, presence: dict[str, Any] | None) -> bytes:
@@ -102,7 +109,9 @@ def connect_url(base: str, compression: str) -> str:
     parts = urlsplit(base)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise ValueError("a gateway URL must begin with ws:// or wss:// and name a host")
-    host = parts.netloc.rpartition("@")[2]
+    # Put together from its parts: what one parser takes for the host, another could take for a user's name.
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = host if parts.port is None else f"{host}:{parts.port}"
     query = {"v": str(API_VERSION), "encoding": "json"}
     if compression != "none":
         query["compress"] = compression
@@ -113,7 +122,8 @@ def usable_resume_url(url: str, base: str) -> bool:
     """Whether the token may be sent to `url`: a websocket URL, no less protected than `base`."""
     try:
         parts = urlsplit(url)
-        return bool(parts.hostname) and (parts.scheme == "wss" or (parts.scheme, urlsplit(base).scheme) == ("ws", "ws"))
+        both_open = (parts.scheme, urlsplit(base).scheme) == ("ws", "ws")
+        return bool(parts.hostname) and parts.port != 0 and (parts.scheme == "wss" or both_open)
     except ValueError:
         return False
 

@@ -5,6 +5,8 @@ A session has an address of its own (READY's `resume_gateway_url`); everything e
 when HELLO came from it: an open socket proves nothing.
 """
 
+from collections.abc import Callable
+
 from sandwich_node.gateway import payloads
 from sandwich_node.gateway.session import Session
 
@@ -15,9 +17,11 @@ UNREACHABLE_AFTER_S = 5.0
 class Reach:
     """The addresses of one shard."""
 
-    __slots__ = ("_general_since", "_prefer_general", "_target", "general")
+    __slots__ = ("_general_since", "_prefer_general", "_refusal", "_target", "general")
 
-    def __init__(self, general: str) -> None:
+    def __init__(self, general: str, refusal: Callable[[str], str] = lambda url: "") -> None:
+        """`refusal`: why a token must not be sent to an address, "" when it may."""
+        self._refusal = refusal
         self.general = general
         self._target = general
         self._prefer_general = False
@@ -25,14 +29,16 @@ class Reach:
 
     def next(self, session: Session | None, now: float) -> str:
         """The address to connect to now."""
-        own = session is not None and not self._prefer_general
-        if session is not None and own and payloads.usable_resume_url(session.resume_url, self.general):
+        if session is not None and not self._prefer_general and self._may_resume_at(session.resume_url):
             self._target = session.resume_url
             return self._target
         if self._general_since is None:
             self._general_since = now
         self._target = self.general
         return self._target
+
+    def _may_resume_at(self, url: str) -> bool:
+        return payloads.usable_resume_url(url, self.general) and not self._refusal(url)
 
     def failed(self, now: float) -> bool:
         """No HELLO came: try the other address next. True: the general address may be the wrong one."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from aiohttp import web
 
+from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.status import NodeStatus
 from sandwich_node.http.metrics import render_metrics
 from sandwich_sdk.wire.plain_text import plain_json, plain_text
@@ -57,16 +58,16 @@ def _why(error: OSError) -> str:
 
 
 @asynccontextmanager
-async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+async def serve(app: web.Application, address: Address) -> AsyncIterator[int]:
     """Listen while the context lasts; yields the port (chosen by the system for port 0). Raises HttpError."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, address.host, address.port)
         try:
             await site.start()
         except OSError as error:
-            raise HttpError(f"cannot listen on {host}:{port}: {_why(error)}") from None
+            raise HttpError(f"cannot listen on {address}: {_why(error)}") from None
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

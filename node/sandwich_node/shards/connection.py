@@ -212,7 +212,10 @@ class ShardConnection:
             await self._close(ws)
 
     async def _open(self, url: str) -> Socket | None:
-        """Open the socket; the machine holds the deadline."""
+        """Open the socket; the machine holds the deadline. The token is sent here, so this is where the host counts."""
+        if refusal := self._machine.config.refusal(url):
+            self.post(ConnectFailed(refusal))
+            return None
         try:
             async with asyncio.timeout(None) as self._connecting:
                 ws = await self._http.ws_connect(

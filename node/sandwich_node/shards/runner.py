@@ -389,6 +389,7 @@ class ShardRunner:
             count=start.count,
             intents=start.intents,
             gateway_url=self._gateway_url,
+            api_url=start.api_url,
             compression=start.compression,
             large_threshold=start.large_threshold,
             presence=start.presence,

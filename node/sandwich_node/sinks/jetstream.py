@@ -8,7 +8,7 @@ import asyncio
 import logging
 import ssl
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from sandwich_node.sinks.jetstream_health import account_findings, stream_findings
 from sandwich_node.sinks.log import LogBusy, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
 from sandwich_sdk.cancelling import honouring_cancel
 from sandwich_sdk.errors import reason
@@ -151,6 +152,25 @@ class JetStreamLog:
             raise LogUnavailable("JetStream is not enabled on this NATS server (add `jetstream {}`)") from None
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LogUnavailable(f"JetStream does not answer: {self._why(error)}") from None
+
+    async def findings(self, apps: Iterable[str]) -> list[str]:
+        """What an operator must know of JetStream and these applications' streams; [] while NATS is away."""
+        if not self._client.is_connected:
+            return []
+        streams = [subjects.stream_name(app) for app in sorted(apps)]
+        requests = ["$JS.API.INFO", *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams)]
+        account, *infos = await asyncio.gather(*(self._ask(request) for request in requests))
+        if found := account_findings(account):
+            # Without it no stream can be asked either.
+            return found
+        return [text for name, info in zip(streams, infos, strict=True) for text in stream_findings(name, info)]
+
+    async def _ask(self, subject: str) -> bytes | None:
+        """The answer; None when there is none. One that we may not ask for counts as an empty one."""
+        try:
+            return (await self._client.request(subject, b"", timeout=API_TIMEOUT_S)).data
+        except (nats.errors.Error, OSError, TimeoutError):
+            return None if self._client.is_connected else b"{}"
 
     @property
     def part_bytes(self) -> int:

@@ -1,14 +1,16 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sandwich_coordinator.apply import ApplyRefused, Changes, Sealer, Wanted, diff
 from sandwich_coordinator.cli.export import exported_cluster
 from sandwich_coordinator.cli.load import ConfigError, parse_config
-from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings
 from sandwich_coordinator.sealing import ClusterKey
-from sandwich_coordinator.store.base import Delete, KeyValue, Listing, Put
+from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put
 from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import ClaimRecord, RestartRecord, ShardState
 
 KEYS = Keys()
 SEALER = Sealer(ClusterKey.generate())
@@ -27,8 +29,18 @@ def after(changes: Changes) -> Listing:
     return Listing(tuple(KeyValue(put.key, put.value, 7, 7, 1) for put in puts), 7)
 
 
-def run(current: Listing, apps: str, *, sealer: Sealer = SEALER, prune: bool = False) -> Changes:
-    return diff(current, wanted(apps), keys=KEYS, sealer=sealer, prune=prune)
+def run(
+    current: Listing, apps: str, *, sealer: Sealer = SEALER, prune: bool = False, rekey: bool = False, now: float = 5.0
+) -> Changes:
+    return diff(current, wanted(apps), keys=KEYS, sealer=sealer, prune=prune, rekey=rekey, now=now)
+
+
+def with_claim(current: Listing, app: str, shard: int, state: ShardState, reason: str = "") -> Listing:
+    record = ClaimRecord(
+        app=app, group=0, shard=shard, node="n", instance="i", worker=0, state=state, reason=reason, fence=9
+    )
+    item = KeyValue(KEYS.claim(app, 0, shard), record.encode(), 9, 11, 1, lease=77)
+    return Listing((*current.items, item), 11)
 
 
 def test_the_first_apply_writes_everything_sealed_and_a_second_writes_nothing() -> None:
@@ -79,7 +91,69 @@ def test_what_is_no_proxy_is_refused_and_no_password_is_repeated(proxy: str) -> 
     assert "hush" not in str(caught.value)
 
 
-def test_another_cluster_key_seals_again() -> None:
+def test_another_cluster_key_is_refused_with_both_ids_and_seals_again_when_it_is_meant() -> None:
     current = after(run(Listing((), 0), A))
-    changes = run(current, A, sealer=Sealer(ClusterKey.generate()))
+    other = Sealer(ClusterKey.generate())
+    with pytest.raises(ApplyRefused, match=f"cluster key {SEALER.key_id}, and this is cluster key {other.key_id}"):
+        run(current, A, sealer=other)
+    changes = run(current, A, sealer=other, rekey=True)
     assert changes.lines == ("~ cluster: nats.password: changed", "~ application a: token: changed")
+    assert run(after(changes), A, sealer=other) == Changes()
+    with pytest.raises(ApplyRefused):
+        run(after(changes), A)
+
+
+def test_a_cluster_without_any_secret_still_knows_its_key() -> None:
+    (settings, _) = after(run(Listing((), 0), A)).items
+    bare = msgspec.structs.replace(
+        ClusterSettings.decode(settings.value), nats=NatsSettings(servers=["nats://h:1"]), version=1
+    )
+    with pytest.raises(ApplyRefused, match=SEALER.key_id):
+        run(Listing((KeyValue(KEYS.config, bare.encode(), 7, 7, 1),), 7), A, sealer=Sealer(ClusterKey.generate()))
+
+
+@pytest.mark.parametrize("to_plain", [True, False])
+def test_taking_the_key_away_and_giving_a_first_one_must_be_meant_too(to_plain: bool) -> None:
+    old, new = (SEALER, Sealer(None)) if to_plain else (Sealer(None), SEALER)
+    current = after(run(Listing((), 0), A, sealer=old))
+    with pytest.raises(ApplyRefused, match="no cluster key"):
+        run(current, A, sealer=new)
+    changed = after(run(current, A, sealer=new, rekey=True))
+    assert run(changed, A, sealer=new) == Changes()
+    assert (b"canary" in b"".join(item.value for item in changed.items)) is to_plain
+
+
+def test_a_new_key_needs_the_token_of_every_application_that_stays() -> None:
+    current, other = after(run(Listing((), 0), A + B)), Sealer(ClusterKey.generate())
+    with pytest.raises(ApplyRefused, match="b is not in the file"):
+        run(current, A, sealer=other, rekey=True)
+    assert "- application b: removed" in run(current, A, sealer=other, rekey=True, prune=True).lines
+
+
+def test_a_configuration_of_an_older_version_gets_its_proof_by_one_apply() -> None:
+    settings, app = after(run(Listing((), 0), A)).items
+    old = msgspec.structs.replace(ClusterSettings.decode(settings.value), proof="")
+    changes = run(Listing((KeyValue(KEYS.config, old.encode(), 7, 7, 1), app), 7), A)
+    assert changes.lines == (f"~ cluster: its addresses are authenticated with cluster key {SEALER.key_id}",)
+    assert run(Listing((*after(changes).items, app), 7), A) == Changes()
+
+
+def test_what_a_stranger_changed_in_the_addresses_is_shown_and_put_right() -> None:
+    settings, app = after(run(Listing((), 0), A)).items
+    evil = msgspec.structs.replace(
+        ClusterSettings.decode(settings.value), discord=DiscordSettings(api_url="https://stranger.example")
+    )
+    changes = run(Listing((KeyValue(KEYS.config, evil.encode(), 7, 7, 1), app), 7), A)
+    assert changes.lines == ("~ cluster: discord.api_url: https://stranger.example -> https://discord.com/api/v10",)
+
+
+def test_failed_shards_of_an_application_that_is_applied_again_try_again() -> None:
+    current = after(run(Listing((), 0), A))
+    for shard in (0, 1, 2, 5):
+        current = with_claim(current, "a", shard, "live" if shard == 5 else "failed", "4014: disallowed intents")
+    changes = run(with_claim(current, "gone", 0, "failed"), A)
+    assert changes.lines == ("~ application a: failed shards 0-2 try again",)
+    assert [write for _, write in changes.writes] == [
+        Put(KEYS.restart("a", 0, shard), RestartRecord(at=5.0).encode()) for shard in (0, 1, 2)
+    ]
+    assert changes.writes[0][0] == Compare(KEYS.claim("a", 0, 0), "create_revision", 9)

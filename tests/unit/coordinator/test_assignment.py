@@ -231,6 +231,18 @@ def test_a_failed_shard_keeps_its_claim_and_waits_until_the_configuration_change
     assert not action.resume
 
 
+def test_a_failed_shard_is_tried_once_more_after_its_application_was_changed_in_whatever_way():
+    failed = replace(RUNNING, phase="failed", failed_under=2)
+    picture = Picture().claim(state="failed")
+    assert picture.decide(failed) == ()
+    changed = picture.put(KEYS.app("bot"), picture.items[KEYS.app("bot")].value, 21)
+    assert changed.decide(failed) == (
+        Restart(SHARD, 20, CONFIG, False, "the application was changed after it had failed"),
+    )
+    assert changed.decide(replace(failed, failed_under=21)) == ()
+    assert changed.decide(replace(RUNNING, failed_under=2)) == ()
+
+
 def test_a_failed_claim_without_a_local_shard_is_tried_again_only_after_its_application_was_edited():
     picture = Picture().claim(state="failed")
     assert picture.decide() == ()

@@ -17,7 +17,8 @@ FULL = """\
 cluster default: degraded
 
 problems
-  ! a: shards 0 failed (4004 token refused): Discord refused the token: put the right one in its source and apply again
+  ! a: shards 0 failed (4004 token refused): Discord refused the token: put the right one in its source; \
+then apply again (sandwich cluster apply, or sandwich shard restart a 0)
   ! a: shards 1 run nowhere: they start when a node takes them
   ! a: 50 of 1000 session starts left, reset in 2h 0m: avoid restarts that cannot resume until then
   ! node n1 does not answer (no connection): see that its address is reachable from here

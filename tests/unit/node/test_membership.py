@@ -3,7 +3,9 @@
 import asyncio
 
 import msgspec
+import pytest
 
+from sandwich_coordinator.store.base import StoreRefused
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import NodeRecord
@@ -41,6 +43,54 @@ def test_a_draining_node_that_lost_its_lease_registers_again_as_draining() -> No
         assert found is not None
         assert found.lease not in (0, first)
         assert msgspec.json.decode(found.value, type=NodeRecord) == msgspec.structs.replace(OWN, state="draining")
+
+    virtual(main())
+
+
+class Refusing(MemoryStore):
+    """Refuses leases while `refuses`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = False
+        self.refused = asyncio.Semaphore(0)
+
+    async def grant(self, ttl_s: int) -> int:
+        if self.refuses:
+            self.refused.release()
+            raise StoreRefused("permission denied")
+        return await super().grant(ttl_s)
+
+
+def test_a_store_that_refuses_a_new_lease_ends_a_node_at_its_start_only() -> None:
+    async def main() -> None:
+        store = Refusing()
+        store.refuses = True
+        with pytest.raises(StoreRefused):
+            await member(store).join(lambda _: None)
+        await store.refused.acquire()
+        store.refuses = False
+        membership = member(store)
+        await membership.join(lambda _: None)
+        assert membership.lease is not None
+        rejoined = asyncio.Event()
+
+        async def on_rejoined() -> None:
+            rejoined.set()
+
+        keeping = asyncio.create_task(membership.keep(on_rejoined))
+        store.refuses = True
+        await store.revoke(membership.lease)
+        async with asyncio.timeout(60):
+            for _ in range(3):
+                await store.refused.acquire()
+        assert not keeping.done()
+        assert "permission denied" in membership.waiting
+        store.refuses = False
+        async with asyncio.timeout(60):
+            await rejoined.wait()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
     virtual(main())
 

@@ -1,0 +1,101 @@
+"""Where secrets may be sent. What etcd says of it counts only as far as the cluster key authenticates it. Pure.
+
+Whoever can write to etcd, but has no cluster key, must not be able to direct a token or a password elsewhere. So
+`apply` authenticates the addresses in `config` with the key, and of the addresses that nodes write themselves (the
+gateway's in `budget/`, the resume URL in `sessions/`) only Discord's own hosts and that of `discord.api_url` are
+connected to.
+"""
+
+import re
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.sealing import ClusterKey, SealingError
+
+DISCORD_HOSTS = ("discord.com", "discord.gg")
+"""Discord's REST API and its gateway; their subdomains are Discord's, too."""
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:.]+")
+_APPLY = "run sandwich cluster apply -f cluster.yml with the cluster key"
+
+
+class NotAuthenticated(SealingError):
+    """The configuration was stored by an older version, or the proof was taken away: `apply` adds it."""
+
+
+def proof_of(settings: ClusterSettings, cluster: str, key: ClusterKey) -> str:
+    """What `settings.proof` has to be: it covers every address, user and file of `nats`, `redis` and `discord`."""
+    return key.prove(f"{cluster}/config", _destinations(settings))
+
+
+def check_settings(settings: ClusterSettings, cluster: str, key: ClusterKey | None) -> None:
+    """Raise SealingError unless `key` authenticates the addresses in these settings.
+
+    Without a key (`--insecure-plaintext`) nothing can be authenticated: only settings without a proof are taken.
+    """
+    if key is None:
+        if settings.proof:
+            raise SealingError(
+                f"cluster {cluster!r} is sealed with cluster key {key_id_of(settings.proof)} and this node has none"
+            )
+        return
+    if not settings.proof:
+        raise NotAuthenticated(
+            f"the addresses in the configuration of cluster {cluster!r} are not authenticated with the cluster key "
+            f"(stored by an older version, or without a key): {_APPLY}"
+        )
+    if key_id_of(settings.proof) != key.key_id:
+        raise SealingError(
+            f"the configuration of cluster {cluster!r} was sealed with cluster key {key_id_of(settings.proof)}, and "
+            f"this is key {key.key_id}: give every node the same key"
+        )
+    if not key.proves(f"{cluster}/config", _destinations(settings), settings.proof):
+        raise SealingError(
+            f"the addresses in the configuration of cluster {cluster!r} were changed by something that has no cluster "
+            f"key: find out who can write to etcd, then {_APPLY}"
+        )
+
+
+def key_id_of(stored: str) -> str | None:
+    """The id of the key that made a sealed value or a proof; "" for plain text, None for nothing."""
+    version, _, rest = stored.partition(":")
+    return None if not stored else "" if version == "plain" else rest.partition(":")[0][:8]
+
+
+def gateway_refusal(url: str, api_url: str) -> str:
+    """Why no token may be sent to the gateway at `url`; "" when it may. `api_url` is the authenticated one."""
+    try:
+        parts, api = urlsplit(url), urlsplit(api_url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return "the gateway's address is not a URL"
+    if parts.scheme not in ("ws", "wss") or not _HOST.fullmatch(host) or "@" in parts.netloc:
+        return "the gateway's address is not a websocket URL with a host"
+    if _is_discord(host):
+        return "" if parts.scheme == "wss" else f"the gateway's address at {host} is not encrypted"
+    if host != api.hostname and not {host, api.hostname} <= _LOOPBACK:
+        return (
+            f"the gateway's address names the host {host[:100]}, which is neither Discord's nor that of "
+            f"discord.api_url ({api.hostname}): no token is sent there"
+        )
+    if parts.scheme == "ws" and api.scheme != "http":
+        return f"the gateway's address at {host} is not encrypted and discord.api_url is"
+    return ""
+
+
+def _is_discord(host: str) -> bool:
+    return any(host == known or host.endswith(f".{known}") for known in DISCORD_HOSTS)
+
+
+def _destinations(settings: ClusterSettings) -> bytes:
+    """What decides where secrets are sent, as one unambiguous text."""
+    nats, redis = settings.nats, settings.redis
+    return msgspec.json.encode(
+        [
+            ["nats", nats.servers, nats.user, nats.credentials, nats.tls_ca, nats.tls_cert, nats.tls_key],
+            ["redis", redis.url, redis.tls_ca, redis.tls_cert, redis.tls_key],
+            ["discord", settings.discord.api_url, settings.discord.proxy],
+        ]
+    )

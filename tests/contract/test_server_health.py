@@ -1,0 +1,212 @@
+"""What real etcd, Redis and NATS servers say about themselves, read as the agent reads it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TypeVar
+
+import nats
+import pytest
+import redis.asyncio
+from nats.js.api import StreamConfig
+
+from sandwich_coordinator.findings import Finding
+from sandwich_coordinator.store.base import Put, StoreUnavailable
+from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.etcd_health import etcd_findings
+from sandwich_node.agent.servers import Servers
+from sandwich_node.cache.errors import CacheUnavailable
+from sandwich_node.cache.options import RedisOptions
+from sandwich_node.cache.redis_health import redis_findings
+from sandwich_node.cache.redis_store import RedisCache
+from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis, etcd_cluster, nats_cluster
+from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_sdk.wire import subjects
+
+pytestmark = pytest.mark.contract
+_Found = TypeVar("_Found")
+
+
+async def until(found: Callable[[], Awaitable[_Found]], right: Callable[[_Found], bool]) -> _Found:
+    """Ask until the answer is right."""
+    async with asyncio.timeout(30):
+        while True:
+            if right(last := await found()):
+                return last
+            await asyncio.sleep(0.05)
+
+
+async def fill(store: EtcdStore) -> None:
+    """Write until etcd is full."""
+    number = 0
+
+    async def refused() -> str:
+        nonlocal number
+        number += 1
+        try:
+            await store.txn((), (Put(f"/fill/{number}", b"x" * 100_000),))
+        except StoreUnavailable as error:
+            return str(error)
+        return ""
+
+    await until(refused, lambda text: "out of space" in text)
+
+
+async def test_an_etcd_that_is_full_says_so_and_is_tried_again_once_there_is_space(tmp_path: Path) -> None:
+    async with EmbeddedEtcd(tmp_path / "etcd", extra=("--quota-backend-bytes", str(1024 * 1024))) as server:
+        store = EtcdStore([server.url])
+        try:
+            assert etcd_findings(await store.member_statuses()) == []
+            await fill(store)
+            (found,) = etcd_findings(await store.member_statuses())
+            assert (found.blocks, "NOSPACE" in found.text) == (True, True)
+            with pytest.raises(StoreUnavailable, match="out of space"):
+                await store.grant(5)
+        finally:
+            await store.close()
+
+
+async def test_an_etcd_member_that_is_gone_and_a_lost_quorum_are_told(tmp_path: Path) -> None:
+    members = etcd_cluster(tmp_path, 3)
+    async with AsyncExitStack() as stack:
+        for member in members:
+            stack.push_async_exit(member)
+        await asyncio.gather(*(member.start() for member in members))
+        store = EtcdStore([member.url for member in members])
+        stack.push_async_callback(store.close)
+
+        async def found() -> list[Finding]:
+            return etcd_findings(await store.member_statuses())
+
+        await until(found, lambda findings: findings == [])
+        await members[2].kill()
+        (one,) = await until(found, lambda findings: len(findings) == 1 and not findings[0].blocks)
+        assert f"etcd at {members[2].url} does not answer" in one.text
+        await members[1].kill()
+        await until(found, lambda findings: any(f.blocks and "has no leader" in f.text for f in findings))
+
+
+async def redis_says(cache: RedisCache) -> str:
+    """What Redis says of itself; on a busy machine an answer may be too late, and is asked for again."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return "\n".join(finding.text for finding in redis_findings(await cache.infos()))
+            except CacheUnavailable:
+                await asyncio.sleep(0.2)
+
+
+async def test_a_redis_that_is_full_evicts_or_is_a_replica_is_told(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path / "redis", extra=("--maxmemory", "3mb")) as server:
+        cache = RedisCache(RedisOptions(url=server.url), clock=asyncio.get_running_loop().time)
+        client = redis.asyncio.Redis.from_url(server.url)
+
+        try:
+            assert await redis_says(cache) == ""
+            pipeline = client.pipeline(transaction=False)
+            for number in range(100):
+                pipeline.set(f"k{number}", b"x" * 50_000)
+            assert any(isinstance(answer, Exception) for answer in await pipeline.execute(raise_on_error=False))
+            assert "full (" in await redis_says(cache)
+            await client.config_set("maxmemory-policy", "allkeys-lru")
+            await client.set("one-more", b"x" * 50_000)
+            assert "maxmemory-policy allkeys-lru" in await redis_says(cache)
+            await client.replicaof("127.0.0.1", "1")
+            assert "read-only replica" in await redis_says(cache)
+        finally:
+            await client.aclose()
+            await cache.close()
+
+
+async def test_a_redis_that_cannot_save_is_told(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path / "redis") as server:
+        cache = RedisCache(RedisOptions(url=server.url), clock=asyncio.get_running_loop().time)
+        client = redis.asyncio.Redis.from_url(server.url)
+        try:
+            # A directory where the snapshot is to go.
+            (tmp_path / "redis" / "dump.rdb").mkdir()
+            await client.bgsave()
+            assert "rdb_last_bgsave_status" in await until(lambda: redis_says(cache), bool)
+        finally:
+            await client.aclose()
+            await cache.close()
+
+
+def jetstream(*servers: EmbeddedNats) -> JetStreamLog:
+    return JetStreamLog(NatsOptions(servers=tuple(server.url for server in servers)))
+
+
+async def test_a_jetstream_account_at_its_limit_is_told(tmp_path: Path) -> None:
+    limits = "accounts { A { jetstream { max_file: 1000000, max_streams: 1 }, users: [{user: u, password: p}] } }"
+    async with EmbeddedNats(tmp_path / "nats", extra=(limits, "no_auth_user: u")) as server:
+        log = jetstream(server)
+        await log.connect()
+        client = await nats.connect(server.url)
+        try:
+            assert await log.findings(["bot"]) == []
+            context = client.jetstream()
+            await context.add_stream(StreamConfig(name="X", subjects=["x"]))
+            assert "takes no more streams" in "\n".join(await log.findings(["bot"]))
+            for _ in range(92):
+                await context.publish("x", b"x" * 10_000)
+            assert "storage limit is nearly used up" in "\n".join(await log.findings(["bot"]))
+        finally:
+            await client.close()
+            await log.close()
+
+
+async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_told(tmp_path: Path) -> None:
+    servers = nats_cluster(tmp_path, 3)
+    async with AsyncExitStack() as stack:
+        for server in servers:
+            stack.push_async_exit(server)
+        await asyncio.gather(*(server.start() for server in servers))
+        log = JetStreamLog(NatsOptions(servers=(servers[0].url,), replicas=3))
+        await log.connect()
+        stack.push_async_callback(log.close)
+
+        async def made() -> bool:
+            try:
+                await log.ensure_stream("bot")
+            except Exception:
+                return False
+            return True
+
+        async def found() -> str:
+            return "\n".join(await log.findings(["bot"]))
+
+        await until(made, bool)
+        await until(found, lambda text: text == "")
+        await servers[2].kill()
+        name = subjects.stream_name("bot")
+        text = await until(found, lambda text: "lacks replicas" in text)
+        assert f"stream {name} lacks replicas (n2 of 3)" in text
+        await servers[1].kill()
+        await until(found, lambda text: "does not answer" in text)
+
+
+async def test_the_agent_says_what_blocks_and_what_does_not(tmp_path: Path) -> None:
+    full = ("--quota-backend-bytes", str(1024 * 1024))
+    async with (
+        EmbeddedEtcd(tmp_path / "etcd", extra=full) as etcd,
+        EmbeddedRedis(tmp_path / "redis", extra=("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")) as cache,
+    ):
+        store = EtcdStore([etcd.url])
+        await fill(store)
+        asked = []
+        servers = Servers(store, RedisOptions(url=cache.url), ask_nats=lambda: not asked.append(1))  # type: ignore[func-returns-value]
+        running = asyncio.create_task(servers.run())
+        try:
+
+            async def said() -> bool:
+                return bool(servers.problems and "NOSPACE" in "".join(servers.waiting) and asked)
+
+            await until(said, bool)
+            assert "evicts keys" in servers.problems[0]
+            servers.nats_said(["stream S lacks replicas"])
+            assert servers.problems[-1] == "stream S lacks replicas"
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await store.close()
