@@ -8,6 +8,8 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator
 
+from sandwich_coordinator.addresses import check_url_host
+
 URL_CHARACTERS_MAX = 2048
 
 
@@ -40,6 +42,7 @@ def _split(value: str, schemes: tuple[str, ...]) -> SplitResult:
     scheme, colon, _ = value.partition("://")
     if not colon or scheme.lower() not in schemes:
         raise ValueError(f"must be a URL that starts with {starts}")
+    check_url_host(value)
     try:
         parts = urlsplit(value)
         host = parts.hostname

@@ -14,6 +14,10 @@ _NUMBERS = (
 )
 
 
+class Redirected(aiohttp.ClientError):
+    """The server wants the request made elsewhere. A token is not taken there."""
+
+
 def network_words(error: BaseException) -> str:
     """Such as "connection refused at etcd.example:2379"; for an unknown kind its name."""
     match error:
@@ -27,6 +31,8 @@ def network_words(error: BaseException) -> str:
             return f"TLS failed with {error.host}:{error.port}: {_tls_words(error.os_error)}"
         case aiohttp.ClientConnectorError():
             return f"{_os_words(error.os_error)} at {error.host}:{error.port}"
+        case Redirected():
+            return "the server redirects elsewhere, and no token is sent there"
         case TimeoutError():
             return "no answer in time"
         case aiohttp.ServerDisconnectedError():

@@ -2,16 +2,14 @@
 
 import aiohttp
 
-
-class Redirected(aiohttp.ClientError):
-    """The server wants the connection made elsewhere: the token is not taken there."""
+from sandwich_coordinator.network_errors import Redirected
 
 
 def no_redirects() -> aiohttp.TraceConfig:
     """A trace that refuses redirects: `ws_connect` follows redirects and has no option against it."""
 
     async def refuse(*_: object) -> None:
-        raise Redirected("the gateway redirects elsewhere")
+        raise Redirected
 
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(refuse)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
+from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.status import NodeStatus
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.logs import configure_logging, redact
@@ -79,7 +80,7 @@ async def test_what_a_node_says_over_http_is_plain_too() -> None:
     nasty = NASTY.removesuffix("\ud83d")
     status = NodeStatus(node="a", instance="i", version="1", uptime_s=1.0, problems=[nasty])
     async with (
-        serve(make_app(lambda: status, lambda: [nasty, "second"]), "127.0.0.1", 0) as port,
+        serve(make_app(lambda: status, lambda: [nasty, "second"]), Address("127.0.0.1", 0)) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
     ):
         async with http.get("/readyz") as response:

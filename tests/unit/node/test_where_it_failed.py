@@ -7,6 +7,7 @@ import pytest
 import redis.asyncio as redis
 from aiohttp import web
 
+from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_node.agent.membership import _taken
 from sandwich_node.cache.errors import classify
@@ -15,7 +16,7 @@ from sandwich_node.http.app import HttpError, serve
 
 async def refusal(host: str, port: int) -> str:
     with pytest.raises(HttpError) as caught:
-        async with serve(web.Application(), host, port):
+        async with serve(web.Application(), Address(host, port)):
             pass
     return str(caught.value)
 
