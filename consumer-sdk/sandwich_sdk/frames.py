@@ -13,7 +13,7 @@ from sandwich_sdk.progress import Progress, retry_delay_s
 from sandwich_sdk.selection import Selection
 from sandwich_sdk.wire.dead import CORRUPT, GAP_LETTER
 from sandwich_sdk.wire.frame import inflate
-from sandwich_sdk.wire.headers import GAP, VERSION, WIRE_VERSION, FrameHeaders, WireError
+from sandwich_sdk.wire.headers import GAP, FrameHeaders, NewerVersion, WireError
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +110,14 @@ class FrameReader:
                         await asyncio.sleep(PARTS_POLL_S)
                         continue
                     seq = following.stream_seq
-                    assembly.add(following.subject, FrameHeaders.decode(following.headers), following.payload)
+                    try:
+                        read = FrameHeaders.decode(following.headers)
+                    except NewerVersion:
+                        raise
+                    except WireError:
+                        # No node wrote it: the parts go on behind it.
+                        continue
+                    assembly.add(following.subject, read, following.payload)
         except TimeoutError:
             raise IncompleteParts(f"{len(assembly.chunks)} of {headers.part} parts are there") from None
         return assembly.payload if assembly.state == COMPLETE else None
@@ -135,8 +142,7 @@ class FrameReader:
 
     async def _refuse(self, delivery: Delivery, payload: bytes, error: WireError) -> None:
         """A frame that cannot be read: again at first, then a dead letter so that the others go on."""
-        version = (delivery.headers or {}).get(VERSION, "")
-        if version.isdecimal() and int(version) > WIRE_VERSION:
+        if isinstance(error, NewerVersion):
             await self._fail(delivery, NewerWireVersion(str(error)))
             return
         await self._fail_or_bury(delivery, CORRUPT, payload, error, self._corrupt_tries)

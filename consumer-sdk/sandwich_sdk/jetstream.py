@@ -25,6 +25,7 @@ from sandwich_sdk.ordered import OrderedGroup
 from sandwich_sdk.pulls import AckAddress, NatsReply, Place, Pull, Spot
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import REPLAY_SUBJECT
+from sandwich_sdk.wire.headers import WireError
 
 _log = logging.getLogger(__name__)
 
@@ -174,8 +175,11 @@ class JetStreamSource:
         """See `Source.following`."""
         chain = delivery.replay
         if not chain:
-            _, app, _, _, group, shard = delivery.subject.split(".")
-            chain = subjects.chain_filter(app, int(group), int(shard))
+            try:
+                _, app, _, _, group, shard = delivery.subject.split(".")
+                chain = subjects.chain_filter(app, int(group), int(shard))
+            except ValueError:
+                raise WireError(f"parts of a frame on {delivery.subject}, which is no shard's subject") from None
         try:
             found = await self._jetstream.get_msg(delivery.stream, seq=after + 1, subject=chain, next=True)
         except nats.js.errors.NotFoundError:

@@ -71,6 +71,7 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
     replayed_total: int = 0
     gaps_total: int = 0
     unpublished_total: int = 0
+    foreign_total: int = 0
     cache: CacheStatus | None = None
     invites: InviteStatus | None = None
 

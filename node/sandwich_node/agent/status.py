@@ -102,6 +102,7 @@ class Figures:
             replayed_total=total.replayed,
             gaps_total=total.gaps,
             unpublished_total=total.unpublished,
+            foreign_total=total.foreign,
             cache=_cache_status(total.cache, present),
             invites=_invite_status(total.invites),
         )
@@ -122,6 +123,7 @@ def _sum(parts: Iterable[ShardNumbers]) -> ShardNumbers:
         replayed=sum(part.replayed for part in parts),
         repeated=sum(part.repeated for part in parts),
         retries=sum(part.retries for part in parts),
+        foreign=sum(part.foreign for part in parts),
         unpublished=sum(part.unpublished for part in parts),
         cache=_sum_caches([part.cache for part in parts if part.cache is not None]),
         invites=_sum_invites([part.invites for part in parts if part.invites is not None]),

@@ -17,6 +17,7 @@ _APP_COUNTERS = {
     "replayed_total": ("sandwich_events_replayed", "Events that Discord replayed after a RESUME."),
     "gaps_total": ("sandwich_gaps", "Sessions that could not be resumed."),
     "unpublished_total": ("sandwich_events_unpublished", "Events that filters kept from consumers."),
+    "foreign_total": ("sandwich_foreign_messages", "Messages in the stream that no node wrote."),
 }
 _APP_GAUGES = {
     "guilds": ("sandwich_guilds", "Guilds of the shards on this node."),

@@ -17,12 +17,18 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageType, StreamConfig
 
-from sandwich_node.sinks.log import LogBusy, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
+from sandwich_node.sinks.log import Foreign, LogBusy, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
 from sandwich_sdk.cancelling import honouring_cancel
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, EXPECTED_LAST_SUBJECT, FrameHeaders, WireError
+from sandwich_sdk.wire.headers import (
+    EXPECTED_LAST_SEQ,
+    EXPECTED_LAST_SUBJECT,
+    FrameHeaders,
+    NewerVersion,
+    WireError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -186,25 +192,31 @@ class JetStreamLog:
             return LogUnavailable(f"JetStream does not answer: {_reason(error)}")
         return LogUnavailable(f"stream {stream} has no leader now")
 
-    async def tail(self, stream: str, chain: str) -> Tail | None:
+    async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:
         """See `Log.tail`."""
+        return await self._read(stream, chain, None)
+
+    async def following(self, stream: str, chain: str, seq: int) -> Tail | Foreign | None:
+        """See `Log.following`."""
+        return await self._read(stream, chain, seq)
+
+    async def _read(self, stream: str, chain: str, seq: int | None) -> Tail | Foreign | None:
+        """The chain's last message, or its first from `seq` on."""
         if not self._client.is_connected:
             raise LogUnavailable("NATS is not connected")
         try:
             with honouring_cancel():
-                last = await self._jetstream.get_last_msg(stream, chain)
+                if seq is None:
+                    found = await self._jetstream.get_last_msg(stream, chain)
+                else:
+                    found = await self._jetstream.get_msg(stream, seq=seq, subject=chain, next=True)
         except nats.js.errors.NotFoundError as error:
             if error.err_code == _NO_STREAM:
                 raise StreamMissing(f"stream {stream} does not exist") from None
             return None
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LogUnavailable(f"the chain's last frame could not be read: {_reason(error)}") from None
-        try:
-            headers = FrameHeaders.decode(last.headers)
-        except WireError as error:
-            raise LogUnavailable(f"the last message on {chain} is not ours: {error}") from None
-        assert last.seq is not None
-        return Tail(last.seq, headers, last.time.timestamp() if last.time is not None else None)
+        return read_message(found, chain)
 
     async def ensure_stream(self, app: str) -> None:
         """See `Log.ensure_stream`. Replicas, age and size follow the configuration; everything else stays."""
@@ -289,6 +301,25 @@ class JetStreamLog:
 
     async def _on_reconnect(self) -> None:
         _log.warning("NATS: reconnected")
+
+
+def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:
+    """A message of the stream as the chain's writer sees it.
+
+    Every append of a node names the chain as its guard, and the stream keeps that header: a frame without it was copied
+    there. Raises LogUnavailable for a frame of a newer version: this node is too old for the cluster.
+    """
+    assert message.seq is not None
+    headers = message.headers or {}
+    if headers.get(EXPECTED_LAST_SUBJECT) != chain:
+        return Foreign(message.seq)
+    try:
+        read = FrameHeaders.decode(headers)
+    except NewerVersion as error:
+        raise LogUnavailable(f"the last message on {chain} cannot be read: {error}") from None
+    except WireError:
+        return Foreign(message.seq)
+    return Tail(message.seq, read, message.time.timestamp() if message.time is not None else None)
 
 
 def connection_secrets(options: NatsOptions) -> dict[str, Any]:
