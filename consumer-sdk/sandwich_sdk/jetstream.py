@@ -41,7 +41,7 @@ class JetStreamSource:
     def __init__(self, options: SourceOptions) -> None:
         self._options = options
         self._client = Client()
-        self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
+        self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S, domain=options.domain)
         self._letters = JetStreamLetters(self._client, self._jetstream, options.group)
         self._closing = False
         self._told = False
@@ -122,6 +122,7 @@ class JetStreamSource:
             prepare=lambda: group.ensure(place.passed),
             room=lambda: intake.room(stream),
             take=partial(self._take, app, stream, intake, place),
+            api=self._options.api,
         )
 
     def _replays(self, app: str, intake: Intake) -> Pull:
@@ -142,6 +143,7 @@ class JetStreamSource:
             room=room,
             take=partial(self._take, app, stream, intake, Place()),
             retry_max_s=REPLAY_LOOK_S,
+            api=self._options.api,
         )
 
     async def _take(

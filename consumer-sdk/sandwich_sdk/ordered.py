@@ -195,6 +195,7 @@ class OrderedGroup:
             prepare=prepare,
             room=room,
             take=partial(self._take, place),
+            api=self._options.api,
         )
 
 

@@ -20,6 +20,7 @@ from sandwich_coordinator.cli.cache import guild_app, user_app
 from sandwich_coordinator.cli.context import CommandError, Connection, take_snapshot
 from sandwich_coordinator.cli.dead import dead_app
 from sandwich_coordinator.cli.export import exported_cluster
+from sandwich_coordinator.cli.groups import group_app, nats_config
 from sandwich_coordinator.cli.load import ConfigError, load_config
 from sandwich_coordinator.cli.messaging import find_messaging
 from sandwich_coordinator.cli.operate import change_state, drain
@@ -53,6 +54,8 @@ app.add_typer(apps_app, name="app")
 app.add_typer(guild_app, name="guild")
 app.add_typer(user_app, name="user")
 app.add_typer(dead_app, name="dead")
+app.add_typer(group_app, name="group")
+app.command("nats-config")(nats_config)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]

@@ -21,6 +21,7 @@ from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageTyp
 
 from sandwich_node.sinks.log import Foreign, LogBusy, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
 from sandwich_sdk.cancelling import honouring_cancel
+from sandwich_sdk.streams import foreign_settings, keep_streams
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import (
     EXPECTED_LAST_SEQ,
@@ -97,6 +98,7 @@ class JetStreamLog:
         self._client = Client()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
         self._ensured: set[str] = set()
+        self._kept: set[str] = set()
         self._ensure_lock = asyncio.Lock()
 
     @property
@@ -224,6 +226,7 @@ class JetStreamLog:
             try:
                 with honouring_cancel():
                     await self._ensure_stream(app)
+                    await self._keep_others(app)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 raise LogUnavailable(f"stream for {app} could not be made: {_reason(error)}") from None
 
@@ -241,16 +244,37 @@ class JetStreamLog:
                 await self._jetstream.stream_info(wanted.name)
             else:
                 self._say_made(app, wanted.name)
+            self._kept.discard(app)
             self._ensured.add(app)
             return
         fields = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct", "allow_msg_ttl")
         changed = {name: getattr(wanted, name) for name in fields if getattr(present, name) != getattr(wanted, name)}
+        changed |= foreign_settings(present)
+        if present.mirror is not None:
+            raise LogUnavailable(f"stream {wanted.name} is a mirror of another: it is not ours")
         if present.retention != RetentionPolicy.LIMITS or present.storage != StorageType.FILE:
             raise LogUnavailable(f"stream {wanted.name} exists with another retention or storage: it is not ours")
         if changed:
             await self._jetstream.update_stream(present, **changed)
             _log.info("stream %s was brought in line: %s", wanted.name, ", ".join(sorted(changed)))
         self._ensured.add(app)
+
+    async def _keep_others(self, app: str) -> None:
+        """The streams of dead letters and what goes with them. Events do not wait for those that cannot be made."""
+        if app in self._kept:
+            return
+        try:
+            async with asyncio.timeout(API_TIMEOUT_S):
+                await keep_streams(self._jetstream, app, replicas=self._limits_of(app).replicas)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            _log.warning("the streams for dead letters of %s could not be made: %s", app, _reason(error))
+        self._kept.add(app)
+
+    def _limits_of(self, app: str) -> StreamLimits:
+        options = self._options
+        return self._limits.get(app) or StreamLimits(
+            max_age_s=options.max_age_s, max_bytes=options.max_bytes, replicas=options.replicas
+        )
 
     def _say_made(self, app: str, stream: str) -> None:
         if app in self._ensured:
@@ -260,10 +284,7 @@ class JetStreamLog:
             _log.info("stream %s was made", stream)
 
     def _stream_config(self, app: str) -> StreamConfig:
-        options = self._options
-        limits = self._limits.get(app) or StreamLimits(
-            max_age_s=options.max_age_s, max_bytes=options.max_bytes, replicas=options.replicas
-        )
+        limits = self._limits_of(app)
         return StreamConfig(
             name=subjects.stream_name(app),
             subjects=subjects.stream_subjects(app),
