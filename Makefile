@@ -5,19 +5,22 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
 
-.PHONY: help install check test test-unit bench bench-drain cache-check chaos sim sim-long demo clean
+.PHONY: help install wheel check test test-unit bench bench-drain cache-check chaos sim sim-long demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements-dev.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 install: $(STAMP) ## make .venv with everything that demo, test and check need
+
+wheel: $(STAMP) ## dist/sandwich-*.whl, for machines that install requirements.lock and nothing else
+	$(BIN)/python -m hatchling build -t wheel
 
 check: $(STAMP) ## lint, format, types, import contracts
 	$(BIN)/ruff check .
@@ -43,7 +46,10 @@ bench-drain: $(STAMP) ## how long a node takes to give 100 shards away: ARGS="--
 chaos: $(STAMP) ## faults against real processes: ARGS="--minutes 5 --seed 1"
 	$(BIN)/python -m chaos $(ARGS)
 
-cache-check: $(STAMP) ## the cache against Discord's own state, with faults: ARGS="--events 200000 --seed 1"
+cache-wheel: $(STAMP) ## dist/sandwich-*.whl, for machines that install requirements.lock and nothing else
+	$(BIN)/python -m hatchling build -t wheel
+
+check: $(STAMP) ## the cache against Discord's own state, with faults: ARGS="--events 200000 --seed 1"
 	$(BIN)/python -m cache_check $(ARGS)
 
 sim: $(STAMP) ## the control plane on virtual time, with faults from seeds: SEED=1 COUNT=200

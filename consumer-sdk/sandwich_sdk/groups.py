@@ -13,11 +13,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy
 
-from sandwich_sdk.errors import GroupConflict
+from sandwich_sdk.errors import GroupConflict, reason
 from sandwich_sdk.pulls import NOWHERE, Spot
 from sandwich_sdk.sharing import partition_durable, partition_filters
 from sandwich_sdk.wire import subjects
@@ -131,6 +132,8 @@ class Group:
             )
             try:
                 info = await self._jetstream.add_consumer(self._stream, made)
+            except (TimeoutError, nats.errors.TimeoutError, nats.js.errors.ServiceUnavailableError) as error:
+                raise nats.errors.Error(self._not_made(error)) from None
             except nats.js.errors.APIError as error:
                 if error.err_code not in _CONSUMER_EXISTS:
                     raise
@@ -145,6 +148,13 @@ class Group:
             changed = info.config.evolve(name=durable, ack_wait=self._options.ack_wait_s, metadata=metadata)
             info = await self._jetstream.add_consumer(self._stream, changed)
         return info
+
+    def _not_made(self, error: Exception) -> str:
+        app, group = self._app, self._options.group
+        return (
+            f"group {group!r} of {app!r} is not there and could not be made ({reason(error)}); where workers may not "
+            f"make it, the operator does: sandwich group create {app} {group}"
+        )
 
     async def _find(self, durable: str) -> ConsumerInfo | None:
         try:

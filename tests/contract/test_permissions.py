@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from sandwich_coordinator.cli.groups import create_group
 from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
 from sandwich_sdk import Consumer, Event, Failure, GroupConflict, jetstream
 from sandwich_sdk.groups import SourceOptions
+from sandwich_sdk.rpc import Rpc
+from sandwich_sdk.wire.rpc import encode_result, parts
 from tests.support.account_nats import AccountNats, rights
-from tests.support.publisher import Publisher, until
+from tests.support.publisher import Publisher, take, until
 
 pytestmark = pytest.mark.contract
 
@@ -326,6 +328,39 @@ async def test_nodes_take_out_of_a_stream_what_carries_messages_past_its_subject
     await log.close()
     for name in ("SANDWICH_bot", "SANDWICH-TRIES_bot", "SANDWICH-DEAD_bot"):
         assert not (await js.stream_info(name)).config.sources
+
+
+async def test_requests_are_answered_and_status_is_heard_in_an_application_s_account(
+    server: AccountNats, node: Client
+) -> None:
+    async def answer(message: Any) -> None:
+        for payload, headers in parts(encode_result(b'{"x":"' + b"y" * 100 + b'"}'), 40):
+            await node.publish(message.reply, payload, headers=headers)
+
+    await node.subscribe("sandwich.*.rpc.*", cb=answer)
+    await node.flush()
+    client = await nats.connect(server.url, user="beta", password="beta")
+    status = await client.subscribe("sandwich.*.status")
+    await client.flush()
+    assert await Rpc(app="beta", client=client).ask("anything") == {"x": "y" * 100}
+    for app in ("alpha", "beta"):
+        await node.publish(f"sandwich.{app}.status", app.encode())
+    assert (await status.next_msg(5)).data == b"beta"
+    assert status.pending_msgs == 0
+    await client.close()
+
+
+async def test_a_group_that_is_not_there_and_cannot_be_made_is_said(
+    server: AccountNats, node: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    login = {"user": "beta", "password": "beta"}
+    consumer = Consumer(server.url, app="beta", group="missing", start="all", domain=accounts.DOMAIN, connection=login)
+    await Publisher(node, "beta").events(1)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        taken = tasks.create_task(take(consumer, 1))
+        await until(lambda: "sandwich group create beta missing" in caplog.text)
+        await create_group(node, replace(options("beta"), group="missing"))
+    assert taken.result() == [1]
 
 
 async def test_a_group_that_a_worker_made_becomes_the_operator_s(server: AccountNats, node: Client) -> None:

@@ -60,8 +60,8 @@ def server_config(apps: Sequence[str], *, store: str, listen: str = "0.0.0.0:422
         if variables.count(variable) > 1:
             raise ValueError(f"two users would have the password {variable}: give them separate servers or names")
     lines = [
-        "# Made by `sandwich nats-config " + " ".join(apps) + "`. Passwords come from the environment of nats-server;",
-        "# one that begins with a digit, or holds more than letters and digits, needs quotes within its value.",
+        "# Made by `sandwich nats-config " + " ".join(apps) + "`. Passwords come from the environment of nats-server:",
+        "# letters and digits, a letter first, or it takes them for something else.",
         f'listen: "{listen}"',
         f'jetstream {{ store_dir: "{store}", sync_interval: always }}',
         "accounts {",

@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription
 from sandwich_node.ipc import AppSeen, ShardKey
 from sandwich_node.rpc.questions import VERBS as CACHE_VERBS
 from sandwich_node.rpc.questions import CacheQuestions
-from sandwich_node.rpc.requests import OPS, snowflake
+from sandwich_node.rpc.requests import OPS, may_answer, snowflake
 from sandwich_node.rpc.shard import ShardCommands, gone
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.rpc import (
@@ -100,7 +100,7 @@ class RpcServer:
         task.add_done_callback(self._running.discard)
 
     async def _serve(self, message: Msg, work: Callable[[], Awaitable[bytes | None]]) -> None:
-        if not message.reply:
+        if not may_answer(message.reply):
             return
         try:
             if len(self._running) > AT_ONCE_MAX:

@@ -68,3 +68,19 @@ def test_an_own_event_keeps_its_data_and_takes_none_of_discords_names() -> None:
     for wrong in ("MESSAGE_CREATE", "lower", "A.B", ""):
         with pytest.raises(RpcError):
             rq.relay(rq.RelayAsk(type=wrong))
+
+
+@pytest.mark.parametrize(
+    ("reply", "answered"),
+    [
+        ("_INBOX.a.b", True),
+        ("_R_.a.b", True),
+        ("", False),
+        ("sandwich.beta.events.all.0.0", False),
+        ("sandwich.beta.shard.0.0", False),
+        ("$JS.API.STREAM.PURGE.SANDWICH_beta", False),
+        ("$SYS.REQ.x", False),
+    ],
+)
+def test_an_answer_goes_to_an_inbox_and_into_no_stream(reply: str, answered: bool) -> None:
+    assert rq.may_answer(reply) is answered
