@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nats.js.errors
 import pytest
+from nats.js.api import StreamSource
 
 from sandwich_node.dev.embedded import EmbeddedNats, nats_cluster
 from sandwich_node.sinks.chain import Chain, Checkpoint
@@ -174,6 +175,29 @@ async def test_what_no_node_wrote_costs_the_chain_nothing(log: JetStreamLog, hea
     await run_through(second, 11, 15)
     assert await stored(log) == list(range(1, 16))
     assert (first.foreign, second.foreign) == (1, 1)
+
+
+async def test_a_stream_that_moved_to_another_goes_on_where_it_stands(server: EmbeddedNats, log: JetStreamLog) -> None:
+    """As when an operator moves to other servers: NATS copies frames without their guards."""
+    writer = chain(log, 10)
+    await writer.take_over()
+    await run_through(writer, 1, 20)
+    stream = (await log._jetstream.stream_info("SANDWICH_bot")).config
+    await log._jetstream.add_stream(name="COPY", mirror=StreamSource(name="SANDWICH_bot"))
+    async with asyncio.timeout(10):
+        frames = (await log._jetstream.stream_info("SANDWICH_bot")).state.messages
+        while (await log._jetstream.stream_info("COPY")).state.messages < frames:  # noqa: ASYNC110 (a real server)
+            await asyncio.sleep(0.02)
+    await log._jetstream.delete_stream("SANDWICH_bot")
+    await log._jetstream.add_stream(stream, sources=[StreamSource(name="COPY")], subjects=["nowhere"])
+    async with asyncio.timeout(10):
+        while (await log._jetstream.stream_info("SANDWICH_bot")).state.messages < frames:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await log.ensure_stream("bot")
+    new = chain(log, 11)
+    assert await new.take_over() == Checkpoint("aa", 20)
+    await run_through(new, 21, 25)
+    assert await chain(log, 12).take_over() == Checkpoint("aa", 25)
 
 
 async def test_a_thousand_messages_of_others_among_events_lose_and_double_none(log: JetStreamLog) -> None:

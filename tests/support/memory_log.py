@@ -14,6 +14,8 @@ class MemoryLog:
     def __init__(self, part_bytes: int = 1_000_000) -> None:
         self._part_bytes = part_bytes
         self.messages: list[tuple[int, str, bytes, FrameHeaders]] = []
+        self.copied: set[int] = set()
+        """Frames that were copied here from another stream, by sequence."""
         self.foreign: list[tuple[int, str]] = []
         """What somebody else published, as `intrude` puts it there."""
         self.before: Callable[[], None] = lambda: None
@@ -37,7 +39,8 @@ class MemoryLog:
 
     def _all(self, chain: str) -> list[Tail | Foreign]:
         """What is on the chain's subjects, in order."""
-        ours = [Tail(seq, headers) for seq, subject, _, headers in self.messages if fnmatchcase(subject, chain)]
+        frames = [Tail(seq, headers) for seq, subject, _, headers in self.messages if fnmatchcase(subject, chain)]
+        ours = [Foreign(tail.stream_seq, tail) if tail.stream_seq in self.copied else tail for tail in frames]
         others = [Foreign(seq) for seq, subject in self.foreign if fnmatchcase(subject, chain)]
         return sorted([*ours, *others], key=lambda message: message.stream_seq)
 

@@ -164,13 +164,14 @@ class Chain:
         return known
 
     async def _search(self, end: Foreign) -> Stand:
-        search = Search(end.stream_seq)
+        first = await self._store.following(self._stream, self._filter, 1)
+        search = Search(end.stream_seq, may_be_copy=isinstance(first, Foreign) and first.copied is not None)
         while True:
             at = search.start
             while at:
                 at = search.see(await self._store.following(self._stream, self._filter, at))
             if search.is_over:
-                return Stand(search.found, end.stream_seq, search.foreign)
+                return search.stand
             search.widen()
 
     def _passed(self, foreign: int) -> None:

@@ -332,15 +332,19 @@ def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:
     """
     assert message.seq is not None
     headers = message.headers or {}
-    if headers.get(EXPECTED_LAST_SUBJECT) != chain:
+    guard = headers.get(EXPECTED_LAST_SUBJECT, "")
+    if guard not in ("", chain):
         return Foreign(message.seq)
     try:
         read = FrameHeaders.decode(headers)
     except NewerVersion as error:
+        if not guard:
+            return Foreign(message.seq)
         raise LogUnavailable(f"the last message on {chain} cannot be read: {error}") from None
     except WireError:
         return Foreign(message.seq)
-    return Tail(message.seq, read, message.time.timestamp() if message.time is not None else None)
+    tail = Tail(message.seq, read, message.time.timestamp() if message.time is not None else None)
+    return tail if guard else Foreign(message.seq, tail)
 
 
 def connection_secrets(options: NatsOptions) -> dict[str, Any]:

@@ -51,9 +51,13 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A message on a chain's subjects that no node wrote, and its sequence in the stream."""
+    """A message on a chain's subjects that no node wrote there, and its sequence in the stream.
+
+    `copied`: it reads like a frame. NATS takes a frame's guard away when it copies a stream into another.
+    """
 
     stream_seq: int
+    copied: Tail | None = None
 
 
 class Log(Protocol):

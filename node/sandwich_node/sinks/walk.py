@@ -4,7 +4,7 @@ Any client that may publish on a chain's subjects can put a message there. It is
 at what lies between its own last frame and the end, and goes on behind it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sandwich_node.sinks.log import Fenced, Foreign, Tail
 from sandwich_sdk.wire.headers import FrameHeaders
@@ -54,45 +54,83 @@ class Walk:
             self.landed = message.stream_seq
 
 
+COPIES_MIN = 256
+"""Copied frames that are enough to take a whole stream for a copy."""
+
+
+@dataclass(slots=True)
+class _Window:
+    """What was seen of one window: its last frame, its last copied frame, and the foreign messages behind each."""
+
+    found: Tail | None = None
+    copied: Tail | None = None
+    behind_found: int = 0
+    behind_copied: int = 0
+
+    def see(self, message: Tail | Foreign) -> None:
+        if isinstance(message, Tail):
+            self.found, self.behind_found = message, 0
+            return
+        self.behind_found += 1
+        self.behind_copied += 1
+        if message.copied is not None:
+            self.copied, self.behind_copied = message.copied, 0
+
+
 @dataclass(slots=True)
 class Search:
     """Looks for a chain's last frame before a foreign end: in ever wider windows of the stream, from the end back.
 
-    Feed it each message from `start` on, until `see` has no more to ask for; then `widen`, until `is_over`.
+    Feed it each message from `start` on, in order, until `see` has no more to ask for; then `widen`, until `is_over`.
+
+    may_be_copy  the chain's first message is a copied frame. Without any frame of a node's behind it, the whole stream
+                 was copied, as when it moves to other servers, and its last copied frame is the chain's last.
     """
 
     end: int
+    may_be_copy: bool = False
     start: int = 0
-    found: Tail | None = None
+    _last: int = 0
     _width: int = 64
-    _behind: int = 1
-    _window: int = 0
+    _window: _Window = field(default_factory=_Window)
+    _copied: Stand | None = None
+    _copies: int = 0
+    _nearer: int = 0
 
     def __post_init__(self) -> None:
-        self.start = max(1, self.end - self._width)
+        self._last, self.start = self.end, max(1, self.end - self._width)
 
     def see(self, message: Tail | Foreign | None) -> int:
         """Take the first message from where we looked on; where to look next, 0 when the window is through."""
-        if message is None or message.stream_seq >= self.end:
+        if message is None or message.stream_seq > self.end:
             return 0
-        if isinstance(message, Tail):
-            self.found, self._window = message, 0
-        else:
-            self._window += 1
+        self._window.see(message)
+        self._copies += isinstance(message, Foreign) and message.copied is not None
         return message.stream_seq + 1
 
     @property
     def is_over(self) -> bool:
-        """The frame was found, or the stream's begin was reached."""
-        return self.found is not None or self.start == 1
-
-    @property
-    def foreign(self) -> int:
-        """Messages that no node wrote, behind the frame."""
-        return self._behind + self._window
+        """A frame was found, or the stream's begin was reached, or it is a copy."""
+        is_copy = self.may_be_copy and self._copies >= COPIES_MIN
+        return self._window.found is not None or self.start == 1 or is_copy
 
     def widen(self) -> None:
         """Go on with what is before the window."""
-        self.end, self._behind, self._window = self.start, self.foreign, 0
+        self._copied = self._copied_stand
+        self._nearer += self._window.behind_found
+        self._window = _Window()
+        self.end = self.start - 1
         self._width *= 4
-        self.start = max(1, self.end - self._width)
+        self.start = max(1, self.start - self._width)
+
+    @property
+    def _copied_stand(self) -> Stand | None:
+        if self._copied is not None or not self.may_be_copy or self._window.copied is None:
+            return self._copied
+        return Stand(self._window.copied, self._last, self._nearer + self._window.behind_copied)
+
+    @property
+    def stand(self) -> Stand:
+        """Where the chain ends."""
+        found = Stand(self._window.found, self._last, self._nearer + self._window.behind_found)
+        return found if found.tail is not None else self._copied_stand or found

@@ -7,7 +7,7 @@ import pytest
 
 from sandwich_node.sinks.chain import Chain, Checkpoint
 from sandwich_node.sinks.log import Fenced, Foreign, LogUnavailable, Tail
-from sandwich_node.sinks.walk import Search, Walk
+from sandwich_node.sinks.walk import Search, Stand, Walk
 from sandwich_sdk.wire.headers import FrameHeaders
 from tests.support.memory_log import MemoryLog
 from tests.unit.node.test_chain import buffer, chain, event, fill, frame_of, gaps, stored
@@ -212,5 +212,39 @@ def test_a_search_finds_the_last_frame_at_any_distance(at: int) -> None:
         if search.is_over:
             break
         search.widen()
-    assert search.found == messages[at]
-    assert search.foreign == 1000 - at
+    assert search.stand == Stand(messages[at], 1000, 1000 - at)
+
+
+@pytest.mark.parametrize("events", [1, 40, 600])
+@pytest.mark.parametrize("garbage", [0, 3])
+async def test_a_stream_that_was_copied_to_other_servers_goes_on_where_it_stands(events: int, garbage: int) -> None:
+    log = MemoryLog()
+    writer = await started(log)
+    for seq in range(1, events + 1):
+        await fill(log, writer, seq, seq)
+    log.copied = {seq for seq, _, _, _ in log.messages}
+    for _ in range(garbage):
+        log.intrude(SUBJECT)
+    new = chain(log, 11)
+    assert await new.take_over() == Checkpoint("aa", events)
+    assert new.foreign == garbage
+    await fill(log, new, events + 1, events + 1)
+    assert await chain(log, 12).take_over() == Checkpoint("aa", events + 1)
+    assert stored(log) == list(range(1, events + 2))
+
+
+async def test_copied_frames_behind_a_node_s_own_are_not_believed_however_many() -> None:
+    log = MemoryLog()
+    writer = await started(log)
+    await fill(log, writer, 1, 3)
+    forged = await started(MemoryLog(), 10**9)
+    for seq in range(1000, 1600):
+        await fill(forged._store, forged, seq, seq)  # type: ignore[arg-type]
+    for _, subject, payload, headers in forged._store.messages:  # type: ignore[attr-defined]
+        log.copied.add(log._next)
+        log.messages.append((log._next, subject, payload, headers))
+        log._next += 1
+    new = chain(log, 11)
+    assert await new.take_over() == Checkpoint("aa", 3)
+    await fill(log, new, 4, 4)
+    assert await chain(log, 12).take_over() == Checkpoint("aa", 4)
