@@ -189,6 +189,8 @@ async def test_a_stream_that_moved_to_another_goes_on_where_it_stands(server: Em
         while (await log._jetstream.stream_info("COPY")).state.messages < frames:  # noqa: ASYNC110 (a real server)
             await asyncio.sleep(0.02)
     await log._jetstream.delete_stream("SANDWICH_bot")
+    copy = (await log._jetstream.stream_info("COPY")).config
+    await log._jetstream.update_stream(copy, mirror=None, subjects=["elsewhere"])
     await log._jetstream.add_stream(stream, sources=[StreamSource(name="COPY")], subjects=["nowhere"])
     async with asyncio.timeout(10):
         while (await log._jetstream.stream_info("SANDWICH_bot")).state.messages < frames:  # noqa: ASYNC110
