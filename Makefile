@@ -46,10 +46,7 @@ bench-drain: $(STAMP) ## how long a node takes to give 100 shards away: ARGS="--
 chaos: $(STAMP) ## faults against real processes: ARGS="--minutes 5 --seed 1"
 	$(BIN)/python -m chaos $(ARGS)
 
-cache-wheel: $(STAMP) ## dist/sandwich-*.whl, for machines that install requirements.lock and nothing else
-	$(BIN)/python -m hatchling build -t wheel
-
-check: $(STAMP) ## the cache against Discord's own state, with faults: ARGS="--events 200000 --seed 1"
+cache-check: $(STAMP) ## the cache against Discord's own state, with faults: ARGS="--events 200000 --seed 1"
 	$(BIN)/python -m cache_check $(ARGS)
 
 sim: $(STAMP) ## the control plane on virtual time, with faults from seeds: SEED=1 COUNT=200
