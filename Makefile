@@ -6,19 +6,22 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 PARALLEL := -n 3 --dist loadscope
 
-.PHONY: help install check test test-repeat test-unit bench bench-drain cache-check chaos sim sim-long demo clean
+.PHONY: help install wheel check test test-repeat test-unit bench bench-drain cache-check chaos sim sim-long demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements-dev.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 install: $(STAMP) ## make .venv with everything that demo, test and check need
+
+wheel: $(STAMP) ## dist/sandwich-*.whl, for machines that install requirements.lock and nothing else
+	$(BIN)/python -m hatchling build -t wheel
 
 check: $(STAMP) ## lint, format, types, import contracts
 	$(BIN)/ruff check .

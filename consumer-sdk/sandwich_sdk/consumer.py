@@ -63,6 +63,7 @@ class Consumer:
     connect_timeout  seconds to wait for NATS at the start, None for ever
     drain_timeout    seconds that running handlers get when closing
     connection       further arguments for nats-py's connect: user, password, user_credentials, tls, ...
+    domain           JetStream domain; "sandwich" where `sandwich nats-config` made the server's configuration
     source           where frames come from instead of NATS (`sandwich_sdk.testing`)
     """
 
@@ -88,6 +89,7 @@ class Consumer:
         connect_timeout: float | None = None,
         drain_timeout: float = 30.0,
         connection: Mapping[str, Any] | None = None,
+        domain: str | None = None,
         source: Source | None = None,
     ) -> None:
         """Check the arguments; nothing is connected yet. Raises ValueError."""
@@ -120,6 +122,7 @@ class Consumer:
                 connect_timeout_s=connect_timeout,
                 connection=dict(connection or {}),
                 ordered=ordered,
+                domain=None if domain is None else check_name(domain, what="domain"),
             )
         )
         self._handlers: dict[str, list[Handler]] = {}

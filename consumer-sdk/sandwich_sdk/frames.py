@@ -14,13 +14,12 @@ from sandwich_sdk.progress import Progress, retry_delay_s
 from sandwich_sdk.selection import Selection
 from sandwich_sdk.wire.dead import CORRUPT, GAP_LETTER
 from sandwich_sdk.wire.frame import inflate
-from sandwich_sdk.wire.headers import GAP, VERSION, WIRE_VERSION, FrameHeaders, WireError
+from sandwich_sdk.wire.headers import GAP, FrameHeaders, NewerVersion, WireError
 
 _log = logging.getLogger(__name__)
 
 PARTS_WAIT_S = 2.0
 PARTS_POLL_S = 0.05
-VERSION_DIGITS_MAX = 9
 
 
 class FrameReader:
@@ -117,7 +116,14 @@ class FrameReader:
                         await asyncio.sleep(PARTS_POLL_S)
                         continue
                     seq = following.stream_seq
-                    assembly.add(following.subject, FrameHeaders.decode(following.headers), following.payload)
+                    try:
+                        read = FrameHeaders.decode(following.headers)
+                    except NewerVersion:
+                        raise
+                    except WireError:
+                        # No node wrote it: the parts go on behind it.
+                        continue
+                    assembly.add(following.subject, read, following.payload)
         except TimeoutError:
             raise IncompleteParts(f"{len(assembly.chunks)} of {headers.part} parts are there") from None
         return assembly.payload if assembly.state == COMPLETE else None
@@ -142,7 +148,7 @@ class FrameReader:
 
     async def _refuse(self, delivery: Delivery, payload: bytes, error: WireError) -> None:
         """A frame that cannot be read: again at first, then a dead letter so that the others go on."""
-        if _is_newer((delivery.headers or {}).get(VERSION, "")):
+        if isinstance(error, NewerVersion):
             await self._fail(delivery, NewerWireVersion(str(error)))
             return
         await self._fail_or_bury(delivery, CORRUPT, payload, error, self._corrupt_tries)
@@ -176,11 +182,6 @@ class FrameReader:
             await answering
         except LOST as error:
             _log.warning("an answer to NATS was not sent: %s", type(error).__name__)
-
-
-def _is_newer(version: str) -> bool:
-    is_number = version.isascii() and version.isdecimal() and len(version) <= VERSION_DIGITS_MAX
-    return is_number and int(version) > WIRE_VERSION
 
 
 @contextmanager

@@ -13,11 +13,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy
 
-from sandwich_sdk.errors import GroupConflict
+from sandwich_sdk.errors import GroupConflict, reason
 from sandwich_sdk.pulls import NOWHERE, Spot
 from sandwich_sdk.sharing import partition_durable, partition_filters
 from sandwich_sdk.wire import subjects
@@ -26,13 +27,19 @@ MAX_ACK_PENDING = 10_000
 """Frames of a group that may wait for their ack: JetStream's default of 1,000 stops silently with nak'd frames."""
 
 ORDERED_MARK = "sandwich.ordered"
+KEPT_MARK = "sandwich.kept"
+"""The operator made the durable (`sandwich group create`): a worker asks for no change of it."""
 _CONSUMER_EXISTS = (10013, 10148)
 _NO_STREAM = 10059
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
-    """What to read and how. Times in seconds; `connection` goes to nats-py as it is (credentials, TLS)."""
+    """What to read and how. Times in seconds; `connection` goes to nats-py as it is (credentials, TLS).
+
+    domain   JetStream's, None: the server's own
+    kept     the operator makes the group, and workers may not change it
+    """
 
     servers: Sequence[str]
     apps: Sequence[str]
@@ -43,6 +50,13 @@ class SourceOptions:
     connect_timeout_s: float | None
     connection: Mapping[str, Any]
     ordered: bool = False
+    domain: str | None = None
+    kept: bool = False
+
+    @property
+    def api(self) -> str:
+        """What the subjects of JetStream's API begin with."""
+        return "$JS.API" if self.domain is None else f"$JS.{self.domain}.API"
 
     def __repr__(self) -> str:
         return f"SourceOptions(apps={list(self.apps)}, group={self.group!r}, lane={self.lane!r})"
@@ -110,22 +124,37 @@ class Group:
         """The durable as it is, or as it was made now. Its ack_wait follows ours. Raises GroupConflict."""
         info = await self._find(durable)
         if info is None:
+            if self._options.kept:
+                wanted = wanted.evolve(metadata={**(wanted.metadata or {}), KEPT_MARK: "1"})
             # Without `name` nats-py uses the legacy create subject, which permissions may not allow.
             made = wanted.evolve(
                 name=durable, durable_name=durable, ack_wait=self._options.ack_wait_s, **(await start())
             )
             try:
                 info = await self._jetstream.add_consumer(self._stream, made)
+            except (TimeoutError, nats.errors.TimeoutError, nats.js.errors.ServiceUnavailableError) as error:
+                raise nats.errors.Error(self._not_made(error)) from None
             except nats.js.errors.APIError as error:
                 if error.err_code not in _CONSUMER_EXISTS:
                     raise
                 info = await self._jetstream.consumer_info(self._stream, durable)
         assert info is not None
         self._check(info.config, wanted)
-        if info.config.ack_wait != self._options.ack_wait_s:
-            changed = info.config.evolve(name=durable, ack_wait=self._options.ack_wait_s)
+        metadata = info.config.metadata or {}
+        keeps = self._options.kept and KEPT_MARK not in metadata
+        if info.config.ack_wait != self._options.ack_wait_s or keeps:
+            if self._options.kept:
+                metadata = {**metadata, KEPT_MARK: "1"}
+            changed = info.config.evolve(name=durable, ack_wait=self._options.ack_wait_s, metadata=metadata)
             info = await self._jetstream.add_consumer(self._stream, changed)
         return info
+
+    def _not_made(self, error: Exception) -> str:
+        app, group = self._app, self._options.group
+        return (
+            f"group {group!r} of {app!r} is not there and could not be made ({reason(error)}); where workers may not "
+            f"make it, the operator does: sandwich group create {app} {group}"
+        )
 
     async def _find(self, durable: str) -> ConsumerInfo | None:
         try:
@@ -150,8 +179,18 @@ class Group:
         reads, ours = _filters(present), _filters(wanted)
         if reads != ours:
             raise GroupConflict(f"{group} reads {', '.join(sorted(reads))}, not {', '.join(sorted(ours))}")
+        if KEPT_MARK in (present.metadata or {}) and not self._options.kept:
+            self._check_ack_wait(group, present)
         if wanted.max_ack_pending == 1 != present.max_ack_pending:
             raise GroupConflict(f"{group} has a durable made by hand without max_ack_pending 1, which keeps no order")
+
+    def _check_ack_wait(self, group: str, present: ConsumerConfig) -> None:
+        if present.ack_wait != self._options.ack_wait_s:
+            raise GroupConflict(
+                f"{group} was made by the operator with an ack_wait of {present.ack_wait:g} s, not "
+                f"{self._options.ack_wait_s:g} s: give every worker ack_wait={present.ack_wait:g}, or have the "
+                "operator run sandwich group create again with another --ack-wait"
+            )
 
 
 def _is_ordered(config: ConsumerConfig) -> bool:

@@ -25,6 +25,7 @@ from sandwich_sdk.ordered import OrderedGroup
 from sandwich_sdk.pulls import AckAddress, NatsReply, Place, Pull, Spot
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import REPLAY_SUBJECT
+from sandwich_sdk.wire.headers import WireError
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class JetStreamSource:
     def __init__(self, options: SourceOptions) -> None:
         self._options = options
         self._client = Client()
-        self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
+        self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S, domain=options.domain)
         self._letters = JetStreamLetters(self._client, self._jetstream, options.group)
         self._closing = False
         self._told = False
@@ -121,6 +122,7 @@ class JetStreamSource:
             prepare=lambda: group.ensure(place.passed),
             room=lambda: intake.room(stream),
             take=partial(self._take, app, stream, intake, place),
+            api=self._options.api,
         )
 
     def _replays(self, app: str, intake: Intake) -> Pull:
@@ -141,6 +143,7 @@ class JetStreamSource:
             room=room,
             take=partial(self._take, app, stream, intake, Place()),
             retry_max_s=REPLAY_LOOK_S,
+            api=self._options.api,
         )
 
     async def _take(
@@ -174,8 +177,11 @@ class JetStreamSource:
         """See `Source.following`."""
         chain = delivery.replay
         if not chain:
-            _, app, _, _, group, shard = delivery.subject.split(".")
-            chain = subjects.chain_filter(app, int(group), int(shard))
+            try:
+                _, app, _, _, group, shard = delivery.subject.split(".")
+                chain = subjects.chain_filter(app, int(group), int(shard))
+            except ValueError:
+                raise WireError(f"parts of a frame on {delivery.subject}, which is no shard's subject") from None
         try:
             found = await self._jetstream.get_msg(delivery.stream, seq=after + 1, subject=chain, next=True)
         except nats.js.errors.NotFoundError:

@@ -1,4 +1,4 @@
-"""Dead letters and notes of tries in JetStream. Their streams are made by the first worker that needs them."""
+"""Dead letters and notes of tries in JetStream. A stream of theirs that is missing is made, where that is allowed."""
 
 import asyncio
 import logging
@@ -9,26 +9,19 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import StreamConfig
 
 from sandwich_sdk.delivery import Delivery
+from sandwich_sdk.streams import STREAM_EXISTS, letters_stream, notes_stream
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import MESSAGE_ID, DeadLetter, pieces
 from sandwich_sdk.wire.headers import UNREADABLE
 
 _log = logging.getLogger(__name__)
 
-LETTERS_AGE_MAX_S = 30 * 24 * 3600.0
-LETTERS_BYTES_MAX = 256 * 1024 * 1024
-"""When so much is kept, the next letter is refused, and its event goes on being tried: nothing is thrown away."""
-DUPLICATES_S = 600.0
-NOTES_AGE_MAX_S = 3600.0
-NOTES_BYTES_MAX = 64 * 1024 * 1024
 NEW_STREAM_WAITS_S = (0.1, 0.2, 0.4, 0.8)
 PIECE_RESERVE_BYTES = 16 * 1024
 """Kept free in each message for headers and protocol."""
-
-_STREAM_EXISTS = 10058
 
 
 class JetStreamLetters:
@@ -55,7 +48,7 @@ class JetStreamLetters:
     async def note(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
         """See `Letters.note`."""
         subject = subjects.tries_subject(delivery.app, self._group, delivery.token)
-        await self._publish(_notes_stream, delivery.app, subject, msgspec.json.encode(tries), {})
+        await self._publish(notes_stream, delivery.app, subject, msgspec.json.encode(tries), {})
 
     async def bury(self, delivery: Delivery, letter: DeadLetter, frame: Mapping[str, str], payload: bytes) -> None:
         """See `Letters.bury`."""
@@ -64,7 +57,7 @@ class JetStreamLetters:
         message_id = f"{self._group}/{delivery.token}/{letter.id or 'frame'}"
         headers = {**frame, **letter.encode(), MESSAGE_ID: message_id}
         for own, piece in pieces(headers, payload, piece_bytes(self._client.max_payload)):
-            await self._publish(_letters_stream, delivery.app, subject, piece, own)
+            await self._publish(letters_stream, delivery.app, subject, piece, own)
 
     async def _publish(
         self,
@@ -97,7 +90,7 @@ class JetStreamLetters:
         try:
             await self._jetstream.add_stream(stream, num_replicas=events.num_replicas)
         except nats.js.errors.APIError as error:
-            if error.err_code != _STREAM_EXISTS:
+            if error.err_code != STREAM_EXISTS:
                 raise
         else:
             _log.info("stream %s was made", stream.name)
@@ -111,30 +104,3 @@ class JetStreamLetters:
 def piece_bytes(max_payload: int) -> int:
     """How much of a letter one message takes, under the server's `max_payload`."""
     return max(max_payload - PIECE_RESERVE_BYTES, max_payload // 2)
-
-
-def _letters_stream(app: str) -> StreamConfig:
-    return StreamConfig(
-        name=subjects.dead_stream_name(app),
-        subjects=[subjects.dead_subject(app, "*")],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        discard=DiscardPolicy.NEW,
-        max_age=LETTERS_AGE_MAX_S,
-        max_bytes=LETTERS_BYTES_MAX,
-        duplicate_window=DUPLICATES_S,
-    )
-
-
-def _notes_stream(app: str) -> StreamConfig:
-    return StreamConfig(
-        name=subjects.tries_stream_name(app),
-        subjects=[subjects.tries_subject(app, "*", "*")],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        discard=DiscardPolicy.OLD,
-        max_age=NOTES_AGE_MAX_S,
-        max_bytes=NOTES_BYTES_MAX,
-        max_msgs_per_subject=1,
-        duplicate_window=60.0,
-    )

@@ -196,6 +196,7 @@ class OrderedGroup:
             prepare=prepare,
             room=room,
             take=partial(self._take, place),
+            api=self._options.api,
         )
 
 

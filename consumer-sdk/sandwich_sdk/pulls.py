@@ -140,6 +140,7 @@ class Pull:
     room         waits until there is room; how many frames may come, 0 when none is wanted any more
     take         takes a delivery
     retry_max_s  the longest pause after trouble
+    api          what the subjects of JetStream's API begin with
     wanted       False: stop listening at the next frame, which is still taken, or when the request ends
     """
 
@@ -151,6 +152,7 @@ class Pull:
     room: Callable[[], Awaitable[int]]
     take: Callable[[Msg, AckAddress], Awaitable[None]]
     retry_max_s: float = RETRY_MAX_S
+    api: str = "$JS.API"
     wanted: bool = True
     _outstanding: int = 0
     _heard_at: float = 0.0
@@ -204,7 +206,7 @@ class Pull:
             "expires": int(PULL_EXPIRES_S * 1e9),
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.durable}"
+        subject = f"{self.api}.CONSUMER.MSG.NEXT.{self.stream}.{self.durable}"
         await self.client.publish(subject, json.dumps(request).encode(), reply=inbox)
         while not self._wake.is_set():
             try:

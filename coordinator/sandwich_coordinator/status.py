@@ -80,6 +80,7 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
     unpublished_total: int = 0
     unreadable_total: dict[str, int] = {}
     passed_over_total: int = 0
+    foreign_total: int = 0
     cache: CacheStatus | None = None
     invites: InviteStatus | None = None
 

@@ -338,6 +338,7 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     replayed: int = 0
     repeated: int = 0
     retries: int = 0
+    foreign: int = 0
     backlog_events: int = 0
     backlog_bytes: int = 0
     guilds: int = 0

@@ -5,7 +5,9 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import nats.js.errors
 import pytest
+from nats.js.api import StreamSource
 
 from sandwich_node.dev.embedded import EmbeddedNats, nats_cluster
 from sandwich_node.sinks.chain import Chain, Checkpoint
@@ -14,7 +16,7 @@ from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
 from sandwich_node.sinks.log import Fenced, LogUnavailable
 from sandwich_node.sinks.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import inflate, split_events
-from sandwich_sdk.wire.headers import FrameHeaders
+from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, FrameHeaders
 
 pytestmark = pytest.mark.contract
 
@@ -57,7 +59,12 @@ async def stored(log: JetStreamLog) -> list[int]:
     found: list[int] = []
     payload = b""
     for seq in range(info.state.first_seq, info.state.last_seq + 1):
-        message = await log._jetstream.get_msg("SANDWICH_bot", seq)
+        try:
+            message = await log._jetstream.get_msg("SANDWICH_bot", seq)
+        except nats.js.errors.NotFoundError:
+            continue
+        if EXPECTED_LAST_SEQ not in (message.headers or {}):
+            continue
         headers = FrameHeaders.decode(message.headers)
         if headers.kind:
             continue
@@ -137,6 +144,79 @@ async def test_a_stream_deleted_by_hand_is_made_again_and_says_so(log: JetStream
     gap = await log._jetstream.get_msg("SANDWICH_bot", 1)
     assert FrameHeaders.decode(gap.headers).kind == "gap"
     assert b"what nobody had read is lost" in (gap.data or b"")
+
+
+SUBJECT = "sandwich.bot.events.all.0.3"
+FOREIGN: list[dict[str, str] | None] = [
+    None,
+    {"Content-Type": "text/plain"},
+    {"Sandwich-Version": "1"},
+    {"Sandwich-Version": "99"},
+    {"Nats-TTL": "1s"},
+    # Like a frame of ours: of a newer owner, of another session, of the same one far ahead.
+    *(
+        FrameHeaders(session=session, first_seq=last, last_seq=last, count=1, epoch=epoch).encode()
+        for session, last, epoch in (("bb", 1, 1 << 60), ("bb", 7, 10), ("aa", 5000, 10), ("aa", 3, 9))
+    ),
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_what_no_node_wrote_costs_the_chain_nothing(log: JetStreamLog, headers: dict[str, str] | None) -> None:
+    first, second = chain(log, 10), chain(log, 11)
+    await first.take_over()
+    await run_through(first, 1, 5)
+    await log.client.publish(SUBJECT, b"foreign", headers=headers)
+    await log.client.flush()
+    await run_through(first, 6, 10)
+    await log.client.publish(SUBJECT.replace("all", "other"), b"foreign", headers=headers)
+    await log.client.flush()
+    assert await second.take_over() == Checkpoint("aa", 10)
+    await run_through(second, 11, 15)
+    assert await stored(log) == list(range(1, 16))
+    assert (first.foreign, second.foreign) == (1, 1)
+
+
+async def test_a_stream_that_moved_to_another_goes_on_where_it_stands(server: EmbeddedNats, log: JetStreamLog) -> None:
+    """As when an operator moves to other servers: NATS copies frames without their guards."""
+    writer = chain(log, 10)
+    await writer.take_over()
+    await run_through(writer, 1, 20)
+    stream = (await log._jetstream.stream_info("SANDWICH_bot")).config
+    await log._jetstream.add_stream(name="COPY", mirror=StreamSource(name="SANDWICH_bot"))
+    async with asyncio.timeout(10):
+        frames = (await log._jetstream.stream_info("SANDWICH_bot")).state.messages
+        while (await log._jetstream.stream_info("COPY")).state.messages < frames:  # noqa: ASYNC110 (a real server)
+            await asyncio.sleep(0.02)
+    await log._jetstream.delete_stream("SANDWICH_bot")
+    copy = (await log._jetstream.stream_info("COPY")).config
+    await log._jetstream.update_stream(copy, mirror=None, subjects=["elsewhere"])
+    await log._jetstream.add_stream(stream, sources=[StreamSource(name="COPY")], subjects=["nowhere"])
+    async with asyncio.timeout(10):
+        while (await log._jetstream.stream_info("SANDWICH_bot")).state.messages < frames:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await log.ensure_stream("bot")
+    new = chain(log, 11)
+    assert await new.take_over() == Checkpoint("aa", 20)
+    await run_through(new, 21, 25)
+    assert await chain(log, 12).take_over() == Checkpoint("aa", 25)
+
+
+async def test_a_thousand_messages_of_others_among_events_lose_and_double_none(log: JetStreamLog) -> None:
+    writer = chain(log, 10)
+    await writer.take_over()
+
+    async def publish() -> None:
+        for index in range(1000):
+            await log.client.publish(SUBJECT, b"x", headers=FOREIGN[index % 4])
+            if index % 20 == 0:
+                await asyncio.sleep(0.002)
+
+    await run_through(writer, 1, 100, publish())
+    new = chain(log, 11)
+    assert await new.take_over() == Checkpoint("aa", 100)
+    assert await stored(log) == list(range(1, 101))
+    assert writer.foreign + new.foreign == 1000
 
 
 async def test_a_server_at_its_storage_limit_is_said_and_costs_nothing(tmp_path: Path) -> None:

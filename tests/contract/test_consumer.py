@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -207,6 +208,43 @@ async def test_a_corrupt_frame_is_given_up_and_the_others_go_on(server: Embedded
         (broken, 2, True),
     ]
     await settled(publisher, "g")
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_what_no_node_wrote_is_given_up_and_holds_up_neither_frames_nor_parts(
+    server: EmbeddedNats, publisher: Publisher, ordered: bool
+) -> None:
+    foreign = [
+        {},
+        {VERSION: "1"},
+        {VERSION: "9" * 5000},
+        {VERSION: "\u0663"},
+        FrameHeaders(session="x", first_seq=1, last_seq=1, count=1, epoch=7).encode(),
+    ]
+    for headers in foreign:
+        await publisher.send(headers, b"foreign")
+    one_part = FrameHeaders(session="x", first_seq=1, last_seq=1, count=1, epoch=7, part=(1, 2)).encode()
+    await publisher.client.jetstream().publish("sandwich.bot.events.all.nowhere", b"foreign", headers=one_part)
+    headers, payload = publisher.frame(1, pad=b"x" * 100)
+    half = len(payload) // 2
+    await publisher.send({**headers.encode(), "Sandwich-Part": "1/2"}, payload[:half])
+    await publisher.send(foreign[1], b"foreign")
+    await publisher.send({**headers.encode(), "Sandwich-Part": "2/2"}, payload[half:])
+    await publisher.events(1)
+    options: dict[str, Any] = {"app": "bot", "group": "g", "start": "all", "nak_delay": 0.01, "ordered": ordered}
+    consumer = Consumer(server.url, **options)
+    failures: list[Failure] = []
+    consumer.on_error(failures.append)
+
+    def given_up() -> list[int]:
+        return sorted(failure.stream_seq for failure in failures if failure.given_up)
+
+    async with asyncio.TaskGroup() as tasks:
+        taken = tasks.create_task(take(consumer, 3))
+        await until(lambda: len(given_up()) == (6 if ordered else 7), 15)
+        await publisher.events(1)
+    assert taken.result() == [1, 2, 3]
+    assert given_up() == [1, 2, 3, 4, 5, *([] if ordered else [6]), 8]
 
 
 async def test_a_frame_of_a_newer_cluster_is_kept(server: EmbeddedNats, publisher: Publisher) -> None:

@@ -19,7 +19,7 @@ from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats
 from sandwich_sdk import Consumer, Event, Failure, HandlerCancelled, Unfinished, jetstream, letters
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import FrameHeaders
-from tests.support.publisher import Publisher, running, settled, until
+from tests.support.publisher import Publisher, running, settled, take, until
 
 pytestmark = pytest.mark.contract
 ANY = commands.Wanted()
@@ -403,3 +403,33 @@ async def test_what_cannot_be_done_is_said_in_a_line_with_an_exit_code(
     await server.stop()
     code, text = await sandwich("dead", "list")
     assert (code, text.startswith("sandwich: NATS does not answer")) == (2, True)
+
+
+async def test_an_operator_makes_a_group_for_workers_that_may_not(
+    server: EmbeddedNats, publisher: Publisher, sandwich: Cli
+) -> None:
+    js = publisher.client.jetstream()
+    await publisher.events(2)
+    assert await sandwich("group", "create", "bot", "plain", "--start", "all") == (0, "group plain of bot is there\n")
+    assert await take(Consumer(server.url, app="bot", group="plain"), 2) == [1, 2]
+    ordered = ("group", "create", "bot", "ordered", "--ordered", "--start", "all", "--shards")
+    for shards, durables in (("256", 33), ("257", 65)):
+        code, text = await sandwich(*ordered, shards)
+        assert (code, text) == (0, "group ordered of bot is there\n")
+        made = [each.name for each in await js.consumers_info("SANDWICH_bot")]
+        assert sum(name == "ordered" or name.startswith("ordered@") for name in made) == durables
+    assert await take(Consumer(server.url, app="bot", group="ordered", ordered=True), 2) == [1, 2]
+    refused = [
+        await sandwich("group", "create", "bot", "plain", "--ordered"),
+        await sandwich("group", "create", "bot", "plain", "--lane", "other"),
+        await sandwich("group", "create", "bot", "Plain"),
+        await sandwich("group", "create", "bot", "plain", "--start", "yesterday"),
+        await sandwich("group", "create", "bot", "plain", "--start", "2026-01-31"),
+        await sandwich("group", "create", "nobody", "plain"),
+    ]
+    assert [code for code, _ in refused] == [1, 1, 2, 2, 2, 1]
+    assert "ordered" in refused[0][1]
+    assert "reads sandwich.bot.events.all.>, not sandwich.bot.events.other.>" in refused[1][1]
+    await js.delete_stream("SANDWICH_bot")
+    code, text = await sandwich("group", "create", "bot", "plain")
+    assert (code, "is not there yet" in text) == (1, True)

@@ -1,67 +1,70 @@
-"""The permissions that docs/consumers.md lists are enough."""
+"""The permissions that docs/consumers.md lists are enough, and reach no other application."""
 
 import asyncio
 import json
-import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import nats
+import nats.errors
 import pytest
 from nats.aio.client import Client
+from nats.js.api import ConsumerConfig
+from nats.js.errors import NotFoundError
 
+from sandwich_coordinator.cli import accounts
 from sandwich_coordinator.cli import letters as commands
-from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_sdk import Consumer, Event, Failure, jetstream
-from tests.support.publisher import Publisher, until
+from sandwich_coordinator.cli.groups import create_group
+from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_sdk import Consumer, Event, Failure, GroupConflict, jetstream
+from sandwich_sdk.groups import SourceOptions
+from sandwich_sdk.rpc import Rpc
+from sandwich_sdk.wire.rpc import encode_result, parts
+from tests.support.account_nats import AccountNats, rights
+from tests.support.publisher import Publisher, take, until
 
 pytestmark = pytest.mark.contract
-DOCS = Path(__file__).parents[2] / "docs" / "consumers.md"
-PARTITIONS = 4
-
-
-def documented() -> list[str]:
-    """Every subject of the permissions section, for application "bot" and group "g"."""
-    section = DOCS.read_text().partition("\n## Permissions\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
-    lines = [line for block in blocks for line in block.split()] + ["sandwich.<app>.workers.<group>"]
-    named = [line.replace("<app>", "bot").replace("<group>", "g") for line in lines]
-    return [line.replace("<p>", str(p)) for line in named for p in range(PARTITIONS if "<p>" in line else 1)]
-
-
-class GuardedNats(EmbeddedNats):
-    """A server on which user "worker" may do what the docs say, and whoever gives no name everything."""
-
-    def command(self) -> Sequence[str]:
-        command = super().command()
-        allowed = json.dumps(documented())
-        heard = json.dumps(["_INBOX.>", "sandwich.bot.workers.g"])
-        with (self.directory / "nats.conf").open("a") as file:
-            file.write(
-                'no_auth_user: operator\nauthorization { users: [ { user: operator, password: "o" }, '
-                f'{{ user: worker, password: "w", permissions: {{ publish: {allowed}, subscribe: {heard} }} }} ] }}\n'
-            )
-        return command
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
-    async with GuardedNats(tmp_path / "nats") as server:
+async def server(tmp_path: Path) -> AsyncIterator[AccountNats]:
+    async with AccountNats(tmp_path / "nats", {"bot": "g", "beta": "", "alpha": "g"}) as server:
         yield server
 
 
 @pytest.fixture
-async def operator(server: EmbeddedNats) -> AsyncIterator[Client]:
-    client = await nats.connect(server.url)
+async def node(server: AccountNats) -> AsyncIterator[Client]:
+    client = await nats.connect(server.url, user="node", password="node")
+    log = JetStreamLog(NatsOptions(servers=(server.url,), user="node", password="node"))
+    await log.connect()
+    for app in server.apps:
+        await log.ensure_stream(app)
+    await log.close()
     yield client
     await client.close()
 
 
-async def publish(operator: Client) -> None:
+def options(app: str, *, ordered: bool = False, ack_wait_s: float = 30.0) -> SourceOptions:
+    return SourceOptions(
+        servers=(),
+        apps=(app,),
+        group="g",
+        lane="all",
+        start="all",
+        ack_wait_s=ack_wait_s,
+        connect_timeout_s=None,
+        connection={},
+        ordered=ordered,
+        kept=True,
+    )
+
+
+async def publish(node: Client) -> None:
     """Event 1 in two parts, and event 2."""
-    publisher = Publisher(operator, shard=1)
-    await publisher.make_stream()
+    publisher = Publisher(node, shard=1)
     headers, payload = publisher.frame(1)
     for index, piece in enumerate((payload[:40], payload[40:]), start=1):
         await publisher.send({**headers.encode(), "Sandwich-Part": f"{index}/2"}, piece)
@@ -78,7 +81,8 @@ class Workers:
 
     def _consumer(self, url: str, ordered: bool) -> Consumer:
         options: dict[str, Any] = {"app": "bot", "group": "g", "start": "all", "max_tries": 2, "nak_delay": 0.01}
-        consumer = Consumer(url, ordered=ordered, connection={"user": "worker", "password": "w"}, **options)
+        login = {"user": "bot", "password": "bot"}
+        consumer = Consumer(url, ordered=ordered, domain=accounts.DOMAIN, connection=login, **options)
         consumer.on_error(self.failures.append)
         consumer.on_any(self._handle)
         return consumer
@@ -91,23 +95,279 @@ class Workers:
 
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_a_worker_needs_no_more_than_the_docs_say(
-    server: EmbeddedNats,
-    operator: Client,
+    server: AccountNats,
+    node: Client,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     ordered: bool,
 ) -> None:
     monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
-    await publish(operator)
+    await publish(node)
+    await create_group(node, options("bot", ordered=ordered))
     workers = Workers(server.url, ordered=ordered)
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for each in workers.consumers:
             tasks.create_task(each.run(handle_signals=False))
         await until(lambda: workers.seen == [2] and len(workers.failures) == 2 and workers.failures[-1].given_up)
-        (letter,) = [each async for each in commands.read_letters(operator, "bot", commands.Wanted())]
-        assert await commands.open_replays(operator, "bot", "g")
-        await commands.replay(operator, letter)
+        (letter,) = [each async for each in commands.read_letters(node, "bot", commands.Wanted())]
+        assert await commands.open_replays(node, "bot", "g")
+        await commands.replay(node, letter)
         await until(lambda: workers.seen == [2, 1])
         for each in workers.consumers:
             await each.close()
     assert "ermissions" not in caplog.text
+    assert server.violations == []
+
+
+async def test_a_worker_asks_for_no_change_of_a_group_that_the_operator_made(server: AccountNats, node: Client) -> None:
+    await create_group(node, options("bot", ack_wait_s=30.0))
+    await create_group(node, options("bot", ack_wait_s=60.0))
+    login = {"user": "bot", "password": "bot"}
+    consumer = Consumer(server.url, app="bot", group="g", ack_wait=30.0, domain=accounts.DOMAIN, connection=login)
+    async with asyncio.timeout(10), consumer:
+        with pytest.raises(GroupConflict, match="ack_wait of 60 s"):
+            await anext(consumer)
+    assert server.violations == []
+
+
+async def test_only_an_application_s_own_stream_can_be_read(server: AccountNats, node: Client) -> None:
+    """A plain client with the rights of one application gets nothing of another's, by whatever name it asks."""
+    refused: list[str] = []
+
+    async def note(error: Exception) -> None:
+        refused.append(str(error))
+
+    client = await nats.connect(server.url, user="alpha", password="alpha", error_cb=note)
+    for prefix in ("$JS.API", f"$JS.{accounts.DOMAIN}.API"):
+        for verb in ("STREAM.INFO", "STREAM.MSG.GET", "STREAM.CREATE", "STREAM.DELETE", "CONSUMER.CREATE"):
+            with pytest.raises(nats.errors.TimeoutError):
+                await client.request(f"{prefix}.{verb}.SANDWICH_beta", b'{"seq":1}', timeout=0.1)
+    assert len(refused) == 10
+    await client.close()
+
+
+class Victim:
+    """Application beta as it was: its streams with all they hold and how they are made, its durable."""
+
+    def __init__(self, node: Client) -> None:
+        self._jetstream = node.jetstream()
+
+    async def look(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for stream in ("SANDWICH_beta", "SANDWICH-DEAD_beta", "SANDWICH-TRIES_beta", "SANDWICH-REPLAY_beta"):
+            info = await self._jetstream.stream_info(stream)
+            consumers = await self._jetstream.consumers_info(stream)
+            found[stream] = (
+                info.config.as_dict(),
+                info.created,
+                (info.state.messages, info.state.last_seq),
+                [(each.name, each.config.as_dict(), each.num_pending, each.delivered) for each in consumers],
+            )
+        return found
+
+
+STOLEN = "_INBOX.victim"
+SECRET = b"for nobody else"
+API = ("$JS.API", f"$JS.{accounts.DOMAIN}.API")
+WHERE_TO = [
+    "sandwich.beta.events.all.0.0",
+    "sandwich.beta.dead.g",
+    "sandwich.beta.tries.g.1-1",
+    "sandwich.beta.replay.g.1",
+    "sandwich.beta.rpc.relay",
+    STOLEN,
+    *(f"{api}.{verb}.SANDWICH_beta" for api in API for verb in ("STREAM.DELETE", "STREAM.PURGE", "STREAM.UPDATE")),
+    *(f"{api}.CONSUMER.{verb}.SANDWICH_beta.g" for api in API for verb in ("DELETE", "MSG.NEXT", "CREATE", "INFO")),
+]
+"""Subjects of the nodes' account that an answer must not be published on."""
+SPOOFED = {"Nats-Request-Info": json.dumps({"acc": accounts.OWNER, "svc": accounts.OWNER})}
+
+
+def bodies(right: str) -> list[bytes]:
+    """What makes an answer of each kind: with a message, with an error, with nothing in it."""
+    sources = {"name": "SANDWICH-TRIES_alpha", "sources": [{"name": "SANDWICH_beta"}]}
+    if "MSG.NEXT" in right:
+        return [b"1", b'{"batch":2,"no_wait":true}', b'{"batch":1,"expires":100000000,"idle_heartbeat":50000000}']
+    if "MSG.GET" in right:
+        return [b'{"seq":1}', b'{"last_by_subj":"sandwich.beta.>"}', b'{"seq":1,"next_by_subj":"sandwich.beta.>"}']
+    if right.startswith("$JS.ACK"):
+        return [b"+ACK", b"+NXT 2", b"-NAK", b""]
+    return [b"", json.dumps(sources).encode()]
+
+
+async def deliveries(client: Client, right: str, api: str) -> list[str]:
+    """The subjects that a right with wildcards in it is used with."""
+    if not right.startswith("$JS.ACK"):
+        return [right.replace("*", "1-1")]
+    _, _, stream, durable, _ = right.split(".")
+    answer = f"_INBOX.alpha.{stream}.{durable}"
+    inbox = await client.subscribe(answer, max_msgs=1)
+    await client.publish(f"{api}.CONSUMER.MSG.NEXT.{stream}.{durable}", b'{"batch":1,"no_wait":true}', reply=answer)
+    try:
+        reply = (await inbox.next_msg(1.0)).reply
+    except nats.errors.TimeoutError:
+        reply = ""
+    others = [f"$JS.ACK.{stream}.{durable}.1.1.1.1.1"]
+    return [reply, *others] if reply.startswith("$JS.ACK") else others
+
+
+async def attack(client: Client, right: str, headers: Mapping[str, str], api: str) -> None:
+    for subject in await deliveries(client, right, api):
+        for where in WHERE_TO:
+            for body in bodies(right):
+                await client.publish(subject, body, reply=where, headers=dict(headers))
+    await client.flush()
+
+
+class OneAccount(AccountNats):
+    """The same users with the same permissions, in the one account that has the streams."""
+
+    def command(self) -> Sequence[str]:
+        command = super().command()
+        users = [f'{{ user: "{user}", password: "{user}" }}' for user in (accounts.NODE_USER, "beta")]
+        allowed = json.dumps([right.replace(API[1], API[0]) for right in rights("alpha", "g")])
+        users.append(
+            f'{{ user: "alpha", password: "alpha", permissions: {{ publish: {allowed}, subscribe: "_INBOX.>" }} }}'
+        )
+        (self.directory / "nats.conf").write_text(
+            f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{self.store}" }}\n'
+            f"authorization {{ users: [ {', '.join(users)} ] }}\n"
+        )
+        return command
+
+
+@dataclass
+class Raid:
+    """What came of it: beta before and after (None: it is gone), what was published for others, and what was heard."""
+
+    before: dict[str, Any]
+    after: dict[str, Any] | None = None
+    stolen: list[bytes] = field(default_factory=list)
+    heard: list[bytes] = field(default_factory=list)
+
+
+async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
+    """Play the hostile consumer of alpha: every right, every body, every subject for the answer."""
+    node = await nats.connect(server.url, user="node", password="node")
+    log = JetStreamLog(NatsOptions(servers=(server.url,), user="node", password="node"))
+    await log.connect()
+    for app in server.apps:
+        await log.ensure_stream(app)
+        for _ in range(3):
+            await Publisher(node, app).control("fence")
+            await node.jetstream().publish(f"sandwich.{app}.replay.g.1", b"x")
+        await create_group(node, options(app))
+    await log.close()
+    victim = Victim(node)
+    done = Raid(await victim.look())
+
+    async def steal(message: Any) -> None:
+        done.stolen.append(message.data)
+
+    async def hear(message: Any) -> None:
+        done.heard.append(message.data)
+
+    for subject in (STOLEN, "sandwich.beta.rpc.*"):
+        await node.subscribe(subject, cb=steal)
+    await node.flush()
+    hostile = await nats.connect(server.url, user="alpha", password="alpha", error_cb=_quiet)
+    for subject in ears:
+        await hostile.subscribe(subject, cb=hear)
+    for right in [right.replace(API[1], api) for right in rights("alpha", "g", partitions=1)]:
+        for headers in ({}, SPOOFED):
+            await attack(hostile, right, headers, api)
+    await node.flush()
+    with suppress(NotFoundError):
+        done.after = await victim.look()
+    beta = await nats.connect(server.url, user="beta", password="beta")
+    for client in (node, beta):
+        for subject in ("_INBOX.of.beta", "sandwich.beta.events.all.0.0", "sandwich.beta.workers.g"):
+            await client.publish(subject, SECRET)
+        await client.flush()
+    await hostile.flush()
+    for client in (hostile, beta, node):
+        await client.close()
+    return done
+
+
+@pytest.mark.parametrize(("group", "ears"), [("g", ("_INBOX.>", "sandwich.alpha.workers.g")), ("", (">",))])
+async def test_no_documented_right_reaches_another_application(
+    tmp_path: Path, group: str, ears: tuple[str, ...]
+) -> None:
+    async with AccountNats(tmp_path / "nats", {"alpha": group, "beta": ""}) as server:
+        done = await raid(server, API[1], ears)
+    assert done.after == done.before
+    assert done.stolen == []
+    assert SECRET not in done.heard
+
+
+async def test_the_same_rights_inside_one_account_are_no_border(tmp_path: Path) -> None:
+    async with OneAccount(tmp_path / "nats", {"alpha": "g", "beta": ""}) as server:
+        done = await raid(server, API[0], ("_INBOX.>",))
+    assert done.after != done.before
+    assert done.stolen
+    assert SECRET in done.heard
+
+
+async def _quiet(error: Exception) -> None:
+    """A refusal is what is wanted."""
+
+
+async def test_nodes_take_out_of_a_stream_what_carries_messages_past_its_subjects(
+    server: AccountNats, node: Client
+) -> None:
+    js = node.jetstream()
+    for name in ("SANDWICH_bot", "SANDWICH-TRIES_bot", "SANDWICH-DEAD_bot"):
+        raw = json.loads((await node.request(f"$JS.API.STREAM.INFO.{name}", b"")).data)["config"]
+        raw |= {"sources": [{"name": "SANDWICH_beta"}]}
+        answer = json.loads((await node.request(f"$JS.API.STREAM.UPDATE.{name}", json.dumps(raw).encode())).data)
+        assert "error" not in answer
+    log = JetStreamLog(NatsOptions(servers=(server.url,), user="node", password="node"))
+    await log.connect()
+    await log.ensure_stream("bot")
+    await log.close()
+    for name in ("SANDWICH_bot", "SANDWICH-TRIES_bot", "SANDWICH-DEAD_bot"):
+        assert not (await js.stream_info(name)).config.sources
+
+
+async def test_requests_are_answered_and_status_is_heard_in_an_application_s_account(
+    server: AccountNats, node: Client
+) -> None:
+    async def answer(message: Any) -> None:
+        for payload, headers in parts(encode_result(b'{"x":"' + b"y" * 100 + b'"}'), 40):
+            await node.publish(message.reply, payload, headers=headers)
+
+    await node.subscribe("sandwich.*.rpc.*", cb=answer)
+    await node.flush()
+    client = await nats.connect(server.url, user="beta", password="beta")
+    status = await client.subscribe("sandwich.*.status")
+    await client.flush()
+    assert await Rpc(app="beta", client=client).ask("anything") == {"x": "y" * 100}
+    for app in ("alpha", "beta"):
+        await node.publish(f"sandwich.{app}.status", app.encode())
+    assert (await status.next_msg(5)).data == b"beta"
+    assert status.pending_msgs == 0
+    await client.close()
+
+
+async def test_a_group_that_is_not_there_and_cannot_be_made_is_said(
+    server: AccountNats, node: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    login = {"user": "beta", "password": "beta"}
+    consumer = Consumer(server.url, app="beta", group="missing", start="all", domain=accounts.DOMAIN, connection=login)
+    await Publisher(node, "beta").events(1)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        taken = tasks.create_task(take(consumer, 1))
+        await until(lambda: "sandwich group create beta missing" in caplog.text)
+        await create_group(node, replace(options("beta"), group="missing"))
+    assert taken.result() == [1]
+
+
+async def test_a_group_that_a_worker_made_becomes_the_operator_s(server: AccountNats, node: Client) -> None:
+    js = node.jetstream()
+    made = ConsumerConfig(
+        name="g", durable_name="g", filter_subject="sandwich.bot.events.all.>", max_ack_pending=10_000, ack_wait=30
+    )
+    await js.add_consumer("SANDWICH_bot", made)
+    await create_group(node, options("bot"))
+    assert "sandwich.kept" in ((await js.consumer_info("SANDWICH_bot", "g")).config.metadata or {})

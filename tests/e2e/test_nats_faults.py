@@ -86,6 +86,7 @@ async def test_a_slow_nats_costs_time_only_and_a_deleted_stream_is_made_again_an
             assert_clean(await running.verdicts())
             assert (await running.spent(), await running.resumes()) == ((SHARDS, 0), resumes)
 
+            await goes_on_behind_what_no_node_wrote(running)
             await delete_stream(running, "welcomer")
             await running.cluster.simulator("traffic", {"rate": RATE})
             await running.until("events arrive again", running.flowing, 30)
@@ -114,6 +115,30 @@ async def test_a_slow_nats_costs_time_only_and_a_deleted_stream_is_made_again_an
             assert_clean(await running.verdicts())
             assert await running.spent() == (SHARDS, 0)
         await link.cut()
+
+
+async def goes_on_behind_what_no_node_wrote(running: FaultJob) -> None:
+    """A client publishes on the subject of each chain of an application."""
+    client = await nats.connect(running.cluster.nats.url)
+    for shard in range(6):
+        await client.publish(f"sandwich.welcomer.events.all.0.{shard}", b"not a frame")
+    await client.close()
+    await running.cluster.simulator("traffic", {"rate": RATE})
+
+    async def shown() -> bool:
+        return "welcomer: a client that is no node published into its stream" in await problems(running)
+
+    async def told() -> bool:
+        return {(gap.app, gap.shard) for gap in running.gaps} == {("welcomer", shard) for shard in range(6)}
+
+    await running.until("foreign messages in the status", shown, 20)
+    await running.until("a gap told in each chain", told, 20)
+    assert all("nothing is lost" in gap.detail["reason"] for gap in running.gaps)
+    counted = [(await running.node_status(name))["apps"]["welcomer"]["foreign_total"] for name in sorted(NODES)]
+    assert sum(counted) == 6
+    assert_clean(await running.verdicts())
+    assert await running.spent() == (SHARDS, 0)
+    running.gaps.clear()
 
 
 async def delete_stream(running: FaultJob, app: str) -> None:

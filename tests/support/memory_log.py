@@ -1,10 +1,10 @@
 """An event log in memory, with JetStream's compare-and-append, and failures on demand."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
-from sandwich_node.sinks.log import LogError, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
+from sandwich_node.sinks.log import Foreign, LogError, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
 from sandwich_sdk.wire.headers import FrameHeaders
 
 
@@ -14,6 +14,12 @@ class MemoryLog:
     def __init__(self, part_bytes: int = 1_000_000) -> None:
         self._part_bytes = part_bytes
         self.messages: list[tuple[int, str, bytes, FrameHeaders]] = []
+        self.copied: set[int] = set()
+        """Frames that were copied here from another stream, by sequence."""
+        self.foreign: list[tuple[int, str]] = []
+        """What somebody else published, as `intrude` puts it there."""
+        self.before: Callable[[], None] = lambda: None
+        """Called before each request takes effect."""
         self.streams = {"SANDWICH_bot"}
         self.fail_next: list[tuple[LogError, bool]] = []
         self._next = 1
@@ -26,11 +32,17 @@ class MemoryLog:
     def part_bytes(self) -> int:
         return self._part_bytes
 
-    def _last(self, chain: str) -> tuple[int, FrameHeaders] | None:
-        for seq, subject, _, headers in reversed(self.messages):
-            if fnmatchcase(subject, chain):
-                return seq, headers
-        return None
+    def intrude(self, subject: str) -> None:
+        """A message that no node wrote."""
+        self.foreign.append((self._next, subject))
+        self._next += 1
+
+    def _all(self, chain: str) -> list[Tail | Foreign]:
+        """What is on the chain's subjects, in order."""
+        frames = [Tail(seq, headers) for seq, subject, _, headers in self.messages if fnmatchcase(subject, chain)]
+        ours = [Foreign(tail.stream_seq, tail) if tail.stream_seq in self.copied else tail for tail in frames]
+        others = [Foreign(seq) for seq, subject in self.foreign if fnmatchcase(subject, chain)]
+        return sorted([*ours, *others], key=lambda message: message.stream_seq)
 
     async def append(
         self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
@@ -48,8 +60,9 @@ class MemoryLog:
             self.forget_after -= 1
             if self.forget_after < 0:
                 self.messages, self.forget_after = [], None
-        last = self._last(chain)
-        if (last[0] if last else 0) != expected:
+        self.before()
+        present = self._all(chain)
+        if (present[-1].stream_seq if present else 0) != expected:
             raise WrongLast(f"expected {expected}")
         seq = self._next
         self._next += 1
@@ -58,11 +71,18 @@ class MemoryLog:
             raise error
         return seq
 
-    async def tail(self, stream: str, chain: str) -> Tail | None:
+    async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:
         if stream not in self.streams:
             raise StreamMissing(stream)
-        last = self._last(chain)
-        return Tail(last[0], last[1]) if last else None
+        self.before()
+        present = self._all(chain)
+        return present[-1] if present else None
+
+    async def following(self, stream: str, chain: str, seq: int) -> Tail | Foreign | None:
+        if stream not in self.streams:
+            raise StreamMissing(stream)
+        self.before()
+        return next((message for message in self._all(chain) if message.stream_seq >= seq), None)
 
     async def ensure_stream(self, app: str) -> None:
         if app == "unavailable":

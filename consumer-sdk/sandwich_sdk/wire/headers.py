@@ -1,11 +1,13 @@
 """Headers of a frame, wire contract version 1."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 WIRE_VERSION = 1
+_VERSION = re.compile(r"[0-9]{1,9}")
 
 VERSION = "Sandwich-Version"
 SESSION = "Sandwich-Session"
@@ -37,6 +39,10 @@ RecursionError, at a depth that depends on the caller's own stack."""
 
 class WireError(ValueError):
     """A frame that does not keep the wire contract."""
+
+
+class NewerVersion(WireError):
+    """A frame of a later version of the wire contract."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +98,12 @@ class FrameHeaders:
         """Read a frame's headers. Raises WireError for a newer version or a missing or malformed header."""
         if not headers or VERSION not in headers:
             raise WireError("not a Sandwich frame: it has no Sandwich-Version header")
-        try:
-            version = int(headers[VERSION])
-        except ValueError as error:
-            raise WireError(f"{VERSION} is not a number: {headers[VERSION]!r}") from error
+        if _VERSION.fullmatch(headers[VERSION]) is None:
+            raise WireError(f"{VERSION} is not a number: {headers[VERSION][:40]!r}")
+        version = int(headers[VERSION])
         if version != WIRE_VERSION:
-            raise WireError(f"frame of wire version {version}; this reader knows version {WIRE_VERSION}")
+            kind = NewerVersion if version > WIRE_VERSION else WireError
+            raise kind(f"frame of wire version {version}; this reader knows version {WIRE_VERSION}")
         try:
             part = headers.get(PART)
             types = headers.get(TYPES)

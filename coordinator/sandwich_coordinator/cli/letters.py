@@ -16,11 +16,12 @@ import msgspec
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
-from nats.js.api import ConsumerConfig, DeliverPolicy, RawStreamMsg, StorageType, StreamConfig
+from nats.js.api import ConsumerConfig, DeliverPolicy, RawStreamMsg
 
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.render import duration, table
 from sandwich_sdk.errors import reason
+from sandwich_sdk.streams import keep_streams
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import EVENT, MESSAGE_ID, REPLAY_SUBJECT, DeadLetter, frame_of
 from sandwich_sdk.wire.frame import inflate
@@ -29,7 +30,6 @@ from sandwich_sdk.wire.plain_text import plain_json, plain_text
 from sandwich_sdk.wire.text import without_lone_surrogates
 
 API_TIMEOUT_S = 5.0
-REPLAYS_AGE_MAX_S = 30 * 24 * 3600.0
 REPLAYS_PENDING_MAX = 1000
 ACK_WAIT_S = 30.0
 ERROR_SHOWN = 60
@@ -37,7 +37,6 @@ SHARD_DIGITS_MAX = 9
 NESTING_SHOWN_MAX = 200
 """Printing JSON with indents takes a frame of the stack for each level."""
 _GONE = (10037, 10043, 10057)
-_STREAM_EXISTS = 10058
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +233,7 @@ async def open_replays(client: Client, app: str, group: str) -> bool:
     stream = subjects.replay_stream_name(app)
     filter_subject = subjects.replay_subject(app, group, "*")
     with _answered():
-        await _ensure_stream(client, app)
+        await _keep_streams(client, app)
         try:
             reading = (await jetstream.consumer_info(subjects.stream_name(app), group)).config
         except nats.js.errors.NotFoundError:
@@ -253,22 +252,10 @@ async def open_replays(client: Client, app: str, group: str) -> bool:
     return reading is not None
 
 
-async def _ensure_stream(client: Client, app: str) -> None:
+async def _keep_streams(client: Client, app: str) -> None:
     jetstream = client.jetstream(timeout=API_TIMEOUT_S)
-    letters = (await jetstream.stream_info(subjects.dead_stream_name(app))).config
-    try:
-        await jetstream.add_stream(
-            StreamConfig(
-                name=subjects.replay_stream_name(app),
-                subjects=[subjects.replay_subject(app, "*", "*")],
-                storage=StorageType.FILE,
-                max_age=REPLAYS_AGE_MAX_S,
-                num_replicas=letters.num_replicas,
-            )
-        )
-    except nats.js.errors.APIError as error:
-        if error.err_code != _STREAM_EXISTS:
-            raise
+    events = (await jetstream.stream_info(subjects.stream_name(app))).config
+    await keep_streams(jetstream, app, replicas=events.num_replicas or 1)
 
 
 def letters_text(found: Sequence[Found], total: int, now: float, *, filtered: bool = False) -> str:

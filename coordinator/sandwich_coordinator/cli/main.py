@@ -18,6 +18,7 @@ from sandwich_coordinator.cli.cluster_commands import cluster_app
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.dead import dead_app
 from sandwich_coordinator.cli.errors import CommandError
+from sandwich_coordinator.cli.group_commands import group_app, nats_config
 from sandwich_coordinator.cli.node_commands import node_app
 from sandwich_coordinator.cli.options import HelpGroup, Json, KeyFile, run, with_key_file
 from sandwich_coordinator.cli.output import fail, warn
@@ -36,6 +37,8 @@ app.add_typer(apps_app, name="app")
 app.add_typer(guild_app, name="guild")
 app.add_typer(user_app, name="user")
 app.add_typer(dead_app, name="dead")
+app.add_typer(group_app, name="group")
+app.command("nats-config")(nats_config)
 
 
 def _show_version(value: bool) -> None:

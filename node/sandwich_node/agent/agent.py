@@ -376,6 +376,8 @@ class Agent:
                     self._teller.stream_remade(app)
                 case ipc.WorkerStats(_, cpu_s, numbers):
                     self._figures.note(asyncio.get_running_loop().time(), worker.index, cpu_s, numbers)
+                    for app in {each.key.app for each in numbers if each.foreign}:
+                        self._history.foreign(app, self._figures.of_app(app).foreign_total, time.time())
                 case _:
                     shards.on_message(worker, message)
 

@@ -14,6 +14,7 @@ from sandwich_coordinator.view import ClusterView, ShardKey
 FAILOVERS_KEPT = 500
 LOSSES_KEPT = 100
 REMADE_SHOWN_S = 600.0
+FOREIGN_SHOWN_S = 600.0
 
 MOVED = "moved"
 NODE_GONE = "node gone"
@@ -40,6 +41,7 @@ class History:
         self.fenced: Counter[str] = Counter()
         self.streams_remade: dict[str, float] = {}
         """When (Unix seconds) the stream of an application was found deleted and made again here."""
+        self._foreign: dict[str, tuple[int, float]] = {}
         self._node = node
         self._lost: dict[ShardKey, _Lost] = {}
 
@@ -84,13 +86,25 @@ class History:
         self.seconds[kind] = self.seconds.get(kind, 0.0) + failover.took_s
         return failover
 
+    def foreign(self, app: str, total: int, at: float) -> None:
+        """So many messages that no node wrote have been found in the application's stream by now."""
+        if total > self._foreign.get(app, (0, 0.0))[0]:
+            self._foreign[app] = (total, at)
+
     def problems(self, now: float) -> list[str]:
         """What an operator should still see of it at `now` (Unix seconds)."""
-        return [
+        remade = [
             f"{app}: its stream was deleted {now - at:.0f} s ago and made again: what nobody had read of it is lost"
             for app, at in sorted(self.streams_remade.items())
             if now - at < REMADE_SHOWN_S
         ]
+        foreign = [
+            f"{app}: a client that is no node published into its stream {now - at:.0f} s ago ({total} messages yet): "
+            "nothing is lost by it; give NATS users, see deploy/nats.conf"
+            for app, (total, at) in sorted(self._foreign.items())
+            if now - at < FOREIGN_SHOWN_S
+        ]
+        return [*remade, *foreign]
 
     def loss(self, shard: ShardKey, *, session: str, last_seq: int, reason: str, at: float) -> LossStatus:
         """A session of the shard could not be resumed."""

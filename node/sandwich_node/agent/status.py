@@ -105,6 +105,7 @@ class Figures:
             unpublished_total=total.unpublished,
             unreadable_total=total.unreadable,
             passed_over_total=total.passed_over,
+            foreign_total=total.foreign,
             cache=_cache_status(total.cache, present),
             invites=_invite_status(total.invites),
         )
@@ -125,6 +126,7 @@ def _sum(parts: Iterable[ShardNumbers]) -> ShardNumbers:
         replayed=sum(part.replayed for part in parts),
         repeated=sum(part.repeated for part in parts),
         retries=sum(part.retries for part in parts),
+        foreign=sum(part.foreign for part in parts),
         unpublished=sum(part.unpublished for part in parts),
         unreadable=_sum_counts(part.unreadable for part in parts),
         passed_over=sum(part.passed_over for part in parts),

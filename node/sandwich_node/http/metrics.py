@@ -19,6 +19,7 @@ _APP_COUNTERS = {
     "gaps_total": ("sandwich_gaps", "Sessions that could not be resumed."),
     "unpublished_total": ("sandwich_events_unpublished", "Events that filters kept from consumers."),
     "passed_over_total": ("sandwich_events_passed_over", "Dispatches without a usable name or sequence."),
+    "foreign_total": ("sandwich_foreign_messages", "Messages in the stream that no node wrote."),
 }
 _APP_GAUGES = {
     "guilds": ("sandwich_guilds", "Guilds of the shards on this node."),

@@ -28,6 +28,14 @@ _TYPE = re.compile(r"[A-Z0-9_]{1,64}")
 _CHANNEL_FIELDS = ("status", "voice_start_time")
 
 
+def may_answer(reply: str) -> bool:
+    """Whether an answer may go to this subject: not into a stream of ours, nor to NATS's own subjects.
+
+    The node answers with its own rights, on the subject that whoever asks has named.
+    """
+    return reply != "" and not reply.startswith(("sandwich.", "$"))
+
+
 class _Ask(Struct, forbid_unknown_fields=True, kw_only=True):
     pass
 

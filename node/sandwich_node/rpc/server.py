@@ -19,7 +19,7 @@ from sandwich_node.ipc import AppSeen, ShardKey
 from sandwich_node.rpc.admission import Admission
 from sandwich_node.rpc.questions import VERBS as CACHE_VERBS
 from sandwich_node.rpc.questions import CacheQuestions
-from sandwich_node.rpc.requests import OPS, snowflake
+from sandwich_node.rpc.requests import OPS, may_answer, snowflake
 from sandwich_node.rpc.shard import ShardCommands, gone
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.rpc import (
@@ -157,7 +157,7 @@ class RpcServer:
         self, message: Msg, app: str, question: object, work: Callable[[], Awaitable[bytes | None]]
     ) -> None:
         """Begin a request, or refuse it at once: before anything is made for it."""
-        if not message.reply:
+        if not may_answer(message.reply):
             return
         ticket = self._admission.take(app, question)
         if ticket is None:

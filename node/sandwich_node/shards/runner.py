@@ -241,6 +241,7 @@ class ShardRunner:
             replayed=self._replayed,
             repeated=self._buffer.repeated,
             retries=self._chain.retries,
+            foreign=self._chain.foreign,
             backlog_events=self._buffer.events_held,
             backlog_bytes=self._buffer.bytes_held,
             guilds=self._intake.guilds.count,

@@ -5,10 +5,11 @@ Each append asserts the stream sequence of the chain's last frame, over all lane
 writer's append is refused, whatever its clock or its lease say. An append whose outcome is unknown is settled by
 reading the tail: ours -> it landed; a newer epoch -> we are fenced; unchanged -> send it again, and only one of the
 two can land. A tail that ends before what was acknowledged means that the stream lost it (deleted or purged by hand,
-restored, out of age): a gap frame tells consumers, and the chain goes on behind it.
+restored, out of age): a gap frame tells consumers, and the chain goes on behind it. So it does behind a message that no
+node wrote (`walk`), once nothing of a newer owner's is between our last frame and that message.
 
 Invariants: at most one append is in flight; `_last` is only ever set from our own fence, our own acknowledged append,
-or a tail that no newer owner wrote.
+or an end of the chain before which no newer owner wrote. `_own` is our last frame.
 """
 
 import logging
@@ -22,6 +23,7 @@ import msgspec
 from sandwich_node.sinks.frames import Frame, ShardAddress, split_payload
 from sandwich_node.sinks.log import (
     Fenced,
+    Foreign,
     Log,
     LogBusy,
     LogUnavailable,
@@ -30,6 +32,7 @@ from sandwich_node.sinks.log import (
     Tail,
     WrongLast,
 )
+from sandwich_node.sinks.walk import Search, Stand, Walk
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import FENCE, GAP, MARKER, MESSAGE_TTL, FrameHeaders
 
@@ -65,11 +68,12 @@ def checkpoint_of(headers: FrameHeaders) -> Checkpoint:
 
 
 class _EndLost(Exception):
-    """The chain ends before what the stream had acknowledged; `tail` is what is left of it."""
+    """The stream lost what it had acknowledged: `tail` is the chain's last frame now, `end` its last message."""
 
-    def __init__(self, tail: Tail | None) -> None:
+    def __init__(self, tail: Tail | None, end: int) -> None:
         super().__init__("the stream lost the end of a chain")
         self.tail = tail
+        self.end = end
 
 
 class Chain:
@@ -92,17 +96,22 @@ class Chain:
         self._app = address.app
         self._filter = subjects.chain_filter(address.app, address.group, address.shard)
         self._address = address
-        self._last = 0
+        self._last = self._own = 0
+        self._owes_notice = False
         self.checkpoint = Checkpoint("", 0)
         self.retries = 0
+        self.foreign = 0
+        """Messages that no node wrote, found on the chain's subjects."""
         self.waiting_reason = ""
 
     async def take_over(self) -> Checkpoint:
         """Append our fence and return the checkpoint before it. Raises Fenced; waits while the log is away."""
-        attempt = writer = 0
+        attempt = writer = foreign = 0
+        found: Stand | None = None
         while True:
             try:
-                tail = await self._store.tail(self._stream, self._filter)
+                found = await self._find_end(found)
+                tail, foreign = found.tail, max(foreign, found.foreign)
                 if tail is not None and tail.headers.epoch > self._epoch:
                     raise Fenced(self._epoch, tail.headers.epoch)
                 stands = Checkpoint("", 0)
@@ -115,23 +124,7 @@ class Chain:
                         stored_at=tail.stored_at,
                         marked=tail.headers.kind == MARKER,
                     )
-                fence = FrameHeaders(
-                    session=stands.session,
-                    first_seq=stands.last_seq,
-                    last_seq=stands.last_seq,
-                    count=0,
-                    epoch=self._epoch,
-                    kind=FENCE,
-                    behind=stands.behind,
-                )
-                expected = tail.stream_seq if tail else 0
-                self._last = await self._store.append(
-                    self._subject(subjects.DEFAULT_LANE),
-                    b"",
-                    fence.encode(),
-                    chain=self._filter,
-                    expected=expected,
-                )
+                self._last = self._own = await self._append_fence(stands, found.end)
             except (WrongLast, LogBusy):
                 await self._pause(BUSY_RETRY_S)
             except (LogUnavailable, StreamMissing) as error:
@@ -139,7 +132,64 @@ class Chain:
             else:
                 self.waiting_reason = ""
                 self.checkpoint = stands
+                self._passed(foreign)
+                await self._tell_of_foreign()
                 return stands
+
+    async def _append_fence(self, stands: Checkpoint, expected: int) -> int:
+        fence = FrameHeaders(
+            session=stands.session,
+            first_seq=stands.last_seq,
+            last_seq=stands.last_seq,
+            count=0,
+            epoch=self._epoch,
+            kind=FENCE,
+            behind=stands.behind,
+        )
+        subject = self._subject(subjects.DEFAULT_LANE)
+        return await self._store.append(subject, b"", fence.encode(), chain=self._filter, expected=expected)
+
+    async def _find_end(self, known: Stand | None = None) -> Stand:
+        """Where the chain ends. What was `known` is not read again: more foreign messages may come meanwhile."""
+        end = await self._store.tail(self._stream, self._filter)
+        if not isinstance(end, Foreign):
+            return Stand(end, end.stream_seq if end is not None else 0)
+        if known is None or known.end > end.stream_seq:
+            known = await self._search(end)
+        while known.end < end.stream_seq:
+            message = await self._store.following(self._stream, self._filter, known.end + 1)
+            if message is None:
+                break
+            known = known.then(message)
+        return known
+
+    async def _search(self, end: Foreign) -> Stand:
+        first = await self._store.following(self._stream, self._filter, 1)
+        search = Search(end.stream_seq, may_be_copy=isinstance(first, Foreign) and first.copied is not None)
+        while True:
+            at = search.start
+            while at:
+                at = search.see(await self._store.following(self._stream, self._filter, at))
+            if search.is_over:
+                return search.stand
+            search.widen()
+
+    def _passed(self, foreign: int) -> None:
+        """The chain goes on behind messages that are not ours."""
+        if foreign:
+            self.foreign += foreign
+            self._owes_notice = True
+            _log.error(
+                "chain %s: %d messages that no node wrote are on it; it goes on behind them", self._filter, foreign
+            )
+
+    async def _tell_of_foreign(self) -> None:
+        """Say in the chain what was on it. More that comes meanwhile is told of with the next frame."""
+        owed, self._owes_notice = self._owes_notice, False
+        if owed:
+            await self._append_gap(
+                self.checkpoint, "a message that no node wrote was on the chain: nothing is lost by it"
+            )
 
     def _subject(self, lane: str) -> str:
         return subjects.events_subject(self._app, lane, self._address.group, self._address.shard)
@@ -151,7 +201,7 @@ class Chain:
         while True:
             try:
                 if lost is not None:
-                    await self._go_on_behind(lost.tail)
+                    await self._go_on_behind(lost)
                 await self._append_whole(frame, payload)
             except _EndLost as found:
                 # Parts that were stored may be gone with the rest: the whole frame again.
@@ -159,6 +209,8 @@ class Chain:
             else:
                 break
         self.checkpoint = Checkpoint(frame.session, frame.last_seq, frame.behind)
+        # Not before the frame: its parts follow each other.
+        await self._tell_of_foreign()
 
     async def _append_whole(self, frame: Frame, payload: bytes) -> None:
         part_bytes = self._store.part_bytes
@@ -172,14 +224,18 @@ class Chain:
         else:
             await self._append_parts(frame, payload, part_bytes)
 
-    async def _go_on_behind(self, tail: Tail | None) -> None:
+    async def _go_on_behind(self, lost: _EndLost) -> None:
         """Continue behind what is left of the chain, and say there what is missing."""
-        self._last = tail.stream_seq if tail is not None else 0
+        tail = lost.tail
+        self._last = self._own = lost.end
         stands, stood = self.checkpoint if tail is None else checkpoint_of(tail.headers), self.checkpoint
         reason = "nothing is left of it in the stream (deleted, emptied, or out of age): what nobody had read is lost"
         if tail is not None:
             reason = f"the stream lost its end: what it held up to {stood.last_seq} of session {stood.session} is lost"
         _log.error("chain %s: %s", self._filter, reason)
+        await self._append_gap(stands, reason)
+
+    async def _append_gap(self, stands: Checkpoint, reason: str) -> None:
         if stands.session:
             note = {"session": stands.session, "last_seq": stands.last_seq, "at": time.time(), "reason": reason}
             encoded = msgspec.json.encode(note)
@@ -199,7 +255,7 @@ class Chain:
         subject = self._subject(frame.lane)
         while True:
             try:
-                self._last = await self._store.append(
+                self._last = self._own = await self._store.append(
                     subject, payload, encoded, chain=self._filter, expected=self._last
                 )
             except LogBusy:
@@ -217,29 +273,56 @@ class Chain:
         self.waiting_reason = ""
 
     async def _settled(self, headers: FrameHeaders) -> bool:
-        """After an append of unknown outcome: did it land? Raises Fenced."""
+        """After an append of unknown outcome: did it land? Raises Fenced, _EndLost."""
         attempt = 0
         while True:
             try:
-                tail = await self._store.tail(self._stream, self._filter)
+                end = await self._store.tail(self._stream, self._filter)
+                if isinstance(end, Foreign):
+                    return await self._settled_before(end, headers)
             except (LogUnavailable, StreamMissing) as error:
                 attempt = await self._wait(attempt, error)
             else:
-                return self._recognise(tail, headers)
+                return self._recognise(end, headers)
 
     def _recognise(self, tail: Tail | None, headers: FrameHeaders) -> bool:
         """Whether the tail is the append that `headers` belong to. Raises Fenced, _EndLost."""
         if tail is not None and tail.headers.epoch > self._epoch:
             raise Fenced(self._epoch, tail.headers.epoch)
-        if tail is not None and tail.headers == headers and tail.stream_seq != self._last:
-            self._last = tail.stream_seq
+        if tail is not None and tail.headers == headers and tail.stream_seq > self._last:
+            self._last = self._own = tail.stream_seq
             return True
         end = tail.stream_seq if tail is not None else 0
-        if end < self._last or (tail is not None and tail.headers.epoch < self._epoch):
+        if end < self._own or (tail is not None and tail.headers.epoch < self._epoch):
             # Our fence at least was stored, and is not there any more.
-            raise _EndLost(tail)
+            raise _EndLost(tail, end)
+        # Before `_last`: what was not ours, behind our last frame, is gone.
         self._last = end
         return False
+
+    async def _settled_before(self, end: Foreign, headers: FrameHeaders) -> bool:
+        """As `_recognise`, of a chain that ends with a message which is not ours. Raises what reading raises, too."""
+        kept = await self._store.following(self._stream, self._filter, self._own) if self._own else None
+        if self._own and (not isinstance(kept, Tail) or kept.stream_seq != self._own):
+            found = await self._find_end()
+            self._passed(found.foreign)
+            if found.tail is None or not self._recognise(found.tail, headers):
+                raise _EndLost(found.tail, found.end)
+            self._last = found.end
+            return True
+        walk, at = Walk(self._epoch, headers), self._last + 1
+        while at <= end.stream_seq:
+            message = await self._store.following(self._stream, self._filter, at)
+            if message is None:
+                break
+            walk.see(message)
+            at = message.stream_seq + 1
+        self._passed(walk.foreign)
+        if walk.left is not None:
+            raise _EndLost(walk.left, at - 1)
+        self._last = at - 1
+        self._own = walk.landed or self._own
+        return walk.landed > 0
 
     async def _wait(self, attempt: int, error: Exception) -> int:
         self.waiting_reason = str(error)

@@ -18,14 +18,21 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageType, StreamConfig
 
 from sandwich_node.sinks.jetstream_health import account_findings, stream_findings
-from sandwich_node.sinks.log import LogBusy, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
+from sandwich_node.sinks.log import Foreign, LogBusy, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
 from sandwich_sdk.cancelling import honouring_cancel
 from sandwich_sdk.errors import reason
+from sandwich_sdk.streams import foreign_settings, keep_streams
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, EXPECTED_LAST_SUBJECT, FrameHeaders, WireError
+from sandwich_sdk.wire.headers import (
+    EXPECTED_LAST_SEQ,
+    EXPECTED_LAST_SUBJECT,
+    FrameHeaders,
+    NewerVersion,
+    WireError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +110,7 @@ class JetStreamLog:
         self._trouble = ""
         self._where = ", ".join(urlsplit(server).netloc.rpartition("@")[2] for server in options.servers)
         self._ensured: set[str] = set()
+        self._kept: set[str] = set()
         self._ensure_lock = asyncio.Lock()
 
     @property
@@ -217,25 +225,31 @@ class JetStreamLog:
             return LogUnavailable(f"JetStream does not answer: {self._why(error)}")
         return LogUnavailable(f"stream {stream} has no leader now")
 
-    async def tail(self, stream: str, chain: str) -> Tail | None:
+    async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:
         """See `Log.tail`."""
+        return await self._read(stream, chain, None)
+
+    async def following(self, stream: str, chain: str, seq: int) -> Tail | Foreign | None:
+        """See `Log.following`."""
+        return await self._read(stream, chain, seq)
+
+    async def _read(self, stream: str, chain: str, seq: int | None) -> Tail | Foreign | None:
+        """The chain's last message, or its first from `seq` on."""
         if not self._client.is_connected:
             raise LogUnavailable(self._unconnected())
         try:
             with honouring_cancel():
-                last = await self._jetstream.get_last_msg(stream, chain)
+                if seq is None:
+                    found = await self._jetstream.get_last_msg(stream, chain)
+                else:
+                    found = await self._jetstream.get_msg(stream, seq=seq, subject=chain, next=True)
         except nats.js.errors.NotFoundError as error:
             if error.err_code == _NO_STREAM:
                 raise StreamMissing(f"stream {stream} does not exist") from None
             return None
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LogUnavailable(f"the chain's last frame could not be read: {self._why(error)}") from None
-        try:
-            headers = FrameHeaders.decode(last.headers)
-        except WireError as error:
-            raise LogUnavailable(f"the last message on {chain} is not ours: {error}") from None
-        assert last.seq is not None
-        return Tail(last.seq, headers, last.time.timestamp() if last.time is not None else None)
+        return read_message(found, chain)
 
     async def ensure_stream(self, app: str) -> None:
         """See `Log.ensure_stream`. Replicas, age and size follow the configuration; everything else stays."""
@@ -243,6 +257,7 @@ class JetStreamLog:
             try:
                 with honouring_cancel():
                     await self._ensure_stream(app)
+                    await self._keep_others(app)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 raise LogUnavailable(f"stream for {app} could not be made: {self._why(error)}") from None
 
@@ -261,12 +276,16 @@ class JetStreamLog:
                 present = (await self._jetstream.stream_info(wanted.name)).config
             else:
                 self._say_made(app, wanted.name)
+                self._kept.discard(app)
                 self._ensured.add(app)
                 return
         fields = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct", "allow_msg_ttl")
         changed: dict[str, Any] = {
             name: getattr(wanted, name) for name in fields if getattr(present, name) != getattr(wanted, name)
         }
+        changed |= foreign_settings(present)
+        if present.mirror is not None:
+            raise LogUnavailable(f"stream {wanted.name} is a mirror of another: it is not ours")
         if (other := self._other_owner(present)) is not None:
             raise LogUnavailable(
                 f"stream {wanted.name} belongs to cluster {other!r}, which is on the same NATS and has an application "
@@ -296,6 +315,23 @@ class JetStreamLog:
             return False
         return self._other_owner(present) is not None
 
+    async def _keep_others(self, app: str) -> None:
+        """The streams of dead letters and what goes with them. Events do not wait for those that cannot be made."""
+        if app in self._kept:
+            return
+        try:
+            async with asyncio.timeout(API_TIMEOUT_S):
+                await keep_streams(self._jetstream, app, replicas=self._limits_of(app).replicas)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            _log.warning("the streams for dead letters of %s could not be made: %s", app, self._why(error))
+        self._kept.add(app)
+
+    def _limits_of(self, app: str) -> StreamLimits:
+        options = self._options
+        return self._limits.get(app) or StreamLimits(
+            max_age_s=options.max_age_s, max_bytes=options.max_bytes, replicas=options.replicas
+        )
+
     def _say_made(self, app: str, stream: str) -> None:
         if app in self._ensured:
             _log.error("stream %s was deleted under its shards and is made again: what nobody had read is lost", stream)
@@ -304,10 +340,7 @@ class JetStreamLog:
             _log.info("stream %s was made", stream)
 
     def _stream_config(self, app: str) -> StreamConfig:
-        options = self._options
-        limits = self._limits.get(app) or StreamLimits(
-            max_age_s=options.max_age_s, max_bytes=options.max_bytes, replicas=options.replicas
-        )
+        limits = self._limits_of(app)
         return StreamConfig(
             name=subjects.stream_name(app),
             subjects=subjects.stream_subjects(app),
@@ -355,6 +388,29 @@ class JetStreamLog:
         """What went wrong, and with which server; why there is no connection, when that is the cause."""
         is_answer = isinstance(error, nats.js.errors.APIError)
         return reason(error) if self._client.is_connected or is_answer else self._unconnected()
+
+
+def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:
+    """A message of the stream as the chain's writer sees it.
+
+    Every append of a node names the chain as its guard, and the stream keeps that header: a frame without it was copied
+    there. Raises LogUnavailable for a frame of a newer version: this node is too old for the cluster.
+    """
+    assert message.seq is not None
+    headers = message.headers or {}
+    guard = headers.get(EXPECTED_LAST_SUBJECT, "")
+    if guard not in ("", chain):
+        return Foreign(message.seq)
+    try:
+        read = FrameHeaders.decode(headers)
+    except NewerVersion as error:
+        if not guard:
+            return Foreign(message.seq)
+        raise LogUnavailable(f"the last message on {chain} cannot be read: {error}") from None
+    except WireError:
+        return Foreign(message.seq)
+    tail = Tail(message.seq, read, message.time.timestamp() if message.time is not None else None)
+    return tail if guard else Foreign(message.seq, tail)
 
 
 def connection_secrets(options: NatsOptions) -> dict[str, Any]:

@@ -42,11 +42,22 @@ class Fenced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The last frame of a chain: its sequence in the stream, its headers, and when it was stored (Unix seconds)."""
+    """A frame of a chain: its sequence in the stream, its headers, and when it was stored (Unix seconds)."""
 
     stream_seq: int
     headers: FrameHeaders
     stored_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A message on a chain's subjects that no node wrote there, and its sequence in the stream.
+
+    `copied`: it reads like a frame. NATS takes a frame's guard away when it copies a stream into another.
+    """
+
+    stream_seq: int
+    copied: Tail | None = None
 
 
 class Log(Protocol):
@@ -64,8 +75,14 @@ class Log(Protocol):
         Raises WrongLast, LogBusy, LogUnavailable, StreamMissing, PayloadTooLarge.
         """
 
-    async def tail(self, stream: str, chain: str) -> Tail | None:
-        """The chain's last frame, read from the stream's leader. Raises LogUnavailable, StreamMissing."""
+    async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:
+        """The last message on the chain's subjects, read from the stream's leader.
+
+        Raises LogUnavailable, StreamMissing.
+        """
+
+    async def following(self, stream: str, chain: str, seq: int) -> Tail | Foreign | None:
+        """The first message on the chain's subjects at or behind stream sequence `seq`. Raises as `tail` does."""
 
     async def ensure_stream(self, app: str) -> None:
         """Create the application's stream, or bring it in line with configuration. Raises LogUnavailable."""

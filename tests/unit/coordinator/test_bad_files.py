@@ -144,7 +144,7 @@ def test_a_password_that_a_redis_url_may_hold_is_taken_out_and_decoded() -> None
         ("nats://h:99999", "has the port 99999: ports are 1 to 65535"),
         ("nats://h:0", "has the port 0"),
         ("nats://h:4222x", "has a port that is not a number"),
-        ("nats://::1", "write that as [::1]:4222"),
+        ("nats://::1", "write an IPv6 address in brackets"),
         ("nats://[::1", "write an IPv6 address in brackets"),
         ("nats://", "names no host"),
         ("nats://a:1,nats://b:1", "names several servers: write one URL for each"),

@@ -34,6 +34,17 @@ def test_a_reconnect_and_a_first_start_are_no_failover() -> None:
     assert History("b").back(SHARD, "resumed", replayed=1, stored_at=1.0, at=2.0) is None
 
 
+def test_messages_that_no_node_wrote_are_a_problem_for_ten_minutes_after_the_last() -> None:
+    history = History("a")
+    history.foreign("bot", 2, 100.0)
+    history.foreign("bot", 2, 300.0)
+    (problem,) = history.problems(160.0)
+    assert "bot: a client that is no node published into its stream 60 s ago (2 messages yet)" in problem
+    assert history.problems(701.0) == []
+    history.foreign("bot", 3, 800.0)
+    assert len(history.problems(801.0)) == 1
+
+
 def test_what_another_node_took_is_its_to_tell() -> None:
     history = History("c")
     history.claims_changed(view("a"), view(None), [SHARD], 100.0)

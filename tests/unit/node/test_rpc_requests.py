@@ -98,3 +98,19 @@ def test_data_as_deep_as_the_bound_is_taken_and_brackets_in_text_do_not_count() 
     for data in (b"[" * 100 + b"]" * 100, b"[%b]" % b",".join([b"[]"] * 500), b'"%b"' % (b'[{\\"' * 200)):
         raw = rq.relay(rq.read(b'{"type":"SONG","data":%b}' % data, rq.RelayAsk)).raw
         assert raw == b'{"t":"SONG","s":null,"op":0,"d":%b}' % data
+
+
+@pytest.mark.parametrize(
+    ("reply", "answered"),
+    [
+        ("_INBOX.a.b", True),
+        ("_R_.a.b", True),
+        ("", False),
+        ("sandwich.beta.events.all.0.0", False),
+        ("sandwich.beta.shard.0.0", False),
+        ("$JS.API.STREAM.PURGE.SANDWICH_beta", False),
+        ("$SYS.REQ.x", False),
+    ],
+)
+def test_an_answer_goes_to_an_inbox_and_into_no_stream(reply: str, answered: bool) -> None:
+    assert rq.may_answer(reply) is answered
