@@ -179,7 +179,7 @@ def test_a_redis_that_cannot_be_asked_is_said_without_its_password(
     assert (code, "no cluster key" in err) == (1, True)
     assert run("guild", "where", GUILD, "--key-file", "cluster.key")[0] == 0
     monkeypatch.setenv("REDIS_PASSWORD", SECRET + "x")
-    apply(run, tmp_path, cache.port, "--insecure-plaintext")
+    apply(run, tmp_path, cache.port, "--insecure-plaintext", "--rekey")
     code, _, err = run("user", "mutual", ADA)
     assert (code, "refuses the user or the password" in err) == (2, True)
     apply(run, tmp_path, 1, "--insecure-plaintext")

@@ -14,7 +14,8 @@ FREE = range(22_800, 23_000, BLOCK)
 
 
 def test_ports_are_below_those_of_outgoing_connections_and_do_not_repeat() -> None:
-    ports = [port for _ in range(10) for port in free_ports(3)]
+    blocks = PortBlocks(FIRST, END)
+    ports = [port for _ in range(10) for port in blocks.take(3)]
     assert len(set(ports)) == 30
     assert all(FIRST <= port < END < LOWEST_SOURCE_PORT for port in ports)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sandwich_coordinator.cli.options import AppName, KeyFile, command_group, run, with_key_file
-from sandwich_coordinator.cli.output import say
+from sandwich_coordinator.cli.output import say, show
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 SHARDS_MAX = 32_768
@@ -44,4 +44,4 @@ def nats_config(
     """Print a configuration for nats-server: an account for each application. Example: sandwich nats-config welcomer"""
     from sandwich_coordinator.cli.groups import config_text
 
-    typer.echo(config_text(apps, store, listen), nl=False)
+    show(config_text(apps, store, listen).rstrip())
