@@ -41,23 +41,23 @@ test-unit: $(STAMP) ## the tests that start no process
 demo: $(STAMP) ## a whole cluster on this machine: etcd, NATS, Redis, simulator, three nodes, a consumer
 	@$(BIN)/sandwich-node dev $(ARGS)
 
-bench: $(STAMP) ## the figures in docs/benchmarks.md
+bench: $(STAMP) ## the figures in docs/reference/benchmarks.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-drain: $(STAMP) ## how long a node takes to give 100 shards away: ARGS="--shards 100 200 --rate 1000"
 	$(BIN)/python -m benchmarks.drain $(ARGS)
 
 chaos: $(STAMP) ## faults against real processes: ARGS="--minutes 5 --seed 1"
-	$(BIN)/python -m chaos $(ARGS)
+	$(BIN)/python -m verification.chaos $(ARGS)
 
 cache-check: $(STAMP) ## the cache against Discord's own state, with faults: ARGS="--events 200000 --seed 1"
-	$(BIN)/python -m cache_check $(ARGS)
+	$(BIN)/python -m verification.cache_check $(ARGS)
 
 sim: $(STAMP) ## the control plane on virtual time, with faults from seeds: SEED=1 COUNT=200
-	$(BIN)/python -m simulation --seed $(or $(SEED),1) --count $(or $(COUNT),200)
+	$(BIN)/python -m verification.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),200)
 
 sim-long: $(STAMP) ## some thousand seeds: about 20 minutes on two cores
-	$(BIN)/python -m simulation --seed $(or $(SEED),1) --count $(or $(COUNT),5000)
+	$(BIN)/python -m verification.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),5000)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

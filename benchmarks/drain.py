@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.processes import token, until
-from chaos.measure import percentile, silences
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.dev.checker import DeliveryCheck, Verdict
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
+from verification.chaos.measure import percentile, silences
 
 APP = "drain"
 CAPACITIES = {"a": 200, "b": 50, "c": 50}

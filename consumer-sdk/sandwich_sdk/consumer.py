@@ -15,17 +15,17 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sandwich_sdk.cancelling import Owner, honour_cancel
+from sandwich_sdk.cancellation import Owner, honour_cancel
 from sandwich_sdk.delivery import Intake, OpenFrame, Source
 from sandwich_sdk.errors import Failure, Unfinished
 from sandwich_sdk.event import Event, Gap
+from sandwich_sdk.event_filter import EventFilter
 from sandwich_sdk.event_names import doubt
 from sandwich_sdk.failures import Failures
 from sandwich_sdk.frames import FrameReader
 from sandwich_sdk.groups import SourceOptions
 from sandwich_sdk.jetstream import JetStreamSource
 from sandwich_sdk.progress import retry_delay_s
-from sandwich_sdk.selection import Selection
 from sandwich_sdk.wire.plain_text import plain_text
 from sandwich_sdk.wire.subjects import DEFAULT_LANE, check_lane, check_name
 
@@ -132,7 +132,7 @@ class Consumer:
         self._reset()
 
     def _reset(self) -> None:
-        self._take_in(Selection(self._types))
+        self._take_in(EventFilter(self._types))
         self._pump: asyncio.Task[None] | None = None
         self._deadline: asyncio.Timeout | None = None
         self._running = False
@@ -193,7 +193,7 @@ class Consumer:
             raise ValueError("no handler is registered: use @consumer.on(...) or @consumer.on_any")
         if self._running or self._pump is not None or self._closed.is_set():
             raise RuntimeError("the consumer is in use, or closed")
-        self._take_in(Selection(self._types, None if self._any else frozenset(self._handlers)))
+        self._take_in(EventFilter(self._types, None if self._any else frozenset(self._handlers)))
         self._running, self._owner = True, Owner()
         signals = _SIGNALS if handle_signals and threading.current_thread() is threading.main_thread() else ()
         for number in signals:
@@ -416,7 +416,7 @@ class Consumer:
         self._running = False
         self._closed.set()
 
-    def _take_in(self, selection: Selection) -> None:
+    def _take_in(self, selection: EventFilter) -> None:
         """Begin anew with nothing in hand."""
         self._intake = Intake(limit=self._max_in_flight)
         self._failures = Failures(self._source.letters, group=self._group, max_tries=self._max_tries, tell=self._tell)

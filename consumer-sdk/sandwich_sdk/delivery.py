@@ -74,7 +74,7 @@ class OpenFrame:
     cursor: int = -1
 
 
-class Letters(Protocol):
+class DeadLetters(Protocol):
     """What a consumer group keeps about events that fail. May raise OSError or the transport's own error."""
 
     async def recall(self, delivery: Delivery) -> dict[str, int]:
@@ -91,7 +91,7 @@ class Source(Protocol):
     """Where deliveries come from: JetStream, or memory in tests."""
 
     @property
-    def letters(self) -> Letters:
+    def letters(self) -> DeadLetters:
         """Where what fails is kept."""
 
     async def open(self) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from sandwich_sdk.guild_events import derive
 from sandwich_sdk.wire.frame import split_events
 from sandwich_sdk.wire.headers import UNREADABLE, FrameHeaders, WireError
-from sandwich_sdk.wire.text import without_lone_surrogates
+from sandwich_sdk.wire.surrogates import without_lone_surrogates
 
 _T = TypeVar("_T")
 

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from sandwich_sdk.delivery import Delivery, Letters, OpenFrame
+from sandwich_sdk.delivery import DeadLetters, Delivery, OpenFrame
 from sandwich_sdk.errors import LOST, Failure, Unfinished, reason
 from sandwich_sdk.event import Event
 from sandwich_sdk.progress import Done
@@ -22,7 +22,9 @@ _log = logging.getLogger(__name__)
 class Failures:
     """Counts the tries of events, and buries what has used them up. `max_tries` None: tried for ever, not counted."""
 
-    def __init__(self, letters: Letters, *, group: str, max_tries: int | None, tell: Callable[[Failure], None]) -> None:
+    def __init__(
+        self, letters: DeadLetters, *, group: str, max_tries: int | None, tell: Callable[[Failure], None]
+    ) -> None:
         self._letters = letters
         self._group = group
         self._max_tries = max_tries

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from sandwich_sdk.delivery import Delivery, Intake, OpenFrame, Source
 from sandwich_sdk.errors import LOST, Failure, IncompleteParts, NewerWireVersion
 from sandwich_sdk.event import Gap, read_events, read_gap
+from sandwich_sdk.event_filter import EventFilter
 from sandwich_sdk.failures import Failures
 from sandwich_sdk.parts import COMPLETE, INTERRUPTED, Assembly
 from sandwich_sdk.progress import Progress, retry_delay_s
-from sandwich_sdk.selection import Selection
 from sandwich_sdk.wire.dead import CORRUPT, GAP_LETTER
 from sandwich_sdk.wire.frame import inflate
 from sandwich_sdk.wire.headers import GAP, FrameHeaders, NewerVersion, WireError
@@ -31,7 +31,7 @@ class FrameReader:
         intake: Intake,
         failures: Failures,
         *,
-        selection: Selection,
+        selection: EventFilter,
         confirm_acks: bool,
         corrupt_tries: int,
         gap_tries: int | None,

@@ -19,8 +19,8 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy
 
 from sandwich_sdk.errors import GroupConflict, reason
-from sandwich_sdk.pulls import NOWHERE, Spot
-from sandwich_sdk.sharing import partition_durable, partition_filters
+from sandwich_sdk.partitioning import partition_durable, partition_filters
+from sandwich_sdk.pull_consumer import NOWHERE, Spot
 from sandwich_sdk.wire import subjects
 
 MAX_ACK_PENDING = 10_000

@@ -17,12 +17,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from sandwich_sdk.delivery import Delivery, Intake, Letters
+from sandwich_sdk.dead_letter_store import JetStreamDeadLetters
+from sandwich_sdk.delivery import DeadLetters, Delivery, Intake
 from sandwich_sdk.errors import LOST, Unreachable, reason
 from sandwich_sdk.groups import Group, SourceOptions
-from sandwich_sdk.letters import JetStreamLetters
 from sandwich_sdk.ordered import OrderedGroup
-from sandwich_sdk.pulls import AckAddress, NatsReply, Place, Pull, Spot
+from sandwich_sdk.pull_consumer import AckAddress, NatsReply, Place, Pull, Spot
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import REPLAY_SUBJECT
 from sandwich_sdk.wire.headers import WireError
@@ -42,13 +42,13 @@ class JetStreamSource:
         self._options = options
         self._client = Client()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S, domain=options.domain)
-        self._letters = JetStreamLetters(self._client, self._jetstream, options.group)
+        self._letters = JetStreamDeadLetters(self._client, self._jetstream, options.group)
         self._closing = False
         self._told = False
         self._refusals = 0
 
     @property
-    def letters(self) -> Letters:
+    def letters(self) -> DeadLetters:
         """See `Source.letters`."""
         return self._letters
 

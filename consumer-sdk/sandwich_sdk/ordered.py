@@ -15,12 +15,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from sandwich_sdk.cancelling import honour_cancel
+from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.delivery import Delivery, Intake
 from sandwich_sdk.errors import LOST, reason
 from sandwich_sdk.groups import Group, SourceOptions
-from sandwich_sdk.pulls import RETRY_FIRST_S, RETRY_MAX_S, AckAddress, Place, Pull
-from sandwich_sdk.sharing import Beat, Roster, partition_durable, partition_of, partitions_in
+from sandwich_sdk.partitioning import Beat, Roster, partition_durable, partition_of, partitions_in
+from sandwich_sdk.pull_consumer import RETRY_FIRST_S, RETRY_MAX_S, AckAddress, Place, Pull
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import UNREADABLE
 

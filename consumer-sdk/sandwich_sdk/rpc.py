@@ -107,7 +107,7 @@ class Rpc:
     async def fetch(self, what: str, **fields: Any) -> Any:
         """Anything the cache has, as Discord's JSON: `fetch("guild", guild_id=...)`, `fetch("roles", guild_id=...)`.
 
-        The names are those of the verbs without `fetch_` (docs/rpc.md). RpcError `not_found` for what is not there.
+        The names are those of the verbs without `fetch_` (docs/guide/rpc.md). RpcError `not_found` for what is not there.
         """
         return await self.ask(f"fetch_{what}", **fields)
 
@@ -202,7 +202,7 @@ class Rpc:
     # How it is asked
 
     async def ask(self, verb: str, *, timeout: float | None = None, **fields: Any) -> Any:
-        """One request by its verb (docs/rpc.md); `timeout` is told to the cluster where the verb takes one."""
+        """One request by its verb (docs/guide/rpc.md); `timeout` is told to the cluster where the verb takes one."""
         if timeout is not None:
             fields["timeout"] = timeout
         seconds = (timeout or self._timeout) + GRACE_S

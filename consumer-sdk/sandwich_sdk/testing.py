@@ -15,7 +15,7 @@ import msgspec
 import zstandard
 
 from sandwich_sdk.consumer import Consumer
-from sandwich_sdk.delivery import Delivery, Intake, Letters
+from sandwich_sdk.delivery import DeadLetters, Delivery, Intake
 from sandwich_sdk.event import Event
 from sandwich_sdk.guild_events import (
     GUILD_AVAILABLE,
@@ -187,20 +187,20 @@ class FakeCluster:
         await consumer.run(handle_signals=False)
 
     @property
-    def letters(self) -> Letters:
+    def letters(self) -> DeadLetters:
         """See `Source.letters`: the cluster itself keeps them."""
         return self
 
     async def recall(self, delivery: Delivery) -> dict[str, int]:
-        """See `Letters.recall`."""
+        """See `DeadLetters.recall`."""
         return dict(self._tries.get(delivery.stream_seq, {}))
 
     async def note(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
-        """See `Letters.note`."""
+        """See `DeadLetters.note`."""
         self._tries[delivery.stream_seq] = dict(tries)
 
     async def bury(self, delivery: Delivery, letter: DeadLetter, frame: Mapping[str, str], payload: bytes) -> None:
-        """See `Letters.bury`."""
+        """See `DeadLetters.bury`."""
         event = Event(inflate(payload).rstrip(b"\n")) if letter.kind == EVENT else None
         self.dead.append(Dead(letter.id, letter.tries, letter.error, event))
 

@@ -22,6 +22,7 @@ from sandwich_coordinator.config import (
     PolicySettings,
     RedisSettings,
 )
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
@@ -29,7 +30,7 @@ from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, 
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import key_id_of, proof_of
 from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord, ShardsSpec
-from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_coordinator.view import ClusterView
 
 WRITES_PER_TXN_MAX = 100
 """etcd's default --max-txn-ops is 128."""
@@ -311,7 +312,7 @@ def _retry_failed(
 ) -> None:
     """What made a shard fail may have been put right at Discord: nothing in the file shows that."""
     claims = {key: item for key, item in stored.items() if key.startswith(keys.claims)}
-    failed: dict[str, list[ShardKey]] = {}
+    failed: dict[str, list[ShardId]] = {}
     view = ClusterView.from_items(keys, claims)
     for shard, claim in sorted(view.claims.items()):
         if claim.record.state == "failed" and shard.app in wanted.config.apps:

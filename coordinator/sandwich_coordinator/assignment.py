@@ -13,9 +13,10 @@ from typing import Literal
 import msgspec
 
 from sandwich_coordinator.groups import planned_nodes
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, SessionRecord
-from sandwich_coordinator.view import ClusterView, Entry, ShardKey
+from sandwich_coordinator.view import ClusterView, Entry
 
 STICKY_SLACK = 1
 """A shard returns to the worker it had unless that one carries more than this many shards above the least."""
@@ -66,7 +67,7 @@ class LocalNode:
 class Claim:
     """Run this transaction; once the view shows the claim, `Start` follows. Losing it means somebody was first."""
 
-    shard: ShardKey
+    shard: ShardId
     worker: int
     compares: tuple[Compare, ...]
     writes: tuple[Put, ...]
@@ -76,7 +77,7 @@ class Claim:
 class Start:
     """Run the shard in `worker` under `fence`; resume `session` when there is one."""
 
-    shard: ShardKey
+    shard: ShardId
     worker: int
     fence: int
     config: ShardConfig
@@ -87,7 +88,7 @@ class Start:
 class Stop:
     """Drain and close the shard, session kept (close 4000-4999); it is then `stopped`."""
 
-    shard: ShardKey
+    shard: ShardId
     reason: str
     drain: bool = True
 
@@ -96,7 +97,7 @@ class Stop:
 class Release:
     """Delete the claim with this transaction and forget the shard."""
 
-    shard: ShardKey
+    shard: ShardId
     compares: tuple[Compare, ...]
     writes: tuple[Delete, ...]
 
@@ -105,7 +106,7 @@ class Release:
 class Restart:
     """Reconnect in place under `fence` with `config`; resume only if `resume`."""
 
-    shard: ShardKey
+    shard: ShardId
     fence: int
     config: ShardConfig
     resume: bool
@@ -116,7 +117,7 @@ class Restart:
 class Abandon:
     """Somebody else owns the shard: close it, publish nothing more, touch no claim, forget it."""
 
-    shard: ShardKey
+    shard: ShardId
     reason: str
 
 
@@ -139,7 +140,7 @@ def shard_config(app: AppRecord, group: GroupRecord) -> ShardConfig:
 
 
 def reconcile_node(
-    view: ClusterView, own: LocalNode, local: Mapping[ShardKey, LocalShard], now: float
+    view: ClusterView, own: LocalNode, local: Mapping[ShardId, LocalShard], now: float
 ) -> tuple[Action, ...]:
     """The next step of every shard that concerns this node, stops first. `now` (Unix seconds) goes into records.
 
@@ -163,19 +164,19 @@ def reconcile_node(
     return tuple(sorted(actions, key=lambda action: not isinstance(action, Stop | Abandon | Release)))
 
 
-def _wanted(view: ClusterView, node: str) -> dict[ShardKey, ShardConfig]:
+def _wanted(view: ClusterView, node: str) -> dict[ShardId, ShardConfig]:
     """The shards planned to this node whose group and application exist and are not paused."""
-    wanted: dict[ShardKey, ShardConfig] = {}
+    wanted: dict[ShardId, ShardConfig] = {}
     for key, plan in view.plans.items():
         app, group = view.apps.get(key.app), view.groups.get(key)
         if app is None or group is None or app.record.paused or node not in plan.record.nodes:
             continue
         config = shard_config(app.record, group.record)
-        wanted |= {ShardKey(*key, shard): config for shard, owner in planned_nodes(plan).items() if owner == node}
+        wanted |= {ShardId(*key, shard): config for shard, owner in planned_nodes(plan).items() if owner == node}
     return wanted
 
 
-def outbid(view: ClusterView, own: LocalNode, shard: ShardKey, fence: int, newer: int) -> Claim | None:
+def outbid(view: ClusterView, own: LocalNode, shard: ShardId, fence: int, newer: int) -> Claim | None:
     """A claim above fence `newer`, for a chain that carries it although nobody but us has claimed the shard since.
 
     That is what a store restored from a backup looks like: its revisions went back, the stream's epochs did not
@@ -202,7 +203,7 @@ class _Step:
     loads: dict[int, int]
     now: float
 
-    def next(self, shard: ShardKey, running: LocalShard | None, config: ShardConfig | None) -> Action | None:
+    def next(self, shard: ShardId, running: LocalShard | None, config: ShardConfig | None) -> Action | None:
         claim = self.view.claims.get(shard)
         unreadable = self.view.bad.get(self.view.keys.claim(*shard))
         if unreadable is not None and unreadable.lease != self.lease:
@@ -227,7 +228,7 @@ class _Step:
             return self._claim(shard, claim, running.worker, running.fence)
         return self._running(shard, running, config)
 
-    def _running(self, shard: ShardKey, running: LocalShard, config: ShardConfig) -> Action | None:
+    def _running(self, shard: ShardId, running: LocalShard, config: ShardConfig) -> Action | None:
         fence = self.view.fence(shard) or running.fence
         if running.phase == "stopped":
             return Start(shard, running.worker, fence, config, self._session(shard, config))
@@ -238,7 +239,7 @@ class _Step:
         resume = running.phase == "running" and running.config.resumes_into(config)
         return Restart(shard, fence, config, resume, "the application's configuration changed")
 
-    def _idle(self, shard: ShardKey, claim: Entry[ClaimRecord] | None, config: ShardConfig | None) -> Action | None:
+    def _idle(self, shard: ShardId, claim: Entry[ClaimRecord] | None, config: ShardConfig | None) -> Action | None:
         """A shard that does not run here."""
         if claim is None:
             return self._release(shard) if config is None else self._claim(shard, None, None, 0)
@@ -255,10 +256,10 @@ class _Step:
             return Start(shard, record.worker, fence, config, self._session(shard, config))
         return self._claim(shard, claim, record.worker, 0)
 
-    def _configured_since(self, shard: ShardKey, claim: Entry[ClaimRecord]) -> bool:
+    def _configured_since(self, shard: ShardId, claim: Entry[ClaimRecord]) -> bool:
         return self.view.apps[shard.app].mod_revision > claim.mod_revision
 
-    def _session(self, shard: ShardKey, config: ShardConfig) -> SessionRecord | None:
+    def _session(self, shard: ShardId, config: ShardConfig) -> SessionRecord | None:
         """The stored session, unless it belongs to another token, intents or shard count."""
         entry = self.view.sessions.get(shard)
         if entry is None:
@@ -268,7 +269,7 @@ class _Step:
         return record if made_with == (config.token_hash, config.intents, config.count) else None
 
     def _claim(
-        self, shard: ShardKey, claim: Entry[ClaimRecord] | None, previous: int | None, fence: int
+        self, shard: ShardId, claim: Entry[ClaimRecord] | None, previous: int | None, fence: int
     ) -> Claim | None:
         """Make the claim, or take over our own old one. A running shard stays with its worker and keeps its fence."""
         worker = previous if fence and previous is not None else pick_worker(self.loads, previous)
@@ -293,12 +294,12 @@ class _Step:
         guard = Compare(key, "mod_revision", revision) if revision else Compare(key, "create_revision", 0)
         return Claim(shard, worker, (guard,), (Put(key, record.encode(), self.lease),))
 
-    def _release(self, shard: ShardKey) -> Release | None:
+    def _release(self, shard: ShardId) -> Release | None:
         """Delete the claim; None when there is none."""
         key, revision = self.view.keys.claim(*shard), self._revision(shard)
         return Release(shard, (Compare(key, "mod_revision", revision),), (Delete(key),)) if revision else None
 
-    def _revision(self, shard: ShardKey) -> int:
+    def _revision(self, shard: ShardId) -> int:
         """The claim's mod-revision, readable or not; 0 without a claim."""
         claim = self.view.claims.get(shard)
         return self.view.revision_of_bad(self.view.keys.claim(*shard)) if claim is None else claim.mod_revision

@@ -7,10 +7,11 @@ changing numbers, so that a state is written only when it changes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState, PlanRecord
-from sandwich_coordinator.view import ClusterView, Entry, GroupKey, ShardKey
+from sandwich_coordinator.view import ClusterView, Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Shape:
     reason: str = ""
 
 
-def newest_groups(view: ClusterView) -> dict[str, GroupKey]:
+def newest_groups(view: ClusterView) -> dict[str, GroupId]:
     """The newest generation of each application."""
     return {key.app: key for key in sorted(view.groups)}
 
@@ -60,14 +61,14 @@ def _unknown_count(budget: BudgetRecord | None, lookup_error: str) -> Shape:
 
 
 def group_states(
-    view: ClusterView, not_live_since: Mapping[GroupKey, float], *, accepting: bool, now: float, policy: Policy
-) -> tuple[dict[GroupKey, tuple[GroupState, str]], dict[GroupKey, float]]:
+    view: ClusterView, not_live_since: Mapping[GroupId, float], *, accepting: bool, now: float, policy: Policy
+) -> tuple[dict[GroupId, tuple[GroupState, str]], dict[GroupId, float]]:
     """What the claims say about each newest group, and since when (monotonic) the live ones are not whole.
 
     `accepting`: some node takes shards.
     """
-    states: dict[GroupKey, tuple[GroupState, str]] = {}
-    since: dict[GroupKey, float] = {}
+    states: dict[GroupId, tuple[GroupState, str]] = {}
+    since: dict[GroupId, float] = {}
     busy = {claim.of for claim in view.claims}
     for key in newest_groups(view).values():
         record = view.groups[key].record
@@ -84,13 +85,13 @@ def group_states(
     return states, since
 
 
-def _derive(view: ClusterView, key: GroupKey, group: GroupRecord, *, accepting: bool) -> tuple[GroupState, str, bool]:
+def _derive(view: ClusterView, key: GroupId, group: GroupRecord, *, accepting: bool) -> tuple[GroupState, str, bool]:
     """State, reason, and whether every shard is live or has failed for good. Reasons name no changing numbers."""
     live = failed = 0
     first_failure = ""
     shards = shard_ids(group)
     for shard in shards:
-        entry = view.claims.get(ShardKey(key.app, key.group, shard))
+        entry = view.claims.get(ShardId(key.app, key.group, shard))
         if entry is None:
             continue
         if entry.record.state == "failed":

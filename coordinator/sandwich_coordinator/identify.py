@@ -15,10 +15,11 @@ from typing import Literal
 
 import msgspec
 
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, Put
 from sandwich_coordinator.types import IdentifyRecord
-from sandwich_coordinator.view import Bucket, ClusterView, ShardKey
+from sandwich_coordinator.view import Bucket, ClusterView
 
 Outcome = Literal["granted", "taken", "ambiguous", "exhausted"]
 
@@ -31,7 +32,7 @@ class Requested:
     """
 
     token_hash: str
-    shard: ShardKey
+    shard: ShardId
     bucket: int
     failover: bool = False
     spare: bool = False
@@ -41,7 +42,7 @@ class Requested:
 class Withdrawn:
     """A shard no longer wants to IDENTIFY (it resumed, moved or stopped)."""
 
-    shard: ShardKey
+    shard: ShardId
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class TakeEnded:
 class Sent:
     """The granted shard has sent its IDENTIFY."""
 
-    shard: ShardKey
+    shard: ShardId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class TakeBucket:
     """Run the transaction of `take` under a fresh lease of `identify_lease_ttl_s`; report with `TakeEnded`."""
 
     bucket: Bucket
-    shard: ShardKey
+    shard: ShardId
     failover: bool
     spare: bool = False
 
@@ -89,7 +90,7 @@ class ReleaseBucket:
 class Grant:
     """The shard may IDENTIFY before `until` (monotonic), and not after."""
 
-    shard: ShardKey
+    shard: ShardId
     until: float
 
 
@@ -97,7 +98,7 @@ class Grant:
 class Refuse:
     """The shard cannot IDENTIFY before `until` (monotonic). Its request stays queued and is tried again then."""
 
-    shard: ShardKey
+    shard: ShardId
     until: float
     reason: str
 
@@ -121,7 +122,7 @@ class _Granted:
 
 @dataclass(frozen=True, slots=True)
 class _Spacing:
-    shard: ShardKey
+    shard: ShardId
     until: float
 
 
@@ -138,7 +139,7 @@ class IdentifyQueue:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._requests: dict[ShardKey, Requested] = {}
+        self._requests: dict[ShardId, Requested] = {}
         self._slots: dict[Bucket, _Slot] = {}
         self._taken: frozenset[Bucket] = frozenset()
         self._parked: dict[tuple[str, bool], tuple[float, str]] = {}
@@ -243,7 +244,7 @@ class IdentifyQueue:
                 return [Refuse(shard, until, event.reason) for shard in waiting]
         return []
 
-    def _withdraw(self, shard: ShardKey, now: float) -> None:
+    def _withdraw(self, shard: ShardId, now: float) -> None:
         """Forget a request. An attempt is undone when it ends; a granted bucket keeps its spacing.
 
         A worker may have died between its IDENTIFY and saying so.
@@ -254,7 +255,7 @@ class IdentifyQueue:
                 self._slots[bucket] = _Spacing(shard, now + self._policy.identify_spacing_s)
                 return
 
-    def _sent(self, shard: ShardKey, now: float) -> None:
+    def _sent(self, shard: ShardId, now: float) -> None:
         """Begin the spacing. Word of it may come after the grant was taken back: then the shard needs no other."""
         until = now + self._policy.identify_spacing_s
         for bucket, slot in self._slots.items():
@@ -268,7 +269,7 @@ class IdentifyQueue:
                     return
 
 
-def _turn(request: Requested) -> tuple[str, bool, int, ShardKey]:
+def _turn(request: Requested) -> tuple[str, bool, int, ShardId]:
     return request.token_hash, request.spare, request.shard.shard, request.shard
 
 

@@ -19,6 +19,7 @@ from sandwich_coordinator.groups import (
     newest_groups,
     wanted_shape,
 )
+from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.plans import (
     LeaderMemory,
     LeaderWrite,
@@ -30,7 +31,7 @@ from sandwich_coordinator.plans import (
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState
-from sandwich_coordinator.view import ClusterView, Entry, GroupKey
+from sandwich_coordinator.view import ClusterView, Entry
 
 CONFIRMED_WITHIN_S = 300.0
 """An address that was confirmed longer ago than this is asked for at the first pace again."""
@@ -261,7 +262,7 @@ def _merged(old: BudgetRecord | None, new: BudgetRecord) -> BudgetRecord:
 def _group_writes(
     view: ClusterView,
     gateway: Mapping[str, GatewayState],
-    states: Mapping[GroupKey, tuple[GroupState, str]],
+    states: Mapping[GroupId, tuple[GroupState, str]],
     *,
     epoch: int,
     wall: float,
@@ -283,7 +284,7 @@ def _group_writes(
         if app.record.paused:
             shape = replace(shape, state="paused", reason="")
         if key is None or entry is None:
-            yield _create(view, app, GroupKey(name, 0), shape, epoch=epoch, wall=wall)
+            yield _create(view, app, GroupId(name, 0), shape, epoch=epoch, wall=wall)
         elif shape.count and entry.record.count and (shape.count, shape.ids) != (entry.record.count, entry.record.ids):
             yield _next_generation(view, app, key, shape, epoch=epoch, wall=wall)
         elif (write := _update(view, app, key, shape, states.get(key), epoch)) is not None:
@@ -291,7 +292,7 @@ def _group_writes(
 
 
 def _create(
-    view: ClusterView, app: Entry[AppRecord], key: GroupKey, shape: Shape, *, epoch: int, wall: float
+    view: ClusterView, app: Entry[AppRecord], key: GroupId, shape: Shape, *, epoch: int, wall: float
 ) -> LeaderWrite:
     name = view.keys.group(*key)
     record = GroupRecord(
@@ -309,10 +310,10 @@ def _create(
 
 
 def _next_generation(
-    view: ClusterView, app: Entry[AppRecord], old: GroupKey, shape: Shape, *, epoch: int, wall: float
+    view: ClusterView, app: Entry[AppRecord], old: GroupId, shape: Shape, *, epoch: int, wall: float
 ) -> LeaderWrite:
     """The new group and the end of the old one in one transaction, so that no leader sees half of it."""
-    create = _create(view, app, GroupKey(old.app, old.group + 1), shape, epoch=epoch, wall=wall)
+    create = _create(view, app, GroupId(old.app, old.group + 1), shape, epoch=epoch, wall=wall)
     return LeaderWrite(
         (*create.compares, _unchanged(view.keys.group(*old), view.groups[old])),
         (*create.writes, *_all_of_group(view, old)),
@@ -323,7 +324,7 @@ def _next_generation(
 def _update(
     view: ClusterView,
     app: Entry[AppRecord],
-    key: GroupKey,
+    key: GroupId,
     shape: Shape,
     derived: tuple[GroupState, str] | None,
     epoch: int,
@@ -348,7 +349,7 @@ def _unchanged(key: str, entry: Entry[AppRecord] | Entry[GroupRecord]) -> Compar
     return Compare(key, "mod_revision", entry.mod_revision)
 
 
-def _all_of_group(view: ClusterView, key: GroupKey) -> tuple[Delete, ...]:
+def _all_of_group(view: ClusterView, key: GroupId) -> tuple[Delete, ...]:
     keys = view.keys
     of_shards = (f"{prefix}{key.app}/{key.group}/" for prefix in (keys.sessions, keys.pins, keys.restarts))
     return Delete(keys.group(*key)), Delete(keys.plan(*key)), *(Delete(prefix, prefix=True) for prefix in of_shards)

@@ -13,9 +13,9 @@ limit on moves), independent of input order; nothing new for nodes that do not a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sandwich_coordinator.view import GroupKey, ShardKey
+from sandwich_coordinator.ids import GroupId, ShardId
 
-Assignment = Mapping[GroupKey, Mapping[int, str]]
+Assignment = Mapping[GroupId, Mapping[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class PlanLimits:
 
 
 UNLIMITED = PlanLimits()
-NO_PINS: Mapping[ShardKey, str] = {}
+NO_PINS: Mapping[ShardId, str] = {}
 
 
 def plan(
@@ -59,16 +59,16 @@ def plan(
     groups: Sequence[GroupShards],
     current: Assignment,
     limits: PlanLimits = UNLIMITED,
-    pinned: Mapping[ShardKey, str] = NO_PINS,
-) -> dict[GroupKey, dict[int, str]]:
+    pinned: Mapping[ShardId, str] = NO_PINS,
+) -> dict[GroupId, dict[int, str]]:
     """Assign every shard of `groups` to a node, keeping `current` where it may stay.
 
     A shard whose node is not among `nodes` is an orphan: placing it is no move. When no node accepts, owned shards
     stay where they are and orphans are missing from the result.
     """
     known = {node.node: node for node in nodes}
-    held: dict[str, list[ShardKey]] = {name: [] for name in sorted(known)}
-    homeless: list[ShardKey] = []
+    held: dict[str, list[ShardId]] = {name: [] for name in sorted(known)}
+    homeless: list[ShardId] = []
     for shard in _shards(groups):
         owner = current.get(shard.of, {}).get(shard.shard)
         (held[owner] if owner in known else homeless).append(shard)
@@ -80,21 +80,21 @@ def plan(
         homeless += _surplus(known, held, share, limits, pinned)
         homeless.sort()
         _place(homeless, held, share)
-    result: dict[GroupKey, dict[int, str]] = {GroupKey(group.app, group.group): {} for group in groups}
+    result: dict[GroupId, dict[int, str]] = {GroupId(group.app, group.group): {} for group in groups}
     for shard, name in sorted((shard, name) for name, shards in held.items() for shard in shards):
         result[shard.of][shard.shard] = name
     return result
 
 
-def _shards(groups: Sequence[GroupShards]) -> list[ShardKey]:
-    return sorted({ShardKey(group.app, group.group, shard) for group in groups for shard in group.shard_ids})
+def _shards(groups: Sequence[GroupShards]) -> list[ShardId]:
+    return sorted({ShardId(group.app, group.group, shard) for group in groups for shard in group.shard_ids})
 
 
 def _shares(
     accepting: Mapping[str, int],
     known: Mapping[str, NodeCapacity],
-    held: Mapping[str, list[ShardKey]],
-    pinned: Mapping[ShardKey, str],
+    held: Mapping[str, list[ShardId]],
+    pinned: Mapping[ShardId, str],
     *,
     orphans: int,
 ) -> dict[str, int]:
@@ -131,8 +131,8 @@ def _apportion(total: int, weights: Mapping[str, int], have: Mapping[str, int]) 
 
 
 def _follow_pins(
-    held: dict[str, list[ShardKey]], homeless: list[ShardKey], pinned: Mapping[ShardKey, str], limits: PlanLimits
-) -> tuple[PlanLimits, list[ShardKey]]:
+    held: dict[str, list[ShardId]], homeless: list[ShardId], pinned: Mapping[ShardId, str], limits: PlanLimits
+) -> tuple[PlanLimits, list[ShardId]]:
     """Bring pinned shards to their nodes, in order, as far as the limit allows; returns what is left of both."""
     left = limits.moves_max
     for name in sorted(held):
@@ -152,17 +152,17 @@ def _follow_pins(
 
 def _surplus(
     known: Mapping[str, NodeCapacity],
-    held: dict[str, list[ShardKey]],
+    held: dict[str, list[ShardId]],
     share: Mapping[str, int],
     limits: PlanLimits,
-    pinned: Mapping[ShardKey, str],
-) -> list[ShardKey]:
+    pinned: Mapping[ShardId, str],
+) -> list[ShardId]:
     """Take from `held` what must move: all of draining nodes first, then what is over a share, highest ids first.
 
     What is pinned where it is stays; the rest of its node goes instead.
     """
     left = sum(map(len, held.values())) if limits.moves_max is None else limits.moves_max
-    moved: list[ShardKey] = []
+    moved: list[ShardId] = []
     draining = [name for name in held if known[name].drains]
     over = sorted((name for name in share if len(held[name]) > share[name]), key=lambda n: (share[n] - len(held[n]), n))
     for name in [*draining, *(over if limits.rebalance else ())]:
@@ -175,7 +175,7 @@ def _surplus(
     return moved
 
 
-def _place(homeless: Sequence[ShardKey], held: dict[str, list[ShardKey]], share: Mapping[str, int]) -> None:
+def _place(homeless: Sequence[ShardId], held: dict[str, list[ShardId]], share: Mapping[str, int]) -> None:
     """Give each node below its share a contiguous run; when there is less to give than room, in proportion to room."""
     room = {name: share[name] - len(held[name]) for name in share if share[name] > len(held[name])}
     parts = room if sum(room.values()) <= len(homeless) else _apportion(len(homeless), room, {})

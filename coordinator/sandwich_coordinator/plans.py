@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sandwich_coordinator.groups import newest_groups, planned_nodes, shard_ids
+from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import PlanRecord
-from sandwich_coordinator.view import ClusterView, GroupKey, ShardKey
+from sandwich_coordinator.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class LeaderMemory:
     departures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     changed_at: float | None = None
     hold_until: float | None = None
-    not_live_since: Mapping[GroupKey, float] = field(default_factory=dict)
+    not_live_since: Mapping[GroupId, float] = field(default_factory=dict)
 
 
 def unreadable_nodes(view: ClusterView) -> frozenset[str]:
@@ -69,11 +70,11 @@ def plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Polic
     return [*usable, *(NodeCapacity(node, 1, accepts_new=False) for node in staying)]
 
 
-def planned_groups(view: ClusterView) -> list[GroupKey]:
+def planned_groups(view: ClusterView) -> list[GroupId]:
     """The groups that get a plan: newest, of applications that are not paused, with no older generation running."""
     claimed = {claim.of for claim in view.claims}
     unsure = apps_with_unreadable_groups(view)
-    chosen: list[GroupKey] = []
+    chosen: list[GroupId] = []
     for key in newest_groups(view).values():
         app = view.apps.get(key.app)
         stopping = any(other.app == key.app and other != key for other in claimed)
@@ -84,7 +85,7 @@ def planned_groups(view: ClusterView) -> list[GroupKey]:
     return chosen
 
 
-def pins(view: ClusterView) -> dict[ShardKey, str]:
+def pins(view: ClusterView) -> dict[ShardId, str]:
     """Which shards operators want where."""
     return {shard: entry.record.node for shard, entry in view.pins.items()}
 
@@ -98,10 +99,10 @@ def plan_writes(
     nodes = plannable(view, memory, now, policy)
     known = {node.node for node in nodes}
     groups = [GroupShards(key.app, key.group, shard_ids(view.groups[key].record)) for key in planned_groups(view)]
-    current: dict[GroupKey, dict[int, str]] = {}
+    current: dict[GroupId, dict[int, str]] = {}
     moving = 0
     for group in groups:
-        key = GroupKey(group.app, group.group)
+        key = GroupId(group.app, group.group)
         current[key], in_flight = _present(view, key, group, known)
         moving += in_flight
     settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
@@ -111,13 +112,13 @@ def plan_writes(
             yield write
 
 
-def _present(view: ClusterView, key: GroupKey, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
+def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
     """Who should have each shard now (the plan, else the claim), and how many shards are between two owners."""
     assigned = planned_nodes(view.plans.get(key))
     owners: dict[int, str] = {}
     moving = 0
     for number in group.shard_ids:
-        shard = ShardKey(key.app, key.group, number)
+        shard = ShardId(key.app, key.group, number)
         claim = view.claims.get(shard)
         planned = assigned.get(number)
         owner = planned if planned in known else claim.record.node if claim is not None else None
@@ -133,7 +134,7 @@ def _present(view: ClusterView, key: GroupKey, group: GroupShards, known: set[st
     return owners, moving
 
 
-def _plan_write(view: ClusterView, key: GroupKey, assigned: Mapping[int, str], epoch: int) -> LeaderWrite | None:
+def _plan_write(view: ClusterView, key: GroupId, assigned: Mapping[int, str], epoch: int) -> LeaderWrite | None:
     entry = view.plans.get(key)
     by_node: dict[str, list[int]] = {}
     for shard, node in assigned.items():

@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 
 from sandwich_coordinator.groups import planned_nodes, shard_ids
+from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.planner import GroupShards, plan
 from sandwich_coordinator.plans import capacities, pins, planned_groups
-from sandwich_coordinator.view import ClusterView, GroupKey, ShardKey
+from sandwich_coordinator.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
     """One shard on its way. `source` "" when it has no owner now."""
 
-    shard: ShardKey
+    shard: ShardId
     source: str
     target: str
     reason: str
@@ -23,13 +24,13 @@ def moves(view: ClusterView) -> list[Move]:
     nodes = capacities(view)
     known = {node.node: node for node in nodes}
     groups = [GroupShards(key.app, key.group, shard_ids(view.groups[key].record)) for key in planned_groups(view)]
-    owners: dict[GroupKey, dict[int, str]] = {}
+    owners: dict[GroupId, dict[int, str]] = {}
     for group in groups:
-        key = GroupKey(group.app, group.group)
+        key = GroupId(group.app, group.group)
         assigned = planned_nodes(view.plans.get(key))
         owners[key] = {}
         for number in group.shard_ids:
-            claim = view.claims.get(ShardKey(*key, number))
+            claim = view.claims.get(ShardId(*key, number))
             owner = assigned.get(number) or (claim.record.node if claim is not None else "")
             if owner in known:
                 owners[key][number] = owner
@@ -37,7 +38,7 @@ def moves(view: ClusterView) -> list[Move]:
     found = []
     for key, wanted in plan(nodes, groups, owners, pinned=pinned).items():
         for number, target in wanted.items():
-            shard = ShardKey(*key, number)
+            shard = ShardId(*key, number)
             claim = view.claims.get(shard)
             source = claim.record.node if claim is not None else ""
             if source == target:

@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.store.base import KeyValue, WatchBatch
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import (
@@ -28,26 +29,6 @@ from sandwich_coordinator.types import (
 )
 
 R = TypeVar("R", bound=Record)
-
-
-class GroupKey(NamedTuple):
-    """One generation of an application's shards."""
-
-    app: str
-    group: int
-
-
-class ShardKey(NamedTuple):
-    """One shard of one group. Orders by application, group, then shard id."""
-
-    app: str
-    group: int
-    shard: int
-
-    @property
-    def of(self) -> GroupKey:
-        """The group this shard belongs to."""
-        return GroupKey(self.app, self.group)
 
 
 class Bucket(NamedTuple):
@@ -117,16 +98,16 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
     one, shard, json = (str,), (str, int, int), msgspec.json.Decoder
     group_names = ("app", "group")
     return (
-        _Table("claims", keys.claims, shard, ShardKey, json(ClaimRecord), (*group_names, "shard"), leased=True),
-        _Table("sessions", keys.sessions, shard, ShardKey, json(SessionRecord), ()),
-        _Table("pins", keys.pins, shard, ShardKey, json(PinRecord), ()),
-        _Table("restarts", keys.restarts, shard, ShardKey, json(RestartRecord), ()),
+        _Table("claims", keys.claims, shard, ShardId, json(ClaimRecord), (*group_names, "shard"), leased=True),
+        _Table("sessions", keys.sessions, shard, ShardId, json(SessionRecord), ()),
+        _Table("pins", keys.pins, shard, ShardId, json(PinRecord), ()),
+        _Table("restarts", keys.restarts, shard, ShardId, json(RestartRecord), ()),
         _Table("identifies", keys.identifies, (str, int), Bucket, json(IdentifyRecord), (), leased=True),
         _Table("budgets", keys.budgets, one, str, json(BudgetRecord), ()),
         _Table("nodes", keys.nodes, one, str, json(NodeRecord), ("node",), leased=True),
         _Table("apps", keys.apps, one, str, json(AppRecord), ("app",)),
-        _Table("groups", keys.groups, (str, int), GroupKey, json(GroupRecord), group_names),
-        _Table("plans", keys.plans, (str, int), GroupKey, json(PlanRecord), group_names),
+        _Table("groups", keys.groups, (str, int), GroupId, json(GroupRecord), group_names),
+        _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
     )
 
 
@@ -139,12 +120,12 @@ class ClusterView:
     leader: Entry[LeaderRecord] | None = None
     nodes: Mapping[str, Entry[NodeRecord]] = field(default_factory=dict)
     apps: Mapping[str, Entry[AppRecord]] = field(default_factory=dict)
-    groups: Mapping[GroupKey, Entry[GroupRecord]] = field(default_factory=dict)
-    plans: Mapping[GroupKey, Entry[PlanRecord]] = field(default_factory=dict)
-    claims: Mapping[ShardKey, Entry[ClaimRecord]] = field(default_factory=dict)
-    sessions: Mapping[ShardKey, Entry[SessionRecord]] = field(default_factory=dict)
-    pins: Mapping[ShardKey, Entry[PinRecord]] = field(default_factory=dict)
-    restarts: Mapping[ShardKey, Entry[RestartRecord]] = field(default_factory=dict)
+    groups: Mapping[GroupId, Entry[GroupRecord]] = field(default_factory=dict)
+    plans: Mapping[GroupId, Entry[PlanRecord]] = field(default_factory=dict)
+    claims: Mapping[ShardId, Entry[ClaimRecord]] = field(default_factory=dict)
+    sessions: Mapping[ShardId, Entry[SessionRecord]] = field(default_factory=dict)
+    pins: Mapping[ShardId, Entry[PinRecord]] = field(default_factory=dict)
+    restarts: Mapping[ShardId, Entry[RestartRecord]] = field(default_factory=dict)
     identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
@@ -189,17 +170,17 @@ class ClusterView:
         entry = self.bad.get(key)
         return 0 if entry is None else entry.mod_revision
 
-    def unreadable(self, group: GroupKey) -> bool:
+    def unreadable(self, group: GroupId) -> bool:
         """Whether an application's, group's or plan's record is there but cannot be read: nothing follows from it."""
         keys = self.keys
         return not self.bad.keys().isdisjoint((keys.app(group.app), keys.group(*group), keys.plan(*group)))
 
-    def restart_wanted(self, shard: ShardKey) -> bool:
+    def restart_wanted(self, shard: ShardId) -> bool:
         """Whether an operator asked for a restart after the shard's present claim was made."""
         request, claim = self.restarts.get(shard), self.claims.get(shard)
         return request is not None and claim is not None and request.mod_revision > claim.create_revision
 
-    def fence(self, shard: ShardKey) -> int | None:
+    def fence(self, shard: ShardId) -> int | None:
         """The fence of a shard's claim: the revision of the transaction that made it; None without a claim."""
         entry = self.claims.get(shard)
         return None if entry is None else entry.record.fence or entry.mod_revision

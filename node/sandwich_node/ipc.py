@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec, SessionRecord
 from sandwich_node.cache.options import RedisOptions
 
@@ -17,17 +18,6 @@ _log = logging.getLogger(__name__)
 
 LINE_BYTES_MAX = 4 * 1024 * 1024
 OUTBOX_BYTES_MAX = 16 * 1024 * 1024
-
-
-class ShardKey(msgspec.Struct, frozen=True, array_like=True, order=True):
-    """One shard of one generation of an application's shards."""
-
-    app: str
-    group: int
-    shard: int
-
-    def __str__(self) -> str:
-        return f"{self.app}/{self.group}/{self.shard}"
 
 
 class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +31,7 @@ class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
 class SetOptions(msgspec.Struct, tag=True, frozen=True):
     """The application's configuration changed: follow it from the next event on."""
 
-    key: ShardKey
+    key: ShardId
     options: ShardOptions
 
 
@@ -51,7 +41,7 @@ class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     `session` is what etcd knows; the sequence is read from the stream.
     """
 
-    key: ShardKey
+    key: ShardId
     run: int
     fence: int
     count: int
@@ -78,18 +68,18 @@ class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 class StopShard(msgspec.Struct, tag=True, frozen=True):
     """Stop reading, publish what was read, close with the session kept, say ShardStopped."""
 
-    key: ShardKey
+    key: ShardId
     reason: str
 
 
-class ShowPresence(msgspec.Struct, tag=True, frozen=True):
+class SetPresence(msgspec.Struct, tag=True, frozen=True):
     """The application's presence changed: show it now, and in every later IDENTIFY."""
 
-    key: ShardKey
+    key: ShardId
     presence: dict[str, Any]
 
 
-class AppSeen(msgspec.Struct, frozen=True, kw_only=True):
+class AppInfo(msgspec.Struct, frozen=True, kw_only=True):
     """An application, for who answers requests: its present shard group, its bot's user id, its cache."""
 
     group: int = 0
@@ -99,13 +89,13 @@ class AppSeen(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = ""
 
 
-class AppsSeen(msgspec.Struct, tag=True, frozen=True):
+class AppsChanged(msgspec.Struct, tag=True, frozen=True):
     """The cluster's applications as they are now."""
 
-    apps: dict[str, AppSeen]
+    apps: dict[str, AppInfo]
 
 
-class ReleaseCache(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+class CleanGroupCache(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """A shard group is gone: take its guilds out of the cache, under a fence above all that its shards had."""
 
     app: str
@@ -118,17 +108,17 @@ class ReleaseCache(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 class IdentifyGranted(msgspec.Struct, tag=True, frozen=True):
     """The shard may send its IDENTIFY now."""
 
-    key: ShardKey
+    key: ShardId
 
 
 class GatewayMoved(msgspec.Struct, tag=True, frozen=True):
     """`GET /gateway/bot` names another address now."""
 
-    key: ShardKey
+    key: ShardId
     url: str
 
 
-class TellStatus(msgspec.Struct, tag=True, frozen=True):
+class PublishStatus(msgspec.Struct, tag=True, frozen=True):
     """Publish this status message of the application."""
 
     app: str
@@ -200,7 +190,7 @@ class WorkerWaiting(msgspec.Struct, tag=True, frozen=True):
 class ShardChanged(msgspec.Struct, tag=True, frozen=True):
     """The shard's state, and why it is in it."""
 
-    key: ShardKey
+    key: ShardId
     state: str
     reason: str = ""
 
@@ -208,7 +198,7 @@ class ShardChanged(msgspec.Struct, tag=True, frozen=True):
 class SessionSaved(msgspec.Struct, tag=True, frozen=True):
     """A new session began and is to be kept."""
 
-    key: ShardKey
+    key: ShardId
     session: SessionRecord
     bot_id: str
     bot_name: str
@@ -217,14 +207,14 @@ class SessionSaved(msgspec.Struct, tag=True, frozen=True):
 class SessionDropped(msgspec.Struct, tag=True, frozen=True):
     """The session cannot be resumed any more."""
 
-    key: ShardKey
+    key: ShardId
     reason: str
 
 
 class ShardBack(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """The shard streams: `how` is resumed or identified. `stored_at`: the stream's last frame before (Unix seconds)."""
 
-    key: ShardKey
+    key: ShardId
     how: str
     replayed: int = 0
     stored_at: float | None = None
@@ -233,7 +223,7 @@ class ShardBack(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 class GatewayUnreachable(msgspec.Struct, tag=True, frozen=True):
     """The shard cannot reach the gateway at `url`; said again with every attempt."""
 
-    key: ShardKey
+    key: ShardId
     url: str
     reason: str
 
@@ -241,7 +231,7 @@ class GatewayUnreachable(msgspec.Struct, tag=True, frozen=True):
 class EventsLost(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """A session, by its public name, cannot be resumed: what came after `last_seq` is lost."""
 
-    key: ShardKey
+    key: ShardId
     session: str
     last_seq: int
     reason: str
@@ -262,20 +252,20 @@ class NatsSaid(msgspec.Struct, tag=True, frozen=True):
 class IdentifyWanted(msgspec.Struct, tag=True, frozen=True):
     """The shard is connected and asks for its turn to IDENTIFY. `spare`: only if starts are left over."""
 
-    key: ShardKey
+    key: ShardId
     spare: bool = False
 
 
 class IdentifyWithdrawn(msgspec.Struct, tag=True, frozen=True):
     """The connection was lost before the turn came."""
 
-    key: ShardKey
+    key: ShardId
 
 
 class IdentifySent(msgspec.Struct, tag=True, frozen=True):
     """The IDENTIFY left just now: the bucket's five seconds begin."""
 
-    key: ShardKey
+    key: ShardId
 
 
 class ShardStopped(msgspec.Struct, tag=True, frozen=True):
@@ -284,7 +274,7 @@ class ShardStopped(msgspec.Struct, tag=True, frozen=True):
     `how`: released (all published), fenced (by claim `newer`), failed or crashed.
     """
 
-    key: ShardKey
+    key: ShardId
     run: int
     how: str
     reason: str = ""
@@ -330,7 +320,7 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     dispatches that could not be published at all.
     """
 
-    key: ShardKey
+    key: ShardId
     events: int = 0
     frames: int = 0
     bytes: int = 0
@@ -363,16 +353,16 @@ class WorkerStats(msgspec.Struct, tag=True, frozen=True):
 ToWorker = (
     StartShard
     | StopShard
-    | ShowPresence
+    | SetPresence
     | SetOptions
     | IdentifyGranted
     | GatewayMoved
     | WorkerSettings
     | Shutdown
-    | TellStatus
+    | PublishStatus
     | LeaseHeld
-    | ReleaseCache
-    | AppsSeen
+    | CleanGroupCache
+    | AppsChanged
     | AskNats
 )
 ToAgent = (

@@ -132,7 +132,7 @@ def join(
         raise _fail(f"--log-format {log_format!r}: use text or json")
     from sandwich_coordinator.private_files import read_private
     from sandwich_node.agent.agent import Agent, NodeOptions
-    from sandwich_node.agent.release import open_store
+    from sandwich_node.agent.lease_release import open_store
     from sandwich_node.environment import unused_proxies
     from sandwich_node.ipc import EtcdOptions
     from sandwich_node.logs import configure_logging

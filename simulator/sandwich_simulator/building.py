@@ -2,10 +2,10 @@
 
 import random
 
-from . import entities, sight
+from . import entities, visibility
 from .config import BotConfig
 from .entities import Json
-from .guild_state import GuildState, MessageLog, Sight
+from .guild_state import BotView, GuildState, MessageLog
 from .snowflakes import snowflake
 
 LARGE_MEMBERS_MIN = 250
@@ -44,14 +44,14 @@ class Builder:
         guild.base["large"] = len(guild.members) > LARGE_MEMBERS_MIN
         self._activity(guild, [person["id"] for person in people], owner)
         self._endow(guild)
-        sight.look_again(guild)
+        visibility.look_again(guild)
         return guild
 
     def _endow(self, guild: GuildState) -> None:
         """What the configuration says of permissions and vanity URLs, without a change of how else the guild is."""
         rng = random.Random(f"{self._id}:endowed")
         if rng.random() < self._config.unmanaged_guilds:
-            few = int(entities.EVERYONE) | (sight.VIEW_AUDIT_LOG if rng.random() < 0.5 else 0)
+            few = int(entities.EVERYONE) | (visibility.VIEW_AUDIT_LOG if rng.random() < 0.5 else 0)
             for role in guild.roles.values():
                 if role["managed"]:
                     role["permissions"] = str(few)
@@ -67,7 +67,7 @@ class Builder:
             own = bot_role(self._rng, self._new_id(), bot)
             guild.roles[own["id"]] = own
             guild.members[bot["id"]] = entities.member(self._rng, bot, [own["id"]], self._made_ms + 1000)
-            guild.sights[bot["id"]] = Sight()
+            guild.views[bot["id"]] = BotView()
         for position in range(2, 6):
             made = entities.role(self._rng, self._new_id(), position)
             guild.roles[made["id"]] = made
@@ -142,7 +142,7 @@ def overwrites(rng: random.Random, guild: GuildState, hidden: float) -> list[Jso
     made: list[Json] = []
     allowed = rng.sample(assignable_roles(guild), 1)
     if rng.random() < min(1.0, 2 * hidden):
-        made.append({"id": guild.id, "type": 0, "allow": "0", "deny": str(sight.VIEW_CHANNEL)})
+        made.append({"id": guild.id, "type": 0, "allow": "0", "deny": str(visibility.VIEW_CHANNEL)})
         allowed += [key for key, role in guild.roles.items() if role["managed"] and rng.random() < 0.5]
-    made += [{"id": key, "type": 0, "allow": str(sight.VIEW_CHANNEL), "deny": "0"} for key in allowed]
+    made += [{"id": key, "type": 0, "allow": str(visibility.VIEW_CHANNEL), "deny": "0"} for key in allowed]
     return made

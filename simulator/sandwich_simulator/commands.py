@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import intents
+from .action_context import ActionContext
+from .actions import voice
 from .clock import Now
 from .entities import Json
 from .gateway import Bot, Gateway
-from .happenings import voice
 from .identify_rules import BAD_PAYLOAD, Rejected, is_integer
-from .scene import Scene
 from .sessions import Session
 from .snowflakes import shard_of
 from .world import GuildState
@@ -84,8 +84,8 @@ def update_voice_state(context: Context, d: Any) -> None:
         "self_mute": bool(d.get("self_mute", False)),
         "self_deaf": bool(d.get("self_deaf", False)),
     }
-    scene = Scene(context.bot.world, guild, context.bot.world.rng, context.now.wall_ms)
-    for event in voice.move(scene, me, channel_id, **settings):
+    action = ActionContext(context.bot.world, guild, context.bot.world.rng, context.now.wall_ms)
+    for event in voice.move(action, me, channel_id, **settings):
         context.gateway.publish(context.bot, event, context.now)
     if channel_id is not None:
         server = {"token": f"voice-{context.session.seq}", "guild_id": guild.id, "endpoint": "voice.invalid:443"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from . import sight, telling
+from . import event_routing, visibility
 from .clock import Now
 from .config import BotConfig, SimulatorConfig
 from .entities import Json
@@ -86,8 +86,8 @@ class Gateway:
         """Adds a bot; to a world that has begun, without guilds. ValueError when its id or token is taken."""
         if config.id in self.bots or self.bot_of_token(config.token) is not None:
             raise ValueError("a bot of this id or token exists")
-        realms = {b.config.world: b.world.realm for b in self.bots.values() if b.config.world}
-        shared = realms.get(config.world)
+        shared_worlds = {b.config.world: b.world.shared for b in self.bots.values() if b.config.world}
+        shared = shared_worlds.get(config.world)
         bot = Bot(
             config=config,
             world=World(config, self.config.seed, shared, is_late=shared is not None and shared.moment > 0),
@@ -117,7 +117,7 @@ class Gateway:
     def start_session(self, bot: Bot, identify: Identify, outbox: Outbox, now: Now) -> Session:
         """Makes a session, sends READY and queues its backfill."""
         guild_ids = bot.world.guilds_of_shard(identify.shard, identify.count)
-        bot.world.realm.moment += 1
+        bot.world.shared.moment += 1
         session_id = f"{self._rng.getrandbits(128):032x}"
         name = SessionName(bot=bot.id, shard=identify.shard, count=identify.count, session=session_id)
         session = Session(
@@ -130,7 +130,7 @@ class Gateway:
             journal_number=self.journal.open_session(name),
             replay_events=self.config.replay_events or replay_capacity(len(guild_ids)),
             created_at=now.mono,
-            moment=bot.world.realm.moment,
+            moment=bot.world.shared.moment,
             outbox=outbox,
         )
         bot.sessions.add(session)
@@ -224,18 +224,18 @@ class Gateway:
         What follows from it for who sees what is sent behind it. Sessions named in `held` are not written to: their
         dispatches are appended there, for the caller to write.
         """
-        realm, guild_id = bot.world.realm, event.guild_id
-        realm.moment += 1
-        guild = None if guild_id is None else realm.known(guild_id)
-        outcome = telling.follow(guild, event, realm.moment, tells_loss=realm.config.tells_lost_access)
+        shared, guild_id = bot.world.shared, event.guild_id
+        shared.moment += 1
+        guild = None if guild_id is None else shared.known(guild_id)
+        outcome = event_routing.follow(guild, event, shared.moment, tells_loss=shared.config.tells_lost_access)
         sending = _Sending(event, now, held or {})
         owed = 0
         if event.only is not None or guild_id is None:
             owed = self._send(self.bots[event.only or bot.id], event.data, sending)
         else:
-            for world in realm.worlds:
+            for world in shared.worlds:
                 if guild_id in world.guild_ids and world.id not in outcome.deaf:
-                    data = telling.told(guild, event, world.id)
+                    data = event_routing.told(guild, event, world.id)
                     if data is not None:
                         owed += self._send(self.bots[world.id], data, sending)
         for more in outcome.events:
@@ -267,10 +267,10 @@ class Gateway:
         guild = bot.world.peek(guild_id)
         if guild.unavailable:
             return _encode({"unavailable": True, "id": guild.id})
-        held = guild.sights[bot.id]
-        held.created = bot.world.realm.moment
+        held = guild.views[bot.id]
+        held.created = bot.world.shared.moment
         held.untold.clear()
-        made = sight.guild_create(
+        made = visibility.guild_create(
             guild, bits=session.intents, large_threshold=session.large_threshold, self_id=bot.id, joined=joined
         )
         return _encode(made)
@@ -290,10 +290,10 @@ class Gateway:
     def _backfill_one(self, bot: Bot, session: Session, guild_id: int, now: Now) -> None:
         if not bot.world.has_guild(guild_id):
             self.send_to(bot, session, "GUILD_DELETE", {"id": str(guild_id)}, now)
-        elif bot.world.realm.is_silent(guild_id):
+        elif bot.world.shared.is_silent(guild_id):
             pass
         elif bot.world.is_unavailable(guild_id):
-            name = "GUILD_CREATE" if bot.world.realm.config.outage_stubs else "GUILD_DELETE"
+            name = "GUILD_CREATE" if bot.world.shared.config.outage_stubs else "GUILD_DELETE"
             self.send_to(bot, session, name, {"unavailable": True, "id": str(guild_id)}, now)
         else:
             encoded = self._guild_create(bot, guild_id, session, joined=False)

@@ -75,7 +75,7 @@ class MessageLog:
 
 
 @dataclass(slots=True)
-class Sight:
+class BotView:
     """What one bot sees of the guild, and has been told of it."""
 
     hidden: frozenset[str] = frozenset()
@@ -120,7 +120,7 @@ class GuildState:
     """By scheduled event."""
     voice_info: dict[str, Json] = field(default_factory=dict)
     """`status` and `voice_start_time` of voice channels, which no channel object carries."""
-    sights: dict[str, Sight] = field(default_factory=dict)
+    views: dict[str, BotView] = field(default_factory=dict)
     """By bot: those that are in the guild."""
     changes: dict[str, int] = field(default_factory=dict)
     """The moment at which a message, or the status of a voice channel, last changed; of deleted messages too."""
@@ -137,7 +137,7 @@ class GuildState:
 
     def people(self) -> list[str]:
         """Ids of the members who are none of this world's bots."""
-        return [key for key in self.members if key not in self.sights]
+        return [key for key in self.members if key not in self.views]
 
     def note_change(self, what: str, moment: int) -> None:
         """Something of what no GUILD_CREATE repeats has changed."""
@@ -148,7 +148,7 @@ class GuildState:
 
     def sees(self, bot: str, place: str) -> bool:
         """Whether a bot is told what happens in a channel or thread; a place that is gone hides nothing."""
-        hidden = self.sights[bot].hidden
+        hidden = self.views[bot].hidden
         if place in hidden:
             return False
         thread = self.threads.get(place) or self.archived.get(place)
@@ -161,7 +161,7 @@ class GuildState:
 
     def unseen_by(self, place: str) -> frozenset[str]:
         """The bots that are not told what happens there."""
-        return frozenset(bot for bot in self.sights if not self.sees(bot, place))
+        return frozenset(bot for bot in self.views if not self.sees(bot, place))
 
     def as_json(self) -> Json:
         """The whole state, whoever may see it."""

@@ -1,21 +1,21 @@
-"""What happens in a world: a weighted mix of happenings, each of which changes the state it reports. Seeded, no I/O."""
+"""What happens in a world: a weighted mix of actions, each of which changes the state it reports. Seeded, no I/O."""
 
 import random
 from bisect import bisect
 from itertools import accumulate
 
+from .action_context import Action, ActionContext
+from .actions import channels, guild_resources, guilds, invites, people, talk, threads, voice
+from .actions.talk import message_of
 from .events import Event
 from .guild_state import GuildState
-from .happenings import belongings, channels, guilds, invites, people, talk, threads, voice
-from .happenings.talk import message_of
-from .scene import Happening, Scene
 from .world import World
 
-__all__ = ["WEIGHTS", "Mix", "Scene", "message_of"]
+__all__ = ["WEIGHTS", "ActionContext", "Mix", "message_of"]
 
 TRIES = 20
 
-WEIGHTS: dict[Happening, float] = {
+WEIGHTS: dict[Action, float] = {
     talk.message: 52,
     people.presence: 12,
     talk.typing: 9,
@@ -29,16 +29,16 @@ WEIGHTS: dict[Happening, float] = {
     channels.channel: 0.5,
     threads.thread: 0.6,
     threads.membership: 0.4,
-    belongings.role: 0.4,
+    guild_resources.role: 0.4,
     invites.invite: 0.4,
     talk.pin: 0.3,
     voice.voice_status: 0.3,
-    belongings.interest: 0.3,
-    belongings.scheduled_event: 0.2,
+    guild_resources.interest: 0.3,
+    guild_resources.scheduled_event: 0.2,
     channels.permitted: 0.2,
-    belongings.expressions: 0.15,
-    belongings.stage: 0.15,
-    belongings.sound: 0.15,
+    guild_resources.expressions: 0.15,
+    guild_resources.stage: 0.15,
+    guild_resources.sound: 0.15,
     people.bot_member_update: 0.1,
     people.member_again: 0.1,
     people.renamed: 0.1,
@@ -73,7 +73,7 @@ class Mix:
             if guild is None:
                 return []
             happening = _HAPPENINGS[bisect(weights, self._rng.random() * weights[-1])]
-            events = list(happening(Scene(self._world, guild, self._rng, wall_ms)))
+            events = list(happening(ActionContext(self._world, guild, self._rng, wall_ms)))
             if events:
                 return events
         return []

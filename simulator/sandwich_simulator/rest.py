@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from .actions.invites import drop_expired
 from .clock import Now
 from .entities import Json
 from .gateway import Bot, Event, Gateway
-from .happenings.invites import drop_expired
 from .identify_rules import bare_token
 from .intents import GUILD_MEMBERS, GUILD_PRESENCES, MESSAGE_CONTENT
-from .mix import Scene, message_of
+from .mix import ActionContext, message_of
 from .rest_rules import RestLimits, Verdict
-from .sight import MANAGE_CHANNELS, MANAGE_GUILD, VIEW_AUDIT_LOG, permissions_of
+from .visibility import MANAGE_CHANNELS, MANAGE_GUILD, VIEW_AUDIT_LOG, permissions_of
 from .world import GuildState
 
 CONTENT_CHARACTERS_MAX = 2000
@@ -224,8 +224,8 @@ class RestApi:
     async def _post_message(self, bot: Bot, request: web.Request, now: Now) -> Json:
         guild, channel_id = self._find_channel(bot, request), request.match_info["channel"]
         content = await _content_of(request)
-        scene = Scene(bot.world, guild, bot.world.rng, now.wall_ms)
-        message = message_of(scene, channel_id, bot.id, content)
+        action = ActionContext(bot.world, guild, bot.world.rng, now.wall_ms)
+        message = message_of(action, channel_id, bot.id, content)
         self._gateway.publish(bot, Event("MESSAGE_CREATE", message, int(guild.id)), now)
         return {key: value for key, value in message.items() if key not in ("guild_id", "member")}
 

@@ -14,15 +14,15 @@ from typing import Any, Literal, Self
 import msgspec
 from aiohttp import web
 
+from .actions.guilds import arrive
+from .actions.invites import DAY_S, Way, delete_invite, drop_expired, join, make_invite, tell_created
 from .clock import Now, read_clock
 from .config import BotConfig, SimulatorConfig
 from .control import ControlApi
 from .entities import FORUM, Json, channel
 from .faults import HttpDelay, HttpFault
 from .gateway import Bot, Event, Gateway
-from .happenings.guilds import arrive
-from .happenings.invites import DAY_S, Way, delete_invite, drop_expired, join, make_invite, tell_created
-from .mix import Mix, Scene
+from .mix import ActionContext, Mix
 from .outbox import Cut, Raw
 from .protocol import Connection, State
 from .rest import RestApi
@@ -182,11 +182,11 @@ class Simulator:
         busy = sum(not writer.is_idle for writer in self._server.connections.values())
         return {"quiescent": not backfill and not busy, "backfill_pending": backfill, "busy_sockets": busy}
 
-    def _scene(self, bot: str, guild_id: int | str) -> tuple[Bot, Scene]:
+    def _scene(self, bot: str, guild_id: int | str) -> tuple[Bot, ActionContext]:
         owner, now = self.gateway.bot_named(bot), self._clock()
         guild = owner.world.guild(int(guild_id))
         drop_expired(guild, now.wall_ms)
-        return owner, Scene(owner.world, guild, self._rng, now.wall_ms)
+        return owner, ActionContext(owner.world, guild, self._rng, now.wall_ms)
 
     def _publish(self, owner: Bot, events: Iterable[Event]) -> None:
         now = self._clock()
@@ -200,13 +200,13 @@ class Simulator:
 
         The user's id, None when nobody was found. KeyError when there is no such invite or vanity URL.
         """
-        owner, scene = self._scene(bot, guild_id)
-        if code is not None and code not in scene.guild.invites:
+        owner, action = self._scene(bot, guild_id)
+        if code is not None and code not in action.guild.invites:
             raise KeyError(f"no invite {code}")
-        if vanity and not scene.guild.base["vanity_url_code"]:
+        if vanity and not action.guild.base["vanity_url_code"]:
             raise KeyError("no vanity URL")
         way = Way(code, vanity, as_bot)
-        events = next((made for _ in range(JOIN_TRIES) if (made := list(join(scene, way)))), [])
+        events = next((made for _ in range(JOIN_TRIES) if (made := list(join(action, way)))), [])
         self._publish(owner, events)
         return next((str(event.data["user"]["id"]) for event in events if event.name == "GUILD_MEMBER_ADD"), None)
 
@@ -214,9 +214,9 @@ class Simulator:
         self, *, bot: str, guild_id: int | str, max_uses: int = 0, max_age: int = DAY_S, used: bool = False
     ) -> str:
         """Somebody makes an invite; its code. With `used` somebody joins by it before INVITE_CREATE is told."""
-        owner, scene = self._scene(bot, guild_id)
-        invite = make_invite(scene, max_uses=max_uses, max_age_s=max_age)
-        told = tell_created(scene, invite)
+        owner, action = self._scene(bot, guild_id)
+        invite = make_invite(action, max_uses=max_uses, max_age_s=max_age)
+        told = tell_created(action, invite)
         if used:
             await self.join_member(bot=bot, guild_id=guild_id, code=invite["code"])
         self._publish(owner, [told])
@@ -224,20 +224,20 @@ class Simulator:
 
     async def delete_invite(self, *, bot: str, guild_id: int | str, code: str) -> None:
         """Somebody deletes an invite. KeyError when there is none of this code."""
-        owner, scene = self._scene(bot, guild_id)
-        self._publish(owner, [delete_invite(scene, code)])
+        owner, action = self._scene(bot, guild_id)
+        self._publish(owner, [delete_invite(action, code)])
 
     async def permit(self, *, bot: str, guild_id: int | str, permissions: int) -> None:
         """Changes what the bot's own role in a guild allows, and tells it."""
-        owner, scene = self._scene(bot, guild_id)
-        own = scene.guild.members[owner.id]["roles"]
-        role = next(role for key, role in scene.guild.roles.items() if key in own and role["managed"])
+        owner, action = self._scene(bot, guild_id)
+        own = action.guild.members[owner.id]["roles"]
+        role = next(role for key, role in action.guild.roles.items() if key in own and role["managed"])
         role["permissions"] = str(permissions)
-        self._publish(owner, [scene.event("GUILD_ROLE_UPDATE", {"role": role, "guild_id": scene.guild.id})])
+        self._publish(owner, [action.event("GUILD_ROLE_UPDATE", {"role": role, "guild_id": action.guild.id})])
 
     async def joins(self, bot: str) -> list[Json]:
         """How everybody who joined a guild of the bot's really came in (`how`: invite, vanity, bot, none)."""
-        return list(self.gateway.bot_named(bot).world.realm.joins)
+        return list(self.gateway.bot_named(bot).world.shared.joins)
 
     async def emit(self, *, bot: str, t: str, d: Json, guild_id: str | None = None, shard: int | None = None) -> int:
         """One event as given, to the guild's sessions, or past all intents to those of one shard; how many got it."""
@@ -344,7 +344,7 @@ class Simulator:
         path: str = "/",
         delay: float = 1.0,
     ) -> int:
-        """Breaks something (docs/simulator.md lists the kinds); how many connections it hit. ValueError: what kind?"""
+        """Breaks something (docs/reference/simulator.md lists the kinds); how many connections it hit. ValueError: what kind?"""
         now = self._clock()
         if self._standing_fault(kind, now.mono + seconds, status=status, path=path, delay=delay):
             return 0
@@ -406,8 +406,8 @@ class Simulator:
         """
         bot, now = self.gateway.add_bot(config), self._clock()
         world = bot.world
-        for guild_id in [] if world.guild_ids else world.realm.guild_ids(config.guilds):
-            for event in arrive(Scene(world, world.realm.guild(guild_id), self._rng, now.wall_ms)):
+        for guild_id in [] if world.guild_ids else world.shared.guild_ids(config.guilds):
+            for event in arrive(ActionContext(world, world.shared.guild(guild_id), self._rng, now.wall_ms)):
                 self.gateway.publish(bot, event, now)
         return bot.id
 

@@ -1,4 +1,4 @@
-"""One bot's part of a world: the guilds that it is in, and its own user. Bots of one world share its realm.
+"""One bot's part of a world: the guilds that it is in, and its own user. Bots of one world share its shared.
 
 `World` answers for the bot: a guild that it is not in does not exist.
 """
@@ -10,9 +10,9 @@ from . import entities
 from .config import BotConfig
 from .entities import Json
 from .guild_state import GuildState
-from .realm import Realm
-from .sight import guild_create, state_as_seen
+from .shared_world import SharedWorld
 from .snowflakes import shard_of
+from .visibility import guild_create, state_as_seen
 
 __all__ = ["GuildState", "World", "guild_create"]
 
@@ -22,30 +22,30 @@ GUILDS_PER_SHARD_MAX = 2500
 class World:
     """The guilds of one bot."""
 
-    def __init__(self, bot: BotConfig, seed: int, realm: Realm | None = None, *, is_late: bool = False) -> None:
+    def __init__(self, bot: BotConfig, seed: int, shared: SharedWorld | None = None, *, is_late: bool = False) -> None:
         """`is_late`: the world has begun, so the bot has yet to be added to its guilds, one by one."""
         self._config = bot
         self.id = bot.id
         """The application id, which is also the bot's user id."""
-        self.realm = realm or Realm(bot, seed)
-        self.rng = random.Random(f"{self.realm.seed}:bot:{bot.id}")
+        self.shared = shared or SharedWorld(bot, seed)
+        self.rng = random.Random(f"{self.shared.seed}:bot:{bot.id}")
         self.me: Json = entities.user(self.rng, bot.id) | {"username": bot.name, "global_name": None, "bot": True}
-        self.guild_ids: dict[int, None] = dict.fromkeys(() if is_late else self.realm.guild_ids(bot.guilds))
+        self.guild_ids: dict[int, None] = dict.fromkeys(() if is_late else self.shared.guild_ids(bot.guilds))
         """In the order of joining."""
-        self.realm.worlds.append(self)
+        self.shared.worlds.append(self)
 
     @property
     def people_count(self) -> int:
         """How many people there are in all."""
-        return self.realm.people_count
+        return self.shared.people_count
 
     def person(self, number: int) -> Json:
         """A user of the pool that all guilds share."""
-        return self.realm.person(number)
+        return self.shared.person(number)
 
     def new_id(self, wall_ms: int) -> str:
         """A fresh id of this moment."""
-        return self.realm.new_id(wall_ms)
+        return self.shared.new_id(wall_ms)
 
     def has_guild(self, guild_id: int) -> bool:
         """Whether the bot is in this guild."""
@@ -58,21 +58,21 @@ class World:
     def guild(self, guild_id: int) -> GuildState:
         """The guild, remembered from now on. KeyError when the bot is not in it."""
         self._require(guild_id)
-        return self.realm.guild(guild_id)
+        return self.shared.guild(guild_id)
 
     def peek(self, guild_id: int) -> GuildState:
         """The guild as it is now, for reading only. KeyError when the bot is not in it."""
         self._require(guild_id)
-        return self.realm.peek(guild_id)
+        return self.shared.peek(guild_id)
 
     def is_unavailable(self, guild_id: int) -> bool:
         """Whether the guild is in an outage; cheap, builds nothing."""
-        found = self.realm.known(guild_id)
-        return found.unavailable if found is not None else self.realm.is_silent(guild_id)
+        found = self.shared.known(guild_id)
+        return found.unavailable if found is not None else self.shared.is_silent(guild_id)
 
     def known_guilds(self) -> Iterator[GuildState]:
         """The guilds that somebody has looked at."""
-        return (guild for guild in self.realm.known_guilds() if int(guild.id) in self.guild_ids)
+        return (guild for guild in self.shared.known_guilds() if int(guild.id) in self.guild_ids)
 
     def guilds_of_shard(self, shard: int, count: int) -> list[int]:
         """Ids of the guilds whose events go to this shard."""
@@ -85,13 +85,13 @@ class World:
 
     def join_guild(self) -> GuildState:
         """The bot is added to a new guild."""
-        guild_id = self.realm.new_guild_id()
+        guild_id = self.shared.new_guild_id()
         self.guild_ids[guild_id] = None
         return self.guild(guild_id)
 
     def guild_of_channel(self, channel_id: str) -> GuildState | None:
         """The guild of a channel or thread, if the bot is in it."""
-        found = self.realm.guild_of_channel(channel_id)
+        found = self.shared.guild_of_channel(channel_id)
         return found if found is not None and int(found.id) in self.guild_ids else None
 
     @property
@@ -102,5 +102,5 @@ class World:
     def leave_guild(self, guild_id: int) -> None:
         """The bot is removed from a guild."""
         del self.guild_ids[guild_id]
-        if not self.realm.bots_in(guild_id):
-            self.realm.forget(guild_id)
+        if not self.shared.bots_in(guild_id):
+            self.shared.forget(guild_id)

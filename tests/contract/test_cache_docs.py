@@ -1,4 +1,4 @@
-"""What docs/cache.md shows, done as it says: Python, redis-cli, JavaScript, and the ACL rule for readers."""
+"""What docs/guide/cache.md shows, done as it says: Python, redis-cli, JavaScript, and the ACL rule for readers."""
 
 import asyncio
 import re
@@ -91,7 +91,7 @@ async def test_the_python_of_the_page_prints_what_is_there(
 ) -> None:
     code = blocks("python")[0].replace(URL, server.url).replace("asyncio.run(main())", "")
     names: dict[str, object] = {}
-    exec(compile(code, "docs/cache.md", "exec"), names)
+    exec(compile(code, "docs/guide/cache.md", "exec"), names)
     await names["main"]()  # type: ignore[operator]
     assert capsys.readouterr().out.splitlines() == [
         f"{GUILD} Chess False",
@@ -104,7 +104,7 @@ async def test_the_example_of_the_fake_cache_holds() -> None:
     lines = [line for line in blocks("python")[1].splitlines() if line.strip()]
     body = "async def main():\n" + "\n".join(f"    {line}" for line in lines) + "\n    return cache\n"
     names: dict[str, object] = {}
-    exec(compile(body, "docs/cache.md", "exec"), names)
+    exec(compile(body, "docs/guide/cache.md", "exec"), names)
     cache = await names["main"]()  # type: ignore[operator]
     with pytest.raises(CacheUnavailable):
         await cache.guild(GUILD)

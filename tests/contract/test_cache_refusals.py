@@ -89,7 +89,7 @@ async def test_a_wrong_password_and_a_user_without_rights_are_refused_and_said(t
         for user in ("website", "sandwich"):
             error = await Shard(url.replace("://", f"://{user}@"), password="secret").refused()
             assert type(error) is CacheRefused
-            assert "lacks rights that docs/cache.md lists" in str(error)
+            assert "lacks rights that docs/guide/cache.md lists" in str(error)
 
 
 async def test_a_database_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def cluster(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 async def add_user(server: EmbeddedRedis, more: str = "") -> None:
-    """The user that docs/cache.md makes for nodes: the stories are played with its rights alone."""
+    """The user that docs/guide/cache.md makes for nodes: the stories are played with its rights alone."""
     async with redis.Redis.from_url(server.url) as client:
         await client.execute_command("ACL", "SETUSER", *acl_rule("sandwich", more=more))
 

@@ -10,11 +10,11 @@ import pytest
 from nats.js.api import StreamSource
 
 from sandwich_node.dev.embedded import EmbeddedNats, nats_cluster
-from sandwich_node.sinks.chain import Chain, Checkpoint
-from sandwich_node.sinks.frames import EventBuffer, ShardAddress
-from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
-from sandwich_node.sinks.log import Fenced, LogUnavailable
-from sandwich_node.sinks.publisher import ShardPublisher
+from sandwich_node.publishing.chain import Chain, Checkpoint
+from sandwich_node.publishing.frames import EventBuffer, ShardAddress
+from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.log import Fenced, LogUnavailable
+from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import inflate, split_events
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, FrameHeaders
 

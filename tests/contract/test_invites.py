@@ -26,8 +26,8 @@ from sandwich_node.rest.limiter import InvalidGuard, RestLimiter
 from sandwich_node.secret import Secret
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_simulator import BotConfig, Simulator, SimulatorConfig
-from sandwich_simulator.happenings.invites import drop_expired
-from sandwich_simulator.sight import MANAGE_GUILD, permissions_of
+from sandwich_simulator.actions.invites import drop_expired
+from sandwich_simulator.visibility import MANAGE_GUILD, permissions_of
 from tests.support.starvation import fair_time
 
 TOKEN = "simulated-token"

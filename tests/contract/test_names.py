@@ -18,7 +18,7 @@ from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis
 from sandwich_node.discord_http import discord_session
 from sandwich_node.names import Address, Names, NodeLoop, WorkerLoop
-from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
 from tests.support.certificates import certificate
 
 pytestmark = pytest.mark.contract

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_node.sinks import jetstream
-from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
-from sandwich_node.sinks.log import LogUnavailable
+from sandwich_node.publishing import jetstream
+from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.log import LogUnavailable
 
 pytestmark = pytest.mark.contract
 

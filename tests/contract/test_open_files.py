@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec
-from sandwich_node import ipc, workers
+from sandwich_node import ipc, worker_process
 from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_node.workers import WorkerProcess
+from sandwich_node.worker_process import WorkerProcess
 from sandwich_simulator import BotConfig, Simulator, SimulatorConfig
 
 pytestmark = pytest.mark.contract
@@ -49,7 +50,7 @@ class Slot:
     def start(self, shard: int) -> None:
         self.worker.send(
             ipc.StartShard(
-                key=ipc.ShardKey("bot", 0, shard),
+                key=ShardId("bot", 0, shard),
                 run=shard + 1,
                 fence=1,
                 count=SHARDS,
@@ -124,14 +125,17 @@ async def test_shards_without_a_socket_wait_while_others_live_and_the_worker_goe
 async def test_a_worker_that_cannot_be_started_is_tried_again_and_the_agent_goes_on(
     slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failures = workers._spawn, [OSError(errno.EMFILE, "Too many open files"), BlockingIOError(errno.EAGAIN, "no")]
+    real, failures = (
+        worker_process._spawn,
+        [OSError(errno.EMFILE, "Too many open files"), BlockingIOError(errno.EAGAIN, "no")],
+    )
 
-    async def spawn() -> workers._Child:
+    async def spawn() -> worker_process._Child:
         if failures:
             raise failures.pop()
         return await real()
 
-    monkeypatch.setattr(workers, "_spawn", spawn)
+    monkeypatch.setattr(worker_process, "_spawn", spawn)
     process = slot.worker._process
     assert process is not None
     process.kill()

@@ -13,7 +13,7 @@ from nats.js.api import ConsumerConfig
 
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_sdk import Consumer, Event, GroupConflict, ordered
-from sandwich_sdk.sharing import partition_filters
+from sandwich_sdk.partitioning import partition_filters
 from sandwich_sdk.wire import subjects
 from tests.support import group_worker, processes
 from tests.support.publisher import Publisher, running, take, until

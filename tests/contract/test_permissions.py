@@ -1,4 +1,4 @@
-"""The permissions that docs/consumers.md lists are enough, and reach no other application."""
+"""The permissions that docs/guide/consumers.md lists are enough, and reach no other application."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from nats.js.errors import NotFoundError
 from sandwich_coordinator.cli import accounts
 from sandwich_coordinator.cli import letters as commands
 from sandwich_coordinator.cli.groups import create_group
-from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
 from sandwich_sdk import Consumer, Event, Failure, GroupConflict, jetstream
 from sandwich_sdk.groups import SourceOptions
 from sandwich_sdk.rpc import Rpc

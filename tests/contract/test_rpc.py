@@ -11,12 +11,13 @@ import nats
 import pytest
 from nats.aio.client import Client
 
+from sandwich_coordinator.ids import ShardId
 from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_node.ipc import AppSeen, ShardKey
+from sandwich_node.ipc import AppInfo
+from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.rpc import admission
 from sandwich_node.rpc.server import RpcServer
-from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
-from sandwich_node.sinks.log import LogUnavailable
 from sandwich_sdk.rpc import Rpc, RpcError
 from sandwich_sdk.wire import subjects
 
@@ -55,7 +56,7 @@ class Commands:
 class Node:
     """One worker of a cluster, as far as requests go."""
 
-    def __init__(self, cluster: str, apps: dict[str, AppSeen], client: Client, group: asyncio.TaskGroup) -> None:
+    def __init__(self, cluster: str, apps: dict[str, AppInfo], client: Client, group: asyncio.TaskGroup) -> None:
         self.apps = apps
         self.cluster = cluster
         self.elsewhere: set[str] = set()
@@ -75,7 +76,7 @@ async def nodes(server: EmbeddedNats, *of: tuple[str, str]) -> AsyncIterator[lis
     clients = [await nats.connect(server.url) for _ in of]
     async with asyncio.TaskGroup() as group:
         made = [
-            Node(cluster, {app: AppSeen(group=1, count=1) for app in apps.split()}, client, group)
+            Node(cluster, {app: AppInfo(group=1, count=1) for app in apps.split()}, client, group)
             for (cluster, apps), client in zip(of, clients, strict=True)
         ]
         running = [group.create_task(node.server.run()) for node in made]
@@ -133,14 +134,14 @@ async def test_a_shard_that_nobody_has_at_this_moment_is_waited_for(server: Embe
         commands.answer = b'{"id":"own:1"}'
         commands.gate.set()
         given: Any = commands
-        await node.server.add_shard(ShardKey("music", 1, 0), given)
+        await node.server.add_shard(ShardId("music", 1, 0), given)
         assert await asking == "own:1"
 
 
 async def test_applications_that_come_and_go_are_followed(server: EmbeddedNats) -> None:
     async with nodes(server, ("one", "music")) as (node,), Rpc(server.url, app="late") as rpc:
         asking = asyncio.create_task(rpc.fetch("guild", guild_id="1"))
-        node.apps = {"late": AppSeen(group=1, count=1)}
+        node.apps = {"late": AppInfo(group=1, count=1)}
         node.server.apps_changed()
         assert await asking == "one"
         assert node.server._listening.keys() == {"late"}
@@ -161,7 +162,7 @@ async def test_of_two_clusters_with_an_application_of_the_same_name_the_one_that
     assert await second.belongs_elsewhere("music")
     assert not await second.belongs_elsewhere("chess")
     async with nodes(server, ("one", "music")) as (one,), asyncio.TaskGroup() as group:
-        two = Node("two", {"music": AppSeen(group=1, count=1)}, second.client, group)
+        two = Node("two", {"music": AppInfo(group=1, count=1)}, second.client, group)
         two.server._belongs_elsewhere = second.belongs_elsewhere
         assert await two.server._follow()
         async with Rpc(server.url, app="music") as rpc:
@@ -212,7 +213,7 @@ async def test_those_who_ask_the_same_do_not_use_up_what_others_need(server: Emb
         commands = Commands()
         commands.answer = b'{"members":[%b]}' % b",".join(b'{"user":{"id":"%d"}}' % n for n in range(20_000))
         given: Any = commands
-        await node.server.add_shard(ShardKey("music", 1, 0), given)
+        await node.server.add_shard(ShardId("music", 1, 0), given)
         many = admission.AT_ONCE_MAX * 2
         asked = [asyncio.create_task(ask_members(client, "81384788765712384")) for _ in range(many)]
         await until(lambda: commands.asked == many)

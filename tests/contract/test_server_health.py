@@ -15,13 +15,13 @@ from sandwich_coordinator.findings import Finding
 from sandwich_coordinator.store.base import Put, StoreUnavailable
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.etcd_health import etcd_findings
-from sandwich_node.agent.servers import Servers
+from sandwich_node.agent.server_health import Servers
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_health import redis_findings
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis, etcd_cluster, nats_cluster
-from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
 from sandwich_sdk.wire import subjects
 
 pytestmark = pytest.mark.contract

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_node.sinks.chain import Chain
-from sandwich_node.sinks.frames import EventBuffer, ShardAddress
-from sandwich_node.sinks.jetstream import JetStreamLog, NatsOptions
-from sandwich_node.sinks.publisher import ShardPublisher
+from sandwich_node.publishing.chain import Chain
+from sandwich_node.publishing.frames import EventBuffer, ShardAddress
+from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_sdk import Consumer, Gap
 
 pytestmark = pytest.mark.contract

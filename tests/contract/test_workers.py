@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sandwich_node import workers
+from sandwich_node import worker_process
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_node.ipc import ToAgent, WorkerReady, WorkerSettings
-from sandwich_node.workers import WorkerProcess
+from sandwich_node.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.contract
 
@@ -45,7 +45,7 @@ SECRETS = {
 async def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slot]:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(workers, "SPARE_AFTER_S", 0.1)
+    monkeypatch.setattr(worker_process, "SPARE_AFTER_S", 0.1)
     async with EmbeddedNats(tmp_path) as server:
         slot = Slot(server)
         running = asyncio.create_task(slot.worker.run())

@@ -16,7 +16,7 @@ from sandwich_sdk.cache import Cache
 from sandwich_sdk.rpc import Rpc, RpcError
 from sandwich_sdk.wire.cache_keys import prefixes_key
 from sandwich_sdk.wire.frame import inflate, split_events
-from tests.e2e.desk import APP, AUTHOR, SHARDS, Desk, desk
+from tests.e2e.cluster_fixture import APP, AUTHOR, SHARDS, Desk, cluster_fixture
 
 pytestmark = pytest.mark.e2e
 
@@ -56,7 +56,7 @@ def fixed(data: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_events_say_what_was_before_and_the_cache_is_as_discord_has_it() -> None:
-    async with desk() as running:
+    async with cluster_fixture() as running:
         creates = [event for event in running.events if event.type == "GUILD_CREATE"]
         assert len(creates) == 16
         assert all(event.extra["lazy"] for event in creates), "backfill after READY is not a join"
@@ -82,7 +82,7 @@ async def test_events_say_what_was_before_and_the_cache_is_as_discord_has_it() -
 
 
 async def test_a_new_guild_is_no_backfill_and_one_that_is_left_is_gone() -> None:
-    async with desk() as running:
+    async with cluster_fixture() as running:
         joined = await running.cluster.simulator("emit", {"bot": APP, "big_guild_mb": 0.1})
         guild_id = str(joined["guild_id"])
 
@@ -113,7 +113,7 @@ async def test_a_new_guild_is_no_backfill_and_one_that_is_left_is_gone() -> None
 
 
 async def test_filters_and_lanes_take_effect_within_seconds_and_without_a_reconnect() -> None:
-    async with desk() as running:
+    async with cluster_fixture() as running:
         guild_id, other = (await running.guild_ids())[:2]
 
         async def typing() -> None:
@@ -189,7 +189,7 @@ async def lanes_divide(running: Desk, guild_id: str) -> None:
 
 
 async def test_events_flow_on_while_redis_does_not_answer_and_say_so() -> None:
-    async with desk() as running:
+    async with cluster_fixture() as running:
         guild_id = (await running.guild_ids())[0]
         channel = next(iter((await running.guild(guild_id))["channels"].values()))
 
@@ -217,7 +217,7 @@ async def test_events_flow_on_while_redis_does_not_answer_and_say_so() -> None:
 
 
 async def test_a_shard_that_moves_while_redis_does_not_answer_costs_no_session_start() -> None:
-    async with desk() as running:
+    async with cluster_fixture() as running:
         run = running.cluster.run_cli
         listed = msgspec.json.decode((await run("shard", "list", "--app", APP, "--json"))[1])
         shard, source = next((row["shard"], row["node"]) for row in listed)
@@ -244,7 +244,7 @@ async def test_a_shard_that_moves_while_redis_does_not_answer_costs_no_session_s
 
 
 async def test_an_emptied_redis_fills_itself_again_beside_the_live_sessions() -> None:
-    async with desk() as running:
+    async with cluster_fixture() as running:
         async with redis.Redis.from_url(running.cluster.redis.url) as client:
             await client.flushall()
         await running.cluster.simulator("happen", {"bot": APP, "events": 100})
@@ -263,7 +263,7 @@ async def test_an_emptied_redis_fills_itself_again_beside_the_live_sessions() ->
 
 
 async def test_a_bot_is_asked_and_commanded_through_whichever_node_has_the_shard() -> None:
-    async with desk(cache={"members": True}) as running:
+    async with cluster_fixture(cache={"members": True}) as running:
         guilds = await running.guild_ids()
         async with Rpc(running.cluster.nats.url, app=APP) as rpc:
             for guild_id in guilds[:4]:
@@ -318,7 +318,7 @@ async def test_a_bot_is_asked_and_commanded_through_whichever_node_has_the_shard
 
 
 async def test_what_is_no_longer_wanted_in_the_cache_goes_and_comes_back_when_it_is() -> None:
-    async with desk() as running, redis.Redis.from_url(running.cluster.redis.url) as client:
+    async with cluster_fixture() as running, redis.Redis.from_url(running.cluster.redis.url) as client:
 
         async def kept() -> set[str]:
             """The kinds of keys of guilds that are there."""

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cache_check.faults import settled
 from sandwich_node.dev.cluster import DevBot, dev_cluster
 from tests.e2e.test_main_job import wait_until
+from verification.cache_check.faults import settled
 
 pytestmark = pytest.mark.e2e
 

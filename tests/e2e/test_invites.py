@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import redis.asyncio as redis
 
-from sandwich_node.shards.inviting import MEMBER_INVITED
-from tests.e2e.desk import APP, SHARDS, Desk, desk
+from sandwich_node.shards.invite_tracking import MEMBER_INVITED
+from tests.e2e.cluster_fixture import APP, SHARDS, Desk, cluster_fixture
 from tests.support.processes import descendants
 from tests.support.starvation import waited_s
 
@@ -115,7 +115,7 @@ async def counted(running: Desk) -> list[tuple[dict[str, Any], str]]:
 
 
 async def test_joins_are_told_right_and_delay_nothing_for_long_whatever_discord_and_the_workers_do() -> None:
-    async with desk(nodes=2, guilds=GUILDS, invites={"track": True}, cache={"enabled": False}) as running:
+    async with cluster_fixture(nodes=2, guilds=GUILDS, invites={"track": True}, cache={"enabled": False}) as running:
         simulator = running.cluster.simulator
         guilds = await running.guild_ids()
         codes = {guild: (await simulator("invite", {"bot": APP, "guild_id": guild}))["code"] for guild in guilds}

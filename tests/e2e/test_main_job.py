@@ -12,11 +12,11 @@ import aiohttp
 import msgspec
 import pytest
 
-from cache_check.faults import shards_by_node
 from sandwich_coordinator.cli import render
 from sandwich_node.dev.checker import DeliveryCheck, Verdict
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
+from verification.cache_check.faults import shards_by_node
 
 pytestmark = pytest.mark.e2e
 

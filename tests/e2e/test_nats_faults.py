@@ -17,11 +17,11 @@ import nats
 import pytest
 import yaml
 
-from chaos.proxy import Link
 from sandwich_node.dev.cluster import DevCluster, dev_cluster
 from sandwich_sdk.wire.status import StreamRemade
 from tests.e2e.test_faults import RSS_BYTES_MAX, SHARDS, FaultJob, ended, status_events
 from tests.e2e.test_main_job import BOTS, assert_clean
+from verification.chaos.proxy import Link
 
 pytestmark = pytest.mark.e2e
 

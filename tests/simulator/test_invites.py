@@ -8,96 +8,96 @@ import aiohttp
 import pytest
 
 from sandwich_simulator import BotConfig, Simulator
+from sandwich_simulator.action_context import ActionContext
+from sandwich_simulator.actions.invites import Way, drop_expired, join, make_invite, member_joins, tell_created
 from sandwich_simulator.entities import EVERYONE
+from sandwich_simulator.event_routing import told
 from sandwich_simulator.events import Event
-from sandwich_simulator.happenings.invites import Way, drop_expired, join, make_invite, member_joins, tell_created
 from sandwich_simulator.intents import ALL_INTENTS
 from sandwich_simulator.pytest_plugin import MakeSimulator
-from sandwich_simulator.scene import Scene
-from sandwich_simulator.sight import MANAGE_CHANNELS, MANAGE_GUILD, VIEW_AUDIT_LOG, permissions_of
-from sandwich_simulator.telling import told
+from sandwich_simulator.visibility import MANAGE_CHANNELS, MANAGE_GUILD, VIEW_AUDIT_LOG, permissions_of
 from sandwich_simulator.world import World, guild_create
 
 TOKEN = "a-token"
 WALL_MS = 1_750_000_000_000
 
 
-def scene_of(seed: int = 1, wall_ms: int = WALL_MS, **fields: Any) -> Scene:
+def action_of(seed: int = 1, wall_ms: int = WALL_MS, **fields: Any) -> ActionContext:
     world = World(BotConfig(token=TOKEN, guilds=1, **fields), seed=seed)
-    return Scene(world, world.guild(next(iter(world.guild_ids))), random.Random(seed), wall_ms)
+    return ActionContext(world, world.guild(next(iter(world.guild_ids))), random.Random(seed), wall_ms)
 
 
-def joins_by(scene: Scene, way: Way) -> list[Event]:
-    return next(events for _ in range(100) if (events := list(join(scene, way))))
+def joins_by(action: ActionContext, way: Way) -> list[Event]:
+    return next(events for _ in range(100) if (events := list(join(action, way))))
 
 
 def test_the_last_use_deletes_an_invite_before_or_after_the_join_is_told() -> None:
     orders = set()
     for seed in range(20):
-        scene = scene_of(seed)
-        code = make_invite(scene, max_uses=1, max_age_s=0)["code"]
-        events = joins_by(scene, Way(code=code))
+        action = action_of(seed)
+        code = make_invite(action, max_uses=1, max_age_s=0)["code"]
+        events = joins_by(action, Way(code=code))
         orders.add(tuple(event.name for event in events))
-        assert scene.guild.invites == {}
-        assert scene.world.realm.joins[-1]["how"] == "invite"
+        assert action.guild.invites == {}
+        assert action.world.shared.joins[-1]["how"] == "invite"
     assert orders == {("GUILD_MEMBER_ADD", "INVITE_DELETE"), ("INVITE_DELETE", "GUILD_MEMBER_ADD")}
 
 
 def test_an_invite_expires_without_a_word() -> None:
-    scene = scene_of()
-    code = make_invite(scene, max_uses=0, max_age_s=60)["code"]
-    drop_expired(scene.guild, WALL_MS + 59_999)
-    assert list(scene.guild.invites) == [code]
-    drop_expired(scene.guild, WALL_MS + 60_000)
-    assert scene.guild.invites == {}
+    action = action_of()
+    code = make_invite(action, max_uses=0, max_age_s=60)["code"]
+    drop_expired(action.guild, WALL_MS + 59_999)
+    assert list(action.guild.invites) == [code]
+    drop_expired(action.guild, WALL_MS + 60_000)
+    assert action.guild.invites == {}
 
 
 def test_everybody_who_joins_is_written_down_as_it_was() -> None:
-    scene = scene_of(vanity_guilds=1.0, members_per_guild=200)
-    invite = make_invite(scene, max_uses=0, max_age_s=0)
+    action = action_of(vanity_guilds=1.0, members_per_guild=200)
+    invite = make_invite(action, max_uses=0, max_age_s=0)
     for way in (Way(code=invite["code"]), Way(vanity=True), Way(bot=True), Way()):
-        joins_by(scene, way)
-    seen = [(truth["how"], truth["code"], truth["inviter_id"]) for truth in scene.world.realm.joins]
-    vanity = scene.guild.base["vanity_url_code"]
+        joins_by(action, way)
+    seen = [(truth["how"], truth["code"], truth["inviter_id"]) for truth in action.world.shared.joins]
+    vanity = action.guild.base["vanity_url_code"]
     assert seen == [
         ("invite", invite["code"], invite["inviter"]["id"]),
         ("vanity", vanity, None),
         ("bot", None, None),
         ("none", None, None),
     ]
-    assert scene.guild.invites[invite["code"]]["uses"] == 1
+    assert action.guild.invites[invite["code"]]["uses"] == 1
 
 
 def test_only_a_bot_that_manages_channels_hears_of_invites() -> None:
-    scene = scene_of(unmanaged_guilds=1.0)
-    assert not permissions_of(scene.guild, scene.world.me["id"]) & (MANAGE_GUILD | MANAGE_CHANNELS)
-    code = make_invite(scene, max_uses=1, max_age_s=0)["code"]
-    assert told_of(scene, joins_by(scene, Way(code=code))) == ["GUILD_MEMBER_ADD"]
+    action = action_of(unmanaged_guilds=1.0)
+    assert not permissions_of(action.guild, action.world.me["id"]) & (MANAGE_GUILD | MANAGE_CHANNELS)
+    code = make_invite(action, max_uses=1, max_age_s=0)["code"]
+    assert told_of(action, joins_by(action, Way(code=code))) == ["GUILD_MEMBER_ADD"]
 
 
-def told_of(scene: Scene, events: list[Event]) -> list[str]:
-    me = scene.world.me["id"]
-    return [event.name for event in events if told(scene.guild, event, me) is not None]
+def told_of(action: ActionContext, events: list[Event]) -> list[str]:
+    me = action.world.me["id"]
+    return [event.name for event in events if told(action.guild, event, me) is not None]
 
 
 def test_a_bot_is_told_of_no_invite_to_a_channel_that_it_may_not_view() -> None:
-    scene = scene_of(hidden_channels=0.4)
+    action = action_of(hidden_channels=0.4)
     seen = {True: 0, False: 0}
     for _ in range(40):
-        invite = make_invite(scene, max_uses=0, max_age_s=0)
-        views = scene.guild.sees(scene.world.me["id"], invite["channel_id"])
+        invite = make_invite(action, max_uses=0, max_age_s=0)
+        views = action.guild.sees(action.world.me["id"], invite["channel_id"])
         seen[views] += 1
-        assert told_of(scene, [tell_created(scene, invite)]) == (["INVITE_CREATE"] if views else [])
+        assert told_of(action, [tell_created(action, invite)]) == (["INVITE_CREATE"] if views else [])
     assert all(seen.values())
 
 
 def test_a_world_without_these_settings_is_as_it_was() -> None:
-    scene = scene_of()
-    shown = guild_create(scene.guild, bits=ALL_INTENTS, large_threshold=50, self_id=scene.world.id, joined=True)
+    action = action_of()
+    shown = guild_create(action.guild, bits=ALL_INTENTS, large_threshold=50, self_id=action.world.id, joined=True)
     assert (shown["vanity_url_code"], shown["features"].count("VANITY_URL")) == (None, 0)
     for _ in range(200):
-        list(member_joins(scene))
-    assert {truth["how"] for truth in scene.world.realm.joins} == {"none", "bot"}
+        list(member_joins(action))
+    assert {truth["how"] for truth in action.world.shared.joins} == {"none", "bot"}
 
 
 async def _get(sim: Simulator, http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:

@@ -7,14 +7,14 @@ import msgspec
 import pytest
 
 from sandwich_simulator import BotConfig, SimulatorConfig
+from sandwich_simulator.action_context import ActionContext
+from sandwich_simulator.actions import talk
 from sandwich_simulator.clock import Now
 from sandwich_simulator.events import Event
 from sandwich_simulator.gateway import Bot, Gateway
-from sandwich_simulator.happenings import talk
 from sandwich_simulator.mix import WEIGHTS, Mix
 from sandwich_simulator.outbox import Outbox
 from sandwich_simulator.protocol import Connection
-from sandwich_simulator.scene import Scene
 
 from .gateway_client import identify_payload
 from .reference_cache import ReferenceCache, differences
@@ -133,7 +133,7 @@ def test_without_obfuscation_channels_come_in_full_and_what_happens_in_them_does
     stage.play(5000)
     names = {channel["name"] for guild in cache.guilds.values() for channel in guild["channels"].values()}
     assert "___hidden___" not in names
-    hidden = any(guild.sights[bot.id].hidden for guild in bot.world.known_guilds())
+    hidden = any(guild.views[bot.id].hidden for guild in bot.world.known_guilds())
     assert hidden == (fields.get("hidden_channels") is None)
     if not hidden:
         stage.check(bot)
@@ -159,13 +159,13 @@ def test_an_edited_message_comes_with_its_author_as_they_are_now() -> None:
     stage = Stage(bot_config("one", guilds=1))
     bot = stage.bots[0]
     guild = bot.world.guild(next(iter(bot.world.guild_ids)))
-    scene = Scene(bot.world, guild, random.Random(1), WALL_MS)
-    (written,) = talk.message(scene)
+    action = ActionContext(bot.world, guild, random.Random(1), WALL_MS)
+    (written,) = talk.message(action)
     author = guild.members[written.data["author"]["id"]]
     author["nick"] = "the new one"
-    (edited,) = talk.message_edit(scene)
+    (edited,) = talk.message_edit(action)
     assert (edited.data["id"], edited.data["member"]["nick"]) == (written.data["id"], "the new one")
     del guild.members[written.data["author"]["id"]]
-    (edited,) = talk.message_edit(scene)
+    (edited,) = talk.message_edit(action)
     assert "member" not in edited.data
     assert edited.data["author"] == written.data["author"]

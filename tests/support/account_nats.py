@@ -9,7 +9,7 @@ from sandwich_coordinator.cli import accounts
 from sandwich_node.dev import embedded
 from sandwich_node.dev.embedded import EmbeddedNats
 
-DOCS = Path(__file__).parents[2] / "docs" / "consumers.md"
+DOCS = Path(__file__).parents[2] / "docs/guide" / "consumers.md"
 PARTITIONS = 32
 
 

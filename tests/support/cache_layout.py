@@ -1,4 +1,4 @@
-"""A cache filled by hand, as docs/cache.md describes it, and a guild to fill it with."""
+"""A cache filled by hand, as docs/guide/cache.md describes it, and a guild to fill it with."""
 
 from typing import Any
 

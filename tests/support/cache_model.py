@@ -6,7 +6,7 @@ from typing import Any
 
 from sandwich_node.cache.settings import Writer, letters_of
 from tests.support.cache_places import Places, has_ended
-from tests.support.cache_sight import NONE, VOICE_STATUS, Guild, Json, is_hidden
+from tests.support.cache_visibility import NONE, VOICE_STATUS, Guild, Json, is_hidden
 
 LISTS = {
     "roles": ("r", "id"),

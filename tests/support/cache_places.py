@@ -1,6 +1,6 @@
 """The part of the cache's model about channels, threads, and what happens in them: messages, scheduled events."""
 
-from tests.support.cache_sight import VOICE_STATUS, Json, Sight, last_message
+from tests.support.cache_visibility import VOICE_STATUS, Json, Sight, last_message
 
 
 def has_ended(event: Json) -> bool:

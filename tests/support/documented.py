@@ -1,9 +1,9 @@
-"""What docs/cache.md shows, for tests that do as it says."""
+"""What docs/guide/cache.md shows, for tests that do as it says."""
 
 import re
 from pathlib import Path
 
-CACHE_PAGE = (Path(__file__).parents[2] / "docs" / "cache.md").read_text()
+CACHE_PAGE = (Path(__file__).parents[2] / "docs/guide" / "cache.md").read_text()
 CLUSTER_RIGHTS = "+cluster|slots +command"
 """What both rules need on a Redis Cluster, as the page says."""
 

@@ -4,12 +4,20 @@ import asyncio
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
-from sandwich_node.sinks.log import Foreign, LogError, LogUnavailable, PayloadTooLarge, StreamMissing, Tail, WrongLast
+from sandwich_node.publishing.log import (
+    Foreign,
+    LogError,
+    LogUnavailable,
+    PayloadTooLarge,
+    StreamMissing,
+    Tail,
+    WrongLast,
+)
 from sandwich_sdk.wire.headers import FrameHeaders
 
 
 class MemoryLog:
-    """Implements `sandwich_node.sinks.log.Log`. `fail_next` queues errors: (error, was it stored all the same)."""
+    """Implements `sandwich_node.publishing.log.Log`. `fail_next` queues errors: (error, was it stored all the same)."""
 
     def __init__(self, part_bytes: int = 1_000_000) -> None:
         self._part_bytes = part_bytes

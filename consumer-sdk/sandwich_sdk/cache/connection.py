@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, NoPermissionError, RedisClusterException, RedisError, ResponseError
 
-from sandwich_sdk.cache import damage
+from sandwich_sdk.cache import corruption
 from sandwich_sdk.cache.address import Address, Tls, tls_arguments
 from sandwich_sdk.cache.errors import CacheUnavailable, unavailable
 
@@ -147,7 +147,7 @@ class Connection:
         if not isinstance(reply, Exception):
             return reply
         if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
-            damage.tell(str(command[1]), "another type of value than the contract says")
+            corruption.report(str(command[1]), "another type of value than the contract says")
             return None
         raise unavailable(self.server, self.timeout, reply) from None
 

@@ -44,7 +44,7 @@ def _explained(timeout: float, error: BaseException) -> tuple[Reason, str]:
         case rx.AuthenticationError() | rx.AuthorizationError() | rx.AuthenticationWrongNumberOfArgsError():
             return "refused login", "it refuses the user or the password"
         case rx.NoPermissionError():
-            return "no permission", "the user lacks a right to read; docs/cache.md has the ACL rule"
+            return "no permission", "the user lacks a right to read; docs/guide/cache.md has the ACL rule"
         case rx.BusyLoadingError():
             return "loading", "it is still loading its data; try again soon"
         case rx.TimeoutError() | TimeoutError():

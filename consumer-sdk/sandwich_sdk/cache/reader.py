@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from sandwich_sdk.cache import damage, values
+from sandwich_sdk.cache import corruption, values
 from sandwich_sdk.cache.address import Tls
 from sandwich_sdk.cache.connection import Command, Connection
 from sandwich_sdk.cache.objects import (
@@ -30,8 +30,8 @@ from sandwich_sdk.cache.objects import (
     User,
     VoiceState,
 )
+from sandwich_sdk.cache.permission_reader import PermissionReader
 from sandwich_sdk.cache.permissions import Permissions
-from sandwich_sdk.cache.rights import RightsReader
 from sandwich_sdk.cache.search import LIMIT_MAX, MemberPage, MemberSearch
 from sandwich_sdk.cache.snowflake import snowflake, snowflakes
 from sandwich_sdk.wire import cache_keys
@@ -313,7 +313,7 @@ class Cache:
         cached, or Discord hid the channel's overwrites from the bot. A role that is not cached gives nothing. Whether
         somebody was invited to a private thread is no permission and not known. `now` is for time-outs.
         """
-        reader = RightsReader(self._connection, self.namespace, snowflake(guild, what="guild"))
+        reader = PermissionReader(self._connection, self.namespace, snowflake(guild, what="guild"))
         channel_id = None if channel is None else snowflake(channel, what="channel")
         return await reader.of(snowflake(user, what="user"), channel_id, now or datetime.now(UTC))
 
@@ -355,7 +355,7 @@ def _location(value: bytes | None, key: str) -> Location | None:
     try:
         return Location(*cache_keys.parse_location(value)) if value is not None else None
     except ValueError:
-        damage.tell(key, "a value that is not <group>:<shard>")
+        corruption.report(key, "a value that is not <group>:<shard>")
         return None
 
 

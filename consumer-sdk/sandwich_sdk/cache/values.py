@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sandwich_sdk.cache import damage
+from sandwich_sdk.cache import corruption
 from sandwich_sdk.cache.objects import Entity, Member, read_object
 
 E = TypeVar("E", bound=Entity)
@@ -45,5 +45,5 @@ def _object(value: bytes | None, key: str) -> dict[str, Any] | None:
     try:
         return read_object(value)
     except ValueError:
-        damage.tell(key, "a value that is not a JSON object")
+        corruption.report(key, "a value that is not a JSON object")
         return None

@@ -13,9 +13,9 @@ from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.messaging import connect, find_messaging
 from sandwich_sdk.errors import GroupConflict, reason
 from sandwich_sdk.groups import Group, SourceOptions
-from sandwich_sdk.pulls import NOWHERE
-from sandwich_sdk.sharing import PARTITIONS
-from sandwich_sdk.sharing import RANGE_SHARDS as RANGE_SHARDS
+from sandwich_sdk.partitioning import PARTITIONS
+from sandwich_sdk.partitioning import RANGE_SHARDS as RANGE_SHARDS
+from sandwich_sdk.pull_consumer import NOWHERE
 from sandwich_sdk.wire.subjects import check_lane, check_name, stream_name
 
 

@@ -27,7 +27,7 @@ from sandwich_sdk.wire.dead import EVENT, MESSAGE_ID, REPLAY_SUBJECT, DeadLetter
 from sandwich_sdk.wire.frame import inflate
 from sandwich_sdk.wire.headers import PART, UNREADABLE, WireError
 from sandwich_sdk.wire.plain_text import plain_json, plain_text
-from sandwich_sdk.wire.text import without_lone_surrogates
+from sandwich_sdk.wire.surrogates import without_lone_surrogates
 
 API_TIMEOUT_S = 5.0
 REPLAYS_PENDING_MAX = 1000

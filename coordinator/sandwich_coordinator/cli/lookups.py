@@ -7,7 +7,8 @@ from typing import Any, Final
 from sandwich_coordinator.cli.render import rows_text
 from sandwich_coordinator.cli.widths import fitted
 from sandwich_coordinator.groups import newest_groups
-from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.view import ClusterView
 from sandwich_sdk.wire.plain_text import plain_text
 
 WIDTH: Final = 80
@@ -31,7 +32,7 @@ def plain(text: object, width: int) -> str:
 
 def where_row(view: ClusterView, app: str, namespace: str, group: int, shard: int) -> dict[str, Any]:
     """Where an application has a guild: shard, and the node that runs it now (None: no node does)."""
-    claim = view.claims.get(ShardKey(app, group, shard))
+    claim = view.claims.get(ShardId(app, group, shard))
     return {
         "app": app,
         "namespace": namespace,

@@ -13,6 +13,7 @@ import msgspec
 
 from sandwich_coordinator.cli.errors import CommandError, no_such
 from sandwich_coordinator.groups import planned_nodes
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.store.base import (
     Compare,
     LeaseLost,
@@ -24,7 +25,7 @@ from sandwich_coordinator.store.base import (
 )
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import NodeRecord, NodeState
-from sandwich_coordinator.view import ClusterView, Entry, ShardKey
+from sandwich_coordinator.view import ClusterView, Entry
 
 POLL_S = 1.0
 EDITS_MAX = 5
@@ -121,7 +122,7 @@ async def change_state(store: Store, keys: Keys, node: str, wanted: NodeState, *
     raise CommandError(f"the registration of node {node} keeps changing: somebody else edits it; look and try again", 1)
 
 
-def shards_left(view: ClusterView, node: str, instance: str) -> frozenset[ShardKey]:
+def shards_left(view: ClusterView, node: str, instance: str) -> frozenset[ShardId]:
     """The shards a draining node still has or is still to get. Raises CommandError (1) when it drains no longer."""
     entry = view.nodes.get(node)
     if entry is None:
@@ -132,7 +133,7 @@ def shards_left(view: ClusterView, node: str, instance: str) -> frozenset[ShardK
         raise CommandError(f"node {node} drains no longer: another operator made it {entry.record.state}", 1)
     claimed = {shard for shard, claim in view.claims.items() if claim.record.node == node}
     planned = {
-        ShardKey(group.app, group.group, shard)
+        ShardId(group.app, group.group, shard)
         for group, plan in view.plans.items()
         for shard, owner in planned_nodes(plan).items()
         if owner == node
@@ -140,7 +141,7 @@ def shards_left(view: ClusterView, node: str, instance: str) -> frozenset[ShardK
     return frozenset(claimed | planned)
 
 
-def progress_line(node: str, left: frozenset[ShardKey]) -> str:
+def progress_line(node: str, left: frozenset[ShardId]) -> str:
     """How many shards a draining node still has, by application."""
     by_app = Counter(shard.app for shard in left)
     return f"node {node}: {len(left)} to move ({', '.join(f'{app} {by_app[app]}' for app in sorted(by_app))})"

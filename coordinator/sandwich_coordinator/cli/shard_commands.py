@@ -12,7 +12,7 @@ from sandwich_coordinator.cli.output import say, show_json
 
 if TYPE_CHECKING:
     from sandwich_coordinator.cli.render import Snapshot
-    from sandwich_coordinator.view import ShardKey
+    from sandwich_coordinator.ids import ShardId
 
 shard_app = command_group("The connections to Discord.")
 
@@ -58,7 +58,7 @@ def shard_move(
     """
     from sandwich_coordinator.cli.shards import move_shards
 
-    async def work() -> "list[ShardKey]":
+    async def work() -> "list[ShardId]":
         async with context.obj.store() as store:
             return await move_shards(
                 store, context.obj.keys, app_name, shards, node, timeout_s=timeout_s, say=partial(say, err=as_json)
@@ -79,7 +79,7 @@ def shard_restart(
     """
     from sandwich_coordinator.cli.shards import restart_shards
 
-    async def work() -> "list[ShardKey]":
+    async def work() -> "list[ShardId]":
         async with context.obj.store() as store:
             return await restart_shards(
                 store, context.obj.keys, app_name, shards, timeout_s=timeout_s, say=partial(say, err=as_json)

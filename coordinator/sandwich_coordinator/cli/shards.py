@@ -12,11 +12,12 @@ from typing import Any
 from sandwich_coordinator import rebalance
 from sandwich_coordinator.cli.errors import CommandError, no_such
 from sandwich_coordinator.groups import newest_groups, shard_ids
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.store.base import Compare, Delete, Put, Store, StoreAmbiguous, StoreUnavailable
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, PinRecord, RestartRecord
-from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_coordinator.view import ClusterView
 
 POLL_S = 0.2
 WRITES_AT_ONCE = 50
@@ -31,7 +32,7 @@ async def read_view(store: Store, keys: Keys) -> ClusterView:
     return ClusterView.from_items(keys, {item.key: item for item in listing.items}, listing.revision)
 
 
-def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardKey]:
+def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardId]:
     """The shards of an application that `ranges` ("3", "0-7,12") names. Raises CommandError (1) naming what is not."""
     if app not in view.apps:
         raise no_such("application", app, view.apps)
@@ -46,7 +47,7 @@ def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardKey]:
     missing = sorted(set(wanted) - set(present))
     if missing:
         raise CommandError(f"{app} has no shard {format_ranges(missing)}; it has {format_ranges(present) or 'none'}", 1)
-    return [ShardKey(*group, number) for number in wanted]
+    return [ShardId(*group, number) for number in wanted]
 
 
 def check_target(view: ClusterView, node: str) -> None:
@@ -71,7 +72,7 @@ async def _write(store: Store, writes: Sequence[tuple[Compare, Put | Delete]]) -
 
 async def move_shards(
     store: Store, keys: Keys, app: str, ranges: str, node: str, *, timeout_s: float, say: Say
-) -> list[ShardKey]:
+) -> list[ShardId]:
     """Pin shards to a node and wait until they are live there; "any" takes the pins away and does not wait.
 
     Raises CommandError (1): refused, or not there after `timeout_s`.
@@ -95,7 +96,7 @@ async def move_shards(
     await _write(store, writes)
     say(f"{app} shards {_numbers(shards)} are pinned to {node}")
 
-    def there(view: ClusterView, shard: ShardKey) -> bool:
+    def there(view: ClusterView, shard: ShardId) -> bool:
         check_target(view, node)
         claim = view.claims.get(shard)
         return claim is not None and claim.record.node == node and _is_live(shard, claim.record)
@@ -104,14 +105,14 @@ async def move_shards(
     return shards
 
 
-def _unpin(view: ClusterView, shard: ShardKey) -> tuple[Compare, Delete]:
+def _unpin(view: ClusterView, shard: ShardId) -> tuple[Compare, Delete]:
     name = view.keys.pin(*shard)
     return Compare(name, "mod_revision", view.pins[shard].mod_revision), Delete(name)
 
 
 async def restart_shards(
     store: Store, keys: Keys, app: str, ranges: str, *, timeout_s: float, say: Say
-) -> list[ShardKey]:
+) -> list[ShardId]:
     """Let shards close and resume where they are, a failed one too; wait until they are live again.
 
     Raises CommandError (1): refused, or not live after `timeout_s`.
@@ -130,7 +131,7 @@ async def restart_shards(
     await _write(store, writes)
     say(f"{app} shards {_numbers(shards)} are told to restart")
 
-    def back(view: ClusterView, shard: ShardKey) -> bool:
+    def back(view: ClusterView, shard: ShardId) -> bool:
         claim = view.claims.get(shard)
         return claim is not None and claim.create_revision > before[shard] and _is_live(shard, claim.record)
 
@@ -195,8 +196,8 @@ async def _until_balanced(store: Store, keys: Keys, timeout_s: float, say: Say) 
 async def _await_all(
     store: Store,
     keys: Keys,
-    shards: Iterable[ShardKey],
-    done: Callable[[ClusterView, ShardKey], bool],
+    shards: Iterable[ShardId],
+    done: Callable[[ClusterView, ShardId], bool],
     what: str,
     timeout_s: float,
     say: Say,
@@ -223,12 +224,12 @@ async def _await_all(
         await asyncio.sleep(POLL_S)
 
 
-def _is_live(shard: ShardKey, claim: ClaimRecord) -> bool:
+def _is_live(shard: ShardId, claim: ClaimRecord) -> bool:
     """Raises CommandError (1) when it has failed where it was wanted."""
     if claim.state == "failed":
         raise CommandError(f"{shard.app} shard {shard.shard} failed: {claim.reason or 'no reason given'}", 1)
     return claim.state == "live"
 
 
-def _numbers(shards: Iterable[ShardKey]) -> str:
+def _numbers(shards: Iterable[ShardId]) -> str:
     return format_ranges(sorted(shard.shard for shard in shards))

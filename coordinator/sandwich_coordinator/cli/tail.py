@@ -23,7 +23,7 @@ from sandwich_sdk.wire.frame import inflate, split_events
 from sandwich_sdk.wire.headers import UNREADABLE, FrameHeaders, WireError
 from sandwich_sdk.wire.plain_text import plain_json
 from sandwich_sdk.wire.subjects import stream_name, stream_subjects
-from sandwich_sdk.wire.text import without_lone_surrogates
+from sandwich_sdk.wire.surrogates import without_lone_surrogates
 
 NEXT_TIMEOUT_S = 1.0
 PIPE_WIDTH = 160

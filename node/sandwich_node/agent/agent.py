@@ -16,6 +16,7 @@ import aiohttp
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
 from sandwich_coordinator.discord_api import fetch_current_user, fetch_gateway_bot
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import StoreError, WatchBatch
@@ -23,21 +24,21 @@ from sandwich_coordinator.store.etcd import EtcdStore, version_warning
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
 from sandwich_coordinator.types import BudgetRecord, CacheSpec, NodeRecord
-from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc, open_files
 from sandwich_node.agent.configuration import await_settings, check_tokens, stream_of
-from sandwich_node.agent.history import History
-from sandwich_node.agent.identifying import Identifying
-from sandwich_node.agent.leading import Leading
+from sandwich_node.agent.failover_history import History
+from sandwich_node.agent.identify_loop import IdentifyLoop
+from sandwich_node.agent.leader_loop import LeaderLoop
 from sandwich_node.agent.membership import Membership, host_identity
-from sandwich_node.agent.servers import Servers
-from sandwich_node.agent.shards import NodeShards
+from sandwich_node.agent.server_health import Servers
+from sandwich_node.agent.shard_control import ShardControl
 from sandwich_node.agent.status import Figures, cache_troubles, node_status, planned_shards, waiting_shards
-from sandwich_node.agent.telling import StatusTeller
+from sandwich_node.agent.status_publisher import StatusPublisher
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
-from sandwich_node.workers import WorkerProcess
+from sandwich_node.worker_process import WorkerProcess
 from sandwich_sdk._version import __version__
 
 _log = logging.getLogger(__name__)
@@ -87,10 +88,10 @@ class Agent:
         self._stop = asyncio.Event()
         self._hurried = asyncio.Event()
         self._history = History(options.node)
-        self._teller = StatusTeller(options.node, lambda: self._workers)
+        self._teller = StatusPublisher(options.node, lambda: self._workers)
         self._lease_told: int | None = None
         self._cache_specs: dict[str, CacheSpec] = {}
-        self._apps_told: dict[str, ipc.AppSeen] = {}
+        self._apps_told: dict[str, ipc.AppInfo] = {}
         self._view: ClusterView | None = None
         self._listeners: list[Callable[[], None]] = []
         self._mirror = Mirror(store, self._keys.prefix, rng=rng)
@@ -100,8 +101,8 @@ class Agent:
         self._too_few_files = ""
         self._starting = "starting"
         self._membership: Membership | None = None
-        self._leading: Leading | None = None
-        self._shards: NodeShards | None = None
+        self._leading: LeaderLoop | None = None
+        self._shards: ShardControl | None = None
         self._servers: Servers | None = None
 
     def shutdown(self) -> None:
@@ -171,7 +172,7 @@ class Agent:
         async def look_up(app: str) -> BudgetRecord:
             return await self._look_up(app, settings, http)
 
-        shards = self._shards = NodeShards(
+        shards = self._shards = ShardControl(
             self._store,
             membership,
             view=self.view,
@@ -183,7 +184,7 @@ class Agent:
             history=self._history,
             teller=self._teller,
         )
-        identifying = Identifying(
+        identifying = IdentifyLoop(
             self._store,
             self._options.node,
             view=self.view,
@@ -192,7 +193,7 @@ class Agent:
             policy=policy,
         )
         shards.identifying = identifying
-        leading = self._leading = Leading(self._store, membership, view=self.view, look_up=look_up, policy=policy)
+        leading = self._leading = LeaderLoop(self._store, membership, view=self.view, look_up=look_up, policy=policy)
         self._listeners = [leading.changed, shards.changed, identifying.changed]
         self._workers = self._make_workers(settings, shards)
         shards.workers = self._workers
@@ -245,7 +246,7 @@ class Agent:
         except TimeoutError:
             _log.warning("not everything was released in time; the leases will do it")
 
-    async def _hand_over(self, membership: Membership, shards: NodeShards) -> None:
+    async def _hand_over(self, membership: Membership, shards: ShardControl) -> None:
         """Drain: each shard is silent only while it moves. Ends early when no other node could take what is left."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + DRAIN_BUDGET_S
@@ -319,7 +320,7 @@ class Agent:
             if cache is None or not cache.enabled or worker is None:
                 continue
             worker.send(
-                ipc.ReleaseCache(
+                ipc.CleanGroupCache(
                     app=key.app,
                     group=key.group,
                     count=before.groups[key].record.count,
@@ -330,11 +331,11 @@ class Agent:
 
     def _share_apps(self, view: ClusterView) -> None:
         """Let the workers know the applications that they answer requests about."""
-        seen = apps_seen(view)
+        seen = app_infos(view)
         if seen != self._apps_told:
             self._apps_told = seen
             for worker in self._workers.values():
-                worker.send(ipc.AppsSeen(seen))
+                worker.send(ipc.AppsChanged(seen))
 
     def _share_lease(self) -> None:
         """Let the workers know the lease that they release if this process dies."""
@@ -357,7 +358,7 @@ class Agent:
         for listener in self._listeners:
             listener()
 
-    def _make_workers(self, settings: ClusterSettings, shards: NodeShards) -> dict[int, WorkerProcess]:
+    def _make_workers(self, settings: ClusterSettings, shards: ShardControl) -> dict[int, WorkerProcess]:
         nats = settings.nats
         password = self._open(NATS_SECRET, nats.password) if nats.password else None
         redis = self._redis_options(settings)
@@ -383,7 +384,7 @@ class Agent:
 
         def on_started(worker: WorkerProcess) -> None:
             worker.send(ipc.LeaseHeld(self._lease_told))
-            worker.send(ipc.AppsSeen(self._apps_told))
+            worker.send(ipc.AppsChanged(self._apps_told))
             shards.changed()
 
         return {
@@ -449,13 +450,13 @@ class Agent:
             bot_name=user.name,
         )
 
-    def _grant(self, shards: NodeShards, shard: ShardKey) -> None:
+    def _grant(self, shards: ShardControl, shard: ShardId) -> None:
         running = shards.local.get(shard)
         worker = self._workers.get(running.worker) if running is not None else None
         if worker is not None:
-            worker.send(ipc.IdentifyGranted(ipc.ShardKey(*shard)))
+            worker.send(ipc.IdentifyGranted(shard))
 
-    def _refused(self, shards: NodeShards, shard: ShardKey, reason: str) -> None:
+    def _refused(self, shards: ShardControl, shard: ShardId, reason: str) -> None:
         running = shards.local.get(shard)
         facts = shards.facts.get(shard)
         if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
@@ -489,7 +490,7 @@ class Agent:
             started_at=self._started_at,
             leader=self._leading is not None and self._leading.epoch is not None,
             workers=self._workers.values(),
-            shards={ipc.ShardKey(*shard): fact for shard, fact in facts.items()},
+            shards=facts,
             figures=self._figures,
             history=self._history,
             problems=[
@@ -504,14 +505,14 @@ class Agent:
         )
 
 
-def apps_seen(view: ClusterView) -> dict[str, ipc.AppSeen]:
+def app_infos(view: ClusterView) -> dict[str, ipc.AppInfo]:
     """The applications, each with its newest shard group."""
     seen = {}
     for name, entry in view.apps.items():
         groups = [(key.group, group.record.count) for key, group in view.groups.items() if key.app == name]
         budget = view.budgets.get(entry.record.token_hash)
         number, count = max(groups, default=(0, 0))
-        seen[name] = ipc.AppSeen(
+        seen[name] = ipc.AppInfo(
             group=number,
             count=count,
             bot=budget.record.bot_id if budget is not None else "",

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.status import (
     AppStatus,
@@ -16,10 +17,9 @@ from sandwich_coordinator.status import (
     WorkerStatus,
 )
 from sandwich_coordinator.view import ClusterView
-from sandwich_coordinator.view import ShardKey as ViewKey
-from sandwich_node.agent.history import History
-from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardKey, ShardNumbers
-from sandwich_node.workers import WorkerProcess
+from sandwich_node.agent.failover_history import History
+from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardNumbers
+from sandwich_node.worker_process import WorkerProcess
 
 RATE_WINDOW_S = 5.0
 
@@ -48,10 +48,10 @@ class _Rate:
 class Figures:
     """Totals that survive a shard's leaving this node or a worker's death, so that counters never go back."""
 
-    _rates: dict[ShardKey, _Rate] = field(default_factory=dict)
+    _rates: dict[ShardId, _Rate] = field(default_factory=dict)
     _cpu: dict[int, tuple[float, float, float]] = field(default_factory=dict)
     _ended: dict[str, ShardNumbers] = field(default_factory=dict)
-    _last: dict[ShardKey, ShardNumbers] = field(default_factory=dict)
+    _last: dict[ShardId, ShardNumbers] = field(default_factory=dict)
 
     def note(self, now: float, worker: int, cpu_s: float, shards: Iterable[ShardNumbers]) -> None:
         """Take a worker's once-a-second report. `now` is monotonic."""
@@ -65,7 +65,7 @@ class Figures:
         percent = 100.0 * (cpu_s - last_cpu) / (now - last_at) if now > last_at and cpu_s >= last_cpu else 0.0
         self._cpu[worker] = (percent, now, cpu_s)
 
-    def forget(self, key: ShardKey) -> None:
+    def forget(self, key: ShardId) -> None:
         """The shard left this node; what it counted stays in the application's totals."""
         self._rates.pop(key, None)
         last = self._last.pop(key, None)
@@ -74,17 +74,17 @@ class Figures:
 
     def _retire(self, numbers: ShardNumbers) -> None:
         app = numbers.key.app
-        self._ended[app] = _sum([self._ended.get(app, ShardNumbers(key=ShardKey(app, 0, 0))), numbers])
+        self._ended[app] = _sum([self._ended.get(app, ShardNumbers(key=ShardId(app, 0, 0))), numbers])
 
     def cpu_percent(self, worker: int) -> float:
         """CPU of one worker over its last report."""
         return self._cpu.get(worker, (0.0, 0.0, 0.0))[0]
 
-    def of_shard(self, key: ShardKey) -> ShardNumbers:
+    def of_shard(self, key: ShardId) -> ShardNumbers:
         """The shard's last report."""
         return self._last.get(key) or ShardNumbers(key=key)
 
-    def events_per_s(self, key: ShardKey) -> float:
+    def events_per_s(self, key: ShardId) -> float:
         """The shard's rate over the last seconds."""
         rate = self._rates.get(key)
         return rate.value() if rate else 0.0
@@ -92,7 +92,7 @@ class Figures:
     def of_app(self, app: str) -> AppStatus:
         """An application's totals on this node."""
         present = [numbers for key, numbers in self._last.items() if key.app == app]
-        ended = self._ended.get(app, ShardNumbers(key=ShardKey(app, 0, 0)))
+        ended = self._ended.get(app, ShardNumbers(key=ShardId(app, 0, 0)))
         total = _sum([ended, *present])
         return AppStatus(
             published_total=total.events,
@@ -199,13 +199,13 @@ def _cache_trouble(cache: CacheNumbers | None) -> str:
     return ""
 
 
-def cache_troubles(shards: Iterable[ViewKey], figures: Figures) -> list[str]:
+def cache_troubles(shards: Iterable[ShardId], figures: Figures) -> list[str]:
     """What the caches of these shards lack or wait for, one sentence a reason."""
     found: dict[tuple[str, str], list[int]] = {}
-    for app, group, shard in shards:
-        trouble = _cache_trouble(figures.of_shard(ShardKey(app, group, shard)).cache)
+    for shard in shards:
+        trouble = _cache_trouble(figures.of_shard(shard).cache)
         if trouble:
-            found.setdefault((app, trouble), []).append(shard)
+            found.setdefault((shard.app, trouble), []).append(shard.shard)
     return [f"{app}: shards {format_ranges(ids)}: {trouble}" for (app, trouble), ids in sorted(found.items())]
 
 
@@ -230,15 +230,15 @@ def planned_shards(view: ClusterView, node: str) -> int:
     return planned
 
 
-def waiting_shards(facts: Mapping[ViewKey, ShardFacts], figures: Figures) -> list[str]:
+def waiting_shards(facts: Mapping[ShardId, ShardFacts], figures: Figures) -> list[str]:
     """What keeps shards from being live, one sentence a reason. A failed shard is told of by the cluster's status."""
     waiting: dict[tuple[str, str], list[int]] = {}
-    for (app, group, shard), fact in facts.items():
-        reason = figures.of_shard(ShardKey(app, group, shard)).waiting
+    for shard, fact in facts.items():
+        reason = figures.of_shard(shard).waiting
         if not reason and fact.state not in ("live", "failed", "draining"):
             reason = fact.reason
         if reason:
-            waiting.setdefault((app, reason), []).append(shard)
+            waiting.setdefault((shard.app, reason), []).append(shard.shard)
     return [f"{app}: shards {format_ranges(ids)} wait: {reason}" for (app, reason), ids in sorted(waiting.items())]
 
 
@@ -250,7 +250,7 @@ def node_status(
     started_at: float,
     leader: bool,
     workers: Iterable[WorkerProcess],
-    shards: Mapping[ShardKey, ShardFacts],
+    shards: Mapping[ShardId, ShardFacts],
     figures: Figures,
     history: History,
     problems: list[str],

@@ -5,7 +5,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from sandwich_node.cache import payloads as pl
 from sandwich_node.cache.context import Context, Op, by_id, snowflake
-from sandwich_node.cache.splice import add, without
+from sandwich_node.cache.json_patch import add, without
 
 _in_guild = msgspec.json.Decoder(pl.InGuild).decode
 _pins = msgspec.json.Decoder(pl.Pins).decode

@@ -9,8 +9,8 @@ from msgspec import Raw, UnsetType
 
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache import payloads as pl
+from sandwich_node.cache.json_patch import with_user_id
 from sandwich_node.cache.settings import letters_of
-from sandwich_node.cache.splice import with_user_id
 
 Op = tuple[str | bytes, ...]
 """An operation of script.lua: its name, the guild or user it is about, its arguments."""

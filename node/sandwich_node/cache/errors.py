@@ -47,7 +47,7 @@ def classify(error: BaseException) -> CacheError:
         case rx.AuthenticationError() | rx.AuthenticationWrongNumberOfArgsError() | rx.AuthorizationError():
             return CacheRefused("Redis refuses the user name or password")
         case rx.NoPermissionError():
-            return CacheRefused("Redis refuses a command or key: the user lacks rights that docs/cache.md lists")
+            return CacheRefused("Redis refuses a command or key: the user lacks rights that docs/guide/cache.md lists")
         case rx.OutOfMemoryError():
             return CacheFull("Redis is full: it has reached its maxmemory")
         case rx.ReadOnlyError():

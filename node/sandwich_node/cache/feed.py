@@ -15,12 +15,12 @@ from functools import partial
 
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.context import BadEvent, Op
+from sandwich_node.cache.damage_log import Shortfalls, left_out
 from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied, Extra
 from sandwich_node.cache.settings import Writer, changed_letters, kept_letters
-from sandwich_node.cache.shortfalls import Shortfalls, left_out
 
 _log = logging.getLogger(__name__)
 
@@ -335,7 +335,7 @@ class CacheFeed:
 
     # --- reading everything anew --------------------------------------------------------------------------------
 
-    def begin_refill(self) -> None:
+    def begin_resync(self) -> None:
         """From now on remember what is done to each guild, to do it again on top of the guild as read anew."""
         self._recorded = {}
         self._recorded_bytes = 0
@@ -346,7 +346,7 @@ class CacheFeed:
         """Whether a refill may go on: it may not once too much happened meanwhile, or a new session began."""
         return self._recorded is not None
 
-    def end_refill(self, *, complete: bool) -> None:
+    def end_resync(self, *, complete: bool) -> None:
         """Behind everything that was given to `refill`: the cache has all that could be read, or lacks as before."""
 
         async def work() -> Mapping[int, Extra]:

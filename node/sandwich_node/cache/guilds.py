@@ -8,8 +8,8 @@ from msgspec import UNSET, Raw
 from sandwich_node.cache import payloads as pl
 from sandwich_node.cache.channels import has_ended
 from sandwich_node.cache.context import Context, Op, Stored, by_id, identified, puts, snowflake
-from sandwich_node.cache.people import member_ops, shown_presences, voice_states
-from sandwich_node.cache.splice import with_guild
+from sandwich_node.cache.json_patch import with_guild
+from sandwich_node.cache.members import member_ops, shown_presences, voice_states
 
 _ready = msgspec.json.Decoder(pl.Ready).decode
 _lists = msgspec.json.Decoder(pl.GuildLists).decode

@@ -1,6 +1,6 @@
 """From one dispatch to cache operations. Pure: what is read, what is stored, nothing about where.
 
-Sources of the rules: Discord's Gateway Events; docs/cache.md says what each event changes.
+Sources of the rules: Discord's Gateway Events; docs/guide/cache.md says what each event changes.
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from types import MappingProxyType
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sandwich_node.cache import channels, guilds, messages, people
+from sandwich_node.cache import channels, guilds, members, messages
 from sandwich_node.cache import payloads as pl
 from sandwich_node.cache.context import UNREADABLE, BadEvent, Context, Op, Translation, snowflake
+from sandwich_node.cache.json_patch import compact
 from sandwich_node.cache.settings import Writer
-from sandwich_node.cache.splice import compact
 
 LEARNED_MAX = 8192
 """Members seen in passing that are remembered as stored, so that a chatty one is not stored with every message."""
@@ -54,9 +54,9 @@ _OF_COLLECTION: Mapping[str, tuple[str, Translation]] = MappingProxyType(
         "GUILD_SOUNDBOARD_SOUND_DELETE": ("o", guilds.sound_delete),
         "GUILD_SOUNDBOARD_SOUNDS_UPDATE": ("o", guilds.sounds_update),
         "SOUNDBOARD_SOUNDS": ("o", guilds.sounds),
-        "GUILD_MEMBER_UPDATE": ("m", people.member_update),
-        "GUILD_MEMBERS_CHUNK": ("mp", people.members_chunk),
-        "VOICE_STATE_UPDATE": ("v", people.voice_state_update),
+        "GUILD_MEMBER_UPDATE": ("m", members.member_update),
+        "GUILD_MEMBERS_CHUNK": ("mp", members.members_chunk),
+        "VOICE_STATE_UPDATE": ("v", members.voice_state_update),
         "STAGE_INSTANCE_CREATE": ("g", channels.stage_create),
         "STAGE_INSTANCE_UPDATE": ("g", channels.stage_update),
         "STAGE_INSTANCE_DELETE": ("g", channels.stage_delete),
@@ -107,12 +107,12 @@ def _translations(context: Context) -> dict[str, Translation]:
             made[name] = translation
     if context.settings.members or context.settings.guilds or context.letters.intersection("vp"):
         # The guild's member_count depends on these, even where members are not kept; so do presences and voice states.
-        made["GUILD_MEMBER_ADD"] = people.member_add
-        made["GUILD_MEMBER_REMOVE"] = people.member_remove
+        made["GUILD_MEMBER_ADD"] = members.member_add
+        made["GUILD_MEMBER_REMOVE"] = members.member_remove
     if context.keeps_users:
-        made["USER_UPDATE"] = people.user_update
+        made["USER_UPDATE"] = members.user_update
     if context.keeps_users or "p" in context.letters:
-        made["PRESENCE_UPDATE"] = people.presence_update
+        made["PRESENCE_UPDATE"] = members.presence_update
     if context.settings.messages_per_channel:
         made |= _ENDING_PLACES
     if context.settings.messages_per_channel or context.letters.intersection("ct"):
@@ -180,7 +180,7 @@ class Translator:
         author = None if isinstance(found.author, UnsetType) else bytes(found.author)
         guild_id = snowflake(found.guild_id)
         learned = self._context.readable(
-            "member", [found.member], lambda member: people.learn_ops(self._context, guild_id, author, member)
+            "member", [found.member], lambda member: members.learn_ops(self._context, guild_id, author, member)
         )
         if not learned:
             return ()

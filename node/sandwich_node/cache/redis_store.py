@@ -21,7 +21,7 @@ from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.replies import Applied, Left, read_reply
 from sandwich_node.cache.script import SCRIPT, SCRIPT_SHA
 from sandwich_node.cache.settings import Writer
-from sandwich_sdk.cancelling import honouring_cancel
+from sandwich_sdk.cancellation import honouring_cancel
 from sandwich_sdk.wire.cache_keys import guild_prefix, mutual_key, user_key
 
 BATCH_DEADLINE_S = 10.0

@@ -13,11 +13,11 @@ import msgspec
 from sandwich_node.cache.batch import EventOps
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.replies import Extra
-from sandwich_node.events.arrivals import Arrival
 from sandwich_node.events.filters import EventFilter, MessageAsk
+from sandwich_node.events.guild_arrivals import Arrival
 from sandwich_node.events.prefixes import GuildPrefixes
 from sandwich_node.invites.lookup import InviteLookup, JoinAsk
-from sandwich_node.sinks.frames import Batch, Item
+from sandwich_node.publishing.frames import Batch, Item
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -325,7 +325,7 @@ class ShardMachine:
             return
         self._leave(now, reason, wait=rule.wait_s, lost=lost, refused=event.code is not None)
 
-    # Identifying
+    # IdentifyLoop
 
     def _on_granted(self, event: ev.IdentifyGranted, now: float) -> None:
         self._enter(State.IDENTIFYING)

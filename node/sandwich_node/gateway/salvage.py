@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from sandwich_node.gateway.envelope import Envelope, ProtocolError, read_envelope
-from sandwich_sdk.wire.text import without_lone_surrogates
+from sandwich_sdk.wire.surrogates import without_lone_surrogates
 
 SCAN_BYTES_MAX = 16 * 1024 * 1024
 """A longer message is not looked over: it would keep the other shards waiting for seconds."""

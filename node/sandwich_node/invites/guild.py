@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sandwich_node.invites.account import NEVER, Account
-from sandwich_node.invites.effects import Wish
-from sandwich_node.invites.power import Power
-from sandwich_node.invites.verdict import Reason
+from sandwich_node.invites.attribution import Reason
+from sandwich_node.invites.effects import FetchRequest
+from sandwich_node.invites.invite_counts import NEVER, InviteCounts
+from sandwich_node.invites.permissions import ManagePermission
 
 
 class Moment(NamedTuple):
@@ -21,12 +21,12 @@ class Guild:
     """One guild. `power` None: not told, as after a RESUME, so that asking is tried."""
 
     id: str
-    power: Power | None = None
+    power: ManagePermission | None = None
     denied_until: float = -NEVER
     vanity: bool | None = None
-    account: Account | None = None
+    account: InviteCounts | None = None
     weight: int = 0
-    asking: Wish | None = None
+    asking: FetchRequest | None = None
     ask_at: float = -NEVER
     held_up_by: Reason = Reason.BURST
     opened_at: float = NEVER

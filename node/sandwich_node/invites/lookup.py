@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sandwich_coordinator.discord_api import DiscordApiError, RateLimited
-from sandwich_node.invites.account import NEVER
-from sandwich_node.invites.effects import Keep, KeepNothing, Tell, Wish
+from sandwich_node.invites.attribution import Reason, Unknown, invited_by
+from sandwich_node.invites.count_persistence import CountPersistence, CountStore
+from sandwich_node.invites.effects import DropCounts, FetchRequest, PersistCounts, Report
 from sandwich_node.invites.guild import Moment
 from sandwich_node.invites.hold import HoldBudget
-from sandwich_node.invites.keeping import CountsKeeper, CountStore
+from sandwich_node.invites.invite_counts import NEVER
 from sandwich_node.invites.tracker import InviteTracker
-from sandwich_node.invites.verdict import Reason, Unknown, invited_by
 from sandwich_node.invites.wire import VANITY, BadAnswer, Invite, NoCounts, read_invites, read_vanity
 from sandwich_node.rest.client import RequestRefused, RestClient
 from sandwich_node.rest.limiter import Route
@@ -89,10 +89,10 @@ class InviteLookup:
         self._wall = wall
         self._tracker = InviteTracker(patience_s=hold_s, keeps=store is not None)
         self._followed = "", ""
-        self._keeper = CountsKeeper(store, is_clean=kept is not None, news=self._whole_again)
+        self._keeper = CountPersistence(store, is_clean=kept is not None, news=self._whole_again)
         self._hold = HoldBudget(hold_s)
         self._read_at: dict[int, float] = {}
-        self._answers: dict[int, Tell] = {}
+        self._answers: dict[int, Report] = {}
         self._late: set[int] = set()
         self._left_behind = False
         """Whether something left while the store was not whole: it is away, and nothing more waits for it."""
@@ -255,15 +255,15 @@ class InviteLookup:
         """Carries out what the tracker wants."""
         for effect in self._tracker.effects():
             match effect:
-                case Tell():
+                case Report():
                     self._told(effect)
-                case Keep(guild, state, urgent):
+                case PersistCounts(guild, state, urgent):
                     self._keeper.keep(guild, state, urgent=urgent)
-                case KeepNothing():
+                case DropCounts():
                     self._keeper.clear()
         self._wake.set()
 
-    def _told(self, answer: Tell) -> None:
+    def _told(self, answer: Report) -> None:
         if answer.final:
             self.counters.told[_kind_of(answer)] += 1
         if answer.handle in self._read_at:
@@ -293,7 +293,7 @@ class InviteLookup:
             self._asking_in_background = True
             tasks.create_task(self._ask(wish, urgent=False))
 
-    async def _ask(self, wish: Wish, *, urgent: bool) -> None:
+    async def _ask(self, wish: FetchRequest, *, urgent: bool) -> None:
         tracker = self._tracker
         try:
             counts = await self._fetch(wish, urgent=urgent)
@@ -317,7 +317,7 @@ class InviteLookup:
                 self._asking_in_background = False
             self._act()
 
-    async def _fetch(self, wish: Wish, *, urgent: bool) -> dict[str, Invite]:
+    async def _fetch(self, wish: FetchRequest, *, urgent: bool) -> dict[str, Invite]:
         """The guild's invites and its vanity URL. What may be counted in both was there before the first was asked."""
         is_sent = False
 
@@ -365,7 +365,7 @@ class InviteLookup:
             return None
 
 
-def _kind_of(answer: Tell) -> str:
+def _kind_of(answer: Report) -> str:
     """How an answer is counted: by its source, or why it is not known."""
     verdict = answer.verdict
     if isinstance(verdict, Unknown):

@@ -9,12 +9,12 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from sandwich_node.invites.account import JOINS_MAX, NEVER, Account
-from sandwich_node.invites.effects import Effect, Keep, KeepNothing, Tell, Wish
+from sandwich_node.invites.attribution import Attribution, Reason, Unknown
+from sandwich_node.invites.effects import DropCounts, Effect, FetchRequest, PersistCounts, Report
 from sandwich_node.invites.guild import Guild, Moment
-from sandwich_node.invites.power import power_in
+from sandwich_node.invites.invite_counts import JOINS_MAX, NEVER, InviteCounts
+from sandwich_node.invites.permissions import manage_permission
 from sandwich_node.invites.stored import DENIED, WANTED, WANTED_BY, decode_kept, encode_counts
-from sandwich_node.invites.verdict import Reason, Unknown, Verdict
 from sandwich_node.invites.wire import (
     VANITY,
     ChannelGone,
@@ -84,7 +84,7 @@ class InviteTracker:
         for guild in list(self._guilds.values()):
             self._drop(guild, Reason.INTERRUPTED)
         if self._session and self._keeps:
-            self._effects.append(KeepNothing())
+            self._effects.append(DropCounts())
         self._guilds.clear()
         for queue in (self._open, self._missed, self._unkept):
             queue.clear()
@@ -105,7 +105,7 @@ class InviteTracker:
     def observe(self, event_type: str, data: bytes, now: Moment) -> int | None:
         """Takes one of wire.EVENT_TYPES, by the JSON of its `d`, in order.
 
-        A handle for a GUILD_MEMBER_ADD, of which `Tell` will speak.
+        A handle for a GUILD_MEMBER_ADD, of which `Report` will speak.
         """
         seen = read_event(event_type, data)
         match seen:
@@ -148,7 +148,7 @@ class InviteTracker:
         if not kept.may_ask:
             guild.denied_until = now.mono + DENIED_S
         if kept.counts is not None:
-            guild.account = Account(blind=False, counts=kept.counts)
+            guild.account = InviteCounts(blind=False, counts=kept.counts)
             self._weigh(guild)
 
     def _guild_seen(self, seen: GuildSeen, now: Moment, *, is_new: bool) -> None:
@@ -157,7 +157,7 @@ class InviteTracker:
         guild = self._guild(seen.id, now)
         guild.vanity = seen.vanity_url_code is not None
         if is_new:
-            guild.power = power_in(seen, self._own_id)
+            guild.power = manage_permission(seen, self._own_id)
             self._power_known(guild, now)
         elif guild.power is not None and guild.power.follow(seen, self._own_id):
             self._power_known(guild, now)
@@ -227,7 +227,7 @@ class InviteTracker:
 
     def _joined(self, guild: Guild, user: str, handle: int, now: Moment) -> None:
         self._withdraw(guild)
-        account = guild.account = guild.account or Account()
+        account = guild.account = guild.account or InviteCounts()
         if not account.blind and len(account.joins) >= JOINS_MAX:
             self._spoil(guild, Reason.BURST)
         if not account.joins:
@@ -248,7 +248,7 @@ class InviteTracker:
 
     # --- asking Discord -----------------------------------------------------------------------------------------
 
-    def urgent(self, now: Moment) -> Wish | None:
+    def urgent(self, now: Moment) -> FetchRequest | None:
         """What to ask for because somebody waits; to be reported on. None: nothing now."""
         if now.mono < self._hears_from:
             return None
@@ -256,7 +256,7 @@ class InviteTracker:
         found = next((guild for guild in guilds if guild.is_due(now.mono) and not guild.is_blind), None)
         return self._wish(found) if found else None
 
-    def background(self, now: Moment) -> Wish | None:
+    def background(self, now: Moment) -> FetchRequest | None:
         """What to ask for that nobody waits for; to be reported on. None: nothing now."""
         if now.mono < self._hears_from:
             return None
@@ -266,24 +266,24 @@ class InviteTracker:
             guild = self._guild(next(iter(self._unknown)), now)
             del self._unknown[guild.id]
             if guild.account is None and guild.asking is None and guild.may_ask(now.mono):
-                guild.account = Account()
+                guild.account = InviteCounts()
                 found = guild
         return self._wish(found) if found else None
 
-    def _wish(self, guild: Guild) -> Wish:
+    def _wish(self, guild: Guild) -> FetchRequest:
         assert guild.account is not None
         self._missed.pop(guild.id, None)
-        guild.asking = Wish(guild.id, guild.vanity is not False, guild.account)
+        guild.asking = FetchRequest(guild.id, guild.vanity is not False, guild.account)
         return guild.asking
 
-    def sent(self, wish: Wish, now: Moment) -> None:
+    def sent(self, wish: FetchRequest, now: Moment) -> None:
         """The request goes out now: whoever joined before is counted in its answer."""
         guild = self._guilds.get(wish.guild)
         if guild is not None and guild.account is wish.account:
             wish.account.asked(now.mono)
             guild.requests += 1
 
-    def told(self, wish: Wish, counts: dict[str, Invite], now: Moment) -> None:
+    def told(self, wish: FetchRequest, counts: dict[str, Invite], now: Moment) -> None:
         """The answer: the guild's invites by code, the vanity URL by VANITY."""
         guild = self._answered(wish)
         if guild is None:
@@ -301,7 +301,7 @@ class InviteTracker:
                 self._release(guild, Reason.BURST)
         self._weigh(guild)
 
-    def failed(self, wish: Wish, reason: Reason, now: Moment, retry_after_s: float = 0.0) -> None:
+    def failed(self, wish: FetchRequest, reason: Reason, now: Moment, retry_after_s: float = 0.0) -> None:
         """There is no answer. NO_PERMISSION: Discord refused."""
         guild = self._answered(wish)
         if guild is None:
@@ -323,14 +323,14 @@ class InviteTracker:
         else:
             self._release(guild, reason)
 
-    def stalled(self, wish: Wish, until: float) -> None:
+    def stalled(self, wish: FetchRequest, until: float) -> None:
         """The request will not go out before `until`, and nobody will wait for so long."""
         guild = self._guilds.get(wish.guild)
         if guild is not None and guild.asking is wish and not guild.is_blind:
             guild.ask_at, guild.held_up_by = until, Reason.RATE_LIMITED
             self._release(guild, Reason.RATE_LIMITED)
 
-    def _answered(self, wish: Wish) -> Guild | None:
+    def _answered(self, wish: FetchRequest) -> Guild | None:
         """The guild of an answer; None when it is not about the account that asked any more."""
         guild = self._guilds.get(wish.guild)
         if guild is None or guild.asking is not wish:
@@ -426,15 +426,15 @@ class InviteTracker:
                     guild.told.add(handle)
                     self._tell(guild, join.user, handle, Unknown(reason), final=False)
 
-    def _tell(self, guild: Guild, user: str, handle: int, verdict: Verdict, *, final: bool = True) -> None:
-        self._effects.append(Tell(handle, guild.id, user, verdict, final))
+    def _tell(self, guild: Guild, user: str, handle: int, verdict: Attribution, *, final: bool = True) -> None:
+        self._effects.append(Report(handle, guild.id, user, verdict, final))
 
     # --- memory -------------------------------------------------------------------------------------------------
 
     def _keep(self, guild: Guild, state: bytes | None, *, counts: bool = False) -> None:
-        """Keep this of the guild instead of what was; `counts`: it says how often invites were used."""
+        """PersistCounts this of the guild instead of what was; `counts`: it says how often invites were used."""
         if self._keeps:
-            self._effects.append(Keep(guild.id, state, urgent=guild.is_kept and not counts))
+            self._effects.append(PersistCounts(guild.id, state, urgent=guild.is_kept and not counts))
             guild.is_kept = counts
 
     def _withdraw(self, guild: Guild) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from sandwich_node.ipc import AppSeen
+from sandwich_node.ipc import AppInfo
 from sandwich_node.rpc.requests import read, snowflake
 from sandwich_sdk.cache import Cache, CacheUnavailable
 from sandwich_sdk.cache.objects import Entity
@@ -58,7 +58,7 @@ class _Ask(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class CacheQuestions:
     """Answers for every application; `apps` are those of the cluster, as seen now."""
 
-    def __init__(self, cache: Cache, apps: Callable[[], Mapping[str, AppSeen]]) -> None:
+    def __init__(self, cache: Cache, apps: Callable[[], Mapping[str, AppInfo]]) -> None:
         self._cache = cache
         self._apps = apps
 

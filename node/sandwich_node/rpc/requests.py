@@ -14,7 +14,7 @@ from sandwich_coordinator.config import PresenceConfig
 from sandwich_coordinator.event_names import DOCUMENTED
 from sandwich_coordinator.intents import INTENTS
 from sandwich_node.gateway import opcodes
-from sandwich_node.sinks.own import OwnEvent, own_event
+from sandwich_node.publishing.own_events import OwnEvent, own_event
 from sandwich_sdk.guild_events import SOURCES
 from sandwich_sdk.wire.rpc import INVALID, REFUSED, RpcError
 

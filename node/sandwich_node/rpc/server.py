@@ -15,7 +15,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from sandwich_node.ipc import AppSeen, ShardKey
+from sandwich_coordinator.ids import ShardId
+from sandwich_node.ipc import AppInfo
 from sandwich_node.rpc.admission import Admission
 from sandwich_node.rpc.questions import VERBS as CACHE_VERBS
 from sandwich_node.rpc.questions import CacheQuestions
@@ -72,7 +73,7 @@ class RpcServer:
     def __init__(
         self,
         client: Client,
-        apps: Callable[[], Mapping[str, AppSeen]],
+        apps: Callable[[], Mapping[str, AppInfo]],
         questions: CacheQuestions | None,
         group: asyncio.TaskGroup,
         *,
@@ -88,7 +89,7 @@ class RpcServer:
         self._belongs_elsewhere = belongs_elsewhere
         self._admission = admission or Admission()
         self._listening: dict[str, Subscription] = {}
-        self._shards: dict[ShardKey, Subscription] = {}
+        self._shards: dict[ShardId, Subscription] = {}
         self._changed = asyncio.Event()
         self._packed: tuple[bytes | None, _Parts] = (None, [])
 
@@ -125,7 +126,7 @@ class RpcServer:
             self._listening[app] = await self._client.subscribe(subject, queue=self._queue, cb=self._on_request)
         return silent
 
-    async def add_shard(self, key: ShardKey, commands: ShardCommands) -> None:
+    async def add_shard(self, key: ShardId, commands: ShardCommands) -> None:
         """The shard runs here and takes requests."""
 
         async def on_passed(message: Msg) -> None:
@@ -139,7 +140,7 @@ class RpcServer:
         subject = subjects.shard_subject(key.app, key.group, key.shard)
         self._shards[key] = await self._client.subscribe(subject, cb=on_passed)
 
-    async def remove_shard(self, key: ShardKey) -> None:
+    async def remove_shard(self, key: ShardId) -> None:
         """The shard takes no more requests."""
         subscription = self._shards.pop(key, None)
         if subscription is not None and not self._client.is_closed:
@@ -236,7 +237,7 @@ class RpcServer:
             # It is there and busy; whether it answers is between it and the consumer.
             pass
 
-    async def _to_all(self, app: str, seen: AppSeen, verb: str, body: bytes) -> bytes:
+    async def _to_all(self, app: str, seen: AppInfo, verb: str, body: bytes) -> bytes:
         """Ask every shard; which did it, and why the others did not."""
         gate = asyncio.Semaphore(FAN_OUT_AT_ONCE)
         failed: dict[str, str] = {}
@@ -275,7 +276,7 @@ def _busy(app: str) -> RpcError:
     return RpcError(LIMITED, f"busy: too many requests of application {app} are under way", 1.0)
 
 
-def _shard_of(verb: str, body: bytes, seen: AppSeen) -> int | None:
+def _shard_of(verb: str, body: bytes, seen: AppInfo) -> int | None:
     """Which shard has to do it (Discord: Gateway, Sharding); None for all of them. Raises RpcError."""
     try:
         target = _target(body or b"{}")

@@ -15,9 +15,9 @@ import msgspec
 
 from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.redis_store import RedisCache
+from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.rpc import requests as rq
 from sandwich_node.rpc.answers import Answer, GuildAnswer, MembersAnswer, VoiceAnswer
-from sandwich_node.sinks.own import OwnEvent
 from sandwich_sdk.wire.rpc import LIMITED, REFUSED, TIMEOUT, UNAVAILABLE, RpcError
 
 WHOLE_LIST_EVERY_S = 30.0

@@ -9,21 +9,22 @@ from functools import partial
 
 import aiohttp
 
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
 from sandwich_node.cache.feed import CacheFeed
-from sandwich_node.cache.finishing import WAIT_S, LeftBehind, Standing, last_owner_is_through
+from sandwich_node.cache.handover_drain import WAIT_S, LeftBehind, Standing, last_owner_is_through
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import Writer
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.open_files import SocketRoom
+from sandwich_node.publishing.chain import Checkpoint
+from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.shards.chunking import MemberChunking
-from sandwich_node.shards.refill import CacheRefill
-from sandwich_node.sinks.chain import Checkpoint
-from sandwich_node.sinks.publisher import ShardPublisher
+from sandwich_node.shards.resync import CacheResync
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class ShardCaching:
         http: aiohttp.ClientSession,
         group: asyncio.TaskGroup,
         *,
-        key: ipc.ShardKey,
+        key: ShardId,
         commands: ShardCommands,
         tell: Callable[[ipc.ToAgent], None],
         rng: random.Random,
@@ -69,7 +70,7 @@ class ShardCaching:
         self._rng = rng
         self._caught_up = caught_up
         self._state = State.NEW
-        self._refill: CacheRefill | None = None
+        self._refill: CacheResync | None = None
         self._tasks: list[asyncio.Task[None]] = []
         if writer.settings.enabled:
             incomplete = "its last owner ended before the cache had everything" if taken_over.behind else ""
@@ -198,7 +199,7 @@ class ShardCaching:
                 continue
             if not feed.is_urgent and clock() < unread_from:
                 continue
-            self._refill = CacheRefill(
+            self._refill = CacheResync(
                 self._key,
                 ShardMachine(self._config, None, self._rng),
                 feed,

@@ -54,7 +54,7 @@ _CONTROLLED = frozenset({"READY", "RESUMED"})
 """Dispatches that the machine must understand."""
 
 
-class DispatchSink(Protocol):
+class DispatchReceiver(Protocol):
     """Where a shard's events go."""
 
     def dispatch(
@@ -90,7 +90,7 @@ class ShardConnection:
         machine: ShardMachine,
         *,
         http: aiohttp.ClientSession,
-        sink: DispatchSink,
+        sink: DispatchReceiver,
         observer: Observer,
         clock: Callable[[], float],
         inflated_bytes_max: int = INFLATED_BYTES_MAX,

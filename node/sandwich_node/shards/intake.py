@@ -8,15 +8,15 @@ import msgspec
 
 from sandwich_node.cache.context import Op
 from sandwich_node.cache.feed import CacheFeed
-from sandwich_node.events.arrivals import ShardGuilds
 from sandwich_node.events.filters import CACHE_ONLY, EventFilter
+from sandwich_node.events.guild_arrivals import ShardGuilds
 from sandwich_node.events.unreadable import Unreadable
 from sandwich_node.invites.lookup import InviteLookup
 from sandwich_node.invites.wire import EVENT_TYPES
+from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rpc.answers import ANSWERS
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.shards.caching import ShardCaching
-from sandwich_node.sinks.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import session_hash
 
 _OF_GUILDS = frozenset({"READY", "GUILD_CREATE", "GUILD_DELETE"})

@@ -9,7 +9,7 @@ does not know yet can only be newer than the chain.
 from dataclasses import dataclass
 
 from sandwich_coordinator.types import SessionRecord
-from sandwich_node.sinks.chain import Checkpoint
+from sandwich_node.publishing.chain import Checkpoint
 from sandwich_sdk.wire.frame import session_hash
 
 

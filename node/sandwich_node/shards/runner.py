@@ -13,12 +13,12 @@ import msgspec
 
 from sandwich_coordinator.types import SessionRecord
 from sandwich_node import ipc
-from sandwich_node.cache.finishing import LeftBehind
+from sandwich_node.cache.handover_drain import LeftBehind
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import Writer
-from sandwich_node.events.arrivals import ShardGuilds
 from sandwich_node.events.enrich import ShardEnricher
 from sandwich_node.events.filters import EventFilter
+from sandwich_node.events.guild_arrivals import ShardGuilds
 from sandwich_node.events.prefixes import GuildPrefixes
 from sandwich_node.events.unreadable import Unreadable
 from sandwich_node.gateway import effects as fx
@@ -29,6 +29,12 @@ from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig, connect_url
 from sandwich_node.gateway.session import Session
 from sandwich_node.open_files import SocketRoom
+from sandwich_node.publishing.chain import Chain, Checkpoint
+from sandwich_node.publishing.frames import EventBuffer, ShardAddress
+from sandwich_node.publishing.jetstream import JetStreamLog, StreamLimits
+from sandwich_node.publishing.log import Fenced, LogError
+from sandwich_node.publishing.own_events import OwnEvent
+from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.rpc.shard import ShardCommands
@@ -37,14 +43,8 @@ from sandwich_node.shards.caching import ShardCaching
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.failures import FailureLog
 from sandwich_node.shards.intake import ShardIntake
-from sandwich_node.shards.inviting import ShardInviting
+from sandwich_node.shards.invite_tracking import ShardInviteTracking
 from sandwich_node.shards.resume import replay_events, resume_point
-from sandwich_node.sinks.chain import Chain, Checkpoint
-from sandwich_node.sinks.frames import EventBuffer, ShardAddress
-from sandwich_node.sinks.jetstream import JetStreamLog, StreamLimits
-from sandwich_node.sinks.log import Fenced, LogError
-from sandwich_node.sinks.own import OwnEvent
-from sandwich_node.sinks.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.rpc import TIMEOUT, UNAVAILABLE, RpcError
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
@@ -132,7 +132,7 @@ class ShardRunner:
             clock=time.monotonic,
         )
         self._caching: ShardCaching | None = None
-        self._inviting: ShardInviting | None = None
+        self._inviting: ShardInviteTracking | None = None
         self._taken_over = Checkpoint("", 0)
         self._publisher = ShardPublisher(
             self._buffer,
@@ -305,13 +305,13 @@ class ShardRunner:
             )
 
     @property
-    def _parts(self) -> list[ShardCaching | ShardInviting]:
+    def _parts(self) -> list[ShardCaching | ShardInviteTracking]:
         return [part for part in (self._caching, self._inviting) if part is not None]
 
     async def _open_invites(self, group: asyncio.TaskGroup) -> None:
         if self._rests is None:
             return
-        inviting = ShardInviting(self._start, self._rests, self._cache, self._intake, self._publisher, group)
+        inviting = ShardInviteTracking(self._start, self._rests, self._cache, self._intake, self._publisher, group)
         await inviting.open(self._options.invites, self._taken_over)
         # The configuration may have changed meanwhile.
         inviting.follow(self._options.invites)

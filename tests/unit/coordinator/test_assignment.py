@@ -17,6 +17,7 @@ from sandwich_coordinator.assignment import (
     pick_worker,
     reconcile_node,
 )
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import (
@@ -29,10 +30,10 @@ from sandwich_coordinator.types import (
     SessionRecord,
     ShardsSpec,
 )
-from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_coordinator.view import ClusterView
 
 KEYS, LEASE, OTHER_LEASE, NOW = Keys("t"), 11, 22, 1000.0
-SHARD = ShardKey("bot", 0, 0)
+SHARD = ShardId("bot", 0, 0)
 CONFIG = ShardConfig("h", 1, 2, "zstd-stream", 50)
 OWN = LocalNode(node="a", instance="a1", lease=LEASE, connected=True, loads={0: 0, 1: 0})
 RUNNING = LocalShard(0, 20, CONFIG)

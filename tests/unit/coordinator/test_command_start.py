@@ -108,7 +108,7 @@ def test_who_started_us_with_ctrl_c_ignored_wants_it_ignored(tmp_path: Path) -> 
 
 
 def test_a_worker_ignores_ctrl_c_before_it_imports_anything_heavy() -> None:
-    source = (Path(__file__).parents[3] / "node" / "sandwich_node" / "worker.py").read_text()
+    source = (Path(__file__).parents[3] / "node" / "sandwich_node" / "worker_main.py").read_text()
     assert source.index("signal.SIG_IGN") < source.index("import asyncio")
 
 

@@ -17,13 +17,14 @@ from sandwich_coordinator.identify import (
     Withdrawn,
     take,
 )
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, KeyValue, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import BudgetRecord, ClaimRecord, IdentifyRecord
-from sandwich_coordinator.view import Bucket, ClusterView, ShardKey
+from sandwich_coordinator.view import Bucket, ClusterView
 
-ONE, TWO, BUCKET = ShardKey("a", 0, 1), ShardKey("a", 0, 2), Bucket("h", 0)
+ONE, TWO, BUCKET = ShardId("a", 0, 1), ShardId("a", 0, 2), Bucket("h", 0)
 
 
 def attempting():
@@ -153,14 +154,14 @@ def test_word_of_a_sending_that_comes_after_the_grant_was_taken_back_ends_the_re
 def test_a_shard_that_asks_while_its_token_is_parked_hears_at_once_until_when():
     queue = attempting()
     queue.handle(ended("exhausted", until=100.0, reason="none left"), 2.0)
-    late = Requested(token_hash="h", shard=ShardKey("a", 0, 3), bucket=3)
+    late = Requested(token_hash="h", shard=ShardId("a", 0, 3), bucket=3)
     assert queue.handle(late, 50.0) == [Refuse(late.shard, 100.0, "none left")]
 
 
 def test_a_parked_token_does_not_hold_up_another_one():
     queue = attempting()
     queue.handle(ended("exhausted", until=100.0, reason="none left"), 2.0)
-    other = Requested(token_hash="x", shard=ShardKey("b", 0, 0), bucket=0)
+    other = Requested(token_hash="x", shard=ShardId("b", 0, 0), bucket=0)
     assert queue.handle(other, 3.0) == [TakeBucket(bucket=Bucket("x", 0), shard=other.shard, failover=False)]
 
 
@@ -168,7 +169,7 @@ def test_buckets_are_tried_side_by_side_in_order_of_shards():
     queue = IdentifyQueue(Policy())
     queue.handle(BucketsSeen(frozenset({Bucket("h", 0), Bucket("h", 1)})), 0.0)
     for shard in (3, 1, 2, 0):
-        queue.handle(Requested(token_hash="h", shard=ShardKey("a", 0, shard), bucket=shard % 2), 0.0)
+        queue.handle(Requested(token_hash="h", shard=ShardId("a", 0, shard), bucket=shard % 2), 0.0)
     assert [effect.shard.shard for effect in queue.handle(BucketsSeen(frozenset()), 1.0)] == [0, 1]
 
 
@@ -204,7 +205,7 @@ def test_in_every_history_a_bucket_is_held_long_enough_after_each_use_and_no_req
     for kind, number, wait in steps:
         now += wait
         note(queue.tick(now))
-        shard, bucket = ShardKey("a", 0, number), Bucket("h", number % 2)
+        shard, bucket = ShardId("a", 0, number), Bucket("h", number % 2)
         if kind == "ask":
             asked.add(shard)
             note(queue.handle(Requested(token_hash="h", shard=shard, bucket=bucket.bucket), now))

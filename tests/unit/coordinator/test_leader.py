@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.leader import GatewayState, LookupWanted, reconcile
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
@@ -19,10 +20,10 @@ from sandwich_coordinator.types import (
     SessionRecord,
     ShardsSpec,
 )
-from sandwich_coordinator.view import ClusterView, GroupKey
+from sandwich_coordinator.view import ClusterView
 
 KEYS = Keys("t")
-KEY = GroupKey("bot", 0)
+KEY = GroupId("bot", 0)
 OF_SHARDS = [f"{prefix}bot/0/" for prefix in (KEYS.sessions, KEYS.pins, KEYS.restarts)]
 LEADER = KeyValue(KEYS.leader, LeaderRecord(node="a", instance="a").encode(), 1, 1, 1, 1)
 

@@ -14,11 +14,12 @@ from sandwich_coordinator.cli.letters import Found, content_text, letters_text
 from sandwich_coordinator.cli.lookups import guild_text, mutual_text, where_text
 from sandwich_coordinator.cli.paint import Paint
 from sandwich_coordinator.cli.shards import _is_live
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.status import FailoverStatus, LossStatus, NodeStatus, ShardStatus
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import AppRecord, BudgetRecord, ClaimRecord, GroupRecord, LeaderRecord, NodeRecord
-from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_coordinator.view import ClusterView
 from sandwich_sdk.wire.dead import DeadLetter
 
 KEYS = Keys()
@@ -109,7 +110,7 @@ def test_errors_are_plain_and_have_the_lines_that_were_meant(capsys: pytest.Capt
     assert_plain(str(no_such("application", NASTY, [NASTY])))
     claim = ClaimRecord(app="a", group=1, shard=0, node="n", instance="i", worker=0, state="failed", reason=NASTY)
     with pytest.raises(CommandError) as caught:
-        _is_live(ShardKey("a", 1, 0), claim)
+        _is_live(ShardId("a", 1, 0), claim)
     assert_plain(str(caught.value))
     output.fail("sandwich", f"a{NASTY}")
     output.warn(NASTY)

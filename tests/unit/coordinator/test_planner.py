@@ -1,12 +1,12 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
-from sandwich_coordinator.view import GroupKey, ShardKey
 
 NODES = st.dictionaries(st.sampled_from("abcdefg"), st.integers(1, 5), min_size=1)
 OWNERS = st.lists(st.sampled_from("abcdefgxyz"), max_size=40)
-KEY = GroupKey("app", 0)
+KEY = GroupId("app", 0)
 
 
 def setup(weights, owners):
@@ -53,7 +53,7 @@ PINS = st.dictionaries(st.integers(0, 39), st.sampled_from("abcdefgxyz"), max_si
 @settings(max_examples=200, deadline=None)
 def test_pinned_shards_are_where_they_should_be_and_the_rest_is_as_even_as_they_allow(weights, owners, wishes):
     nodes, groups, current = setup(dict.fromkeys(weights, 1), owners)
-    pinned = {ShardKey("app", 0, shard): node for shard, node in wishes.items()}
+    pinned = {ShardId("app", 0, shard): node for shard, node in wishes.items()}
     result = plan(nodes, groups, current, pinned=pinned)
     assert sorted(result[KEY]) == list(range(len(owners)))
     honoured = {shard: node for shard, node in wishes.items() if shard < len(owners) and node in weights}

@@ -1,6 +1,7 @@
 """What `cluster rebalance --dry-run` says."""
 
 from sandwich_coordinator.cli.shards import move_lines
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.rebalance import moves
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
@@ -15,7 +16,7 @@ from sandwich_coordinator.types import (
     Record,
     ShardsSpec,
 )
-from sandwich_coordinator.view import ClusterView, ShardKey
+from sandwich_coordinator.view import ClusterView
 
 KEYS = Keys()
 
@@ -49,8 +50,8 @@ def test_a_balanced_cluster_moves_nothing() -> None:
 def test_each_move_says_why() -> None:
     joined = moves(view({"a": "0-3"}, a="ready", b="ready"))
     assert [(move.shard, move.target, move.reason) for move in joined] == [
-        (ShardKey("bot", 0, 2), "b", "a has more than its share"),
-        (ShardKey("bot", 0, 3), "b", "a has more than its share"),
+        (ShardId("bot", 0, 2), "b", "a has more than its share"),
+        (ShardId("bot", 0, 3), "b", "a has more than its share"),
     ]
     assert move_lines(joined) == [
         "bot shards 2-3: a -> b (a has more than its share)",

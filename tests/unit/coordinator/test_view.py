@@ -2,14 +2,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.store.base import KeyValue, WatchBatch, WatchEvent
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, LeaderRecord, NodeRecord
-from sandwich_coordinator.view import ClusterView, GroupKey, ShardKey
+from sandwich_coordinator.view import ClusterView
 
 KEYS = Keys("t")
 CLAIM = ClaimRecord(app="bot", group=0, shard=1, node="a", instance="a1", worker=0)
-SHARD = ShardKey("bot", 0, 1)
+SHARD = ShardId("bot", 0, 1)
 
 
 def kv(key, value, revision=5, lease=0, created=None):
@@ -74,8 +75,8 @@ def test_a_damaged_entry_that_is_repaired_or_deleted_is_no_longer_bad():
 @pytest.mark.parametrize("key", [KEYS.app("bot"), KEYS.group("bot", 0), KEYS.plan("bot", 0)])
 def test_a_group_is_unreadable_when_its_application_group_or_plan_is(key):
     picture = view(kv(key, b"{"))
-    assert picture.unreadable(GroupKey("bot", 0))
-    assert not picture.unreadable(GroupKey("other", 0))
+    assert picture.unreadable(GroupId("bot", 0))
+    assert not picture.unreadable(GroupId("other", 0))
 
 
 def test_an_unreadable_leader_is_still_an_epoch():

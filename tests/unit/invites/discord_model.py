@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from sandwich_node.invites.effects import Effect, Keep, KeepNothing, Tell, Wish
+from sandwich_node.invites.attribution import Attribution, ByInvite, Reason, Unknown
+from sandwich_node.invites.effects import DropCounts, Effect, FetchRequest, PersistCounts, Report
 from sandwich_node.invites.guild import Moment
 from sandwich_node.invites.stored import decode_kept
 from sandwich_node.invites.tracker import InviteTracker
-from sandwich_node.invites.verdict import ByInvite, Reason, Unknown, Verdict
 from sandwich_node.invites.wire import VANITY, Invite, Inviter
 
 ME = "999"
@@ -69,12 +69,12 @@ class Model:
         self.guilds: dict[str, Guild] = {}
         self.truth: dict[str, str | None] = {}
         """By user: the code really used."""
-        self.told: dict[str, Verdict] = {}
+        self.told: dict[str, Attribution] = {}
         """By user: the last that was said."""
-        self.released: dict[str, Verdict] = {}
+        self.released: dict[str, Attribution] = {}
         self.store: dict[str, bytes | None] = {}
         self.requests: list[tuple[float, str]] = []
-        self.failing: Callable[[Wish], tuple[Reason, float] | None] = lambda wish: None
+        self.failing: Callable[[FetchRequest], tuple[Reason, float] | None] = lambda wish: None
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._heard_at = 0.0
@@ -218,20 +218,20 @@ class Model:
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Tell(user=user, verdict=verdict, final=True):
+            case Report(user=user, verdict=verdict, final=True):
                 # A repeated event of somebody who is accounted for says nothing new.
                 if not isinstance(self.told.get(user), ByInvite):
                     self.told[user] = verdict
-            case Tell(user=user, verdict=verdict):
+            case Report(user=user, verdict=verdict):
                 self.released[user] = verdict
-            case Keep(guild, None):
+            case PersistCounts(guild, None):
                 self.store.pop(guild, None)
-            case Keep(guild, state):
+            case PersistCounts(guild, state):
                 self.store[guild] = state
-            case KeepNothing():
+            case DropCounts():
                 self.store.clear()
 
-    def _ask(self, wish: Wish) -> None:
+    def _ask(self, wish: FetchRequest) -> None:
         self.requests.append((self.now, wish.guild))
         self.tracker.sent(wish, self.moment)
         refused = self.failing(wish)

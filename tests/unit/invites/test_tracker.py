@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from sandwich_node.invites.account import JOINS_MAX, LAG_S, SETTLE_S
+from sandwich_node.invites.attribution import ByInvite, Reason, Unknown
+from sandwich_node.invites.invite_counts import JOINS_MAX, LAG_S, SETTLE_S
 from sandwich_node.invites.tracker import DENIED_S, QUIET_S, ROUND_MAX_S
-from sandwich_node.invites.verdict import ByInvite, Reason, Unknown
 from sandwich_node.invites.wire import VANITY
 
 from .discord_model import ME, Delays, Guild, Model

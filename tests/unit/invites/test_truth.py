@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sandwich_node.invites.account import LAG_S, NEAR_S, SETTLE_S
-from sandwich_node.invites.verdict import ByInvite, Reason
+from sandwich_node.invites.attribution import ByInvite, Reason
+from sandwich_node.invites.invite_counts import LAG_S, NEAR_S, SETTLE_S
 from sandwich_node.invites.wire import VANITY
 
 from .discord_model import Delays, Model

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sandwich_node.invites.verdict import CANDIDATES_MAX, ByInvite, Reason, Unknown, invited_by
+from sandwich_node.invites.attribution import CANDIDATES_MAX, ByInvite, Reason, Unknown, invited_by
 from sandwich_node.invites.wire import (
     BadAnswer,
     GuildSeen,

@@ -16,7 +16,7 @@ from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.replies import Applied, Extra
 from sandwich_node.cache.settings import Writer
-from simulation.loop import run_virtual
+from verification.simulation.loop import run_virtual
 
 WRITER = Writer(app="bot", group=0, shard=0, fence=1, bot="9", intents=1, settings=CacheSpec())
 
@@ -167,7 +167,7 @@ def test_what_happens_while_a_guild_is_read_anew_is_done_again_on_top_of_it() ->
     async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
         feed.mark_incomplete("Redis was emptied")
         cache.afresh.clear()
-        feed.begin_refill()
+        feed.begin_resync()
         await feed.apply("s", 0, events(2, guild="1"), starts_session=False)
         await feed.apply("s", 0, events(3, guild="2"), starts_session=False)
         feed.refill("READY", b'{"user":{"id":"9"},"guilds":[{"id":"1"},{"id":"2"}]}')
@@ -175,7 +175,7 @@ def test_what_happens_while_a_guild_is_read_anew_is_done_again_on_top_of_it() ->
         await feed.drained()
         await feed.apply("s", 0, events(4, guild="1"), starts_session=False)
         feed.refill("GUILD_CREATE", b'{"id":"2","name":"h"}')
-        feed.end_refill(complete=True)
+        feed.end_resync(complete=True)
         await feed.drained()
         shown = [[op[0] for op in ops] for ops in cache.afresh]
         assert shown == [["listed"], ["guild", "arrive", "x"], ["guild", "arrive", "x"]]
@@ -190,7 +190,7 @@ def test_what_is_to_be_done_again_is_so_too_after_a_call_that_failed_and_for_a_g
     async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
         feed.mark_incomplete("Redis was emptied")
         cache.afresh.clear()
-        feed.begin_refill()
+        feed.begin_resync()
         await feed.apply("s", 0, events(2), starts_session=False)
         cache.away = True
         feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
@@ -211,13 +211,13 @@ def test_a_refill_is_given_up_when_redis_loses_data_again(stands: int) -> None:
     async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
         await feed.apply("s", 0, events(2, 3), starts_session=False)
         feed.mark_incomplete("Redis was emptied")
-        feed.begin_refill()
+        feed.begin_resync()
         feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
         await feed.drained()
         cache.recorded = stands
         await feed.apply("s", 0, events(4), starts_session=False)
         assert not feed.refilling
-        feed.end_refill(complete=True)
+        feed.end_resync(complete=True)
         await feed.drained()
         assert feed.incomplete
 
@@ -227,12 +227,12 @@ def test_a_refill_is_given_up_when_redis_loses_data_again(stands: int) -> None:
 def test_a_refill_ends_when_a_session_of_the_shards_own_begins() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
         feed.mark_incomplete("Redis was emptied")
-        feed.begin_refill()
+        feed.begin_resync()
         await feed.apply("t", 0, events(1), starts_session=True)
         assert not feed.refilling
         cache.afresh.clear()
         feed.refill("GUILD_CREATE", b'{"id":"1"}')
-        feed.end_refill(complete=True)
+        feed.end_resync(complete=True)
         await feed.drained()
         assert cache.afresh == []
 

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from sandwich_node.sinks.chain import Chain, Checkpoint
-from sandwich_node.sinks.frames import EventBuffer, Frame, ShardAddress, frames_of
-from sandwich_node.sinks.log import Fenced, LogBusy, LogUnavailable
+from sandwich_node.publishing.chain import Chain, Checkpoint
+from sandwich_node.publishing.frames import EventBuffer, Frame, ShardAddress, frames_of
+from sandwich_node.publishing.log import Fenced, LogBusy, LogUnavailable
 from sandwich_sdk.wire.frame import inflate, split_events
 from tests.support.memory_log import MemoryLog
 

@@ -5,9 +5,9 @@ from contextlib import suppress
 
 import pytest
 
-from sandwich_node.sinks.chain import Chain, Checkpoint
-from sandwich_node.sinks.log import Fenced, Foreign, LogUnavailable, Tail
-from sandwich_node.sinks.walk import Search, Stand, Walk
+from sandwich_node.publishing.chain import Chain, Checkpoint
+from sandwich_node.publishing.foreign_messages import Search, Stand, Walk
+from sandwich_node.publishing.log import Fenced, Foreign, LogUnavailable, Tail
 from sandwich_sdk.wire.headers import FrameHeaders
 from tests.support.memory_log import MemoryLog
 from tests.unit.node.test_chain import buffer, chain, event, fill, frame_of, gaps, stored

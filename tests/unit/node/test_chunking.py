@@ -12,7 +12,7 @@ from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.cache.settings import Writer
 from sandwich_node.shards.chunking import PACE_S, TRIES_MAX, MemberChunking
 from sandwich_sdk.wire.rpc import LIMITED, TIMEOUT, RpcError
-from simulation.loop import run_virtual
+from verification.simulation.loop import run_virtual
 
 WRITER = Writer(app="bot", group=0, shard=0, fence=1, bot="9", intents=1, settings=CacheSpec(chunk_members=True))
 INDEX = names_of(WRITER).index

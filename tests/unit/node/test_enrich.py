@@ -10,11 +10,11 @@ import pytest
 from sandwich_coordinator.types import EventsSpec, PrefixSpec
 from sandwich_node.cache.batch import EventOps
 from sandwich_node.cache.replies import Extra
-from sandwich_node.events.arrivals import Arrival
 from sandwich_node.events.enrich import ShardEnricher
 from sandwich_node.events.filters import EventFilter, MessageAsk
+from sandwich_node.events.guild_arrivals import Arrival
 from sandwich_node.invites.lookup import JoinAsk
-from sandwich_node.sinks.frames import Batch, Item
+from sandwich_node.publishing.frames import Batch, Item
 
 OPS: Any = ("an op",)
 """What an event changes in the cache is no matter here, only that it does."""

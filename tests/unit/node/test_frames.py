@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from sandwich_node.publishing.frames import Batch, EventBuffer, Frame, ShardAddress, frames_of
+from sandwich_node.publishing.own_events import own_event
 from sandwich_node.rpc import requests as rq
-from sandwich_node.sinks.frames import Batch, EventBuffer, Frame, ShardAddress, frames_of
-from sandwich_node.sinks.own import own_event
 from sandwich_sdk.event import read_events
 from sandwich_sdk.wire.frame import inflate, split_events
 

@@ -27,21 +27,21 @@ from sandwich_node.gateway.events import IdentifyGranted, StopRequested
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.invites.lookup import InviteLookup, LookupCounters
+from sandwich_node.publishing.chain import Chain
+from sandwich_node.publishing.frames import EventBuffer, ShardAddress
+from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret
 from sandwich_node.shards.chunking import MemberChunking
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.intake import ShardIntake
-from sandwich_node.sinks.chain import Chain
-from sandwich_node.sinks.frames import EventBuffer, ShardAddress
-from sandwich_node.sinks.publisher import ShardPublisher
 from sandwich_sdk import Event
 from sandwich_sdk.wire.frame import inflate, split_events
-from simulation.loop import run_virtual
 from tests.support.memory_log import MemoryLog
 from tests.support.poison import BOT, RAW, damaged, happened
 from tests.unit.node.test_cache_feed import FakeCache
-from tests.unit.node.test_inviting import FakeDiscord
+from tests.unit.node.test_invite_tracking import FakeDiscord
+from verification.simulation.loop import run_virtual
 
 READY = {"session_id": "s", "user": {"id": BOT}, "resume_gateway_url": "ws://h", "guilds": [{"id": "100"}]}
 EVERYTHING = EventsSpec(

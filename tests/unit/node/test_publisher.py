@@ -5,11 +5,11 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from sandwich_node.sinks.chain import Chain, Checkpoint
-from sandwich_node.sinks.frames import Batch, EventBuffer, ShardAddress
-from sandwich_node.sinks.publisher import UNPUBLISHED_MAX_S, ShardPublisher
-from simulation.loop import run_virtual
+from sandwich_node.publishing.chain import Chain, Checkpoint
+from sandwich_node.publishing.frames import Batch, EventBuffer, ShardAddress
+from sandwich_node.publishing.publisher import UNPUBLISHED_MAX_S, ShardPublisher
 from tests.support.memory_log import MemoryLog
+from verification.simulation.loop import run_virtual
 
 ADDRESS = ShardAddress(app="bot", group=0, shard=3, count=16, route="7", bot="9")
 

@@ -3,8 +3,8 @@
 import pytest
 
 from sandwich_coordinator.types import SessionRecord
+from sandwich_node.publishing.chain import Checkpoint
 from sandwich_node.shards.resume import resume_point
-from sandwich_node.sinks.chain import Checkpoint
 from sandwich_sdk.wire.frame import session_hash
 
 RECORD = SessionRecord(

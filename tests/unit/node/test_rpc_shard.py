@@ -10,10 +10,10 @@ import pytest
 
 from sandwich_coordinator.intents import ALL
 from sandwich_node.cache.errors import CacheUnavailable
+from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.rpc.shard import ShardCommands
-from sandwich_node.sinks.own import OwnEvent
 from sandwich_sdk.wire.rpc import RpcError
-from simulation.loop import run_virtual
+from verification.simulation.loop import run_virtual
 
 GUILD = "81384788765712384"
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sandwich_node.cache.redis_health import MIB, redis_findings
-from sandwich_node.sinks.jetstream_health import account_findings, stream_findings
+from sandwich_node.publishing.jetstream_health import account_findings, stream_findings
 
 REDIS = {
     "redis_version": "6.2.14", "role": "master", "maxmemory": 100 * MIB, "maxmemory_policy": "noeviction",

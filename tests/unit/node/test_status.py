@@ -1,14 +1,14 @@
 """What a node adds up of its shards' figures, and how its metrics show it."""
 
+from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.status import CacheStatus, InviteStatus, NodeStatus
-from sandwich_coordinator.view import ShardKey as ViewKey
 from sandwich_node.agent.status import Figures, cache_troubles
 from sandwich_node.http.metrics import render_metrics
-from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardKey, ShardNumbers
+from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardNumbers
 
 
 def numbers(shard: int, events: int, invites: InviteNumbers | None) -> ShardNumbers:
-    return ShardNumbers(key=ShardKey("bot", 1, shard), events=events, invites=invites)
+    return ShardNumbers(key=ShardId("bot", 1, shard), events=events, invites=invites)
 
 
 def test_how_joins_were_told_is_added_up_over_shards_and_survives_them() -> None:
@@ -16,7 +16,7 @@ def test_how_joins_were_told_is_added_up_over_shards_and_survives_them() -> None
     first = InviteNumbers(told={"invite": 3, "timeout": 1}, late=1, requests=5, limited=1)
     second = InviteNumbers(told={"invite": 1, "bot": 2}, requests=1)
     figures.note(1.0, 0, 0.0, [numbers(0, 10, first), numbers(1, 10, second), numbers(2, 10, None)])
-    figures.forget(ShardKey("bot", 1, 0))
+    figures.forget(ShardId("bot", 1, 0))
     figures.note(2.0, 0, 0.0, [numbers(1, 2, InviteNumbers(told={"vanity": 1}, requests=1))])
     told = {"invite": 4, "timeout": 1, "bot": 2, "vanity": 1}
     expected = InviteStatus(told_total=told, late_total=1, requests_total=7, limited_total=1)
@@ -44,14 +44,14 @@ def test_an_application_that_follows_no_joins_has_no_figures_of_them() -> None:
 
 
 def caching(shard: int, cache: CacheNumbers) -> ShardNumbers:
-    return ShardNumbers(key=ShardKey("bot", 1, shard), events=10, awaited=2, cache=cache)
+    return ShardNumbers(key=ShardId("bot", 1, shard), events=10, awaited=2, cache=cache)
 
 
 def test_caches_are_added_up_over_shards_what_happened_for_good_and_what_waits_as_it_is() -> None:
     figures = Figures()
     behind = CacheNumbers(applied=9, late=2, backlog=3, incomplete="Redis was emptied", refilling=True, to_chunk=4)
     figures.note(1.0, 0, 0.0, [caching(0, CacheNumbers(applied=5, replayed=1, damaged=1)), caching(1, behind)])
-    figures.forget(ShardKey("bot", 1, 1))
+    figures.forget(ShardId("bot", 1, 1))
     assert figures.of_app("bot").cache == CacheStatus(
         shards=1, awaited=2, applied_total=14, replayed_total=1, late_total=2, damaged_total=1
     )
@@ -74,7 +74,7 @@ def test_troubles_of_caches_are_told_once_a_reason() -> None:
     lost = CacheNumbers(incomplete="Redis was emptied", refilling=True)
     waits = CacheNumbers(waiting="Redis does not answer", incomplete="Redis was emptied")
     figures.note(1.0, 0, 0.0, [caching(0, lost), caching(1, lost), caching(2, waits), caching(3, CacheNumbers())])
-    assert cache_troubles([ViewKey("bot", 1, shard) for shard in range(5)], figures) == [
+    assert cache_troubles([ShardId("bot", 1, shard) for shard in range(5)], figures) == [
         "bot: shards 0-1: the cache is incomplete: Redis was emptied (being read anew)",
         "bot: shards 2: the cache waits: Redis does not answer",
     ]

@@ -3,7 +3,7 @@
 import pytest
 
 from sandwich_coordinator import event_names as coordinator
-from sandwich_node.shards.inviting import MEMBER_INVITED
+from sandwich_node.shards.invite_tracking import MEMBER_INVITED
 from sandwich_sdk import Consumer, Event
 from sandwich_sdk.event_names import KNOWN, doubt
 from sandwich_sdk.guild_events import SOURCES

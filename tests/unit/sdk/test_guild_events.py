@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from sandwich_sdk import Consumer, Event
+from sandwich_sdk.event_filter import EventFilter
 from sandwich_sdk.guild_events import SOURCES, derive, source_types
-from sandwich_sdk.selection import Selection
 from sandwich_sdk.testing import FakeCluster
 
 NOT_TOLD: dict[str, Any] = {}
@@ -53,11 +53,11 @@ def test_an_event_means_what_discord_and_the_cluster_say_together(
 def test_frames_are_chosen_by_what_derived_events_are_derived_from() -> None:
     assert source_types(["GUILD_JOIN", "A"]) == {"GUILD_JOIN", "GUILD_CREATE", "A"}
     assert source_types([]) == frozenset()
-    joins = Selection(frozenset({"GUILD_JOIN"}), None)
+    joins = EventFilter(frozenset({"GUILD_JOIN"}), None)
     assert joins.may_hold(frozenset({"GUILD_CREATE", "B"}))
     assert not joins.may_hold(frozenset({"GUILD_DELETE"}))
-    assert Selection(None).may_hold(frozenset({"B"}))
-    assert not Selection(frozenset({"A"}), frozenset({"B"})).may_hold(frozenset({"A"}))
+    assert EventFilter(None).may_hold(frozenset({"B"}))
+    assert not EventFilter(frozenset({"A"}), frozenset({"B"})).may_hold(frozenset({"A"}))
 
 
 GUILDS = [

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sandwich_sdk.delivery import Delivery, Intake
-from sandwich_sdk.pulls import NOWHERE, Place, Spot
+from sandwich_sdk.pull_consumer import NOWHERE, Place, Spot
 
 
 class Unanswered:

@@ -6,7 +6,7 @@ import pytest
 from nats.js.api import DeliverPolicy
 
 from sandwich_sdk.groups import SourceOptions, start_policy
-from sandwich_sdk.pulls import AckAddress
+from sandwich_sdk.pull_consumer import AckAddress
 
 
 def test_a_reply_subject_is_read_with_and_without_a_domain() -> None:

@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from sandwich_sdk.cache import damage
+from sandwich_sdk.cache import corruption
 from sandwich_sdk.consumer import _log_failure
 from sandwich_sdk.errors import Failure, reason
 from sandwich_sdk.wire.dead import error_text
@@ -56,6 +56,6 @@ def test_what_the_sdk_logs_and_keeps_of_errors_is_one_plain_line(caplog: pytest.
     assert error_text(ValueError(NASTY)).isprintable()
     failure = Failure(error=ValueError("x"), event=None, app="music", stream_seq=1, tries=1, given_up=False)
     with caplog.at_level(logging.WARNING):
-        damage.tell(f"key {NASTY}", NASTY)
+        corruption.report(f"key {NASTY}", NASTY)
         _log_failure(failure)
     assert [record.getMessage().isprintable() for record in caplog.records] == [True, True]

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from sandwich_sdk.cache import CacheUnavailable, damage
+from sandwich_sdk.cache import CacheUnavailable, corruption
 from sandwich_sdk.cache.testing import FakeCache
 from tests.support.cache_layout import ADA, BOB, CHANNEL, GUILD, MESSAGES, OTHER_GUILD, member, message, rich_guild
 
@@ -66,11 +66,11 @@ async def test_a_cache_that_is_away_raises_instead_of_saying_that_nothing_is_the
 def test_damage_is_told_once_a_key_and_not_for_ever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(damage, "_told", set())
-    monkeypatch.setattr(damage, "TOLD_MAX", 3)
+    monkeypatch.setattr(corruption, "_reported", set())
+    monkeypatch.setattr(corruption, "REPORTED_MAX", 3)
     with caplog.at_level(logging.WARNING):
         for number in (1, 1, 2, 1, 3, 4, 5):
-            damage.tell(f"sw:{number}", "a value that is wrong")
+            corruption.report(f"sw:{number}", "a value that is wrong")
     told = [record.getMessage() for record in caplog.records]
     assert told[:3] == [f"the cache's key sw:{n}: a value that is wrong; treated as missing" for n in (1, 2, 3)]
     assert told[3:] == ["the cache has 3 damaged keys; further ones are not told"]

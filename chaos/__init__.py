@@ -1,1 +1,0 @@
-"""Chaos on real processes: `make chaos ARGS="--minutes 5 --seed 1"`; see docs/chaos.md."""

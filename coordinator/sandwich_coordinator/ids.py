@@ -1,0 +1,35 @@
+"""What names a shard and its group, and the two revisions that guard writes. Pure."""
+
+from typing import NamedTuple, NewType
+
+Fence = NewType("Fence", int)
+"""The revision of a shard's claim. It grows with each owner; the stream and the cache refuse an older one."""
+
+LeaderTerm = NewType("LeaderTerm", int)
+"""The create revision of the leader key. It guards every write of the leader."""
+
+
+class GroupId(NamedTuple):
+    """One shard group: a generation of an application's shards, with one shard count."""
+
+    app: str
+    group: int
+
+    def __str__(self) -> str:
+        return f"{self.app}/{self.group}"
+
+
+class ShardId(NamedTuple):
+    """One shard of one group. Orders by application, group, then shard number."""
+
+    app: str
+    group: int
+    shard: int
+
+    @property
+    def of(self) -> GroupId:
+        """The group that this shard belongs to."""
+        return GroupId(self.app, self.group)
+
+    def __str__(self) -> str:
+        return f"{self.app}/{self.group}/{self.shard}"

@@ -1,0 +1,89 @@
+"""The gateway's addresses, as the node sees them: which one its shards use, and which one they cannot reach.
+
+A shard that cannot connect doubts the address it has. The node writes the doubt beside the address, once for all its
+shards; the leader asks Discord again (`leader.py` paces that) and what it writes reaches the shards that run.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from sandwich_coordinator.assignment import LocalShard
+from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.store.base import Compare, LeaseLost, Put, Store, StoreError
+from sandwich_coordinator.view import ClusterView
+from sandwich_node import ipc
+
+_log = logging.getLogger(__name__)
+
+REASON_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The transaction that asks the leader to look again."""
+
+    compares: tuple[Compare, ...]
+    writes: tuple[Put, ...]
+
+
+def doubt(view: ClusterView, app: str, url: str, reason: str) -> Doubt | None:
+    """What to write when `url` cannot be reached. None: it is an old address, or the leader knows already. Pure."""
+    entry = view.apps.get(app)
+    budget = view.budgets.get(entry.record.token_hash) if entry is not None else None
+    if entry is None or budget is None or budget.record.url != url or budget.record.unreachable:
+        return None
+    key = view.keys.budget(entry.record.token_hash)
+    record = msgspec.structs.replace(budget.record, unreachable=reason[:REASON_CHARS])
+    return Doubt((Compare(key, "mod_revision", budget.mod_revision),), (Put(key, record.encode()),))
+
+
+class ShardGateways:
+    """`send(worker, message)` must not wait."""
+
+    def __init__(
+        self, store: Store, *, view: Callable[[], ClusterView | None], send: Callable[[int, ipc.ToWorker], None]
+    ) -> None:
+        self._store = store
+        self._view = view
+        self._send = send
+        self._told: dict[ShardId, str] = {}
+        self._asking: set[str] = set()
+
+    def started(self, shard: ShardId, url: str) -> None:
+        """The shard was started with this address."""
+        self._told[shard] = url
+
+    def forget(self, shard: ShardId) -> None:
+        """The shard does not run here any more."""
+        self._told.pop(shard, None)
+
+    def follow(self, view: ClusterView, local: Mapping[ShardId, LocalShard]) -> None:
+        """Pass a new address on to the shards that run."""
+        for shard, running in local.items():
+            app = view.apps.get(shard.app)
+            budget = view.budgets.get(app.record.token_hash) if app is not None else None
+            url = budget.record.url if budget is not None else ""
+            if not url or running.phase != "running" or self._told.get(shard, url) == url:
+                continue
+            self._told[shard] = url
+            self._send(running.worker, ipc.GatewayMoved(shard, url))
+
+    async def unreachable(self, shard: ShardId, url: str, reason: str) -> None:
+        """A shard cannot connect to `url`. It says so again with every attempt, so that no failure matters here."""
+        view = self._view()
+        wanted = doubt(view, shard.app, url, reason) if view is not None else None
+        if wanted is None or shard.app in self._asking:
+            return
+        self._asking.add(shard.app)
+        try:
+            if (await self._store.txn(wanted.compares, wanted.writes)).succeeded:
+                _log.warning(
+                    "%s: the gateway cannot be reached at %s: %s; the leader asks again", shard.app, url, reason
+                )
+        except (StoreError, LeaseLost) as error:
+            _log.warning("etcd: %s", error)
+        finally:
+            self._asking.discard(shard.app)

@@ -1,0 +1,182 @@
+"""Leadership as the agent lives it: campaign, and while leading carry out what `leader.reconcile` decides.
+
+The decisions are pure and made anew from the whole view at every change; a write that fails its guard is no error, the
+view was old.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from sandwich_coordinator import election, leader
+from sandwich_coordinator.discord_api import DiscordUnavailable, RateLimited, TokenRefused
+from sandwich_coordinator.leader import GatewayState, LookupWanted
+from sandwich_coordinator.plans import LeaderMemory
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.store.base import LeaseLost, Store, StoreError
+from sandwich_coordinator.types import BudgetRecord
+from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.membership import Membership
+
+_log = logging.getLogger(__name__)
+
+WRITE_RETRY_S = 0.3
+
+
+class LeaderLoop:
+    """One node's part in leadership. `changed` must be called whenever the view or the lease changes."""
+
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        *,
+        view: Callable[[], ClusterView | None],
+        look_up: Callable[[str], Awaitable[BudgetRecord]],
+        policy: Policy,
+    ) -> None:
+        self.epoch: int | None = None
+        self.leaving = False
+        self.resigned = asyncio.Event()
+        self.resigned.set()
+        self._store = store
+        self._membership = membership
+        self._view = view
+        self._look_up = look_up
+        self._policy = policy
+        self._wake = asyncio.Event()
+        self._gateway: dict[str, GatewayState] = {}
+        self._memory = LeaderMemory()
+
+    def changed(self) -> None:
+        """Decide again soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Campaign and lead for ever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                wake_at = await self._step(group)
+                await self._sleep_until(wake_at)
+
+    async def _sleep_until(self, wake_at: float | None) -> None:
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(None if wake_at is None else max(0.02, wake_at - now)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _step(self, group: asyncio.TaskGroup) -> float | None:
+        """Decide once; returns when to decide again although nothing changed."""
+        view = self._view()
+        now = asyncio.get_running_loop().time()
+        if view is None:
+            return None
+        own = self._candidate()
+        decision = election.decide(view, own, now, self._policy)
+        try:
+            match decision:
+                case election.Campaign(compares, writes):
+                    await self._store.txn(compares, writes)
+                    return now + 1.0
+                case election.Resign(compares, writes):
+                    await self._store.txn(compares, writes)
+                    self._step_down("resigned")
+                case election.StepDown(reason):
+                    self._step_down(reason)
+                case election.Follow():
+                    self._step_down("another node leads")
+                case election.Lead(epoch):
+                    return await self._lead(view, epoch, now, group)
+        except (StoreError, LeaseLost) as error:
+            _log.warning("leadership: %s", error)
+            return now + 1.0
+        return now + 1.0 if self._membership.lease is not None else None
+
+    def _candidate(self) -> election.Candidate:
+        member = self._membership
+        return election.Candidate(
+            node=member.record.node,
+            instance=member.record.instance,
+            lease=member.lease,
+            lease_valid_until=member.valid_until,
+            leads=self.epoch,
+            leaving=self.leaving,
+        )
+
+    def _step_down(self, reason: str) -> None:
+        if self.epoch is not None:
+            _log.warning("no longer the leader: %s", reason, extra={"epoch": self.epoch})
+        self.epoch = None
+        self.resigned.set()
+        self._memory = LeaderMemory()
+
+    async def _lead(self, view: ClusterView, epoch: int, now: float, group: asyncio.TaskGroup) -> float | None:
+        if self.epoch != epoch:
+            _log.info("this node leads now", extra={"epoch": epoch})
+            self.epoch = epoch
+            self.resigned.clear()
+            self._memory = LeaderMemory()
+        decision = leader.reconcile(
+            view, self._gateway, self._memory, epoch=epoch, now=now, wall=time.time(), policy=self._policy
+        )
+        self._memory = decision.memory
+        for lookup in decision.lookups:
+            self._begin_lookup(lookup, group)
+        refused = False
+        for write in decision.writes:
+            done = await self._store.txn(write.compares, write.writes)
+            if done.succeeded:
+                _log.info("leader: %s", write.reason, extra={"epoch": epoch})
+            refused = refused or not done.succeeded
+        own_deadline = election.deadline(self._candidate(), self._policy)
+        times = [at for at in (decision.wake_at, own_deadline) if at is not None]
+        if refused:
+            times.append(now + WRITE_RETRY_S)
+        return min(times, default=None)
+
+    def _begin_lookup(self, wanted: LookupWanted, group: asyncio.TaskGroup) -> None:
+        state = self._gateway.get(wanted.token_hash, GatewayState())
+        self._gateway[wanted.token_hash] = replace(state, in_flight=True)
+        group.create_task(self._look_up_once(wanted))
+
+    async def _look_up_once(self, wanted: LookupWanted) -> None:
+        state = self._gateway[wanted.token_hash]
+        answer, error, failures, wait_s = state.answer, "", state.failures, 0.0
+        try:
+            answer = await self._look_up(wanted.app)
+            failures = 0
+        except TokenRefused as refused:
+            answer, error, failures = _refused(str(refused)), str(refused), 0
+        except (RateLimited, DiscordUnavailable, ValueError) as failed:
+            error, failures = str(failed), failures + 1
+            wait_s = failed.retry_after_s if isinstance(failed, RateLimited) else 0.0
+            _log.warning("GET /gateway/bot for %s: %s", wanted.app, failed)
+        now = asyncio.get_running_loop().time()
+        self._gateway[wanted.token_hash] = replace(
+            state,
+            in_flight=False,
+            ended_at=now,
+            retry_at=now + wait_s,
+            answer=answer,
+            error=error,
+            failures=failures,
+        )
+        self.changed()
+
+
+def _refused(reason: str) -> BudgetRecord:
+    return BudgetRecord(
+        url="",
+        shards=0,
+        total=0,
+        remaining=0,
+        reset_at=0.0,
+        max_concurrency=1,
+        fetched_at=time.time(),
+        error=reason,
+    )

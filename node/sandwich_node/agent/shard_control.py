@@ -1,0 +1,474 @@
+"""The node's shards: carries out what `assignment.reconcile_node` decides, and keeps etcd's picture of them true.
+
+Two loops' worth of facts meet here: the view (what is planned and claimed) and the workers' messages (what runs). Every
+pass compares them anew, so that a lost message or a refused transaction costs a pass and never a shard.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from sandwich_coordinator import assignment
+from sandwich_coordinator.assignment import LocalNode, LocalShard
+from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
+from sandwich_coordinator.trust import gateway_refusal
+from sandwich_coordinator.types import AppRecord, SessionRecord, ShardState
+from sandwich_coordinator.view import ClusterView
+from sandwich_node import ipc
+from sandwich_node.agent.failover_history import NODE_RESTARTED, WORKER_DIED, History
+from sandwich_node.agent.gateway_addresses import ShardGateways
+from sandwich_node.agent.identify_loop import IdentifyLoop
+from sandwich_node.agent.membership import Membership
+from sandwich_node.agent.status import Figures, ShardFacts
+from sandwich_node.agent.status_publisher import StatusPublisher
+from sandwich_node.worker_process import WorkerProcess
+
+_log = logging.getLogger(__name__)
+
+CLAIMS_AT_ONCE = 16
+CRASH_WAIT_S = 2.0
+SAVE_BUDGET_S = 5.0
+RETRY_S = 0.5
+_STATES: frozenset[str] = frozenset(ShardState.__args__)  # type: ignore[attr-defined]
+
+
+def _options_of(app: AppRecord) -> ipc.ShardOptions:
+    return ipc.ShardOptions(cache=app.cache, events=app.events, invites=app.invites)
+
+
+class ShardControl:
+    """`token_of(app)` unseals a token or raises; `stream_of(app)` says what the application's stream keeps.
+
+    `api_url` is discord.api_url: it decides together with Discord's own hosts to which gateways a token is sent.
+
+    `saved` is set while every session that a worker reported is in etcd.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        *,
+        view: Callable[[], ClusterView | None],
+        connected: Callable[[], bool],
+        token_of: Callable[[AppRecord], str],
+        stream_of: Callable[[AppRecord], tuple[float, int, int]],
+        api_url: str,
+        figures: Figures,
+        history: History,
+        teller: StatusPublisher,
+    ) -> None:
+        self.local: dict[ShardId, LocalShard] = {}
+        self.facts: dict[ShardId, ShardFacts] = {}
+        self.problems: dict[str, str] = {}
+        self.workers: Mapping[int, WorkerProcess] = {}
+        self.identifying: IdentifyLoop | None = None
+        self.frozen = False
+        self._store = store
+        self._membership = membership
+        self._view = view
+        self._connected = connected
+        self._token_of = token_of
+        self._stream_of = stream_of
+        self._api_url = api_url
+        self._figures = figures
+        self._history = history
+        self._teller = teller
+        self._wake = asyncio.Event()
+        self._ops: dict[ShardId, deque[Callable[[], Awaitable[None]]]] = {}
+        self.saved = asyncio.Event()
+        self.saved.set()
+        self._group: asyncio.TaskGroup | None = None
+        self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
+        self._presences: dict[ShardId, dict[str, Any] | None] = {}
+        self._options: dict[ShardId, ipc.ShardOptions] = {}
+        self._gateways = ShardGateways(store, view=view, send=self._send)
+        self._run_numbers = itertools.count(1)
+        self._runs: dict[ShardId, int] = {}
+
+    def changed(self) -> None:
+        """Compare again soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            while True:
+                self._wake.clear()
+                again = not self.frozen and await self._step()
+                try:
+                    async with asyncio.timeout(RETRY_S if again else None):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def _step(self) -> bool:
+        """One pass; True when something is left to be tried again."""
+        view = self._view()
+        if view is None:
+            return True
+        own = self._own()
+        actions = assignment.reconcile_node(view, own, self.local, time.time())
+        results = await asyncio.gather(*(self._perform(view, action) for action in actions))
+        self._show_presences(view)
+        self._set_options(view)
+        self._gateways.follow(view, self.local)
+        written = await asyncio.gather(*(self._write_state(view, shard) for shard in list(self.local)))
+        return not all(results) or not all(written)
+
+    def _own(self) -> LocalNode:
+        loads = {index: 0 for index, worker in self.workers.items() if worker.alive}
+        for shard in self.local.values():
+            if shard.worker in loads:
+                loads[shard.worker] += 1
+        record = self._membership.record
+        return LocalNode(
+            node=record.node,
+            instance=record.instance,
+            lease=self._membership.lease,
+            connected=self._connected(),
+            loads=loads,
+        )
+
+    # --- actions ------------------------------------------------------------------------------------------------
+
+    async def _perform(self, view: ClusterView, action: assignment.Action) -> bool:
+        """Carry out one action; False when it should be tried again although nothing changes."""
+        match action:
+            case assignment.Claim(_, _, compares, writes):
+                return await self._txn(compares, writes)
+            case assignment.Start():
+                return self._start(view, action)
+            case assignment.Stop(shard=shard) | assignment.Restart(shard=shard) | assignment.Abandon(shard=shard) if (
+                shard not in self.local
+            ):
+                # Its worker said meanwhile that it is gone.
+                return True
+            case assignment.Stop(shard, reason):
+                self._stop(shard, reason)
+            case assignment.Restart(shard, _, _, _, reason):
+                self._restart(shard, reason)
+            case assignment.Release(shard, compares, writes):
+                if not await self._txn(compares, writes):
+                    return False
+                self._forget(shard)
+            case assignment.Abandon(shard, reason):
+                self._abandon(shard, reason)
+        return True
+
+    async def _txn(self, compares: tuple[Compare, ...], writes: tuple[Put, ...] | tuple[Delete, ...]) -> bool:
+        async with self._limit:
+            try:
+                return (await self._store.txn(compares, writes)).succeeded
+            except (StoreError, LeaseLost) as error:
+                _log.warning("etcd: %s", error)
+                return False
+
+    def _start(self, view: ClusterView, start: assignment.Start) -> bool:
+        shard = start.shard
+        app, group = view.apps[shard.app].record, view.groups[shard.of].record
+        budget = view.budgets.get(app.token_hash)
+        worker = self.workers.get(start.worker)
+        if budget is None or not budget.record.url or worker is None or not worker.alive:
+            return budget is not None and worker is not None
+        try:
+            token = self._token_of(app)
+        except Exception as error:
+            self.problems[f"token {app.app}"] = str(error)
+            return True
+        self.problems.pop(f"token {app.app}", None)
+        if refusal := gateway_refusal(budget.record.url, self._api_url):
+            self._refuse_gateway(app.app, refusal)
+            return False
+        self.problems.pop(f"gateway {app.app}", None)
+        age, size, replicas = self._stream_of(app)
+        run = next(self._run_numbers)
+        worker.send(
+            ipc.StartShard(
+                key=shard,
+                run=run,
+                fence=start.fence,
+                count=group.count,
+                route=app.route or app.app,
+                bot=budget.record.bot_id,
+                token=token,
+                token_hash=app.token_hash,
+                gateway_url=budget.record.url,
+                api_url=self._api_url,
+                intents=app.intents,
+                compression=app.compression,
+                large_threshold=app.large_threshold,
+                presence=app.presence,
+                session=start.session,
+                stream_max_age_s=age,
+                stream_max_bytes=size,
+                stream_replicas=replicas,
+                options=_options_of(app),
+            )
+        )
+        self._runs[shard] = run
+        self._gateways.started(shard, budget.record.url)
+        self.local[shard] = LocalShard(start.worker, start.fence, start.config)
+        self._presences[shard] = app.presence
+        self._options[shard] = _options_of(app)
+        if start.session is not None:
+            # Known only of a shard whose last owner we did not see go: before this process, or with it.
+            self._history.lost(shard, NODE_RESTARTED, time.time())
+        self._note(shard, start.worker, "connecting", "")
+        return True
+
+    def _refuse_gateway(self, app: str, refusal: str) -> None:
+        text = f"{app}: {refusal}; unless discord.api_url itself answered with it, find out who can write to etcd"
+        if self.problems.get(f"gateway {app}") != text:
+            _log.error("%s", text)
+        self.problems[f"gateway {app}"] = text
+
+    def _show_presences(self, view: ClusterView) -> None:
+        """Pass on a presence that was changed while the shard runs: it needs no reconnect."""
+        for shard, running in self.local.items():
+            app = view.apps.get(shard.app)
+            if app is None or running.phase != "running" or app.record.presence == self._presences.get(shard):
+                continue
+            self._presences[shard] = app.record.presence
+            shown = app.record.presence or {"since": None, "activities": [], "status": "online", "afk": False}
+            self._send(running.worker, ipc.SetPresence(shard, shown))
+
+    def _set_options(self, view: ClusterView) -> None:
+        """Pass on what running shards follow without a reconnect."""
+        for shard, running in self.local.items():
+            app = view.apps.get(shard.app)
+            if app is None or running.phase != "running":
+                continue
+            options = _options_of(app.record)
+            if options != self._options.get(shard):
+                self._options[shard] = options
+                self._send(running.worker, ipc.SetOptions(shard, options))
+
+    def _stop(self, shard: ShardId, reason: str) -> None:
+        running = self.local[shard]
+        self.local[shard] = replace(running, phase="stopping")
+        self._note(shard, running.worker, "draining", reason)
+        self._send(running.worker, ipc.StopShard(shard, reason))
+
+    def _restart(self, shard: ShardId, reason: str) -> None:
+        if self.local[shard].phase == "failed":
+            self.local[shard] = replace(self.local[shard], phase="stopped")
+            self.changed()
+        else:
+            self._stop(shard, reason)
+
+    def _abandon(self, shard: ShardId, reason: str) -> None:
+        if self.local[shard].phase == "running":
+            _log.warning("shard %s/%d/%d is given up: %s", *shard, reason)
+            self._history.fenced[shard.app] += 1
+            self._stop(shard, reason)
+        else:
+            self._forget(shard)
+
+    def _forget(self, shard: ShardId) -> None:
+        if self.local.pop(shard, None) is not None:
+            self._teller.shard(shard, "released", "")
+        self.facts.pop(shard, None)
+        if self.identifying is not None:
+            self.identifying.withdraw(shard)
+        self._presences.pop(shard, None)
+        self._options.pop(shard, None)
+        self._runs.pop(shard, None)
+        self._gateways.forget(shard)
+        self._figures.forget(shard)
+        self.changed()
+
+    def _send(self, worker: int, message: ipc.ToWorker) -> None:
+        process = self.workers.get(worker)
+        if process is not None:
+            process.send(message)
+
+    def _note(self, shard: ShardId, worker: int, state: str, reason: str) -> None:
+        before = self.facts.get(shard)
+        same = before is not None and before.state == state
+        since = before.since if before is not None and same else time.time()
+        if not same:
+            self._teller.shard(shard, state, reason)
+        self.facts[shard] = ShardFacts(worker, state, reason, since)
+
+    def note_reason(self, shard: ShardId, reason: str) -> None:
+        """Why the shard waits, for the status; its state stays."""
+        facts = self.facts.get(shard)
+        if facts is not None:
+            self.facts[shard] = replace(facts, reason=reason)
+
+    async def _write_state(self, view: ClusterView, shard: ShardId) -> bool:
+        """Bring the claim's state in line with what the worker said."""
+        facts, running, claim = self.facts.get(shard), self.local.get(shard), view.claims.get(shard)
+        if facts is None or running is None or claim is None or facts.state not in _STATES:
+            return True
+        record = claim.record
+        if record.instance != self._membership.record.instance or facts.state == record.state:
+            return True
+        if (record.fence or claim.mod_revision) != running.fence or self._membership.lease is None:
+            return True
+        wanted = msgspec.structs.replace(
+            record, state=facts.state, reason=facts.reason, fence=running.fence, since=facts.since
+        )
+        key = view.keys.claim(*shard)
+        guard = Compare(key, "mod_revision", claim.mod_revision)
+        await self._txn((guard,), (Put(key, wanted.encode(), claim.lease),))
+        return True
+
+    # --- what workers say ---------------------------------------------------------------------------------------
+
+    def on_message(self, worker: WorkerProcess, message: ipc.ToAgent) -> None:
+        """A worker said something of a shard."""
+        match message:
+            case ipc.ShardChanged(key, state, reason):
+                shard = key
+                if shard in self.local and self.local[shard].phase == "running":
+                    self._note(shard, worker.index, state, reason)
+            case ipc.ShardStopped():
+                self._stopped(message.key, worker, message)
+            case ipc.SessionSaved(key, session):
+                self._enqueue(key, lambda: self._save_session(key, session))
+            case ipc.SessionDropped(key):
+                self._enqueue(key, lambda: self._save_session(key, None))
+            case ipc.ShardBack(key=key, how=how, replayed=replayed, stored_at=stored_at):
+                failover = self._history.back(key, how, replayed=replayed, stored_at=stored_at, at=time.time())
+                if failover is not None:
+                    self._teller.failover(failover)
+            case ipc.EventsLost(key=key, session=name, last_seq=last_seq, reason=reason):
+                self._teller.loss(
+                    self._history.loss(key, session=name, last_seq=last_seq, reason=reason, at=time.time())
+                )
+            case ipc.GatewayUnreachable(key, url, reason):
+                self._enqueue(key, lambda: self._gateways.unreachable(key, url, reason))
+            case ipc.IdentifyWanted(key, spare):
+                self._enqueue(key, lambda: self._want_identify(key, spare=spare))
+            case ipc.IdentifyWithdrawn(key) if self.identifying is not None:
+                self.identifying.withdraw(key)
+            case ipc.IdentifySent(key) if self.identifying is not None:
+                self.identifying.sent(key)
+            case _:
+                return
+        self.changed()
+
+    def _stopped(self, shard: ShardId, worker: WorkerProcess, stopped: ipc.ShardStopped) -> None:
+        running, reason = self.local.get(shard), stopped.reason
+        if running is not None and (running.worker, self._runs.get(shard)) != (worker.index, stopped.run):
+            # An earlier run, given up before it had ended: the present one goes on.
+            return
+        if self.identifying is not None:
+            self.identifying.withdraw(shard)
+        if running is None:
+            return
+        match stopped.how:
+            case "released":
+                self._release_once_saved(shard, running.fence)
+            case "failed":
+                _log.error("shard %s/%d/%d failed: %s", *shard, reason)
+                self.local[shard] = replace(running, phase="failed", failed_under=self._revision_of(shard.app))
+                self._note(shard, worker.index, "failed", reason)
+            case "fenced":
+                _log.warning("shard %s/%d/%d is fenced: %s", *shard, reason)
+                self._history.fenced[shard.app] += running.phase == "running"
+                self.local[shard] = replace(running, phase="stopping")
+                self._enqueue(shard, lambda: self._yield_or_outbid(shard, running.fence, stopped.newer))
+            case _:
+                self.local[shard] = replace(running, phase="stopping")
+                self._note(shard, worker.index, "draining", reason)
+                asyncio.get_running_loop().call_later(CRASH_WAIT_S, self._forget, shard)
+
+    def _revision_of(self, app: str) -> int:
+        view = self._view()
+        return view.apps[app].mod_revision if view is not None and app in view.apps else 0
+
+    def _release_once_saved(self, shard: ShardId, fence: int) -> None:
+        """Let the claim go after the shard's session is in etcd, or the next owner would have to IDENTIFY."""
+
+        def stopped() -> None:
+            running = self.local.get(shard)
+            if running is not None and running.fence == fence and running.phase in ("running", "stopping"):
+                self.local[shard] = replace(running, phase="stopped")
+                self.changed()
+
+        async def saved() -> None:
+            stopped()
+
+        if shard not in self._ops:
+            stopped()
+            return
+        self._enqueue(shard, saved)
+        asyncio.get_running_loop().call_later(SAVE_BUDGET_S, stopped)
+
+    def on_worker_gone(self, worker: WorkerProcess) -> None:
+        """The worker's process ended: its shards run nowhere until they are claimed anew."""
+        for shard in [shard for shard, running in self.local.items() if running.worker == worker.index]:
+            if self.identifying is not None:
+                self.identifying.withdraw(shard)
+            if self.local[shard].phase != "failed":
+                self._history.lost(shard, WORKER_DIED, time.time())
+                self._forget(shard)
+        self.changed()
+
+    async def _yield_or_outbid(self, shard: ShardId, fence: int, newer: int) -> None:
+        """Somebody took the shard over, or the store was restored from a backup and forgot that it was ours."""
+        view = self._view()
+        claim = assignment.outbid(view, self._own(), shard, fence, newer) if view is not None else None
+        if claim is not None and await self._txn(claim.compares, claim.writes):
+            _log.error(
+                "shard %s/%d/%d: the stream knows claim %d and etcd does not: etcd was restored from a backup? "
+                "Claimed anew above it",
+                *shard,
+                newer,
+            )
+        if shard in self.local:
+            self._forget(shard)
+
+    async def _want_identify(self, shard: ShardId, *, spare: bool) -> None:
+        if self.identifying is not None and shard in self.local:
+            self.identifying.want(shard, spare=spare)
+
+    # --- sessions, in order per shard ---------------------------------------------------------------------------
+
+    def _enqueue(self, shard: ShardId, operation: Callable[[], Awaitable[None]]) -> None:
+        """Run the shard's operations one after the other: a lost session is deleted before its shard identifies."""
+        queue = self._ops.setdefault(shard, deque())
+        queue.append(operation)
+        self.saved.clear()
+        if len(queue) == 1 and self._group is not None:
+            self._group.create_task(self._drain(shard, queue))
+
+    async def _drain(self, shard: ShardId, queue: deque[Callable[[], Awaitable[None]]]) -> None:
+        while queue:
+            await queue[0]()
+            queue.popleft()
+        self._ops.pop(shard, None)
+        if not self._ops:
+            self.saved.set()
+
+    async def _save_session(self, shard: ShardId, session: SessionRecord | None) -> None:
+        """Write or delete the session, as long as the claim is ours."""
+        while True:
+            view = self._view()
+            claim = view.claims.get(shard) if view is not None else None
+            if shard not in self.local:
+                return
+            if view is not None and claim is not None:
+                if claim.record.instance != self._membership.record.instance:
+                    return
+                key = view.keys.session(*shard)
+                guard = Compare(view.keys.claim(*shard), "create_revision", claim.create_revision)
+                write = Delete(key) if session is None else Put(key, session.encode())
+                try:
+                    if (await self._store.txn((guard,), (write,))).succeeded:
+                        return
+                except StoreError as error:
+                    _log.warning("the session of %s/%d/%d is not saved yet: %s", *shard, error)
+            await asyncio.sleep(RETRY_S)

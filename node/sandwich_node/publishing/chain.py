@@ -1,0 +1,336 @@
+"""One shard's chain of frames, with one writer.
+
+Each append asserts the stream sequence of the chain's last frame, over all lanes
+(`Nats-Expected-Last-Subject-Sequence-Subject`). Taking over appends a fence frame first: from then on every older
+writer's append is refused, whatever its clock or its lease say. An append whose outcome is unknown is settled by
+reading the tail: ours -> it landed; a newer epoch -> we are fenced; unchanged -> send it again, and only one of the
+two can land. A tail that ends before what was acknowledged means that the stream lost it (deleted or purged by hand,
+restored, out of age): a gap frame tells consumers, and the chain goes on behind it. So it does behind a message that no
+node wrote (`walk`), once nothing of a newer owner's is between our last frame and that message.
+
+Invariants: at most one append is in flight; `_last` is only ever set from our own fence, our own acknowledged append,
+or an end of the chain before which no newer owner wrote. `_own` is our last frame.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from sandwich_node.publishing.foreign_messages import Search, Stand, Walk
+from sandwich_node.publishing.frames import Frame, ShardAddress, split_payload
+from sandwich_node.publishing.log import (
+    Fenced,
+    Foreign,
+    Log,
+    LogBusy,
+    LogUnavailable,
+    PayloadTooLarge,
+    StreamMissing,
+    Tail,
+    WrongLast,
+)
+from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.headers import FENCE, GAP, MARKER, MESSAGE_TTL, FrameHeaders
+
+_log = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 2.0
+BUSY_RETRY_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where the chain stands: the session it was written from, and the last Discord sequence in it.
+
+    `behind`: what is kept in Redis did not have all of it. Known of a frame that was read: `epoch`, its writer's,
+    `stored_at`, when it was stored (Unix seconds), and `marked`: it is a marker, as an owner leaves it who ends in
+    good order with the cache behind.
+    """
+
+    session: str
+    last_seq: int
+    behind: bool = False
+    marked: bool = field(default=False, compare=False)
+    epoch: int = field(default=0, compare=False)
+    stored_at: float | None = field(default=None, compare=False)
+
+
+def checkpoint_of(headers: FrameHeaders) -> Checkpoint:
+    """What a frame says of the chain. The last of an incomplete run of parts does not count as stored."""
+    if headers.part is not None and headers.part[0] < headers.part[1]:
+        return Checkpoint(headers.session, headers.first_seq - 1, headers.behind)
+    return Checkpoint(headers.session, headers.last_seq, headers.behind)
+
+
+class _EndLost(Exception):
+    """The stream lost what it had acknowledged: `tail` is the chain's last frame now, `end` its last message."""
+
+    def __init__(self, tail: Tail | None, end: int) -> None:
+        super().__init__("the stream lost the end of a chain")
+        self.tail = tail
+        self.end = end
+
+
+class Chain:
+    """The writer of one shard's chain. `epoch` is the revision of our claim."""
+
+    def __init__(
+        self,
+        log: Log,
+        address: ShardAddress,
+        *,
+        epoch: int,
+        pause: Callable[[float], Awaitable[None]],
+        rng: random.Random,
+    ) -> None:
+        self._store = log
+        self._epoch = epoch
+        self._pause = pause
+        self._rng = rng
+        self._stream = subjects.stream_name(address.app)
+        self._app = address.app
+        self._filter = subjects.chain_filter(address.app, address.group, address.shard)
+        self._address = address
+        self._last = self._own = 0
+        self._owes_notice = False
+        self.checkpoint = Checkpoint("", 0)
+        self.retries = 0
+        self.foreign = 0
+        """Messages that no node wrote, found on the chain's subjects."""
+        self.waiting_reason = ""
+
+    async def take_over(self) -> Checkpoint:
+        """Append our fence and return the checkpoint before it. Raises Fenced; waits while the log is away."""
+        attempt = writer = foreign = 0
+        found: Stand | None = None
+        while True:
+            try:
+                found = await self._find_end(found)
+                tail, foreign = found.tail, max(foreign, found.foreign)
+                if tail is not None and tail.headers.epoch > self._epoch:
+                    raise Fenced(self._epoch, tail.headers.epoch)
+                stands = Checkpoint("", 0)
+                if tail is not None:
+                    # Our own epoch: a fence of ours had landed after all.
+                    writer = tail.headers.epoch if tail.headers.epoch < self._epoch else writer
+                    stands = replace(
+                        checkpoint_of(tail.headers),
+                        epoch=writer,
+                        stored_at=tail.stored_at,
+                        marked=tail.headers.kind == MARKER,
+                    )
+                self._last = self._own = await self._append_fence(stands, found.end)
+            except (WrongLast, LogBusy):
+                await self._pause(BUSY_RETRY_S)
+            except (LogUnavailable, StreamMissing) as error:
+                attempt = await self._wait(attempt, error)
+            else:
+                self.waiting_reason = ""
+                self.checkpoint = stands
+                self._passed(foreign)
+                await self._tell_of_foreign()
+                return stands
+
+    async def _append_fence(self, stands: Checkpoint, expected: int) -> int:
+        fence = FrameHeaders(
+            session=stands.session,
+            first_seq=stands.last_seq,
+            last_seq=stands.last_seq,
+            count=0,
+            epoch=self._epoch,
+            kind=FENCE,
+            behind=stands.behind,
+        )
+        subject = self._subject(subjects.DEFAULT_LANE)
+        return await self._store.append(subject, b"", fence.encode(), chain=self._filter, expected=expected)
+
+    async def _find_end(self, known: Stand | None = None) -> Stand:
+        """Where the chain ends. What was `known` is not read again: more foreign messages may come meanwhile."""
+        end = await self._store.tail(self._stream, self._filter)
+        if not isinstance(end, Foreign):
+            return Stand(end, end.stream_seq if end is not None else 0)
+        if known is None or known.end > end.stream_seq:
+            known = await self._search(end)
+        while known.end < end.stream_seq:
+            message = await self._store.following(self._stream, self._filter, known.end + 1)
+            if message is None:
+                break
+            known = known.then(message)
+        return known
+
+    async def _search(self, end: Foreign) -> Stand:
+        first = await self._store.following(self._stream, self._filter, 1)
+        search = Search(end.stream_seq, may_be_copy=isinstance(first, Foreign) and first.copied is not None)
+        while True:
+            at = search.start
+            while at:
+                at = search.see(await self._store.following(self._stream, self._filter, at))
+            if search.is_over:
+                return search.stand
+            search.widen()
+
+    def _passed(self, foreign: int) -> None:
+        """The chain goes on behind messages that are not ours."""
+        if foreign:
+            self.foreign += foreign
+            self._owes_notice = True
+            _log.error(
+                "chain %s: %d messages that no node wrote are on it; it goes on behind them", self._filter, foreign
+            )
+
+    async def _tell_of_foreign(self) -> None:
+        """Say in the chain what was on it. More that comes meanwhile is told of with the next frame."""
+        owed, self._owes_notice = self._owes_notice, False
+        if owed:
+            await self._append_gap(
+                self.checkpoint, "a message that no node wrote was on the chain: nothing is lost by it"
+            )
+
+    def _subject(self, lane: str) -> str:
+        return subjects.events_subject(self._app, lane, self._address.group, self._address.shard)
+
+    async def append(self, frame: Frame) -> None:
+        """Append one frame, in parts when it is too large. Raises Fenced; waits while the log is away."""
+        payload = frame.payload()
+        lost: _EndLost | None = None
+        while True:
+            try:
+                if lost is not None:
+                    await self._go_on_behind(lost)
+                await self._append_whole(frame, payload)
+            except _EndLost as found:
+                # Parts that were stored may be gone with the rest: the whole frame again.
+                lost = found
+            else:
+                break
+        self.checkpoint = Checkpoint(frame.session, frame.last_seq, frame.behind)
+        # Not before the frame: its parts follow each other.
+        await self._tell_of_foreign()
+
+    async def _append_whole(self, frame: Frame, payload: bytes) -> None:
+        part_bytes = self._store.part_bytes
+        if len(payload) <= part_bytes:
+            try:
+                await self._append(frame, payload, frame.headers(self._epoch))
+            except PayloadTooLarge:
+                # The server's limit was lowered since we connected: the connection knows the new one.
+                part_bytes = min(self._store.part_bytes, len(payload) // 2 + 1)
+                await self._append_parts(frame, payload, part_bytes)
+        else:
+            await self._append_parts(frame, payload, part_bytes)
+
+    async def _go_on_behind(self, lost: _EndLost) -> None:
+        """Continue behind what is left of the chain, and say there what is missing."""
+        tail = lost.tail
+        self._last = self._own = lost.end
+        stands, stood = self.checkpoint if tail is None else checkpoint_of(tail.headers), self.checkpoint
+        reason = "nothing is left of it in the stream (deleted, emptied, or out of age): what nobody had read is lost"
+        if tail is not None:
+            reason = f"the stream lost its end: what it held up to {stood.last_seq} of session {stood.session} is lost"
+        _log.error("chain %s: %s", self._filter, reason)
+        await self._append_gap(stands, reason)
+
+    async def _append_gap(self, stands: Checkpoint, reason: str) -> None:
+        if stands.session:
+            note = {"session": stands.session, "last_seq": stands.last_seq, "at": time.time(), "reason": reason}
+            encoded = msgspec.json.encode(note)
+            gap = Frame(stands.session, stands.last_seq, stands.last_seq, kind=GAP, note=encoded, behind=stands.behind)
+            await self._append(gap, gap.payload(), gap.headers(self._epoch))
+
+    async def _append_parts(self, frame: Frame, payload: bytes, part_bytes: int) -> None:
+        parts = split_payload(payload, part_bytes)
+        for index, part in enumerate(parts, start=1):
+            await self._append(frame, part, frame.headers(self._epoch, (index, len(parts))))
+
+    async def _append(self, frame: Frame, payload: bytes, headers: FrameHeaders) -> None:
+        attempt = 0
+        encoded = headers.encode()
+        if frame.ttl_s:
+            encoded[MESSAGE_TTL] = f"{frame.ttl_s:.0f}s"
+        subject = self._subject(frame.lane)
+        while True:
+            try:
+                self._last = self._own = await self._store.append(
+                    subject, payload, encoded, chain=self._filter, expected=self._last
+                )
+            except LogBusy:
+                await self._pause(BUSY_RETRY_S)
+            except (WrongLast, LogUnavailable, StreamMissing) as error:
+                self.retries += 1
+                if not isinstance(error, WrongLast):
+                    attempt = await self._wait(attempt, error)
+                if await self._settled(headers):
+                    break
+                if isinstance(error, WrongLast):
+                    await self._pause(BUSY_RETRY_S)
+            else:
+                break
+        self.waiting_reason = ""
+
+    async def _settled(self, headers: FrameHeaders) -> bool:
+        """After an append of unknown outcome: did it land? Raises Fenced, _EndLost."""
+        attempt = 0
+        while True:
+            try:
+                end = await self._store.tail(self._stream, self._filter)
+                if isinstance(end, Foreign):
+                    return await self._settled_before(end, headers)
+            except (LogUnavailable, StreamMissing) as error:
+                attempt = await self._wait(attempt, error)
+            else:
+                return self._recognise(end, headers)
+
+    def _recognise(self, tail: Tail | None, headers: FrameHeaders) -> bool:
+        """Whether the tail is the append that `headers` belong to. Raises Fenced, _EndLost."""
+        if tail is not None and tail.headers.epoch > self._epoch:
+            raise Fenced(self._epoch, tail.headers.epoch)
+        if tail is not None and tail.headers == headers and tail.stream_seq > self._last:
+            self._last = self._own = tail.stream_seq
+            return True
+        end = tail.stream_seq if tail is not None else 0
+        if end < self._own or (tail is not None and tail.headers.epoch < self._epoch):
+            # Our fence at least was stored, and is not there any more.
+            raise _EndLost(tail, end)
+        # Before `_last`: what was not ours, behind our last frame, is gone.
+        self._last = end
+        return False
+
+    async def _settled_before(self, end: Foreign, headers: FrameHeaders) -> bool:
+        """As `_recognise`, of a chain that ends with a message which is not ours. Raises what reading raises, too."""
+        kept = await self._store.following(self._stream, self._filter, self._own) if self._own else None
+        if self._own and (not isinstance(kept, Tail) or kept.stream_seq != self._own):
+            found = await self._find_end()
+            self._passed(found.foreign)
+            if found.tail is None or not self._recognise(found.tail, headers):
+                raise _EndLost(found.tail, found.end)
+            self._last = found.end
+            return True
+        walk, at = Walk(self._epoch, headers), self._last + 1
+        while at <= end.stream_seq:
+            message = await self._store.following(self._stream, self._filter, at)
+            if message is None:
+                break
+            walk.see(message)
+            at = message.stream_seq + 1
+        self._passed(walk.foreign)
+        if walk.left is not None:
+            raise _EndLost(walk.left, at - 1)
+        self._last = at - 1
+        self._own = walk.landed or self._own
+        return walk.landed > 0
+
+    async def _wait(self, attempt: int, error: Exception) -> int:
+        self.waiting_reason = str(error)
+        if isinstance(error, StreamMissing):
+            try:
+                await self._store.ensure_stream(self._app)
+            except LogUnavailable as failure:
+                self.waiting_reason = str(failure)
+        delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10)) * self._rng.uniform(0.5, 1.0)
+        await self._pause(delay)
+        return attempt + 1

@@ -1,0 +1,280 @@
+"""From events to frames: the bounded queue of events not yet in the stream, and how a batch becomes a payload.
+
+Pure. The queue holds what was read from Discord and not yet acknowledged by JetStream; it is the only place in a node
+where an event waits. A batch never mixes sessions, so that a frame's headers name one session and one range of it.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+import zstandard
+
+from sandwich_node.cache.context import Op
+from sandwich_node.publishing.own_events import OwnEvent
+from sandwich_sdk.wire.headers import GAP, FrameHeaders
+from sandwich_sdk.wire.subjects import DEFAULT_LANE
+
+BATCH_EVENTS_MAX = 512
+BATCH_BYTES_MAX = 2 * 1024 * 1024
+BUFFER_BYTES_MAX = 8 * 1024 * 1024
+BUFFER_EVENTS_MAX = 16_384
+COMPRESSION_LEVEL = 1
+
+_compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_content_size=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardAddress:
+    """Where a shard's events belong. `bot` is the bot's user id, "" while unknown."""
+
+    app: str
+    group: int
+    shard: int
+    count: int
+    route: str
+    bot: str = ""
+
+
+class Item(NamedTuple):
+    """One event that was read. `line` is b"" of one that is not published; `ops` is what it changes in the cache.
+
+    `ask`: what has to be found out before it can leave, or who waits for it. `is_own`: not Discord's but a consumer's
+    or ours; it has no sequence, `seq` is the session's before it. `apart`: in a frame of its own, since a reader that
+    cannot read it gives up the whole frame.
+    """
+
+    session: str
+    line: bytes
+    type: str
+    seq: int
+    lane: str
+    ops: tuple[Op, ...]
+    size: int
+    ask: object
+    is_own: bool = False
+    apart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events of one session in order, or a gap (`kind`, with its `note`)."""
+
+    session: str
+    first_seq: int
+    last_seq: int
+    items: tuple[Item, ...] = ()
+    kind: str = ""
+    note: bytes = b""
+    size: int = 0
+
+    def frame(self) -> "Frame":
+        """The gap frame."""
+        return Frame(self.session, self.first_seq, self.last_seq, kind=self.kind, note=self.note)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message of a shard's chain: events, or a gap, marker or fence (`kind`) without any.
+
+    last_seq  where the chain stands once it is stored: also past events that are not published
+    ttl_s     the stream keeps it at most so long; 0: as everything else
+    behind    what is kept in Redis does not have its events yet
+    """
+
+    session: str
+    first_seq: int
+    last_seq: int
+    lines: tuple[bytes, ...] = ()
+    types: frozenset[str] = frozenset()
+    kind: str = ""
+    note: bytes = b""
+    lane: str = DEFAULT_LANE
+    ttl_s: float = 0.0
+    behind: bool = False
+
+    def headers(self, epoch: int, part: tuple[int, int] | None = None) -> FrameHeaders:
+        """The frame's headers for the writer with this claim revision."""
+        return FrameHeaders(
+            session=self.session,
+            first_seq=self.first_seq,
+            last_seq=self.last_seq,
+            count=len(self.lines),
+            epoch=epoch,
+            kind=self.kind,
+            types=self.types,
+            part=part,
+            behind=self.behind,
+        )
+
+    def payload(self) -> bytes:
+        """The frame's payload: one zstd frame of newline-delimited JSON, or a gap's plain JSON note."""
+        if self.kind:
+            return self.note
+        return _compressor.compress(b"".join(self.lines))
+
+
+def frames_of(batch: Batch, lines: Sequence[bytes], ttls: Mapping[str, float], *, behind: bool = False) -> list[Frame]:
+    """The frames that publish a batch, in order: one for each run of events of the same lane.
+
+    `lines` are the items' own, changed as consumers get them; b"" is not published. Each frame says where the chain
+    stands behind it; what is not published is counted to the frame before it, so that no run can be lost between two.
+    """
+    frames: list[Frame] = []
+    run: list[tuple[bytes, Item]] = []
+    stands = batch.first_seq - 1
+    for line, item in zip(lines, batch.items, strict=True):
+        if line and run and (run[-1][1].lane != item.lane or item.apart or run[-1][1].apart):
+            frames.append(_frame(batch.session, run, stands, ttls, behind))
+            run = []
+        if line:
+            run.append((line, item))
+        stands = item.seq
+    if run:
+        frames.append(_frame(batch.session, run, stands, ttls, behind))
+    return frames
+
+
+def _frame(session: str, run: list[tuple[bytes, Item]], stands: int, ttls: Mapping[str, float], behind: bool) -> Frame:
+    first = run[0][1]
+    return Frame(
+        session,
+        # An event without a sequence stands behind `seq`: what is before the frame is not in it.
+        first.seq + 1 if first.is_own else first.seq,
+        stands,
+        lines=tuple(line for line, _ in run),
+        types=frozenset(item.type for _, item in run),
+        lane=first.lane,
+        ttl_s=ttls.get(first.lane, 0.0),
+        behind=behind,
+    )
+
+
+@dataclass(slots=True)
+class EventBuffer:
+    """Events read and not yet acknowledged, in order, with a bound in bytes and in events.
+
+    `push` always takes the event (it was already read) and answers False once the buffer is full: the reader then
+    stops reading until `has_room`. An event whose sequence the session has passed already is dropped and counted.
+    """
+
+    address: ShardAddress
+    bytes_max: int = BUFFER_BYTES_MAX
+    events_max: int = BUFFER_EVENTS_MAX
+    session: str = ""
+    last_seq: int = 0
+    bytes_held: int = 0
+    events_held: int = 0
+    repeated: int = 0
+    _prefix: bytes = field(default=b"", repr=False)
+    _own_prefix: bytes = field(default=b"", repr=False)
+    _pending: deque[Item | Batch] = field(default_factory=deque, repr=False)
+
+    def start_session(self, session: str, last_seq: int, *, bot: str = "") -> None:
+        """Events pushed from now on belong to this session, which the shard has read up to `last_seq`."""
+        self.session = session
+        self.last_seq = last_seq
+        address = self.address
+        meta = {
+            "v": 1,
+            "app": address.app,
+            "bot": bot or address.bot,
+            "route": address.route,
+            "shard": [address.group, address.shard, address.count],
+            "id": f"{session}:",
+        }
+        self._prefix = b',"__sandwich":' + msgspec.json.encode(meta)[:-2]
+        self._own_prefix = b',"__sandwich":' + msgspec.json.encode(meta | {"id": "own:"})[:-2]
+
+    def push(
+        self,
+        raw: bytes,
+        event_type: str,
+        seq: int,
+        *,
+        lane: str = DEFAULT_LANE,
+        ops: tuple[Op, ...] = (),
+        size: int = 0,
+        ask: object = None,
+        apart: bool = False,
+    ) -> bool:
+        """Take one dispatch as received; `raw` b"" when it is not published. `size`: about how many bytes `ops` hold.
+
+        False: full, stop reading until there is room.
+        """
+        if seq <= self.last_seq:
+            self.repeated += 1
+            return self.has_room
+        line = b""
+        if raw:
+            if raw[-1] != 0x7D or b"\n" in raw:
+                # Discord sends compact JSON; whatever else stands there must still be one line that ends in '}'.
+                # It is JSON, so that a line break is never within a string.
+                raw = raw.strip().replace(b"\n", b" ")
+            line = b'%b%b%d"}}\n' % (raw[:-1], self._prefix, seq)
+        self.last_seq = seq
+        self._pending.append(Item(self.session, line, event_type, seq, lane, ops, size, ask, apart=apart))
+        self.events_held += 1
+        self.bytes_held += len(line) + size
+        return self.bytes_held < self.bytes_max and self.events_held < self.events_max
+
+    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: object) -> str:
+        """Take an event that is not Discord's, behind what was read; its id, made of `name`, which is unique.
+
+        Raises ValueError before the shard's first session.
+        """
+        if not self._own_prefix:
+            raise ValueError("the shard has no session yet")
+        line = b'%b%b%b"}}\n' % (event.raw[:-1], self._own_prefix, name.encode())
+        self._pending.append(Item(self.session, line, event.type, self.last_seq, lane, (), 0, ask, True))
+        self.events_held += 1
+        self.bytes_held += len(line)
+        return f"own:{name}"
+
+    def push_gap(self, *, session: str, last_seq: int, note: bytes) -> None:
+        """Queue a gap frame behind what is pending."""
+        self._pending.append(Batch(session, last_seq, last_seq, kind=GAP, note=note))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether reading may go on: well below the bound, so that it does not flap."""
+        return self.bytes_held * 2 < self.bytes_max and self.events_held * 2 < self.events_max
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits and nothing is unacknowledged."""
+        return not self._pending and not self.events_held
+
+    def take(self) -> Batch | None:
+        """The next batch, oldest events first; None when nothing is pending. Give it back with `confirm`."""
+        pending = self._pending
+        if not pending:
+            return None
+        head = pending[0]
+        if isinstance(head, Batch):
+            pending.popleft()
+            return head
+        items: list[Item] = []
+        size = 0
+        while pending and len(items) < BATCH_EVENTS_MAX:
+            item = pending[0]
+            if isinstance(item, Batch):
+                break
+            if items and (size + len(item.line) + item.size > BATCH_BYTES_MAX or item.session != head.session):
+                break
+            pending.popleft()
+            items.append(item)
+            size += len(item.line) + item.size
+        return Batch(head.session, head.seq, items[-1].seq, tuple(items), size=size)
+
+    def confirm(self, batch: Batch) -> None:
+        """The batch is in the stream: its memory is free."""
+        self.bytes_held -= batch.size
+        self.events_held -= len(batch.items)
+
+
+def split_payload(payload: bytes, part_bytes: int) -> list[bytes]:
+    """Cut a payload that is too large for one message into parts of at most `part_bytes`."""
+    return [payload[start : start + part_bytes] for start in range(0, len(payload), part_bytes)]

@@ -1,0 +1,449 @@
+"""The event log in NATS JetStream: connection, streams, compare-and-append.
+
+Error codes are the server's (`nats-io/nats-server`, server/errors.json): 10071 wrong last sequence, 10164 another
+append of the subject is in process, 10059 stream not found, 10076/10039 JetStream not enabled, 10023/10077 no space.
+"""
+
+import asyncio
+import logging
+import ssl
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageType, StreamConfig
+
+from sandwich_node.publishing.jetstream_health import account_findings, stream_findings
+from sandwich_node.publishing.log import (
+    Foreign,
+    LogBusy,
+    LogUnavailable,
+    PayloadTooLarge,
+    StreamMissing,
+    Tail,
+    WrongLast,
+)
+from sandwich_sdk.cancellation import honouring_cancel
+from sandwich_sdk.errors import reason
+from sandwich_sdk.streams import foreign_settings, keep_streams
+from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.headers import (
+    EXPECTED_LAST_SEQ,
+    EXPECTED_LAST_SUBJECT,
+    FrameHeaders,
+    NewerVersion,
+    WireError,
+)
+
+_log = logging.getLogger(__name__)
+
+APPEND_TIMEOUT_S = 5.0
+API_TIMEOUT_S = 5.0
+PART_RESERVE_BYTES = 16 * 1024
+"""Kept free in each message for headers and protocol."""
+
+SERVER_VERSION_MIN = (2, 12)
+"""The guard over a wildcard (`Nats-Expected-Last-Subject-Sequence-Subject`) and atomic batches are there since."""
+
+_WRONG_LAST = 10071
+_BUSY = 10164
+_NO_STREAM = 10059
+_NO_SPACE = {
+    10023: "the server's storage limit (`max_file_store`) is reached",
+    10077: "the stream's `max_bytes` are used up and it discards new messages: it is not ours",
+}
+_NO_ANSWER = (
+    f"NATS is connected and did not answer an append in {APPEND_TIMEOUT_S:g} s: is its disk full (free space, then "
+    "restart it), or has the stream lost its quorum?"
+)
+_NOT_ENABLED = (10039, 10076)
+_OWNER = "sandwich.cluster"
+"""In a stream's metadata: the name of the cluster that made it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsOptions:
+    """How to reach NATS, and how streams are made there. Ages in seconds, sizes in bytes, 0 for no limit.
+
+    `cluster`: whose streams they are; "" is nobody's in particular.
+    """
+
+    servers: tuple[str, ...]
+    name: str = "sandwich"
+    cluster: str = ""
+    user: str | None = None
+    password: str | None = None
+    credentials: Path | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    replicas: int = 1
+    max_age_s: float = 24 * 3600.0
+    max_bytes: int = 0
+
+    def __repr__(self) -> str:
+        return f"NatsOptions(servers={len(self.servers)}, replicas={self.replicas})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """What one application's stream keeps, where it differs from the cluster's."""
+
+    max_age_s: float
+    max_bytes: int
+    replicas: int
+
+
+class JetStreamLog:
+    """Implements `Log`. One connection per worker; it reconnects for ever.
+
+    `on_remade(app)` is called when a stream that was there is gone and was made again.
+    """
+
+    def __init__(self, options: NatsOptions, *, on_remade: Callable[[str], None] = lambda app: None) -> None:
+        self._options = options
+        self._on_remade = on_remade
+        self._maker = f"{options.name} {uuid.uuid4().hex}"
+        self._limits: dict[str, StreamLimits] = {}
+        self._client = Client()
+        self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
+        # What the connection last failed with; "" while it is there.
+        self._trouble = ""
+        self._where = ", ".join(urlsplit(server).netloc.rpartition("@")[2] for server in options.servers)
+        self._ensured: set[str] = set()
+        self._kept: set[str] = set()
+        self._ensure_lock = asyncio.Lock()
+
+    @property
+    def client(self) -> Client:
+        """The connection, for what else the worker says and hears."""
+        return self._client
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server answers now."""
+        return self._client.is_connected
+
+    async def connect(self) -> None:
+        """Connect; raises LogUnavailable naming the reason. The connection then mends itself."""
+        options = self._options
+        try:
+            async with asyncio.timeout(API_TIMEOUT_S):
+                await self._client.connect(
+                    servers=list(options.servers),
+                    name=options.name,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.5,  # type: ignore[arg-type]  # annotated int, used as seconds
+                    connect_timeout=2,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    # What cannot be sent is refused at once: an append must not be sent after we gave it up for lost.
+                    pending_size=-1,
+                    error_cb=self._on_error,
+                    reconnected_cb=self._on_reconnect,
+                    **connection_secrets(options),
+                )
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            raise LogUnavailable(f"NATS is not reachable at {self._where}: {self._trouble or reason(error)}") from None
+
+    async def check(self) -> None:
+        """Raise LogUnavailable unless JetStream is enabled and answers, on a server that knows our guard."""
+        version = self._client.connected_server_version
+        if (version.major, version.minor) < SERVER_VERSION_MIN:
+            raise LogUnavailable(
+                f"nats-server {version.major}.{version.minor} is too old: "
+                f"{SERVER_VERSION_MIN[0]}.{SERVER_VERSION_MIN[1]} or newer is needed"
+            )
+        try:
+            await self._jetstream.account_info()
+        except nats.js.errors.ServiceUnavailableError:
+            raise LogUnavailable("JetStream is not enabled on this NATS server (add `jetstream {}`)") from None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogUnavailable(f"JetStream does not answer: {self._why(error)}") from None
+
+    async def findings(self, apps: Iterable[str]) -> list[str]:
+        """What an operator must know of JetStream and these applications' streams; [] while NATS is away."""
+        if not self._client.is_connected:
+            return []
+        streams = [subjects.stream_name(app) for app in sorted(apps)]
+        requests = ["$JS.API.INFO", *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams)]
+        account, *infos = await asyncio.gather(*(self._ask(request) for request in requests))
+        if found := account_findings(account):
+            # Without it no stream can be asked either.
+            return found
+        return [text for name, info in zip(streams, infos, strict=True) for text in stream_findings(name, info)]
+
+    async def _ask(self, subject: str) -> bytes | None:
+        """The answer; None when there is none. One that we may not ask for counts as an empty one."""
+        try:
+            return (await self._client.request(subject, b"", timeout=API_TIMEOUT_S)).data
+        except (nats.errors.Error, OSError, TimeoutError):
+            return None if self._client.is_connected else b"{}"
+
+    @property
+    def part_bytes(self) -> int:
+        """The largest payload one message may carry, as the server said at connect."""
+        limit = self._client.max_payload
+        return max(limit - PART_RESERVE_BYTES, limit // 2)
+
+    def limit_stream(self, app: str, limits: StreamLimits) -> None:
+        """Set what the application's stream keeps; applied by the next `ensure_stream`."""
+        if self._limits.get(app) != limits:
+            self._limits[app] = limits
+            self._ensured.discard(app)
+
+    async def append(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
+    ) -> int:
+        """See `Log.append`."""
+        if not self._client.is_connected:
+            raise LogUnavailable(self._unconnected())
+        guarded = {**headers, EXPECTED_LAST_SEQ: str(expected), EXPECTED_LAST_SUBJECT: chain}
+        with honouring_cancel():
+            try:
+                ack = await self._jetstream.publish(subject, payload, timeout=APPEND_TIMEOUT_S, headers=guarded)
+            except nats.js.errors.NoStreamResponseError:
+                raise await self._no_answer(subject) from None
+            except nats.js.errors.APIError as error:
+                raise _append_error(error) from None
+            except nats.errors.MaxPayloadError:
+                raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload") from None
+            except TimeoutError:
+                raise LogUnavailable(_NO_ANSWER if self._client.is_connected else self._unconnected()) from None
+            except (nats.errors.Error, OSError) as error:
+                raise LogUnavailable(f"append had no answer: {self._why(error)}") from None
+        return ack.seq
+
+    async def _no_answer(self, subject: str) -> Exception:
+        """No responder for the subject: the stream is missing, or it has no leader now."""
+        stream = subjects.stream_name(subject.split(".")[1])
+        try:
+            await self._jetstream.stream_info(stream)
+        except nats.js.errors.NotFoundError:
+            return StreamMissing(f"stream {stream} does not exist")
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            return LogUnavailable(f"JetStream does not answer: {self._why(error)}")
+        return LogUnavailable(f"stream {stream} has no leader now")
+
+    async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:
+        """See `Log.tail`."""
+        return await self._read(stream, chain, None)
+
+    async def following(self, stream: str, chain: str, seq: int) -> Tail | Foreign | None:
+        """See `Log.following`."""
+        return await self._read(stream, chain, seq)
+
+    async def _read(self, stream: str, chain: str, seq: int | None) -> Tail | Foreign | None:
+        """The chain's last message, or its first from `seq` on."""
+        if not self._client.is_connected:
+            raise LogUnavailable(self._unconnected())
+        try:
+            with honouring_cancel():
+                if seq is None:
+                    found = await self._jetstream.get_last_msg(stream, chain)
+                else:
+                    found = await self._jetstream.get_msg(stream, seq=seq, subject=chain, next=True)
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == _NO_STREAM:
+                raise StreamMissing(f"stream {stream} does not exist") from None
+            return None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogUnavailable(f"the chain's last frame could not be read: {self._why(error)}") from None
+        return read_message(found, chain)
+
+    async def ensure_stream(self, app: str) -> None:
+        """See `Log.ensure_stream`. Replicas, age and size follow the configuration; everything else stays."""
+        async with self._ensure_lock:
+            try:
+                with honouring_cancel():
+                    await self._ensure_stream(app)
+                    await self._keep_others(app)
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                raise LogUnavailable(f"stream for {app} could not be made: {self._why(error)}") from None
+
+    async def _ensure_stream(self, app: str) -> None:
+        wanted = self._stream_config(app)
+        assert wanted.name is not None
+        try:
+            present = (await self._jetstream.stream_info(wanted.name)).config
+        except nats.js.errors.NotFoundError:
+            try:
+                # Two that make it at once with the same configuration would both be told that they did.
+                owner = {_OWNER: self._options.cluster} if self._options.cluster else {}
+                await self._jetstream.add_stream(wanted, metadata={"sandwich.made_by": self._maker, **owner})
+            except nats.js.errors.BadRequestError:
+                # Somebody made it between our look and our request: another worker of ours, or another cluster's.
+                present = (await self._jetstream.stream_info(wanted.name)).config
+            else:
+                self._say_made(app, wanted.name)
+                self._kept.discard(app)
+                self._ensured.add(app)
+                return
+        fields = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct", "allow_msg_ttl")
+        changed: dict[str, Any] = {
+            name: getattr(wanted, name) for name in fields if getattr(present, name) != getattr(wanted, name)
+        }
+        changed |= foreign_settings(present)
+        if present.mirror is not None:
+            raise LogUnavailable(f"stream {wanted.name} is a mirror of another: it is not ours")
+        if (other := self._other_owner(present)) is not None:
+            raise LogUnavailable(
+                f"stream {wanted.name} belongs to cluster {other!r}, which is on the same NATS and has an application "
+                "of this name: give one of the two another name (where that cluster is no more: remove "
+                f"{_OWNER} from the stream's metadata)"
+            )
+        if self._options.cluster and _OWNER not in (present.metadata or {}):
+            changed["metadata"] = {**(present.metadata or {}), _OWNER: self._options.cluster}
+        if present.retention != RetentionPolicy.LIMITS or present.storage != StorageType.FILE:
+            raise LogUnavailable(f"stream {wanted.name} exists with another retention or storage: it is not ours")
+        if changed:
+            await self._jetstream.update_stream(present, **changed)
+            _log.info("stream %s was brought in line: %s", wanted.name, ", ".join(sorted(changed)))
+        self._ensured.add(app)
+
+    def _other_owner(self, stream: StreamConfig) -> str | None:
+        """The cluster that a stream belongs to, when it is not ours."""
+        owner = (stream.metadata or {}).get(_OWNER, "")
+        return owner if owner and self._options.cluster and owner != self._options.cluster else None
+
+    async def belongs_elsewhere(self, app: str) -> bool:
+        """Whether another cluster on this NATS has an application of this name; False where that cannot be seen."""
+        try:
+            with honouring_cancel():
+                present = (await self._jetstream.stream_info(subjects.stream_name(app))).config
+        except (nats.errors.Error, OSError, TimeoutError):
+            return False
+        return self._other_owner(present) is not None
+
+    async def _keep_others(self, app: str) -> None:
+        """The streams of dead letters and what goes with them. Events do not wait for those that cannot be made."""
+        if app in self._kept:
+            return
+        try:
+            async with asyncio.timeout(API_TIMEOUT_S):
+                await keep_streams(self._jetstream, app, replicas=self._limits_of(app).replicas)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            _log.warning("the streams for dead letters of %s could not be made: %s", app, self._why(error))
+        self._kept.add(app)
+
+    def _limits_of(self, app: str) -> StreamLimits:
+        options = self._options
+        return self._limits.get(app) or StreamLimits(
+            max_age_s=options.max_age_s, max_bytes=options.max_bytes, replicas=options.replicas
+        )
+
+    def _say_made(self, app: str, stream: str) -> None:
+        if app in self._ensured:
+            _log.error("stream %s was deleted under its shards and is made again: what nobody had read is lost", stream)
+            self._on_remade(app)
+        else:
+            _log.info("stream %s was made", stream)
+
+    def _stream_config(self, app: str) -> StreamConfig:
+        limits = self._limits_of(app)
+        return StreamConfig(
+            name=subjects.stream_name(app),
+            subjects=subjects.stream_subjects(app),
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_age=limits.max_age_s,
+            max_bytes=limits.max_bytes or -1,
+            num_replicas=limits.replicas,
+            allow_direct=True,
+            # For lanes with a retention of their own.
+            allow_msg_ttl=True,
+        )
+
+    async def publish_status(self, app: str, body: bytes) -> None:
+        """Tell a status change. It is told or not: nothing may wait for it."""
+        if not self._client.is_connected:
+            return
+        try:
+            await self._client.publish(subjects.status_subject(app), body)
+        except (nats.errors.Error, OSError) as error:
+            _log.debug("a status message of %s was not sent: %s", app, self._why(error))
+
+    async def close(self) -> None:
+        """Close the connection; what was not acknowledged stays unacknowledged."""
+        if not self._client.is_closed:
+            try:
+                async with asyncio.timeout(2.0):
+                    await self._client.close()
+            except (TimeoutError, nats.errors.Error, OSError):
+                pass
+
+    async def _on_error(self, error: Exception) -> None:
+        self._trouble = reason(error)
+        _log.warning("NATS at %s: %s", self._where, self._trouble)
+
+    async def _on_reconnect(self) -> None:
+        self._trouble = ""
+        _log.warning("NATS: reconnected")
+
+    def _unconnected(self) -> str:
+        return f"NATS is not connected ({self._where}{': ' if self._trouble else ''}{self._trouble})"
+
+    def _why(self, error: BaseException) -> str:
+        """What went wrong, and with which server; why there is no connection, when that is the cause."""
+        is_answer = isinstance(error, nats.js.errors.APIError)
+        return reason(error) if self._client.is_connected or is_answer else self._unconnected()
+
+
+def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:
+    """A message of the stream as the chain's writer sees it.
+
+    Every append of a node names the chain as its guard, and the stream keeps that header: a frame without it was copied
+    there. Raises LogUnavailable for a frame of a newer version: this node is too old for the cluster.
+    """
+    assert message.seq is not None
+    headers = message.headers or {}
+    guard = headers.get(EXPECTED_LAST_SUBJECT, "")
+    if guard not in ("", chain):
+        return Foreign(message.seq)
+    try:
+        read = FrameHeaders.decode(headers)
+    except NewerVersion as error:
+        if not guard:
+            return Foreign(message.seq)
+        raise LogUnavailable(f"the last message on {chain} cannot be read: {error}") from None
+    except WireError:
+        return Foreign(message.seq)
+    tail = Tail(message.seq, read, message.time.timestamp() if message.time is not None else None)
+    return tail if guard else Foreign(message.seq, tail)
+
+
+def connection_secrets(options: NatsOptions) -> dict[str, Any]:
+    """Credentials and TLS as nats-py wants them."""
+    secrets: dict[str, Any] = {}
+    if options.user is not None:
+        secrets |= {"user": options.user, "password": options.password or ""}
+    if options.credentials is not None:
+        secrets["user_credentials"] = str(options.credentials)
+    if options.tls_ca or options.tls_cert:
+        context = ssl.create_default_context(cafile=str(options.tls_ca) if options.tls_ca else None)
+        if options.tls_cert:
+            context.load_cert_chain(options.tls_cert, options.tls_key)
+        secrets["tls"] = context
+    return secrets
+
+
+def _append_error(error: nats.js.errors.APIError) -> Exception:
+    code = error.err_code
+    if code == _WRONG_LAST:
+        return WrongLast(str(error.description))
+    if code == _BUSY:
+        return LogBusy(str(error.description))
+    if code == _NO_STREAM:
+        return StreamMissing(str(error.description))
+    if code in _NO_SPACE:
+        return LogUnavailable(f"JetStream has no space: {_NO_SPACE[code]} ({code})")
+    return LogUnavailable(f"JetStream refused the append: {error.description} ({code})")

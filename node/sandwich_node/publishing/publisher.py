@@ -1,0 +1,228 @@
+"""A shard's publisher: takes what the shard read, appends it to the chain, one append at a time.
+
+Events that arrive while an append is in flight form the next frame (group commit): frames grow under load. A busy
+shard's appends are `linger_s` apart, because each costs several times what an event does; a quiet shard's event leaves
+at once, and nothing waits once enough of them are there.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from sandwich_node.publishing.chain import Chain
+from sandwich_node.publishing.frames import Batch, EventBuffer, Frame, frames_of
+from sandwich_node.publishing.own_events import OwnEvent
+from sandwich_sdk.wire.headers import GAP, MARKER
+
+ENOUGH_EVENTS = 64
+"""A frame this full is not worth waiting for."""
+REPLAY_EVENTS_MIN = 100
+"""Discord replays at least so many events of a session after a RESUME (gateway reference, section 7)."""
+UNPUBLISHED_MAX_S = 10.0
+"""How long the chain may not know of events that are not published."""
+MARKERS_PER_TTL = 4
+
+
+@dataclass(slots=True)
+class PublishCounters:
+    """Totals since the shard started here."""
+
+    events: int = 0
+    frames: int = 0
+    bytes: int = 0
+    gaps: int = 0
+    unpublished: int = 0
+
+
+class Enricher(Protocol):
+    """What adds to events before they leave, or keeps them from consumers."""
+
+    @property
+    def ttls(self) -> Mapping[str, float]:
+        """Seconds that lanes with a retention of their own keep their frames."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what is kept in Redis, if anything is, has all that was read."""
+
+    async def finish(self, batch: Batch, confirmed: int) -> Sequence[bytes]:
+        """The lines as they leave, one for each item, b"" for what is not published.
+
+        `confirmed`: the last sequence of the session that is in the stream. Takes a bounded time.
+        """
+
+
+class ShardPublisher:
+    """Moves events from the buffer to the chain. Its `take`, `skip` and `drained` are the shard's sink.
+
+    `enricher` adds to events, or keeps them from consumers, before they leave. `replay_events` says how many events
+    Discord would replay at least: before so many that are not published, a marker tells the chain how far the shard is.
+    """
+
+    def __init__(
+        self,
+        buffer: EventBuffer,
+        chain: Chain,
+        *,
+        enricher: Enricher | None = None,
+        linger_s: float = 0.0,
+        marker_s: float = 3600.0,
+        replay_events: Callable[[], int] = lambda: REPLAY_EVENTS_MIN,
+    ) -> None:
+        self.buffer = buffer
+        self.chain = chain
+        self.enricher = enricher
+        self.counters = PublishCounters()
+        self._linger_s = linger_s
+        self._marker_s = marker_s
+        self._replay_events = replay_events
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._room.set()
+        self._idle.set()
+        self._flushing = False
+        self._unmarked: Batch | None = None
+        self._unmarked_events = 0
+        self._mark_wanted = False
+        self._last_ttl_s = 0.0
+
+    def push(self, raw: bytes, event_type: str, seq: int, **more: Any) -> bool:
+        """Take one event, as `EventBuffer.push`. False: the buffer is full; await `drained` before reading on."""
+        room = self.buffer.push(raw, event_type, seq, **more)
+        if not self._wake.is_set():
+            self._wake.set()
+            self._idle.clear()
+        if not room:
+            self._room.clear()
+        return room
+
+    def gap(self, *, session: str, last_seq: int, note: bytes) -> None:
+        """Queue a gap frame, behind what was read."""
+        self.buffer.push_gap(session=session, last_seq=last_seq, note=note)
+        self._idle.clear()
+        self._wake.set()
+
+    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: object = None) -> str:
+        """Queue an event that is not Discord's, behind what was read; its id. ValueError when it is not taken."""
+        if not self.buffer.has_room:
+            raise ValueError("the shard's buffer is full: NATS takes less than comes in")
+        event_id = self.buffer.push_own(event, name, lane=lane, ask=ask)
+        self._idle.clear()
+        self._wake.set()
+        return event_id
+
+    async def publish_own(self, event: OwnEvent, name: str, *, lane: str) -> str:
+        """As `push_own`; returns once the event is stored."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        event_id = self.push_own(event, name, lane=lane, ask=stored)
+        await stored
+        return event_id
+
+    def mark(self) -> None:
+        """Say once more how far the shard is, though nothing happens: once what was read before is stored."""
+        self._mark_wanted = True
+        self._idle.clear()
+        self._wake.set()
+
+    async def drained(self) -> None:
+        """Wait until the buffer has room again."""
+        await self._room.wait()
+
+    async def flushed(self) -> None:
+        """Wait until everything taken is in the stream; nothing lingers any more."""
+        self._flushing = True
+        self._wake.set()
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Append for ever. Raises Fenced when somebody else took the chain over."""
+        clock = asyncio.get_running_loop().time
+        not_before = 0.0
+        while True:
+            if self.buffer.empty:
+                if self._mark_wanted or (self._flushing and self._unmarked is not None):
+                    # Something may have been read meanwhile: look again.
+                    await self._append_marker()
+                    continue
+                self._idle.set()
+                self._wake.clear()
+                await self._next_or_marker()
+            wait_s = not_before - clock()
+            if wait_s > 0 and self.buffer.events_held < ENOUGH_EVENTS and not self._flushing:
+                await asyncio.sleep(wait_s)
+            not_before = clock() + self._linger_s
+            batch = self.buffer.take()
+            if batch is not None:
+                await self._publish(batch)
+
+    async def _publish(self, batch: Batch) -> None:
+        for frame in await self._frames(batch):
+            await self.chain.append(frame)
+            self._last_ttl_s = frame.ttl_s
+            self.counters.frames += 1
+            self.counters.events += len(frame.lines)
+            self.counters.gaps += frame.kind == GAP
+        self.buffer.confirm(batch)
+        for item in batch.items:
+            if item.is_own and isinstance(item.ask, asyncio.Future) and not item.ask.done():
+                item.ask.set_result(None)
+        self.counters.bytes += batch.size
+        self.counters.unpublished += sum(not item.line for item in batch.items)
+        if not self._room.is_set() and self.buffer.has_room:
+            self._room.set()
+
+    async def _frames(self, batch: Batch) -> list[Frame]:
+        if batch.kind:
+            return [replace(batch.frame(), behind=self._is_behind)]
+        enricher = self.enricher
+        if enricher is None:
+            return self._accounted(batch, frames_of(batch, [item.line for item in batch.items], {}))
+        stands = self.chain.checkpoint
+        confirmed = stands.last_seq if stands.session == batch.session else 0
+        lines = await enricher.finish(batch, confirmed)
+        return self._accounted(batch, frames_of(batch, lines, enricher.ttls, behind=self._is_behind))
+
+    def _accounted(self, batch: Batch, frames: list[Frame]) -> list[Frame]:
+        """The frames; a marker when nothing of the batch is published and too much was not before it."""
+        if frames:
+            self._unmarked, self._unmarked_events = None, 0
+            return frames
+        self._unmarked = batch
+        self._unmarked_events += len(batch.items)
+        if self._unmarked_events * 2 < self._replay_events():
+            return []
+        return [self._marker()]
+
+    def _marker(self) -> Frame:
+        """How far the shard is *now*: behind it nothing may be stored already, or a next owner would store it again."""
+        stands, batch = self.chain.checkpoint, self._unmarked
+        session, last_seq = (stands.session, stands.last_seq) if batch is None else (batch.session, batch.last_seq)
+        self._unmarked, self._unmarked_events = None, 0
+        return Frame(session, last_seq, last_seq, kind=MARKER, note=_marker_note(), behind=self._is_behind)
+
+    @property
+    def _is_behind(self) -> bool:
+        return self.enricher is not None and not self.enricher.is_whole
+
+    async def _append_marker(self) -> None:
+        self._mark_wanted = False
+        await self.chain.append(self._marker())
+        self.counters.frames += 1
+
+    async def _next_or_marker(self) -> None:
+        """Wait for an event; when none comes for long, renew the checkpoint before it can age out of the stream."""
+        wait_s = min(self._marker_s, self._last_ttl_s / MARKERS_PER_TTL) if self._last_ttl_s else self._marker_s
+        if self._unmarked is not None:
+            wait_s = min(wait_s, UNPUBLISHED_MAX_S)
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+        except TimeoutError:
+            await self._append_marker()
+
+
+def _marker_note() -> bytes:
+    return b'{"at":%d}' % time.time()

@@ -1,1 +1,0 @@
-"""The whole control plane in one process on virtual time, with faults from a seed; see docs/simulation.md."""

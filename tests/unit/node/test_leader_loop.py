@@ -1,0 +1,99 @@
+"""What a leader does when Discord's `GET /gateway/bot` answers 429, 500 or 401. Time is virtual."""
+
+import asyncio
+import time
+
+import pytest
+
+from sandwich_coordinator.discord_api import DiscordApiError, DiscordUnavailable, RateLimited, TokenRefused
+from sandwich_coordinator.ids import GroupId
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.store.base import Put
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.store.memory import MemoryStore
+from sandwich_coordinator.store.mirror import Mirror
+from sandwich_coordinator.types import AppRecord, BudgetRecord, NodeRecord
+from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.leader_loop import LeaderLoop
+from sandwich_node.agent.membership import Membership
+from tests.unit.coordinator.test_mirror import virtual
+
+KEYS = Keys()
+APP = AppRecord(app="bot", token="sealed", token_hash="h", intents=1)
+
+
+class Office:
+    """A node that leads a cluster of one application; Discord answers it with `answers`, then as documented."""
+
+    def __init__(self, answers: list[DiscordApiError]) -> None:
+        self.view: ClusterView | None = None
+        self.asked_at: list[float] = []
+        self._answers = answers
+        self._store = MemoryStore()
+        own = NodeRecord(node="a", instance="1", address="h:1", version="1")
+        self._membership = Membership(self._store, KEYS, own, ttl_s=3600, on_change=lambda: None)
+        self._leading = LeaderLoop(
+            self._store, self._membership, view=lambda: self.view, look_up=self._look_up, policy=Policy()
+        )
+
+    async def _look_up(self, app: str) -> BudgetRecord:
+        self.asked_at.append(asyncio.get_running_loop().time())
+        if self._answers:
+            raise self._answers.pop(0)
+        return BudgetRecord(
+            url="u", shards=2, total=9, remaining=9, reset_at=9e9, max_concurrency=1, fetched_at=time.time()
+        )
+
+    def group(self) -> tuple[str, str]:
+        """State and reason of the application's group."""
+        assert self.view is not None
+        record = self.view.groups[GroupId("bot", 0)].record
+        return record.state, record.reason
+
+    async def run(self, seconds: float) -> None:
+        """Lead for so long."""
+        await self._store.txn([], [Put(KEYS.app("bot"), APP.encode())])
+        mirror = Mirror(self._store, KEYS.prefix)
+
+        def follow(batch: object) -> None:
+            self.view = ClusterView.from_items(KEYS, mirror.items, mirror.revision)
+            self._leading.changed()
+
+        mirror.listen(follow)
+        await self._membership.join(lambda _: None)
+        async with asyncio.timeout(None) as until:
+            until.reschedule(asyncio.get_running_loop().time() + seconds)
+            await asyncio.gather(mirror.run(), self._leading.run())
+
+    def lead(self, seconds: float) -> None:
+        """The same on virtual time."""
+
+        async def main() -> None:
+            with pytest.raises(TimeoutError):
+                await self.run(seconds)
+
+        virtual(main())
+
+
+def test_a_rate_limit_is_waited_out_for_as_long_as_discord_says() -> None:
+    office = Office([RateLimited(90.0), DiscordUnavailable("500")])
+    office.lead(200.0)
+    first, second, third = office.asked_at
+    assert 90 <= second - first < 91
+    assert 3 < third - second < 5, "an error of the server's is tried again after a moment"
+    assert office.group()[0] == "starting"
+
+
+def test_what_discord_answers_is_the_reason_why_the_group_waits() -> None:
+    office = Office([DiscordUnavailable("Discord answered 500")] * 99)
+    office.lead(120.0)
+    state, reason = office.group()
+    assert (state, "Discord answered 500" in reason) == ("waiting", True)
+    assert len(office.asked_at) < 8
+
+
+def test_a_refused_token_is_not_asked_about_again_and_again() -> None:
+    office = Office([TokenRefused("401")] * 99)
+    office.lead(600.0)
+    assert office.group()[0] == "failed"
+    assert len(office.asked_at) == 1

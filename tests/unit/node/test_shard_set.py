@@ -1,0 +1,195 @@
+"""One run of a shard at a time in a worker, whatever the agent says in which order."""
+
+import asyncio
+
+from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec
+from sandwich_node import ipc
+from sandwich_node.shards.shard_set import ShardSet
+
+KEY = ShardId("bot", 0, 3)
+
+
+class FakeRunner:
+    """Runs until it is stopped and allowed to end."""
+
+    def __init__(self, start):
+        self.key, self.number = start.key, start.run
+        self.stops = []
+        self.may_end = asyncio.Event()
+        self.crash = False
+        self.left_behind = None
+
+    async def run(self):
+        await self.may_end.wait()
+        if self.crash:
+            raise RuntimeError("a bug")
+        return ipc.ShardStopped(self.key, self.number, "released", self.stops[-1] if self.stops else "")
+
+    def stop(self, reason):
+        self.stops.append(reason)
+
+
+class Harness:
+    def __init__(self, group):
+        self.made, self.told = [], []
+        self.shards = ShardSet(group, self._make, self.told.append)
+
+    def _make(self, start):
+        self.made.append(FakeRunner(start))
+        return self.made[-1]
+
+    def start(self, run):
+        self.shards.receive(
+            ipc.StartShard(
+                key=KEY,
+                run=run,
+                fence=run,
+                count=4,
+                route="bot",
+                bot="1",
+                token="t",
+                token_hash="h",
+                gateway_url="ws://x",
+                intents=1,
+                compression="none",
+                large_threshold=50,
+                presence=None,
+                session=None,
+                stream_max_age_s=0.0,
+                stream_max_bytes=0,
+                stream_replicas=1,
+                options=ipc.ShardOptions(cache=CacheSpec(), events=EventsSpec(), invites=InvitesSpec()),
+            )
+        )
+
+
+async def turns():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def run(story):
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            harness = Harness(group)
+            await story(harness)
+            for runner in harness.made:
+                runner.may_end.set()
+
+    asyncio.run(main())
+
+
+def test_a_shard_claimed_anew_waits_for_its_old_run_and_then_starts():
+    async def story(harness):
+        harness.start(1)
+        harness.start(2)
+        await turns()
+        assert [runner.number for runner in harness.made] == [1]
+        assert harness.made[0].stops == ["the shard was claimed anew"]
+        harness.made[0].may_end.set()
+        await turns()
+        assert [told.run for told in harness.told] == [1]
+        assert [runner.number for runner in harness.shards.runners] == [2]
+
+    run(story)
+
+
+def test_a_stop_of_the_waiting_run_is_answered_at_once_and_it_never_starts():
+    async def story(harness):
+        harness.start(1)
+        harness.start(2)
+        harness.shards.receive(ipc.StopShard(KEY, "moved"))
+        assert harness.told == [ipc.ShardStopped(KEY, 2, "released", "moved")]
+        harness.made[0].may_end.set()
+        await turns()
+        assert [runner.number for runner in harness.made] == [1]
+        assert [told.run for told in harness.told] == [2, 1]
+
+    run(story)
+
+
+def test_a_crash_is_told_with_its_run_and_spares_the_others():
+    async def story(harness):
+        harness.start(7)
+        harness.made[0].crash = True
+        harness.made[0].may_end.set()
+        await turns()
+        (told,) = harness.told
+        assert (told.run, told.how) == (7, "crashed")
+        assert harness.shards.runners == []
+
+    run(story)
+
+
+def test_what_is_late_when_all_stop_is_cut_off():
+    async def story(harness):
+        harness.start(1)
+        await turns()
+        await harness.shards.stop_all("the worker ends", 0.01)
+        await turns()
+        assert harness.made[0].stops == ["the worker ends"]
+        assert harness.shards.runners == []
+
+    run(story)
+
+
+class FakeRest:
+    """What a shard left to be written, until it `may_end`."""
+
+    def __init__(self, crash=False):
+        self.may_end = asyncio.Event()
+        self.crash = crash
+        self.ended = ""
+
+    async def finish(self):
+        try:
+            await self.may_end.wait()
+            if self.crash:
+                raise RuntimeError("a bug")
+            self.ended = "written"
+        except asyncio.CancelledError:
+            self.ended = "cut off"
+            raise
+
+
+def leaving(harness, rest):
+    harness.start(1)
+    harness.made[0].left_behind = rest
+    harness.made[0].may_end.set()
+
+
+def test_what_a_shard_left_is_written_when_it_has_moved_on_and_the_workers_end_waits_for_it():
+    async def story(harness):
+        rest = FakeRest()
+        leaving(harness, rest)
+        await turns()
+        assert [told.how for told in harness.told] == ["released"], "nobody waits for the rest"
+        ending = asyncio.create_task(harness.shards.stop_all("the worker ends", 5.0))
+        await turns()
+        assert not ending.done()
+        rest.may_end.set()
+        await ending
+        assert rest.ended == "written"
+
+    run(story)
+
+
+def test_the_rest_is_cut_off_with_everything_else_that_is_late_and_its_failure_spares_the_others():
+    async def story(harness):
+        late = FakeRest()
+        leaving(harness, late)
+        await turns()
+        await harness.shards.stop_all("the worker ends", 0.01)
+        await turns()
+        assert late.ended == "cut off"
+        crashed = FakeRest(crash=True)
+        crashed.may_end.set()
+        harness.start(2)
+        harness.made[1].left_behind = crashed
+        harness.made[1].may_end.set()
+        await turns()
+        await turns()
+        assert [told.how for told in harness.told] == ["released", "released"]
+
+    run(story)

@@ -1,0 +1,1 @@
+"""Programs that verify the whole: simulation on virtual time, chaos with real processes, the cache check."""

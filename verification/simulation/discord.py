@@ -1,0 +1,254 @@
+"""A Discord small enough to run a thousand times a second: sessions, replay, IDENTIFY rules. No I/O.
+
+It follows reference sections 3 to 7 where they bear on the control plane: one connection a session, a bounded replay
+buffer, op 9 for what cannot be resumed, one IDENTIFY a bucket every five seconds, a budget of session starts.
+"""
+
+import asyncio
+import json
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import WSMsgType
+
+from sandwich_coordinator.discord_api import CurrentUser, GatewayBot
+from sandwich_sdk.wire.frame import session_hash
+from verification.simulation.checks import Journal
+
+REPLAY_MAX = 400
+RESUME_WINDOW_S = 90.0
+IDENTIFY_EVERY_S = 5.0
+URL = "ws://discord.sim"
+SESSION_TIMED_OUT = 4009
+
+Shard = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Session:
+    """One session: what it dispatched, and who listens."""
+
+    id: str
+    shard: Shard
+    seq: int = 0
+    replay: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=REPLAY_MAX))
+    socket: "Socket | None" = None
+    left_at: float = 0.0
+    dead: bool = False
+
+    def dispatch(self, name: str, data: Any) -> None:
+        """One event, heard or not."""
+        self.seq += 1
+        text = json.dumps({"op": 0, "t": name, "s": self.seq, "d": data}, separators=(",", ":"))
+        self.replay.append((self.seq, text))
+        if self.socket is not None:
+            self.socket.deliver(text)
+
+    def resumable(self, seq: int, now: float) -> bool:
+        """Whether a RESUME from `seq` would succeed."""
+        oldest = self.replay[0][0] if self.replay else 1
+        fresh = self.socket is not None or now - self.left_at <= RESUME_WINDOW_S
+        return not self.dead and fresh and oldest - 1 <= seq <= self.seq
+
+
+class Socket:
+    """One gateway connection, as aiohttp's client shows it."""
+
+    def __init__(self, discord: "Discord") -> None:
+        self.session: Session | None = None
+        self._discord = discord
+        self._inbox: asyncio.Queue[tuple[WSMsgType, Any, Any]] = asyncio.Queue()
+        self.open = True
+        self.deliver(json.dumps({"op": 10, "t": None, "s": None, "d": {"heartbeat_interval": 41250}}))
+
+    def deliver(self, text: str) -> None:
+        """Put a message on the wire, as bytes: the shard asks aiohttp not to decode text."""
+        if self.open:
+            self._inbox.put_nowait((WSMsgType.TEXT, text.encode(), None))
+
+    def end(self, code: int | None) -> None:
+        """Discord's side goes away, with a close frame or without."""
+        if self.open:
+            self._leave()
+            kind = WSMsgType.CLOSED if code is None else WSMsgType.CLOSE
+            self._inbox.put_nowait((kind, code, ""))
+
+    def _leave(self) -> None:
+        self.open = False
+        session, self.session = self.session, None
+        if session is not None and session.socket is self:
+            session.socket = None
+            session.left_at = asyncio.get_running_loop().time()
+
+    async def receive(self) -> tuple[WSMsgType, Any, Any]:
+        """The next message, a moment later."""
+        message = await self._inbox.get()
+        if self._inbox.empty():
+            await asyncio.sleep(0.001)
+        return message
+
+    async def send_frame(self, payload: bytes, _: WSMsgType) -> None:
+        """The client says something. Raises OSError when nobody listens."""
+        await asyncio.sleep(0.001)
+        if not self.open:
+            raise OSError("the connection is closed")
+        message = json.loads(payload)
+        match message["op"]:
+            case 1:
+                self.deliver('{"op":11,"t":null,"s":null,"d":null}')
+            case 2:
+                self._discord.identify(self, message["d"])
+            case 6:
+                self._discord.resume(self, message["d"])
+
+    async def close(self, *, code: int) -> None:
+        """The client closes; 1000 and 1001 end the session."""
+        if self.open:
+            if self.session is not None and code in (1000, 1001):
+                self.session.dead = True
+            self._leave()
+
+
+class Discord:
+    """All bots' sessions, and what must not happen to them.
+
+    `stored` is what the stream has of each (shard, session hash); `recorded` tells the session id etcd has of a shard.
+    """
+
+    def __init__(self, journal: Journal, rng: random.Random, *, apps: dict[str, int], concurrency: int) -> None:
+        self.sessions: list[Session] = []
+        self.current: dict[Shard, Session] = {}
+        self.identifies = 0
+        self.refused: set[Shard] = set()
+        self.refuse_until = 0.0
+        self.quiet = False
+        self.stored: dict[tuple[Shard, str], int] = {}
+        self.recorded: Callable[[Shard], str] = lambda _: ""
+        self._journal = journal
+        self._rng = rng
+        self._apps = apps
+        self._concurrency = concurrency
+        self._last_identify: dict[tuple[str, int], float] = {}
+        self._remaining = dict.fromkeys(apps, 1000)
+
+    # --- what the agent and the shards call ---------------------------------------------------------------------
+
+    async def ws_connect(self, url: str, **_: Any) -> Socket:
+        """See `aiohttp.ClientSession.ws_connect`."""
+        await asyncio.sleep(self._rng.uniform(0.005, 0.05))
+        if asyncio.get_running_loop().time() < self.refuse_until:
+            raise aiohttp.ClientConnectionError("refused")
+        return Socket(self)
+
+    def gateway_bot(self, token: str) -> GatewayBot:
+        """See `GET /gateway/bot`."""
+        return GatewayBot(
+            url=URL,
+            shards=self._apps[token],
+            total=1000,
+            remaining=self._remaining[token],
+            reset_after_s=80_000.0,
+            max_concurrency=self._concurrency,
+        )
+
+    def user(self, token: str) -> CurrentUser:
+        """See `GET /users/@me`."""
+        return CurrentUser(id=str(1000 + sorted(self._apps).index(token)), name=token)
+
+    def identify(self, socket: Socket, data: dict[str, Any]) -> None:
+        """Op 2."""
+        now = asyncio.get_running_loop().time()
+        app, (number, count) = data["token"], data["shard"]
+        shard = (app, number)
+        bucket = (app, number % self._concurrency)
+        last = self._last_identify.get(bucket)
+        if last is not None and now - last < IDENTIFY_EVERY_S:
+            self._journal.violate(f"IDENTIFY of {shard} only {now - last:.3f} s after the bucket's last")
+        self._last_identify[bucket] = now
+        before = self.current.get(shard)
+        if before is not None and shard not in self.refused:
+            stored = self.stored.get((shard, session_hash(before.id)), 0)
+            if self.recorded(shard) == before.id and before.resumable(stored, now):
+                self._journal.violate(f"IDENTIFY of {shard} although its session could be resumed from {stored}")
+        self.refused.discard(shard)
+        self.identifies += 1
+        self._remaining[app] -= 1
+        if before is not None:
+            before.dead = True
+        session = Session(f"{app}-{number}-{self.identifies}", shard)
+        self.sessions.append(session)
+        self.current[shard] = session
+        session.socket, socket.session = socket, session
+        self._journal.note(f"discord: IDENTIFY {shard} -> {session.id}")
+        user = self.user(app)
+        session.dispatch(
+            "READY",
+            {
+                "v": 10,
+                "user": {"id": user.id, "username": user.name},
+                "guilds": [],
+                "session_id": session.id,
+                "resume_gateway_url": URL,
+                "shard": [number, count],
+            },
+        )
+
+    def resume(self, socket: Socket, data: dict[str, Any]) -> None:
+        """Op 6."""
+        now = asyncio.get_running_loop().time()
+        found = next((session for session in self.sessions if session.id == data["session_id"]), None)
+        if found is None or not found.resumable(data["seq"], now):
+            if found is not None:
+                self.refused.add(found.shard)
+                found.dead = True
+            self._journal.note(f"discord: RESUME {data['session_id']} from {data['seq']} refused")
+            socket.deliver('{"op":9,"t":null,"s":null,"d":false}')
+            return
+        if found.socket is not None:
+            found.socket.end(4000)
+        self._journal.note(f"discord: RESUME {found.id} from {data['seq']} of {found.seq}")
+        for seq, text in found.replay:
+            if seq > data["seq"]:
+                socket.deliver(text)
+        found.socket, socket.session = socket, found
+        found.dispatch("RESUMED", {})
+
+    # --- what happens -------------------------------------------------------------------------------------------
+
+    async def traffic(self) -> None:
+        """Events in every session that lives, until `quiet`."""
+        while True:
+            await asyncio.sleep(self._rng.uniform(0.02, 0.1))
+            living = [s for s in self.current.values() if not s.dead]
+            if living and not self.quiet:
+                session = self._rng.choice(living)
+                session.dispatch("MESSAGE_CREATE", {"id": str(session.seq)})
+
+    def drop(self, part: float, code: int | None) -> None:
+        """Some connections end."""
+        for session in list(self.current.values()):
+            if session.socket is not None and self._rng.random() < part:
+                if code == SESSION_TIMED_OUT:
+                    session.dead = True
+                    self.refused.add(session.shard)
+                session.socket.end(code)
+
+    def say(self, part: float, text: str) -> None:
+        """Some connections hear this (op 7, op 9 true)."""
+        for session in list(self.current.values()):
+            if session.socket is not None and self._rng.random() < part:
+                session.socket.deliver(text)
+
+    def forget(self) -> None:
+        """One session is no more: op 9 false."""
+        living = [session for session in self.current.values() if session.socket is not None]
+        if living:
+            session = self._rng.choice(living)
+            session.dead = True
+            self.refused.add(session.shard)
+            assert session.socket is not None
+            session.socket.deliver('{"op":9,"t":null,"s":null,"d":false}')

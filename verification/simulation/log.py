@@ -1,0 +1,136 @@
+"""The event log that all nodes share, checking every append that it takes."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Mapping
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandwich_node.publishing.log import LogUnavailable, Tail, WrongLast
+from sandwich_sdk.wire.headers import FrameHeaders
+from verification.simulation.checks import Journal
+from verification.simulation.discord import Discord
+
+ANSWER_LOST = 0.002
+LANDS_LATE = 0.0005
+
+
+@dataclass(slots=True)
+class _Chain:
+    tail: Tail | None = None
+    sessions: dict[str, int] = field(default_factory=dict)
+    gaps: dict[str, int] = field(default_factory=dict)
+
+
+class Stream:
+    """JetStream as the chain sees it: compare-and-append over one chain, in one order."""
+
+    def __init__(self, journal: Journal, discord: Discord) -> None:
+        self.chains: dict[str, _Chain] = {}
+        self._journal = journal
+        self._discord = discord
+        self._seq = 0
+
+    def append(self, chain: str, headers: FrameHeaders, expected: int) -> int:
+        """Raises WrongLast."""
+        found = self.chains.setdefault(chain, _Chain())
+        if (found.tail.stream_seq if found.tail else 0) != expected:
+            raise WrongLast(f"expected {expected}")
+        self._seq += 1
+        if found.tail is not None and headers.epoch < found.tail.headers.epoch:
+            self._journal.violate(f"{chain}: epoch {headers.epoch} wrote after {found.tail.headers.epoch}")
+        self._check(chain, found, headers)
+        found.tail = Tail(self._seq, headers, None)
+        return self._seq
+
+    def gap_of(self, app: str, number: int, session: str) -> int | None:
+        """The last sequence before the gap that the stream names for a session; None: it names none."""
+        for chain, found in self.chains.items():
+            parts = chain.split(".")
+            if (parts[1], parts[-1]) == (app, str(number)) and session in found.gaps:
+                return found.gaps[session]
+        return None
+
+    def _check(self, chain: str, found: _Chain, headers: FrameHeaders) -> None:
+        if headers.kind == "gap":
+            found.gaps[headers.session] = headers.last_seq
+        if headers.kind or not headers.count:
+            return
+        # A READY that was not stored is named by a gap at 0.
+        last = found.sessions.get(headers.session, 1 if found.gaps.get(headers.session) == 0 else 0)
+        if headers.first_seq != last + 1 or headers.last_seq - headers.first_seq + 1 != headers.count:
+            self._journal.violate(
+                f"{chain}: session {headers.session} has {last} and got {headers.first_seq} to {headers.last_seq}"
+            )
+        found.sessions[headers.session] = headers.last_seq
+        _, app, _, _, _, number = chain.split(".")
+        self._discord.stored[(app, int(number)), headers.session] = headers.last_seq
+
+
+@dataclass(slots=True)
+class Weather:
+    """What is out of order now, for everybody or for one machine."""
+
+    store_away: bool = False
+    store_answers_lost: float = 0.0
+    log_away: bool = False
+
+
+class NodeLog:
+    """One worker's way to the stream: slow, cut, or with lost answers. Stands in for `JetStreamLog`."""
+
+    part_bytes = 1_000_000
+    connected = True
+
+    def __init__(self, stream: Stream, rng: random.Random, weathers: tuple[Weather, ...]) -> None:
+        self._stream = stream
+        self._rng = rng
+        self._weathers = weathers
+
+    def limit_stream(self, app: str, limits: Any) -> None:
+        """Nothing is limited here."""
+
+    async def ensure_stream(self, app: str) -> None:
+        """The stream is there."""
+        await self._travel()
+
+    async def append(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
+    ) -> int:
+        """See `Log.append`."""
+        await self._travel()
+        decoded = FrameHeaders.decode(headers)
+        if self._rng.random() < LANDS_LATE:
+            # The writer gives up waiting; the append reaches the stream later, perhaps after the writer was replaced.
+            self._land_later(chain, decoded, expected)
+            raise LogUnavailable("no answer in time")
+        seq = self._stream.append(chain, decoded, expected)
+        await self._travel()
+        if self._rng.random() < ANSWER_LOST:
+            raise LogUnavailable("the answer was lost")
+        return seq
+
+    def _land_later(self, chain: str, headers: FrameHeaders, expected: int) -> None:
+        def land() -> None:
+            with contextlib.suppress(WrongLast):
+                self._stream.append(chain, headers, expected)
+
+        # In no machine's context: a packet under way is not frozen with its sender.
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._rng.uniform(0.001, 9.0), land, context=Context())
+
+    async def tail(self, stream: str, chain: str) -> Tail | None:
+        """See `Log.tail`."""
+        await self._travel()
+        found = self._stream.chains.get(chain)
+        tail = found.tail if found else None
+        await self._travel()
+        return tail
+
+    async def _travel(self) -> None:
+        await asyncio.sleep(self._rng.uniform(0.0005, 0.004))
+        if any(weather.log_away for weather in self._weathers) and self._rng.random() < 0.9:
+            await asyncio.sleep(0.5)
+            raise LogUnavailable("no answer")

@@ -1,0 +1,427 @@
+"""Nodes of the simulation: the real agent and the real shard runners, with a fake process around them.
+
+Only what touches the outside is replaced: etcd (the in-memory store behind a gate), NATS (the shared stream), Discord,
+the HTTP server, the Redis probe, and the worker's process, whose runners are tasks here.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sandwich_coordinator.addresses import Address
+from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.store.base import (
+    Compare,
+    Delete,
+    KeyValue,
+    Listing,
+    Put,
+    StoreAmbiguous,
+    StoreUnavailable,
+    TxnResult,
+    WatchBatch,
+)
+from sandwich_coordinator.store.memory import MemoryStore
+from sandwich_node import ipc
+from sandwich_node.agent import agent as agent_module
+from sandwich_node.agent.agent import Agent, NodeOptions
+from sandwich_node.shards.runner import ShardRunner
+from sandwich_node.shards.shard_set import ShardSet
+from verification.simulation.checks import Journal
+from verification.simulation.discord import Discord
+from verification.simulation.log import NodeLog, Stream, Weather
+from verification.simulation.loop import Machine, machine
+
+WORKER_RESTART_S = 0.8
+SHUTDOWN_BUDGET_S = 8.0
+
+_T = TypeVar("_T")
+_process: ContextVar["SimProcess"] = ContextVar("process")
+
+
+class RemoteStore:
+    """One machine's way to the store: a moment each way, cut off, or with lost answers. Stands in for `EtcdStore`."""
+
+    def __init__(self, store: MemoryStore, weathers: tuple[Weather, ...], rng: random.Random) -> None:
+        self._store = store
+        self._weathers = weathers
+        self._rng = rng
+
+    async def get(self, key: str) -> KeyValue | None:
+        """See `Store.get`."""
+        return await self._call(self._store.get(key))
+
+    async def list(self, prefix: str) -> Listing:
+        """See `Store.list`."""
+        return await self._call(self._store.list(prefix))
+
+    async def txn(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> TxnResult:
+        """See `Store.txn`."""
+        return await self._call(self._store.txn(compares, writes), write=True)
+
+    async def grant(self, ttl_s: int) -> int:
+        """See `Store.grant`."""
+        return await self._call(self._store.grant(ttl_s))
+
+    async def keep_alive(self, lease: int) -> float:
+        """See `Store.keep_alive`."""
+        return await self._call(self._store.keep_alive(lease))
+
+    async def revoke(self, lease: int) -> None:
+        """See `Store.revoke`."""
+        await self._call(self._store.revoke(lease))
+
+    async def watch(self, prefix: str, revision: int) -> AsyncIterator[WatchBatch]:
+        """See `Store.watch`: late by a moment, silent while cut off."""
+        async for batch in self._store.watch(prefix, revision):
+            while True:
+                with contextlib.suppress(StoreUnavailable):
+                    await self._travel()
+                    break
+            yield batch
+
+    async def server_version(self) -> str:
+        """New enough."""
+        return "3.6.0"
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def _call(self, work: Coroutine[Any, Any, _T], *, write: bool = False) -> _T:
+        try:
+            await self._travel()
+        except BaseException:
+            work.close()
+            raise
+        lost = max(weather.store_answers_lost for weather in self._weathers)
+        if write and self._rng.random() < lost:
+            if self._rng.random() < 0.5:
+                await work
+            else:
+                work.close()
+            await asyncio.sleep(1.0)
+            raise StoreAmbiguous("the answer was lost")
+        result = await work
+        await asyncio.sleep(self._latency_s())
+        return result
+
+    async def _travel(self) -> None:
+        await asyncio.sleep(self._latency_s())
+        if any(weather.store_away for weather in self._weathers):
+            await asyncio.sleep(1.0)
+            raise StoreUnavailable("no answer")
+
+    def _latency_s(self) -> float:
+        return self._rng.uniform(0.0005, 0.005)
+
+
+class SimWorker:
+    """A worker slot with the interface of `WorkerProcess`; its runners are tasks of the simulation."""
+
+    def __init__(
+        self,
+        settings: ipc.WorkerSettings,
+        *,
+        on_message: Callable[["SimWorker", ipc.ToAgent], None],
+        on_started: Callable[["SimWorker"], None],
+        on_gone: Callable[["SimWorker"], None],
+    ) -> None:
+        self.index = settings.worker
+        self.pid = 1
+        self.ready = False
+        self.waiting = "starting"
+        self.stats = ipc.WorkerStats(0, 0.0, [])
+        self.ended = asyncio.Event()
+        self.lease: int | None = None
+        self._linger_s = settings.linger_s
+        self._on_message, self._on_started, self._on_gone = on_message, on_started, on_gone
+        self._process = _process.get()
+        self._process.workers.append(self)
+        self._life: _WorkerLife | None = None
+        self._stop = asyncio.Event()
+
+    @property
+    def alive(self) -> bool:
+        """See `WorkerProcess.alive`."""
+        return self._life is not None
+
+    def send(self, message: ipc.ToWorker) -> None:
+        """See `WorkerProcess.send`: it arrives with a later turn of the loop."""
+        if self._life is not None:
+            asyncio.get_running_loop().call_soon(self._life.receive, message)
+
+    async def run(self) -> None:
+        """See `WorkerProcess.run`."""
+        try:
+            while not self._stop.is_set():
+                await self._run_once()
+                if not self._stop.is_set():
+                    await asyncio.sleep(WORKER_RESTART_S)
+        finally:
+            self.ended.set()
+
+    async def _run_once(self) -> None:
+        life = self._life = _WorkerLife(self._process, self._linger_s)
+        try:
+            self._on_started(self)
+            life.tell(ipc.WorkerReady())
+            while (message := await life.mail.get()) is not None:
+                self._on_message(self, message)
+        finally:
+            if self._life is not None:
+                life.kill()
+            self._life = None
+            self.ready = False
+            self._on_gone(self)
+
+    def stop(self) -> None:
+        """See `WorkerProcess.stop`."""
+        self._stop.set()
+        self.send(ipc.Shutdown())
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._life is not None:
+            self._life.kill()
+
+    def detach(self) -> "_WorkerLife | None":
+        """The agent is dead: what lives on without it."""
+        life, self._life = self._life, None
+        return life
+
+    def shards(self) -> list[ShardId]:
+        """What runs here."""
+        return self._life.shards() if self._life is not None else []
+
+
+class _WorkerLife:
+    """One process of a worker: its shards as tasks, and the mail to its agent, which ends with None."""
+
+    def __init__(self, process: "SimProcess", linger_s: float) -> None:
+        self.mail: asyncio.Queue[ipc.ToAgent | None] = asyncio.Queue()
+        self.lease: int | None = None
+        self._process = process
+        self._linger_s = linger_s
+        self._ended = False
+        self._stopping: asyncio.Task[None] | None = None
+        self._shards: ShardSet | None = None
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._shards = ShardSet(group, self._make_runner, self.tell)
+            await asyncio.get_running_loop().create_future()
+
+    def _make_runner(self, start: ipc.StartShard) -> ShardRunner:
+        world = self._process.node.world
+        return ShardRunner(
+            start,
+            NodeLog(world.stream, world.rng, self._process.weathers),  # type: ignore[arg-type]
+            world.discord,  # type: ignore[arg-type]
+            tell=self.tell,
+            rng=world.rng,
+            linger_s=self._linger_s,
+        )
+
+    def tell(self, message: ipc.ToAgent) -> None:
+        """Say something to the agent, while this process lives."""
+        if isinstance(message, ipc.ShardStopped) and message.how == "crashed":
+            self._process.node.world.journal.violate(f"shard {message.key} crashed")
+        if not self._ended:
+            self.mail.put_nowait(message)
+
+    def receive(self, message: ipc.ToWorker) -> None:
+        """The agent said something."""
+        if self._ended or self._shards is None:
+            return
+        match message:
+            case ipc.LeaseHeld(lease):
+                self.lease = lease
+            case ipc.Shutdown():
+                self._stopping = asyncio.create_task(self.release_all())
+            case _:
+                self._shards.receive(message)
+
+    def shards(self) -> list[ShardId]:
+        """What runs here."""
+        return [runner.key for runner in self._shards.runners] if self._shards is not None else []
+
+    async def release_all(self) -> None:
+        """Stop every shard with its session kept, then end."""
+        if self._shards is not None:
+            await self._shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End now: sockets close, nothing more is said."""
+        if not self._ended:
+            self._ended = True
+            self.mail.put_nowait(None)
+            self._task.cancel()
+
+
+class _NoServers:
+    waiting: Sequence[str] = ()
+    problems: Sequence[str] = ()
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    async def run(self) -> None:
+        """What servers say about themselves takes no part."""
+
+
+@contextlib.asynccontextmanager
+async def _no_server(*_: Any) -> AsyncIterator[int]:
+    yield 1
+
+
+@dataclass(slots=True)
+class World:
+    """What all machines share. `weather` is everybody's."""
+
+    database: MemoryStore
+    stream: Stream
+    discord: Discord
+    journal: Journal
+    rng: random.Random
+    weather: Weather = field(default_factory=Weather)
+
+
+class SimProcess:
+    """One start of a node: an agent and its workers."""
+
+    def __init__(self, node: "SimNode", options: NodeOptions) -> None:
+        self.node = node
+        self.workers: list[SimWorker] = []
+        self.weather = Weather()
+        self.weathers = (node.world.weather, self.weather)
+        _process.set(self)
+        store = RemoteStore(node.world.database.peer(), self.weathers, node.world.rng)
+        self.agent = Agent(options, store, None, rng=node.world.rng)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self.agent.run()
+        except Exception as error:
+            self.node.world.journal.note(f"{self.node.name}: ended by {leaf(error)!r}")
+
+
+class SimNode:
+    """One machine: starts processes, and does to them what befalls machines."""
+
+    def __init__(self, name: str, world: World, *, workers: int, skew_s: float) -> None:
+        self.name, self.world = name, world
+        self.machine = Machine(skew_s)
+        self._options = NodeOptions(
+            node=name, cluster="default", listen=Address("127.0.0.1", 1), workers=workers, capacity=100, labels={}
+        )
+        self._process: SimProcess | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is an agent."""
+        return self._process is not None and not self._process.task.done()
+
+    @property
+    def weather(self) -> Weather:
+        """This machine's own."""
+        return self._process.weather if self._process is not None else Weather()
+
+    @property
+    def workers(self) -> Sequence[SimWorker]:
+        """The workers there are."""
+        return self._process.workers if self._process is not None and self.running else ()
+
+    @property
+    def leads(self) -> bool:
+        """Whether its agent takes itself for the leader."""
+        return self._process is not None and self.running and self._process.agent.status().leader
+
+    def start(self) -> None:
+        """A new process; in a context of its own, so that all its tasks are this machine's."""
+        context = copy_context()
+        context.run(machine.set, self.machine)
+        self._process = context.run(SimProcess, self, self._options)
+        self.world.journal.note(f"{self.name}: started")
+
+    def kill(self) -> None:
+        """Everything on the machine is gone at once."""
+        self._silence()
+        for worker in self._process.workers if self._process else ():
+            worker.kill()
+
+    async def kill_agent(self) -> None:
+        """kill -9 of the agent: its workers stop by themselves and release its lease."""
+        if self._process is None:
+            return
+        # Before the agent's tasks end: what they would still do on cancellation is not done by a killed process.
+        lives = [life for worker in self._process.workers if (life := worker.detach()) is not None]
+        cut_off = self.world.weather.store_away or self.weather.store_away
+        self._silence()
+        await asyncio.gather(*(life.release_all() for life in lives))
+        for lease in {life.lease for life in lives}:
+            if lease is not None and not cut_off:
+                await self.world.database.peer().revoke(lease)
+
+    def _silence(self) -> None:
+        """Cancelled tasks clean up, a killed process does not: what its agent would still say goes nowhere."""
+        if self.machine.frozen:
+            self.machine.thaw()
+        if self._process is not None:
+            self._process.weather.store_away = True
+            self._process.task.cancel()
+
+    def shutdown(self) -> None:
+        """SIGTERM."""
+        if self._process is not None:
+            self._process.agent.shutdown()
+
+    async def ended(self) -> None:
+        """Until the agent has ended."""
+        if self._process is not None:
+            await asyncio.wait([self._process.task])
+
+    def shards(self) -> list[ShardId]:
+        """What runs on this node."""
+        return [key for worker in self.workers for key in worker.shards()]
+
+
+def leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@contextlib.contextmanager
+def stand_ins(discord: Discord) -> Iterator[None]:
+    """Replace what the agent would reach outside."""
+
+    async def gateway_bot(_: Any, __: str, token: str) -> Any:
+        await asyncio.sleep(0.02)
+        return discord.gateway_bot(token)
+
+    async def current_user(_: Any, __: str, token: str) -> Any:
+        await asyncio.sleep(0.02)
+        return discord.user(token)
+
+    names = {
+        "WorkerProcess": SimWorker,
+        "Servers": _NoServers,
+        "serve": _no_server,
+        "fetch_gateway_bot": gateway_bot,
+        "fetch_current_user": current_user,
+    }
+    before = {name: getattr(agent_module, name) for name in names}
+    for name, stand_in in names.items():
+        setattr(agent_module, name, stand_in)
+    try:
+        yield
+    finally:
+        for name, real in before.items():
+            setattr(agent_module, name, real)
