@@ -1,8 +1,8 @@
 """What a GUILD_CREATE or GUILD_DELETE means for a bot: it joined, it left, an outage began, an outage is over. Pure.
 
 Discord tells only the two events; the cluster, which knows what READY announced and what was away, adds `lazy` and
-`unavailable` (docs/guide/consumers.md, "What the cluster adds"). A guild that READY announced and that comes now is none of
-these: nothing happened to it, the session began.
+`unavailable` (docs/guide/consumers.md, "What the cluster adds"). A guild that READY announced and that comes now is
+none of these: nothing happened to it, the session began.
 """
 
 from collections.abc import Iterable, Mapping

@@ -107,7 +107,8 @@ class Rpc:
     async def fetch(self, what: str, **fields: Any) -> Any:
         """Anything the cache has, as Discord's JSON: `fetch("guild", guild_id=...)`, `fetch("roles", guild_id=...)`.
 
-        The names are those of the verbs without `fetch_` (docs/guide/rpc.md). RpcError `not_found` for what is not there.
+        The names are those of the verbs without `fetch_` (docs/guide/rpc.md).
+        RpcError `not_found` for what is not there.
         """
         return await self.ask(f"fetch_{what}", **fields)
 

@@ -344,7 +344,10 @@ class Simulator:
         path: str = "/",
         delay: float = 1.0,
     ) -> int:
-        """Breaks something (docs/reference/simulator.md lists the kinds); how many connections it hit. ValueError: what kind?"""
+        """Break something (docs/reference/simulator.md lists the kinds); how many connections it hit.
+
+        Raises ValueError for an unknown kind.
+        """
         now = self._clock()
         if self._standing_fault(kind, now.mono + seconds, status=status, path=path, delay=delay):
             return 0

@@ -12,7 +12,7 @@ import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
 
 from sandwich_node.dev.embedded import EmbeddedRedis
-from sandwich_sdk.cache import Cache, MemberPage, connection, damage, reader, search
+from sandwich_sdk.cache import Cache, MemberPage, connection, corruption, reader, search
 from sandwich_sdk.cache.permissions import Permissions as P
 from sandwich_sdk.cache.testing import FakeCache, guild_layout, message_layout
 from sandwich_sdk.wire import cache_keys
@@ -235,7 +235,7 @@ POISON = [b"", b"[]", b"not json", b'{"id":', b"\xff\xfe\x00", b'{"a":' * 20_000
 async def test_a_poisoned_value_is_missing_and_told_once(
     filled: Filled, value: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(damage, "_told", set())
+    monkeypatch.setattr(corruption, "_reported", set())
     await filled.put(rich_guild())
     await store(filled.client, message_layout(NS, message(0)))
     base = cache_keys.guild_prefix(NS, GUILD)
@@ -262,7 +262,7 @@ async def test_a_poisoned_value_is_missing_and_told_once(
 async def test_a_key_of_another_type_is_missing_and_told_once(
     filled: Filled, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(damage, "_told", set())
+    monkeypatch.setattr(corruption, "_reported", set())
     await filled.put(rich_guild())
     await store(filled.client, message_layout(NS, message(0)))
     for key in [key async for key in filled.client.scan_iter(match="sw:*")]:

@@ -16,7 +16,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from sandwich_coordinator.cli import letters as commands
 from sandwich_coordinator.cli.main import main
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats
-from sandwich_sdk import Consumer, Event, Failure, HandlerCancelled, Unfinished, jetstream, letters
+from sandwich_sdk import Consumer, Event, Failure, HandlerCancelled, Unfinished, dead_letter_store, jetstream
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import FrameHeaders
 from tests.support.publisher import Publisher, running, settled, take, until
@@ -269,7 +269,7 @@ async def test_a_replay_reaches_its_group_once_and_no_other(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
-    monkeypatch.setattr(letters, "piece_bytes", lambda max_payload: piece)
+    monkeypatch.setattr(dead_letter_store, "piece_bytes", lambda max_payload: piece)
     await publisher.events(1)
     poison = [1]
     workers = [failing(server, group=name, max_tries=1) for name in ("g", "g", "h")]

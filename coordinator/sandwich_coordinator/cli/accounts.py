@@ -32,7 +32,7 @@ def password_variable(user: str) -> str:
 
 
 def services(app: str) -> list[tuple[str, str]]:
-    """What an application's consumers may ask for, as docs/guide/consumers.md and docs/guide/rpc.md say, and how it is answered."""
+    """What an application's consumers may ask for, and how it is answered (docs/guide/consumers.md, rpc.md)."""
     events, tries, replays = (
         name(app) for name in (subjects.stream_name, subjects.tries_stream_name, subjects.replay_stream_name)
     )
