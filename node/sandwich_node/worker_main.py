@@ -195,7 +195,8 @@ class Worker:
         while True:
             usage = resource.getrusage(resource.RUSAGE_SELF)
             numbers = [runner.numbers() for runner in shards.runners]
-            self._channel.send(WorkerStats(_rss_bytes(self._statm), usage.ru_utime + usage.ru_stime, numbers))
+            cpu_s = usage.ru_utime + usage.ru_stime
+            self._channel.send(WorkerStats(_rss_bytes(self._statm), cpu_s, numbers, time.monotonic()))
             await asyncio.sleep(STATS_EVERY_S)
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from sandwich_coordinator.cli import render
 from sandwich_node.dev.checker import DeliveryCheck
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer, Event
@@ -50,9 +51,9 @@ class Desk:
         return not verdict.lost
 
     async def complete(self) -> bool:
-        """The cluster says that its cache has everything."""
-        status = await self.status()
-        return all(app["cache"] == "complete" for app in status["apps"])
+        """The cluster says that its cache has everything that happened before this call."""
+        snapshot = await self.cluster.fresh_snapshot()
+        return all(app["cache"] == "complete" for app in render.app_rows(snapshot))
 
     async def status(self) -> dict[str, Any]:
         """What `sandwich cluster status --json` prints."""

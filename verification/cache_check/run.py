@@ -1,12 +1,12 @@
 """One run: a whole cluster, random traffic with faults, then silence, and the comparison."""
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from sandwich_coordinator.cli import render
 from sandwich_coordinator.intents import ALL
 from sandwich_node.dev.checker import DeliveryCheck, Verdict
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
@@ -186,9 +186,8 @@ class Run:
         return not any(verdict.lost for verdict in self.outcome.verdicts.values())
 
     async def _complete(self) -> bool:
-        code, text = await self.cluster.run_cli("cluster", "status", "--json")
-        states = {app["app"]: app["cache"] for app in json.loads(text)["apps"]}
-        return code < 2 and all([await self._is_complete(app, state) for app, state in states.items()])
+        rows = render.app_rows(await self.cluster.fresh_snapshot())
+        return all([await self._is_complete(row["app"], row["cache"]) for row in rows])
 
     async def _is_complete(self, app: str, state: str) -> bool:
         """Of a guild in an outage nothing is told, and the cluster rightly says that it still waits for it."""

@@ -161,6 +161,7 @@ def _cache_status(total: CacheNumbers | None, present: list[ShardNumbers]) -> Ca
         refilling=sum(cache.refilling for cache in caches),
         awaited=sum(numbers.awaited for numbers in present),
         backlog=sum(cache.backlog for cache in caches),
+        behind=sum(cache.behind for cache in caches),
         to_chunk=sum(cache.to_chunk for cache in caches),
         **{f"{name}_total": getattr(total, name) for name in _CACHE_TOTALS},
     )
@@ -268,6 +269,7 @@ def node_status(
                 pid=worker.pid,
                 rss_bytes=worker.stats.rss_bytes,
                 cpu_percent=figures.cpu_percent(worker.index),
+                figures_age_s=None if worker.stats.at is None else time.monotonic() - worker.stats.at,
             )
             for worker in workers
         ],

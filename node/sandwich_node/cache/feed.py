@@ -144,6 +144,11 @@ class CacheFeed:
         return self._queued_events
 
     @property
+    def is_behind(self) -> bool:
+        """Whether something is still to be written, here or by the last owner: readers do not see it yet."""
+        return self._was_late or bool(self._queue)
+
+    @property
     def has_room(self) -> bool:
         """Whether more may be given to `refill` without waiting for `drained`."""
         return self._queued_bytes * 4 < BACKLOG_BYTES_MAX

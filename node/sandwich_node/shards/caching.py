@@ -153,6 +153,7 @@ class ShardCaching:
         return ipc.CacheNumbers(
             **asdict(feed.counters),
             backlog=feed.backlog,
+            behind=feed.is_behind,
             waiting=feed.waiting,
             incomplete=feed.incomplete,
             refilling=self._refill is not None,

@@ -103,9 +103,11 @@ def test_a_slow_redis_holds_up_one_frame_for_a_moment_and_the_next_ones_not_at_a
         assert await feed.apply("s", 0, events(3), starts_session=False) is None
         assert clock() - started <= feeding.WAIT_S + 0.01
         assert not feed.is_whole
+        assert feed.is_behind
         await feed.drained()
         assert cache.applied == [1, 2, 3]
         assert feed.is_whole
+        assert not feed.is_behind
         assert told == ["caught up"]
 
     play(story)

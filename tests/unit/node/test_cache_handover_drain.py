@@ -7,9 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from sandwich_coordinator.ids import ShardId
 from sandwich_node.cache import handover_drain
+from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.handover_drain import LeftBehind, Standing, last_owner_is_through
+from sandwich_node.publishing.chain import Checkpoint
+from sandwich_node.shards.caching import ShardCaching
 from tests.unit.node.test_cache_feed import WRITER, FakeCache, events
 from verification.simulation.loop import run_virtual
 
@@ -80,6 +84,7 @@ def test_the_next_owner_writes_behind_the_last_one_and_the_cache_lacks_nothing()
         assert await owners.second.apply("s", 7, events(8), starts_session=False) is None
         assert clock() == started, "an event does not wait for what is known to be late"
         assert not owners.second.is_whole
+        assert owners.second.is_behind
         await asyncio.sleep(3.0)
         assert owners.cache.applied == [1]
         owners.cache.away = False
@@ -87,6 +92,7 @@ def test_the_next_owner_writes_behind_the_last_one_and_the_cache_lacks_nothing()
         await finishing_now
         assert owners.cache.applied == [1, 5, 7, 8]
         assert owners.second.is_whole
+        assert not owners.second.is_behind
         assert not owners.second.lacking.is_set()
         assert owners.told == ["caught up"]
         assert await owners.second.apply("s", 7, events(9), starts_session=False) is not None
@@ -106,6 +112,55 @@ def test_the_next_owner_waits_only_so_long() -> None:
         assert not owners.second.is_whole
 
     play(story)
+
+
+def test_a_next_owner_that_was_told_of_no_event_yet_is_behind_until_the_last_one_is_through() -> None:
+    async def story(owners: Owners) -> None:
+        finishing_now = asyncio.create_task(owners.left.finish())
+        await asyncio.sleep(3.0)
+        assert (owners.second.backlog, owners.second.incomplete, owners.second.is_behind) == (0, "", True)
+        owners.cache.away = False
+        await owners.second.drained()
+        assert not owners.second.is_behind
+        await finishing_now
+
+    play(story)
+
+
+def test_what_a_shard_tells_of_its_cache_is_behind_until_its_last_owner_is_through() -> None:
+    async def main() -> list[bool]:
+        cache = KeyedCache()
+        key = ShardId("bot", 0, 0)
+        told: list[bool] = []
+        async with asyncio.TaskGroup() as group:
+            caching = ShardCaching(
+                WRITER,
+                cache,  # type: ignore[arg-type]
+                None,  # type: ignore[arg-type]
+                None,  # type: ignore[arg-type]
+                group,
+                key=key,
+                commands=None,  # type: ignore[arg-type]
+                tell=lambda message: None,
+                rng=random.Random(1),
+                caught_up=lambda: None,
+                taken_over=Checkpoint("s", 7, behind=True, marked=True),
+            )
+            await asyncio.sleep(3.0)
+            told.append(behind(caching))
+            cache.keys[names_of(WRITER).through] = b"s 7"
+            await caching.drained()
+            told.append(behind(caching))
+            caching.stop()
+        return told
+
+    def behind(caching: ShardCaching) -> bool:
+        numbers = caching.numbers()
+        assert numbers is not None
+        assert (numbers.backlog, numbers.incomplete) == (0, "")
+        return numbers.behind
+
+    assert run_virtual(main()) == [True, False]
 
 
 def test_the_last_owner_gives_up_in_time() -> None:

@@ -49,13 +49,17 @@ def caching(shard: int, cache: CacheNumbers) -> ShardNumbers:
 
 def test_caches_are_added_up_over_shards_what_happened_for_good_and_what_waits_as_it_is() -> None:
     figures = Figures()
-    behind = CacheNumbers(applied=9, late=2, backlog=3, incomplete="Redis was emptied", refilling=True, to_chunk=4)
+    lost = "Redis was emptied"
+    behind = CacheNumbers(applied=9, late=2, backlog=3, behind=True, incomplete=lost, refilling=True, to_chunk=4)
     figures.note(1.0, 0, 0.0, [caching(0, CacheNumbers(applied=5, replayed=1, damaged=1)), caching(1, behind)])
     figures.forget(ShardId("bot", 1, 1))
     assert figures.of_app("bot").cache == CacheStatus(
         shards=1, awaited=2, applied_total=14, replayed_total=1, late_total=2, damaged_total=1
     )
     figures.note(2.0, 0, 0.0, [caching(1, behind)])
+    cache = figures.of_app("bot").cache
+    assert cache is not None
+    assert (cache.shards, cache.backlog, cache.behind, cache.incomplete) == (2, 3, 1, 1)
     status = NodeStatus(node="a", instance="1", version="0", uptime_s=1.0, apps={"bot": figures.of_app("bot")})
     page = render_metrics(lambda: status).decode()
     for line in (
