@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from sandwich_coordinator.cli.connection import Connection
-from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, command_group
 from sandwich_coordinator.cli.options import run as run_work
 from sandwich_coordinator.cli.output import show, show_json
+from sandwich_coordinator.operations.errors import NotFound
 
 if TYPE_CHECKING:
     from sandwich_coordinator.view import ClusterView
@@ -48,9 +49,9 @@ class Lookup:
     tls: tuple[str, str, str] = ("", "", "")
 
     def of_app(self, only: str | None) -> Mapping[str, str]:
-        """The namespace of each application, or only of one. Raises CommandError when there is none."""
+        """The namespace of each application, or only of one. Raises NotFound and CommandError."""
         if only is not None and only not in self.namespaces:
-            raise no_such("application", only, self.namespaces)
+            raise NotFound("application", only, self.namespaces)
         if not self.namespaces:
             raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
         return self.namespaces if only is None else {only: self.namespaces[only]}

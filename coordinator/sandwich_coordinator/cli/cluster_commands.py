@@ -4,7 +4,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from sandwich_coordinator.cli.output import paint_for, say, show_json, show_pain
 
 if TYPE_CHECKING:
     from sandwich_coordinator.apply import Changes, Sealer, Wanted
+    from sandwich_coordinator.rebalance import Move
 
 WATCH_EVERY_S = 2.0
 CLEAR = "\x1b[2J\x1b[H"
@@ -180,14 +181,17 @@ def cluster_rebalance(
     as_json: Json = False,
 ) -> None:
     """Take away all pins and wait until every shard is where the leader wants it. It balances by itself otherwise."""
-    from sandwich_coordinator.cli.shards import balance
+    from sandwich_coordinator.cli.progress import move_row, shown
+    from sandwich_coordinator.operations.shards import planned_moves, restore_balance
 
-    async def work() -> list[dict[str, Any]]:
+    report = shown(partial(say, err=as_json))
+
+    async def work() -> "list[Move]":
         async with context.obj.store() as store:
-            return await balance(
-                store, context.obj.keys, dry_run=dry_run, timeout_s=timeout_s, say=partial(say, err=as_json)
-            )
+            if dry_run:
+                return await planned_moves(store, context.obj.keys, report=report)
+            return await restore_balance(store, context.obj.keys, timeout_s=timeout_s, report=report)
 
-    found = run(work())
+    moves = run(work())
     if as_json:
-        show_json({"moves": found})
+        show_json({"moves": [move_row(move) for move in moves]})

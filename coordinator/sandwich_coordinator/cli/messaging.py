@@ -12,8 +12,9 @@ from nats.aio.client import Client
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.context import read_settings
-from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.config import NATS_SECRET, NatsSettings
+from sandwich_coordinator.operations.errors import NotFound
 from sandwich_coordinator.sealing import ClusterKey, open_plain
 from sandwich_coordinator.store.etcd import TlsOptions
 from sandwich_sdk.errors import reason
@@ -39,7 +40,7 @@ async def find_messaging(connection: Connection, app: str | None) -> Messaging:
         raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
     names = [kv.key.removeprefix(connection.keys.apps) for kv in listing.items]
     if app is not None and app not in names:
-        raise no_such("application", app, names)
+        raise NotFound("application", app, names)
     if not names:
         raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
     password = read_settings(connection, item, None).nats.password

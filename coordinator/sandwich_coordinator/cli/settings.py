@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from sandwich_coordinator.app_options import option_problems, option_warnings, sharing_problems
 from sandwich_coordinator.apply import app_record, edited_fields
 from sandwich_coordinator.cli.connection import Connection
-from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.export import exported_app
 from sandwich_coordinator.cli.load import described
 from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
 from sandwich_coordinator.config import AppConfig
 from sandwich_coordinator.intents import privileged_names
+from sandwich_coordinator.operations.errors import NotFound
 from sandwich_coordinator.store.base import Compare, Listing, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import AppRecord
@@ -71,7 +72,7 @@ def _find(listing: Listing, keys: Keys, app: str) -> tuple[AppRecord, int]:
                 return msgspec.json.decode(item.value, type=AppRecord), item.mod_revision
             except msgspec.MsgspecError:
                 raise CommandError(f"the stored configuration of {app} is damaged: apply it again", 1) from None
-    raise no_such("application", app, (item.key.removeprefix(keys.apps) for item in listing.items))
+    raise NotFound("application", app, (item.key.removeprefix(keys.apps) for item in listing.items))
 
 
 def parse_changes(changes: Sequence[str]) -> dict[tuple[str, ...], Any]:

@@ -15,12 +15,14 @@ import nats.errors
 import pytest
 from pydantic import BaseModel
 
-from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.errors import CommandError, command_error
 from sandwich_coordinator.cli.load import ConfigError, parse_config
 from sandwich_coordinator.cli.main import main
 from sandwich_coordinator.cli.settings import edited, parse_changes
 from sandwich_coordinator.config import SECTIONS
 from sandwich_coordinator.network_errors import network_words
+from sandwich_coordinator.operations import errors
+from sandwich_coordinator.operations.errors import NotFound
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.types import AppRecord
 from sandwich_sdk.errors import reason
@@ -116,10 +118,26 @@ def test_a_change_of_intents_is_told_by_their_names() -> None:
 
 
 def test_a_name_that_is_not_there_is_answered_with_the_nearest_and_all_others() -> None:
-    error = no_such("application", "welcomr", ["music", "welcomer"])
+    error = NotFound("application", "welcomr", ["welcomer", "music"])
     assert str(error) == "there is no application welcomr (did you mean welcomer?); there are: music, welcomer"
-    assert error.code == 1
-    assert str(no_such("node", "x", [])) == "there is no node x; there are: none yet"
+    assert (error.kind, error.name, error.known) == ("application", "welcomr", ("music", "welcomer"))
+    assert str(NotFound("node", "x", [])) == "there is no node x; there are: none yet"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.Refused, 1),
+        (errors.Invalid, 1),
+        (errors.Conflict, 1),
+        (errors.NotReached, 1),
+        (errors.Unavailable, 2),
+    ],
+)
+def test_each_error_of_an_operation_has_an_exit_code(kind: type[errors.OperationError], code: int) -> None:
+    ended = command_error(kind(["one", "two\x1b"]))
+    assert (str(ended), ended.code) == ("one\ntwo\\x1b", code)
+    assert command_error(NotFound("node", "x", ["a"])).code == 1
 
 
 def closed_port() -> int:
