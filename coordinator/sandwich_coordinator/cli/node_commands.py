@@ -1,4 +1,4 @@
-"""`sandwich node` and the tables of nodes, applications and shards; their work is imported when one runs."""
+"""`sandwich node` and the tables of nodes, applications and shards; a command imports its operation when it runs."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`sandwich shard`: the commands as help shows them; their work is imported when one runs."""
+"""`sandwich shard`: the commands as help shows them; a command imports its operation when it runs."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
