@@ -10,10 +10,11 @@ import yaml
 
 from sandwich_coordinator.cli import output, render
 from sandwich_coordinator.cli.errors import CommandError, command_error
-from sandwich_coordinator.cli.letters import Found, content_text, letters_text
+from sandwich_coordinator.cli.letter_text import content_row, content_text, letters_text
 from sandwich_coordinator.cli.lookups import guild_text, mutual_text, where_text
 from sandwich_coordinator.cli.paint import Paint
 from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.operations.dead_letters import LetterContent, StoredLetter
 from sandwich_coordinator.operations.errors import NotFound, NotReached
 from sandwich_coordinator.operations.shards import _is_live
 from sandwich_coordinator.status import FailoverStatus, LossStatus, NodeStatus, ShardStatus
@@ -89,10 +90,13 @@ def test_dead_letters_are_plain() -> None:
     letter = DeadLetter(
         kind="event", group=NASTY, id=NASTY, type=NASTY, subject=NASTY, stream_seq=1, tries=1, error=NASTY, at=1.0
     )
-    found = Found(app=NASTY, number=1, seqs=(1,), letter=letter)
+    found = StoredLetter(app=NASTY, number=1, seqs=(1,), letter=letter)
     assert_plain(letters_text([found], 5, 2.0))
-    assert_plain(content_text(found.row() | {"event": {"content": NASTY, NASTY: [NASTY]}}))
-    assert_plain(content_text(found.row() | {"headers": {NASTY: NASTY}, "payload": NASTY}))
+    event = LetterContent(stored=found, event={"content": NASTY, NASTY: [NASTY]})
+    assert_plain(content_text(content_row(event)))
+    frame = LetterContent(stored=found, headers={NASTY: NASTY}, payload=NASTY.encode(), unreadable=NASTY)
+    assert_plain(content_text(content_row(frame)))
+    assert_plain(content_text(content_row(frame) | {"payload": NASTY}))
 
 
 def test_what_the_cache_has_of_guilds_and_users_is_plain() -> None:
