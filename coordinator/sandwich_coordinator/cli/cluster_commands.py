@@ -15,7 +15,7 @@ from sandwich_coordinator.cli.output import paint_for, say, show_json, show_pain
 
 if TYPE_CHECKING:
     from sandwich_coordinator.operations.configuration import StoredConfiguration
-    from sandwich_coordinator.operations.configuration_plan import ConfigurationPlan
+    from sandwich_coordinator.operations.configuration_plan import ConfigurationPlan, Wanted
     from sandwich_coordinator.rebalance import Move
 
 WATCH_EVERY_S = 2.0
@@ -70,37 +70,43 @@ def cluster_apply(
     import time
     from dataclasses import replace
 
-    from sandwich_coordinator.cli.load import ConfigError, load_config
     from sandwich_coordinator.operations.configuration import apply_configuration
-    from sandwich_coordinator.operations.configuration_plan import Sealer, Wanted
+    from sandwich_coordinator.operations.configuration_plan import Sealer
 
-    connection: Connection = context.obj
+    wanted = _read_file(file, context.obj)
+    connection = replace(with_key_file(context.obj, key_file), cluster=wanted.config.cluster)
+    sealer = Sealer(None if insecure_plaintext else connection.key(os.environ))
+
+    async def work() -> "ConfigurationPlan":
+        async with connection.store() as store:
+            return await apply_configuration(
+                store, connection.keys, wanted, sealer, now=time.time(), prune=prune, rekey=rekey, dry_run=dry_run
+            )
+
+    _show_plan(run(work()), dry_run=dry_run, as_json=as_json)
+
+
+def _read_file(file: Path, connection: Connection) -> "Wanted":
+    """The cluster file with its secrets; its warnings are shown. Raises CommandError (1)."""
+    from sandwich_coordinator.cli.load import ConfigError, load_config
+    from sandwich_coordinator.operations.configuration_plan import Wanted
+
     try:
         loaded = load_config(file, os.environ)
     except ConfigError as error:
         raise CommandError(str(error).splitlines(), 1) from None
-    name = connection.cluster or loaded.config.cluster
-    if name != loaded.config.cluster:
-        raise CommandError(f"the file is for cluster {loaded.config.cluster!r}, the option says {name!r}", 1)
+    name = loaded.config.cluster
+    if connection.cluster not in (None, "", name):
+        raise CommandError(f"the file is for cluster {name!r}, the option says {connection.cluster!r}", 1)
     for warning in loaded.warnings:
         warn(warning)
-    key = None if insecure_plaintext else with_key_file(connection, key_file).key(os.environ)
-    wanted = Wanted(
+    return Wanted(
         config=loaded.config,
         tokens=loaded.tokens,
         nats_password=loaded.nats_password,
         redis_url=loaded.redis_url,
         redis_password=loaded.redis_password,
     )
-    connection = replace(connection, cluster=name)
-
-    async def work() -> "ConfigurationPlan":
-        async with connection.store() as store:
-            return await apply_configuration(
-                store, connection.keys, wanted, Sealer(key), now=time.time(), prune=prune, rekey=rekey, dry_run=dry_run
-            )
-
-    _show_plan(run(work()), dry_run=dry_run, as_json=as_json)
 
 
 def _show_plan(plan: "ConfigurationPlan", *, dry_run: bool, as_json: bool) -> None:

@@ -186,10 +186,25 @@ def plan_configuration(
     _check_keys(stored, wanted, keys, sealer, prune=prune, rekey=rekey)
     writes: list[Write] = []
     changes: list[Change] = []
-    kept: list[str] = []
     _plan_settings(stored.get(keys.config), wanted, keys, sealer, writes, changes)
-    tokens_kept: dict[str, str] = {}
-    caches: dict[str, CacheSpec] = {name: app.cache.spec() for name, app in wanted.config.apps.items()}
+    kept = _plan_unnamed(stored, wanted, keys, prune, writes, changes)
+    _check_kept(kept, wanted)
+    for name, app in wanted.config.apps.items():
+        _plan_app(stored.get(keys.app(name)), name, app, wanted.tokens[name], keys, sealer, writes, changes)
+    _retry_failed(stored, wanted, keys, now, writes, changes)
+    return ConfigurationPlan(tuple(writes), tuple(changes), tuple(kept))
+
+
+def _plan_unnamed(
+    stored: Mapping[str, KeyValue],
+    wanted: Wanted,
+    keys: Keys,
+    prune: bool,
+    writes: list[Write],
+    changes: list[Change],
+) -> dict[str, AppRecord | None]:
+    """Remove the applications that the file does not name, or return them by name; None: the record is damaged."""
+    kept: dict[str, AppRecord | None] = {}
     for key, item in stored.items():
         name = key.removeprefix(keys.apps)
         if not key.startswith(keys.apps) or name in wanted.config.apps:
@@ -198,22 +213,23 @@ def plan_configuration(
             writes.append((Compare(key, "mod_revision", item.mod_revision), Delete(key)))
             changes.append(AppRemoved(name))
         else:
-            record = _record_of(item)
-            if record is not None:
-                tokens_kept[record.token_hash], caches[name] = name, record.cache
-            kept.append(name)
-    for app_name, path, text in sharing_problems(caches):
-        raise Refused(f"apps.{app_name}.{path} {text}")
-    for name, app in wanted.config.apps.items():
-        token = wanted.tokens[name]
-        if owner := tokens_kept.get(token_hash(token)):
+            kept[name] = _record_of(item)
+    return kept
+
+
+def _check_kept(kept: Mapping[str, AppRecord | None], wanted: Wanted) -> None:
+    """Raise Refused when the file's applications do not fit each other, or those that stay beside them."""
+    caches: dict[str, CacheSpec] = {name: app.cache.spec() for name, app in wanted.config.apps.items()}
+    caches |= {name: record.cache for name, record in kept.items() if record is not None}
+    for app, path, text in sharing_problems(caches):
+        raise Refused(f"apps.{app}.{path} {text}")
+    owners = {record.token_hash: name for name, record in kept.items() if record is not None}
+    for name in wanted.config.apps:
+        if owner := owners.get(token_hash(wanted.tokens[name])):
             raise Refused(
                 f"apps.{name}.token is the token of application {owner!r}, which the cluster holds and the file does "
                 f"not name: name it {owner!r} in the file, or use --prune to remove {owner!r}"
             )
-        _plan_app(stored.get(keys.app(name)), name, app, token, keys, sealer, writes, changes)
-    _retry_failed(stored, wanted, keys, now, writes, changes)
-    return ConfigurationPlan(tuple(writes), tuple(changes), tuple(kept))
 
 
 def _check_keys(
