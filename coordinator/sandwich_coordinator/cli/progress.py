@@ -5,7 +5,7 @@ from typing import Any
 
 from sandwich_coordinator.operations import progress as happened
 from sandwich_coordinator.operations.nodes import next_steps
-from sandwich_coordinator.operations.progress import Progress, Report
+from sandwich_coordinator.operations.progress import NodeProgress, Progress, Report, ShardProgress
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.rebalance import Move
 
@@ -23,13 +23,17 @@ def shown(say: Callable[[str], None]) -> Report:
 def progress_lines(event: Progress) -> list[str]:
     """What the command line prints for one progress event."""
     match event:
+        case happened.StoreSilent(reason):
+            return [f"the store does not answer, waiting ({reason})"]
         case happened.MovesPlanned(moves):
             return move_lines(moves)
+        case _ if isinstance(event, NodeProgress):
+            return [_node_line(event)]
         case _:
-            return [_line(event)]
+            return [_shard_line(event)]
 
 
-def _line(event: Progress) -> str:
+def _node_line(event: NodeProgress) -> str:
     match event:
         case happened.NodeStateSet(node, before, after) if before == after:
             return f"node {node} is {after} already"
@@ -39,8 +43,6 @@ def _line(event: Progress) -> str:
             return f"draining too: {', '.join(nodes)}"
         case happened.NoOtherNodeReady():
             return "no other node is ready: shards stay where they are, and new ones wait for a ready node"
-        case happened.StoreSilent(reason):
-            return f"the store does not answer, waiting ({reason})"
         case happened.ShardsToMove(node, by_app):
             apps = ", ".join(f"{app} {by_app[app]}" for app in sorted(by_app))
             return f"node {node}: {event.total} to move ({apps})"
@@ -48,11 +50,9 @@ def _line(event: Progress) -> str:
             return f"node {node} is drained: it has no shards and can be stopped"
         case happened.DrainInterrupted(node):
             return f"node {node} stays draining: {next_steps(node)}"
-        case _:
-            return _shard_line(event)
 
 
-def _shard_line(event: Progress) -> str:
+def _shard_line(event: ShardProgress) -> str:
     match event:
         case happened.Pinned(app, shards, node):
             return f"{app} shards {format_ranges(shards)} are pinned to {node}"
@@ -70,8 +70,6 @@ def _shard_line(event: Progress) -> str:
             return f"{goal} after {took_s:.1f} s"
         case happened.Balanced():
             return "balanced"
-        case _:
-            raise AssertionError(f"no words for {event!r}")
 
 
 def move_lines(moves: Sequence[Move]) -> list[str]:

@@ -122,23 +122,9 @@ class Balanced:
     """Nothing is left to move."""
 
 
-Progress = (
-    NodeStateSet
-    | OthersDraining
-    | NoOtherNodeReady
-    | StoreSilent
-    | ShardsToMove
-    | Drained
-    | DrainInterrupted
-    | Pinned
-    | Unpinned
-    | AllUnpinned
-    | RestartRequested
-    | MovesPlanned
-    | Remaining
-    | Reached
-    | Balanced
-)
+NodeProgress = NodeStateSet | OthersDraining | NoOtherNodeReady | ShardsToMove | Drained | DrainInterrupted
+ShardProgress = Pinned | Unpinned | AllUnpinned | RestartRequested | Remaining | Reached | Balanced
+Progress = StoreSilent | MovesPlanned | NodeProgress | ShardProgress
 Report = Callable[[Progress], None]
 
 
