@@ -1,7 +1,6 @@
 """Dead letters on a real nats-server: what gets there, what does not, and the way back."""
 
 import asyncio
-import base64
 import io
 import json
 import sys
@@ -13,8 +12,8 @@ import pytest
 import zstandard
 from nats.js.api import DiscardPolicy, StreamConfig
 
-from sandwich_coordinator.cli import letters as commands
 from sandwich_coordinator.cli.main import main
+from sandwich_coordinator.operations import dead_letters as operations
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats
 from sandwich_sdk import Consumer, Event, Failure, HandlerCancelled, Unfinished, dead_letter_store, jetstream
 from sandwich_sdk.wire import subjects
@@ -22,11 +21,11 @@ from sandwich_sdk.wire.headers import FrameHeaders
 from tests.support.publisher import Publisher, running, settled, take, until
 
 pytestmark = pytest.mark.contract
-ANY = commands.Wanted()
+ANY = operations.LetterFilter()
 
 
-async def found(publisher: Publisher, wanted: commands.Wanted = ANY) -> list[commands.Found]:
-    return [each async for each in commands.read_letters(publisher.client, publisher.app, wanted)]
+async def found(publisher: Publisher, wanted: operations.LetterFilter = ANY) -> list[operations.StoredLetter]:
+    return [each async for each in operations.read_letters(publisher.client, publisher.app, wanted)]
 
 
 def failing(
@@ -65,8 +64,8 @@ async def test_an_event_is_a_dead_letter_after_its_tries_over_all_workers_and_th
     assert (letter.letter.group, letter.letter.stream_seq, letter.letter.kind) == ("g", 1, "event")
     assert letter.letter.error == "ValueError: cannot bear 2 \\u2603"
     assert letter.letter.subject == "sandwich.bot.events.all.0.0"
-    content = await commands.read_content(publisher.client, letter)
-    assert content["event"]["d"]["n"] == 2
+    content = await operations.read_content(publisher.client, letter)
+    assert content.event["d"]["n"] == 2
 
 
 async def test_a_frame_that_stopping_workers_hand_back_unbegun_uses_up_no_tries(
@@ -137,9 +136,10 @@ async def test_a_frame_that_cannot_be_read_is_kept_as_it_came(server: EmbeddedNa
         await settled(publisher, "g")
     (letter,) = await found(publisher)
     assert (letter.letter.kind, letter.letter.id, letter.letter.tries) == ("corrupt", "", 2)
-    content = await commands.read_content(publisher.client, letter)
-    assert content["headers"]["Sandwich-Session"] == "abc"
-    assert len(content["payload"]) > len(payload)
+    content = await operations.read_content(publisher.client, letter)
+    assert content.headers is not None
+    assert content.headers["Sandwich-Session"] == "abc"
+    assert content.payload == payload[:-3]
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -158,10 +158,10 @@ async def test_a_frame_that_nests_too_deeply_is_a_dead_letter_as_often_as_it_is_
         await until(lambda: len(failures) == 2)
         (letter,) = await found(publisher)
         assert (letter.letter.kind, letter.letter.tries) == ("corrupt", 2)
-        content = await commands.read_content(publisher.client, letter)
-        assert content["payload"] == base64.b64encode(payload).decode()
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
+        content = await operations.read_content(publisher.client, letter)
+        assert content.payload == payload
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
         await until(lambda: len(failures) == 4)
         await publisher.events(1)
         await until(lambda: handled == [2, 3])
@@ -187,8 +187,8 @@ async def test_a_handler_that_awaits_what_was_cancelled_fails_in_a_replay_as_it_
     async with running(consumer):
         await until(lambda: handled == [2])
         (letter,) = await found(publisher)
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
         await until(lambda: len(failures) == 2)
         await publisher.events(1)
         await until(lambda: handled == [2, 3])
@@ -233,8 +233,8 @@ async def test_an_own_event_of_another_lane_is_a_dead_letter_and_comes_back_as_i
         (letter,) = await found(publisher)
         assert (letter.letter.id, letter.letter.subject) == ("own:x7", "sandwich.bot.events.music.0.0")
         broken.clear()
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
         await until(lambda: bool(seen))
     assert (seen[0].raw, seen[0].seq) == (line, 0)
 
@@ -259,8 +259,8 @@ async def test_a_gap_that_cannot_be_told_is_a_dead_letter_and_can_be_replayed(
         broken = False
         (letter,) = await found(publisher)
         assert letter.letter.kind == "gap"
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
         await until(lambda: told == [(0, {"at": 7})])
 
 
@@ -286,22 +286,22 @@ async def test_a_replay_reaches_its_group_once_and_no_other(
         collect(consumer, group)
     async with running(*(consumer for consumer, _, _ in workers)):
         await until(lambda: sum(failure.given_up for _, _, told in workers for failure in told) == 2)
-        (letter,) = await found(publisher, commands.Wanted(group="g"))
-        assert await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
+        (letter,) = await found(publisher, operations.LetterFilter(group="g"))
+        assert await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
         await until(lambda: sum(failure.given_up for _, _, told in workers[:2] for failure in told) == 2)
-        (again,) = await found(publisher, commands.Wanted(names=("abc:1",), group="g"))
+        (again,) = await found(publisher, operations.LetterFilter(names=("abc:1",), group="g"))
         assert again.number != letter.number
         assert (len(again.seqs) > 1) == (piece == 64)
         poison.clear()
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, again)
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, again)
         await until(lambda: seen == {"g": ["abc:1"], "h": []})
         await publisher.events(1)
         await until(lambda: seen == {"g": ["abc:1", "abc:2"], "h": ["abc:2"]})
     assert [each.letter.group for each in await found(publisher)] == ["h"]
-    assert not await commands.open_replays(publisher.client, "bot", "nobody")
-    await commands.open_replays(publisher.client, "bot", "g")
+    assert not await operations.open_replays(publisher.client, "bot", "nobody")
+    await operations.open_replays(publisher.client, "bot", "g")
     state = (await publisher.client.jetstream().stream_info(subjects.replay_stream_name("bot"))).state
     assert state.messages == 0
 

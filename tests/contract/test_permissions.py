@@ -16,11 +16,10 @@ from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from sandwich_coordinator.cli import accounts
-from sandwich_coordinator.cli import letters as commands
-from sandwich_coordinator.cli.groups import create_group
+from sandwich_coordinator.operations import dead_letters
+from sandwich_coordinator.operations.consumer_groups import GroupSpec, create_group
 from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
 from sandwich_sdk import Consumer, Event, Failure, GroupConflict, jetstream
-from sandwich_sdk.groups import SourceOptions
 from sandwich_sdk.rpc import Rpc
 from sandwich_sdk.wire.rpc import encode_result, parts
 from tests.support.account_nats import AccountNats, rights
@@ -47,19 +46,8 @@ async def node(server: AccountNats) -> AsyncIterator[Client]:
     await client.close()
 
 
-def options(app: str, *, ordered: bool = False, ack_wait_s: float = 30.0) -> SourceOptions:
-    return SourceOptions(
-        servers=(),
-        apps=(app,),
-        group="g",
-        lane="all",
-        start="all",
-        ack_wait_s=ack_wait_s,
-        connect_timeout_s=None,
-        connection={},
-        ordered=ordered,
-        kept=True,
-    )
+def spec(app: str, *, ordered: bool = False, ack_wait_s: float = 30.0) -> GroupSpec:
+    return GroupSpec(app=app, group="g", start="all", ack_wait_s=ack_wait_s, ordered=ordered)
 
 
 async def publish(node: Client) -> None:
@@ -103,15 +91,15 @@ async def test_a_worker_needs_no_more_than_the_docs_say(
 ) -> None:
     monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
     await publish(node)
-    await create_group(node, options("bot", ordered=ordered))
+    await create_group(node, spec("bot", ordered=ordered))
     workers = Workers(server.url, ordered=ordered)
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for each in workers.consumers:
             tasks.create_task(each.run(handle_signals=False))
         await until(lambda: workers.seen == [2] and len(workers.failures) == 2 and workers.failures[-1].given_up)
-        (letter,) = [each async for each in commands.read_letters(node, "bot", commands.Wanted())]
-        assert await commands.open_replays(node, "bot", "g")
-        await commands.replay(node, letter)
+        (letter,) = [each async for each in dead_letters.read_letters(node, "bot", dead_letters.LetterFilter())]
+        assert await dead_letters.open_replays(node, "bot", "g")
+        await dead_letters.replay_letter(node, letter)
         await until(lambda: workers.seen == [2, 1])
         for each in workers.consumers:
             await each.close()
@@ -120,8 +108,8 @@ async def test_a_worker_needs_no_more_than_the_docs_say(
 
 
 async def test_a_worker_asks_for_no_change_of_a_group_that_the_operator_made(server: AccountNats, node: Client) -> None:
-    await create_group(node, options("bot", ack_wait_s=30.0))
-    await create_group(node, options("bot", ack_wait_s=60.0))
+    await create_group(node, spec("bot", ack_wait_s=30.0))
+    await create_group(node, spec("bot", ack_wait_s=60.0))
     login = {"user": "bot", "password": "bot"}
     consumer = Consumer(server.url, app="bot", group="g", ack_wait=30.0, domain=accounts.DOMAIN, connection=login)
     async with asyncio.timeout(10), consumer:
@@ -256,7 +244,7 @@ async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
         for _ in range(3):
             await Publisher(node, app).control("fence")
             await node.jetstream().publish(f"sandwich.{app}.replay.g.1", b"x")
-        await create_group(node, options(app))
+        await create_group(node, spec(app))
     await log.close()
     victim = Victim(node)
     done = Raid(await victim.look())
@@ -359,7 +347,7 @@ async def test_a_group_that_is_not_there_and_cannot_be_made_is_said(
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         taken = tasks.create_task(take(consumer, 1))
         await until(lambda: "sandwich group create beta missing" in caplog.text)
-        await create_group(node, replace(options("beta"), group="missing"))
+        await create_group(node, replace(spec("beta"), group="missing"))
     assert taken.result() == [1]
 
 
@@ -369,5 +357,5 @@ async def test_a_group_that_a_worker_made_becomes_the_operator_s(server: Account
         name="g", durable_name="g", filter_subject="sandwich.bot.events.all.>", max_ack_pending=10_000, ack_wait=30
     )
     await js.add_consumer("SANDWICH_bot", made)
-    await create_group(node, options("bot"))
+    await create_group(node, spec("bot"))
     assert "sandwich.kept" in ((await js.consumer_info("SANDWICH_bot", "g")).config.metadata or {})

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from sandwich_coordinator.cli.context import CommandError
-from sandwich_coordinator.cli.operate import change_state
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings, RedisSettings
+from sandwich_coordinator.operations.errors import OperationError
+from sandwich_coordinator.operations.nodes import change_state
 from sandwich_coordinator.store.base import LeaseLost, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
@@ -301,7 +301,7 @@ class Simulation:
         if node is not None:
             self._journal.note(f"  {node.name} -> {state}")
             # Refused while it is not registered, or for the last node that takes shards.
-            with contextlib.suppress(CommandError):
+            with contextlib.suppress(OperationError):
                 await change_state(self._database, KEYS, node.name, state)
 
     async def _drained(self) -> None:
@@ -339,7 +339,7 @@ class Simulation:
         """Every state back to normal, then wait until all is live. Violated when it is not in time."""
         self._journal.note("faults stop")
         for node in self._nodes:
-            with contextlib.suppress(CommandError):
+            with contextlib.suppress(OperationError):
                 await change_state(self._database, KEYS, node.name, "ready")
         loop = asyncio.get_running_loop()
         until = loop.time() + SETTLE_S

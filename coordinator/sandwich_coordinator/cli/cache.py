@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from sandwich_coordinator.cli.connection import Connection
-from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, command_group
 from sandwich_coordinator.cli.options import run as run_work
 from sandwich_coordinator.cli.output import show, show_json
+from sandwich_coordinator.operations.errors import NotFound
 
 if TYPE_CHECKING:
     from sandwich_coordinator.view import ClusterView
@@ -48,9 +49,9 @@ class Lookup:
     tls: tuple[str, str, str] = ("", "", "")
 
     def of_app(self, only: str | None) -> Mapping[str, str]:
-        """The namespace of each application, or only of one. Raises CommandError when there is none."""
+        """The namespace of each application, or only of one. Raises NotFound and CommandError."""
         if only is not None and only not in self.namespaces:
-            raise no_such("application", only, self.namespaces)
+            raise NotFound("application", only, self.namespaces)
         if not self.namespaces:
             raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
         return self.namespaces if only is None else {only: self.namespaces[only]}
@@ -83,8 +84,8 @@ def check_id(text: str) -> str:
 
 async def load(connection: Connection, key_file: Path | None) -> Lookup:
     """The cluster's records and its Redis settings, the password opened. Raises CommandError and SealingError."""
-    from sandwich_coordinator.cli.context import read_settings
     from sandwich_coordinator.config import REDIS_SECRET
+    from sandwich_coordinator.operations.configuration import read_settings
     from sandwich_coordinator.sealing import open_plain
     from sandwich_coordinator.view import ClusterView
 
@@ -93,14 +94,14 @@ async def load(connection: Connection, key_file: Path | None) -> Lookup:
     items = {item.key: item for item in listing.items}
     if connection.keys.config not in items:
         raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
-    settings = read_settings(connection, items[connection.keys.config], None).redis
+    settings = read_settings(items[connection.keys.config], connection.keys, None).redis
     view = ClusterView.from_items(connection.keys, items, listing.revision)
     password = None
     if settings.password.startswith("plain:"):
         password = open_plain(REDIS_SECRET, settings.password, allow_plain=True)
     elif settings.password:
         key = replace(connection, key_file=key_file).key(os.environ)
-        settings = read_settings(connection, items[connection.keys.config], key).redis
+        settings = read_settings(items[connection.keys.config], connection.keys, key).redis
         password = key.unseal(REDIS_SECRET, settings.password)
     return Lookup(
         view=view,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sandwich_coordinator.cli.context import CommandError
+from sandwich_coordinator.cli.changes import parse_changes
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.load import ConfigError, load_config, parse_config
-from sandwich_coordinator.cli.settings import parse_changes
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 from sandwich_coordinator.small_files import read_small_file
 

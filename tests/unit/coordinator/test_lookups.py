@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 
 from sandwich_coordinator.cli.cache import check_id
-from sandwich_coordinator.cli.context import CommandError
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.lookups import guild_text, mutual_text, not_cached, plain, where_row, where_text
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys

@@ -15,12 +15,15 @@ import nats.errors
 import pytest
 from pydantic import BaseModel
 
-from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.changes import change_lines, parse_changes
+from sandwich_coordinator.cli.errors import command_error
 from sandwich_coordinator.cli.load import ConfigError, parse_config
 from sandwich_coordinator.cli.main import main
-from sandwich_coordinator.cli.settings import edited, parse_changes
 from sandwich_coordinator.config import SECTIONS
 from sandwich_coordinator.network_errors import network_words
+from sandwich_coordinator.operations import errors
+from sandwich_coordinator.operations.applications import plan_change
+from sandwich_coordinator.operations.errors import Invalid, NotFound
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.types import AppRecord
 from sandwich_sdk.errors import reason
@@ -96,9 +99,9 @@ def test_no_wrong_value_of_any_key_is_explained_in_the_words_of_a_library(path: 
     ],
 )
 def test_app_set_says_what_a_value_must_be(change: str, message: str) -> None:
-    with pytest.raises(CommandError) as caught:
-        edited(APP, parse_changes([change]), {})
-    assert message in str(caught.value)
+    with pytest.raises(Invalid) as caught:
+        plan_change(APP, parse_changes([change]), {})
+    assert message in str(command_error(caught.value))
 
 
 def test_apps_that_are_a_list_are_said_to_need_names() -> None:
@@ -108,18 +111,34 @@ def test_apps_that_are_a_list_are_said_to_need_names() -> None:
         assert caught.value.problems == ["c.yml:4: apps: must hold names with what belongs to each: {NAME: ...}"]
 
 
-def test_a_change_of_intents_is_told_by_their_names() -> None:
-    edit = edited(APP, parse_changes(["intents=[GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT]"]), {})
-    assert edit.lines == (
-        "~ application a: intents: [GUILDS, GUILD_MESSAGES] -> [GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT]",
-    )
+def test_a_change_of_intents_is_shown_by_their_names() -> None:
+    plan = plan_change(APP, parse_changes(["intents=[GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT]"]), {})
+    assert change_lines(plan.changes) == [
+        "~ application a: intents: [GUILDS, GUILD_MESSAGES] -> [GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT]"
+    ]
 
 
 def test_a_name_that_is_not_there_is_answered_with_the_nearest_and_all_others() -> None:
-    error = no_such("application", "welcomr", ["music", "welcomer"])
+    error = NotFound("application", "welcomr", ["welcomer", "music"])
     assert str(error) == "there is no application welcomr (did you mean welcomer?); there are: music, welcomer"
-    assert error.code == 1
-    assert str(no_such("node", "x", [])) == "there is no node x; there are: none yet"
+    assert (error.kind, error.name, error.known) == ("application", "welcomr", ("music", "welcomer"))
+    assert str(NotFound("node", "x", [])) == "there is no node x; there are: none yet"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.Refused, 1),
+        (errors.Invalid, 1),
+        (errors.Conflict, 1),
+        (errors.NotReached, 1),
+        (errors.Unavailable, 2),
+    ],
+)
+def test_each_error_of_an_operation_has_an_exit_code(kind: type[errors.OperationError], code: int) -> None:
+    ended = command_error(kind(["one", "two\x1b"]))
+    assert (str(ended), ended.code) == ("one\ntwo\\x1b", code)
+    assert command_error(NotFound("node", "x", ["a"])).code == 1
 
 
 def closed_port() -> int:

@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from sandwich_coordinator.cli import output, render
-from sandwich_coordinator.cli.errors import CommandError, no_such
-from sandwich_coordinator.cli.letters import Found, content_text, letters_text
+from sandwich_coordinator.cli.errors import CommandError, command_error
+from sandwich_coordinator.cli.letter_text import content_row, content_text, letters_text
 from sandwich_coordinator.cli.lookups import guild_text, mutual_text, where_text
 from sandwich_coordinator.cli.paint import Paint
-from sandwich_coordinator.cli.shards import _is_live
 from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.operations.dead_letters import LetterContent, StoredLetter
+from sandwich_coordinator.operations.errors import NotFound, NotReached
+from sandwich_coordinator.operations.shards import _is_live
 from sandwich_coordinator.status import FailoverStatus, LossStatus, NodeStatus, ShardStatus
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
@@ -88,10 +90,13 @@ def test_dead_letters_are_plain() -> None:
     letter = DeadLetter(
         kind="event", group=NASTY, id=NASTY, type=NASTY, subject=NASTY, stream_seq=1, tries=1, error=NASTY, at=1.0
     )
-    found = Found(app=NASTY, number=1, seqs=(1,), letter=letter)
+    found = StoredLetter(app=NASTY, number=1, seqs=(1,), letter=letter)
     assert_plain(letters_text([found], 5, 2.0))
-    assert_plain(content_text(found.row() | {"event": {"content": NASTY, NASTY: [NASTY]}}))
-    assert_plain(content_text(found.row() | {"headers": {NASTY: NASTY}, "payload": NASTY}))
+    event = LetterContent(stored=found, event={"content": NASTY, NASTY: [NASTY]})
+    assert_plain(content_text(content_row(event)))
+    frame = LetterContent(stored=found, headers={NASTY: NASTY}, payload=NASTY.encode(), unreadable=NASTY)
+    assert_plain(content_text(content_row(frame)))
+    assert_plain(content_text(content_row(frame) | {"payload": NASTY}))
 
 
 def test_what_the_cache_has_of_guilds_and_users_is_plain() -> None:
@@ -107,11 +112,11 @@ def test_what_the_cache_has_of_guilds_and_users_is_plain() -> None:
 def test_errors_are_plain_and_have_the_lines_that_were_meant(capsys: pytest.CaptureFixture[str]) -> None:
     assert_plain(str(CommandError(f"failed: {NASTY}")))
     assert str(CommandError(["a", f"b{NASTY}"])).count("\n") == 1
-    assert_plain(str(no_such("application", NASTY, [NASTY])))
+    assert_plain(str(command_error(NotFound("application", NASTY, [NASTY]))))
     claim = ClaimRecord(app="a", group=1, shard=0, node="n", instance="i", worker=0, state="failed", reason=NASTY)
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(NotReached) as caught:
         _is_live(ShardId("a", 1, 0), claim)
-    assert_plain(str(caught.value))
+    assert_plain(str(command_error(caught.value)))
     output.fail("sandwich", f"a{NASTY}")
     output.warn(NASTY)
     output.say(NASTY, err=True)

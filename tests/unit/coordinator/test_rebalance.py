@@ -1,6 +1,6 @@
 """What `cluster rebalance --dry-run` says."""
 
-from sandwich_coordinator.cli.shards import move_lines
+from sandwich_coordinator.cli.progress import move_lines
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.rebalance import moves
 from sandwich_coordinator.store.base import KeyValue

@@ -1,10 +1,18 @@
-"""What pydantic says of a wrong value, in an operator's words. Pure; no message repeats a value."""
+"""What pydantic reports about a wrong value, in an operator's words. Pure; no message repeats a value."""
 
+import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from sandwich_coordinator.config import SECTIONS
+
 TEXT_CHARACTERS_MAX: Final = 400
+KEY_SHOWN: Final = 64
+
+KeyPath = tuple[str | int, ...]
 
 _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -55,3 +63,36 @@ def mistake_text(item: Mapping[str, Any]) -> str:
     else:
         text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return text if len(text) <= TEXT_CHARACTERS_MAX else text[: TEXT_CHARACTERS_MAX - 3] + "..."
+
+
+def _unknown_key(path: KeyPath) -> str:
+    general = tuple("*" if isinstance(part, int) else part for part in path[:-1])
+    if len(general) > 1 and general[0] == "apps":
+        general = ("apps", "*", *general[2:])
+    model = SECTIONS.get(general)
+    known = [name for name in model.model_fields if name != "literal"] if model else []
+    near = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return "unknown key" + (f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})" if known else "")
+
+
+def described(error: ValidationError, under: KeyPath = ()) -> list[str]:
+    """What is wrong, a line for each mistake with the path of its key. `under`: the path of the checked part."""
+    return [f"{dotted(path)}: {text}" for path, text in mistakes(error, under)]
+
+
+def mistakes(error: ValidationError, under: KeyPath = ()) -> list[tuple[KeyPath, str]]:
+    """The path of each key that is wrong, and how. `under`: the path of the checked part."""
+    found: list[tuple[KeyPath, str]] = []
+    for item in error.errors(include_input=False, include_url=False):
+        path = (*under, *(part for part in item["loc"] if part != "[key]"))
+        text = _unknown_key(path) if item["type"] == "extra_forbidden" else mistake_text(item)
+        if item["type"] == "too_short" and any(known[: len(path)] == path for known, _ in found):
+            # The wrong entries are listed already; that too few are left is no second mistake.
+            continue
+        found.append((path, text))
+    return found
+
+
+def dotted(path: KeyPath) -> str:
+    """A path as an operator writes it: `apps.a.events.ignore[0]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part[:KEY_SHOWN]}" for part in path).lstrip(".")
