@@ -1,6 +1,6 @@
-"""From one dispatch to cache operations. Pure: what is read, what is stored, nothing about where.
+"""Translates one dispatch into cache operations. Pure; the operations do not depend on the Redis setup.
 
-Sources of the rules: Discord's Gateway Events; docs/guide/cache.md says what each event changes.
+Sources of the rules: Discord's Gateway Events. docs/guide/cache.md describes what each event changes.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from sandwich_node.cache.json_patch import compact
 from sandwich_node.cache.settings import Writer
 
 LEARNED_MAX = 8192
-"""Members seen in passing that are remembered as stored, so that a chatty one is not stored with every message."""
+"""Members known as stored, so that an active member is not stored again with every message."""
 
 _seen = msgspec.json.Decoder(pl.Seen).decode
 
@@ -81,9 +81,9 @@ _OF_MESSAGES: Mapping[str, Translation] = MappingProxyType(
 _ENDING_PLACES: Mapping[str, Translation] = MappingProxyType(
     {"CHANNEL_DELETE": channels.channel_delete, "THREAD_DELETE": channels.thread_delete}
 )
-"""With a place go its messages."""
+"""The end of a channel or thread also ends its messages."""
 
-_TOLD_OF: Mapping[str, str] = MappingProxyType(
+_BEFORE_FROM: Mapping[str, str] = MappingProxyType(
     {
         "PRESENCE_UPDATE": "p",
         "GUILD_ROLE_DELETE": "r",
@@ -92,7 +92,7 @@ _TOLD_OF: Mapping[str, str] = MappingProxyType(
         "GUILD_MEMBER_REMOVE": "m",
     }
 )
-"""Events that also matter where what they are about is not kept: by the collection that `before` is from."""
+"""Events that matter even if their own entity is not kept, with the collection that `before` comes from."""
 
 _REPLACING = ("_UPDATE", "_DELETE", "_DELETE_BULK", "GUILD_MEMBER_REMOVE")
 
@@ -100,13 +100,13 @@ _SHOW_MEMBERS = frozenset({"MESSAGE_CREATE", "MESSAGE_REACTION_ADD", "TYPING_STA
 
 
 def _translations(context: Context) -> dict[str, Translation]:
-    """What there is to do for whom caches this, by event type."""
+    """The translations for these cache settings, by event type."""
     made: dict[str, Translation] = dict(_ALWAYS)
     for name, (letters, translation) in _OF_COLLECTION.items():
         if context.letters.intersection(letters):
             made[name] = translation
     if context.settings.members or context.settings.guilds or context.letters.intersection("vp"):
-        # The guild's member_count depends on these, even where members are not kept; so do presences and voice states.
+        # The guild's member_count, presences and voice states depend on these, even if members are not kept.
         made["GUILD_MEMBER_ADD"] = members.member_add
         made["GUILD_MEMBER_REMOVE"] = members.member_remove
     if context.keeps_users:
@@ -121,7 +121,7 @@ def _translations(context: Context) -> dict[str, Translation]:
 
 
 class Translator:
-    """Turns one shard's events into operations. Remembers only which members it has seen in passing."""
+    """Translates one shard's events into operations. Its only state is the members learned from other events."""
 
     def __init__(self, writer: Writer) -> None:
         settings = writer.settings
@@ -134,24 +134,24 @@ class Translator:
         """Whether an event of this type can change the cache."""
         return event_type in self._translations or (self._context.learns and event_type in _SHOW_MEMBERS)
 
-    def tells_before(self, event_type: str) -> bool:
-        """Whether an event of this type is told with what it replaced."""
-        if event_type in _TOLD_OF and _TOLD_OF[event_type] not in self._context.letters:
+    def reports_before(self, event_type: str) -> bool:
+        """Whether an event of this type is published with the value that it replaced."""
+        if event_type in _BEFORE_FROM and _BEFORE_FROM[event_type] not in self._context.letters:
             return False
         if event_type in _OF_MESSAGES and not self._context.settings.messages_per_channel:
             return False
         return event_type in self._translations and event_type.endswith(_REPLACING)
 
     def translate(self, event_type: str, data: bytes) -> tuple[Op, ...]:
-        """The operations for one event, given the JSON of its `d`. Raises BadEvent when it has not the known shape.
+        """The operations for one event, given the JSON of its `d`. Raises BadEvent for an undocumented form.
 
-        What of its lists cannot be read is left out, and is in `lost` until the next event.
+        Unreadable items of its lists are left out; they are in `lost` until the next event.
         """
         self._context.lost.clear()
         translation = self._translations.get(event_type)
         learns = self._context.learns and event_type in _SHOW_MEMBERS
         if event_type in _ALWAYS:
-            # These replace or remove members: who was learned may be gone.
+            # These replace or remove members: a learned member may be gone.
             self.forget()
         if translation is None and not learns:
             return ()
@@ -160,16 +160,16 @@ class Translator:
             ops = translation(self._context, data) if translation is not None else ()
             return (*ops, *self._learn(data)) if learns else ops
         except UNREADABLE as error:
-            # The cause would carry the event; its kind is enough.
-            raise BadEvent(f"{event_type} has not the known shape ({type(error).__name__})") from None
+            # The cause would contain the event; its type is enough.
+            raise BadEvent(f"{event_type} does not have the documented form ({type(error).__name__})") from None
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """What of the last event could not be read: the names of lists, once for each item."""
+        """The unreadable parts of the last event: the names of the lists, once for each item."""
         return tuple(self._context.lost)
 
     def forget(self) -> None:
-        """What was learned may not be stored: learn it again."""
+        """Learned members may not be stored any more: learn them again."""
         self._learned.clear()
         self._learned_before.clear()
 

@@ -1,4 +1,4 @@
-"""What of an application is cached, and in whose name a shard writes. Pure."""
+"""What an application caches, and the identity with which a shard writes. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,9 +72,9 @@ def kept_letters(spec: CacheSpec) -> str:
 
 
 def changed_letters(before: str, after: str) -> tuple[str, str]:
-    """(what is no longer kept, what is kept now and was not)."""
+    """(letters that are no longer kept, letters that are newly kept)."""
     gone = "".join(letter for letter in before if letter not in after)
-    # Messages of before cannot be had: they come with time.
+    # Earlier messages cannot be fetched: they are not missing.
     come = "".join(letter for letter in after if letter not in before and letter != "w")
     return gone, come
 
@@ -93,20 +93,20 @@ class Writer:
 
     @property
     def namespace(self) -> str:
-        """Under which namespace it writes."""
+        """The namespace that it writes to."""
         return self.settings.namespace_of(self.app)
 
     @property
     def location(self) -> str:
-        """Where the shard's guilds are, as readers see it."""
+        """The location of the shard's guilds, as readers see it."""
         return location(self.group, self.shard)
 
     @property
     def maintains(self) -> str:
-        """Letters of the collections that this application's events keep true: others keep theirs."""
+        """Letters of the collections for which this application is authoritative."""
         return "".join(letter for letter in letters_of(self.settings) if self.intents & INTENTS[_MAINTAINED_BY[letter]])
 
     @property
     def is_told_of_members(self) -> bool:
-        """Whether Discord tells who joins and leaves; otherwise members are learned where they are seen."""
+        """Whether Discord sends joins and leaves. Otherwise members are learned from other events."""
         return bool(self.intents & INTENTS["GUILD_MEMBERS"])

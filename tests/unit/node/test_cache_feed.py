@@ -126,7 +126,7 @@ def test_what_waits_while_redis_is_away_is_written_in_order_when_it_is_back() ->
     play(story)
 
 
-def test_memory_is_bounded_and_what_was_given_up_is_told() -> None:
+def test_memory_is_bounded_and_dropped_events_are_reported() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
         cache.away = True
         size = feeding.BACKLOG_BYTES_MAX // 10
@@ -298,10 +298,10 @@ def test_each_unreadable_event_is_counted_and_each_type_is_logged_now_and_then_w
         assert (feed.counters.malformed, feed.counters.lost) == (7, 12)
 
     play(story)
-    left_out = "shard bot/0:0: GUILD_CREATE has parts that have not the known shape and are left out: "
+    left_out = "shard bot/0:0: GUILD_CREATE has parts that do not have the documented form and are left out: "
     assert [record.getMessage() for record in caplog.records] == [
         f"{left_out}2 of members, 1 of roles",
-        "shard bot/0:0: CHANNEL_UPDATE has not the known shape (ValidationError); it changes nothing",
+        "shard bot/0:0: CHANNEL_UPDATE does not have the documented form (ValidationError); it changes nothing",
         "the cache of shard bot/0:0 is incomplete: an event CHANNEL_UPDATE could not be read",
         f"{left_out}2 of members, 1 of roles (2 more like it since the last such line)",
     ]

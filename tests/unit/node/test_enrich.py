@@ -29,7 +29,7 @@ class Feed:
         self.extras = extras
         self.seen: list[tuple[int, ...]] = []
 
-    def tells_before(self, event_type: str) -> bool:
+    def reports_before(self, event_type: str) -> bool:
         return event_type.endswith(("_UPDATE", "_DELETE"))
 
     async def apply(
