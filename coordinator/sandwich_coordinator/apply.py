@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from sandwich_coordinator.app_options import sharing_problems
+from sandwich_coordinator.app_options import sharing_problems, shown_option, stored_options
 from sandwich_coordinator.config import (
     NATS_SECRET,
     REDIS_SECRET,
@@ -23,13 +23,12 @@ from sandwich_coordinator.config import (
     RedisSettings,
 )
 from sandwich_coordinator.ids import ShardId
-from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put, Store
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import key_id_of, proof_of
-from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord, ShardsSpec
+from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord
 from sandwich_coordinator.view import ClusterView
 
 WRITES_PER_TXN_MAX = 100
@@ -98,26 +97,7 @@ class Sealer:
 
 def app_record(name: str, app: AppConfig, token: str, sealed: str) -> AppRecord:
     """An application as stored."""
-    limits = {"max_age_s": app.stream.max_age, "max_bytes": app.stream.max_bytes, "replicas": app.stream.replicas}
-    presence = None
-    if app.presence is not None:
-        presence = app.presence.model_dump(mode="json", exclude_none=True) | {"since": None}
-    return AppRecord(
-        app=name,
-        token=sealed,
-        token_hash=token_hash(token),
-        intents=app.intents,
-        shards=ShardsSpec(count=app.shards.count, ids=app.shards.ids),
-        route=app.route,
-        presence=presence,
-        compression=app.compression,
-        large_threshold=app.large_threshold,
-        paused=app.paused,
-        stream={limit: value for limit, value in limits.items() if value is not None},
-        cache=app.cache.spec(),
-        events=app.events.spec(),
-        invites=app.invites.spec(),
-    )
+    return AppRecord(app=name, token=sealed, token_hash=token_hash(token), **stored_options(app))
 
 
 def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | None) -> ClusterSettings:
@@ -184,11 +164,6 @@ def _plain(value: Any) -> Any:
     return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
-def _shown(path: str, value: Any) -> object:
-    """A value for people: intents by their names."""
-    return f"[{', '.join(intent_names(value))}]" if path == "intents" and isinstance(value, int) else value
-
-
 def edited_fields(label: str, before: Any, after: Any) -> list[str]:
     """What differs between two records, a line a field; secrets are not shown."""
     old, new = _fields(before), _fields(after)
@@ -199,7 +174,9 @@ def edited_fields(label: str, before: Any, after: Any) -> list[str]:
         if path in _SECRET:
             lines.append(f"~ {label}: {path}: changed")
         else:
-            lines.append(f"~ {label}: {path}: {_shown(path, old.get(path))} -> {_shown(path, new.get(path))}")
+            lines.append(
+                f"~ {label}: {path}: {shown_option(path, old.get(path))} -> {shown_option(path, new.get(path))}"
+            )
     return lines
 
 
@@ -376,7 +353,7 @@ def _diff_app(
     if after == current:
         return
     if item is None:
-        lines.append(f"+ application {name}: shards {app.shards.count}, intents {_shown('intents', app.intents)}")
+        lines.append(f"+ application {name}: shards {app.shards.count}, intents {shown_option('intents', app.intents)}")
     elif current:
         lines += edited_fields(f"application {name}", current, after)
     writes.append((_unchanged(keys.app(name), item), Put(keys.app(name), after.encode())))

@@ -136,7 +136,7 @@ def test_memory_is_bounded_and_dropped_events_are_reported() -> None:
         cache.away = False
         await feed.drained()
         assert feed.counters.dropped > 0
-        assert "away for too long" in feed.incomplete
+        assert "unavailable for too long" in feed.incomplete
         await feed.apply("t", 0, events(1), starts_session=True)
         assert feed.is_whole, "READY: all guilds come anew"
 
