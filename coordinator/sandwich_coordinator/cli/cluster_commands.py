@@ -132,7 +132,10 @@ def cluster_status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat every 2 s until Ctrl-C.")] = False,
 ) -> None:
-    """Problems first, then nodes and applications. Exit code 0 healthy, 1 degraded, 2 cannot tell."""
+    """Problems first, then nodes and applications. Exit code 0: healthy, 1: degraded, 2: unknown.
+
+    Example: sandwich cluster status --watch
+    """
     import asyncio
 
     from sandwich_coordinator.cli import render
@@ -162,6 +165,8 @@ def cluster_export(context: typer.Context, key_file: KeyFile = None, as_json: Js
     """Print the stored configuration as a cluster file; secrets are replaced by {env: NAME}.
 
     With the cluster key, only if its addresses are those that were applied.
+
+    Example: sandwich cluster export > cluster.yml
     """
     from sandwich_coordinator.cli.export import export_cluster
 
@@ -179,7 +184,10 @@ def cluster_rebalance(
     timeout_s: WaitS = 600.0,
     as_json: Json = False,
 ) -> None:
-    """Take away all pins and wait until every shard is where the leader wants it. It balances by itself otherwise."""
+    """Take away all pins and wait until every shard is where the leader wants it. It balances by itself otherwise.
+
+    Example: sandwich cluster rebalance --dry-run
+    """
     from sandwich_coordinator.cli.shards import balance
 
     async def work() -> list[dict[str, Any]]:
