@@ -123,7 +123,7 @@ class EventsConfig(Section):
 
 
 class InvitesConfig(Section):
-    """`track`: GUILD_MEMBER_ADD tells by whose invite. `hold`: how long a join may wait for the answer."""
+    """`track`: GUILD_MEMBER_ADD contains the invite. `hold`: how long a join may wait for the answer."""
 
     track: bool = False
     hold: Annotated[Duration, seconds(0, 5)] = 0.3
@@ -169,11 +169,13 @@ def option_warnings(cache: CacheSpec, events: EventsSpec, invites: InvitesSpec, 
         found.append(("cache.messages", "most will be empty without the intent MESSAGE_CONTENT"))
     if invites.track and (missing := {"GUILDS", "GUILD_INVITES", "GUILD_MEMBERS"} - has):
         text = (
-            f"needs the intent{'s' * (len(missing) > 1)} {' and '.join(sorted(missing))}: joins will not be told apart"
+            f"needs the intent{'s' * (len(missing) > 1)} {' and '.join(sorted(missing))}: without it no invite is found"
         )
         found.append(("invites.track", text))
     if invites.track and matches_any([*events.ignore, *events.cache_only], _JOIN):
-        found.append(("invites.track", f"{_JOIN} is kept from consumers under events: nobody is told of joins"))
+        found.append(
+            ("invites.track", f"{_JOIN} is kept from consumers under events: no consumer receives the invites of joins")
+        )
     return found
 
 
