@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandwich_coordinator.cache_entities import COLLECTIONS
+
 Json = dict[str, Any]
 Objects = dict[str, Json]
 
@@ -16,15 +18,13 @@ OBFUSCATED = 1 << 17
 PER_CHANNEL = 50
 """Messages that cache and simulator keep of each channel: the same number, so that they keep the same ones."""
 
+COMPARED_APART = frozenset({"channels", "threads", "members", "presences", "events"})
+"""Collections that differ by what a bot may see or has seen: `compare` has rules of its own for each."""
+
 AS_THEY_ARE: Mapping[str, str] = {
-    "roles": "roles",
-    "emojis": "emojis",
-    "stickers": "stickers",
-    "voice": "voice_states",
-    "stages": "stages",
-    "sounds": "sounds",
+    entity.collection: entity.option for entity in COLLECTIONS.values() if entity.collection not in COMPARED_APART
 }
-"""Collections that every bot is told of alike, and how the simulator calls them."""
+"""All other collections: every bot sees them alike. By collection, the simulator's name, which is the option's."""
 
 VOICE_FIELDS = ("status", "voice_start_time")
 

@@ -17,7 +17,7 @@ apps_app = command_group("The applications (bots).")
 
 @apps_app.command("list")
 def app_list(context: typer.Context, as_json: Json = False) -> None:
-    """The applications with their shards and session starts."""
+    """The applications with their shards and session starts. Example: sandwich app list"""
     from sandwich_coordinator.cli import render
 
     list_rows(context, render.app_rows, render.apps_text, as_json)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sandwich_coordinator.app_options import shown_option
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
-from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.operations import changes as changed
 from sandwich_coordinator.operations.applications import check_path
 from sandwich_coordinator.operations.changes import Change
@@ -34,7 +34,7 @@ def change_line(change: Change) -> str:
     """One change, after + (added), ~ (changed) or - (removed)."""
     match change:
         case changed.AppAdded(app, shards, intents):
-            return f"+ application {app}: shards {shards}, intents {_value('intents', intents)}"
+            return f"+ application {app}: shards {shards}, intents {shown_option('intents', intents)}"
         case changed.AppRemoved(app):
             return f"- application {app}: removed"
         case changed.AppReplaced(app):
@@ -59,9 +59,4 @@ def change_lines(changes: Sequence[Change]) -> list[str]:
 
 
 def _field(path: str, before: Any, after: Any, is_secret: bool) -> str:
-    return f"{path}: changed" if is_secret else f"{path}: {_value(path, before)} -> {_value(path, after)}"
-
-
-def _value(path: str, value: Any) -> object:
-    """Intents by their names, other values as they are."""
-    return f"[{', '.join(intent_names(value))}]" if path == "intents" and isinstance(value, int) else value
+    return f"{path}: changed" if is_secret else f"{path}: {shown_option(path, before)} -> {shown_option(path, after)}"

@@ -132,7 +132,10 @@ def cluster_status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat every 2 s until Ctrl-C.")] = False,
 ) -> None:
-    """Problems first, then nodes and applications. Exit code 0 healthy, 1 degraded, 2 cannot say."""
+    """Problems first, then nodes and applications. Exit code 0: healthy, 1: degraded, 2: unknown.
+
+    Example: sandwich cluster status --watch
+    """
     import asyncio
 
     from sandwich_coordinator.cli import render
@@ -162,6 +165,8 @@ def cluster_export(context: typer.Context, key_file: KeyFile = None, as_json: Js
     """Print the stored configuration as a cluster file; secrets are replaced by {env: NAME}.
 
     With the cluster key, only if its addresses are those that were applied.
+
+    Example: sandwich cluster export > cluster.yml
     """
     from sandwich_coordinator.operations.configuration import read_configuration
     from sandwich_coordinator.operations.export import exported_cluster
@@ -190,7 +195,10 @@ def cluster_rebalance(
     timeout_s: WaitS = 600.0,
     as_json: Json = False,
 ) -> None:
-    """Take away all pins and wait until every shard is where the leader wants it. It balances by itself otherwise."""
+    """Remove all pins and wait until every shard is where the leader wants it. It balances by itself otherwise.
+
+    Example: sandwich cluster rebalance --dry-run
+    """
     from sandwich_coordinator.cli.progress import move_row, shown
     from sandwich_coordinator.operations.shards import planned_moves, restore_balance
 

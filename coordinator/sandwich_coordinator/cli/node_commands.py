@@ -42,7 +42,7 @@ def list_rows(
 
 @node_app.command("list")
 def node_list(context: typer.Context, as_json: Json = False) -> None:
-    """The nodes with their load."""
+    """The nodes with their load. Example: sandwich node list"""
     from sandwich_coordinator.cli import render
 
     list_rows(context, render.node_rows, render.nodes_text, as_json)

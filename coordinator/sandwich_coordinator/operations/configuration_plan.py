@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sandwich_coordinator.app_options import sharing_problems
+from sandwich_coordinator.app_options import sharing_problems, stored_options
 from sandwich_coordinator.config import (
     NATS_SECRET,
     REDIS_SECRET,
@@ -39,7 +39,7 @@ from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, s
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import key_id_of, proof_of
-from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord, ShardsSpec
+from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord
 from sandwich_coordinator.view import ClusterView
 
 Write = tuple[Compare, Put | Delete]
@@ -102,26 +102,7 @@ class Sealer:
 
 def app_record(name: str, app: AppConfig, token: str, sealed: str) -> AppRecord:
     """An application as stored."""
-    limits = {"max_age_s": app.stream.max_age, "max_bytes": app.stream.max_bytes, "replicas": app.stream.replicas}
-    presence = None
-    if app.presence is not None:
-        presence = app.presence.model_dump(mode="json", exclude_none=True) | {"since": None}
-    return AppRecord(
-        app=name,
-        token=sealed,
-        token_hash=token_hash(token),
-        intents=app.intents,
-        shards=ShardsSpec(count=app.shards.count, ids=app.shards.ids),
-        route=app.route,
-        presence=presence,
-        compression=app.compression,
-        large_threshold=app.large_threshold,
-        paused=app.paused,
-        stream={limit: value for limit, value in limits.items() if value is not None},
-        cache=app.cache.spec(),
-        events=app.events.spec(),
-        invites=app.invites.spec(),
-    )
+    return AppRecord(app=name, token=sealed, token_hash=token_hash(token), **stored_options(app))
 
 
 def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | None) -> ClusterSettings:

@@ -5,7 +5,6 @@ from typing import Any
 
 from sandwich_coordinator.app_options import exported_options
 from sandwich_coordinator.config import ClusterSettings
-from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.types import AppRecord
 
 
@@ -48,19 +47,4 @@ def exported_cluster(cluster: str, settings: ClusterSettings, records: Sequence[
 
 def exported_app(record: AppRecord) -> dict[str, Any]:
     """One application, its token replaced by the name of an environment variable."""
-    presence = {name: value for name, value in (record.presence or {}).items() if name != "since"}
-    stream = dict(record.stream)
-    if "max_age_s" in stream:
-        stream["max_age"] = f"{stream.pop('max_age_s'):g}s"
-    return {
-        "token": {"env": f"{record.app.upper().replace('-', '_')}_TOKEN"},
-        "intents": intent_names(record.intents),
-        "shards": {"count": record.shards.count, "ids": record.shards.ids},
-        "presence": presence or None,
-        "compression": record.compression,
-        "route": record.route,
-        "large_threshold": record.large_threshold,
-        "paused": record.paused,
-        "stream": stream,
-        **exported_options(record),
-    }
+    return {"token": {"env": f"{record.app.upper().replace('-', '_')}_TOKEN"}, **exported_options(record)}

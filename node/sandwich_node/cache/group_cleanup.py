@@ -1,4 +1,4 @@
-"""Taking a shard group that is gone out of the cache."""
+"""Removes a deleted shard group from the cache."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ RETRY_S = 5.0
 
 
 async def release_group(cache: RedisCache, gone: ipc.CleanGroupCache) -> None:
-    """Every guild that these shards located leaves; tried again for some minutes while Redis is away."""
+    """Remove the guilds located at these shards. Tries again for some minutes while Redis is unavailable."""
     for shard in range(gone.count):
         writer = Writer(
             app=gone.app, group=gone.group, shard=shard, fence=gone.fence, bot="", intents=0, settings=gone.cache
@@ -24,9 +24,11 @@ async def release_group(cache: RedisCache, gone: ipc.CleanGroupCache) -> None:
             try:
                 await cache.release(writer)
             except CacheError as error:
-                _log.warning("shard %s/%d/%d is not out of the cache yet: %s", gone.app, gone.group, shard, error)
+                _log.warning("shard %s/%d/%d is not removed from the cache yet: %s", gone.app, gone.group, shard, error)
                 await asyncio.sleep(RETRY_S)
             else:
                 break
         else:
-            _log.error("shard %s/%d/%d stays in the cache: Redis was away for too long", gone.app, gone.group, shard)
+            _log.error(
+                "shard %s/%d/%d stays in the cache: Redis was unavailable for too long", gone.app, gone.group, shard
+            )

@@ -1,6 +1,6 @@
-"""From a batch as it was read to the lines that are published: what the cache, prefixes and invites add or hold back.
+"""From a batch as read to the lines that are published: cache, prefixes and invites add fields or drop events.
 
-A shell: it asks, each for a bounded time, and puts the answers in.
+A shell: each lookup has a bounded time.
 """
 
 import logging
@@ -23,12 +23,12 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 BEHIND = b'"before":null,"cache":"behind"'
-"""What an event is told with that would have had its `before`, while the cache is behind or incomplete."""
+"""Replaces `before` in an event while the cache is behind or incomplete."""
 
 
 @dataclass(slots=True)
 class EnrichCounters:
-    """Totals since the shard started here. `failed`: batches that left without what should have been added."""
+    """Totals since the shard started here. `failed`: batches that were published without fields because of an error."""
 
     without_prefix: int = 0
     prefix_unknown: int = 0
@@ -37,7 +37,7 @@ class EnrichCounters:
 
 @dataclass(slots=True)
 class ShardEnricher:
-    """Implements `Enricher` for one shard. `cache` None: the application keeps none; `invites`: it follows no joins."""
+    """Implements `Enricher` for one shard. `cache` None: no cache is kept. `invites` None: joins are not tracked."""
 
     rules: EventFilter
     cache: CacheFeed | None = None
@@ -51,13 +51,13 @@ class ShardEnricher:
         return self.rules.ttls
 
     async def finish(self, batch: Batch, confirmed: int) -> list[bytes]:
-        """See `sinks.publisher.Enricher`."""
+        """See `publishing.publisher.Enricher`."""
         items = batch.items
         lines = [item.line for item in items]
         added: dict[int, list[bytes]] = {}
         cache = self.cache
         extras = await self._done(self._cache(cache, batch, confirmed, added)) if cache is not None else None
-        _tell_arrivals(items, extras or {}, added)
+        _add_arrivals(items, extras or {}, added)
         asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, MessageAsk)]
         if asks:
             await self._done(self._prefixes(asks, lines, added))
@@ -69,13 +69,13 @@ class ShardEnricher:
         return lines
 
     async def _done(self, part: Coroutine[None, None, _T]) -> _T | None:
-        """What `part` answers; None where it fails. An error would end the shard, and come again with the replay."""
+        """The result of `part`; None if it fails. Raised, the error would end the shard, and return with the replay."""
         try:
             return await part
         except Exception:
             self.counters.failed += 1
             if self.counters.failed == 1:
-                _log.exception("events leave without what should have been added to them")
+                _log.exception("events are published without their additional fields")
             return None
 
     @property
@@ -86,19 +86,19 @@ class ShardEnricher:
     async def _cache(
         self, cache: CacheFeed, batch: Batch, confirmed: int, added: dict[int, list[bytes]]
     ) -> Mapping[int, Extra]:
-        """Apply the batch's changes, and take what they replaced; returns what the cache says, by sequence."""
+        """Apply the batch's changes and add the values that they replaced; returns the cache's extras by sequence."""
         items = batch.items
         events = tuple(EventOps(item.seq, item.ops, item.size) for item in items if item.ops)
         extras = await cache.apply(batch.session, confirmed, events, starts_session=items[0].type == "READY")
         if extras is None:
             for at, item in enumerate(items):
-                if item.ops and cache.tells_before(item.type):
+                if item.ops and cache.reports_before(item.type):
                     added.setdefault(at, []).append(BEHIND)
             return {}
         if extras:
             for at, item in enumerate(items):
                 extra = extras.get(item.seq)
-                # Of guilds the shard says itself whether they joined.
+                # The shard itself decides whether a guild joined: see `_add_arrivals`.
                 if extra is not None and (fields := Extra(extra.before).fields()):
                     added.setdefault(at, []).append(fields)
         return extras
@@ -108,7 +108,7 @@ class ShardEnricher:
     ) -> None:
         rule = self.rules.prefixes
         if rule is None:
-            # Switched off since the messages were read.
+            # The filter was switched off after the messages were read.
             return
         known = await self.prefixes.of(ask.guild for _, ask in asks) if self.prefixes is not None else {}
         for at, ask in asks:
@@ -119,19 +119,19 @@ class ShardEnricher:
                 lines[at] = b""
                 self.counters.without_prefix += 1
             else:
-                # It may begin with one that we could not read: the consumer decides.
+                # It may begin with a prefix that could not be read: the consumer decides.
                 added.setdefault(at, []).append(b'"prefix":null')
                 self.counters.prefix_unknown += 1
 
     async def _joins(self, invites: InviteLookup, items: Sequence[Item], added: dict[int, list[bytes]]) -> None:
         joins = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, JoinAsk)]
-        told = await invites.resolve([ask for _, ask in joins])
-        for (at, _), how in zip(joins, told, strict=True):
+        found = await invites.resolve([ask for _, ask in joins])
+        for (at, _), how in zip(joins, found, strict=True):
             added.setdefault(at, []).append(b'"invited_by":' + how)
 
 
-def _tell_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dict[int, list[bytes]]) -> None:
-    """Whether guilds joined, were announced or are back: as the shard saw it, or where it did not, as the cache did."""
+def _add_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dict[int, list[bytes]]) -> None:
+    """Add whether a guild joined, was announced or is back: as the shard saw it, otherwise as the cache has it."""
     for at, item in enumerate(items):
         arrival, extra = item.ask, extras.get(item.seq)
         if isinstance(arrival, Arrival):
@@ -141,5 +141,5 @@ def _tell_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: di
 
 
 def with_extra(line: bytes, fields: bytes) -> bytes:
-    """The event's line with an `__extra`; `fields` are JSON fields without braces."""
+    """The event's line with `__extra`; `fields` are JSON fields without braces."""
     return b'%b,"__extra":{%b}}\n' % (line[:-2], fields)

@@ -1,12 +1,12 @@
-"""Which guilds a shard is in, and whether one that comes was announced, is back, or is new. Pure.
+"""Tracks a shard's guilds: whether a GUILD_CREATE is of an announced guild, of one that is back, or of a new one. Pure.
 
-Discord tells the three apart by `unavailable` (gateway reference, section 6): false of one that READY announced or that
-is back from an outage, missing of one that the bot has just joined. So a join is a GUILD_CREATE without the key, of a
-guild that READY did not announce and that is not there already. The cache has no say in that: it may have been emptied,
-or be behind.
+Discord distinguishes the three by `unavailable` (docs/design/protocol.md): it is false for a guild that READY announced
+or that is back from an outage, and absent for a guild that the bot just joined. So a join is a GUILD_CREATE without the
+key, of a guild that READY did not announce and that is not known yet. The cache does not decide this: it may have been
+emptied, or be behind.
 
-What a resumed session's new owner cannot know is which guilds READY had announced and had not come yet. The cache may
-remember that one was announced; without it, one that comes with the key counts as back.
+The new owner of a resumed session cannot know which announced guilds are still to come. The cache may have recorded an
+announcement; without one, a guild with the key counts as back.
 """
 
 from dataclasses import dataclass, field
@@ -26,11 +26,11 @@ _decode = msgspec.json.Decoder(_Guild).decode
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Of GUILD_CREATE and GUILD_DELETE. Both False: a real join, or a real leave.
+    """The meaning of a GUILD_CREATE or GUILD_DELETE. Both False: a real join, or a real leave.
 
-    lazy         READY announced the guild, and it had not come yet
-    unavailable  of GUILD_CREATE: it is back from an outage, or still in one; of GUILD_DELETE: an outage began
-    is_sure      False where the cache may know better whether the guild was announced
+    lazy         READY announced the guild, and this is its first GUILD_CREATE
+    unavailable  GUILD_CREATE: the guild is back from an outage, or still in one; GUILD_DELETE: an outage began
+    is_sure      False when the cache may know better whether the guild was announced
     """
 
     lazy: bool
@@ -38,11 +38,11 @@ class Arrival:
     is_sure: bool = field(default=False, compare=False)
 
     def fields(self) -> bytes:
-        """As fields of a JSON object."""
+        """The fields of a JSON object."""
         return b'"lazy":%b,"unavailable":%b' % (_TEXT[self.lazy], _TEXT[self.unavailable])
 
     def as_cached(self, *, lazy: bool, unavailable: bool) -> "Arrival":
-        """The same with what the cache remembers: only that READY announced the guild, and only where nobody saw it."""
+        """With the announcement that the cache recorded, if this shard did not see READY itself."""
         return self if self.is_sure or not lazy else Arrival(True, unavailable)
 
 
@@ -50,7 +50,7 @@ _TEXT = {False: b"false", True: b"true"}
 
 
 class ShardGuilds:
-    """A shard's guilds. `announced`: READY's list, None where another owner saw it; `count`: how many there are."""
+    """A shard's guilds. `announced`: READY's list, None if another owner received it; `count`: their number."""
 
     def __init__(self, count: int, *, announced: frozenset[str] | None = None) -> None:
         self.count = count
@@ -59,15 +59,15 @@ class ShardGuilds:
         self._awaited = set(announced or ())
         self._down: set[str] = set()
         self._met: set[str] = set()
-        """Guilds that came or went here: none of these is awaited any more."""
+        """Guilds with a GUILD_CREATE or GUILD_DELETE here: they are not awaited any more."""
 
     @property
     def awaited(self) -> int:
-        """How many announced guilds have not come yet."""
+        """The number of announced guilds without a GUILD_CREATE so far."""
         return len(self._awaited)
 
     def take(self, event_type: str, data: bytes) -> Arrival | None:
-        """Look at a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it names no guild."""
+        """Interpret a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it names no guild."""
         try:
             guild = _decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -76,7 +76,7 @@ class ShardGuilds:
         if guild.unavailable is True:
             self._down.add(guild.id)
             if event_type == "GUILD_DELETE":
-                # Only a guild that the bot is in has an outage; a stub may be the first of one that it has joined.
+                # GUILD_DELETE reports only outages of known guilds; a stub may be the first event of a new guild.
                 self._known.add(guild.id)
             return Arrival(lazy, True, is_sure)
         was_down = guild.id in self._down

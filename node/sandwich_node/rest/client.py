@@ -1,7 +1,7 @@
-"""Asks Discord's REST API in the background: waits for its turn, sends, reports what came back. A shell.
+"""The client of Discord's REST API: waits for its turn, sends, and returns the answer. A shell.
 
-When a request may go is the limiter's; how one is sent safely is `discord_api.get`'s. Nothing waits for ever: every
-request has a deadline, and is refused at once when its turn would come too late or too many wait already.
+The limiter decides when a request may be sent, and `discord_api.get` sends it safely. Every request has a deadline. It
+is refused at once when its turn would come too late, or when too many requests wait.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ ANSWER_TIMEOUT_S = 10.0
 WAITING_MAX = 256
 ATTEMPTS_MAX = 3
 BODY_BYTES_MAX = 8 * 1024 * 1024
-"""A guild's thousand invites are some two megabytes."""
+"""The 1,000 invites of a guild have some two megabytes."""
 
 
 class RequestRefused(DiscordApiError):
@@ -55,7 +55,7 @@ class RestClient:
         self._released = asyncio.Event()
 
     def wait_s(self, route: Route, *, urgent: bool) -> float:
-        """How long a request would wait for its turn as things stand; infinity when that is not known."""
+        """How long a request would wait for its turn at the moment; infinity when that is unknown."""
         now = asyncio.get_running_loop().time()
         return self._limiter.free_at(route, now, urgent=urgent) - now
 
@@ -90,7 +90,7 @@ class RestClient:
         try:
             while True:
                 if self._limiter.token_refused:
-                    raise TokenRefused("Discord refused the token (401) before: it is not asked with it again")
+                    raise TokenRefused("Discord refused the token (401) before: no further request is sent with it")
                 now = asyncio.get_running_loop().time()
                 at = self._limiter.free_at(route, now, urgent=urgent)
                 if at <= now < deadline:
@@ -102,7 +102,7 @@ class RestClient:
             self._waiting -= 1
 
     async def _until(self, moment: float) -> None:
-        """Wait until this moment of the loop, or until an answer may have changed everything."""
+        """Wait until this loop time, or until an answer arrives, which may change the limits."""
         try:
             async with asyncio.timeout_at(moment):
                 await self._released.wait()

@@ -1,8 +1,8 @@
-"""Takes consumers' requests from NATS: answers what the cache knows, passes on what a shard has to do.
+"""Receives consumers' requests from NATS: answers those about the cache, and forwards those for a shard.
 
-Every worker of a cluster takes part in one queue group for each of the cluster's applications, so that any of them
-answers, and is silent about all others: they may be another cluster's on the same NATS. A shard's own requests go to a
-subject of that shard, which only the worker that runs it listens on; the shard then answers the consumer directly.
+All workers of a cluster share one queue group for each of the cluster's applications, so that any of them answers. They
+do not subscribe for other applications, which may belong to another cluster on the same NATS. Requests for a shard are
+forwarded to the shard's subject, to which only its worker subscribes; the shard answers the consumer directly.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ _log = logging.getLogger(__name__)
 
 QUEUE = "sandwich"
 LOOK_AGAIN_S = 30.0
-"""So often it is asked whether an application still belongs to another cluster."""
+"""The interval of checks whether an application still belongs to another cluster."""
 PACKED_BYTES_MAX = 4 * 1024 * 1024
 PING = "ping"
-"""A shard answers it at once."""
+"""The verb that a shard answers at once."""
 FIND_TIMEOUT_S = 1.0
 FIND_AGAIN_S = 0.2
 FAN_OUT_AT_ONCE = 64
@@ -51,7 +51,7 @@ PART_RESERVE_BYTES = 4096
 
 _SHARD_VERBS = frozenset(OPS) | {"relay"}
 SHARED_VERBS = frozenset({"request_members"})
-"""Equal requests with these share one answer."""
+"""Verbs whose equal requests share one answer."""
 
 _Parts = list[tuple[bytes, dict[str, str] | None]]
 
@@ -65,9 +65,9 @@ _target = msgspec.json.Decoder(_Target).decode
 
 
 class RpcServer:
-    """One worker's part. `apps` are the cluster's applications as seen now; `questions` None: there is no Redis.
+    """The server of one worker. `apps`: the cluster's present applications; `questions` None: there is no Redis.
 
-    `belongs_elsewhere` says of an application whether another cluster on the same NATS has it: then we are silent.
+    `belongs_elsewhere` returns whether another cluster on the same NATS has an application, which is then not served.
     """
 
     def __init__(
@@ -94,17 +94,17 @@ class RpcServer:
         self._packed: tuple[bytes | None, _Parts] = (None, [])
 
     def apps_changed(self) -> None:
-        """Take requests for the applications that there are now, and for no others."""
+        """Serve exactly the present applications."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Follow `apps` for ever, once the client is connected."""
+        """Follow `apps` until cancelled. The client must be connected."""
         while True:
             self._changed.clear()
             try:
                 silent = await self._follow()
             except (nats.errors.Error, OSError) as error:
-                _log.warning("requests are not taken yet: %s", type(error).__name__)
+                _log.warning("requests are not served yet: %s", type(error).__name__)
                 silent = True
             try:
                 async with asyncio.timeout(LOOK_AGAIN_S if silent else None):
@@ -113,7 +113,7 @@ class RpcServer:
                 continue
 
     async def _follow(self) -> bool:
-        """Listen for our applications only: of all others NATS says that nobody does. Whether one is not ours."""
+        """Subscribe for this cluster's applications only. Returns whether one belongs to another cluster."""
         apps, silent = self._apps(), False
         for app in self._listening.keys() - apps.keys():
             await self._listening.pop(app).unsubscribe()
@@ -121,13 +121,13 @@ class RpcServer:
             if await self._belongs_elsewhere(app):
                 silent = True
                 continue
-            # Two clusters each get a request; within ours one worker does.
+            # With two clusters each would receive a request; within one cluster, one worker does.
             subject = subjects.rpc_subject(app, "*")
             self._listening[app] = await self._client.subscribe(subject, queue=self._queue, cb=self._on_request)
         return silent
 
     async def add_shard(self, key: ShardId, commands: ShardCommands) -> None:
-        """The shard runs here and takes requests."""
+        """Serve requests for a shard that runs here."""
 
         async def on_passed(message: Msg) -> None:
             verb = (message.headers or {}).get(subjects.SHARD_VERB, "")
@@ -141,7 +141,7 @@ class RpcServer:
         self._shards[key] = await self._client.subscribe(subject, cb=on_passed)
 
     async def remove_shard(self, key: ShardId) -> None:
-        """The shard takes no more requests."""
+        """Stop serving requests for the shard."""
         subscription = self._shards.pop(key, None)
         if subscription is not None and not self._client.is_closed:
             try:
@@ -157,7 +157,7 @@ class RpcServer:
     async def _spawn(
         self, message: Msg, app: str, question: object, work: Callable[[], Awaitable[bytes | None]]
     ) -> None:
-        """Begin a request, or refuse it at once: before anything is made for it."""
+        """Start a request, or refuse it before any work."""
         if not may_answer(message.reply):
             return
         ticket = self._admission.take(app, question)
@@ -185,7 +185,7 @@ class RpcServer:
                 await self._send(message.reply, self._parts_of(result))
 
     def _parts_of(self, result: bytes) -> _Parts:
-        """The messages of a result. Those who shared a question get the very same one, which is packed once."""
+        """The messages of a result. A result that several requests share is packed once."""
         before, packed = self._packed
         if result is not before:
             packed = list(parts(encode_result(result), self._client.max_payload - PART_RESERVE_BYTES))
@@ -203,11 +203,11 @@ class RpcServer:
             _log.warning("an answer was not sent: %s", type(error).__name__)
 
     async def _answer(self, message: Msg) -> bytes | None:
-        """The result; None when the shard answers itself."""
+        """The result; None when the shard answers the consumer itself."""
         _, app, _, verb = message.subject.split(".")
         seen = self._apps().get(app)
         if seen is None:
-            # It went this moment.
+            # The application was removed at this moment.
             raise RpcError(NOT_FOUND, f"there is no application {app[:40]!r} in this cluster")
         if verb in CACHE_VERBS:
             if self._questions is None:
@@ -220,7 +220,7 @@ class RpcServer:
             return await self._to_all(app, seen, verb, message.data)
         subject = subjects.shard_subject(app, seen.group, shard)
         if verb == "relay":
-            # Asked for twice it is done twice: first see that somebody is there.
+            # `relay` is not idempotent: first check that a node runs the shard.
             await self._find(subject)
         await self._client.publish(subject, message.data, reply=message.reply, headers={subjects.SHARD_VERB: verb})
         if verb != "relay":
@@ -228,34 +228,34 @@ class RpcServer:
         return None
 
     async def _find(self, subject: str) -> None:
-        """See that somebody has the shard, who will answer: NATS says so only to who asks. Raises RpcError."""
+        """Check that a node runs the shard: NATS reports it only to requests, not to publishes. Raises RpcError."""
         try:
             await self._client.request(subject, b"", timeout=FIND_TIMEOUT_S, headers={subjects.SHARD_VERB: PING})
         except nats.errors.NoRespondersError:
-            raise RpcError(UNAVAILABLE, "nobody has this shard at this moment", FIND_AGAIN_S) from None
+            raise RpcError(UNAVAILABLE, "no node runs this shard at this moment", FIND_AGAIN_S) from None
         except TimeoutError:
-            # It is there and busy; whether it answers is between it and the consumer.
+            # The shard exists and is busy; the consumer waits for its answer.
             pass
 
     async def _to_all(self, app: str, seen: AppInfo, verb: str, body: bytes) -> bytes:
-        """Ask every shard; which did it, and why the others did not."""
+        """Send the request to every shard; the number of successes, and the reasons of failures."""
         gate = asyncio.Semaphore(FAN_OUT_AT_ONCE)
         failed: dict[str, str] = {}
 
         async def one(shard: int) -> None:
             try:
                 async with gate:
-                    told = await self._client.request(
+                    reply = await self._client.request(
                         subjects.shard_subject(app, seen.group, shard),
                         body,
                         timeout=FAN_OUT_TIMEOUT_S,
                         headers={subjects.SHARD_VERB: verb},
                     )
                 answer = Answer()
-                answer.add(told.data, told.headers)
+                answer.add(reply.data, reply.headers)
                 answer.result()
             except nats.errors.NoRespondersError:
-                failed[str(shard)] = "nobody has this shard at this moment"
+                failed[str(shard)] = "no node runs this shard at this moment"
             except (nats.errors.Error, OSError, TimeoutError):
                 failed[str(shard)] = "no answer"
             except RpcError as error:
@@ -277,11 +277,11 @@ def _busy(app: str) -> RpcError:
 
 
 def _shard_of(verb: str, body: bytes, seen: AppInfo) -> int | None:
-    """Which shard has to do it (Discord: Gateway, Sharding); None for all of them. Raises RpcError."""
+    """The shard that a request is for (Discord: Gateway, Sharding); None for all shards. Raises RpcError."""
     try:
         target = _target(body or b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RpcError(INVALID, f"the request is not right: {error}") from None
+        raise RpcError(INVALID, f"the request is not valid: {error}") from None
     if seen.count < 1:
         raise RpcError(UNAVAILABLE, "the application has no shards at this moment", 5.0)
     if target.guild_id is not None:

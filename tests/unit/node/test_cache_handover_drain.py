@@ -39,7 +39,7 @@ class Owners:
     """Two owners of one shard, of which the first has given it up with something to write."""
 
     cache: KeyedCache = field(default_factory=KeyedCache)
-    told: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     async def begin(self) -> None:
         self.first = CacheFeed(WRITER, self.cache, rng=random.Random(1), caught_up=lambda: None)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ class Owners:
             replace(WRITER, fence=2),
             self.cache,  # type: ignore[arg-type]
             rng=random.Random(2),
-            caught_up=lambda: self.told.append("caught up"),
+            caught_up=lambda: self.calls.append("caught up"),
             incomplete=LATE,
             last_owner=partial(last_owner_is_through, self.cache, WRITER, STANDING, until),  # type: ignore[arg-type]
         )
@@ -76,7 +76,7 @@ def play(story: Callable[[Owners], Awaitable[Any]]) -> None:
     run_virtual(main())
 
 
-def test_the_next_owner_writes_behind_the_last_one_and_the_cache_lacks_nothing() -> None:
+def test_the_next_owner_writes_after_the_last_one_and_the_cache_is_complete() -> None:
     async def story(owners: Owners) -> None:
         finishing_now = asyncio.create_task(owners.left.finish())
         clock = asyncio.get_running_loop().time
@@ -94,13 +94,13 @@ def test_the_next_owner_writes_behind_the_last_one_and_the_cache_lacks_nothing()
         assert owners.second.is_whole
         assert not owners.second.is_behind
         assert not owners.second.lacking.is_set()
-        assert owners.told == ["caught up"]
+        assert owners.calls == ["caught up"]
         assert await owners.second.apply("s", 7, events(9), starts_session=False) is not None
 
     play(story)
 
 
-def test_the_next_owner_waits_only_so_long() -> None:
+def test_the_wait_of_the_next_owner_is_bounded() -> None:
     async def story(owners: Owners) -> None:
         await asyncio.sleep(1.0)
         assert not owners.second.incomplete, "it is not known yet"
@@ -173,7 +173,7 @@ def test_the_last_owner_gives_up_in_time() -> None:
     play(story)
 
 
-def test_a_last_owner_whose_cache_lacked_something_or_that_was_overtaken_says_nothing() -> None:
+def test_a_last_owner_with_an_incomplete_cache_or_a_newer_owner_records_nothing() -> None:
     async def lacking(owners: Owners) -> None:
         owners.first.mark_incomplete("Redis lost its data")
         owners.cache.away = False
@@ -191,7 +191,7 @@ def test_a_last_owner_whose_cache_lacked_something_or_that_was_overtaken_says_no
     play(overtaken)
 
 
-def test_what_was_said_of_another_standing_is_not_believed() -> None:
+def test_a_record_of_another_position_is_not_accepted() -> None:
     async def story(owners: Owners) -> None:
         owners.cache.away = False
         older = LeftBehind(owners.first, owners.cache, Standing("s", 6))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The REST shell against an HTTP server that answers what it is told: errors, turns, deadlines, secrets."""
+"""The REST shell against an HTTP server that answers as configured: errors, turns, deadlines, secrets."""
 
 import asyncio
 import logging
@@ -138,7 +138,7 @@ async def test_a_429_is_waited_out_and_the_request_repeated(discord: Discord, ht
     assert loop.time() - started >= 0.05
 
 
-async def test_a_429_beyond_the_deadline_is_told_at_once(discord: Discord, http: aiohttp.ClientSession) -> None:
+async def test_a_429_beyond_the_deadline_is_reported_at_once(discord: Discord, http: aiohttp.ClientSession) -> None:
     discord.answers = [limited(30.0)]
     one = client(discord, http)
     async with asyncio.timeout(10):
