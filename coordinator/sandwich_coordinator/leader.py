@@ -19,7 +19,7 @@ from sandwich_coordinator.groups import (
     newest_groups,
     wanted_shape,
 )
-from sandwich_coordinator.ids import GroupId
+from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.plans import (
     LeaderMemory,
     LeaderWrite,
@@ -77,7 +77,7 @@ def reconcile(
     gateway: Mapping[str, GatewayState],
     memory: LeaderMemory,
     *,
-    epoch: int,
+    term: LeaderTerm,
     now: float,
     wall: float,
     policy: Policy,
@@ -87,19 +87,19 @@ def reconcile(
     Writes nothing at a fixpoint. The order of the writes does not matter for safety; later ones may fail their guards.
     """
     memory = _remember(view, memory, now, policy)
-    term = Compare(view.keys.leader, "create_revision", epoch)
+    guard = Compare(view.keys.leader, "create_revision", term)
     accepting = any(node.accepts for node in capacities(view))
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
     writes = [
         *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
-        *_group_writes(view, gateway, states, epoch=epoch, wall=wall, policy=policy),
-        *plan_writes(view, memory, epoch=epoch, now=now, policy=policy),
+        *_group_writes(view, gateway, states, term=term, wall=wall, policy=policy),
+        *plan_writes(view, memory, term=term, now=now, policy=policy),
     ]
     lookups, lookup_at = _lookups(view, gateway, now=now, wall=wall, policy=policy)
     return LeaderDecision(
-        tuple(replace(write, compares=(term, *write.compares)) for write in writes),
+        tuple(replace(write, compares=(guard, *write.compares)) for write in writes),
         lookups,
         memory,
         min((at for at in (*_timers(memory, policy), *lookup_at) if at > now), default=None),
@@ -264,7 +264,7 @@ def _group_writes(
     gateway: Mapping[str, GatewayState],
     states: Mapping[GroupId, tuple[GroupState, str]],
     *,
-    epoch: int,
+    term: LeaderTerm,
     wall: float,
     policy: Policy,
 ) -> Iterator[LeaderWrite]:
@@ -284,15 +284,15 @@ def _group_writes(
         if app.record.paused:
             shape = replace(shape, state="paused", reason="")
         if key is None or entry is None:
-            yield _create(view, app, GroupId(name, 0), shape, epoch=epoch, wall=wall)
+            yield _create(view, app, GroupId(name, 0), shape, term=term, wall=wall)
         elif shape.count and entry.record.count and (shape.count, shape.ids) != (entry.record.count, entry.record.ids):
-            yield _next_generation(view, app, key, shape, epoch=epoch, wall=wall)
-        elif (write := _update(view, app, key, shape, states.get(key), epoch)) is not None:
+            yield _next_generation(view, app, key, shape, term=term, wall=wall)
+        elif (write := _update(view, app, key, shape, states.get(key), term)) is not None:
             yield write
 
 
 def _create(
-    view: ClusterView, app: Entry[AppRecord], key: GroupId, shape: Shape, *, epoch: int, wall: float
+    view: ClusterView, app: Entry[AppRecord], key: GroupId, shape: Shape, *, term: LeaderTerm, wall: float
 ) -> LeaderWrite:
     name = view.keys.group(*key)
     record = GroupRecord(
@@ -300,7 +300,7 @@ def _create(
         group=key.group,
         count=shape.count,
         ids=shape.ids,
-        epoch=epoch,
+        term=term,
         state=shape.state,
         reason=shape.reason,
         created_at=wall,
@@ -310,10 +310,10 @@ def _create(
 
 
 def _next_generation(
-    view: ClusterView, app: Entry[AppRecord], old: GroupId, shape: Shape, *, epoch: int, wall: float
+    view: ClusterView, app: Entry[AppRecord], old: GroupId, shape: Shape, *, term: LeaderTerm, wall: float
 ) -> LeaderWrite:
     """The new group and the end of the old one in one transaction, so that no leader sees half of it."""
-    create = _create(view, app, GroupId(old.app, old.group + 1), shape, epoch=epoch, wall=wall)
+    create = _create(view, app, GroupId(old.app, old.group + 1), shape, term=term, wall=wall)
     return LeaderWrite(
         (*create.compares, _unchanged(view.keys.group(*old), view.groups[old])),
         (*create.writes, *_all_of_group(view, old)),
@@ -327,7 +327,7 @@ def _update(
     key: GroupId,
     shape: Shape,
     derived: tuple[GroupState, str] | None,
-    epoch: int,
+    term: LeaderTerm,
 ) -> LeaderWrite | None:
     """Record a change of state, or the count that was awaited; None when nothing changed."""
     entry = view.groups[key]
@@ -339,7 +339,7 @@ def _update(
         state, reason = shape.state, shape.reason
     if (count, ids, state, reason) == (old.count, old.ids, old.state, old.reason):
         return None
-    record = msgspec.structs.replace(old, count=count, ids=ids, state=state, reason=reason, epoch=epoch)
+    record = msgspec.structs.replace(old, count=count, ids=ids, state=state, reason=reason, term=term)
     name = view.keys.group(*key)
     guards = (_unchanged(view.keys.app(key.app), app), _unchanged(name, entry))
     return LeaderWrite(guards, (Put(name, record.encode()),), f"group {key.app}/{key.group} is {state}")

@@ -307,7 +307,7 @@ class Agent:
             changed = {shard for shard, claim in before.claims.items() if after.claims.get(shard) is not claim}
             changed |= after.claims.keys() - before.claims.keys()
             self._history.claims_changed(before, after, changed, time.time())
-        if self._leading is not None and self._leading.epoch is not None:
+        if self._leading is not None and self._leading.term is not None:
             self._teller.cluster(before, after)
             if after.groups is not before.groups:
                 self._release_caches(before, after)
@@ -348,7 +348,7 @@ class Agent:
     def _ask_nats(self) -> bool:
         """Of all nodes only the leader asks."""
         worker = next((worker for worker in self._workers.values() if worker.ready), None)
-        if self._leading is None or self._leading.epoch is None or worker is None:
+        if self._leading is None or self._leading.term is None or worker is None:
             return False
         worker.send(ipc.AskNats())
         return True
@@ -488,7 +488,7 @@ class Agent:
             instance=self._instance,
             version=__version__,
             started_at=self._started_at,
-            leader=self._leading is not None and self._leading.epoch is not None,
+            leader=self._leading is not None and self._leading.term is not None,
             workers=self._workers.values(),
             shards=facts,
             figures=self._figures,

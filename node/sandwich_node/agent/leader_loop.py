@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from sandwich_coordinator import election, leader
 from sandwich_coordinator.discord_api import DiscordUnavailable, RateLimited, TokenRefused
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.leader import GatewayState, LookupWanted
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
@@ -37,7 +38,7 @@ class LeaderLoop:
         look_up: Callable[[str], Awaitable[BudgetRecord]],
         policy: Policy,
     ) -> None:
-        self.epoch: int | None = None
+        self.term: LeaderTerm | None = None
         self.leaving = False
         self.resigned = asyncio.Event()
         self.resigned.set()
@@ -90,8 +91,8 @@ class LeaderLoop:
                     self._step_down(reason)
                 case election.Follow():
                     self._step_down("another node leads")
-                case election.Lead(epoch):
-                    return await self._lead(view, epoch, now, group)
+                case election.Lead(term):
+                    return await self._lead(view, term, now, group)
         except (StoreError, LeaseLost) as error:
             _log.warning("leadership: %s", error)
             return now + 1.0
@@ -104,25 +105,25 @@ class LeaderLoop:
             instance=member.record.instance,
             lease=member.lease,
             lease_valid_until=member.valid_until,
-            leads=self.epoch,
+            leads=self.term,
             leaving=self.leaving,
         )
 
     def _step_down(self, reason: str) -> None:
-        if self.epoch is not None:
-            _log.warning("no longer the leader: %s", reason, extra={"epoch": self.epoch})
-        self.epoch = None
+        if self.term is not None:
+            _log.warning("no longer the leader: %s", reason, extra={"term": self.term})
+        self.term = None
         self.resigned.set()
         self._memory = LeaderMemory()
 
-    async def _lead(self, view: ClusterView, epoch: int, now: float, group: asyncio.TaskGroup) -> float | None:
-        if self.epoch != epoch:
-            _log.info("this node leads now", extra={"epoch": epoch})
-            self.epoch = epoch
+    async def _lead(self, view: ClusterView, term: LeaderTerm, now: float, group: asyncio.TaskGroup) -> float | None:
+        if self.term != term:
+            _log.info("this node leads now", extra={"term": term})
+            self.term = term
             self.resigned.clear()
             self._memory = LeaderMemory()
         decision = leader.reconcile(
-            view, self._gateway, self._memory, epoch=epoch, now=now, wall=time.time(), policy=self._policy
+            view, self._gateway, self._memory, term=term, now=now, wall=time.time(), policy=self._policy
         )
         self._memory = decision.memory
         for lookup in decision.lookups:
@@ -131,7 +132,7 @@ class LeaderLoop:
         for write in decision.writes:
             done = await self._store.txn(write.compares, write.writes)
             if done.succeeded:
-                _log.info("leader: %s", write.reason, extra={"epoch": epoch})
+                _log.info("leader: %s", write.reason, extra={"term": term})
             refused = refused or not done.succeeded
         own_deadline = election.deadline(self._candidate(), self._policy)
         times = [at for at in (decision.wake_at, own_deadline) if at is not None]

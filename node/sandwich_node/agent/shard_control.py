@@ -17,7 +17,7 @@ import msgspec
 
 from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, SessionRecord, ShardState
@@ -314,7 +314,7 @@ class ShardControl:
         record = claim.record
         if record.instance != self._membership.record.instance or facts.state == record.state:
             return True
-        if (record.fence or claim.mod_revision) != running.fence or self._membership.lease is None:
+        if (record.fence or Fence(claim.mod_revision)) != running.fence or self._membership.lease is None:
             return True
         wanted = msgspec.structs.replace(
             record, state=facts.state, reason=facts.reason, fence=running.fence, since=facts.since
@@ -389,7 +389,7 @@ class ShardControl:
         view = self._view()
         return view.apps[app].mod_revision if view is not None and app in view.apps else 0
 
-    def _release_once_saved(self, shard: ShardId, fence: int) -> None:
+    def _release_once_saved(self, shard: ShardId, fence: Fence) -> None:
         """Let the claim go after the shard's session is in etcd, or the next owner would have to IDENTIFY."""
 
         def stopped() -> None:
@@ -417,7 +417,7 @@ class ShardControl:
                 self._forget(shard)
         self.changed()
 
-    async def _yield_or_outbid(self, shard: ShardId, fence: int, newer: int) -> None:
+    async def _yield_or_outbid(self, shard: ShardId, fence: Fence, newer: int) -> None:
         """Somebody took the shard over, or the store was restored from a backup and forgot that it was ours."""
         view = self._view()
         claim = assignment.outbid(view, self._own(), shard, fence, newer) if view is not None else None

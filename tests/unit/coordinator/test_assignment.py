@@ -17,7 +17,7 @@ from sandwich_coordinator.assignment import (
     pick_worker,
     reconcile_node,
 )
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import (
@@ -49,9 +49,9 @@ class Picture:
         self.put(KEYS.node("a"), NodeRecord(node="a", instance="a1", address="", version="1"), 1, LEASE)
         record = AppRecord(app="bot", token="sealed", token_hash="h", intents=1, shards=ShardsSpec(count=2))
         self.put(KEYS.app("bot"), msgspec.structs.replace(record, **app), 2)
-        self.put(KEYS.group("bot", 0), GroupRecord(app="bot", group=0, count=2, ids="0-1", epoch=1), 3)
+        self.put(KEYS.group("bot", 0), GroupRecord(app="bot", group=0, count=2, ids="0-1", term=LeaderTerm(1)), 3)
         if planned:
-            self.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={planned: "0"}), 4)
+            self.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={planned: "0"}), 4)
 
     def put(self, key, record, revision, lease=0):
         value = record if isinstance(record, bytes) else record.encode()
@@ -122,7 +122,7 @@ def test_without_a_worker_nothing_is_claimed():
 
 def test_shards_claimed_in_one_pass_are_spread_over_the_workers():
     picture = Picture()
-    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={"a": "0-1"}), 4)
+    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={"a": "0-1"}), 4)
     assert [action.worker for action in picture.decide()] == [0, 1]
 
 
@@ -169,7 +169,7 @@ def test_a_shard_that_another_node_claimed_is_abandoned_whatever_it_was_doing(ph
 
 def test_stops_and_releases_come_before_claims():
     picture = Picture(planned=None).claim()
-    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={"a": "1"}), 4)
+    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={"a": "1"}), 4)
     assert [type(action) for action in picture.decide(RUNNING)] == [Stop, Claim]
 
 
@@ -301,6 +301,6 @@ def test_a_chain_fenced_by_a_claim_that_the_store_forgot_is_outbid_and_a_real_ow
     record = msgspec.json.decode(write.value, type=ClaimRecord)
     assert (record.fence, record.state, write.lease) == (701, "claiming", LEASE)
     assert outbid(view, OWN, SHARD, 19, 700) is None, "the claim is not the one that was fenced"
-    assert outbid(view, OWN, SHARD, 20, 12) is None, "an older epoch fences nobody"
+    assert outbid(view, OWN, SHARD, 20, 12) is None, "an older fence refuses no writer"
     theirs = ClusterView.from_items(KEYS, Picture().claim(node="b", instance="b1", lease=OTHER_LEASE).items)
     assert outbid(theirs, OWN, SHARD, 20, 700) is None

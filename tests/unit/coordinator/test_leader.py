@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from sandwich_coordinator.ids import GroupId
+from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.leader import GatewayState, LookupWanted, reconcile
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
@@ -55,11 +55,13 @@ class Desk:
         return self.put(KEYS.app("bot"), record, revision)
 
     def group(self, state="live", reason="", count=4, ids="0-3", group=0):
-        record = GroupRecord(app="bot", group=group, count=count, ids=ids, epoch=1, state=state, reason=reason)
+        record = GroupRecord(
+            app="bot", group=group, count=count, ids=ids, term=LeaderTerm(1), state=state, reason=reason
+        )
         return self.put(KEYS.group("bot", group), record)
 
     def plan(self, group=0, **nodes):
-        return self.put(KEYS.plan("bot", group), PlanRecord(app="bot", group=group, epoch=1, nodes=nodes))
+        return self.put(KEYS.plan("bot", group), PlanRecord(app="bot", group=group, term=LeaderTerm(1), nodes=nodes))
 
     def claims(self, states, group=0, sessions=True, **owners):
         by_shard = {shard: node for node, shards in owners.items() for shard in shards}
@@ -82,7 +84,7 @@ class Desk:
 
     def lead(self, now=0.0):
         view = ClusterView.from_items(KEYS, self.items)
-        done = reconcile(view, self.gateway, self.memory, epoch=1, now=now, wall=now, policy=self.policy)
+        done = reconcile(view, self.gateway, self.memory, term=LeaderTerm(1), now=now, wall=now, policy=self.policy)
         assert all(write.compares[0] == Compare(KEYS.leader, "create_revision", 1) for write in done.writes)
         self.memory = done.memory
         return done
