@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from sandwich_coordinator.backoff import doubled_s
 from sandwich_coordinator.groups import (
     Shape,
     group_states,
@@ -187,8 +188,8 @@ def _lookups(
         if state.ended_at is not None:
             doubted = token_hash in view.budgets and bool(view.budgets[token_hash].record.unreachable)
             most = policy.gateway_doubt_max_s if doubted else policy.gateway_retry_max_s
-            wait = min(policy.gateway_retry_s * 2.0 ** min(state.failures - 1, 30), most)
-            due = max(due, state.retry_at, state.ended_at + (wait if state.failures else policy.gateway_retry_s))
+            wait = doubled_s(policy.gateway_retry_s, most, state.failures)
+            due = max(due, state.retry_at, state.ended_at + wait)
         if due <= now:
             wanted.append(LookupWanted(token_hash, app))
         else:
@@ -214,7 +215,7 @@ def _stale_in(budget: Entry[BudgetRecord] | None, wall: float, policy: Policy) -
 
 def _doubt_s(record: BudgetRecord, policy: Policy) -> float:
     """How old an answer must be before a doubt of its address counts: Discord may be away, and its address right."""
-    return min(policy.gateway_doubt_max_s, policy.gateway_doubt_s * 2.0 ** min(record.confirmed, 30))
+    return doubled_s(policy.gateway_doubt_s, policy.gateway_doubt_max_s, record.confirmed + 1)
 
 
 def _budget_writes(

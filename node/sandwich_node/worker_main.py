@@ -26,6 +26,7 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_node.cache.group_cleanup import release_group
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
@@ -64,6 +65,7 @@ from sandwich_sdk.cache import Cache, Tls
 _log = logging.getLogger(__name__)
 
 STATS_EVERY_S = 1.0
+CONNECT_RETRY_FIRST_S = 0.2
 CONNECT_RETRY_MAX_S = 5.0
 SHUTDOWN_BUDGET_S = 8.0
 
@@ -176,7 +178,7 @@ class Worker:
 
     async def _connect(self, rpc: RpcServer) -> None:
         """Reach NATS and see that JetStream is there; say what is waited for meanwhile. Then take requests."""
-        delay = 0.2
+        backoff = Backoff(CONNECT_RETRY_FIRST_S, CONNECT_RETRY_MAX_S, self._rng)
         while True:
             try:
                 if not self._events.connected:
@@ -185,8 +187,7 @@ class Worker:
             except LogUnavailable as error:
                 _log.warning("waiting for NATS: %s", error)
                 self._channel.send(WorkerWaiting(str(error)))
-                await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
-                delay = min(delay * 2, CONNECT_RETRY_MAX_S)
+                await asyncio.sleep(backoff.next_s())
             else:
                 self._channel.send(WorkerReady())
                 await rpc.run()

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import os
+import random
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_node.environment import for_worker
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
@@ -115,7 +117,7 @@ class WorkerProcess:
 
     async def _keep_running(self) -> None:
         clock = asyncio.get_running_loop().time
-        delay = RESTART_FIRST_S
+        backoff = Backoff(RESTART_FIRST_S, RESTART_MAX_S, random.Random())
         while not self._stop.is_set():
             started = clock()
             what = "died"
@@ -127,7 +129,9 @@ class WorkerProcess:
                 self.waiting = f"not started: {shortage(error) or error}"
             if self._stop.is_set():
                 return
-            delay = RESTART_FIRST_S if clock() - started > STABLE_AFTER_S else min(delay * 2, RESTART_MAX_S)
+            if clock() - started > STABLE_AFTER_S:
+                backoff.succeeded()
+            delay = backoff.next_s()
             _log.error("worker %d %s and is started again in %.1f s", self.index, what, delay)
             try:
                 async with asyncio.timeout(delay):

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from sandwich_coordinator.backoff import jittered_s
 from sandwich_coordinator.types import SessionRecord
 from sandwich_node import ipc
 from sandwich_node.cache.handover_drain import LeftBehind
@@ -352,7 +353,7 @@ class ShardRunner:
                 await self._store.ensure_stream(start.key.app)
             except LogError as error:
                 self._waiting = str(error)
-                await asyncio.sleep(STREAM_RETRY_S * self._rng.uniform(0.5, 1.0))
+                await asyncio.sleep(jittered_s(STREAM_RETRY_S, self._rng))
             else:
                 self._waiting = ""
                 return await self._chain.take_over()
