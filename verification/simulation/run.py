@@ -22,7 +22,7 @@ from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord, Shard
 from verification.simulation.log import Stream, Weather
 from verification.simulation.loop import EPOCH_S, run_virtual
-from verification.simulation.node import SimNode, World, stand_ins
+from verification.simulation.node import SimNode, World
 
 SETTLE_S = 240.0
 """How long after the last fault all shards may take to be live: a bucket's IDENTIFYs are five seconds apart."""
@@ -94,24 +94,23 @@ class Simulation:
             )
             for name in "abcde"[: self._rng.randint(3, 5)]
         ]
-        with stand_ins(self._discord):
-            traffic = asyncio.create_task(self._discord.traffic())
-            for node in self._nodes:
-                node.start()
-                await asyncio.sleep(self._rng.uniform(0, 1.5))
-            await self.befall()
-            await self._settle()
-            self._discord.quiet = True
-            await asyncio.sleep(2.0)
-            self._check_streams()
-            await self._check_quiet()
-            self._journal.note("end: all nodes are stopped")
-            for node in self._nodes:
-                node.shutdown()
-            for node in self._nodes:
-                await node.ended()
-            self._check_streams()
-            traffic.cancel()
+        traffic = asyncio.create_task(self._discord.traffic())
+        for node in self._nodes:
+            node.start()
+            await asyncio.sleep(self._rng.uniform(0, 1.5))
+        await self.befall()
+        await self._settle()
+        self._discord.quiet = True
+        await asyncio.sleep(2.0)
+        self._check_streams()
+        await self._check_quiet()
+        self._journal.note("end: all nodes are stopped")
+        for node in self._nodes:
+            node.shutdown()
+        for node in self._nodes:
+            await node.ended()
+        self._check_streams()
+        traffic.cancel()
         bad = self._journal.violations
         return Outcome(
             seed=self._seed,

@@ -1,5 +1,6 @@
 """Status events: what is told of groups and applications, and that nothing is told to nobody."""
 
+import time
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -49,7 +50,7 @@ class FakeWorker:
 
 def test_messages_wait_for_a_worker_that_is_connected() -> None:
     worker = FakeWorker()
-    teller = StatusPublisher("a", lambda: {0: worker})  # type: ignore[dict-item]
+    teller = StatusPublisher("a", lambda: {0: worker}, wall=time.time)  # type: ignore[dict-item]
     teller.shard(ShardId("bot", 0, 1), "live", "")
     assert not worker.sent
     worker.ready = True
