@@ -1,4 +1,4 @@
-"""What the leader writes: groups, plans, group states, and the removal of what nobody wants any more.
+"""What the leader writes: groups, plans, group states, and the removal of what is no longer wanted.
 
 Level-triggered: each call looks at the whole view and returns what is missing between it and what should be. Every
 write is one guarded transaction that is right on its own, so a leader may die after any of them and its successor
@@ -223,7 +223,7 @@ def _budget_writes(
 ) -> Iterator[LeaderWrite]:
     """Record fresh answers; a start reserved meanwhile makes the guard fail and the next call try.
 
-    Whether an answer is newer than the record cannot be told from their times: another clock may have written it.
+    Their times do not say whether an answer is newer than the record: another clock may have written it.
     """
     for token_hash in sorted(_tokens(view)):
         answer = gateway.get(token_hash, GatewayState()).answer
@@ -360,7 +360,7 @@ def _all_of_group(view: ClusterView, key: GroupId) -> tuple[Delete, ...]:
 
 
 def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
-    """Delete what belongs to nobody. An application whose record cannot be read still counts as there."""
+    """Delete what has no owner any more. An application whose record cannot be read still counts as present."""
     keys = view.keys
     present = set(view.apps) | {key.removeprefix(keys.apps) for key in view.bad if key.startswith(keys.apps)}
     newest = newest_groups(view)
@@ -388,7 +388,7 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
     for token_hash in sorted(set(view.budgets) - used if readable else ()):
         name = keys.budget(token_hash)
         guard = Compare(name, "mod_revision", view.budgets[token_hash].mod_revision)
-        yield LeaderWrite((guard,), (Delete(name),), "nobody uses this token any more")
+        yield LeaderWrite((guard,), (Delete(name),), "no application uses this token any more")
     for name in sorted(key for key, bad in view.bad.items() if bad.lease == 0):
         if name.startswith((keys.claims, keys.identifies)):
             guard = Compare(name, "mod_revision", view.bad[name].mod_revision)

@@ -19,7 +19,7 @@ from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.trust import gateway_refusal
-from sandwich_coordinator.types import AppRecord, SessionRecord, ShardState
+from sandwich_coordinator.types import AppRecord, BudgetRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
@@ -172,8 +172,9 @@ class ShardControl:
                 return False
 
     def _start(self, view: ClusterView, start: assignment.Start) -> bool:
+        """Start the shard in its worker; False: try again although nothing changes."""
         shard = start.shard
-        app, group = view.apps[shard.app].record, view.groups[shard.of].record
+        app = view.apps[shard.app].record
         budget = view.budgets.get(app.token_hash)
         worker = self._workers.get(start.worker)
         if budget is None or not budget.record.url or worker is None or not worker.alive:
@@ -188,32 +189,9 @@ class ShardControl:
             self._refuse_gateway(app.app, refusal)
             return False
         self.problems.pop(f"gateway {app.app}", None)
-        age, size, replicas = self._stream_of(app)
-        run = next(self._run_numbers)
-        worker.send(
-            ipc.StartShard(
-                key=shard,
-                run=run,
-                fence=start.fence,
-                count=group.count,
-                route=app.route or app.app,
-                bot=budget.record.bot_id,
-                token=token,
-                token_hash=app.token_hash,
-                gateway_url=budget.record.url,
-                api_url=self._api_url,
-                intents=app.intents,
-                compression=app.compression,
-                large_threshold=app.large_threshold,
-                presence=app.presence,
-                session=start.session,
-                stream_max_age_s=age,
-                stream_max_bytes=size,
-                stream_replicas=replicas,
-                options=_options_of(app),
-            )
-        )
-        self._runs[shard] = run
+        message = self._start_message(start, app, view.groups[shard.of].record.count, budget.record, token)
+        worker.send(message)
+        self._runs[shard] = message.run
         self._gateways.started(shard, budget.record.url)
         self.local[shard] = LocalShard(start.worker, start.fence, start.config)
         self._presences[shard] = app.presence
@@ -223,6 +201,32 @@ class ShardControl:
             self._history.lost(shard, NODE_RESTARTED, self._wall())
         self._note(shard, start.worker, "connecting", "")
         return True
+
+    def _start_message(
+        self, start: assignment.Start, app: AppRecord, count: int, budget: BudgetRecord, token: str
+    ) -> ipc.StartShard:
+        age_s, size, replicas = self._stream_of(app)
+        return ipc.StartShard(
+            key=start.shard,
+            run=next(self._run_numbers),
+            fence=start.fence,
+            count=count,
+            route=app.route or app.app,
+            bot=budget.bot_id,
+            token=token,
+            token_hash=app.token_hash,
+            gateway_url=budget.url,
+            api_url=self._api_url,
+            intents=app.intents,
+            compression=app.compression,
+            large_threshold=app.large_threshold,
+            presence=app.presence,
+            session=start.session,
+            stream_max_age_s=age_s,
+            stream_max_bytes=size,
+            stream_replicas=replicas,
+            options=_options_of(app),
+        )
 
     def _refuse_gateway(self, app: str, refusal: str) -> None:
         text = f"{app}: {refusal}; unless discord.api_url itself answered with it, find out who can write to etcd"
