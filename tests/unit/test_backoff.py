@@ -1,6 +1,7 @@
 """The back-off of the cluster and the one of the SDK: two classes, because neither package may import the other."""
 
 import random
+from types import ModuleType
 
 import pytest
 
@@ -11,7 +12,7 @@ MODULES = pytest.mark.parametrize("module", [cluster, sdk], ids=["cluster", "sdk
 
 
 @MODULES
-def test_a_wait_doubles_with_each_failure_up_to_its_limit(module) -> None:
+def test_a_wait_doubles_with_each_failure_up_to_its_limit(module: ModuleType) -> None:
     assert [module.doubled_s(0.2, 5.0, failures) for failures in (0, 1, 2, 3, 6, 10**6)] == [
         0.2,
         0.2,
@@ -24,7 +25,7 @@ def test_a_wait_doubles_with_each_failure_up_to_its_limit(module) -> None:
 
 
 @MODULES
-def test_a_wait_has_jitter_below_it_and_starts_again_after_a_success(module) -> None:
+def test_a_wait_has_jitter_below_it_and_starts_again_after_a_success(module: ModuleType) -> None:
     backoff = module.Backoff(1.0, 8.0, random.Random(1))
     for expected in (1.0, 2.0, 4.0, 8.0, 8.0):
         assert expected / 2 <= backoff.next_s() <= expected
@@ -34,7 +35,7 @@ def test_a_wait_has_jitter_below_it_and_starts_again_after_a_success(module) -> 
 
 
 @MODULES
-def test_two_workers_that_fail_together_do_not_wait_in_step(module) -> None:
+def test_two_workers_that_fail_together_do_not_wait_in_step(module: ModuleType) -> None:
     one, other = (module.Backoff(1.0, 8.0, random.Random(seed)) for seed in (1, 2))
     assert [one.next_s() for _ in range(5)] != [other.next_s() for _ in range(5)]
 

@@ -85,7 +85,7 @@ RELEASE = (Release(SHARD, (unchanged(20),), (Delete(KEYS.claim(*SHARD)),)),)
 # --- claiming and starting --------------------------------------------------------------------------------------
 
 
-def test_a_shard_planned_here_is_claimed_only_if_nobody_has_it():
+def test_a_shard_planned_here_is_claimed_only_if_no_node_has_it():
     assert Picture().decide() == claims(ABSENT)
 
 
@@ -111,7 +111,7 @@ def test_the_claim_of_our_older_process_is_taken_over_with_a_new_fence_guarded_b
     assert picture.decide() == claims(unchanged(20))
 
 
-def test_a_shard_whose_worker_died_is_claimed_anew_for_a_worker_that_lives():
+def test_a_shard_whose_worker_died_is_claimed_again_for_a_live_worker():
     own = replace(OWN, loads={1: 3})
     assert Picture().claim(state="live", fence=15).decide(own=own) == claims(unchanged(20), worker=1)
 
@@ -145,7 +145,7 @@ def test_a_shard_planned_elsewhere_is_drained_and_its_claim_deleted_only_after_i
 
 
 @pytest.mark.parametrize("picture", [Picture(paused=True), Picture(planned=None)], ids=["paused", "no plan"])
-def test_a_shard_nobody_wants_stops_and_a_claim_left_of_it_is_released(picture):
+def test_a_shard_that_is_no_longer_planned_stops_and_its_claim_is_released(picture):
     assert picture.claim().decide(RUNNING) == (Stop(SHARD, "no longer planned here"),)
     assert picture.decide() == RELEASE
 
@@ -265,7 +265,7 @@ def test_a_record_that_cannot_be_read_neither_stops_nor_releases_nor_claims(key)
     assert picture.decide() == ()
 
 
-def test_an_unreadable_claim_of_somebody_else_is_not_contested():
+def test_an_unreadable_claim_of_another_node_is_not_contested():
     picture = Picture().put(KEYS.claim(*SHARD), b"{", 20, OTHER_LEASE)
     assert picture.decide() == ()
     assert picture.decide(RUNNING) == ()
@@ -287,9 +287,9 @@ def test_a_restart_stops_the_shard_releases_its_claim_and_is_fulfilled_by_the_ne
     assert asked.decide(RUNNING) == (Stop(SHARD, "an operator asked for a restart"),)
     assert asked.decide(replace(RUNNING, phase="stopped")) == RELEASE
     assert asked.decide(replace(RUNNING, phase="failed")) == RELEASE
-    anew = Picture().claim(revision=26).put(KEYS.restart(*SHARD), RestartRecord(), 25)
-    assert anew.decide() == (Start(SHARD, 0, 26, CONFIG, None),)
-    assert anew.decide(replace(RUNNING, fence=26)) == ()
+    again = Picture().claim(revision=26).put(KEYS.restart(*SHARD), RestartRecord(), 25)
+    assert again.decide() == (Start(SHARD, 0, 26, CONFIG, None),)
+    assert again.decide(replace(RUNNING, fence=26)) == ()
 
 
 def test_a_chain_fenced_by_a_claim_that_the_store_forgot_is_outbid_and_a_real_owner_is_not():

@@ -50,7 +50,7 @@ def test_a_node_that_may_not_lead_only_follows(items, own):
     assert decide(view(*items), own, 100.0, POLICY) == Follow(None)
 
 
-def test_the_winner_leads_with_the_create_revision_of_its_key_even_if_it_never_heard_that_it_won():
+def test_the_winner_leads_with_the_create_revision_of_its_key_even_if_it_got_no_answer():
     assert decide(view(member(), leads(revision=9)), OWN, 100.0, POLICY) == Lead(LeaderTerm(9))
 
 
@@ -59,7 +59,7 @@ def test_a_node_follows_whoever_else_leads_and_does_not_take_over_a_key_of_its_o
     assert decide(view(member(), leads(instance="a0", lease=9)), OWN, 100.0, POLICY) == Follow("a")
 
 
-def test_an_unreadable_leader_record_is_still_a_leader_and_nobody_campaigns_against_it():
+def test_an_unreadable_leader_record_is_still_a_leader_and_no_node_campaigns_against_it():
     broken = KeyValue(KEYS.leader, b"{", 7, 7, 1, 12)
     assert decide(view(member(), broken), OWN, 100.0, POLICY) == Follow(None)
 

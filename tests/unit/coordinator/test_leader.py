@@ -158,7 +158,7 @@ def test_a_live_group_is_called_degraded_only_after_a_while_so_that_a_move_write
     assert desk.state(110.0) == ("degraded", "some shards are not live")
 
 
-def test_a_group_that_became_whole_in_between_starts_its_patience_anew():
+def test_a_group_that_became_whole_in_between_starts_its_patience_again():
     desk = running().claims(["resuming"] + ["live"] * 3, a=(0, 1), b=(2, 3))
     desk.lead(100.0)
     desk.claims(["live"] * 4, a=(0, 1), b=(2, 3)).lead(105.0)
@@ -186,7 +186,7 @@ def test_an_automatic_count_once_chosen_stays_when_discord_recommends_another():
     assert running().app("auto").budget(shards=16).lead().writes == ()
 
 
-def test_why_an_automatic_count_is_not_known_is_told():
+def test_the_reason_names_why_an_automatic_count_is_not_known():
     desk = Desk().app("auto")
     desk.gateway["h"] = GatewayState(ended_at=0.0, failures=1, error="no route")
     assert desk.state() == ("waiting", "Discord did not say how many shards are needed: no route")
@@ -290,7 +290,7 @@ def test_discord_is_not_asked_before_the_time_that_its_rate_limit_names():
     assert desk.lead(160.0).lookups == (LookupWanted("h", "bot"),)
 
 
-def test_an_old_answer_does_not_fill_in_for_a_missing_budget_and_is_asked_for_anew():
+def test_an_old_answer_does_not_fill_in_for_a_missing_budget_and_is_asked_for_again():
     desk = running()
     del desk.items[KEYS.budget("h")]
     desk.gateway["h"] = GatewayState(ended_at=5.0, answer=answer(5.0))
@@ -471,7 +471,7 @@ def test_a_pin_to_a_node_that_takes_nothing_rests():
     assert desk.lead().writes == ()
 
 
-def test_a_restart_request_goes_once_the_shard_was_claimed_anew():
+def test_a_restart_request_goes_once_the_shard_was_claimed_again():
     desk = running().put(KEYS.restart("bot", 0, 2), RestartRecord(), revision=10)
     assert desk.lead().writes == ()
     desk.put(KEYS.restart("bot", 0, 2), RestartRecord(), revision=9)

@@ -1,4 +1,4 @@
-"""Status events: what is told of groups and applications, and that nothing is told to nobody."""
+"""Status events: what is published about groups and applications, and what waits for a worker."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ def entry(record: AppRecord) -> Entry[AppRecord]:
     return Entry(record, 1, 1, 0)
 
 
-def test_each_change_of_group_and_application_is_told_once() -> None:
+def test_each_change_of_group_and_application_is_published_once() -> None:
     empty = ClusterView(keys=Keys())
     added = replace(empty, apps={"bot": entry(APP)}, groups={GroupId("bot", 0): Entry(GROUP, 1, 1, 0)})
     assert list(cluster_changes(empty, added, 1.0)) == [
@@ -50,12 +50,12 @@ class FakeWorker:
 
 def test_messages_wait_for_a_worker_that_is_connected() -> None:
     worker = FakeWorker()
-    teller = StatusPublisher("a", lambda: {0: worker}, wall=time.time)  # type: ignore[dict-item]
-    teller.shard(ShardId("bot", 0, 1), "live", "")
+    publisher = StatusPublisher("a", lambda: {0: worker}, wall=time.time)  # type: ignore[dict-item]
+    publisher.shard(ShardId("bot", 0, 1), "live", "")
     assert not worker.sent
     worker.ready = True
-    teller.flush()
-    teller.shard(ShardId("bot", 0, 1), "failed", "4004")
-    told = [decode_status(message.body.encode()) for message in worker.sent]
-    assert [message.state for message in told if isinstance(message, ShardChanged)] == ["live", "failed"]
+    publisher.flush()
+    publisher.shard(ShardId("bot", 0, 1), "failed", "4004")
+    published = [decode_status(message.body.encode()) for message in worker.sent]
+    assert [message.state for message in published if isinstance(message, ShardChanged)] == ["live", "failed"]
     assert {message.app for message in worker.sent} == {"bot"}
