@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from sandwich_sdk.backoff import Backoff
 from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.delivery import Delivery, Intake
 from sandwich_sdk.errors import LOST, reason
@@ -91,20 +92,19 @@ class OrderedGroup:
 
     async def _discover(self) -> None:
         """Look for shards that are new in the stream."""
-        attempt = 0
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S)
         while True:
             try:
                 await self._group.ensure_anchor()
                 lane = subjects.lane_filter(self._app, self._options.lane)
                 found = (await self._jetstream.stream_info(self._stream, subjects_filter=lane)).state.subjects
             except LOST as error:
-                if not attempt:
+                if not backoff.failures:
                     _log.warning("events of %s are waited for: %s", self._app, reason(error))
-                attempt += 1
                 honour_cancel()
-                await asyncio.sleep(min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10)))
+                await asyncio.sleep(backoff.next_s())
                 continue
-            attempt = 0
+            backoff.succeeded()
             self._roster.partitions |= partitions_in(found or ())
             self._changed.set()
             honour_cancel()

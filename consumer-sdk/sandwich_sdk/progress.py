@@ -3,6 +3,8 @@
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from sandwich_sdk.backoff import doubled_s
+
 FRAMES_REMEMBERED_MAX = 4096
 
 FrameKey = tuple[str, int, int]
@@ -67,4 +69,4 @@ class Progress:
 
 def retry_delay_s(nak_delay_s: float, tries: int, *, longest_s: float = 60.0) -> float:
     """How long a frame waits after its `tries`-th failed delivery: doubling, up to `longest_s`."""
-    return float(min(max(longest_s, nak_delay_s), nak_delay_s * 2.0 ** min(max(tries - 1, 0), 16)))
+    return doubled_s(nak_delay_s, max(longest_s, nak_delay_s), tries)

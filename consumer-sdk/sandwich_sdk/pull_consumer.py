@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from sandwich_sdk.backoff import Backoff
 from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.errors import LOST, reason
 
@@ -175,24 +176,25 @@ class Pull:
         return self.wanted and self._ending is None
 
     async def _ask_for_ever(self, inbox: str) -> None:
-        attempt = 0
+        backoff = Backoff(RETRY_FIRST_S, self.retry_max_s)
+        pause_s = 0.0
         while self._goes_on:
             honour_cancel()
-            if attempt:
-                await asyncio.sleep(min(self.retry_max_s, RETRY_FIRST_S * 2.0 ** min(attempt - 1, 10)))
+            if pause_s:
+                await asyncio.sleep(pause_s)
             try:
                 await self.prepare()
                 while self._goes_on and (room := await self.room()):
                     honour_cancel()
                     await self._ask(inbox, room)
-                    if attempt and self.name:
+                    if backoff.failures and self.name:
                         _log.info("events of %s arrive", self.name)
-                    attempt = 0
+                    backoff.succeeded()
                 return
             except LOST as error:
-                if not attempt and self.name:
+                if not backoff.failures and self.name:
                     _log.warning("events of %s are waited for: %s", self.name, reason(error))
-                attempt += 1
+                pause_s = backoff.next_s()
 
     async def _ask(self, inbox: str, batch: int) -> None:
         """One pull request, until it is used up. Raises what is tried again."""

@@ -19,11 +19,16 @@ _KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISCHR, "a device"), (stat.S_ISB
 
 
 def read_small_file(
-    path: Path, bytes_max: int, *, pipe_allowed: bool = False, check: Callable[[os.stat_result], None] | None = None
+    path: Path,
+    bytes_max: int,
+    *,
+    pipe_allowed: bool = False,
+    pipe_timeout_s: float = PIPE_TIMEOUT_S,
+    check: Callable[[os.stat_result], None] | None = None,
 ) -> str:
     """The text (UTF-8) of a regular file of at most `bytes_max`; a byte order mark at its start is left out.
 
-    `pipe_allowed`: also what a process writes into a pipe (`-f <(command)`), for at most PIPE_TIMEOUT_S.
+    `pipe_allowed`: also what a process writes into a pipe (`-f <(command)`), for at most `pipe_timeout_s`.
     `check` is called with the status of what was opened, and may refuse it.
     Raises ValueError with the reason only, so that the caller says which file, and never with its content.
     """
@@ -42,7 +47,7 @@ def read_small_file(
             raise ValueError(f"it is {what}, not a regular file")
         if check is not None:
             check(status)
-        content = _read(descriptor, bytes_max)
+        content = _read(descriptor, bytes_max, pipe_timeout_s)
     except OSError as error:
         raise ValueError(error.strerror or type(error).__name__) from None
     finally:
@@ -68,8 +73,8 @@ def check_secret(text: str) -> str:
     return text
 
 
-def _read(descriptor: int, bytes_max: int) -> bytes:
-    ends_at = time.monotonic() + PIPE_TIMEOUT_S
+def _read(descriptor: int, bytes_max: int, pipe_timeout_s: float) -> bytes:
+    ends_at = time.monotonic() + pipe_timeout_s
     content = b""
     while len(content) <= bytes_max:
         try:
@@ -77,7 +82,7 @@ def _read(descriptor: int, bytes_max: int) -> bytes:
         except BlockingIOError:
             left = ends_at - time.monotonic()
             if left <= 0 or not select.select([descriptor], [], [], left)[0]:
-                raise ValueError(f"its writer is silent for {PIPE_TIMEOUT_S:g} s") from None
+                raise ValueError(f"its writer is silent for {pipe_timeout_s:g} s") from None
             continue
         if not chunk:
             return content

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from sandwich_coordinator.ids import GroupId, ShardId
+from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.store.base import KeyValue, WatchBatch
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import (
@@ -180,14 +180,14 @@ class ClusterView:
         request, claim = self.restarts.get(shard), self.claims.get(shard)
         return request is not None and claim is not None and request.mod_revision > claim.create_revision
 
-    def fence(self, shard: ShardId) -> int | None:
+    def fence(self, shard: ShardId) -> Fence | None:
         """The fence of a shard's claim: the revision of the transaction that made it; None without a claim."""
         entry = self.claims.get(shard)
-        return None if entry is None else entry.record.fence or entry.mod_revision
+        return None if entry is None else entry.record.fence or Fence(entry.mod_revision)
 
 
 def _leader(kv: KeyValue | None, bad: dict[str, BadEntry]) -> Entry[LeaderRecord] | None:
-    """The leader's entry. An undecodable one still is an epoch: somebody leads, even if we cannot say who."""
+    """The leader's entry. One that cannot be decoded is still a term: a node leads, even if we cannot say which."""
     if kv is None:
         return None
     try:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from sandwich_node.dev import freezing
 from sandwich_node.dev.freezing import FreezeError, freeze, frozen, is_frozen, thaw
 
 BUSY_THREADS = """
@@ -84,7 +83,6 @@ def test_what_waits_to_be_reaped_is_not_waited_for() -> None:
 
 
 async def test_what_goes_on_running_is_an_error_and_nothing_stays_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freezing, "STOP_TIMEOUT_S", 0.05)
     async with started("sleep", "60") as stops, started("sleep", "60") as goes_on:
         kill = os.kill
 
@@ -94,5 +92,5 @@ async def test_what_goes_on_running_is_an_error_and_nothing_stays_frozen(monkeyp
 
         monkeypatch.setattr(os, "kill", ignored_by_one)
         with pytest.raises(FreezeError, match=str(goes_on.pid)):
-            await freeze([stops.pid, goes_on.pid])
+            await freeze([stops.pid, goes_on.pid], timeout_s=0.05)
         assert "T" not in states(stops.pid)

@@ -34,7 +34,7 @@ def main() -> int:
             virtual_s += outcome.virtual_s
             if outcome.violations:
                 failed.append(outcome.seed)
-                _tell(outcome)
+                _report(outcome)
     took = time.perf_counter() - began
     print(f"{len(seeds)} seeds, {virtual_s / 3600:.1f} virtual hours in {took:.0f} s ({len(seeds) / took:.1f} seeds/s)")
     print(f"{events} events, {identifies} IDENTIFYs, {faults.total()} faults:")
@@ -48,7 +48,7 @@ def _be_quiet() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def _tell(outcome: Outcome) -> None:
+def _report(outcome: Outcome) -> None:
     print(f"seed {outcome.seed}:")
     for line in outcome.violations:
         print(f"  {line}")

@@ -1,4 +1,4 @@
-"""What must never happen, noted the moment it does."""
+"""The journal of a run, and the violations in it."""
 
 import asyncio
 import hashlib

@@ -6,9 +6,8 @@ import random
 from collections.abc import Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any
 
-from sandwich_node.publishing.log import LogUnavailable, Tail, WrongLast
+from sandwich_node.publishing.log import LogUnavailable, StreamLimits, Tail, WrongLast
 from sandwich_sdk.wire.headers import FrameHeaders
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
@@ -19,13 +18,18 @@ LANDS_LATE = 0.0005
 
 @dataclass(slots=True)
 class _Chain:
-    tail: Tail | None = None
+    frames: list[Tail] = field(default_factory=list)
     sessions: dict[str, int] = field(default_factory=dict)
     gaps: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def tail(self) -> Tail | None:
+        """The last frame."""
+        return self.frames[-1] if self.frames else None
+
 
 class Stream:
-    """JetStream as the chain sees it: compare-and-append over one chain, in one order."""
+    """JetStream as a chain uses it: compare-and-append on each chain, in one order."""
 
     def __init__(self, journal: Journal, discord: Discord) -> None:
         self.chains: dict[str, _Chain] = {}
@@ -36,13 +40,14 @@ class Stream:
     def append(self, chain: str, headers: FrameHeaders, expected: int) -> int:
         """Raises WrongLast."""
         found = self.chains.setdefault(chain, _Chain())
-        if (found.tail.stream_seq if found.tail else 0) != expected:
+        tail = found.tail
+        if (tail.stream_seq if tail else 0) != expected:
             raise WrongLast(f"expected {expected}")
         self._seq += 1
-        if found.tail is not None and headers.epoch < found.tail.headers.epoch:
-            self._journal.violate(f"{chain}: epoch {headers.epoch} wrote after {found.tail.headers.epoch}")
+        if tail is not None and headers.epoch < tail.headers.epoch:
+            self._journal.violate(f"{chain}: fence {headers.epoch} wrote after {tail.headers.epoch}")
         self._check(chain, found, headers)
-        found.tail = Tail(self._seq, headers, None)
+        found.frames.append(Tail(self._seq, headers, None))
         return self._seq
 
     def gap_of(self, app: str, number: int, session: str) -> int | None:
@@ -71,7 +76,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Weather:
-    """What is out of order now, for everybody or for one machine."""
+    """What is out of order now, for all machines or for one."""
 
     store_away: bool = False
     store_answers_lost: float = 0.0
@@ -79,18 +84,17 @@ class Weather:
 
 
 class NodeLog:
-    """One worker's way to the stream: slow, cut, or with lost answers. Stands in for `JetStreamLog`."""
+    """One worker's connection to the stream: slow, cut off, or with lost answers. Replaces `JetStreamLog`."""
 
     part_bytes = 1_000_000
-    connected = True
 
     def __init__(self, stream: Stream, rng: random.Random, weathers: tuple[Weather, ...]) -> None:
         self._stream = stream
         self._rng = rng
         self._weathers = weathers
 
-    def limit_stream(self, app: str, limits: Any) -> None:
-        """Nothing is limited here."""
+    def limit_stream(self, app: str, limits: StreamLimits) -> None:
+        """See `LimitedLog.limit_stream`: nothing is limited here."""
 
     async def ensure_stream(self, app: str) -> None:
         """The stream is there."""
@@ -103,7 +107,7 @@ class NodeLog:
         await self._travel()
         decoded = FrameHeaders.decode(headers)
         if self._rng.random() < LANDS_LATE:
-            # The writer gives up waiting; the append reaches the stream later, perhaps after the writer was replaced.
+            # The writer stops waiting; the append reaches the stream later, perhaps after another owner took over.
             self._land_later(chain, decoded, expected)
             raise LogUnavailable("no answer in time")
         seq = self._stream.append(chain, decoded, expected)
@@ -117,7 +121,7 @@ class NodeLog:
             with contextlib.suppress(WrongLast):
                 self._stream.append(chain, headers, expected)
 
-        # In no machine's context: a packet under way is not frozen with its sender.
+        # Outside of the machine's context: a packet under way is not frozen with its sender.
         loop = asyncio.get_running_loop()
         loop.call_later(self._rng.uniform(0.001, 9.0), land, context=Context())
 
@@ -128,6 +132,14 @@ class NodeLog:
         tail = found.tail if found else None
         await self._travel()
         return tail
+
+    async def following(self, stream: str, chain: str, seq: int) -> Tail | None:
+        """See `Log.following`."""
+        await self._travel()
+        found = self._stream.chains.get(chain)
+        first = next((frame for frame in found.frames if frame.stream_seq >= seq), None) if found else None
+        await self._travel()
+        return first
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.0005, 0.004))

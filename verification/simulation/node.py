@@ -1,14 +1,15 @@
-"""Nodes of the simulation: the real agent and the real shard runners, with a fake process around them.
+"""Nodes of the simulation: the real agent and the real shard runners, without processes of their own.
 
-Only what touches the outside is replaced: etcd (the in-memory store behind a gate), NATS (the shared stream), Discord,
-the HTTP server, the Redis probe, and the worker's process, whose runners are tasks here.
+Only what the agent and the shards reach outside is replaced: etcd (the in-memory store, which can be cut off), NATS
+(the shared stream), Discord, the HTTP server, the health checks of servers, and the worker processes, whose shards are
+tasks here.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextvars import ContextVar, copy_context
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,24 +28,24 @@ from sandwich_coordinator.store.base import (
 )
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_node import ipc
-from sandwich_node.agent import agent as agent_module
-from sandwich_node.agent.agent import Agent, NodeOptions
+from sandwich_node.agent.agent import Agent
+from sandwich_node.agent.dependencies import AgentDependencies, Worker
+from sandwich_node.agent.options import NodeOptions
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.shard_set import ShardSet
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
 from verification.simulation.log import NodeLog, Stream, Weather
-from verification.simulation.loop import Machine, machine
+from verification.simulation.loop import Machine, machine, wall_s
 
 WORKER_RESTART_S = 0.8
 SHUTDOWN_BUDGET_S = 8.0
 
 _T = TypeVar("_T")
-_process: ContextVar["SimProcess"] = ContextVar("process")
 
 
 class RemoteStore:
-    """One machine's way to the store: a moment each way, cut off, or with lost answers. Stands in for `EtcdStore`."""
+    """One machine's connection to the store: with latency, cut off, or with lost answers. Replaces `EtcdStore`."""
 
     def __init__(self, store: MemoryStore, weathers: tuple[Weather, ...], rng: random.Random) -> None:
         self._store = store
@@ -76,7 +77,7 @@ class RemoteStore:
         await self._call(self._store.revoke(lease))
 
     async def watch(self, prefix: str, revision: int) -> AsyncIterator[WatchBatch]:
-        """See `Store.watch`: late by a moment, silent while cut off."""
+        """See `Store.watch`: with latency, and silent while cut off."""
         async for batch in self._store.watch(prefix, revision):
             while True:
                 with contextlib.suppress(StoreUnavailable):
@@ -120,15 +121,16 @@ class RemoteStore:
 
 
 class SimWorker:
-    """A worker slot with the interface of `WorkerProcess`; its runners are tasks of the simulation."""
+    """A worker slot like `WorkerProcess`; its shards are tasks of the simulation."""
 
     def __init__(
         self,
+        process: "SimProcess",
         settings: ipc.WorkerSettings,
         *,
-        on_message: Callable[["SimWorker", ipc.ToAgent], None],
-        on_started: Callable[["SimWorker"], None],
-        on_gone: Callable[["SimWorker"], None],
+        on_message: Callable[[Worker, ipc.ToAgent], None],
+        on_started: Callable[[Worker], None],
+        on_gone: Callable[[Worker], None],
     ) -> None:
         self.index = settings.worker
         self.pid = 1
@@ -139,8 +141,7 @@ class SimWorker:
         self.lease: int | None = None
         self._linger_s = settings.linger_s
         self._on_message, self._on_started, self._on_gone = on_message, on_started, on_gone
-        self._process = _process.get()
-        self._process.workers.append(self)
+        self._process = process
         self._life: _WorkerLife | None = None
         self._stop = asyncio.Event()
 
@@ -150,7 +151,7 @@ class SimWorker:
         return self._life is not None
 
     def send(self, message: ipc.ToWorker) -> None:
-        """See `WorkerProcess.send`: it arrives with a later turn of the loop."""
+        """See `WorkerProcess.send`: the message arrives in a later iteration of the loop."""
         if self._life is not None:
             asyncio.get_running_loop().call_soon(self._life.receive, message)
 
@@ -168,7 +169,7 @@ class SimWorker:
         life = self._life = _WorkerLife(self._process, self._linger_s)
         try:
             self._on_started(self)
-            life.tell(ipc.WorkerReady())
+            life.send(ipc.WorkerReady())
             while (message := await life.mail.get()) is not None:
                 self._on_message(self, message)
         finally:
@@ -189,12 +190,12 @@ class SimWorker:
             self._life.kill()
 
     def detach(self) -> "_WorkerLife | None":
-        """The agent is dead: what lives on without it."""
+        """The agent is dead; returns the process that continues without it."""
         life, self._life = self._life, None
         return life
 
     def shards(self) -> list[ShardId]:
-        """What runs here."""
+        """The shards that run here."""
         return self._life.shards() if self._life is not None else []
 
 
@@ -213,29 +214,29 @@ class _WorkerLife:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            self._shards = ShardSet(group, self._make_runner, self.tell)
+            self._shards = ShardSet(group, self._make_runner, self.send)
             await asyncio.get_running_loop().create_future()
 
     def _make_runner(self, start: ipc.StartShard) -> ShardRunner:
         world = self._process.node.world
         return ShardRunner(
             start,
-            NodeLog(world.stream, world.rng, self._process.weathers),  # type: ignore[arg-type]
-            world.discord,  # type: ignore[arg-type]
-            tell=self.tell,
+            NodeLog(world.stream, world.rng, self._process.weathers),
+            world.discord,
+            tell=self.send,
             rng=world.rng,
             linger_s=self._linger_s,
         )
 
-    def tell(self, message: ipc.ToAgent) -> None:
-        """Say something to the agent, while this process lives."""
+    def send(self, message: ipc.ToAgent) -> None:
+        """Send to the agent, while this process lives."""
         if isinstance(message, ipc.ShardStopped) and message.how == "crashed":
             self._process.node.world.journal.violate(f"shard {message.key} crashed")
         if not self._ended:
             self.mail.put_nowait(message)
 
     def receive(self, message: ipc.ToWorker) -> None:
-        """The agent said something."""
+        """Take a message of the agent."""
         if self._ended or self._shards is None:
             return
         match message:
@@ -247,7 +248,7 @@ class _WorkerLife:
                 self._shards.receive(message)
 
     def shards(self) -> list[ShardId]:
-        """What runs here."""
+        """The shards that run here."""
         return [runner.key for runner in self._shards.runners] if self._shards is not None else []
 
     async def release_all(self) -> None:
@@ -257,32 +258,34 @@ class _WorkerLife:
         self.kill()
 
     def kill(self) -> None:
-        """End now: sockets close, nothing more is said."""
+        """End now: sockets close, no further message is sent."""
         if not self._ended:
             self._ended = True
             self.mail.put_nowait(None)
             self._task.cancel()
 
 
-class _NoServers:
+class _NoServerHealth:
+    """`ServerHealth` without servers: their health is not simulated."""
+
     waiting: Sequence[str] = ()
     problems: Sequence[str] = ()
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
+    def nats_said(self, texts: list[str]) -> None:
+        """See `ServerHealth.nats_said`: never called."""
 
     async def run(self) -> None:
-        """What servers say about themselves takes no part."""
+        """See `ServerHealth.run`."""
 
 
 @contextlib.asynccontextmanager
-async def _no_server(*_: Any) -> AsyncIterator[int]:
+async def _no_http_server(*_: object) -> AsyncIterator[int]:
     yield 1
 
 
 @dataclass(slots=True)
 class World:
-    """What all machines share. `weather` is everybody's."""
+    """What all machines share; so is this `weather`."""
 
     database: MemoryStore
     stream: Stream
@@ -300,10 +303,31 @@ class SimProcess:
         self.workers: list[SimWorker] = []
         self.weather = Weather()
         self.weathers = (node.world.weather, self.weather)
-        _process.set(self)
-        store = RemoteStore(node.world.database.peer(), self.weathers, node.world.rng)
-        self.agent = Agent(options, store, None, rng=node.world.rng)  # type: ignore[arg-type]
+        self.agent = Agent(options, self._dependencies(node.world), None)
         self.task = asyncio.create_task(self._run())
+
+    def _dependencies(self, world: World) -> AgentDependencies:
+        return AgentDependencies(
+            store=RemoteStore(world.database.peer(), self.weathers, world.rng),
+            listen=_no_http_server,
+            open_discord=lambda _: contextlib.nullcontext(world.discord),
+            make_worker=self._make_worker,
+            make_server_health=lambda *_: _NoServerHealth(),
+            rng=world.rng,
+            wall=wall_s,
+        )
+
+    def _make_worker(
+        self,
+        settings: ipc.WorkerSettings,
+        *,
+        on_message: Callable[[Worker, ipc.ToAgent], None],
+        on_started: Callable[[Worker], None],
+        on_gone: Callable[[Worker], None],
+    ) -> SimWorker:
+        worker = SimWorker(self, settings, on_message=on_message, on_started=on_started, on_gone=on_gone)
+        self.workers.append(worker)
+        return worker
 
     async def _run(self) -> None:
         try:
@@ -313,7 +337,7 @@ class SimProcess:
 
 
 class SimNode:
-    """One machine: starts processes, and does to them what befalls machines."""
+    """One machine: it starts processes, and faults of the machine happen to them."""
 
     def __init__(self, name: str, world: World, *, workers: int, skew_s: float) -> None:
         self.name, self.world = name, world
@@ -330,17 +354,17 @@ class SimNode:
 
     @property
     def weather(self) -> Weather:
-        """This machine's own."""
+        """The weather of this machine alone."""
         return self._process.weather if self._process is not None else Weather()
 
     @property
     def workers(self) -> Sequence[SimWorker]:
-        """The workers there are."""
+        """The workers of the running agent."""
         return self._process.workers if self._process is not None and self.running else ()
 
     @property
     def leads(self) -> bool:
-        """Whether its agent takes itself for the leader."""
+        """Whether its agent believes that it leads."""
         return self._process is not None and self.running and self._process.agent.status().leader
 
     def start(self) -> None:
@@ -360,7 +384,7 @@ class SimNode:
         """kill -9 of the agent: its workers stop by themselves and release its lease."""
         if self._process is None:
             return
-        # Before the agent's tasks end: what they would still do on cancellation is not done by a killed process.
+        # First of all: a killed process does not do what its tasks would still do when they are cancelled.
         lives = [life for worker in self._process.workers if (life := worker.detach()) is not None]
         cut_off = self.world.weather.store_away or self.weather.store_away
         self._silence()
@@ -370,7 +394,7 @@ class SimNode:
                 await self.world.database.peer().revoke(lease)
 
     def _silence(self) -> None:
-        """Cancelled tasks clean up, a killed process does not: what its agent would still say goes nowhere."""
+        """Cut the agent off: cancelled tasks clean up, a killed process does not."""
         if self.machine.frozen:
             self.machine.thaw()
         if self._process is not None:
@@ -393,35 +417,7 @@ class SimNode:
 
 
 def leaf(error: BaseException) -> BaseException:
+    """The first error inside of groups of errors."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-@contextlib.contextmanager
-def stand_ins(discord: Discord) -> Iterator[None]:
-    """Replace what the agent would reach outside."""
-
-    async def gateway_bot(_: Any, __: str, token: str) -> Any:
-        await asyncio.sleep(0.02)
-        return discord.gateway_bot(token)
-
-    async def current_user(_: Any, __: str, token: str) -> Any:
-        await asyncio.sleep(0.02)
-        return discord.user(token)
-
-    names = {
-        "WorkerProcess": SimWorker,
-        "Servers": _NoServers,
-        "serve": _no_server,
-        "fetch_gateway_bot": gateway_bot,
-        "fetch_current_user": current_user,
-    }
-    before = {name: getattr(agent_module, name) for name in names}
-    for name, stand_in in names.items():
-        setattr(agent_module, name, stand_in)
-    try:
-        yield
-    finally:
-        for name, real in before.items():
-            setattr(agent_module, name, real)

@@ -24,6 +24,7 @@ import msgspec
 from etcd3 import errors as etcd_errors
 
 from sandwich_coordinator.addresses import check_url_host
+from sandwich_coordinator.backoff import Backoff
 from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.store.base import (
     Behind,
@@ -403,13 +404,13 @@ class EtcdStore:
         return self._watch(prefix, max(1, from_revision))
 
     async def _watch(self, prefix: str, next_revision: int) -> AsyncGenerator[WatchBatch, None]:
-        failures = 0
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, self._rng)
         while True:
             endpoint = self._endpoints[self._current]
             try:
                 async with aclosing(self._watch_once(endpoint, prefix, next_revision)) as batches:
                     async for batch in batches:
-                        failures = 0
+                        backoff.succeeded()
                         next_revision = batch.revision + 1
                         yield batch
             except (_NoAnswer, StoreUnavailable, StoreRefused, StoreAmbiguous) as error:
@@ -418,10 +419,7 @@ class EtcdStore:
             except _TokenProblem as error:
                 log.warning("watch of %s was refused, authenticating again: %s", prefix, error)
                 self._token = ""
-            failures += 1
-            # The exponent is bounded: an outage may last for days.
-            pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures - 1, 10))
-            await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
+            await asyncio.sleep(backoff.next_s())
 
     async def _watch_once(self, endpoint: str, prefix: str, next_revision: int) -> AsyncGenerator[WatchBatch, None]:
         """One watch stream, until it breaks: raises _NoAnswer, _TokenProblem or a StoreError."""

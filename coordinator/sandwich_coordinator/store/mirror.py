@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_coordinator.store.base import (
     Behind,
     Compacted,
@@ -105,11 +106,11 @@ class Mirror:
 
     async def run(self) -> None:
         """Follow the store until cancelled. Errors of the store are retried for ever, with a capped, jittered pause."""
-        failures = 0
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, self._rng)
         while True:
             try:
                 await self._relist()
-                failures = 0
+                backoff.succeeded()
                 await self._follow()
             except Behind as error:
                 log.info("watch of %s: %s; listing again", self._prefix, error)
@@ -120,9 +121,7 @@ class Mirror:
             except StoreError as error:
                 self._note_failure()
                 log.warning("mirror of %s cannot follow the store: %s", self._prefix, error)
-            failures += 1
-            pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures - 1, 10))
-            await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
+            await asyncio.sleep(backoff.next_s())
 
     async def _follow(self) -> None:
         """Watch and re-list side by side until one of them raises; raises that."""

@@ -17,9 +17,9 @@ from sandwich_coordinator.status import (
     WorkerStatus,
 )
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.dependencies import Worker
 from sandwich_node.agent.failover_history import History
 from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardNumbers
-from sandwich_node.worker_process import WorkerProcess
 
 RATE_WINDOW_S = 5.0
 
@@ -250,7 +250,7 @@ def node_status(
     version: str,
     started_at: float,
     leader: bool,
-    workers: Iterable[WorkerProcess],
+    workers: Iterable[Worker],
     shards: Mapping[ShardId, ShardFacts],
     figures: Figures,
     history: History,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sandwich_coordinator.backoff import doubled_s
+
 PAUSE_FIRST_S = 0.25
 PAUSE_MAX_S = 2.0
 
@@ -19,8 +21,8 @@ class Breaker:
 
     def failed(self, now: float) -> None:
         """Record that the server did not answer."""
-        self.open_until = now + min(PAUSE_MAX_S, PAUSE_FIRST_S * 2.0 ** min(self.failures, 10))
         self.failures += 1
+        self.open_until = now + doubled_s(PAUSE_FIRST_S, PAUSE_MAX_S, self.failures)
 
     def succeeded(self) -> None:
         """Record that the server answered."""

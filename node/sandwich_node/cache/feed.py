@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.context import BadEvent, Op
 from sandwich_node.cache.damage_log import Shortfalls, left_out
@@ -255,7 +256,7 @@ class CacheFeed:
 
     async def run(self) -> None:
         """Write the waiting jobs, oldest first, until cancelled."""
-        attempt = 0
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, self._rng)
         while True:
             if not self._queue:
                 self._in_step()
@@ -267,19 +268,17 @@ class CacheFeed:
             except CacheError as error:
                 self.waiting = str(error)
                 job.give_up_waiting()
-                delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10))
-                await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
-                attempt += 1
+                await asyncio.sleep(backoff.next_s())
             except Exception as error:
                 # No second try: it would fail again, and an error raised here would end the shard.
                 _log.exception("shard %s/%s: a change of the cache failed", *self._shard)
-                attempt = 0
+                backoff.succeeded()
                 self.counters.failed += 1
                 self._settle(self._queue.popleft())
                 self._lacks(f"a change could not be made ({type(error).__name__})")
             else:
                 self.waiting = ""
-                attempt = 0
+                backoff.succeeded()
                 if job.done is not None and not job.done.done():
                     job.done.set_result(extras)
                 self._settle(self._queue.popleft())

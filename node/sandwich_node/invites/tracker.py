@@ -9,6 +9,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from sandwich_coordinator.backoff import doubled_s
 from sandwich_node.invites.attribution import Attribution, Reason, Unknown
 from sandwich_node.invites.effects import DropCounts, Effect, FetchRequest, PersistCounts, Report
 from sandwich_node.invites.guild import Guild, Moment
@@ -35,8 +36,8 @@ COUNTS_MAX = 100_000
 ROUND_MAX_S = 30.0
 PAUSES_S = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Before each request of a round. The second request follows at once, for two members who joined together."""
+RETRY_FIRST_S = 2.0
 RETRY_MAX_S = 60.0
-RETRY_DOUBLINGS_MAX = 6
 FAILURES_MAX = 4
 DENIED_S = 3600.0
 """After a refusal although the bot's roles allow the request or are not known. A change of the roles ends it."""
@@ -312,7 +313,7 @@ class InviteTracker:
             return
         request.invite_counts.unanswered()
         guild.failures, guild.held_up_by = guild.failures + 1, reason
-        pause_s = max(retry_after_s, 2.0 ** min(guild.failures, RETRY_DOUBLINGS_MAX))
+        pause_s = max(retry_after_s, doubled_s(RETRY_FIRST_S, RETRY_MAX_S, guild.failures))
         guild.ask_at = now.mono + min(RETRY_MAX_S, pause_s)
         if guild.is_blind or request.invite_counts.refresh_at < NEVER:
             self._missed[guild.id] = None

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_node.publishing.foreign_messages import Search, Stand, Walk
 from sandwich_node.publishing.frames import Frame, ShardAddress, split_payload
 from sandwich_node.publishing.log import (
@@ -106,7 +107,8 @@ class Chain:
 
     async def take_over(self) -> Checkpoint:
         """Append our fence and return the checkpoint before it. Raises Fenced; waits while the log is away."""
-        attempt = writer = foreign = 0
+        writer = foreign = 0
+        backoff = self._backoff()
         found: Stand | None = None
         while True:
             try:
@@ -128,7 +130,7 @@ class Chain:
             except (WrongLast, LogBusy):
                 await self._pause(BUSY_RETRY_S)
             except (LogUnavailable, StreamMissing) as error:
-                attempt = await self._wait(attempt, error)
+                await self._wait(backoff, error)
             else:
                 self.waiting_reason = ""
                 self.checkpoint = stands
@@ -248,7 +250,7 @@ class Chain:
             await self._append(frame, part, frame.headers(self._epoch, (index, len(parts))))
 
     async def _append(self, frame: Frame, payload: bytes, headers: FrameHeaders) -> None:
-        attempt = 0
+        backoff = self._backoff()
         encoded = headers.encode()
         if frame.ttl_s:
             encoded[MESSAGE_TTL] = f"{frame.ttl_s:.0f}s"
@@ -263,7 +265,7 @@ class Chain:
             except (WrongLast, LogUnavailable, StreamMissing) as error:
                 self.retries += 1
                 if not isinstance(error, WrongLast):
-                    attempt = await self._wait(attempt, error)
+                    await self._wait(backoff, error)
                 if await self._settled(headers):
                     break
                 if isinstance(error, WrongLast):
@@ -274,14 +276,14 @@ class Chain:
 
     async def _settled(self, headers: FrameHeaders) -> bool:
         """After an append of unknown outcome: did it land? Raises Fenced, _EndLost."""
-        attempt = 0
+        backoff = self._backoff()
         while True:
             try:
                 end = await self._store.tail(self._stream, self._filter)
                 if isinstance(end, Foreign):
                     return await self._settled_before(end, headers)
             except (LogUnavailable, StreamMissing) as error:
-                attempt = await self._wait(attempt, error)
+                await self._wait(backoff, error)
             else:
                 return self._recognise(end, headers)
 
@@ -324,13 +326,14 @@ class Chain:
         self._own = walk.landed or self._own
         return walk.landed > 0
 
-    async def _wait(self, attempt: int, error: Exception) -> int:
+    def _backoff(self) -> Backoff:
+        return Backoff(RETRY_FIRST_S, RETRY_MAX_S, self._rng)
+
+    async def _wait(self, backoff: Backoff, error: Exception) -> None:
         self.waiting_reason = str(error)
         if isinstance(error, StreamMissing):
             try:
                 await self._store.ensure_stream(self._app)
             except LogUnavailable as failure:
                 self.waiting_reason = str(failure)
-        delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10)) * self._rng.uniform(0.5, 1.0)
-        await self._pause(delay)
-        return attempt + 1
+        await self._pause(backoff.next_s())

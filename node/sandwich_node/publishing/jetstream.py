@@ -26,6 +26,7 @@ from sandwich_node.publishing.log import (
     LogBusy,
     LogUnavailable,
     PayloadTooLarge,
+    StreamLimits,
     StreamMissing,
     Tail,
     WrongLast,
@@ -90,15 +91,6 @@ class NatsOptions:
 
     def __repr__(self) -> str:
         return f"NatsOptions(servers={len(self.servers)}, replicas={self.replicas})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamLimits:
-    """What one application's stream keeps, where it differs from the cluster's."""
-
-    max_age_s: float
-    max_bytes: int
-    replicas: int
 
 
 class JetStreamLog:

@@ -60,6 +60,15 @@ class Foreign:
     copied: Tail | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """What one application's stream keeps, where it differs from the cluster's."""
+
+    max_age_s: float
+    max_bytes: int
+    replicas: int
+
+
 class Log(Protocol):
     """An append-only log with a compare-and-append on the end of a subject space."""
 
@@ -86,3 +95,10 @@ class Log(Protocol):
 
     async def ensure_stream(self, app: str) -> None:
         """Create the application's stream, or bring it in line with configuration. Raises LogUnavailable."""
+
+
+class LimitedLog(Log, Protocol):
+    """A log whose streams have limits of their own."""
+
+    def limit_stream(self, app: str, limits: StreamLimits) -> None:
+        """From the next `ensure_stream` on, the application's stream keeps no more than this."""

@@ -44,13 +44,27 @@ class _ErrorBody(msgspec.Struct):
 
 
 class RestClient:
-    """One bot's REST API for one worker; shared by the shards of the bot there."""
+    """One bot's REST API for one worker; shared by the shards of the bot there.
 
-    def __init__(self, http: aiohttp.ClientSession, api_url: str, token: Secret, limiter: RestLimiter) -> None:
+    At most `waiting_max` requests wait for their turn; an answer has at most `body_bytes_max` bytes.
+    """
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        api_url: str,
+        token: Secret,
+        limiter: RestLimiter,
+        *,
+        waiting_max: int = WAITING_MAX,
+        body_bytes_max: int = BODY_BYTES_MAX,
+    ) -> None:
         self._http = http
         self._api_url = api_url.rstrip("/")
         self._token = token
         self._limiter = limiter
+        self._waiting_max = waiting_max
+        self._body_bytes_max = body_bytes_max
         self._waiting = 0
         self._released = asyncio.Event()
 
@@ -84,7 +98,7 @@ class RestClient:
         raise RateLimited(retry_after_s(reply))
 
     async def _turn(self, route: Route, urgent: bool, deadline: float) -> Ticket:
-        if self._waiting >= WAITING_MAX:
+        if self._waiting >= self._waiting_max:
             raise RateLimited(1.0)
         self._waiting += 1
         try:
@@ -114,7 +128,9 @@ class RestClient:
         url = f"{self._api_url}{ticket.route.path}"
         try:
             left_s = max(0.001, min(ANSWER_TIMEOUT_S, deadline - loop.time()))
-            reply = await get(self._http, url, self._token.reveal(), timeout_s=left_s, body_bytes_max=BODY_BYTES_MAX)
+            reply = await get(
+                self._http, url, self._token.reveal(), timeout_s=left_s, body_bytes_max=self._body_bytes_max
+            )
         except BaseException:
             self._limiter.lost(ticket)
             raise

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from functools import partial
 
-import aiohttp
-
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
@@ -24,6 +22,7 @@ from sandwich_node.publishing.chain import Checkpoint
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.shards.chunking import MemberChunking
+from sandwich_node.shards.connection import WebSocketClient
 from sandwich_node.shards.resync import CacheResync
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ class ShardCaching:
         writer: Writer,
         cache: RedisCache,
         config: ShardConfig,
-        http: aiohttp.ClientSession,
+        http: WebSocketClient,
         group: asyncio.TaskGroup,
         *,
         key: ShardId,

@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import aiohttp
 import msgspec
 
+from sandwich_coordinator.backoff import jittered_s
 from sandwich_coordinator.types import SessionRecord
 from sandwich_node import ipc
 from sandwich_node.cache.handover_drain import LeftBehind
@@ -31,8 +31,7 @@ from sandwich_node.gateway.session import Session
 from sandwich_node.open_files import SocketRoom
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import EventBuffer, ShardAddress
-from sandwich_node.publishing.jetstream import JetStreamLog, StreamLimits
-from sandwich_node.publishing.log import Fenced, LogError
+from sandwich_node.publishing.log import Fenced, LimitedLog, LogError, StreamLimits
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rest.clients import RestClients
@@ -40,7 +39,7 @@ from sandwich_node.rpc.server import RpcServer
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret, bot_id_of
 from sandwich_node.shards.caching import ShardCaching
-from sandwich_node.shards.connection import ShardConnection
+from sandwich_node.shards.connection import ShardConnection, WebSocketClient
 from sandwich_node.shards.failures import FailureLog
 from sandwich_node.shards.intake import ShardIntake
 from sandwich_node.shards.invite_tracking import ShardInviteTracking
@@ -80,8 +79,8 @@ class ShardRunner:
     def __init__(
         self,
         start: ipc.StartShard,
-        log: JetStreamLog,
-        http: aiohttp.ClientSession,
+        log: LimitedLog,
+        http: WebSocketClient,
         *,
         tell: Callable[[ipc.ToAgent], None],
         rng: random.Random,
@@ -352,7 +351,7 @@ class ShardRunner:
                 await self._store.ensure_stream(start.key.app)
             except LogError as error:
                 self._waiting = str(error)
-                await asyncio.sleep(STREAM_RETRY_S * self._rng.uniform(0.5, 1.0))
+                await asyncio.sleep(jittered_s(STREAM_RETRY_S, self._rng))
             else:
                 self._waiting = ""
                 return await self._chain.take_over()

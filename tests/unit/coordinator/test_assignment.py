@@ -17,7 +17,7 @@ from sandwich_coordinator.assignment import (
     pick_worker,
     reconcile_node,
 )
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import (
@@ -49,9 +49,9 @@ class Picture:
         self.put(KEYS.node("a"), NodeRecord(node="a", instance="a1", address="", version="1"), 1, LEASE)
         record = AppRecord(app="bot", token="sealed", token_hash="h", intents=1, shards=ShardsSpec(count=2))
         self.put(KEYS.app("bot"), msgspec.structs.replace(record, **app), 2)
-        self.put(KEYS.group("bot", 0), GroupRecord(app="bot", group=0, count=2, ids="0-1", epoch=1), 3)
+        self.put(KEYS.group("bot", 0), GroupRecord(app="bot", group=0, count=2, ids="0-1", term=LeaderTerm(1)), 3)
         if planned:
-            self.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={planned: "0"}), 4)
+            self.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={planned: "0"}), 4)
 
     def put(self, key, record, revision, lease=0):
         value = record if isinstance(record, bytes) else record.encode()
@@ -85,7 +85,7 @@ RELEASE = (Release(SHARD, (unchanged(20),), (Delete(KEYS.claim(*SHARD)),)),)
 # --- claiming and starting --------------------------------------------------------------------------------------
 
 
-def test_a_shard_planned_here_is_claimed_only_if_nobody_has_it():
+def test_a_shard_planned_here_is_claimed_only_if_no_node_has_it():
     assert Picture().decide() == claims(ABSENT)
 
 
@@ -111,7 +111,7 @@ def test_the_claim_of_our_older_process_is_taken_over_with_a_new_fence_guarded_b
     assert picture.decide() == claims(unchanged(20))
 
 
-def test_a_shard_whose_worker_died_is_claimed_anew_for_a_worker_that_lives():
+def test_a_shard_whose_worker_died_is_claimed_again_for_a_live_worker():
     own = replace(OWN, loads={1: 3})
     assert Picture().claim(state="live", fence=15).decide(own=own) == claims(unchanged(20), worker=1)
 
@@ -122,7 +122,7 @@ def test_without_a_worker_nothing_is_claimed():
 
 def test_shards_claimed_in_one_pass_are_spread_over_the_workers():
     picture = Picture()
-    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={"a": "0-1"}), 4)
+    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={"a": "0-1"}), 4)
     assert [action.worker for action in picture.decide()] == [0, 1]
 
 
@@ -145,7 +145,7 @@ def test_a_shard_planned_elsewhere_is_drained_and_its_claim_deleted_only_after_i
 
 
 @pytest.mark.parametrize("picture", [Picture(paused=True), Picture(planned=None)], ids=["paused", "no plan"])
-def test_a_shard_nobody_wants_stops_and_a_claim_left_of_it_is_released(picture):
+def test_a_shard_that_is_no_longer_planned_stops_and_its_claim_is_released(picture):
     assert picture.claim().decide(RUNNING) == (Stop(SHARD, "no longer planned here"),)
     assert picture.decide() == RELEASE
 
@@ -169,7 +169,7 @@ def test_a_shard_that_another_node_claimed_is_abandoned_whatever_it_was_doing(ph
 
 def test_stops_and_releases_come_before_claims():
     picture = Picture(planned=None).claim()
-    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={"a": "1"}), 4)
+    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={"a": "1"}), 4)
     assert [type(action) for action in picture.decide(RUNNING)] == [Stop, Claim]
 
 
@@ -265,7 +265,7 @@ def test_a_record_that_cannot_be_read_neither_stops_nor_releases_nor_claims(key)
     assert picture.decide() == ()
 
 
-def test_an_unreadable_claim_of_somebody_else_is_not_contested():
+def test_an_unreadable_claim_of_another_node_is_not_contested():
     picture = Picture().put(KEYS.claim(*SHARD), b"{", 20, OTHER_LEASE)
     assert picture.decide() == ()
     assert picture.decide(RUNNING) == ()
@@ -287,9 +287,9 @@ def test_a_restart_stops_the_shard_releases_its_claim_and_is_fulfilled_by_the_ne
     assert asked.decide(RUNNING) == (Stop(SHARD, "an operator asked for a restart"),)
     assert asked.decide(replace(RUNNING, phase="stopped")) == RELEASE
     assert asked.decide(replace(RUNNING, phase="failed")) == RELEASE
-    anew = Picture().claim(revision=26).put(KEYS.restart(*SHARD), RestartRecord(), 25)
-    assert anew.decide() == (Start(SHARD, 0, 26, CONFIG, None),)
-    assert anew.decide(replace(RUNNING, fence=26)) == ()
+    again = Picture().claim(revision=26).put(KEYS.restart(*SHARD), RestartRecord(), 25)
+    assert again.decide() == (Start(SHARD, 0, 26, CONFIG, None),)
+    assert again.decide(replace(RUNNING, fence=26)) == ()
 
 
 def test_a_chain_fenced_by_a_claim_that_the_store_forgot_is_outbid_and_a_real_owner_is_not():
@@ -301,6 +301,6 @@ def test_a_chain_fenced_by_a_claim_that_the_store_forgot_is_outbid_and_a_real_ow
     record = msgspec.json.decode(write.value, type=ClaimRecord)
     assert (record.fence, record.state, write.lease) == (701, "claiming", LEASE)
     assert outbid(view, OWN, SHARD, 19, 700) is None, "the claim is not the one that was fenced"
-    assert outbid(view, OWN, SHARD, 20, 12) is None, "an older epoch fences nobody"
+    assert outbid(view, OWN, SHARD, 20, 12) is None, "an older fence refuses no writer"
     theirs = ClusterView.from_items(KEYS, Picture().claim(node="b", instance="b1", lease=OTHER_LEASE).items)
     assert outbid(theirs, OWN, SHARD, 20, 700) is None

@@ -221,11 +221,10 @@ def test_a_cluster_file_is_small_and_regular_or_comes_through_a_pipe(tmp_path: P
     os.close(ours)
 
 
-def test_a_pipe_whose_writer_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandwich_coordinator.small_files.PIPE_TIMEOUT_S", 0.01)
+def test_a_pipe_whose_writer_is_silent_is_given_up() -> None:
     ours, theirs = os.pipe()
     with pytest.raises(ValueError, match="its writer is silent"):
-        read_small_file(Path(f"/dev/fd/{ours}"), 10, pipe_allowed=True)
+        read_small_file(Path(f"/dev/fd/{ours}"), 10, pipe_allowed=True, pipe_timeout_s=0.01)
     os.close(ours)
     os.close(theirs)
 

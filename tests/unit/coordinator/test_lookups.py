@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from sandwich_coordinator.cli.cache import check_id
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.lookups import guild_text, mutual_text, not_cached, plain, where_row, where_text
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, GroupRecord
@@ -18,7 +19,7 @@ KEYS = Keys("default")
 
 
 def view(*, claimed: bool = True) -> ClusterView:
-    group = GroupRecord(app="music", group=3, count=16, ids="0-15", epoch=1)
+    group = GroupRecord(app="music", group=3, count=16, ids="0-15", term=LeaderTerm(1))
     items = {KEYS.group("music", 3): group.encode()}
     if claimed:
         claim = ClaimRecord(app="music", group=3, shard=7, node="node-a", instance="i", worker=0, state="live")

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from sandwich_coordinator.cli.progress import progress_lines, shown
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.operations.errors import NotFound, NotReached, OperationError, Refused
 from sandwich_coordinator.operations.nodes import change_state, drain
 from sandwich_coordinator.operations.progress import NodeStateSet, NoOtherNodeReady, OthersDraining, ignore
@@ -149,7 +150,7 @@ def test_a_drain_waits_until_no_shard_is_claimed_or_planned_and_rides_out_a_sile
         await add_node(store, "b")
         for shard in (0, 1):
             await claim(store, "a", shard, lease)
-        plan = PlanRecord(app="music", group=0, epoch=1, nodes={"a": "1-2", "b": "0"})
+        plan = PlanRecord(app="music", group=0, term=LeaderTerm(1), nodes={"a": "1-2", "b": "0"})
         await store.txn([], [Put(KEYS.plan("music", 0), plan.encode())])
         operator = store.peer()
         said: list[str] = []

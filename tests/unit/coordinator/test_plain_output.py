@@ -13,7 +13,7 @@ from sandwich_coordinator.cli.errors import CommandError, command_error
 from sandwich_coordinator.cli.letter_text import content_row, content_text, letters_text
 from sandwich_coordinator.cli.lookups import guild_text, mutual_text, where_text
 from sandwich_coordinator.cli.paint import Paint
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.operations.dead_letters import LetterContent, StoredLetter
 from sandwich_coordinator.operations.errors import NotFound, NotReached
 from sandwich_coordinator.operations.shards import _is_live
@@ -34,7 +34,9 @@ def snapshot() -> render.Snapshot:
         KEYS.node("n1"): NodeRecord(node="n1", instance="i", address=NASTY, version=NASTY),
         KEYS.leader: LeaderRecord(node=NASTY, instance="i"),
         KEYS.app("a"): AppRecord(app="a", token="v1:x", token_hash="h", intents=1),
-        KEYS.group("a", 1): GroupRecord(app="a", group=1, count=2, ids="0-1", epoch=1, state="failed", reason=NASTY),
+        KEYS.group("a", 1): GroupRecord(
+            app="a", group=1, count=2, ids="0-1", term=LeaderTerm(1), state="failed", reason=NASTY
+        ),
         KEYS.claim("a", 1, 0): ClaimRecord(
             app="a", group=1, shard=0, node=NASTY, instance="i", worker=0, state="failed", reason=NASTY
         ),

@@ -1,7 +1,7 @@
 """What `cluster rebalance --dry-run` says."""
 
 from sandwich_coordinator.cli.progress import move_lines
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.rebalance import moves
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
@@ -25,8 +25,8 @@ def view(plan: dict[str, str], pins: dict[int, str] | None = None, **nodes: Node
     """Four shards of one bot, claimed as `plan` says where the node is there."""
     records: dict[str, Record] = {
         KEYS.app("bot"): AppRecord(app="bot", token="t", token_hash="h", intents=1, shards=ShardsSpec(count=4)),
-        KEYS.group("bot", 0): GroupRecord(app="bot", group=0, count=4, ids="0-3", epoch=1),
-        KEYS.plan("bot", 0): PlanRecord(app="bot", group=0, epoch=1, nodes=plan),
+        KEYS.group("bot", 0): GroupRecord(app="bot", group=0, count=4, ids="0-3", term=LeaderTerm(1)),
+        KEYS.plan("bot", 0): PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes=plan),
     }
     for name, state in nodes.items():
         records[KEYS.node(name)] = NodeRecord(node=name, instance=name, address="", version="1", state=state)

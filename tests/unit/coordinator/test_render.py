@@ -1,6 +1,7 @@
 import pytest
 
 from sandwich_coordinator.cli.render import Snapshot, app_rows, duration, serious, status_text
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.status import AppStatus, CacheStatus, NodeStatus
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
@@ -19,7 +20,7 @@ KEYS = Keys()
 NODE = NodeRecord(node="n1", instance="i", address="10.0.0.1:5469", version="0.1.0")
 LEADER = LeaderRecord(node="n1", instance="i")
 APP = AppRecord(app="a", token="v1:x", token_hash="h", intents=1)
-GROUP = GroupRecord(app="a", group=1, count=2, ids="0-1", epoch=1, state="degraded")
+GROUP = GroupRecord(app="a", group=1, count=2, ids="0-1", term=LeaderTerm(1), state="degraded")
 CLAIM = ClaimRecord(
     app="a", group=1, shard=0, node="n1", instance="i", worker=0, state="failed", reason="4004 token refused"
 )

@@ -1,11 +1,12 @@
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandwich_coordinator.ids import GroupId, ShardId
+from sandwich_coordinator.ids import GroupId, LeaderTerm, ShardId
 from sandwich_coordinator.store.base import KeyValue, WatchBatch, WatchEvent
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import ClaimRecord, LeaderRecord, NodeRecord
+from sandwich_coordinator.types import ClaimRecord, GroupRecord, LeaderRecord, NodeRecord, PlanRecord
 from sandwich_coordinator.view import ClusterView
 
 KEYS = Keys("t")
@@ -79,7 +80,7 @@ def test_a_group_is_unreadable_when_its_application_group_or_plan_is(key):
     assert not picture.unreadable(GroupId("other", 0))
 
 
-def test_an_unreadable_leader_is_still_an_epoch():
+def test_an_unreadable_leader_is_still_a_term():
     picture = view(kv(KEYS.leader, b"{", 5, 1))
     assert picture.leader is not None
     assert picture.leader.create_revision == 5
@@ -128,3 +129,11 @@ def test_applying_changes_one_batch_at_a_time_gives_the_view_that_a_fresh_listin
                 events.append(WatchEvent("put", items[name]))
         picture = picture.apply(WatchBatch(tuple(events), revision))
     assert picture == ClusterView.from_items(KEYS, items, revision)
+
+
+def test_the_leader_term_is_stored_in_the_field_epoch():
+    group = GroupRecord(app="bot", group=0, count=2, ids="0-1", term=LeaderTerm(7))
+    plan = PlanRecord(app="bot", group=0, term=LeaderTerm(7), nodes={"a": "0-1"})
+    for record in (group, plan):
+        assert msgspec.json.decode(record.encode())["epoch"] == 7
+        assert msgspec.json.decode(record.encode(), type=type(record)) == record
