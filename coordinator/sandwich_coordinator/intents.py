@@ -29,12 +29,12 @@ INTENTS: Mapping[str, int] = MappingProxyType(
         "DIRECT_MESSAGE_POLLS": 1 << 25,
     }
 )
-"""Every intent Discord defines; any other bit is answered with close code 4013."""
+"""Every intent Discord defines; any other bit leads to close code 4013."""
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {"GUILD_BANS": "GUILD_MODERATION", "GUILD_EMOJIS_AND_STICKERS": "GUILD_EXPRESSIONS"}
 )
-"""Former names that Discord's documentation and libraries still show."""
+"""Former names that Discord's documentation and libraries still use."""
 
 PRIVILEGED = frozenset({"GUILD_MEMBERS", "GUILD_PRESENCES", "MESSAGE_CONTENT"})
 """Must be enabled for the application in Discord's developer portal, else close code 4014."""

@@ -1,6 +1,6 @@
-"""Reading cluster.yml: every mistake is reported at once, each with the line and the path of the key.
+"""Reads cluster.yml. All errors are reported together, each with the line and the path of the key.
 
-No message repeats a value that may be a secret: pydantic's echo of the input is not used.
+No message repeats a value that may be a secret: pydantic's copy of the input is not used.
 """
 
 import difflib
@@ -25,7 +25,7 @@ from sandwich_sdk.wire.plain_text import plain_text
 FILE_BYTES_MAX = 4 * 1024 * 1024
 KEY_SHOWN = 64
 PROBLEMS_MAX = 100
-"""Further mistakes of a file are counted, not shown."""
+"""More errors of a file are counted, not shown."""
 
 
 class ConfigError(Exception):
@@ -102,7 +102,7 @@ def _unknown_key(path: KeyPath) -> str:
 
 
 def described(error: ValidationError, under: KeyPath = ()) -> list[str]:
-    """What is wrong, each with the path of its key. `under`: where in the file the checked part stands."""
+    """The errors, each with the path of its key. `under`: path of the checked part in the file."""
     return [plain_text(f"{_dotted(path)}: {text}") for path, text in _mistakes(error, under)]
 
 
@@ -112,7 +112,7 @@ def _mistakes(error: ValidationError, under: KeyPath = ()) -> list[tuple[KeyPath
         path = (*under, *(part for part in item["loc"] if part != "[key]"))
         text = _unknown_key(path) if item["type"] == "extra_forbidden" else mistake_text(item)
         if item["type"] == "too_short" and any(known[: len(path)] == path for known, _ in found):
-            # What is wrong are the entries, not that the others are too few.
+            # The entries are wrong, not their number.
             continue
         found.append((path, text))
     return found
@@ -154,7 +154,7 @@ def _keys(value: Any) -> Iterator[object]:
 
 
 def check_token(token: str) -> tuple[str, str | None]:
-    """A bot token as it is used, and a warning about how it was written. Raises ValueError; never shows the token."""
+    """A bot token as used, and a warning about its form in the file. Raises ValueError; never shows the token."""
     warning = None
     if token[:4].lower() == "bot ":
         token, warning = token[4:].strip(), "the token starts with 'Bot ': that prefix was left out"
@@ -211,7 +211,7 @@ class _Reading:
         return tokens
 
     def options(self, apps: Mapping[str, AppConfig]) -> None:
-        """What applications want of cache, events and invites, against their intents and each other."""
+        """Check the cache, event and invite options of applications against their intents and each other."""
         for name, app in apps.items():
             cache, events = app.cache.spec(), app.events.spec()
             for key, text in option_problems(cache, events, app.intents):

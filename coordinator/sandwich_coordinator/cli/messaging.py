@@ -1,4 +1,4 @@
-"""A connection to the cluster's NATS, as `sandwich tail` and `sandwich dead` use it."""
+"""A connection to the cluster's NATS, for `sandwich tail` and `sandwich dead`."""
 
 import os
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ class Messaging:
 
 
 async def find_messaging(connection: Connection, app: str | None) -> Messaging:
-    """Read from etcd where NATS is; `apps` are all applications, or only `app`. Raises CommandError and StoreError."""
+    """NATS settings and applications (all, or only `app`) from etcd. Raises CommandError and StoreError."""
     async with connection.store() as store:
         item = await store.get(connection.keys.config)
         listing = await store.list(connection.keys.apps)
@@ -50,7 +50,7 @@ async def find_messaging(connection: Connection, app: str | None) -> Messaging:
 
 @asynccontextmanager
 async def connect(messaging: Messaging) -> AsyncIterator[Client]:
-    """A client while the context lasts. Raises CommandError when NATS is not there, SealingError for a wrong key."""
+    """A client for the context. Raises CommandError when NATS is not available, SealingError for a wrong key."""
     settings, key = messaging.settings, messaging.key
     password = None
     if settings.password:
@@ -62,7 +62,7 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
     last: list[Exception] = []
 
     async def keep(error: Exception) -> None:
-        """nats-py would print a traceback; what ends the command says it in one line."""
+        """Suppress nats-py's traceback: the error that ends the command is printed as one line."""
         last[:] = [error]
 
     try:

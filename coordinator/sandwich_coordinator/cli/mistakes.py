@@ -1,4 +1,4 @@
-"""What pydantic says of a wrong value, in an operator's words. Pure; no message repeats a value."""
+"""pydantic's errors as messages for operators. Pure; no message repeats a value."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -42,7 +42,7 @@ _ALIKE: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def mistake_text(item: Mapping[str, Any]) -> str:
-    """What is wrong, for one entry of `ValidationError.errors()`."""
+    """The message for one entry of `ValidationError.errors()`."""
     kind, context = _ALIKE.get(item["type"], item["type"]), item.get("ctx", {})
     if kind in ("too_short", "too_long"):
         least = kind == "too_short"
