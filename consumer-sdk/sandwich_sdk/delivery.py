@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sandwich_sdk.event import Event
-from sandwich_sdk.progress import Done, FrameKey
+from sandwich_sdk.progress import FrameKey, FrameProgress
 from sandwich_sdk.wire.dead import DeadLetter
 from sandwich_sdk.wire.headers import FrameHeaders
 
@@ -74,7 +74,7 @@ class OpenFrame:
     delivery: Delivery
     headers: FrameHeaders
     events: list[Event]
-    done: Done = field(default_factory=Done)
+    done: FrameProgress = field(default_factory=FrameProgress)
     cursor: int = -1
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from sandwich_sdk.delivery import DeadLetters, Delivery, OpenFrame
 from sandwich_sdk.errors import LOST, Failure, Unfinished, reason
 from sandwich_sdk.event import Event
-from sandwich_sdk.progress import Done
+from sandwich_sdk.progress import FrameProgress
 from sandwich_sdk.wire.dead import EVENT, DeadLetter, error_text, event_frame, frame_of
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Failures:
         self._report = report
         self._warned = False
 
-    async def load_tries(self, delivery: Delivery, done: Done) -> None:
+    async def load_tries(self, delivery: Delivery, done: FrameProgress) -> None:
         """Read how often the events of this frame were tried, if it was delivered before."""
         if self._max_tries is None or delivery.tries == 1:
             return

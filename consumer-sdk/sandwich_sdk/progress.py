@@ -10,7 +10,7 @@ FrameKey = tuple[str, int, int]
 
 
 @dataclass(slots=True)
-class Done:
+class FrameProgress:
     """Events of one frame that need not run again: those before `position`, except the `failed` ones.
 
     tries        tries of events that are not handled yet, by event id
@@ -47,17 +47,17 @@ class Done:
 
 
 class Progress:
-    """`Done` by frame, for frames that may be delivered again."""
+    """`FrameProgress` by frame, for frames that may be delivered again."""
 
     def __init__(self, limit: int = FRAMES_REMEMBERED_MAX) -> None:
         self._limit = limit
-        self._frames: OrderedDict[FrameKey, Done] = OrderedDict()
+        self._frames: OrderedDict[FrameKey, FrameProgress] = OrderedDict()
 
-    def of(self, key: FrameKey) -> Done:
+    def of(self, key: FrameKey) -> FrameProgress:
         """The record of this frame. It is shared: changes of it are kept."""
         done = self._frames.get(key)
         if done is None:
-            done = self._frames[key] = Done()
+            done = self._frames[key] = FrameProgress()
             if len(self._frames) > self._limit:
                 self._frames.popitem(last=False)
         else:

@@ -35,7 +35,7 @@ def parse_address(text: str, *, any_port: bool = False) -> Address:
     if not colon or not (port.isascii() and port.isdecimal()) or int(port) > PORT_MAX:
         raise ValueError(f"the port is a number up to {PORT_MAX}: write it as HOST:PORT")
     if int(port) == 0 and not any_port:
-        raise ValueError("port 0 is no port that others can reach")
+        raise ValueError("port 0 is not a port that others can reach")
     return Address(host, int(port))
 
 

@@ -32,7 +32,7 @@ class ShardConfig:
     compression: str
     large_threshold: int
 
-    def resumes_into(self, other: "ShardConfig") -> bool:
+    def can_resume_with(self, other: "ShardConfig") -> bool:
         """Whether a session that was started with this configuration may be resumed with `other`."""
         return (self.token_hash, self.intents, self.count) == (other.token_hash, other.intents, other.count)
 
@@ -236,7 +236,7 @@ class _Step:
             if running.phase == "failed" and self.view.apps[shard.app].mod_revision > running.failed_under > 0:
                 return Restart(shard, fence, config, False, "the application was changed after it had failed")
             return None
-        resume = running.phase == "running" and running.config.resumes_into(config)
+        resume = running.phase == "running" and running.config.can_resume_with(config)
         return Restart(shard, fence, config, resume, "the application's configuration changed")
 
     def _idle(self, shard: ShardId, claim: Entry[ClaimRecord] | None, config: ShardConfig | None) -> Action | None:

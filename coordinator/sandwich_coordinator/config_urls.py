@@ -22,11 +22,11 @@ def server_url(schemes: tuple[str, ...], *, secrets: str, login: bool = False, o
     def check(value: str) -> str:
         parts = _split(value, schemes)
         if "@" in parts.netloc and not login:
-            raise ValueError(f"must not hold a user, a password or a token: {secrets}")
+            raise ValueError(f"must not contain a user, a password or a token: {secrets}")
         given = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)] if parts.query else []
         if parts.fragment or (parts.query and not given) or not set(given) <= set(options):
             allowed = f" but {', '.join(options)}" if options else ""
-            raise ValueError(f"must not hold anything after ? or #{allowed}: {secrets}")
+            raise ValueError(f"must not contain anything after ? or #{allowed}: {secrets}")
         return value
 
     return AfterValidator(check)
@@ -38,7 +38,7 @@ def _split(value: str, schemes: tuple[str, ...]) -> SplitResult:
         raise ValueError(f"is longer than {URL_CHARACTERS_MAX} characters")
     # urlsplit would drop some of these silently.
     if not value.isprintable() or " " in value or "\\" in value:
-        raise ValueError("must not hold spaces, line breaks, control characters or backslashes")
+        raise ValueError("must not contain spaces, line breaks, control characters or backslashes")
     scheme, colon, _ = value.partition("://")
     if not colon or scheme.lower() not in schemes:
         raise ValueError(f"must be a URL that starts with {starts}")

@@ -95,7 +95,7 @@ async def fetch_gateway_bot(http: aiohttp.ClientSession, api_url: str, token: st
     body = await _get(http, f"{api_url.rstrip('/')}/gateway/bot", token, _GatewayBody, timeout_s)
     limit = body.session_start_limit
     if body.shards < 1 or limit.max_concurrency < 1 or not _is_gateway(body.url):
-        raise DiscordUnavailable("Discord's answer to /gateway/bot makes no sense")
+        raise DiscordUnavailable("Discord's answer to /gateway/bot is not valid")
     reset_after_s = max(0.0, limit.reset_after / 1000)
     return GatewayBot(body.url, body.shards, limit.total, limit.remaining, reset_after_s, limit.max_concurrency)
 

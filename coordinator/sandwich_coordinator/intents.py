@@ -62,7 +62,7 @@ def intents_from_names(names: Iterable[str]) -> int:
 def check_intents(bits: int) -> int:
     """Return `bits` when Discord defines every one of them. Raises ValueError naming the others."""
     if bits.bit_length() > 64:
-        raise ValueError("is no sum of intents: it has more than 64 bits")
+        raise ValueError("is not a sum of intents: it has more than 64 bits")
     undefined = [bit for bit in range(bits.bit_length()) if bits >> bit & 1 and not ALL >> bit & 1]
     if bits < 0 or undefined:
         which = ", ".join(str(bit) for bit in undefined) or "negative"

@@ -33,7 +33,7 @@ def read_small_file(
     except OSError as error:
         raise ValueError(error.strerror or type(error).__name__) from None
     except ValueError:
-        raise ValueError("its name has a character that no path has") from None
+        raise ValueError("its name has a character that is not allowed in paths") from None
     try:
         status = os.fstat(descriptor)
         mode = status.st_mode
@@ -64,7 +64,7 @@ def check_secret(text: str) -> str:
     if not text:
         raise ValueError("it is empty")
     if not text.isprintable():
-        raise ValueError("it has several lines or control characters, which no secret has")
+        raise ValueError("it has several lines or control characters, which are not allowed in a secret")
     return text
 
 

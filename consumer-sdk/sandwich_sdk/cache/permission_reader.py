@@ -6,7 +6,7 @@ from datetime import datetime
 from sandwich_sdk.cache import values
 from sandwich_sdk.cache.connection import Command, Connection
 from sandwich_sdk.cache.objects import Channel, Guild, Member, Role, Thread
-from sandwich_sdk.cache.permissions import ALL, Permissions, Place, Subject, in_channel, in_guild
+from sandwich_sdk.cache.permissions import ALL, ChannelRules, Permissions, Subject, in_channel, in_guild
 from sandwich_sdk.wire import cache_keys
 
 
@@ -90,6 +90,6 @@ class PermissionReader:
 def _in_channel(subject: Subject, channel: Channel | None, *, is_thread: bool) -> Permissions | None:
     if channel is None:
         return None
-    permissions = in_channel(subject, Place(channel.type or 0, channel.permission_overwrites, is_thread))
+    permissions = in_channel(subject, ChannelRules(channel.type or 0, channel.permission_overwrites, is_thread))
     # Discord hid the overwrites from the bot: the result is unknown, not denied.
     return None if channel.is_obfuscated and permissions != ALL else permissions

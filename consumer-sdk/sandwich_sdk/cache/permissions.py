@@ -110,7 +110,7 @@ class Overwrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ChannelRules:
     """The properties of a channel that affect permissions. A thread has its parent's overwrites and type."""
 
     type: int
@@ -141,16 +141,16 @@ def in_guild(subject: Subject) -> Permissions:
     return permissions & TIMED_OUT if subject.is_timed_out and permissions != ALL else permissions
 
 
-def in_channel(subject: Subject, place: Place) -> Permissions:
+def in_channel(subject: Subject, rules: ChannelRules) -> Permissions:
     """A member's permissions in a channel or thread."""
     permissions = _of_roles(subject)
     if permissions == ALL:
         return ALL
-    permissions = _overwritten(permissions, place.overwrites, subject)
-    if place.is_thread:
+    permissions = _overwritten(permissions, rules.overwrites, subject)
+    if rules.is_thread:
         # Threads inherit all permissions but this one; they have SEND_MESSAGES_IN_THREADS instead.
         permissions = _without(permissions, P.SEND_MESSAGES)
-    permissions = _without_implied(permissions, place)
+    permissions = _without_implied(permissions, rules)
     return permissions & TIMED_OUT if subject.is_timed_out else permissions
 
 
@@ -177,13 +177,13 @@ def _overwritten(base: int, overwrites: Collection[Overwrite], subject: Subject)
     return Permissions(permissions)
 
 
-def _without_implied(permissions: Permissions, place: Place) -> Permissions:
+def _without_implied(permissions: Permissions, rules: ChannelRules) -> Permissions:
     """`permissions` without those that have no effect because another one is missing."""
     if not permissions & P.VIEW_CHANNEL:
         return permissions & GUILD_WIDE
-    if not permissions & (P.SEND_MESSAGES_IN_THREADS if place.is_thread else P.SEND_MESSAGES):
+    if not permissions & (P.SEND_MESSAGES_IN_THREADS if rules.is_thread else P.SEND_MESSAGES):
         permissions = _without(permissions, NEEDS_SENDING)
-    if place.type in VOICE_TYPES and not permissions & P.CONNECT:
+    if rules.type in VOICE_TYPES and not permissions & P.CONNECT:
         permissions = _without(permissions, NEEDS_CONNECT)
     return permissions
 

@@ -161,7 +161,7 @@ def check_token(token: str) -> tuple[str, str | None]:
     if token.lower().startswith(("mfa.", "bearer ")):
         raise ValueError("this is not a bot token but a user's: take the one from the Bot page of the developer portal")
     if not token or not token.isascii() or any(character.isspace() for character in token):
-        raise ValueError("the token is empty or has spaces or other characters that no token has")
+        raise ValueError("the token is empty, or has spaces or other characters that are not allowed")
     return token, warning
 
 
@@ -177,7 +177,7 @@ class _Reading:
         if source is None:
             return None
         if source.literal is not None:
-            self.warn(path, "the secret stands in the file: better write {env: NAME} or {file: PATH}")
+            self.warn(path, "the file contains the secret: {env: NAME} or {file: PATH} is safer")
         try:
             return source.read(self._env, self._directory)
         except ValueError as error:
@@ -203,7 +203,7 @@ class _Reading:
                 self.warn(path, warning)
             twin = next((other for other, known in tokens.items() if known == token), None)
             if twin:
-                self.problems.append(self._lines.at(path, f"is the token of {twin!r} too: one bot, one application"))
+                self.problems.append(self._lines.at(path, f"is also the token of {twin!r}: one bot, one application"))
             tokens[name] = token
             if privileged := privileged_names(app.intents):
                 text = f"privileged: enable {', '.join(privileged)} in Discord's developer portal"
@@ -246,7 +246,7 @@ def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: P
     redis_password = reading.secret(config.redis.password, "redis", "password")
     url, url_password = _split_password(config.redis.url.get_secret_value())
     if url_password:
-        reading.warn(("redis", "url"), "holds a password: better write password: {env: NAME}")
+        reading.warn(("redis", "url"), "contains a password: password: {env: NAME} is safer")
     if reading.problems:
         raise ConfigError(reading.problems)
     return LoadedConfig(

@@ -61,7 +61,7 @@ def read_yaml(text: str) -> tuple[Any, Node | None]:
 
 def _unreadable(text: str, error: ReaderError) -> tuple[int, str]:
     line = text.count("\n", 0, error.position) + 1
-    return line, f"not valid YAML: the character U+{ord(text[error.position]):04X} must not stand in it"
+    return line, f"not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed"
 
 
 def _measure(root: Node) -> None:
@@ -72,7 +72,7 @@ def _measure(root: Node) -> None:
     def measured(node: Node, depth: int) -> tuple[int, int]:
         """The number of values of the node, and of its levels."""
         if id(node) in open_nodes:
-            raise YamlError(_line(node), "an alias of this value stands inside the value itself")
+            raise YamlError(_line(node), "the value contains an alias of itself")
         if id(node) not in known:
             _check(node)
             total, levels = 1, 0

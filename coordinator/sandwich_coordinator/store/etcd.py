@@ -461,7 +461,7 @@ class EtcdStore:
                     raise _server_error(await response.read(), response.status)
         except (aiohttp.ClientError, OSError) as error:
             raise _NoAnswer(network_words(error), applied=None) from None
-        _keep_socket_honest(response)
+        _set_keepalive(response)
         return response
 
     async def _next_chunk(self, endpoint: str, prefix: str, response: aiohttp.ClientResponse) -> bytes | None:
@@ -601,7 +601,7 @@ def _watch_batch(line: bytes, next_revision: int) -> WatchBatch:
     return WatchBatch(events, events[-1].kv.mod_revision if events else next_revision - 1)
 
 
-def _keep_socket_honest(response: aiohttp.ClientResponse) -> None:
+def _set_keepalive(response: aiohttp.ClientResponse) -> None:
     """Make the kernel detect within about ten seconds that the peer's machine is gone."""
     transport = response.connection.transport if response.connection is not None else None
     found = transport.get_extra_info("socket") if transport is not None else None

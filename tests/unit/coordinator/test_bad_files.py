@@ -38,7 +38,7 @@ def refusal(text: str) -> str:
     [
         (BOMB, "c.yml:5: more than 200000 values, with aliases written out"),
         (MERGE_BOMB, "more than 200000 values, with aliases written out"),
-        ("a: 1\nb: &b [*b]\n", "c.yml:2: an alias of this value stands inside the value itself"),
+        ("a: 1\nb: &b [*b]\n", "c.yml:2: the value contains an alias of itself"),
         ("a: 1\nb: " + "[" * 5000, "c.yml:2: nested more than 32 deep"),
         ("a: 1\nb: " + "[" * 50 + "]" * 50, "c.yml:2: nested more than 32 deep"),
         ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 60)), "nested more than 32 deep"),
@@ -96,7 +96,7 @@ def test_only_the_number_1_is_the_version(version: str) -> None:
         ("shards: {count: true}", "apps.a.shards.count: must be auto, or a number"),
         ("shards: {ids: 1-99999999999999999999}", "apps.a.shards.ids: bad shard range"),
         ("shards: {ids: 0-65536}", "apps.a.shards.ids: bad shard range"),
-        ('route: "\\ud83d"', "apps.a.route: has a character that is only half of one"),
+        ('route: "\\ud83d"', "apps.a.route: has a lone surrogate"),
     ],
 )
 def test_a_value_of_another_type_or_out_of_range_is_refused(setting: str, expected: str) -> None:
@@ -150,7 +150,7 @@ def test_a_password_in_a_redis_url_is_removed_and_decoded() -> None:
         ("nats://a:1,nats://b:1", "names several servers: write one URL for each"),
         ("http://h:1", "must be a URL that starts with nats:// or tls://"),
         ("h:1", "must be a URL that starts with nats:// or tls://"),
-        ("nats://h\\n:1", "must not hold spaces, line breaks"),
+        ("nats://h\\n:1", "must not contain spaces, line breaks"),
         ("nats://h" + "h" * 3000, "is longer than 2048 characters"),
     ],
 )

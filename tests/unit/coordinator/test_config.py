@@ -84,7 +84,7 @@ def test_all_errors_are_reported_together_and_none_shows_a_token() -> None:
 
 def test_one_token_under_two_names_is_refused() -> None:
     found = problems("  a: {token: {env: T}, intents: 1}\n  b: {token: 'Bot canary-token-7f3a', intents: 1}\n")
-    assert found == ["c.yml:6: apps.b.token: is the token of 'a' too: one bot, one application"]
+    assert found == ["c.yml:6: apps.b.token: is also the token of 'a': one bot, one application"]
 
 
 def test_a_key_given_twice_is_refused() -> None:

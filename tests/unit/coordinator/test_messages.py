@@ -83,8 +83,8 @@ def test_no_wrong_value_of_any_key_gives_a_librarys_message(path: str) -> None:
         ("events.ignore=TYPING_START", "apps.a.events.ignore: must be a list, such as [TYPING_START]"),
         ("events.ignore=null", "apps.a.events.ignore: must be a list: [A, B]"),
         ("events.ignore=[5]", "apps.a.events.ignore[0]: must be text: put it in quotes"),
-        ("events.lanes=[]", "apps.a.events.lanes: must hold names with what belongs to each: {NAME: ...}"),
-        ("events=5", "apps.a.events: must hold keys: {KEY: VALUE}"),
+        ("events.lanes=[]", "apps.a.events.lanes: must be a mapping of names: {NAME: ...}"),
+        ("events=5", "apps.a.events: must be a mapping: {KEY: VALUE}"),
         ("paused=maybe", "apps.a.paused: must be true or false"),
         ("large_threshold=many", "apps.a.large_threshold: must be a whole number"),
         ("large_threshold=5", "apps.a.large_threshold: must be 50 or more"),
@@ -105,7 +105,7 @@ def test_a_list_of_apps_is_refused_because_they_need_names() -> None:
     for value in ("[]", "null", "5"):
         with pytest.raises(ConfigError) as caught:
             parse_config(yaml_with("apps", value), source="c.yml", env={}, directory=Path("."))
-        assert caught.value.problems == ["c.yml:4: apps: must hold names with what belongs to each: {NAME: ...}"]
+        assert caught.value.problems == ["c.yml:4: apps: must be a mapping of names: {NAME: ...}"]
 
 
 def test_a_change_of_intents_is_shown_by_their_names() -> None:

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandwich_sdk.progress import Done, Progress, retry_delay_s
+from sandwich_sdk.progress import FrameProgress, Progress, retry_delay_s
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=6))
 def test_exactly_the_events_that_were_not_handled_remain(rounds: list[list[bool]]) -> None:
-    done, handled = Done(), set[int]()
+    done, handled = FrameProgress(), set[int]()
     for outcomes in rounds:
         for offset in done.remaining(6):
             assert offset not in handled
