@@ -1,4 +1,4 @@
-"""What pydantic reports about a wrong value, in an operator's words. Pure; no message repeats a value."""
+"""pydantic's errors as messages for operators. Pure; no message repeats a value."""
 
 import difflib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "missing": "is required",
         "string_type": "must be text: put it in quotes",
-        "string_unicode": "has a character that is only half of one (a lone surrogate)",
+        "string_unicode": "has a lone surrogate (half of a character)",
         "string_too_short": "must have {min_length} characters or more",
         "string_too_long": "must have at most {max_length} characters",
         "bool_type": "must be true or false",
@@ -26,12 +26,12 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "float_type": "must be a number",
         "tuple_type": "must be a list: [A, B]",
         "list_type": "must be a list: [A, B]",
-        "dict_type": "must hold names with what belongs to each: {{NAME: ...}}",
-        "model_type": "must hold keys: {{KEY: VALUE}}",
+        "dict_type": "must be a mapping of names: {{NAME: ...}}",
+        "model_type": "must be a mapping: {{KEY: VALUE}}",
         "literal_error": "must be {expected}",
         "greater_than_equal": "must be {ge} or more",
         "less_than_equal": "must be {le} or less",
-        "invalid_key": "is no text: put the key in quotes",
+        "invalid_key": "is not text: put the key in quotes",
     }
 )
 _ALIKE: Final[Mapping[str, str]] = MappingProxyType(
@@ -50,7 +50,7 @@ _ALIKE: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def mistake_text(item: Mapping[str, Any]) -> str:
-    """What is wrong, for one entry of `ValidationError.errors()`."""
+    """The message for one entry of `ValidationError.errors()`."""
     kind, context = _ALIKE.get(item["type"], item["type"]), item.get("ctx", {})
     if kind in ("too_short", "too_long"):
         least = kind == "too_short"

@@ -1,4 +1,4 @@
-"""The permissions that docs/guide/consumers.md lists are enough, and reach no other application."""
+"""The permissions in docs/guide/consumers.md are sufficient, and reach no other application."""
 
 import asyncio
 import json
@@ -82,14 +82,14 @@ class Workers:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_worker_needs_no_more_than_the_docs_say(
+async def test_a_worker_needs_only_the_documented_permissions(
     server: AccountNats,
     node: Client,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     ordered: bool,
 ) -> None:
-    monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
+    monkeypatch.setattr(jetstream, "REPLAY_POLL_S", 0.05)
     await publish(node)
     await create_group(node, spec("bot", ordered=ordered))
     workers = Workers(server.url, ordered=ordered)
@@ -107,7 +107,7 @@ async def test_a_worker_needs_no_more_than_the_docs_say(
     assert server.violations == []
 
 
-async def test_a_worker_asks_for_no_change_of_a_group_that_the_operator_made(server: AccountNats, node: Client) -> None:
+async def test_a_worker_does_not_change_a_group_that_the_operator_created(server: AccountNats, node: Client) -> None:
     await create_group(node, spec("bot", ack_wait_s=30.0))
     await create_group(node, spec("bot", ack_wait_s=60.0))
     login = {"user": "bot", "password": "bot"}
@@ -119,7 +119,7 @@ async def test_a_worker_asks_for_no_change_of_a_group_that_the_operator_made(ser
 
 
 async def test_only_an_application_s_own_stream_can_be_read(server: AccountNats, node: Client) -> None:
-    """A plain client with the rights of one application gets nothing of another's, by whatever name it asks."""
+    """A client with the permissions of one application reads nothing of another one, whatever name it uses."""
     refused: list[str] = []
 
     async def note(error: Exception) -> None:
@@ -135,7 +135,7 @@ async def test_only_an_application_s_own_stream_can_be_read(server: AccountNats,
 
 
 class Victim:
-    """Application beta as it was: its streams with all they hold and how they are made, its durable."""
+    """The state of application beta: its streams with their messages and configuration, and its durable."""
 
     def __init__(self, node: Client) -> None:
         self._jetstream = node.jetstream()
@@ -155,7 +155,7 @@ class Victim:
 
 
 STOLEN = "_INBOX.victim"
-SECRET = b"for nobody else"
+SECRET = b"of another application"
 API = ("$JS.API", f"$JS.{accounts.DOMAIN}.API")
 WHERE_TO = [
     "sandwich.beta.events.all.0.0",
@@ -172,7 +172,7 @@ SPOOFED = {"Nats-Request-Info": json.dumps({"acc": accounts.OWNER, "svc": accoun
 
 
 def bodies(right: str) -> list[bytes]:
-    """What makes an answer of each kind: with a message, with an error, with nothing in it."""
+    """Requests for each kind of answer: with a message, with an error, empty."""
     sources = {"name": "SANDWICH-TRIES_alpha", "sources": [{"name": "SANDWICH_beta"}]}
     if "MSG.NEXT" in right:
         return [b"1", b'{"batch":2,"no_wait":true}', b'{"batch":1,"expires":100000000,"idle_heartbeat":50000000}']
@@ -184,7 +184,7 @@ def bodies(right: str) -> list[bytes]:
 
 
 async def deliveries(client: Client, right: str, api: str) -> list[str]:
-    """The subjects that a right with wildcards in it is used with."""
+    """The subjects to use with a permission that has wildcards."""
     if not right.startswith("$JS.ACK"):
         return [right.replace("*", "1-1")]
     _, _, stream, durable, _ = right.split(".")
@@ -226,16 +226,16 @@ class OneAccount(AccountNats):
 
 @dataclass
 class Raid:
-    """What came of it: beta before and after (None: it is gone), what was published for others, and what was heard."""
+    """The result: beta before and after (None: it is gone), messages published to others, and messages received."""
 
     before: dict[str, Any]
     after: dict[str, Any] | None = None
     stolen: list[bytes] = field(default_factory=list)
-    heard: list[bytes] = field(default_factory=list)
+    received: list[bytes] = field(default_factory=list)
 
 
 async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
-    """Play the hostile consumer of alpha: every right, every body, every subject for the answer."""
+    """Act as a hostile consumer of alpha: every permission, every body, every subject for the answer."""
     node = await nats.connect(server.url, user="node", password="node")
     log = JetStreamLog(NatsOptions(servers=(server.url,), user="node", password="node"))
     await log.connect()
@@ -252,15 +252,15 @@ async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
     async def steal(message: Any) -> None:
         done.stolen.append(message.data)
 
-    async def hear(message: Any) -> None:
-        done.heard.append(message.data)
+    async def receive(message: Any) -> None:
+        done.received.append(message.data)
 
     for subject in (STOLEN, "sandwich.beta.rpc.*"):
         await node.subscribe(subject, cb=steal)
     await node.flush()
     hostile = await nats.connect(server.url, user="alpha", password="alpha", error_cb=_quiet)
     for subject in ears:
-        await hostile.subscribe(subject, cb=hear)
+        await hostile.subscribe(subject, cb=receive)
     for right in [right.replace(API[1], api) for right in rights("alpha", "g", partitions=1)]:
         for headers in ({}, SPOOFED):
             await attack(hostile, right, headers, api)
@@ -279,29 +279,29 @@ async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
 
 
 @pytest.mark.parametrize(("group", "ears"), [("g", ("_INBOX.>", "sandwich.alpha.workers.g")), ("", (">",))])
-async def test_no_documented_right_reaches_another_application(
+async def test_no_documented_permission_reaches_another_application(
     tmp_path: Path, group: str, ears: tuple[str, ...]
 ) -> None:
     async with AccountNats(tmp_path / "nats", {"alpha": group, "beta": ""}) as server:
         done = await raid(server, API[1], ears)
     assert done.after == done.before
     assert done.stolen == []
-    assert SECRET not in done.heard
+    assert SECRET not in done.received
 
 
-async def test_the_same_rights_inside_one_account_are_no_border(tmp_path: Path) -> None:
+async def test_the_same_permissions_inside_one_account_do_not_separate_applications(tmp_path: Path) -> None:
     async with OneAccount(tmp_path / "nats", {"alpha": "g", "beta": ""}) as server:
         done = await raid(server, API[0], ("_INBOX.>",))
     assert done.after != done.before
     assert done.stolen
-    assert SECRET in done.heard
+    assert SECRET in done.received
 
 
 async def _quiet(error: Exception) -> None:
-    """A refusal is what is wanted."""
+    """The refusal is expected."""
 
 
-async def test_nodes_take_out_of_a_stream_what_carries_messages_past_its_subjects(
+async def test_nodes_remove_stream_settings_that_move_messages_besides_its_subjects(
     server: AccountNats, node: Client
 ) -> None:
     js = node.jetstream()
@@ -318,7 +318,7 @@ async def test_nodes_take_out_of_a_stream_what_carries_messages_past_its_subject
         assert not (await js.stream_info(name)).config.sources
 
 
-async def test_requests_are_answered_and_status_is_heard_in_an_application_s_account(
+async def test_requests_are_answered_and_status_is_received_in_an_application_s_account(
     server: AccountNats, node: Client
 ) -> None:
     async def answer(message: Any) -> None:
@@ -338,7 +338,7 @@ async def test_requests_are_answered_and_status_is_heard_in_an_application_s_acc
     await client.close()
 
 
-async def test_a_group_that_is_not_there_and_cannot_be_made_is_said(
+async def test_a_group_that_does_not_exist_and_cannot_be_created_is_reported(
     server: AccountNats, node: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     login = {"user": "beta", "password": "beta"}
@@ -351,7 +351,7 @@ async def test_a_group_that_is_not_there_and_cannot_be_made_is_said(
     assert taken.result() == [1]
 
 
-async def test_a_group_that_a_worker_made_becomes_the_operator_s(server: AccountNats, node: Client) -> None:
+async def test_a_group_that_a_worker_created_becomes_the_operator_s(server: AccountNats, node: Client) -> None:
     js = node.jetstream()
     made = ConsumerConfig(
         name="g", durable_name="g", filter_subject="sandwich.bot.events.all.>", max_ack_pending=10_000, ack_wait=30

@@ -1,6 +1,6 @@
-"""Reading cluster.yml: every mistake is reported at once, each with the line and the path of the key.
+"""Reads cluster.yml. All errors are reported together, each with the line and the path of the key.
 
-No message repeats a value that may be a secret: pydantic's echo of the input is not used.
+No message repeats a value that may be a secret: pydantic's copy of the input is not used.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ from sandwich_sdk.wire.plain_text import plain_text
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
 PROBLEMS_MAX = 100
-"""Further mistakes of a file are counted, not shown."""
+"""More errors of a file are counted, not shown."""
 
 
 class ConfigError(Exception):
@@ -120,14 +120,14 @@ def _keys(value: Any) -> Iterator[object]:
 
 
 def check_token(token: str) -> tuple[str, str | None]:
-    """A bot token as it is used, and a warning about how it was written. Raises ValueError; never shows the token."""
+    """A bot token as used, and a warning about its form in the file. Raises ValueError; never shows the token."""
     warning = None
     if token[:4].lower() == "bot ":
         token, warning = token[4:].strip(), "the token starts with 'Bot ': that prefix was left out"
     if token.lower().startswith(("mfa.", "bearer ")):
         raise ValueError("this is not a bot token but a user's: take the one from the Bot page of the developer portal")
     if not token or not token.isascii() or any(character.isspace() for character in token):
-        raise ValueError("the token is empty or has spaces or other characters that no token has")
+        raise ValueError("the token is empty, or has spaces or other characters that are not allowed")
     return token, warning
 
 
@@ -143,7 +143,7 @@ class _Reading:
         if source is None:
             return None
         if source.literal is not None:
-            self.warn(path, "the secret stands in the file: better write {env: NAME} or {file: PATH}")
+            self.warn(path, "the file contains the secret: {env: NAME} or {file: PATH} is safer")
         try:
             return source.read(self._env, self._directory)
         except ValueError as error:
@@ -169,7 +169,7 @@ class _Reading:
                 self.warn(path, warning)
             twin = next((other for other, known in tokens.items() if known == token), None)
             if twin:
-                self.problems.append(self._lines.at(path, f"is the token of {twin!r} too: one bot, one application"))
+                self.problems.append(self._lines.at(path, f"is also the token of {twin!r}: one bot, one application"))
             tokens[name] = token
             if privileged := privileged_names(app.intents):
                 text = f"privileged: enable {', '.join(privileged)} in Discord's developer portal"
@@ -177,7 +177,7 @@ class _Reading:
         return tokens
 
     def options(self, apps: Mapping[str, AppConfig]) -> None:
-        """What applications want of cache, events and invites, against their intents and each other."""
+        """Check the cache, event and invite options of applications against their intents and each other."""
         for name, app in apps.items():
             cache, events = app.cache.spec(), app.events.spec()
             for key, text in option_problems(cache, events, app.intents):
@@ -212,7 +212,7 @@ def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: P
     redis_password = reading.secret(config.redis.password, "redis", "password")
     url, url_password = _split_password(config.redis.url.get_secret_value())
     if url_password:
-        reading.warn(("redis", "url"), "holds a password: better write password: {env: NAME}")
+        reading.warn(("redis", "url"), "contains a password: password: {env: NAME} is safer")
     if reading.problems:
         raise ConfigError(reading.problems)
     return LoadedConfig(

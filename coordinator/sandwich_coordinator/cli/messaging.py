@@ -1,4 +1,4 @@
-"""A connection to the cluster's NATS, as `sandwich tail` and `sandwich dead` use it."""
+"""A connection to the cluster's NATS, for `sandwich tail` and `sandwich dead`."""
 
 import os
 from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ async def find_messaging(connection: Connection, app: str | None) -> Messaging:
 
 @asynccontextmanager
 async def connect(messaging: Messaging) -> AsyncIterator[Client]:
-    """A client while the context lasts. Raises CommandError when NATS is not there, SealingError for a wrong key."""
+    """A client for the context. Raises CommandError when NATS is not available, SealingError for a wrong key."""
     settings, key = messaging.settings, messaging.key
     password = None
     if settings.password:
@@ -66,7 +66,7 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
     last: list[Exception] = []
 
     async def keep(error: Exception) -> None:
-        """nats-py would print a traceback; the error that ends the command is one line."""
+        """Suppress nats-py's traceback: the error that ends the command is printed as one line."""
         last[:] = [error]
 
     try:

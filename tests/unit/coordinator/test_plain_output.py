@@ -1,4 +1,4 @@
-"""What commands print of strangers' text: no raw control character leaves any of them."""
+"""Untrusted text in the output of commands: none prints a raw control character."""
 
 import json
 import re
@@ -81,7 +81,7 @@ def test_tables_and_problems_of_the_cluster_are_plain() -> None:
     assert_plain(render.shards_text(shown, NASTY))
 
 
-def test_colours_are_all_that_a_terminal_is_steered_by() -> None:
+def test_colours_are_the_only_control_sequences() -> None:
     painted = render.status_text(snapshot(), Paint(on=True))
     assert "\x1b[31mdegraded\x1b[0m" in painted
     assert_plain(re.sub(r"\x1b\[\d+m", "", painted))
@@ -101,7 +101,7 @@ def test_dead_letters_are_plain() -> None:
     assert_plain(content_text(content_row(frame) | {"payload": NASTY}))
 
 
-def test_what_the_cache_has_of_guilds_and_users_is_plain() -> None:
+def test_cached_guilds_and_users_are_plain() -> None:
     row = {"app": NASTY, "namespace": NASTY, "group": 1, "shard": 1, "node": NASTY, "state": NASTY}
     thing = {"id": NASTY, "name": NASTY, "user": {"id": NASTY, "username": NASTY}, "nick": NASTY}
     lists = {name: [thing] for name in ("channels", "roles", "members")}
@@ -111,7 +111,7 @@ def test_what_the_cache_has_of_guilds_and_users_is_plain() -> None:
     assert_plain(mutual_text([{"guild": "1", "name": NASTY, "namespace": NASTY, "apps": [NASTY]}], "1", [NASTY]))
 
 
-def test_errors_are_plain_and_have_the_lines_that_were_meant(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_plain_and_keep_their_own_line_feeds(capsys: pytest.CaptureFixture[str]) -> None:
     assert_plain(str(CommandError(f"failed: {NASTY}")))
     assert str(CommandError(["a", f"b{NASTY}"])).count("\n") == 1
     assert_plain(str(command_error(NotFound("application", NASTY, [NASTY]))))
@@ -126,7 +126,7 @@ def test_errors_are_plain_and_have_the_lines_that_were_meant(capsys: pytest.Capt
         assert line.isprintable()
 
 
-def test_json_and_yaml_read_back_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_yaml_decode_to_the_same_values(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"name": f"café {NASTY}", "more": [NASTY, "\x00", "\ud83d"]}
     output.show_json(value)
     printed = capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_commands_write_only_where_text_is_made_plain() -> None:
         ({"TERM": "dumb"}, True, False),
     ],
 )
-def test_colours_are_for_terminals_whose_user_does_not_object(
+def test_colours_are_used_on_terminals_without_no_color(
     env: dict[str, str], tty: bool, on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stream:
