@@ -68,7 +68,7 @@ def test_durations_have_two_units_at_most() -> None:
 
 def cache_as_told(*parts: CacheStatus | str, state: GroupState = "live") -> str:
     """What the status says of the cache of two shards, by what each node tells of it."""
-    group = GroupRecord(app="a", group=1, count=2, ids="0-1", epoch=1, state=state)
+    group = GroupRecord(app="a", group=1, count=2, ids="0-1", term=LeaderTerm(1), state=state)
     records = {KEYS.app("a"): APP, KEYS.group("a", 1): group}
     items = {key: KeyValue(key, record.encode(), 1, 1, 1, 9) for key, record in records.items()}
     answers: dict[str, NodeStatus | str] = {

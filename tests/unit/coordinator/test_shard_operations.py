@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sandwich_coordinator.cli.progress import progress_lines
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.operations.errors import Invalid, NotFound, NotReached, OperationError, Refused, Unavailable
 from sandwich_coordinator.operations.progress import (
     AllUnpinned,
@@ -58,7 +59,7 @@ class Cluster:
     async def begin(self) -> "Cluster":
         self.lease = await self.store.grant(10_000)
         app = AppRecord(app="bot", token="t", token_hash="h", intents=1, shards=ShardsSpec(count=4))
-        group = GroupRecord(app="bot", group=0, count=4, ids="0-3", epoch=1)
+        group = GroupRecord(app="bot", group=0, count=4, ids="0-3", term=LeaderTerm(1))
         await self.store.txn([], [Put(KEYS.app("bot"), app.encode()), Put(KEYS.group("bot", 0), group.encode())])
         for name in "ab":
             record = NodeRecord(node=name, instance=name, address="", version="1")
@@ -69,7 +70,7 @@ class Cluster:
         return self
 
     async def plan(self, **nodes: str) -> None:
-        record = PlanRecord(app="bot", group=0, epoch=1, nodes=nodes)
+        record = PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes=nodes)
         await self.store.txn([], [Put(KEYS.plan("bot", 0), record.encode())])
 
     async def claim(self, shard: int, node: str, state: ShardState = "live", reason: str = "") -> None:
