@@ -208,7 +208,7 @@ class Story:
             for app, bot in BOTS.items()
         }
 
-    def happen(self, app: str, kind: str, guild: int, n: int, v: int) -> None:
+    def act(self, app: str, kind: str, guild: int, n: int, v: int) -> None:
         """Something happens that this application is told of."""
         teller = self.tellers[app]
         if kind in _TOLD_OF_MEMBERS and not teller.writer.is_told_of_members:

@@ -1,4 +1,4 @@
-"""The event log that all nodes share, checking every append that it takes."""
+"""The event log that all nodes share. It checks each append."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ class _Chain:
 
 
 class Stream:
-    """JetStream as the chain sees it: compare-and-append over one chain, in one order."""
+    """A minimal JetStream: guarded appends to chains, in one order."""
 
     def __init__(self, journal: Journal, discord: Discord) -> None:
         self.chains: dict[str, _Chain] = {}
@@ -46,7 +46,7 @@ class Stream:
         return self._seq
 
     def gap_of(self, app: str, number: int, session: str) -> int | None:
-        """The last sequence before the gap that the stream names for a session; None: it names none."""
+        """The last sequence before the gap that the stream names for a session; None without a gap."""
         for chain, found in self.chains.items():
             parts = chain.split(".")
             if (parts[1], parts[-1]) == (app, str(number)) and session in found.gaps:
@@ -58,7 +58,7 @@ class Stream:
             found.gaps[headers.session] = headers.last_seq
         if headers.kind or not headers.count:
             return
-        # A READY that was not stored is named by a gap at 0.
+        # A gap at 0 names a READY that was not stored.
         last = found.sessions.get(headers.session, 1 if found.gaps.get(headers.session) == 0 else 0)
         if headers.first_seq != last + 1 or headers.last_seq - headers.first_seq + 1 != headers.count:
             self._journal.violate(
@@ -70,8 +70,8 @@ class Stream:
 
 
 @dataclass(slots=True)
-class Weather:
-    """What is out of order now, for everybody or for one machine."""
+class Conditions:
+    """The active disturbances of store and stream, for all machines or for one."""
 
     store_away: bool = False
     store_answers_lost: float = 0.0
@@ -79,21 +79,21 @@ class Weather:
 
 
 class NodeLog:
-    """One worker's way to the stream: slow, cut, or with lost answers. Stands in for `JetStreamLog`."""
+    """One worker's connection to the stream, with delays, cuts and lost answers. Replaces `JetStreamLog`."""
 
     part_bytes = 1_000_000
     connected = True
 
-    def __init__(self, stream: Stream, rng: random.Random, weathers: tuple[Weather, ...]) -> None:
+    def __init__(self, stream: Stream, rng: random.Random, conditions: tuple[Conditions, ...]) -> None:
         self._stream = stream
         self._rng = rng
-        self._weathers = weathers
+        self._conditions = conditions
 
     def limit_stream(self, app: str, limits: Any) -> None:
-        """Nothing is limited here."""
+        """Not simulated."""
 
     async def ensure_stream(self, app: str) -> None:
-        """The stream is there."""
+        """The stream always exists."""
         await self._travel()
 
     async def append(
@@ -103,7 +103,7 @@ class NodeLog:
         await self._travel()
         decoded = FrameHeaders.decode(headers)
         if self._rng.random() < LANDS_LATE:
-            # The writer gives up waiting; the append reaches the stream later, perhaps after the writer was replaced.
+            # The writer gives up; the append reaches the stream later, perhaps after the writer was replaced.
             self._land_later(chain, decoded, expected)
             raise LogUnavailable("no answer in time")
         seq = self._stream.append(chain, decoded, expected)
@@ -117,7 +117,7 @@ class NodeLog:
             with contextlib.suppress(WrongLast):
                 self._stream.append(chain, headers, expected)
 
-        # In no machine's context: a packet under way is not frozen with its sender.
+        # Without a machine's context: a packet on its way is not frozen with its sender.
         loop = asyncio.get_running_loop()
         loop.call_later(self._rng.uniform(0.001, 9.0), land, context=Context())
 
@@ -131,6 +131,6 @@ class NodeLog:
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.0005, 0.004))
-        if any(weather.log_away for weather in self._weathers) and self._rng.random() < 0.9:
+        if any(each.log_away for each in self._conditions) and self._rng.random() < 0.9:
             await asyncio.sleep(0.5)
             raise LogUnavailable("no answer")

@@ -1,7 +1,7 @@
-"""Nodes of the simulation: the real agent and the real shard runners, with a fake process around them.
+"""Nodes of the simulation: the real agent and the real shard runners in a simulated process.
 
-Only what touches the outside is replaced: etcd (the in-memory store behind a gate), NATS (the shared stream), Discord,
-the HTTP server, the Redis probe, and the worker's process, whose runners are tasks here.
+Only external parts are replaced: etcd (the in-memory store), NATS (the shared stream), Discord, the HTTP server, the
+Redis probe, and the worker's process, whose runners are tasks here.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.shard_set import ShardSet
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
-from verification.simulation.log import NodeLog, Stream, Weather
+from verification.simulation.log import Conditions, NodeLog, Stream
 from verification.simulation.loop import Machine, machine
 
 WORKER_RESTART_S = 0.8
@@ -44,11 +44,11 @@ _process: ContextVar["SimProcess"] = ContextVar("process")
 
 
 class RemoteStore:
-    """One machine's way to the store: a moment each way, cut off, or with lost answers. Stands in for `EtcdStore`."""
+    """One machine's connection to the store, with delays, cuts and lost answers. Replaces `EtcdStore`."""
 
-    def __init__(self, store: MemoryStore, weathers: tuple[Weather, ...], rng: random.Random) -> None:
+    def __init__(self, store: MemoryStore, conditions: tuple[Conditions, ...], rng: random.Random) -> None:
         self._store = store
-        self._weathers = weathers
+        self._conditions = conditions
         self._rng = rng
 
     async def get(self, key: str) -> KeyValue | None:
@@ -76,7 +76,7 @@ class RemoteStore:
         await self._call(self._store.revoke(lease))
 
     async def watch(self, prefix: str, revision: int) -> AsyncIterator[WatchBatch]:
-        """See `Store.watch`: late by a moment, silent while cut off."""
+        """See `Store.watch`: with a delay, and silent while cut off."""
         async for batch in self._store.watch(prefix, revision):
             while True:
                 with contextlib.suppress(StoreUnavailable):
@@ -85,11 +85,11 @@ class RemoteStore:
             yield batch
 
     async def server_version(self) -> str:
-        """New enough."""
+        """A supported version."""
         return "3.6.0"
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     async def _call(self, work: Coroutine[Any, Any, _T], *, write: bool = False) -> _T:
         try:
@@ -97,7 +97,7 @@ class RemoteStore:
         except BaseException:
             work.close()
             raise
-        lost = max(weather.store_answers_lost for weather in self._weathers)
+        lost = max(each.store_answers_lost for each in self._conditions)
         if write and self._rng.random() < lost:
             if self._rng.random() < 0.5:
                 await work
@@ -111,7 +111,7 @@ class RemoteStore:
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._latency_s())
-        if any(weather.store_away for weather in self._weathers):
+        if any(each.store_away for each in self._conditions):
             await asyncio.sleep(1.0)
             raise StoreUnavailable("no answer")
 
@@ -150,7 +150,7 @@ class SimWorker:
         return self._life is not None
 
     def send(self, message: ipc.ToWorker) -> None:
-        """See `WorkerProcess.send`: it arrives with a later turn of the loop."""
+        """See `WorkerProcess.send`: the message arrives in a later turn of the loop."""
         if self._life is not None:
             asyncio.get_running_loop().call_soon(self._life.receive, message)
 
@@ -168,7 +168,7 @@ class SimWorker:
         life = self._life = _WorkerLife(self._process, self._linger_s)
         try:
             self._on_started(self)
-            life.tell(ipc.WorkerReady())
+            life.report(ipc.WorkerReady())
             while (message := await life.mail.get()) is not None:
                 self._on_message(self, message)
         finally:
@@ -189,17 +189,17 @@ class SimWorker:
             self._life.kill()
 
     def detach(self) -> "_WorkerLife | None":
-        """The agent is dead: what lives on without it."""
+        """The agent is dead: returns the process that continues without it."""
         life, self._life = self._life, None
         return life
 
     def shards(self) -> list[ShardId]:
-        """What runs here."""
+        """The shards that run here."""
         return self._life.shards() if self._life is not None else []
 
 
 class _WorkerLife:
-    """One process of a worker: its shards as tasks, and the mail to its agent, which ends with None."""
+    """One process of a worker: its shards as tasks, and its messages to the agent, ended by None."""
 
     def __init__(self, process: "SimProcess", linger_s: float) -> None:
         self.mail: asyncio.Queue[ipc.ToAgent | None] = asyncio.Queue()
@@ -213,29 +213,29 @@ class _WorkerLife:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            self._shards = ShardSet(group, self._make_runner, self.tell)
+            self._shards = ShardSet(group, self._make_runner, self.report)
             await asyncio.get_running_loop().create_future()
 
     def _make_runner(self, start: ipc.StartShard) -> ShardRunner:
         world = self._process.node.world
         return ShardRunner(
             start,
-            NodeLog(world.stream, world.rng, self._process.weathers),  # type: ignore[arg-type]
+            NodeLog(world.stream, world.rng, self._process.all_conditions),  # type: ignore[arg-type]
             world.discord,  # type: ignore[arg-type]
-            tell=self.tell,
+            tell=self.report,
             rng=world.rng,
             linger_s=self._linger_s,
         )
 
-    def tell(self, message: ipc.ToAgent) -> None:
-        """Say something to the agent, while this process lives."""
+    def report(self, message: ipc.ToAgent) -> None:
+        """Send a message to the agent, while this process lives."""
         if isinstance(message, ipc.ShardStopped) and message.how == "crashed":
             self._process.node.world.journal.violate(f"shard {message.key} crashed")
         if not self._ended:
             self.mail.put_nowait(message)
 
     def receive(self, message: ipc.ToWorker) -> None:
-        """The agent said something."""
+        """Handle a message from the agent."""
         if self._ended or self._shards is None:
             return
         match message:
@@ -247,17 +247,17 @@ class _WorkerLife:
                 self._shards.receive(message)
 
     def shards(self) -> list[ShardId]:
-        """What runs here."""
+        """The shards that run here."""
         return [runner.key for runner in self._shards.runners] if self._shards is not None else []
 
     async def release_all(self) -> None:
-        """Stop every shard with its session kept, then end."""
+        """Stop all shards with their sessions kept, then end."""
         if self._shards is not None:
             await self._shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
         self.kill()
 
     def kill(self) -> None:
-        """End now: sockets close, nothing more is said."""
+        """End now: sockets close and no more messages are sent."""
         if not self._ended:
             self._ended = True
             self.mail.put_nowait(None)
@@ -272,7 +272,7 @@ class _NoServers:
         pass
 
     async def run(self) -> None:
-        """What servers say about themselves takes no part."""
+        """The servers' own reports are not simulated."""
 
 
 @contextlib.asynccontextmanager
@@ -282,14 +282,14 @@ async def _no_server(*_: Any) -> AsyncIterator[int]:
 
 @dataclass(slots=True)
 class World:
-    """What all machines share. `weather` is everybody's."""
+    """The state that all machines share. `conditions` apply to all of them."""
 
     database: MemoryStore
     stream: Stream
     discord: Discord
     journal: Journal
     rng: random.Random
-    weather: Weather = field(default_factory=Weather)
+    conditions: Conditions = field(default_factory=Conditions)
 
 
 class SimProcess:
@@ -298,10 +298,10 @@ class SimProcess:
     def __init__(self, node: "SimNode", options: NodeOptions) -> None:
         self.node = node
         self.workers: list[SimWorker] = []
-        self.weather = Weather()
-        self.weathers = (node.world.weather, self.weather)
+        self.conditions = Conditions()
+        self.all_conditions = (node.world.conditions, self.conditions)
         _process.set(self)
-        store = RemoteStore(node.world.database.peer(), self.weathers, node.world.rng)
+        store = RemoteStore(node.world.database.peer(), self.all_conditions, node.world.rng)
         self.agent = Agent(options, store, None, rng=node.world.rng)  # type: ignore[arg-type]
         self.task = asyncio.create_task(self._run())
 
@@ -313,7 +313,7 @@ class SimProcess:
 
 
 class SimNode:
-    """One machine: starts processes, and does to them what befalls machines."""
+    """One machine: it starts processes and applies faults to them."""
 
     def __init__(self, name: str, world: World, *, workers: int, skew_s: float) -> None:
         self.name, self.world = name, world
@@ -325,44 +325,44 @@ class SimNode:
 
     @property
     def running(self) -> bool:
-        """Whether there is an agent."""
+        """Whether an agent runs."""
         return self._process is not None and not self._process.task.done()
 
     @property
-    def weather(self) -> Weather:
-        """This machine's own."""
-        return self._process.weather if self._process is not None else Weather()
+    def conditions(self) -> Conditions:
+        """This machine's own conditions."""
+        return self._process.conditions if self._process is not None else Conditions()
 
     @property
     def workers(self) -> Sequence[SimWorker]:
-        """The workers there are."""
+        """The current workers."""
         return self._process.workers if self._process is not None and self.running else ()
 
     @property
     def leads(self) -> bool:
-        """Whether its agent takes itself for the leader."""
+        """Whether its agent considers itself the leader."""
         return self._process is not None and self.running and self._process.agent.status().leader
 
     def start(self) -> None:
-        """A new process; in a context of its own, so that all its tasks are this machine's."""
+        """Start a process in its own context, so that all its tasks belong to this machine."""
         context = copy_context()
         context.run(machine.set, self.machine)
         self._process = context.run(SimProcess, self, self._options)
         self.world.journal.note(f"{self.name}: started")
 
     def kill(self) -> None:
-        """Everything on the machine is gone at once."""
+        """Everything on the machine ends at once."""
         self._silence()
         for worker in self._process.workers if self._process else ():
             worker.kill()
 
     async def kill_agent(self) -> None:
-        """kill -9 of the agent: its workers stop by themselves and release its lease."""
+        """kill -9 of the agent. Its workers stop by themselves and release its lease."""
         if self._process is None:
             return
-        # Before the agent's tasks end: what they would still do on cancellation is not done by a killed process.
+        # Before the agent's tasks end: a killed process does not run the tasks' clean-up.
         lives = [life for worker in self._process.workers if (life := worker.detach()) is not None]
-        cut_off = self.world.weather.store_away or self.weather.store_away
+        cut_off = self.world.conditions.store_away or self.conditions.store_away
         self._silence()
         await asyncio.gather(*(life.release_all() for life in lives))
         for lease in {life.lease for life in lives}:
@@ -370,11 +370,11 @@ class SimNode:
                 await self.world.database.peer().revoke(lease)
 
     def _silence(self) -> None:
-        """Cancelled tasks clean up, a killed process does not: what its agent would still say goes nowhere."""
+        """Discard further messages: cancelled tasks clean up, but a killed process does not."""
         if self.machine.frozen:
             self.machine.thaw()
         if self._process is not None:
-            self._process.weather.store_away = True
+            self._process.conditions.store_away = True
             self._process.task.cancel()
 
     def shutdown(self) -> None:
@@ -383,12 +383,12 @@ class SimNode:
             self._process.agent.shutdown()
 
     async def ended(self) -> None:
-        """Until the agent has ended."""
+        """Wait until the agent has ended."""
         if self._process is not None:
             await asyncio.wait([self._process.task])
 
     def shards(self) -> list[ShardId]:
-        """What runs on this node."""
+        """The shards that run on this node."""
         return [key for worker in self.workers for key in worker.shards()]
 
 
@@ -400,7 +400,7 @@ def leaf(error: BaseException) -> BaseException:
 
 @contextlib.contextmanager
 def stand_ins(discord: Discord) -> Iterator[None]:
-    """Replace what the agent would reach outside."""
+    """Replace the agent's external calls."""
 
     async def gateway_bot(_: Any, __: str, token: str) -> Any:
         await asyncio.sleep(0.02)
