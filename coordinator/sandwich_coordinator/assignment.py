@@ -3,7 +3,7 @@
 Level-triggered: each call compares the view with what runs here and returns the next step of every shard. A shard
 runs only under a claim of this node and instance; a claim is made before a socket is opened and deleted after it was
 closed. Without the cluster (or without our own registration) nothing changes: running shards keep running, and the
-event chain refuses their writes once somebody else has taken over (DESIGN sections 5 and 6).
+event chain refuses their writes after another node has taken over (docs/design/reliability.md).
 """
 
 from collections.abc import Mapping
@@ -180,7 +180,7 @@ def outbid(view: ClusterView, own: LocalNode, shard: ShardId, fence: int, newer:
     """A claim above fence `newer`, for a chain that carries it although nobody but us has claimed the shard since.
 
     That is what a store restored from a backup looks like: its revisions went back, the stream's epochs did not
-    (reliability, fault 22). The guard makes sure that our claim is still the last one. None when it is not.
+    (docs/design/reliability.md, fault 22). The guard makes sure that our claim is the last one; None if it is not.
     """
     claim = view.claims.get(shard)
     if claim is None or own.lease is None or view.fence(shard) != fence or newer < fence:

@@ -1,8 +1,8 @@
 """Who leads: what one node does about the leader key, given what it sees and how long its own lease surely lives.
 
 The leader key is created only where it is missing, under the node's lease; its create-revision is the epoch that
-guards every write of the leader. Leadership is a matter of progress, never of safety (reliability 3.1): a leader that
-was paused past its lease fails its guards. It still stops earlier, on its own clock.
+guards every write of the leader. Leadership is for progress, not for safety (docs/design/coordination.md): a leader
+that was paused past its lease fails its guards. It still stops earlier, on its own clock.
 """
 
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def deadline(own: Candidate, policy: Policy) -> float | None:
 
 
 def _campaign(view: ClusterView, own: Candidate) -> Campaign | Follow:
-    """Only a registered member stands: a second process with our name (fault 12) must not lead."""
+    """Only a registered node may lead: not a second process with our name (docs/design/reliability.md, fault 12)."""
     member = view.nodes.get(own.node)
     if own.lease is None or member is None or member.record.instance != own.instance or member.lease != own.lease:
         return Follow(None)

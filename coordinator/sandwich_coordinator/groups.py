@@ -1,6 +1,6 @@
 """What a shard group should be and how it fares: its shape from the configuration, its state from the claims.
 
-Pure readings of a `ClusterView`; the leader writes what they say (DESIGN sections 4, 5 and 9). A reason names no
+Pure readings of a `ClusterView`; the leader writes what they say (docs/design/coordination.md). A reason names no
 changing numbers, so that a state is written only when it changes.
 """
 

@@ -1,7 +1,7 @@
 """Who should run which shard: a function from nodes, groups and the present assignment to a plan.
 
-Sticky quota (DESIGN section 9): each accepting node's share is proportional to its capacity, rounded down or up; a
-node keeps what it has up to its share; what is over, and what nobody has, goes to the nodes furthest below theirs.
+Sticky quota (docs/design/coordination.md): each accepting node's share is proportional to its capacity, rounded down
+or up. A node keeps its shards up to its share; the surplus and shards without a node go to the nodes furthest below.
 Among the possible roundings the one with the fewest moves is taken. A node's load is its shards over all groups.
 
 A shard pinned to a node that accepts goes there and stays there; the node's other shards make room.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Policy:
     """Limits of the control plane. Times are seconds; the defaults suit a node lease of five seconds.
 
-    Sources: DESIGN sections 4, 9 and 10; reliability 3.1 and 3.2; Discord gateway reference section 5.
+    Sources: docs/design/coordination.md; docs/design/protocol.md, section 5.
     """
 
     lease_ttl_s: float = 5.0

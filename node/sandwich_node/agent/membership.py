@@ -2,7 +2,7 @@
 
 The lease is the node's heartbeat: when it runs out, its registration, its claims and its leadership go with it. It is
 renewed every third of its TTL. A lost lease is replaced and the node registers again; running shards stay, and whether
-they are still ours is decided by their claims (reliability, fault 20).
+they are still ours is decided by their claims (docs/design/reliability.md, fault 20).
 """
 
 import asyncio

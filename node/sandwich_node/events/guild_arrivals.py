@@ -1,6 +1,6 @@
 """Which guilds a shard is in, and whether one that comes was announced, is back, or is new. Pure.
 
-Discord tells the three apart by `unavailable` (gateway reference, section 6): false of one that READY announced or that
+`unavailable` distinguishes the three (docs/design/protocol.md, section 6): false of one that READY announced or that
 is back from an outage, missing of one that the bot has just joined. So a join is a GUILD_CREATE without the key, of a
 guild that READY did not announce and that is not there already. The cache has no say in that: it may have been emptied,
 or be behind.
