@@ -183,7 +183,7 @@ def outbid(view: ClusterView, own: LocalNode, shard: ShardId, fence: Fence, newe
     """A claim with a fence above `newer`, which the chain already has although only we have claimed the shard since.
 
     This happens when the store was restored from a backup: its revisions went back, and the fences in the stream did
-    not (docs/design/reliability.md). The guard ensures that our claim is still the last one. None when it is not.
+    not (docs/design/reliability.md, fault 22). The guard ensures that our claim is still the last one; None if not.
     """
     claim = view.claims.get(shard)
     if claim is None or own.lease is None or view.fence(shard) != fence or newer < fence:

@@ -1,8 +1,8 @@
 """Who leads: what one node does about the leader key.
 
 The leader key is created only where it is missing, under the node's lease. Its create revision is the leader term; the
-term guards every write of the leader. Leadership is a matter of progress, never of safety (reliability 3.1): the writes
-of a leader that was paused past its lease fail their guards. A leader still stops earlier, on its own clock.
+term guards every write of the leader. Leadership is for progress, not for safety (docs/design/coordination.md): the
+writes of a leader that was paused past its lease fail their guards. A leader still stops earlier, on its own clock.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def deadline(own: Candidate, policy: Policy) -> float | None:
 
 
 def _campaign(view: ClusterView, own: Candidate) -> Campaign | Follow:
-    """Only a registered member is a candidate: a second process with our name (fault 12) must not lead."""
+    """Only a registered node may lead: not a second process with our name (docs/design/reliability.md, fault 12)."""
     member = view.nodes.get(own.node)
     if own.lease is None or member is None or member.record.instance != own.instance or member.lease != own.lease:
         return Follow(None)

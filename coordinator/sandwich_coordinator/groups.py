@@ -1,6 +1,6 @@
 """What a shard group should be and what state it is in: its shape from the configuration, its state from the claims.
 
-Pure functions of a `ClusterView`; the leader writes their results (DESIGN sections 4, 5 and 9). A reason contains no
+Pure functions of a `ClusterView`; the leader writes their results (docs/design/coordination.md). A reason contains no
 numbers that change, so that a state is written only when it changes.
 """
 

@@ -1,4 +1,4 @@
-"""When a shard of this node may IDENTIFY: one per bucket and five seconds in the cluster (docs/design/protocol.md).
+"""When a shard of this node may IDENTIFY: one per bucket and five seconds in the cluster (docs/design/coordination.md).
 
 A bucket is taken by creating `identify/<token-hash>/<bucket>` under a short lease, in the same transaction that
 reserves one session start of the budget. Its holder deletes it `identify_spacing_s` after the IDENTIFY was sent. If

@@ -2,8 +2,8 @@
 
 Level-triggered: each call looks at the whole view and returns what is missing between it and what should be. Every
 write is one guarded transaction that is right on its own, so a leader may die after any of them and its successor
-continues (DESIGN sections 4, 9, 11; reliability 3.1, faults 3, 7, 10, 11). The leader never writes claims or sessions
-of running shards, and moves nothing while most nodes seem to have vanished at once.
+continues (docs/design/coordination.md; docs/design/reliability.md, faults 3, 7, 10 and 11). The leader never writes
+claims or sessions of running shards, and moves nothing while most nodes seem to have vanished at once.
 
 What one view cannot show (who was there a moment ago) is in `LeaderMemory`, which a new leader starts from the plans.
 """
@@ -111,7 +111,7 @@ def reconcile(
 
 
 def _remember(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> LeaderMemory:
-    """Note who came and went. A new leader expects the nodes the plans name (faults 10 and 11)."""
+    """Note who came and went. A new leader expects the nodes the plans name (reliability.md, faults 10, 11)."""
     present = frozenset(view.nodes) | unreadable_nodes(view)
     before = memory.members
     if before is None:

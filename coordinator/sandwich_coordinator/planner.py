@@ -1,8 +1,9 @@
 """Which node should run which shard: a function from nodes, groups and the present assignment to a plan.
 
-Sticky quota: each accepting node's share is proportional to its capacity, rounded down or up. A node keeps its shards
-up to its share. Shards above a share, and those without a node, go to the nodes furthest below their share. Of the
-possible roundings the one with the fewest moves is used. A node's load is its shards of all groups.
+Sticky quota (docs/design/coordination.md): each accepting node's share is proportional to its capacity, rounded down
+or up. A node keeps its shards up to its share. Shards above a share, and those without a node, go to the nodes
+furthest below their share. Of the possible roundings the one with the fewest moves is used. A node's load is its
+shards of all groups.
 
 A shard pinned to a node that accepts goes there and stays there; the node's other shards make room.
 

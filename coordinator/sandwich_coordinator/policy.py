@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Policy:
     """Limits of the control plane. Times are seconds; the defaults suit a node lease of five seconds.
 
-    Sources: docs/design/reliability.md and docs/design/protocol.md.
+    Sources: docs/design/coordination.md; docs/design/protocol.md, section 5.
     """
 
     lease_ttl_s: float = 5.0

@@ -102,7 +102,7 @@ async def play(url: str, story: list[Any], *, b_knows_members: bool = True) -> N
                 match step:
                     case ("event", apps, kind, guild, n, v):
                         for one in apps:
-                            made.happen(one, kind, guild, n, v)
+                            made.act(one, kind, guild, n, v)
                     case ("flush", one, count):
                         await made.flush(one, count)
                     case ("confirm", one):

@@ -1,4 +1,4 @@
-"""`make sim SEED=1 COUNT=200`: many seeds on all cores; a failing one says how to replay it."""
+"""`make sim SEED=1 COUNT=200`: many seeds on all cores; a failing seed prints the command that replays it."""
 
 import argparse
 import logging
@@ -14,7 +14,7 @@ JOURNAL_LINES = 40
 
 
 def main() -> int:
-    """0: nothing was violated; 1: something was."""
+    """Exit code 0: no violation; 1: a violation."""
     parser = argparse.ArgumentParser(prog="python -m verification.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--count", type=int, default=200, help="how many seeds")
@@ -60,7 +60,7 @@ def _report(outcome: Outcome) -> None:
 
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
-        # Sets of strings are ordered by their hashes: a replay needs the same.
+        # The order of sets of strings depends on their hashes: a replay needs the same hashes.
         os.execve(
             sys.executable,
             [sys.executable, "-m", "verification.simulation", *sys.argv[1:]],

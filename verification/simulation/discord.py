@@ -58,7 +58,7 @@ class Session:
 
 
 class Socket:
-    """One gateway connection, as aiohttp's client shows it."""
+    """One gateway connection, with the interface of aiohttp's client."""
 
     def __init__(self, discord: "Discord") -> None:
         self.session: Session | None = None
@@ -87,7 +87,7 @@ class Socket:
             session.left_at = asyncio.get_running_loop().time()
 
     async def receive(self) -> tuple[WSMsgType, Any, Any]:
-        """The next message, a moment later."""
+        """The next message, after a short delay."""
         message = await self._inbox.get()
         if self._inbox.empty():
             await asyncio.sleep(0.001)
@@ -137,7 +137,7 @@ class Discord:
         self._last_identify: dict[tuple[str, int], float] = {}
         self._remaining = dict.fromkeys(apps, 1000)
 
-    # --- what the agent and the shards call ---------------------------------------------------------------------
+    # --- called by the agent and the shards ---------------------------------------------------------------------
 
     async def ws_connect(self, url: str, **_: object) -> Socket:
         """See `aiohttp.ClientSession.ws_connect`."""
@@ -224,7 +224,7 @@ class Discord:
         found.socket, socket.session = socket, found
         found.dispatch("RESUMED", {})
 
-    # --- what happens -------------------------------------------------------------------------------------------
+    # --- traffic and faults -------------------------------------------------------------------------------------
 
     async def traffic(self) -> None:
         """Dispatch events in random live sessions, until `quiet`."""
@@ -236,7 +236,7 @@ class Discord:
                 session.dispatch("MESSAGE_CREATE", {"id": str(session.seq)})
 
     def drop(self, part: float, code: int | None) -> None:
-        """Some connections end."""
+        """End some connections."""
         for session in list(self.current.values()):
             if session.socket is not None and self._rng.random() < part:
                 if code == SESSION_TIMED_OUT:

@@ -1,4 +1,4 @@
-"""The event log that all nodes share, checking every append that it takes."""
+"""The event log that all nodes share. It checks each append."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ class Stream:
         return self._seq
 
     def gap_of(self, app: str, number: int, session: str) -> int | None:
-        """The last sequence before the gap that the stream names for a session; None: it names none."""
+        """The last sequence before the gap that the stream names for a session; None without a gap."""
         for chain, found in self.chains.items():
             parts = chain.split(".")
             if (parts[1], parts[-1]) == (app, str(number)) and session in found.gaps:
@@ -63,7 +63,7 @@ class Stream:
             found.gaps[headers.session] = headers.last_seq
         if headers.kind or not headers.count:
             return
-        # A READY that was not stored is named by a gap at 0.
+        # A gap at 0 names a READY that was not stored.
         last = found.sessions.get(headers.session, 1 if found.gaps.get(headers.session) == 0 else 0)
         if headers.first_seq != last + 1 or headers.last_seq - headers.first_seq + 1 != headers.count:
             self._journal.violate(
@@ -75,7 +75,7 @@ class Stream:
 
 
 @dataclass(slots=True)
-class Weather:
+class Conditions:
     """What is out of order now, for all machines or for one."""
 
     store_away: bool = False
@@ -88,16 +88,16 @@ class NodeLog:
 
     part_bytes = 1_000_000
 
-    def __init__(self, stream: Stream, rng: random.Random, weathers: tuple[Weather, ...]) -> None:
+    def __init__(self, stream: Stream, rng: random.Random, conditions: tuple[Conditions, ...]) -> None:
         self._stream = stream
         self._rng = rng
-        self._weathers = weathers
+        self._conditions = conditions
 
     def limit_stream(self, app: str, limits: StreamLimits) -> None:
         """See `LimitedLog.limit_stream`: nothing is limited here."""
 
     async def ensure_stream(self, app: str) -> None:
-        """The stream is there."""
+        """The stream always exists."""
         await self._travel()
 
     async def append(
@@ -143,6 +143,6 @@ class NodeLog:
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.0005, 0.004))
-        if any(weather.log_away for weather in self._weathers) and self._rng.random() < 0.9:
+        if any(each.log_away for each in self._conditions) and self._rng.random() < 0.9:
             await asyncio.sleep(0.5)
             raise LogUnavailable("no answer")

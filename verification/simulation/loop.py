@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 EPOCH_S = 1_800_000_000.0
-"""The wall clock at virtual time 0; no real clock is read."""
+"""The wall clock at virtual time 0. No real clock is read."""
 
 TURN_S = 1e-8
 
 
 @dataclass(slots=True, eq=False)
 class Machine:
-    """What the tasks of one machine share: a wall clock `skew_s` seconds wrong, and whether they run at all."""
+    """The state that the tasks of one machine share: the wall clock's error `skew_s`, and whether they are frozen."""
 
     skew_s: float = 0.0
     frozen: bool = False
@@ -61,7 +61,7 @@ class _TimerHandle(events.TimerHandle):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Nothing waits: when no callback is ready, time jumps to the next timer.
 
-    It replaces the two places where asyncio's base loop makes its handles (the same in CPython 3.11 to 3.14).
+    It overrides the two methods in which asyncio's base loop creates handles (the same in CPython 3.11 to 3.14).
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ def _virtual_wall_clock(loop: VirtualLoop) -> Iterator[None]:
 
 
 def run_virtual(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run to the end on virtual time."""
+    """Run a coroutine to its end on virtual time."""
     loop = VirtualLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner, _virtual_wall_clock(loop):
         return runner.run(work)

@@ -35,7 +35,7 @@ from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.shard_set import ShardSet
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
-from verification.simulation.log import NodeLog, Stream, Weather
+from verification.simulation.log import Conditions, NodeLog, Stream
 from verification.simulation.loop import Machine, machine, wall_s
 
 WORKER_RESTART_S = 0.8
@@ -47,9 +47,9 @@ _T = TypeVar("_T")
 class RemoteStore:
     """One machine's connection to the store: with latency, cut off, or with lost answers. Replaces `EtcdStore`."""
 
-    def __init__(self, store: MemoryStore, weathers: tuple[Weather, ...], rng: random.Random) -> None:
+    def __init__(self, store: MemoryStore, conditions: tuple[Conditions, ...], rng: random.Random) -> None:
         self._store = store
-        self._weathers = weathers
+        self._conditions = conditions
         self._rng = rng
 
     async def get(self, key: str) -> KeyValue | None:
@@ -86,11 +86,11 @@ class RemoteStore:
             yield batch
 
     async def server_version(self) -> str:
-        """New enough."""
+        """A supported version."""
         return "3.6.0"
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     async def _call(self, work: Coroutine[Any, Any, _T], *, write: bool = False) -> _T:
         try:
@@ -98,7 +98,7 @@ class RemoteStore:
         except BaseException:
             work.close()
             raise
-        lost = max(weather.store_answers_lost for weather in self._weathers)
+        lost = max(each.store_answers_lost for each in self._conditions)
         if write and self._rng.random() < lost:
             if self._rng.random() < 0.5:
                 await work
@@ -112,7 +112,7 @@ class RemoteStore:
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._latency_s())
-        if any(weather.store_away for weather in self._weathers):
+        if any(each.store_away for each in self._conditions):
             await asyncio.sleep(1.0)
             raise StoreUnavailable("no answer")
 
@@ -200,7 +200,7 @@ class SimWorker:
 
 
 class _WorkerLife:
-    """One process of a worker: its shards as tasks, and the mail to its agent, which ends with None."""
+    """One process of a worker: its shards as tasks, and its messages to the agent, ended by None."""
 
     def __init__(self, process: "SimProcess", linger_s: float) -> None:
         self.mail: asyncio.Queue[ipc.ToAgent | None] = asyncio.Queue()
@@ -221,7 +221,7 @@ class _WorkerLife:
         world = self._process.node.world
         return ShardRunner(
             start,
-            NodeLog(world.stream, world.rng, self._process.weathers),
+            NodeLog(world.stream, world.rng, self._process.conditions),
             world.discord,
             tell=self.send,
             rng=world.rng,
@@ -252,7 +252,7 @@ class _WorkerLife:
         return [runner.key for runner in self._shards.runners] if self._shards is not None else []
 
     async def release_all(self) -> None:
-        """Stop every shard with its session kept, then end."""
+        """Stop all shards with their sessions kept, then end."""
         if self._shards is not None:
             await self._shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
         self.kill()
@@ -285,14 +285,14 @@ async def _no_http_server(*_: object) -> AsyncIterator[int]:
 
 @dataclass(slots=True)
 class World:
-    """What all machines share; so is this `weather`."""
+    """What all machines share; so is this `conditions`."""
 
     database: MemoryStore
     stream: Stream
     discord: Discord
     journal: Journal
     rng: random.Random
-    weather: Weather = field(default_factory=Weather)
+    conditions: Conditions = field(default_factory=Conditions)
 
 
 class SimProcess:
@@ -301,14 +301,14 @@ class SimProcess:
     def __init__(self, node: "SimNode", options: NodeOptions) -> None:
         self.node = node
         self.workers: list[SimWorker] = []
-        self.weather = Weather()
-        self.weathers = (node.world.weather, self.weather)
+        self.own_conditions = Conditions()
+        self.conditions = (node.world.conditions, self.own_conditions)
         self.agent = Agent(options, self._dependencies(node.world), None)
         self.task = asyncio.create_task(self._run())
 
     def _dependencies(self, world: World) -> AgentDependencies:
         return AgentDependencies(
-            store=RemoteStore(world.database.peer(), self.weathers, world.rng),
+            store=RemoteStore(world.database.peer(), self.conditions, world.rng),
             listen=_no_http_server,
             open_discord=lambda _: contextlib.nullcontext(world.discord),
             make_worker=self._make_worker,
@@ -349,13 +349,13 @@ class SimNode:
 
     @property
     def running(self) -> bool:
-        """Whether there is an agent."""
+        """Whether an agent runs."""
         return self._process is not None and not self._process.task.done()
 
     @property
-    def weather(self) -> Weather:
-        """The weather of this machine alone."""
-        return self._process.weather if self._process is not None else Weather()
+    def conditions(self) -> Conditions:
+        """The conditions of this machine alone."""
+        return self._process.own_conditions if self._process is not None else Conditions()
 
     @property
     def workers(self) -> Sequence[SimWorker]:
@@ -368,25 +368,25 @@ class SimNode:
         return self._process is not None and self.running and self._process.agent.status().leader
 
     def start(self) -> None:
-        """A new process; in a context of its own, so that all its tasks are this machine's."""
+        """Start a process in its own context, so that all its tasks belong to this machine."""
         context = copy_context()
         context.run(machine.set, self.machine)
         self._process = context.run(SimProcess, self, self._options)
         self.world.journal.note(f"{self.name}: started")
 
     def kill(self) -> None:
-        """Everything on the machine is gone at once."""
+        """Everything on the machine ends at once."""
         self._silence()
         for worker in self._process.workers if self._process else ():
             worker.kill()
 
     async def kill_agent(self) -> None:
-        """kill -9 of the agent: its workers stop by themselves and release its lease."""
+        """kill -9 of the agent. Its workers stop by themselves and release its lease."""
         if self._process is None:
             return
         # First of all: a killed process does not do what its tasks would still do when they are cancelled.
         lives = [life for worker in self._process.workers if (life := worker.detach()) is not None]
-        cut_off = self.world.weather.store_away or self.weather.store_away
+        cut_off = self.world.conditions.store_away or self.conditions.store_away
         self._silence()
         await asyncio.gather(*(life.release_all() for life in lives))
         for lease in {life.lease for life in lives}:
@@ -398,7 +398,7 @@ class SimNode:
         if self.machine.frozen:
             self.machine.thaw()
         if self._process is not None:
-            self._process.weather.store_away = True
+            self._process.own_conditions.store_away = True
             self._process.task.cancel()
 
     def shutdown(self) -> None:
@@ -407,12 +407,12 @@ class SimNode:
             self._process.agent.shutdown()
 
     async def ended(self) -> None:
-        """Until the agent has ended."""
+        """Wait until the agent has ended."""
         if self._process is not None:
             await asyncio.wait([self._process.task])
 
     def shards(self) -> list[ShardId]:
-        """What runs on this node."""
+        """The shards that run on this node."""
         return [key for worker in self.workers for key in worker.shards()]
 
 

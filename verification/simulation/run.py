@@ -20,12 +20,12 @@ from sandwich_coordinator.types import AppRecord, ClaimRecord, PinRecord, Restar
 from sandwich_sdk.wire.frame import session_hash
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord, Shard
-from verification.simulation.log import Stream, Weather
+from verification.simulation.log import Conditions, Stream
 from verification.simulation.loop import EPOCH_S, run_virtual
 from verification.simulation.node import SimNode, World
 
 SETTLE_S = 240.0
-"""How long after the last fault all shards may take to be live: a bucket's IDENTIFYs are five seconds apart."""
+"""How long all shards may take to be live after the last fault. A bucket's IDENTIFYs are five seconds apart."""
 QUIET_S = 30.0
 REST_S = 120.0
 """How long the cluster may continue to balance after all shards are live."""
@@ -49,12 +49,12 @@ class Outcome:
 
 
 def simulate(seed: int) -> Outcome:
-    """Run one seed to its end, on virtual time."""
+    """Run one seed to its end on virtual time."""
     return run_virtual(Simulation(seed).run())
 
 
 class Simulation:
-    """A cluster of three to five nodes with one to three applications, all of it from `seed`."""
+    """A cluster of three to five nodes with one to three applications, all decided by `seed`."""
 
     def __init__(self, seed: int, *, skews: Mapping[str, float] | None = None) -> None:
         """`skews`: how wrong each node's wall clock is, in seconds; the seed decides when it is not given."""
@@ -88,7 +88,7 @@ class Simulation:
         for node in self._nodes:
             node.start()
             await asyncio.sleep(self._rng.uniform(0, 1.5))
-        await self.befall()
+        await self.inject_faults()
         await self._settle()
         self._discord.quiet = True
         await asyncio.sleep(2.0)
@@ -157,8 +157,8 @@ class Simulation:
 
     # --- faults -------------------------------------------------------------------------------------------------
 
-    async def befall(self) -> None:
-        """Random faults; a scenario has its own."""
+    async def inject_faults(self) -> None:
+        """Inject random faults; scenarios override it."""
         kinds: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
             ("node killed", self._node_killed),
             ("node stopped", self._node_stopped),
@@ -250,30 +250,30 @@ class Simulation:
 
         await self._with(self._pick(), freeze)
 
-    async def _without_store(self, weather: Weather, seconds: float) -> None:
-        weather.store_away = True
+    async def _without_store(self, conditions: Conditions, seconds: float) -> None:
+        conditions.store_away = True
         await asyncio.sleep(seconds)
-        weather.store_away = False
+        conditions.store_away = False
 
-    async def _without_log(self, weather: Weather, seconds: float) -> None:
-        weather.log_away = True
+    async def _without_log(self, conditions: Conditions, seconds: float) -> None:
+        conditions.log_away = True
         await asyncio.sleep(seconds)
-        weather.log_away = False
+        conditions.log_away = False
 
     async def _node_cut_off(self) -> None:
-        await self._with(self._pick(), lambda node: self._without_store(node.weather, self._rng.uniform(1.0, 14.0)))
+        await self._with(self._pick(), lambda node: self._without_store(node.conditions, self._rng.uniform(1.0, 14.0)))
 
     async def _node_without_log(self) -> None:
-        await self._with(self._pick(), lambda node: self._without_log(node.weather, self._rng.uniform(1.0, 14.0)))
+        await self._with(self._pick(), lambda node: self._without_log(node.conditions, self._rng.uniform(1.0, 14.0)))
 
     async def _store_away(self) -> None:
-        await self._without_store(self._world.weather, self._rng.uniform(1.0, 25.0))
+        await self._without_store(self._world.conditions, self._rng.uniform(1.0, 25.0))
 
     async def _store_answers_lost(self) -> None:
         seconds = self._rng.uniform(1.0, 20.0)
-        self._world.weather.store_answers_lost = 0.3
+        self._world.conditions.store_answers_lost = 0.3
         await asyncio.sleep(seconds)
-        self._world.weather.store_answers_lost = 0.0
+        self._world.conditions.store_answers_lost = 0.0
 
     async def _compacted(self) -> None:
         database = self._database.database
@@ -281,7 +281,7 @@ class Simulation:
             self._database.compact(database.revision)
 
     async def _log_away(self) -> None:
-        await self._without_log(self._world.weather, self._rng.uniform(1.0, 15.0))
+        await self._without_log(self._world.conditions, self._rng.uniform(1.0, 15.0))
 
     async def _dropped(self) -> None:
         self._discord.drop(self._rng.choice([0.3, 1.0]), self._rng.choice([None, 1006, 4000, 4009]))
@@ -398,5 +398,5 @@ class Simulation:
                 return
             if clock() > until:
                 what = Counter(event.kv.key for event in database.since(KEYS.prefix, before + 1).events)
-                self._journal.violate(f"from {at:.0f} s on, with nothing to do, these were written: {dict(what)}")
+                self._journal.violate(f"from {at:.0f} s on, these keys were written without a reason: {dict(what)}")
                 return

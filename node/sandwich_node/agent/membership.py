@@ -2,7 +2,7 @@
 
 The lease is the node's heartbeat: when it runs out, its registration, its claims and its leadership go with it. It is
 renewed every third of its TTL. A lost lease is replaced and the node registers again; running shards stay, and their
-claims decide whether they are still ours (reliability, fault 20).
+claims decide whether they are still ours (docs/design/reliability.md, fault 20).
 """
 
 import asyncio

@@ -19,7 +19,7 @@ from sandwich_sdk.wire.headers import GAP, MARKER
 ENOUGH_EVENTS = 64
 """A frame this full is not worth waiting for."""
 REPLAY_EVENTS_MIN = 100
-"""Discord replays at least so many events of a session after a RESUME (gateway reference, section 7)."""
+"""Discord replays at least this many events of a session after a RESUME (docs/design/protocol.md, section 7)."""
 UNPUBLISHED_MAX_S = 10.0
 """How long the chain may not know of events that are not published."""
 MARKERS_PER_TTL = 4
