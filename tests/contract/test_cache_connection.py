@@ -152,7 +152,7 @@ async def test_a_server_over_a_unix_socket_and_another_database(tmp_path: Path) 
             async with Cache(url, namespace=NS) as cache:
                 assert await cache.guild(GUILD)
         async with Cache(f"redis://127.0.0.1:{server.port}/99", namespace=NS) as cache:
-            assert "no database of that number" in str(await refused(cache))
+            assert "no database with that number" in str(await refused(cache))
 
 
 # --- logins and permissions ---------------------------------------------------------------------------------------

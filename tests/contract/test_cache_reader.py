@@ -210,7 +210,7 @@ async def test_members_are_found_by_their_names(filled: Filled, monkeypatch: pyt
     assert (await cache.members(GUILD, limit=700)).complete
     listed = await cache.members(GUILD, ids=["300", "99", 101, "300"])
     assert [one.display_name for one in listed] == ["Even200", "Odd1"]
-    monkeypatch.setattr(search, "LOOKED_AT_MAX", 100)
+    monkeypatch.setattr(search, "SCANNED_MAX", 100)
     assert not (await cache.members(GUILD, query="absent")).complete
 
 
