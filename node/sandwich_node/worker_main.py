@@ -162,7 +162,7 @@ class Worker:
         return False
 
     async def _ask_nats(self) -> None:
-        self._channel.send(NatsSaid(await self._events.findings(self._apps)))
+        self._channel.send(NatsSaid(await self._events.problems(self._apps)))
 
     async def _release_lease(self) -> None:
         """The agent died: give the node's shards to the others now instead of when the lease runs out."""
@@ -184,7 +184,7 @@ class Worker:
                 await self._events.check()
             except LogUnavailable as error:
                 _log.warning("waiting for NATS: %s", error)
-                self._channel.send(WorkerWaiting(str(error)))
+                self._channel.send(WorkerWaiting(str(error), error.code))
                 await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
                 delay = min(delay * 2, CONNECT_RETRY_MAX_S)
             else:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sandwich_coordinator.problems import Code
 from sandwich_node.environment import for_worker
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
@@ -83,6 +84,7 @@ class WorkerProcess:
         self.pid = 0
         self.ready = False
         self.waiting = "starting"
+        self.waiting_code = Code.WORKER_NOT_READY
         self.stats = WorkerStats(0, 0.0, [])
         self._settings = settings
         self._on_message = on_message
@@ -124,7 +126,7 @@ class WorkerProcess:
             except OSError as error:
                 # No descriptor, process or memory for it now; the other workers and the agent go on.
                 what = f"could not be started ({shortage(error) or error})"
-                self.waiting = f"not started: {shortage(error) or error}"
+                self.waiting, self.waiting_code = f"not started: {shortage(error) or error}", Code.WORKER_NOT_READY
             if self._stop.is_set():
                 return
             delay = RESTART_FIRST_S if clock() - started > STABLE_AFTER_S else min(delay * 2, RESTART_MAX_S)
@@ -144,7 +146,7 @@ class WorkerProcess:
             raise
         self._process = child.process
         self.pid = self._process.pid
-        self.waiting = "starting"
+        self.waiting, self.waiting_code = "starting", Code.WORKER_NOT_READY
         self._channel = Channel(reader, writer)
         watching = asyncio.create_task(self._watch(self._process), name=f"watch worker {self.index}")
         sparing: asyncio.Task[None] | None = None

@@ -35,7 +35,7 @@ KEPT_BY_DISCORD = {"welcomer": 600, "music": 450}
 
 async def problems(running: FaultJob) -> str:
     """What the status says is wrong, on one line each."""
-    return "\n".join((await running.status())["problems"])
+    return "\n".join(problem["summary"] for problem in (await running.status())["problems"])
 
 
 async def rss(running: FaultJob) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.problems import Code
 from sandwich_coordinator.store.base import (
     Compare,
     Delete,
@@ -134,6 +135,7 @@ class SimWorker:
         self.pid = 1
         self.ready = False
         self.waiting = "starting"
+        self.waiting_code = Code.WORKER_NOT_READY
         self.stats = ipc.WorkerStats(0, 0.0, [])
         self.ended = asyncio.Event()
         self.lease: int | None = None

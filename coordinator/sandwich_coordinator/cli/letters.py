@@ -19,7 +19,8 @@ from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, DeliverPolicy, RawStreamMsg
 
 from sandwich_coordinator.cli.errors import CommandError
-from sandwich_coordinator.cli.render import duration, table
+from sandwich_coordinator.cli.render import table
+from sandwich_coordinator.durations import duration
 from sandwich_sdk.errors import reason
 from sandwich_sdk.streams import keep_streams
 from sandwich_sdk.wire import subjects

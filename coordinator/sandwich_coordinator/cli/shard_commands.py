@@ -11,8 +11,8 @@ from sandwich_coordinator.cli.options import AppName, Json, WaitS, command_group
 from sandwich_coordinator.cli.output import say, show_json
 
 if TYPE_CHECKING:
-    from sandwich_coordinator.cli.render import Snapshot
     from sandwich_coordinator.ids import ShardId
+    from sandwich_coordinator.operations.snapshot import Snapshot
 
 shard_app = command_group("The connections to Discord.")
 

@@ -17,6 +17,7 @@ from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
 from sandwich_coordinator.discord_api import fetch_current_user, fetch_gateway_bot
 from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import StoreError, WatchBatch
@@ -31,9 +32,10 @@ from sandwich_node.agent.failover_history import History
 from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.leader_loop import LeaderLoop
 from sandwich_node.agent.membership import Membership, host_identity
+from sandwich_node.agent.problems import cache_problems, waiting_shards, waiting_worker
 from sandwich_node.agent.server_health import Servers
 from sandwich_node.agent.shard_control import ShardControl
-from sandwich_node.agent.status import Figures, cache_troubles, node_status, planned_shards, waiting_shards
+from sandwich_node.agent.status import Figures, node_status, planned_shards
 from sandwich_node.agent.status_publisher import StatusPublisher
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.discord_http import discord_session
@@ -98,7 +100,7 @@ class Agent:
         self._mirror.listen(self._on_batch)
         self._figures = Figures()
         self._workers: dict[int, WorkerProcess] = {}
-        self._too_few_files = ""
+        self._too_few_files: Problem | None = None
         self._starting = "starting"
         self._membership: Membership | None = None
         self._leading: LeaderLoop | None = None
@@ -115,7 +117,7 @@ class Agent:
 
     async def run(self) -> None:
         """Be a node until `shutdown`. Raises AgentError, NodeIdTaken, HttpError."""
-        app = make_app(self.status, self.not_ready)
+        app = make_app(self.status, lambda: [found.text for found in self.not_ready()])
         async with serve(app, self._options.listen) as port:
             _log.info("listening on http://%s", self._options.listen._replace(port=port))
             main = asyncio.ensure_future(self._main(port))
@@ -297,9 +299,10 @@ class Agent:
 
     def _check_open_files(self, view: ClusterView) -> None:
         options = self._options
-        too_few = open_files.problem(planned_shards(view, options.node), options.workers, options.open_files)
-        if too_few and too_few != self._too_few_files:
-            _log.warning("%s", too_few)
+        planned = planned_shards(view, options.node)
+        too_few = open_files.too_few(options.node, planned, options.workers, options.open_files)
+        if too_few is not None and too_few != self._too_few_files:
+            _log.warning("%s", too_few.text)
         self._too_few_files = too_few
 
     def _note_changes(self, before: ClusterView, after: ClusterView) -> None:
@@ -368,10 +371,10 @@ class Agent:
                 case ipc.WorkerReady():
                     worker.ready, worker.waiting = True, ""
                     self._teller.flush()
-                case ipc.WorkerWaiting(reason):
-                    worker.ready, worker.waiting = False, reason
-                case ipc.NatsSaid(findings) if self._servers is not None:
-                    self._servers.nats_said(findings)
+                case ipc.WorkerWaiting(reason, code):
+                    worker.ready, worker.waiting, worker.waiting_code = False, reason, code
+                case ipc.NatsSaid(problems) if self._servers is not None:
+                    self._servers.nats_said(problems)
                 case ipc.StreamRemade(app):
                     self._history.streams_remade[app] = time.time()
                     self._teller.stream_remade(app)
@@ -462,25 +465,30 @@ class Agent:
         if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
             shards.note_reason(shard, reason)
 
-    # --- what it says of itself ---------------------------------------------------------------------------------
+    # --- what it reports about itself ---------------------------------------------------------------------------
 
-    def not_ready(self) -> list[str]:
+    def not_ready(self) -> list[Problem]:
         """What the node still waits for; empty when it serves."""
-        waits = [self._starting] if self._starting else []
-        if self._membership is not None and self._membership.waiting:
+        waits = []
+        subject = f"node/{self._options.node}"
+        if self._starting:
+            code = Code.NODE_LEAVING if self._stop.is_set() else Code.NODE_STARTING
+            waits.append(problem(code, subject, self._starting))
+        if self._membership is not None and self._membership.waiting is not None:
             waits.append(self._membership.waiting)
         if self._mirror.stale_since is not None:
-            waits.append("etcd does not answer; shards keep running, nothing is moved")
+            words = "etcd does not answer; shards keep running, nothing is moved"
+            waits.append(problem(Code.ETCD_UNREACHABLE, subject, words, ""))
         waits += self._servers.waiting if self._servers is not None else ()
         waits += [
-            f"worker {worker.index}: {worker.waiting or 'starting'}"
+            waiting_worker(worker.index, worker.waiting, worker.waiting_code)
             for worker in self._workers.values()
             if not worker.ready
         ]
         return waits
 
     def status(self) -> NodeStatus:
-        """The node's own account of itself."""
+        """The node's report about itself."""
         shards = self._shards
         facts = shards.facts if shards is not None else {}
         return node_status(
@@ -495,11 +503,11 @@ class Agent:
             history=self._history,
             problems=[
                 *self.not_ready(),
-                *filter(None, [self._too_few_files]),
+                *([self._too_few_files] if self._too_few_files is not None else ()),
                 *(shards.problems.values() if shards is not None else ()),
                 *(self._servers.problems if self._servers is not None else ()),
                 *waiting_shards(facts, self._figures),
-                *cache_troubles(facts, self._figures),
+                *cache_problems(facts, self._figures),
                 *self._history.problems(time.time()),
             ],
         )

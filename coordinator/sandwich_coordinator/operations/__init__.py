@@ -1,0 +1,1 @@
+"""What an operator can do with a cluster, apart from any command line."""
