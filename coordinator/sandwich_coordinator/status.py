@@ -3,7 +3,11 @@
 A reader ignores fields it does not know, so that a cluster may run two versions during a rolling upgrade.
 """
 
+from collections.abc import Sequence
+
 import msgspec
+
+from sandwich_coordinator.problems import Problem
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,8 +157,9 @@ class FailoverTotal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's own account of itself. `problems` are sentences for an operator, worst first.
+    """A node's report about itself.
 
+    `problems`: worst first. A node of an older version reports plain sentences.
     `fenced_total`: by application, how often another owner took a shard over while it ran here.
     """
 
@@ -166,7 +171,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[WorkerStatus] = []
     apps: dict[str, AppStatus] = {}
     shards: list[ShardStatus] = []
-    problems: list[str] = []
+    problems: Sequence[Problem | str] = ()
     failovers: list[FailoverStatus] = []
     failover_totals: list[FailoverTotal] = []
     losses: list[LossStatus] = []

@@ -166,7 +166,7 @@ class ClaimRecord(Record, frozen=True):
     """`claims/<app>/<group>/<shard>`, under the node's lease: the right to run a shard now.
 
     `fence` is the revision of the transaction that made the claim; 0 in the claiming write itself (it cannot know
-    its own revision), whose `mod_revision` then is the fence.
+    its own revision), whose `mod_revision` then is the fence. `close_code`: the gateway's, of a failed shard; 0: none.
     """
 
     app: str
@@ -179,6 +179,7 @@ class ClaimRecord(Record, frozen=True):
     state: ShardState = "claiming"
     reason: str = ""
     since: float = 0.0
+    close_code: int = 0
 
 
 class SessionRecord(Record, frozen=True):

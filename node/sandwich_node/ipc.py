@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.problems import Code, Problem
 from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec, SessionRecord
 from sandwich_node.cache.options import RedisOptions
 
@@ -182,9 +183,10 @@ class WorkerReady(msgspec.Struct, tag=True, frozen=True):
 
 
 class WorkerWaiting(msgspec.Struct, tag=True, frozen=True):
-    """The worker waits for something outside, and for what."""
+    """The worker waits for something outside: for what, and which problem that is."""
 
     reason: str
+    code: Code = Code.WORKER_NOT_READY
 
 
 class ShardChanged(msgspec.Struct, tag=True, frozen=True):
@@ -246,7 +248,7 @@ class StreamRemade(msgspec.Struct, tag=True, frozen=True):
 class NatsSaid(msgspec.Struct, tag=True, frozen=True):
     """What is wrong with JetStream or our streams."""
 
-    findings: list[str]
+    problems: list[Problem]
 
 
 class IdentifyWanted(msgspec.Struct, tag=True, frozen=True):
@@ -271,7 +273,7 @@ class IdentifySent(msgspec.Struct, tag=True, frozen=True):
 class ShardStopped(msgspec.Struct, tag=True, frozen=True):
     """The run of the shard that StartShard called `run` is over.
 
-    `how`: released (all published), fenced (by claim `newer`), failed or crashed.
+    `how`: released (all published), fenced (by claim `newer`), failed (with the gateway's `close_code`) or crashed.
     """
 
     key: ShardId
@@ -279,6 +281,7 @@ class ShardStopped(msgspec.Struct, tag=True, frozen=True):
     how: str
     reason: str = ""
     newer: int = 0
+    close_code: int = 0
 
 
 class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,13 +8,13 @@ import errno
 import resource
 from collections.abc import Iterator
 
+from sandwich_coordinator.problems import KINDS, Code, Problem, problem
+
 RESERVE = 64
 """Descriptors of a worker that no shard gets: NATS, Redis, REST, the channel to the agent, the interpreter's own."""
 LIMIT_MAX = 1_048_576
 """More is not asked for, where the hard limit is none."""
-REMEDY = (
-    "raise the limit (LimitNOFILE= of the unit, --ulimit nofile= of the container, ulimit -Hn), or run more workers"
-)
+REMEDY = KINDS[Code.TOO_FEW_FILES].advice
 _SHORT = (errno.EMFILE, errno.ENFILE)
 
 
@@ -57,14 +57,16 @@ def _causes(error: BaseException, depth: int = 8) -> Iterator[BaseException]:
             yield from _causes(inner, depth - 1)
 
 
-def problem(planned: int, workers: int, limit: int) -> str:
-    """Whether a node with so many planned shards has too few descriptors; "": it has enough. Pure."""
+def too_few(node: str, planned: int, workers: int, limit: int) -> Problem | None:
+    """Whether a node with so many planned shards has too few descriptors. Pure."""
     most = sockets_for_shards(limit) * workers
     if planned <= most:
-        return ""
-    return (
+        return None
+    return problem(
+        Code.TOO_FEW_FILES,
+        f"node/{node}",
         f"{planned} shards are planned here and {workers} worker processes with {limit} file descriptors each "
-        f"(RLIMIT_NOFILE) have room for {most}: the others wait; {REMEDY}"
+        f"(RLIMIT_NOFILE) have room for {most}, so the others wait",
     )
 
 

@@ -145,7 +145,7 @@ class Worker:
         return False
 
     async def _ask_nats(self) -> None:
-        self._channel.send(NatsSaid(await self._events.findings(self._apps)))
+        self._channel.send(NatsSaid(await self._events.problems(self._apps)))
 
     async def _release_lease(self) -> None:
         """The agent died: release the node's shards now, instead of when the lease expires."""
@@ -167,7 +167,7 @@ class Worker:
                 await self._events.check()
             except LogUnavailable as error:
                 _log.warning("waiting for NATS: %s", error)
-                self._channel.send(WorkerWaiting(str(error)))
+                self._channel.send(WorkerWaiting(str(error), error.code))
                 await asyncio.sleep(backoff.next_s())
             else:
                 self._channel.send(WorkerReady())

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from sandwich_coordinator.backoff import Backoff
+from sandwich_coordinator.problems import Code
 from sandwich_node.environment import for_worker
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
@@ -88,6 +89,7 @@ class WorkerProcess:
         self.pid = 0
         self.ready = False
         self.waiting = "starting"
+        self.waiting_code = Code.WORKER_NOT_READY
         self.stats = WorkerStats(0, 0.0, [])
         self._settings = settings
         self._spawn = spawn
@@ -131,7 +133,7 @@ class WorkerProcess:
             except OSError as error:
                 # No descriptor, process or memory for it now; the other workers and the agent go on.
                 what = f"could not be started ({shortage(error) or error})"
-                self.waiting = f"not started: {shortage(error) or error}"
+                self.waiting, self.waiting_code = f"not started: {shortage(error) or error}", Code.WORKER_NOT_READY
             if self._stop.is_set():
                 return
             if clock() - started > STABLE_AFTER_S:
@@ -153,7 +155,7 @@ class WorkerProcess:
             raise
         self._process = child.process
         self.pid = self._process.pid
-        self.waiting = "starting"
+        self.waiting, self.waiting_code = "starting", Code.WORKER_NOT_READY
         self._channel = Channel(reader, writer)
         watching = asyncio.create_task(self._watch(self._process), name=f"watch worker {self.index}")
         sparing: asyncio.Task[None] | None = None

@@ -1,4 +1,4 @@
-"""What real etcd, Redis and NATS servers say about themselves, read as the agent reads it."""
+"""What real etcd, Redis and NATS servers report about themselves, read as the agent reads it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,14 +11,14 @@ import pytest
 import redis.asyncio
 from nats.js.api import StreamConfig
 
-from sandwich_coordinator.findings import Finding
+from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.store.base import Put, StoreUnavailable
 from sandwich_coordinator.store.etcd import EtcdStore
-from sandwich_coordinator.store.etcd_health import etcd_findings
+from sandwich_coordinator.store.etcd_health import etcd_problems
 from sandwich_node.agent.server_health import Servers
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.cache.options import RedisOptions
-from sandwich_node.cache.redis_health import redis_findings
+from sandwich_node.cache.redis_health import redis_problems
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis, etcd_cluster, nats_cluster
 from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
@@ -57,17 +57,17 @@ async def test_an_etcd_that_is_full_says_so_and_is_tried_again_once_there_is_spa
     async with EmbeddedEtcd(tmp_path / "etcd", extra=("--quota-backend-bytes", str(1024 * 1024))) as server:
         store = EtcdStore([server.url])
         try:
-            assert etcd_findings(await store.member_statuses()) == []
+            assert etcd_problems(await store.member_statuses()) == []
             await fill(store)
-            (found,) = etcd_findings(await store.member_statuses())
-            assert (found.blocks, "NOSPACE" in found.text) == (True, True)
+            (found,) = etcd_problems(await store.member_statuses())
+            assert found.code is Code.ETCD_NO_SPACE
             with pytest.raises(StoreUnavailable, match="out of space"):
                 await store.grant(5)
         finally:
             await store.close()
 
 
-async def test_an_etcd_member_that_is_gone_and_a_lost_quorum_are_told(tmp_path: Path) -> None:
+async def test_an_etcd_member_that_is_gone_and_a_lost_quorum_are_problems(tmp_path: Path) -> None:
     members = etcd_cluster(tmp_path, 3)
     async with AsyncExitStack() as stack:
         for member in members:
@@ -76,15 +76,15 @@ async def test_an_etcd_member_that_is_gone_and_a_lost_quorum_are_told(tmp_path: 
         store = EtcdStore([member.url for member in members])
         stack.push_async_callback(store.close)
 
-        async def found() -> list[Finding]:
-            return etcd_findings(await store.member_statuses())
+        async def found() -> list[Problem]:
+            return etcd_problems(await store.member_statuses())
 
-        await until(found, lambda findings: findings == [])
+        await until(found, lambda problems: problems == [])
         await members[2].kill()
-        (one,) = await until(found, lambda findings: len(findings) == 1 and not findings[0].blocks)
+        (one,) = await until(found, lambda problems: [one.code for one in problems] == [Code.ETCD_MEMBER_UNREACHABLE])
         assert f"etcd at {members[2].url} does not answer" in one.text
         await members[1].kill()
-        await until(found, lambda findings: any(f.blocks and "has no leader" in f.text for f in findings))
+        await until(found, lambda problems: Code.ETCD_NO_LEADER in {one.code for one in problems})
 
 
 async def redis_says(cache: RedisCache) -> str:
@@ -92,12 +92,12 @@ async def redis_says(cache: RedisCache) -> str:
     async with asyncio.timeout(30):
         while True:
             try:
-                return "\n".join(finding.text for finding in redis_findings(await cache.infos()))
+                return "\n".join(one.text for one in redis_problems(await cache.infos()))
             except CacheUnavailable:
                 await asyncio.sleep(0.2)
 
 
-async def test_a_redis_that_is_full_evicts_or_is_a_replica_is_told(tmp_path: Path) -> None:
+async def test_a_redis_that_is_full_evicts_or_is_a_replica_is_a_problem(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path / "redis", extra=("--maxmemory", "3mb")) as server:
         cache = RedisCache(RedisOptions(url=server.url), clock=asyncio.get_running_loop().time)
         client = redis.asyncio.Redis.from_url(server.url)
@@ -119,7 +119,7 @@ async def test_a_redis_that_is_full_evicts_or_is_a_replica_is_told(tmp_path: Pat
             await cache.close()
 
 
-async def test_a_redis_that_cannot_save_is_told(tmp_path: Path) -> None:
+async def test_a_redis_that_cannot_save_is_a_problem(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path / "redis") as server:
         cache = RedisCache(RedisOptions(url=server.url), clock=asyncio.get_running_loop().time)
         client = redis.asyncio.Redis.from_url(server.url)
@@ -133,30 +133,35 @@ async def test_a_redis_that_cannot_save_is_told(tmp_path: Path) -> None:
             await cache.close()
 
 
+def texts(problems: list[Problem]) -> str:
+    """Their lines."""
+    return "\n".join(one.text for one in problems)
+
+
 def jetstream(*servers: EmbeddedNats) -> JetStreamLog:
     return JetStreamLog(NatsOptions(servers=tuple(server.url for server in servers)))
 
 
-async def test_a_jetstream_account_at_its_limit_is_told(tmp_path: Path) -> None:
+async def test_a_jetstream_account_at_its_limit_is_a_problem(tmp_path: Path) -> None:
     limits = "accounts { A { jetstream { max_file: 1000000, max_streams: 1 }, users: [{user: u, password: p}] } }"
     async with EmbeddedNats(tmp_path / "nats", extra=(limits, "no_auth_user: u")) as server:
         log = jetstream(server)
         await log.connect()
         client = await nats.connect(server.url)
         try:
-            assert await log.findings(["bot"]) == []
+            assert await log.problems(["bot"]) == []
             context = client.jetstream()
             await context.add_stream(StreamConfig(name="X", subjects=["x"]))
-            assert "takes no more streams" in "\n".join(await log.findings(["bot"]))
+            assert "takes no more streams" in texts(await log.problems(["bot"]))
             for _ in range(92):
                 await context.publish("x", b"x" * 10_000)
-            assert "storage limit is nearly used up" in "\n".join(await log.findings(["bot"]))
+            assert "storage limit is nearly used up" in texts(await log.problems(["bot"]))
         finally:
             await client.close()
             await log.close()
 
 
-async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_told(tmp_path: Path) -> None:
+async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_problems(tmp_path: Path) -> None:
     servers = nats_cluster(tmp_path, 3)
     async with AsyncExitStack() as stack:
         for server in servers:
@@ -174,7 +179,7 @@ async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_told(t
             return True
 
         async def found() -> str:
-            return "\n".join(await log.findings(["bot"]))
+            return texts(await log.problems(["bot"]))
 
         await until(made, bool)
         await until(found, lambda text: text == "")
@@ -200,12 +205,13 @@ async def test_the_agent_says_what_blocks_and_what_does_not(tmp_path: Path) -> N
         try:
 
             async def said() -> bool:
-                return bool(servers.problems and "NOSPACE" in "".join(servers.waiting) and asked)
+                return bool(servers.problems and "NOSPACE" in texts(servers.waiting) and asked)
 
             await until(said, bool)
-            assert "evicts keys" in servers.problems[0]
-            servers.nats_said(["stream S lacks replicas"])
-            assert servers.problems[-1] == "stream S lacks replicas"
+            assert "evicts keys" in servers.problems[0].text
+            lacking = problem(Code.STREAM_REPLICAS_MISSING, "nats/S", "stream S lacks replicas")
+            servers.nats_said([lacking])
+            assert servers.problems[-1] == lacking
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -205,7 +205,7 @@ async def test_events_continue_as_behind_while_redis_does_not_answer() -> None:
             assert event.extra == {"before": None, "cache": "behind"}
 
             async def shown() -> bool:
-                return any("Redis" in problem for problem in (await running.status())["problems"])
+                return any("Redis" in problem["summary"] for problem in (await running.status())["problems"])
 
             await running.until("the problem in the status", shown, 20.0)
         finally:

@@ -36,7 +36,7 @@ KEPT_BY_DISCORD = {"welcomer": 600, "music": 450}
 
 async def problems(running: FaultJob) -> str:
     """The problems in the status, one on each line."""
-    return "\n".join((await running.status())["problems"])
+    return "\n".join(problem["summary"] for problem in (await running.status())["problems"])
 
 
 async def rss(running: FaultJob) -> list[int]:

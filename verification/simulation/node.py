@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.problems import Code, Problem
 from sandwich_coordinator.store.base import (
     Compare,
     Delete,
@@ -136,6 +137,7 @@ class SimWorker:
         self.pid = 1
         self.ready = False
         self.waiting = "starting"
+        self.waiting_code = Code.WORKER_NOT_READY
         self.stats = ipc.WorkerStats(0, 0.0, [])
         self.ended = asyncio.Event()
         self.lease: int | None = None
@@ -268,10 +270,10 @@ class _WorkerLife:
 class _NoServerHealth:
     """`ServerHealth` without servers: their health is not simulated."""
 
-    waiting: Sequence[str] = ()
-    problems: Sequence[str] = ()
+    waiting: Sequence[Problem] = ()
+    problems: Sequence[Problem] = ()
 
-    def nats_said(self, texts: list[str]) -> None:
+    def nats_said(self, problems: list[Problem]) -> None:
         """See `ServerHealth.nats_said`: never called."""
 
     async def run(self) -> None:

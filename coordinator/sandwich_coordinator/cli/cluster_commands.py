@@ -139,7 +139,9 @@ def cluster_status(
     import asyncio
 
     from sandwich_coordinator.cli import render
-    from sandwich_coordinator.cli.context import take_snapshot
+    from sandwich_coordinator.operations.health import find_problems
+    from sandwich_coordinator.operations.snapshot import take_snapshot
+    from sandwich_coordinator.problems import degraded
 
     paint = paint_for(sys.stdout)
     clear = CLEAR if watch and sys.stdout.isatty() else ""
@@ -154,7 +156,7 @@ def cluster_status(
                 else:
                     show_painted(clear + render.status_text(snapshot, paint))
                 if not watch:
-                    return 1 if render.serious(snapshot) else 0
+                    return 1 if degraded(find_problems(snapshot)) else 0
                 await asyncio.sleep(WATCH_EVERY_S)
 
     raise typer.Exit(run(look()))

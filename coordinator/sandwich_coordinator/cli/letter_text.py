@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sandwich_coordinator.cli.render import duration, table
+from sandwich_coordinator.cli.render import table
+from sandwich_coordinator.durations import duration
 from sandwich_coordinator.operations.dead_letters import LetterContent, StoredLetter
 from sandwich_sdk.wire.plain_text import plain_json, plain_text
 

@@ -12,7 +12,7 @@ from sandwich_coordinator.cli.output import paint_for, say, show_json, show_pain
 from sandwich_coordinator.cli.paint import Paint
 
 if TYPE_CHECKING:
-    from sandwich_coordinator.cli.render import Snapshot
+    from sandwich_coordinator.operations.snapshot import Snapshot
 
 node_app = command_group("The cluster's machines.")
 
@@ -25,7 +25,7 @@ def list_rows(
     check: Callable[["Snapshot"], None] | None = None,
 ) -> None:
     """Show a table of the cluster as it is now. `check` raises CommandError when it cannot be shown."""
-    from sandwich_coordinator.cli.context import take_snapshot
+    from sandwich_coordinator.operations.snapshot import take_snapshot
 
     async def look() -> "Snapshot":
         async with context.obj.store() as store:

@@ -1,55 +1,27 @@
 """What an operator sees of the cluster: a snapshot in, text or JSON out. Pure; no boxes, colours only when asked for.
 
-Reasons, addresses and names come from Discord, from nodes and from whoever writes to etcd: each is made plain here.
+Reasons, addresses and names come from Discord, from nodes and from every writer to etcd: each is made plain here.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from sandwich_coordinator.cli.paint import PLAIN, Paint
 from sandwich_coordinator.cli.recent import failover_rows, loss_rows, recent_text
-from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.durations import duration
+from sandwich_coordinator.operations.health import find_problems, wanted_shards
+from sandwich_coordinator.operations.snapshot import Snapshot
+from sandwich_coordinator.problems import KINDS, Problem, Severity, degraded
 from sandwich_coordinator.status import CacheStatus, NodeStatus
-from sandwich_coordinator.view import ClusterView
 from sandwich_sdk.wire.plain_text import plain_text
 
-BUDGET_LOW_FRACTION = 0.1
-ETCD_MIN = (3, 5, 13)
-"""Below it a member may lose consistency after a crash (etcd's advisories); accepted for development."""
 _AT_REST = ("paused", "closing", "failed")
 """States of a group whose shards are not to run."""
 _NO_APPS = "no applications yet: run sandwich cluster apply -f cluster.yml"
 _NO_NODES = "no nodes: start one with sandwich-node join --etcd URL"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """The cluster at `now` (Unix seconds). `answers`: each ready node's own status, or why it did not answer.
-
-    `etcd_troubles`: why etcd does not do what it is needed for.
-    """
-
-    cluster: str
-    view: ClusterView
-    configured: bool
-    now: float
-    answers: Mapping[str, NodeStatus | str] = field(default_factory=dict)
-    etcd_version: str = ""
-    etcd_troubles: Sequence[str] = ()
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: 59s, 12m, 3h 20m, 4d 2h."""
-    left = max(0, int(seconds))
-    if left < 60:
-        return f"{left}s"
-    if left < 3600:
-        return f"{left // 60}m"
-    if left < 86_400:
-        return f"{left // 3600}h {left % 3600 // 60}m"
-    return f"{left // 86_400}d {left % 86_400 // 3600}h"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], paint: Paint = PLAIN) -> list[str]:
@@ -65,111 +37,31 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], paint: Paint =
     return lines
 
 
-def problems(snapshot: Snapshot) -> list[str]:
-    """What is wrong, worst first, each with what to do."""
-    view = snapshot.view
-    found = list(snapshot.etcd_troubles)
-    if not snapshot.configured:
-        found.append("the cluster is not configured: run sandwich cluster apply -f cluster.yml")
-    if not view.nodes:
-        found.append(_NO_NODES)
-    elif view.leader is None:
-        found.append("no leader: nothing is decided; if this lasts over 10 s look at the nodes' logs and at etcd")
-    for key, bad in view.bad.items():
-        found.append(f"the record {key} cannot be used ({bad.reason}): it is ignored; apply again or delete it")
-    found += _shard_problems(snapshot) + _budget_problems(snapshot)
-    for node, answer in sorted(snapshot.answers.items()):
-        if isinstance(answer, str):
-            found.append(f"node {node} does not answer ({answer}): see that its address is reachable from here")
-    found += _node_problems(snapshot)
-    version = tuple(int(part) for part in snapshot.etcd_version.split(".")[:3] if part.isdecimal())
-    if version and version < ETCD_MIN:
-        wanted = ".".join(map(str, ETCD_MIN))
-        found.append(f"etcd {snapshot.etcd_version} is older than {wanted}: fine for development, upgrade it otherwise")
-    return [plain_text(text) for text in found]
+def problem_line(found: Problem, now: float, paint: Paint = PLAIN) -> str:
+    """A problem on one line: who reports it, what is wrong, since when, what to do."""
+    nodes = found.nodes
+    who = f"{'node' if len(nodes) == 1 else 'nodes'} {', '.join(nodes)}: " if nodes else ""
+    when = ""
+    if found.since:
+        length = duration(now - found.since)
+        when = f" ({length} ago)" if KINDS[found.code].momentary else f" (for {length})"
+    advice = f": {found.advice}" if found.advice else ""
+    return f"{_mark(found.severity, paint)} {plain_text(f'{who}{found.summary}{when}{advice}')}"
 
 
-def _node_problems(snapshot: Snapshot) -> list[str]:
-    """What nodes say, once for all that say the same; not again what was seen from here."""
-    nodes: dict[str, list[str]] = {}
-    for node, answer in sorted(snapshot.answers.items()):
-        if isinstance(answer, NodeStatus):
-            for text in answer.problems:
-                nodes.setdefault(text, []).append(node)
-    return [
-        f"{'node' if len(names) == 1 else 'nodes'} {', '.join(names)}: {text}"
-        for text, names in nodes.items()
-        if text not in snapshot.etcd_troubles
-    ]
+def _mark(severity: Severity, paint: Paint) -> str:
+    match severity:
+        case Severity.CRITICAL:
+            return paint.bad("!")
+        case Severity.WARNING:
+            return paint.warning("!")
+        case Severity.NOTICE:
+            return paint.faint("-")
 
 
-_ADVICE = {
-    "4004": "Discord refused the token: put the right one in its source",
-    "4010": "the shard count does not suit the application: set shards.count to auto or to a valid number",
-    "4011": "a shard would have too many guilds: set shards.count to auto or to more shards",
-    "4012": "Discord no longer takes this program's gateway version: upgrade Sandwich",
-    "4013": "the intents contain one that Discord does not know: correct them",
-    "4014": "enable the privileged intents in Discord's developer portal, or remove them",
-}
-_BY_WORD = {"token": "4004", "intent": "4014"}
-
-
-def _advice(reason: str) -> str:
-    lower = reason.lower()
-    named = [code for code in _ADVICE if code in lower] + [code for word, code in _BY_WORD.items() if word in lower]
-    what = _ADVICE[named[0]] if named else "correct the application's configuration"
-    return f"{what}; then apply again"
-
-
-def _retried(app: str, shards: Sequence[int]) -> str:
-    return f" (sandwich cluster apply, or sandwich shard restart {app} {format_ranges(shards)})"
-
-
-def _shard_problems(snapshot: Snapshot) -> list[str]:
-    view = snapshot.view
-    found = []
-    for (app, number), group in sorted(view.groups.items()):
-        failed: dict[str, list[int]] = {}
-        claimed = set()
-        for key, claim in view.claims.items():
-            if (key.app, key.group) != (app, number):
-                continue
-            claimed.add(key.shard)
-            if claim.record.state == "failed":
-                failed.setdefault(claim.record.reason or "no reason given", []).append(key.shard)
-        for reason, shards in failed.items():
-            failure = f"{app}: shards {format_ranges(shards)} failed ({reason})"
-            found.append(f"{failure}: {_advice(reason)}{_retried(app, sorted(shards))}")
-        if group.record.state == "failed" and not failed:
-            found.append(f"{app}: {group.record.reason or 'failed'}: {_advice(group.record.reason)}")
-        missing = _wanted(group.record.ids, group.record.count) - claimed
-        if missing and group.record.state not in _AT_REST:
-            found.append(f"{app}: shards {format_ranges(missing)} run nowhere: they start when a node takes them")
-    return found
-
-
-def _wanted(ids: str, count: int) -> set[int]:
-    try:
-        return set(parse_ranges(ids)) if ids else set(range(count))
-    except ValueError:
-        return set(range(count))
-
-
-def _budget_problems(snapshot: Snapshot) -> list[str]:
-    found = []
-    for name, app in sorted(snapshot.view.apps.items()):
-        budget = snapshot.view.budgets.get(app.record.token_hash)
-        if budget is None:
-            continue
-        record = budget.record
-        if record.error:
-            found.append(f"{name}: Discord could not be asked ({record.error}): {_advice(record.error)}")
-        elif record.reset_at > snapshot.now and record.remaining <= record.total * BUDGET_LOW_FRACTION:
-            found.append(
-                f"{name}: {record.remaining} of {record.total} session starts left, "
-                f"reset in {duration(record.reset_at - snapshot.now)}: avoid restarts that cannot resume until then"
-            )
-    return found
+def problem_rows(found: Sequence[Problem]) -> list[dict[str, Any]]:
+    """The problems for JSON."""
+    return [msgspec.to_builtins(one) for one in found]
 
 
 def node_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
@@ -212,14 +104,14 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
                 "app": name,
                 "state": "paused" if entry.record.paused else groups[-1].state if groups else "waiting",
                 "reason": groups[-1].reason if groups else "",
-                "shards_wanted": sum(len(_wanted(group.ids, group.count)) for group in groups),
+                "shards_wanted": sum(len(wanted_shards(group)) for group in groups),
                 "shards": dict(sorted(states.items())),
                 "guilds": sum(figure.guilds for figure in figures),
                 "events_per_s": round(sum(figure.events_per_s for figure in figures), 1),
                 "cache": _cache(
                     entry.record.cache.enabled,
                     [figure.cache for figure in figures if figure.cache],
-                    sum(len(_wanted(group.ids, group.count)) for group in groups if group.state not in _AT_REST),
+                    sum(len(wanted_shards(group)) for group in groups if group.state not in _AT_REST),
                 ),
                 "session_starts_left": budget.record.remaining if budget else None,
                 "session_starts_total": budget.record.total if budget else None,
@@ -288,10 +180,11 @@ def shard_rows(snapshot: Snapshot, app: str | None = None) -> list[dict[str, Any
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
     """The whole status."""
     leader = snapshot.view.leader
+    found = find_problems(snapshot)
     return {
         "cluster": snapshot.cluster,
-        "healthy": not serious(snapshot),
-        "problems": problems(snapshot),
+        "healthy": not degraded(found),
+        "problems": problem_rows(found),
         "leader": leader.record.node if leader else None,
         "etcd_version": snapshot.etcd_version,
         "nodes": node_rows(snapshot),
@@ -299,12 +192,6 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "failovers": failover_rows(snapshot.answers.values()),
         "losses": loss_rows(snapshot.answers.values()),
     }
-
-
-def serious(snapshot: Snapshot) -> bool:
-    """Whether the exit code should say degraded: any problem but an old etcd."""
-    old = f"etcd {snapshot.etcd_version} is older than "
-    return any(not text.startswith(old) for text in problems(snapshot))
 
 
 def _text(value: object) -> str:
@@ -365,11 +252,12 @@ def shards_text(snapshot: Snapshot, app: str | None = None, paint: Paint = PLAIN
 
 def status_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     """Problems first, then nodes, then applications, then what happened lately."""
-    found = problems(snapshot)
-    health = paint.bad("degraded") if serious(snapshot) else paint.good("healthy")
+    found = find_problems(snapshot)
+    health = paint.bad("degraded") if degraded(found) else paint.good("healthy")
     parts = [f"cluster {plain_text(snapshot.cluster)}: {health}"]
     if found:
-        parts.append(paint.bold("problems") + "\n" + "\n".join(f"  {paint.bad('!')} {text}" for text in found))
+        lines = [f"  {problem_line(one, snapshot.now, paint)}" for one in found]
+        parts.append(paint.bold("problems") + "\n" + "\n".join(lines))
     parts.append(f"{paint.bold('nodes')}\n{nodes_text(snapshot, paint)}")
     parts.append(f"{paint.bold('applications')}\n{apps_text(snapshot, paint)}")
     answers = snapshot.answers.values()

@@ -11,8 +11,8 @@ from sandwich_coordinator.cli.output import say, show_json
 from sandwich_coordinator.operations.errors import NotFound
 
 if TYPE_CHECKING:
-    from sandwich_coordinator.cli.render import Snapshot
     from sandwich_coordinator.ids import ShardId
+    from sandwich_coordinator.operations.snapshot import Snapshot
 
 ANYWHERE = "any"
 

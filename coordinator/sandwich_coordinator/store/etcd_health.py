@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from sandwich_coordinator.findings import Finding
+from sandwich_coordinator.problems import Code, Problem, problem
 
 NEARLY_FULL = 0.8
 BEHIND_MAX = 1000
@@ -36,7 +36,7 @@ class MemberStatus(msgspec.Struct, frozen=True, rename="camel"):
     is_learner: bool = False
 
 
-def etcd_findings(members: Mapping[str, MemberStatus | str]) -> list[Finding]:
+def etcd_problems(members: Mapping[str, MemberStatus | str]) -> list[Problem]:
     """The problems, worst first. `members`: for each endpoint its answer, or the reason why there is none."""
     known = {endpoint: member for endpoint, member in members.items() if isinstance(member, MemberStatus)}
     errors = " ".join(error for member in known.values() for error in member.errors)
@@ -44,59 +44,49 @@ def etcd_findings(members: Mapping[str, MemberStatus | str]) -> list[Finding]:
     for endpoint, member in known.items():
         if not member.leader:
             found.append(_without_leader(endpoint))
-        found += [Finding(f"etcd at {endpoint} {text}") for text in _warnings(member, full="NOSPACE" in errors)]
+        found += _warnings(endpoint, member, full="NOSPACE" in errors)
     if len({member.header.cluster_id for member in known.values()}) > 1:
-        found.append(
-            Finding("the etcd endpoints belong to different etcd clusters: name the members of one", blocks=True)
-        )
+        found.append(problem(Code.ETCD_MIXED, "etcd", "the etcd endpoints belong to different etcd clusters"))
     silent = {endpoint: why for endpoint, why in members.items() if isinstance(why, str)}
     leaderless = [endpoint for endpoint, why in silent.items() if _NO_LEADER in why]
     found += [_without_leader(endpoint) for endpoint in leaderless]
     if known:
         # When none answers, every request already fails with that reason.
-        found += [
-            Finding(f"etcd at {endpoint} does not answer ({why}): the cluster can lose fewer members than it seems")
-            for endpoint, why in silent.items()
-            if endpoint not in leaderless
-        ]
+        found += [_unreachable(endpoint, why) for endpoint, why in silent.items() if endpoint not in leaderless]
     return found
 
 
-def _without_leader(endpoint: str) -> Finding:
-    return Finding(f"etcd at {endpoint} has no leader: too few members reach each other", blocks=True)
+def _of(endpoint: str) -> str:
+    return f"etcd/{endpoint}"
 
 
-def _alarms(errors: str) -> list[Finding]:
+def _without_leader(endpoint: str) -> Problem:
+    return problem(Code.ETCD_NO_LEADER, _of(endpoint), f"etcd at {endpoint} has no leader")
+
+
+def _unreachable(endpoint: str, why: str) -> Problem:
+    return problem(Code.ETCD_MEMBER_UNREACHABLE, _of(endpoint), f"etcd at {endpoint} does not answer ({why})")
+
+
+def _alarms(errors: str) -> list[Problem]:
     found = []
     if "NOSPACE" in errors:
-        found.append(
-            Finding(
-                "etcd is out of space (NOSPACE alarm) and refuses writes: no shard can start or move. Raise "
-                "--quota-backend-bytes, or compact and defragment, then run etcdctl alarm disarm",
-                blocks=True,
-            )
-        )
+        words = "etcd is out of space (NOSPACE alarm) and refuses writes, so no shard can start or move"
+        found.append(problem(Code.ETCD_NO_SPACE, "etcd", words))
     if "CORRUPT" in errors:
-        found.append(
-            Finding(
-                "a member of etcd has damaged data (CORRUPT alarm) and etcd refuses requests: replace that member, "
-                "then run etcdctl alarm disarm",
-                blocks=True,
-            )
-        )
+        words = "a member of etcd has damaged data (CORRUPT alarm) and etcd refuses requests"
+        found.append(problem(Code.ETCD_CORRUPT, "etcd", words))
     return found
 
 
-def _warnings(member: MemberStatus, *, full: bool) -> list[str]:
+def _warnings(endpoint: str, member: MemberStatus, *, full: bool) -> list[Problem]:
     found = []
     if member.is_learner:
-        found.append("is a learner and does not serve: run etcdctl member promote, or leave it out of --etcd")
+        found.append((Code.ETCD_LEARNER, "is a learner and does not serve"))
     if not full and member.db_size_quota and member.db_size >= NEARLY_FULL * member.db_size_quota:
         in_use = f"{member.db_size_in_use / MIB:.0f} MiB of it in use"
-        found.append(
-            f"has a database of {member.db_size / MIB:.0f} MiB ({in_use}) and takes no more than "
-            f"{member.db_size_quota / MIB:.0f}: defragment it, or raise --quota-backend-bytes"
-        )
+        size = f"{member.db_size / MIB:.0f} MiB ({in_use}) and takes no more than {member.db_size_quota / MIB:.0f}"
+        found.append((Code.ETCD_NEARLY_FULL, f"has a database of {size}"))
     if (behind := member.raft_index - member.raft_applied_index) >= BEHIND_MAX:
-        found.append(f"is {behind} entries behind what the cluster agreed on: is its disk too slow?")
-    return found
+        found.append((Code.ETCD_MEMBER_BEHIND, f"is {behind} entries behind what the cluster agreed on"))
+    return [problem(code, _of(endpoint), f"etcd at {endpoint} {words}") for code, words in found]

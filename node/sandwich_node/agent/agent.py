@@ -59,8 +59,8 @@ class Agent:
         self._stop.set()
 
     def not_ready(self) -> list[str]:
-        """What the node still waits for; empty when it serves."""
-        return self._report.not_ready()
+        """What the node still waits for, in words; empty when it serves."""
+        return [found.text for found in self._report.not_ready()]
 
     def status(self) -> NodeStatus:
         """The status of the node, at any time."""
@@ -142,7 +142,7 @@ class Agent:
     async def _leave(self) -> None:
         """Give everything back: leadership first, then the shards: to the other nodes while they take them."""
         _log.info("leaving: shards are handed over with their sessions kept")
-        self._report.starting = "leaving"
+        self._report.starting, self._report.leaving = "leaving", True
         if self._membership is None or self._serving is None:
             return
         serving = self._serving

@@ -13,6 +13,7 @@ from typing import Protocol
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.config import DiscordSettings
 from sandwich_coordinator.discord_api import CurrentUser, GatewayBot
+from sandwich_coordinator.problems import Code, Problem
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import Store
 from sandwich_node import ipc
@@ -33,6 +34,7 @@ class Worker(Protocol):
     pid: int
     ready: bool
     waiting: str
+    waiting_code: Code
     stats: ipc.WorkerStats
     ended: asyncio.Event
 
@@ -68,14 +70,14 @@ class ServerHealth(Protocol):
     """What etcd, NATS and Redis say about themselves. `Servers` is the real one."""
 
     @property
-    def waiting(self) -> Sequence[str]:
+    def waiting(self) -> Sequence[Problem]:
         """What keeps this node from working as it should."""
 
     @property
-    def problems(self) -> Sequence[str]:
+    def problems(self) -> Sequence[Problem]:
         """What else an operator must know."""
 
-    def nats_said(self, texts: list[str]) -> None:
+    def nats_said(self, problems: list[Problem]) -> None:
         """A worker asked NATS, and this is wrong."""
 
     async def run(self) -> None:

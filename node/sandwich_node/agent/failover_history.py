@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.status import FailoverStatus, LossStatus
 from sandwich_coordinator.view import ClusterView
 
@@ -92,16 +93,20 @@ class History:
         if total > self._foreign.get(app, (0, 0.0))[0]:
             self._foreign[app] = (total, at)
 
-    def problems(self, now: float) -> list[str]:
+    def problems(self, now: float) -> list[Problem]:
         """What an operator should still see of it at `now` (Unix seconds)."""
         remade = [
-            f"{app}: its stream was deleted {now - at:.0f} s ago and made again: what nobody had read of it is lost"
+            problem(Code.STREAM_REMADE, f"app/{app}", f"{app}: its stream was deleted and made again", since=at)
             for app, at in sorted(self.streams_remade.items())
             if now - at < REMADE_SHOWN_S
         ]
         foreign = [
-            f"{app}: a client that is no node published into its stream {now - at:.0f} s ago ({total} messages yet): "
-            "nothing is lost by it; give NATS users, see deploy/nats.conf"
+            problem(
+                Code.FOREIGN_MESSAGES,
+                f"app/{app}",
+                f"{app}: a client that is no node published into its stream ({total} messages yet)",
+                since=at,
+            )
             for app, (total, at) in sorted(self._foreign.items())
             if now - at < FOREIGN_SHOWN_S
         ]

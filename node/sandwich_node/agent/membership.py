@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.store.base import Compare, KeyValue, LeaseLost, Put, Store, StoreError, StoreRefused
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import NodeRecord
@@ -47,7 +48,7 @@ class Membership:
         self.record = record
         self.lease: int | None = None
         self.valid_until = 0.0
-        self.waiting = ""
+        self.waiting: Problem | None = None
         self._store = store
         self._keys = keys
         self._ttl_s = ttl_s
@@ -60,7 +61,7 @@ class Membership:
         """
         loop = asyncio.get_running_loop()
         patience_until: float | None = None
-        reported = ""
+        reported: Problem | None = None
         while True:
             try:
                 holder = await self._register()
@@ -68,21 +69,25 @@ class Membership:
                 if isinstance(error, StoreRefused) and not patient:
                     raise
                 holder = None
-                self.waiting = f"etcd: {error}"
+                self.waiting = self._no_etcd(error)
             else:
                 if holder is None:
-                    self.waiting = ""
+                    self.waiting = None
                     self._on_change()
                     return
                 if patience_until is None:
                     patience_until = loop.time() + self._ttl_s + 2
                 elif loop.time() > patience_until:
                     raise NodeIdTaken(_taken(self.record.node, holder))
-                self.waiting = f"the node id {self.record.node!r} is still registered by an earlier process"
+                words = f"the node id {self.record.node!r} is still registered by an earlier process"
+                self.waiting = problem(Code.NODE_ID_TAKEN, f"node/{self.record.node}", words)
             if self.waiting != reported:
                 reported = self.waiting
-                waits_for(reported)
+                waits_for(reported.text)
             await asyncio.sleep(RETRY_S)
+
+    def _no_etcd(self, error: StoreError) -> Problem:
+        return problem(Code.ETCD_UNREACHABLE, f"node/{self.record.node}", f"etcd: {error}", "")
 
     async def _register(self) -> KeyValue | None:
         """Try once; returns the registration that is in the way, None on success."""
@@ -129,7 +134,7 @@ class Membership:
             await asyncio.sleep(self._ttl_s / 3)
             try:
                 await self._renew()
-                self.waiting = ""
+                self.waiting = None
             except LeaseLost:
                 _log.error("the node's lease was lost; registering again")
                 self._on_change()
@@ -137,9 +142,9 @@ class Membership:
                 await self.join(lambda text: _log.warning("waiting: %s", text), patient=True)
                 await rejoined()
             except StoreError as error:
-                if not self.waiting:
+                if self.waiting is None:
                     _log.warning("the lease could not be renewed: %s", error)
-                self.waiting = f"etcd: {error}"
+                self.waiting = self._no_etcd(error)
 
     def follow(self, seen: NodeRecord) -> None:
         """Keep the state that an operator gave this process, for a new registration after a lost lease.

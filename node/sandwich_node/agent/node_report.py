@@ -1,22 +1,25 @@
 """What the node says of itself: whether it is ready, and its status."""
 
+from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.status import NodeStatus
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.problems import cache_problems, waiting_shards, waiting_worker
 from sandwich_node.agent.serving import Serving
-from sandwich_node.agent.status import cache_troubles, node_status, waiting_shards
+from sandwich_node.agent.status import node_status
 from sandwich_sdk._version import __version__
 
 
 class NodeReport:
     """Reads the parts of the node, as far as there are any yet.
 
-    `starting`: "" or the step of the start that is not finished. `started_at` is Unix seconds.
+    `starting`: "" or the unfinished step of the start (when `leaving`: of the end). `started_at`: Unix seconds.
     """
 
     def __init__(self, options: NodeOptions, state: NodeState, *, instance: str, started_at: float) -> None:
         self.starting = "starting"
+        self.leaving = False
         self.membership: Membership | None = None
         self.serving: Serving | None = None
         self._options = options
@@ -24,15 +27,18 @@ class NodeReport:
         self._instance = instance
         self._started_at = started_at
 
-    def not_ready(self) -> list[str]:
+    def not_ready(self) -> list[Problem]:
         """What the node still waits for; empty when it serves."""
-        waits = [self.starting] if self.starting else []
-        if self.membership is not None and self.membership.waiting:
+        waits = []
+        if self.starting:
+            code = Code.NODE_LEAVING if self.leaving else Code.NODE_STARTING
+            waits.append(problem(code, f"node/{self._options.node}", self.starting))
+        if self.membership is not None and self.membership.waiting is not None:
             waits.append(self.membership.waiting)
         if self.serving is not None:
             waits += self.serving.waiting
         waits += [
-            f"worker {worker.index}: {worker.waiting or 'starting'}"
+            waiting_worker(worker.index, worker.waiting, worker.waiting_code)
             for worker in self._state.workers.slots.values()
             if not worker.ready
         ]
@@ -56,7 +62,7 @@ class NodeReport:
                 *self.not_ready(),
                 *(serving.problems if serving is not None else ()),
                 *waiting_shards(facts, state.figures),
-                *cache_troubles(facts, state.figures),
+                *cache_problems(facts, state.figures),
                 *state.history.problems(state.wall()),
             ],
         )

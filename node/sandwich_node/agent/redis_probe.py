@@ -5,10 +5,10 @@ import logging
 import random
 
 from sandwich_coordinator.backoff import Backoff
-from sandwich_coordinator.findings import Finding
+from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.options import RedisOptions
-from sandwich_node.cache.redis_health import redis_findings
+from sandwich_node.cache.redis_health import redis_problems
 from sandwich_node.cache.redis_store import RedisCache
 
 _log = logging.getLogger(__name__)
@@ -19,25 +19,25 @@ CHECK_EVERY_S = 10.0
 
 
 class RedisProbe:
-    """`waiting` is "" while Redis answers, else why it does not; `findings`: what it says about itself.
+    """`waiting` is None while Redis answers, else why it does not; `problems`: what it reports about itself.
 
     Shards run either way.
     """
 
     def __init__(self, options: RedisOptions) -> None:
-        self.waiting = "not asked yet"
-        self.findings: list[Finding] = []
+        self.waiting: Problem | None = problem(Code.REDIS_UNREACHABLE, "redis", "Redis was not asked yet", "")
+        self.problems: list[Problem] = []
         self._options = options
 
     async def run(self) -> None:
-        """Ask for ever; often while there is no answer."""
+        """Ask until cancelled; often while there is no answer."""
         cache = RedisCache(self._options, clock=asyncio.get_running_loop().time)
         backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, random.Random())
         try:
             while True:
                 reason = await self._ask(cache)
                 if reason != self.waiting:
-                    (_log.warning if reason else _log.info)("Redis: %s", reason or "answers")
+                    (_log.warning if reason else _log.info)("Redis: %s", reason.text if reason else "answers")
                 self.waiting = reason
                 if not reason:
                     backoff.succeeded()
@@ -45,17 +45,17 @@ class RedisProbe:
         finally:
             await cache.close()
 
-    async def _ask(self, cache: RedisCache) -> str:
+    async def _ask(self, cache: RedisCache) -> Problem | None:
         try:
             infos = await cache.infos()
             if not infos:
                 await cache.check()
-            found = redis_findings(infos)
+            found = redis_problems(infos)
         except CacheError as error:
-            self.findings = []
-            return str(error)
-        for finding in found:
-            if finding not in self.findings:
-                _log.warning("%s", finding.text)
-        self.findings = found
-        return ""
+            self.problems = []
+            return problem(error.code, "redis", str(error))
+        for one in found:
+            if one not in self.problems:
+                _log.warning("%s", one.text)
+        self.problems = found
+        return None

@@ -1,7 +1,7 @@
-"""What etcd, NATS and Redis say about themselves: asked slowly, so that an operator learns of it before it hurts.
+"""What etcd, NATS and Redis report about themselves: asked every ten seconds, so that an operator sees it early.
 
-Every node asks etcd and Redis: whether it reaches them is its own matter, and who leads may not be known. Only the
-leader asks NATS, by way of a worker.
+Every node asks etcd and Redis: only it knows whether it reaches them, and the leader may not be known. Only the leader
+asks NATS, through a worker.
 """
 
 import asyncio
@@ -9,9 +9,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from sandwich_coordinator.findings import Finding
+from sandwich_coordinator.problems import Problem, Severity
 from sandwich_coordinator.store.base import StoreError
-from sandwich_coordinator.store.etcd_health import MemberStatus, etcd_findings
+from sandwich_coordinator.store.etcd_health import MemberStatus, etcd_problems
 from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.cache.options import RedisOptions
 
@@ -35,31 +35,31 @@ class Servers:
         self._store = store
         self._redis = RedisProbe(redis)
         self._ask_nats = ask_nats
-        self._etcd: list[Finding] = []
-        self._nats: list[str] = []
+        self._etcd: list[Problem] = []
+        self._nats: list[Problem] = []
 
     @property
-    def waiting(self) -> list[str]:
+    def waiting(self) -> list[Problem]:
         """What keeps this node from working as it should."""
-        redis = [self._redis.waiting] if self._redis.waiting else []
-        return redis + [finding.text for finding in self._findings if finding.blocks]
+        redis = [self._redis.waiting] if self._redis.waiting is not None else []
+        return redis + [found for found in self._found if found.severity is Severity.CRITICAL]
 
     @property
-    def problems(self) -> list[str]:
-        """What else an operator must know."""
-        return [finding.text for finding in self._findings if not finding.blocks] + self._nats
+    def problems(self) -> list[Problem]:
+        """What else is wrong."""
+        return [found for found in self._found if found.severity is not Severity.CRITICAL] + self._nats
 
     @property
-    def _findings(self) -> list[Finding]:
-        return [*self._etcd, *self._redis.findings]
+    def _found(self) -> list[Problem]:
+        return [*self._etcd, *self._redis.problems]
 
-    def nats_said(self, texts: list[str]) -> None:
+    def nats_said(self, problems: list[Problem]) -> None:
         """A worker asked NATS, and this is wrong."""
-        self._log_new(self._nats, texts)
-        self._nats = texts
+        self._log_new(self._nats, problems)
+        self._nats = problems
 
     async def run(self) -> None:
-        """Ask for ever."""
+        """Ask until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._redis.run())
             group.create_task(self._look())
@@ -67,18 +67,18 @@ class Servers:
     async def _look(self) -> None:
         while True:
             try:
-                found = etcd_findings(await self._store.member_statuses())
+                found = etcd_problems(await self._store.member_statuses())
             except StoreError:
                 # Whether etcd answers at all is known from what is asked all the time.
                 found = []
-            self._log_new([finding.text for finding in self._etcd], [finding.text for finding in found])
+            self._log_new(self._etcd, found)
             self._etcd = found
             if not self._ask_nats():
                 self._nats = []
             await asyncio.sleep(EVERY_S)
 
     @staticmethod
-    def _log_new(before: list[str], now: list[str]) -> None:
-        for text in now:
-            if text not in before:
-                _log.warning("%s", text)
+    def _log_new(before: list[Problem], now: list[Problem]) -> None:
+        for found in now:
+            if found not in before:
+                _log.warning("%s", found.text)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Coroutine, Iterator
 
 from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import version_warning
 from sandwich_coordinator.store.keys import Keys
@@ -87,19 +88,20 @@ class Serving:
         )
 
     @property
-    def waiting(self) -> list[str]:
+    def waiting(self) -> list[Problem]:
         """What the node waits for although it has joined."""
         waits = []
         if self._following.is_stale:
-            waits.append("etcd does not answer; shards keep running, nothing is moved")
+            words = "etcd does not answer; shards keep running, nothing is moved"
+            waits.append(problem(Code.ETCD_UNREACHABLE, f"node/{self._node}", words, ""))
         return [*waits, *self.servers.waiting]
 
     @property
-    def problems(self) -> list[str]:
+    def problems(self) -> list[Problem]:
         """What else an operator must know."""
         too_few_files = self._changes.too_few_files
         return [
-            *([too_few_files] if too_few_files else ()),
+            *([too_few_files] if too_few_files is not None else ()),
             *self.shards.problems.values(),
             *self.servers.problems,
         ]

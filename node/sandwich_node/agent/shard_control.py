@@ -17,6 +17,7 @@ import msgspec
 from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, ShardId
+from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, BudgetRecord, SessionRecord, ShardState
@@ -65,7 +66,7 @@ class ShardControl:
     ) -> None:
         self.local: dict[ShardId, LocalShard] = {}
         self.facts: dict[ShardId, ShardFacts] = {}
-        self.problems: dict[str, str] = {}
+        self.problems: dict[tuple[Code, str], Problem] = {}
         self.identifying: IdentifyLoop | None = None
         self.frozen = False
         self._store = store
@@ -182,13 +183,14 @@ class ShardControl:
         try:
             token = self._token_of(app)
         except Exception as error:
-            self.problems[f"token {app.app}"] = str(error)
+            found = problem(Code.TOKEN_UNUSABLE, f"app/{app.app}", str(error))
+            self.problems[found.code, app.app] = found
             return True
-        self.problems.pop(f"token {app.app}", None)
+        self.problems.pop((Code.TOKEN_UNUSABLE, app.app), None)
         if refusal := gateway_refusal(budget.record.url, self._api_url):
             self._refuse_gateway(app.app, refusal)
             return False
-        self.problems.pop(f"gateway {app.app}", None)
+        self.problems.pop((Code.GATEWAY_UNTRUSTED, app.app), None)
         message = self._start_message(start, app, view.groups[shard.of].record.count, budget.record, token)
         worker.send(message)
         self._runs[shard] = message.run
@@ -229,10 +231,10 @@ class ShardControl:
         )
 
     def _refuse_gateway(self, app: str, refusal: str) -> None:
-        text = f"{app}: {refusal}; unless discord.api_url itself answered with it, find out who can write to etcd"
-        if self.problems.get(f"gateway {app}") != text:
-            _log.error("%s", text)
-        self.problems[f"gateway {app}"] = text
+        found = problem(Code.GATEWAY_UNTRUSTED, f"app/{app}", f"{app}: {refusal}")
+        if self.problems.get((found.code, app)) != found:
+            _log.error("%s", found.text)
+        self.problems[found.code, app] = found
 
     def _show_presences(self, view: ClusterView) -> None:
         """Pass on a presence that was changed while the shard runs: it needs no reconnect."""
@@ -294,13 +296,13 @@ class ShardControl:
         if process is not None:
             process.send(message)
 
-    def _note(self, shard: ShardId, worker: int, state: str, reason: str) -> None:
+    def _note(self, shard: ShardId, worker: int, state: str, reason: str, close_code: int = 0) -> None:
         before = self.facts.get(shard)
         same = before is not None and before.state == state
         since = before.since if before is not None and same else self._wall()
         if not same:
             self._status_publisher.shard(shard, state, reason)
-        self.facts[shard] = ShardFacts(worker, state, reason, since)
+        self.facts[shard] = ShardFacts(worker, state, reason, since, close_code)
 
     def identify_granted(self, shard: ShardId) -> None:
         """It is the shard's turn to identify."""
@@ -325,7 +327,12 @@ class ShardControl:
         if (record.fence or Fence(claim.mod_revision)) != running.fence or self._membership.lease is None:
             return True
         wanted = msgspec.structs.replace(
-            record, state=facts.state, reason=facts.reason, fence=running.fence, since=facts.since
+            record,
+            state=facts.state,
+            reason=facts.reason,
+            fence=running.fence,
+            since=facts.since,
+            close_code=facts.close_code,
         )
         key = view.keys.claim(*shard)
         guard = Compare(key, "mod_revision", claim.mod_revision)
@@ -381,7 +388,7 @@ class ShardControl:
             case "failed":
                 _log.error("shard %s/%d/%d failed: %s", *shard, reason)
                 self.local[shard] = replace(running, phase="failed", failed_under=self._revision_of(shard.app))
-                self._note(shard, worker.index, "failed", reason)
+                self._note(shard, worker.index, "failed", reason, stopped.close_code)
             case "fenced":
                 _log.warning("shard %s/%d/%d is fenced: %s", *shard, reason)
                 self._history.fenced[shard.app] += running.phase == "running"

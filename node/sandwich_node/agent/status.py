@@ -1,12 +1,13 @@
-"""What the node says of itself: gathered from the agent's own state and the workers' last figures."""
+"""What the node reports about itself: gathered from the agent's own state and the workers' last figures."""
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sandwich_coordinator.ids import ShardId
-from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.problems import Problem, worst_first
+from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.status import (
     AppStatus,
     CacheStatus,
@@ -189,35 +190,26 @@ def _invite_status(total: InviteNumbers | None) -> InviteStatus | None:
     )
 
 
-def _cache_trouble(cache: CacheNumbers | None) -> str:
-    """What a shard's cache lacks or waits for, in words."""
+def cache_trouble(cache: CacheNumbers | None) -> str:
+    """What a shard's cache lacks or waits for, in words; "": nothing."""
     if cache is None:
         return ""
     if cache.waiting:
         return f"the cache waits: {cache.waiting}"
     if cache.incomplete:
-        return f"the cache is incomplete: {cache.incomplete}" + (" (being read anew)" if cache.refilling else "")
+        return f"the cache is incomplete: {cache.incomplete}" + (" (being read again)" if cache.refilling else "")
     return ""
-
-
-def cache_troubles(shards: Iterable[ShardId], figures: Figures) -> list[str]:
-    """What the caches of these shards lack or wait for, one sentence a reason."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for shard in shards:
-        trouble = _cache_trouble(figures.of_shard(shard).cache)
-        if trouble:
-            found.setdefault((shard.app, trouble), []).append(shard.shard)
-    return [f"{app}: shards {format_ranges(ids)}: {trouble}" for (app, trouble), ids in sorted(found.items())]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardFacts:
-    """A shard's state as the agent knows it. `since` is Unix seconds."""
+    """A shard's state as the agent knows it. `since` is Unix seconds; `close_code` that of a failed shard."""
 
     worker: int
     state: str
     reason: str
     since: float
+    close_code: int = 0
 
 
 def planned_shards(view: ClusterView, node: str) -> int:
@@ -231,18 +223,6 @@ def planned_shards(view: ClusterView, node: str) -> int:
     return planned
 
 
-def waiting_shards(facts: Mapping[ShardId, ShardFacts], figures: Figures) -> list[str]:
-    """What keeps shards from being live, one sentence a reason. A failed shard is told of by the cluster's status."""
-    waiting: dict[tuple[str, str], list[int]] = {}
-    for shard, fact in facts.items():
-        reason = figures.of_shard(shard).waiting
-        if not reason and fact.state not in ("live", "failed", "draining"):
-            reason = fact.reason
-        if reason:
-            waiting.setdefault((shard.app, reason), []).append(shard.shard)
-    return [f"{app}: shards {format_ranges(ids)} wait: {reason}" for (app, reason), ids in sorted(waiting.items())]
-
-
 def node_status(
     *,
     node: str,
@@ -254,7 +234,7 @@ def node_status(
     shards: Mapping[ShardId, ShardFacts],
     figures: Figures,
     history: History,
-    problems: list[str],
+    problems: Sequence[Problem],
 ) -> NodeStatus:
     """Put it all together. `started_at` is Unix seconds."""
     return NodeStatus(
@@ -286,11 +266,11 @@ def node_status(
                 latency_ms=figures.of_shard(key).latency_ms,
                 guilds=figures.of_shard(key).guilds,
                 events_per_s=figures.events_per_s(key),
-                cache=_cache_trouble(figures.of_shard(key).cache),
+                cache=cache_trouble(figures.of_shard(key).cache),
             )
             for key, facts in sorted(shards.items())
         ],
-        problems=problems,
+        problems=worst_first(problems),
         failovers=list(history.failovers),
         failover_totals=[
             FailoverTotal(app=app, cause=cause, how=how, count=count, seconds=history.seconds[app, cause, how])

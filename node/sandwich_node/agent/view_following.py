@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable
 
+from sandwich_coordinator.problems import Problem
 from sandwich_coordinator.store.base import Store, WatchBatch
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
@@ -60,11 +61,11 @@ class ViewFollower:
 class ViewChanges:
     """What a change of the view means for this node. `leads`: whether this node is the leader now.
 
-    `too_few_files`: "" or why this node cannot hold the shards that are planned for it.
+    `too_few_files`: None or why this node cannot hold the shards that are planned for it.
     """
 
     def __init__(self, options: NodeOptions, state: NodeState, *, leads: Callable[[], bool]) -> None:
-        self.too_few_files = ""
+        self.too_few_files: Problem | None = None
         self._options = options
         self._state = state
         self._leads = leads
@@ -105,7 +106,8 @@ class ViewChanges:
 
     def _check_open_files(self, view: ClusterView) -> None:
         options = self._options
-        too_few = open_files.problem(planned_shards(view, options.node), options.workers, options.open_files)
-        if too_few and too_few != self.too_few_files:
-            _log.warning("%s", too_few)
+        planned = planned_shards(view, options.node)
+        too_few = open_files.too_few(options.node, planned, options.workers, options.open_files)
+        if too_few is not None and too_few != self.too_few_files:
+            _log.warning("%s", too_few.text)
         self.too_few_files = too_few

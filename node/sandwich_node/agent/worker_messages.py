@@ -23,10 +23,10 @@ class WorkerMessages:
             case ipc.WorkerReady():
                 worker.ready, worker.waiting = True, ""
                 state.status_publisher.flush()
-            case ipc.WorkerWaiting(reason):
-                worker.ready, worker.waiting = False, reason
-            case ipc.NatsSaid(findings):
-                self._servers.nats_said(findings)
+            case ipc.WorkerWaiting(reason, code):
+                worker.ready, worker.waiting, worker.waiting_code = False, reason, code
+            case ipc.NatsSaid(problems):
+                self._servers.nats_said(problems)
             case ipc.StreamRemade(app):
                 state.history.streams_remade[app] = state.wall()
                 state.status_publisher.stream_remade(app)

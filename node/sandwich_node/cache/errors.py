@@ -5,27 +5,44 @@ import re
 
 from redis import exceptions as rx
 
+from sandwich_coordinator.problems import Code
 from sandwich_sdk.cache.errors import tls_trouble
 
 
 class CacheError(Exception):
-    """The cache cannot be used at the moment."""
+    """The cache cannot be used at the moment. `code`: its problem."""
+
+    code = Code.REDIS_UNUSABLE
 
 
 class CacheUnavailable(CacheError):
     """Redis does not answer, or not yet. Whether the last call was applied is unknown; it may be sent again."""
 
+    code = Code.REDIS_UNREACHABLE
+
 
 class CacheReadOnly(CacheError):
     """Redis takes no writes: a replica, or a master whose disk fails or whose replicas are missing. Try again later."""
+
+    code = Code.REDIS_READ_ONLY
 
 
 class CacheFull(CacheError):
     """Redis has no memory left for this; nothing of the call was applied. Raise maxmemory, or cache less."""
 
+    code = Code.REDIS_FULL
+
 
 class CacheRefused(CacheError):
     """Redis refuses the user name, the password or a command. An operator must act."""
+
+    code = Code.REDIS_UNAUTHORIZED
+
+
+class NoSuchDatabase(CacheRefused):
+    """Redis has no database of the number in redis.url. An operator must act."""
+
+    code = Code.REDIS_UNUSABLE
 
 
 class NotRedis(CacheError):
@@ -45,7 +62,7 @@ def classify(error: BaseException) -> CacheError:
         case CacheError():
             return error
         case rx.AuthenticationError() | rx.AuthenticationWrongNumberOfArgsError() | rx.AuthorizationError():
-            return CacheRefused("Redis refuses the user name or password")
+            return CacheRefused("authorization refused: Redis refuses the user name or password")
         case rx.NoPermissionError():
             return CacheRefused("Redis refuses a command or key: the user lacks rights that docs/guide/cache.md lists")
         case rx.OutOfMemoryError():
@@ -58,7 +75,7 @@ def classify(error: BaseException) -> CacheError:
         case rx.MovedError() | rx.AskError() | rx.ClusterDownError() | rx.TryAgainError():
             return CacheUnavailable(f"the Redis Cluster cannot serve a slot now ({kind})")
         case rx.ResponseError() if "DB index" in str(error):
-            return CacheRefused("Redis has no database of the number in redis.url")
+            return NoSuchDatabase("Redis has no database of the number in redis.url")
         case rx.ResponseError():
             return _of_response(str(error))
         case rx.RedisError() | rx.RedisClusterException() | OSError() | TimeoutError():

@@ -6,40 +6,40 @@ Source: https://redis.io/docs/latest/commands/info/. A field that a server does 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sandwich_coordinator.findings import Finding
+from sandwich_coordinator.problems import Code, Problem, problem
 
 NEARLY_FULL = 0.9
 MIB = 1024 * 1024
 
 
-def redis_findings(servers: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+_Found = Iterator[tuple[Code, str]]
+
+
+def redis_problems(servers: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     """The problems found. `servers`: INFO as redis-py decodes it, by the server's name; "" for a single server."""
     found = []
     for name, info in sorted(servers.items()):
-        who = f"Redis at {name}" if name else "Redis"
-        found += [Finding(f"{who} {text}", blocks) for text, blocks in _of_server(info)]
+        who, subject = (f"Redis at {name}", f"redis/{name}") if name else ("Redis", "redis")
+        found += [problem(code, subject, f"{who} {words}") for code, words in _of_server(info)]
     return found
 
 
-def _of_server(info: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+def _of_server(info: Mapping[str, Any]) -> _Found:
     if _number(info, "loading"):
-        yield "still loads its data from disk: nothing is cached until then", True
+        yield Code.REDIS_LOADING, "still loads its data from disk"
     if info.get("role") == "slave":
-        writable = info.get("slave_read_only") == 0
-        yield (
-            "is a replica: what is written there is lost with its next synchronisation; name the master in redis.url"
-            if writable
-            else "is a read-only replica: nothing is cached; name the master in redis.url",
-            not writable,
-        )
+        if info.get("slave_read_only") == 0:
+            yield Code.REDIS_REPLICA, "is a replica, and what is written there is lost with its next synchronisation"
+        else:
+            yield Code.REDIS_READ_ONLY, "is a read-only replica, so nothing is cached"
     yield from _memory(info)
     yield from _disk(info)
     clients, limit = _number(info, "connected_clients"), _number(info, "maxclients")
     if limit and clients >= NEARLY_FULL * limit:
-        yield f"has {clients} connections of {limit} it takes: raise maxclients", False
+        yield Code.REDIS_CONNECTIONS, f"has {clients} connections of the {limit} that it takes"
 
 
-def _memory(info: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+def _memory(info: Mapping[str, Any]) -> _Found:
     limit, policy = _number(info, "maxmemory"), str(info.get("maxmemory_policy", "noeviction"))
     if not limit:
         return
@@ -49,17 +49,17 @@ def _memory(info: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     if policy != "noeviction":
         gone = _number(info, "evicted_keys")
         yield (
-            f"evicts keys when it is full (maxmemory-policy {policy}; {gone} evicted, {figures}): the cache loses "
-            "entries without a trace; set maxmemory-policy noeviction",
-            False,
+            Code.REDIS_EVICTS,
+            f"evicts keys when it is full (maxmemory-policy {policy}; {gone} evicted, {figures}), so the cache loses "
+            "entries without a trace",
         )
     elif used >= limit:
-        yield f"is full ({figures}) and refuses writes: raise maxmemory, or cache less", True
+        yield Code.REDIS_FULL, f"is full ({figures}) and refuses writes"
     elif used >= NEARLY_FULL * limit:
-        yield f"is nearly full ({figures}): raise maxmemory, or cache less", False
+        yield Code.REDIS_NEARLY_FULL, f"is nearly full ({figures})"
 
 
-def _disk(info: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+def _disk(info: Mapping[str, Any]) -> _Found:
     failed = [
         what
         for field, what in (
@@ -70,7 +70,7 @@ def _disk(info: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         if info.get(field, "ok") != "ok"
     ]
     if failed:
-        yield f"could not store {', '.join(failed)}: it may refuse writes; see its log and the space on its disk", False
+        yield Code.REDIS_NOT_SAVED, f"could not store {', '.join(failed)}, and may refuse writes"
 
 
 def _number(info: Mapping[str, Any], field: str) -> int:

@@ -21,8 +21,7 @@ import aiohttp
 import msgspec
 import yaml
 
-from sandwich_coordinator.cli.context import take_snapshot
-from sandwich_coordinator.cli.render import Snapshot
+from sandwich_coordinator.operations.snapshot import Snapshot, take_snapshot
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.etcd import EtcdStore

@@ -17,8 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sandwich_coordinator.cli.context import take_snapshot
-from sandwich_coordinator.cli.render import Snapshot
+from sandwich_coordinator.operations.snapshot import Snapshot, take_snapshot
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys

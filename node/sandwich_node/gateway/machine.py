@@ -314,7 +314,7 @@ class ShardMachine:
             assert event.code is not None
             self._withdraw()
             self._disconnected()
-            words = f"{reason}. {rule.advice}"
+            words = f"{reason}. {rule.advice[0].upper()}{rule.advice[1:]}."
             self._enter(State.FAILED, words)
             self._emit(fx.Failed(event.code, words))
             return

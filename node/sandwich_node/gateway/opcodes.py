@@ -7,6 +7,8 @@ what established libraries do where that page is silent.
 from dataclasses import dataclass
 from enum import Enum
 
+from sandwich_coordinator.close_codes import STOP_CODES
+
 DISPATCH = 0
 HEARTBEAT = 1
 IDENTIFY = 2
@@ -51,7 +53,7 @@ class CloseAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CloseRule:
-    """`wait_s`: least time before the next connection. `advice`: what the operator can do, for STOP."""
+    """`wait_s`: least time before the next connection. `advice`: what the operator does, for STOP."""
 
     action: CloseAction
     meaning: str
@@ -60,47 +62,16 @@ class CloseRule:
 
 
 CLOSE_RULES: dict[int, CloseRule] = {
+    **{code: CloseRule(CloseAction.STOP, stop.meaning, advice=stop.advice) for code, stop in STOP_CODES.items()},
     4000: CloseRule(CloseAction.RESUME, "unknown error"),
     4001: CloseRule(CloseAction.IDENTIFY, "unknown opcode or bad payload"),
     4002: CloseRule(CloseAction.RESUME_ONCE, "a payload could not be decoded or was too large"),
     4003: CloseRule(CloseAction.IDENTIFY, "not authenticated, or the session was invalidated"),
-    4004: CloseRule(
-        CloseAction.STOP,
-        "authentication failed",
-        advice="The token is wrong or was reset: set the application's current token.",
-    ),
     4005: CloseRule(CloseAction.RESUME_ONCE, "already authenticated"),
     4006: CloseRule(CloseAction.IDENTIFY, "the session is not valid any more"),
     4007: CloseRule(CloseAction.IDENTIFY, "the sequence to resume from is not valid"),
     4008: CloseRule(CloseAction.RESUME, "payloads were sent too fast", wait_s=5.0),
     4009: CloseRule(CloseAction.IDENTIFY, "the session timed out"),
-    4010: CloseRule(
-        CloseAction.STOP,
-        "invalid shard",
-        advice="The shard count does not suit this application (a large bot needs a multiple of what Discord asks): "
-        'set the shard count to "auto" or to a valid number.',
-    ),
-    4011: CloseRule(
-        CloseAction.STOP,
-        "sharding required",
-        advice="A shard would hold more than 2,500 guilds: scale the application to more shards.",
-    ),
-    4012: CloseRule(
-        CloseAction.STOP,
-        "invalid API version",
-        advice="Discord no longer accepts the gateway version this program speaks: upgrade Sandwich.",
-    ),
-    4013: CloseRule(
-        CloseAction.STOP,
-        "invalid intents",
-        advice="The application's intents contain a bit that Discord does not know: correct its intents.",
-    ),
-    4014: CloseRule(
-        CloseAction.STOP,
-        "disallowed intents",
-        advice="A privileged intent is not enabled or not approved: enable it in Discord's developer portal, or "
-        "take it out of the application's intents.",
-    ),
 }
 
 _UNKNOWN = CloseRule(CloseAction.RESUME_ONCE, "a close code that is not documented")

@@ -20,7 +20,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageType, StreamConfig
 
-from sandwich_node.publishing.jetstream_health import account_findings, stream_findings
+from sandwich_coordinator.problems import Code, Problem
+from sandwich_node.publishing.jetstream_health import account_problems, stream_problems
 from sandwich_node.publishing.log import (
     Foreign,
     LogBusy,
@@ -64,7 +65,8 @@ _NO_ANSWER = (
     f"NATS is connected and did not answer an append in {APPEND_TIMEOUT_S:g} s: is its disk full (free space, then "
     "restart it), or has the stream lost its quorum?"
 )
-_NOT_ENABLED = (10039, 10076)
+_REFUSALS = ("authorization violation", "authentication timeout", "authentication expired")
+"""nats-server, server/errors.go, sent as `-ERR`."""
 _OWNER = "sandwich.cluster"
 """In a stream's metadata: the name of the cluster that made it."""
 
@@ -108,6 +110,7 @@ class JetStreamLog:
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
         # What the connection last failed with; "" while it is there.
         self._trouble = ""
+        self._code = Code.NATS_UNREACHABLE
         self._where = ", ".join(urlsplit(server).netloc.rpartition("@")[2] for server in options.servers)
         self._ensured: set[str] = set()
         self._kept: set[str] = set()
@@ -144,7 +147,7 @@ class JetStreamLog:
                     **connection_secrets(options),
                 )
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise LogUnavailable(f"NATS is not reachable at {self._where}: {self._trouble or reason(error)}") from None
+            raise self._unreachable(error) from None
 
     async def check(self) -> None:
         """Raise LogUnavailable unless JetStream is enabled and answers, on a server that knows our guard."""
@@ -152,26 +155,27 @@ class JetStreamLog:
         if (version.major, version.minor) < SERVER_VERSION_MIN:
             raise LogUnavailable(
                 f"nats-server {version.major}.{version.minor} is too old: "
-                f"{SERVER_VERSION_MIN[0]}.{SERVER_VERSION_MIN[1]} or newer is needed"
+                f"{SERVER_VERSION_MIN[0]}.{SERVER_VERSION_MIN[1]} or newer is needed",
+                Code.NATS_OLD,
             )
         try:
             await self._jetstream.account_info()
         except nats.js.errors.ServiceUnavailableError:
-            raise LogUnavailable("JetStream is not enabled on this NATS server (add `jetstream {}`)") from None
+            raise LogUnavailable("JetStream is not enabled on this NATS server", Code.JETSTREAM_DISABLED) from None
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogUnavailable(f"JetStream does not answer: {self._why(error)}") from None
+            raise LogUnavailable(f"JetStream does not answer: {self._why(error)}", Code.JETSTREAM_SILENT) from None
 
-    async def findings(self, apps: Iterable[str]) -> list[str]:
-        """What an operator must know of JetStream and these applications' streams; [] while NATS is away."""
+    async def problems(self, apps: Iterable[str]) -> list[Problem]:
+        """The problems of JetStream and of these applications' streams; [] while NATS is away."""
         if not self._client.is_connected:
             return []
         streams = [subjects.stream_name(app) for app in sorted(apps)]
         requests = ["$JS.API.INFO", *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams)]
         account, *infos = await asyncio.gather(*(self._ask(request) for request in requests))
-        if found := account_findings(account):
+        if found := account_problems(account):
             # Without it no stream can be asked either.
             return found
-        return [text for name, info in zip(streams, infos, strict=True) for text in stream_findings(name, info)]
+        return [one for name, info in zip(streams, infos, strict=True) for one in stream_problems(name, info)]
 
     async def _ask(self, subject: str) -> bytes | None:
         """The answer; None when there is none. One that we may not ask for counts as an empty one."""
@@ -375,11 +379,17 @@ class JetStreamLog:
 
     async def _on_error(self, error: Exception) -> None:
         self._trouble = reason(error)
+        self._code = Code.NATS_UNAUTHORIZED if is_refusal(error) else Code.NATS_UNREACHABLE
         _log.warning("NATS at %s: %s", self._where, self._trouble)
 
     async def _on_reconnect(self) -> None:
         self._trouble = ""
         _log.warning("NATS: reconnected")
+
+    def _unreachable(self, error: Exception) -> LogUnavailable:
+        if is_refusal(error) or (self._trouble and self._code is Code.NATS_UNAUTHORIZED):
+            return LogUnavailable(f"NATS at {self._where}: authorization refused", Code.NATS_UNAUTHORIZED)
+        return LogUnavailable(f"NATS is not reachable at {self._where}: {self._trouble or reason(error)}")
 
     def _unconnected(self) -> str:
         return f"NATS is not connected ({self._where}{': ' if self._trouble else ''}{self._trouble})"
@@ -411,6 +421,11 @@ def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:
         return Foreign(message.seq)
     tail = Tail(message.seq, read, message.time.timestamp() if message.time is not None else None)
     return tail if guard else Foreign(message.seq, tail)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server refuses our credentials. nats-py has no type for a refusal in the handshake, only its text."""
+    return isinstance(error, nats.errors.AuthorizationError) or any(words in str(error).lower() for words in _REFUSALS)
 
 
 def connection_secrets(options: NatsOptions) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What JetStream tells a client about its account and our streams, and what of it an operator must know. Pure.
+"""What JetStream reports to a client about its account and our streams, and the problems in it. Pure.
 
-Source: nats-server, server/jetstream_api.go: `$JS.API.INFO` and `$JS.API.STREAM.INFO.<stream>`. The server's own limits
-(`max_file_store`) are told to system accounts only; that they are reached, appends say.
+Source: nats-server, server/jetstream_api.go: `$JS.API.INFO` and `$JS.API.STREAM.INFO.<stream>`. The server reports its
+own limits (`max_file_store`) to system accounts only; appends show that they are reached.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import TypeVar
 
 import msgspec
+
+from sandwich_coordinator.problems import Code, Problem, problem
 
 NEARLY_FULL = 0.9
 SILENT_S = 10
@@ -69,72 +71,74 @@ class _Stream(msgspec.Struct, frozen=True):
     error: _Error | None = None
 
 
-def account_findings(answer: bytes | None) -> list[str]:
+def account_problems(answer: bytes | None) -> list[Problem]:
     """What is wrong with the account. `answer` None: there was none."""
     if answer is None:
-        return ["JetStream does not answer: has its cluster lost its meta leader?"]
+        return [problem(Code.JETSTREAM_SILENT, "nats", "JetStream does not answer")]
     account = _read(answer, _Account)
     if account is None:
         return []
     if account.error is not None:
-        return [f"JetStream does not answer: {account.error.description} ({account.error.err_code})"]
+        words = f"JetStream does not answer: {account.error.description} ({account.error.err_code})"
+        return [problem(Code.JETSTREAM_SILENT, "nats", words)]
     found = list(_limits(account, ""))
     for name, tier in sorted(account.tiers.items()):
         found += _limits(tier, f" of tier {name}")
     return found
 
 
-def stream_findings(stream: str, answer: bytes | None) -> list[str]:
+def stream_problems(stream: str, answer: bytes | None) -> list[Problem]:
     """What is wrong with a stream of ours. `answer` None: there was none, as when it has no leader."""
+    subject = f"nats/{stream}"
     if answer is None:
-        return [f"stream {stream} does not answer: has it lost its leader because too few of its replicas are up?"]
+        return [problem(Code.STREAM_NO_LEADER, subject, f"stream {stream} does not answer, as one without a leader")]
     info = _read(answer, _Stream)
     if info is None or (info.error is not None and info.error.err_code == _NO_STREAM):
         # Its shards make it.
         return []
     if info.error is not None:
-        return [f"stream {stream} cannot be read: {info.error.description} ({info.error.err_code})"]
-    return list(_replicas(stream, info))
+        words = f"stream {stream} cannot be read: {info.error.description} ({info.error.err_code})"
+        return [problem(Code.STREAM_UNREADABLE, subject, words)]
+    return [problem(code, subject, words) for code, words in _replicas(stream, info)]
 
 
 def _is_gone(peer: _Peer, led_s: float) -> bool:
     """Whether a replica is gone. NATS calls it `offline` late. `led_s`: how long its leader has been the leader.
 
-    `active` are nanoseconds since the leader heard from it; 0 and not current: never.
+    `active`: nanoseconds since the leader's last message from it; 0 and not current: there was none.
     """
     if peer.offline or peer.current:
         return peer.offline
     return peer.active >= SILENT_S * 1_000_000_000 or (peer.active == 0 and led_s >= SILENT_S)
 
 
-def _replicas(stream: str, info: _Stream) -> Iterator[str]:
+def _replicas(stream: str, info: _Stream) -> Iterator[tuple[Code, str]]:
     cluster, wanted = info.cluster, info.config.num_replicas
     if cluster is None or wanted < 2:
         return
     if not cluster.leader:
-        yield f"stream {stream} has no leader: too few of its replicas are up; events wait"
+        yield Code.STREAM_NO_LEADER, f"stream {stream} has no leader, so its events wait"
     led_s = (info.ts - cluster.leader_since).total_seconds() if info.ts and cluster.leader_since else SILENT_S
     offline = sorted(peer.name for peer in cluster.replicas if _is_gone(peer, led_s))
     missing = wanted - 1 - len(cluster.replicas)
     if offline or missing > 0:
         gone = ", ".join([*offline, *([f"{missing} not placed"] if missing > 0 else [])])
-        yield f"stream {stream} lacks replicas ({gone} of {wanted}): start the servers again before one more is lost"
+        yield Code.STREAM_REPLICAS_MISSING, f"stream {stream} lacks replicas ({gone} of {wanted})"
     behind = sorted(peer.name for peer in cluster.replicas if peer.name not in offline and peer.lag >= LAG_MAX)
     if behind:
-        yield f"replicas of stream {stream} are behind ({', '.join(behind)}): are their disks or network too slow?"
+        yield Code.STREAM_REPLICAS_BEHIND, f"replicas of stream {stream} are behind ({', '.join(behind)})"
 
 
-def _limits(tier: _Tier, where: str) -> Iterator[str]:
-    limits = tier.limits
+def _limits(tier: _Tier, where: str) -> Iterator[Problem]:
+    limits, found = tier.limits, []
     if limits.max_storage > 0 and tier.storage >= NEARLY_FULL * limits.max_storage:
-        yield (
-            f"JetStream's storage limit{where} is nearly used up ({tier.storage / MIB:.0f} of "
-            f"{limits.max_storage / MIB:.0f} MiB): raise the account's limit, or limit the streams (nats.stream)"
-        )
+        figures = f"{tier.storage / MIB:.0f} of {limits.max_storage / MIB:.0f} MiB"
+        found.append(f"JetStream's storage limit{where} is nearly used up ({figures})")
     if 0 < limits.max_streams <= tier.streams:
-        yield f"JetStream takes no more streams{where} ({tier.streams}): raise the account's limit"
+        found.append(f"JetStream takes no more streams{where} ({tier.streams})")
     if 0 < limits.max_consumers <= tier.consumers:
-        yield f"JetStream takes no more consumers{where} ({tier.consumers}): raise the account's limit"
+        found.append(f"JetStream takes no more consumers{where} ({tier.consumers})")
+    yield from (problem(Code.JETSTREAM_LIMIT, "nats", words) for words in found)
 
 
 def _read(answer: bytes, kind: type[_Answer]) -> _Answer | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandwich_coordinator.problems import Code
 from sandwich_sdk.wire.headers import FrameHeaders
 
 
@@ -20,7 +21,14 @@ class LogBusy(LogError):
 
 
 class LogUnavailable(LogError):
-    """No answer, or the log cannot store now. Whether an append landed is unknown: read the tail."""
+    """No answer, or the log cannot store now. Whether an append landed is unknown: read the tail.
+
+    `code`: the problem that it is, where that is known.
+    """
+
+    def __init__(self, message: str, code: Code = Code.NATS_UNREACHABLE) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StreamMissing(LogError):

@@ -264,12 +264,15 @@ class ShardRunner:
                 return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
             self._taken_over = checkpoint
             try:
-                how, reason = await self._carry(self._first_session(checkpoint))
+                end = await self._carry(self._first_session(checkpoint))
             finally:
                 if self._rpc is not None:
                     await self._rpc.remove_shard(self.key)
                 await self._commands.close()
-            return ipc.ShardStopped(self.key, self.number, how, reason)
+            if isinstance(end, fx.Failed):
+                reason = f"{end.code}: {end.reason}"
+                return ipc.ShardStopped(self.key, self.number, "failed", reason, close_code=end.code)
+            return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
         except* Fenced as group:
             (fenced,) = group.exceptions
             assert isinstance(fenced, Fenced)
@@ -381,7 +384,7 @@ class ShardRunner:
         self._publisher.gap(session=session, last_seq=last_seq, note=msgspec.json.encode(note))
         self._tell(ipc.EventsLost(key=self.key, session=session, last_seq=last_seq, reason=reason))
 
-    async def _carry(self, session: Session | None) -> tuple[str, str]:
+    async def _carry(self, session: Session | None) -> fx.Stopped | fx.Failed:
         start = self._start
         config = ShardConfig(
             token=Secret(start.token),
@@ -418,9 +421,7 @@ class ShardRunner:
             self._connection = None
             await self._finish()
             publishing.cancel()
-        if isinstance(end, fx.Failed):
-            return "failed", f"{end.code}: {end.reason}"
-        return "released", self._stop_reason
+        return end
 
     async def _finish(self) -> None:
         """Nothing more is read: store what was, and what the next owner needs."""

@@ -5,13 +5,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandwich_coordinator.cli.render import Snapshot, problems, serious, status_text, to_json
-from sandwich_coordinator.findings import Finding
+from sandwich_coordinator.cli.render import status_text, to_json
+from sandwich_coordinator.operations.health import find_problems
+from sandwich_coordinator.operations.snapshot import Snapshot
+from sandwich_coordinator.problems import Code, Severity, degraded, problem
 from sandwich_coordinator.status import NodeStatus
-from sandwich_coordinator.store.etcd_health import MIB, MemberStatus, etcd_findings
+from sandwich_coordinator.store.etcd_health import MIB, MemberStatus, etcd_problems
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 
+FULL = problem(Code.ETCD_NO_SPACE, "etcd", "etcd is full")
+REDIS = problem(Code.REDIS_FULL, "redis", "Redis is full")
 REAL = (
     b'{"header":{"cluster_id":"17697865009923488636","member_id":"5438523429066223889","revision":"13","raft_term":"2"},'
     b'"version":"3.5.1","dbSize":"28672","leader":"5438523429066223889","raftIndex":"16","raftTerm":"2",'
@@ -24,18 +28,18 @@ def member(**fields: Any) -> MemberStatus:
 
 
 def texts(**members: MemberStatus | str) -> str:
-    return "\n".join(finding.text for finding in etcd_findings(members))
+    return "\n".join(one.text for one in etcd_problems(members))
 
 
-def test_a_healthy_etcd_gives_no_problem() -> None:
-    assert etcd_findings({"a": member(), "b": member(db_size=79 * MIB), "c": MemberStatus(leader=1)}) == []
-    assert etcd_findings({}) == []
+def test_a_healthy_etcd_has_no_problem() -> None:
+    assert etcd_problems({"a": member(), "b": member(db_size=79 * MIB), "c": MemberStatus(leader=1)}) == []
+    assert etcd_problems({}) == []
 
 
 def test_an_alarm_is_found_in_a_real_answer_and_blocks() -> None:
     answer = msgspec.json.decode(REAL, type=MemberStatus, strict=False)
-    (found,) = etcd_findings({"a": answer, "b": answer})
-    assert found.blocks
+    (found,) = etcd_problems({"a": answer, "b": answer})
+    assert (found.code, found.severity) == (Code.ETCD_NO_SPACE, Severity.CRITICAL)
     assert "NOSPACE" in found.text
     assert "etcdctl alarm disarm" in found.text
 
@@ -54,22 +58,23 @@ def test_an_alarm_is_found_in_a_real_answer_and_blocks() -> None:
         ({"raft_index": 9000, "raft_applied_index": 8000}, "1000 entries behind", False),
     ],
 )
-def test_a_members_problem_is_reported_with_its_endpoint(fields: dict[str, Any], words: str, blocks: bool) -> None:
-    (found,) = etcd_findings({"http://x:2379": member(**fields), "http://y:2379": member()})
+def test_a_problem_of_a_member_names_its_endpoint(fields: dict[str, Any], words: str, blocks: bool) -> None:
+    (found,) = etcd_problems({"http://x:2379": member(**fields), "http://y:2379": member()})
     assert words in found.text
-    assert found.blocks is blocks
+    assert (found.severity is Severity.CRITICAL) is blocks
 
 
-def test_a_member_that_does_not_answer_is_reported_while_others_do() -> None:
-    assert etcd_findings({"a": "refused", "b": member()}) == [
-        Finding("etcd at a does not answer (refused): the cluster can lose fewer members than it seems")
-    ]
-    assert etcd_findings({"a": "refused", "b": "refused"}) == []
-    (found,) = etcd_findings({"a": "refused", "b": "etcdserver: no leader"})
-    assert (found.blocks, "etcd at b has no leader" in found.text) == (True, True)
+def test_a_member_that_does_not_answer_is_a_problem_while_others_do() -> None:
+    (found,) = etcd_problems({"a": "refused", "b": member()})
+    assert (found.code, found.subject) == (Code.ETCD_MEMBER_UNREACHABLE, "etcd/a")
+    assert found.summary == "etcd at a does not answer (refused)"
+    assert "the cluster can lose fewer members than it seems" in found.advice
+    assert etcd_problems({"a": "refused", "b": "refused"}) == []
+    (found,) = etcd_problems({"a": "refused", "b": "etcdserver: no leader"})
+    assert (found.code, "etcd at b has no leader" in found.text) == (Code.ETCD_NO_LEADER, True)
 
 
-def test_endpoints_of_two_clusters_are_reported() -> None:
+def test_endpoints_of_two_clusters_are_a_problem() -> None:
     one, other = (type(MemberStatus().header)(cluster_id=number) for number in (1, 2))
     assert "different etcd clusters" in texts(a=member(header=one), b=member(header=other))
 
@@ -77,7 +82,7 @@ def test_endpoints_of_two_clusters_are_reported() -> None:
 def test_the_status_reports_it_once_and_as_serious() -> None:
     keys = Keys()
     nodes = {
-        name: NodeStatus(node=name, instance="i", version="1", uptime_s=1.0, problems=["etcd is full", "Redis is full"])
+        name: NodeStatus(node=name, instance="i", version="1", uptime_s=1.0, problems=[FULL, REDIS])
         for name in ("b", "a")
     }
     snapshot = Snapshot(
@@ -87,10 +92,12 @@ def test_the_status_reports_it_once_and_as_serious() -> None:
         now=0.0,
         answers=nodes,
         etcd_version="3.4.0",
-        etcd_troubles=("etcd is full",),
+        etcd_problems=(FULL,),
     )
-    assert problems(snapshot)[0] == "etcd is full"
-    assert [text for text in problems(snapshot) if text.startswith("node")] == ["nodes a, b: Redis is full"]
-    assert serious(snapshot)
+    found = find_problems(snapshot)
+    assert found[0] == FULL
+    assert [one for one in found if one.nodes] == [msgspec.structs.replace(REDIS, nodes=("a", "b"))]
+    assert "nodes a, b: Redis is full" in status_text(snapshot)
+    assert degraded(found)
     assert "degraded" in status_text(snapshot)
     assert to_json(snapshot)["healthy"] is False

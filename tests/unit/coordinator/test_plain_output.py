@@ -17,6 +17,8 @@ from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.operations.dead_letters import LetterContent, StoredLetter
 from sandwich_coordinator.operations.errors import NotFound, NotReached
 from sandwich_coordinator.operations.shards import _is_live
+from sandwich_coordinator.operations.snapshot import Snapshot
+from sandwich_coordinator.problems import Code, problem
 from sandwich_coordinator.status import FailoverStatus, LossStatus, NodeStatus, ShardStatus
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
@@ -29,7 +31,7 @@ NASTY = "x\x1b[2J\x9b1m\x7f\r\n  ! forged\u2028\u202e\u2066"
 CLI = Path(output.__file__).parent
 
 
-def snapshot() -> render.Snapshot:
+def snapshot() -> Snapshot:
     records = {
         KEYS.node("n1"): NodeRecord(node="n1", instance="i", address=NASTY, version=NASTY),
         KEYS.leader: LeaderRecord(node=NASTY, instance="i"),
@@ -56,13 +58,13 @@ def snapshot() -> render.Snapshot:
         instance="i",
         version=NASTY,
         uptime_s=1.0,
-        problems=[NASTY],
+        problems=[NASTY, problem(Code.REDIS_FULL, NASTY, NASTY, NASTY)],
         shards=[ShardStatus(app="a", group=1, shard=0, worker=0, state=NASTY, reason=NASTY)],
         failovers=[failover],
         losses=[loss],
     )
     view = ClusterView.from_items(KEYS, items)
-    return render.Snapshot(
+    return Snapshot(
         cluster=NASTY, view=view, configured=True, now=0.0, answers={"n1": status, NASTY: NASTY}, etcd_version="3.5.0"
     )
 

@@ -1,7 +1,11 @@
 import pytest
 
-from sandwich_coordinator.cli.render import Snapshot, app_rows, duration, serious, status_text
+from sandwich_coordinator.cli.render import app_rows, status_text
+from sandwich_coordinator.durations import duration
 from sandwich_coordinator.ids import LeaderTerm
+from sandwich_coordinator.operations.health import find_problems
+from sandwich_coordinator.operations.snapshot import Snapshot
+from sandwich_coordinator.problems import degraded
 from sandwich_coordinator.status import AppStatus, CacheStatus, NodeStatus
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
@@ -22,18 +26,19 @@ LEADER = LeaderRecord(node="n1", instance="i")
 APP = AppRecord(app="a", token="v1:x", token_hash="h", intents=1)
 GROUP = GroupRecord(app="a", group=1, count=2, ids="0-1", term=LeaderTerm(1), state="degraded")
 CLAIM = ClaimRecord(
-    app="a", group=1, shard=0, node="n1", instance="i", worker=0, state="failed", reason="4004 token refused"
+    app="a", group=1, shard=0, node="n1", instance="i", worker=0, state="failed", reason="4004", close_code=4004
 )
 BUDGET = BudgetRecord(url="u", shards=2, total=1000, remaining=50, reset_at=7300.0, max_concurrency=1, fetched_at=0.0)
 FULL = """\
 cluster default: degraded
 
 problems
-  ! a: shards 0 failed (4004 token refused): Discord refused the token: put the right one in its source; \
+  ! a: shards 0 failed (Discord closed with 4004: authentication failed): the token is wrong or was reset: \
+put the application's current token into its source; \
 then apply again (sandwich cluster apply, or sandwich shard restart a 0)
   ! a: shards 1 run nowhere: they start when a node takes them
-  ! a: 50 of 1000 session starts left, reset in 2h 0m: avoid restarts that cannot resume until then
   ! node n1 does not answer (no connection): see that its address is reachable from here
+  ! a: 50 of 1000 session starts left, reset in 2h 0m: avoid restarts that cannot resume until the reset
 
 nodes
 NODE  STATE  LEADER  SHARDS  EVENTS/S  WORKERS  VERSION  ADDRESS
@@ -57,7 +62,7 @@ def test_problems_come_first_with_what_to_do() -> None:
 
 def test_an_empty_cluster_says_what_to_run() -> None:
     snapshot = Snapshot(cluster="default", view=ClusterView(keys=KEYS), configured=False, now=0.0)
-    assert serious(snapshot)
+    assert degraded(find_problems(snapshot))
     assert "no applications yet: run sandwich cluster apply -f cluster.yml" in status_text(snapshot)
     assert "no nodes: start one with sandwich-node join" in status_text(snapshot)
 

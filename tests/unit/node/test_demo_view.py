@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from sandwich_coordinator.cli.render import Snapshot
 from sandwich_coordinator.ids import LeaderTerm
+from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, GroupRecord, NodeRecord

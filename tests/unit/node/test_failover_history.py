@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.problems import Code
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, NodeRecord, ShardState
 from sandwich_coordinator.view import ClusterView, Entry
@@ -40,13 +41,14 @@ def test_messages_that_no_node_wrote_are_a_problem_for_ten_minutes_after_the_las
     history.foreign("bot", 2, 100.0)
     history.foreign("bot", 2, 300.0)
     (problem,) = history.problems(160.0)
-    assert "bot: a client that is no node published into its stream 60 s ago (2 messages yet)" in problem
+    assert (problem.code, problem.subject, problem.since) == (Code.FOREIGN_MESSAGES, "app/bot", 100.0)
+    assert "bot: a client that is no node published into its stream (2 messages yet)" in problem.text
     assert history.problems(701.0) == []
     history.foreign("bot", 3, 800.0)
     assert len(history.problems(801.0)) == 1
 
 
-def test_what_another_node_took_is_its_to_tell() -> None:
+def test_the_new_owner_alone_reports_a_failover() -> None:
     history = History("c")
     history.claims_changed(view("a"), view(None), [SHARD], 100.0)
     history.claims_changed(view(None), view("b"), [SHARD], 101.0)
@@ -71,7 +73,8 @@ def test_a_stream_made_again_is_shown_for_ten_minutes() -> None:
     history = History("b")
     history.streams_remade["bot"] = 1000.0
     (problem,) = history.problems(1090.0)
-    assert problem.startswith("bot: its stream was deleted 90 s ago and made again")
+    assert problem.summary == "bot: its stream was deleted and made again"
+    assert (problem.code, problem.since) == (Code.STREAM_REMADE, 1000.0)
     assert history.problems(1600.0) == []
 
 

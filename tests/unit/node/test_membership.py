@@ -85,7 +85,8 @@ def test_a_store_that_refuses_a_new_lease_ends_a_node_at_its_start_only() -> Non
             for _ in range(3):
                 await store.refused.acquire()
         assert not keeping.done()
-        assert "permission denied" in membership.waiting
+        assert membership.waiting is not None
+        assert "permission denied" in membership.waiting.text
         store.refuses = False
         async with asyncio.timeout(60):
             await rejoined.wait()

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from sandwich_coordinator.ids import LeaderTerm
+from sandwich_coordinator.problems import Code
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import PlanRecord
@@ -17,7 +18,7 @@ from sandwich_node import open_files
 from sandwich_node.agent.status import planned_shards
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
-from sandwich_node.open_files import RESERVE, SocketRoom, problem, shortage, sockets_for_shards
+from sandwich_node.open_files import RESERVE, SocketRoom, shortage, sockets_for_shards, too_few
 from tests.unit.gateway.shard import BASE_URL, Shard
 
 KEYS = Keys()
@@ -49,11 +50,13 @@ def test_some_descriptors_are_kept_back_and_some_are_always_left_for_shards(limi
 
 
 def test_a_node_with_too_few_descriptors_for_its_plan_says_so_with_the_limit() -> None:
-    assert problem(1920, 2, 1024) == ""
-    said = problem(1921, 2, 1024)
-    assert "1921 shards" in said
-    assert "1024 file descriptors" in said
-    assert "1920" in said
+    assert too_few("a", 1920, 2, 1024) is None
+    found = too_few("a", 1921, 2, 1024)
+    assert found is not None
+    assert (found.code, found.subject) == (Code.TOO_FEW_FILES, "node/a")
+    assert "1921 shards" in found.summary
+    assert "1024 file descriptors" in found.summary
+    assert "1920" in found.summary
 
 
 def test_the_plan_of_a_node_is_counted_over_all_applications() -> None:

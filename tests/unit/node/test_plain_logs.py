@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from sandwich_coordinator.addresses import Address
+from sandwich_coordinator.problems import Code, problem
 from sandwich_coordinator.status import NodeStatus
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.logs import configure_logging, redact
@@ -78,7 +79,8 @@ def test_a_secret_in_any_part_of_a_url_is_removed(text: str) -> None:
 
 async def test_what_a_node_says_over_http_is_plain_too() -> None:
     nasty = NASTY.removesuffix("\ud83d")
-    status = NodeStatus(node="a", instance="i", version="1", uptime_s=1.0, problems=[nasty])
+    found = problem(Code.REDIS_FULL, "redis", nasty, nasty)
+    status = NodeStatus(node="a", instance="i", version="1", uptime_s=1.0, problems=[found])
     async with (
         serve(make_app(lambda: status, lambda: [nasty, "second"]), Address("127.0.0.1", 0)) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
@@ -89,4 +91,5 @@ async def test_what_a_node_says_over_http_is_plain_too() -> None:
         async with http.get("/status") as response:
             text = await response.text()
         assert text.isprintable()
-        assert json.loads(text)["problems"] == [nasty]
+        (shown,) = json.loads(text)["problems"]
+        assert (shown["summary"], shown["advice"]) == (nasty, nasty)

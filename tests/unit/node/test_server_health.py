@@ -1,12 +1,13 @@
-"""What Redis and JetStream say about themselves, in an operator's words."""
+"""What Redis and JetStream report about themselves, as problems."""
 
 from typing import Any
 
 import msgspec
 import pytest
 
-from sandwich_node.cache.redis_health import MIB, redis_findings
-from sandwich_node.publishing.jetstream_health import account_findings, stream_findings
+from sandwich_coordinator.problems import Severity
+from sandwich_node.cache.redis_health import MIB, redis_problems
+from sandwich_node.publishing.jetstream_health import account_problems, stream_problems
 
 REDIS = {
     "redis_version": "6.2.14", "role": "master", "maxmemory": 100 * MIB, "maxmemory_policy": "noeviction",
@@ -32,25 +33,27 @@ REDIS = {
         ({"connected_clients": 9500}, "raise maxclients", False),
     ],
 )
-def test_what_redis_says_of_itself_is_told(fields: dict[str, Any], words: str, blocks: bool) -> None:
-    (found,) = redis_findings({"": REDIS | fields})
+def test_what_redis_reports_about_itself_is_a_problem(fields: dict[str, Any], words: str, blocks: bool) -> None:
+    (found,) = redis_problems({"": REDIS | fields})
     assert words in found.text
-    assert found.text.startswith("Redis ")
-    assert found.blocks is blocks
+    assert found.summary.startswith("Redis ")
+    assert found.subject == "redis"
+    assert (found.severity is Severity.CRITICAL) is blocks
 
 
-def test_a_healthy_redis_is_not_worth_a_word() -> None:
-    assert redis_findings({"": REDIS}) == []
-    assert redis_findings({"": REDIS | {"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}}) == []
+def test_a_healthy_redis_has_no_problem() -> None:
+    assert redis_problems({"": REDIS}) == []
+    assert redis_problems({"": REDIS | {"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}}) == []
     # What its replicas' buffers take does not count against maxmemory.
-    assert redis_findings({"": REDIS | {"used_memory": 120 * MIB, "mem_not_counted_for_evict": 60 * MIB}}) == []
-    assert redis_findings({"": {}}) == []
-    assert redis_findings({}) == []
+    assert redis_problems({"": REDIS | {"used_memory": 120 * MIB, "mem_not_counted_for_evict": 60 * MIB}}) == []
+    assert redis_problems({"": {}}) == []
+    assert redis_problems({}) == []
 
 
 def test_a_server_of_a_redis_cluster_is_named() -> None:
-    (found,) = redis_findings({"10.0.0.1:6379": REDIS, "10.0.0.2:6379": REDIS | {"loading": 1}})
+    (found,) = redis_problems({"10.0.0.1:6379": REDIS, "10.0.0.2:6379": REDIS | {"loading": 1}})
     assert found.text.startswith("Redis at 10.0.0.2:6379 ")
+    assert found.subject == "redis/10.0.0.2:6379"
 
 
 def account(**fields: Any) -> bytes:
@@ -66,20 +69,20 @@ def stream(*replicas: dict[str, Any], leader: str = "n0", wanted: int = 3, since
 GOOD = {"name": "n1", "current": True, "active": 1, "lag": 3}
 
 
-def test_a_healthy_jetstream_is_not_worth_a_word() -> None:
-    assert account_findings(account(limits={"max_storage": -1, "max_streams": -1})) == []
-    assert account_findings(account(storage=80, limits={"max_storage": 100})) == []
-    assert stream_findings("S", stream(GOOD, GOOD)) == []
-    assert stream_findings("S", stream(wanted=1)) == []
-    assert stream_findings("S", stream(GOOD, {"name": "n2", "current": True, "active": 11_000_000_000})) == []
-    assert stream_findings("S", stream(GOOD, {"name": "n2", "active": 2_000_000_000, "lag": 1})) == []
-    # The leader is new, and has not heard of it yet.
-    assert stream_findings("S", stream(GOOD, {"name": "n2", "lag": 1}, since="12:00:08")) == []
-    assert stream_findings("S", msgspec.json.encode({"config": {"num_replicas": 1}})) == []
+def test_a_healthy_jetstream_has_no_problem() -> None:
+    assert account_problems(account(limits={"max_storage": -1, "max_streams": -1})) == []
+    assert account_problems(account(storage=80, limits={"max_storage": 100})) == []
+    assert stream_problems("S", stream(GOOD, GOOD)) == []
+    assert stream_problems("S", stream(wanted=1)) == []
+    assert stream_problems("S", stream(GOOD, {"name": "n2", "current": True, "active": 11_000_000_000})) == []
+    assert stream_problems("S", stream(GOOD, {"name": "n2", "active": 2_000_000_000, "lag": 1})) == []
+    # The leader is new and has no message from it yet.
+    assert stream_problems("S", stream(GOOD, {"name": "n2", "lag": 1}, since="12:00:08")) == []
+    assert stream_problems("S", msgspec.json.encode({"config": {"num_replicas": 1}})) == []
     missing = {"error": {"code": 404, "err_code": 10059, "description": "stream not found"}}
-    assert stream_findings("S", msgspec.json.encode(missing)) == []
+    assert stream_problems("S", msgspec.json.encode(missing)) == []
     for damaged in (b"", b"{", b"[]", b"\xff"):
-        assert (account_findings(damaged), stream_findings("S", damaged)) == ([], [])
+        assert (account_problems(damaged), stream_problems("S", damaged)) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -93,9 +96,10 @@ def test_a_healthy_jetstream_is_not_worth_a_word() -> None:
         (account(tiers={"R3": {"storage": 99, "limits": {"max_storage": 100}}}), "storage limit of tier R3"),
     ],
 )
-def test_what_jetstream_says_of_the_account_is_told(answer: bytes | None, words: str) -> None:
-    (found,) = account_findings(answer)
-    assert words in found
+def test_what_jetstream_reports_about_the_account_is_a_problem(answer: bytes | None, words: str) -> None:
+    (found,) = account_problems(answer)
+    assert words in found.text
+    assert found.subject == "nats"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +115,7 @@ def test_what_jetstream_says_of_the_account_is_told(answer: bytes | None, words:
         (msgspec.json.encode({"error": {"code": 500, "err_code": 10117, "description": "offline"}}), "offline (10117)"),
     ],
 )
-def test_what_jetstream_says_of_a_stream_is_told(answer: bytes | None, words: str) -> None:
-    (found,) = stream_findings("S", answer)
-    assert words in found
+def test_what_jetstream_reports_about_a_stream_is_a_problem(answer: bytes | None, words: str) -> None:
+    (found,) = stream_problems("S", answer)
+    assert words in found.text
+    assert found.subject == "nats/S"

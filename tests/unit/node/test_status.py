@@ -1,8 +1,10 @@
 """What a node adds up of its shards' figures, and how its metrics show it."""
 
 from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.problems import Code
 from sandwich_coordinator.status import CacheStatus, InviteStatus, NodeStatus
-from sandwich_node.agent.status import Figures, cache_troubles
+from sandwich_node.agent.problems import cache_problems
+from sandwich_node.agent.status import Figures
 from sandwich_node.http.metrics import render_metrics
 from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardNumbers
 
@@ -73,12 +75,17 @@ def test_caches_are_added_up_over_shards_what_happened_for_good_and_what_waits_a
         assert line in page
 
 
-def test_troubles_of_caches_are_told_once_a_reason() -> None:
+def test_problems_of_caches_are_reported_once_a_reason() -> None:
     figures = Figures()
     lost = CacheNumbers(incomplete="Redis was emptied", refilling=True)
     waits = CacheNumbers(waiting="Redis does not answer", incomplete="Redis was emptied")
     figures.note(1.0, 0, 0.0, [caching(0, lost), caching(1, lost), caching(2, waits), caching(3, CacheNumbers())])
-    assert cache_troubles([ShardId("bot", 1, shard) for shard in range(5)], figures) == [
-        "bot: shards 0-1: the cache is incomplete: Redis was emptied (being read anew)",
-        "bot: shards 2: the cache waits: Redis does not answer",
+    found = cache_problems([ShardId("bot", 1, shard) for shard in range(5)], figures)
+    assert [(one.code, one.subject, one.text) for one in found] == [
+        (
+            Code.CACHE_INCOMPLETE,
+            "app/bot/shards/0-1",
+            "bot: shards 0-1: the cache is incomplete: Redis was emptied (being read again)",
+        ),
+        (Code.CACHE_WAITING, "app/bot/shards/2", "bot: shards 2: the cache waits: Redis does not answer"),
     ]

@@ -92,9 +92,10 @@ def test_a_plan_with_more_shards_than_files_is_a_problem_until_it_shrinks() -> N
     plan = PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={"a": "0-2"})
     planned = replace(ADDED, plans={BOT: Entry(plan, 2, 2, 0)})
     changes.note(ADDED, planned)
-    assert "3 shards" in changes.too_few_files
+    assert changes.too_few_files is not None
+    assert "3 shards" in changes.too_few_files.text
     changes.note(planned, ADDED)
-    assert changes.too_few_files == ""
+    assert changes.too_few_files is None
 
 
 def test_a_worker_that_starts_later_is_sent_the_lease_and_the_applications() -> None:

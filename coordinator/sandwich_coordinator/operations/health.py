@@ -1,0 +1,143 @@
+"""The problems of a cluster, from a snapshot. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
+from sandwich_coordinator.durations import duration
+from sandwich_coordinator.operations.snapshot import Snapshot
+from sandwich_coordinator.problems import Code, Problem, problem, worst_first
+from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.status import NodeStatus
+from sandwich_coordinator.types import ClaimRecord, GroupRecord
+
+BUDGET_LOW_FRACTION = 0.1
+ETCD_MIN = (3, 5, 13)
+"""Below it a member may lose consistency after a crash (etcd's advisories); accepted for development."""
+
+
+def find_problems(snapshot: Snapshot) -> list[Problem]:
+    """What is wrong, worst first, each with what to do."""
+    found = [
+        *snapshot.etcd_problems,
+        *_cluster_problems(snapshot),
+        *_shard_problems(snapshot),
+        *_budget_problems(snapshot),
+        *_unreachable_nodes(snapshot),
+        *_version_problems(snapshot),
+    ]
+    return worst_first([*found, *_reported(snapshot, found)])
+
+
+def wanted_shards(group: GroupRecord) -> set[int]:
+    """The shards that a group should run; all of its count when its ids cannot be read."""
+    try:
+        return set(parse_ranges(group.ids)) if group.ids else set(range(group.count))
+    except ValueError:
+        return set(range(group.count))
+
+
+def shards_subject(app: str, shards: Sequence[int] | set[int]) -> str:
+    """The subject of a problem of some shards."""
+    return f"app/{app}/shards/{format_ranges(shards)}"
+
+
+def _cluster_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    view = snapshot.view
+    if not snapshot.configured:
+        yield problem(Code.NOT_CONFIGURED, "cluster", "the cluster is not configured")
+    if not view.nodes:
+        yield problem(Code.NO_NODES, "cluster", "no nodes")
+    elif view.leader is None:
+        yield problem(Code.NO_LEADER, "cluster", "no leader, so nothing is decided")
+    for key, bad in view.bad.items():
+        summary = f"the record {key} cannot be used ({bad.reason}) and is ignored"
+        yield problem(Code.BAD_RECORD, f"etcd/{key}", summary)
+
+
+def _unreachable_nodes(snapshot: Snapshot) -> Iterator[Problem]:
+    for node, answer in sorted(snapshot.answers.items()):
+        if isinstance(answer, str):
+            yield problem(Code.NODE_UNREACHABLE, f"node/{node}", f"node {node} does not answer ({answer})")
+
+
+def _version_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    version = tuple(int(part) for part in snapshot.etcd_version.split(".")[:3] if part.isdecimal())
+    if version and version < ETCD_MIN:
+        wanted = ".".join(map(str, ETCD_MIN))
+        yield problem(Code.ETCD_OLD, "etcd", f"etcd {snapshot.etcd_version} is older than {wanted}")
+
+
+def _reported(snapshot: Snapshot, seen: Sequence[Problem]) -> list[Problem]:
+    """What nodes report, once for all that report the same; not again what the snapshot itself shows."""
+    nodes: dict[tuple[Code, str, str], list[str]] = {}
+    first: dict[tuple[Code, str, str], Problem] = {}
+    for node, answer in sorted(snapshot.answers.items()):
+        for said in answer.problems if isinstance(answer, NodeStatus) else ():
+            # A node of an older version reports sentences.
+            one = problem(Code.OTHER, f"node/{node}", said, "") if isinstance(said, str) else said
+            key = (one.code, "", one.summary) if isinstance(said, str) else one.same
+            first.setdefault(key, one)
+            nodes.setdefault(key, []).append(node)
+    known = {(one.code, one.subject) for one in seen}
+    return [
+        msgspec.structs.replace(one, nodes=tuple(nodes[key]))
+        for key, one in first.items()
+        if (one.code, one.subject) not in known
+    ]
+
+
+def _shard_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    view = snapshot.view
+    for key, group in sorted(view.groups.items()):
+        claims = {shard.shard: claim.record for shard, claim in view.claims.items() if shard.of == key}
+        failed = list(_failed_shards(key.app, claims))
+        yield from failed
+        if group.record.state == "failed" and not failed:
+            yield from _failed_group(snapshot, group.record)
+        missing = wanted_shards(group.record) - claims.keys()
+        if missing and group.record.state not in ("paused", "closing", "failed"):
+            summary = f"{key.app}: shards {format_ranges(missing)} run nowhere"
+            yield problem(Code.SHARDS_UNCLAIMED, shards_subject(key.app, missing), summary)
+
+
+def _failed_shards(app: str, claims: Mapping[int, ClaimRecord]) -> Iterator[Problem]:
+    causes: dict[tuple[int, str], list[int]] = {}
+    for shard, claim in sorted(claims.items()):
+        if claim.state == "failed":
+            cause = (claim.close_code, "" if claim.close_code in STOP_CODES else claim.reason)
+            causes.setdefault(cause, []).append(shard)
+    for (code, reason), shards in causes.items():
+        known = STOP_CODES.get(code)
+        why = f"Discord closed with {code}: {known.meaning}" if known else reason or "no reason given"
+        ranges = format_ranges(shards)
+        retry = f"sandwich cluster apply, or sandwich shard restart {app} {ranges}"
+        advice = f"{stop_advice(code)}; then apply again ({retry})"
+        since = min((claims[shard].since for shard in shards if claims[shard].since), default=None)
+        summary = f"{app}: shards {ranges} failed ({why})"
+        yield problem(Code.SHARDS_FAILED, shards_subject(app, shards), summary, advice, since)
+
+
+def _failed_group(snapshot: Snapshot, group: GroupRecord) -> Iterator[Problem]:
+    """A group that failed before any shard started. A refused token is the budget's problem."""
+    app = snapshot.view.apps.get(group.app)
+    budget = snapshot.view.budgets.get(app.record.token_hash) if app is not None else None
+    if budget is None or not budget.record.error:
+        yield problem(Code.APP_INVALID, f"app/{group.app}", f"{group.app}: {group.reason or 'failed'}")
+
+
+def _budget_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    for name, app in sorted(snapshot.view.apps.items()):
+        budget = snapshot.view.budgets.get(app.record.token_hash)
+        if budget is None:
+            continue
+        record = budget.record
+        if record.error:
+            advice = f"{stop_advice(TOKEN_REFUSED)}; then apply again"
+            summary = f"{name}: {record.error}"
+            yield problem(Code.TOKEN_REFUSED, f"app/{name}", summary, advice)
+        elif record.reset_at > snapshot.now and record.remaining <= record.total * BUDGET_LOW_FRACTION:
+            left = duration(record.reset_at - snapshot.now)
+            summary = f"{name}: {record.remaining} of {record.total} session starts left, reset in {left}"
+            yield problem(Code.SESSION_STARTS_LOW, f"app/{name}", summary)
