@@ -203,7 +203,7 @@ async def test_wrong_token_and_disallowed_intents_are_reported_and_not_retried(c
     assert code == 0, output
 
     async def failed() -> bool:
-        return "4014" in (text := await status_text(cluster)) and "privileged intents" in text
+        return "4014" in (text := await status_text(cluster)) and "privileged intent" in text
 
     await until("the disallowed intents in the status", failed)
     before = (await bot_stats(cluster))["identifies"]
