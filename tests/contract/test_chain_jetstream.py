@@ -9,9 +9,10 @@ import nats.js.errors
 import pytest
 from nats.js.api import StreamSource
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.dev.embedded import EmbeddedNats, nats_cluster
 from sandwich_node.publishing.chain import Chain, Checkpoint
-from sandwich_node.publishing.frames import EventBuffer, ShardAddress
+from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
 from sandwich_node.publishing.log import Fenced, LogUnavailable
 from sandwich_node.publishing.publisher import ShardPublisher
@@ -20,7 +21,7 @@ from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, FrameHeaders
 
 pytestmark = pytest.mark.contract
 
-ADDRESS = ShardAddress(app="bot", group=0, shard=3, count=4, route="bot", bot="42")
+ORIGIN = ShardOrigin(shard=ShardId("bot", 0, 3), count=4, route="bot", bot="42")
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ async def log(server: EmbeddedNats) -> AsyncIterator[JetStreamLog]:
     await made.close()
 
 
-def chain(log: JetStreamLog, epoch: int) -> Chain:
-    return Chain(log, ADDRESS, epoch=epoch, pause=asyncio.sleep, rng=random.Random(1))
+def chain(log: JetStreamLog, fence: int) -> Chain:
+    return Chain(log, ORIGIN, fence=Fence(fence), pause=asyncio.sleep, rng=random.Random(1))
 
 
 def event(seq: int, pad: str = "") -> bytes:
@@ -48,7 +49,7 @@ def event(seq: int, pad: str = "") -> bytes:
 
 
 def publisher(writer: Chain, last: int = 0) -> ShardPublisher:
-    events = EventBuffer(ADDRESS)
+    events = EventBuffer(ORIGIN)
     events.start_session("aa", last)
     return ShardPublisher(events, writer)
 
@@ -155,8 +156,8 @@ FOREIGN: list[dict[str, str] | None] = [
     {"Nats-TTL": "1s"},
     # Like a frame of ours: of a newer owner, of another session, of the same one far ahead.
     *(
-        FrameHeaders(session=session, first_seq=last, last_seq=last, count=1, epoch=epoch).encode()
-        for session, last, epoch in (("bb", 1, 1 << 60), ("bb", 7, 10), ("aa", 5000, 10), ("aa", 3, 9))
+        FrameHeaders(session=session, first_seq=last, last_seq=last, count=1, epoch=fence).encode()
+        for session, last, fence in (("bb", 1, 1 << 60), ("bb", 7, 10), ("aa", 5000, 10), ("aa", 3, 9))
     ),
 ]
 

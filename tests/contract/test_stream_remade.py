@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_node.publishing.chain import Chain
-from sandwich_node.publishing.frames import EventBuffer, ShardAddress
+from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_sdk import Consumer, Gap
 
 pytestmark = pytest.mark.contract
 
-ADDRESS = ShardAddress(app="bot", group=0, shard=3, count=4, route="bot", bot="42")
+ORIGIN = ShardOrigin(shard=ShardId("bot", 0, 3), count=4, route="bot", bot="42")
 STORED_BEFORE = 40
 
 
@@ -54,9 +55,9 @@ async def test_what_is_stored_after_the_deletion_is_read_all_of_it_and_once(
         log = JetStreamLog(NatsOptions(servers=(server.url,)))
         await log.connect()
         await log.ensure_stream("bot")
-        chain = Chain(log, ADDRESS, epoch=10, pause=asyncio.sleep, rng=random.Random(1))
+        chain = Chain(log, ORIGIN, fence=Fence(10), pause=asyncio.sleep, rng=random.Random(1))
         await chain.take_over()
-        buffer = EventBuffer(ADDRESS)
+        buffer = EventBuffer(ORIGIN)
         buffer.start_session("aa", 0)
         publisher = ShardPublisher(buffer, chain)
         tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(reader.run(server.url))]

@@ -40,7 +40,7 @@ class Stream:
             raise WrongLast(f"expected {expected}")
         self._seq += 1
         if found.tail is not None and headers.epoch < found.tail.headers.epoch:
-            self._journal.violate(f"{chain}: epoch {headers.epoch} wrote after {found.tail.headers.epoch}")
+            self._journal.violate(f"{chain}: fence {headers.epoch} wrote after {found.tail.headers.epoch}")
         self._check(chain, found, headers)
         found.tail = Tail(self._seq, headers, None)
         return self._seq

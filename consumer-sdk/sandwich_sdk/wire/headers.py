@@ -53,7 +53,7 @@ class FrameHeaders:
     first_seq  Discord sequence of the first event in the frame
     last_seq   Discord sequence the chain stands at after this frame: the checkpoint
     count      events in the frame; 0 for fence, marker and gap frames
-    epoch      claim revision of the writer (the fence)
+    epoch      the fence of the frame's owner: the revision of its claim. The wire keeps this older name for it
     kind       "" for events, else "fence", "marker" or "gap"
     types      event types in the frame, each once
     part       (i, n) when an event too large for one message travels in n messages, 1 <= i <= n

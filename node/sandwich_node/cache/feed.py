@@ -20,7 +20,7 @@ from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied, Extra
-from sandwich_node.cache.settings import Writer, changed_letters, kept_letters
+from sandwich_node.cache.settings import CacheWriter, changed_letters, kept_letters
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class CacheFeed:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: CacheWriter,
         cache: RedisCache,
         *,
         rng: random.Random,
@@ -136,7 +136,7 @@ class CacheFeed:
 
     @property
     def _shard(self) -> tuple[str, str]:
-        return self.writer.app, self.writer.location
+        return self.writer.shard.app, self.writer.location
 
     @property
     def backlog(self) -> int:
@@ -331,7 +331,7 @@ class CacheFeed:
         else:
             counters.applied += len(batch.events)
         if applied.failure and applied.failed == counters.failed:
-            _log.error("the cache refused a change of %s: %s", self.writer.app, applied.failure)
+            _log.error("the cache refused a change of %s: %s", self.writer.shard.app, applied.failure)
 
     # --- reading everything anew --------------------------------------------------------------------------------
 
@@ -393,7 +393,7 @@ class CacheFeed:
         if self._recorded_bytes > RECORDED_BYTES_MAX:
             self._recorded = None
 
-    def follow(self, writer: Writer) -> None:
+    def follow(self, writer: CacheWriter) -> None:
         """The application keeps other things from now on; what it no longer keeps goes."""
         self.writer = writer
         self._translator = Translator(writer)

@@ -1,12 +1,13 @@
-"""Taking a shard group that is gone out of the cache."""
+"""Removal of a deleted shard group from the cache."""
 
 import asyncio
 import logging
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node import ipc
 from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 
 _log = logging.getLogger(__name__)
 
@@ -15,18 +16,17 @@ RETRY_S = 5.0
 
 
 async def release_group(cache: RedisCache, gone: ipc.CleanGroupCache) -> None:
-    """Every guild that these shards located leaves; tried again for some minutes while Redis is away."""
-    for shard in range(gone.count):
-        writer = Writer(
-            app=gone.app, group=gone.group, shard=shard, fence=gone.fence, bot="", intents=0, settings=gone.cache
-        )
+    """Remove every guild that these shards located. Tries again for some minutes while Redis is away."""
+    for number in range(gone.count):
+        shard = ShardId(gone.app, gone.group, number)
+        writer = CacheWriter(shard=shard, fence=Fence(gone.fence), bot="", intents=0, settings=gone.cache)
         for _ in range(TRIES_MAX):
             try:
                 await cache.release(writer)
             except CacheError as error:
-                _log.warning("shard %s/%d/%d is not out of the cache yet: %s", gone.app, gone.group, shard, error)
+                _log.warning("shard %s is not out of the cache yet: %s", shard, error)
                 await asyncio.sleep(RETRY_S)
             else:
                 break
         else:
-            _log.error("shard %s/%d/%d stays in the cache: Redis was away for too long", gone.app, gone.group, shard)
+            _log.error("shard %s stays in the cache: Redis was away for too long", shard)

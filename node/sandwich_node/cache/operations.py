@@ -13,7 +13,7 @@ from sandwich_node.cache import channels, guilds, members, messages
 from sandwich_node.cache import payloads as pl
 from sandwich_node.cache.context import UNREADABLE, BadEvent, Context, Op, Translation, snowflake
 from sandwich_node.cache.json_patch import compact
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 
 LEARNED_MAX = 8192
 """Members seen in passing that are remembered as stored, so that a chatty one is not stored with every message."""
@@ -123,7 +123,7 @@ def _translations(context: Context) -> dict[str, Translation]:
 class Translator:
     """Turns one shard's events into operations. Remembers only which members it has seen in passing."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: CacheWriter) -> None:
         settings = writer.settings
         self._context = Context(settings, writer.bot, settings.members and not writer.is_told_of_members)
         self._translations = _translations(self._context)

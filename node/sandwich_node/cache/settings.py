@@ -1,9 +1,10 @@
-"""What of an application is cached, and in whose name a shard writes. Pure."""
+"""What of an application is cached, and who writes it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.intents import INTENTS
 from sandwich_coordinator.types import CacheSpec
 from sandwich_sdk.wire import cache_keys
@@ -80,26 +81,24 @@ def changed_letters(before: str, after: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Writer:
-    """One owner of one shard. `fence` is the revision of its claim; `bot` the bot's user id."""
+class CacheWriter:
+    """The owner of a shard, as the cache knows it. `bot` is the bot's user id."""
 
-    app: str
-    group: int
-    shard: int
-    fence: int
+    shard: ShardId
+    fence: Fence
     bot: str
     intents: int
     settings: CacheSpec
 
     @property
     def namespace(self) -> str:
-        """Under which namespace it writes."""
-        return self.settings.namespace_of(self.app)
+        """The namespace that it writes to."""
+        return self.settings.namespace_of(self.shard.app)
 
     @property
     def location(self) -> str:
         """Where the shard's guilds are, as readers see it."""
-        return location(self.group, self.shard)
+        return location(self.shard.group, self.shard.shard)
 
     @property
     def maintains(self) -> str:

@@ -3,7 +3,7 @@
 Each append asserts the stream sequence of the chain's last frame, over all lanes
 (`Nats-Expected-Last-Subject-Sequence-Subject`). Taking over appends a fence frame first: from then on every older
 writer's append is refused, whatever its clock or its lease say. An append whose outcome is unknown is settled by
-reading the tail: ours -> it landed; a newer epoch -> we are fenced; unchanged -> send it again, and only one of the
+reading the tail: ours -> it landed; a newer fence -> we are fenced; unchanged -> send it again, and only one of the
 two can land. A tail that ends before what was acknowledged means that the stream lost it (deleted or purged by hand,
 restored, out of age): a gap frame tells consumers, and the chain goes on behind it. So it does behind a message that no
 node wrote (`walk`), once nothing of a newer owner's is between our last frame and that message.
@@ -20,8 +20,9 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from sandwich_coordinator.ids import Fence
 from sandwich_node.publishing.foreign_messages import Search, Stand, Walk
-from sandwich_node.publishing.frames import Frame, ShardAddress, split_payload
+from sandwich_node.publishing.frames import Frame, ShardOrigin, split_payload
 from sandwich_node.publishing.log import (
     Fenced,
     Foreign,
@@ -47,7 +48,7 @@ BUSY_RETRY_S = 0.005
 class Checkpoint:
     """Where the chain stands: the session it was written from, and the last Discord sequence in it.
 
-    `behind`: what is kept in Redis did not have all of it. Known of a frame that was read: `epoch`, its writer's,
+    `behind`: what is kept in Redis did not have all of it. Known of a frame that was read: `fence`, its owner's,
     `stored_at`, when it was stored (Unix seconds), and `marked`: it is a marker, as an owner leaves it who ends in
     good order with the cache behind.
     """
@@ -56,7 +57,7 @@ class Checkpoint:
     last_seq: int
     behind: bool = False
     marked: bool = field(default=False, compare=False)
-    epoch: int = field(default=0, compare=False)
+    fence: Fence = field(default=Fence(0), compare=False)
     stored_at: float | None = field(default=None, compare=False)
 
 
@@ -77,25 +78,24 @@ class _EndLost(Exception):
 
 
 class Chain:
-    """The writer of one shard's chain. `epoch` is the revision of our claim."""
+    """The writer of one shard's chain, under the owner's fence."""
 
     def __init__(
         self,
         log: Log,
-        address: ShardAddress,
+        origin: ShardOrigin,
         *,
-        epoch: int,
+        fence: Fence,
         pause: Callable[[float], Awaitable[None]],
         rng: random.Random,
     ) -> None:
         self._store = log
-        self._epoch = epoch
+        self._fence = fence
         self._pause = pause
         self._rng = rng
-        self._stream = subjects.stream_name(address.app)
-        self._app = address.app
-        self._filter = subjects.chain_filter(address.app, address.group, address.shard)
-        self._address = address
+        self._shard = origin.shard
+        self._stream = subjects.stream_name(origin.shard.app)
+        self._filter = subjects.chain_filter(*origin.shard)
         self._last = self._own = 0
         self._owes_notice = False
         self.checkpoint = Checkpoint("", 0)
@@ -112,15 +112,15 @@ class Chain:
             try:
                 found = await self._find_end(found)
                 tail, foreign = found.tail, max(foreign, found.foreign)
-                if tail is not None and tail.headers.epoch > self._epoch:
-                    raise Fenced(self._epoch, tail.headers.epoch)
+                if tail is not None and tail.headers.epoch > self._fence:
+                    raise Fenced(self._fence, Fence(tail.headers.epoch))
                 stands = Checkpoint("", 0)
                 if tail is not None:
-                    # Our own epoch: a fence of ours had landed after all.
-                    writer = tail.headers.epoch if tail.headers.epoch < self._epoch else writer
+                    # With our own fence: a fence frame of ours was stored after all.
+                    writer = tail.headers.epoch if tail.headers.epoch < self._fence else writer
                     stands = replace(
                         checkpoint_of(tail.headers),
-                        epoch=writer,
+                        fence=Fence(writer),
                         stored_at=tail.stored_at,
                         marked=tail.headers.kind == MARKER,
                     )
@@ -142,7 +142,7 @@ class Chain:
             first_seq=stands.last_seq,
             last_seq=stands.last_seq,
             count=0,
-            epoch=self._epoch,
+            epoch=self._fence,
             kind=FENCE,
             behind=stands.behind,
         )
@@ -192,7 +192,8 @@ class Chain:
             )
 
     def _subject(self, lane: str) -> str:
-        return subjects.events_subject(self._app, lane, self._address.group, self._address.shard)
+        app, group, shard = self._shard
+        return subjects.events_subject(app, lane, group, shard)
 
     async def append(self, frame: Frame) -> None:
         """Append one frame, in parts when it is too large. Raises Fenced; waits while the log is away."""
@@ -216,7 +217,7 @@ class Chain:
         part_bytes = self._store.part_bytes
         if len(payload) <= part_bytes:
             try:
-                await self._append(frame, payload, frame.headers(self._epoch))
+                await self._append(frame, payload, frame.headers(self._fence))
             except PayloadTooLarge:
                 # The server's limit was lowered since we connected: the connection knows the new one.
                 part_bytes = min(self._store.part_bytes, len(payload) // 2 + 1)
@@ -240,12 +241,12 @@ class Chain:
             note = {"session": stands.session, "last_seq": stands.last_seq, "at": time.time(), "reason": reason}
             encoded = msgspec.json.encode(note)
             gap = Frame(stands.session, stands.last_seq, stands.last_seq, kind=GAP, note=encoded, behind=stands.behind)
-            await self._append(gap, gap.payload(), gap.headers(self._epoch))
+            await self._append(gap, gap.payload(), gap.headers(self._fence))
 
     async def _append_parts(self, frame: Frame, payload: bytes, part_bytes: int) -> None:
         parts = split_payload(payload, part_bytes)
         for index, part in enumerate(parts, start=1):
-            await self._append(frame, part, frame.headers(self._epoch, (index, len(parts))))
+            await self._append(frame, part, frame.headers(self._fence, (index, len(parts))))
 
     async def _append(self, frame: Frame, payload: bytes, headers: FrameHeaders) -> None:
         attempt = 0
@@ -287,13 +288,13 @@ class Chain:
 
     def _recognise(self, tail: Tail | None, headers: FrameHeaders) -> bool:
         """Whether the tail is the append that `headers` belong to. Raises Fenced, _EndLost."""
-        if tail is not None and tail.headers.epoch > self._epoch:
-            raise Fenced(self._epoch, tail.headers.epoch)
+        if tail is not None and tail.headers.epoch > self._fence:
+            raise Fenced(self._fence, Fence(tail.headers.epoch))
         if tail is not None and tail.headers == headers and tail.stream_seq > self._last:
             self._last = self._own = tail.stream_seq
             return True
         end = tail.stream_seq if tail is not None else 0
-        if end < self._own or (tail is not None and tail.headers.epoch < self._epoch):
+        if end < self._own or (tail is not None and tail.headers.epoch < self._fence):
             # Our fence at least was stored, and is not there any more.
             raise _EndLost(tail, end)
         # Before `_last`: what was not ours, behind our last frame, is gone.
@@ -310,7 +311,7 @@ class Chain:
                 raise _EndLost(found.tail, found.end)
             self._last = found.end
             return True
-        walk, at = Walk(self._epoch, headers), self._last + 1
+        walk, at = Walk(self._fence, headers), self._last + 1
         while at <= end.stream_seq:
             message = await self._store.following(self._stream, self._filter, at)
             if message is None:
@@ -328,7 +329,7 @@ class Chain:
         self.waiting_reason = str(error)
         if isinstance(error, StreamMissing):
             try:
-                await self._store.ensure_stream(self._app)
+                await self._store.ensure_stream(self._shard.app)
             except LogUnavailable as failure:
                 self.waiting_reason = str(failure)
         delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10)) * self._rng.uniform(0.5, 1.0)

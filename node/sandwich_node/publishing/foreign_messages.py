@@ -6,6 +6,7 @@ at what lies between its own last frame and the end, and goes on behind it.
 
 from dataclasses import dataclass, field
 
+from sandwich_coordinator.ids import Fence
 from sandwich_node.publishing.log import Fenced, Foreign, Tail
 from sandwich_sdk.wire.headers import FrameHeaders
 
@@ -29,14 +30,14 @@ class Stand:
 class Walk:
     """A writer's look, in order, at every message of its chain behind `last`, up to a foreign end.
 
-    epoch    the writer's
+    fence    the writer's
     headers  of its append of unknown outcome
     landed   that append is among the messages
     left     a frame of an older owner, which can be behind ours only when the stream lost ours
     foreign  messages that no node wrote
     """
 
-    epoch: int
+    fence: Fence
     headers: FrameHeaders
     landed: int = 0
     left: Tail | None = None
@@ -46,9 +47,9 @@ class Walk:
         """Take the next message. Raises Fenced when a newer owner wrote it."""
         if isinstance(message, Foreign):
             self.foreign += 1
-        elif message.headers.epoch > self.epoch:
-            raise Fenced(self.epoch, message.headers.epoch)
-        elif message.headers.epoch < self.epoch:
+        elif message.headers.epoch > self.fence:
+            raise Fenced(self.fence, Fence(message.headers.epoch))
+        elif message.headers.epoch < self.fence:
             self.left = message
         elif message.headers == self.headers:
             self.landed = message.stream_seq

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.cache.context import Op
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_sdk.wire.headers import GAP, FrameHeaders
@@ -27,12 +28,13 @@ _compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_content_si
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardAddress:
-    """Where a shard's events belong. `bot` is the bot's user id, "" while unknown."""
+class ShardOrigin:
+    """Where events come from: their shard, how many shards its group has, its route, and the bot.
 
-    app: str
-    group: int
-    shard: int
+    `bot` is the bot's user id, "" while it is not known.
+    """
+
+    shard: ShardId
     count: int
     route: str
     bot: str = ""
@@ -95,14 +97,14 @@ class Frame:
     ttl_s: float = 0.0
     behind: bool = False
 
-    def headers(self, epoch: int, part: tuple[int, int] | None = None) -> FrameHeaders:
-        """The frame's headers for the writer with this claim revision."""
+    def headers(self, fence: Fence, part: tuple[int, int] | None = None) -> FrameHeaders:
+        """The frame's headers, as the owner with this fence writes them."""
         return FrameHeaders(
             session=self.session,
             first_seq=self.first_seq,
             last_seq=self.last_seq,
             count=len(self.lines),
-            epoch=epoch,
+            epoch=fence,
             kind=self.kind,
             types=self.types,
             part=part,
@@ -160,7 +162,7 @@ class EventBuffer:
     stops reading until `has_room`. An event whose sequence the session has passed already is dropped and counted.
     """
 
-    address: ShardAddress
+    origin: ShardOrigin
     bytes_max: int = BUFFER_BYTES_MAX
     events_max: int = BUFFER_EVENTS_MAX
     session: str = ""
@@ -176,13 +178,14 @@ class EventBuffer:
         """Events pushed from now on belong to this session, which the shard has read up to `last_seq`."""
         self.session = session
         self.last_seq = last_seq
-        address = self.address
+        origin = self.origin
+        app, group, shard = origin.shard
         meta = {
             "v": 1,
-            "app": address.app,
-            "bot": bot or address.bot,
-            "route": address.route,
-            "shard": [address.group, address.shard, address.count],
+            "app": app,
+            "bot": bot or origin.bot,
+            "route": origin.route,
+            "shard": [group, shard, origin.count],
             "id": f"{session}:",
         }
         self._prefix = b',"__sandwich":' + msgspec.json.encode(meta)[:-2]

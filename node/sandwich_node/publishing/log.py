@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandwich_coordinator.ids import Fence
 from sandwich_sdk.wire.headers import FrameHeaders
 
 
@@ -32,11 +33,11 @@ class PayloadTooLarge(LogError):
 
 
 class Fenced(Exception):
-    """Somebody with a newer claim writes this chain now: this writer has to stop."""
+    """An owner with a newer fence writes this chain now: this writer has to stop."""
 
-    def __init__(self, epoch: int, newer: int) -> None:
-        super().__init__(f"claim {epoch} was superseded by claim {newer}")
-        self.epoch = epoch
+    def __init__(self, fence: Fence, newer: Fence) -> None:
+        super().__init__(f"claim {fence} was superseded by claim {newer}")
+        self.fence = fence
         self.newer = newer
 
 

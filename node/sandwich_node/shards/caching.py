@@ -15,7 +15,7 @@ from sandwich_node import ipc
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.handover_drain import WAIT_S, LeftBehind, Standing, last_owner_is_through
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
@@ -41,7 +41,7 @@ class ShardCaching:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: CacheWriter,
         cache: RedisCache,
         config: ShardConfig,
         http: aiohttp.ClientSession,

@@ -15,7 +15,7 @@ import msgspec
 from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_sdk.wire.rpc import LIMITED, RpcError
 
@@ -57,7 +57,7 @@ def _guild(data: bytes) -> _Guild:
 class MemberChunking:
     """One shard's. `observe` takes its READY, GUILD_CREATE and GUILD_DELETE in order."""
 
-    def __init__(self, writer: Writer, cache: RedisCache, commands: ShardCommands) -> None:
+    def __init__(self, writer: CacheWriter, cache: RedisCache, commands: ShardCommands) -> None:
         self._key = names_of(writer).index + ":chunked"
         self._index = names_of(writer).index
         self._cache = cache

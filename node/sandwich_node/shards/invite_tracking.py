@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.types import InvitesSpec
 from sandwich_node import ipc
 from sandwich_node.cache.errors import CacheError
@@ -63,14 +64,14 @@ class ShardInviteTracking:
         """Begin, before the first event; `before`: where the chain stood when the shard was taken over."""
         if spec.track:
             resumes = bool(self._intake.session_id) and not before.behind
-            self._observe(spec, await self._take_over(before.epoch) if resumes else None)
+            self._observe(spec, await self._take_over(before.fence) if resumes else None)
 
-    async def _take_over(self, epoch: int) -> Mapping[str, bytes] | None:
+    async def _take_over(self, fence: Fence) -> Mapping[str, bytes] | None:
         if self._store is None:
             return None
         try:
             async with asyncio.timeout(TAKE_OVER_BUDGET_S):
-                return await self._store.take_over(epoch)
+                return await self._store.take_over(fence)
         except (CacheError, TimeoutError) as error:
             _log.warning("what was known of invites of shard %s is not: %s", self._start.key, error or "no answer")
             return None
@@ -154,6 +155,5 @@ class ShardInviteTracking:
 
 
 def _counts_of(start: ipc.StartShard, cache: RedisCache) -> RedisCounts:
-    key = start.key
-    namespace = start.options.cache.namespace_of(key.app)
-    return RedisCounts(cache, namespace, key.app, key.group, key.shard, start.fence)
+    namespace = start.options.cache.namespace_of(start.key.app)
+    return RedisCounts(cache, namespace, start.key, Fence(start.fence))

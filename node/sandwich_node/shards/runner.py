@@ -11,11 +11,12 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.types import SessionRecord
 from sandwich_node import ipc
 from sandwich_node.cache.handover_drain import LeftBehind
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.events.enrich import ShardEnricher
 from sandwich_node.events.filters import EventFilter
 from sandwich_node.events.guild_arrivals import ShardGuilds
@@ -30,7 +31,7 @@ from sandwich_node.gateway.payloads import ShardConfig, connect_url
 from sandwich_node.gateway.session import Session
 from sandwich_node.open_files import SocketRoom
 from sandwich_node.publishing.chain import Chain, Checkpoint
-from sandwich_node.publishing.frames import EventBuffer, ShardAddress
+from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.jetstream import JetStreamLog, StreamLimits
 from sandwich_node.publishing.log import Fenced, LogError
 from sandwich_node.publishing.own_events import OwnEvent
@@ -100,17 +101,10 @@ class ShardRunner:
         self._http = http
         self._tell = tell
         self._rng = rng
-        address = ShardAddress(
-            app=start.key.app,
-            group=start.key.group,
-            shard=start.key.shard,
-            count=start.count,
-            route=start.route,
-            bot=start.bot or bot_id_of(start.token),
-        )
-        self._bot = address.bot
-        self._buffer = EventBuffer(address)
-        self._chain = Chain(log, address, epoch=start.fence, pause=asyncio.sleep, rng=rng)
+        self._bot = start.bot or bot_id_of(start.token)
+        origin = ShardOrigin(shard=start.key, count=start.count, route=start.route, bot=self._bot)
+        self._buffer = EventBuffer(origin)
+        self._chain = Chain(log, origin, fence=Fence(start.fence), pause=asyncio.sleep, rng=rng)
         age = start.stream_max_age_s
         marker_s = min(MARKER_MAX_S, age / MARKERS_PER_AGE) if age else MARKER_MAX_S
         self._rests = rests
@@ -280,11 +274,9 @@ class ShardRunner:
     def _open_cache(self, config: ShardConfig, group: asyncio.TaskGroup) -> None:
         if self._cache is not None:
             key = self.key
-            writer = Writer(
-                app=key.app,
-                group=key.group,
-                shard=key.shard,
-                fence=self._start.fence,
+            writer = CacheWriter(
+                shard=key,
+                fence=Fence(self._start.fence),
                 bot=self._bot,
                 intents=self._start.intents,
                 settings=self._options.cache,

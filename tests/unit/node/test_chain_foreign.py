@@ -21,8 +21,8 @@ def kinds(log: MemoryLog) -> list[str]:
     return [headers.kind for _, _, _, headers in log.messages]
 
 
-async def started(log: MemoryLog, epoch: int = 10) -> Chain:
-    writer = chain(log, epoch)
+async def started(log: MemoryLog, fence: int = 10) -> Chain:
+    writer = chain(log, fence)
     await writer.take_over()
     return writer
 
@@ -172,11 +172,11 @@ async def test_nothing_is_lost_or_doubled_whatever_is_published_among_faults_and
             log.intrude(rng.choice([SUBJECT, OTHER_LANE, OTHER_SHARD]))
 
     log.before = weather
-    writers, epoch = [await started(log, 1)], 1
+    writers, fence = [await started(log, 1)], 1
     for _ in range(25):
         if rng.random() < 0.2:
-            epoch += 1
-            writers.append(chain(log, epoch))
+            fence += 1
+            writers.append(chain(log, fence))
             await writers[-1].take_over()
         if rng.random() < 0.3:
             log.fail_next = [(LogUnavailable("timeout"), rng.random() < 0.5)]
@@ -188,8 +188,8 @@ async def test_nothing_is_lost_or_doubled_whatever_is_published_among_faults_and
     assert stored(log) == list(range(1, writers[-1].checkpoint.last_seq + 1))
 
 
-def headers(epoch: int, last: int = 1) -> FrameHeaders:
-    return FrameHeaders(session="aa", first_seq=last, last_seq=last, count=1, epoch=epoch)
+def headers(fence: int, last: int = 1) -> FrameHeaders:
+    return FrameHeaders(session="aa", first_seq=last, last_seq=last, count=1, epoch=fence)
 
 
 def test_a_walk_tells_our_append_from_what_others_wrote() -> None:
