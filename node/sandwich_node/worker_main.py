@@ -50,10 +50,12 @@ from sandwich_node.ipc import (
 )
 from sandwich_node.logs import configure_logging
 from sandwich_node.names import WorkerLoop
+from sandwich_node.nats_connection import NatsConnection, NatsOptions, NatsUnreachable
 from sandwich_node.open_files import SocketRoom, raise_limit, sockets_for_shards
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.rest.clients import RestClients
+from sandwich_node.rpc.nats_requests import NatsRequests
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.shards.failures import FailureLog
@@ -75,7 +77,12 @@ class Worker:
         self._channel = channel
         self._settings = settings
         self._http = http
-        self._events = JetStreamLog(_nats_options(settings), on_remade=lambda app: channel.send(StreamRemade(app)))
+        self._nats = NatsConnection(_nats_options(settings))
+        self._events = JetStreamLog(
+            self._nats,
+            cluster=settings.cluster,
+            on_remade=lambda app: channel.send(StreamRemade(app)),
+        )
         self._cache = RedisCache(settings.redis, clock=time.monotonic) if settings.redis is not None else None
         self._rests = RestClients(http, settings.api_url)
         self._failures = FailureLog()
@@ -93,7 +100,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             questions = CacheQuestions(self._reader, lambda: self._apps) if self._reader is not None else None
             self._rpc = RpcServer(
-                self._events.client,
+                NatsRequests(self._nats.client),
                 lambda: self._apps,
                 questions,
                 group,
@@ -118,7 +125,7 @@ class Worker:
                 for task in list(background):
                     task.cancel()
         os.close(self._statm)
-        await self._events.close()
+        await self._nats.close()
         if self._cache is not None:
             await self._cache.close()
         if self._reader is not None:
@@ -179,10 +186,10 @@ class Worker:
         delay = 0.2
         while True:
             try:
-                if not self._events.connected:
-                    await self._events.connect()
+                if not self._nats.is_connected:
+                    await self._nats.connect()
                 await self._events.check()
-            except LogUnavailable as error:
+            except (NatsUnreachable, LogUnavailable) as error:
                 _log.warning("waiting for NATS: %s", error)
                 self._channel.send(WorkerWaiting(str(error)))
                 await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
@@ -218,7 +225,6 @@ def _nats_options(settings: WorkerSettings) -> NatsOptions:
     return NatsOptions(
         servers=settings.nats_servers,
         name=f"sandwich {settings.node}/{settings.worker}",
-        cluster=settings.cluster,
         user=settings.nats_user,
         password=settings.nats_password,
         credentials=path(settings.nats_credentials),

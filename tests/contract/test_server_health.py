@@ -21,7 +21,9 @@ from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_health import redis_findings
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis, etcd_cluster, nats_cluster
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog
+from sandwich_node.publishing.log import StreamLimits
 from sandwich_sdk.wire import subjects
 
 pytestmark = pytest.mark.contract
@@ -134,14 +136,14 @@ async def test_a_redis_that_cannot_save_is_told(tmp_path: Path) -> None:
 
 
 def jetstream(*servers: EmbeddedNats) -> JetStreamLog:
-    return JetStreamLog(NatsOptions(servers=tuple(server.url for server in servers)))
+    return JetStreamLog(NatsConnection(NatsOptions(servers=tuple(server.url for server in servers))))
 
 
 async def test_a_jetstream_account_at_its_limit_is_told(tmp_path: Path) -> None:
     limits = "accounts { A { jetstream { max_file: 1000000, max_streams: 1 }, users: [{user: u, password: p}] } }"
     async with EmbeddedNats(tmp_path / "nats", extra=(limits, "no_auth_user: u")) as server:
         log = jetstream(server)
-        await log.connect()
+        await log.connection.connect()
         client = await nats.connect(server.url)
         try:
             assert await log.findings(["bot"]) == []
@@ -153,7 +155,7 @@ async def test_a_jetstream_account_at_its_limit_is_told(tmp_path: Path) -> None:
             assert "storage limit is nearly used up" in "\n".join(await log.findings(["bot"]))
         finally:
             await client.close()
-            await log.close()
+            await log.connection.close()
 
 
 async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_told(tmp_path: Path) -> None:
@@ -162,9 +164,9 @@ async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_told(t
         for server in servers:
             stack.push_async_exit(server)
         await asyncio.gather(*(server.start() for server in servers))
-        log = JetStreamLog(NatsOptions(servers=(servers[0].url,), replicas=3))
-        await log.connect()
-        stack.push_async_callback(log.close)
+        log = JetStreamLog(NatsConnection(NatsOptions(servers=(servers[0].url,))), limits=StreamLimits(replicas=3))
+        await log.connection.connect()
+        stack.push_async_callback(log.connection.close)
 
         async def made() -> bool:
             try:

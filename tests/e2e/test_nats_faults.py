@@ -110,7 +110,7 @@ async def test_a_slow_nats_costs_time_only_and_a_deleted_stream_is_made_again_an
             await running.until("a gap told in each chain of the stream", all_told, 20)
             for gap in running.gaps:
                 assert gap.app == "welcomer"
-                assert "nobody had read is lost" in gap.detail["reason"]
+                assert "no consumer had read is lost" in gap.detail["reason"]
             # Everything had been read when the stream went, so not even its deletion may cost an event.
             assert_clean(await running.verdicts())
             assert await running.spent() == (SHARDS, 0)

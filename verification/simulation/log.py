@@ -6,9 +6,8 @@ import random
 from collections.abc import Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any
 
-from sandwich_node.publishing.log import LogUnavailable, Tail, WrongLast
+from sandwich_node.publishing.log import LogUnavailable, StreamLimits, Tail, WrongLast
 from sandwich_sdk.wire.headers import FrameHeaders
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
@@ -79,17 +78,16 @@ class Weather:
 
 
 class NodeLog:
-    """One worker's way to the stream: slow, cut, or with lost answers. Stands in for `JetStreamLog`."""
+    """One worker's way to the stream: slow, cut, or with lost answers. Implements `Log`."""
 
     part_bytes = 1_000_000
-    connected = True
 
     def __init__(self, stream: Stream, rng: random.Random, weathers: tuple[Weather, ...]) -> None:
         self._stream = stream
         self._rng = rng
         self._weathers = weathers
 
-    def limit_stream(self, app: str, limits: Any) -> None:
+    def limit_stream(self, app: str, limits: StreamLimits) -> None:
         """Nothing is limited here."""
 
     async def ensure_stream(self, app: str) -> None:
@@ -128,6 +126,11 @@ class NodeLog:
         tail = found.tail if found else None
         await self._travel()
         return tail
+
+    async def following(self, stream: str, chain: str, seq: int) -> Tail | None:
+        """See `Log.following`: no chain here has foreign messages, and so its last frame is the only one asked for."""
+        tail = await self.tail(stream, chain)
+        return tail if tail is not None and tail.stream_seq >= seq else None
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.0005, 0.004))

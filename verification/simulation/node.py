@@ -220,7 +220,7 @@ class _WorkerLife:
         world = self._process.node.world
         return ShardRunner(
             start,
-            NodeLog(world.stream, world.rng, self._process.weathers),  # type: ignore[arg-type]
+            NodeLog(world.stream, world.rng, self._process.weathers),
             world.discord,  # type: ignore[arg-type]
             tell=self.tell,
             rng=world.rng,

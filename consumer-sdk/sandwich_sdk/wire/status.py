@@ -70,7 +70,7 @@ class EventsLost(_Message, frozen=True, kw_only=True, tag="loss"):
 
 
 class StreamRemade(_Message, frozen=True, kw_only=True, tag="stream"):
-    """The stream was deleted while its shards ran, and `node` made it again: what nobody had read is lost."""
+    """The stream was deleted while its shards ran, and `node` made it again: what no consumer had read is lost."""
 
     node: str
     stream: str

@@ -230,7 +230,9 @@ class Chain:
         tail = lost.tail
         self._last = self._own = lost.end
         stands, stood = self.checkpoint if tail is None else checkpoint_of(tail.headers), self.checkpoint
-        reason = "nothing is left of it in the stream (deleted, emptied, or out of age): what nobody had read is lost"
+        reason = (
+            "nothing is left of it in the stream (deleted, emptied, or out of age): what no consumer had read is lost"
+        )
         if tail is not None:
             reason = f"the stream lost its end: what it held up to {stood.last_seq} of session {stood.session} is lost"
         _log.error("chain %s: %s", self._filter, reason)

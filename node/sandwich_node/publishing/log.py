@@ -1,4 +1,8 @@
-"""What a shard's chain needs of the event log, and how the log may answer."""
+"""What a shard needs of the event log, and how the log may answer.
+
+`Log` carries everything that `shards/` and `Chain` use of the broker. Another broker that has a guarded append is a
+second implementation of it; decision 0011 says which brokers can be one.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +17,7 @@ class LogError(Exception):
 
 
 class WrongLast(LogError):
-    """The chain's end is not where the writer thought (JetStream 10071)."""
+    """The chain does not end where the writer assumed (JetStream 10071)."""
 
 
 class LogBusy(LogError):
@@ -21,7 +25,7 @@ class LogBusy(LogError):
 
 
 class LogUnavailable(LogError):
-    """No answer, or the log cannot store now. Whether an append landed is unknown: read the tail."""
+    """No answer, or the log cannot store now. Whether an append was stored is unknown: read the tail."""
 
 
 class StreamMissing(LogError):
@@ -33,7 +37,7 @@ class PayloadTooLarge(LogError):
 
 
 class Fenced(Exception):
-    """An owner with a newer fence writes this chain now: this writer has to stop."""
+    """An owner with a newer fence writes this chain: this writer has to stop."""
 
     def __init__(self, fence: Fence, newer: Fence) -> None:
         super().__init__(f"claim {fence} was superseded by claim {newer}")
@@ -54,11 +58,20 @@ class Tail:
 class Foreign:
     """A message on a chain's subjects that no node wrote there, and its sequence in the stream.
 
-    `copied`: it reads like a frame. NATS takes a frame's guard away when it copies a stream into another.
+    `copied`: the frame that it is a copy of. NATS removes a frame's guard when it copies a stream into another.
     """
 
     stream_seq: int
     copied: Tail | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """What one application's stream keeps. Age in seconds, size in bytes; 0 is no limit."""
+
+    max_age_s: float = 24 * 3600.0
+    max_bytes: int = 0
+    replicas: int = 1
 
 
 class Log(Protocol):
@@ -66,7 +79,7 @@ class Log(Protocol):
 
     @property
     def part_bytes(self) -> int:
-        """The largest payload one message may carry."""
+        """The largest payload that one message may carry."""
 
     async def append(
         self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
@@ -85,5 +98,8 @@ class Log(Protocol):
     async def following(self, stream: str, chain: str, seq: int) -> Tail | Foreign | None:
         """The first message on the chain's subjects at or behind stream sequence `seq`. Raises as `tail` does."""
 
+    def limit_stream(self, app: str, limits: StreamLimits) -> None:
+        """Set what the application's stream keeps. The next `ensure_stream` applies it."""
+
     async def ensure_stream(self, app: str) -> None:
-        """Create the application's stream, or bring it in line with configuration. Raises LogUnavailable."""
+        """Create the application's stream, or bring it in line with its limits. Raises LogUnavailable."""

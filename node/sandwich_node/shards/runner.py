@@ -32,8 +32,7 @@ from sandwich_node.gateway.session import Session
 from sandwich_node.open_files import SocketRoom
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
-from sandwich_node.publishing.jetstream import JetStreamLog, StreamLimits
-from sandwich_node.publishing.log import Fenced, LogError
+from sandwich_node.publishing.log import Fenced, Log, LogError, StreamLimits
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rest.clients import RestClients
@@ -81,7 +80,7 @@ class ShardRunner:
     def __init__(
         self,
         start: ipc.StartShard,
-        log: JetStreamLog,
+        log: Log,
         http: aiohttp.ClientSession,
         *,
         tell: Callable[[ipc.ToAgent], None],
