@@ -1,6 +1,6 @@
-"""From a batch as it was read to the lines that are published: what the cache, prefixes and invites add or hold back.
+"""From a batch as it was read to the lines that are published: what the cache, prefixes and the observer change.
 
-A shell: it asks, each for a bounded time, and puts the answers in.
+A shell: it waits for each of them for a bounded time, and puts the answers into the lines.
 """
 
 import logging
@@ -13,17 +13,17 @@ import msgspec
 from sandwich_node.cache.batch import EventOps
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.replies import Extra
-from sandwich_node.events.filters import EventFilter, MessageAsk
-from sandwich_node.events.guild_arrivals import Arrival
+from sandwich_node.events.asks import Arrival, MessageAsk, ObserverAsk
+from sandwich_node.events.filters import EventFilter
+from sandwich_node.events.observers import ExtraSource
 from sandwich_node.events.prefixes import GuildPrefixes
-from sandwich_node.invites.lookup import InviteLookup, JoinAsk
 from sandwich_node.publishing.frames import Batch, Item
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 BEHIND = b'"before":null,"cache":"behind"'
-"""What an event is told with that would have had its `before`, while the cache is behind or incomplete."""
+"""What an event leaves with in place of its `before`, while the cache is behind or incomplete."""
 
 
 @dataclass(slots=True)
@@ -37,12 +37,12 @@ class EnrichCounters:
 
 @dataclass(slots=True)
 class ShardEnricher:
-    """Implements `Enricher` for one shard. `cache` None: the application keeps none; `invites`: it follows no joins."""
+    """Implements `Enricher` for one shard. `cache` None: the application keeps none; `extra` None: no observer adds."""
 
     rules: EventFilter
     cache: CacheFeed | None = None
     prefixes: GuildPrefixes | None = None
-    invites: InviteLookup | None = None
+    extra: ExtraSource | None = None
     counters: EnrichCounters = field(default_factory=EnrichCounters)
 
     @property
@@ -51,25 +51,25 @@ class ShardEnricher:
         return self.rules.ttls
 
     async def finish(self, batch: Batch, confirmed: int) -> list[bytes]:
-        """See `sinks.publisher.Enricher`."""
+        """See `Enricher`."""
         items = batch.items
         lines = [item.line for item in items]
         added: dict[int, list[bytes]] = {}
         cache = self.cache
         extras = await self._done(self._cache(cache, batch, confirmed, added)) if cache is not None else None
-        _tell_arrivals(items, extras or {}, added)
+        _add_arrivals(items, extras or {}, added)
         asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, MessageAsk)]
         if asks:
             await self._done(self._prefixes(asks, lines, added))
-        if self.invites is not None:
-            await self._done(self._joins(self.invites, items, added))
+        if self.extra is not None:
+            await self._done(self._observed(self.extra, items, added))
         for at, fields in added.items():
             if lines[at]:
                 lines[at] = with_extra(lines[at], b",".join(fields))
         return lines
 
     async def _done(self, part: Coroutine[None, None, _T]) -> _T | None:
-        """What `part` answers; None where it fails. An error would end the shard, and come again with the replay."""
+        """What `part` answers; None where it fails. An error would end the shard, and the replay would repeat it."""
         try:
             return await part
         except Exception:
@@ -81,12 +81,12 @@ class ShardEnricher:
     @property
     def is_whole(self) -> bool:
         """See `Enricher`."""
-        return (self.cache is None or self.cache.is_whole) and (self.invites is None or self.invites.is_whole)
+        return (self.cache is None or self.cache.is_whole) and (self.extra is None or self.extra.is_whole)
 
     async def _cache(
         self, cache: CacheFeed, batch: Batch, confirmed: int, added: dict[int, list[bytes]]
     ) -> Mapping[int, Extra]:
-        """Apply the batch's changes, and take what they replaced; returns what the cache says, by sequence."""
+        """Apply the batch's changes and add what they replaced. Returns the cache's answers by sequence."""
         items = batch.items
         events = tuple(EventOps(item.seq, item.ops, item.size) for item in items if item.ops)
         extras = await cache.apply(batch.session, confirmed, events, starts_session=items[0].type == "READY")
@@ -98,7 +98,7 @@ class ShardEnricher:
         if extras:
             for at, item in enumerate(items):
                 extra = extras.get(item.seq)
-                # Of guilds the shard says itself whether they joined.
+                # Whether a guild joined, the shard knows itself.
                 if extra is not None and (fields := Extra(extra.before).fields()):
                     added.setdefault(at, []).append(fields)
         return extras
@@ -108,7 +108,7 @@ class ShardEnricher:
     ) -> None:
         rule = self.rules.prefixes
         if rule is None:
-            # Switched off since the messages were read.
+            # The rule was switched off after the messages were read.
             return
         known = await self.prefixes.of(ask.guild for _, ask in asks) if self.prefixes is not None else {}
         for at, ask in asks:
@@ -119,19 +119,19 @@ class ShardEnricher:
                 lines[at] = b""
                 self.counters.without_prefix += 1
             else:
-                # It may begin with one that we could not read: the consumer decides.
+                # It may begin with a prefix that could not be read: the consumer decides.
                 added.setdefault(at, []).append(b'"prefix":null')
                 self.counters.prefix_unknown += 1
 
-    async def _joins(self, invites: InviteLookup, items: Sequence[Item], added: dict[int, list[bytes]]) -> None:
-        joins = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, JoinAsk)]
-        told = await invites.resolve([ask for _, ask in joins])
-        for (at, _), how in zip(joins, told, strict=True):
-            added.setdefault(at, []).append(b'"invited_by":' + how)
+    async def _observed(self, extra: ExtraSource, items: Sequence[Item], added: dict[int, list[bytes]]) -> None:
+        asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, ObserverAsk)]
+        answers = await extra.resolve([ask for _, ask in asks])
+        for (at, _), answer in zip(asks, answers, strict=True):
+            added.setdefault(at, []).append(b'"%b":%b' % (extra.extra_name.encode(), answer))
 
 
-def _tell_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dict[int, list[bytes]]) -> None:
-    """Whether guilds joined, were announced or are back: as the shard saw it, or where it did not, as the cache did."""
+def _add_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dict[int, list[bytes]]) -> None:
+    """Add whether guilds joined, were announced or are back: what the shard saw, else what the cache remembers."""
     for at, item in enumerate(items):
         arrival, extra = item.ask, extras.get(item.seq)
         if isinstance(arrival, Arrival):

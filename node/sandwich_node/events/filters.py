@@ -1,13 +1,13 @@
 """Which events are published, on which lane, and which only change the cache. Pure."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sandwich_coordinator.event_names import matches_any
 from sandwich_coordinator.types import EventsSpec, PrefixSpec
+from sandwich_node.events.asks import MessageAsk
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 CACHE_ONLY = ""
@@ -35,18 +35,11 @@ _authored = msgspec.json.Decoder(_Authored).decode
 _text = msgspec.json.Decoder(_Text).decode
 
 
-class MessageAsk(NamedTuple):
-    """A message that is published only if it begins with a prefix of its guild."""
-
-    guild: str
-    content: str
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`lane`: where to; CACHE_ONLY keeps it from consumers. `ask`: what has to be found out before.
+    """`lane`: where the event goes; CACHE_ONLY keeps it from consumers. `ask`: what has to be found out before.
 
-    `is_read`: False of an event that has not the known shape, and is published as it is.
+    `is_read`: False for an event without the known shape, which is published as it is.
     """
 
     lane: str

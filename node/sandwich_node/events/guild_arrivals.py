@@ -9,11 +9,12 @@ What a resumed session's new owner cannot know is which guilds READY had announc
 remember that one was announced; without it, one that comes with the key counts as back.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
+
+from sandwich_node.events.asks import Arrival
 
 
 class _Guild(Struct):
@@ -22,31 +23,6 @@ class _Guild(Struct):
 
 
 _decode = msgspec.json.Decoder(_Guild).decode
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """Of GUILD_CREATE and GUILD_DELETE. Both False: a real join, or a real leave.
-
-    lazy         READY announced the guild, and it had not come yet
-    unavailable  of GUILD_CREATE: it is back from an outage, or still in one; of GUILD_DELETE: an outage began
-    is_sure      False where the cache may know better whether the guild was announced
-    """
-
-    lazy: bool
-    unavailable: bool
-    is_sure: bool = field(default=False, compare=False)
-
-    def fields(self) -> bytes:
-        """As fields of a JSON object."""
-        return b'"lazy":%b,"unavailable":%b' % (_TEXT[self.lazy], _TEXT[self.unavailable])
-
-    def as_cached(self, *, lazy: bool, unavailable: bool) -> "Arrival":
-        """The same with what the cache remembers: only that READY announced the guild, and only where nobody saw it."""
-        return self if self.is_sure or not lazy else Arrival(True, unavailable)
-
-
-_TEXT = {False: b"false", True: b"true"}
 
 
 class ShardGuilds:

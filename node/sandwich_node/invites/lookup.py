@@ -10,9 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from sandwich_coordinator.discord_api import DiscordApiError, RateLimited
+from sandwich_node.events.asks import ObserverAsk
 from sandwich_node.invites.attribution import Reason, Unknown, invited_by
 from sandwich_node.invites.count_persistence import CountPersistence, CountStore
 from sandwich_node.invites.effects import DropCounts, FetchRequest, PersistCounts, Report
@@ -20,7 +20,7 @@ from sandwich_node.invites.guild import Moment
 from sandwich_node.invites.hold import HoldBudget
 from sandwich_node.invites.invite_counts import NEVER
 from sandwich_node.invites.tracker import InviteTracker
-from sandwich_node.invites.wire import VANITY, BadAnswer, Invite, NoCounts, read_invites, read_vanity
+from sandwich_node.invites.wire import EVENT_TYPES, VANITY, BadAnswer, Invite, NoCounts, read_invites, read_vanity
 from sandwich_node.rest.client import RequestRefused, RestClient
 from sandwich_node.rest.limiter import Route
 
@@ -35,12 +35,6 @@ URGENT_MAX = 4
 LOOP_TURNS = 8
 """So often the loop looks at its sockets before a round ends: a join that has arrived there was told in time."""
 _TIMEOUT = Unknown(Reason.TIMEOUT)
-
-
-class JoinAsk(NamedTuple):
-    """What a GUILD_MEMBER_ADD waits for: the answer for this handle."""
-
-    handle: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +57,15 @@ class LookupCounters:
 
 
 class InviteLookup:
-    """The lookup of one shard. `caught_up` is called when the store tells the truth again, after something left before.
+    """The lookup of one shard: an `EventObserver` and an `ExtraSource`.
 
-    Neither that nor `tell_late` may wait. `kept`: by guild, what the shard's last owner kept; None: what is in the
-    store is not known, or not to be believed.
+    `caught_up` is called when the store is correct again, after events left while it was not. Neither that nor
+    `publish_late` may wait. `kept`: by guild, what the shard's last owner kept; None: the content of the store is not
+    known, or must not be used.
     """
+
+    event_types = EVENT_TYPES
+    extra_name = "invited_by"
 
     def __init__(
         self,
@@ -77,14 +75,14 @@ class InviteLookup:
         hold_s: float,
         store: CountStore | None,
         kept: Mapping[str, bytes] | None,
-        tell_late: Callable[[MemberInvited], None],
+        publish_late: Callable[[MemberInvited], None],
         caught_up: Callable[[], None],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.counters = counters
         self._rest = rest
         self._kept = kept or {}
-        self._tell_late = tell_late
+        self._publish_late = publish_late
         self._caught_up = caught_up
         self._wall = wall
         self._tracker = InviteTracker(patience_s=hold_s, keeps=store is not None)
@@ -142,28 +140,28 @@ class InviteLookup:
             self._hold = HoldBudget(hold_s)
             self._tracker.patience_s = hold_s
 
-    def observe(self, event_type: str, data: bytes, *, is_told: bool) -> JoinAsk | None:
+    def observe(self, event_type: str, data: bytes, *, is_published: bool) -> ObserverAsk | None:
         """Takes an event of `wire.EVENT_TYPES`, by the JSON of its `d`, in order, as it is read.
 
-        Of a GUILD_MEMBER_ADD that is told to consumers (`is_told`), what it waits for.
+        Of a GUILD_MEMBER_ADD that is published (`is_published`), what it waits for.
         """
         if not self._tracker.concerns(event_type, data):
             return None
         now = self._now()
         handle = self._tracker.observe(event_type, data, now)
-        if handle is not None and is_told:
+        if handle is not None and is_published:
             self._read_at[handle] = now.mono
             if len(self._read_at) > HANDLES_MAX:
                 self._abandon(next(iter(self._read_at)))
         self._act()
-        return JoinAsk(handle) if handle is not None and is_told else None
+        return ObserverAsk(handle) if handle is not None and is_published else None
 
     @property
     def is_whole(self) -> bool:
         """Whether the store says nothing that is true no longer."""
         return self._keeper.is_whole
 
-    async def resolve(self, asks: Sequence[JoinAsk]) -> list[bytes]:
+    async def resolve(self, asks: Sequence[ObserverAsk]) -> list[bytes]:
         """`invited_by` of each join as JSON, for its event to leave with. Never raises but when cancelled.
 
         Waits no longer than `hold_s` after the last of them was read, and than joins may hold the shard at present.
@@ -272,7 +270,7 @@ class InviteLookup:
         elif answer.final and answer.handle in self._late:
             self._late.remove(answer.handle)
             self.counters.late += 1
-            self._tell_late(MemberInvited(answer.guild, answer.user, invited_by(answer.verdict)))
+            self._publish_late(MemberInvited(answer.guild, answer.user, invited_by(answer.verdict)))
 
     def _whole_again(self) -> None:
         self._news.set()

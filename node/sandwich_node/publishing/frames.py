@@ -14,6 +14,7 @@ import zstandard
 
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.cache.context import Op
+from sandwich_node.events.asks import Ask
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_sdk.wire.headers import GAP, FrameHeaders
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
@@ -43,9 +44,9 @@ class ShardOrigin:
 class Item(NamedTuple):
     """One event that was read. `line` is b"" of one that is not published; `ops` is what it changes in the cache.
 
-    `ask`: what has to be found out before it can leave, or who waits for it. `is_own`: not Discord's but a consumer's
-    or ours; it has no sequence, `seq` is the session's before it. `apart`: in a frame of its own, since a reader that
-    cannot read it gives up the whole frame.
+    `ask`: what has to be answered before it leaves, or once it is stored. `is_own`: an own event; it has no sequence,
+    `seq` is the session's before it. `apart`: in a frame of its own, since a reader that cannot read it gives up the
+    whole frame.
     """
 
     session: str
@@ -55,7 +56,7 @@ class Item(NamedTuple):
     lane: str
     ops: tuple[Op, ...]
     size: int
-    ask: object
+    ask: Ask | None
     is_own: bool = False
     apart: bool = False
 
@@ -196,11 +197,10 @@ class EventBuffer:
         raw: bytes,
         event_type: str,
         seq: int,
-        *,
         lane: str = DEFAULT_LANE,
         ops: tuple[Op, ...] = (),
         size: int = 0,
-        ask: object = None,
+        ask: Ask | None = None,
         apart: bool = False,
     ) -> bool:
         """Take one dispatch as received; `raw` b"" when it is not published. `size`: about how many bytes `ops` hold.
@@ -223,7 +223,7 @@ class EventBuffer:
         self.bytes_held += len(line) + size
         return self.bytes_held < self.bytes_max and self.events_held < self.events_max
 
-    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: object) -> str:
+    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: Ask | None) -> str:
         """Take an event that is not Discord's, behind what was read; its id, made of `name`, which is unique.
 
         Raises ValueError before the shard's first session.

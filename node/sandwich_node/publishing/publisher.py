@@ -9,12 +9,15 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
+from sandwich_node.cache.context import Op
+from sandwich_node.events.asks import Ask, StoredAsk
 from sandwich_node.publishing.chain import Chain
 from sandwich_node.publishing.frames import Batch, EventBuffer, Frame, frames_of
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_sdk.wire.headers import GAP, MARKER
+from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 ENOUGH_EVENTS = 64
 """A frame this full is not worth waiting for."""
@@ -89,9 +92,19 @@ class ShardPublisher:
         self._mark_wanted = False
         self._last_ttl_s = 0.0
 
-    def push(self, raw: bytes, event_type: str, seq: int, **more: Any) -> bool:
+    def push(
+        self,
+        raw: bytes,
+        event_type: str,
+        seq: int,
+        lane: str = DEFAULT_LANE,
+        ops: tuple[Op, ...] = (),
+        size: int = 0,
+        ask: Ask | None = None,
+        apart: bool = False,
+    ) -> bool:
         """Take one event, as `EventBuffer.push`. False: the buffer is full; await `drained` before reading on."""
-        room = self.buffer.push(raw, event_type, seq, **more)
+        room = self.buffer.push(raw, event_type, seq, lane, ops, size, ask, apart)
         if not self._wake.is_set():
             self._wake.set()
             self._idle.clear()
@@ -105,7 +118,7 @@ class ShardPublisher:
         self._idle.clear()
         self._wake.set()
 
-    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: object = None) -> str:
+    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: Ask | None = None) -> str:
         """Queue an event that is not Discord's, behind what was read; its id. ValueError when it is not taken."""
         if not self.buffer.has_room:
             raise ValueError("the shard's buffer is full: NATS takes less than comes in")
@@ -117,7 +130,12 @@ class ShardPublisher:
     async def publish_own(self, event: OwnEvent, name: str, *, lane: str) -> str:
         """As `push_own`; returns once the event is stored."""
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        event_id = self.push_own(event, name, lane=lane, ask=stored)
+
+        def on_stored() -> None:
+            if not stored.done():
+                stored.set_result(None)
+
+        event_id = self.push_own(event, name, lane=lane, ask=StoredAsk(on_stored))
         await stored
         return event_id
 
@@ -167,8 +185,8 @@ class ShardPublisher:
             self.counters.gaps += frame.kind == GAP
         self.buffer.confirm(batch)
         for item in batch.items:
-            if item.is_own and isinstance(item.ask, asyncio.Future) and not item.ask.done():
-                item.ask.set_result(None)
+            if item.is_own and isinstance(item.ask, StoredAsk):
+                item.ask.on_stored()
         self.counters.bytes += batch.size
         self.counters.unpublished += sum(not item.line for item in batch.items)
         if not self._room.is_set() and self.buffer.has_room:

@@ -153,10 +153,10 @@ class Shard:
             hold_s=0.1,
             store=None,
             kept=None,
-            tell_late=lambda late: None,
+            publish_late=lambda late: None,
             caught_up=self.publisher.mark,
         )
-        self.intake.invites = self.invites
+        self.intake.observer = self.invites
         prefixes = GuildPrefixes(cache, "bot", clock=loop.time)
         self.publisher.enricher = ShardEnricher(rules, self.feed, prefixes, self.invites)
         config = ShardConfig(
