@@ -60,6 +60,7 @@ from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.shards.failures import FailureLog
 from sandwich_node.shards.runner import ShardRunner
+from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.shard_set import ShardSet
 from sandwich_sdk.cache import Cache, Tls
 
@@ -132,11 +133,10 @@ class Worker:
             await self._reader.close()
 
     def _make_runner(self, start: StartShard) -> ShardRunner:
-        return ShardRunner(
-            start,
-            self._events,
-            self._http,
-            tell=self._channel.send,
+        services = WorkerServices(
+            log=self._events,
+            http=self._http,
+            send=self._channel.send,
             rng=self._rng,
             rests=self._rests,
             cache=self._cache,
@@ -145,6 +145,7 @@ class Worker:
             failures=self._failures,
             room=self._room,
         )
+        return ShardRunner(start, services)
 
     async def _serve(self, shards: ShardSet, start: Callable[[Coroutine[None, None, None]], None]) -> bool:
         """Obey until Shutdown (True) or until the agent is gone (False)."""

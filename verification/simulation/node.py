@@ -30,6 +30,7 @@ from sandwich_node import ipc
 from sandwich_node.agent import agent as agent_module
 from sandwich_node.agent.agent import Agent, NodeOptions
 from sandwich_node.shards.runner import ShardRunner
+from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.shard_set import ShardSet
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
@@ -218,14 +219,14 @@ class _WorkerLife:
 
     def _make_runner(self, start: ipc.StartShard) -> ShardRunner:
         world = self._process.node.world
-        return ShardRunner(
-            start,
-            NodeLog(world.stream, world.rng, self._process.weathers),
-            world.discord,  # type: ignore[arg-type]
-            tell=self.tell,
+        services = WorkerServices(
+            log=NodeLog(world.stream, world.rng, self._process.weathers),
+            http=world.discord,  # type: ignore[arg-type]
+            send=self.tell,
             rng=world.rng,
             linger_s=self._linger_s,
         )
+        return ShardRunner(start, services)
 
     def tell(self, message: ipc.ToAgent) -> None:
         """Say something to the agent, while this process lives."""

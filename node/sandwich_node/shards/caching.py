@@ -9,7 +9,6 @@ from functools import partial
 
 import aiohttp
 
-from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
 from sandwich_node.cache.feed import CacheFeed
@@ -47,9 +46,8 @@ class ShardCaching:
         http: aiohttp.ClientSession,
         group: asyncio.TaskGroup,
         *,
-        key: ShardId,
         commands: ShardCommands,
-        tell: Callable[[ipc.ToAgent], None],
+        send: Callable[[ipc.ToAgent], None],
         rng: random.Random,
         caught_up: Callable[[], None],
         taken_over: Checkpoint,
@@ -63,10 +61,10 @@ class ShardCaching:
         self._room = room
         self._http = http
         self._group = group
-        self._key = key
+        self._key = writer.shard
         self._commands = commands
         self._chunking: MemberChunking | None = None
-        self._tell = tell
+        self._send = send
         self._rng = rng
         self._caught_up = caught_up
         self._state = State.NEW
@@ -204,7 +202,7 @@ class ShardCaching:
                 ShardMachine(self._config, None, self._rng),
                 feed,
                 self._http,
-                tell=self._tell,
+                send=self._send,
                 clock=asyncio.get_running_loop().time,
                 room=self._room,
             )

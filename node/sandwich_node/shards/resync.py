@@ -59,7 +59,7 @@ def _listed(data: msgspec.Raw) -> set[str] | None:
 
 
 class CacheResync:
-    """One reading. `tell` passes messages to the agent and must not wait.
+    """One reading. `send` passes messages to the agent and must not wait.
 
     `has_identified`: a session start was spent.
     """
@@ -71,14 +71,14 @@ class CacheResync:
         feed: CacheFeed,
         http: aiohttp.ClientSession,
         *,
-        tell: Callable[[ipc.ToAgent], None],
+        send: Callable[[ipc.ToAgent], None],
         clock: Callable[[], float],
         room: SocketRoom | None = None,
     ) -> None:
         """`machine` has no session, and the configuration of the shard's own."""
         self._key = key
         self._feed = feed
-        self._tell = tell
+        self._send = send
         self._connection = ShardConnection(machine, http=http, sink=self, observer=self, clock=clock, room=room)
         self._awaited: set[str] | None = None
         self._moved = asyncio.Event()
@@ -161,12 +161,12 @@ class CacheResync:
         match report:
             case fx.RequestIdentify():
                 self.wants_identify = True
-                self._tell(ipc.IdentifyWanted(self._key, spare=True))
+                self._send(ipc.IdentifyWanted(self._key, spare=True))
             case fx.IdentifySent():
-                self._tell(ipc.IdentifySent(self._key))
+                self._send(ipc.IdentifySent(self._key))
             case fx.IdentifyWithdrawn():
                 self.wants_identify = False
-                self._tell(ipc.IdentifyWithdrawn(self._key))
+                self._send(ipc.IdentifyWithdrawn(self._key))
             case fx.StateChanged(State.WAITING, reason) if self.has_identified:
                 self._stop(reason)
             case fx.Failed(_, reason):

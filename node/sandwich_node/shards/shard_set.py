@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class ShardSet:
-    """Starts, addresses and ends runners. `make` builds one; `tell` passes a message to the agent and must not wait.
+    """Starts, addresses and ends runners. `make` builds one; `send` passes a message to the agent and must not wait.
 
     An agent that gave a shard up may claim it again before its old runner has ended. The new one then waits for the
     old: two runners of one shard in one process would take the session from each other.
@@ -23,11 +23,11 @@ class ShardSet:
         self,
         group: asyncio.TaskGroup,
         make: Callable[[ipc.StartShard], ShardRunner],
-        tell: Callable[[ipc.ToAgent], None],
+        send: Callable[[ipc.ToAgent], None],
     ) -> None:
         self._group = group
         self._make = make
-        self._tell = tell
+        self._send = send
         self._running: dict[ShardId, tuple[ShardRunner, asyncio.Task[None]]] = {}
         self._waiting: dict[ShardId, ipc.StartShard] = {}
         self._finishing: set[asyncio.Task[None]] = set()
@@ -45,7 +45,7 @@ class ShardSet:
             case ipc.StopShard(key=key) if key in self._waiting:
                 # The old runner is being stopped already.
                 waiting = self._waiting.pop(key)
-                self._tell(ipc.ShardStopped(key, waiting.run, "released", message.reason))
+                self._send(ipc.ShardStopped(key, waiting.run, "released", message.reason))
             case ipc.StopShard(key=key, reason=reason) if key in self._running:
                 self._running[key][0].stop(reason)
             case ipc.IdentifyGranted(key=key) if key in self._running:
@@ -82,7 +82,7 @@ class ShardSet:
             task = self._group.create_task(self._finish(key, runner.left_behind), name=f"the rest of shard {key}")
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
-        self._tell(stopped)
+        self._send(stopped)
         following = self._waiting.pop(key, None)
         if following is not None:
             self._start(following)

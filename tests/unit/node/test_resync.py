@@ -69,7 +69,7 @@ class Reading:
             None,  # type: ignore[arg-type]
             self.feed,  # type: ignore[arg-type]
             None,  # type: ignore[arg-type]
-            tell=self.told.append,
+            send=self.told.append,
             clock=lambda: 0.0,
         )
 
