@@ -1,4 +1,4 @@
-"""`python -m benchmarks.invites`: what following joins costs, of an event that is no matter for it, and of a burst.
+"""`python -m benchmarks.invites`: what invite tracking costs: for an event that it ignores, and in a burst.
 
 For the burst two bots on the same worker get the same kind; one follows joins, the other does not; neither caches.
 """
@@ -33,7 +33,7 @@ SAMPLES = {
 
 
 class Nowhere:
-    """A publisher that keeps nothing, and commands that nobody gave."""
+    """A publisher that keeps nothing, and no commands."""
 
     is_waiting = False
     last_seq = 0

@@ -125,7 +125,7 @@ async def test_what_is_in_a_channel_goes_also_where_channels_are_not_kept(shard:
     await shard.tell("GUILD_CREATE", guild())
     collection = {"scheduled_events": "events", "voice_states": "voice"}.get(kept, kept)
     assert await shard.ids(collection)
-    assert not shard.translator.tells_before("CHANNEL_DELETE")
+    assert not shard.translator.has_before("CHANNEL_DELETE")
     assert await shard.tell("CHANNEL_DELETE", {"id": VOICE, "guild_id": GUILD, "type": 2}) == {}
     assert await shard.ids(collection) - {"70"} == set()
 
@@ -145,7 +145,7 @@ async def test_with_a_member_go_presence_and_voice_state(shard: Shard, members: 
     await shard.tell("GUILD_CREATE", guild())
     assert (await shard.ids("voice"), await shard.ids("presences")) == ({ADA}, {ADA})
     told = await shard.tell("GUILD_MEMBER_REMOVE", {"guild_id": GUILD, "user": user(ADA, "ada")})
-    assert ("before" in told) == members == shard.translator.tells_before("GUILD_MEMBER_REMOVE")
+    assert ("before" in told) == members == shard.translator.has_before("GUILD_MEMBER_REMOVE")
     assert (await shard.ids("voice"), await shard.ids("presences")) == (set(), set())
 
 

@@ -273,7 +273,7 @@ async def test_jetstream_switched_off_is_said(tmp_path: Path) -> None:
         await log.connection.close()
 
 
-async def test_nobody_there_is_said_without_the_password() -> None:
+async def test_an_unreachable_server_is_reported_without_the_password() -> None:
     connection = NatsConnection(NatsOptions(servers=("nats://user:secret@127.0.0.1:1",)))
     with pytest.raises(NatsUnreachable) as raised:
         await connection.connect()

@@ -104,8 +104,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def ask(client: Client, app: str, verb: str = "fetch_guild", **body: Any) -> dict[str, Any]:
-    told = await client.request(subjects.rpc_subject(app, verb), json.dumps(body).encode(), timeout=30)
-    return json.loads(told.data)  # type: ignore[no-any-return]
+    answer = await client.request(subjects.rpc_subject(app, verb), json.dumps(body).encode(), timeout=30)
+    return json.loads(answer.data)  # type: ignore[no-any-return]
 
 
 async def test_a_cluster_is_silent_for_applications_that_are_not_its_own(server: EmbeddedNats) -> None:
@@ -122,17 +122,17 @@ async def test_a_cluster_is_silent_for_applications_that_are_not_its_own(server:
         assert c.questions.asked == 20
 
 
-async def test_an_application_that_nobody_has_is_said_to_be_nobodys(server: EmbeddedNats) -> None:
-    async with nodes(server, ("one", "music"), ("two", "other")), Rpc(server.url, app="nobody") as rpc:
+async def test_an_application_that_no_cluster_has_is_reported_as_not_found(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music"), ("two", "other")), Rpc(server.url, app="missing") as rpc:
         for asked in (rpc.where_is_guild("1"), rpc.relay("SONG", 1), rpc.update_presence(), rpc.request_members("1")):
             start = time.monotonic()
-            with pytest.raises(RpcError, match="'nobody'") as caught:
+            with pytest.raises(RpcError, match="'missing'") as caught:
                 await asked
             assert caught.value.code == "not_found"
             assert time.monotonic() - start < 5
 
 
-async def test_a_shard_that_nobody_has_at_this_moment_is_waited_for(server: EmbeddedNats) -> None:
+async def test_a_shard_that_no_node_runs_at_this_moment_is_waited_for(server: EmbeddedNats) -> None:
     async with nodes(server, ("one", "music")) as (node,), Rpc(server.url, app="music") as rpc:
         asking = asyncio.create_task(rpc.relay("SONG", 1, shard=0))
         done, _ = await asyncio.wait([asking], timeout=1.5)
@@ -236,6 +236,6 @@ async def test_those_who_ask_the_same_do_not_use_up_what_others_need(server: Emb
 async def ask_members(client: Client, guild: str) -> int:
     """How many bytes the answer's first part has."""
     body = json.dumps({"guild_id": guild, "query": ""}).encode()
-    told = await client.request(subjects.rpc_subject("music", "request_members"), body, timeout=60)
-    assert b'"ok":false' not in told.data
-    return len(told.data)
+    answer = await client.request(subjects.rpc_subject("music", "request_members"), body, timeout=60)
+    assert b'"ok":false' not in answer.data
+    return len(answer.data)

@@ -87,10 +87,10 @@ async def publish(publisher: ShardPublisher, first: int, last: int) -> None:
 
 
 async def test_of_many_that_make_a_deleted_stream_again_at_once_one_says_so(tmp_path: Path) -> None:
-    told: list[str] = []
+    remade: list[str] = []
     async with EmbeddedNats(tmp_path) as server:
         logs = [
-            JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))), on_remade=told.append) for _ in range(8)
+            JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))), on_remade=remade.append) for _ in range(8)
         ]
         for log in logs:
             await log.connection.connect()
@@ -100,4 +100,4 @@ async def test_of_many_that_make_a_deleted_stream_again_at_once_one_says_so(tmp_
             await asyncio.gather(*(log.ensure_stream("bot") for log in logs))
         for log in logs:
             await log.connection.close()
-    assert told == ["bot"] * 5
+    assert remade == ["bot"] * 5

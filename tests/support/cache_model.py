@@ -84,7 +84,7 @@ class _Step(Places):
                 self.extra = dict.fromkeys(self.extra_of(name, d).keys() & {"before"})
             else:
                 handler(d)
-        learns = self.writer.settings.members and not self.writer.is_told_of_members
+        learns = self.writer.settings.members and not self.writer.receives_members
         if learns and name in SHOW_MEMBERS and "member" in d:
             self.learn(d)
         return self.extra

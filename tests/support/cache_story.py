@@ -213,7 +213,7 @@ class Story:
     def happen(self, app: str, kind: str, guild: int, n: int, v: int) -> None:
         """Something happens that this application is told of."""
         teller = self.tellers[app]
-        if kind in _TOLD_OF_MEMBERS and not teller.writer.is_told_of_members:
+        if kind in _TOLD_OF_MEMBERS and not teller.writer.receives_members:
             return
         if kind == "PRESENCE_UPDATE" and not teller.writer.intents & INTENTS["GUILD_PRESENCES"]:
             return

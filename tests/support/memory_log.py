@@ -26,7 +26,7 @@ class MemoryLog:
         self.copied: set[int] = set()
         """Frames that were copied here from another stream, by sequence."""
         self.foreign: list[tuple[int, str]] = []
-        """What somebody else published, as `intrude` puts it there."""
+        """What another client published, as `intrude` puts it there."""
         self.before: Callable[[], None] = lambda: None
         """Called before each request takes effect."""
         self.streams = {"SANDWICH_bot"}

@@ -70,7 +70,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Weather:
-    """What is out of order now, for everybody or for one machine."""
+    """What is out of order now, for all machines or for one."""
 
     store_away: bool = False
     store_answers_lost: float = 0.0

@@ -179,9 +179,9 @@ class CacheFeed:
         """Whether an event of this type can change the cache."""
         return self._translator.concerns(event_type)
 
-    def tells_before(self, event_type: str) -> bool:
+    def has_before(self, event_type: str) -> bool:
         """Whether an event of this type is told with what it replaced."""
-        return self._translator.tells_before(event_type)
+        return self._translator.has_before(event_type)
 
     async def apply(
         self, session: str, confirmed: int, events: tuple[EventOps, ...], *, starts_session: bool

@@ -125,7 +125,7 @@ class Translator:
 
     def __init__(self, writer: CacheWriter) -> None:
         settings = writer.settings
-        self._context = Context(settings, writer.bot, settings.members and not writer.is_told_of_members)
+        self._context = Context(settings, writer.bot, settings.members and not writer.receives_members)
         self._translations = _translations(self._context)
         self._learned: dict[tuple[str, str], int] = {}
         self._learned_before: dict[tuple[str, str], int] = {}
@@ -134,7 +134,7 @@ class Translator:
         """Whether an event of this type can change the cache."""
         return event_type in self._translations or (self._context.learns and event_type in _SHOW_MEMBERS)
 
-    def tells_before(self, event_type: str) -> bool:
+    def has_before(self, event_type: str) -> bool:
         """Whether an event of this type is told with what it replaced."""
         if event_type in _TOLD_OF and _TOLD_OF[event_type] not in self._context.letters:
             return False

@@ -106,6 +106,6 @@ class CacheWriter:
         return "".join(letter for letter in letters_of(self.settings) if self.intents & INTENTS[_MAINTAINED_BY[letter]])
 
     @property
-    def is_told_of_members(self) -> bool:
-        """Whether Discord tells who joins and leaves; otherwise members are learned where they are seen."""
+    def receives_members(self) -> bool:
+        """Whether Discord reports who joins and leaves. Without it, members are learned from other events."""
         return bool(self.intents & INTENTS["GUILD_MEMBERS"])

@@ -92,7 +92,7 @@ class ShardEnricher:
         extras = await cache.apply(batch.session, confirmed, events, starts_session=items[0].type == "READY")
         if extras is None:
             for at, item in enumerate(items):
-                if item.ops and cache.tells_before(item.type):
+                if item.ops and cache.has_before(item.type):
                     added.setdefault(at, []).append(BEHIND)
             return {}
         if extras:

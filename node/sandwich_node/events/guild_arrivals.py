@@ -1,12 +1,12 @@
 """Which guilds a shard is in, and whether one that comes was announced, is back, or is new. Pure.
 
-Discord tells the three apart by `unavailable` (gateway reference, section 6): false of one that READY announced or that
-is back from an outage, missing of one that the bot has just joined. So a join is a GUILD_CREATE without the key, of a
-guild that READY did not announce and that is not there already. The cache has no say in that: it may have been emptied,
-or be behind.
+Discord distinguishes the three by `unavailable` (docs/design/protocol.md): it is false for a guild that READY announced
+or that is back from an outage, and missing for one that the bot has just joined. So a join is a GUILD_CREATE without
+the key, for a guild that READY did not announce and that is not known yet. The cache does not decide this: it may have
+been emptied, or be behind.
 
-What a resumed session's new owner cannot know is which guilds READY had announced and had not come yet. The cache may
-remember that one was announced; without it, one that comes with the key counts as back.
+The new owner of a resumed session cannot know which guilds READY had announced and had not come yet. The cache may
+remember that one was announced. Otherwise a guild that comes with the key counts as back.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ _decode = msgspec.json.Decoder(_Guild).decode
 
 
 class ShardGuilds:
-    """A shard's guilds. `announced`: READY's list, None where another owner saw it; `count`: how many there are."""
+    """A shard's guilds. `announced`: READY's list, None if another owner received it; `count`: how many there are."""
 
     def __init__(self, count: int, *, announced: frozenset[str] | None = None) -> None:
         self.count = count
@@ -35,7 +35,7 @@ class ShardGuilds:
         self._awaited = set(announced or ())
         self._down: set[str] = set()
         self._met: set[str] = set()
-        """Guilds that came or went here: none of these is awaited any more."""
+        """Guilds that came or went under this owner: none of these is awaited any more."""
 
     @property
     def awaited(self) -> int:
@@ -52,7 +52,7 @@ class ShardGuilds:
         if guild.unavailable is True:
             self._down.add(guild.id)
             if event_type == "GUILD_DELETE":
-                # Only a guild that the bot is in has an outage; a stub may be the first of one that it has joined.
+                # Only a guild that the bot is in has an outage. A stub may be the first event after a join.
                 self._known.add(guild.id)
             return Arrival(lazy, True, is_sure)
         was_down = guild.id in self._down

@@ -1,7 +1,7 @@
-"""What JetStream tells a client about its account and our streams, and what of it an operator must know. Pure.
+"""What an operator has to know of JetStream's answers about its account and our streams. Pure.
 
-Source: nats-server, server/jetstream_api.go: `$JS.API.INFO` and `$JS.API.STREAM.INFO.<stream>`. The server's own limits
-(`max_file_store`) are told to system accounts only; that they are reached, appends say.
+Source: nats-server, server/jetstream_api.go: `$JS.API.INFO` and `$JS.API.STREAM.INFO.<stream>`. The server reports its
+own limits (`max_file_store`) to system accounts only. A refused append shows that one is reached.
 """
 
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def stream_findings(stream: str, answer: bytes | None) -> list[str]:
         return [f"stream {stream} does not answer: has it lost its leader because too few of its replicas are up?"]
     info = _read(answer, _Stream)
     if info is None or (info.error is not None and info.error.err_code == _NO_STREAM):
-        # Its shards make it.
+        # A shard makes it when it starts.
         return []
     if info.error is not None:
         return [f"stream {stream} cannot be read: {info.error.description} ({info.error.err_code})"]
@@ -98,9 +98,9 @@ def stream_findings(stream: str, answer: bytes | None) -> list[str]:
 
 
 def _is_gone(peer: _Peer, led_s: float) -> bool:
-    """Whether a replica is gone. NATS calls it `offline` late. `led_s`: how long its leader has been the leader.
+    """Whether a replica is gone. NATS reports `offline` late. `led_s`: for how long its leader has been the leader.
 
-    `active` are nanoseconds since the leader heard from it; 0 and not current: never.
+    `active` is the time in nanoseconds since its last answer to the leader; 0 and not current: it never answered.
     """
     if peer.offline or peer.current:
         return peer.offline

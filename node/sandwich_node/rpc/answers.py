@@ -70,9 +70,9 @@ class MembersAnswer:
     def take(self, event_type: str, data: bytes) -> bool:
         """Look at a dispatch; True when nothing more will come: all chunks are there, or it is `limited_s`."""
         if event_type == "RATE_LIMITED":
-            told = _limited(data)
-            if told.opcode == 8 and told.meta.nonce == self.nonce:
-                self.limited_s = min(max(told.retry_after, 0.0), RETRY_AFTER_MAX_S)
+            limit = _limited(data)
+            if limit.opcode == 8 and limit.meta.nonce == self.nonce:
+                self.limited_s = min(max(limit.retry_after, 0.0), RETRY_AFTER_MAX_S)
                 return True
             return False
         if event_type != "GUILD_MEMBERS_CHUNK":

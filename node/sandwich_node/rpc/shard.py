@@ -1,7 +1,7 @@
 """Commands of one shard: sent through its machine's limits, answered by what Discord dispatches.
 
-Equal member requests under way share one answer. A whole list is asked for once in 30 s a guild over the cluster
-(Discord: Request Guild Members), which Redis remembers; where Redis does not answer, this node's own memory has to do.
+Equal member requests under way share one answer. In the whole cluster, a guild's whole list is requested once in 30 s
+(Discord: Request Guild Members). Redis remembers when; while Redis does not answer, this node's own memory is used.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ class ShardCommands:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether somebody waits for a dispatch."""
+        """Whether a request waits for a dispatch."""
         return bool(self._waiting)
 
     def observe(self, event_type: str, data: bytes) -> None:
@@ -244,7 +244,7 @@ class ShardCommands:
         return max(0.0, wait_s)
 
     async def close(self) -> None:
-        """End what is under way; whoever waits is told that the shard is gone."""
+        """End what is under way. Requests that wait are answered that the shard is gone."""
         tasks = [shared.task for shared in self._shared.values()]
         for task in tasks:
             task.cancel()

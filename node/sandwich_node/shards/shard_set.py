@@ -1,4 +1,4 @@
-"""The shards of one worker: at most one runner of each, and every message to the right one."""
+"""The shards of one worker: at most one runner for each, and each message to its runner."""
 
 import asyncio
 import logging
@@ -13,10 +13,10 @@ _log = logging.getLogger(__name__)
 
 
 class ShardSet:
-    """Starts, addresses and ends runners. `make` builds one; `send` passes a message to the agent and must not wait.
+    """Starts and ends runners. `make` builds one; `send` passes a message to the agent and must not wait.
 
-    An agent that gave a shard up may claim it again before its old runner has ended. The new one then waits for the
-    old: two runners of one shard in one process would take the session from each other.
+    An agent that gave a shard up may claim it again before its old runner has ended. The new runner then waits for the
+    old one: two runners of one shard in one process would take the session from each other.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class ShardSet:
 
     @property
     def runners(self) -> list[ShardRunner]:
-        """What runs now."""
+        """The runners of now."""
         return [runner for runner, _ in self._running.values()]
 
     def receive(self, message: ipc.ToWorker) -> None:
-        """Do what the agent says of a shard; what is not about a shard that runs here is passed over."""
+        """Do what the agent asks. A message about a shard that does not run here is ignored."""
         match message:
             case ipc.StartShard():
                 self._start(message)
@@ -61,15 +61,15 @@ class ShardSet:
 
     def _start(self, start: ipc.StartShard) -> None:
         if start.key in self._running:
-            _log.warning("shard %s is claimed anew while it still ends here; it starts again then", start.key)
+            _log.warning("shard %s was claimed again while it still ends here; it starts after that", start.key)
             self._waiting[start.key] = start
-            self._running[start.key][0].stop("the shard was claimed anew")
+            self._running[start.key][0].stop("the shard was claimed again")
             return
         runner = self._make(start)
         self._running[start.key] = runner, self._group.create_task(self._run(runner), name=f"shard {start.key}")
 
     async def _run(self, runner: ShardRunner) -> None:
-        """A shard's failure ends the shard, never the worker."""
+        """Run it to its end. An error ends the shard, never the worker."""
         key = runner.key
         try:
             stopped = await runner.run()
@@ -94,7 +94,7 @@ class ShardSet:
             _log.exception("the rest of shard %s is not in the cache", key)
 
     async def stop_all(self, reason: str, budget_s: float) -> None:
-        """End every shard with its session kept; what is late is cut off."""
+        """End every shard with its session kept. Those that are not done within `budget_s` are cancelled."""
         self._waiting.clear()
         for runner in self.runners:
             runner.stop(reason)

@@ -108,7 +108,7 @@ async def test_a_stream_deleted_by_hand_is_made_again_and_the_chain_goes_on_behi
     log.messages.clear()
     log.streams.clear()
     await fill(log, writer, 2, 2)
-    assert [h.kind for _, _, _, h in log.messages] == ["gap", ""], "consumers are told before events go on"
+    assert [h.kind for _, _, _, h in log.messages] == ["gap", ""], "the gap is in the chain before events go on"
     assert (gaps(log), stored(log)) == ([("aa", 1)], [2])
     assert log.streams == {"SANDWICH_bot"}
     await fill(log, writer, 3, 3)

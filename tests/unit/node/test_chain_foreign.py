@@ -66,7 +66,7 @@ async def test_a_chain_of_nothing_but_foreign_messages_begins_behind_them() -> N
 
 
 @pytest.mark.parametrize("landed", [True, False])
-async def test_an_append_without_an_answer_behind_which_somebody_published_is_stored_once(landed: bool) -> None:
+async def test_an_append_without_an_answer_behind_which_another_client_published_is_stored_once(landed: bool) -> None:
     log = MemoryLog()
     writer = await started(log)
     await fill(log, writer, 1, 1)
@@ -192,7 +192,7 @@ def headers(fence: int, last: int = 1) -> FrameHeaders:
     return FrameHeaders(session="aa", first_seq=last, last_seq=last, count=1, epoch=fence)
 
 
-def test_a_walk_tells_our_append_from_what_others_wrote() -> None:
+def test_a_walk_distinguishes_our_append_from_what_others_wrote() -> None:
     walk = Walk(10, headers(10, 5))
     for message in (Foreign(3), Tail(4, headers(10, 5)), Foreign(6), Tail(7, headers(9))):
         walk.see(message)

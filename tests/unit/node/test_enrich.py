@@ -28,7 +28,7 @@ class Feed:
         self.extras = extras
         self.seen: list[tuple[int, ...]] = []
 
-    def tells_before(self, event_type: str) -> bool:
+    def has_before(self, event_type: str) -> bool:
         return event_type.endswith(("_UPDATE", "_DELETE"))
 
     async def apply(
@@ -78,30 +78,30 @@ def finish(tested: ShardEnricher, *items: Item) -> list[Any]:
 
 def test_what_the_cache_says_is_put_into_the_events_that_changed_it_and_no_others() -> None:
     feed = Feed({2: Extra(before=b'{"id":"1"}'), 4: Extra(lazy=True, unavailable=False)})
-    told = finish(
+    extras = finish(
         enricher(cache=feed),
         item(1, "TYPING_START"),
         item(2, "CHANNEL_UPDATE", ops=OPS),
         item(3, "CHANNEL_CREATE", ops=OPS),
         item(4, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=False, unavailable=False)),
     )
-    assert told == [None, {"before": {"id": "1"}}, None, {"lazy": True, "unavailable": False}]
+    assert extras == [None, {"before": {"id": "1"}}, None, {"lazy": True, "unavailable": False}]
     assert feed.seen == [(2, 3, 4)]
 
 
 def test_a_cache_that_is_late_is_named_where_a_before_was_owed_and_guilds_say_what_is_known_without_it() -> None:
-    told = finish(
+    extras = finish(
         enricher(cache=Feed(None)),
         item(1, "CHANNEL_UPDATE", ops=OPS),
         item(2, "CHANNEL_CREATE", ops=OPS),
         item(3, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=True, unavailable=False)),
     )
-    assert told == [{"before": None, "cache": "behind"}, None, {"lazy": True, "unavailable": False}]
+    assert extras == [{"before": None, "cache": "behind"}, None, {"lazy": True, "unavailable": False}]
 
 
 def test_what_the_shard_knows_of_a_guild_stands_against_a_cache_that_was_emptied_or_is_old() -> None:
     emptied, old = Extra(lazy=False, unavailable=False), Extra(lazy=True, unavailable=False)
-    told = finish(
+    extras = finish(
         enricher(cache=Feed({1: emptied, 2: emptied, 3: old, 4: emptied, 5: old})),
         item(1, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=True, unavailable=False, is_sure=True)),
         item(2, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=False, unavailable=True, is_sure=True)),
@@ -113,7 +113,7 @@ def test_what_the_shard_knows_of_a_guild_stands_against_a_cache_that_was_emptied
         {"lazy": lazy, "unavailable": unavailable}
         for lazy, unavailable in ((True, False), (False, True), (False, False))
     )
-    assert told == [announced, back, joined, back, announced], "only what the shard did not see is the cache's to say"
+    assert extras == [announced, back, joined, back, announced], "only what the shard did not see is the cache's to say"
 
 
 def test_what_is_not_published_stays_unpublished_whatever_is_known_of_it() -> None:
@@ -123,7 +123,7 @@ def test_what_is_not_published_stays_unpublished_whatever_is_known_of_it() -> No
 
 def test_prefixes_choose_messages_and_an_unknown_prefix_leaves_the_choice_to_consumers() -> None:
     tested = enricher(Prefixes({"10": frozenset({"?"}), "11": frozenset()}))
-    told = finish(
+    extras = finish(
         tested,
         item(1, "MESSAGE_CREATE", ask=MessageAsk("10", "?help")),
         item(2, "MESSAGE_CREATE", ask=MessageAsk("10", "!help")),
@@ -132,17 +132,17 @@ def test_prefixes_choose_messages_and_an_unknown_prefix_leaves_the_choice_to_con
         item(5, "MESSAGE_CREATE", ask=MessageAsk("12", "!help")),
         item(6, "MESSAGE_CREATE"),
     )
-    assert told == [{"prefix": "?"}, "", {"prefix": "!"}, {"prefix": None}, {"prefix": "!"}, None]
+    assert extras == [{"prefix": "?"}, "", {"prefix": "!"}, {"prefix": None}, {"prefix": "!"}, None]
     assert (tested.counters.without_prefix, tested.counters.prefix_unknown) == (1, 1)
 
 
 def test_what_an_observer_adds_leaves_beside_what_the_cache_adds() -> None:
-    told = finish(
+    extras = finish(
         enricher(cache=Feed({}), extra=Invites()),
         item(1, "GUILD_MEMBER_ADD", ops=OPS, ask=ObserverAsk(7)),
         item(2, "GUILD_MEMBER_ADD", ops=OPS),
     )
-    assert told == [{"invited_by": {"handle": 7}}, None]
+    assert extras == [{"invited_by": {"handle": 7}}, None]
 
 
 @pytest.mark.parametrize(("cache", "invites"), [(False, True), (True, False), (False, False)])

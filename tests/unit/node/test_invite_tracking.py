@@ -32,7 +32,7 @@ OFF = InvitesSpec()
 
 
 class FakeDiscord:
-    """One guild's invites, told after `delay`; stands in for the worker's REST clients and for the client itself."""
+    """One guild's invites, answered after `delay`; stands in for the REST clients and the client."""
 
     def __init__(self) -> None:
         self.uses = {"a": 3, "b": 7}
@@ -169,7 +169,7 @@ class Shard:
 
 
 class FakeCommands:
-    """Nobody asks this shard anything."""
+    """No request reaches this shard."""
 
     is_waiting = False
 
@@ -206,15 +206,15 @@ class World:
         return new
 
     def joins(self) -> list[Any]:
-        """What is told of those who joined, in order."""
-        told = []
+        """What was published about each join, in order."""
+        joins = []
         for event in self.stream():
             if event["t"] == "GUILD_MEMBER_ADD":
-                told.append((event["d"]["user"]["id"], event.get("__extra", {}).get("invited_by")))
+                joins.append((event["d"]["user"]["id"], event.get("__extra", {}).get("invited_by")))
             if event["t"] == MEMBER_INVITED:
                 assert event["__sandwich"]["id"].startswith("own:")
-                told.append((event["d"]["user_id"], event["d"]["invited_by"], "late"))
-        return told
+                joins.append((event["d"]["user_id"], event["d"]["invited_by"], "late"))
+        return joins
 
 
 def by(code: str, inviter: str) -> dict[str, Any]:
@@ -255,8 +255,8 @@ def test_a_join_leaves_with_its_invite_and_in_order_with_what_came_after_it() ->
         shard.join("100", "a")
         shard.message()
         await asyncio.sleep(0.2)
-        told = world.stream()
-        assert [(event["t"], event.get("__extra")) for event in told] == [
+        events = world.stream()
+        assert [(event["t"], event.get("__extra")) for event in events] == [
             ("GUILD_MEMBER_ADD", {"invited_by": by("a", "54")}),
             ("MESSAGE_CREATE", None),
         ]
@@ -265,7 +265,7 @@ def test_a_join_leaves_with_its_invite_and_in_order_with_what_came_after_it() ->
     play(story, World())
 
 
-def test_a_slow_discord_holds_the_shard_no_longer_than_it_may_and_is_told_late() -> None:
+def test_a_slow_discord_holds_the_shard_no_longer_than_it_may_and_is_reported_late() -> None:
     async def story(world: World, shard: Shard) -> None:
         world.discord.delay = 2.0
         shard.join("100", "a")
@@ -280,7 +280,7 @@ def test_a_slow_discord_holds_the_shard_no_longer_than_it_may_and_is_told_late()
     play(story, World())
 
 
-def test_a_discord_that_is_down_holds_nothing_and_joins_are_told_once_it_is_back() -> None:
+def test_a_discord_that_is_down_holds_nothing_and_joins_are_reported_once_it_is_back() -> None:
     async def story(world: World, shard: Shard) -> None:
         world.discord.fails = True
         shard.join("100", "b")
@@ -350,7 +350,7 @@ def test_tracking_is_switched_on_and_off_while_the_shard_runs() -> None:
     play(story, World(), OFF)
 
 
-def test_what_nobody_is_told_of_is_counted_all_the_same() -> None:
+def test_a_join_that_is_not_published_is_counted_all_the_same() -> None:
     async def story(world: World, shard: Shard) -> None:
         shard.join("100", "a")
         await asyncio.sleep(5.0)
@@ -380,7 +380,7 @@ def test_the_next_owner_goes_on_after_a_crash_and_after_a_move() -> None:
     play(story, World())
 
 
-def test_a_move_in_the_middle_tells_everybody_something_before_it() -> None:
+def test_every_join_before_a_move_leaves_with_an_answer() -> None:
     async def story(world: World, shard: Shard) -> None:
         world.discord.delay = 2.0
         shard.join("100", "a")
@@ -425,7 +425,7 @@ def test_a_crash_before_redis_forgot_what_is_untrue_misleads_no_next_owner() -> 
     play(story, World())
 
 
-def test_events_wait_for_a_redis_that_is_away_once_and_it_is_told_to_the_chain_when_it_is_back() -> None:
+def test_events_wait_for_a_redis_that_is_away_once_and_the_chain_gets_a_marker_when_it_is_back() -> None:
     async def story(world: World, shard: Shard) -> None:
         await asyncio.sleep(QUIET_S + 2)
         world.redis.away = True
@@ -445,7 +445,7 @@ def test_events_wait_for_a_redis_that_is_away_once_and_it_is_told_to_the_chain_w
     play(story, World())
 
 
-def test_what_an_overtaken_owner_still_keeps_nobody_believes() -> None:
+def test_what_an_overtaken_owner_still_keeps_is_not_used() -> None:
     async def story(world: World, shard: Shard) -> None:
         await asyncio.sleep(QUIET_S + 2)
         # Cut off from the stream and from Discord, but not from Redis.
