@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from sandwich_node.publishing.chain import Chain, Checkpoint
-from sandwich_node.publishing.foreign_messages import Search, Stand, Walk
+from sandwich_node.publishing.foreign_messages import ChainEnd, Search, Walk
 from sandwich_node.publishing.log import Fenced, Foreign, LogUnavailable, Tail
 from sandwich_sdk.wire.headers import FrameHeaders
 from tests.support.memory_log import MemoryLog
@@ -212,7 +212,7 @@ def test_a_search_finds_the_last_frame_at_any_distance(at: int) -> None:
         if search.is_over:
             break
         search.widen()
-    assert search.stand == Stand(messages[at], 1000, 1000 - at)
+    assert search.chain_end == ChainEnd(messages[at], 1000, 1000 - at)
 
 
 @pytest.mark.parametrize("events", [1, 40, 600])
