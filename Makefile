@@ -23,11 +23,13 @@ install: $(STAMP) ## make .venv with everything that demo, test and check need
 wheel: $(STAMP) ## dist/sandwich-*.whl, for machines that install requirements.lock and nothing else
 	$(BIN)/python -m hatchling build -t wheel
 
-check: $(STAMP) ## lint, format, types, import contracts
+check: $(STAMP) ## lint, format, types, import contracts, spelling, words of the glossary
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python -m tests.tidy.prose
 
 test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; three at a time, they mostly wait
 	$(BIN)/pytest $(PARALLEL) $(ARGS)

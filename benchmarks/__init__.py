@@ -1,1 +1,1 @@
-"""What the documentation claims in numbers, and how it was measured: `make bench`."""
+"""The measurements behind the documented figures: `make bench`."""

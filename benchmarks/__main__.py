@@ -1,6 +1,6 @@
-"""`make bench`: cost of an event, latency, and memory, next to discord.py and hikari on the same simulator.
+"""`make bench`: cost per event, latency and memory, compared with discord.py and hikari on the same simulator.
 
-Compare the ratios of one run: machines are shared and noisy, absolute figures are not.
+Compare the ratios of one run: machines are shared and noisy, so absolute figures are not comparable.
 """
 
 import argparse
@@ -26,7 +26,7 @@ FLEET_GUILDS = 50
 
 
 async def node_status(cluster: DevCluster) -> dict[str, Any]:
-    """The only node's own account; {} while it has not joined."""
+    """The status of the only node; {} before it has joined."""
     _, text = await cluster.run_cli("node", "list", "--json")
     nodes = msgspec.json.decode(text)
     if not nodes:
@@ -45,14 +45,14 @@ async def all_live(cluster: DevCluster, shards: int) -> bool:
 
 
 async def burst_cost(cluster: DevCluster, bot: str, pid: int, events: int) -> tuple[float, int]:
-    """CPU seconds the process spent on one burst, and how many events that was."""
+    """The process's CPU seconds for one burst, and the number of events."""
     before = await until_quiet(pid)
     sent = await cluster.simulator("burst", {"bot": bot, "events": events // SHARDS, "shards": "all"})
     return await until_quiet(pid) - before, int(sent["count"])
 
 
 async def measure_cost(rounds: int, events: int) -> dict[str, list[float]]:
-    """µs of CPU an event, one figure a round: Sandwich's worker, discord.py, hikari, in turn."""
+    """µs of CPU per event, one figure a round: Sandwich's worker, discord.py and hikari in turn."""
     bot = DevBot(app="sandwich", token=token(1), guilds=40, shards=SHARDS, recommended=SHARDS, max_concurrency=SHARDS)
     costs: dict[str, list[float]] = {"sandwich": [], "discord.py": [], "hikari": []}
     async with dev_cluster((bot,), nodes=1, rate=0) as cluster, AsyncExitStack() as stack:
@@ -80,7 +80,7 @@ async def measure_cost(rounds: int, events: int) -> dict[str, list[float]]:
 
 
 async def check_published(cluster: DevCluster, app: str) -> None:
-    """Everything owed is in the stream: a figure for events that were dropped would be worth nothing."""
+    """Wait until all owed events are in the stream: a figure for dropped events would be meaningless."""
     owed = sum(len(sequences) for sequences in (await cluster.owed(app, ())).values())
 
     async def stored() -> bool:

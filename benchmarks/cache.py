@@ -1,7 +1,7 @@
-"""`python -m benchmarks.cache`: what the cache costs: CPU of a worker and of Redis an event, and Redis' memory.
+"""`python -m benchmarks.cache`: the cost of the cache: CPU per event of a worker and of Redis.
 
-Two bots on the same worker get the same kind of bursts; one caches everything but presences and messages, the other
-nothing.
+Two bots on the same worker get the same kind of bursts; one caches everything except presences and messages, the other
+has no cache.
 """
 
 import argparse
@@ -19,7 +19,7 @@ APPS = {"plain": {"cache": {"enabled": False}}, "cached": {}}
 
 
 def bots_of(apps: Mapping[str, Mapping[str, Any]]) -> tuple[DevBot, ...]:
-    """Bots that differ in their settings alone."""
+    """Bots that differ only in their settings."""
     return tuple(
         DevBot(
             app=name,
@@ -35,7 +35,7 @@ def bots_of(apps: Mapping[str, Mapping[str, Any]]) -> tuple[DevBot, ...]:
 
 
 async def measure(rounds: int, events: int) -> dict[str, list[float]]:
-    """µs of CPU an event: a worker's without and with the cache, and Redis' own with it."""
+    """µs of CPU per event: of a worker without and with the cache, and of Redis with it."""
     costs: dict[str, list[float]] = {"plain": [], "cached": [], "redis": []}
     async with dev_cluster(bots_of(APPS), nodes=1, rate=0) as cluster:
         await until(lambda: all_live(cluster, SHARDS * len(APPS)))

@@ -1,7 +1,8 @@
-"""`python -m benchmarks.cache_memory`: Redis' memory for the guilds of one bot next to discord.py's for as many.
+"""`python -m benchmarks.cache_memory`: Redis' memory for the guilds of one bot, compared with discord.py's.
 
-Both have all intents and keep everything, presences too, as discord.py cannot do without where it is told of them: only
-then Discord lists a guild's members in GUILD_CREATE. Simulator, cluster and discord.py are the real processes.
+Both have all intents and cache everything, including presences: discord.py always caches the presences that it gets,
+and only with that intent Discord lists a guild's members in GUILD_CREATE. Simulator, cluster and discord.py are real
+processes.
 """
 
 import argparse
@@ -26,12 +27,12 @@ CACHED = {
     "members": {},
     "presences": {"presences": True},
 }
-"""What is kept, less and more."""
+"""The cache settings, with and without members and presences."""
 
 
 @dataclass(frozen=True)
 class Used:
-    """Of one Redis, in bytes: what it counts as used, and its resident memory, each more than when it was empty."""
+    """Memory of one Redis in bytes, used and resident, each above the empty server's."""
 
     counted: int
     resident: int
@@ -39,7 +40,7 @@ class Used:
 
 
 async def fill(cluster: DevCluster, empty: dict[str, Any]) -> Used:
-    """Wait until the cache has everything; what it takes."""
+    """Wait until the cache is complete; returns its memory."""
 
     async def complete() -> bool:
         _, text = await cluster.run_cli("cluster", "status", "--json")
@@ -59,7 +60,7 @@ async def fill(cluster: DevCluster, empty: dict[str, Any]) -> Used:
 
 
 async def measure(guilds: int, members: int, cache: dict[str, bool], *, other: bool) -> tuple[Used, float, float]:
-    """Redis' memory; discord.py's MiB with no guild and with as many of the same kind (0.0 without `other`)."""
+    """Redis' memory; discord.py's MiB without guilds and with the same number of them (0.0 without `other`)."""
     bot = DevBot(
         app="bot",
         token=token(1),
@@ -81,7 +82,7 @@ async def measure(guilds: int, members: int, cache: dict[str, bool], *, other: b
 
 
 async def discord_py(cluster: DevCluster, number: int, guilds: int, members: int) -> float:
-    """Its MiB with so many guilds."""
+    """discord.py's MiB with this number of guilds."""
     body = {"token": token(number), "name": f"other{number}", "guilds": guilds, "members_per_guild": members}
     await cluster.simulator("bots", body | {"recommended_shards": SHARDS, "max_concurrency": SHARDS})
     api_url = f"{cluster.simulator_url}/api/v10"

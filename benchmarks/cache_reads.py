@@ -1,6 +1,6 @@
-"""`python -m benchmarks.cache_reads`: how long the SDK takes to answer from a full Redis on this machine.
+"""`python -m benchmarks.cache_reads`: the time of the SDK's reads from a full Redis on this machine.
 
-A plain PING over redis-py is measured beside it: what is slow for both is the machine. About two minutes.
+A plain PING over redis-py is measured too: if both are slow, the machine is. About two minutes.
 """
 
 import argparse
@@ -27,7 +27,7 @@ GUILDS = 20_000
 LARGE_GUILD, LARGE_MEMBERS = "4096", 20_000
 SIZES = (1, 10, 100, 200)
 ASKED_USERS = 100
-"""Users of each size that are asked about in turn."""
+"""The number of users of each size, read in turn."""
 WRITE_AT_ONCE = 5_000
 USER = b'{"id":"%d","username":"user number %d","global_name":"A User","avatar":"%032x","public_flags":0}'
 
@@ -43,7 +43,7 @@ def user_of(size: int, number: int) -> str:
 
 
 def commands(users: int) -> Iterator[tuple[Any, ...]]:
-    """What fills the server: users, mostly in few of the guilds, and some in exactly as many as is asked about."""
+    """The commands that fill the server: users, mostly in few guilds, and some in exactly the measured numbers."""
     rng = random.Random(1)
     guilds = [guild_of(number) for number in range(GUILDS)]
     for number, guild in enumerate(guilds):
@@ -115,11 +115,11 @@ QUESTIONS: dict[str, tuple[Question, int]] = {
     "channels, 200 of them": (lambda cache, n: cache.channels(LARGE_GUILD), 300),
     f"members(query=...), {LARGE_MEMBERS} members": (lambda cache, n: cache.members(LARGE_GUILD, query="name 1999"), 5),
 }
-"""How to ask, and how often a round."""
+"""By name: the read, and how often it runs in a round."""
 
 
 async def measure(ask: Callable[[int], Awaitable[Any]], count: int) -> tuple[float, float, float]:
-    """Milliseconds: median, 99th percentile, and the reader's CPU time."""
+    """Milliseconds: median, 99th percentile, and CPU time of the reader."""
     took = []
     cpu = time.process_time()
     for number in range(count):

@@ -1,7 +1,7 @@
-"""A discord.py or hikari bot in a process of its own: receives, dispatches to one handler, and says how many.
+"""A discord.py or hikari bot in its own process: receives events, dispatches to one handler, prints the count.
 
 Usage: BENCH_TOKEN=... python -m benchmarks.clients discord.py|hikari API_URL
-Prints `ready` once, then the number of messages handled whenever it has changed.
+Prints `ready` once, then the number of handled messages whenever it has changed.
 """
 
 import asyncio
@@ -10,18 +10,18 @@ import sys
 
 
 class Counter:
-    """Messages handled so far, printed at most twice a second."""
+    """The number of handled messages, printed at most twice a second."""
 
     def __init__(self) -> None:
         self.messages = 0
 
-    async def tell(self) -> None:
-        """Print changes for ever."""
-        told = -1
+    async def report(self) -> None:
+        """Print changes until cancelled."""
+        printed = -1
         while True:
-            if self.messages != told:
-                told = self.messages
-                print(told, flush=True)
+            if self.messages != printed:
+                printed = self.messages
+                print(printed, flush=True)
             await asyncio.sleep(0.5)
 
 
@@ -35,7 +35,7 @@ def run_discord_py(api_url: str, token: str) -> None:
 
     class Bot(discord.AutoShardedClient):
         async def setup_hook(self) -> None:
-            self.telling = asyncio.create_task(counter.tell())
+            self.reporting = asyncio.create_task(counter.report())
 
         async def on_ready(self) -> None:
             print("ready", flush=True)
@@ -56,7 +56,7 @@ def run_hikari(api_url: str, token: str) -> None:
 
     @bot.listen()
     async def on_started(_: hikari.StartedEvent) -> None:
-        tasks.append(asyncio.create_task(counter.tell()))
+        tasks.append(asyncio.create_task(counter.report()))
         print("ready", flush=True)
 
     @bot.listen()

@@ -1,7 +1,7 @@
 """`python -m benchmarks.consumer_groups`: events a second through a consumer group, ordered or not, 1 and 3 workers.
 
-Workers are processes that read one stream, filled before, from a real nats-server on this machine. They hold their
-first frames until all of them have some; time runs from the word to begin to the last handled event. Six minutes.
+Workers are processes that read one prepared stream from a real nats-server on this machine. They hold their first
+frames until all workers have some; the time is from the start signal to the last handled event. Six minutes.
 """
 
 import argparse
@@ -34,13 +34,13 @@ SHARDS = 16
 EVENT_BYTES = 700
 WORKERS = (1, 3)
 SETTLE_S = 5.0
-"""From the start until all workers have frames and an ordered group's shares are even (they talk once a second)."""
+"""The time until all workers have frames and an ordered group's shares are even (one message a second)."""
 PUBLISHED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is in the stream, and what a handler does: `waits_s` for something else, such as a database."""
+    """The stream's content and the handler. `waits_s`: how long it waits, as for a database."""
 
     name: str
     frames: int
@@ -57,7 +57,7 @@ LOADS = (
 
 
 async def fill(jetstream: JetStreamContext, load: Load) -> None:
-    """A stream with the load's frames, in turn over the shards."""
+    """Fill a stream with the load's frames, in turn over the shards."""
     await jetstream.add_stream(StreamConfig(name=subjects.stream_name(APP), subjects=subjects.stream_subjects(APP)))
     session, gate = session_hash("bench"), asyncio.Semaphore(PUBLISHED_AT_ONCE)
 
@@ -92,7 +92,7 @@ def line(shard: int, seq: int) -> bytes:
 
 
 async def work(url: str, group: str, *, ordered: bool, waits_s: float, concurrency: int) -> None:
-    """One worker: says "ready", holds its first frames until a line comes from stdin, reports when stdin ends."""
+    """One worker: prints "ready", holds its first frames until a line on stdin, reports at the end of stdin."""
     begin = asyncio.Event()
     count = last_ns = 0
     consumer = Consumer(url, app=APP, group=group, start="all", ordered=ordered, concurrency=concurrency)
@@ -137,14 +137,14 @@ async def worker(url: str, group: str, load: Load, ordered: bool) -> AsyncIterat
 
 
 async def left(jetstream: JetStreamContext, group: str) -> int:
-    """Frames that the group has not settled."""
+    """The number of frames that the group has not acknowledged."""
     infos = await jetstream.consumers_info(subjects.stream_name(APP))
     ours = [info for info in infos if info.name.partition("@")[0] == group]
     return sum((info.num_pending or 0) + (info.num_ack_pending or 0) for info in ours)
 
 
 async def measure(jetstream: JetStreamContext, url: str, group: str, load: Load, ordered: bool, workers: int) -> float:
-    """Events a second of one run."""
+    """The events a second of one run."""
     async with AsyncExitStack() as stack, asyncio.timeout(120):
         started = [await stack.enter_async_context(worker(url, group, load, ordered)) for _ in range(workers)]
         outputs = [process.stdout for process in started if process.stdout is not None]

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.drain`: how long a node full of shards takes to empty under load, by `drain` and by SIGTERM.
+"""`python -m benchmarks.drain`: how long it takes to empty a node with many shards under load, by `drain` and SIGTERM.
 
-Three nodes with real etcd and NATS; the first carries the shards that `--shards` says, the others half as many in all.
-A shard's silence lasts from its closed socket to its accepted RESUME, both seen by the simulator. Exit code 1: an event
-was lost, doubled or out of order, or a session start was spent.
+Three nodes with real etcd and NATS; the first has `--shards` shards, the others half as many in all. A shard's silence
+is the time from its closed socket to its accepted RESUME, measured by the simulator. Exit code 1: an event was lost,
+doubled or out of order, or a session start was used.
 """
 
 import argparse
@@ -38,7 +38,7 @@ EXIT_TIMEOUT_S = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way of emptying a node. Times in seconds; what was not `handed_over` in time was stopped at once."""
+    """One way of emptying a node. Times in seconds; shards not `handed_over` in time were stopped at once."""
 
     way: str
     shards: int
@@ -47,7 +47,7 @@ class Row:
     silences: list[float]
 
     def text(self) -> str:
-        """A line of the table."""
+        """The line of the table."""
         p50, p95, longest = (percentile(self.silences, part) for part in (0.5, 0.95, 1.0))
         moved = f"{self.shards} | {self.seconds:.1f} | {self.handed_over} | {len(self.silences)}"
         return f"| {self.way} | {moved} | {p50:.2f} | {p95:.2f} | {longest:.2f} |"
@@ -64,13 +64,13 @@ class Fleet:
         self._keys = Keys()
 
     async def consume(self) -> None:
-        """Read everything, as an application would."""
+        """Read all events, as an application would."""
         async with Consumer(self.cluster.nats.url, app=APP, group="bench", start="all") as consumer:
             async for event in consumer:
                 self.check.take(event.id)
 
     async def carried(self) -> Counter[str]:
-        """Live shards by node; empty while one is not live."""
+        """Live shards by node; empty while one of them is not live."""
         listing = await self._store.list(self._keys.claims)
         view = ClusterView.from_items(self._keys, {item.key: item for item in listing.items})
         claims = [claim.record for claim in view.claims.values()]
@@ -79,7 +79,7 @@ class Fleet:
         return Counter(claim.node for claim in claims)
 
     async def full(self) -> bool:
-        """Whether the first node carries its part."""
+        """Whether the first node has all its shards."""
         return (await self.carried())["a"] == self.shards
 
     async def drained(self) -> Row:
@@ -112,7 +112,7 @@ class Fleet:
         return Row(way, self.shards, seconds, handed_over, silences(recent, since_ns))
 
     async def verdict(self) -> Verdict:
-        """Stop the traffic and compare what arrived with what Discord owed."""
+        """Stop the traffic and compare the received events with the owed ones."""
         await self.cluster.simulator("pause_traffic", {})
 
         async def clean() -> bool:
@@ -125,7 +125,7 @@ class Fleet:
         return self.check.verdict(await self.cluster.owed(APP, self.check.sessions))
 
     async def close(self) -> None:
-        """Let go of etcd."""
+        """Close the connection to etcd."""
         await self._store.close()
 
     async def stats(self) -> dict[str, Any]:
@@ -134,13 +134,13 @@ class Fleet:
 
 
 def total(shards: int) -> int:
-    """All shards, when the first node's part is `shards`."""
+    """The number of all shards, when the first node has `shards`."""
     return shards * sum(CAPACITIES.values()) // CAPACITIES["a"]
 
 
 @asynccontextmanager
 async def fleet(shards: int, rate: float) -> AsyncIterator[Fleet]:
-    """Nodes of unequal capacity, every shard live, traffic flowing."""
+    """Nodes of unequal capacity with all shards live and traffic."""
     count = total(shards)
     bot = DevBot(
         app=APP,
@@ -165,7 +165,7 @@ async def fleet(shards: int, rate: float) -> AsyncIterator[Fleet]:
 
 
 async def measure(shards: int, rate: float) -> bool:
-    """Both ways with one number of shards; whether delivery was exact."""
+    """Measure both ways with one number of shards; returns whether delivery was exact."""
     async with fleet(shards, rate) as running:
         started = (await running.stats())["identifies"]
         drained = await running.drained()
@@ -186,7 +186,7 @@ async def measure(shards: int, rate: float) -> bool:
 
 
 async def main(counts: list[int], rate: float) -> int:
-    """The table; returns the exit code."""
+    """Print the table; returns the exit code."""
     print(f"{rate:g} events a second\n")
     print("| way | shards | seconds to empty | handed over | resumed | silence p50 (s) | p95 | longest |")
     print("|---|---|---|---|---|---|---|---|")

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.invites`: what invite tracking costs: for an event that it ignores, and in a burst.
+"""`python -m benchmarks.invites`: the cost of invite tracking: for an event that it does not concern, and for a burst.
 
-For the burst two bots on the same worker get the same kind; one follows joins, the other does not; neither caches.
+For the burst two bots on the same worker get the same kind. One tracks invites, the other does not; neither caches.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SAMPLES = {
 
 
 class Nowhere:
-    """A publisher that keeps nothing, and no commands."""
+    """A publisher that discards everything, and empty commands."""
 
     is_waiting = False
     last_seq = 0
@@ -59,14 +59,14 @@ def intake_of(*, follows: bool) -> ShardIntake:
             hold_s=0.3,
             store=None,
             kept=None,
-            publish_late=lambda late: None,
+            report_late=lambda _: None,
             caught_up=lambda: None,
         )
     return intake
 
 
 def measure_event(name: str) -> tuple[float, float]:
-    """Nanoseconds for what a shard does with an event between its socket and its buffer: not following, following."""
+    """Nanoseconds per event between a shard's socket and its buffer: without and with tracking."""
     data = json.dumps(SAMPLES[name], separators=(",", ":")).encode()
     raw, d = b'{"t":"%b","s":1,"op":0,"d":%b}' % (name.encode(), data), msgspec.Raw(data)
     best = {False: float("inf"), True: float("inf")}
@@ -82,7 +82,7 @@ def measure_event(name: str) -> tuple[float, float]:
 
 
 async def measure_burst(rounds: int, events: int) -> dict[str, list[float]]:
-    """µs of CPU an event of a worker."""
+    """A worker's µs of CPU per event."""
     costs: dict[str, list[float]] = {name: [] for name in APPS}
     async with dev_cluster(bots_of(APPS), nodes=1, rate=0) as cluster:
         await until(lambda: all_live(cluster, SHARDS * len(APPS)))
@@ -99,7 +99,7 @@ async def measure_burst(rounds: int, events: int) -> dict[str, list[float]]:
 
 
 async def main(rounds: int, events: int) -> None:
-    print("| ns from the socket to the buffer | not following | following | times |")
+    print("| ns from the socket to the buffer | without tracking | with tracking | times |")
     print("|---|---|---|---|")
     for name in SAMPLES:
         off, on = measure_event(name)

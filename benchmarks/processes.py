@@ -1,4 +1,4 @@
-"""Processes under measurement: waiting for them, their CPU time and memory from /proc, clients for comparison."""
+"""Measured processes: waiting for them, their CPU time and memory from /proc, and clients for comparison."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ QUIET_S = 1.0
 
 
 def token(number: int) -> str:
-    """A token whose first part names the bot, as hikari needs it."""
+    """A token that begins with the bot's id, as hikari needs it."""
     head = base64.urlsafe_b64encode(str(123456789012345000 + number).encode()).decode().rstrip("=")
     return f"{head}.GaBcDe.bench"
 
@@ -24,7 +24,7 @@ def token(number: int) -> str:
 async def until(check: Callable[[], Awaitable[Any]], timeout_s: float = 90.0) -> None:
     """Poll `check` until it is true. Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
-        while not await check():  # noqa: ASYNC110 (other processes tell nothing by themselves)
+        while not await check():  # noqa: ASYNC110 (other processes send no event)
             await asyncio.sleep(0.3)
 
 
@@ -46,7 +46,7 @@ def children(pid: int) -> list[int]:
 
 
 async def until_quiet(pid: int, timeout_s: float = 60.0) -> float:
-    """Wait until the process has used next to no CPU for a second; returns its CPU time then."""
+    """Wait until the process has used almost no CPU for a second; returns its CPU time then."""
     async with asyncio.timeout(timeout_s):
         while True:
             before = cpu_s(pid)
@@ -57,7 +57,7 @@ async def until_quiet(pid: int, timeout_s: float = 60.0) -> float:
 
 
 class Client:
-    """A bot of another library in its own process."""
+    """A bot with another library, in its own process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -69,7 +69,7 @@ class Client:
         return self._process.pid
 
     async def read(self) -> None:
-        """Follow what the client prints."""
+        """Read the client's output."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             text = line.decode().strip()
@@ -81,7 +81,7 @@ class Client:
 
 @asynccontextmanager
 async def client(library: str, api_url: str, token: str, *, timeout_s: float = 120.0) -> AsyncIterator[Client]:
-    """Start a client and wait until it is ready; killed at the end."""
+    """Start a client and wait until it is ready; it is killed at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "benchmarks.clients", library, api_url),

@@ -1,6 +1,12 @@
 """What holds for every test: no leftovers, the long ones first, and no verdict by the speed of the machine."""
 
+import signal
+
 from hypothesis import HealthCheck, settings
+
+# A shell starts what runs in the background with SIGINT ignored, and children inherit that: Ctrl-C is tested here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.support.leftovers", "tests.support.ordering"]
 

@@ -1,1 +1,1 @@
-"""Programs that verify the whole: simulation on virtual time, chaos with real processes, the cache check."""
+"""Programs that verify whole clusters: simulation on virtual time, chaos with real processes, the cache check."""

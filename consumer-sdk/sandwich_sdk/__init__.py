@@ -1,7 +1,7 @@
 """Sandwich's consumer SDK: read a cluster's Discord events from NATS JetStream.
 
-The names below are imported when they are first used: a program that needs only `sandwich_sdk.wire` (every command of
-`sandwich` does) must not wait for the NATS client.
+The names below are imported when they are first used: a program that needs only `sandwich_sdk.wire`, as each command of
+`sandwich` does, does not load the NATS client.
 """
 
 import importlib
@@ -39,13 +39,13 @@ __all__ = [
     "__version__",
 ]
 
-_PLACES = {"Consumer": "consumer", "Event": "event", "Gap": "event", "Shard": "event"}
-"""Where a name is, if not in `errors`."""
+_MODULES = {"Consumer": "consumer", "Event": "event", "Gap": "event", "Shard": "event"}
+"""The module of a name, if it is not `errors`."""
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        value = getattr(importlib.import_module(f"{__name__}.{_PLACES.get(name, 'errors')}"), name)
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
         globals()[name] = value
         return value
     if name in ("consumer", "errors", "event"):

@@ -1,8 +1,8 @@
-"""Cancelling across libraries that swallow it, and handlers that pass on a cancellation that was not theirs.
+"""Cancellation with libraries that swallow it, and handlers that raise CancelledError without being cancelled.
 
-On Python 3.11 `asyncio.wait_for` returns its result when the task is cancelled in the moment in which that arrives
-(python/cpython#86296), and nats-py and redis-py wait so in every request. nats-py also drops the cancellation of who
-waits for its full flush queue. A loop around such a call would go on for ever.
+On Python 3.11 `asyncio.wait_for` returns its result when the task is cancelled at the moment the result arrives
+(python/cpython#86296); nats-py and redis-py use it in every request. nats-py also drops the cancellation of a task that
+waits for its full flush queue. A loop around such a call would never end.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ def honour_cancel() -> None:
 
 @contextmanager
 def honouring_cancel() -> Iterator[None]:
-    """Around such calls: a cancellation counts however they end. Not for clean-up in a task that was cancelled."""
+    """Around such calls: raise a swallowed CancelledError. Not for clean-up in a task that was cancelled."""
     try:
         yield
     finally:
@@ -29,10 +29,10 @@ def honouring_cancel() -> Iterator[None]:
 
 
 class Owner:
-    """The task that handlers run for: made in it, before any of them runs.
+    """The task that the handlers run for. Create it in that task, before any handler runs.
 
-    The count of cancellations of a task that runs handlers says nothing: on Python 3.11 a TaskGroup that fails in a
-    handler leaves it one too high for good.
+    The cancellation count of the tasks that run handlers cannot be used: on Python 3.11 a TaskGroup that fails in a
+    handler leaves the count one too high.
     """
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class Owner:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether its end was asked for since."""
+        """Whether the task was cancelled since."""
         return self._task is not None and self._task.cancelling() > self._before
 
     @contextmanager
     def calling_handler(self) -> Iterator[None]:
-        """Around a handler: raises HandlerCancelled instead of a CancelledError that does not come from the owner.
+        """Around a handler: raises HandlerCancelled instead of a CancelledError if the owner was not cancelled.
 
-        Awaiting a task or future that other code cancelled raises CancelledError, too, and would end the worker.
+        Awaiting a task or future that other code cancelled also raises CancelledError, which would end the worker.
         """
         try:
             yield

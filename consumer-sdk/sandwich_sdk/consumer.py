@@ -1,8 +1,9 @@
 """Reading an application's events: as an async iterator, or with handlers.
 
-Delivery is at least once per group. A frame is acknowledged when every event in it was handled; until then it belongs
-to this worker, and comes again (here or at another worker of the group) when the worker dies. Within one process, an
-event that was handled is not run again when its frame comes again. An event that fails too often becomes a dead letter.
+Delivery is at least once per group. A frame is acknowledged when every event in it was handled. Until then it belongs
+to this worker; when the worker dies, it is delivered again, here or to another worker of the group. An event that was
+handled does not run again in the same process when its frame is delivered again. An event that fails too often becomes
+a dead letter.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from sandwich_sdk.delivery import Intake, OpenFrame, Source
 from sandwich_sdk.errors import Failure, Unfinished
 from sandwich_sdk.event import Event, Gap
 from sandwich_sdk.event_filter import EventFilter
-from sandwich_sdk.event_names import doubt
+from sandwich_sdk.event_names import name_warning
 from sandwich_sdk.failures import Failures
 from sandwich_sdk.frames import FrameReader
 from sandwich_sdk.groups import SourceOptions
@@ -39,7 +40,7 @@ _H = TypeVar("_H", bound=Callable[..., Any])
 
 PUMP_TIMEOUT_S = 15.0
 PROGRESS_SHARE = 3.0
-"""In-progress is told this many times per `ack_wait`."""
+"""An in-progress answer is sent this many times per `ack_wait`."""
 
 
 class Consumer:
@@ -47,24 +48,24 @@ class Consumer:
 
     servers          NATS URLs
     app, apps        application(s) to read; exactly one of the two
-    group            durable name: workers with the same name share the events, and it remembers its place
-    types            event types and derived names wanted, None for all; frames without any are skipped unopened
+    group            consumer group: workers with the same name share the events; NATS remembers the group's position
+    types            event types and derived names to receive, None for all; frames without any are not opened
     lane             the lane to read, "*" for all lanes in one order
     start            where a group that does not exist yet begins: "new", "all", or an aware datetime
-    ordered          each shard in order over all workers of the group; a shard waits for its failed event
-    concurrency      `run()` handles this many frames at once; one shard's frames always one after another
-    max_in_flight    frames held by this worker, per application; ordered: one for each shard that it looks after
-    max_tries        tries of one event, over all workers, before it becomes a dead letter; None for ever
-    nak_delay        seconds until a failed frame comes again, doubling up to 60
+    ordered          keep each shard's order over all workers of the group; a shard waits for its failed event
+    concurrency      frames that `run()` handles at once; the frames of one shard always run one after another
+    max_in_flight    frames held by this worker, per application; ordered: one for each of its shards
+    max_tries        tries of one event, over all workers, before it becomes a dead letter; None: no limit
+    nak_delay        seconds until a failed frame is delivered again; doubles up to 60
     ack_wait         seconds after which a dead worker's frames go to another one
-    handler_timeout  seconds a handler may take, None for ever
-    confirm_acks     wait for the server's word after each ack (slower; narrows the window for repeats)
+    handler_timeout  seconds a handler may take, None: no limit
+    confirm_acks     wait for the server's confirmation of each ack (slower, but fewer events run twice)
     corrupt_tries    deliveries after which an unreadable frame becomes a dead letter
-    connect_timeout  seconds to wait for NATS at the start, None for ever
+    connect_timeout  seconds to wait for NATS at the start, None: no limit
     drain_timeout    seconds that running handlers get when closing
-    connection       further arguments for nats-py's connect: user, password, user_credentials, tls, ...
-    domain           JetStream domain; "sandwich" where `sandwich nats-config` made the server's configuration
-    source           where frames come from instead of NATS (`sandwich_sdk.testing`)
+    connection       more arguments for nats-py's connect: user, password, user_credentials, tls, ...
+    domain           JetStream domain; "sandwich" with a configuration from `sandwich nats-config`
+    source           another source of frames than NATS (`sandwich_sdk.testing`)
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Consumer:
         if isinstance(types, str):
             raise ValueError("types is a list of event types, not one string")
         self._types = frozenset(types) if types is not None else None
-        _doubt(self._types or ())
+        _warn_of_names(self._types or ())
         self._group, self._max_tries = check_name(group, what="group"), max_tries
         self._ordered, self._concurrency, self._max_in_flight = ordered, concurrency, max_in_flight
         self._nak_delay, self._ack_wait, self._handler_timeout = nak_delay, ack_wait, handler_timeout
@@ -132,7 +133,7 @@ class Consumer:
         self._reset()
 
     def _reset(self) -> None:
-        self._take_in(EventFilter(self._types))
+        self._start_intake(EventFilter(self._types))
         self._pump: asyncio.Task[None] | None = None
         self._deadline: asyncio.Timeout | None = None
         self._running = False
@@ -145,7 +146,7 @@ class Consumer:
         self._closed = asyncio.Event()
 
     def use_source(self, source: Source) -> None:
-        """Begin anew, reading from `source`. Raises RuntimeError while the consumer is running."""
+        """Start again with another source. Raises RuntimeError while the consumer is running."""
         if self._running or self._pump is not None:
             raise RuntimeError("the consumer is running")
         self._source = source
@@ -156,11 +157,11 @@ class Consumer:
     def on(self, *types: str) -> Callable[[_H], _H]:
         """Decorator: run this coroutine function for events of these types or derived names, once for each event.
 
-        Raises ValueError for none, TypeError for a function that is not `async def`. Warns of a misspelt name.
+        Raises ValueError without types, TypeError for a function that is not `async def`. Warns of misspelled names.
         """
         if not types:
             raise ValueError("name at least one event type, or use on_any")
-        _doubt(types)
+        _warn_of_names(types)
 
         def register(handler: _H) -> _H:
             for event_type in types:
@@ -175,7 +176,7 @@ class Consumer:
         return handler
 
     def on_gap(self, handler: _H) -> _H:
-        """Decorator: run this coroutine function when events of a shard were lost for good."""
+        """Decorator: run this coroutine function when events of a shard are permanently lost."""
         self._on_gap = _coroutine(handler)
         return handler
 
@@ -187,13 +188,13 @@ class Consumer:
     async def run(self, *, handle_signals: bool = True) -> None:
         """Run the handlers until `close()`, SIGINT or SIGTERM (which drain), or the source ends.
 
-        Raises ConsumerError when the group or the connection cannot be had, ValueError without handlers.
+        Raises ConsumerError when the group does not fit or NATS is not reachable, ValueError without handlers.
         """
         if not self._handlers and not self._any:
             raise ValueError("no handler is registered: use @consumer.on(...) or @consumer.on_any")
         if self._running or self._pump is not None or self._closed.is_set():
             raise RuntimeError("the consumer is in use, or closed")
-        self._take_in(EventFilter(self._types, None if self._any else frozenset(self._handlers)))
+        self._start_intake(EventFilter(self._types, None if self._any else frozenset(self._handlers)))
         self._running, self._owner = True, Owner()
         signals = _SIGNALS if handle_signals and threading.current_thread() is threading.main_thread() else ()
         for number in signals:
@@ -214,7 +215,7 @@ class Consumer:
                         self._workers.add(tasks.create_task(self._work()))
         except TimeoutError:
             if self._pump is not None:
-                _log.warning("handlers did not end in %.1f s: their frames will come again", self._drain_timeout)
+                _log.warning("handlers did not end in %.1f s: their frames are delivered again", self._drain_timeout)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -225,20 +226,20 @@ class Consumer:
                 await self._handle(frame)
 
     async def _handle(self, frame: OpenFrame) -> None:
-        """Run the handlers over what is left of a frame, then settle it, or put it aside with its shard."""
-        worst = await self._handle_remaining(frame)
-        if not worst:
+        """Run the handlers over the rest of a frame. Then settle it; ordered: after a failure, retry it later."""
+        most_tries = await self._handle_remaining(frame)
+        if not most_tries:
             await self._reader.done(frame)
             return
-        delay = retry_delay_s(self._nak_delay, worst)
+        delay = retry_delay_s(self._nak_delay, most_tries)
         if self._ordered and not self._intake.stopping:
-            self._intake.put_aside(frame.delivery, delay)
+            self._intake.retry_later(frame.delivery, delay)
         else:
             await self._reader.put_back(frame, delay)
 
     async def _handle_remaining(self, frame: OpenFrame) -> int:
-        """Handle events in order; a failure ends it when ordered. The tries of the worst that has to be tried again."""
-        worst = 0
+        """Handle events in order; if ordered, stop at a failure. Returns the most tries of an event to retry, or 0."""
+        most_tries = 0
         for offset in frame.done.remaining(len(frame.events)):
             event = frame.events[offset]
             try:
@@ -249,14 +250,14 @@ class Consumer:
                 if await self._failures.failed(frame, event, error):
                     frame.done.mark(offset)
                     continue
-                worst = max(worst, 1, frame.done.tries[event.id])
+                most_tries = max(most_tries, 1, frame.done.tries[event.id])
                 if self._ordered:
                     break
                 frame.done.mark_failed(offset)
             else:
                 self._failures.handled(frame, event)
                 frame.done.mark(offset)
-        return worst
+        return most_tries
 
     async def _call(self, event: Event) -> None:
         if self._handler_timeout is None:
@@ -279,13 +280,13 @@ class Consumer:
     # Iteration
 
     def __aiter__(self) -> Self:
-        """Begin a loop. An event at which an earlier loop was left has not been handled: it comes first."""
+        """Start a loop. If an earlier loop ended at an event, that event was not handled: it comes first."""
         if self._frame is not None:
             self._frame.cursor = -1
         return self
 
     async def __anext__(self) -> Event:
-        """The next event. Asking for it says that the one before was handled."""
+        """The next event. The call marks the one before as handled."""
         while True:
             frame = self._frame
             if frame is not None and frame.cursor >= 0:
@@ -346,8 +347,8 @@ class Consumer:
     async def close(self) -> None:
         """Stop taking frames, let running handlers finish (up to `drain_timeout`), hand the rest back, disconnect.
 
-        A loop in another task gets the rest of its frame first; in the loop's own task, the event in hand counts as
-        not handled. From inside a handler it only asks for the end. Closing twice is not an error.
+        A loop in another task receives the rest of its frame first. In the loop's own task, the current event counts as
+        not handled. A call from a handler only requests the end and does not wait. Closing twice is not an error.
         """
         self._stop()
         if asyncio.current_task() in self._workers:
@@ -360,7 +361,9 @@ class Consumer:
                 async with asyncio.timeout(self._drain_timeout):
                     await self._between.wait()
             except TimeoutError:
-                _log.warning("the loop did not end its frame in %.1f s: it will come again", self._drain_timeout)
+                _log.warning(
+                    "the loop did not finish its frame in %.1f s: the frame is delivered again", self._drain_timeout
+                )
         await self._shut_down()
 
     def _stop(self) -> None:
@@ -379,21 +382,21 @@ class Consumer:
         self._pump = asyncio.create_task(self._feed(), name="sandwich-consumer")
 
     async def _feed(self) -> None:
-        """The background of a running consumer: its source, and the word that frames are still worked on."""
+        """The background task of a running consumer: feeds the intake, and reports frames in progress."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                beat = tasks.create_task(self._keep())
+                progress = tasks.create_task(self._send_progress())
                 await self._source.feed(self._intake)
                 self._intake.end()
                 await self._intake.settled()
-                beat.cancel()
+                progress.cancel()
         except* Exception as group:
             cause: BaseException = group
             while isinstance(cause, BaseExceptionGroup):
                 cause = cause.exceptions[0]
             self._intake.end(cause)
 
-    async def _keep(self) -> None:
+    async def _send_progress(self) -> None:
         while True:
             await asyncio.sleep(self._ack_wait / PROGRESS_SHARE)
             for delivery in self._intake.held:
@@ -405,9 +408,9 @@ class Consumer:
         pump, self._pump = self._pump, None
         if pump is not None:
             pump.cancel()
-            _, still = await asyncio.wait([pump], timeout=PUMP_TIMEOUT_S)
-            if still:
-                _log.warning("reading did not end in %.0f s: the connection is closed over it", PUMP_TIMEOUT_S)
+            _, running = await asyncio.wait([pump], timeout=PUMP_TIMEOUT_S)
+            if running:
+                _log.warning("reading did not end in %.0f s: closing the connection", PUMP_TIMEOUT_S)
         for delivery in self._intake.held:
             await self._reader.answer(delivery.reply.nak(0))
             self._intake.settle(delivery)
@@ -416,28 +419,30 @@ class Consumer:
         self._running = False
         self._closed.set()
 
-    def _take_in(self, selection: EventFilter) -> None:
-        """Begin anew with nothing in hand."""
+    def _start_intake(self, event_filter: EventFilter) -> None:
+        """Start with an empty intake."""
         self._intake = Intake(limit=self._max_in_flight)
-        self._failures = Failures(self._source.letters, group=self._group, max_tries=self._max_tries, tell=self._tell)
+        self._failures = Failures(
+            self._source.dead_letters, group=self._group, max_tries=self._max_tries, report=self._report
+        )
         self._reader = FrameReader(
             self._source,
             self._intake,
             self._failures,
-            selection=selection,
+            event_filter=event_filter,
             confirm_acks=self._confirm_acks,
             corrupt_tries=self._corrupt_tries,
             gap_tries=self._max_tries,
             nak_delay_s=self._nak_delay,
             on_gap=self._call_on_gap,
-            on_failure=self._tell,
+            on_failure=self._report,
         )
 
-    def _tell(self, failure: Failure) -> None:
+    def _report(self, failure: Failure) -> None:
         try:
             self._on_error(failure)
         except (Exception, asyncio.CancelledError):
-            # A plain function is never cancelled: it asked a cancelled task for its result.
+            # A plain function cannot be cancelled: it read the result of a cancelled task.
             _log.exception("on_error itself failed")
 
 
@@ -448,10 +453,10 @@ def _coroutine(handler: Any) -> Any:
     return handler
 
 
-def _doubt(types: Iterable[str]) -> None:
+def _warn_of_names(types: Iterable[str]) -> None:
     for name in types:
-        if (why := doubt(name)) is not None:
-            _log.warning("%s", why)
+        if (warning := name_warning(name)) is not None:
+            _log.warning("%s", warning)
 
 
 def _check_start(start: str | datetime) -> None:

@@ -1,4 +1,4 @@
-"""Dead letters and notes of tries in JetStream. A stream of theirs that is missing is made, where that is allowed."""
+"""Dead letters and saved tries in JetStream. A stream that is missing is created, where that is allowed."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
 from sandwich_sdk.delivery import Delivery
-from sandwich_sdk.streams import STREAM_EXISTS, letters_stream, notes_stream
+from sandwich_sdk.streams import STREAM_EXISTS, dead_letters_stream, tries_stream
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import MESSAGE_ID, DeadLetter, pieces
 from sandwich_sdk.wire.headers import UNREADABLE
@@ -32,8 +32,8 @@ class JetStreamDeadLetters:
         self._jetstream = jetstream
         self._group = group
 
-    async def recall(self, delivery: Delivery) -> dict[str, int]:
-        """See `DeadLetters.recall`."""
+    async def load_tries(self, delivery: Delivery) -> dict[str, int]:
+        """See `DeadLetters.load_tries`."""
         self._check()
         subject = subjects.tries_subject(delivery.app, self._group, delivery.token)
         try:
@@ -45,19 +45,21 @@ class JetStreamDeadLetters:
         except UNREADABLE:
             return {}
 
-    async def note(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
-        """See `DeadLetters.note`."""
+    async def save_tries(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
+        """See `DeadLetters.save_tries`."""
         subject = subjects.tries_subject(delivery.app, self._group, delivery.token)
-        await self._publish(notes_stream, delivery.app, subject, msgspec.json.encode(tries), {})
+        await self._publish(tries_stream, delivery.app, subject, msgspec.json.encode(tries), {})
 
-    async def bury(self, delivery: Delivery, letter: DeadLetter, frame: Mapping[str, str], payload: bytes) -> None:
-        """See `DeadLetters.bury`."""
+    async def store(
+        self, delivery: Delivery, dead_letter: DeadLetter, frame: Mapping[str, str], payload: bytes
+    ) -> None:
+        """See `DeadLetters.store`."""
         subject = subjects.dead_subject(delivery.app, self._group)
-        # The frame's name is part of it: an event that fails again after a replay is another letter.
-        message_id = f"{self._group}/{delivery.token}/{letter.id or 'frame'}"
-        headers = {**frame, **letter.encode(), MESSAGE_ID: message_id}
+        # The token is part of the id: an event that fails again after a replay is another dead letter.
+        message_id = f"{self._group}/{delivery.token}/{dead_letter.id or 'frame'}"
+        headers = {**frame, **dead_letter.encode(), MESSAGE_ID: message_id}
         for own, piece in pieces(headers, payload, piece_bytes(self._client.max_payload)):
-            await self._publish(letters_stream, delivery.app, subject, piece, own)
+            await self._publish(dead_letters_stream, delivery.app, subject, piece, own)
 
     async def _publish(
         self,
@@ -67,16 +69,16 @@ class JetStreamDeadLetters:
         payload: bytes,
         headers: Mapping[str, str],
     ) -> None:
-        """Publish and have it stored; the stream is made when nobody answers for the subject."""
+        """Publish, and return when it is stored. If no stream has the subject, create the stream."""
         self._check()
         try:
             await self._jetstream.publish(subject, payload, headers=dict(headers))
         except nats.js.errors.NoStreamResponseError:
-            await self._make(stream_of(app), app)
+            await self._create(stream_of(app), app)
             await self._publish_to_new(subject, payload, headers)
 
     async def _publish_to_new(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """A replicated stream answers only when its servers have chosen a leader for it."""
+        """Publish to a new stream. A replicated one answers only after its servers have elected a leader."""
         for wait_s in NEW_STREAM_WAITS_S:
             try:
                 await self._jetstream.publish(subject, payload, headers=dict(headers))
@@ -85,7 +87,7 @@ class JetStreamDeadLetters:
                 await asyncio.sleep(wait_s)
         await self._jetstream.publish(subject, payload, headers=dict(headers))
 
-    async def _make(self, stream: StreamConfig, app: str) -> None:
+    async def _create(self, stream: StreamConfig, app: str) -> None:
         events = (await self._jetstream.stream_info(subjects.stream_name(app))).config
         try:
             await self._jetstream.add_stream(stream, num_replicas=events.num_replicas)
@@ -93,14 +95,14 @@ class JetStreamDeadLetters:
             if error.err_code != STREAM_EXISTS:
                 raise
         else:
-            _log.info("stream %s was made", stream.name)
+            _log.info("stream %s was created", stream.name)
 
     def _check(self) -> None:
-        """A request would wait for the connection until its time is out, and the event's shard with it."""
+        """Fail at once without a connection: a request would wait for its timeout, and the event's shard with it."""
         if not self._client.is_connected:
             raise nats.errors.ConnectionReconnectingError
 
 
 def piece_bytes(max_payload: int) -> int:
-    """How much of a letter one message takes, under the server's `max_payload`."""
+    """Payload bytes of a dead letter in one message, under the server's `max_payload`."""
     return max(max_payload - PIECE_RESERVE_BYTES, max_payload // 2)

@@ -1,4 +1,4 @@
-"""Between a source of frames and the consumer: one delivery, how it is answered, and where deliveries wait."""
+"""Between a source of frames and the consumer: a delivery, how it is answered, and the queue of deliveries."""
 
 import asyncio
 from collections import Counter, deque
@@ -7,32 +7,33 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sandwich_sdk.event import Event
-from sandwich_sdk.progress import Done, FrameKey
+from sandwich_sdk.progress import FrameKey, FrameProgress
 from sandwich_sdk.wire.dead import DeadLetter
 from sandwich_sdk.wire.headers import FrameHeaders
 
 
 class Reply(Protocol):
-    """How the stream is told what became of a delivery. May raise OSError or the transport's own error."""
+    """Answers a delivery. Methods may raise OSError or the transport's own error."""
 
     async def ack(self, *, confirm: bool) -> None:
-        """Handled: never again. `confirm` waits until the server says so."""
+        """Handled: not delivered again. `confirm`: wait until the server confirms it."""
 
     async def nak(self, delay_s: float) -> None:
-        """Not handled: again after `delay_s` seconds."""
+        """Not handled: delivered again after `delay_s` seconds."""
 
     async def term(self) -> None:
-        """Given up: never again."""
+        """Given up: not delivered again."""
 
     async def progress(self) -> None:
-        """Still being handled: the server's clock starts again."""
+        """Still being handled: the server restarts its `ack_wait`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Delivery:
     """One message of a stream, delivered for the `tries`-th time.
 
-    `replay` is the subject that a dead letter came back on, "" for a frame; `subject` that of its frame.
+    replay   the subject of a replayed dead letter, "" for a frame of the event stream
+    subject  the subject that the frame was published on
     """
 
     app: str
@@ -49,7 +50,7 @@ class Delivery:
 
     @property
     def key(self) -> FrameKey:
-        """The frame's identity: the same for each delivery of it. A stream made again counts from 1 again."""
+        """The frame's identity, the same in each delivery. It has the time: a stream created again counts from 1."""
         return self.stream, self.stream_seq, self.published_ns or 0
 
     @property
@@ -59,58 +60,63 @@ class Delivery:
 
     @property
     def token(self) -> str:
-        """The frame's name among its group's notes and dead letters, in this stream and one made again."""
+        """The frame's name in its tries and dead letters. Unique even if the stream is created again."""
         return f"{'replay-' if self.replay else ''}{self.stream_seq}-{self.published_ns or 0}"
 
 
 @dataclass(slots=True)
 class OpenFrame:
-    """A frame in hand: its events, and which of them this process has handled. `cursor`: -1, none handed out."""
+    """A frame that is being handled: its events, and which of them this process has handled.
+
+    `cursor`: offset of the event that was handed to the caller; -1: none.
+    """
 
     delivery: Delivery
     headers: FrameHeaders
     events: list[Event]
-    done: Done = field(default_factory=Done)
+    done: FrameProgress = field(default_factory=FrameProgress)
     cursor: int = -1
 
 
 class DeadLetters(Protocol):
-    """What a consumer group keeps about events that fail. May raise OSError or the transport's own error."""
+    """Stores dead letters and tries of a consumer group. Methods may raise OSError or the transport's own error."""
 
-    async def recall(self, delivery: Delivery) -> dict[str, int]:
-        """How often events of this frame were tried, by event id, as far as a worker of the group has noted it."""
+    async def load_tries(self, delivery: Delivery) -> dict[str, int]:
+        """Tries of this frame's events by event id, as the workers of the group saved them."""
 
-    async def note(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
-        """Note the tries of this frame's events, for the worker that gets the frame next."""
+    async def save_tries(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
+        """Save the tries of this frame's events, for the worker that receives the frame next."""
 
-    async def bury(self, delivery: Delivery, letter: DeadLetter, frame: Mapping[str, str], payload: bytes) -> None:
-        """Keep a dead letter. Returns when it is stored."""
+    async def store(
+        self, delivery: Delivery, dead_letter: DeadLetter, frame: Mapping[str, str], payload: bytes
+    ) -> None:
+        """Store a dead letter. Returns when it is stored."""
 
 
 class Source(Protocol):
     """Where deliveries come from: JetStream, or memory in tests."""
 
     @property
-    def letters(self) -> DeadLetters:
-        """Where what fails is kept."""
+    def dead_letters(self) -> DeadLetters:
+        """Where dead letters and tries are stored."""
 
     async def open(self) -> None:
         """Connect. Raises ConsumerError."""
 
     async def feed(self, intake: "Intake") -> None:
-        """Push deliveries while there is room. Returns when there will never be another. Raises ConsumerError."""
+        """Push deliveries while there is room. Returns when no more will come. Raises ConsumerError."""
 
     async def following(self, delivery: Delivery, after: int) -> Delivery | None:
-        """The next message of the delivery's chain behind stream sequence `after`, None when there is none yet."""
+        """The next message of the delivery's chain after stream sequence `after`; None when there is none yet."""
 
     async def close(self) -> None:
-        """Hand back what was fetched and not pushed, and disconnect. Never raises for a dead connection."""
+        """Hand back frames that were fetched and not pushed, and disconnect. Does not raise for a lost connection."""
 
 
 class Intake:
-    """Deliveries taken and not yet settled: at most `limit` a stream, one of a shard in hand at a time.
+    """Deliveries that are not settled: at most `limit` for each stream. Only one of each shard is handled at a time.
 
-    A frame delivered again while it is still held only renews how it is answered.
+    If a frame is delivered again while it is held, only its reply is replaced.
     """
 
     def __init__(self, *, limit: int) -> None:
@@ -121,14 +127,14 @@ class Intake:
         self._ready: deque[str] = deque()
         self._begun: set[FrameKey] = set()
         self._arrived_s: dict[FrameKey, float] = {}
-        self._aside = 0
+        self._delayed = 0
         self._changed = asyncio.Event()
         self._error: BaseException | None = None
         self._ended = False
         self.stopping = False
         self.idle = 0
         self.patient = True
-        """False: what is put aside is ready again at once (tests)."""
+        """False: a delivery to retry later is ready at once (tests)."""
 
     @property
     def held(self) -> list[Delivery]:
@@ -136,7 +142,7 @@ class Intake:
         return list(self._held.values())
 
     def push(self, delivery: Delivery) -> None:
-        """Take one delivery. The source asks for no more than `room`, which bounds what is held."""
+        """Add one delivery. The source requests no more than `room`, which bounds the number of deliveries held."""
         held = self._held.get(delivery.key)
         if held is not None:
             held.reply = delivery.reply
@@ -150,7 +156,7 @@ class Intake:
             self._make_ready(delivery.chain)
 
     async def room(self, stream: str) -> int:
-        """Wait until at least half of the limit is free; how many more may be pushed, 0 when stopping."""
+        """Wait until at least half of the limit is free. Returns how many more may be pushed, 0 when stopping."""
         while not self.stopping and not self._is_half_free(stream):
             await self._change()
         return 0 if self.stopping else self._limit - self._by_stream[stream]
@@ -160,9 +166,9 @@ class Intake:
         return held < self._limit and held * 2 <= self._limit
 
     async def next(self) -> Delivery | None:
-        """A shard's next delivery, when none of it is in hand; None once ended or stopping.
+        """The next delivery of a shard of which none is being handled; None once ended or stopping.
 
-        Raises what the source failed with.
+        Raises the error of a source that failed.
         """
         self.idle += 1
         try:
@@ -180,21 +186,21 @@ class Intake:
 
     @property
     def _waiting(self) -> int:
-        return len(self._held) - len(self._begun) + self._aside
+        return len(self._held) - len(self._begun) + self._delayed
 
-    def put_aside(self, delivery: Delivery, delay_s: float) -> None:
-        """Hand the delivery out again after `delay_s`; until then it is held, and its shard waits."""
-        self._aside += 1
+    def retry_later(self, delivery: Delivery, delay_s: float) -> None:
+        """Return the delivery from `next` again after `delay_s`. Until then it is held and its shard waits."""
+        self._delayed += 1
         delay_s = delay_s if self.patient else 0.0
-        asyncio.get_running_loop().call_later(delay_s, self._take_up, delivery)
+        asyncio.get_running_loop().call_later(delay_s, self._resume, delivery)
 
-    def _take_up(self, delivery: Delivery) -> None:
-        self._aside -= 1
+    def _resume(self, delivery: Delivery) -> None:
+        self._delayed -= 1
         if delivery.key in self._held:
             self._make_ready(delivery.chain)
 
     def overdue(self, stream: str, after_s: float) -> list[Delivery]:
-        """The stream's deliveries that have been here for `after_s` and that nobody has begun with."""
+        """The stream's deliveries that have waited for `after_s` and that no handler has begun with."""
         before = asyncio.get_running_loop().time() - after_s
         return [
             delivery
@@ -203,7 +209,7 @@ class Intake:
         ]
 
     def settle(self, delivery: Delivery) -> None:
-        """The delivery was answered: its room is free, and its shard goes on."""
+        """The delivery was answered: free its room, and let its shard continue."""
         if self._held.pop(delivery.key, None) is None:
             return
         self._by_stream[delivery.stream] -= 1
@@ -241,7 +247,7 @@ class Intake:
             self._changed.set()
 
     def stop(self) -> None:
-        """Hand out nothing more; what waits stays held, for its owner to hand back."""
+        """Return no more deliveries. Those that wait stay held, so that the caller can hand them back."""
         self.stopping = True
         self.end()
         self._changed.set()

@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 class Shard(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where an event was received: shard group (generation), shard id, shards in the group."""
+    """The shard that received an event: shard group (generation), shard id, number of shards in the group."""
 
     group: int
     id: int
@@ -49,26 +49,26 @@ def _read_line(raw: bytes) -> _Line:
     try:
         return _decode_line(raw)
     except msgspec.DecodeError:
-        whole = without_lone_surrogates(raw)
-        if whole == raw:
+        cleaned = without_lone_surrogates(raw)
+        if cleaned == raw:
             raise
-        return _decode_line(whole)
+        return _decode_line(cleaned)
 
 
 class Event:
-    """One Discord dispatch. `data`, `extra` and `before` are decoded when they are first asked for.
+    """One Discord dispatch. `data`, `extra` and `before` are decoded when they are first used.
 
-    Half of a character in a text (a lone surrogate, as a client may cut it) is U+FFFD in them, and as it came in `raw`.
+    In them, a lone surrogate in a text (half of a character that a client cut) is U+FFFD. `raw` is unchanged.
 
-    raw           the line as it travelled: Discord's JSON with `__sandwich` and `__extra` added
-    received_ns   when this consumer got the frame, wall clock, ns; None when unknown
+    raw           the line as it was published: Discord's JSON with `__sandwich` and `__extra` added
+    received_ns   when this consumer received the frame, ns since 1970; None when unknown
     published_ns  when the stream stored the frame, ns since 1970; None when unknown
     """
 
     __slots__ = ("_data", "_derived", "_extra", "_line", "published_ns", "raw", "received_ns")
 
     def __init__(self, raw: bytes, *, received_ns: int | None = None, published_ns: int | None = None) -> None:
-        """Read one line of a frame. Raises WireError when it is not one."""
+        """Read one line of a frame. Raises WireError when it is not a valid event."""
         try:
             self._line = _read_line(raw)
         except UNREADABLE as error:
@@ -87,19 +87,19 @@ class Event:
 
     @property
     def derived(self) -> str | None:
-        """GUILD_JOIN, GUILD_LEAVE, GUILD_AVAILABLE or GUILD_UNAVAILABLE, when it means that; else None."""
+        """GUILD_JOIN, GUILD_LEAVE, GUILD_AVAILABLE, GUILD_UNAVAILABLE, or None."""
         if self._derived is _MISSING:
             self._derived = derive(self._line.t, self._line.d, self._line.extra)
         return self._derived
 
     @property
     def seq(self) -> int:
-        """Discord's sequence within the session; 0 of an own event (`relay`), which has none."""
+        """Discord's sequence within the session; 0 for an own event (`relay`), which has none."""
         return self._line.s or 0
 
     @property
     def id(self) -> str:
-        """Unique for ever: remember it to make a handler idempotent."""
+        """Unique, and never used again: store it to make a handler idempotent."""
         return self._line.meta.id
 
     @property
@@ -109,17 +109,17 @@ class Event:
 
     @property
     def bot(self) -> str:
-        """User id of the bot, "" while it is unknown."""
+        """User id of the bot, "" while unknown."""
         return self._line.meta.bot
 
     @property
     def route(self) -> str:
-        """The application's route: its owner's free word for consumers."""
+        """The application's route: free text from the configuration."""
         return self._line.meta.route
 
     @property
     def shard(self) -> Shard:
-        """Where the event was received."""
+        """The shard that received the event."""
         return self._line.meta.shard
 
     @property
@@ -136,14 +136,14 @@ class Event:
 
     @property
     def extra(self) -> dict[str, Any]:
-        """What the cluster added (`before`, `lazy`, ...), {} when nothing."""
+        """Fields that the cluster added (`before`, `lazy`, ...), or {}."""
         if self._extra is _MISSING:
             self._extra = msgspec.json.decode(self._line.extra)
         return self._extra
 
     @property
     def before(self) -> Any:
-        """The object as it was before this event, or None when the cluster did not know it."""
+        """The object as it was before this event, or None if it was not cached."""
         return self.extra.get("before")
 
     def __repr__(self) -> str:
@@ -152,12 +152,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """Events were lost for good: the session ended and Discord would not resume it.
+    """Events were permanently lost: the session ended and Discord did not resume it.
 
-    app, group, shard  whose events
+    app, group, shard  the shard that lost them
     session            hash of the session that ended
-    last_seq           the last event that was received of it
-    detail             what else the cluster says (`at`: when, in Unix seconds), {} when nothing
+    last_seq           sequence of the last event that was received in it
+    detail             more from the cluster (`at`: when, in Unix seconds), or {}
     published_ns       when the stream stored the report, None when unknown
     """
 
@@ -173,7 +173,7 @@ class Gap:
 def read_events(
     inflated: bytes, headers: FrameHeaders, *, received_ns: int | None = None, published_ns: int | None = None
 ) -> list[Event]:
-    """The events of an inflated frame. Raises WireError when they are not what its headers say."""
+    """The events of an inflated frame. Raises WireError when they do not match its headers."""
     lines = split_events(inflated)
     if len(lines) != headers.count:
         raise WireError(f"frame holds {len(lines)} events, its header says {headers.count}")
@@ -181,7 +181,7 @@ def read_events(
 
 
 def read_gap(subject: str, payload: bytes, headers: FrameHeaders, *, published_ns: int | None = None) -> Gap:
-    """A gap frame in words. Raises WireError when its subject is not an event subject."""
+    """Read a gap frame. Raises WireError when its subject is not an event subject."""
     parts = subject.split(".")
     try:
         _, app, _, _, group, shard = parts

@@ -1,4 +1,4 @@
-"""Which events a consumer wants, by type or by derived name. Pure."""
+"""Which events a consumer receives, by type or by derived name. Pure."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ from sandwich_sdk.guild_events import source_types
 
 
 class EventFilter:
-    """The events that each of these sets names; None names all."""
+    """Selects the events that all of these sets name; None names all events."""
 
     def __init__(self, *wanted: frozenset[str] | None) -> None:
         self._wanted = [names for names in wanted if names is not None]
         self._types = [source_types(names) for names in self._wanted]
 
     def may_hold(self, types: frozenset[str]) -> bool:
-        """Whether a frame with events of these types may hold one of ours."""
-        return not any(ours.isdisjoint(types) for ours in self._types)
+        """Whether a frame with events of these types may contain a selected one."""
+        return not any(selected.isdisjoint(types) for selected in self._types)
 
     def of(self, events: Sequence[Event]) -> list[Event]:
-        """Those that are ours, in order."""
+        """The selected events, in order."""
         return [event for event in events if all(_is_named(event, names) for names in self._wanted)]
 
 

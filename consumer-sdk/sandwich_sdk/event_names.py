@@ -1,4 +1,4 @@
-"""Names of events, so that a misspelt one is noticed: its handler would wait for ever. Pure.
+"""Names of events, to detect misspelled ones: their handlers would never run. Pure.
 
 Source: https://discord.com/developers/docs/events/gateway-events (Receive Events).
 """
@@ -35,12 +35,12 @@ NEAR: Final = 0.8
 _TYPE = re.compile(r"[A-Z0-9_]{1,64}")
 
 
-def doubt(name: str) -> str | None:
-    """What looks wrong with a name, in words; None for a known one, and for one like none: it may be your own."""
+def name_warning(name: str) -> str | None:
+    """A warning for a name that is probably wrong. None for a known name, and for one that resembles none (relayed)."""
     if name in KNOWN:
         return None
     near = difflib.get_close_matches(name.strip().upper(), KNOWN, n=1, cutoff=NEAR)
     hint = f" (did you mean {near[0]}?)" if near else ""
     if _TYPE.fullmatch(name) is None:
-        return f"no event can be called {name[:64]!r}: names are of A-Z, 0-9 and '_'{hint}"
+        return f"{name[:64]!r} cannot be an event name: names consist of A-Z, 0-9 and '_'{hint}"
     return f"unknown event type {name}{hint}" if near else None

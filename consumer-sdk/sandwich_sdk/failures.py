@@ -1,9 +1,9 @@
-"""What becomes of an event that fails: its tries are counted, and after `max_tries` of them it is a dead letter.
+"""Events that fail: their tries are counted, and after `max_tries` tries an event becomes a dead letter.
 
-Tries are counted by event, over all workers of the group. A try of an event that came again, or failed before, is noted
-in NATS before it is made: an event that kills its worker is counted, too, and ends as a dead letter without another
-run. A first try costs nothing. JetStream's own count of deliveries is of the whole frame, and grows when a worker that
-stops hands back what it never began: it is no measure of an event.
+Tries are counted for each event, over all workers of the group. When an event was delivered again, or failed before,
+its next try is saved in NATS before it starts. So an event that kills its worker is counted as well, and becomes a dead
+letter without another run. A first try costs nothing. JetStream's own count of deliveries is not used: it counts whole
+frames, and also grows when a worker that stops hands back frames that it never began.
 """
 
 import logging
@@ -13,54 +13,54 @@ from collections.abc import Callable, Mapping
 from sandwich_sdk.delivery import DeadLetters, Delivery, OpenFrame
 from sandwich_sdk.errors import LOST, Failure, Unfinished, reason
 from sandwich_sdk.event import Event
-from sandwich_sdk.progress import Done
+from sandwich_sdk.progress import FrameProgress
 from sandwich_sdk.wire.dead import EVENT, DeadLetter, error_text, event_frame, frame_of
 
 _log = logging.getLogger(__name__)
 
 
 class Failures:
-    """Counts the tries of events, and buries what has used them up. `max_tries` None: tried for ever, not counted."""
+    """Counts the tries of events, and stores dead letters. `max_tries` None: no limit, and no count."""
 
     def __init__(
-        self, letters: DeadLetters, *, group: str, max_tries: int | None, tell: Callable[[Failure], None]
+        self, dead_letters: DeadLetters, *, group: str, max_tries: int | None, report: Callable[[Failure], None]
     ) -> None:
-        self._letters = letters
+        self._dead_letters = dead_letters
         self._group = group
         self._max_tries = max_tries
-        self._tell = tell
-        self._told = False
+        self._report = report
+        self._warned = False
 
-    async def recall(self, delivery: Delivery, done: Done) -> None:
-        """A frame is here that may have failed elsewhere: learn how often its events were tried."""
+    async def load_tries(self, delivery: Delivery, done: FrameProgress) -> None:
+        """Read how often the events of this frame were tried, if it was delivered before."""
         if self._max_tries is None or delivery.tries == 1:
             return
         try:
-            done.recall(await self._letters.recall(delivery))
+            done.load_tries(await self._dead_letters.load_tries(delivery))
         except LOST as error:
-            self._without_notes(error)
+            self._warn_count_is_local(error)
 
     async def begin(self, frame: OpenFrame, event: Event) -> None:
-        """Count a try before it is made. Raises Unfinished when none is left: do not make it, tell `failed`."""
+        """Count a try before it starts. Raises Unfinished when none is left: do not start it, call `failed`."""
         tries = frame.done.tries
         before = tries.get(event.id, 0)
         if self._max_tries is not None and before >= self._max_tries:
-            raise Unfinished(f"begun {before} times and never ended: the worker died of it, or was stopped")
+            raise Unfinished(f"begun {before} times and never ended: its worker died or was stopped each time")
         tries[event.id] = before + 1
         if before or frame.delivery.tries > 1:
-            await self._note(frame)
+            await self._save_tries(frame)
 
     def handled(self, frame: OpenFrame, event: Event) -> None:
-        """The try went well."""
+        """The try succeeded."""
         del frame.done.tries[event.id]
 
     async def failed(self, frame: OpenFrame, event: Event, error: Exception) -> bool:
-        """A try failed. True: the event is a dead letter now, and counts as handled."""
+        """A try failed. Returns True if the event is a dead letter now and counts as handled."""
         delivery, counted = frame.delivery, frame.done.tries
         tries = counted[event.id]
         last = self._max_tries is not None and tries >= self._max_tries
-        given_up = last and await self._bury_event(frame, event, tries, error)
-        self._tell(
+        given_up = last and await self._store_event(frame, event, tries, error)
+        self._report(
             Failure(
                 error=error,
                 event=event,
@@ -73,20 +73,20 @@ class Failures:
         if given_up:
             del counted[event.id]
         elif last and not isinstance(error, Unfinished):
-            # It could not be buried: it is tried again, as its last try.
+            # It could not be stored as a dead letter: its last try is repeated.
             counted[event.id] = tries - 1
-        await self._note(frame)
+        await self._save_tries(frame)
         return given_up
 
-    async def _bury_event(self, frame: OpenFrame, event: Event, tries: int, error: Exception) -> bool:
+    async def _store_event(self, frame: OpenFrame, event: Event, tries: int, error: Exception) -> bool:
         headers, payload = event_frame(event.raw, event.seq, event.type, frame.headers)
-        return await self._bury(frame.delivery, (EVENT, event.id, event.type), headers, payload, tries, error)
+        return await self._store(frame.delivery, (EVENT, event.id, event.type), headers, payload, tries, error)
 
-    async def bury_frame(self, delivery: Delivery, kind: str, payload: bytes, error: Exception) -> bool:
-        """Make a dead letter of a frame that is no events to us. False: it could not be stored."""
-        return await self._bury(delivery, (kind, "", ""), frame_of(delivery.headers), payload, delivery.tries, error)
+    async def store_frame(self, delivery: Delivery, kind: str, payload: bytes, error: Exception) -> bool:
+        """Store a whole frame, which gave no events, as a dead letter. False: it could not be stored."""
+        return await self._store(delivery, (kind, "", ""), frame_of(delivery.headers), payload, delivery.tries, error)
 
-    async def _bury(
+    async def _store(
         self,
         delivery: Delivery,
         what: tuple[str, str, str],
@@ -96,7 +96,7 @@ class Failures:
         error: Exception,
     ) -> bool:
         kind, event_id, event_type = what
-        letter = DeadLetter(
+        dead_letter = DeadLetter(
             kind=kind,
             group=self._group,
             id=event_id,
@@ -108,27 +108,27 @@ class Failures:
             at=time.time(),
         )
         try:
-            await self._letters.bury(delivery, letter, frame, payload)
-        except LOST as refusal:
-            _log.warning(
-                "a dead letter of %s could not be stored, it is tried again: %s", delivery.app, reason(refusal)
-            )
+            await self._dead_letters.store(delivery, dead_letter, frame, payload)
+        except LOST as storing_error:
+            _log.warning("a dead letter of %s could not be stored, retrying: %s", delivery.app, reason(storing_error))
             return False
         return True
 
-    async def _note(self, frame: OpenFrame) -> None:
+    async def _save_tries(self, frame: OpenFrame) -> None:
         done = frame.done
-        if self._max_tries is None or done.tries == done.noted:
+        if self._max_tries is None or done.tries == done.saved_tries:
             return
         try:
-            await self._letters.note(frame.delivery, done.tries)
+            await self._dead_letters.save_tries(frame.delivery, done.tries)
         except LOST as error:
-            self._without_notes(error)
+            self._warn_count_is_local(error)
         else:
-            done.noted = dict(done.tries)
-            self._told = False
+            done.saved_tries = dict(done.tries)
+            self._warned = False
 
-    def _without_notes(self, error: BaseException) -> None:
-        if not self._told:
-            self._told = True
-            _log.warning("tries are counted in this process only, the notes of others do not answer: %s", reason(error))
+    def _warn_count_is_local(self, error: BaseException) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "tries are counted in this process only, the saved ones cannot be read or written: %s", reason(error)
+            )

@@ -1,4 +1,4 @@
-"""From a delivery to events in hand, and back to an answer for the stream."""
+"""From a delivery to its events, and back to an answer to the stream."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ PARTS_POLL_S = 0.05
 
 
 class FrameReader:
-    """Opens deliveries and settles them. Frames without events for the caller are settled on the way."""
+    """Opens deliveries and settles them. Frames without events for the caller are settled at once."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class FrameReader:
         intake: Intake,
         failures: Failures,
         *,
-        selection: EventFilter,
+        event_filter: EventFilter,
         confirm_acks: bool,
         corrupt_tries: int,
         gap_tries: int | None,
@@ -42,7 +42,7 @@ class FrameReader:
         self._source = source
         self._intake = intake
         self._failures = failures
-        self._selection = selection
+        self._filter = event_filter
         self._confirm_acks = confirm_acks
         self._corrupt_tries = corrupt_tries
         self._gap_tries = gap_tries
@@ -52,11 +52,11 @@ class FrameReader:
         self._progress = Progress()
 
     async def open(self, delivery: Delivery) -> OpenFrame | None:
-        """The delivery's events that are wanted; None when it holds none, and then it is settled already."""
+        """The delivery's events that the filter selects; None when there are none: the delivery is settled then."""
         try:
             return await self._open(delivery)
         except WireError as error:
-            await self._refuse(delivery, delivery.payload, error)
+            await self._handle_unreadable(delivery, delivery.payload, error)
         except (IncompleteParts, *LOST) as error:
             await self._fail(delivery, error)
         return None
@@ -67,7 +67,7 @@ class FrameReader:
         if headers.kind:
             await self._control(delivery, headers)
             return None
-        if not self._selection.may_hold(headers.types):
+        if not self._filter.may_hold(headers.types):
             await self._ack(delivery)
             return None
         payload: bytes | None = delivery.payload
@@ -82,12 +82,12 @@ class FrameReader:
                 events = read_events(
                     inflate(payload), headers, received_ns=delivery.received_ns, published_ns=delivery.published_ns
                 )
-                wanted = self._selection.of(events)
+                wanted = self._filter.of(events)
         except WireError as error:
-            await self._refuse(delivery, payload, error)
+            await self._handle_unreadable(delivery, payload, error)
             return None
         done = self._progress.of(delivery.key)
-        await self._failures.recall(delivery, done)
+        await self._failures.load_tries(delivery, done)
         return OpenFrame(delivery, headers, wanted, done)
 
     async def _control(self, delivery: Delivery, headers: FrameHeaders) -> None:
@@ -98,13 +98,13 @@ class FrameReader:
             try:
                 await self._on_gap(gap)
             except Exception as error:
-                await self._fail_or_bury(delivery, GAP_LETTER, delivery.payload, error, self._gap_tries)
+                await self._fail_or_store(delivery, GAP_LETTER, delivery.payload, error, self._gap_tries)
                 return
             done.mark(0)
         await self._ack(delivery)
 
     async def _join(self, delivery: Delivery, headers: FrameHeaders) -> bytes | None:
-        """All parts from the first one on; None when their writer was fenced. Raises IncompleteParts."""
+        """All parts joined, read from the first one on; None when their writer was fenced. Raises IncompleteParts."""
         assembly = Assembly(delivery.subject, headers)
         assembly.add(delivery.subject, headers, delivery.payload)
         seq = delivery.stream_seq
@@ -121,11 +121,11 @@ class FrameReader:
                     except NewerVersion:
                         raise
                     except WireError:
-                        # No node wrote it: the parts go on behind it.
+                        # A foreign message: the parts continue after it.
                         continue
                     assembly.add(following.subject, read, following.payload)
         except TimeoutError:
-            raise IncompleteParts(f"{len(assembly.chunks)} of {headers.part} parts are there") from None
+            raise IncompleteParts(f"{len(assembly.chunks)} of {headers.part} parts have arrived") from None
         return assembly.payload if assembly.state == COMPLETE else None
 
     async def done(self, frame: OpenFrame) -> None:
@@ -133,7 +133,7 @@ class FrameReader:
         await self._ack(frame.delivery)
 
     async def put_back(self, frame: OpenFrame, delay_s: float) -> None:
-        """An event failed: the frame comes again after `delay_s`."""
+        """An event failed: the frame is delivered again after `delay_s`."""
         await self.answer(frame.delivery.reply.nak(delay_s))
         self._intake.settle(frame.delivery)
 
@@ -146,18 +146,18 @@ class FrameReader:
         await self.answer(delivery.reply.nak(retry_delay_s(self._nak_delay_s, delivery.tries)))
         self._intake.settle(delivery)
 
-    async def _refuse(self, delivery: Delivery, payload: bytes, error: WireError) -> None:
-        """A frame that cannot be read: again at first, then a dead letter so that the others go on."""
+    async def _handle_unreadable(self, delivery: Delivery, payload: bytes, error: WireError) -> None:
+        """A frame that cannot be read: it is retried, then stored as a dead letter, so that later frames continue."""
         if isinstance(error, NewerVersion):
             await self._fail(delivery, NewerWireVersion(str(error)))
             return
-        await self._fail_or_bury(delivery, CORRUPT, payload, error, self._corrupt_tries)
+        await self._fail_or_store(delivery, CORRUPT, payload, error, self._corrupt_tries)
 
-    async def _fail_or_bury(
+    async def _fail_or_store(
         self, delivery: Delivery, kind: str, payload: bytes, error: Exception, tries_max: int | None
     ) -> None:
         last = tries_max is not None and delivery.tries >= tries_max
-        if not last or not await self._failures.bury_frame(delivery, kind, payload, error):
+        if not last or not await self._failures.store_frame(delivery, kind, payload, error):
             await self._fail(delivery, error)
             return
         self._report(delivery, error, given_up=True)
@@ -177,7 +177,7 @@ class FrameReader:
         )
 
     async def answer(self, answering: Awaitable[None]) -> None:
-        """Tell the stream. When it cannot be told, the frame comes again, and what was done is remembered."""
+        """Send an answer. If that fails, the frame is delivered again; the events that were handled are remembered."""
         try:
             await answering
         except LOST as error:
@@ -186,7 +186,7 @@ class FrameReader:
 
 @contextmanager
 def _decoding() -> Iterator[None]:
-    """Whatever fails in here is the frame's fault, but for NATS: one frame may never end a consumer."""
+    """Turns all errors except those of NATS into WireError: one bad frame must not end the consumer."""
     try:
         yield
     except (WireError, IncompleteParts, *LOST):

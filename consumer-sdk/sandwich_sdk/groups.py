@@ -1,10 +1,10 @@
-"""A consumer group in JetStream: finding it, making it, refusing what does not fit.
+"""A consumer group in JetStream: find it, create it, refuse settings that do not match.
 
-A plain group is one durable, called like the group. An ordered group has a durable for each partition of its shards
-(`sharing`), and an anchor, called like the group, that delivers nothing: it says that the group is ordered, which lane
-it reads and where it began. Every partition's durable begins where the anchor says, whenever it is made: a shard that
-appears later loses nothing. Error codes are the server's (`nats-io/nats-server`, server/errors.json): 10013 and 10148
-consumer exists, 10059 no stream.
+A plain group is one durable with the group's name. An ordered group has a durable for each partition of its shards
+(`partitioning`), and an anchor: a durable with the group's name that delivers nothing. The anchor records that the
+group is ordered, which lane it reads and where it started. Each partition's durable starts where the anchor started,
+even if it is created later, so that a new shard loses no event. Error codes are the server's (`nats-io/nats-server`,
+server/errors.json): 10013 and 10148 consumer exists, 10059 no stream.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,15 +20,15 @@ from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy
 
 from sandwich_sdk.errors import GroupConflict, reason
 from sandwich_sdk.partitioning import partition_durable, partition_filters
-from sandwich_sdk.pull_consumer import NOWHERE, Spot
+from sandwich_sdk.pull_consumer import NOWHERE, StreamPosition
 from sandwich_sdk.wire import subjects
 
 MAX_ACK_PENDING = 10_000
-"""Frames of a group that may wait for their ack: JetStream's default of 1,000 stops silently with nak'd frames."""
+"""Frames of a group that may be unacknowledged. At JetStream's default, 1,000 nak'd frames silently stop a group."""
 
 ORDERED_MARK = "sandwich.ordered"
 KEPT_MARK = "sandwich.kept"
-"""The operator made the durable (`sandwich group create`): a worker asks for no change of it."""
+"""The operator created the durable (`sandwich group create`): workers do not change it."""
 _CONSUMER_EXISTS = (10013, 10148)
 _NO_STREAM = 10059
 
@@ -37,8 +37,8 @@ _NO_STREAM = 10059
 class SourceOptions:
     """What to read and how. Times in seconds; `connection` goes to nats-py as it is (credentials, TLS).
 
-    domain   JetStream's, None: the server's own
-    kept     the operator makes the group, and workers may not change it
+    domain   JetStream domain; None: the domain of the server
+    kept     the operator creates the group, and workers may not change it
     """
 
     servers: Sequence[str]
@@ -55,7 +55,7 @@ class SourceOptions:
 
     @property
     def api(self) -> str:
-        """What the subjects of JetStream's API begin with."""
+        """Prefix of the subjects of JetStream's API."""
         return "$JS.API" if self.domain is None else f"$JS.{self.domain}.API"
 
     def __repr__(self) -> str:
@@ -63,7 +63,7 @@ class SourceOptions:
 
 
 class Group:
-    """One application's consumer group, as this worker wants it."""
+    """One application's consumer group, with this worker's options."""
 
     def __init__(self, jetstream: JetStreamContext, options: SourceOptions, app: str) -> None:
         self._jetstream = jetstream
@@ -72,68 +72,68 @@ class Group:
         self._stream = subjects.stream_name(app)
         self._anchor: ConsumerInfo | None = None
 
-    async def ensure(self, passed: Spot) -> None:
-        """Find or make the plain group; what is behind `passed` is what this worker still needs.
+    async def ensure(self, ack_floor: StreamPosition) -> None:
+        """Find or create the plain group. A group that was deleted is created again to start behind `ack_floor`.
 
-        Raises GroupConflict, and what means "not now".
+        Raises GroupConflict, and an error of `LOST` when it has to be tried again.
         """
         lane = subjects.lane_filter(self._app, self._options.lane)
         wanted = ConsumerConfig(filter_subject=lane, max_ack_pending=MAX_ACK_PENDING)
-        await self._ensure(self._options.group, wanted, partial(self._start, passed))
+        await self._ensure(self._options.group, wanted, partial(self._start, ack_floor))
 
     async def ensure_anchor(self) -> ConsumerConfig:
-        """Find or make what says where the ordered group began. Raises GroupConflict, and what means "not now"."""
+        """Find or create the anchor of the ordered group. Raises as `ensure` does."""
         empty = subjects.empty_filter(self._app, self._options.lane)
         wanted = ConsumerConfig(filter_subject=empty, max_ack_pending=1, metadata={ORDERED_MARK: "1"})
         self._anchor = await self._ensure(self._options.group, wanted, self._anchor_start)
         return self._anchor.config
 
-    async def ensure_partition(self, partition: int, passed: Spot) -> None:
-        """Find or make one partition's durable; `passed` as for `ensure`, and raises as it does."""
+    async def ensure_partition(self, partition: int, ack_floor: StreamPosition) -> None:
+        """Find or create the durable of one partition. `ack_floor` and errors are as in `ensure`."""
         anchor = await self.ensure_anchor()
 
         async def start() -> dict[str, Any]:
-            return _start_of(anchor) if passed == NOWHERE else await self._start(passed)
+            return _start_of(anchor) if ack_floor == NOWHERE else await self._start(ack_floor)
 
         filters = partition_filters(self._app, self._options.lane, partition)
         wanted = ConsumerConfig(filter_subjects=filters, max_ack_pending=1)
         await self._ensure(partition_durable(self._options.group, partition), wanted, start)
 
-    async def _start(self, passed: Spot) -> dict[str, Any]:
+    async def _start(self, ack_floor: StreamPosition) -> dict[str, Any]:
         info = await self._jetstream.stream_info(self._stream)
-        # In hand, and the first of its stream: nothing is behind us.
-        start = "all" if passed != NOWHERE and not passed.seq else self._options.start
-        anew = info.created is not None and info.created.timestamp() > passed.published_ns / 1e9
-        return start_policy(start, last_seen=passed.seq, anew=anew)
+        # The first frame of the stream is unacknowledged: start at the beginning.
+        start = "all" if ack_floor != NOWHERE and not ack_floor.seq else self._options.start
+        stream_is_new = info.created is not None and info.created.timestamp() > ack_floor.published_ns / 1e9
+        return start_policy(start, last_seen=ack_floor.seq, stream_is_new=stream_is_new)
 
     async def _anchor_start(self) -> dict[str, Any]:
         info, known = await self._jetstream.stream_info(self._stream), self._anchor
         if known is not None:
-            # It was deleted under us. Where it began still holds, unless the stream was deleted, too: that is all new.
-            anew = info.created is not None and info.created > known.created
-            return {"deliver_policy": DeliverPolicy.ALL} if anew else _start_of(known.config)
-        policy = start_policy(self._options.start, last_seen=0, anew=False)
+            # The anchor was deleted while we ran. Its start is still valid, unless the stream is new as well.
+            stream_is_new = info.created is not None and info.created > known.created
+            return {"deliver_policy": DeliverPolicy.ALL} if stream_is_new else _start_of(known.config)
+        policy = start_policy(self._options.start, last_seen=0, stream_is_new=False)
         if policy["deliver_policy"] == DeliverPolicy.NEW:
-            # By number: a partition that is made later begins here, too.
+            # As a sequence, so that a partition that is created later starts here, too.
             return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": info.state.last_seq + 1}
         return policy
 
     async def _ensure(
         self, durable: str, wanted: ConsumerConfig, start: Callable[[], Awaitable[dict[str, Any]]]
     ) -> ConsumerInfo:
-        """The durable as it is, or as it was made now. Its ack_wait follows ours. Raises GroupConflict."""
+        """The durable, created if it is missing. Its ack_wait is set to ours. Raises GroupConflict."""
         info = await self._find(durable)
         if info is None:
             if self._options.kept:
                 wanted = wanted.evolve(metadata={**(wanted.metadata or {}), KEPT_MARK: "1"})
             # Without `name` nats-py uses the legacy create subject, which permissions may not allow.
-            made = wanted.evolve(
+            created = wanted.evolve(
                 name=durable, durable_name=durable, ack_wait=self._options.ack_wait_s, **(await start())
             )
             try:
-                info = await self._jetstream.add_consumer(self._stream, made)
+                info = await self._jetstream.add_consumer(self._stream, created)
             except (TimeoutError, nats.errors.TimeoutError, nats.js.errors.ServiceUnavailableError) as error:
-                raise nats.errors.Error(self._not_made(error)) from None
+                raise nats.errors.Error(self._not_created(error)) from None
             except nats.js.errors.APIError as error:
                 if error.err_code not in _CONSUMER_EXISTS:
                     raise
@@ -149,11 +149,11 @@ class Group:
             info = await self._jetstream.add_consumer(self._stream, changed)
         return info
 
-    def _not_made(self, error: Exception) -> str:
+    def _not_created(self, error: Exception) -> str:
         app, group = self._app, self._options.group
         return (
-            f"group {group!r} of {app!r} is not there and could not be made ({reason(error)}); where workers may not "
-            f"make it, the operator does: sandwich group create {app} {group}"
+            f"group {group!r} of {app!r} does not exist and could not be created ({reason(error)}); where workers may "
+            f"not create it, the operator does: sandwich group create {app} {group}"
         )
 
     async def _find(self, durable: str) -> ConsumerInfo | None:
@@ -173,21 +173,24 @@ class Group:
             )
         if _is_ordered(wanted) and not _is_ordered(present):
             raise GroupConflict(
-                f"{group} is not ordered, its workers take what comes: leave ordered=True away, or give the ordered "
-                "workers another group name"
+                f"{group} is not ordered: leave out ordered=True, or give the ordered workers another group name"
             )
-        reads, ours = _filters(present), _filters(wanted)
-        if reads != ours:
-            raise GroupConflict(f"{group} reads {', '.join(sorted(reads))}, not {', '.join(sorted(ours))}")
+        present_filters, own_filters = _filters(present), _filters(wanted)
+        if present_filters != own_filters:
+            raise GroupConflict(
+                f"{group} reads {', '.join(sorted(present_filters))}, not {', '.join(sorted(own_filters))}"
+            )
         if KEPT_MARK in (present.metadata or {}) and not self._options.kept:
             self._check_ack_wait(group, present)
         if wanted.max_ack_pending == 1 != present.max_ack_pending:
-            raise GroupConflict(f"{group} has a durable made by hand without max_ack_pending 1, which keeps no order")
+            raise GroupConflict(
+                f"{group} has a durable without max_ack_pending 1, created by another program; it keeps no order"
+            )
 
     def _check_ack_wait(self, group: str, present: ConsumerConfig) -> None:
         if present.ack_wait != self._options.ack_wait_s:
             raise GroupConflict(
-                f"{group} was made by the operator with an ack_wait of {present.ack_wait:g} s, not "
+                f"{group} was created by the operator with an ack_wait of {present.ack_wait:g} s, not "
                 f"{self._options.ack_wait_s:g} s: give every worker ack_wait={present.ack_wait:g}, or have the "
                 "operator run sandwich group create again with another --ack-wait"
             )
@@ -209,12 +212,12 @@ def _start_of(config: ConsumerConfig) -> dict[str, Any]:
     }
 
 
-def start_policy(start: str | datetime, *, last_seen: int, anew: bool) -> dict[str, Any]:
-    """Where a new durable begins. One that was deleted under us goes on behind the last frame we saw.
+def start_policy(start: str | datetime, *, last_seen: int, stream_is_new: bool) -> dict[str, Any]:
+    """Where a new durable starts. If it was deleted while we ran, it starts behind the last frame that we received.
 
-    `anew`: the stream was made after that frame was stored, so all of it is new to us.
+    `stream_is_new`: the stream was created after that frame was stored, so that all its frames are new to us.
     """
-    if (last_seen and anew) or (start == "all" and not last_seen):
+    if (last_seen and stream_is_new) or (start == "all" and not last_seen):
         return {"deliver_policy": DeliverPolicy.ALL}
     if last_seen:
         return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": last_seen + 1}

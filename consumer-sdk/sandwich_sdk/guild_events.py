@@ -1,8 +1,8 @@
-"""What a GUILD_CREATE or GUILD_DELETE means for a bot: it joined, it left, an outage began, an outage is over. Pure.
+"""What a GUILD_CREATE or GUILD_DELETE means for a bot: it joined or left, or an outage began or ended. Pure.
 
-Discord tells only the two events; the cluster, which knows what READY announced and what was away, adds `lazy` and
-`unavailable` (docs/guide/consumers.md, "What the cluster adds"). A guild that READY announced and that comes now is
-none of these: nothing happened to it, the session began.
+Discord sends the same two events for all four. The cluster knows which guilds READY announced and which were
+unavailable, and adds `lazy` and `unavailable` (docs/guide/consumers.md, "What the cluster adds"). The GUILD_CREATE of a
+guild that READY announced is none of the four: only the session began.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,20 +27,20 @@ SOURCES: Mapping[str, frozenset[str]] = {
     GUILD_AVAILABLE: frozenset({GUILD_CREATE}),
     GUILD_UNAVAILABLE: frozenset({GUILD_CREATE, GUILD_DELETE}),
 }
-"""Derived name: the types of the events that it is derived from."""
+"""Derived name: the event types that it is derived from."""
 
 
 class _Guild(msgspec.Struct, gc=False):
     unavailable: Any = UNSET
 
 
-class _Told(msgspec.Struct, gc=False):
+class _Added(msgspec.Struct, gc=False):
     lazy: Any = UNSET
     unavailable: Any = UNSET
 
 
 _decode_guild = msgspec.json.Decoder(_Guild).decode
-_decode_told = msgspec.json.Decoder(_Told).decode
+_decode_added = msgspec.json.Decoder(_Added).decode
 
 
 def derive(event_type: str, data: msgspec.Raw, extra: msgspec.Raw) -> str | None:
@@ -48,28 +48,28 @@ def derive(event_type: str, data: msgspec.Raw, extra: msgspec.Raw) -> str | None
     if event_type not in (GUILD_CREATE, GUILD_DELETE):
         return None
     try:
-        guild, told = _decode_guild(data), _decode_told(extra)
+        guild, added = _decode_guild(data), _decode_added(extra)
     except UNREADABLE:
         return None
     if event_type == GUILD_DELETE:
-        return GUILD_UNAVAILABLE if told.unavailable is True or guild.unavailable is True else GUILD_LEAVE
-    return _of_create(guild, told)
+        return GUILD_UNAVAILABLE if added.unavailable is True or guild.unavailable is True else GUILD_LEAVE
+    return _of_create(guild, added)
 
 
-def _of_create(guild: _Guild, told: _Told) -> str | None:
+def _of_create(guild: _Guild, added: _Added) -> str | None:
     if guild.unavailable is True:
-        # A stub: the guild is still away.
+        # A stub: the guild is still unavailable.
         return GUILD_UNAVAILABLE
-    if told.unavailable is True:
-        # Even if it is lazy, too: that it is away was told before.
+    if added.unavailable is True:
+        # Even if `lazy` is set, too: the outage was already reported.
         return GUILD_AVAILABLE
-    if told.lazy is True or guild.unavailable is not UNSET:
-        # Discord leaves the key out when the bot has joined, and only then.
+    if added.lazy is True or guild.unavailable is not UNSET:
+        # Discord omits the key only when the bot has joined.
         return None
     return GUILD_JOIN
 
 
 def source_types(names: Iterable[str]) -> frozenset[str]:
-    """The types that the frames of these events carry; a name that is not derived stands for itself."""
+    """The event types behind these names; a name that is not derived is its own type."""
     found = frozenset(names)
     return found.union(*(SOURCES[name] for name in found & SOURCES.keys()))

@@ -1,7 +1,7 @@
-"""Frames from NATS JetStream: one connection, and for each application its group, plain or ordered, and its replays.
+"""Frames from NATS JetStream: one connection; for each application its group (plain or ordered) and its replays.
 
-A replay is a dead letter that somebody sent back to the group (`sandwich dead replay`). It comes through a durable of
-its own, in a stream of its own; whoever replays makes both, and the workers look for them now and then.
+A replay is a dead letter that an operator sent back to the group (`sandwich dead replay`). Replays have a stream and a
+durable of their own. The replay command creates both; the workers poll for them.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from sandwich_sdk.delivery import DeadLetters, Delivery, Intake
 from sandwich_sdk.errors import LOST, Unreachable, reason
 from sandwich_sdk.groups import Group, SourceOptions
 from sandwich_sdk.ordered import OrderedGroup
-from sandwich_sdk.pull_consumer import AckAddress, NatsReply, Place, Pull, Spot
+from sandwich_sdk.pull_consumer import AckAddress, AckFloor, NatsReply, PullConsumer, StreamPosition
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import REPLAY_SUBJECT
 from sandwich_sdk.wire.headers import WireError
@@ -30,30 +30,30 @@ from sandwich_sdk.wire.headers import WireError
 _log = logging.getLogger(__name__)
 
 API_TIMEOUT_S = 5.0
-REPLAY_LOOK_S = 5.0
-REPLAYS_ASKED = 8
-REFUSALS_TOLD_MAX = 5
+REPLAY_POLL_S = 5.0
+REPLAYS_PER_REQUEST = 8
+REFUSALS_LOGGED_MAX = 5
 
 
 class JetStreamSource:
-    """Implements `Source` over one connection that reconnects for ever."""
+    """Implements `Source` over one connection that reconnects without limit."""
 
     def __init__(self, options: SourceOptions) -> None:
         self._options = options
         self._client = Client()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S, domain=options.domain)
-        self._letters = JetStreamDeadLetters(self._client, self._jetstream, options.group)
+        self._dead_letters = JetStreamDeadLetters(self._client, self._jetstream, options.group)
         self._closing = False
-        self._told = False
+        self._warned = False
         self._refusals = 0
 
     @property
-    def letters(self) -> DeadLetters:
-        """See `Source.letters`."""
-        return self._letters
+    def dead_letters(self) -> DeadLetters:
+        """See `Source.dead_letters`."""
+        return self._dead_letters
 
     async def open(self) -> None:
-        """Connect, waiting for NATS as long as `connect_timeout_s` says. Raises Unreachable."""
+        """Connect; wait for NATS at most `connect_timeout_s`. Raises Unreachable."""
         options = self._options
         try:
             async with asyncio.timeout(options.connect_timeout_s):
@@ -74,32 +74,32 @@ class JetStreamSource:
             raise Unreachable(f"NATS did not answer within {options.connect_timeout_s} s at {self._where()}") from None
         except (nats.errors.Error, OSError, ValueError) as error:
             raise Unreachable(f"NATS at {self._where()}: {reason(error)}") from None
-        self._told = False
+        self._warned = False
 
     def _where(self) -> str:
-        """The servers in words, without the credentials a URL may carry."""
+        """The servers as text, without credentials that a URL may contain."""
         urls = [server if "://" in server else f"nats://{server}" for server in self._options.servers]
         return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in urls)
 
     async def _on_error(self, error: Exception) -> None:
         if "permissions violation" in str(error).lower():
-            if self._refusals < REFUSALS_TOLD_MAX:
+            if self._refusals < REFUSALS_LOGGED_MAX:
                 self._refusals += 1
                 _log.warning("NATS at %s: %s", self._where(), reason(error))
-        elif not self._told:
-            self._told = True
-            _log.warning("NATS at %s: %s; trying again until it answers", self._where(), reason(error))
+        elif not self._warned:
+            self._warned = True
+            _log.warning("NATS at %s: %s; retrying until it answers", self._where(), reason(error))
 
     async def _on_disconnect(self) -> None:
         if not self._closing:
             _log.warning("NATS at %s: connection lost", self._where())
 
     async def _on_reconnect(self) -> None:
-        self._told = False
+        self._warned = False
         _log.warning("NATS at %s: connected again", self._where())
 
     async def feed(self, intake: Intake) -> None:
-        """Pull every application's frames for ever. Raises GroupConflict."""
+        """Pull the frames of all applications until cancelled. Raises GroupConflict."""
         async with asyncio.TaskGroup() as tasks:
             for app in self._options.apps:
                 if self._options.ordered:
@@ -112,48 +112,48 @@ class JetStreamSource:
         take = partial(self._take, app, subjects.stream_name(app), intake)
         return OrderedGroup(self._client, self._jetstream, self._options, app, intake=intake, take=take)
 
-    def _plain(self, app: str, intake: Intake) -> Pull:
-        group, place, stream = Group(self._jetstream, self._options, app), Place(), subjects.stream_name(app)
-        return Pull(
+    def _plain(self, app: str, intake: Intake) -> PullConsumer:
+        group, ack_floor, stream = Group(self._jetstream, self._options, app), AckFloor(), subjects.stream_name(app)
+        return PullConsumer(
             client=self._client,
             stream=stream,
             durable=self._options.group,
             name=app,
-            prepare=lambda: group.ensure(place.passed),
+            prepare=lambda: group.ensure(ack_floor.position),
             room=lambda: intake.room(stream),
-            take=partial(self._take, app, stream, intake, place),
+            take=partial(self._take, app, stream, intake, ack_floor),
             api=self._options.api,
         )
 
-    def _replays(self, app: str, intake: Intake) -> Pull:
+    def _replays(self, app: str, intake: Intake) -> PullConsumer:
         stream = subjects.replay_stream_name(app)
 
         async def prepare() -> None:
-            """Who replays makes the durable."""
+            """The replay command creates the durable."""
 
         async def room() -> int:
-            return min(await intake.room(stream), REPLAYS_ASKED)
+            return min(await intake.room(stream), REPLAYS_PER_REQUEST)
 
-        return Pull(
+        return PullConsumer(
             client=self._client,
             stream=stream,
             durable=self._options.group,
             name="",
             prepare=prepare,
             room=room,
-            take=partial(self._take, app, stream, intake, Place()),
-            retry_max_s=REPLAY_LOOK_S,
+            take=partial(self._take, app, stream, intake, AckFloor()),
+            retry_max_s=REPLAY_POLL_S,
             api=self._options.api,
         )
 
     async def _take(
-        self, app: str, stream: str, intake: Intake, place: Place, message: Msg, address: AckAddress
+        self, app: str, stream: str, intake: Intake, ack_floor: AckFloor, message: Msg, address: AckAddress
     ) -> None:
-        spot = Spot(address.published_ns, address.stream_seq)
-        reply = NatsReply(self._client, message.reply, place, spot)
-        place.take(spot)
-        # One of an ordered group stays in hand until nobody listens for the next: it would only come to us again.
-        if self._closing or (intake.stopping and not place.in_turn):
+        position = StreamPosition(address.published_ns, address.stream_seq)
+        reply = NatsReply(self._client, message.reply, ack_floor, position)
+        ack_floor.take(position)
+        # Ordered: keep it until we have unsubscribed. Handed back earlier, it would be delivered to us again.
+        if self._closing or (intake.stopping and not ack_floor.one_at_a_time):
             await reply.nak(0)
             return
         replay = message.subject if stream == subjects.replay_stream_name(app) else ""
@@ -181,7 +181,9 @@ class JetStreamSource:
                 _, app, _, _, group, shard = delivery.subject.split(".")
                 chain = subjects.chain_filter(app, int(group), int(shard))
             except ValueError:
-                raise WireError(f"parts of a frame on {delivery.subject}, which is no shard's subject") from None
+                raise WireError(
+                    f"parts of a frame on {delivery.subject}, which is not the subject of a shard"
+                ) from None
         try:
             found = await self._jetstream.get_msg(delivery.stream, seq=after + 1, subject=chain, next=True)
         except nats.js.errors.NotFoundError:
@@ -198,7 +200,7 @@ class JetStreamSource:
         )
 
     async def close(self) -> None:
-        """See `Source.close`. What is still under way to us is handed back as it arrives."""
+        """See `Source.close`. Frames that still arrive are handed back."""
         self._closing = True
         if self._client.is_closed:
             return

@@ -1,7 +1,7 @@
-"""One worker's part of an ordered group: which partitions there are, who is there, and pulling its own share.
+"""One worker of an ordered group: it finds partitions and other workers, and pulls its share of the partitions.
 
-Decisions are in `sharing`; here they are put to work. Workers tell each other once a second that they are there, by
-plain NATS messages. One that cannot hear the others asks for every partition: uneven, and still in order.
+The decisions are in `partitioning`. Workers announce themselves once a second with plain NATS messages. A worker that
+receives no message from others requests all partitions: the load is uneven then, and the order is still kept.
 """
 
 import asyncio
@@ -15,28 +15,29 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from sandwich_sdk.backoff import Backoff
 from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.delivery import Delivery, Intake
 from sandwich_sdk.errors import LOST, reason
 from sandwich_sdk.groups import Group, SourceOptions
-from sandwich_sdk.partitioning import Beat, Roster, partition_durable, partition_of, partitions_in
-from sandwich_sdk.pull_consumer import RETRY_FIRST_S, RETRY_MAX_S, AckAddress, Place, Pull
+from sandwich_sdk.partitioning import GroupMembership, Heartbeat, partition_durable, partition_of, partitions_in
+from sandwich_sdk.pull_consumer import RETRY_FIRST_S, RETRY_MAX_S, AckAddress, AckFloor, PullConsumer
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import UNREADABLE
 
 _log = logging.getLogger(__name__)
 
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0
 DISCOVER_S = 10.0
 BUSY_AFTER_S = 2.0
-"""A frame that waits for so long while nobody is free to begin with it: this worker has more than it can do."""
-FRAMES_ASKED = 256
-"""One pull request brings so many frames, one after another."""
-LAPSE_S = 0.2
-"""A frame that the server has for us when we go is here by then; it is handed back."""
+"""A worker is busy when a frame has waited here for so long and no handler was free to begin with it."""
+FRAMES_PER_REQUEST = 256
+"""Frames that one pull request brings, one after another."""
+DRAIN_S = 0.2
+"""A frame that the server sends while we leave arrives within this time, and is handed back."""
 END_TIMEOUT_S = 5.0
 
-Take = Callable[[Place, Msg, AckAddress], Awaitable[None]]
+OnDelivery = Callable[[AckFloor, Msg, AckAddress], Awaitable[None]]
 
 
 class OrderedGroup:
@@ -50,7 +51,7 @@ class OrderedGroup:
         app: str,
         *,
         intake: Intake,
-        take: Take,
+        take: OnDelivery,
     ) -> None:
         self._client = client
         self._jetstream = jetstream
@@ -61,114 +62,113 @@ class OrderedGroup:
         self._intake = intake
         self._take = take
         self._group = Group(jetstream, options, app)
-        self._roster = Roster(secrets.token_hex(8))
-        self._places: dict[int, Place] = {}
-        self._pulls: dict[int, tuple[Pull, asyncio.Task[None]]] = {}
+        self._membership = GroupMembership(secrets.token_hex(8))
+        self._ack_floors: dict[int, AckFloor] = {}
+        self._pulls: dict[int, tuple[PullConsumer, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Raises GroupConflict."""
-        hearing = await self._client.subscribe(self._subject, cb=self._hear)
+        heartbeats = await self._client.subscribe(self._subject, cb=self._on_heartbeat)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._discover())
-                tasks.create_task(self._beat())
+                tasks.create_task(self._send_heartbeats())
                 try:
                     while True:
                         honour_cancel()
                         self._changed.clear()
-                        await self._share(tasks)
+                        await self._update_pulls(tasks)
                         await self._changed.wait()
                 finally:
-                    await self._let_lapse()
+                    await self._drain_requests()
         finally:
             try:
                 async with asyncio.timeout(END_TIMEOUT_S):
-                    await self._tell(left=True)
-                    await hearing.unsubscribe()
+                    await self._send_heartbeat(left=True)
+                    await heartbeats.unsubscribe()
             except LOST as error:
-                _log.debug("the other workers were not told that we leave: %s", type(error).__name__)
+                _log.debug("the other workers were not notified that this one leaves: %s", type(error).__name__)
 
     async def _discover(self) -> None:
-        """Look for shards that are new in the stream."""
-        attempt = 0
+        """Look for new shards in the stream."""
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S)
         while True:
             try:
                 await self._group.ensure_anchor()
                 lane = subjects.lane_filter(self._app, self._options.lane)
                 found = (await self._jetstream.stream_info(self._stream, subjects_filter=lane)).state.subjects
             except LOST as error:
-                if not attempt:
-                    _log.warning("events of %s are waited for: %s", self._app, reason(error))
-                attempt += 1
+                if not backoff.failures:
+                    _log.warning("waiting for events of %s: %s", self._app, reason(error))
                 honour_cancel()
-                await asyncio.sleep(min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10)))
+                await asyncio.sleep(backoff.next_s())
                 continue
-            attempt = 0
-            self._roster.partitions |= partitions_in(found or ())
+            backoff.succeeded()
+            self._membership.partitions |= partitions_in(found or ())
             self._changed.set()
             honour_cancel()
             await asyncio.sleep(DISCOVER_S)
 
-    async def _beat(self) -> None:
-        """Tell the others that we are there, and whether frames wait here for longer than they should."""
+    async def _send_heartbeats(self) -> None:
+        """Announce this worker to the others, and whether it is busy."""
         loop = asyncio.get_running_loop()
         while True:
             if self._intake.overdue(self._stream, BUSY_AFTER_S):
-                self._roster.busy = True
+                self._membership.busy = True
             elif self._intake.idle:
-                self._roster.busy = False
-            self._roster.forget_silent(loop.time())
+                self._membership.busy = False
+            self._membership.remove_silent(loop.time())
             try:
-                await self._tell()
+                await self._send_heartbeat()
             except LOST as error:
-                _log.debug("the other workers were not told: %s", type(error).__name__)
+                _log.debug("a heartbeat was not sent to the other workers: %s", type(error).__name__)
             self._changed.set()
             honour_cancel()
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
 
-    async def _tell(self, *, left: bool = False) -> None:
-        beat = self._roster.beat(left=left or self._intake.stopping)
-        await self._client.publish(self._subject, msgspec.json.encode(beat))
+    async def _send_heartbeat(self, *, left: bool = False) -> None:
+        heartbeat = self._membership.heartbeat(left=left or self._intake.stopping)
+        await self._client.publish(self._subject, msgspec.json.encode(heartbeat))
 
-    async def _hear(self, message: Msg) -> None:
+    async def _on_heartbeat(self, message: Msg) -> None:
         try:
-            beat = msgspec.json.decode(message.data, type=Beat)
+            heartbeat = msgspec.json.decode(message.data, type=Heartbeat)
         except UNREADABLE:
             return
-        if self._roster.hear(beat, asyncio.get_running_loop().time()):
-            await self._tell()
+        if self._membership.receive(heartbeat, asyncio.get_running_loop().time()):
+            await self._send_heartbeat()
         self._changed.set()
 
-    async def _share(self, tasks: asyncio.TaskGroup) -> None:
-        """Begin to ask for what is ours, and stop asking for what is not."""
-        mine = frozenset[int]() if self._intake.stopping else self._roster.mine()
+    async def _update_pulls(self, tasks: asyncio.TaskGroup) -> None:
+        """Start pulling our partitions, and stop pulling the others."""
+        own = frozenset[int]() if self._intake.stopping else self._membership.own_partitions()
         for partition, (pull, task) in list(self._pulls.items()):
-            pull.wanted = partition in mine
+            pull.wanted = partition in own
             if task.done():
                 del self._pulls[partition]
-        for partition in mine - self._pulls.keys():
+        for partition in own - self._pulls.keys():
             pull = self._pull(partition)
             self._pulls[partition] = pull, tasks.create_task(pull.run())
-        if self._roster.relieved or self._intake.stopping:
+        if self._membership.can_hand_over or self._intake.stopping:
             await self._hand_back()
 
-    async def _let_lapse(self) -> None:
-        """Before we stop listening: take what is on its way to us, behind the frame that was handled last."""
+    async def _drain_requests(self) -> None:
+        """Before unsubscribing: wait for the frames that the server sends behind the last one that was handled."""
         held = {_partition(delivery) for delivery in self._intake.held if delivery.stream == self._stream}
-        asked = [task for partition, (_, task) in self._pulls.items() if partition not in held and not task.done()]
-        if asked:
-            await asyncio.wait(asked, timeout=LAPSE_S)
+        requested = [task for number, (_, task) in self._pulls.items() if number not in held and not task.done()]
+        if requested:
+            await asyncio.wait(requested, timeout=DRAIN_S)
 
     async def _hand_back(self) -> None:
-        """Give what we have not begun with to the others."""
+        """Hand the frames that no handler has begun with back to the group."""
         partitions = {_partition(delivery) for delivery in self._intake.overdue(self._stream, 0.0)}
-        # Cancelled without risk: nothing is sent of a partition while we hold its frame.
-        asked = [task for _, task in (self._pulls.pop(each) for each in partitions & self._pulls.keys())]
-        for task in asked:
+        # Safe to cancel: the server sends nothing of a partition while we hold its frame.
+        requested = [task for _, task in (self._pulls.pop(each) for each in partitions & self._pulls.keys())]
+        for task in requested:
             task.cancel()
-        if asked:
-            await asyncio.wait(asked, timeout=END_TIMEOUT_S)
+        if requested:
+            await asyncio.wait(requested, timeout=END_TIMEOUT_S)
         waiting = self._intake.overdue(self._stream, 0.0)
         back = [delivery for delivery in waiting if _partition(delivery) in partitions]
         for delivery in back:
@@ -177,25 +177,27 @@ class OrderedGroup:
             try:
                 await delivery.reply.nak(0)
             except LOST as error:
-                _log.debug("a frame was not handed back, its time will run out: %s", type(error).__name__)
+                _log.debug(
+                    "a frame was not handed back, it is delivered again after ack_wait: %s", type(error).__name__
+                )
 
-    def _pull(self, partition: int) -> Pull:
-        place = self._places.setdefault(partition, Place(in_turn=True))
+    def _pull(self, partition: int) -> PullConsumer:
+        ack_floor = self._ack_floors.setdefault(partition, AckFloor(one_at_a_time=True))
 
         async def prepare() -> None:
-            await self._group.ensure_partition(partition, place.passed)
+            await self._group.ensure_partition(partition, ack_floor.position)
 
         async def room() -> int:
-            return FRAMES_ASKED
+            return FRAMES_PER_REQUEST
 
-        return Pull(
+        return PullConsumer(
             client=self._client,
             stream=self._stream,
             durable=partition_durable(self._options.group, partition),
             name="",
             prepare=prepare,
             room=room,
-            take=partial(self._take, place),
+            take=partial(self._take, ack_floor),
             api=self._options.api,
         )
 

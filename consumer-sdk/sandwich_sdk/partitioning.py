@@ -1,9 +1,9 @@
-"""How the workers of an ordered group share its shards. Pure.
+"""How the workers of an ordered group divide its shards. Pure.
 
-Order is JetStream's doing: a group reads each of its partitions through a durable of its own that gives out one frame
-at a time, to whichever worker asks, and the next one only when that one is settled. What is decided here is who asks,
-so that every partition has one worker that does, and all have about as many. Workers that disagree for a moment cost
-nothing but evenness.
+JetStream keeps the order: each partition has a durable that delivers one frame at a time, to any worker that requests
+it, and the next one only when that frame is settled. This module decides which worker requests which partition, so that
+each partition has one worker, and all workers have about as many. If workers disagree for a moment, only the load is
+uneven.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,16 +15,16 @@ import msgspec
 from sandwich_sdk.wire import subjects
 
 PARTITIONS = 32
-"""Partitions in each range of shard ids: bots with up to so many shards have one for each shard."""
+"""Partitions in each range of shard ids. A bot with no more shards than this has one partition for each shard."""
 
 RANGE_SHARDS = 256
 """Shard ids that one range of partitions covers; ids beyond it have partitions of their own."""
 
 PARTITIONS_MAX = 4096
-"""A beat that names others is not believed."""
+"""Upper bound for partition numbers; a heartbeat that names a larger one is ignored."""
 
 SILENT_MAX_S = 3.5
-"""A worker that was not heard for so long is gone."""
+"""A worker that sent no heartbeat for so long is gone."""
 
 
 def partition_of(shard: int) -> int:
@@ -39,12 +39,12 @@ def partition_filters(app: str, lane: str, partition: int) -> list[str]:
 
 
 def partition_durable(group: str, partition: int) -> str:
-    """A partition's durable. No group can be called so: `@` is not allowed in its name."""
+    """A partition's durable. No group can have this name: group names contain no `@`."""
     return f"{group}@{partition}"
 
 
 def partitions_in(stream_subjects: Iterable[str]) -> frozenset[int]:
-    """The partitions that hold any of these subjects of a stream."""
+    """The partitions of these subjects."""
     shards = (subject.rpartition(".")[2] for subject in stream_subjects)
     return frozenset(partition_of(int(shard)) for shard in shards if shard.isdecimal())
 
@@ -52,12 +52,12 @@ def partitions_in(stream_subjects: Iterable[str]) -> frozenset[int]:
 _Partition = Annotated[int, msgspec.Meta(ge=0, lt=PARTITIONS_MAX)]
 
 
-class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker tells the others, once a second.
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker sends to the others once a second.
 
-    busy        frames wait for it, and nobody can begin with them: the others take its share
-    left        it goes now
-    partitions  the partitions that it knows of
+    busy        frames wait in it and no handler is free: the others take its partitions
+    left        it leaves now
+    partitions  the partitions that it knows
     """
 
     worker: str
@@ -69,53 +69,55 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class _Peer:
-    heard_at: float
+    received_at: float
     busy: bool
 
 
 @dataclass(slots=True)
-class Roster:
-    """Who shares the group's partitions with us, and which there are. `now`: any clock in seconds, always the same."""
+class GroupMembership:
+    """The workers of the group and its partitions. `now`: seconds of a monotonic clock, the same one in all calls."""
 
-    me: str
+    worker: str
     busy: bool = False
     partitions: frozenset[int] = frozenset()
     _peers: dict[str, _Peer] = field(default_factory=dict)
 
-    def hear(self, beat: Beat, now: float) -> bool:
-        """Take in a beat. True: we did not know this worker, and it may not know us."""
-        if beat.worker == self.me:
+    def receive(self, heartbeat: Heartbeat, now: float) -> bool:
+        """Process a heartbeat. True: the worker is new to us, and may not know us."""
+        if heartbeat.worker == self.worker:
             return False
-        self.partitions |= frozenset(beat.partitions)
-        if beat.left:
-            self._peers.pop(beat.worker, None)
+        self.partitions |= frozenset(heartbeat.partitions)
+        if heartbeat.left:
+            self._peers.pop(heartbeat.worker, None)
             return False
-        fresh = beat.worker not in self._peers
-        self._peers[beat.worker] = _Peer(now, beat.busy)
-        return fresh
+        is_new = heartbeat.worker not in self._peers
+        self._peers[heartbeat.worker] = _Peer(now, heartbeat.busy)
+        return is_new
 
-    def forget_silent(self, now: float) -> None:
-        """Workers that were not heard for `SILENT_MAX_S` are gone."""
+    def remove_silent(self, now: float) -> None:
+        """Remove the workers that sent no heartbeat for `SILENT_MAX_S`."""
         for worker, peer in list(self._peers.items()):
-            if now - peer.heard_at > SILENT_MAX_S:
+            if now - peer.received_at > SILENT_MAX_S:
                 del self._peers[worker]
 
     @property
-    def relieved(self) -> bool:
-        """Whether we are busy and somebody is there who is not."""
+    def can_hand_over(self) -> bool:
+        """Whether this worker is busy and another one is not."""
         return self.busy and not all(peer.busy for peer in self._peers.values())
 
-    def mine(self) -> frozenset[int]:
-        """The partitions whose frames we ask for."""
-        workers = {self.me: self.busy} | {worker: peer.busy for worker, peer in self._peers.items()}
-        return share(self.partitions, workers, self.me)
+    def own_partitions(self) -> frozenset[int]:
+        """The partitions whose frames this worker requests."""
+        workers = {self.worker: self.busy} | {worker: peer.busy for worker, peer in self._peers.items()}
+        return assigned_partitions(self.partitions, workers, self.worker)
 
-    def beat(self, *, left: bool = False) -> Beat:
-        """What we tell."""
-        return Beat(worker=self.me, busy=self.busy, left=left, partitions=sorted(self.partitions))
+    def heartbeat(self, *, left: bool = False) -> Heartbeat:
+        """The heartbeat that this worker sends."""
+        return Heartbeat(worker=self.worker, busy=self.busy, left=left, partitions=sorted(self.partitions))
 
 
-def share(partitions: Iterable[int], workers: Mapping[str, bool], me: str) -> frozenset[int]:
-    """One worker's partitions: dealt out in turn to those that are not busy (all, when all are), by their names."""
-    takers = sorted(worker for worker, busy in workers.items() if not busy) or sorted(workers)
-    return frozenset(partition for turn, partition in enumerate(sorted(partitions)) if takers[turn % len(takers)] == me)
+def assigned_partitions(partitions: Iterable[int], workers: Mapping[str, bool], worker: str) -> frozenset[int]:
+    """One worker's partitions: dealt out in turn to the workers that are not busy (all, if all are), by name."""
+    takers = sorted(name for name, busy in workers.items() if not busy) or sorted(workers)
+    return frozenset(
+        partition for turn, partition in enumerate(sorted(partitions)) if takers[turn % len(takers)] == worker
+    )

@@ -1,9 +1,9 @@
-"""Putting together an event that is too large for one message. Pure.
+"""Joins the parts of an event that is too large for one message. Pure.
 
-The first part stands for the frame: who holds it reads the others from the stream, where they follow in the same
-chain; the other parts are acknowledged on sight. So parts may be delivered to different workers of a group, and be
-delivered again, and the frame is handled whole. A chain that goes on otherwise (a fence: the writer died) means the
-rest will never come; the new writer sends all parts again.
+The first part represents the frame: the worker that receives it reads the others from the stream, where they follow in
+the same chain. A worker that receives another part acknowledges it at once. So parts may be delivered to different
+workers of a group, and more than once, and the frame is still handled as a whole. If another message follows in the
+chain (a fence: the writer died), the rest never comes; the new writer sends all parts again.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ COMPLETE = "complete"
 
 @dataclass(slots=True)
 class Assembly:
-    """Parts of one frame, gathered in chain order from its first part on."""
+    """Parts of one frame, collected in chain order, starting with the first."""
 
     subject: str
     first: FrameHeaders
@@ -25,7 +25,7 @@ class Assembly:
     state: str = INCOMPLETE
 
     def add(self, subject: str, headers: FrameHeaders, payload: bytes) -> None:
-        """Look at the chain's next message; `state` says what is known after it."""
+        """Process the chain's next message and set `state`."""
         if headers.epoch == self.first.epoch and subject != self.subject:
             return
         assert self.first.part is not None
@@ -44,5 +44,5 @@ class Assembly:
 
     @property
     def payload(self) -> bytes:
-        """The whole frame's payload, once complete."""
+        """The joined payload, once complete."""
         return b"".join(self.chunks)

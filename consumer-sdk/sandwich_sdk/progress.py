@@ -1,7 +1,9 @@
-"""What this process has done of each frame. Pure, bounded: the oldest frames are forgotten first."""
+"""Which events of each frame this process has handled. Pure and bounded: the oldest frames are dropped first."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+
+from sandwich_sdk.backoff import doubled_s
 
 FRAMES_REMEMBERED_MAX = 4096
 
@@ -10,17 +12,17 @@ FrameKey = tuple[str, int, int]
 
 
 @dataclass(slots=True)
-class Done:
-    """Events of one frame that need not run again: those before `position`, but for the `failed` ones.
+class FrameProgress:
+    """Events of one frame that need not run again: those before `position`, except the `failed` ones.
 
-    tries  tries that were begun of events not handled yet, by event id
-    noted  the tries that the group's other workers can read
+    tries        tries of events that are not handled yet, by event id
+    saved_tries  the tries that the other workers of the group can read
     """
 
     position: int = 0
     failed: list[int] = field(default_factory=list)
     tries: dict[str, int] = field(default_factory=dict)
-    noted: dict[str, int] = field(default_factory=dict)
+    saved_tries: dict[str, int] = field(default_factory=dict)
 
     def remaining(self, count: int) -> list[int]:
         """Offsets of a frame of `count` events that still have to be handled, in order."""
@@ -34,30 +36,30 @@ class Done:
             self.position = max(self.position, offset + 1)
 
     def mark_failed(self, offset: int) -> None:
-        """The event at `offset` failed, and the ones behind it may go on."""
+        """The event at `offset` failed. The ones after it may be handled."""
         if offset >= self.position:
             self.failed.append(offset)
             self.position = offset + 1
 
-    def recall(self, noted: dict[str, int]) -> None:
-        """Other workers of the group have noted these tries."""
-        self.noted = noted
-        for event_id, tries in noted.items():
+    def load_tries(self, saved: dict[str, int]) -> None:
+        """Take over the tries that other workers of the group saved."""
+        self.saved_tries = saved
+        for event_id, tries in saved.items():
             self.tries[event_id] = max(tries, self.tries.get(event_id, 0))
 
 
 class Progress:
-    """`Done` by frame, for frames that may be delivered again."""
+    """`FrameProgress` by frame, for frames that may be delivered again."""
 
     def __init__(self, limit: int = FRAMES_REMEMBERED_MAX) -> None:
         self._limit = limit
-        self._frames: OrderedDict[FrameKey, Done] = OrderedDict()
+        self._frames: OrderedDict[FrameKey, FrameProgress] = OrderedDict()
 
-    def of(self, key: FrameKey) -> Done:
-        """What was done of this frame; the answer is shared, marking it is remembered."""
+    def of(self, key: FrameKey) -> FrameProgress:
+        """The record of this frame. It is shared: changes of it are kept."""
         done = self._frames.get(key)
         if done is None:
-            done = self._frames[key] = Done()
+            done = self._frames[key] = FrameProgress()
             if len(self._frames) > self._limit:
                 self._frames.popitem(last=False)
         else:
@@ -66,5 +68,5 @@ class Progress:
 
 
 def retry_delay_s(nak_delay_s: float, tries: int, *, longest_s: float = 60.0) -> float:
-    """How long a frame waits after its `tries`-th failed delivery: doubling, up to `longest_s`."""
-    return float(min(max(longest_s, nak_delay_s), nak_delay_s * 2.0 ** min(max(tries - 1, 0), 16)))
+    """Delay after a frame's `tries`-th failed delivery: it doubles each time, up to `longest_s`."""
+    return doubled_s(nak_delay_s, max(longest_s, nak_delay_s), tries)

@@ -1,4 +1,4 @@
-"""Keeping one durable's frames coming: the pull request, what becomes of it, and how a delivery is answered."""
+"""Pulls the frames of one durable: pull requests, their results, and how a delivery is answered."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from sandwich_sdk.backoff import Backoff
 from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.errors import LOST, reason
 
@@ -27,12 +28,12 @@ END_TIMEOUT_S = 2.0
 
 _PULL_ENDED = ("404", "408")
 _HEARTBEAT = "100"
-_NOBODY = "503"
+_NO_RESPONDERS = "503"
 
 
 @dataclass(frozen=True, slots=True)
 class AckAddress:
-    """What a JetStream reply subject says (ADR-15): `published_ns` is when the stream stored the message."""
+    """The fields of a JetStream reply subject (ADR-15). `published_ns`: when the stream stored the message."""
 
     tries: int
     stream_seq: int
@@ -48,63 +49,69 @@ class AckAddress:
         return cls(int(tries), int(stream_seq), int(published_ns))
 
 
-class Spot(NamedTuple):
-    """A frame's spot in a stream: when it was stored (Unix ns), and its sequence. One made again begins later, at 1."""
+class StreamPosition(NamedTuple):
+    """A frame's position in a stream: when it was stored (Unix ns), and its sequence.
+
+    The time comes first: a stream that was deleted and created again counts sequences from 1 again.
+    """
 
     published_ns: int
     seq: int
 
 
-NOWHERE = Spot(0, 0)
+NOWHERE = StreamPosition(0, 0)
+"""Before all frames: none was delivered."""
 
 
 @dataclass(slots=True)
-class Place:
-    """Where a durable stands, as far as this process knows, should it have to be made again.
+class AckFloor:
+    """A durable's ack floor as this process knows it. If the durable has to be created again, it starts there.
 
-    `in_turn`: the durable gives out a frame only when the one before is settled.
+    one_at_a_time   the durable delivers a frame only when the one before is settled
+    last_delivered  the last frame that was delivered to us
+    unacknowledged  frames that were delivered to us and are not settled
     """
 
-    in_turn: bool = False
-    seen: Spot = NOWHERE
-    open: set[Spot] = field(default_factory=set)
+    one_at_a_time: bool = False
+    last_delivered: StreamPosition = NOWHERE
+    unacknowledged: set[StreamPosition] = field(default_factory=set)
 
-    def take(self, spot: Spot) -> None:
+    def take(self, position: StreamPosition) -> None:
         """A frame was delivered to us."""
-        self.seen = max(self.seen, spot)
-        if self.in_turn:
-            self.open = {spot}
+        self.last_delivered = max(self.last_delivered, position)
+        if self.one_at_a_time:
+            self.unacknowledged = {position}
         else:
-            self.open.add(spot)
+            self.unacknowledged.add(position)
 
-    def settle(self, spot: Spot, *, again: bool) -> None:
-        """We answered it. `again`: by handing it back."""
-        if not (self.in_turn and again):
-            self.open.discard(spot)
+    def settle(self, position: StreamPosition, *, redeliver: bool) -> None:
+        """We answered the frame. `redeliver`: with a request to deliver it again."""
+        if not (self.one_at_a_time and redeliver):
+            self.unacknowledged.discard(position)
 
     @property
-    def passed(self) -> Spot:
-        """The last spot that need not come again: behind it a new durable begins. NOWHERE when nothing was seen."""
-        if not self.open:
-            return self.seen
-        first = min(self.open)
-        return Spot(first.published_ns, first.seq - 1)
+    def position(self) -> StreamPosition:
+        """The last frame up to which all are settled: a new durable starts behind it. NOWHERE before any frame."""
+        if not self.unacknowledged:
+            return self.last_delivered
+        first = min(self.unacknowledged)
+        return StreamPosition(first.published_ns, first.seq - 1)
 
 
 class NatsReply:
     """Answers one delivery through its reply subject."""
 
-    __slots__ = ("_client", "_place", "_spot", "_subject")
+    __slots__ = ("_ack_floor", "_client", "_position", "_subject")
 
-    def __init__(self, client: Client, subject: str, place: Place, spot: Spot) -> None:
+    def __init__(self, client: Client, subject: str, ack_floor: AckFloor, position: StreamPosition) -> None:
         self._client = client
         self._subject = subject
-        self._place = place
-        self._spot = spot
+        self._ack_floor = ack_floor
+        self._position = position
 
     async def ack(self, *, confirm: bool) -> None:
         """See `Reply.ack`."""
-        self._place.settle(self._spot, again=False)
+        self._ack_floor.settle(self._position, redeliver=False)
         if confirm:
             await self._client.request(self._subject, b"+ACK", timeout=ACK_TIMEOUT_S)
         else:
@@ -112,13 +119,13 @@ class NatsReply:
 
     async def nak(self, delay_s: float) -> None:
         """See `Reply.nak`."""
-        self._place.settle(self._spot, again=True)
+        self._ack_floor.settle(self._position, redeliver=True)
         delay = json.dumps({"delay": int(delay_s * 1e9)}) if delay_s > 0 else ""
         await self._client.publish(self._subject, f"-NAK {delay}".rstrip().encode())
 
     async def term(self) -> None:
         """See `Reply.term`."""
-        self._place.settle(self._spot, again=False)
+        self._ack_floor.settle(self._position, redeliver=False)
         await self._client.publish(self._subject, b"+TERM")
 
     async def progress(self) -> None:
@@ -127,21 +134,21 @@ class NatsReply:
 
 
 @dataclass(slots=True, kw_only=True)
-class Pull:
-    """Asks one durable for frames, until it is not wanted any more or cancelled.
+class PullConsumer:
+    """Requests frames from one durable until `wanted` is False or the task is cancelled.
 
-    A request cannot be taken back without risk: a frame that the server is about to send when we stop listening is
-    dropped, and comes to nobody before `ack_wait` is over. Of a durable that gives out one frame at a time, nothing is
-    on its way while we hold one. So what is not wanted any more ends at its next frame; what is cancelled runs the
-    risk, unless its frame is in hand.
+    Ending a request early is a risk: a frame that the server sends at the moment we unsubscribe is dropped, and is not
+    delivered again before `ack_wait` has passed. A durable that delivers one frame at a time sends nothing while we
+    hold a frame. So with `wanted` False the request ends at its next frame. Cancelling takes the risk, unless we hold
+    a frame.
 
-    name         what is read, for people; "" to say nothing about trouble
-    prepare      finds or makes the durable; raises what means "not now"
-    room         waits until there is room; how many frames may come, 0 when none is wanted any more
+    name         what is read, for the log; "" to log no failures
+    prepare      finds or creates the durable; raises an error of `LOST` to be called again later
+    room         waits until there is room; returns how many frames may come, 0 to end
     take         takes a delivery
-    retry_max_s  the longest pause after trouble
-    api          what the subjects of JetStream's API begin with
-    wanted       False: stop listening at the next frame, which is still taken, or when the request ends
+    retry_max_s  the longest pause after a failure
+    api          prefix of the subjects of JetStream's API
+    wanted       False: unsubscribe at the next frame, which is still taken, or when the request ends
     """
 
     client: Client
@@ -155,8 +162,8 @@ class Pull:
     api: str = "$JS.API"
     wanted: bool = True
     _outstanding: int = 0
-    _heard_at: float = 0.0
-    _trouble: str = ""
+    _received_at: float = 0.0
+    _failure: str = ""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _subscription: Subscription | None = None
     _ending: asyncio.Task[None] | None = None
@@ -166,40 +173,41 @@ class Pull:
         inbox = self.client.new_inbox()
         self._subscription = await self.client.subscribe(inbox, cb=self._on_message)
         try:
-            await self._ask_for_ever(inbox)
+            await self._request_until_ended(inbox)
         finally:
             await self._end()
 
     @property
-    def _goes_on(self) -> bool:
+    def _is_running(self) -> bool:
         return self.wanted and self._ending is None
 
-    async def _ask_for_ever(self, inbox: str) -> None:
-        attempt = 0
-        while self._goes_on:
+    async def _request_until_ended(self, inbox: str) -> None:
+        backoff = Backoff(RETRY_FIRST_S, self.retry_max_s)
+        pause_s = 0.0
+        while self._is_running:
             honour_cancel()
-            if attempt:
-                await asyncio.sleep(min(self.retry_max_s, RETRY_FIRST_S * 2.0 ** min(attempt - 1, 10)))
+            if pause_s:
+                await asyncio.sleep(pause_s)
             try:
                 await self.prepare()
-                while self._goes_on and (room := await self.room()):
+                while self._is_running and (room := await self.room()):
                     honour_cancel()
-                    await self._ask(inbox, room)
-                    if attempt and self.name:
+                    await self._request(inbox, room)
+                    if backoff.failures and self.name:
                         _log.info("events of %s arrive", self.name)
-                    attempt = 0
+                    backoff.succeeded()
                 return
             except LOST as error:
-                if not attempt and self.name:
-                    _log.warning("events of %s are waited for: %s", self.name, reason(error))
-                attempt += 1
+                if not backoff.failures and self.name:
+                    _log.warning("waiting for events of %s: %s", self.name, reason(error))
+                pause_s = backoff.next_s()
 
-    async def _ask(self, inbox: str, batch: int) -> None:
-        """One pull request, until it is used up. Raises what is tried again."""
+    async def _request(self, inbox: str, batch: int) -> None:
+        """One pull request, until it is used up. Raises an error of `LOST` when it has to be repeated."""
         loop = asyncio.get_running_loop()
         self._outstanding = batch
-        self._trouble = ""
-        self._heard_at = loop.time()
+        self._failure = ""
+        self._received_at = loop.time()
         self._wake.clear()
         request = {
             "batch": batch,
@@ -213,22 +221,22 @@ class Pull:
                 async with asyncio.timeout(SILENCE_MAX_S):
                     await self._wake.wait()
             except TimeoutError:
-                # Not a beat heard: the request went down with its connection or its server.
-                if loop.time() - self._heard_at >= SILENCE_MAX_S:
+                # No heartbeat: the request was lost with its connection or its server.
+                if loop.time() - self._received_at >= SILENCE_MAX_S:
                     raise
-        if self._trouble:
-            raise nats.errors.Error(self._trouble)
+        if self._failure:
+            raise nats.errors.Error(self._failure)
 
     async def _on_message(self, message: Msg) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._received_at = asyncio.get_running_loop().time()
         if not message.reply:
             self._on_status(message)
         elif message.reply.startswith("$JS.ACK."):
             self._outstanding -= 1
             if not self.wanted:
-                await self._stop_listening()
+                await self._unsubscribe()
             await self.take(message, AckAddress.parse(message.reply))
-        if self._outstanding <= 0 or self._trouble:
+        if self._outstanding <= 0 or self._failure:
             self._wake.set()
 
     def _on_status(self, message: Msg) -> None:
@@ -238,22 +246,22 @@ class Pull:
             return
         self._outstanding = 0
         if status not in _PULL_ENDED:
-            words = headers.get("Description") if status != _NOBODY else ""
-            self._trouble = words or f"no consumer answers ({status})"
+            text = headers.get("Description") if status != _NO_RESPONDERS else ""
+            self._failure = text or f"no consumer answers ({status})"
 
-    async def _stop_listening(self) -> None:
-        """Have the server forget what is left of our request; what it has sent is still taken."""
+    async def _unsubscribe(self) -> None:
+        """Make the server drop the rest of our request. Frames that it has already sent are still taken."""
         if self._ending is None and self._subscription is not None:
             # Never cancelled: a PONG for a flush that was cancelled ends nats-py's read loop.
             self._ending = asyncio.create_task(_drain(self._subscription))
-            # Its first step is the word to the server, which so comes before any answer to the frame in hand.
+            # Its first step sends UNSUB, so that the server gets it before our answer to the frame in hand.
             await asyncio.sleep(0)
             self._outstanding = 0
 
     async def _end(self) -> None:
         if not self.client.is_connected:
             return
-        await self._stop_listening()
+        await self._unsubscribe()
         if self._ending is not None:
             await asyncio.wait([self._ending], timeout=END_TIMEOUT_S)
 
@@ -262,4 +270,4 @@ async def _drain(subscription: Subscription) -> None:
     try:
         await subscription.drain()  # type: ignore[no-untyped-call]
     except LOST as error:
-        _log.debug("a pull request was not taken back: %s", type(error).__name__)
+        _log.debug("a pull request was not cancelled: %s", type(error).__name__)

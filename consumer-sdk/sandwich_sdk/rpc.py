@@ -1,7 +1,7 @@
-"""`Rpc`: ask a cluster to speak for a bot, or what it knows, over NATS.
+"""`Rpc`: requests to a cluster over NATS, to act for a bot or to read data.
 
-Every method raises RpcError when the request was not carried out, with a `code` to act on. A shard that moves to
-another node at that moment is waited for.
+Every method raises RpcError with a `code` when the request was not carried out. If the shard is moving to another node,
+the request waits for it.
 """
 
 import asyncio
@@ -26,23 +26,23 @@ Id = str | int
 RETRY_S = 0.2
 NO_RESPONDERS = "503"
 UNSERVED_S = 1.0
-"""So long nobody may take an application's requests, while nodes start, before we say so."""
+"""How long an application may have no node that serves it, while nodes start, before `not_found` is raised."""
 GRACE_S = 2.0
-"""How much longer than the cluster we wait: its own word is better than ours."""
+"""How much longer than the cluster we wait: its own error says more than our timeout."""
 
 
-class _NobodyServes(Exception):
+class _NoResponders(Exception):
     """NATS has no subscriber: no node serves the application, or none is connected at this moment."""
 
 
 class Rpc:
-    """Asks about one application. Use `async with`, or `connect()` and `close()`.
+    """Sends requests for one application. Use `async with`, or `connect()` and `close()`.
 
     servers     NATS URLs
     app         the application's name in the cluster
     timeout     seconds for one request, where a method has no other
-    connection  further arguments for nats-py's connect: user, password, user_credentials, tls, ...
-    client      a connection of your own instead
+    connection  more arguments for nats-py's connect: user, password, user_credentials, tls, ...
+    client      your own connection instead
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Rpc:
             raise RpcError(UNAVAILABLE, f"NATS is not reachable ({reason(error)})") from None
 
     async def close(self) -> None:
-        """Disconnect, unless the connection is your own."""
+        """Disconnect, unless you passed `client`."""
         if self._owns_client and not self._client.is_closed:
             await self._client.close()
 
@@ -88,10 +88,10 @@ class Rpc:
     ) -> None:
         await self.close()
 
-    # What the cluster knows
+    # Read from the cache
 
     async def where_is_guild(self, guild: Id) -> dict[str, Any]:
-        """`{"group", "shard", "bot"}`: which shard has a guild, and the bot's user id. RpcError `not_found`: none."""
+        """`{"group", "shard", "bot"}`: a guild's shard, and the bot's user id. RpcError `not_found`: no shard."""
         return await self.ask("where_is_guild", guild_id=str(guild))  # type: ignore[no-any-return]
 
     async def mutual_guilds(self, user: Id, *, scope: str = "app") -> dict[str, list[str]]:
@@ -99,7 +99,7 @@ class Rpc:
         return await self.ask("mutual_guilds", user_id=str(user), scope=scope)  # type: ignore[no-any-return]
 
     async def permissions(self, guild: Id, user: Id, channel: Id | None = None) -> int:
-        """What a member may do, as Discord's bits. RpcError `not_found` when it cannot be told."""
+        """What a member may do, as Discord's bits. RpcError `not_found` when it is unknown."""
         more: dict[str, Any] = {} if channel is None else {"channel_id": str(channel)}
         found = await self.ask("permissions", guild_id=str(guild), user_id=str(user), **more)
         return int(found["permissions"])
@@ -112,7 +112,7 @@ class Rpc:
         """
         return await self.ask(f"fetch_{what}", **fields)
 
-    # What Discord knows
+    # Read from Discord
 
     async def request_members(
         self,
@@ -125,11 +125,11 @@ class Rpc:
         want: str = "members",
         timeout: float = 30.0,
     ) -> dict[str, Any]:
-        """Members of a guild, asked of Discord: those with `user_ids`, whose name begins with `query`, or all.
+        """Members of a guild, requested from Discord: those with `user_ids`, whose name begins with `query`, or all.
 
-        Without `query` and `user_ids` it is all of them (needs the GUILD_MEMBERS intent, once in 30 s a guild). The
-        answer has `members`, `presences`, `not_found`, `count`; with `want="count"` it has no members: they are in the
-        cache.
+        Without `query` and `user_ids` it is all of them (needs the GUILD_MEMBERS intent; once in 30 s for each guild).
+        The answer has `members`, `presences`, `not_found`, `count`; with `want="count"` it has no members: read them
+        from the cache.
         """
         fields: dict[str, Any] = {"guild_id": str(guild), "limit": limit, "presences": presences, "want": want}
         if user_ids is not None:
@@ -139,19 +139,19 @@ class Rpc:
         return await self.ask("request_members", timeout=timeout, **fields)  # type: ignore[no-any-return]
 
     async def request_sounds(self, guild: Id, *, timeout: float = 5.0) -> dict[str, Any]:
-        """The soundboard sounds of a guild, asked of Discord."""
+        """The soundboard sounds of a guild, requested from Discord."""
         return await self.ask("request_sounds", timeout=timeout, guild_id=str(guild))  # type: ignore[no-any-return]
 
     async def request_channel_info(
         self, guild: Id, *, fields: Sequence[str] = ("status", "voice_start_time"), timeout: float = 5.0
     ) -> dict[str, Any]:
-        """Ephemeral fields of a guild's voice channels, asked of Discord."""
+        """Ephemeral fields of a guild's voice channels, requested from Discord."""
         wanted = list(fields)
         return await self.ask(  # type: ignore[no-any-return]
             "request_channel_info", timeout=timeout, guild_id=str(guild), fields=wanted
         )
 
-    # What the bot does
+    # Act for the bot
 
     async def update_presence(
         self,
@@ -162,9 +162,9 @@ class Rpc:
         since: int | None = None,
         shard: int | None = None,
     ) -> dict[str, Any] | None:
-        """Show a presence on one shard, or on all: then `{"shards": n, "failed": {shard: why}}` tells who took it.
+        """Set a presence on one shard, or on all: then the result is `{"shards": n, "failed": {shard: reason}}`.
 
-        It lasts until a shard begins a new session; `presence` in cluster.yml is for good.
+        It lasts until a shard begins a new session; `presence` in cluster.yml is permanent.
         """
         fields: dict[str, Any] = {"status": status, "activities": list(activities), "afk": afk, "since": since}
         if shard is not None:
@@ -191,7 +191,7 @@ class Rpc:
         )
 
     async def relay(self, type: str, data: Any, *, guild: Id | None = None, shard: int | None = None) -> str:
-        """Put an event of your own into the stream, among those of a guild or shard; its id, once it is stored."""
+        """Publish an own event among those of a guild or shard. Returns its id once it is stored."""
         fields: dict[str, Any] = {"type": type, "data": data}
         if guild is not None:
             fields["guild_id"] = str(guild)
@@ -200,10 +200,10 @@ class Rpc:
         found = await self.ask("relay", **fields)
         return str(found["id"])
 
-    # How it is asked
+    # Requests
 
     async def ask(self, verb: str, *, timeout: float | None = None, **fields: Any) -> Any:
-        """One request by its verb (docs/guide/rpc.md); `timeout` is told to the cluster where the verb takes one."""
+        """One request by its verb (docs/guide/rpc.md). `timeout` is also sent to the cluster if the verb takes one."""
         if timeout is not None:
             fields["timeout"] = timeout
         seconds = (timeout or self._timeout) + GRACE_S
@@ -213,20 +213,20 @@ class Rpc:
             raise RpcError(INVALID, f"the request cannot be written as JSON: {error}") from None
         try:
             async with asyncio.timeout(seconds):
-                return msgspec.json.decode(await self._ask_until_taken(verb, body))
+                return msgspec.json.decode(await self._ask_until_served(verb, body))
         except TimeoutError:
             raise RpcError(TIMEOUT, f"the cluster did not answer {verb} within {seconds:g} s") from None
         except (nats.errors.Error, OSError, *UNREADABLE) as error:
-            raise RpcError(UNAVAILABLE, f"the cluster could not be asked ({reason(error)})") from None
+            raise RpcError(UNAVAILABLE, f"the request could not be sent ({reason(error)})") from None
 
-    async def _ask_until_taken(self, verb: str, body: bytes) -> bytes:
-        """Ask again while nobody has the shard: in a moment somebody will. RpcError `not_found`: nobody ever does."""
+    async def _ask_until_served(self, verb: str, body: bytes) -> bytes:
+        """Retry while no node serves the request. RpcError `not_found` after `UNSERVED_S` without any."""
         clock = asyncio.get_running_loop().time
         served_at = clock()
         while True:
             try:
                 return await self._ask_once(verb, body)
-            except _NobodyServes:
+            except _NoResponders:
                 if clock() - served_at >= UNSERVED_S:
                     what = f"no node on this NATS serves an application {self.app!r}"
                     raise RpcError(NOT_FOUND, f"{what}: is this its name, and does its cluster run?") from None
@@ -246,7 +246,7 @@ class Rpc:
             while True:
                 message = await answers.next_msg(timeout=None)
                 if (message.headers or {}).get("Status") == NO_RESPONDERS:
-                    raise _NobodyServes
+                    raise _NoResponders
                 if answer.add(message.data, message.headers):
                     return answer.result()
         finally:

@@ -1,4 +1,4 @@
-"""Test your handlers without servers: events in memory, the real Consumer around them.
+"""Test your handlers without servers: events in memory, read by the real Consumer.
 
 cluster = FakeCluster(app="music")
 cluster.dispatch("MESSAGE_CREATE", {"id": "1", "content": "!ping"})
@@ -42,7 +42,7 @@ class _Stored:
 
 
 class _FakeReply:
-    """Answers go straight into the cluster's books."""
+    """Records the answers in the cluster."""
 
     __slots__ = ("_cluster", "_stored")
 
@@ -74,29 +74,29 @@ class Dead:
     event: Event | None
 
 
-_AS_TOLD: Mapping[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+_AS_SENT: Mapping[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     GUILD_JOIN: (GUILD_CREATE, {}, {"lazy": False, "unavailable": False}),
     GUILD_LEAVE: (GUILD_DELETE, {}, {"lazy": False, "unavailable": False}),
     GUILD_AVAILABLE: (GUILD_CREATE, {"unavailable": False}, {"lazy": False, "unavailable": True}),
     GUILD_UNAVAILABLE: (GUILD_DELETE, {"unavailable": True}, {"lazy": False, "unavailable": True}),
 }
-"""Of a derived name: the event's type, and what Discord's `d` and the cluster's `__extra` have then."""
+"""For each derived name: the event's type, and fields of Discord's `d` and the cluster's `__extra`."""
 
 
-def _as_told(name: str, data: Any, extra: Mapping[str, Any]) -> tuple[str, Any, dict[str, Any]]:
-    """Type, `d` and `__extra` with which an event leaves the cluster."""
-    if name not in _AS_TOLD:
+def _as_sent(name: str, data: Any, extra: Mapping[str, Any]) -> tuple[str, Any, dict[str, Any]]:
+    """Type, `d` and `__extra` of an event as the cluster publishes it."""
+    if name not in _AS_SENT:
         return name, data, dict(extra)
-    event_type, in_data, in_extra = _AS_TOLD[name]
+    event_type, in_data, in_extra = _AS_SENT[name]
     return event_type, {**data, **in_data}, {**in_extra, **extra}
 
 
 class FakeCluster:
-    """An application's stream in memory: implements `Source`. Delays are noted, never waited for.
+    """An application's stream in memory: implements `Source`. Delays are recorded, not waited for.
 
-    handled  ids of events whose frame was acknowledged, in order, without the dead ones
+    handled  ids of events whose frame was acknowledged, in order, without dead letters
     failed   ids of events whose frame was still failing after `tries_max` deliveries, or was terminated
-    dead     dead letters, in order; an event gets there when the consumer's `max_tries` is up before `tries_max` is
+    dead     dead letters, in order; an event becomes one if the consumer's `max_tries` is reached before `tries_max`
     delays   the delays, in seconds, with which frames were put back
     """
 
@@ -121,20 +121,20 @@ class FakeCluster:
     def dispatch(self, event_type: str, data: Any, *, shard: int = 0, extra: Mapping[str, Any] | None = None) -> str:
         """Put one event into the stream, in a frame of its own; returns its `Event.id`.
 
-        A derived name (GUILD_JOIN, ...) puts in the event that it is derived from, with what the cluster adds to it.
+        For a derived name (GUILD_JOIN, ...) it is the event that it is derived from, with the fields the cluster adds.
         """
         return self.dispatch_many([(event_type, data)], shard=shard, extra=extra)[0]
 
     def dispatch_many(
         self, events: list[tuple[str, Any]], *, shard: int = 0, extra: Mapping[str, Any] | None = None
     ) -> list[str]:
-        """Put events into the stream as one frame; returns their ids. Raises ValueError for none, or no such shard."""
+        """Put events into the stream as one frame; returns their ids. Raises ValueError without events or shard."""
         if not events or not 0 <= shard < self.shards:
             raise ValueError("give at least one event, and a shard that the cluster has")
         first = self._sequences.get(shard, 0) + 1
         ids = [f"{self._session}:{first + offset}" for offset in range(len(events))]
-        told = [_as_told(name, data, extra or {}) for name, data in events]
-        lines = [self._line(event, first + offset, shard) for offset, event in enumerate(told)]
+        sent = [_as_sent(name, data, extra or {}) for name, data in events]
+        lines = [self._line(event, first + offset, shard) for offset, event in enumerate(sent)]
         self._sequences[shard] = first + len(events) - 1
         headers = FrameHeaders(
             session=self._session,
@@ -142,7 +142,7 @@ class FakeCluster:
             last_seq=first + len(events) - 1,
             count=len(events),
             epoch=1,
-            types=frozenset(event_type for event_type, _, _ in told),
+            types=frozenset(event_type for event_type, _, _ in sent),
         )
         self._store(shard, headers, zstandard.ZstdCompressor().compress(b"".join(lines)), tuple(ids))
         return ids
@@ -174,7 +174,7 @@ class FakeCluster:
         self._pending.append(_Stored(self._stored, subject, headers.encode(), payload, ids))
 
     def give_back(self, stored: _Stored, delay_s: float) -> None:
-        """A frame was not handled: it is delivered again, behind what waits, up to `tries_max` times."""
+        """A frame was not handled: it is delivered again, after those that wait, up to `tries_max` times."""
         self.delays.append(delay_s)
         if stored.tries < self._tries_max:
             self._pending.append(stored)
@@ -182,33 +182,35 @@ class FakeCluster:
             self.failed.extend(stored.ids)
 
     async def run(self, consumer: Consumer) -> None:
-        """Run the consumer's handlers over everything in the stream, failed frames again, until nothing is left."""
+        """Run the consumer's handlers over all frames in the stream, and over failed ones again, until none is left."""
         consumer.use_source(self)
         await consumer.run(handle_signals=False)
 
     @property
-    def letters(self) -> DeadLetters:
-        """See `Source.letters`: the cluster itself keeps them."""
+    def dead_letters(self) -> DeadLetters:
+        """See `Source.dead_letters`: the cluster itself stores them."""
         return self
 
-    async def recall(self, delivery: Delivery) -> dict[str, int]:
-        """See `DeadLetters.recall`."""
+    async def load_tries(self, delivery: Delivery) -> dict[str, int]:
+        """See `DeadLetters.load_tries`."""
         return dict(self._tries.get(delivery.stream_seq, {}))
 
-    async def note(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
-        """See `DeadLetters.note`."""
+    async def save_tries(self, delivery: Delivery, tries: Mapping[str, int]) -> None:
+        """See `DeadLetters.save_tries`."""
         self._tries[delivery.stream_seq] = dict(tries)
 
-    async def bury(self, delivery: Delivery, letter: DeadLetter, frame: Mapping[str, str], payload: bytes) -> None:
-        """See `DeadLetters.bury`."""
-        event = Event(inflate(payload).rstrip(b"\n")) if letter.kind == EVENT else None
-        self.dead.append(Dead(letter.id, letter.tries, letter.error, event))
+    async def store(
+        self, delivery: Delivery, dead_letter: DeadLetter, frame: Mapping[str, str], payload: bytes
+    ) -> None:
+        """See `DeadLetters.store`."""
+        event = Event(inflate(payload).rstrip(b"\n")) if dead_letter.kind == EVENT else None
+        self.dead.append(Dead(dead_letter.id, dead_letter.tries, dead_letter.error, event))
 
     async def open(self) -> None:
         """See `Source.open`: there is nothing to connect."""
 
     async def feed(self, intake: Intake) -> None:
-        """See `Source.feed`: until nothing is pending and all of it was answered."""
+        """See `Source.feed`: until no frame is pending and all are answered."""
         intake.patient = False
         while self._pending and not intake.stopping:
             for _ in range(min(await intake.room(subjects.stream_name(self.app)), len(self._pending))):

@@ -1,4 +1,4 @@
-"""HOST:PORT as text: built and read here and nowhere else, so that IPv6 has its brackets everywhere. Pure."""
+"""HOST:PORT as text, built and parsed only here, so that IPv6 addresses always have brackets. Pure."""
 
 import re
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str, *, any_port: bool = False) -> Address:
-    """Read HOST:PORT or [IPV6]:PORT. Raises ValueError saying what is wrong. `any_port`: 0 is a port, too."""
+    """Read HOST:PORT or [IPV6]:PORT. Raises ValueError with the reason. `any_port`: allow port 0."""
     host, colon, port = text.strip().rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
@@ -35,7 +35,7 @@ def parse_address(text: str, *, any_port: bool = False) -> Address:
     if not colon or not (port.isascii() and port.isdecimal()) or int(port) > PORT_MAX:
         raise ValueError(f"the port is a number up to {PORT_MAX}: write it as HOST:PORT")
     if int(port) == 0 and not any_port:
-        raise ValueError("port 0 is no port that others can reach")
+        raise ValueError("port 0 is not a port that others can reach")
     return Address(host, int(port))
 
 
@@ -52,7 +52,7 @@ def check_url_host(url: str) -> None:
 
 
 def http_url(address: str) -> str:
-    """`http://HOST:PORT` of a node's registered address; one that an older version wrote may lack its brackets."""
+    """`http://HOST:PORT` of a node's registered address; one from an older version may have no brackets."""
     if "://" in address:
         return address.rstrip("/")
     host, _, port = address.rpartition(":")

@@ -1,44 +1,23 @@
-"""What an application's `cache`, `events` and `invites` may say (pydantic), and how they are stored (`types`). Pure."""
+"""The options of an application: the sections `cache`, `events` and `invites` (pydantic), and the table of all options.
 
-from collections.abc import Mapping
-from types import MappingProxyType
+Pure. `APP_OPTIONS` drives how options are stored, exported and shown in a list of changes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from sandwich_coordinator.cache_entities import ENTITIES
 from sandwich_coordinator.config_values import Duration, ListOf, Name, Section, seconds
 from sandwich_coordinator.event_names import DOCUMENTED, check_pattern, matches, matches_any
-from sandwich_coordinator.intents import INTENTS
-from sandwich_coordinator.types import AppRecord, CacheSpec, EventsSpec, InvitesSpec, LaneSpec, PrefixSpec
+from sandwich_coordinator.intents import INTENTS, intent_names
+from sandwich_coordinator.types import AppRecord, CacheSpec, EventsSpec, InvitesSpec, LaneSpec, PrefixSpec, ShardsSpec
 
 PREFIX_CHARACTERS_MAX = 64
 LANES_MAX = 16
 DEFAULT_LANE = "all"
-
-MAINTAINED_BY: Mapping[str, str] = MappingProxyType(
-    {
-        "guilds": "GUILD_UPDATE GUILD_MEMBER_ADD GUILD_MEMBER_REMOVE",
-        "channels": "CHANNEL_CREATE CHANNEL_UPDATE CHANNEL_DELETE",
-        "threads": "THREAD_CREATE THREAD_UPDATE THREAD_DELETE THREAD_LIST_SYNC THREAD_MEMBERS_UPDATE CHANNEL_DELETE",
-        "roles": "GUILD_ROLE_CREATE GUILD_ROLE_UPDATE GUILD_ROLE_DELETE GUILD_UPDATE",
-        "emojis": "GUILD_EMOJIS_UPDATE GUILD_UPDATE",
-        "stickers": "GUILD_STICKERS_UPDATE GUILD_UPDATE",
-        "members": "GUILD_MEMBER_ADD GUILD_MEMBER_UPDATE GUILD_MEMBER_REMOVE",
-        "users": "USER_UPDATE",
-        "voice_states": "VOICE_STATE_UPDATE GUILD_MEMBER_REMOVE CHANNEL_DELETE",
-        "presences": "PRESENCE_UPDATE GUILD_MEMBER_REMOVE",
-        "scheduled_events": (
-            "GUILD_SCHEDULED_EVENT_CREATE GUILD_SCHEDULED_EVENT_UPDATE GUILD_SCHEDULED_EVENT_DELETE CHANNEL_DELETE"
-        ),
-        "stages": "STAGE_INSTANCE_CREATE STAGE_INSTANCE_UPDATE STAGE_INSTANCE_DELETE CHANNEL_DELETE",
-        "sounds": (
-            "GUILD_SOUNDBOARD_SOUND_CREATE GUILD_SOUNDBOARD_SOUND_UPDATE GUILD_SOUNDBOARD_SOUND_DELETE "
-            "GUILD_SOUNDBOARD_SOUNDS_UPDATE"
-        ),
-        "messages": "MESSAGE_CREATE MESSAGE_UPDATE MESSAGE_DELETE MESSAGE_DELETE_BULK CHANNEL_DELETE THREAD_DELETE",
-    }
-)
-"""Events without which what is cached of an entity becomes wrong."""
 
 _JOIN = "GUILD_MEMBER_ADD"
 _ALWAYS_NEEDED = ("READY", "GUILD_CREATE", "GUILD_DELETE")
@@ -144,7 +123,7 @@ class EventsConfig(Section):
 
 
 class InvitesConfig(Section):
-    """`track`: GUILD_MEMBER_ADD tells by whose invite. `hold`: how long a join may wait for the answer."""
+    """`track`: GUILD_MEMBER_ADD contains the invite. `hold`: how long a join may wait for the answer."""
 
     track: bool = False
     hold: Annotated[Duration, seconds(0, 5)] = 0.3
@@ -158,9 +137,9 @@ def option_problems(cache: CacheSpec, events: EventsSpec, intents: int) -> list[
     """(key, what is wrong) of settings that contradict each other."""
     found = []
     if cache.enabled:
-        entities = [name for name in MAINTAINED_BY if is_cached(cache, name)]
+        kept = [entity for entity in ENTITIES if entity.is_kept(cache)]
         for pattern in events.ignore:
-            broken = [name for name in entities if any(matches(pattern, e) for e in MAINTAINED_BY[name].split())]
+            broken = [entity.option for entity in kept if any(matches(pattern, name) for name in entity.required)]
             if any(matches(pattern, name) for name in _ALWAYS_NEEDED):
                 found.append(("events.ignore", f"{pattern} would leave the cache empty or wrong: say cache_only"))
             elif broken:
@@ -190,17 +169,14 @@ def option_warnings(cache: CacheSpec, events: EventsSpec, invites: InvitesSpec, 
         found.append(("cache.messages", "most will be empty without the intent MESSAGE_CONTENT"))
     if invites.track and (missing := {"GUILDS", "GUILD_INVITES", "GUILD_MEMBERS"} - has):
         text = (
-            f"needs the intent{'s' * (len(missing) > 1)} {' and '.join(sorted(missing))}: joins will not be told apart"
+            f"needs the intent{'s' * (len(missing) > 1)} {' and '.join(sorted(missing))}: without it no invite is found"
         )
         found.append(("invites.track", text))
     if invites.track and matches_any([*events.ignore, *events.cache_only], _JOIN):
-        found.append(("invites.track", f"{_JOIN} is kept from consumers under events: nobody is told of joins"))
+        found.append(
+            ("invites.track", f"{_JOIN} is kept from consumers under events: no consumer receives the invites of joins")
+        )
     return found
-
-
-def is_cached(cache: CacheSpec, entity: str) -> bool:
-    """Whether a kind of entity (a key of MAINTAINED_BY) is kept."""
-    return cache.messages_per_channel > 0 if entity == "messages" else bool(getattr(cache, entity))
 
 
 def sharing_problems(caches: Mapping[str, CacheSpec]) -> list[tuple[str, str, str]]:
@@ -229,29 +205,114 @@ def _differences(mine: CacheSpec, theirs: CacheSpec) -> list[tuple[str, Any, Any
     return made
 
 
-def exported_options(record: AppRecord) -> dict[str, Any]:
-    """The three sections as cluster.yml has them, without what is as by default."""
-    cache, events, invites = record.cache, record.events, record.invites
-    switches: dict[str, Any] = {
+def _same(value: Any) -> Any:
+    return value
+
+
+def _stored_presence(presence: Any) -> dict[str, Any] | None:
+    return None if presence is None else presence.model_dump(mode="json", exclude_none=True) | {"since": None}
+
+
+def _exported_presence(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    return {name: value for name, value in (stored or {}).items() if name != "since"} or None
+
+
+def _stored_stream(stream: Any) -> dict[str, Any]:
+    limits = {"max_age_s": stream.max_age, "max_bytes": stream.max_bytes, "replicas": stream.replicas}
+    return {limit: value for limit, value in limits.items() if value is not None}
+
+
+def _exported_stream(stored: Mapping[str, Any]) -> dict[str, Any]:
+    stream = dict(stored)
+    if "max_age_s" in stream:
+        stream["max_age"] = f"{stream.pop('max_age_s'):g}s"
+    return stream
+
+
+def _exported_cache(cache: CacheSpec) -> dict[str, Any]:
+    """Without the keys that have their default."""
+    exported: dict[str, Any] = {
         name: getattr(cache, name)
         for name, field in CacheConfig.model_fields.items()
         if name not in ("namespace", "messages") and getattr(cache, name) != field.default
     }
     if cache.namespace:
-        switches["namespace"] = cache.namespace
+        exported["namespace"] = cache.namespace
     if cache.messages_per_channel:
-        switches["messages"] = {"per_channel": cache.messages_per_channel, "ttl": f"{cache.messages_ttl_s}s"}
-    told: dict[str, Any] = {
+        exported["messages"] = {"per_channel": cache.messages_per_channel, "ttl": f"{cache.messages_ttl_s}s"}
+    return exported
+
+
+def _exported_events(events: EventsSpec) -> dict[str, Any]:
+    """Without the keys that have their default."""
+    exported: dict[str, Any] = {
         name: getattr(events, name) for name in ("ignore", "cache_only", "ignore_bots") if getattr(events, name)
     }
     if events.prefixes is not None:
-        told["prefixes"] = {"fallback": events.prefixes.fallback, "mention": events.prefixes.mention}
+        exported["prefixes"] = {"fallback": events.prefixes.fallback, "mention": events.prefixes.mention}
     if events.lanes:
-        told["lanes"] = {
+        exported["lanes"] = {
             name: {"types": lane.types} | ({"max_age": f"{lane.max_age_s:g}s"} if lane.max_age_s else {})
             for name, lane in events.lanes.items()
         }
-    sections = {"cache": switches, "events": told}
-    if invites != InvitesSpec():
-        sections["invites"] = {"track": invites.track, "hold": f"{invites.hold_ms:g}ms"}
-    return {name: section for name, section in sections.items() if section}
+    return exported
+
+
+def _exported_invites(invites: InvitesSpec) -> dict[str, Any]:
+    """Nothing when both keys have their default."""
+    return {} if invites == InvitesSpec() else {"track": invites.track, "hold": f"{invites.hold_ms:g}ms"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppOption:
+    """One option of an application: a field of `AppConfig` (parsed) and the field of `AppRecord` with the same name.
+
+    store        from the parsed value to the stored one
+    export       from the stored value to the one in cluster.yml
+    show         from the stored value to the text in a list of changes
+    is_optional  whether an export leaves the option out when it says nothing
+    """
+
+    key: str
+    store: Callable[[Any], Any] = _same
+    export: Callable[[Any], Any] = _same
+    show: Callable[[Any], object] = _same
+    is_optional: bool = False
+
+
+APP_OPTIONS = (
+    AppOption(key="intents", export=intent_names, show=lambda value: f"[{', '.join(intent_names(value))}]"),
+    AppOption(
+        key="shards",
+        store=lambda shards: ShardsSpec(count=shards.count, ids=shards.ids),
+        export=lambda stored: {"count": stored.count, "ids": stored.ids},
+    ),
+    AppOption(key="presence", store=_stored_presence, export=_exported_presence),
+    AppOption(key="compression"),
+    AppOption(key="route"),
+    AppOption(key="large_threshold"),
+    AppOption(key="paused"),
+    AppOption(key="stream", store=_stored_stream, export=_exported_stream),
+    AppOption(key="cache", store=CacheConfig.spec, export=_exported_cache, is_optional=True),
+    AppOption(key="events", store=EventsConfig.spec, export=_exported_events, is_optional=True),
+    AppOption(key="invites", store=InvitesConfig.spec, export=_exported_invites, is_optional=True),
+)
+"""All options but the token, in the order of cluster.example.yml. Storing, export and the list of changes follow it."""
+
+
+def stored_options(config: Any) -> dict[str, Any]:
+    """The fields of an `AppRecord` for an `AppConfig`, without name and token."""
+    return {option.key: option.store(getattr(config, option.key)) for option in APP_OPTIONS}
+
+
+def exported_options(record: AppRecord) -> dict[str, Any]:
+    """The options as in cluster.yml, without the token."""
+    exported = {option.key: option.export(getattr(record, option.key)) for option in APP_OPTIONS}
+    optional = {option.key for option in APP_OPTIONS if option.is_optional}
+    return {key: value for key, value in exported.items() if value or key not in optional}
+
+
+def shown_option(key: str, value: Any) -> object:
+    """A stored value in a list of changes. `key` may be the path of a part, which is shown unchanged."""
+    option = next((option for option in APP_OPTIONS if option.key == key), None)
+    return value if option is None or value is None else option.show(value)

@@ -1,9 +1,9 @@
-"""What one node does about its shards: claim what is planned here, run what is claimed, give back what is not wanted.
+"""What one node does about its shards: claim those planned here, run those claimed, release the others.
 
-Level-triggered: each call compares the view with what runs here and returns the next step of every shard. A shard
-runs only under a claim of this node and instance; a claim is made before a socket is opened and deleted after it was
-closed. Without the cluster (or without our own registration) nothing changes: running shards keep running, and the
-event chain refuses their writes once somebody else has taken over (DESIGN sections 5 and 6).
+Level-triggered: each call compares the view with the shards that run here, and returns the next step of every shard.
+A shard runs only under a claim of this node and instance. The claim is created before a socket is opened, and deleted
+after it was closed. Without the cluster (or without our own registration) nothing changes: running shards keep running,
+and the event chain refuses their writes once another node has taken over (docs/design/reliability.md).
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from sandwich_coordinator.groups import planned_nodes
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, SessionRecord
 from sandwich_coordinator.view import ClusterView, Entry
@@ -21,10 +21,13 @@ from sandwich_coordinator.view import ClusterView, Entry
 STICKY_SLACK = 1
 """A shard returns to the worker it had unless that one carries more than this many shards above the least."""
 
+NO_FENCE = Fence(0)
+"""In a claiming write: the revision of that write becomes the fence."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardConfig:
-    """What of an application's configuration a running shard depends on. Holds no secret."""
+    """The part of an application's configuration that a running shard depends on. Contains no secret."""
 
     token_hash: str
     intents: int
@@ -32,21 +35,21 @@ class ShardConfig:
     compression: str
     large_threshold: int
 
-    def resumes_into(self, other: "ShardConfig") -> bool:
-        """Whether a session made with this configuration may be resumed with `other`."""
+    def can_resume_with(self, other: "ShardConfig") -> bool:
+        """Whether a session that was started with this configuration may be resumed with `other`."""
         return (self.token_hash, self.intents, self.count) == (other.token_hash, other.intents, other.count)
 
 
 @dataclass(frozen=True, slots=True)
 class LocalShard:
-    """A shard a worker of this node has. `stopped`: drained, its claim may go; `failed`: a fatal close, no socket.
+    """A shard in a worker of this node. `stopped`: drained, its claim may go. `failed`: a fatal close, no socket.
 
-    `failed_under`: the revision of the application's record when it failed, 0 when it has not. A later one means that
-    an operator changed something and wants another try.
+    `failed_under`: the revision of the application's record when the shard failed, 0 when it has not. A later revision
+    means that an operator changed the application: the shard is tried again.
     """
 
     worker: int
-    fence: int
+    fence: Fence
     config: ShardConfig
     phase: Literal["running", "stopping", "stopped", "failed"] = "running"
     failed_under: int = 0
@@ -65,7 +68,7 @@ class LocalNode:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Run this transaction; once the view shows the claim, `Start` follows. Losing it means somebody was first."""
+    """Run this transaction; once the view shows the claim, `Start` follows. If it fails, another node was first."""
 
     shard: ShardId
     worker: int
@@ -79,7 +82,7 @@ class Start:
 
     shard: ShardId
     worker: int
-    fence: int
+    fence: Fence
     config: ShardConfig
     session: SessionRecord | None
 
@@ -95,7 +98,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Delete the claim with this transaction and forget the shard."""
+    """Delete the claim with this transaction and drop the shard."""
 
     shard: ShardId
     compares: tuple[Compare, ...]
@@ -107,7 +110,7 @@ class Restart:
     """Reconnect in place under `fence` with `config`; resume only if `resume`."""
 
     shard: ShardId
-    fence: int
+    fence: Fence
     config: ShardConfig
     resume: bool
     reason: str
@@ -115,7 +118,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Somebody else owns the shard: close it, publish nothing more, touch no claim, forget it."""
+    """Another node owns the shard: close it, publish nothing more, leave the claim alone, drop the shard."""
 
     shard: ShardId
     reason: str
@@ -125,7 +128,7 @@ Action = Claim | Start | Stop | Release | Restart | Abandon
 
 
 def pick_worker(loads: Mapping[int, int], previous: int | None = None) -> int | None:
-    """The least loaded worker (lowest number first), or the previous one while it is about as free. None: no worker."""
+    """The least loaded worker (lowest number first), or the previous one if its load is similar. None: no worker."""
     if not loads:
         return None
     least = min(loads, key=lambda worker: (loads[worker], worker))
@@ -142,9 +145,9 @@ def shard_config(app: AppRecord, group: GroupRecord) -> ShardConfig:
 def reconcile_node(
     view: ClusterView, own: LocalNode, local: Mapping[ShardId, LocalShard], now: float
 ) -> tuple[Action, ...]:
-    """The next step of every shard that concerns this node, stops first. `now` (Unix seconds) goes into records.
+    """The next step of every shard of this node, stops first. `now` (Unix seconds) is written into records.
 
-    A shard whose application, group or plan cannot be read stays as it is.
+    A shard whose application, group or plan cannot be read is left unchanged.
     """
     member = view.nodes.get(own.node)
     if not own.connected or own.lease is None or member is None:
@@ -176,11 +179,11 @@ def _wanted(view: ClusterView, node: str) -> dict[ShardId, ShardConfig]:
     return wanted
 
 
-def outbid(view: ClusterView, own: LocalNode, shard: ShardId, fence: int, newer: int) -> Claim | None:
-    """A claim above fence `newer`, for a chain that carries it although nobody but us has claimed the shard since.
+def outbid(view: ClusterView, own: LocalNode, shard: ShardId, fence: Fence, newer: int) -> Claim | None:
+    """A claim with a fence above `newer`, which the chain already has although only we have claimed the shard since.
 
-    That is what a store restored from a backup looks like: its revisions went back, the stream's epochs did not
-    (reliability, fault 22). The guard makes sure that our claim is still the last one. None when it is not.
+    This happens when the store was restored from a backup: its revisions went back, and the fences in the stream did
+    not (docs/design/reliability.md, fault 22). The guard ensures that our claim is still the last one; None if not.
     """
     claim = view.claims.get(shard)
     if claim is None or own.lease is None or view.fence(shard) != fence or newer < fence:
@@ -188,7 +191,7 @@ def outbid(view: ClusterView, own: LocalNode, shard: ShardId, fence: int, newer:
     if (claim.record.node, claim.record.instance, claim.lease) != (own.node, own.instance, own.lease):
         return None
     key = view.keys.claim(*shard)
-    record = msgspec.structs.replace(claim.record, fence=newer + 1, state="claiming", reason="")
+    record = msgspec.structs.replace(claim.record, fence=Fence(newer + 1), state="claiming", reason="")
     guard = Compare(key, "mod_revision", claim.mod_revision)
     return Claim(shard, claim.record.worker, (guard,), (Put(key, record.encode(), own.lease),))
 
@@ -207,7 +210,7 @@ class _Step:
         claim = self.view.claims.get(shard)
         unreadable = self.view.bad.get(self.view.keys.claim(*shard))
         if unreadable is not None and unreadable.lease != self.lease:
-            # Somebody has it, we cannot say who. One under our own lease is ours to replace or delete.
+            # Its owner is unknown. If it is under our own lease, we may replace or delete it.
             return None
         if running is None:
             return self._idle(shard, claim, config)
@@ -224,7 +227,7 @@ class _Step:
                 return Stop(shard, "no longer planned here")
             return self._release(shard) or Abandon(shard, "stopped, and its claim is gone")
         if claim is None or claim.lease != self.lease:
-            # Our lease was lost and nobody has taken over: the same owner goes on under the same fence.
+            # Our lease was lost and no other node has taken over: we continue under the same fence.
             return self._claim(shard, claim, running.worker, running.fence)
         return self._running(shard, running, config)
 
@@ -236,13 +239,13 @@ class _Step:
             if running.phase == "failed" and self.view.apps[shard.app].mod_revision > running.failed_under > 0:
                 return Restart(shard, fence, config, False, "the application was changed after it had failed")
             return None
-        resume = running.phase == "running" and running.config.resumes_into(config)
+        resume = running.phase == "running" and running.config.can_resume_with(config)
         return Restart(shard, fence, config, resume, "the application's configuration changed")
 
     def _idle(self, shard: ShardId, claim: Entry[ClaimRecord] | None, config: ShardConfig | None) -> Action | None:
         """A shard that does not run here."""
         if claim is None:
-            return self._release(shard) if config is None else self._claim(shard, None, None, 0)
+            return self._release(shard) if config is None else self._claim(shard, None, None, NO_FENCE)
         record = claim.record
         if record.node != self.own.node:
             return None
@@ -252,9 +255,9 @@ class _Step:
         if ours and record.state == "failed" and not self._configured_since(shard, claim):
             return None
         if ours and record.state == "claiming" and record.worker in self.loads:
-            fence = record.fence or claim.mod_revision
+            fence = record.fence or Fence(claim.mod_revision)
             return Start(shard, record.worker, fence, config, self._session(shard, config))
-        return self._claim(shard, claim, record.worker, 0)
+        return self._claim(shard, claim, record.worker, NO_FENCE)
 
     def _configured_since(self, shard: ShardId, claim: Entry[ClaimRecord]) -> bool:
         return self.view.apps[shard.app].mod_revision > claim.mod_revision
@@ -269,9 +272,9 @@ class _Step:
         return record if made_with == (config.token_hash, config.intents, config.count) else None
 
     def _claim(
-        self, shard: ShardId, claim: Entry[ClaimRecord] | None, previous: int | None, fence: int
+        self, shard: ShardId, claim: Entry[ClaimRecord] | None, previous: int | None, fence: Fence
     ) -> Claim | None:
-        """Make the claim, or take over our own old one. A running shard stays with its worker and keeps its fence."""
+        """Create the claim, or take over our own old one. A running shard stays with its worker and keeps its fence."""
         worker = previous if fence and previous is not None else pick_worker(self.loads, previous)
         if worker is None:
             return None

@@ -1,8 +1,8 @@
-"""What cluster.yml may say (pydantic), and what of it the cluster's `config` key holds (`ClusterSettings`).
+"""The models of cluster.yml (pydantic), and of the cluster's `config` key (`ClusterSettings`).
 
-Passwords and tokens are SecretStr from the moment they are read, and no message repeats a value. In the stored
-settings they are sealed with the cluster key, bound to `NATS_SECRET` and `REDIS_SECRET` (no application can have these
-names, because of the slash); open them with `ClusterKey.unseal`.
+Passwords and tokens are SecretStr as soon as they are read, and no message repeats a value. In the stored
+settings they are sealed with the cluster key, bound to `NATS_SECRET` and `REDIS_SECRET` (their slash keeps them
+distinct from application names). `ClusterKey.unseal` opens them.
 """
 
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ class TlsConfig(Section):
 
 
 class StreamConfig(Section):
-    """What JetStream keeps of the events; `max_bytes` 0 is no limit."""
+    """How many events JetStream keeps; `max_bytes` 0 is no limit."""
 
     max_age: Annotated[Duration, seconds(60, 31_536_000)] = 86_400.0
     max_bytes: Size = 0
@@ -106,7 +106,7 @@ class NatsConfig(Section):
 
 
 class RedisConfig(Section):
-    """Where state is cached. A user (ACL) may stand in the URL; a password in it is taken out and sealed."""
+    """Where state is cached. The URL may contain a user (ACL); a password in it is removed and sealed."""
 
     url: Annotated[SecretStr, AfterValidator(lambda value: _redis_url(value))]
     password: Secret | None = None
@@ -119,7 +119,7 @@ def _redis_url(value: SecretStr) -> SecretStr:
 
 
 class DiscordConfig(Section):
-    """Which Discord: the real one, or a simulator; and the proxy on the way there."""
+    """Discord's address (or a simulator's), and the proxy to reach it."""
 
     api_url: Annotated[str, _API_URL] = "https://discord.com/api/v10"
     proxy: Annotated[str, _PROXY_URL] | None = None
@@ -167,7 +167,7 @@ class ActivityConfig(Section):
 
 
 class PresenceConfig(Section):
-    """What the bot shows."""
+    """The presence of the bot."""
 
     status: Literal["online", "idle", "dnd", "invisible", "offline"] = "online"
     afk: bool = False
@@ -175,7 +175,7 @@ class PresenceConfig(Section):
 
 
 class AppStreamConfig(Section):
-    """Where one application's stream differs from `nats.stream` and `nats.replicas`."""
+    """Settings of one application's stream that differ from `nats.stream` and `nats.replicas`."""
 
     max_age: Annotated[Duration, seconds(60, 31_536_000)] | None = None
     max_bytes: Size | None = None
@@ -266,14 +266,14 @@ class RedisSettings(Record, frozen=True):
 
 
 class DiscordSettings(Record, frozen=True):
-    """Which Discord; `proxy` "" for none."""
+    """Discord's address; `proxy` "" for none."""
 
     api_url: str = "https://discord.com/api/v10"
     proxy: str = ""
 
 
 class PolicySettings(Record, frozen=True):
-    """The limits an operator may set. `linger_ms`: how far apart a busy shard's frames are."""
+    """The limits an operator may set. `linger_ms`: time between the frames of a busy shard."""
 
     lease_ttl_s: float = 5.0
     restart_grace_s: float = 0.0
@@ -294,7 +294,7 @@ class PolicySettings(Record, frozen=True):
 class ClusterSettings(Record, frozen=True):
     """The whole `config` key. Unknown fields are ignored, so that two versions can share a cluster.
 
-    `proof` authenticates with the cluster key where secrets are sent (`trust.py`); "" in a cluster without a key.
+    `proof` authenticates the addresses that secrets are sent to (`trust.py`); "" in a cluster without a key.
     """
 
     nats: NatsSettings
@@ -306,7 +306,7 @@ class ClusterSettings(Record, frozen=True):
 
     @classmethod
     def decode(cls, value: bytes) -> "ClusterSettings":
-        """Read a stored value. Raises ValueError when it is damaged or of a newer version."""
+        """Read a stored value. Raises ValueError when it is corrupt or of a newer version."""
         settings = msgspec.json.decode(value, type=cls)
         if settings.version != 1:
             raise ValueError(f"the cluster's configuration has version {settings.version}; this program knows 1")

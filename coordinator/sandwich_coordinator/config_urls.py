@@ -1,6 +1,6 @@
-"""URLs of cluster.yml: each names a server and nothing secret, because it is stored, exported and logged as it is.
+"""URLs of cluster.yml. They must contain no secret, because they are stored, exported and logged unchanged.
 
-No message repeats the URL, which may hold a secret by mistake. Pure.
+No message repeats the URL, which may contain a secret by mistake. Pure.
 """
 
 from typing import Any
@@ -14,19 +14,19 @@ URL_CHARACTERS_MAX = 2048
 
 
 def server_url(schemes: tuple[str, ...], *, secrets: str, login: bool = False, options: tuple[str, ...] = ()) -> Any:
-    """A check of a URL. `secrets`: where the secret goes that must not be in it.
+    """A check of a URL. `secrets`: text that says where its secret belongs instead.
 
-    `login`: user and password may stand in it (the caller takes the password out). `options`: allowed after `?`.
+    `login`: the URL may contain user and password (the caller removes the password). `options`: allowed after `?`.
     """
 
     def check(value: str) -> str:
         parts = _split(value, schemes)
         if "@" in parts.netloc and not login:
-            raise ValueError(f"must not hold a user, a password or a token: {secrets}")
+            raise ValueError(f"must not contain a user, a password or a token: {secrets}")
         given = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)] if parts.query else []
         if parts.fragment or (parts.query and not given) or not set(given) <= set(options):
             allowed = f" but {', '.join(options)}" if options else ""
-            raise ValueError(f"must not hold anything after ? or #{allowed}: {secrets}")
+            raise ValueError(f"must not contain anything after ? or #{allowed}: {secrets}")
         return value
 
     return AfterValidator(check)
@@ -36,9 +36,9 @@ def _split(value: str, schemes: tuple[str, ...]) -> SplitResult:
     starts = " or ".join(f"{scheme}://" for scheme in schemes)
     if len(value) > URL_CHARACTERS_MAX:
         raise ValueError(f"is longer than {URL_CHARACTERS_MAX} characters")
-    # urlsplit would drop some of these without a word.
+    # urlsplit would drop some of these silently.
     if not value.isprintable() or " " in value or "\\" in value:
-        raise ValueError("must not hold spaces, line breaks, control characters or backslashes")
+        raise ValueError("must not contain spaces, line breaks, control characters or backslashes")
     scheme, colon, _ = value.partition("://")
     if not colon or scheme.lower() not in schemes:
         raise ValueError(f"must be a URL that starts with {starts}")

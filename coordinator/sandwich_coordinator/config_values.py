@@ -1,4 +1,4 @@
-"""How values are written in cluster.yml: names, durations, sizes, and secrets that stay secret. Pure."""
+"""Values in cluster.yml: names, durations, sizes and secrets. Pure."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from sandwich_coordinator.small_files import check_secret, read_secret_file
 
 T = TypeVar("T")
 SIZE_MAX = 2**63 - 1
-"""JetStream keeps sizes in 64 bits with a sign."""
+"""JetStream stores sizes as signed 64-bit numbers."""
 PATH_CHARACTERS_MAX = 4096
 NUMBER_CHARACTERS_MAX = 32
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -58,7 +58,7 @@ def _bounded_size(value: int) -> int:
 
 
 def check_name(value: str) -> str:
-    """Return `value` when it may name a cluster or an application (it becomes part of keys and subjects)."""
+    """Return `value` when it may name a cluster or an application (it is part of keys and subjects)."""
     if NAME.fullmatch(value) is None:
         raise ValueError("must be 1 to 32 characters of a-z, 0-9, '_' and '-', and start with a letter or a digit")
     return value
@@ -120,14 +120,14 @@ ListOf = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 class Section(BaseModel):
     """A part of the file: immutable, unknown keys refused, values never shown.
 
-    Strict: pydantic would otherwise take `true` for 1, "3" for 3 and "yes" for true.
+    Strict: otherwise pydantic accepts `true` as 1, "3" as 3 and "yes" as true.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, strict=True)
 
 
 class SecretSource(Section):
-    """Where a secret comes from: an environment variable, a file, or (with a warning) the text itself."""
+    """The source of a secret: an environment variable, a file, or (with a warning) the text itself."""
 
     env: str | None = Field(default=None, min_length=1, max_length=256)
     file: FilePath | None = None
@@ -140,7 +140,7 @@ class SecretSource(Section):
         return self
 
     def read(self, env: Mapping[str, str], directory: Path) -> str:
-        """The secret; a relative file is looked up in `directory`. Raises ValueError saying what is missing."""
+        """The secret; a relative file is read from `directory`. Raises ValueError with the reason."""
         if self.literal is not None:
             return _checked(self.literal.get_secret_value(), "the secret in the file")
         if self.env is not None:

@@ -1,4 +1,4 @@
-"""What the control plane asks of Discord's REST API: how to connect, and who a token belongs to."""
+"""The control plane's requests to Discord's REST API: how to connect, and the bot of a token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ _Body = TypeVar("_Body")
 
 
 class DiscordApiError(Exception):
-    """Base of the errors; no message ever holds a token."""
+    """Base of the errors; no message contains a token."""
 
 
 class TokenRefused(DiscordApiError):
-    """Discord answered 401: the token is wrong or was reset. Trying again does not help."""
+    """Discord answered 401: the token is wrong or was reset. A retry does not help."""
 
 
 class RateLimited(DiscordApiError):
-    """Discord answered 429: ask again after `retry_after_s` seconds."""
+    """Discord answered 429: retry after `retry_after_s` seconds."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"rate limited by Discord for {retry_after_s:g} s")
@@ -32,7 +32,7 @@ class RateLimited(DiscordApiError):
 
 
 class DiscordUnavailable(DiscordApiError):
-    """No usable answer: not reached, too slow, a server error, or a body that is not the documented one."""
+    """No usable answer: not reachable, too slow, a server error, or an undocumented body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class GatewayBot:
 
 @dataclass(frozen=True, slots=True)
 class CurrentUser:
-    """`GET /users/@me`: the bot's user. For most bots, not for all of 2016, the id is the application's too."""
+    """`GET /users/@me`: the bot's user. Its id is also the application's, except for some bots created until 2016."""
 
     id: str
     name: str
@@ -82,7 +82,7 @@ class _LimitedBody(msgspec.Struct):
 
 
 def user_agent() -> str:
-    """The User-Agent that Discord demands of bots."""
+    """The User-Agent that Discord requires of bots."""
     try:
         version = metadata.version("sandwich")
     except metadata.PackageNotFoundError:
@@ -91,11 +91,11 @@ def user_agent() -> str:
 
 
 async def fetch_gateway_bot(http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10) -> GatewayBot:
-    """Ask how to connect. `api_url` includes the version. Raises TokenRefused, RateLimited, DiscordUnavailable."""
+    """Request how to connect. `api_url` includes the version. Raises TokenRefused, RateLimited, DiscordUnavailable."""
     body = await _get(http, f"{api_url.rstrip('/')}/gateway/bot", token, _GatewayBody, timeout_s)
     limit = body.session_start_limit
     if body.shards < 1 or limit.max_concurrency < 1 or not _is_gateway(body.url):
-        raise DiscordUnavailable("Discord's answer to /gateway/bot makes no sense")
+        raise DiscordUnavailable("Discord's answer to /gateway/bot is not valid")
     reset_after_s = max(0.0, limit.reset_after / 1000)
     return GatewayBot(body.url, body.shards, limit.total, limit.remaining, reset_after_s, limit.max_concurrency)
 
@@ -103,18 +103,18 @@ async def fetch_gateway_bot(http: aiohttp.ClientSession, api_url: str, token: st
 async def fetch_current_user(
     http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10
 ) -> CurrentUser:
-    """Ask who the token belongs to. Raises TokenRefused, RateLimited, DiscordUnavailable."""
+    """Request the bot user of the token. Raises TokenRefused, RateLimited, DiscordUnavailable."""
     body = await _get(http, f"{api_url.rstrip('/')}/users/@me", token, _UserBody, timeout_s)
     return CurrentUser(body.id, body.username)
 
 
 async def fetch_application_id(http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10) -> str:
-    """Ask for the application's id. Raises TokenRefused, RateLimited, DiscordUnavailable."""
+    """Request the application's id. Raises TokenRefused, RateLimited, DiscordUnavailable."""
     return (await _get(http, f"{api_url.rstrip('/')}/applications/@me", token, _ApplicationBody, timeout_s)).id
 
 
 def _is_gateway(url: str) -> bool:
-    """Whether a shard can connect there: what it is told replaces an address that may be right."""
+    """Whether a shard can connect to it. Otherwise it must not replace an address that may be right."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
@@ -124,7 +124,7 @@ def _is_gateway(url: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of Discord's, whatever its status; of an error's body only the beginning."""
+    """An answer of Discord with any status; of an error's body only the beginning."""
 
     status: int
     headers: Mapping[str, str]
@@ -134,11 +134,11 @@ class Reply:
 async def get(
     http: aiohttp.ClientSession, url: str, token: str, *, timeout_s: float, body_bytes_max: int = _BODY_BYTES_MAX
 ) -> Reply:
-    """One GET with the token. Raises DiscordUnavailable, which shows neither token nor headers."""
+    """One GET with the token. Raises DiscordUnavailable, which contains neither token nor headers."""
     path = url.rsplit("/v", 1)[-1]
     headers = {"Authorization": f"Bot {token.removeprefix('Bot ').strip()}", "User-Agent": user_agent()}
     try:
-        # A redirect would carry the token elsewhere.
+        # A redirect would send the token to another host.
         async with http.get(
             url, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s), allow_redirects=False
         ) as response:
@@ -149,7 +149,7 @@ async def get(
                     raise DiscordUnavailable(f"Discord's answer to {path} is too large")
             return Reply(status, response.headers, bytes(content))
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # Not the error's text: it may quote headers, and a header that is not sendable holds the token.
+        # Not the error's text: it may quote headers, and an invalid header may contain the token.
         raise DiscordUnavailable(f"Discord could not be asked for {path}: {network_words(error)}") from None
 
 
@@ -169,7 +169,7 @@ async def _get(http: aiohttp.ClientSession, url: str, token: str, body: type[_Bo
 
 
 def retry_after_s(reply: Reply) -> float:
-    """Seconds to wait: from the body, else the header (a ban by the edge has no JSON), else a cautious minute."""
+    """Seconds to wait: from the body, else the header (a ban by Discord's proxy has no JSON), else a minute."""
     try:
         found = msgspec.json.decode(reply.content, type=_LimitedBody).retry_after
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,12 +1,13 @@
-"""Who leads: what one node does about the leader key, given what it sees and how long its own lease surely lives.
+"""Who leads: what one node does about the leader key.
 
-The leader key is created only where it is missing, under the node's lease; its create-revision is the epoch that
-guards every write of the leader. Leadership is a matter of progress, never of safety (reliability 3.1): a leader that
-was paused past its lease fails its guards. It still stops earlier, on its own clock.
+The leader key is created only where it is missing, under the node's lease. Its create revision is the leader term; the
+term guards every write of the leader. Leadership is for progress, not for safety (docs/design/coordination.md): the
+writes of a leader that was paused past its lease fail their guards. A leader still stops earlier, on its own clock.
 """
 
 from dataclasses import dataclass
 
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import LeaderRecord
@@ -17,20 +18,20 @@ from sandwich_coordinator.view import ClusterView
 class Candidate:
     """This node. `lease` None: none held. `lease_valid_until`: monotonic, from before the last renewal was sent.
 
-    `leads` is the epoch this node believes it leads, None when it follows; `leaving`: it is shutting down.
+    `leads` is the term in which this node believes it leads, None when it follows; `leaving`: it is shutting down.
     """
 
     node: str
     instance: str
     lease: int | None
     lease_valid_until: float
-    leads: int | None = None
+    leads: LeaderTerm | None = None
     leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """Try to become the leader with this transaction; losing it means that somebody else leads."""
+    """Try to become the leader with this transaction; if the transaction fails, another node leads."""
 
     compares: tuple[Compare, ...]
     writes: tuple[Put, ...]
@@ -38,28 +39,28 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """This node leads; guard every write with `epoch`."""
+    """This node leads; guard every write with `term`."""
 
-    epoch: int
+    term: LeaderTerm
 
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """Somebody else leads, or nobody whom we know (`leader` None)."""
+    """Another node leads (`leader`), or no leader is known (`leader` None)."""
 
     leader: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class StepDown:
-    """Stop leading now: nothing may be written under the old epoch any more."""
+    """Stop leading now: nothing may be written in the old term any more."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Resign:
-    """Give the leader key back with this transaction, so that the next leader need not wait for the lease."""
+    """Give the leader key back with this transaction, so that the next leader does not wait for the lease to expire."""
 
     compares: tuple[Compare, ...]
     writes: tuple[Delete, ...]
@@ -76,7 +77,7 @@ def decide(view: ClusterView, own: Candidate, now: float, policy: Policy) -> Dec
         if not lease_is_safe:
             return StepDown("our own lease may have run out")
         if entry is None or entry.create_revision != own.leads:
-            return StepDown("the leader key is gone or belongs to a newer epoch")
+            return StepDown("the leader key is gone or belongs to a newer term")
     if entry is None:
         return _campaign(view, own) if lease_is_safe and not own.leaving else Follow(None)
     if (entry.record.node, entry.record.instance) != (own.node, own.instance):
@@ -84,7 +85,7 @@ def decide(view: ClusterView, own: Candidate, now: float, policy: Policy) -> Dec
     if own.leaving or entry.lease != own.lease:
         guard = Compare(view.keys.leader, "create_revision", entry.create_revision)
         return Resign((guard,), (Delete(view.keys.leader),))
-    return Lead(entry.create_revision) if lease_is_safe else Follow(None)
+    return Lead(LeaderTerm(entry.create_revision)) if lease_is_safe else Follow(None)
 
 
 def deadline(own: Candidate, policy: Policy) -> float | None:
@@ -93,7 +94,7 @@ def deadline(own: Candidate, policy: Policy) -> float | None:
 
 
 def _campaign(view: ClusterView, own: Candidate) -> Campaign | Follow:
-    """Only a registered member stands: a second process with our name (fault 12) must not lead."""
+    """Only a registered node may lead: not a second process with our name (docs/design/reliability.md, fault 12)."""
     member = view.nodes.get(own.node)
     if own.lease is None or member is None or member.record.instance != own.instance or member.lease != own.lease:
         return Follow(None)

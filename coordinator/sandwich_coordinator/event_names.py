@@ -31,9 +31,9 @@ _PATTERN = re.compile(r"[A-Z0-9_]{1,64}\*?|\*")
 
 
 def check_pattern(value: str) -> str:
-    """Return the pattern in upper case. Raises ValueError for what is neither a documented event nor a prefix of some.
+    """Return the pattern in upper case. Raises ValueError if it matches no documented event.
 
-    What Discord sends beyond its documentation is reached with a `*`.
+    Undocumented events are matched by a pattern with `*`.
     """
     pattern = value.strip().upper()
     if _PATTERN.fullmatch(pattern) is None:
@@ -45,7 +45,7 @@ def check_pattern(value: str) -> str:
 
 
 def unknown_event(name: str) -> str | None:
-    """What to warn about where any name is accepted: that Discord documents none of this name, and the nearest one."""
+    """A warning, where any name is accepted, if Discord documents no such event; with the nearest name."""
     upper = name.strip().upper()
     if upper in DOCUMENTED:
         return None
@@ -55,10 +55,10 @@ def unknown_event(name: str) -> str | None:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether an event of this name is meant."""
+    """Whether the pattern matches this event."""
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def matches_any(patterns: Iterable[str], name: str) -> bool:
-    """Whether one of the patterns means it."""
+    """Whether one of the patterns matches it."""
     return any(matches(pattern, name) for pattern in patterns)

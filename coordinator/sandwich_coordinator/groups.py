@@ -1,7 +1,7 @@
-"""What a shard group should be and how it fares: its shape from the configuration, its state from the claims.
+"""What a shard group should be and what state it is in: its shape from the configuration, its state from the claims.
 
-Pure readings of a `ClusterView`; the leader writes what they say (DESIGN sections 4, 5 and 9). A reason names no
-changing numbers, so that a state is written only when it changes.
+Pure functions of a `ClusterView`; the leader writes their results (docs/design/coordination.md). A reason contains no
+numbers that change, so that a state is written only when it changes.
 """
 
 from collections.abc import Mapping
@@ -30,9 +30,9 @@ def newest_groups(view: ClusterView) -> dict[str, GroupId]:
 
 
 def wanted_shape(app: AppRecord, group: GroupRecord | None, budget: BudgetRecord | None, lookup_error: str) -> Shape:
-    """What an application's group should be; `lookup_error` says why Discord has not told a count.
+    """What an application's group should be; `lookup_error` says why no count is known from Discord.
 
-    An automatic count, once chosen, stays: changing it costs session starts and is asked for.
+    An automatic count, once chosen, stays: a change costs session starts and needs an operator.
     """
     count = app.shards.count
     if count == "auto":

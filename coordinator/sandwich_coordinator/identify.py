@@ -1,13 +1,13 @@
-"""When a shard of this node may IDENTIFY: one per bucket per five seconds over the whole cluster (DESIGN section 10).
+"""When a shard of this node may IDENTIFY: one per bucket and five seconds in the cluster (docs/design/coordination.md).
 
 A bucket is taken by creating `identify/<token-hash>/<bucket>` under a short lease, in the same transaction that
-reserves one session start of the budget. Its holder deletes it `identify_spacing_s` after the IDENTIFY was sent; a
-holder that dies frees it through the lease, which outlives the spacing because a grant may only be used early.
+reserves one session start of the budget. Its holder deletes it `identify_spacing_s` after the IDENTIFY was sent. If
+the holder dies, the lease frees it; the lease is longer than the spacing because a grant must be used early.
 
-`IdentifyQueue` is the machine of one node. Per bucket: Attempting (a transaction is under way), Granted (a shard may
+`IdentifyQueue` is the machine of one node. Each bucket is Attempting (a transaction is under way), Granted (a shard may
 send until its time is over), Spacing (sent; not yet five seconds ago) and Waiting (not before a time).
 Invariants: one attempt or grant per bucket; lowest shard first; a shard is granted at most once per request.
-It never decides that somebody else's bucket is free: only the store does.
+Only the store decides that a bucket of another node is free.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Outcome = Literal["granted", "taken", "ambiguous", "exhausted"]
 class Requested:
     """A shard has to IDENTIFY. `bucket` is its id modulo max_concurrency; `failover` may use the reserve.
 
-    `spare`: it streams, and wants a start only if enough are left for all its group's shards; others come first.
+    `spare`: the shard is live, and needs a start only if enough are left for all its group's shards; others come first.
     """
 
     token_hash: str
@@ -47,7 +47,7 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class BucketsSeen:
-    """The store's picture of which buckets are taken, by anybody."""
+    """The buckets that are taken by any node, as the store has them."""
 
     taken: frozenset[Bucket]
 
@@ -81,7 +81,7 @@ class TakeBucket:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseBucket:
-    """Give the bucket back by revoking the lease it was taken under. Failure is harmless: the lease ends by itself."""
+    """Free the bucket by revoking its lease. A failure is harmless: the lease expires by itself."""
 
     bucket: Bucket
 
@@ -96,7 +96,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The shard cannot IDENTIFY before `until` (monotonic). Its request stays queued and is tried again then."""
+    """The shard cannot IDENTIFY before `until` (monotonic). Its request stays queued and is retried then."""
 
     shard: ShardId
     until: float
@@ -145,7 +145,7 @@ class IdentifyQueue:
         self._parked: dict[tuple[str, bool], tuple[float, str]] = {}
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """Take note of one fact; return what to do. Facts about buckets or shards no longer known are ignored."""
+        """Process one input; return the effects. Inputs about unknown buckets or shards are ignored."""
         effects: list[Effect] = []
         match event:
             case Requested():
@@ -164,14 +164,14 @@ class IdentifyQueue:
         return [*effects, *self._start(now)]
 
     def tick(self, now: float) -> list[Effect]:
-        """Let time pass: free buckets whose spacing is over, take back grants that were not used."""
+        """Advance time: free buckets whose spacing is over, withdraw grants that were not used."""
         effects: list[Effect] = []
         for bucket, slot in sorted(self._slots.items(), key=lambda item: item[0]):
             if slot.until > now:
                 continue
             match slot:
                 case _Granted(request, until):
-                    # It may be sending at this very moment: keep the spacing, as if it had.
+                    # The shard may be sending at this moment: keep the spacing, as if it had sent.
                     self._slots[bucket] = _Spacing(request.shard, until + self._policy.identify_spacing_s)
                     self._requests.setdefault(request.shard, request)
                     effects.append(Refuse(request.shard, now, "the grant to identify was not used in time"))
@@ -179,7 +179,7 @@ class IdentifyQueue:
                     del self._slots[bucket]
                     effects.append(ReleaseBucket(bucket))
                 case _Attempting():
-                    # Its end may still be reported: a second attempt now would be mistaken for it.
+                    # Its end may still be reported, and would be taken for the end of a second attempt.
                     self._slots[bucket] = _Waiting(now + self._policy.identify_lease_ttl_s)
                 case _Waiting():
                     del self._slots[bucket]
@@ -187,7 +187,7 @@ class IdentifyQueue:
         return [*effects, *self._start(now)]
 
     def deadline(self) -> float | None:
-        """When `tick` is next wanted (monotonic); None for never."""
+        """When `tick` has to be called next (monotonic); None: not at all."""
         times = [slot.until for slot in self._slots.values()]
         return min([*times, *(until for until, _ in self._parked.values())], default=None)
 
@@ -200,7 +200,7 @@ class IdentifyQueue:
                 assert Bucket(slot.request.token_hash, slot.request.bucket) == bucket, "a request is in a wrong bucket"
 
     def _start(self, now: float) -> list[Effect]:
-        """Begin one attempt in every bucket that has a request and nothing in its way, lowest shard first."""
+        """Start one attempt in every free bucket that has a request, lowest shard first."""
         effects: list[Effect] = []
         busy = {slot.request.shard for slot in self._slots.values() if isinstance(slot, _Attempting)}
         for request in sorted(self._requests.values(), key=_turn):
@@ -217,7 +217,7 @@ class IdentifyQueue:
     def _ended(self, event: TakeEnded, now: float) -> list[Effect]:
         slot = self._slots.get(event.bucket)
         if not isinstance(slot, _Attempting):
-            # Given up meanwhile: what it took is not needed.
+            # Withdrawn in the meantime: the bucket is not needed.
             unused = event.outcome == "granted" and (slot is None or isinstance(slot, _Waiting))
             return [ReleaseBucket(event.bucket)] if unused else []
         request, policy = slot.request, self._policy
@@ -234,7 +234,7 @@ class IdentifyQueue:
             case "taken":
                 self._slots[event.bucket] = _Waiting(now + policy.identify_retry_s)
             case "ambiguous":
-                # If it was applied, nobody renews its lease: once that is over the key is gone.
+                # If it was applied, its lease is not renewed: the key is gone when the lease ends.
                 self._slots[event.bucket] = _Waiting(now + policy.identify_lease_ttl_s)
             case "exhausted":
                 until = max(event.until, now + policy.identify_retry_s)
@@ -245,9 +245,9 @@ class IdentifyQueue:
         return []
 
     def _withdraw(self, shard: ShardId, now: float) -> None:
-        """Forget a request. An attempt is undone when it ends; a granted bucket keeps its spacing.
+        """Drop a request. An attempt is undone when it ends; a granted bucket keeps its spacing.
 
-        A worker may have died between its IDENTIFY and saying so.
+        The worker may have died after its IDENTIFY and before its report.
         """
         self._requests.pop(shard, None)
         for bucket, slot in self._slots.items():
@@ -256,7 +256,7 @@ class IdentifyQueue:
                 return
 
     def _sent(self, shard: ShardId, now: float) -> None:
-        """Begin the spacing. Word of it may come after the grant was taken back: then the shard needs no other."""
+        """Start the spacing. The report may come after the grant was withdrawn: then the shard needs no other grant."""
         until = now + self._policy.identify_spacing_s
         for bucket, slot in self._slots.items():
             match slot:
@@ -292,10 +292,10 @@ class TakeRefused:
 def take(
     view: ClusterView, wanted: TakeBucket, *, node: str, lease: int, wall: float, policy: Policy
 ) -> TakeTxn | TakeRefused | None:
-    """The transaction for `wanted`, or why there is none. If it fails, read again: "taken" or the budget has changed.
+    """The transaction for `wanted`, or why there is none. If it fails, read again: bucket or budget has changed.
 
-    A token whose budget is spent is refused until its reset: Discord resets the token of a bot that goes on.
-    None: the shard is not this node's now.
+    A token without session starts is refused until the reset: Discord resets the token of a bot that continues.
+    None: the shard is not owned by this node now.
     """
     entry = view.budgets.get(wanted.bucket.token_hash)
     soon = wall + policy.identify_budget_retry_s
@@ -323,7 +323,7 @@ def take(
         (
             Compare(key, "create_revision", 0),
             Compare(budget_key, "mod_revision", entry.mod_revision),
-            # A node that was cut off may not know yet that another one has the shard, and its session, by now.
+            # A node that was cut off may not know yet that another one owns the shard and its session now.
             Compare(keys.claim(*shard), "create_revision", claim.create_revision),
         ),
         (Put(key, record.encode(), lease), Put(budget_key, spent.encode())),

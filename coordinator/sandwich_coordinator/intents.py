@@ -29,12 +29,12 @@ INTENTS: Mapping[str, int] = MappingProxyType(
         "DIRECT_MESSAGE_POLLS": 1 << 25,
     }
 )
-"""Every intent Discord defines; any other bit is answered with close code 4013."""
+"""Every intent Discord defines; any other bit leads to close code 4013."""
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {"GUILD_BANS": "GUILD_MODERATION", "GUILD_EMOJIS_AND_STICKERS": "GUILD_EXPRESSIONS"}
 )
-"""Former names that Discord's documentation and libraries still show."""
+"""Former names that Discord's documentation and libraries still use."""
 
 PRIVILEGED = frozenset({"GUILD_MEMBERS", "GUILD_PRESENCES", "MESSAGE_CONTENT"})
 """Must be enabled for the application in Discord's developer portal, else close code 4014."""
@@ -62,7 +62,7 @@ def intents_from_names(names: Iterable[str]) -> int:
 def check_intents(bits: int) -> int:
     """Return `bits` when Discord defines every one of them. Raises ValueError naming the others."""
     if bits.bit_length() > 64:
-        raise ValueError("is no sum of intents: it has more than 64 bits")
+        raise ValueError("is not a sum of intents: it has more than 64 bits")
     undefined = [bit for bit in range(bits.bit_length()) if bits >> bit & 1 and not ALL >> bit & 1]
     if bits < 0 or undefined:
         which = ", ".join(str(bit) for bit in undefined) or "negative"

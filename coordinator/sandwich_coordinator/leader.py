@@ -1,9 +1,9 @@
-"""What the leader writes: groups, plans, group states, and the removal of what nobody wants any more.
+"""What the leader writes: groups, plans, group states, and the removal of what is no longer wanted.
 
 Level-triggered: each call looks at the whole view and returns what is missing between it and what should be. Every
 write is one guarded transaction that is right on its own, so a leader may die after any of them and its successor
-continues (DESIGN sections 4, 9, 11; reliability 3.1, faults 3, 7, 10, 11). The leader never writes claims or sessions
-of running shards, and moves nothing while most nodes seem to have vanished at once.
+continues (docs/design/coordination.md; docs/design/reliability.md, faults 3, 7, 10 and 11). The leader never writes
+claims or sessions of running shards, and moves nothing while most nodes seem to have vanished at once.
 
 What one view cannot show (who was there a moment ago) is in `LeaderMemory`, which a new leader starts from the plans.
 """
@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from sandwich_coordinator.backoff import doubled_s
 from sandwich_coordinator.groups import (
     Shape,
     group_states,
     newest_groups,
     wanted_shape,
 )
-from sandwich_coordinator.ids import GroupId
+from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.plans import (
     LeaderMemory,
     LeaderWrite,
@@ -77,7 +78,7 @@ def reconcile(
     gateway: Mapping[str, GatewayState],
     memory: LeaderMemory,
     *,
-    epoch: int,
+    term: LeaderTerm,
     now: float,
     wall: float,
     policy: Policy,
@@ -87,19 +88,19 @@ def reconcile(
     Writes nothing at a fixpoint. The order of the writes does not matter for safety; later ones may fail their guards.
     """
     memory = _remember(view, memory, now, policy)
-    term = Compare(view.keys.leader, "create_revision", epoch)
+    guard = Compare(view.keys.leader, "create_revision", term)
     accepting = any(node.accepts for node in capacities(view))
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
     writes = [
         *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
-        *_group_writes(view, gateway, states, epoch=epoch, wall=wall, policy=policy),
-        *plan_writes(view, memory, epoch=epoch, now=now, policy=policy),
+        *_group_writes(view, gateway, states, term=term, wall=wall, policy=policy),
+        *plan_writes(view, memory, term=term, now=now, policy=policy),
     ]
     lookups, lookup_at = _lookups(view, gateway, now=now, wall=wall, policy=policy)
     return LeaderDecision(
-        tuple(replace(write, compares=(term, *write.compares)) for write in writes),
+        tuple(replace(write, compares=(guard, *write.compares)) for write in writes),
         lookups,
         memory,
         min((at for at in (*_timers(memory, policy), *lookup_at) if at > now), default=None),
@@ -110,7 +111,7 @@ def reconcile(
 
 
 def _remember(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> LeaderMemory:
-    """Note who came and went. A new leader expects the nodes the plans name (faults 10 and 11)."""
+    """Note who came and went. A new leader expects the nodes the plans name (reliability.md, faults 10, 11)."""
     present = frozenset(view.nodes) | unreadable_nodes(view)
     before = memory.members
     if before is None:
@@ -187,8 +188,8 @@ def _lookups(
         if state.ended_at is not None:
             doubted = token_hash in view.budgets and bool(view.budgets[token_hash].record.unreachable)
             most = policy.gateway_doubt_max_s if doubted else policy.gateway_retry_max_s
-            wait = min(policy.gateway_retry_s * 2.0 ** min(state.failures - 1, 30), most)
-            due = max(due, state.retry_at, state.ended_at + (wait if state.failures else policy.gateway_retry_s))
+            wait = doubled_s(policy.gateway_retry_s, most, state.failures)
+            due = max(due, state.retry_at, state.ended_at + wait)
         if due <= now:
             wanted.append(LookupWanted(token_hash, app))
         else:
@@ -214,7 +215,7 @@ def _stale_in(budget: Entry[BudgetRecord] | None, wall: float, policy: Policy) -
 
 def _doubt_s(record: BudgetRecord, policy: Policy) -> float:
     """How old an answer must be before a doubt of its address counts: Discord may be away, and its address right."""
-    return min(policy.gateway_doubt_max_s, policy.gateway_doubt_s * 2.0 ** min(record.confirmed, 30))
+    return doubled_s(policy.gateway_doubt_s, policy.gateway_doubt_max_s, record.confirmed + 1)
 
 
 def _budget_writes(
@@ -222,7 +223,7 @@ def _budget_writes(
 ) -> Iterator[LeaderWrite]:
     """Record fresh answers; a start reserved meanwhile makes the guard fail and the next call try.
 
-    Whether an answer is newer than the record cannot be told from their times: another clock may have written it.
+    Their times do not say whether an answer is newer than the record: another clock may have written it.
     """
     for token_hash in sorted(_tokens(view)):
         answer = gateway.get(token_hash, GatewayState()).answer
@@ -264,7 +265,7 @@ def _group_writes(
     gateway: Mapping[str, GatewayState],
     states: Mapping[GroupId, tuple[GroupState, str]],
     *,
-    epoch: int,
+    term: LeaderTerm,
     wall: float,
     policy: Policy,
 ) -> Iterator[LeaderWrite]:
@@ -284,15 +285,15 @@ def _group_writes(
         if app.record.paused:
             shape = replace(shape, state="paused", reason="")
         if key is None or entry is None:
-            yield _create(view, app, GroupId(name, 0), shape, epoch=epoch, wall=wall)
+            yield _create(view, app, GroupId(name, 0), shape, term=term, wall=wall)
         elif shape.count and entry.record.count and (shape.count, shape.ids) != (entry.record.count, entry.record.ids):
-            yield _next_generation(view, app, key, shape, epoch=epoch, wall=wall)
-        elif (write := _update(view, app, key, shape, states.get(key), epoch)) is not None:
+            yield _next_generation(view, app, key, shape, term=term, wall=wall)
+        elif (write := _update(view, app, key, shape, states.get(key), term)) is not None:
             yield write
 
 
 def _create(
-    view: ClusterView, app: Entry[AppRecord], key: GroupId, shape: Shape, *, epoch: int, wall: float
+    view: ClusterView, app: Entry[AppRecord], key: GroupId, shape: Shape, *, term: LeaderTerm, wall: float
 ) -> LeaderWrite:
     name = view.keys.group(*key)
     record = GroupRecord(
@@ -300,7 +301,7 @@ def _create(
         group=key.group,
         count=shape.count,
         ids=shape.ids,
-        epoch=epoch,
+        term=term,
         state=shape.state,
         reason=shape.reason,
         created_at=wall,
@@ -310,10 +311,10 @@ def _create(
 
 
 def _next_generation(
-    view: ClusterView, app: Entry[AppRecord], old: GroupId, shape: Shape, *, epoch: int, wall: float
+    view: ClusterView, app: Entry[AppRecord], old: GroupId, shape: Shape, *, term: LeaderTerm, wall: float
 ) -> LeaderWrite:
     """The new group and the end of the old one in one transaction, so that no leader sees half of it."""
-    create = _create(view, app, GroupId(old.app, old.group + 1), shape, epoch=epoch, wall=wall)
+    create = _create(view, app, GroupId(old.app, old.group + 1), shape, term=term, wall=wall)
     return LeaderWrite(
         (*create.compares, _unchanged(view.keys.group(*old), view.groups[old])),
         (*create.writes, *_all_of_group(view, old)),
@@ -327,7 +328,7 @@ def _update(
     key: GroupId,
     shape: Shape,
     derived: tuple[GroupState, str] | None,
-    epoch: int,
+    term: LeaderTerm,
 ) -> LeaderWrite | None:
     """Record a change of state, or the count that was awaited; None when nothing changed."""
     entry = view.groups[key]
@@ -339,7 +340,7 @@ def _update(
         state, reason = shape.state, shape.reason
     if (count, ids, state, reason) == (old.count, old.ids, old.state, old.reason):
         return None
-    record = msgspec.structs.replace(old, count=count, ids=ids, state=state, reason=reason, epoch=epoch)
+    record = msgspec.structs.replace(old, count=count, ids=ids, state=state, reason=reason, term=term)
     name = view.keys.group(*key)
     guards = (_unchanged(view.keys.app(key.app), app), _unchanged(name, entry))
     return LeaderWrite(guards, (Put(name, record.encode()),), f"group {key.app}/{key.group} is {state}")
@@ -359,7 +360,7 @@ def _all_of_group(view: ClusterView, key: GroupId) -> tuple[Delete, ...]:
 
 
 def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
-    """Delete what belongs to nobody. An application whose record cannot be read still counts as there."""
+    """Delete what has no owner any more. An application whose record cannot be read still counts as present."""
     keys = view.keys
     present = set(view.apps) | {key.removeprefix(keys.apps) for key in view.bad if key.startswith(keys.apps)}
     newest = newest_groups(view)
@@ -387,7 +388,7 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
     for token_hash in sorted(set(view.budgets) - used if readable else ()):
         name = keys.budget(token_hash)
         guard = Compare(name, "mod_revision", view.budgets[token_hash].mod_revision)
-        yield LeaderWrite((guard,), (Delete(name),), "nobody uses this token any more")
+        yield LeaderWrite((guard,), (Delete(name),), "no application uses this token any more")
     for name in sorted(key for key, bad in view.bad.items() if bad.lease == 0):
         if name.startswith((keys.claims, keys.identifies)):
             guard = Compare(name, "mod_revision", view.bad[name].mod_revision)

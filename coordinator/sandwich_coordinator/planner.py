@@ -1,13 +1,15 @@
-"""Who should run which shard: a function from nodes, groups and the present assignment to a plan.
+"""Which node should run which shard: a function from nodes, groups and the present assignment to a plan.
 
-Sticky quota (DESIGN section 9): each accepting node's share is proportional to its capacity, rounded down or up; a
-node keeps what it has up to its share; what is over, and what nobody has, goes to the nodes furthest below theirs.
-Among the possible roundings the one with the fewest moves is taken. A node's load is its shards over all groups.
+Sticky quota (docs/design/coordination.md): each accepting node's share is proportional to its capacity, rounded down
+or up. A node keeps its shards up to its share. Shards above a share, and those without a node, go to the nodes
+furthest below their share. Of the possible roundings the one with the fewest moves is used. A node's load is its
+shards of all groups.
 
 A shard pinned to a node that accepts goes there and stays there; the node's other shards make room.
 
-Promises: every shard once; load within one shard of proportional; fewest moves; deterministic, idempotent (without a
-limit on moves), independent of input order; nothing new for nodes that do not accept; a fresh group is contiguous.
+Guarantees: every shard once; load within one shard of proportional; fewest moves; deterministic, idempotent (without a
+limit on moves), independent of input order; no new shards for nodes that do not accept; contiguous ranges for a new
+group.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,7 @@ Assignment = Mapping[GroupId, Mapping[int, str]]
 
 @dataclass(frozen=True, slots=True)
 class NodeCapacity:
-    """A node and its weight. One that does not accept keeps what it has; one that drains gives everything away."""
+    """A node and its weight. One that does not accept keeps its shards; one that drains gives all away."""
 
     node: str
     capacity: int
@@ -35,7 +37,7 @@ class NodeCapacity:
 
 @dataclass(frozen=True, slots=True)
 class GroupShards:
-    """The shards of a group that must be somewhere."""
+    """The shards of a group that must run on a node."""
 
     app: str
     group: int
@@ -61,9 +63,9 @@ def plan(
     limits: PlanLimits = UNLIMITED,
     pinned: Mapping[ShardId, str] = NO_PINS,
 ) -> dict[GroupId, dict[int, str]]:
-    """Assign every shard of `groups` to a node, keeping `current` where it may stay.
+    """Assign every shard of `groups` to a node, keeping `current` where possible.
 
-    A shard whose node is not among `nodes` is an orphan: placing it is no move. When no node accepts, owned shards
+    A shard whose node is not among `nodes` is an orphan: placing it is not a move. When no node accepts, owned shards
     stay where they are and orphans are missing from the result.
     """
     known = {node.node: node for node in nodes}
@@ -98,9 +100,9 @@ def _shares(
     *,
     orphans: int,
 ) -> dict[str, int]:
-    """Each accepting node's share of all shards that are not staying with a node that merely accepts nothing.
+    """Each accepting node's share of all shards, except those that stay on nodes that do not accept.
 
-    A node with more pinned shards than its share has these, and the others share the rest.
+    If a node has more pinned shards than its share, these are its share; the other nodes divide the rest.
     """
     total = orphans + sum(len(held[name]) for name in held if name in accepting or known[name].drains)
     stuck = {name: sum(pinned.get(shard) == name for shard in held[name]) if pinned else 0 for name in accepting}
@@ -117,7 +119,7 @@ def _shares(
 
 
 def _apportion(total: int, weights: Mapping[str, int], have: Mapping[str, int]) -> dict[str, int]:
-    """Split `total` by weight, each part rounded down or up; up first where that keeps what a node has."""
+    """Split `total` by weight, each part rounded down or up; up first where a node then keeps its shards."""
     whole = sum(weights.values())
     parts = {name: total * weight // whole for name, weight in weights.items()}
     fractions = {name: total * weight % whole for name, weight in weights.items()}
@@ -133,7 +135,7 @@ def _apportion(total: int, weights: Mapping[str, int], have: Mapping[str, int]) 
 def _follow_pins(
     held: dict[str, list[ShardId]], homeless: list[ShardId], pinned: Mapping[ShardId, str], limits: PlanLimits
 ) -> tuple[PlanLimits, list[ShardId]]:
-    """Bring pinned shards to their nodes, in order, as far as the limit allows; returns what is left of both."""
+    """Move pinned shards to their nodes, in order, up to the limit. Returns the rest of the shards and of the limit."""
     left = limits.moves_max
     for name in sorted(held):
         for shard in [shard for shard in held[name] if pinned.get(shard, name) != name]:
@@ -157,9 +159,9 @@ def _surplus(
     limits: PlanLimits,
     pinned: Mapping[ShardId, str],
 ) -> list[ShardId]:
-    """Take from `held` what must move: all of draining nodes first, then what is over a share, highest ids first.
+    """Take the shards that must move from `held`: all of draining nodes, then those above a share, highest ids first.
 
-    What is pinned where it is stays; the rest of its node goes instead.
+    Shards pinned to their node stay; others of the node move instead.
     """
     left = sum(map(len, held.values())) if limits.moves_max is None else limits.moves_max
     moved: list[ShardId] = []
@@ -176,7 +178,7 @@ def _surplus(
 
 
 def _place(homeless: Sequence[ShardId], held: dict[str, list[ShardId]], share: Mapping[str, int]) -> None:
-    """Give each node below its share a contiguous run; when there is less to give than room, in proportion to room."""
+    """Give each node below its share a contiguous range. If there are fewer shards than room, in proportion to room."""
     room = {name: share[name] - len(held[name]) for name in share if share[name] > len(held[name])}
     parts = room if sum(room.values()) <= len(homeless) else _apportion(len(homeless), room, {})
     start = 0

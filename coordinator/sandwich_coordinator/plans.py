@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sandwich_coordinator.groups import newest_groups, planned_nodes, shard_ids
-from sandwich_coordinator.ids import GroupId, ShardId
+from sandwich_coordinator.ids import GroupId, LeaderTerm, ShardId
 from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import format_ranges
@@ -91,7 +91,7 @@ def pins(view: ClusterView) -> dict[ShardId, str]:
 
 
 def plan_writes(
-    view: ClusterView, memory: LeaderMemory, *, epoch: int, now: float, policy: Policy
+    view: ClusterView, memory: LeaderMemory, *, term: LeaderTerm, now: float, policy: Policy
 ) -> Iterator[LeaderWrite]:
     yield from _paused_plans(view)
     if memory.hold_until is not None:
@@ -108,7 +108,7 @@ def plan_writes(
     settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
     limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
     for key, assigned in plan(nodes, groups, current, limits, pins(view)).items():
-        if (write := _plan_write(view, key, assigned, epoch)) is not None:
+        if (write := _plan_write(view, key, assigned, term)) is not None:
             yield write
 
 
@@ -134,7 +134,7 @@ def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str
     return owners, moving
 
 
-def _plan_write(view: ClusterView, key: GroupId, assigned: Mapping[int, str], epoch: int) -> LeaderWrite | None:
+def _plan_write(view: ClusterView, key: GroupId, assigned: Mapping[int, str], term: LeaderTerm) -> LeaderWrite | None:
     entry = view.plans.get(key)
     by_node: dict[str, list[int]] = {}
     for shard, node in assigned.items():
@@ -142,7 +142,7 @@ def _plan_write(view: ClusterView, key: GroupId, assigned: Mapping[int, str], ep
     nodes = {node: format_ranges(by_node[node]) for node in sorted(by_node)}
     if nodes == (entry.record.nodes if entry is not None else {}):
         return None
-    record = PlanRecord(app=key.app, group=key.group, epoch=epoch, nodes=nodes)
+    record = PlanRecord(app=key.app, group=key.group, term=term, nodes=nodes)
     name, group = view.keys.plan(*key), view.keys.group(*key)
     guards = (
         Compare(name, "mod_revision", view.revision_of_bad(name) if entry is None else entry.mod_revision),

@@ -1,4 +1,4 @@
-"""What the control plane may decide, in numbers: every limit, wait and interval, with its unit in its name."""
+"""The limits, waits and intervals of the control plane, with the unit in each name."""
 
 from dataclasses import dataclass
 
@@ -7,48 +7,48 @@ from dataclasses import dataclass
 class Policy:
     """Limits of the control plane. Times are seconds; the defaults suit a node lease of five seconds.
 
-    Sources: DESIGN sections 4, 9 and 10; reliability 3.1 and 3.2; Discord gateway reference section 5.
+    Sources: docs/design/coordination.md; docs/design/protocol.md, section 5.
     """
 
     lease_ttl_s: float = 5.0
-    """TTL of a node's lease; also how long the leader waits when most leases vanish at once."""
+    """TTL of a node's lease; also the wait of the leader when most leases vanish at once."""
     step_down_margin_s: float = 1.0
     """A leader stops writing this long before its own lease could have run out."""
     mass_loss_fraction: float = 0.5
-    """More than this part of the nodes gone within one TTL looks like a fault of the store, not of the nodes."""
+    """If more than this part of the nodes vanish within one TTL, the store is assumed to have failed, not the nodes."""
     restart_grace_s: float = 0.0
     """How long the shards of a vanished node wait for it to come back; 0 moves them at once."""
     settle_s: float = 3.0
-    """Membership must have been quiet this long before shards move for balance alone."""
+    """Membership must have been unchanged this long before shards move only for balance."""
     flaps_max: int = 3
-    """A node that vanished this often within `flap_window_s` gets nothing new until it has been quiet that long."""
+    """A node that vanished this often within `flap_window_s` receives no shards until it was stable that long."""
     flap_window_s: float = 120.0
     moves_in_flight_max: int = 32
     """Shards that may be between two owners at the same time. Orphans are not counted: they have no owner."""
     degraded_after_s: float = 10.0
-    """A live group with shards that are not live is called degraded after this long, so a move writes nothing."""
+    """A live group becomes degraded when shards are not live for this long, so that a move does not change it."""
     gateway_refresh_s: float = 3600.0
     gateway_retry_s: float = 2.0
     """First wait after a failed look-up; doubled each time up to `gateway_retry_max_s`."""
     gateway_retry_max_s: float = 300.0
     gateway_doubt_s: float = 5.0
-    """An address that shards cannot reach is asked for again after so long; doubled while the answer stays the same."""
+    """An address that shards cannot reach is requested again after this long; doubled while the answer is the same."""
     gateway_doubt_max_s: float = 60.0
     gateway_answer_fresh_s: float = 30.0
-    """How long an answer may wait to be recorded; starts made meanwhile are not in it, so then it is asked anew."""
+    """How long an answer may wait to be recorded. It lacks session starts made since, so it is requested again then."""
     identify_spacing_s: float = 5.2
     """Between two IDENTIFYs of a bucket: Discord's five seconds and a margin for the network."""
     identify_lease_ttl_s: float = 10.0
     """TTL of the lease under which a bucket is taken; must exceed the spacing."""
     identify_margin_s: float = 0.5
     identify_retry_s: float = 0.5
-    """Wait after somebody else took a bucket that looked free."""
+    """Wait after another node took a bucket that looked free."""
     identify_budget_retry_s: float = 5.0
     """Wait when the budget is unknown, or its reset has passed and the leader has not refreshed it yet."""
     identify_budget_look_s: float = 60.0
-    """A spent budget is looked at again this often, because its reset is a time on the leader's clock."""
+    """A spent budget is checked again this often, because its reset is a time on the leader's clock."""
     identify_reserve: int = 0
-    """Session starts that fresh starts leave for failover."""
+    """Session starts reserved for failover."""
 
     def __post_init__(self) -> None:
         if self.step_down_margin_s >= self.lease_ttl_s:
@@ -58,5 +58,5 @@ class Policy:
 
     @property
     def identify_grant_s(self) -> float:
-        """How long after its taking began a bucket may be used, so that its lease outlives the spacing."""
+        """How long after its acquisition started a bucket may be used, so that its lease is longer than the spacing."""
         return self.identify_lease_ttl_s - self.identify_spacing_s - self.identify_margin_s

@@ -1,4 +1,4 @@
-"""Files that hold a secret: who may be able to read or change them."""
+"""Files with a secret: which users may read or change them."""
 
 import os
 import stat
@@ -10,28 +10,28 @@ BYTES_MAX = 4096
 
 
 class PrivateFileError(ValueError):
-    """The file cannot be used; the message says why and never shows what is in it."""
+    """The file cannot be used; the message gives the reason and never the content."""
 
 
 def refusal(mode: int, owner: int, us: int) -> str:
-    """Why a file of this mode and owner must not hold a secret; "": it may. `us`: our effective user id. Pure.
+    """Why a file of this mode and owner must not contain a secret; "": it may. `us`: our effective user id. Pure.
 
-    Who can write it can choose the secret. A mounted secret belongs to root and is read through a group (Kubernetes'
-    fsGroup) or an access list (systemd's LoadCredential shows it as a group's right): that is allowed.
+    A user who can write the file can choose the secret. A mounted secret belongs to root and is read through a group
+    (Kubernetes' fsGroup) or an access list (systemd's LoadCredential shows it as a group permission): that is allowed.
     """
     if us not in (0, owner) and owner != 0:
         return "belongs to another user"
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         return "can be changed by other users"
     if mode & stat.S_IROTH:
-        return "can be read by everybody on this machine"
+        return "can be read by all users of this machine"
     if mode & stat.S_IRGRP and (owner != 0 or us == 0):
         return "can be read by its group"
     return ""
 
 
 def read_private(path: Path, what: str) -> str:
-    """The one line of text in a file that only its owner may read and change; a pipe is taken, too.
+    """The one line of text in a file that only its owner may read and change, or in a pipe.
 
     Raises PrivateFileError; `what` names the secret there.
     """

@@ -1,4 +1,4 @@
-"""Shard ranges as people write them: "0-3,7"."""
+"""Shard ranges as text: "0-3,7"."""
 
 from collections.abc import Iterable
 
@@ -18,7 +18,7 @@ def format_ranges(shards: Iterable[int]) -> str:
 
 
 def parse_ranges(text: str, *, count: int | None = None) -> list[int]:
-    """Ranges as ascending shard ids. Raises ValueError naming the part that is wrong, or that is not below `count`."""
+    """Ranges as ascending shard ids. Raises ValueError naming the wrong part, or the one not below `count`."""
     shards: set[int] = set()
     for part in text.split(",") if text.strip() else ():
         first, dash, last = (piece.strip() for piece in part.partition("-"))

@@ -1,4 +1,4 @@
-"""Which shards the leader is going to move, and why: the planner's answer to the present, without limits. Pure."""
+"""Which shards the leader is going to move, and why: the planner's result without limits. Pure."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from sandwich_coordinator.view import ClusterView
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One shard on its way. `source` "" when it has no owner now."""
+    """One shard to move. `source` is "" when it has no owner now."""
 
     shard: ShardId
     source: str
@@ -20,7 +20,7 @@ class Move:
 
 
 def moves(view: ClusterView) -> list[Move]:
-    """Every shard whose place should be another one than its claim says, in order of shards."""
+    """Every shard that should run on another node than its claim says, in order of shards."""
     nodes = capacities(view)
     known = {node.node: node for node in nodes}
     groups = [GroupShards(key.app, key.group, shard_ids(view.groups[key].record)) for key in planned_groups(view)]

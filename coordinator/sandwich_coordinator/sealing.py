@@ -1,4 +1,4 @@
-"""Sealing of bot tokens with the cluster key: etcd, its backups and its readers never see one."""
+"""Sealing of bot tokens with the cluster key, so that etcd, its backups and its readers contain none."""
 
 import base64
 import binascii
@@ -23,11 +23,11 @@ _HOW_TO_MAKE_ONE = "make one with: sandwich cluster init"
 
 
 class SealingError(Exception):
-    """A key or a sealed token cannot be used; the message says why and never shows either."""
+    """A key or a sealed token cannot be used; the message gives the reason and contains neither."""
 
 
 def token_hash(token: str) -> str:
-    """A name for a token that does not give it away: 16 hex digits of its SHA-256."""
+    """A public name for a token: 16 hex digits of its SHA-256."""
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
@@ -77,17 +77,17 @@ class ClusterKey:
         raise SealingError(f"no cluster key: set {KEY_VARIABLE} or give --key-file; {_HOW_TO_MAKE_ONE}")
 
     def to_base64(self) -> str:
-        """The key as text, to hand to the cluster's other nodes."""
+        """The key as text, for the cluster's other nodes."""
         return base64.b64encode(self._key).decode()
 
     def seal(self, app: str, token: str) -> str:
-        """`v1:<key id>:<base64 of nonce and ciphertext>`; it opens only under the same application's name."""
+        """`v1:<key id>:<base64 of nonce and ciphertext>`; it can be unsealed only with the same application's name."""
         nonce = os.urandom(NONCE_BYTES)
         box = nonce + self._cipher.encrypt(nonce, token.encode(), app.encode())
         return f"{_SEALED}{self.key_id}:{base64.b64encode(box).decode()}"
 
     def unseal(self, app: str, sealed: str, *, allow_plain: bool = False) -> str:
-        """The token. `plain:<token>` opens only where `allow_plain` says so. Raises SealingError."""
+        """The token. `plain:<token>` is accepted only with `allow_plain`. Raises SealingError."""
         if sealed.startswith(_PLAIN):
             return open_plain(app, sealed, allow_plain=allow_plain)
         version, _, rest = sealed.partition(":")
@@ -106,11 +106,11 @@ class ClusterKey:
             raise SealingError(f"the sealed token of {app} is damaged or belongs to another application") from None
 
     def prove(self, name: str, message: bytes) -> str:
-        """`v1:<key id>:<base64 of an HMAC-SHA256>`: that a holder of the key wrote `message` under this name."""
+        """`v1:<key id>:<base64 of an HMAC-SHA256>`: proof that a holder of the key wrote `message` under this name."""
         return f"{_SEALED}{self.key_id}:{base64.b64encode(self._authenticator(name, message)).decode()}"
 
     def proves(self, name: str, message: bytes, proof: str) -> bool:
-        """Whether `proof` is this key's for `message` under this name."""
+        """Whether `proof` is valid for this key, `message` and name."""
         return hmac.compare_digest(self.prove(name, message).encode(), proof.encode(errors="replace"))
 
     def _authenticator(self, name: str, message: bytes) -> bytes:

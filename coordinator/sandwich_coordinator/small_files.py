@@ -1,7 +1,7 @@
-"""Reading the small files that an operator names, without trusting what the name leads to.
+"""Reads small files that an operator names, whatever the path refers to.
 
-A device that never ends, a pipe that nobody writes to, a directory and a file of gigabytes are refused; none of them
-may stall or exhaust a command or a node.
+An endless device, a pipe without a writer, a directory and a very large file are refused: none of them may block a
+command or a node, or exhaust its memory.
 """
 
 import os
@@ -19,21 +19,26 @@ _KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISCHR, "a device"), (stat.S_ISB
 
 
 def read_small_file(
-    path: Path, bytes_max: int, *, pipe_allowed: bool = False, check: Callable[[os.stat_result], None] | None = None
+    path: Path,
+    bytes_max: int,
+    *,
+    pipe_allowed: bool = False,
+    pipe_timeout_s: float = PIPE_TIMEOUT_S,
+    check: Callable[[os.stat_result], None] | None = None,
 ) -> str:
-    """The text (UTF-8) of a regular file of at most `bytes_max`; a byte order mark at its start is left out.
+    """The text (UTF-8) of a regular file of at most `bytes_max`; a byte order mark at its start is removed.
 
-    `pipe_allowed`: also what a process writes into a pipe (`-f <(command)`), for at most PIPE_TIMEOUT_S.
-    `check` is called with the status of what was opened, and may refuse it.
-    Raises ValueError with the reason only, so that the caller says which file, and never with its content.
+    `pipe_allowed`: also read a pipe (`-f <(command)`), for at most `pipe_timeout_s`.
+    `check` is called with the status of the opened file, and may refuse it.
+    Raises ValueError with the reason only: the caller adds the file's name. It never contains the content.
     """
     try:
-        # Not blocking: opening a pipe without a writer would wait for one for ever.
+        # Not blocking: opening a pipe without a writer would wait forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ValueError(error.strerror or type(error).__name__) from None
     except ValueError:
-        raise ValueError("its name has a character that no path has") from None
+        raise ValueError("its name has a character that is not allowed in paths") from None
     try:
         status = os.fstat(descriptor)
         mode = status.st_mode
@@ -42,7 +47,7 @@ def read_small_file(
             raise ValueError(f"it is {what}, not a regular file")
         if check is not None:
             check(status)
-        content = _read(descriptor, bytes_max)
+        content = _read(descriptor, bytes_max, pipe_timeout_s)
     except OSError as error:
         raise ValueError(error.strerror or type(error).__name__) from None
     finally:
@@ -54,22 +59,22 @@ def read_small_file(
 
 
 def read_secret_file(path: Path) -> str:
-    """The one line of text in a file of a secret, without the space around it. Raises ValueError with the reason."""
+    """The one line of text in a file with a secret, without surrounding space. Raises ValueError with the reason."""
     return check_secret(read_small_file(path, SECRET_BYTES_MAX))
 
 
 def check_secret(text: str) -> str:
-    """A secret without the space around it. Raises ValueError for what cannot be one; never shows it."""
+    """A secret without surrounding space. Raises ValueError for text that cannot be a secret; never shows it."""
     text = text.strip()
     if not text:
         raise ValueError("it is empty")
     if not text.isprintable():
-        raise ValueError("it has several lines or control characters, which no secret has")
+        raise ValueError("it has several lines or control characters, which are not allowed in a secret")
     return text
 
 
-def _read(descriptor: int, bytes_max: int) -> bytes:
-    ends_at = time.monotonic() + PIPE_TIMEOUT_S
+def _read(descriptor: int, bytes_max: int, pipe_timeout_s: float) -> bytes:
+    ends_at = time.monotonic() + pipe_timeout_s
     content = b""
     while len(content) <= bytes_max:
         try:
@@ -77,7 +82,7 @@ def _read(descriptor: int, bytes_max: int) -> bytes:
         except BlockingIOError:
             left = ends_at - time.monotonic()
             if left <= 0 or not select.select([descriptor], [], [], left)[0]:
-                raise ValueError(f"its writer is silent for {PIPE_TIMEOUT_S:g} s") from None
+                raise ValueError(f"its writer is silent for {pipe_timeout_s:g} s") from None
             continue
         if not chunk:
             return content

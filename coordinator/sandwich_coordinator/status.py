@@ -7,12 +7,16 @@ import msgspec
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker process. `cpu_percent` is of one core."""
+    """One worker process. `cpu_percent` is of one core; `figures_age_s`: since it last told its figures, None before.
+
+    All figures of its shards are of that age, about a second at most while all is well.
+    """
 
     id: int
     pid: int = 0
     rss_bytes: int = 0
     cpu_percent: float = 0.0
+    figures_age_s: float | None = None
 
 
 class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +26,7 @@ class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
     refilling            shards whose guilds are being read anew
     awaited              guilds that Discord announced and has not told of yet
     backlog              events that wait for Redis
+    behind               shards with something still to be written, by this node or by the shard's last owner
     to_chunk             guilds whose members are still to be asked for (chunk_members)
     applied_total ...    events by what became of them: applied; applied before (replayed); too late for their frame;
                          dropped while Redis was away; not of the known shape, wholly or in part (malformed);
@@ -36,6 +41,7 @@ class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
     refilling: int = 0
     awaited: int = 0
     backlog: int = 0
+    behind: int = 0
     to_chunk: int = 0
     applied_total: int = 0
     replayed_total: int = 0

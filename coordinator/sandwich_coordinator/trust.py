@@ -1,9 +1,8 @@
-"""Where secrets may be sent. What etcd says of it counts only as far as the cluster key authenticates it. Pure.
+"""Where secrets may be sent. Addresses in etcd are used only if the cluster key authenticates them. Pure.
 
-Whoever can write to etcd, but has no cluster key, must not be able to direct a token or a password elsewhere. So
-`apply` authenticates the addresses in `config` with the key, and of the addresses that nodes write themselves (the
-gateway's in `budget/`, the resume URL in `sessions/`) only Discord's own hosts and that of `discord.api_url` are
-connected to.
+A writer to etcd without the cluster key must not be able to redirect a token or a password. So `apply` authenticates
+the addresses in `config` with the key. Of the addresses that nodes write themselves (the gateway's in `budget/`, the
+resume URL in `sessions/`), nodes connect only to Discord's own hosts and to the host of `discord.api_url`.
 """
 
 import re
@@ -15,25 +14,25 @@ from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 
 DISCORD_HOSTS = ("discord.com", "discord.gg")
-"""Discord's REST API and its gateway; their subdomains are Discord's, too."""
+"""Discord's REST API and its gateway; their subdomains belong to Discord, too."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:.]+")
 _APPLY = "run sandwich cluster apply -f cluster.yml with the cluster key"
 
 
 class NotAuthenticated(SealingError):
-    """The configuration was stored by an older version, or the proof was taken away: `apply` adds it."""
+    """The configuration has no proof: an older version stored it, or the proof was removed. `apply` adds it."""
 
 
 def proof_of(settings: ClusterSettings, cluster: str, key: ClusterKey) -> str:
-    """What `settings.proof` has to be: it covers every address, user and file of `nats`, `redis` and `discord`."""
+    """The value of `settings.proof`: it covers every address, user and file of `nats`, `redis` and `discord`."""
     return key.prove(f"{cluster}/config", _destinations(settings))
 
 
 def check_settings(settings: ClusterSettings, cluster: str, key: ClusterKey | None) -> None:
     """Raise SealingError unless `key` authenticates the addresses in these settings.
 
-    Without a key (`--insecure-plaintext`) nothing can be authenticated: only settings without a proof are taken.
+    Without a key (`--insecure-plaintext`) nothing can be authenticated: only settings without a proof are accepted.
     """
     if key is None:
         if settings.proof:
@@ -59,7 +58,7 @@ def check_settings(settings: ClusterSettings, cluster: str, key: ClusterKey | No
 
 
 def key_id_of(stored: str) -> str | None:
-    """The id of the key that made a sealed value or a proof; "" for plain text, None for nothing."""
+    """The id of the key of a sealed value or a proof; "" for plain text, None for nothing."""
     version, _, rest = stored.partition(":")
     return None if not stored else "" if version == "plain" else rest.partition(":")[0][:8]
 
@@ -90,7 +89,7 @@ def _is_discord(host: str) -> bool:
 
 
 def _destinations(settings: ClusterSettings) -> bytes:
-    """What decides where secrets are sent, as one unambiguous text."""
+    """The settings that determine where secrets are sent, as one unambiguous text."""
     nats, redis = settings.nats, settings.redis
     return msgspec.json.encode(
         [

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from sandwich_coordinator.ids import Fence, LeaderTerm
+
 NodeState = Literal["ready", "cordoned", "draining"]
 ShardState = Literal["claiming", "connecting", "identifying", "resuming", "live", "draining", "failed"]
 GroupState = Literal["waiting", "starting", "live", "degraded", "failed", "paused", "closing"]
@@ -22,7 +24,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NodeRecord(Record, frozen=True):
-    """`nodes/<node>`, under the node's lease. `capacity` is a weight; `instance` tells two processes apart."""
+    """`nodes/<node>`, under the node's lease. `capacity` is a weight; each process has its own `instance`."""
 
     node: str
     instance: str
@@ -37,7 +39,7 @@ class NodeRecord(Record, frozen=True):
 
 
 class LeaderRecord(Record, frozen=True):
-    """`leader`, under the leader's lease. Its create-revision is the epoch of all the leader writes."""
+    """`leader`, under the leader's lease. Its create revision is the leader term, which guards every write."""
 
     node: str
     instance: str
@@ -96,7 +98,7 @@ class LaneSpec(Record, frozen=True):
 
 
 class EventsSpec(Record, frozen=True):
-    """What becomes of events. `ignore` and `cache_only` name types, a trailing `*` stands for any rest.
+    """What becomes of events. `ignore` and `cache_only` name types, a trailing `*` matches any rest.
 
     `ignore`: not even parsed. `cache_only`: they change the cache and are not published. `ignore_bots`: nor are
     messages of bots. `prefixes`: messages are only published when they begin with one.
@@ -110,7 +112,7 @@ class EventsSpec(Record, frozen=True):
 
 
 class InvitesSpec(Record, frozen=True):
-    """Whether joins are told by whose invite they came, and how long one may wait for the answer."""
+    """Whether joins say by whose invite they came, and how long one may wait for the answer."""
 
     track: bool = False
     hold_ms: float = 300.0
@@ -136,24 +138,27 @@ class AppRecord(Record, frozen=True):
 
 
 class GroupRecord(Record, frozen=True):
-    """`groups/<app>/<group>`: one generation of an application's shards. Only the leader writes it."""
+    """`groups/<app>/<group>`: one generation of an application's shards. Only the leader writes it.
+
+    `term`: the leader's at its last write; stored as `epoch`.
+    """
 
     app: str
     group: int
     count: int
     ids: str
-    epoch: int
+    term: LeaderTerm = msgspec.field(name="epoch")
     state: GroupState = "starting"
     reason: str = ""
     created_at: float = 0.0
 
 
 class PlanRecord(Record, frozen=True):
-    """`plan/<app>/<group>`: the leader's wish, node -> shard ranges ("0-3,7")."""
+    """`plan/<app>/<group>`: what the leader planned, node -> shard ranges ("0-3,7"); `term` is stored as `epoch`."""
 
     app: str
     group: int
-    epoch: int
+    term: LeaderTerm = msgspec.field(name="epoch")
     nodes: dict[str, str]
 
 
@@ -170,7 +175,7 @@ class ClaimRecord(Record, frozen=True):
     node: str
     instance: str
     worker: int
-    fence: int = 0
+    fence: Fence = Fence(0)
     state: ShardState = "claiming"
     reason: str = ""
     since: float = 0.0
@@ -199,7 +204,7 @@ class PinRecord(Record, frozen=True):
 
 
 class RestartRecord(Record, frozen=True):
-    """`restarts/<app>/<group>/<shard>`: a claim older than this key is to be released and made anew."""
+    """`restarts/<app>/<group>/<shard>`: a claim older than this key is to be released and created again."""
 
     at: float = 0.0
 

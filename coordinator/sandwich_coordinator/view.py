@@ -1,7 +1,7 @@
-"""What the store holds, decoded: one immutable picture from which every decision of the control plane is made.
+"""The mirror decoded into typed records: an immutable view, the input of all decisions of the control plane.
 
-A change makes a new view that shares what did not change. What cannot be decoded is set aside in `bad`, with the
-reason, and never raised: one damaged key must not stop the cluster.
+A change creates a new view that shares the unchanged parts. Keys that cannot be decoded are collected in `bad` with the
+reason and raise nothing: one corrupt key must not stop the cluster.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from sandwich_coordinator.ids import GroupId, ShardId
+from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.store.base import KeyValue, WatchBatch
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import (
@@ -59,7 +59,7 @@ class BadEntry:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """How the keys under one prefix become entries of one of the view's mappings."""
+    """How keys under one prefix are decoded into one of the view's mappings."""
 
     name: str
     prefix: str
@@ -139,7 +139,7 @@ class ClusterView:
     def apply(self, batch: WatchBatch) -> "ClusterView":
         """The view after `batch`. Costs one shallow copy of each mapping that changes, and decodes only changes.
 
-        Events not newer than what the view already holds of a key are harmless: the store repeats in order.
+        Events that are not newer than a key in the view are harmless: the store repeats in order.
         """
         if not batch.events:
             return replace(self, revision=max(self.revision, batch.revision))
@@ -166,28 +166,28 @@ class ClusterView:
         return replace(self, revision=revision, leader=leader, bad=bad, **edited)
 
     def revision_of_bad(self, key: str) -> int:
-        """What guards the replacement of a key that cannot be read; 0 when there is no such key."""
+        """The revision that guards the replacement of a key that cannot be read; 0 when there is no such key."""
         entry = self.bad.get(key)
         return 0 if entry is None else entry.mod_revision
 
     def unreadable(self, group: GroupId) -> bool:
-        """Whether an application's, group's or plan's record is there but cannot be read: nothing follows from it."""
+        """Whether an application's, group's or plan's record exists but cannot be read: nothing is decided from it."""
         keys = self.keys
         return not self.bad.keys().isdisjoint((keys.app(group.app), keys.group(*group), keys.plan(*group)))
 
     def restart_wanted(self, shard: ShardId) -> bool:
-        """Whether an operator asked for a restart after the shard's present claim was made."""
+        """Whether an operator asked for a restart after the shard's present claim was created."""
         request, claim = self.restarts.get(shard), self.claims.get(shard)
         return request is not None and claim is not None and request.mod_revision > claim.create_revision
 
-    def fence(self, shard: ShardId) -> int | None:
-        """The fence of a shard's claim: the revision of the transaction that made it; None without a claim."""
+    def fence(self, shard: ShardId) -> Fence | None:
+        """The fence of a shard's claim: the revision of the transaction that created it; None without a claim."""
         entry = self.claims.get(shard)
-        return None if entry is None else entry.record.fence or entry.mod_revision
+        return None if entry is None else entry.record.fence or Fence(entry.mod_revision)
 
 
 def _leader(kv: KeyValue | None, bad: dict[str, BadEntry]) -> Entry[LeaderRecord] | None:
-    """The leader's entry. An undecodable one still is an epoch: somebody leads, even if we cannot say who."""
+    """The leader's entry. One that cannot be decoded still has a leader term: some node leads."""
     if kv is None:
         return None
     try:

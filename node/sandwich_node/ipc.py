@@ -282,7 +282,10 @@ class ShardStopped(msgspec.Struct, tag=True, frozen=True):
 
 
 class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a shard's cache is: totals since it started here, what waits now, and why it is not complete ("": it is)."""
+    """How a shard's cache is: totals since it started here, what waits now, and why it lacks something ("": nothing).
+
+    `behind`: something is still to be written, by this shard or by its last owner.
+    """
 
     applied: int = 0
     replayed: int = 0
@@ -294,6 +297,7 @@ class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     failed: int = 0
     refused: int = 0
     backlog: int = 0
+    behind: bool = False
     waiting: str = ""
     incomplete: str = ""
     refilling: bool = False
@@ -301,13 +305,13 @@ class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class InviteNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a shard's joins were told, totals since it started here.
+    """How a shard's joins were reported, totals since it started here.
 
-    `told`: by source, unknown ones by their reason; `late`: of these, in an event of their own. `requests` went to
+    `reported`: by source, unknown ones by their reason; `late`: of these, in an event of their own. `requests` went to
     Discord; `limited` of them it answered 429.
     """
 
-    told: dict[str, int] = {}
+    reported: dict[str, int] = {}
     late: int = 0
     requests: int = 0
     limited: int = 0
@@ -343,11 +347,12 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class WorkerStats(msgspec.Struct, tag=True, frozen=True):
-    """Once a second."""
+    """Once a second. `at`: of the monotonic clock, which is one for all processes of a machine (clock_gettime(2))."""
 
     rss_bytes: int
     cpu_s: float
     shards: list[ShardNumbers]
+    at: float | None = None
 
 
 ToWorker = (

@@ -131,8 +131,9 @@ def join(
     if log_format not in ("text", "json"):
         raise _fail(f"--log-format {log_format!r}: use text or json")
     from sandwich_coordinator.private_files import read_private
-    from sandwich_node.agent.agent import Agent, NodeOptions
     from sandwich_node.agent.lease_release import open_store
+    from sandwich_node.agent.options import NodeOptions
+    from sandwich_node.composition.agent import compose_agent
     from sandwich_node.environment import unused_proxies
     from sandwich_node.ipc import EtcdOptions
     from sandwich_node.logs import configure_logging
@@ -172,7 +173,7 @@ def join(
         etcd=reach,
         open_files=raise_limit(),
     )
-    raise typer.Exit(run(_run(Agent(options, store, key)), NodeLoop))
+    raise typer.Exit(run(_run(compose_agent(options, store, key)), NodeLoop))
 
 
 @app.command()

@@ -1,34 +1,30 @@
-"""A worker process: carries shards on uvloop, publishes their events, and obeys its agent.
+"""A worker process: it runs shards on uvloop, publishes their events, and does what its agent sends.
 
-Started by the agent with one end of a socket as its only argument. It ends when the agent says so or is gone; either
-way every shard is closed with its session kept.
+The agent starts it with one end of a socket as the only argument. It ends when the agent asks for it or is gone; in
+both cases every shard is closed with its session kept.
 """
 
 import signal
 
 if __name__ == "__main__":
-    # The agent says when to stop. Ctrl-C reaches its workers too, and in the middle of the imports below it would be a
-    # traceback of each.
+    # The agent says when to stop. Ctrl-C reaches its workers too: each would print a traceback of the imports below.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 import asyncio
 import gc
 import logging
 import os
-import random
 import resource
 import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 
-import aiohttp
 import uvloop
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_node.cache.group_cleanup import release_group
-from sandwich_node.cache.options import RedisOptions
-from sandwich_node.cache.redis_store import RedisCache
+from sandwich_node.composition.worker import WorkerParts, compose_worker_parts
 from sandwich_node.discord_http import discord_session
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
@@ -42,7 +38,6 @@ from sandwich_node.ipc import (
     PublishStatus,
     Shutdown,
     StartShard,
-    StreamRemade,
     WorkerReady,
     WorkerSettings,
     WorkerStats,
@@ -50,23 +45,19 @@ from sandwich_node.ipc import (
 )
 from sandwich_node.logs import configure_logging
 from sandwich_node.names import WorkerLoop
-from sandwich_node.nats_connection import NatsConnection, NatsOptions, NatsUnreachable
-from sandwich_node.open_files import SocketRoom, raise_limit, sockets_for_shards
-from sandwich_node.publishing.jetstream import JetStreamLog
+from sandwich_node.nats_connection import NatsUnreachable
 from sandwich_node.publishing.log import LogUnavailable
-from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.nats_requests import NatsRequests
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
-from sandwich_node.shards.failures import FailureLog
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.shard_set import ShardSet
-from sandwich_sdk.cache import Cache, Tls
 
 _log = logging.getLogger(__name__)
 
 STATS_EVERY_S = 1.0
+CONNECT_RETRY_FIRST_S = 0.2
 CONNECT_RETRY_MAX_S = 5.0
 SHUTDOWN_BUDGET_S = 8.0
 
@@ -74,32 +65,23 @@ SHUTDOWN_BUDGET_S = 8.0
 class Worker:
     """The shards of one process."""
 
-    def __init__(self, channel: Channel, settings: WorkerSettings, http: aiohttp.ClientSession) -> None:
+    def __init__(self, channel: Channel, settings: WorkerSettings, parts: WorkerParts) -> None:
         self._channel = channel
         self._settings = settings
-        self._http = http
-        self._nats = NatsConnection(_nats_options(settings))
-        self._events = JetStreamLog(
-            self._nats,
-            cluster=settings.cluster,
-            on_remade=lambda app: channel.send(StreamRemade(app)),
-        )
-        self._cache = RedisCache(settings.redis, clock=time.monotonic) if settings.redis is not None else None
-        self._rests = RestClients(http, settings.api_url)
-        self._failures = FailureLog()
+        self._parts = parts
+        self._nats = parts.nats
+        self._events = parts.log
         # Open once: the report must not fail when no file descriptor is free.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY)
-        self._room = SocketRoom(sockets_for_shards(raise_limit()))
-        self._rng = random.Random()
         self._lease: int | None = None
         self._apps: dict[str, AppInfo] = {}
-        self._reader = _reader(settings.redis) if settings.redis is not None else None
         self._rpc: RpcServer | None = None
 
     async def run(self) -> None:
-        """Serve the agent until it says Shutdown or is gone."""
+        """Serve the agent until it sends Shutdown or is gone."""
         async with asyncio.TaskGroup() as group:
-            questions = CacheQuestions(self._reader, lambda: self._apps) if self._reader is not None else None
+            reader = self._parts.reader
+            questions = CacheQuestions(reader, lambda: self._apps) if reader is not None else None
             self._rpc = RpcServer(
                 NatsRequests(self._nats.client),
                 lambda: self._apps,
@@ -117,38 +99,35 @@ class Worker:
                 task.add_done_callback(background.discard)
 
             try:
-                told = await self._serve(shards, start)
+                shut_down = await self._serve(shards, start)
                 await shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
                 await self._channel.flush(1.0)
-                if not told:
+                if not shut_down:
                     await self._release_lease()
             finally:
                 for task in list(background):
                     task.cancel()
         os.close(self._statm)
-        await self._nats.close()
-        if self._cache is not None:
-            await self._cache.close()
-        if self._reader is not None:
-            await self._reader.close()
+        await self._parts.close()
 
     def _make_runner(self, start: StartShard) -> ShardRunner:
+        parts = self._parts
         services = WorkerServices(
-            log=self._events,
-            http=self._http,
+            log=parts.log,
+            http=parts.http,
             send=self._channel.send,
-            rng=self._rng,
-            rests=self._rests,
-            cache=self._cache,
+            rng=parts.rng,
+            rests=parts.rests,
+            cache=parts.cache,
             rpc=self._rpc,
             linger_s=self._settings.linger_s,
-            failures=self._failures,
-            room=self._room,
+            failures=parts.failures,
+            room=parts.room,
         )
         return ShardRunner(start, services)
 
     async def _serve(self, shards: ShardSet, start: Callable[[Coroutine[None, None, None]], None]) -> bool:
-        """Obey until Shutdown (True) or until the agent is gone (False)."""
+        """Do what the agent sends, until Shutdown (True) or until the agent is gone (False)."""
         while (message := await self._channel.receive_as_worker()) is not None:
             match message:
                 case PublishStatus(app=app, body=body):
@@ -159,8 +138,8 @@ class Worker:
                     self._apps = apps
                     if self._rpc is not None:
                         self._rpc.apps_changed()
-                case CleanGroupCache() if self._cache is not None:
-                    start(release_group(self._cache, message))
+                case CleanGroupCache() if self._parts.cache is not None:
+                    start(release_group(self._parts.cache, message))
                 case AskNats():
                     start(self._ask_nats())
                 case Shutdown():
@@ -173,7 +152,7 @@ class Worker:
         self._channel.send(NatsSaid(await self._events.findings(self._apps)))
 
     async def _release_lease(self) -> None:
-        """The agent died: give the node's shards to the others now instead of when the lease runs out."""
+        """The agent died: release the node's shards now, instead of when the lease expires."""
         etcd, lease = self._settings.etcd, self._lease
         if etcd is None or lease is None:
             return
@@ -183,8 +162,8 @@ class Worker:
         await release_lease(etcd, lease)
 
     async def _connect(self, rpc: RpcServer) -> None:
-        """Reach NATS and see that JetStream is there; say what is waited for meanwhile. Then take requests."""
-        delay = 0.2
+        """Connect to NATS and check JetStream; report meanwhile what the worker waits for. Then take requests."""
+        backoff = Backoff(CONNECT_RETRY_FIRST_S, CONNECT_RETRY_MAX_S, self._parts.rng)
         while True:
             try:
                 if not self._nats.is_connected:
@@ -193,8 +172,7 @@ class Worker:
             except (NatsUnreachable, LogUnavailable) as error:
                 _log.warning("waiting for NATS: %s", error)
                 self._channel.send(WorkerWaiting(str(error)))
-                await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
-                delay = min(delay * 2, CONNECT_RETRY_MAX_S)
+                await asyncio.sleep(backoff.next_s())
             else:
                 self._channel.send(WorkerReady())
                 await rpc.run()
@@ -203,14 +181,9 @@ class Worker:
         while True:
             usage = resource.getrusage(resource.RUSAGE_SELF)
             numbers = [runner.numbers() for runner in shards.runners]
-            self._channel.send(WorkerStats(_rss_bytes(self._statm), usage.ru_utime + usage.ru_stime, numbers))
+            cpu_s = usage.ru_utime + usage.ru_stime
+            self._channel.send(WorkerStats(_rss_bytes(self._statm), cpu_s, numbers, time.monotonic()))
             await asyncio.sleep(STATS_EVERY_S)
-
-
-def _reader(options: RedisOptions) -> Cache:
-    """For questions; the namespace is each question's own."""
-    tls = Tls(ca=options.ca, cert=options.cert, key=options.key) if options.ca or options.cert else None
-    return Cache(options.url, namespace="none", password=options.password, tls=tls)
 
 
 def _rss_bytes(statm: int) -> int:
@@ -219,26 +192,10 @@ def _rss_bytes(statm: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _nats_options(settings: WorkerSettings) -> NatsOptions:
-    def path(value: str | None) -> Path | None:
-        return Path(value) if value else None
-
-    return NatsOptions(
-        servers=settings.nats_servers,
-        name=f"sandwich {settings.node}/{settings.worker}",
-        user=settings.nats_user,
-        password=settings.nats_password,
-        credentials=path(settings.nats_credentials),
-        tls_ca=path(settings.nats_tls_ca),
-        tls_cert=path(settings.nats_tls_cert),
-        tls_key=path(settings.nats_tls_key),
-    )
-
-
 async def _main(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
-        # Ctrl-C and `kill` of the process group reach the agent too, and it tells us in good order.
+        # Ctrl-C and `kill` of the process group reach the agent too, which then stops its workers in order.
         loop.add_signal_handler(name, lambda: None)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor), limit=LINE_BYTES_MAX)
     channel = Channel(reader, writer)
@@ -247,7 +204,7 @@ async def _main(descriptor: int) -> None:
         return
     configure_logging(settings.log_level)
     async with discord_session(settings.proxy) as http:
-        await Worker(channel, settings, http).run()
+        await Worker(channel, settings, compose_worker_parts(channel, settings, http)).run()
     channel.close()
 
 

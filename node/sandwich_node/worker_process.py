@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import os
+import random
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_node.environment import for_worker
 from sandwich_node.ipc import (
     LINE_BYTES_MAX,
@@ -28,23 +30,23 @@ RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 15.0
 STABLE_AFTER_S = 30.0
 SILENT_MAX_S = 5
-"""A worker reports every second; one that has been silent this long hangs. Below Discord's replay buffer (20 s)."""
+"""A worker reports every second; one that was silent for so long hangs. Below Discord's replay buffer (20 s)."""
 START_MAX_S = 30
 SPARE_AFTER_S = 5.0
-"""So long after a worker is ready its successor is started: a start takes the CPU that shards need to come up."""
+"""The spare worker is started so long after a worker is ready: a start takes the CPU that shards need to come up."""
 WATCH_LATE_S = 0.5
-"""A tick this late means that we were stopped or starved ourselves: the worker's silence proves nothing."""
+"""A tick so late means that the agent itself was stopped or had no CPU: the worker's silence proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Child:
+class Child:
     """A process that waits for its settings at the other end of `socket`."""
 
     process: asyncio.subprocess.Process
     socket: socket.socket
 
 
-async def _spawn() -> _Child:
+async def spawn_worker() -> Child:
     """Start a process. Raises OSError when the system has no room for one."""
     ours, theirs = socket.socketpair()
     try:
@@ -59,16 +61,17 @@ async def _spawn() -> _Child:
     except BaseException:
         ours.close()
         raise
-    return _Child(process, ours)
+    return Child(process, ours)
 
 
 class WorkerProcess:
     """One worker slot: a process, its channel, and what it last said of itself.
 
-    The next process waits beside it, with its modules loaded, which is most of what a start takes: shards of a worker
-    that dies are back the sooner.
+    A spare worker waits with its modules loaded, which is most of the time that a start takes: the shards of a worker
+    that dies are back sooner.
 
-    `on_message(slot, message)` and `on_gone(slot)` are called on the agent's loop and must not wait.
+    `on_message(slot, message)`, `on_started(slot)` and `on_gone(slot)` run on the agent's loop and must not wait.
+    `spawn` starts a process; `spare_after_s`: see SPARE_AFTER_S.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class WorkerProcess:
         on_message: Callable[["WorkerProcess", ToAgent], None],
         on_started: Callable[["WorkerProcess"], None],
         on_gone: Callable[["WorkerProcess"], None],
+        spawn: Callable[[], Awaitable[Child]] = spawn_worker,
+        spare_after_s: float = SPARE_AFTER_S,
     ) -> None:
         self.index = settings.worker
         self.pid = 0
@@ -85,12 +90,14 @@ class WorkerProcess:
         self.waiting = "starting"
         self.stats = WorkerStats(0, 0.0, [])
         self._settings = settings
+        self._spawn = spawn
+        self._spare_after_s = spare_after_s
         self._on_message = on_message
         self._on_started = on_started
         self._on_gone = on_gone
         self._channel: Channel | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._spare: _Child | None = None
+        self._spare: Child | None = None
         self.ended = asyncio.Event()
         self._stop = asyncio.Event()
         self._silent_s = 0
@@ -101,7 +108,7 @@ class WorkerProcess:
         return self._channel is not None
 
     def send(self, message: ToWorker) -> None:
-        """Send to the process; what it cannot take any more is dropped: its shards start again with it."""
+        """Send to the process; a message that it cannot take any more is dropped: its shards start again with it."""
         if self._channel is not None:
             self._channel.send(message)
 
@@ -115,7 +122,7 @@ class WorkerProcess:
 
     async def _keep_running(self) -> None:
         clock = asyncio.get_running_loop().time
-        delay = RESTART_FIRST_S
+        backoff = Backoff(RESTART_FIRST_S, RESTART_MAX_S, random.Random())
         while not self._stop.is_set():
             started = clock()
             what = "died"
@@ -127,7 +134,9 @@ class WorkerProcess:
                 self.waiting = f"not started: {shortage(error) or error}"
             if self._stop.is_set():
                 return
-            delay = RESTART_FIRST_S if clock() - started > STABLE_AFTER_S else min(delay * 2, RESTART_MAX_S)
+            if clock() - started > STABLE_AFTER_S:
+                backoff.succeeded()
+            delay = backoff.next_s()
             _log.error("worker %d %s and is started again in %.1f s", self.index, what, delay)
             try:
                 async with asyncio.timeout(delay):
@@ -169,21 +178,21 @@ class WorkerProcess:
             await self._reap()
             self._on_gone(self)
 
-    async def _next_child(self) -> _Child:
+    async def _next_child(self) -> Child:
         spare = self._spare
         if spare is not None and spare.process.returncode is None:
             self._spare = None
             return spare
         await self._drop_spare()
-        return await _spawn()
+        return await self._spawn()
 
     async def _prepare_spare(self) -> None:
         while self._spare is None:
-            await asyncio.sleep(SPARE_AFTER_S)
+            await asyncio.sleep(self._spare_after_s)
             try:
-                self._spare = await _spawn()
+                self._spare = await self._spawn()
             except OSError as error:
-                _log.warning("worker %d has no successor yet: %s", self.index, shortage(error) or error)
+                _log.warning("worker %d has no spare yet: %s", self.index, shortage(error) or error)
 
     async def _drop_spare(self) -> None:
         spare, self._spare = self._spare, None

@@ -1,4 +1,4 @@
-"""A Discord to run against: REST and gateway, with faults on demand. It knows nothing of Sandwich."""
+"""A simulated Discord: REST and gateway, with faults on demand. It does not depend on Sandwich."""
 
 from .config import BotConfig, ConfigError, SimulatorConfig
 from .simulator import Simulator

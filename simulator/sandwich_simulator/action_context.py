@@ -1,4 +1,4 @@
-"""One guild at one moment, with what the actions need to tell their story."""
+"""The context of an action: one guild at one moment, and what the action needs to change it."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from .world import World
 
 
 class ActionContext:
-    """Where something is about to happen; `world` is that of the bot by whose clock it does."""
+    """The guild and the moment of an action. `world` belongs to the bot whose traffic causes the action."""
 
     def __init__(self, world: World, guild: GuildState, rng: random.Random, wall_ms: int) -> None:
         self.world = world
@@ -26,13 +26,13 @@ class ActionContext:
         return Event(name, data, int(self.guild.id), only=only, unseen_by=unseen_by)
 
     def new_id(self) -> str:
-        """A fresh id."""
+        """A new id."""
         return self.world.new_id(self.wall_ms)
 
     def someone(self) -> str:
-        """A member who is no bot (the bot when it is alone)."""
+        """A random member that is not a bot; the bot itself if there is no other member."""
         return self.rng.choice(self.people) if self.people else str(self.world.me["id"])
 
 
 Action = Callable[[ActionContext], Iterator[Event]]
-"""Changes the guild and tells of it: the state has changed when the events have been taken."""
+"""Changes the guild and yields the events of the change. The change is complete when all events are consumed."""

@@ -1,4 +1,4 @@
-"""Makes one guild from one seed: the same one however often it is made. Pure."""
+"""Builds one guild from one seed. The result is the same each time. Pure."""
 
 import random
 
@@ -12,7 +12,7 @@ LARGE_MEMBERS_MIN = 250
 
 
 class Builder:
-    """Makes the guild of this id, as the configuration wants guilds to be."""
+    """Builds the guild of this id according to the configuration."""
 
     def __init__(self, rng: random.Random, guild_id: int, made_ms: int, config: BotConfig) -> None:
         self._rng = rng
@@ -26,7 +26,7 @@ class Builder:
         return str(snowflake(self._made_ms, self._low))
 
     def build(self, bots: list[Json], people: list[Json]) -> GuildState:
-        """The guild with all its collections, and these bots in it."""
+        """The guild with all its collections and these bots as members."""
         rng, gid = self._rng, self._id
         owner = (people or bots)[0]["id"]
         guild = GuildState(
@@ -43,12 +43,12 @@ class Builder:
         guild.base["member_count"] = len(guild.members)
         guild.base["large"] = len(guild.members) > LARGE_MEMBERS_MIN
         self._activity(guild, [person["id"] for person in people], owner)
-        self._endow(guild)
-        visibility.look_again(guild)
+        self._apply_shares(guild)
+        visibility.update_views(guild)
         return guild
 
-    def _endow(self, guild: GuildState) -> None:
-        """What the configuration says of permissions and vanity URLs, without a change of how else the guild is."""
+    def _apply_shares(self, guild: GuildState) -> None:
+        """Applies the configured shares of permissions and vanity URLs, with a seed of its own."""
         rng = random.Random(f"{self._id}:endowed")
         if rng.random() < self._config.unmanaged_guilds:
             few = int(entities.EVERYONE) | (visibility.VIEW_AUDIT_LOG if rng.random() < 0.5 else 0)
@@ -89,7 +89,7 @@ class Builder:
             made = entities.channel(self._rng, self._new_id(), kind, position=position, parent=category["id"])
             guild.channels[made["id"]] = made
             if kind in seen:
-                # The first channel of its kind is open to all, so that there is always something to see.
+                # The first channel of its kind is visible to all, so that each bot sees at least one.
                 made["permission_overwrites"] = overwrites(self._rng, guild, self._config.hidden_channels)
             if kind == entities.VOICE and kind in seen:
                 made["user_limit"] = 3
@@ -119,25 +119,25 @@ class Builder:
 
 
 def bot_role(rng: random.Random, role_id: str, bot: Json) -> Json:
-    """The role that a bot brings along."""
+    """The role that a bot adds to a guild when it joins."""
     tags = {"bot_id": bot["id"]}
     return entities.role(rng, role_id, 1, name="bot", managed=True, permissions=entities.BOT, tags=tags)
 
 
 def assignable_roles(guild: GuildState) -> list[str]:
-    """The roles that people may have, but for @everyone."""
+    """The roles that users may have, without @everyone."""
     return [key for key, role in guild.roles.items() if not role["managed"] and key != guild.id]
 
 
 def thread_member(thread_id: str, user_id: str, joined_ms: int) -> Json:
-    """Somebody in a thread."""
+    """A member of a thread."""
     return {"id": thread_id, "user_id": user_id, "join_timestamp": entities.iso(joined_ms), "flags": 1}
 
 
 def overwrites(rng: random.Random, guild: GuildState, hidden: float) -> list[Json]:
-    """Overwrites of a channel, which on the whole hide a share `hidden` of all channels from each bot.
+    """Overwrites of a channel. Over all channels, they hide a share `hidden` from each bot.
 
-    Twice as many are closed to @everyone; half of the bots are let in.
+    Twice that share is closed to @everyone, and half of the bots are allowed in.
     """
     made: list[Json] = []
     allowed = rng.sample(assignable_roles(guild), 1)

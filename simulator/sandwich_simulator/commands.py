@@ -1,4 +1,4 @@
-"""What a live client may ask for: op 3, 4, 8, 31 and 43 (section 11). Pure; answers are dispatches."""
+"""A client's commands: op 3, 4, 8, 31 and 43 (docs/design/protocol.md, section 11). Pure; answers are dispatches."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ STATUSES = frozenset({"online", "dnd", "idle", "invisible", "offline"})
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Who asks, when."""
+    """Who sent the command, and when."""
 
     gateway: Gateway
     bot: Bot
@@ -33,16 +33,16 @@ class Context:
     now: Now
 
     def send(self, name: str, data: Json) -> None:
-        """Answers on the session that asked."""
+        """Answers on the session that sent the command."""
         self.gateway.send_to(self.bot, self.session, name, data, self.now)
 
     def note_violation(self, kind: str) -> None:
-        """Something that Discord does not forgive, but does not close the connection for."""
+        """Records a violation for which Discord does not close the connection."""
         shard = (self.session.shard, self.session.count)
         self.gateway.note("violation", kind, now=self.now, bot=self.bot, shard=shard)
 
     def guild(self, value: Any) -> GuildState | None:
-        """The guild asked about; None (silence) when the bot or this shard does not have it."""
+        """The requested guild; None (no answer) when the bot or this shard does not have it."""
         if not isinstance(value, (str, int)) or not str(value).isdecimal():
             raise Rejected(BAD_PAYLOAD, "guild_id is a snowflake")
         guild_id = int(value)
@@ -59,7 +59,7 @@ def _require(condition: bool, reason: str) -> None:
 
 
 def update_presence(context: Context, d: Any) -> None:
-    """Op 3. Checked only: a bot is not sent its own presence."""
+    """Op 3. Checked only: a bot does not receive its own presence."""
     _require(isinstance(d, dict), "presence is an object")
     _require(d.get("status") in STATUSES, "status is online, dnd, idle, invisible or offline")
     _require(d.get("activities") is None or isinstance(d["activities"], list), "activities is a list")
@@ -67,9 +67,9 @@ def update_presence(context: Context, d: Any) -> None:
 
 
 def update_voice_state(context: Context, d: Any) -> None:
-    """Op 4: join, move or leave; answers VOICE_STATE_UPDATE and, where a channel is joined, VOICE_SERVER_UPDATE.
+    """Op 4: join, move or leave. Answers VOICE_STATE_UPDATE, and VOICE_SERVER_UPDATE after a join.
 
-    A channel that is full, or that the bot does not see, answers with silence.
+    A full channel, or one that the bot may not view, gets no answer.
     """
     _require(isinstance(d, dict), "voice state is an object")
     guild = context.guild(d.get("guild_id"))
@@ -93,7 +93,7 @@ def update_voice_state(context: Context, d: Any) -> None:
 
 
 def request_members(context: Context, d: Any) -> None:
-    """Op 8: chunks of at most 1000; RATE_LIMITED for a second whole list of a guild within 30 s; silence otherwise."""
+    """Op 8: chunks of at most 1000; RATE_LIMITED for a second whole list of a guild within 30 s; else no answer."""
     _require(isinstance(d, dict), "a request is an object")
     _require(not isinstance(d.get("guild_id"), list), "exactly one guild")
     by_id, query = d.get("user_ids"), d.get("query")
@@ -112,7 +112,7 @@ def request_members(context: Context, d: Any) -> None:
             context.note_violation("request_members_ids")
         ids = list(dict.fromkeys(asked[:QUERY_LIMIT_MAX]))
         found = [guild.members[str(key)] for key in ids if str(key) in guild.members]
-        # What was not found is echoed as it was asked for, numbers as numbers.
+        # Ids that were not found are returned as they were sent: numbers as numbers.
         extra["not_found"] = [key for key in ids if str(key) not in guild.members]
     else:
         _require(isinstance(query, str) and is_integer(d.get("limit")), "query needs a limit")
@@ -151,7 +151,7 @@ def _send_chunks(context: Context, guild: GuildState, found: list[Json], extra: 
 
 
 def request_sounds(context: Context, d: Any) -> None:
-    """Op 31: SOUNDBOARD_SOUNDS for each guild asked about."""
+    """Op 31: SOUNDBOARD_SOUNDS for each requested guild."""
     _require(isinstance(d, dict) and isinstance(d.get("guild_ids"), list), "guild_ids is a list")
     for value in d["guild_ids"]:
         if (guild := context.guild(value)) is not None:
@@ -159,7 +159,7 @@ def request_sounds(context: Context, d: Any) -> None:
 
 
 def request_channel_info(context: Context, d: Any) -> None:
-    """Op 43: CHANNEL_INFO with the fields asked for, of the voice channels."""
+    """Op 43: CHANNEL_INFO with the requested fields of the voice channels."""
     _require(isinstance(d, dict) and isinstance(d.get("fields"), list), "fields is a list")
     _require(set(map(str, d["fields"])) <= {"status", "voice_start_time"}, "fields are status and voice_start_time")
     guild = context.guild(d.get("guild_id"))

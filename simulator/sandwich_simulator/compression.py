@@ -1,4 +1,4 @@
-"""How one gateway message becomes one WebSocket frame: the four compressions Discord offers (section 3)."""
+"""Turns a gateway message into a WebSocket frame, with Discord's compressions (docs/design/protocol.md, section 3)."""
 
 import zlib
 from typing import Protocol
@@ -7,7 +7,7 @@ import zstandard
 
 TEXT = 0x1
 BINARY = 0x2
-ZSTD_WINDOW_LOG = 18  # seen on the wire: window byte 0x40
+ZSTD_WINDOW_LOG = 18  # observed on the wire: window byte 0x40
 ZSTD_LEVEL = 1
 ZLIB_LEVEL = 6
 PAYLOAD_BYTES_MIN = 512
@@ -15,20 +15,20 @@ TRANSPORTS = frozenset({"", "zlib-stream", "zstd-stream"})
 
 
 class Compressor(Protocol):
-    """One connection's outgoing half: a message in, the frame's opcode and bytes out."""
+    """The outgoing direction of one connection: a message in, the frame's opcode and bytes out."""
 
     def encode(self, payload: bytes) -> tuple[int, bytes]: ...
 
 
 class Plain:
-    """No compression: JSON arrives as text."""
+    """No compression: JSON is sent as text."""
 
     def encode(self, payload: bytes) -> tuple[int, bytes]:
         return TEXT, payload
 
 
 class PayloadZlib:
-    """IDENTIFY's `compress: true`: every large payload is a zlib blob of its own, small ones stay text."""
+    """`compress: true` in IDENTIFY: each large payload is a separate zlib blob; small ones stay text."""
 
     def encode(self, payload: bytes) -> tuple[int, bytes]:
         if len(payload) < PAYLOAD_BYTES_MIN:
@@ -37,7 +37,7 @@ class PayloadZlib:
 
 
 class ZlibStream:
-    """One deflate context a connection, flushed after every message."""
+    """One deflate context per connection, flushed after each message."""
 
     def __init__(self) -> None:
         self._context = zlib.compressobj(ZLIB_LEVEL)
@@ -47,7 +47,7 @@ class ZlibStream:
 
 
 class ZstdStream:
-    """One zstd frame a connection that never ends; every message is flushed as whole blocks."""
+    """One endless zstd frame per connection; each message is flushed as whole blocks."""
 
     def __init__(self) -> None:
         parameters = zstandard.ZstdCompressionParameters.from_level(
@@ -60,7 +60,7 @@ class ZstdStream:
 
 
 def transport_compressor(name: str) -> Compressor:
-    """The compressor of a connection's `compress` query parameter ("" = none). KeyError on any other name."""
+    """The compressor for the query parameter `compress` ("" = none). KeyError for an unknown name."""
     kinds: dict[str, type[Compressor]] = {"": Plain, "zlib-stream": ZlibStream, "zstd-stream": ZstdStream}
     return kinds[name]()
 

@@ -1,4 +1,4 @@
-"""What is simulated: bots, worlds, limits. Plain values; the defaults are Discord's."""
+"""The simulator's configuration: bots, worlds, limits. Plain values; the defaults are Discord's."""
 
 import base64
 import hashlib
@@ -20,11 +20,11 @@ _APPLICATION_EPOCH_MS = 1_500_000_000_000
 
 
 class ConfigError(ValueError):
-    """A configuration the simulator cannot run; the message names the field."""
+    """An invalid configuration; the message names the field."""
 
 
 def _application_of(token: str) -> int:
-    """The id that a real token's first part spells in base64; for other tokens one made from the token's hash."""
+    """The application id at the start of a real token (base64); for other tokens an id from the token's hash."""
     first = token.split(".")[0]
     with suppress(ValueError):
         return int(base64.b64decode(first + "=" * (-len(first) % 4), validate=True).decode("ascii"))
@@ -34,7 +34,7 @@ def _application_of(token: str) -> int:
 
 @dataclass(kw_only=True)
 class BotConfig:
-    """One bot. The application id doubles as the bot's user id, as it does for every bot made since 2016."""
+    """One bot. The application id is also the bot's user id, as for every bot created since 2016."""
 
     token: str = field(repr=False)
     application_id: int = 0
@@ -48,21 +48,21 @@ class BotConfig:
     shard_multiple: int = 1
     seed: int | None = None
     world: str = ""
-    """Bots of one world share its guilds: each is in the first `guilds` of them, the first bot says how they are."""
+    """Bots of one world share its guilds. Each is in the first `guilds` of them; the first bot configures them."""
     hidden_channels: float = 0.08
     """The share of channels that a bot may not view."""
     obfuscation: bool = True
-    """Whether such channels are redacted, as they are for every bot since 16 November 2026."""
-    tells_lost_access: bool = True
-    """Whether a bot that loses sight of a channel is sent it redacted at once; else only with its next change."""
+    """Whether such channels are sent redacted, as for every bot since 16 November 2026."""
+    redacts_lost_access: bool = True
+    """Whether a channel that a bot can no longer view is sent redacted at once; else only with its next change."""
     silent_guilds: float = 0.0
-    """The share of guilds that READY lists and of which then nothing ever comes."""
+    """The share of guilds that READY lists and for which no other event is ever sent."""
     outage_stubs: bool = False
-    """Whether a guild in an outage is listed by `GUILD_CREATE {id, unavailable: true}` instead of GUILD_DELETE."""
+    """Whether a guild in an outage is sent as `GUILD_CREATE {id, unavailable: true}` instead of GUILD_DELETE."""
     messages_kept: int = 8
-    """Messages that the world remembers of each channel and thread."""
+    """How many messages of each channel and thread the world keeps."""
     unmanaged_guilds: float = 0.0
-    """The share of guilds in which the bot is no administrator; in half of them it may view the audit log."""
+    """The share of guilds that the bot may not manage; in half of them it may view the audit log."""
     vanity_guilds: float = 0.0
     """The share of guilds that have a vanity URL."""
 
@@ -87,18 +87,18 @@ class BotConfig:
 
 
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-"""To listen on every address is not an address that anybody can connect to."""
+"""By wildcard listen address: the address that clients can connect to."""
 
 
 @dataclass(kw_only=True)
 class SimulatorConfig:
-    """The whole simulator. Durations in seconds unless the name says otherwise; `replay_events` None = the formula."""
+    """The whole simulator. Durations in seconds unless the name says otherwise; `replay_events` None: the formula."""
 
     bots: list[BotConfig] = field(default_factory=list)
     host: str = "127.0.0.1"
     port: int = 0
     advertise: str = ""
-    """HOST or HOST:PORT under which clients reach it; "": where it listens, or this machine's loopback address."""
+    """HOST or HOST:PORT at which clients reach it; "": the listen address, or this machine's loopback address."""
     seed: int = 0
     rate: float = 0.0
     heartbeat_interval_ms: int = HEARTBEAT_INTERVAL_MS
@@ -122,7 +122,7 @@ class SimulatorConfig:
         self.reached_at(1)
 
     def reached_at(self, port: int) -> str:
-        """HOST:PORT for clients' URLs when it listens on `port`. Raises ConfigError."""
+        """HOST:PORT for clients' URLs, given the listen port. Raises ConfigError."""
         if not self.advertise:
             return f"{_in_url(_ANYWHERE.get(self.host, self.host))}:{port}"
         try:
@@ -141,9 +141,9 @@ def _in_url(host: str) -> str:
 
 
 def load_config(path: Path) -> SimulatorConfig:
-    """Reads a configuration from JSON (the fields of SimulatorConfig).
+    """Reads a configuration from JSON: the fields of SimulatorConfig, or a list of bots.
 
-    Raises ConfigError naming what is wrong, unknown fields included.
+    Raises ConfigError that names the mistake; unknown fields are mistakes.
     """
     try:
         raw = msgspec.json.decode(path.read_bytes())
@@ -171,7 +171,7 @@ def _convert(document: dict[str, object]) -> SimulatorConfig:
 
 
 def parse_bot(text: str) -> BotConfig:
-    """A bot from `token:guilds[:shards[:max_concurrency]]`. Raises ConfigError without repeating the token."""
+    """Parses `token:guilds[:shards[:max_concurrency]]`. Raises ConfigError; its message does not contain the token."""
     token, *numbers = text.split(":")
     try:
         guilds, shards, concurrency = [int(number) for number in numbers] + [10, 0, 1][len(numbers) :]

@@ -1,4 +1,4 @@
-"""The control API under /_sim/: the simulator's methods as JSON over HTTP. It parses and forwards, no more."""
+"""The control API under /_sim/: the simulator's methods as JSON over HTTP. It only parses and forwards."""
 
 import base64
 import binascii
@@ -39,7 +39,7 @@ class ControlApi:
         posts: dict[str, Handler] = {
             "traffic": lambda b: sim.set_traffic(float(b["rate"]), b.get("bot")),
             "pause_traffic": lambda b: sim.pause_traffic(),
-            "happen": lambda b: sim.happen(b["bot"], int(b["events"]), b.get("seed")),
+            "happen": lambda b: sim.act(b["bot"], int(b["events"]), b.get("seed")),
             "burst": lambda b: sim.burst(**b),
             "join": self._join,
             "invite": self._invite,

@@ -1,4 +1,4 @@
-"""Discord's objects as JSON, made from a seed. Pure builders; nothing here remembers anything."""
+"""Discord's objects as JSON, built from a seed. Pure functions without state."""
 
 import random
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ _WORDS = (
 TEXT, VOICE, CATEGORY, STAGE, FORUM = 0, 2, 4, 13, 15
 PUBLIC_THREAD, PRIVATE_THREAD = 11, 12
 BOT = str((1 << 53) - 1 & ~(1 << 3 | 1 << 24))
-"""What a bot's own role allows: all but ADMINISTRATOR, which sees all channels, and MOVE_MEMBERS, for full ones."""
+"""The permissions of a bot's own role: all but ADMINISTRATOR (sees all channels) and MOVE_MEMBERS (joins full ones)."""
 EVERYONE = str(0x6_4AC0_DDB6_3E41)
 
 
@@ -29,7 +29,7 @@ def words(rng: random.Random, count: int) -> str:
 
 
 def hex_hash(rng: random.Random) -> str:
-    """The hash of an image."""
+    """A random image hash."""
     return f"{rng.getrandbits(128):032x}"
 
 
@@ -52,7 +52,7 @@ def user(rng: random.Random, user_id: str) -> Json:
 
 
 def member(rng: random.Random, person: Json, roles: list[str], joined_ms: int) -> Json:
-    """A person in a guild; `user` is shared with every other guild the person is in."""
+    """A user in a guild. The `user` object is shared with all other guilds of the user."""
     return {
         "user": person,
         "roles": roles,
@@ -92,7 +92,7 @@ def role(rng: random.Random, role_id: str, position: int, **known: Any) -> Json:
 
 
 def channel(rng: random.Random, channel_id: str, kind: int, *, position: int, parent: str | None) -> Json:
-    """A guild channel of any type but a thread, without `guild_id` as in GUILD_CREATE."""
+    """A guild channel of any type but a thread, in the form of GUILD_CREATE (without `guild_id`)."""
     made: Json = {
         "version": 1,
         "type": kind,
@@ -117,7 +117,7 @@ def channel(rng: random.Random, channel_id: str, kind: int, *, position: int, pa
 def thread(
     rng: random.Random, thread_id: str, guild_id: str, parent: str, owner: str, made_ms: int, **known: Any
 ) -> Json:
-    """An active thread, public unless told."""
+    """An active thread, public by default."""
     return {
         "type": PUBLIC_THREAD,
         "total_message_sent": 0,
@@ -143,7 +143,7 @@ def thread(
 
 
 def emoji(rng: random.Random, emoji_id: str) -> Json:
-    """A guild's emoji."""
+    """An emoji of a guild."""
     return {
         "version": 0,
         "roles": [],
@@ -157,7 +157,7 @@ def emoji(rng: random.Random, emoji_id: str) -> Json:
 
 
 def sticker(rng: random.Random, sticker_id: str, guild_id: str) -> Json:
-    """A guild's sticker."""
+    """A sticker of a guild."""
     return {
         "version": 1,
         "type": 2,
@@ -188,7 +188,7 @@ def sound(rng: random.Random, sound_id: str, guild_id: str) -> Json:
 def scheduled_event(
     rng: random.Random, event_id: str, guild_id: str, creator: str, start_ms: int, channel: Json | None = None
 ) -> Json:
-    """A scheduled event in a voice or stage channel, or elsewhere. Of some Discord does not say how many care."""
+    """A scheduled event in a voice or stage channel, or elsewhere. Some have no `user_count`, as at Discord."""
     made: Json = {
         "status": 1,
         "sku_ids": [],
@@ -229,7 +229,7 @@ def stage_instance(rng: random.Random, stage_id: str, guild_id: str, channel_id:
 
 
 def presence(rng: random.Random, user_id: str, made_ms: int) -> Json:
-    """What somebody is doing; never "offline", which is the absence of a presence."""
+    """A user's presence. It is never "offline": an offline user has no presence."""
     status = rng.choice(("online", "idle", "dnd"))
     activities: list[Json] = []
     if rng.random() < 0.5:
@@ -253,7 +253,7 @@ def presence(rng: random.Random, user_id: str, made_ms: int) -> Json:
 
 
 def voice_state(rng: random.Random, user_id: str, channel_id: str | None) -> Json:
-    """Where somebody is talking, without `guild_id` and `member` as in GUILD_CREATE."""
+    """A user's voice state, in the form of GUILD_CREATE (without `guild_id` and `member`)."""
     return {
         "user_id": user_id,
         "suppress": False,

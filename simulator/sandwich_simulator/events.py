@@ -1,4 +1,4 @@
-"""What happened in a world, before it is decided who is told of it."""
+"""An event of a world, before it is decided which bots receive it."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,11 @@ from .entities import Json
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. `guild_id` None: shard 0 of the bot it concerns.
+    """One event. `guild_id` None: it goes to shard 0 of its bot.
 
-    `joined` tells the two GUILD_CREATEs apart, whose `data` is empty: every session is sent its own. `only` names the
-    one bot that it is about. `unseen_by` are bots that are not told: None where the place that `data` names says it.
+    A GUILD_CREATE has empty `data`, because each session receives its own; `joined` says that the bot joined the guild.
+    `only` names the one bot that receives the event. `unseen_by` are the bots that do not receive it; None: the place
+    that `data` names decides.
     """
 
     name: str

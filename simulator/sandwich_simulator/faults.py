@@ -1,4 +1,4 @@
-"""Faults that last: refused connections, HTTP errors, a late HELLO, disorder. Pure; every fault ends by itself."""
+"""Faults with a duration: refused connections, HTTP errors, late HELLO, shuffled chunks. Pure; each ends by itself."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class HttpDelay:
 
 
 class Faults:
-    """The standing faults. Times are monotonic seconds."""
+    """The active faults. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._refuse_until = 0.0
@@ -48,19 +48,19 @@ class Faults:
         self._slow.append(delay)
 
     def delay_hello(self, delay_s: float, until: float) -> None:
-        """HELLO comes late on connections opened until then."""
+        """HELLO is late on connections opened before `until`."""
         self._hello_delay_s, self._hello_until = delay_s, until
 
     def reconnect_before_hello(self, until: float) -> None:
-        """Connections opened until then are sent op 7 instead of HELLO."""
+        """Connections opened before `until` get op 7 instead of HELLO."""
         self._op7_before_hello_until = until
 
     def shuffle_chunks(self, until: float) -> None:
-        """Chunks of member lists asked for until then come in any order but their own."""
+        """Chunks of member lists requested before `until` are sent out of order."""
         self._shuffle_until = until
 
     def chunk_order(self, count: int, now: float) -> list[int]:
-        """In which order so many chunks are sent now: the last one first is the worst for who counts on the order."""
+        """The order in which `count` chunks are sent now. Last first is the worst case for order-dependent clients."""
         return list(range(count))[:: -1 if now < self._shuffle_until else 1]
 
     def is_refusing(self, now: float) -> bool:
@@ -68,7 +68,7 @@ class Faults:
         return now < self._refuse_until
 
     def http_status(self, path: str, now: float) -> int | None:
-        """The status to answer this path with, None for the true answer."""
+        """The status to answer this path with; None for the regular answer."""
         self._http = [fault for fault in self._http if now < fault.until]
         return next((fault.status for fault in self._http if path.startswith(fault.path)), None)
 

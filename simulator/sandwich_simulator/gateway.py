@@ -1,7 +1,7 @@
-"""The whole simulated Discord without its sockets: bots, sessions, who is owed what. Pure: `now` in, outboxes filled.
+"""The simulated gateway without its sockets: bots, sessions, and which session receives what.
 
-It never waits and never reads a clock. The shell calls `pump` until it answers False to let backfills go on piecemeal,
-and `expire` now and then.
+Pure: it takes `now` and fills outboxes; it never waits and never reads a clock. The shell calls `pump` until it returns
+False, which sends backfills in small steps, and calls `expire` regularly.
 """
 
 import random
@@ -33,7 +33,7 @@ _encode = msgspec.json.encode
 
 @dataclass(slots=True, eq=False)
 class Bot:
-    """One bot: its world, its sessions and what it may still do."""
+    """One bot: its world, sessions and limits."""
 
     config: BotConfig
     world: World
@@ -41,7 +41,7 @@ class Bot:
     buckets: IdentifyBuckets
     budget: SessionBudget
     token: str | None = field(repr=False)
-    """None once Discord has reset it."""
+    """None after Discord has reset it."""
     member_requests: dict[int, SlidingWindow] = field(default_factory=dict)
     dispatched: int = 0
 
@@ -52,7 +52,7 @@ class Bot:
 
 
 class _Sending:
-    """One event on its way to many sessions: what is the same for all of them is encoded once."""
+    """One event on its way to many sessions. A payload that sessions share is encoded once."""
 
     def __init__(self, event: Event, now: Now, held: Mapping[str, list[bytes]]) -> None:
         self.event = event
@@ -61,14 +61,14 @@ class _Sending:
         self._encoded: tuple[Json, bytes] | None = None
 
     def encode(self, data: Json) -> bytes:
-        """The JSON of what a bot is told."""
+        """A payload as JSON."""
         if self._encoded is None or self._encoded[0] is not data:
             self._encoded = data, _encode(data)
         return self._encoded[1]
 
 
 class Gateway:
-    """Everything the gateway knows."""
+    """The gateway's state: bots, journal, ledger, faults."""
 
     def __init__(self, config: SimulatorConfig) -> None:
         self.config = config
@@ -83,7 +83,7 @@ class Gateway:
             self.add_bot(bot)
 
     def add_bot(self, config: BotConfig) -> Bot:
-        """Adds a bot; to a world that has begun, without guilds. ValueError when its id or token is taken."""
+        """Adds a bot; without guilds if its world exists already. ValueError when its id or token is taken."""
         if config.id in self.bots or self.bot_of_token(config.token) is not None:
             raise ValueError("a bot of this id or token exists")
         shared_worlds = {b.config.world: b.world.shared for b in self.bots.values() if b.config.world}
@@ -100,7 +100,7 @@ class Gateway:
         return bot
 
     def bot_of_token(self, token: str) -> Bot | None:
-        """Whose token this is, None for nobody's."""
+        """The bot with this token; None when there is none."""
         return next((bot for bot in self.bots.values() if bot.token == token), None)
 
     def bot_named(self, name: str) -> Bot:
@@ -111,11 +111,11 @@ class Gateway:
         return found
 
     def guilds_on_shard(self, bot: Bot, shard: int, count: int) -> int:
-        """How many guilds the shard has now."""
+        """The current number of guilds of the shard."""
         return sum(1 for guild_id in bot.world.guild_ids if shard_of(guild_id, count) == shard)
 
     def start_session(self, bot: Bot, identify: Identify, outbox: Outbox, now: Now) -> Session:
-        """Makes a session, sends READY and queues its backfill."""
+        """Starts a session, sends READY and queues its backfill."""
         guild_ids = bot.world.guilds_of_shard(identify.shard, identify.count)
         bot.world.shared.moment += 1
         session_id = f"{self._rng.getrandbits(128):032x}"
@@ -162,16 +162,16 @@ class Gateway:
         return ready
 
     def others_of_shard(self, bot: Bot, shard: tuple[int, int], now: Now) -> str:
-        """What an IDENTIFY of this (id, count) finds, for the ledger: " resumable", " beside", both or nothing.
+        """Existing sessions of this (id, count) at an IDENTIFY, for the ledger: " resumable", " beside", both or "".
 
-        A disconnected session waits to be resumed, and is wasted; a connected one goes on beside the new one.
+        A disconnected session could have been resumed, and is wasted; a connected one continues beside the new one.
         """
         there = bot.sessions.by_count.get(shard[1], {}).get(shard[0], ())
         waits = any(s.outbox is None and not s.is_expired(now.mono, self.config.resume_window_s) for s in there)
         return " resumable" * waits + " beside" * any(s.outbox is not None for s in there)
 
     def judge_resume(self, token: str, session_id: str, seq: int, now: Now) -> tuple[Bot | None, ResumeOutcome]:
-        """Whether a RESUME may go on, and whose it is. A valid token of another bot is a wrong token."""
+        """Whether a RESUME is accepted, and for which bot. A valid token of another bot is a wrong token."""
         bot = self.bot_of_token(token)
         if bot is None:
             return None, ResumeOutcome.WRONG_TOKEN
@@ -181,7 +181,7 @@ class Gateway:
         return bot, outcome
 
     def resume_session(self, bot: Bot, session: Session, seq: int, outbox: Outbox, now: Now) -> None:
-        """Goes on with a session on this socket: an older socket is closed, what was missed is sent, then RESUMED."""
+        """Continues a session on this socket: closes an older socket, sends the missed dispatches, then RESUMED."""
         if session.outbox is not None:
             session.outbox.push(Close(4000, "Session resumed elsewhere"))
         session.outbox = outbox
@@ -191,12 +191,12 @@ class Gateway:
         self.send_to(bot, session, "RESUMED", {"_trace": ['["gateway-simulator",{"micros":0}]']}, now)
 
     def end_session(self, bot: Bot, session: Session) -> None:
-        """The session is gone: it can not be resumed, and is owed nothing more."""
+        """Ends the session: it cannot be resumed and receives nothing more."""
         bot.sessions.remove(session)
         session.backfill.clear()
 
     def revoke_token(self, bot: Bot) -> None:
-        """What Discord does to a bot that spent its budget: all sessions end, the token is void."""
+        """As Discord does to a bot that exceeds its budget: all sessions end and the token becomes invalid."""
         bot.token = None
         for session in bot.sessions:
             if session.outbox is not None:
@@ -204,7 +204,7 @@ class Gateway:
             self.end_session(bot, session)
 
     def send_to(self, bot: Bot, session: Session, name: str, data: Json, now: Now) -> None:
-        """One dispatch to one session, whatever its intents."""
+        """Sends one dispatch to one session, whatever its intents."""
         self._deliver(bot, session, name, _encode(data), now)
 
     def _deliver(
@@ -219,23 +219,23 @@ class Gateway:
         self.journal.record(session.journal_number, session.seq, name, now.wall_ns, payload)
 
     def publish(self, bot: Bot, event: Event, now: Now, held: Mapping[str, list[bytes]] | None = None) -> int:
-        """Sends an event to every session that is owed it, of all bots of this one's world; returns how many were.
+        """Sends an event to each session that should receive it, of all bots in this world; returns how many did.
 
-        What follows from it for who sees what is sent behind it. Sessions named in `held` are not written to: their
-        dispatches are appended there, for the caller to write.
+        Changes of visibility that follow from it are sent after it. Dispatches of sessions named in `held` are appended
+        there instead of being sent; the caller writes them.
         """
         shared, guild_id = bot.world.shared, event.guild_id
         shared.moment += 1
         guild = None if guild_id is None else shared.known(guild_id)
-        outcome = event_routing.follow(guild, event, shared.moment, tells_loss=shared.config.tells_lost_access)
+        outcome = event_routing.record(guild, event, shared.moment, redacts_loss=shared.config.redacts_lost_access)
         sending = _Sending(event, now, held or {})
         owed = 0
         if event.only is not None or guild_id is None:
             owed = self._send(self.bots[event.only or bot.id], event.data, sending)
         else:
             for world in shared.worlds:
-                if guild_id in world.guild_ids and world.id not in outcome.deaf:
-                    data = event_routing.told(guild, event, world.id)
+                if guild_id in world.guild_ids and world.id not in outcome.excluded:
+                    data = event_routing.payload_for(guild, event, world.id)
                     if data is not None:
                         owed += self._send(self.bots[world.id], data, sending)
         for more in outcome.events:
@@ -243,7 +243,7 @@ class Gateway:
         return owed
 
     def _send(self, bot: Bot, data: Json, sending: "_Sending") -> int:
-        """One event to one bot's sessions, as far as their intents go."""
+        """Sends one event to those sessions of one bot whose intents include it."""
         event, me, owed = sending.event, bot.id, 0
         name, guild_id = event.name, event.guild_id
         for count, shards in bot.sessions.by_count.items():
@@ -269,14 +269,14 @@ class Gateway:
             return _encode({"unavailable": True, "id": guild.id})
         held = guild.views[bot.id]
         held.created = bot.world.shared.moment
-        held.untold.clear()
+        held.stale.clear()
         made = visibility.guild_create(
             guild, bits=session.intents, large_threshold=session.large_threshold, self_id=bot.id, joined=joined
         )
         return _encode(made)
 
     def pump(self, now: Now, *, guilds: int) -> bool:
-        """Sends up to so many GUILD_CREATEs of backfills, round robin; False when there are none left."""
+        """Sends up to `guilds` GUILD_CREATEs of backfills, round robin; False when none are left."""
         for _ in range(guilds):
             if not self._backfilling:
                 return False
@@ -300,13 +300,13 @@ class Gateway:
             self._deliver(bot, session, "GUILD_CREATE", encoded, now)
 
     def expire(self, now: Now) -> None:
-        """Forgets the sessions whose resume window has passed."""
+        """Removes the sessions whose resume window has passed."""
         for bot in self.bots.values():
             for session in bot.sessions.expire(now.mono):
                 session.backfill.clear()
 
     def may_request_all_members(self, bot: Bot, guild_id: int, now: Now) -> float:
-        """Takes the guild's turn for a whole member list; seconds to wait when it is not due, else 0."""
+        """Counts a request for a guild's whole member list. Returns 0, or the seconds to wait when it is too early."""
         window = bot.member_requests.setdefault(guild_id, SlidingWindow(1, self.config.request_members_interval_s))
         return 0.0 if window.try_take(now.mono) else window.retry_after(now.mono)
 
@@ -321,7 +321,7 @@ class Gateway:
         session: str = "",
         detail: str = "",
     ) -> None:
-        """Writes one fact into the ledger; `shard` is (id, count)."""
+        """Adds one record to the ledger; `shard` is (id, count)."""
         self.ledger.add(
             Record(
                 ns=now.wall_ns,

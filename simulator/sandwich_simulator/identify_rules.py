@@ -1,4 +1,4 @@
-"""Who may start a session: the shape of IDENTIFY, its close codes, the five-second buckets, the daily budget. Pure."""
+"""Rules of IDENTIFY: its format, close codes, five-second buckets and daily budget. Pure."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +21,12 @@ INVALID_API_VERSION = 4012
 INVALID_INTENTS = 4013
 DISALLOWED_INTENTS = 4014
 INVALIDATING = frozenset({1000, 1001})  # from the client
-SESSION_ENDING = frozenset({4001, 4003, 4004, 4006, 4007, 4009, 4010, 4011, 4012, 4013, 4014})  # from us, section 9
+SESSION_ENDING = frozenset({4001, 4003, 4004, 4006, 4007, 4009, 4010, 4011, 4012, 4013, 4014})  # sent by Discord
 LARGE_THRESHOLD_DEFAULT = 50
 
 
 class Rejected(Exception):
-    """A payload that ends the connection with `code`; `reason` is fit for a close frame."""
+    """A payload that ends the connection with `code`; `reason` goes into the close frame."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -51,17 +51,17 @@ class Identify:
 
 
 def bare_token(token: str) -> str:
-    """The token without the `Bot ` that some libraries put before it."""
+    """The token without the prefix `Bot ` that some libraries send."""
     return token.removeprefix("Bot ")
 
 
 def is_integer(value: Any) -> bool:
-    """Whether JSON holds an integer here (true and false are none)."""
+    """Whether a JSON value is an integer (true and false are not)."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def parse_identify(d: Any) -> Identify:
-    """Reads the payload's `d`. Raises Rejected: 4001 for a wrong shape, 4010 for an impossible shard."""
+    """Parses the payload's `d`. Raises Rejected: 4001 for a wrong format, 4010 for an invalid shard."""
     if not isinstance(d, dict) or not isinstance(d.get("token"), str) or not is_integer(d.get("intents")):
         raise Rejected(BAD_PAYLOAD, "IDENTIFY needs token and intents")
     properties = d.get("properties")
@@ -98,7 +98,7 @@ def _parse_shard(value: Any) -> tuple[int, int]:
 
 
 def check_identify(identify: Identify, bot: BotConfig, *, guilds_on_shard: int) -> None:
-    """Raises Rejected for what the bot may not do: 4013, 4014, 4010 (large bots' multiples), 4011."""
+    """Raises Rejected when the bot may not identify so: 4013, 4014, 4010 (large bots' multiples), 4011."""
     if identify.intents < 0 or identify.intents & ~ALL_INTENTS:
         raise Rejected(INVALID_INTENTS, "Invalid intent(s).")
     if identify.intents & ~bot.allowed_intents:
@@ -110,14 +110,14 @@ def check_identify(identify: Identify, bot: BotConfig, *, guilds_on_shard: int) 
 
 
 class IdentifyBuckets:
-    """One IDENTIFY every `interval_s` a bucket, `shard_id % max_concurrency`."""
+    """One IDENTIFY per bucket and `interval_s`; the bucket is `shard_id % max_concurrency`."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._last: dict[int, float] = {}
 
     def try_take(self, shard: int, max_concurrency: int, now: float) -> bool:
-        """Takes the bucket's turn; False when it is not yet due, and nothing is changed."""
+        """Takes the bucket's next slot; False, without a change, when it is too early."""
         key = shard % max_concurrency
         last = self._last.get(key)
         if last is not None and now - last < self._interval_s:
@@ -127,7 +127,7 @@ class IdentifyBuckets:
 
 
 class SessionBudget:
-    """How many sessions may be started in a day."""
+    """The session starts that are left in the current day."""
 
     def __init__(self, limit: int, window_s: float) -> None:
         self.limit = limit
@@ -145,12 +145,12 @@ class SessionBudget:
         return max(0, self.limit - self._used)
 
     def reset_after_ms(self, now: float) -> int:
-        """Milliseconds until the budget is whole again; 0 when it is."""
+        """Milliseconds until the budget is full again; 0 when it is full."""
         self._roll(now)
         return 0 if self._reset_at is None else max(1, int((self._reset_at - now) * 1000))
 
     def try_spend(self, now: float) -> bool:
-        """Spends one start; False when there is none left."""
+        """Uses one start; False when none is left."""
         if not self.remaining(now):
             return False
         if self._reset_at is None:
@@ -159,7 +159,7 @@ class SessionBudget:
         return True
 
     def set_remaining(self, remaining: int, now: float) -> None:
-        """Sets what is left, for tests of a nearly spent budget."""
+        """Sets the remaining starts, for tests of a nearly used budget."""
         self._used = self.limit - remaining
         if self._reset_at is None:
             self._reset_at = now + self._window_s
@@ -174,7 +174,7 @@ class SlidingWindow:
         self._times: list[float] = []
 
     def try_take(self, now: float) -> bool:
-        """Counts one; False when it is one too many."""
+        """Counts one; False when it exceeds the limit."""
         self._times = [t for t in self._times if now - t < self._window_s]
         if len(self._times) >= self._limit:
             return False
@@ -187,5 +187,5 @@ class SlidingWindow:
         return 0.0 if len(recent) < self._limit else recent[0] + self._window_s - now
 
     def remaining(self, now: float) -> int:
-        """How many may still be taken now."""
+        """How many are allowed now."""
         return self._limit - sum(1 for t in self._times if now - t < self._window_s)

@@ -1,4 +1,4 @@
-"""Which events an intent opens (gateway reference, section 12). Pure tables."""
+"""Which events an intent enables (docs/design/protocol.md, section 12). Pure tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -69,7 +69,7 @@ _CONTENT_EVENTS = frozenset({"MESSAGE_CREATE", "MESSAGE_UPDATE"})
 
 
 def is_delivered(name: str, data: Mapping[str, Any], *, in_guild: bool, intents: int, self_id: str) -> bool:
-    """Whether a session with these intents is sent the event. Some about the bot itself always are."""
+    """Whether a session with these intents receives the event. Some events about the bot itself need no intent."""
     needed = (GUILD_INTENT if in_guild else DIRECT_INTENT).get(name, 0)
     if not needed or intents & needed:
         return True
@@ -82,7 +82,7 @@ def is_delivered(name: str, data: Mapping[str, Any], *, in_guild: bool, intents:
 
 
 def own_part(data: Mapping[str, Any], self_id: str) -> dict[str, Any]:
-    """THREAD_MEMBERS_UPDATE as a bot without GUILD_MEMBERS gets it: of itself alone."""
+    """THREAD_MEMBERS_UPDATE for a bot without GUILD_MEMBERS: only its own membership."""
     part = {key: value for key, value in data.items() if key not in ("added_members", "removed_member_ids")}
     added = [member for member in data.get("added_members", ()) if member.get("user_id") == self_id]
     removed = [user_id for user_id in data.get("removed_member_ids", ()) if user_id == self_id]
@@ -90,7 +90,7 @@ def own_part(data: Mapping[str, Any], self_id: str) -> dict[str, Any]:
 
 
 def hides_content(name: str, data: Mapping[str, Any], *, intents: int, self_id: str) -> bool:
-    """Whether the content fields are withheld: no MESSAGE_CONTENT, and neither own, direct nor mentioning the bot."""
+    """Whether content fields are removed: no MESSAGE_CONTENT, and the message is not own or direct or a mention."""
     if intents & MESSAGE_CONTENT or name not in _CONTENT_EVENTS or "guild_id" not in data:
         return False
     if data["author"]["id"] == self_id:
@@ -99,7 +99,7 @@ def hides_content(name: str, data: Mapping[str, Any], *, intents: int, self_id: 
 
 
 def without_content(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message as a bot without MESSAGE_CONTENT sees it."""
+    """The message for a bot without MESSAGE_CONTENT."""
     bare = {key: value for key, value in message.items() if key != "poll"}
     bare.update(content="", embeds=[], attachments=[], components=[])
     return bare

@@ -1,7 +1,7 @@
-"""What the simulator can be held against: the journal of dispatches owed, and the ledger of what clients did.
+"""The records for later checks: the journal of all dispatches, and the ledger of what clients did.
 
-Both only grow. The journal keeps some 34 bytes an entry (columns, names interned), so millions fit; the
-ledger's counts are exact, its records the latest `RECORDS_MAX`.
+The journal only grows, by some 34 bytes per entry (columns, names interned), so millions of entries fit. The ledger
+keeps exact counts and the latest `RECORDS_MAX` records.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _encode = msgspec.json.encode
 
 @dataclass(frozen=True, slots=True)
 class SessionName:
-    """Whose dispatch it is."""
+    """The session of a dispatch."""
 
     bot: str
     shard: int
@@ -29,12 +29,12 @@ class SessionName:
 
 
 def digest_of(payload: bytes) -> bytes:
-    """The eight bytes that stand for a dispatch's exact JSON."""
+    """An eight-byte digest of a dispatch's exact JSON."""
     return hashlib.blake2b(payload, digest_size=8).digest()
 
 
 class Journal:
-    """Every dispatch owed to every session, in the order of emission."""
+    """Each dispatch of each session, in the order of emission."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._names: list[SessionName] = []
@@ -56,7 +56,7 @@ class Journal:
         return len(self._names) - 1
 
     def record(self, session: int, seq: int, event_type: str, ns: int, payload: bytes) -> None:
-        """One dispatch emitted at this wall time; its exact JSON bytes are digested."""
+        """Adds one dispatch with its wall time and the digest of its exact JSON."""
         number = self._types.get(event_type)
         if number is None:
             number = self._types[event_type] = len(self._type_names)
@@ -70,7 +70,7 @@ class Journal:
             self._file.write(_encode(self.entry(len(self._seq) - 1)) + b"\n")
 
     def entry(self, index: int) -> dict[str, Any]:
-        """One entry as the control API shows it."""
+        """One entry in the control API's format."""
         name = self._names[self._session[index]]
         return {
             "bot": name.bot,
@@ -84,14 +84,14 @@ class Journal:
         }
 
     def entries(self, *, bot: str | None = None, since: int = 0, until: int | None = None) -> Iterator[dict[str, Any]]:
-        """Entries number `since` (inclusive) to `until` (exclusive), of one bot or all."""
+        """Entries from number `since` (inclusive) to `until` (exclusive), of one bot or all."""
         wanted = {i for i, name in enumerate(self._names) if bot is None or name.bot == bot}
         for index in range(since, len(self) if until is None else min(until, len(self))):
             if self._session[index] in wanted:
                 yield self.entry(index)
 
     def close(self) -> None:
-        """Writes out and closes the file, if there is one."""
+        """Flushes and closes the file, if there is one."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -99,7 +99,7 @@ class Journal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One fact about a client: `kind` is identify, resume, violation, close or connect."""
+    """One record about a client: `kind` is identify, resume, violation, close or connect."""
 
     ns: int
     kind: str
@@ -119,12 +119,12 @@ class Ledger:
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
     def add(self, record: Record) -> None:
-        """Notes one fact."""
+        """Adds one record."""
         self.records.append(record)
         self.counts[record.kind, record.bot, record.outcome] += 1
 
     def count(self, kind: str, *, bot: str | None = None, outcome: str | None = None) -> int:
-        """How many facts of a kind, for one bot or all, with one outcome or any."""
+        """The number of records of a kind, for one bot or all, with one outcome or any."""
         return sum(
             number
             for (a_kind, a_bot, an_outcome), number in self.counts.items()
@@ -132,7 +132,7 @@ class Ledger:
         )
 
     def outcomes(self, kind: str, bot: str) -> dict[str, int]:
-        """Counts of a kind's outcomes for one bot."""
+        """The number of records by outcome, for one kind and bot."""
         return {out: n for (a_kind, a_bot, out), n in self.counts.items() if a_kind == kind and a_bot == bot}
 
     def as_json(self, *, bot: str | None = None, kind: str | None = None) -> list[dict[str, Any]]:

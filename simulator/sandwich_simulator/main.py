@@ -1,4 +1,4 @@
-"""`sandwich-simulator`: the simulator as a program."""
+"""The command `sandwich-simulator`."""
 
 import asyncio
 import resource
@@ -35,13 +35,13 @@ def run(
     host: Annotated[str | None, typer.Option()] = None,
     port: Annotated[int | None, typer.Option(help="0 = any free port")] = None,
     advertise: Annotated[
-        str | None, typer.Option(help="HOST or HOST:PORT under which clients reach it; needed with --host 0.0.0.0")
+        str | None, typer.Option(help="HOST or HOST:PORT at which clients reach it; needed with --host 0.0.0.0")
     ] = None,
     rate: Annotated[float | None, typer.Option(help="events a second, all bots together")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
-    journal: Annotated[Path | None, typer.Option(help="append every dispatch owed to this file (NDJSON)")] = None,
+    journal: Annotated[Path | None, typer.Option(help="append each dispatch to this file (NDJSON)")] = None,
 ) -> None:
-    """Runs a Discord to test against until SIGTERM or Ctrl-C."""
+    """Runs a simulated Discord until SIGTERM or Ctrl-C."""
     try:
         settings = load_config(config) if config else SimulatorConfig()
         settings.bots += [parse_bot(text) for text in bot or ()]
@@ -57,7 +57,7 @@ def run(
     settings.journal_path = journal or settings.journal_path
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
-        # Each connected shard takes a file descriptor.
+        # Each connected shard needs a file descriptor.
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(_serve(settings))

@@ -1,4 +1,4 @@
-"""What happens in a world: a weighted mix of actions, each of which changes the state it reports. Seeded, no I/O."""
+"""A world's traffic: a weighted random mix of actions that change the state and yield events. Seeded, no I/O."""
 
 import random
 from bisect import bisect
@@ -35,7 +35,7 @@ WEIGHTS: dict[Action, float] = {
     voice.voice_status: 0.3,
     guild_resources.interest: 0.3,
     guild_resources.scheduled_event: 0.2,
-    channels.permitted: 0.2,
+    channels.channel_overwrites: 0.2,
     guild_resources.expressions: 0.15,
     guild_resources.stage: 0.15,
     guild_resources.sound: 0.15,
@@ -45,19 +45,19 @@ WEIGHTS: dict[Action, float] = {
     guilds.guild_update: 0.1,
     threads.list_sync: 0.05,
     guilds.outage: 0.04,
-    guilds.told_again: 0.04,
+    guilds.guild_repeated: 0.04,
     guilds.come_and_go: 0.03,
     people.bot_renamed: 0.002,
 }
-_HAPPENINGS = list(WEIGHTS)
+_ACTIONS = list(WEIGHTS)
 _CUMULATIVE = list(accumulate(WEIGHTS.values()))
 _WIDE = (guilds.outage, guilds.come_and_go, people.renamed, people.bot_renamed)
-"""Happenings that concern more than the guild they begin in."""
-_STEADY = list(accumulate(0 if happening in _WIDE else w for happening, w in WEIGHTS.items()))
+"""Actions that affect more than the guild they start in."""
+_STEADY = list(accumulate(0 if action in _WIDE else weight for action, weight in WEIGHTS.items()))
 
 
 class Mix:
-    """An endless story of one world, or of `guild_ids` alone; then no guild comes, goes or fails."""
+    """Endless actions in one world, or only in `guild_ids`; then no guild is joined, left or in an outage."""
 
     def __init__(self, world: World, rng: random.Random, guild_ids: list[int] | None = None) -> None:
         self._world = world
@@ -66,14 +66,14 @@ class Mix:
         self._guild_ids = list(guild_ids or ())
 
     def next_events(self, wall_ms: int) -> list[Event]:
-        """What happens next: some events that belong together; none only where there is no guild to happen in."""
+        """The events of the next action; empty only when no guild is available."""
         weights = _STEADY if self._is_partial else _CUMULATIVE
         for _ in range(TRIES):
             guild = self._available_guild()
             if guild is None:
                 return []
-            happening = _HAPPENINGS[bisect(weights, self._rng.random() * weights[-1])]
-            events = list(happening(ActionContext(self._world, guild, self._rng, wall_ms)))
+            action = _ACTIONS[bisect(weights, self._rng.random() * weights[-1])]
+            events = list(action(ActionContext(self._world, guild, self._rng, wall_ms)))
             if events:
                 return events
         return []

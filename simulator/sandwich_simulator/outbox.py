@@ -1,4 +1,4 @@
-"""What waits to be written to one socket, in order. Pure; the shell takes it when `wake` is called."""
+"""The queue of one socket's outgoing items. Pure; it calls `wake` when the shell has something to write."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A frame's bytes past the compressor: garbage on purpose."""
+    """A frame that bypasses the compressor, to send corrupt data."""
 
     data: bytes
     text: bool = False
@@ -15,12 +15,12 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class CompressPayloads:
-    """From here on payloads are compressed one by one (IDENTIFY `compress: true`)."""
+    """From this item on payloads are compressed one by one (IDENTIFY with `compress: true`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close with a code, after all that was pushed before."""
+    """Close with a code after all items pushed before."""
 
     code: int
     reason: str = ""
@@ -28,7 +28,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """End the TCP connection with no close frame; `reset` sends RST where the system can."""
+    """End the TCP connection without a close frame; `reset` sends RST where the system supports it."""
 
     reset: bool = False
 
@@ -37,7 +37,7 @@ Item = bytes | Raw | Close | Cut | CompressPayloads
 
 
 class Outbox:
-    """A bounded queue. A client that lets it overflow is cut off, as Discord does with slow readers."""
+    """A bounded queue. A client that lets it overflow is disconnected, as Discord does with slow readers."""
 
     def __init__(self, bytes_max: int) -> None:
         self._items: deque[Item] = deque()
@@ -45,7 +45,7 @@ class Outbox:
         self._bytes_max = bytes_max
         self._closed = False
         self._cut = False
-        self.wake: Callable[[], None] = _nobody
+        self.wake: Callable[[], None] = _no_writer
 
     def __len__(self) -> int:
         return len(self._items)
@@ -57,7 +57,7 @@ class Outbox:
 
     @property
     def is_cut(self) -> bool:
-        """Whether a Cut waits in the queue: what a slow reader has not taken by then it never gets."""
+        """Whether a Cut is queued: the items before it may no longer be written."""
         return self._cut
 
     def push(self, item: Item) -> None:
@@ -85,5 +85,5 @@ class Outbox:
         return taken
 
 
-def _nobody() -> None:
-    """Nobody waits for this outbox yet."""
+def _no_writer() -> None:
+    """The initial `wake`: no writer uses this outbox yet."""

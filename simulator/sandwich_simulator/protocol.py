@@ -1,8 +1,8 @@
-"""One connection's side of the gateway protocol: what comes in decides what goes into its outbox. Pure.
+"""The server side of one gateway connection: it takes the client's messages and fills the outbox. Pure.
 
 States: CONNECTED (HELLO sent or due) -> LIVE (identified or resumed) -> CLOSED; op 9 leads from LIVE back to CONNECTED.
-Decides every close code of section 9, the send limits, the server's heartbeat timeout. Never reads a clock, never
-waits, never touches a socket.
+It decides the close codes (docs/design/protocol.md, section 9), the send limits and the heartbeat timeout. It never
+reads a clock, never waits and never uses a socket.
 """
 
 from enum import Enum
@@ -44,7 +44,7 @@ _BEAT = b'{"t":null,"s":null,"op":1,"d":null}'
 
 
 class State(Enum):
-    """Where a connection is."""
+    """The state of a connection."""
 
     CONNECTED = "connected"
     LIVE = "live"
@@ -52,7 +52,7 @@ class State(Enum):
 
 
 class Connection:
-    """The machine. `receive`, `tick`, `closed` take the moment; everything to be sent goes to `outbox`, in order."""
+    """The state machine. `receive`, `tick` and `closed` take the time; it sends through `outbox`, in order."""
 
     def __init__(self, gateway: Gateway, *, version: str, host: str, compress: str) -> None:
         self._gateway = gateway
@@ -72,7 +72,7 @@ class Connection:
         self._identify_by: float | None = None
 
     def open(self, now: Now) -> None:
-        """The WebSocket is up: HELLO now or, by a fault, later or never."""
+        """The WebSocket is open: sends HELLO now; with a fault later or never."""
         if self._version not in API_VERSIONS:
             self._reject(Rejected(INVALID_API_VERSION, "Invalid API version"), now)
         elif self._gateway.faults.skips_hello(now.mono):
@@ -95,14 +95,14 @@ class Connection:
         self._beat_by = now.mono + config.heartbeat_interval_ms / 1000 * config.heartbeat_tolerance
 
     def deadline(self) -> float | None:
-        """When `tick` is next wanted."""
+        """When `tick` must be called next."""
         if self.state is State.CLOSED:
             return None
         identify_by = self._identify_by if self.state is State.CONNECTED else None
         return min((t for t in (self._hello_at, self._beat_by, identify_by) if t is not None), default=None)
 
     def tick(self, now: Now) -> None:
-        """Does what is due: a late HELLO, the end of a silent client."""
+        """Does what is due: sends a late HELLO, closes a client without heartbeats."""
         if self.state is State.CLOSED:
             return
         if self._hello_at is not None and now.mono >= self._hello_at:
@@ -115,7 +115,7 @@ class Connection:
             self._shut(SESSION_TIMED_OUT, "Session timed out.", now)
 
     def receive(self, data: bytes, now: Now) -> None:
-        """One message of the client's, text or binary."""
+        """Handles one message of the client, text or binary."""
         if self.state is State.CLOSED:
             return
         try:
@@ -239,7 +239,7 @@ class Connection:
         self._gateway.resume_session(bot, session, seq, self.outbox, now)
 
     def invalidate(self, *, resumable: bool, now: Now) -> None:
-        """Op 9: the session is no longer spoken to on this socket, and is gone unless `resumable`."""
+        """Sends op 9: the session no longer uses this socket, and ends unless `resumable`."""
         self.outbox.push(b'{"t":null,"s":null,"op":9,"d":%s}' % (b"true" if resumable else b"false"))
         self._release(keep=resumable, now=now)
         self.state = State.CONNECTED
@@ -248,19 +248,19 @@ class Connection:
             self._shut(4000, "Invalid session", now)
 
     def ask_reconnect(self) -> None:
-        """Op 7."""
+        """Sends op 7."""
         self.outbox.push(_RECONNECT)
 
     def ask_heartbeat(self) -> None:
-        """Op 1 from the server: a beat is wanted at once."""
+        """Sends op 1: the client must send a heartbeat at once."""
         self.outbox.push(_BEAT)
 
     def close(self, code: int, reason: str, now: Now) -> None:
-        """Closes from our side. The code decides whether the session lives on (section 9)."""
+        """Closes the connection from the server side. The code decides whether the session ends."""
         self._shut(code, reason, now)
 
     def closed(self, code: int | None, now: Now) -> None:
-        """The socket is gone. `code` is the client's close code, None when it just went away or we closed first."""
+        """The socket has ended. `code` is the client's close code; None without one or when the server closed first."""
         if self.state is not State.CLOSED:
             outcome = "none" if code is None else str(code)
             session = self.session.id if self.session else ""

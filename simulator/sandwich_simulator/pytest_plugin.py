@@ -1,4 +1,4 @@
-"""A simulator for tests: `pytest_plugins = ["sandwich_simulator.pytest_plugin"]` gives the fixture `make_simulator`."""
+"""A pytest plugin: `pytest_plugins = ["sandwich_simulator.pytest_plugin"]` provides the fixture `make_simulator`."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -13,7 +13,7 @@ MakeSimulator = Callable[..., Awaitable[Simulator]]
 
 @pytest_asyncio.fixture
 async def make_simulator() -> AsyncIterator[MakeSimulator]:
-    """`await make_simulator(*bots, **fields of SimulatorConfig)`: it runs; identifies are 0.05 s apart unless told."""
+    """`await make_simulator(*bots, **fields of SimulatorConfig)` starts one, with `identify_interval_s` 0.05."""
     async with AsyncExitStack() as stack:
 
         async def make(*bots: BotConfig, **fields: object) -> Simulator:

@@ -1,4 +1,4 @@
-"""Discord's REST API as far as a gateway client needs it, under /api/v10 (and /api/v9)."""
+"""The part of Discord's REST API that a gateway client needs, under /api/v10 (and /api/v9)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ METADATA = frozenset({"uses", "max_uses", "max_age", "temporary", "created_at"})
 
 
 class ApiError(Exception):
-    """An answer of Discord's that is no success."""
+    """An error answer."""
 
     def __init__(self, status: int, message: str, code: int = 0) -> None:
         super().__init__(message)
@@ -34,13 +34,13 @@ class ApiError(Exception):
 
 
 def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """Discord names the type without a charset, and discord.py compares it literally."""
+    """A JSON response. Discord names the type without a charset, and discord.py compares it literally."""
     body = msgspec.json.encode(value)
     return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
 def application(bot: Bot) -> Json:
-    """The application object, whose flags show the privileged intents it was granted."""
+    """The application object; its flags show the granted privileged intents."""
     flags = sum(flag for bit, flag in _FLAGS.items() if bot.config.allowed_intents & bit)
     owner = bot.world.person(0)
     return {
@@ -66,7 +66,7 @@ def application(bot: Bot) -> Json:
 
 
 def shown_invite(guild: GuildState, invite: Json, *, metadata: bool) -> Json:
-    """An invite as the REST lists show it."""
+    """An invite in the format of the REST lists."""
     channel = guild.channels[invite["channel_id"]]
     shown = ("id", "name", "splash", "banner", "description", "icon", "features", "verification_level")
     more = ("vanity_url_code", "nsfw_level", "premium_subscription_count")
@@ -78,7 +78,7 @@ def shown_invite(guild: GuildState, invite: Json, *, metadata: bool) -> Json:
 
 
 class RestApi:
-    """The routes. Answers go through `handle`, which checks the token, the limits and the standing faults."""
+    """The routes. Each request is checked for its token, rate limits and active faults."""
 
     def __init__(self, gateway: Gateway, clock: Callable[[], Now]) -> None:
         self._gateway = gateway
@@ -204,7 +204,7 @@ class RestApi:
         return {"code": guild.base["vanity_url_code"], "uses": guild.vanity_uses}
 
     def _need(self, bot: Bot, guild: GuildState, any_of: int) -> int:
-        """The bot's permissions in the guild, of which it needs at least one of these."""
+        """The bot's permissions in the guild. Raises ApiError when it has none of `any_of`."""
         held = permissions_of(guild, bot.id)
         if not held & any_of:
             raise ApiError(403, "Missing Permissions", 50013)

@@ -1,4 +1,4 @@
-"""REST rate limits as section 17 has them: one bucket a route and major id, 50 requests a second over all. Pure."""
+"""REST rate limits (docs/design/protocol.md, section 17): a bucket per route and major id, 50 requests/s. Pure."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ DEFAULT_LIMIT = (10, 5.0)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a request may pass, and the headers to answer it with."""
+    """Whether a request is allowed, and the headers of its answer."""
 
     allowed: bool
     retry_after_s: float

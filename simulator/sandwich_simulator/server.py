@@ -1,4 +1,4 @@
-"""The gateway's sockets on aiohttp. A thin shell around `Connection`: bytes in, bytes out, the clock."""
+"""The gateway's sockets on aiohttp: a thin shell around `Connection` that moves bytes and reads the clock."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from .gateway import Gateway
 from .protocol import Connection
 from .socket_writer import SocketWriter
 
-MESSAGE_BYTES_MAX = 1024 * 1024  # far above Discord's 4096, so that it is we who answer 4002
+MESSAGE_BYTES_MAX = 1024 * 1024  # far above Discord's 4096, so that the protocol answers 4002, not aiohttp
 CLOSE_TIMEOUT_S = 2.0
 TICK_S = 0.02
 EXPIRE_S = 1.0
@@ -19,7 +19,7 @@ BACKFILL_GUILDS = 16
 
 
 class GatewayServer:
-    """Accepts gateway connections, and keeps time for all of them."""
+    """Accepts gateway connections and runs their timers."""
 
     def __init__(self, gateway: Gateway, clock: Callable[[], Now]) -> None:
         self._gateway = gateway
@@ -59,7 +59,7 @@ class GatewayServer:
                 writing.cancel()
 
     async def _read(self, connection: Connection, websocket: web.WebSocketResponse) -> int | None:
-        """Reads to the end; the client's close code, None when it sent none."""
+        """Reads until the connection ends; returns the client's close code, None when it sent none."""
         while True:
             message = await websocket.receive()
             if message.type is WSMsgType.TEXT:
@@ -72,7 +72,7 @@ class GatewayServer:
                 return None
 
     async def keep_time(self) -> None:
-        """Runs the connections' deadlines, the backfills and the resume windows, for ever."""
+        """Runs deadlines, backfills and resume windows until cancelled."""
         expire_at = 0.0
         while True:
             now = self._clock()

@@ -1,8 +1,8 @@
-"""Gateway sessions: numbering, replay buffer, life time. Pure.
+"""Gateway sessions: sequence numbers, replay buffer, lifetime. Pure.
 
-A session outlives its sockets: what it is owed while nobody listens is numbered and kept like everything else, until
-the buffer has lost something the client never got, or the resume window has passed (section 7).
-Invariants: `seq` is that of the newest entry of the buffer; the buffer's numbers have no gap.
+A session outlives its sockets: dispatches without a socket are numbered and kept like all others. It can be resumed
+until the buffer has dropped a dispatch that the client lacks, or the resume window has passed (docs/design/protocol.md,
+section 7). Invariants: `seq` is that of the newest entry of the buffer; the buffer's numbers have no gap.
 """
 
 from collections import deque
@@ -18,13 +18,13 @@ REPLAY_PER_GUILD = 75
 
 
 def replay_capacity(guilds: int) -> int:
-    """How many dispatches Discord keeps for a session of so many guilds (a staff member's formula, docs#24)."""
+    """How many dispatches Discord keeps for a session with this many guilds (docs/design/protocol.md, section 7)."""
     return max(REPLAY_MIN, min(REPLAY_MAX, guilds * REPLAY_PER_GUILD))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Session:
-    """One session. `outbox` is the socket it speaks through, None while disconnected."""
+    """One session. `outbox` belongs to its socket; None while disconnected."""
 
     id: str
     bot: str
@@ -36,19 +36,19 @@ class Session:
     replay_events: int
     created_at: float
     moment: int = 0
-    """Of its world, when it began."""
+    """The moment of its world when it began."""
     outbox: Outbox | None = None
     disconnected_at: float | None = None
     seq: int = 0
     backfill: deque[int] = field(default_factory=deque)
-    """Guilds whose GUILD_CREATE is still to come."""
+    """Guilds whose GUILD_CREATE is not sent yet."""
     _replay: deque[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         self._replay = deque(maxlen=self.replay_events)
 
     def next_dispatch(self, name: str, data: bytes) -> bytes:
-        """Numbers an event, keeps it for a replay and sends it to the socket if there is one; returns its JSON."""
+        """Numbers an event, keeps it for replay and sends it if there is a socket; returns its JSON."""
         self.seq += 1
         payload = b'{"t":"%s","s":%d,"op":0,"d":%s}' % (name.encode(), self.seq, data)
         self._replay.append(payload)
@@ -57,7 +57,7 @@ class Session:
         return payload
 
     def keep_unsent(self, name: str, data: bytes) -> bytes:
-        """Numbers an event and keeps it without sending it: the caller writes it to the socket in its own way."""
+        """Numbers an event and keeps it for replay without sending it; the caller sends it."""
         outbox, self.outbox = self.outbox, None
         try:
             return self.next_dispatch(name, data)
@@ -66,20 +66,20 @@ class Session:
 
     @property
     def oldest_seq(self) -> int:
-        """The number of the oldest dispatch still kept."""
+        """The sequence of the oldest dispatch that is kept."""
         return self.seq - len(self._replay) + 1
 
     def can_replay_from(self, seq: int) -> bool:
-        """Whether all after `seq` is still kept."""
+        """Whether all dispatches after `seq` are kept."""
         return seq + 1 >= self.oldest_seq
 
     def replay(self, seq: int) -> Iterator[bytes]:
-        """Everything after `seq`, in order."""
+        """The dispatches after `seq`, in order."""
         skip = seq + 1 - self.oldest_seq
         return (payload for index, payload in enumerate(self._replay) if index >= skip)
 
     def detach(self, now: float) -> None:
-        """The socket is gone; the resume window starts."""
+        """The socket has ended; the resume window starts."""
         self.outbox = None
         self.disconnected_at = now
 
@@ -89,7 +89,7 @@ class Session:
 
 
 class ResumeOutcome(Enum):
-    """What becomes of a RESUME."""
+    """The result of a RESUME."""
 
     OK = "ok"
     UNKNOWN = "unknown_session"
@@ -100,7 +100,7 @@ class ResumeOutcome(Enum):
 
 
 class SessionStore:
-    """The live sessions of one bot, found by id and by the shard they listen to."""
+    """The live sessions of one bot, by id and by shard."""
 
     def __init__(self, *, window_s: float) -> None:
         self._window_s = window_s
@@ -118,12 +118,12 @@ class SessionStore:
         return self._by_id.get(session_id)
 
     def add(self, session: Session) -> None:
-        """Takes in a new session."""
+        """Adds a session."""
         self._by_id[session.id] = session
         self.by_count.setdefault(session.count, {}).setdefault(session.shard, []).append(session)
 
     def remove(self, session: Session) -> None:
-        """Forgets a session; forgetting it twice does no harm."""
+        """Removes a session, if it is there."""
         if self._by_id.pop(session.id, None) is None:
             return
         shards = self.by_count[session.count]
@@ -141,7 +141,7 @@ class SessionStore:
         return gone
 
     def judge_resume(self, session_id: str, seq: int, now: float) -> ResumeOutcome:
-        """Whether the session can go on after `seq`. Changes nothing."""
+        """Whether the session can continue after `seq`. Changes nothing."""
         session = self._by_id.get(session_id)
         if session is None:
             return ResumeOutcome.UNKNOWN

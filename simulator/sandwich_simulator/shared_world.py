@@ -1,7 +1,7 @@
-"""What the bots of one world share: its guilds and the people in them. Seeded, deterministic, no I/O.
+"""The part of a world that its bots share: guilds and users. Seeded, deterministic, no I/O.
 
-A guild is built when first looked at and is then remembered; `peek` builds one without remembering it, so that a
-backfill of thousands of guilds does not hold thousands of guilds. Which bot is in which guild their worlds say.
+A guild is built at its first use and then kept. `peek` builds a guild without keeping it, so that a backfill does not
+hold thousands of guilds in memory. Each bot's `World` says which guilds the bot is in.
 """
 
 import random
@@ -25,7 +25,7 @@ JOINS_KEPT = 100_000
 
 
 class SharedWorld:
-    """Guilds and people as the configuration of the first bot wants them."""
+    """Guilds and users, configured by the first bot of the world."""
 
     def __init__(self, config: BotConfig, seed: int) -> None:
         self.config = config
@@ -33,9 +33,9 @@ class SharedWorld:
         self.rng = random.Random(self.seed)
         self.worlds: list[World] = []
         self.moment = 0
-        """Counts what happens; a moment is its value then."""
+        """Counts the world's events; a "moment" is a value of this counter."""
         self.joins: deque[Json] = deque(maxlen=JOINS_KEPT)
-        """How everybody who joined really came in, oldest first."""
+        """How each user really joined, oldest first."""
         self.people_count = max(
             50, config.guilds * config.members_per_guild // GUILDS_PER_PERSON, config.members_per_guild * 2
         )
@@ -55,7 +55,7 @@ class SharedWorld:
         return [guild_id for guild_id, number in self._numbers.items() if number < count]
 
     def new_guild_id(self) -> int:
-        """The id of a guild that was not there before."""
+        """The id of a new guild."""
         number = self._next_number
         guild_id = snowflake(GUILD_EPOCH_MS + self._offset_ms + number, number * 7919 + 4242)
         self._numbers[guild_id] = number
@@ -64,7 +64,7 @@ class SharedWorld:
         return guild_id
 
     def person(self, number: int) -> Json:
-        """A user of the pool that all guilds share; the same object wherever it is seen."""
+        """A user of the pool that all guilds share; always the same object."""
         found = self._people.get(number)
         if found is None:
             rng = random.Random(f"{self.seed}:person:{number}")
@@ -75,32 +75,32 @@ class SharedWorld:
         return str(snowflake(PEOPLE_EPOCH_MS + self._offset_ms + number * 1000, number))
 
     def new_id(self, wall_ms: int) -> str:
-        """A fresh id of this moment."""
+        """A new id with this time."""
         self._next_low += 1
         return str(snowflake(wall_ms, self._next_low))
 
     def is_silent(self, guild_id: int) -> bool:
-        """Whether nothing is ever told of a guild but that it is there."""
+        """Whether READY lists the guild and no other event of it is ever sent."""
         share = self.config.silent_guilds
         return share > 0 and random.Random(f"{self.seed}:silent:{self._numbers[guild_id]}").random() < share
 
     def guild(self, guild_id: int) -> GuildState:
-        """The guild, remembered from now on."""
+        """The guild; it is kept from now on."""
         found = self._known.get(guild_id)
         if found is None:
             found = self._known[guild_id] = self._build(guild_id)
         return found
 
     def peek(self, guild_id: int) -> GuildState:
-        """The guild as it is now, for reading only."""
+        """The guild as it is now, read-only."""
         return self._known.get(guild_id) or self._build(guild_id)
 
     def known(self, guild_id: int) -> GuildState | None:
-        """The guild, if somebody has looked at it."""
+        """The guild, if it has been built and kept."""
         return self._known.get(guild_id)
 
     def known_guilds(self) -> list[GuildState]:
-        """The guilds that somebody has looked at."""
+        """The guilds that have been built and kept."""
         return list(self._known.values())
 
     def forget(self, guild_id: int) -> None:
@@ -112,7 +112,7 @@ class SharedWorld:
         return [world.me for world in self.worlds if world.has_guild(guild_id)]
 
     def guild_of_channel(self, channel_id: str) -> GuildState | None:
-        """The guild of a channel or thread. Channels made with a guild carry its moment; others are searched for."""
+        """The guild of a channel or thread: by the id's time for channels created with the guild, else by a search."""
         if not channel_id.isdecimal():
             return None
         near = self._by_moment.get(int(channel_id) >> LOW_BITS)
@@ -121,7 +121,7 @@ class SharedWorld:
         return next(places, None)
 
     def rename(self, user: Json) -> list[GuildState]:
-        """Puts a changed user in the place of the old one, everywhere; answers the guilds that the user is in."""
+        """Replaces a user by a changed one in all guilds; returns the guilds of the user."""
         user_id = user["id"]
         for guild_id in self._unbuilt_with(user_id):
             self.guild(guild_id)

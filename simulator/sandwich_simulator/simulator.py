@@ -1,4 +1,4 @@
-"""The simulator as a Python object: start it, change it, break it, ask it. The control API is these methods over HTTP.
+"""The simulator as a Python object. The control API offers its methods over HTTP.
 
 async with Simulator(SimulatorConfig(bots=[BotConfig(token="t", guilds=50)])) as sim:
     ...  # sim.url for clients' gateway, sim.api_url for their REST
@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from .actions.guilds import arrive
-from .actions.invites import DAY_S, Way, delete_invite, drop_expired, join, make_invite, tell_created
+from .actions.invites import DAY_S, JoinMethod, delete_invite, drop_expired, invite_created, join, make_invite
 from .clock import Now, read_clock
 from .config import BotConfig, SimulatorConfig
 from .control import ControlApi
@@ -40,7 +40,7 @@ Shards = Iterable[int] | Literal["all"]
 
 
 class Simulator:
-    """A Discord on one port. Everything runs in the loop that entered it; leaving it closes every socket."""
+    """A simulated Discord on one port. It runs in the event loop that entered it; leaving it closes all sockets."""
 
     def __init__(self, config: SimulatorConfig, clock: Callable[[], Now] = read_clock) -> None:
         self.config = config
@@ -62,11 +62,11 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The gateway's URL, as /gateway/bot gives it."""
+        """The gateway's URL, as in the answer of /gateway/bot."""
         return self.gateway.url
 
     async def set_gateway(self, url: str | None = None, resume_url: str | None = None) -> None:
-        """Names another gateway to those who ask from now on; `resume_url` is for new sessions. "": its own address."""
+        """Sets the address in /gateway/bot's answers, and new sessions' resume address. "": its own address."""
         if url is not None:
             self.gateway.url = url or self._own_url
         if resume_url is not None:
@@ -74,12 +74,12 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """Where clients reach the HTTP server."""
+        """The HTTP server's URL for clients."""
         return f"http://{self.config.reached_at(self.port)}"
 
     @property
     def api_url(self) -> str:
-        """The REST API's base, version included."""
+        """The base URL of the REST API, with version."""
         return f"{self.base_url}/api/v10"
 
     async def __aenter__(self) -> Self:
@@ -112,7 +112,7 @@ class Simulator:
             self.gateway.journal.close()
 
     async def run_until(self, stop: asyncio.Event) -> None:
-        """Returns when `stop` is set, or early when the simulator has broken (leaving it then raises why)."""
+        """Returns when `stop` is set, or when the simulator has failed (leaving it then raises the error)."""
         assert self._task is not None
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -136,14 +136,14 @@ class Simulator:
                 due.extend((bot, total // len(bots)) for bot in bots)
             for bot, number in due:
                 for start in range(0, 0 if self._paused else number, TRAFFIC_SLICE):
-                    self._happen(bot, min(TRAFFIC_SLICE, number - start))
+                    self._act(bot, min(TRAFFIC_SLICE, number - start))
                     await asyncio.sleep(0)
             await asyncio.sleep(TRAFFIC_TICK_S)
 
     def _active(self, bot_id: str) -> Bot | None:
         return self.gateway.bots.get(bot_id)
 
-    def _happen(self, bot: Bot, number: int, mix: Mix | None = None) -> None:
+    def _act(self, bot: Bot, number: int, mix: Mix | None = None) -> None:
         mix = mix or self._mixes.get(bot.id)
         if mix is None:
             mix = self._mixes[bot.id] = Mix(bot.world, random.Random(self._rng.getrandbits(64)))
@@ -158,7 +158,7 @@ class Simulator:
             made += len(events)
 
     async def set_traffic(self, rate: float, bot: str | None = None) -> None:
-        """Events a second: in all, shared by all bots evenly, or of one bot on top. Ends a pause."""
+        """Sets the events a second: in total, shared evenly by all bots, or of one bot in addition. Ends a pause."""
         if bot is None:
             self._total.rate = rate
         else:
@@ -166,23 +166,23 @@ class Simulator:
         self._paused = False
 
     async def pause_traffic(self) -> None:
-        """Nothing happens any more until `set_traffic`. When this returns all events are in outboxes and journal."""
+        """Stops traffic until `set_traffic`. When it returns, all events are in outboxes and journal."""
         self._paused = True
 
-    async def happen(self, bot: str, number: int, seed: int | None = None) -> None:
-        """So many events of the ordinary mix, now: the next of the bot's story, or those of a seed's own."""
+    async def act(self, bot: str, number: int, seed: int | None = None) -> None:
+        """Makes `number` events of the mix now: the bot's next ones, or with `seed` those of that seed."""
         owner = self.gateway.bot_named(bot)
         mix = None if seed is None else Mix(owner.world, random.Random(f"{self.config.seed}:{seed}"))
-        self._happen(owner, number, mix)
+        self._act(owner, number, mix)
 
     async def quiescent(self) -> Json:
-        """Whether every connected session has been sent everything, backfill included; and what is still to be sent."""
+        """Whether all connected sessions have been sent everything, backfill included; and what is still queued."""
         connected = [session for bot in self.gateway.bots.values() for session in bot.sessions if session.outbox]
         backfill = sum(len(session.backfill) for session in connected)
         busy = sum(not writer.is_idle for writer in self._server.connections.values())
         return {"quiescent": not backfill and not busy, "backfill_pending": backfill, "busy_sockets": busy}
 
-    def _scene(self, bot: str, guild_id: int | str) -> tuple[Bot, ActionContext]:
+    def _context(self, bot: str, guild_id: int | str) -> tuple[Bot, ActionContext]:
         owner, now = self.gateway.bot_named(bot), self._clock()
         guild = owner.world.guild(int(guild_id))
         drop_expired(guild, now.wall_ms)
@@ -196,51 +196,51 @@ class Simulator:
     async def join_member(
         self, *, bot: str, guild_id: int | str, code: str | None = None, vanity: bool = False, as_bot: bool = False
     ) -> str | None:
-        """Somebody of the pool joins, by this invite, the vanity URL, as a bot, or none of these.
+        """A user of the pool joins by this invite, by the vanity URL, as a bot, or by none of these.
 
-        The user's id, None when nobody was found. KeyError when there is no such invite or vanity URL.
+        Returns the user's id, None when no user was free. KeyError when there is no such invite or vanity URL.
         """
-        owner, action = self._scene(bot, guild_id)
+        owner, action = self._context(bot, guild_id)
         if code is not None and code not in action.guild.invites:
             raise KeyError(f"no invite {code}")
         if vanity and not action.guild.base["vanity_url_code"]:
             raise KeyError("no vanity URL")
-        way = Way(code, vanity, as_bot)
-        events = next((made for _ in range(JOIN_TRIES) if (made := list(join(action, way)))), [])
+        method = JoinMethod(code, vanity, as_bot)
+        events = next((made for _ in range(JOIN_TRIES) if (made := list(join(action, method)))), [])
         self._publish(owner, events)
         return next((str(event.data["user"]["id"]) for event in events if event.name == "GUILD_MEMBER_ADD"), None)
 
     async def make_invite(
         self, *, bot: str, guild_id: int | str, max_uses: int = 0, max_age: int = DAY_S, used: bool = False
     ) -> str:
-        """Somebody makes an invite; its code. With `used` somebody joins by it before INVITE_CREATE is told."""
-        owner, action = self._scene(bot, guild_id)
+        """Creates an invite and returns its code. With `used` a user joins by it before INVITE_CREATE is sent."""
+        owner, action = self._context(bot, guild_id)
         invite = make_invite(action, max_uses=max_uses, max_age_s=max_age)
-        told = tell_created(action, invite)
+        created = invite_created(action, invite)
         if used:
             await self.join_member(bot=bot, guild_id=guild_id, code=invite["code"])
-        self._publish(owner, [told])
+        self._publish(owner, [created])
         return str(invite["code"])
 
     async def delete_invite(self, *, bot: str, guild_id: int | str, code: str) -> None:
-        """Somebody deletes an invite. KeyError when there is none of this code."""
-        owner, action = self._scene(bot, guild_id)
+        """Deletes an invite. KeyError when there is none with this code."""
+        owner, action = self._context(bot, guild_id)
         self._publish(owner, [delete_invite(action, code)])
 
     async def permit(self, *, bot: str, guild_id: int | str, permissions: int) -> None:
-        """Changes what the bot's own role in a guild allows, and tells it."""
-        owner, action = self._scene(bot, guild_id)
+        """Changes the permissions of the bot's own role in a guild, and sends the event."""
+        owner, action = self._context(bot, guild_id)
         own = action.guild.members[owner.id]["roles"]
         role = next(role for key, role in action.guild.roles.items() if key in own and role["managed"])
         role["permissions"] = str(permissions)
         self._publish(owner, [action.event("GUILD_ROLE_UPDATE", {"role": role, "guild_id": action.guild.id})])
 
     async def joins(self, bot: str) -> list[Json]:
-        """How everybody who joined a guild of the bot's really came in (`how`: invite, vanity, bot, none)."""
+        """How each user really joined the bot's guilds (`how`: invite, vanity, bot, none)."""
         return list(self.gateway.bot_named(bot).world.shared.joins)
 
     async def emit(self, *, bot: str, t: str, d: Json, guild_id: str | None = None, shard: int | None = None) -> int:
-        """One event as given, to the guild's sessions, or past all intents to those of one shard; how many got it."""
+        """Sends an event to a guild's sessions, or to one shard's whatever their intents; returns how many got it."""
         owner, now = self.gateway.bot_named(bot), self._clock()
         if shard is None:
             return self.gateway.publish(owner, Event(t, d, int(guild_id) if guild_id else None, only=owner.id), now)
@@ -250,7 +250,7 @@ class Simulator:
         return len(sessions)
 
     async def big_guild(self, *, bot: str, megabytes: float) -> str:
-        """The bot joins a guild whose GUILD_CREATE has at least this size; its id."""
+        """The bot joins a guild whose GUILD_CREATE has at least this size; returns the guild's id."""
         owner, now = self.gateway.bot_named(bot), self._clock()
         guild = owner.world.join_guild()
         size = 0
@@ -263,9 +263,9 @@ class Simulator:
         return guild.id
 
     async def burst(self, *, bot: str, events: int, shards: Shards = "all") -> int:
-        """Makes, compresses and frames `events` dispatches for each chosen connected session, then writes them at once.
+        """Prepares `events` compressed dispatches for each chosen connected session, then writes them at once.
 
-        The loop is held while they are made. They are numbered and journaled like all others; returns how many.
+        The event loop is blocked meanwhile. They are numbered and recorded like all others. Returns how many.
         """
         owner = self.gateway.bot_named(bot)
         chosen = {c.session.id: (c, c.session) for c in self._chosen(bot, shards) if c.session is not None}
@@ -314,10 +314,10 @@ class Simulator:
         payload: str | None = None,
         bomb_mb: int | None = None,
     ) -> int:
-        """Sends what Discord never would; how many sockets got it.
+        """Sends invalid data; returns how many sockets received it.
 
-        `text` and `data` go out as frames past the compressor (corrupt, for a compressed connection); `payload` goes
-        through it (bad JSON, unknown ops); `bomb_mb` is a valid message of so many MiB that shrinks to nothing.
+        `text` and `data` are frames that bypass the compressor (corrupt for a compressed connection); `payload` is
+        compressed (bad JSON, unknown ops); `bomb_mb` is a valid message of this many MiB that compresses very well.
         """
         chosen = self._chosen(bot, shards)
         for connection in chosen:
@@ -344,12 +344,12 @@ class Simulator:
         path: str = "/",
         delay: float = 1.0,
     ) -> int:
-        """Break something (docs/reference/simulator.md lists the kinds); how many connections it hit.
+        """Injects a fault (docs/reference/simulator.md lists the kinds); returns how many connections it affects.
 
         Raises ValueError for an unknown kind.
         """
         now = self._clock()
-        if self._standing_fault(kind, now.mono + seconds, status=status, path=path, delay=delay):
+        if self._lasting_fault(kind, now.mono + seconds, status=status, path=path, delay=delay):
             return 0
         actions: dict[str, Callable[[Connection], None]] = {
             "drop": lambda c: c.outbox.push(Cut()),
@@ -371,7 +371,7 @@ class Simulator:
             actions[kind](connection)
         return len(chosen)
 
-    def _standing_fault(self, kind: str, until: float, *, status: int, path: str, delay: float) -> bool:
+    def _lasting_fault(self, kind: str, until: float, *, status: int, path: str, delay: float) -> bool:
         faults = self.gateway.faults
         if kind == "refuse_connections":
             faults.refuse_connections(until)
@@ -394,7 +394,7 @@ class Simulator:
         return True
 
     def _invalidate_sessions(self, bot: str | None, shards: Shards) -> int:
-        """Sessions are forgotten without a word to whoever is connected: the next RESUME is refused."""
+        """Removes sessions without notice to connected clients: the next RESUME is refused."""
         owners = list(self.gateway.bots.values()) if bot is None else [self.gateway.bot_named(bot)]
         wanted = None if shards == "all" else {int(shard) for shard in shards}
         gone = [(o, s) for o in owners for s in o.sessions if wanted is None or s.shard in wanted]
@@ -403,9 +403,9 @@ class Simulator:
         return len(gone)
 
     async def add_bot(self, config: BotConfig) -> str:
-        """Adds a bot; its application id. ValueError when id or token is taken.
+        """Adds a bot and returns its application id. ValueError when id or token is taken.
 
-        Where its world has begun, it is added to its guilds one by one, as the bots that are there already are told.
+        If its world exists already, the bot joins its guilds one by one, and the other bots there receive the events.
         """
         bot, now = self.gateway.add_bot(config), self._clock()
         world = bot.world
@@ -425,7 +425,7 @@ class Simulator:
         remaining: int | None = None,
         shard_multiple: int | None = None,
     ) -> None:
-        """Changes a bot. A new token ends all sessions (close 4004), as resetting it in Discord's portal does."""
+        """Changes a bot. A new token ends all sessions (close 4004), like a token reset in Discord's portal."""
         found = self.gateway.bot_named(bot)
         config = found.config
         config.recommended_shards = recommended_shards or config.recommended_shards
@@ -440,7 +440,7 @@ class Simulator:
             found.token = config.token = token
 
     async def stats(self) -> Json:
-        """Counts by bot, and totals."""
+        """Counts by bot, and in total."""
         now = self._clock()
         return {
             "bots": self.gateway.stats(now),
@@ -471,22 +471,22 @@ class Simulator:
         ]
 
     async def journal(self, *, bot: str | None = None, since: int = 0) -> list[dict[str, Any]]:
-        """The journal's entries from number `since` on, of one bot (application id or name) or all."""
+        """The journal's entries from number `since`, of one bot (application id or name) or all."""
         bot_id = None if bot is None else self.gateway.bot_named(bot).id
         return list(self.gateway.journal.entries(bot=bot_id, since=since))
 
     async def ledger(self, *, bot: str | None = None, kind: str | None = None) -> list[dict[str, Any]]:
-        """What clients did: records of identify, resume, violation and close."""
+        """The ledger's records: identify, resume, violation and close."""
         bot_id = None if bot is None else self.gateway.bot_named(bot).id
         return self.gateway.ledger.as_json(bot=bot_id, kind=kind)
 
     async def guild_state(self, bot: str, guild_id: int | str, *, as_seen: bool = False) -> Json:
-        """A copy of a guild's authoritative state, or of what the bot sees of it. KeyError when it is not in it."""
+        """A copy of a guild's authoritative state, or of the bot's view of it. KeyError when the bot is not in it."""
         state = self.gateway.bot_named(bot).world.guild_state(int(guild_id), as_seen=as_seen)
         copied: Json = msgspec.json.decode(msgspec.json.encode(state))
         return copied
 
     async def guild_ids(self, bot: str, shard: int = 0, count: int = 1) -> list[str]:
-        """The guilds a bot is in, or those of one shard."""
+        """The ids of a bot's guilds, or of one shard's."""
         ids = self.gateway.bot_named(bot).world.guild_ids
         return [str(guild_id) for guild_id in ids if shard_of(guild_id, count) == shard]

@@ -1,7 +1,7 @@
-"""The outgoing half of one socket: outbox in, compressed frames out. A thin shell; it decides nothing.
+"""Writes one socket's outbox as compressed frames. A thin shell without decisions.
 
-Frames are built here and written to the transport in large chunks, because one system call a message would make the
-simulator, not its client, the slow side of a benchmark.
+It builds frames and writes them in large chunks. With a system call for each message, the simulator would be slower
+than the client in a benchmark.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ STALL_POLL_S = 0.01
 
 
 class SocketWriter:
-    """Writes what a connection's outbox holds until it says Close or Cut."""
+    """Writes a connection's outbox until it contains Close or Cut."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class SocketWriter:
         self._wanted.set()
 
     def prepare(self, payloads: Iterable[bytes]) -> None:
-        """Compresses and frames payloads at once, after all that waits; written as fast as the socket takes."""
+        """Compresses and frames payloads now, behind all queued items; writes as fast as the socket accepts."""
         if self._outbox.is_closed:
             return
         self._encode(self._outbox.take(len(self._outbox)))
@@ -55,15 +55,15 @@ class SocketWriter:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the socket has been given everything there is."""
+        """Whether everything has been passed to the socket."""
         return not self._chunks and not len(self._outbox) and not self._transport.get_write_buffer_size()
 
     def release(self) -> None:
-        """Starts writing what was prepared."""
+        """Starts writing the prepared frames."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Writes until the connection is to end, and ends it."""
+        """Writes until the connection should end, then ends it."""
         while not self._transport.is_closing():
             await self._wanted.wait()
             self._wanted.clear()

@@ -1,6 +1,6 @@
-"""How fast things happen. Pure: the elapsed time in, a number of events out."""
+"""The rate of traffic. Pure: takes the time, returns a number of events."""
 
-RATE_BACKLOG_S = 0.5  # after a stall at most so much is made up for
+RATE_BACKLOG_S = 0.5  # after a stall, at most this much time is caught up
 
 
 class Pacer:

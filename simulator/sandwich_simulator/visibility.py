@@ -1,9 +1,9 @@
-"""What one bot sees of a guild: who may view a channel, and the redacted form of one it may not (section 18). Pure.
+"""What one bot sees of a guild: which channels it may view, and the redacted form of the others. Pure.
 
-VIEW_CHANNEL is Discord's own calculation from roles and overwrites. Where a bot may not view a channel it gets the
-channel's id, type, position and parent, and is told nothing of what happens there: no messages, threads, reactions,
-typing, pins, webhooks, invites, nor the status of a voice channel. Voice states, stages and scheduled events are the
-guild's: the reference names channel, message and thread events as those that need view access.
+VIEW_CHANNEL follows Discord's calculation from roles and overwrites. For a channel that a bot may not view, it receives
+id, type, position and parent (docs/design/protocol.md, section 18), and no events: no messages, threads, reactions,
+typing, pins, webhooks, invites or voice channel status. Voice states, stages and scheduled events belong to the guild:
+Discord names channel, message and thread events as those that need view access.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ VIEW_AUDIT_LOG = 1 << 7
 VIEW_CHANNEL = 1 << 10
 OBFUSCATED = 1 << 17
 HIDDEN_NAME = "___hidden___"
-LARGE_MEMBERS_MAX = 75_000  # above this GUILD_CREATE carries no member list at all
+LARGE_MEMBERS_MAX = 75_000  # above this GUILD_CREATE has no member list
 _TRUE_FIELDS = ("version", "type", "position", "parent_id", "id", "guild_id")
 _REDUCED_FIELDS: Json = {
     "topic": None,
@@ -39,13 +39,13 @@ _REDUCED_FIELDS: Json = {
     "default_forum_layout": 0,
 }
 
-MOVING = frozenset(
+CHANGES_VISIBILITY = frozenset(
     {
         *("CHANNEL_CREATE", "CHANNEL_UPDATE", "CHANNEL_DELETE"),
         *("GUILD_ROLE_UPDATE", "GUILD_ROLE_DELETE", "GUILD_MEMBER_UPDATE", "GUILD_UPDATE"),
     }
 )
-"""Events behind which a bot may see more channels, or fewer, than before."""
+"""Events after which a bot may see more or fewer channels."""
 
 CHANNEL_OBJECTS = frozenset({"CHANNEL_CREATE", "CHANNEL_UPDATE", "CHANNEL_DELETE"})
 _AT_CHANNEL = (
@@ -59,11 +59,11 @@ _AT_ID = (
     *("VOICE_CHANNEL_STATUS_UPDATE", "VOICE_CHANNEL_START_TIME_UPDATE"),
 )
 PLACE_KEY = dict.fromkeys(_AT_CHANNEL, "channel_id") | dict.fromkeys(_AT_ID, "id")
-"""Which field of an event names the channel or thread that it happens in."""
+"""The field of an event that names its channel or thread."""
 
 
 def permissions_of(guild: GuildState, user_id: str) -> int:
-    """A member's permissions in the guild, before channel overwrites; all of them for owner and administrators."""
+    """A member's permissions in the guild, without channel overwrites; all for the owner and administrators."""
     allowed = 0
     for role_id in (guild.id, *guild.members[user_id]["roles"]):
         if (role := guild.roles.get(role_id)) is not None:
@@ -73,7 +73,7 @@ def permissions_of(guild: GuildState, user_id: str) -> int:
 
 
 def may_view(guild: GuildState, user_id: str, channel: Json) -> bool:
-    """VIEW_CHANNEL of a member: roles, then overwrites of @everyone, of roles together, of the member."""
+    """VIEW_CHANNEL of a member: roles, then overwrites of @everyone, of all roles together, of the member."""
     allowed = permissions_of(guild, user_id)
     if allowed & ADMINISTRATOR:
         return True
@@ -93,24 +93,24 @@ def may_view(guild: GuildState, user_id: str, channel: Json) -> bool:
 
 
 def hidden_from(guild: GuildState, user_id: str) -> frozenset[str]:
-    """The channels that a member may not view. A category is seen with any channel in it."""
+    """The channels that a member may not view. A category is visible if any channel in it is."""
     closed = {key for key, channel in guild.channels.items() if not may_view(guild, user_id, channel)}
     parents = {channel["parent_id"] for key, channel in guild.channels.items() if key not in closed}
     return frozenset(key for key in closed if guild.channels[key]["type"] != CATEGORY or key not in parents)
 
 
 @dataclass(frozen=True, slots=True)
-class Flip:
-    """A bot sees channels that it did not see, or no longer sees some."""
+class VisibilityChange:
+    """The channels that one bot can view now and could not before, and the reverse."""
 
     bot: str
     gained: tuple[str, ...]
     lost: tuple[str, ...]
 
 
-def look_again(guild: GuildState, *, new: str = "") -> list[Flip]:
-    """Who sees what, now; and where that has changed. A channel that is `new` is lost to nobody."""
-    flips = []
+def update_views(guild: GuildState, *, new: str = "") -> list[VisibilityChange]:
+    """Updates what each bot sees and returns the changes. The channel `new` does not count as lost."""
+    changes = []
     for bot, held in guild.views.items():
         hidden = hidden_from(guild, bot)
         if hidden == held.hidden:
@@ -118,12 +118,12 @@ def look_again(guild: GuildState, *, new: str = "") -> list[Flip]:
         gained = tuple(key for key in guild.channels if key in held.hidden and key not in hidden)
         lost = tuple(key for key in guild.channels if key in hidden and key not in held.hidden and key != new)
         held.hidden = hidden
-        flips.append(Flip(bot, gained, lost))
-    return flips
+        changes.append(VisibilityChange(bot, gained, lost))
+    return changes
 
 
 def redacted(channel: Json, guild_id: str) -> Json:
-    """The channel as a bot gets it that may not view it."""
+    """The channel for a bot that may not view it."""
     made = {name: channel[name] for name in _TRUE_FIELDS if name in channel}
     made |= {name: value for name, value in _REDUCED_FIELDS.items() if name in channel}
     deny: Json = {"id": guild_id, "type": 0, "allow": "0", "deny": str(VIEW_CHANNEL)}
@@ -131,14 +131,14 @@ def redacted(channel: Json, guild_id: str) -> Json:
 
 
 def channel_as_seen(guild: GuildState, bot: str, channel: Json) -> Json:
-    """A channel as the gateway tells this bot of it."""
+    """A channel as this bot receives it."""
     if guild.obfuscates and channel["id"] in guild.views[bot].hidden:
         return redacted(channel, guild.id)
     return channel
 
 
 def thread_as_seen(guild: GuildState, bot: str, thread: Json) -> Json:
-    """A thread with the bot's own membership, where it has one."""
+    """A thread with the bot's own membership, if it has one."""
     member = guild.thread_members[thread["id"]].get(bot)
     if member is None:
         return thread
@@ -146,12 +146,12 @@ def thread_as_seen(guild: GuildState, bot: str, thread: Json) -> Json:
 
 
 def threads_as_seen(guild: GuildState, bot: str) -> list[Json]:
-    """The active threads that a bot sees, as GUILD_CREATE lists them."""
+    """The active threads that a bot sees, in the format of GUILD_CREATE."""
     return [thread_as_seen(guild, bot, thread) for key, thread in guild.threads.items() if guild.sees(bot, key)]
 
 
 def thread_list(guild: GuildState, bot: str, parents: Iterable[str] | None) -> Event:
-    """THREAD_LIST_SYNC for a bot: the active threads of these channels or of all, and where it takes part."""
+    """THREAD_LIST_SYNC for a bot: the active threads of these channels or of all, and its own memberships."""
     named = None if parents is None else list(parents)
     wanted = None if named is None else frozenset(named)
     threads = [
@@ -166,28 +166,30 @@ def thread_list(guild: GuildState, bot: str, parents: Iterable[str] | None) -> E
     return Event("THREAD_LIST_SYNC", data, int(guild.id), only=bot)
 
 
-def flip_events(guild: GuildState, flip: Flip, *, subject: str, tells_loss: bool) -> Iterator[Event]:
-    """What a bot is told when it sees more or less; `subject` is a channel that it is told of anyway.
+def visibility_events(
+    guild: GuildState, change: VisibilityChange, *, subject: str, redacts_loss: bool
+) -> Iterator[Event]:
+    """The events for a bot that sees more or less; the bot receives an event of the channel `subject` anyway.
 
-    Who gains access gets the channel in full, with its category, then its threads. Discord's documentation says nothing
-    of who loses it: that it gets the channel redacted is our reading, and `tells_loss` switches it off.
+    A bot that gains access receives the whole channel with its category, then its threads. Discord's documentation does
+    not say what happens when a bot loses access: we send the channel redacted, and `redacts_loss` can switch it off.
     """
-    held = guild.views[flip.bot]
-    told = [key for key in (*flip.gained, *(flip.lost if tells_loss else ())) if key != subject]
-    held.untold.difference_update(flip.gained)
-    if not tells_loss:
-        held.untold.update(flip.lost)
-        held.doubted.update(flip.lost)
-    for key in told if guild.obfuscates else ():
-        seen = channel_as_seen(guild, flip.bot, guild.channels[key])
-        yield Event("CHANNEL_UPDATE", {**seen, "guild_id": guild.id}, int(guild.id), only=flip.bot)
-    talkative = [key for key in flip.gained if guild.channels[key]["type"] in (TEXT, FORUM)]
-    if talkative:
-        yield thread_list(guild, flip.bot, talkative)
+    held = guild.views[change.bot]
+    updated = [key for key in (*change.gained, *(change.lost if redacts_loss else ())) if key != subject]
+    held.stale.difference_update(change.gained)
+    if not redacts_loss:
+        held.stale.update(change.lost)
+        held.uncertain.update(change.lost)
+    for key in updated if guild.obfuscates else ():
+        seen = channel_as_seen(guild, change.bot, guild.channels[key])
+        yield Event("CHANNEL_UPDATE", {**seen, "guild_id": guild.id}, int(guild.id), only=change.bot)
+    parents = [key for key in change.gained if guild.channels[key]["type"] in (TEXT, FORUM)]
+    if parents:
+        yield thread_list(guild, change.bot, parents)
 
 
 def guild_create(guild: GuildState, *, bits: int, large_threshold: int, self_id: str, joined: bool) -> Json:
-    """GUILD_CREATE as a session with these intents sees it (section 6); `joined` leaves `unavailable` out."""
+    """GUILD_CREATE for these intents; `joined` leaves `unavailable` out (docs/design/protocol.md, section 6)."""
     members, presences = _visible_people(guild, bits, large_threshold, self_id)
     made: dict[str, Any] = {
         **guild.base,
@@ -225,11 +227,11 @@ def _visible_people(guild: GuildState, bits: int, threshold: int, self_id: str) 
 
 
 def state_as_seen(guild: GuildState, bot: str) -> Json:
-    """The guild as this bot sees it, whatever its intents: what a cache that was told everything should hold.
+    """The guild as this bot sees it, whatever its intents: what a complete cache should hold.
 
-    Beside it stands what tells a difference from something never told: `changes`, `since`, `joined` and `created` are
-    moments; `untold` and `doubted` are channels that the bot lost, or once lost, without a word; `forgotten` has, by
-    place, the latest message that the world did not keep.
+    Further fields separate a real difference from data that was never sent: `changes`, `since`, `joined` and `created`
+    are moments; `stale` and `uncertain` are channels that the bot has lost, or once lost, silently; `forgotten` has, by
+    place, the latest message that the world no longer keeps.
     """
     held: BotView = guild.views[bot]
     state = guild.as_json()
@@ -241,8 +243,8 @@ def state_as_seen(guild: GuildState, bot: str) -> Json:
     del state["archived"], state["thread_members"]
     return state | {
         "hidden": sorted(held.hidden),
-        "untold": sorted(held.untold),
-        "doubted": sorted(held.doubted),
+        "stale": sorted(held.stale),
+        "uncertain": sorted(held.uncertain),
         "since": held.since,
         "joined": held.joined,
         "created": held.created,

@@ -1,6 +1,6 @@
-"""One bot's part of a world: the guilds that it is in, and its own user. Bots of one world share its shared.
+"""One bot's part of a world: its guilds and its own user. Bots of one world share a `SharedWorld`.
 
-`World` answers for the bot: a guild that it is not in does not exist.
+For a `World`, a guild that its bot is not in does not exist.
 """
 
 import random
@@ -23,7 +23,7 @@ class World:
     """The guilds of one bot."""
 
     def __init__(self, bot: BotConfig, seed: int, shared: SharedWorld | None = None, *, is_late: bool = False) -> None:
-        """`is_late`: the world has begun, so the bot has yet to be added to its guilds, one by one."""
+        """`is_late`: the world exists already, and the bot joins its guilds later, one by one."""
         self._config = bot
         self.id = bot.id
         """The application id, which is also the bot's user id."""
@@ -36,7 +36,7 @@ class World:
 
     @property
     def people_count(self) -> int:
-        """How many people there are in all."""
+        """The number of users in the pool."""
         return self.shared.people_count
 
     def person(self, number: int) -> Json:
@@ -44,7 +44,7 @@ class World:
         return self.shared.person(number)
 
     def new_id(self, wall_ms: int) -> str:
-        """A fresh id of this moment."""
+        """A new id with this time."""
         return self.shared.new_id(wall_ms)
 
     def has_guild(self, guild_id: int) -> bool:
@@ -56,35 +56,35 @@ class World:
             raise KeyError(guild_id)
 
     def guild(self, guild_id: int) -> GuildState:
-        """The guild, remembered from now on. KeyError when the bot is not in it."""
+        """The guild; it is kept from now on. KeyError when the bot is not in it."""
         self._require(guild_id)
         return self.shared.guild(guild_id)
 
     def peek(self, guild_id: int) -> GuildState:
-        """The guild as it is now, for reading only. KeyError when the bot is not in it."""
+        """The guild as it is now, read-only. KeyError when the bot is not in it."""
         self._require(guild_id)
         return self.shared.peek(guild_id)
 
     def is_unavailable(self, guild_id: int) -> bool:
-        """Whether the guild is in an outage; cheap, builds nothing."""
+        """Whether the guild is in an outage; does not build the guild."""
         found = self.shared.known(guild_id)
         return found.unavailable if found is not None else self.shared.is_silent(guild_id)
 
     def known_guilds(self) -> Iterator[GuildState]:
-        """The guilds that somebody has looked at."""
+        """The bot's guilds that have been built and kept."""
         return (guild for guild in self.shared.known_guilds() if int(guild.id) in self.guild_ids)
 
     def guilds_of_shard(self, shard: int, count: int) -> list[int]:
-        """Ids of the guilds whose events go to this shard."""
+        """Ids of the guilds of this shard."""
         return [guild_id for guild_id in self.guild_ids if shard_of(guild_id, count) == shard]
 
     def guild_state(self, guild_id: int, *, as_seen: bool = False) -> Json:
-        """The guild's state as JSON: all of it, or as this bot sees it. KeyError when the bot is not in it."""
+        """The guild's state as JSON: the whole, or the bot's view. KeyError when the bot is not in it."""
         guild = self.peek(guild_id)
         return state_as_seen(guild, self.id) if as_seen else guild.as_json()
 
     def join_guild(self) -> GuildState:
-        """The bot is added to a new guild."""
+        """Adds the bot to a new guild."""
         guild_id = self.shared.new_guild_id()
         self.guild_ids[guild_id] = None
         return self.guild(guild_id)
@@ -96,11 +96,11 @@ class World:
 
     @property
     def has_surplus_guilds(self) -> bool:
-        """Whether the bot is in more guilds than it was configured with."""
+        """Whether the bot is in more guilds than configured."""
         return len(self.guild_ids) > self._config.guilds
 
     def leave_guild(self, guild_id: int) -> None:
-        """The bot is removed from a guild."""
+        """Removes the bot from a guild."""
         del self.guild_ids[guild_id]
         if not self.shared.bots_in(guild_id):
             self.shared.forget(guild_id)

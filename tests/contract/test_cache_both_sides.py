@@ -1,4 +1,4 @@
-"""What the nodes write into Redis is what readers read there."""
+"""Readers read from Redis what the nodes wrote."""
 
 import time
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ class Node:
             shard=ShardId(self.app, 3, self.shard), fence=Fence(1), bot=self.bot, intents=ALL, settings=settings
         )
 
-    async def tell(self, *events: tuple[str, dict[str, Any]]) -> None:
+    async def receive(self, *events: tuple[str, dict[str, Any]]) -> None:
         translator = Translator(self.writer)
         made = []
         for name, data in events:
@@ -72,15 +72,15 @@ async def sides(tmp_path: Path) -> AsyncIterator[Sides]:
 
 
 def recent_message(number: int) -> dict[str, Any]:
-    """One that is young enough to be kept; its id says when it was written."""
+    """A message recent enough to be cached; its id contains its time."""
     made = int(time.time() * 1000) - 1_420_070_400_000 - 1000 + number
     return {"id": str(made << 22), "channel_id": CHANNEL, "guild_id": GUILD, "content": f"move {number}"}
 
 
-async def test_every_question_is_answered_as_after_filling_the_cache_by_hand(sides: Sides) -> None:
+async def test_every_method_returns_the_same_as_from_a_cache_filled_by_hand(sides: Sides) -> None:
     fake = FakeCache(namespace=NS)
     fake.put_guild(rich_guild(), app="music", group=3, shard=7)
-    await sides.node.tell(("GUILD_CREATE", rich_guild()))
+    await sides.node.receive(("GUILD_CREATE", rich_guild()))
     for name, question in QUESTIONS.items():
         if name.startswith("message"):
             continue
@@ -91,22 +91,22 @@ async def test_every_question_is_answered_as_after_filling_the_cache_by_hand(sid
         assert answer not in NOTHING, name
 
 
-async def test_messages_come_newest_first_and_go_when_deleted(sides: Sides) -> None:
+async def test_messages_are_returned_newest_first_and_not_after_their_deletion(sides: Sides) -> None:
     channel = {"id": CHANNEL, "type": 0}
     first, second, third = (recent_message(number) for number in range(3))
-    await sides.node.tell(("GUILD_CREATE", {"id": GUILD, "channels": [channel]}))
-    await sides.node.tell(*(("MESSAGE_CREATE", one) for one in (first, second, third)))
-    await sides.node.tell(("MESSAGE_DELETE", {name: second[name] for name in ("id", "channel_id", "guild_id")}))
+    await sides.node.receive(("GUILD_CREATE", {"id": GUILD, "channels": [channel]}))
+    await sides.node.receive(*(("MESSAGE_CREATE", one) for one in (first, second, third)))
+    await sides.node.receive(("MESSAGE_DELETE", {name: second[name] for name in ("id", "channel_id", "guild_id")}))
     assert [one.content for one in await sides.cache.messages(GUILD, CHANNEL)] == ["move 2", "move 0"]
     assert [one.content for one in await sides.cache.messages(GUILD, CHANNEL, limit=1)] == ["move 2"]
     assert await sides.cache.message(GUILD, CHANNEL, second["id"]) is None
     assert await sides.cache.message(GUILD, CHANNEL, third["id"]) == third
 
 
-async def test_what_was_deleted_is_not_told(sides: Sides) -> None:
+async def test_deleted_objects_are_not_returned(sides: Sides) -> None:
     cache = sides.cache
-    await sides.node.tell(("GUILD_CREATE", rich_guild()))
-    await sides.node.tell(
+    await sides.node.receive(("GUILD_CREATE", rich_guild()))
+    await sides.node.receive(
         ("GUILD_MEMBER_REMOVE", {"guild_id": GUILD, "user": user(ADA, "ada")}),
         ("CHANNEL_DELETE", {"id": CHANNEL, "guild_id": GUILD, "type": 0}),
         ("GUILD_MEMBER_ADD", member("77", "new") | {"guild_id": GUILD}),
@@ -123,14 +123,14 @@ async def test_what_was_deleted_is_not_told(sides: Sides) -> None:
     assert [state.user_id for state in await cache.voice_states(GUILD)] == [BOB]
 
 
-async def test_an_outage_keeps_a_guild_and_leaving_takes_it_away(sides: Sides) -> None:
+async def test_an_outage_keeps_a_guild_and_leaving_deletes_it(sides: Sides) -> None:
     cache = sides.cache
-    await sides.node.tell(("GUILD_CREATE", rich_guild()))
-    await sides.node.tell(("GUILD_DELETE", {"id": GUILD, "unavailable": True}))
+    await sides.node.receive(("GUILD_CREATE", rich_guild()))
+    await sides.node.receive(("GUILD_DELETE", {"id": GUILD, "unavailable": True}))
     guild = await cache.guild(GUILD)
     assert guild is not None
     assert (guild.unavailable, guild.name, await cache.mutual_guilds(ADA)) == (True, "Chess", [GUILD])
-    await sides.node.tell(("GUILD_DELETE", {"id": GUILD}))
+    await sides.node.receive(("GUILD_DELETE", {"id": GUILD}))
     for name, question in QUESTIONS.items():
         assert await question(cache) in NOTHING, name
 
@@ -138,17 +138,17 @@ async def test_an_outage_keeps_a_guild_and_leaving_takes_it_away(sides: Sides) -
 async def test_a_shared_guild_stays_until_the_last_application_leaves(sides: Sides) -> None:
     cache = sides.cache
     for node in (sides.node, sides.other):
-        await node.tell(("GUILD_CREATE", rich_guild()))
-    await sides.node.tell(("GUILD_CREATE", rich_guild(OTHER_GUILD)))
+        await node.receive(("GUILD_CREATE", rich_guild()))
+    await sides.node.receive(("GUILD_CREATE", rich_guild(OTHER_GUILD)))
     assert await cache.guild_apps(GUILD) == {"music", "other"}
     assert await cache.mutual_guilds(ADA, app="music") == [GUILD, OTHER_GUILD]
     assert await cache.mutual_guilds(ADA, app="other") == [GUILD]
-    await sides.node.tell(("GUILD_DELETE", {"id": GUILD}))
+    await sides.node.receive(("GUILD_DELETE", {"id": GUILD}))
     assert await cache.guild_apps(GUILD) == {"other"}
     assert await cache.mutual_guilds(ADA, app="music") == [OTHER_GUILD]
     assert await cache.mutual_guilds(ADA) == [GUILD, OTHER_GUILD]
     assert (await cache.where_is_guild(GUILD, "music"), await cache.where_is_guild(GUILD, "other")) == (None, (3, 1))
-    await sides.other.tell(("GUILD_DELETE", {"id": GUILD}))
+    await sides.other.receive(("GUILD_DELETE", {"id": GUILD}))
     assert await cache.guild(GUILD) is None
     assert await cache.mutual_guilds(ADA) == [OTHER_GUILD]
 
@@ -171,9 +171,9 @@ async def names(cache: Cache) -> set[str]:
     return {channel["name"] for channel in await cache.channels(GUILD) if channel.id == CHANNEL}
 
 
-async def test_what_lies_in_a_channel_goes_when_the_bot_may_no_longer_view_it(sides: Sides) -> None:
+async def test_objects_in_a_channel_are_deleted_when_the_bot_may_no_longer_view_it(sides: Sides) -> None:
     message = recent_message(1)
-    await sides.node.tell(
+    await sides.node.receive(
         ("GUILD_CREATE", rich_guild()),
         ("CHANNEL_UPDATE", shown(CHANNEL)),
         ("THREAD_CREATE", thread_in(CHANNEL)),
@@ -185,144 +185,146 @@ async def test_what_lies_in_a_channel_goes_when_the_bot_may_no_longer_view_it(si
     assert await sides.cache.messages(GUILD, CHANNEL) == []
 
 
-async def test_a_shared_channel_is_as_whoever_sees_it_is_told(sides: Sides) -> None:
+async def test_a_shared_channel_is_as_discord_sends_it_to_an_application_that_sees_it(sides: Sides) -> None:
     for node in (sides.node, sides.other):
-        await node.tell(("GUILD_CREATE", rich_guild() | {"channels": [shown(CHANNEL)], "threads": []}))
-    await sides.node.tell(("THREAD_CREATE", thread_in(CHANNEL)), ("MESSAGE_CREATE", recent_message(1)))
-    await sides.other.tell(("CHANNEL_UPDATE", hidden(CHANNEL)))
-    await sides.other.tell(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)], "threads": []}))
+        await node.receive(("GUILD_CREATE", rich_guild() | {"channels": [shown(CHANNEL)], "threads": []}))
+    await sides.node.receive(("THREAD_CREATE", thread_in(CHANNEL)), ("MESSAGE_CREATE", recent_message(1)))
+    await sides.other.receive(("CHANNEL_UPDATE", hidden(CHANNEL)))
+    await sides.other.receive(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)], "threads": []}))
     assert await names(sides.cache) == {"openings"}
     assert await sides.cache.thread(GUILD, THREAD) is not None
     assert len(await sides.cache.messages(GUILD, CHANNEL)) == 1
-    await sides.node.tell(("CHANNEL_UPDATE", hidden(CHANNEL)))
+    await sides.node.receive(("CHANNEL_UPDATE", hidden(CHANNEL)))
     assert await names(sides.cache) == {"___hidden___"}
     assert await sides.cache.thread(GUILD, THREAD) is None
     assert await sides.cache.messages(GUILD, CHANNEL) == []
 
 
-async def test_what_only_the_leaving_application_saw_goes_with_it(sides: Sides) -> None:
-    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"channels": [shown(CHANNEL)], "threads": []}))
-    await sides.node.tell(("THREAD_CREATE", thread_in(CHANNEL)), ("MESSAGE_CREATE", recent_message(1)))
-    await sides.other.tell(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)], "threads": []}))
-    await sides.node.tell(("GUILD_DELETE", {"id": GUILD}))
+async def test_objects_that_only_the_leaving_application_saw_are_deleted(sides: Sides) -> None:
+    await sides.node.receive(("GUILD_CREATE", rich_guild() | {"channels": [shown(CHANNEL)], "threads": []}))
+    await sides.node.receive(("THREAD_CREATE", thread_in(CHANNEL)), ("MESSAGE_CREATE", recent_message(1)))
+    await sides.other.receive(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)], "threads": []}))
+    await sides.node.receive(("GUILD_DELETE", {"id": GUILD}))
     assert await names(sides.cache) == {"___hidden___"}
     assert await sides.cache.thread(GUILD, THREAD) is None
     assert await sides.cache.messages(GUILD, CHANNEL) == []
 
 
-async def test_a_slower_stream_does_not_turn_the_counts_of_a_thread_back(sides: Sides) -> None:
+async def test_a_slower_stream_does_not_set_the_counts_of_a_thread_back(sides: Sides) -> None:
     for node in (sides.node, sides.other):
-        await node.tell(("GUILD_CREATE", rich_guild() | {"channels": [shown(CHANNEL)], "threads": []}))
+        await node.receive(("GUILD_CREATE", rich_guild() | {"channels": [shown(CHANNEL)], "threads": []}))
     posted = recent_message(1) | {"channel_id": THREAD}
-    told = [
+    events = [
         ("THREAD_CREATE", thread_in(CHANNEL)),
         ("MESSAGE_CREATE", posted),
         ("MESSAGE_DELETE", {"id": posted["id"], "channel_id": THREAD, "guild_id": GUILD}),
         ("THREAD_MEMBERS_UPDATE", {"id": THREAD, "guild_id": GUILD, "member_count": 2}),
     ]
-    await sides.node.tell(*told)
-    await sides.other.tell(*told)
+    await sides.node.receive(*events)
+    await sides.other.receive(*events)
     thread = await sides.cache.thread(GUILD, THREAD)
     assert thread is not None
     assert (thread["message_count"], thread["total_message_sent"], thread["member_count"]) == (3, 4, 2)
-    # When the first one no longer sees it, the other one counts on from where it is itself.
+    # When the first application no longer sees the thread, the other one continues with its own position.
     later = recent_message(2) | {"channel_id": THREAD}
-    await sides.node.tell(("MESSAGE_CREATE", later), ("CHANNEL_UPDATE", hidden(CHANNEL)))
-    await sides.other.tell(("MESSAGE_CREATE", later))
+    await sides.node.receive(("MESSAGE_CREATE", later), ("CHANNEL_UPDATE", hidden(CHANNEL)))
+    await sides.other.receive(("MESSAGE_CREATE", later))
     thread = await sides.cache.thread(GUILD, THREAD)
     assert thread is not None
     assert (thread["message_count"], thread["total_message_sent"]) == (4, 5)
 
 
-async def test_the_message_that_a_post_begins_with_is_not_counted(sides: Sides) -> None:
-    await sides.node.tell(("GUILD_CREATE", rich_guild()), ("THREAD_CREATE", thread_in(CHANNEL)))
-    await sides.node.tell(("MESSAGE_DELETE", {"id": THREAD, "channel_id": THREAD, "guild_id": GUILD}))
+async def test_the_first_message_of_a_post_is_not_counted(sides: Sides) -> None:
+    await sides.node.receive(("GUILD_CREATE", rich_guild()), ("THREAD_CREATE", thread_in(CHANNEL)))
+    await sides.node.receive(("MESSAGE_DELETE", {"id": THREAD, "channel_id": THREAD, "guild_id": GUILD}))
     thread = await sides.cache.thread(GUILD, THREAD)
     assert thread is not None
     assert thread["message_count"] == 3
 
 
-async def test_a_bot_that_has_left_is_no_member_whatever_its_slower_stream_says(sides: Sides) -> None:
+async def test_a_bot_that_has_left_is_not_a_member_even_if_its_slower_stream_says_so(sides: Sides) -> None:
     mine = member(sides.other.bot, "robot")
     for node in (sides.node, sides.other):
-        await node.tell(("GUILD_CREATE", rich_guild()))
-    await sides.node.tell(("GUILD_MEMBER_REMOVE", {"guild_id": GUILD, "user": mine["user"]}))
-    await sides.other.tell(("GUILD_MEMBER_UPDATE", mine | {"guild_id": GUILD}), ("GUILD_DELETE", {"id": GUILD}))
+        await node.receive(("GUILD_CREATE", rich_guild()))
+    await sides.node.receive(("GUILD_MEMBER_REMOVE", {"guild_id": GUILD, "user": mine["user"]}))
+    await sides.other.receive(("GUILD_MEMBER_UPDATE", mine | {"guild_id": GUILD}), ("GUILD_DELETE", {"id": GUILD}))
     assert await sides.cache.member(GUILD, sides.other.bot) is None
     assert await sides.cache.mutual_guilds(sides.other.bot) == []
 
 
-async def test_a_guild_that_is_in_an_outage_when_the_bot_comes_is_found(sides: Sides) -> None:
-    await sides.node.tell(("GUILD_CREATE", {"id": GUILD, "unavailable": True}))
+async def test_a_guild_that_is_unavailable_when_the_bot_joins_is_found(sides: Sides) -> None:
+    await sides.node.receive(("GUILD_CREATE", {"id": GUILD, "unavailable": True}))
     assert await sides.cache.where_is_guild(GUILD, "music") == (3, 7)
 
 
-async def test_messages_of_a_thread_that_the_cache_never_knew_go_when_the_guild_comes_without_it(sides: Sides) -> None:
-    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"threads": []}))
-    await sides.node.tell(("MESSAGE_CREATE", recent_message(1) | {"channel_id": THREAD}))
-    await sides.node.tell(("MESSAGE_CREATE", recent_message(2)))
-    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"threads": []}))
+async def test_messages_of_an_uncached_thread_are_deleted_when_a_guild_create_has_no_such_thread(sides: Sides) -> None:
+    await sides.node.receive(("GUILD_CREATE", rich_guild() | {"threads": []}))
+    await sides.node.receive(("MESSAGE_CREATE", recent_message(1) | {"channel_id": THREAD}))
+    await sides.node.receive(("MESSAGE_CREATE", recent_message(2)))
+    await sides.node.receive(("GUILD_CREATE", rich_guild() | {"threads": []}))
     assert await sides.cache.messages(GUILD, THREAD) == []
     assert len(await sides.cache.messages(GUILD, CHANNEL)) == 1
 
 
-async def test_messages_go_also_when_the_cache_does_not_know_that_the_channel_was_seen(sides: Sides) -> None:
-    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"channels": []}), ("MESSAGE_CREATE", recent_message(1)))
-    await sides.node.tell(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)]}))
+async def test_messages_are_deleted_even_if_the_cache_has_no_record_of_who_saw_the_channel(sides: Sides) -> None:
+    await sides.node.receive(("GUILD_CREATE", rich_guild() | {"channels": []}), ("MESSAGE_CREATE", recent_message(1)))
+    await sides.node.receive(("GUILD_CREATE", rich_guild() | {"channels": [hidden(CHANNEL)]}))
     assert await sides.cache.messages(GUILD, CHANNEL) == []
 
 
 @pytest.mark.parametrize("is_early", [True, False])
-async def test_a_bot_without_members_that_is_added_is_counted_once_whoever_is_told_first(
+async def test_a_bot_without_cached_members_that_is_added_is_counted_once_in_either_order(
     sides: Sides, is_early: bool
 ) -> None:
     counting, added = sides.node, sides.other
     added.writer = replace(added.writer, intents=ALL & ~INTENTS["GUILD_MEMBERS"])
     guild = rich_guild()
-    await counting.tell(("GUILD_CREATE", guild))
+    await counting.receive(("GUILD_CREATE", guild))
     own = member(added.bot, "robot")
     comes = {**guild, "members": [own], "member_count": guild["member_count"] + 1}
     joins = {**own, "guild_id": GUILD}
     if is_early:
-        await added.tell(("GUILD_CREATE", comes))
-        await counting.tell(("GUILD_MEMBER_ADD", joins))
+        await added.receive(("GUILD_CREATE", comes))
+        await counting.receive(("GUILD_MEMBER_ADD", joins))
     else:
-        await counting.tell(("GUILD_MEMBER_ADD", joins))
-        await added.tell(("GUILD_CREATE", comes))
-    await counting.tell(("GUILD_MEMBER_ADD", joins))
+        await counting.receive(("GUILD_MEMBER_ADD", joins))
+        await added.receive(("GUILD_CREATE", comes))
+    await counting.receive(("GUILD_MEMBER_ADD", joins))
     found = await sides.cache.guild(GUILD)
     assert found is not None
     assert found.member_count == guild["member_count"] + 1
 
 
 @pytest.mark.parametrize("comes_as", ["GUILD_CREATE", "GUILD_SCHEDULED_EVENT_CREATE"])
-async def test_a_slower_stream_does_not_turn_back_how_many_are_interested(sides: Sides, comes_as: str) -> None:
+async def test_a_slower_stream_does_not_set_the_user_count_of_a_scheduled_event_back(
+    sides: Sides, comes_as: str
+) -> None:
     counting, slower = sides.node, sides.other
     guild = rich_guild()
     event = guild["guild_scheduled_events"][0]
     for node in (counting, slower):
-        await node.tell(("GUILD_CREATE", guild))
+        await node.receive(("GUILD_CREATE", guild))
     interest = {"guild_id": GUILD, "guild_scheduled_event_id": event["id"], "user_id": ADA}
-    await counting.tell(("GUILD_SCHEDULED_EVENT_USER_ADD", interest))
-    await slower.tell((comes_as, guild if comes_as == "GUILD_CREATE" else event))
+    await counting.receive(("GUILD_SCHEDULED_EVENT_USER_ADD", interest))
+    await slower.receive((comes_as, guild if comes_as == "GUILD_CREATE" else event))
     (found,) = await sides.cache.scheduled_events(GUILD)
     assert found["user_count"] == event["user_count"] + 1
-    await counting.tell((comes_as, guild if comes_as == "GUILD_CREATE" else event))
+    await counting.receive((comes_as, guild if comes_as == "GUILD_CREATE" else event))
     (found,) = await sides.cache.scheduled_events(GUILD)
     assert found["user_count"] == event["user_count"]
 
 
-async def test_after_a_loss_an_application_tells_of_a_guild_only_once_it_was_told_of_it_again(sides: Sides) -> None:
+async def test_after_a_loss_an_application_writes_a_guild_only_after_it_received_the_guild_again(sides: Sides) -> None:
     first, slower = sides.node, sides.other
     posted = [recent_message(number) | {"channel_id": THREAD} for number in (1, 2, 3)]
-    anew = rich_guild() | {
+    guild_again = rich_guild() | {
         "channels": [shown(CHANNEL)],
         "threads": [thread_in(CHANNEL, last_message_id=posted[0]["id"], total_message_sent=4, message_count=4)],
     }
-    # Redis was emptied; of the two that were in the guild the first was told of it again. What the other one hears of
-    # now was before that.
-    await first.tell(("GUILD_CREATE", anew), ("MESSAGE_CREATE", posted[1]))
-    await slower.tell(
+    # Redis was emptied. Of the two applications in the guild, the first received it again. The events that the other
+    # one receives now are older.
+    await first.receive(("GUILD_CREATE", guild_again), ("MESSAGE_CREATE", posted[1]))
+    await slower.receive(
         ("THREAD_UPDATE", thread_in(CHANNEL)),
         ("CHANNEL_UPDATE", shown(CHANNEL, name="of yesterday")),
         ("GUILD_MEMBER_REMOVE", {"guild_id": GUILD, "user": user(ADA, "ada")}),
@@ -330,8 +332,8 @@ async def test_after_a_loss_an_application_tells_of_a_guild_only_once_it_was_tol
     )
     assert await names(sides.cache) == {"openings"}
     assert await sides.cache.member(GUILD, ADA) is not None
-    await slower.tell(("GUILD_CREATE", anew), ("MESSAGE_CREATE", posted[1]))
-    await first.tell(("MESSAGE_CREATE", posted[2]))
+    await slower.receive(("GUILD_CREATE", guild_again), ("MESSAGE_CREATE", posted[1]))
+    await first.receive(("MESSAGE_CREATE", posted[2]))
     thread = await sides.cache.thread(GUILD, THREAD)
     assert thread is not None
     assert (thread["total_message_sent"], thread.last_message_id) == (6, posted[2]["id"])
@@ -339,12 +341,14 @@ async def test_after_a_loss_an_application_tells_of_a_guild_only_once_it_was_tol
     assert len(await sides.cache.messages(GUILD, THREAD)) == 2
 
 
-async def test_a_guild_as_a_bot_without_members_is_told_of_it_does_not_turn_members_back(sides: Sides) -> None:
+async def test_a_guild_create_for_a_bot_without_cached_members_does_not_set_members_back(sides: Sides) -> None:
     counting, added = sides.node, sides.other
     added.writer = replace(added.writer, intents=ALL & ~INTENTS["GUILD_MEMBERS"])
-    await counting.tell(("GUILD_CREATE", rich_guild() | {"members": [member(ADA, "ada")]}))
-    await counting.tell(("GUILD_MEMBER_UPDATE", member(ADA, "ada lovelace") | {"guild_id": GUILD, "nick": "countess"}))
-    await added.tell(("GUILD_CREATE", rich_guild() | {"members": [member(ADA, "ada"), member(added.bot, "robot")]}))
+    await counting.receive(("GUILD_CREATE", rich_guild() | {"members": [member(ADA, "ada")]}))
+    await counting.receive(
+        ("GUILD_MEMBER_UPDATE", member(ADA, "ada lovelace") | {"guild_id": GUILD, "nick": "countess"})
+    )
+    await added.receive(("GUILD_CREATE", rich_guild() | {"members": [member(ADA, "ada"), member(added.bot, "robot")]}))
     found = await sides.cache.member(GUILD, ADA)
     assert found is not None
     assert (found.nick, found.user.username) == ("countess", "ada lovelace")
@@ -354,17 +358,17 @@ async def test_a_guild_as_a_bot_without_members_is_told_of_it_does_not_turn_memb
 
 @dataclass
 class Voiced:
-    """Two applications in a guild with a voice channel; `status` is what the cache has of it."""
+    """Two applications in a guild with a voice channel; `status` is its cached status."""
 
     sides: Sides
     guild: dict[str, Any] = field(default_factory=lambda: rich_guild() | {"channels": [shown(VOICE, type=2)]})
 
     async def begin(self, status: str) -> None:
-        told = {"id": VOICE, "guild_id": GUILD, "status": status}
+        update = {"id": VOICE, "guild_id": GUILD, "status": status}
         for node in (self.sides.node, self.sides.other):
-            await node.tell(("GUILD_CREATE", self.guild))
+            await node.receive(("GUILD_CREATE", self.guild))
         for node in (self.sides.node, self.sides.other):
-            await node.tell(("VOICE_CHANNEL_STATUS_UPDATE", told))
+            await node.receive(("VOICE_CHANNEL_STATUS_UPDATE", update))
 
     async def status(self) -> str | None:
         channel = await self.sides.cache.channel(GUILD, VOICE)
@@ -372,38 +376,40 @@ class Voiced:
         return channel.raw.get("status")
 
 
-async def test_a_voice_channels_status_stays_while_one_application_would_tell_of_its_end(sides: Sides) -> None:
+async def test_a_voice_channels_status_stays_while_one_application_would_receive_its_end(sides: Sides) -> None:
     voiced = Voiced(sides)
     await voiced.begin("blitz")
-    await sides.other.tell(("GUILD_CREATE", voiced.guild), ("CHANNEL_CREATE", shown(VOICE, type=2)))
+    await sides.other.receive(("GUILD_CREATE", voiced.guild), ("CHANNEL_CREATE", shown(VOICE, type=2)))
     assert await voiced.status() == "blitz"
-    # Now both may have missed it.
-    await sides.node.tell(("GUILD_CREATE", voiced.guild))
+    # Now both applications may have missed it.
+    await sides.node.receive(("GUILD_CREATE", voiced.guild))
     assert await voiced.status() is None
 
 
-async def test_who_does_not_see_a_voice_channel_or_has_left_does_not_vouch_for_its_status(sides: Sides) -> None:
+async def test_an_application_that_does_not_see_a_voice_channel_or_has_left_is_not_authoritative_for_its_status(
+    sides: Sides,
+) -> None:
     voiced = Voiced(sides)
     await voiced.begin("blitz")
-    await sides.other.tell(("CHANNEL_UPDATE", hidden(VOICE)), ("CHANNEL_UPDATE", shown(VOICE, type=2)))
+    await sides.other.receive(("CHANNEL_UPDATE", hidden(VOICE)), ("CHANNEL_UPDATE", shown(VOICE, type=2)))
     assert await voiced.status() == "blitz"
-    await sides.node.tell(("GUILD_CREATE", voiced.guild))
+    await sides.node.receive(("GUILD_CREATE", voiced.guild))
     assert await voiced.status() is None
     await voiced.begin("rapid")
-    await sides.other.tell(("GUILD_DELETE", {"id": GUILD}))
-    await sides.node.tell(("GUILD_CREATE", voiced.guild))
+    await sides.other.receive(("GUILD_DELETE", {"id": GUILD}))
+    await sides.node.receive(("GUILD_CREATE", voiced.guild))
     assert await voiced.status() is None
 
 
 @pytest.mark.parametrize("comes_as", ["GUILD_CREATE", "CHANNEL_CREATE", "CHANNEL_UPDATE"])
-async def test_a_slower_stream_does_not_turn_back_a_channels_last_message(sides: Sides, comes_as: str) -> None:
+async def test_a_slower_stream_does_not_set_a_channels_last_message_back(sides: Sides, comes_as: str) -> None:
     first, latest = recent_message(1), recent_message(2)
     channel = shown(CHANNEL, last_message_id=first["id"])
     guild = rich_guild() | {"channels": [channel]}
     for node in (sides.node, sides.other):
-        await node.tell(("GUILD_CREATE", guild))
-    await sides.node.tell(("MESSAGE_CREATE", latest))
-    await sides.other.tell((comes_as, guild if comes_as == "GUILD_CREATE" else channel))
+        await node.receive(("GUILD_CREATE", guild))
+    await sides.node.receive(("MESSAGE_CREATE", latest))
+    await sides.other.receive((comes_as, guild if comes_as == "GUILD_CREATE" else channel))
     found = await sides.cache.channel(GUILD, CHANNEL)
     assert found is not None
     assert found.last_message_id == latest["id"]

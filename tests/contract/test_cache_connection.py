@@ -1,4 +1,4 @@
-"""A Redis that refuses, hangs, loads, encrypts, restarts or is none: each a clear error, soon, without a secret."""
+"""A Redis that refuses, hangs, loads, uses TLS, restarts or is another server: a clear, fast error without a secret."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.contract
 NS = "music"
 SECRET = "hunter2-canary"
 SOON_S = 3.0
-"""For a timeout of a second at most, on a busy machine. redis-py by itself would take a minute."""
+"""For a timeout of at most a second on a busy machine. redis-py alone would take a minute."""
 
 
 async def fill(url: str, password: str | None = None) -> None:
@@ -31,7 +31,7 @@ async def fill(url: str, password: str | None = None) -> None:
 
 
 async def refused(cache: Cache) -> CacheUnavailable:
-    """Ask, and see that it fails as it should: soon, and without a secret."""
+    """Send a request and check that it fails as expected: soon, and without a secret."""
     started = fair_time()
     with pytest.raises(CacheUnavailable) as failed:
         await cache.guild(GUILD)
@@ -45,17 +45,17 @@ async def refused(cache: Cache) -> CacheUnavailable:
 
 
 @pytest.mark.parametrize("kind", NOT_REDIS)
-async def test_what_is_not_redis_is_called_that(kind: str) -> None:
+async def test_a_server_that_is_not_redis_is_reported_as_such(kind: str) -> None:
     async with listening(says(*NOT_REDIS[kind])) as port:
         async with Cache(f"redis://:{SECRET}@127.0.0.1:{port}", namespace=NS) as cache:
             assert (await refused(cache)).reason in ("not redis", "refused login")
         async with Cache(f"redis://127.0.0.1:{port}", namespace=NS) as cache:
             error = await refused(cache)
     assert error.reason == "not redis"
-    assert str(error) == f"the cache at 127.0.0.1:{port} cannot be asked: what answers there is not Redis"
+    assert str(error) == f"the cache at 127.0.0.1:{port} is unavailable: the server there is not Redis"
 
 
-async def test_who_says_nothing_or_hangs_up_is_told_from_who_is_not_there() -> None:
+async def test_a_silent_server_a_closed_connection_and_a_missing_server_have_different_reasons() -> None:
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(65_536):
             pass
@@ -79,13 +79,13 @@ async def test_who_says_nothing_or_hangs_up_is_told_from_who_is_not_there() -> N
 # --- frozen, restarted, loading ---------------------------------------------------------------------------------
 
 
-async def test_a_frozen_server_costs_the_timeout_and_answers_rightly_afterwards(tmp_path: Path) -> None:
+async def test_a_frozen_server_fails_after_the_timeout_and_answers_correctly_afterwards(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, connections=2) as cache:
         await fill(server.url)
         assert await cache.guild(GUILD)
         await server.pause()
         try:
-            # Ten ask over two connections: those who wait have the same deadline.
+            # Ten requests over two connections: those that wait have the same deadline.
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(10):
                     tasks.create_task(refused(cache))
@@ -97,7 +97,7 @@ async def test_a_frozen_server_costs_the_timeout_and_answers_rightly_afterwards(
         assert (guild.name, len(channels), sizes["members"]) == ("Chess", 2, 3)
 
 
-async def test_a_frozen_server_is_noticed_before_the_first_answer_and_in_a_long_scan(tmp_path: Path) -> None:
+async def test_a_frozen_server_is_detected_before_the_first_answer_and_during_a_long_scan(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, timeout=0.3) as cache:
         await server.pause()
         try:
@@ -123,7 +123,7 @@ async def test_a_server_that_was_restarted_is_used_again_without_an_error(tmp_pa
         assert await cache.guild(GUILD)
 
 
-async def test_a_server_that_loads_its_data_says_so(tmp_path: Path) -> None:
+async def test_a_server_that_loads_its_data_is_reported_as_loading(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         # Redis answers after every 2 MiB that it has loaded.
         await client.mset({f"key {number}": os.urandom(1 << 20) for number in range(10)})
@@ -152,10 +152,10 @@ async def test_a_server_over_a_unix_socket_and_another_database(tmp_path: Path) 
             async with Cache(url, namespace=NS) as cache:
                 assert await cache.guild(GUILD)
         async with Cache(f"redis://127.0.0.1:{server.port}/99", namespace=NS) as cache:
-            assert "no database of that number" in str(await refused(cache))
+            assert "no database with that number" in str(await refused(cache))
 
 
-# --- logins and rights ------------------------------------------------------------------------------------------
+# --- logins and permissions ---------------------------------------------------------------------------------------
 
 
 async def test_a_wrong_or_missing_password_is_refused_and_never_shown(tmp_path: Path) -> None:
@@ -171,11 +171,11 @@ async def test_a_wrong_or_missing_password_is_refused_and_never_shown(tmp_path: 
         for url in (server.url, f"redis://:{SECRET}x@{where}", f"redis://ada:{SECRET}@{where}"):
             async with Cache(url, namespace=NS) as cache:
                 error = await refused(cache)
-                assert str(error) == f"the cache at {where} cannot be asked: it refuses the user or the password"
+                assert str(error) == f"the cache at {where} is unavailable: it refuses the user or the password"
                 assert error.reason == "refused login"
 
 
-async def test_a_password_for_a_server_that_has_none_is_told(tmp_path: Path) -> None:
+async def test_a_password_for_a_server_without_one_is_reported(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS, password=SECRET) as cache:
         assert (await refused(cache)).reason == "refused login"
 
@@ -183,7 +183,7 @@ async def test_a_password_for_a_server_that_has_none_is_told(tmp_path: Path) -> 
 # --- TLS --------------------------------------------------------------------------------------------------------
 
 
-async def test_tls_proves_who_answers_and_can_prove_who_asks(tmp_path: Path) -> None:
+async def test_tls_authenticates_the_server_and_optionally_the_client(tmp_path: Path) -> None:
     ours, strangers = tmp_path / "ours", tmp_path / "strangers"
     for directory in (ours, strangers):
         directory.mkdir()
@@ -211,14 +211,16 @@ async def test_tls_proves_who_answers_and_can_prove_who_asks(tmp_path: Path) -> 
             async with Cache(f"rediss://127.0.0.1:{port}", namespace=NS, tls=Tls(ca=mine.ca)) as cache:
                 assert (await refused(cache)).reason in ("tls", "no connection")
         async with Cache(f"rediss://127.0.0.1:{server.port}", namespace=NS) as cache:
-            # Redis waits for the end of what it takes for a command.
+            # Redis takes the bytes for a command and waits for its end.
             assert (await refused(cache)).reason == "no answer"
 
 
 # --- Redis Cluster ----------------------------------------------------------------------------------------------
 
 
-async def test_a_frozen_node_of_a_cluster_costs_the_timeout_and_a_database_number_is_refused(tmp_path: Path) -> None:
+async def test_a_frozen_node_of_a_cluster_fails_after_the_timeout_and_a_database_number_is_refused(
+    tmp_path: Path,
+) -> None:
     async with redis_cluster(tmp_path, 2) as servers:
         async with Cache(f"redis://127.0.0.1:{servers[1].port}/1", namespace=NS) as cache:
             assert (await refused(cache)).reason == "refused"

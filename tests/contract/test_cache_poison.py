@@ -1,4 +1,4 @@
-"""Damaged events of every type in a real Redis: none is an error, and what is read back for consumers is JSON."""
+"""Corrupt events of every type in a real Redis: none is an error, and fields added to events are JSON."""
 
 import json
 import random
@@ -40,7 +40,7 @@ def as_read(name: str, d: bytes) -> bytes:
         return bytes(found.envelope.d)
 
 
-async def test_damaged_events_are_no_error_in_redis_and_leave_it_usable(tmp_path: Path) -> None:
+async def test_corrupt_events_cause_no_error_in_redis_and_leave_it_usable(tmp_path: Path) -> None:
     settings = CacheSpec(namespace=NS, presences=True, messages_per_channel=5)
     writer = CacheWriter(shard=ShardId(NS, 1, 0), fence=Fence(1), bot=BOT, intents=ALL, settings=settings)
     translator, rng = Translator(writer), random.Random(7)

@@ -1,4 +1,4 @@
-"""`Cache` against a real Redis and a real Redis Cluster, filled by hand as the contract says."""
+"""`Cache` against a real Redis and a real Redis Cluster, filled as in the contract."""
 
 import asyncio
 import logging
@@ -76,7 +76,7 @@ QUESTIONS: dict[str, Callable[[Cache], Awaitable[Any]]] = {
     "permissions": lambda cache: cache.permissions(GUILD, ADA, THREAD),
     "user": lambda cache: cache.user(ADA),
 }
-"""Every question that a Cache answers. The last one is about no guild."""
+"""Calls of all methods of Cache. The last one is not about a guild."""
 NOTHING = (None, [], 0, frozenset(), MemberPage())
 
 
@@ -110,7 +110,7 @@ async def filled(server: Server) -> AsyncIterator[Filled]:
         yield Filled(cache, client)
 
 
-async def test_every_question_is_answered_as_the_fake_cache_answers_it(filled: Filled) -> None:
+async def test_every_method_returns_the_same_as_from_the_fake_cache(filled: Filled) -> None:
     fake = FakeCache(namespace=NS)
     fake.put_guild(rich_guild(), app=APP, group=3, shard=7)
     await filled.put(rich_guild(), group=3, shard=7)
@@ -125,7 +125,7 @@ async def test_every_question_is_answered_as_the_fake_cache_answers_it(filled: F
         assert answer not in NOTHING, name
 
 
-async def test_the_answers_are_typed_and_true(filled: Filled) -> None:
+async def test_the_results_are_typed_and_correct(filled: Filled) -> None:
     cache = filled.cache
     await filled.put(rich_guild(), group=3, shard=7)
     assert await cache.where_is_guild(GUILD, APP) == (3, 7)
@@ -144,12 +144,12 @@ async def test_the_answers_are_typed_and_true(filled: Filled) -> None:
     assert (sizes["channels"], sizes["members"], sizes["presences"]) == (2, 3, 1)
 
 
-async def test_an_empty_server_knows_nothing(filled: Filled) -> None:
+async def test_an_empty_server_returns_nothing(filled: Filled) -> None:
     for name, question in QUESTIONS.items():
         assert await question(filled.cache) in NOTHING, name
 
 
-async def test_nothing_is_told_of_a_guild_that_was_left_whatever_is_still_there(filled: Filled) -> None:
+async def test_nothing_of_a_guild_that_was_left_is_returned_even_if_keys_remain(filled: Filled) -> None:
     await filled.put(rich_guild())
     await store(filled.client, message_layout(NS, message(0)))
     await filled.client.delete(cache_keys.apps_key(NS, GUILD))
@@ -168,7 +168,7 @@ async def test_mutual_guilds_of_one_application_one_namespace_and_all(filled: Fi
     assert await cache.mutual_guilds(ADA) == ["1", "2", "3", "4", "5"]
     assert await cache.mutual_guilds(int(ADA), app=APP) == ["1", "3", "5"]
     assert await cache.mutual_guilds(ADA, app="other") == ["2", "3", "4"]
-    assert await cache.mutual_guilds(ADA, app="nobody") == []
+    assert await cache.mutual_guilds(ADA, app="absent") == []
     assert await cache.mutual_guilds(ADA, namespaces=["apart", NS, "empty"]) == ["1", "2", "3", "4", "5", "7"]
     assert await cache.mutual_guilds(ADA, app="apart", namespaces=["apart", NS]) == ["3", "7"]
     assert await cache.mutual_guilds(ADA, namespaces=[]) == []
@@ -178,7 +178,7 @@ async def test_mutual_guilds_of_one_application_one_namespace_and_all(filled: Fi
     assert [guild.id for guild in await cache.guilds(["5", "4", "9", "1"])] == ["5", "1"]
 
 
-async def test_many_guilds_are_asked_about_in_pages(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_guilds_are_requested_in_pages(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "KEYS_MAX", 2)
     monkeypatch.setattr(reader, "SCAN_PAGE", 2)
     ids = [str(number) for number in range(1, 8)]
@@ -204,17 +204,17 @@ async def test_members_are_found_by_their_names(filled: Filled, monkeypatch: pyt
     assert [one.user_id for one in await cache.members(GUILD, query="àéSS")] == ["100"]
     some = await cache.members(GUILD, query="odd", limit=10)
     assert (len(some), some.complete) == (10, False)
-    everybody = await cache.members(GUILD, limit=1000)
-    assert ({one.user_id for one in everybody}, everybody.complete) == (set(map(str, names)), True)
+    everyone = await cache.members(GUILD, limit=1000)
+    assert ({one.user_id for one in everyone}, everyone.complete) == (set(map(str, names)), True)
     assert not (await cache.members(GUILD, limit=699)).complete
     assert (await cache.members(GUILD, limit=700)).complete
     listed = await cache.members(GUILD, ids=["300", "99", 101, "300"])
     assert [one.display_name for one in listed] == ["Even200", "Odd1"]
-    monkeypatch.setattr(search, "LOOKED_AT_MAX", 100)
-    assert not (await cache.members(GUILD, query="nobody")).complete
+    monkeypatch.setattr(search, "SCANNED_MAX", 100)
+    assert not (await cache.members(GUILD, query="absent")).complete
 
 
-async def test_a_member_whose_user_is_not_cached_apart_is_whole_or_has_an_id(filled: Filled) -> None:
+async def test_a_member_without_a_cached_user_has_its_own_user_or_only_an_id(filled: Filled) -> None:
     await filled.put({"id": GUILD, "members": [member(ADA, "ada"), member(BOB, "bob")]})
     members = cache_keys.collection_key(NS, GUILD, cache_keys.MEMBERS)
     await filled.client.delete(cache_keys.user_key(NS, ADA))
@@ -232,7 +232,7 @@ POISON = [b"", b"[]", b"not json", b'{"id":', b"\xff\xfe\x00", b'{"a":' * 20_000
 
 
 @pytest.mark.parametrize("value", POISON, ids=range(len(POISON)))
-async def test_a_poisoned_value_is_missing_and_told_once(
+async def test_a_corrupt_value_is_treated_as_missing_and_logged_once(
     filled: Filled, value: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(corruption, "_reported", set())
@@ -254,12 +254,12 @@ async def test_a_poisoned_value_is_missing_and_told_once(
                 if name not in ("mutual", "mutual of app", "guild_apps", "guild_ids", "guild_count", "sizes"):
                     assert await question(filled.cache) in NOTHING, name
             assert await filled.cache.mutual_guilds(ADA) == [GUILD]
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == len(set(told)) == len({text.split()[3] for text in told})
-    assert any(f"{base}channels" in text and "treated as missing" in text for text in told)
+    logged = [record.getMessage() for record in caplog.records]
+    assert len(logged) == len(set(logged)) == len({text.split()[3] for text in logged})
+    assert any(f"{base}channels" in text and "treated as missing" in text for text in logged)
 
 
-async def test_a_key_of_another_type_is_missing_and_told_once(
+async def test_a_key_of_another_type_is_treated_as_missing_and_logged_once(
     filled: Filled, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(corruption, "_reported", set())
@@ -273,12 +273,12 @@ async def test_a_key_of_another_type_is_missing_and_told_once(
             for name, question in QUESTIONS.items():
                 answer = await question(filled.cache)
                 assert answer in NOTHING or set(answer.values()) == {0}, name
-    told = [record.getMessage() for record in caplog.records]
-    assert told
-    assert len(told) == len(set(told))
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged
+    assert len(logged) == len(set(logged))
 
 
-async def test_an_unavailable_guild_is_as_it_was_before_and_says_so(filled: Filled) -> None:
+async def test_an_unavailable_guild_is_unchanged_except_for_its_flag(filled: Filled) -> None:
     await filled.put(rich_guild() | {"unavailable": True})
     guild = await filled.cache.guild(GUILD)
     assert guild is not None
@@ -286,7 +286,7 @@ async def test_an_unavailable_guild_is_as_it_was_before_and_says_so(filled: Fill
     assert await filled.cache.mutual_guilds(OWNER) == [GUILD]
 
 
-async def test_a_question_that_is_given_up_leaves_no_answer_for_the_next_one(filled: Filled) -> None:
+async def test_a_cancelled_request_leaves_no_answer_for_the_next_one(filled: Filled) -> None:
     guilds = [str(number) for number in range(1, 31)]
     for guild in guilds:
         await filled.put({"id": guild, "name": f"name {guild}"})

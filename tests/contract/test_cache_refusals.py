@@ -1,4 +1,4 @@
-"""A Redis that cannot be written to, or holds bad values: what nodes say of it, soon and without a secret."""
+"""A Redis that cannot be written to, or has corrupt values: nodes report it soon and without a secret."""
 
 import ssl
 import time
@@ -37,23 +37,23 @@ WRITER = CacheWriter(
 
 
 class Shard:
-    """One that writes, on a connection of its own."""
+    """A shard that writes on its own connection."""
 
     def __init__(self, url: str, **more: Any) -> None:
         self.store = RedisCache(RedisOptions(url=url, **more), clock=time.monotonic)
         self.translator = Translator(WRITER)
         self.seq = 0
 
-    async def tell(self, event_type: str, data: dict[str, Any]) -> Applied:
+    async def receive(self, event_type: str, data: dict[str, Any]) -> Applied:
         self.seq += 1
         event = EventOps(self.seq, self.translator.translate(event_type, msgspec.json.encode(data)), 100)
         return await self.store.apply(Batch(writer=WRITER, session="session", confirmed=0, events=(event,)))
 
     async def refused(self) -> CacheError:
-        """Write, and see that it fails as it should: soon, and without a secret."""
+        """Write, and check that it fails as expected: soon, and without a secret."""
         started = fair_time()
         with pytest.raises(CacheError) as failed:
-            await self.tell("GUILD_CREATE", rich_guild())
+            await self.receive("GUILD_CREATE", rich_guild())
         assert fair_time() - started < SOON_S
         assert SECRET not in str(failed.value) + repr(failed.value)
         assert failed.value.__cause__ is None
@@ -63,19 +63,19 @@ class Shard:
 
 
 @pytest.mark.parametrize("kind", NOT_REDIS)
-async def test_what_is_not_redis_is_called_that(kind: str) -> None:
+async def test_a_server_that_is_not_redis_is_reported_as_such(kind: str) -> None:
     async with listening(says(*NOT_REDIS[kind])) as port:
         assert type(await Shard(f"redis://127.0.0.1:{port}").refused()) is NotRedis
 
 
-async def test_nobody_there_is_told_at_once_and_not_asked_again_at_once() -> None:
+async def test_a_missing_server_is_reported_at_once_and_not_contacted_again_at_once() -> None:
     shard = Shard(f"redis://127.0.0.1:{free_ports(1)[0]}")
     assert type(await shard.refused()) is CacheUnavailable
     assert type(await shard.refused()) is CacheUnavailable
     assert shard.store.counters.errors == 1, "the second was not asked"
 
 
-async def test_a_wrong_password_and_a_user_without_rights_are_refused_and_said(tmp_path: Path) -> None:
+async def test_a_wrong_password_and_a_user_without_permissions_are_reported(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server:
         url = server.url
         async with redis.Redis.from_url(url) as client:
@@ -93,13 +93,13 @@ async def test_a_wrong_password_and_a_user_without_rights_are_refused_and_said(t
             assert "lacks rights that docs/guide/cache.md lists" in str(error)
 
 
-async def test_a_database_that_is_not_there_is_said(tmp_path: Path) -> None:
+async def test_a_missing_database_is_reported(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server:
         error = await Shard(f"redis://127.0.0.1:{server.port}/99").refused()
         assert str(error) == "Redis has no database of the number in redis.url"
 
 
-async def test_a_full_and_a_read_only_redis_say_which_and_are_used_again_afterwards(tmp_path: Path) -> None:
+async def test_a_full_and_a_read_only_redis_are_reported_and_used_again_afterwards(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         await client.config_set("maxmemory", "1")
         assert type(await Shard(server.url).refused()) is CacheFull
@@ -108,7 +108,7 @@ async def test_a_full_and_a_read_only_redis_say_which_and_are_used_again_afterwa
         assert type(await Shard(server.url).refused()) is CacheReadOnly
         await client.execute_command("REPLICAOF", "NO", "ONE")
         shard = Shard(server.url)
-        assert not (await shard.tell("GUILD_CREATE", rich_guild())).failed
+        assert not (await shard.receive("GUILD_CREATE", rich_guild())).failed
         await shard.store.close()
 
 
@@ -122,35 +122,35 @@ async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path / "redis") as server, listening(relay(server.port), context) as port:
         url = f"rediss://127.0.0.1:{port}"
         shard = Shard(url, ca=str(mine.ca), cert=str(cert), key=str(key))
-        assert not (await shard.tell("GUILD_CREATE", rich_guild())).failed
+        assert not (await shard.receive("GUILD_CREATE", rich_guild())).failed
         await shard.store.close()
         assert "self-signed" in str(await Shard(url).refused())
         assert type(await Shard(url, ca=str(mine.ca)).refused()) is CacheUnavailable
 
 
-async def test_a_poisoned_value_is_replaced_and_counted_and_never_told_as_what_was_before(tmp_path: Path) -> None:
+async def test_a_corrupt_value_is_replaced_and_counted_and_never_published_as_before(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         shard = Shard(server.url)
-        await shard.tell("GUILD_CREATE", rich_guild())
+        await shard.receive("GUILD_CREATE", rich_guild())
         channels = collection_key(NS, GUILD, "channels")
         (channel,) = [one for one in rich_guild()["channels"] if one["id"] == CHANNEL]
         for poison in (b"", b"\xff\xfe", b"[]", b"{", b"null", b"7", b'{"name":"x"'):
             await client.hset(channels, CHANNEL, poison)
             damaged = shard.store.counters.damaged
-            applied = await shard.tell("CHANNEL_UPDATE", {**channel, "guild_id": GUILD, "name": "mended"})
+            applied = await shard.receive("CHANNEL_UPDATE", {**channel, "guild_id": GUILD, "name": "fixed"})
             extra = applied.extras.get(shard.seq)
-            assert extra is None or b"mended" not in extra.fields()
+            assert extra is None or b"fixed" not in extra.fields()
             assert not applied.failed
             assert shard.store.counters.damaged == damaged + 1, poison
-            assert msgspec.json.decode(await client.hget(channels, CHANNEL))["name"] == "mended"
+            assert msgspec.json.decode(await client.hget(channels, CHANNEL))["name"] == "fixed"
         await shard.store.close()
 
 
 @pytest.mark.parametrize("kind", ["string", "list", "hash", "set"])
-async def test_a_key_of_another_type_is_mended_by_the_guilds_next_arrival(tmp_path: Path, kind: str) -> None:
+async def test_a_key_of_another_type_is_repaired_by_the_next_guild_create(tmp_path: Path, kind: str) -> None:
     async with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         shard = Shard(server.url)
-        await shard.tell("GUILD_CREATE", rich_guild())
+        await shard.receive("GUILD_CREATE", rich_guild())
         for key in (guild_key(NS, GUILD), *(collection_key(NS, GUILD, one) for one in ("channels", "members"))):
             await client.delete(key)
             match kind:
@@ -162,15 +162,15 @@ async def test_a_key_of_another_type_is_mended_by_the_guilds_next_arrival(tmp_pa
                     await client.hset(key, "x", "x")  # type: ignore[misc]
                 case "set":
                     await client.sadd(key, "x")  # type: ignore[misc]
-        await shard.tell("GUILD_MEMBER_REMOVE", {"guild_id": GUILD, "user": {"id": ADA, "username": "ada"}})
-        applied = await shard.tell("GUILD_CREATE", rich_guild())
+        await shard.receive("GUILD_MEMBER_REMOVE", {"guild_id": GUILD, "user": {"id": ADA, "username": "ada"}})
+        applied = await shard.receive("GUILD_CREATE", rich_guild())
         assert not applied.newer
         assert CHANNEL.encode() in await client.hkeys(collection_key(NS, GUILD, "channels"))
         assert msgspec.json.decode(await client.get(guild_key(NS, GUILD)))["id"] == GUILD
         await shard.store.close()
 
 
-async def test_prefixes_are_remembered_for_a_while_and_unknown_while_redis_is_away(tmp_path: Path) -> None:
+async def test_prefixes_are_remembered_for_a_time_and_unknown_while_redis_is_away(tmp_path: Path) -> None:
     now = 0.0
     async with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         store = RedisCache(RedisOptions(url=server.url), clock=time.monotonic)

@@ -1,4 +1,4 @@
-"""Random stories in a real Redis: whatever happens, the cache holds and answers what the model does."""
+"""Random sequences of events in a real Redis: the cache has the same content and answers as the model."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ LESS_OFTEN = {"GUILD_DELETE": 0.3, "CHANNEL_DELETE": 0.5, "THREAD_LIST_SYNC": 0.
 
 
 def step_of(number: int) -> tuple[Any, ...]:
-    """The number's step: hypothesis chooses and drops numbers, the weights see to it that much happens."""
+    """The number's step: hypothesis chooses and drops numbers; the weights make interesting steps likely."""
     rng = random.Random(number)
     action = rng.choices(list(ACTIONS), list(ACTIONS.values()))[0]
     app = rng.choice("ab")
@@ -86,7 +86,7 @@ def cluster(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 async def add_user(server: EmbeddedRedis, more: str = "") -> None:
-    """The user that docs/guide/cache.md makes for nodes: the stories are played with its rights alone."""
+    """The user that docs/guide/cache.md creates for nodes; the tests use only its permissions."""
     async with redis.Redis.from_url(server.url) as client:
         await client.execute_command("ACL", "SETUSER", *acl_rule("sandwich", more=more))
 
@@ -102,7 +102,7 @@ async def play(url: str, story: list[Any], *, b_knows_members: bool = True) -> N
                 match step:
                     case ("event", apps, kind, guild, n, v):
                         for one in apps:
-                            made.happen(one, kind, guild, n, v)
+                            made.act(one, kind, guild, n, v)
                     case ("flush", one, count):
                         await made.flush(one, count)
                     case ("confirm", one):
@@ -134,8 +134,8 @@ def test_two_applications_share_a_namespace(
 @given(story=stories)
 @RULES
 def test_one_application_on_a_cluster(runner: asyncio.Runner, cluster: EmbeddedRedis, story: list[Any]) -> None:
-    # On a cluster every guild has its own record, and users have none: an old owner is refused guild by guild, and a
-    # replay is compared as a whole. What a server that lost its data makes of a replay is another matter, too.
+    # On a cluster every guild has its own record, and users have none: an old owner is refused for each guild, and a
+    # replay is compared as a whole. Replays after a server lost its data are not part of this test.
     mine = []
     for step in story:
         if step[0] == "event":

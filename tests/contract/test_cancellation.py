@@ -1,4 +1,4 @@
-"""What is cancelled ends, also in the middle of a call of a library that would swallow it (asyncio.wait_for, 3.11)."""
+"""A cancelled task ends, even during a call of a library that would swallow it (asyncio.wait_for, 3.11)."""
 
 import asyncio
 import itertools
@@ -43,7 +43,7 @@ async def log(tmp_path: Path) -> AsyncIterator[JetStreamLog]:
 
 
 async def all_end(call: Callable[[], Awaitable[object]]) -> None:
-    """Tasks that call without end are cancelled at random moments of a call, and must end."""
+    """Tasks that call in a loop are cancelled at random moments of a call, and must end."""
 
     async def call_for_ever() -> None:
         while True:

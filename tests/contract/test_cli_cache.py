@@ -28,7 +28,7 @@ apps:
 
 
 class Cli:
-    """The command in this process: what it prints, and how it ends."""
+    """Run the command in this process; returns its exit code and output."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
@@ -84,7 +84,7 @@ def run(
     etcd: EmbeddedEtcd, cache: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Cli:  # fmt: skip
-    """The command with a configured cluster of the test's own."""
+    """The command with a configured cluster."""
     monkeypatch.chdir(tmp_path)
     settings = {"SANDWICH_ETCD": etcd.url, "SANDWICH_CLUSTER": tmp_path.name[:32].lower(), "REDIS_PASSWORD": SECRET}
     for name, value in {**settings, "MUSIC_TOKEN": "token-1", "OTHER_TOKEN": "token-2"}.items():
@@ -104,7 +104,7 @@ def apply(run: Cli, directory: Path, port: int, *options: str) -> None:
     assert code == 0, out + err
 
 
-def test_where_a_guild_is_over_all_applications_or_one(run: Cli) -> None:
+def test_the_location_of_a_guild_for_all_applications_or_one(run: Cli) -> None:
     code, out, _ = run("guild", "where", GUILD)
     lines = [line.split() for line in out.splitlines()]
     assert code == 0
@@ -117,7 +117,7 @@ def test_where_a_guild_is_over_all_applications_or_one(run: Cli) -> None:
     assert len(run.json("guild", "where", GUILD, "--app", "other")) == 1
 
 
-def test_what_the_cache_holds_of_a_guild(run: Cli) -> None:
+def test_a_guild_in_the_cache_is_shown(run: Cli) -> None:
     code, out, _ = run("guild", "show", GUILD, "--channels", "--roles", "--members", "--app", "music")
     assert code == 0
     for text in ("Chess", "namespace  music", "members 3", "@everyone", "ada (Countess)", "voice", "endgames"):
@@ -147,7 +147,7 @@ def test_mutual_guilds_of_all_applications_one_application_and_one_namespace(run
     assert run.json("user", "mutual", "12345") == {"user": "12345", "guilds": []}
 
 
-def test_what_is_not_there_is_said_with_an_exit_code_of_1(run: Cli) -> None:
+def test_missing_objects_are_reported_with_exit_code_1(run: Cli) -> None:
     for command in ("where", "show"):
         code, out, err = run("guild", command, "4194304", "--json")
         assert (code, json.loads(out)) == (1, [])
@@ -160,7 +160,7 @@ def test_what_is_not_there_is_said_with_an_exit_code_of_1(run: Cli) -> None:
         assert (code, out, said in err) == (1, "", True)
 
 
-def test_bad_usage_is_said_with_an_exit_code_of_2(run: Cli) -> None:
+def test_bad_usage_is_reported_with_exit_code_2(run: Cli) -> None:
     for arguments, said in (
         (("guild", "where", "chess"), "'chess' is not a Discord id"),
         (("guild", "show", "-1"), ""),
@@ -171,7 +171,7 @@ def test_bad_usage_is_said_with_an_exit_code_of_2(run: Cli) -> None:
         assert (code, out, said in err, "Traceback" in err) == (2, "", True, False)
 
 
-def test_a_redis_that_cannot_be_asked_is_said_without_its_password(
+def test_an_unavailable_redis_is_reported_without_its_password(
     run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: EmbeddedRedis
 ) -> None:
     monkeypatch.delenv("SANDWICH_CLUSTER_KEY")
@@ -184,16 +184,16 @@ def test_a_redis_that_cannot_be_asked_is_said_without_its_password(
     assert (code, "refuses the user or the password" in err) == (2, True)
     apply(run, tmp_path, 1, "--insecure-plaintext")
     code, _, err = run("guild", "show", GUILD)
-    assert (code, "the cache at 127.0.0.1:1 cannot be asked: no connection" in err) == (2, True)
+    assert (code, "the cache at 127.0.0.1:1 is unavailable: no connection" in err) == (2, True)
 
 
-def test_a_cluster_without_configuration_or_applications_is_told_so(
+def test_a_cluster_without_configuration_or_applications_is_reported(
     run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SANDWICH_CLUSTER", "nobody")
+    monkeypatch.setenv("SANDWICH_CLUSTER", "absent")
     code, _, err = run("guild", "where", GUILD)
     assert (code, "the cluster is not configured" in err) == (1, True)
-    (tmp_path / "cluster.yml").write_text("cluster: nobody\n" + FILE.partition("apps:")[0] % 1)
+    (tmp_path / "cluster.yml").write_text("cluster: absent\n" + FILE.partition("apps:")[0] % 1)
     assert run("cluster", "apply", "-f", "cluster.yml")[0] == 0
     code, _, err = run("user", "mutual", ADA)
     assert (code, "there are no applications yet" in err) == (1, True)

@@ -38,7 +38,7 @@ async def test_everything_arrives_in_order_and_is_acknowledged(server: EmbeddedN
     await settled(publisher, "g")
 
 
-async def test_frames_of_a_worker_that_vanished_come_to_the_next_one(
+async def test_frames_of_a_worker_that_vanished_are_delivered_to_the_next_one(
     server: EmbeddedNats, publisher: Publisher
 ) -> None:
     await publisher.events(2)
@@ -46,7 +46,7 @@ async def test_frames_of_a_worker_that_vanished_come_to_the_next_one(
     dead = Consumer(server.url, app="bot", group="g", start="all", ack_wait=1.0)
     seen = [await anext(dead), await anext(dead), await anext(dead)]
     assert [event.seq for event in seen] == [1, 2, 3]
-    # What kill -9 leaves: the connection gone, nothing handed back, nothing acknowledged for the frame in hand.
+    # As after kill -9: the connection is gone, the current frame is neither handed back nor acknowledged.
     assert dead._pump is not None
     dead._pump.cancel()
     await dead._source.close()
@@ -54,7 +54,7 @@ async def test_frames_of_a_worker_that_vanished_come_to_the_next_one(
     assert await take(alive, 2) == [3, 4]
 
 
-async def test_a_failed_frame_comes_again_after_its_delay_without_what_was_handled(
+async def test_a_failed_frame_is_delivered_again_after_its_delay_without_the_events_already_handled(
     server: EmbeddedNats, publisher: Publisher
 ) -> None:
     consumer = Consumer(server.url, app="bot", group="g", start="all", nak_delay=0.05)
@@ -158,7 +158,7 @@ async def test_two_workers_of_a_group_share_the_events(server: EmbeddedNats, pub
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for each in workers:
             tasks.create_task(each.run(handle_signals=False))
-        # A worker that is not there yet gets nothing, and neither does one while the other keeps up.
+        # Wait for both workers: one that has not joined yet receives nothing.
         while publisher.seq < 60 or not (seen[0] and seen[1]):
             await publisher.events(1)
         await until(lambda: len(seen[0]) + len(seen[1]) >= publisher.seq)
@@ -170,7 +170,7 @@ async def test_two_workers_of_a_group_share_the_events(server: EmbeddedNats, pub
 
 async def test_a_slow_handler_is_not_overtaken_by_a_redelivery(server: EmbeddedNats, publisher: Publisher) -> None:
     await publisher.events(1)
-    ack_wait = 1.5  # in progress is told every half second: a loaded machine may be late by a second
+    ack_wait = 1.5  # in-progress is sent every half second: a loaded machine may be late by a second
     consumer = Consumer(server.url, app="bot", group="g", start="all", ack_wait=ack_wait)
     other = Consumer(server.url, app="bot", group="g", start="all", ack_wait=ack_wait)
     seen: list[Event] = []
@@ -191,7 +191,7 @@ async def test_a_slow_handler_is_not_overtaken_by_a_redelivery(server: EmbeddedN
     assert len(seen) == 1
 
 
-async def test_a_corrupt_frame_is_given_up_and_the_others_go_on(server: EmbeddedNats, publisher: Publisher) -> None:
+async def test_a_corrupt_frame_is_given_up_and_the_others_continue(server: EmbeddedNats, publisher: Publisher) -> None:
     headers, payload = publisher.frame(1)
     broken = await publisher.send(headers.encode(), payload[:-3])
     await publisher.events(1)
@@ -211,7 +211,7 @@ async def test_a_corrupt_frame_is_given_up_and_the_others_go_on(server: Embedded
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_what_no_node_wrote_is_given_up_and_holds_up_neither_frames_nor_parts(
+async def test_a_foreign_message_is_given_up_and_delays_neither_frames_nor_parts(
     server: EmbeddedNats, publisher: Publisher, ordered: bool
 ) -> None:
     foreign = [
@@ -263,7 +263,7 @@ async def test_a_frame_of_a_newer_cluster_is_kept(server: EmbeddedNats, publishe
     assert await publisher.unsettled("g") == 1
 
 
-async def test_a_gap_is_told_with_its_detail(server: EmbeddedNats, publisher: Publisher) -> None:
+async def test_a_gap_is_reported_with_its_detail(server: EmbeddedNats, publisher: Publisher) -> None:
     await publisher.events(1)
     await publisher.control(GAP, b'{"at":1700000000}')
     consumer = Consumer(server.url, app="bot", group="g", start="all")
@@ -295,7 +295,7 @@ async def test_a_stream_that_does_not_exist_yet_is_waited_for(
     assert taken.result() == [1]
 
 
-async def test_it_goes_on_after_nats_restarted_and_after_the_group_was_deleted(
+async def test_it_continues_after_nats_restarted_and_after_the_group_was_deleted(
     server: EmbeddedNats, publisher: Publisher
 ) -> None:
     consumer = Consumer(server.url, app="bot", group="g", start="new", ack_wait=1.0)
@@ -357,7 +357,7 @@ async def test_sigint_ends_a_program_that_runs_handlers_with_its_events_acknowle
     assert await publisher.unsettled("example-sdk") == 0
 
 
-async def test_no_server_is_a_clear_error_after_the_timeout() -> None:
+async def test_a_missing_server_is_a_clear_error_after_the_timeout() -> None:
     consumer = Consumer("nats://user:hunter2@127.0.0.1:9", app="bot", connect_timeout=0.2)
     with pytest.raises(Unreachable, match=r"at 127\.0\.0\.1:9$") as caught:
         await anext(consumer)

@@ -1,7 +1,6 @@
-"""Dead letters on a real nats-server: what gets there, what does not, and the way back."""
+"""Dead letters on a real nats-server: which events become dead letters, and replays."""
 
 import asyncio
-import base64
 import io
 import json
 import sys
@@ -13,8 +12,8 @@ import pytest
 import zstandard
 from nats.js.api import DiscardPolicy, StreamConfig
 
-from sandwich_coordinator.cli import letters as commands
 from sandwich_coordinator.cli.main import main
+from sandwich_coordinator.operations import dead_letters as operations
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats
 from sandwich_sdk import Consumer, Event, Failure, HandlerCancelled, Unfinished, dead_letter_store, jetstream
 from sandwich_sdk.wire import subjects
@@ -22,17 +21,17 @@ from sandwich_sdk.wire.headers import FrameHeaders
 from tests.support.publisher import Publisher, running, settled, take, until
 
 pytestmark = pytest.mark.contract
-ANY = commands.Wanted()
+ANY = operations.LetterFilter()
 
 
-async def found(publisher: Publisher, wanted: commands.Wanted = ANY) -> list[commands.Found]:
-    return [each async for each in commands.read_letters(publisher.client, publisher.app, wanted)]
+async def found(publisher: Publisher, wanted: operations.LetterFilter = ANY) -> list[operations.StoredLetter]:
+    return [each async for each in operations.read_letters(publisher.client, publisher.app, wanted)]
 
 
 def failing(
     server: EmbeddedNats, *poison: int, group: str = "g", **options: Any
 ) -> tuple[Consumer, list[int], list[Failure]]:
-    """A worker whose handler fails for some events; what it handled, and what it told."""
+    """A worker whose handler fails for some events; the events it handled, and the failures it reported."""
     options = {"start": "all", "nak_delay": 0.01, "max_tries": 3} | options
     consumer = Consumer(server.url, app="bot", group=group, **options)
     handled: list[int] = []
@@ -65,8 +64,8 @@ async def test_an_event_is_a_dead_letter_after_its_tries_over_all_workers_and_th
     assert (letter.letter.group, letter.letter.stream_seq, letter.letter.kind) == ("g", 1, "event")
     assert letter.letter.error == "ValueError: cannot bear 2 \\u2603"
     assert letter.letter.subject == "sandwich.bot.events.all.0.0"
-    content = await commands.read_content(publisher.client, letter)
-    assert content["event"]["d"]["n"] == 2
+    content = await operations.read_content(publisher.client, letter)
+    assert content.event["d"]["n"] == 2
 
 
 async def test_a_frame_that_stopping_workers_hand_back_unbegun_uses_up_no_tries(
@@ -100,7 +99,7 @@ async def test_an_event_that_ends_its_workers_is_a_dead_letter_without_another_r
     assert [letter.letter.id for letter in await found(publisher)] == ["abc:1"]
 
 
-async def test_a_poison_event_of_an_ordered_group_does_not_hold_up_its_shard_for_ever(
+async def test_an_event_that_always_fails_does_not_block_its_shard_in_an_ordered_group(
     server: EmbeddedNats, publisher: Publisher
 ) -> None:
     await publisher.events(2)
@@ -112,7 +111,7 @@ async def test_a_poison_event_of_an_ordered_group_does_not_hold_up_its_shard_for
     assert [letter.letter.id for letter in await found(publisher)] == ["abc:1", "abc:3"]
 
 
-async def test_an_event_whose_letter_is_refused_goes_on_being_tried(server: EmbeddedNats, publisher: Publisher) -> None:
+async def test_an_event_whose_dead_letter_is_refused_is_retried(server: EmbeddedNats, publisher: Publisher) -> None:
     stream = publisher.client.jetstream()
     config = StreamConfig(
         name=subjects.dead_stream_name("bot"), subjects=["sandwich.bot.dead.*"], discard=DiscardPolicy.NEW, max_bytes=64
@@ -128,7 +127,7 @@ async def test_an_event_whose_letter_is_refused_goes_on_being_tried(server: Embe
     assert [letter.letter.tries for letter in await found(publisher)] == [2]
 
 
-async def test_a_frame_that_cannot_be_read_is_kept_as_it_came(server: EmbeddedNats, publisher: Publisher) -> None:
+async def test_a_frame_that_cannot_be_read_is_stored_unchanged(server: EmbeddedNats, publisher: Publisher) -> None:
     headers, payload = publisher.frame(1)
     await publisher.send(headers.encode(), payload[:-3])
     consumer, _, failures = failing(server, corrupt_tries=2)
@@ -137,16 +136,17 @@ async def test_a_frame_that_cannot_be_read_is_kept_as_it_came(server: EmbeddedNa
         await settled(publisher, "g")
     (letter,) = await found(publisher)
     assert (letter.letter.kind, letter.letter.id, letter.letter.tries) == ("corrupt", "", 2)
-    content = await commands.read_content(publisher.client, letter)
-    assert content["headers"]["Sandwich-Session"] == "abc"
-    assert len(content["payload"]) > len(payload)
+    content = await operations.read_content(publisher.client, letter)
+    assert content.headers is not None
+    assert content.headers["Sandwich-Session"] == "abc"
+    assert content.payload == payload[:-3]
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_frame_that_nests_too_deeply_is_a_dead_letter_as_often_as_it_is_replayed(
+async def test_a_frame_that_is_nested_too_deeply_is_a_dead_letter_after_each_replay(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, ordered: bool
 ) -> None:
-    monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
+    monkeypatch.setattr(jetstream, "REPLAY_POLL_S", 0.05)
     headers, _ = publisher.frame(1)
     line = b'{"t":"A","s":1,"op":0,"d":%b,"__sandwich":{}}\n' % (b"[" * 50_000 + b"]" * 50_000)
     payload = zstandard.ZstdCompressor().compress(line)
@@ -158,10 +158,10 @@ async def test_a_frame_that_nests_too_deeply_is_a_dead_letter_as_often_as_it_is_
         await until(lambda: len(failures) == 2)
         (letter,) = await found(publisher)
         assert (letter.letter.kind, letter.letter.tries) == ("corrupt", 2)
-        content = await commands.read_content(publisher.client, letter)
-        assert content["payload"] == base64.b64encode(payload).decode()
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
+        content = await operations.read_content(publisher.client, letter)
+        assert content.payload == payload
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
         await until(lambda: len(failures) == 4)
         await publisher.events(1)
         await until(lambda: handled == [2, 3])
@@ -170,10 +170,10 @@ async def test_a_frame_that_nests_too_deeply_is_a_dead_letter_as_often_as_it_is_
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_handler_that_awaits_what_was_cancelled_fails_in_a_replay_as_it_does_before(
+async def test_a_handler_that_awaits_something_cancelled_fails_in_a_replay_as_before(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, ordered: bool
 ) -> None:
-    monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
+    monkeypatch.setattr(jetstream, "REPLAY_POLL_S", 0.05)
     await publisher.events(1, types=("BAD",))
     await publisher.events(1)
     consumer, handled, failures = failing(server, 1, max_tries=1, ordered=ordered)
@@ -187,8 +187,8 @@ async def test_a_handler_that_awaits_what_was_cancelled_fails_in_a_replay_as_it_
     async with running(consumer):
         await until(lambda: handled == [2])
         (letter,) = await found(publisher)
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
         await until(lambda: len(failures) == 2)
         await publisher.events(1)
         await until(lambda: handled == [2, 3])
@@ -196,7 +196,7 @@ async def test_a_handler_that_awaits_what_was_cancelled_fails_in_a_replay_as_it_
     assert [letter.letter.id for letter in await found(publisher)] == ["abc:1"]
 
 
-async def test_an_unreadable_frame_of_a_stream_made_again_is_kept_though_one_of_that_number_was_kept_before(
+async def test_an_unreadable_frame_of_a_stream_created_again_is_stored_although_its_sequence_was_stored_before(
     server: EmbeddedNats, publisher: Publisher
 ) -> None:
     consumer, _, failures = failing(server, corrupt_tries=1)
@@ -210,10 +210,10 @@ async def test_an_unreadable_frame_of_a_stream_made_again_is_kept_though_one_of_
     assert [letter.letter.stream_seq for letter in await found(publisher)] == [1, 1]
 
 
-async def test_an_own_event_of_another_lane_is_a_dead_letter_and_comes_back_as_it_was(
+async def test_an_own_event_of_another_lane_is_a_dead_letter_and_is_replayed_unchanged(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
+    monkeypatch.setattr(jetstream, "REPLAY_POLL_S", 0.05)
     meta = {"v": 1, "app": "bot", "bot": "1", "route": "r", "shard": [0, 0, 1], "id": "own:x7"}
     line = json.dumps({"t": "SONG_ENDED", "s": None, "op": 0, "d": {"n": 1}, "__sandwich": meta}).encode()
     headers = FrameHeaders(session="abc", first_seq=5, last_seq=4, count=1, epoch=1, types=frozenset({"SONG_ENDED"}))
@@ -233,42 +233,42 @@ async def test_an_own_event_of_another_lane_is_a_dead_letter_and_comes_back_as_i
         (letter,) = await found(publisher)
         assert (letter.letter.id, letter.letter.subject) == ("own:x7", "sandwich.bot.events.music.0.0")
         broken.clear()
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
         await until(lambda: bool(seen))
     assert (seen[0].raw, seen[0].seq) == (line, 0)
 
 
-async def test_a_gap_that_cannot_be_told_is_a_dead_letter_and_can_be_replayed(
+async def test_a_gap_whose_handler_fails_is_a_dead_letter_and_can_be_replayed(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
+    monkeypatch.setattr(jetstream, "REPLAY_POLL_S", 0.05)
     await publisher.control("gap", b'{"at":7}')
     consumer, _, failures = failing(server, max_tries=2)
-    told: list[tuple[int, dict[str, Any]]] = []
+    gaps: list[tuple[int, dict[str, Any]]] = []
     broken = True
 
     @consumer.on_gap
     async def gap(gap: Any) -> None:
         if broken:
             raise RuntimeError("not now")
-        told.append((gap.shard, gap.detail))
+        gaps.append((gap.shard, gap.detail))
 
     async with running(consumer):
         await until(lambda: bool(failures) and failures[-1].given_up)
         broken = False
         (letter,) = await found(publisher)
         assert letter.letter.kind == "gap"
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
-        await until(lambda: told == [(0, {"at": 7})])
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
+        await until(lambda: gaps == [(0, {"at": 7})])
 
 
 @pytest.mark.parametrize("piece", [1_000_000, 64])
 async def test_a_replay_reaches_its_group_once_and_no_other(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
+    monkeypatch.setattr(jetstream, "REPLAY_POLL_S", 0.05)
     monkeypatch.setattr(dead_letter_store, "piece_bytes", lambda max_payload: piece)
     await publisher.events(1)
     poison = [1]
@@ -285,29 +285,29 @@ async def test_a_replay_reaches_its_group_once_and_no_other(
     for (consumer, _, _), group in zip(workers, ("g", "g", "h"), strict=True):
         collect(consumer, group)
     async with running(*(consumer for consumer, _, _ in workers)):
-        await until(lambda: sum(failure.given_up for _, _, told in workers for failure in told) == 2)
-        (letter,) = await found(publisher, commands.Wanted(group="g"))
-        assert await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, letter)
-        await until(lambda: sum(failure.given_up for _, _, told in workers[:2] for failure in told) == 2)
-        (again,) = await found(publisher, commands.Wanted(names=("abc:1",), group="g"))
+        await until(lambda: sum(failure.given_up for _, _, failures in workers for failure in failures) == 2)
+        (letter,) = await found(publisher, operations.LetterFilter(group="g"))
+        assert await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, letter)
+        await until(lambda: sum(failure.given_up for _, _, failures in workers[:2] for failure in failures) == 2)
+        (again,) = await found(publisher, operations.LetterFilter(names=("abc:1",), group="g"))
         assert again.number != letter.number
         assert (len(again.seqs) > 1) == (piece == 64)
         poison.clear()
-        await commands.open_replays(publisher.client, "bot", "g")
-        await commands.replay(publisher.client, again)
+        await operations.open_replays(publisher.client, "bot", "g")
+        await operations.replay_letter(publisher.client, again)
         await until(lambda: seen == {"g": ["abc:1"], "h": []})
         await publisher.events(1)
         await until(lambda: seen == {"g": ["abc:1", "abc:2"], "h": ["abc:2"]})
     assert [each.letter.group for each in await found(publisher)] == ["h"]
-    assert not await commands.open_replays(publisher.client, "bot", "nobody")
-    await commands.open_replays(publisher.client, "bot", "g")
+    assert not await operations.open_replays(publisher.client, "bot", "absent")
+    await operations.open_replays(publisher.client, "bot", "g")
     state = (await publisher.client.jetstream().stream_info(subjects.replay_stream_name("bot"))).state
     assert state.messages == 0
 
 
 class Cli:
-    """The command in a thread of this process: how it ends, and what it prints."""
+    """Run the command in a thread of this process; returns its exit code and output."""
 
     def __init__(self, etcd: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self._etcd, self._monkeypatch, self._capfd = etcd, monkeypatch, capfd
@@ -352,7 +352,7 @@ async def sandwich(
         yield run
 
 
-async def test_an_operator_looks_replays_and_discards(
+async def test_an_operator_lists_replays_and_discards_dead_letters(
     server: EmbeddedNats, publisher: Publisher, sandwich: Cli
 ) -> None:
     await publisher.events(4, types=("A", "B"))
@@ -384,17 +384,17 @@ async def test_an_operator_looks_replays_and_discards(
         await until(lambda: handled == [2])
 
 
-async def test_what_cannot_be_done_is_said_in_a_line_with_an_exit_code(
+async def test_a_failure_is_one_line_with_an_exit_code(
     server: EmbeddedNats, publisher: Publisher, sandwich: Cli
 ) -> None:
     refused = [
-        await sandwich("dead", "list", "--app", "nobody"),
+        await sandwich("dead", "list", "--app", "absent"),
         await sandwich("dead", "show", "bot", "7"),
         await sandwich("dead", "replay", "bot", "--all"),
         await sandwich("dead", "replay", "bot"),
     ]
     assert refused == [
-        (1, "sandwich: there is no application nobody; there are: bot\n"),
+        (1, "sandwich: there is no application absent; there are: bot\n"),
         (1, "sandwich: bot has no dead letter 7: see sandwich dead list --app bot\n"),
         (1, "sandwich: bot has no such dead letters: see sandwich dead list --app bot\n"),
         (2, "sandwich: say which letters: their numbers, --group, --type, or --all\n"),
@@ -405,7 +405,7 @@ async def test_what_cannot_be_done_is_said_in_a_line_with_an_exit_code(
     assert (code, text.startswith("sandwich: NATS does not answer")) == (2, True)
 
 
-async def test_an_operator_makes_a_group_for_workers_that_may_not(
+async def test_an_operator_creates_a_group_for_workers_that_may_not(
     server: EmbeddedNats, publisher: Publisher, sandwich: Cli
 ) -> None:
     js = publisher.client.jetstream()
@@ -425,7 +425,7 @@ async def test_an_operator_makes_a_group_for_workers_that_may_not(
         await sandwich("group", "create", "bot", "Plain"),
         await sandwich("group", "create", "bot", "plain", "--start", "yesterday"),
         await sandwich("group", "create", "bot", "plain", "--start", "2026-01-31"),
-        await sandwich("group", "create", "nobody", "plain"),
+        await sandwich("group", "create", "absent", "plain"),
     ]
     assert [code for code, _ in refused] == [1, 1, 2, 2, 2, 1]
     assert "ordered" in refused[0][1]

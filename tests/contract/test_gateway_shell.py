@@ -122,7 +122,7 @@ class Rig:
         return [(e["session"], e["seq"], e["digest"]) for e in await self.sim.journal(bot=self.bot)]
 
     async def happen(self, number: int = 20) -> None:
-        await self.sim.happen(self.bot, number)
+        await self.sim.act(self.bot, number)
 
     async def outcomes(self, kind: str) -> int:
         return len(await self.sim.ledger(bot=self.bot, kind=kind))

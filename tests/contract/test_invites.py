@@ -77,7 +77,7 @@ class Owner:
             hold_s=rig.hold_s,
             store=rig.store,
             kept=None if rig.store.fails else dict(rig.store.kept),
-            publish_late=self._late,
+            report_late=self._late,
             caught_up=lambda: None,
         )
         self.waiting: list[Waiting] = []

@@ -1,4 +1,4 @@
-"""A resolver that stalls: Redis, NATS, etcd and HTTP are reached all the same, in both loops, with real libraries."""
+"""A resolver that stalls: Redis, NATS, etcd and HTTP are still reachable, in both event loops, with real libraries."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ Body = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Stalling:
-    """Every name is this machine; while it stalls no question is answered. Its clock can be moved."""
+    """Resolves every name to this machine; while it stalls it does not answer. Its clock can be advanced."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -44,7 +44,7 @@ class Stalling:
         return [(socket.AF_INET, ("127.0.0.1", 0))]
 
     def stall(self) -> None:
-        """From now on, and what is known has to be asked for again."""
+        """Stall from now on, and expire the known names."""
         self.answers.clear()
         self.ahead_s += 60.0
 
@@ -172,7 +172,7 @@ def test_tls_checks_the_name_and_not_the_address(run: Callable[[Body], None], tm
 
 
 def test_a_worker_tries_every_address_of_a_name_and_the_one_that_answered_first_next_time(tmp_path: Path) -> None:
-    # Nothing listens there, on this machine: loopback addresses need no configuration.
+    # Loopback addresses on which nothing listens; they need no configuration.
     addresses: list[Address] = [(socket.AF_INET, ("127.0.0.2", 0)), (socket.AF_INET, ("127.0.0.1", 0))]
     names = Names(lambda host: addresses)
 

@@ -10,9 +10,9 @@ import pytest
 
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec
-from sandwich_node import ipc, worker_process
+from sandwich_node import ipc
 from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_node.worker_process import WorkerProcess
+from sandwich_node.worker_process import Child, WorkerProcess, spawn_worker
 from sandwich_simulator import BotConfig, Simulator, SimulatorConfig
 
 pytestmark = pytest.mark.contract
@@ -30,12 +30,22 @@ class Slot:
         self.sim = sim
         self.states: dict[int, tuple[str, str]] = {}
         self.ready: list[int] = []
+        self.start_failures: list[OSError] = []
         settings = ipc.WorkerSettings(worker=0, node="a", nats_servers=(server.url,), api_url=sim.api_url, proxy=proxy)
         self.worker = WorkerProcess(
-            settings, on_message=self._heard, on_started=lambda worker: None, on_gone=lambda worker: None
+            settings,
+            on_message=self._received,
+            on_started=lambda worker: None,
+            on_gone=lambda worker: None,
+            spawn=self._spawn,
         )
 
-    def _heard(self, worker: WorkerProcess, message: ipc.ToAgent) -> None:
+    async def _spawn(self) -> Child:
+        if self.start_failures:
+            raise self.start_failures.pop()
+        return await spawn_worker()
+
+    def _received(self, worker: WorkerProcess, message: ipc.ToAgent) -> None:
         match message:
             case ipc.WorkerReady():
                 self.ready.append(worker.pid)
@@ -122,23 +132,11 @@ async def test_shards_without_a_socket_wait_while_others_live_and_the_worker_goe
     assert slot.ready == [slot.worker.pid], "it is the same process"
 
 
-async def test_a_worker_that_cannot_be_started_is_tried_again_and_the_agent_goes_on(
-    slot: Slot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, failures = (
-        worker_process._spawn,
-        [OSError(errno.EMFILE, "Too many open files"), BlockingIOError(errno.EAGAIN, "no")],
-    )
-
-    async def spawn() -> worker_process._Child:
-        if failures:
-            raise failures.pop()
-        return await real()
-
-    monkeypatch.setattr(worker_process, "_spawn", spawn)
+async def test_a_worker_that_cannot_be_started_is_tried_again_and_the_agent_goes_on(slot: Slot) -> None:
+    slot.start_failures = [OSError(errno.EMFILE, "Too many open files"), BlockingIOError(errno.EAGAIN, "no")]
     process = slot.worker._process
     assert process is not None
     process.kill()
     await until(lambda: "no file descriptor is free" in slot.worker.waiting or len(slot.ready) == 2)
     await until(lambda: len(slot.ready) == 2)
-    assert not failures
+    assert not slot.start_failures

@@ -1,4 +1,4 @@
-"""Groups of workers that come, go, fail and are killed, on a real nats-server: nothing missing, shards in order."""
+"""Workers of groups join, leave, fail and are killed, on a real nats-server: no event is lost, shards are in order."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ STREAM = subjects.stream_name("bot")
 
 
 class Seen:
-    """What in-process workers handled, by shard."""
+    """The events that in-process workers handled, by shard."""
 
     def __init__(self) -> None:
         self.by_shard: dict[int, list[int]] = defaultdict(list)
@@ -62,7 +62,7 @@ async def durables(jetstream: JetStreamContext) -> set[str]:
 
 
 @pytest.mark.parametrize("mode", ["ordered", "unordered"])
-async def test_a_worker_killed_in_mid_handler_costs_neither_an_event_nor_order_where_that_is_kept(
+async def test_a_worker_killed_during_a_handler_loses_no_event_and_ordered_groups_keep_the_order(
     server: EmbeddedNats, publisher: Publisher, tmp_path: Path, mode: str
 ) -> None:
     publishers = shards(publisher, range(8))
@@ -100,7 +100,9 @@ async def test_a_worker_killed_in_mid_handler_costs_neither_an_event_nor_order_w
         assert (first_times if mode == "ordered" else sorted(first_times)) == list(range(1, publishers[shard].seq + 1))
 
 
-async def test_a_worker_that_joins_gets_its_share_and_order_holds(server: EmbeddedNats, publisher: Publisher) -> None:
+async def test_a_worker_that_joins_gets_its_share_and_the_order_is_kept(
+    server: EmbeddedNats, publisher: Publisher
+) -> None:
     publishers = shards(publisher, range(6))
     seen = Seen()
     first, second = seen.worker(server, "first"), seen.worker(server, "second")
@@ -120,11 +122,11 @@ async def test_a_worker_that_joins_gets_its_share_and_order_holds(server: Embedd
     assert seen.by_shard == {shard: list(range(1, publishers[0].seq + 1)) for shard in range(6)}
 
 
-async def test_no_shard_waits_for_the_time_of_an_ack_when_workers_come_and_go(
+async def test_no_shard_waits_for_ack_wait_when_workers_join_and_leave(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A frame sent to somebody who has just stopped listening would come again after `ack_wait`, 30 s, only."""
-    monkeypatch.setattr(ordered, "BEAT_S", 0.05)
+    """A frame sent to a worker that has just unsubscribed would be delivered again only after `ack_wait`, 30 s."""
+    monkeypatch.setattr(ordered, "HEARTBEAT_S", 0.05)
     publishers = shards(publisher, range(16))
     seen = Seen()
     moving = True
@@ -146,7 +148,7 @@ async def test_no_shard_waits_for_the_time_of_an_ack_when_workers_come_and_go(
 
 
 def hanging(server: EmbeddedNats) -> tuple[Consumer, list[int], asyncio.Event]:
-    """A worker whose handler waits for the event; and the shards that it has begun with."""
+    """A worker whose handler waits for the event, and the shards that it has begun with."""
     consumer = Consumer(server.url, app="bot", group="o", start="all", ordered=True)
     begun: list[int] = []
     free = asyncio.Event()
@@ -159,10 +161,10 @@ def hanging(server: EmbeddedNats) -> tuple[Consumer, list[int], asyncio.Event]:
     return consumer, begun, free
 
 
-async def test_a_stopping_worker_lets_others_have_what_it_has_not_begun_while_its_handler_still_runs(
+async def test_a_stopping_worker_hands_back_frames_it_has_not_begun_while_its_handler_still_runs(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ordered, "BEAT_S", 0.05)
+    monkeypatch.setattr(ordered, "HEARTBEAT_S", 0.05)
     publishers = shards(publisher, range(6))
     leaving, begun, free = hanging(server)
     seen = Seen()
@@ -178,7 +180,7 @@ async def test_a_stopping_worker_lets_others_have_what_it_has_not_begun_while_it
     assert seen.by_shard == {shard: [2] if shard in begun else [1, 2] for shard in range(6)}
 
 
-async def test_a_shard_that_waits_for_its_failed_event_holds_up_no_other(
+async def test_a_shard_that_waits_for_its_failed_event_delays_no_other(
     server: EmbeddedNats, publisher: Publisher
 ) -> None:
     failing, fine = shards(publisher, [0, 1])
@@ -195,10 +197,10 @@ async def test_a_shard_that_waits_for_its_failed_event_holds_up_no_other(
     assert seen.by_shard == {0: list(range(1, 7)), 1: list(range(1, 41))}
 
 
-async def test_a_worker_with_more_than_it_can_do_hands_back_what_it_has_not_begun(
+async def test_a_busy_worker_hands_back_frames_it_has_not_begun(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ordered, "BEAT_S", 0.05)
+    monkeypatch.setattr(ordered, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(ordered, "BUSY_AFTER_S", 0.2)
     publishers = shards(publisher, range(6))
     stuck, begun, free = hanging(server)
@@ -234,7 +236,7 @@ async def test_a_loop_over_two_workers_keeps_the_order(server: EmbeddedNats, pub
     assert seen == {shard: list(range(1, 11)) for shard in range(4)}
 
 
-async def test_shards_that_appear_later_lose_nothing(
+async def test_shards_that_appear_later_lose_no_events(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ordered, "DISCOVER_S", 0.05)
@@ -259,7 +261,7 @@ async def test_shards_that_appear_later_lose_nothing(
     assert seen == {0: [3, 4, 5, 6], 1: [3, 4, 5, 6], 2: [1, 2, 3, 4], 35: [1, 2, 3, 4], 300: [1, 2, 3, 4]}
 
 
-async def test_a_group_that_began_at_a_time_begins_there_for_every_shard(
+async def test_a_group_that_starts_at_a_time_starts_there_for_every_shard(
     server: EmbeddedNats, publisher: Publisher
 ) -> None:
     early, late = shards(publisher, [0, 9])
@@ -277,7 +279,7 @@ async def test_a_group_that_began_at_a_time_begins_there_for_every_shard(
     assert await take(again, 2) == [3, 4]
 
 
-async def test_a_group_that_is_deleted_by_hand_is_made_again_where_it_was(
+async def test_a_group_that_is_deleted_is_created_again_at_its_ack_floor(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ordered, "DISCOVER_S", 0.05)
@@ -297,10 +299,10 @@ async def test_a_group_that_is_deleted_by_hand_is_made_again_where_it_was(
     assert seen.by_shard == {shard: list(range(1, 9)) for shard in range(3)}
 
 
-async def test_a_stream_made_again_is_read_from_its_beginning_wherever_the_group_began_in_the_old_one(
+async def test_a_stream_created_again_is_read_from_its_beginning_wherever_the_group_started_in_the_old_one(
     server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shard 1 had no frame that the group saw, and shard 2 none at all: of these only the anchor knows."""
+    """The group received no frame of shard 1, and shard 2 has none: only the anchor knows where they start."""
     monkeypatch.setattr(ordered, "DISCOVER_S", 0.05)
     old = shards(publisher, [0, 1])
     await publish(old, 20)
@@ -351,7 +353,7 @@ async def test_every_lane_is_read_in_the_order_of_its_shard(
         await reader("chat").run(handle_signals=False)
 
 
-async def test_a_durable_made_by_hand_that_gives_out_several_frames_at_once_is_refused(
+async def test_a_foreign_durable_that_delivers_several_frames_at_once_is_refused(
     server: EmbeddedNats, publisher: Publisher
 ) -> None:
     await publisher.events(1)
@@ -363,7 +365,7 @@ async def test_a_durable_made_by_hand_that_gives_out_several_frames_at_once_is_r
     await consumer.close()
 
 
-async def test_ordered_and_other_workers_do_not_mix_in_one_group(server: EmbeddedNats, publisher: Publisher) -> None:
+async def test_ordered_and_plain_workers_cannot_share_a_group(server: EmbeddedNats, publisher: Publisher) -> None:
     await publisher.events(1)
     assert await take(Consumer(server.url, app="bot", group="o", start="all", ordered=True), 1) == [1]
     assert await take(Consumer(server.url, app="bot", group="p", start="all"), 1) == [1]
@@ -372,6 +374,6 @@ async def test_ordered_and_other_workers_do_not_mix_in_one_group(server: Embedde
         await anext(plain)
     await plain.close()
     strict = Consumer(server.url, app="bot", group="p", ordered=True)
-    with pytest.raises(GroupConflict, match="is not ordered, its workers take what comes"):
+    with pytest.raises(GroupConflict, match="is not ordered: leave out ordered=True"):
         await anext(strict)
     await strict.close()

@@ -1,4 +1,4 @@
-"""The permissions that docs/guide/consumers.md lists are enough, and reach no other application."""
+"""The permissions in docs/guide/consumers.md are sufficient, and reach no other application."""
 
 import asyncio
 import json
@@ -16,12 +16,11 @@ from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from sandwich_coordinator.cli import accounts
-from sandwich_coordinator.cli import letters as commands
-from sandwich_coordinator.cli.groups import create_group
+from sandwich_coordinator.operations import dead_letters
+from sandwich_coordinator.operations.consumer_groups import GroupSpec, create_group
 from sandwich_node.nats_connection import NatsConnection, NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_sdk import Consumer, Event, Failure, GroupConflict, jetstream
-from sandwich_sdk.groups import SourceOptions
 from sandwich_sdk.rpc import Rpc
 from sandwich_sdk.wire.rpc import encode_result, parts
 from tests.support.account_nats import AccountNats, rights
@@ -48,19 +47,8 @@ async def node(server: AccountNats) -> AsyncIterator[Client]:
     await client.close()
 
 
-def options(app: str, *, ordered: bool = False, ack_wait_s: float = 30.0) -> SourceOptions:
-    return SourceOptions(
-        servers=(),
-        apps=(app,),
-        group="g",
-        lane="all",
-        start="all",
-        ack_wait_s=ack_wait_s,
-        connect_timeout_s=None,
-        connection={},
-        ordered=ordered,
-        kept=True,
-    )
+def spec(app: str, *, ordered: bool = False, ack_wait_s: float = 30.0) -> GroupSpec:
+    return GroupSpec(app=app, group="g", start="all", ack_wait_s=ack_wait_s, ordered=ordered)
 
 
 async def publish(node: Client) -> None:
@@ -95,24 +83,24 @@ class Workers:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_worker_needs_no_more_than_the_docs_say(
+async def test_a_worker_needs_only_the_documented_permissions(
     server: AccountNats,
     node: Client,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     ordered: bool,
 ) -> None:
-    monkeypatch.setattr(jetstream, "REPLAY_LOOK_S", 0.05)
+    monkeypatch.setattr(jetstream, "REPLAY_POLL_S", 0.05)
     await publish(node)
-    await create_group(node, options("bot", ordered=ordered))
+    await create_group(node, spec("bot", ordered=ordered))
     workers = Workers(server.url, ordered=ordered)
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for each in workers.consumers:
             tasks.create_task(each.run(handle_signals=False))
         await until(lambda: workers.seen == [2] and len(workers.failures) == 2 and workers.failures[-1].given_up)
-        (letter,) = [each async for each in commands.read_letters(node, "bot", commands.Wanted())]
-        assert await commands.open_replays(node, "bot", "g")
-        await commands.replay(node, letter)
+        (letter,) = [each async for each in dead_letters.read_letters(node, "bot", dead_letters.LetterFilter())]
+        assert await dead_letters.open_replays(node, "bot", "g")
+        await dead_letters.replay_letter(node, letter)
         await until(lambda: workers.seen == [2, 1])
         for each in workers.consumers:
             await each.close()
@@ -120,9 +108,9 @@ async def test_a_worker_needs_no_more_than_the_docs_say(
     assert server.violations == []
 
 
-async def test_a_worker_asks_for_no_change_of_a_group_that_the_operator_made(server: AccountNats, node: Client) -> None:
-    await create_group(node, options("bot", ack_wait_s=30.0))
-    await create_group(node, options("bot", ack_wait_s=60.0))
+async def test_a_worker_does_not_change_a_group_that_the_operator_created(server: AccountNats, node: Client) -> None:
+    await create_group(node, spec("bot", ack_wait_s=30.0))
+    await create_group(node, spec("bot", ack_wait_s=60.0))
     login = {"user": "bot", "password": "bot"}
     consumer = Consumer(server.url, app="bot", group="g", ack_wait=30.0, domain=accounts.DOMAIN, connection=login)
     async with asyncio.timeout(10), consumer:
@@ -132,7 +120,7 @@ async def test_a_worker_asks_for_no_change_of_a_group_that_the_operator_made(ser
 
 
 async def test_only_an_application_s_own_stream_can_be_read(server: AccountNats, node: Client) -> None:
-    """A plain client with the rights of one application gets nothing of another's, by whatever name it asks."""
+    """A client with the permissions of one application reads nothing of another one, whatever name it uses."""
     refused: list[str] = []
 
     async def note(error: Exception) -> None:
@@ -148,7 +136,7 @@ async def test_only_an_application_s_own_stream_can_be_read(server: AccountNats,
 
 
 class Victim:
-    """Application beta as it was: its streams with all they hold and how they are made, its durable."""
+    """The state of application beta: its streams with their messages and configuration, and its durable."""
 
     def __init__(self, node: Client) -> None:
         self._jetstream = node.jetstream()
@@ -168,7 +156,7 @@ class Victim:
 
 
 STOLEN = "_INBOX.victim"
-SECRET = b"for nobody else"
+SECRET = b"of another application"
 API = ("$JS.API", f"$JS.{accounts.DOMAIN}.API")
 WHERE_TO = [
     "sandwich.beta.events.all.0.0",
@@ -185,7 +173,7 @@ SPOOFED = {"Nats-Request-Info": json.dumps({"acc": accounts.OWNER, "svc": accoun
 
 
 def bodies(right: str) -> list[bytes]:
-    """What makes an answer of each kind: with a message, with an error, with nothing in it."""
+    """Requests for each kind of answer: with a message, with an error, empty."""
     sources = {"name": "SANDWICH-TRIES_alpha", "sources": [{"name": "SANDWICH_beta"}]}
     if "MSG.NEXT" in right:
         return [b"1", b'{"batch":2,"no_wait":true}', b'{"batch":1,"expires":100000000,"idle_heartbeat":50000000}']
@@ -197,7 +185,7 @@ def bodies(right: str) -> list[bytes]:
 
 
 async def deliveries(client: Client, right: str, api: str) -> list[str]:
-    """The subjects that a right with wildcards in it is used with."""
+    """The subjects to use with a permission that has wildcards."""
     if not right.startswith("$JS.ACK"):
         return [right.replace("*", "1-1")]
     _, _, stream, durable, _ = right.split(".")
@@ -239,16 +227,16 @@ class OneAccount(AccountNats):
 
 @dataclass
 class Raid:
-    """What came of it: beta before and after (None: it is gone), what was published for others, and what was heard."""
+    """The result: beta before and after (None: it is gone), messages published to others, and messages received."""
 
     before: dict[str, Any]
     after: dict[str, Any] | None = None
     stolen: list[bytes] = field(default_factory=list)
-    heard: list[bytes] = field(default_factory=list)
+    received: list[bytes] = field(default_factory=list)
 
 
 async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
-    """Play the hostile consumer of alpha: every right, every body, every subject for the answer."""
+    """Act as a hostile consumer of alpha: every permission, every body, every subject for the answer."""
     node = await nats.connect(server.url, user="node", password="node")
     log = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,), user="node", password="node")))
     await log.connection.connect()
@@ -257,7 +245,7 @@ async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
         for _ in range(3):
             await Publisher(node, app).control("fence")
             await node.jetstream().publish(f"sandwich.{app}.replay.g.1", b"x")
-        await create_group(node, options(app))
+        await create_group(node, spec(app))
     await log.connection.close()
     victim = Victim(node)
     done = Raid(await victim.look())
@@ -265,15 +253,15 @@ async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
     async def steal(message: Any) -> None:
         done.stolen.append(message.data)
 
-    async def hear(message: Any) -> None:
-        done.heard.append(message.data)
+    async def receive(message: Any) -> None:
+        done.received.append(message.data)
 
     for subject in (STOLEN, "sandwich.beta.rpc.*"):
         await node.subscribe(subject, cb=steal)
     await node.flush()
     hostile = await nats.connect(server.url, user="alpha", password="alpha", error_cb=_quiet)
     for subject in ears:
-        await hostile.subscribe(subject, cb=hear)
+        await hostile.subscribe(subject, cb=receive)
     for right in [right.replace(API[1], api) for right in rights("alpha", "g", partitions=1)]:
         for headers in ({}, SPOOFED):
             await attack(hostile, right, headers, api)
@@ -292,29 +280,29 @@ async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
 
 
 @pytest.mark.parametrize(("group", "ears"), [("g", ("_INBOX.>", "sandwich.alpha.workers.g")), ("", (">",))])
-async def test_no_documented_right_reaches_another_application(
+async def test_no_documented_permission_reaches_another_application(
     tmp_path: Path, group: str, ears: tuple[str, ...]
 ) -> None:
     async with AccountNats(tmp_path / "nats", {"alpha": group, "beta": ""}) as server:
         done = await raid(server, API[1], ears)
     assert done.after == done.before
     assert done.stolen == []
-    assert SECRET not in done.heard
+    assert SECRET not in done.received
 
 
-async def test_the_same_rights_inside_one_account_are_no_border(tmp_path: Path) -> None:
+async def test_the_same_permissions_inside_one_account_do_not_separate_applications(tmp_path: Path) -> None:
     async with OneAccount(tmp_path / "nats", {"alpha": "g", "beta": ""}) as server:
         done = await raid(server, API[0], ("_INBOX.>",))
     assert done.after != done.before
     assert done.stolen
-    assert SECRET in done.heard
+    assert SECRET in done.received
 
 
 async def _quiet(error: Exception) -> None:
-    """A refusal is what is wanted."""
+    """The refusal is expected."""
 
 
-async def test_nodes_take_out_of_a_stream_what_carries_messages_past_its_subjects(
+async def test_nodes_remove_stream_settings_that_move_messages_besides_its_subjects(
     server: AccountNats, node: Client
 ) -> None:
     js = node.jetstream()
@@ -331,7 +319,7 @@ async def test_nodes_take_out_of_a_stream_what_carries_messages_past_its_subject
         assert not (await js.stream_info(name)).config.sources
 
 
-async def test_requests_are_answered_and_status_is_heard_in_an_application_s_account(
+async def test_requests_are_answered_and_status_is_received_in_an_application_s_account(
     server: AccountNats, node: Client
 ) -> None:
     async def answer(message: Any) -> None:
@@ -351,7 +339,7 @@ async def test_requests_are_answered_and_status_is_heard_in_an_application_s_acc
     await client.close()
 
 
-async def test_a_group_that_is_not_there_and_cannot_be_made_is_said(
+async def test_a_group_that_does_not_exist_and_cannot_be_created_is_reported(
     server: AccountNats, node: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     login = {"user": "beta", "password": "beta"}
@@ -360,15 +348,15 @@ async def test_a_group_that_is_not_there_and_cannot_be_made_is_said(
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         taken = tasks.create_task(take(consumer, 1))
         await until(lambda: "sandwich group create beta missing" in caplog.text)
-        await create_group(node, replace(options("beta"), group="missing"))
+        await create_group(node, replace(spec("beta"), group="missing"))
     assert taken.result() == [1]
 
 
-async def test_a_group_that_a_worker_made_becomes_the_operator_s(server: AccountNats, node: Client) -> None:
+async def test_a_group_that_a_worker_created_becomes_the_operator_s(server: AccountNats, node: Client) -> None:
     js = node.jetstream()
     made = ConsumerConfig(
         name="g", durable_name="g", filter_subject="sandwich.bot.events.all.>", max_ack_pending=10_000, ack_wait=30
     )
     await js.add_consumer("SANDWICH_bot", made)
-    await create_group(node, options("bot"))
+    await create_group(node, spec("bot"))
     assert "sandwich.kept" in ((await js.consumer_info("SANDWICH_bot", "g")).config.metadata or {})

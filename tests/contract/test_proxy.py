@@ -21,7 +21,7 @@ DEADLINE_S = 20.0
 
 
 class Proxy:
-    """Takes CONNECT, whatever the name, to `port` of this machine. `asked` has the first line of every request."""
+    """Forwards CONNECT, for any name, to `port` of this machine. `asked` has the first line of every request."""
 
     def __init__(self, port: int) -> None:
         self.asked: list[str] = []
@@ -82,7 +82,7 @@ async def test_rest_and_gateway_reach_discord_through_the_proxy_with_tls_from_en
         proxying(runner.addresses[0][1]) as proxy,
         discord_session(proxy.url) as http,
     ):
-        # The name is the proxy's to resolve: here nobody knows it.
+        # Only the proxy resolves the name: it is unknown on this machine.
         async with http.get("https://discord.test/", ssl=trusted) as response:
             assert await response.text() == "hello"
         async with http.ws_connect("wss://discord.test/gateway", ssl=trusted) as websocket:
@@ -112,7 +112,7 @@ async def test_a_workers_shards_connect_through_the_proxy_of_the_configuration(t
         running = asyncio.create_task(slot.worker.run())
         await until(lambda: slot.ready)
         slot.start(0)
-        # Without TLS a proxy is asked for the whole URL; ours refuses that, which the shard says.
+        # Without TLS a proxy is sent the whole URL; this one refuses that, and the shard reports it.
         await until(lambda: "HTTP status 403" in slot.states.get(0, ("", ""))[1])
         assert proxy.asked[0].startswith(f"GET ws://127.0.0.1:{sim.port}/?v=10")
         slot.worker.stop()

@@ -1,4 +1,4 @@
-"""A durable that gives out a frame at a time, on a real nats-server: nothing is sent to who has stopped listening."""
+"""A one-at-a-time durable on a real nats-server: no frame is sent to a worker that has unsubscribed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
 from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_sdk.pull_consumer import AckAddress, Pull
+from sandwich_sdk.pull_consumer import AckAddress, PullConsumer
 from tests.support.publisher import Publisher, until
 
 pytestmark = pytest.mark.contract
@@ -18,20 +18,20 @@ STREAM, DURABLE = "SANDWICH_bot", "o@0"
 
 
 class Reader:
-    """A pull, and what happened in order: frames by their sequence, and "unsub"."""
+    """A pull consumer, and a log of its frames (by sequence) and "unsub", in order."""
 
     def __init__(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         self.client = client
         self.log: list[int | str] = []
         self.room = 8
-        told = client._send_unsubscribe
+        send_unsubscribe = client._send_unsubscribe
 
-        async def tell(sid: int, limit: int = 0) -> None:
+        async def record_unsubscribe(sid: int, limit: int = 0) -> None:
             self.log.append("unsub")
-            await told(sid, limit)
+            await send_unsubscribe(sid, limit)
 
-        monkeypatch.setattr(client, "_send_unsubscribe", tell)
-        self.pull = Pull(
+        monkeypatch.setattr(client, "_send_unsubscribe", record_unsubscribe)
+        self.pull = PullConsumer(
             client=client,
             stream=STREAM,
             durable=DURABLE,
@@ -61,7 +61,7 @@ async def reader(server: EmbeddedNats, publisher: Publisher, monkeypatch: pytest
     await client.close()
 
 
-async def test_what_is_not_wanted_any_more_stops_listening_before_its_next_frame_can_be_acknowledged(
+async def test_a_pull_that_is_not_wanted_any_more_unsubscribes_before_its_next_frame_can_be_acknowledged(
     publisher: Publisher, reader: Reader
 ) -> None:
     async with asyncio.timeout(60):
@@ -74,7 +74,7 @@ async def test_what_is_not_wanted_any_more_stops_listening_before_its_next_frame
         await publisher.events(1)
         await publisher.events(1)
         await running
-        # The server settles acknowledgements in another thread than it answers questions in.
+        # The server processes acknowledgements in another thread than requests.
         state = publisher.client.jetstream()
         while (info := await state.consumer_info(STREAM, DURABLE)).num_ack_pending:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -82,7 +82,7 @@ async def test_what_is_not_wanted_any_more_stops_listening_before_its_next_frame
     assert info.num_pending == 1
 
 
-async def test_what_is_wanted_again_in_time_goes_on(publisher: Publisher, reader: Reader) -> None:
+async def test_a_pull_that_is_wanted_again_in_time_continues(publisher: Publisher, reader: Reader) -> None:
     async with asyncio.timeout(60):
         running = asyncio.create_task(reader.pull.run())
         await publisher.events(1)
@@ -98,7 +98,7 @@ async def test_what_is_wanted_again_in_time_goes_on(publisher: Publisher, reader
     assert reader.log == [*range(1, 22), "unsub"]
 
 
-async def test_without_room_for_ever_it_ends(publisher: Publisher, reader: Reader) -> None:
+async def test_a_pull_ends_when_room_is_0(publisher: Publisher, reader: Reader) -> None:
     reader.room = 0
     async with asyncio.timeout(60):
         await reader.pull.run()

@@ -1,4 +1,4 @@
-"""Requests over a real nats-server: whose they are, and how many there may be."""
+"""Requests over a real nats-server: which cluster answers, and their limits."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.contract
 
 
 class Questions:
-    """A cluster's cache, which only says whose it is. `gate`: nothing is answered before."""
+    """A cluster's cache that returns only the cluster's name. It answers after `gate` is set."""
 
     def __init__(self, cluster: str) -> None:
         self.cluster = cluster
@@ -42,7 +42,7 @@ class Questions:
 
 
 class Commands:
-    """A shard's commands, which wait for the gate and all answer the same."""
+    """A shard's commands, which wait for the gate and return the same answer."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -56,7 +56,7 @@ class Commands:
 
 
 class Node:
-    """One worker of a cluster, as far as requests go."""
+    """The parts of a cluster's worker that handle requests."""
 
     def __init__(self, cluster: str, apps: dict[str, AppInfo], client: Client, group: asyncio.TaskGroup) -> None:
         self.apps = apps
@@ -79,7 +79,7 @@ class Node:
 
 @asynccontextmanager
 async def nodes(server: EmbeddedNats, *of: tuple[str, str]) -> AsyncIterator[list[Node]]:
-    """Nodes: (cluster, the names of its applications)."""
+    """Run nodes: (cluster, the names of its applications)."""
     clients = [await nats.connect(server.url) for _ in of]
     async with asyncio.TaskGroup() as group:
         made = [
@@ -108,7 +108,7 @@ async def ask(client: Client, app: str, verb: str = "fetch_guild", **body: Any) 
     return json.loads(answer.data)  # type: ignore[no-any-return]
 
 
-async def test_a_cluster_is_silent_for_applications_that_are_not_its_own(server: EmbeddedNats) -> None:
+async def test_a_cluster_does_not_answer_for_applications_of_others(server: EmbeddedNats) -> None:
     async with (
         nodes(server, ("one", "music chess"), ("one", "music chess"), ("two", "other")) as (a, b, c),
         Rpc(server.url, app="music") as music,
@@ -122,17 +122,17 @@ async def test_a_cluster_is_silent_for_applications_that_are_not_its_own(server:
         assert c.questions.asked == 20
 
 
-async def test_an_application_that_no_cluster_has_is_reported_as_not_found(server: EmbeddedNats) -> None:
-    async with nodes(server, ("one", "music"), ("two", "other")), Rpc(server.url, app="missing") as rpc:
+async def test_an_application_that_no_cluster_has_is_not_found(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music"), ("two", "other")), Rpc(server.url, app="absent") as rpc:
         for asked in (rpc.where_is_guild("1"), rpc.relay("SONG", 1), rpc.update_presence(), rpc.request_members("1")):
             start = time.monotonic()
-            with pytest.raises(RpcError, match="'missing'") as caught:
+            with pytest.raises(RpcError, match="'absent'") as caught:
                 await asked
             assert caught.value.code == "not_found"
             assert time.monotonic() - start < 5
 
 
-async def test_a_shard_that_no_node_runs_at_this_moment_is_waited_for(server: EmbeddedNats) -> None:
+async def test_a_request_waits_for_a_shard_that_no_node_has_at_this_moment(server: EmbeddedNats) -> None:
     async with nodes(server, ("one", "music")) as (node,), Rpc(server.url, app="music") as rpc:
         asking = asyncio.create_task(rpc.relay("SONG", 1, shard=0))
         done, _ = await asyncio.wait([asking], timeout=1.5)
@@ -145,7 +145,7 @@ async def test_a_shard_that_no_node_runs_at_this_moment_is_waited_for(server: Em
         assert await asking == "own:1"
 
 
-async def test_applications_that_come_and_go_are_followed(server: EmbeddedNats) -> None:
+async def test_added_and_removed_applications_are_served_accordingly(server: EmbeddedNats) -> None:
     async with nodes(server, ("one", "music")) as (node,), Rpc(server.url, app="late") as rpc:
         asking = asyncio.create_task(rpc.fetch("guild", guild_id="1"))
         node.apps = {"late": AppInfo(group=1, count=1)}
@@ -194,7 +194,7 @@ async def test_a_stream_from_before_gets_the_name_of_its_cluster(server: Embedde
         await log.connection.close()
 
 
-async def test_a_burst_above_the_bound_loses_only_what_is_above_it_and_at_once(server: EmbeddedNats) -> None:
+async def test_a_burst_above_the_limit_is_refused_at_once_only_above_it(server: EmbeddedNats) -> None:
     async with nodes(server, ("one", "music chess")) as (node,):
         client = await nats.connect(server.url)
         node.questions.gate.clear()
@@ -204,7 +204,7 @@ async def test_a_burst_above_the_bound_loses_only_what_is_above_it_and_at_once(s
         assert {(one["ok"], one["error"]["code"]) for one in refused} == {(False, "limited")}
         assert all("busy" in one["error"]["message"] and one["error"]["retry_after"] for one in refused)
         assert node.questions.asked == admission.AT_ONCE_MAX
-        # Another application does not notice.
+        # Another application is not affected.
         other = asyncio.create_task(ask(client, "chess"))
         await until(lambda: node.questions.asked == admission.AT_ONCE_MAX + 1)
         node.questions.gate.set()
@@ -214,7 +214,7 @@ async def test_a_burst_above_the_bound_loses_only_what_is_above_it_and_at_once(s
         await client.close()
 
 
-async def test_those_who_ask_the_same_do_not_use_up_what_others_need(server: EmbeddedNats) -> None:
+async def test_identical_requests_do_not_use_up_the_limit_of_others(server: EmbeddedNats) -> None:
     async with nodes(server, ("one", "music")) as (node,):
         client = await nats.connect(server.url)
         commands = Commands()
@@ -224,7 +224,7 @@ async def test_those_who_ask_the_same_do_not_use_up_what_others_need(server: Emb
         many = admission.AT_ONCE_MAX * 2
         asked = [asyncio.create_task(ask_members(client, "81384788765712384")) for _ in range(many)]
         await until(lambda: commands.asked == many)
-        # The next question is another one.
+        # The next request is a different one.
         other = asyncio.create_task(ask_members(client, "81384788765712385"))
         await until(lambda: commands.asked == many + 1)
         commands.gate.set()
@@ -234,7 +234,7 @@ async def test_those_who_ask_the_same_do_not_use_up_what_others_need(server: Emb
 
 
 async def ask_members(client: Client, guild: str) -> int:
-    """How many bytes the answer's first part has."""
+    """The size of the answer's first part in bytes."""
     body = json.dumps({"guild_id": guild, "query": ""}).encode()
     answer = await client.request(subjects.rpc_subject("music", "request_members"), body, timeout=60)
     assert b'"ok":false' not in answer.data

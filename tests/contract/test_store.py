@@ -68,7 +68,7 @@ async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def put(store: Store, key: str, value: bytes, lease: int = 0) -> int:
-    """Write, again after an answer that leaves the outcome open: the value is the same."""
+    """Write; repeat it when the outcome is unknown: the value is the same."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             try:
@@ -101,7 +101,7 @@ async def test_guards_compare_revisions_and_values(store: Store) -> None:
     assert (await store.txn([Compare("/k", "mod_revision", 0)], [Put("/k", b"back")])).succeeded
 
 
-async def test_bytes_and_names_of_any_kind_come_back_as_written(store: Store) -> None:
+async def test_any_bytes_and_names_are_read_back_as_written(store: Store) -> None:
     value = bytes(range(256))
     await store.txn([], [Put("/ä/名", value), Put("/ä0", b"beside"), Put("/ä/\U0001f96a", b"")])
     found = await store.list("/ä/")
@@ -112,7 +112,7 @@ async def test_bytes_and_names_of_any_kind_come_back_as_written(store: Store) ->
     assert [(e.kind, e.kv.value, e.kv.mod_revision) for e in events] == [("delete", b"", deleted.revision)] * 2
 
 
-async def test_what_is_too_large_or_contradictory_is_refused(store: Store) -> None:
+async def test_a_transaction_that_is_too_large_or_contradictory_is_refused(store: Store) -> None:
     with pytest.raises(StoreRefused):
         await store.txn([], [Put("/huge", b"x" * 2_000_000)])
     with pytest.raises(StoreRefused):
@@ -122,7 +122,7 @@ async def test_what_is_too_large_or_contradictory_is_refused(store: Store) -> No
     assert (await store.list("/")).items == ()
 
 
-async def test_a_revoked_lease_takes_its_keys_along_in_one_revision(store: Store) -> None:
+async def test_a_revoked_lease_deletes_its_keys_in_one_revision(store: Store) -> None:
     lease = await store.grant(30)
     assert await store.keep_alive(lease) == 30.0
     revision = (await store.txn([], [Put("/l/b", b"1", lease), Put("/l/a", b"2", lease), Put("/l/c", b"3")])).revision
@@ -140,7 +140,7 @@ async def test_a_revoked_lease_takes_its_keys_along_in_one_revision(store: Store
         await store.txn([], [Put("/l/d", b"", lease)])
 
 
-async def test_a_lease_nobody_renews_runs_out_and_watchers_see_it(store: Store) -> None:
+async def test_a_lease_that_is_not_renewed_expires_and_watchers_see_it(store: Store) -> None:
     lease = await store.grant(2)
     revision = (await store.txn([], [Put("/e", b"", lease)])).revision
     events = await take(store, "/e", revision + 1, 1)
@@ -149,7 +149,7 @@ async def test_a_lease_nobody_renews_runs_out_and_watchers_see_it(store: Store) 
         await store.keep_alive(lease)
 
 
-async def test_a_burst_of_two_thousand_events_arrives_whole_and_in_order(store: Store) -> None:
+async def test_a_burst_of_two_thousand_events_arrives_complete_and_in_order(store: Store) -> None:
     start = (await store.list("/")).revision
     watching = asyncio.create_task(take(store, "/burst/", start + 1, 2000))
     for block in range(20):
@@ -164,7 +164,7 @@ async def test_a_burst_of_two_thousand_events_arrives_whole_and_in_order(store: 
     assert events == await take(store, "/burst/", start + 1, 2000)
 
 
-async def test_a_watch_from_a_forgotten_revision_says_so(store: EtcdStore | MemoryStore) -> None:
+async def test_a_watch_from_a_compacted_revision_raises_compacted(store: EtcdStore | MemoryStore) -> None:
     for n in range(5):
         last = (await store.txn([], [Put("/c", b"%d" % n)])).revision
     if isinstance(store, MemoryStore):
@@ -195,7 +195,7 @@ async def test_a_watch_survives_kill_and_restart_of_the_server(etcd: EmbeddedEtc
         await store.close()
 
 
-async def test_a_dead_endpoint_in_front_of_a_good_one_is_passed_over(etcd: EmbeddedEtcd) -> None:
+async def test_a_dead_endpoint_before_a_good_one_is_skipped(etcd: EmbeddedEtcd) -> None:
     store = EtcdStore([f"127.0.0.1:{free_ports(1)[0]}", etcd.url])
     try:
         done = await store.txn([], [Put("/d", b"1")])
@@ -270,7 +270,7 @@ async def _answers(store: Store) -> bool:
     return True
 
 
-async def test_a_watch_from_beyond_the_server_s_revision_says_so_at_once(etcd: EmbeddedEtcd) -> None:
+async def test_a_watch_from_beyond_the_server_s_revision_raises_at_once(etcd: EmbeddedEtcd) -> None:
     store = EtcdStore([etcd.url])
     try:
         revision = await put(store, "/b", b"")

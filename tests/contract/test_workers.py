@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sandwich_node import worker_process
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_node.ipc import ToAgent, WorkerReady, WorkerSettings
 from sandwich_node.worker_process import WorkerProcess
@@ -23,10 +22,14 @@ class Slot:
         self.ready: list[int] = []
         settings = WorkerSettings(worker=0, node="a", nats_servers=(server.url,), api_url="http://127.0.0.1:9/api/v10")
         self.worker = WorkerProcess(
-            settings, on_message=self._heard, on_started=lambda worker: None, on_gone=lambda worker: None
+            settings,
+            on_message=self._received,
+            on_started=lambda worker: None,
+            on_gone=lambda worker: None,
+            spare_after_s=0.1,
         )
 
-    def _heard(self, worker: WorkerProcess, message: ToAgent) -> None:
+    def _received(self, worker: WorkerProcess, message: ToAgent) -> None:
         if isinstance(message, WorkerReady):
             self.ready.append(worker.pid)
 
@@ -45,7 +48,6 @@ SECRETS = {
 async def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slot]:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(worker_process, "SPARE_AFTER_S", 0.1)
     async with EmbeddedNats(tmp_path) as server:
         slot = Slot(server)
         running = asyncio.create_task(slot.worker.run())

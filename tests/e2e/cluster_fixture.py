@@ -1,10 +1,11 @@
-"""A small cluster with one bot, what a consumer got of it, and questions to it."""
+"""A small cluster with one bot, the events of a consumer, and helpers for tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from sandwich_coordinator.cli import render
 from sandwich_node.dev.checker import DeliveryCheck
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer, Event
@@ -16,8 +17,8 @@ SHARDS = 2
 ALL_INTENTS = 53608447
 
 
-class Desk:
-    """A running cluster. `events` is all that arrived, in order of arrival."""
+class ClusterFixture:
+    """A running cluster. `events` are all received events, in order of arrival."""
 
     def __init__(self, cluster: DevCluster) -> None:
         self.cluster = cluster
@@ -38,24 +39,24 @@ class Desk:
         return await wait_until(self.cluster, what, check, timeout_s)
 
     async def live(self) -> None:
-        """Wait until all shards are live and all that Discord owed has arrived."""
+        """Wait until all shards are live and all owed events have arrived."""
         await self.until("all shards live", lambda: settled(self.cluster, SHARDS, spread=True))
         await self.until("everything has arrived", self.all_arrived)
         self.before = await self._spent()
 
     async def all_arrived(self) -> bool:
-        """Nothing that Discord owed is missing, nothing came twice."""
+        """Whether all owed events have arrived; asserts that none arrived twice."""
         verdict = self.check.verdict(await self.cluster.owed(APP, self.check.sessions))
         assert not verdict.doubled
         return not verdict.lost
 
     async def complete(self) -> bool:
-        """The cluster says that its cache has everything."""
-        status = await self.status()
-        return all(app["cache"] == "complete" for app in status["apps"])
+        """Whether the cluster reports that its cache has everything that happened before this call."""
+        snapshot = await self.cluster.fresh_snapshot()
+        return all(app["cache"] == "complete" for app in render.app_rows(snapshot))
 
     async def status(self) -> dict[str, Any]:
-        """What `sandwich cluster status --json` prints."""
+        """The output of `sandwich cluster status --json`."""
         return await status(self.cluster)
 
     async def spent(self) -> tuple[int, int, int]:
@@ -71,32 +72,32 @@ class Desk:
         return [str(guild) for guild in await self.cluster.simulator(f"guilds?bot={APP}")]
 
     async def guild(self, guild_id: str) -> dict[str, Any]:
-        """The guild as Discord has it."""
+        """The guild's state in the simulator."""
         return await self.cluster.simulator(f"guild?bot={APP}&guild_id={guild_id}")  # type: ignore[no-any-return]
 
     async def emit(self, event_type: str, data: Mapping[str, Any], guild_id: str) -> None:
-        """Let Discord send one event."""
+        """Make the simulator send one event."""
         body = {"bot": APP, "t": event_type, "d": {"guild_id": guild_id, **data}, "guild_id": guild_id}
         await self.cluster.simulator("emit", body)
 
     async def set(self, *changes: str) -> None:
-        """`sandwich app set`, which must succeed."""
+        """Run `sandwich app set`, which must succeed."""
         code, output = await self.cluster.run_cli("app", "set", APP, *changes)
         assert code == 0, output
 
     async def said(self, guild_id: str, content: str, **more: Any) -> None:
-        """Somebody writes a message."""
+        """A user sends a message."""
         message = {"id": str(2**60 + self.marks), "channel_id": "7", "content": content, "author": AUTHOR, **more}
         self.marks += 1
         await self.emit("MESSAGE_CREATE", message, guild_id)
 
     async def after(self, guild_id: str, send: Callable[[], Awaitable[None]], timeout_s: float = 30.0) -> list[Event]:
-        """What arrives of what `send` lets Discord send to this guild, up to a mark behind it."""
+        """The events of this guild that arrive after `send`, up to a marker event."""
         seen = len(self.events)
         mark = f"mark-{self.marks}"
         self.marks += 1
         await send()
-        # No setting of these tests touches this type, and a shard's events are in order.
+        # No setting of these tests affects this type, and a shard's events are in order.
         await self.emit("WEBHOOKS_UPDATE", {"channel_id": mark}, guild_id)
 
         async def marked() -> bool:
@@ -106,7 +107,7 @@ class Desk:
         return [e for e in self.events[seen:] if e.type != "WEBHOOKS_UPDATE" and e.data.get("guild_id") == guild_id]
 
     async def takes_effect(self, guild_id: str, send: Callable[[], Awaitable[None]], *, arrives: bool) -> list[Event]:
-        """Wait until what `send` sends arrives, or no longer does: what came of the last try."""
+        """Wait until events of `send` arrive, or no longer arrive; returns the events of the last try."""
         found: list[Event] = []
 
         async def tried() -> bool:
@@ -122,8 +123,8 @@ AUTHOR = {"id": "5", "username": "ada", "discriminator": "0", "bot": False}
 
 
 @asynccontextmanager
-async def cluster_fixture(*, nodes: int = 2, guilds: int = 16, **settings: Any) -> AsyncIterator[Desk]:
-    """A cluster whose shards are live, without traffic of its own. `settings`: more keys of the application."""
+async def cluster_fixture(*, nodes: int = 2, guilds: int = 16, **settings: Any) -> AsyncIterator[ClusterFixture]:
+    """A cluster with live shards and without traffic. `settings`: further keys of the application."""
     bot = DevBot(
         app=APP,
         token="MTAwMDAwMDAwMDAx.GaaaaX.welcomer",
@@ -133,7 +134,7 @@ async def cluster_fixture(*, nodes: int = 2, guilds: int = 16, **settings: Any) 
         settings=settings,
     )
     async with dev_cluster((bot,), nodes=nodes, rate=0.0) as cluster:
-        running = Desk(cluster)
+        running = ClusterFixture(cluster)
         consuming = asyncio.create_task(running.consume())
         try:
             await running.live()

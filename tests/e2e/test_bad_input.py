@@ -1,4 +1,4 @@
-"""Bad input, with real processes: each is met with a clear word, and costs nothing."""
+"""Bad input, with real processes: each gives a clear message and loses nothing."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ async def live(cluster: DevCluster, count: int) -> bool:
 
 
 async def status_text(cluster: DevCluster) -> str:
-    """What `sandwich cluster status` prints."""
+    """The output of `sandwich cluster status`."""
     return render.status_text(await cluster.snapshot())
 
 
@@ -60,13 +60,13 @@ async def apply(cluster: DevCluster, change: Callable[[dict[str, Any]], None]) -
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster() -> AsyncIterator[DevCluster]:
-    """One for all tests of this module: each leaves it with two live shards."""
+    """One cluster for all tests of this module. Each test leaves it with two live shards."""
     async with dev_cluster((BOT,), nodes=1, rate=50) as running:
         await until("two live shards", lambda: live(running, 2))
         yield running
 
 
-async def test_whatever_comes_over_the_socket_nothing_is_lost_or_doubled(cluster: DevCluster) -> None:
+async def test_invalid_data_on_the_socket_loses_and_doubles_nothing(cluster: DevCluster) -> None:
     check = DeliveryCheck()
     seen: dict[str, Event] = {}
     before = await bot_stats(cluster)
@@ -112,7 +112,7 @@ async def test_whatever_comes_over_the_socket_nothing_is_lost_or_doubled(cluster
 
 
 async def bot_stats(cluster: DevCluster) -> dict[str, Any]:
-    """What the simulator counted of the bot."""
+    """The simulator's counts of the bot."""
     return next(iter((await cluster.simulator("stats"))["bots"].values()))
 
 
@@ -132,7 +132,7 @@ async def address(cluster: DevCluster) -> str:
 
 
 def command_lines() -> list[str]:
-    """The arguments of every process."""
+    """The arguments of all processes."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -142,7 +142,7 @@ def command_lines() -> list[str]:
     return found
 
 
-async def test_a_token_is_nowhere_to_be_seen(cluster: DevCluster) -> None:
+async def test_no_output_contains_a_token(cluster: DevCluster) -> None:
     secret = CANARY.rpartition(".")[2]
     shown = []
     for words in (("cluster", "status", "--json"), ("cluster", "export"), ("shard", "list"), ("app", "list")):
@@ -184,16 +184,16 @@ async def test_a_node_with_another_cluster_key_refuses_to_start(cluster: DevClus
     assert await live(cluster, 2)
 
 
-async def test_wrong_token_and_disallowed_intents_are_said_and_not_tried_again(cluster: DevCluster) -> None:
-    cluster.env["WRONG_TOKEN"] = "MTAwMDAwMDAwMDA5.GwrongX.nobody"
+async def test_wrong_token_and_disallowed_intents_are_reported_and_not_retried(cluster: DevCluster) -> None:
+    cluster.env["WRONG_TOKEN"] = "MTAwMDAwMDAwMDA5.GwrongX.unknown"
     wrong = {"token": {"env": "WRONG_TOKEN"}, "intents": ["GUILDS"], "shards": {"count": "auto"}}
     code, output = await apply(cluster, lambda config: config["apps"].update(wrong=wrong))
     assert code == 0, output
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return "wrong" in (text := await status_text(cluster)) and "refused the token" in text
 
-    await until("the refused token in the status", told)
+    await until("the refused token in the status", reported)
     code, output = await cluster.run_cli("cluster", "status")
     assert (code, "refused the token" in output) == (1, True), output
     await cluster.simulator("bots", {"bot": "welcomer", "allowed_intents": 1})
@@ -221,7 +221,7 @@ async def test_wrong_token_and_disallowed_intents_are_said_and_not_tried_again(c
     await until("live again with intents that are allowed", lambda: live(cluster, 2))
 
 
-async def test_a_node_waits_for_etcd_and_for_nats_and_says_so(tmp_path: Path) -> None:
+async def test_a_node_waits_for_etcd_and_for_nats_and_reports_it(tmp_path: Path) -> None:
     etcd, nats = EmbeddedEtcd(tmp_path / "etcd"), EmbeddedNats(tmp_path / "nats")
     etcd.take_ports(free_ports(2))
     nats.take_ports(free_ports(2))

@@ -1,4 +1,4 @@
-"""An etcd without space, with real processes: it is said at once, and no node dies of it."""
+"""An etcd without space, with real processes: it is reported at once, and no node dies."""
 
 import aiohttp
 import pytest
@@ -14,7 +14,7 @@ BOT = DevBot(app="welcomer", token="MTAwMDAwMDAwMDAx.GaaaaX.canary", guilds=2, s
 
 
 async def alarm(cluster: DevCluster, action: str) -> None:
-    """As etcd raises it when its quota is used up."""
+    """Raise or clear the alarm that etcd raises when its quota is used up."""
     async with aiohttp.ClientSession() as http:
         status = await http.post(f"{cluster.etcd.url}/v3/maintenance/status", json={})
         member = (await status.json())["header"]["member_id"]
@@ -23,7 +23,7 @@ async def alarm(cluster: DevCluster, action: str) -> None:
             assert response.status == 200, await response.text()
 
 
-async def test_an_etcd_without_space_is_said_at_once_and_no_node_dies_of_it() -> None:
+async def test_an_etcd_without_space_is_reported_at_once_and_no_node_dies() -> None:
     async with dev_cluster((BOT,), nodes=1, rate=0.0) as cluster:
         await until("a live shard", lambda: live(cluster, 1))
         where = await address(cluster)
@@ -35,7 +35,7 @@ async def test_an_etcd_without_space_is_said_at_once_and_no_node_dies_of_it() ->
             async with aiohttp.ClientSession() as http, http.get(f"{where}/readyz") as response:
                 return response.status == 503 and "NOSPACE" in await response.text()
 
-        await until("the node says that it is not ready, and why", not_ready)
+        await until("the node reports that it is not ready, and why", not_ready)
         store = EtcdStore([cluster.etcd.url])
         try:
             (registration,) = (await store.list(Keys().nodes)).items
@@ -54,9 +54,9 @@ async def test_an_etcd_without_space_is_said_at_once_and_no_node_dies_of_it() ->
         (shard,) = (await node_status(cluster))["shards"]
         assert shard["state"] == "live"
         (bot,) = (await cluster.simulator("stats"))["bots"].values()
-        assert bot["identifies"] == 1, "its session went on all the time"
+        assert bot["identifies"] == 1, "its session continued all the time"
 
         async def over() -> bool:
             return "NOSPACE" not in (await cluster.run_cli("cluster", "status"))[1]
 
-        await until("nothing is said of it any more", over)
+        await until("it is no longer reported", over)

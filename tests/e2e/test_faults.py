@@ -1,7 +1,7 @@
-"""Faults with real processes: frozen nodes, servers that die, Discord misbehaving. Delivery stays exact.
+"""Faults with real processes: frozen nodes, servers that die, faults of Discord. Delivery stays exact.
 
-The verdict is always the same: every event the simulated Discord owed was consumed once and in order, and a shard
-identified again only where its session was taken from it; then a gap names what may be missing.
+The verdict is always the same: every event that the simulator owed was consumed once and in order, and a shard
+identified again only if Discord ended its session; then a gap names what may be missing.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ RSS_BYTES_MAX = 300 * 1024 * 1024
 
 
 class FaultJob(Job):
-    """A running cluster whose consumer also keeps the gaps it is told of."""
+    """A running cluster whose consumer also records gaps."""
 
     gaps: list[Gap]
 
@@ -48,49 +48,49 @@ class FaultJob(Job):
                 self.checks[event.app].take(event.id)
 
     def consumed(self) -> int:
-        """Events so far, of all applications."""
+        """The number of events so far, of all applications."""
         return sum(check.events for check in self.checks.values())
 
-    async def all_heard(self) -> bool:
-        """Whether an event of each application was consumed."""
+    async def all_receiving(self) -> bool:
+        """Whether at least one event of each application was consumed."""
         return all(check.events for check in self.checks.values())
 
     async def flowing(self) -> bool:
-        """Whether events arrive now: some arrive after some had arrived."""
+        """Whether events arrive now: the number still grows."""
         before = self.consumed()
         await asyncio.sleep(0.5)
         return self.consumed() > before + 20
 
     async def ledger(self, kind: str) -> list[Any]:
-        """What the simulator wrote down of clients: its records of `kind`."""
+        """The simulator's ledger records of `kind`."""
         found = await self.cluster.simulator(f"ledger?kind={kind}")
         return found["records"] if isinstance(found, dict) else found
 
     async def resumes(self) -> int:
-        """RESUMEs so far."""
+        """The number of RESUMEs so far."""
         return len(await self.ledger("resume"))
 
     async def fault(self, kind: str, **fields: Any) -> None:
         await self.cluster.simulator("faults", {"kind": kind, **fields})
 
     async def pids(self, node: str) -> tuple[int, list[int]]:
-        """Process ids of a node: its agent's and its workers'."""
+        """Process ids of a node's agent and its workers."""
         workers = [worker["pid"] for worker in (await self.node_status(node))["workers"]]
         return self.cluster.nodes[node].process.pid, workers
 
     async def counts(self, node: str, metric: str) -> bool:
-        """Whether the node's metrics have one of this name; workers report every second."""
+        """Whether the node's metrics contain this name; workers report every second."""
         (address,) = [row["address"] for row in (await self.status())["nodes"] if row["node"] == node]
         async with aiohttp.ClientSession() as http, http.get(f"http://{address}/metrics") as response:
             return metric in await response.text()
 
     async def claims(self) -> dict[tuple[str, int, int], str]:
-        """Who runs each shard, from etcd."""
+        """The owner of each shard, from etcd."""
         claims = (await self.cluster.snapshot()).view.claims
         return {(key.app, key.group, key.shard): claim.record.node for key, claim in claims.items()}
 
     async def verdicts_up_to_gaps(self) -> dict[str, Verdict]:
-        """The verdicts, where what a lost session owed after its gap's sequence does not count."""
+        """The verdicts, without events that a lost session owed after its gap's sequence."""
         ends = {gap.session: gap.last_seq for gap in self.gaps}
         await self.cluster.simulator("pause_traffic", {})
         end = time.monotonic() + 20
@@ -109,10 +109,10 @@ class FaultJob(Job):
 
 @asynccontextmanager
 async def fault_job(names: set[str]) -> AsyncIterator[FaultJob]:
-    """A cluster of nodes `names` (a, b, ...): every shard live, one IDENTIFY spent on each, the consumer at work.
+    """A cluster of nodes `names` (a, b, ...): all shards live with one IDENTIFY each, and a running consumer.
 
-    The consumer is there before the streams are and tries again ever more slowly, so that shards may be live a while
-    before it sees their events.
+    The consumer starts before the streams exist and retries with growing waits, so that shards may be live for a while
+    before it receives their events.
     """
     async with dev_cluster(BOTS, nodes=len(names), rate=300) as cluster:
         running = FaultJob(cluster)
@@ -120,7 +120,7 @@ async def fault_job(names: set[str]) -> AsyncIterator[FaultJob]:
         try:
             await running.until("all shards live", lambda: running.settled(names))
             assert await running.spent() == (SHARDS, 0), await running.ledger("identify")
-            await running.until("events of each application arrive", running.all_heard)
+            await running.until("events of each application arrive", running.all_receiving)
             yield running
         finally:
             consuming.cancel()
@@ -129,30 +129,30 @@ async def fault_job(names: set[str]) -> AsyncIterator[FaultJob]:
 
 @asynccontextmanager
 async def status_events(running: FaultJob) -> AsyncIterator[list[StatusMessage]]:
-    """What is told on the status subjects from now on, read as any consumer would."""
-    told: list[StatusMessage] = []
+    """The messages on the status subjects from now on, read as any consumer would."""
+    received: list[StatusMessage] = []
 
     async def take(message: Msg) -> None:
-        told.append(decode_status(message.data))
+        received.append(decode_status(message.data))
 
     client = await nats.connect(running.cluster.nats.url)
     try:
         await client.subscribe("sandwich.*.status", cb=take)
         await client.flush()
-        yield told
+        yield received
     finally:
         await client.close()
 
 
 def ended(pid: int) -> bool:
-    """Whether the process is gone; one that only waits to be reaped is."""
+    """Whether the process has ended; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
 
-async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_again() -> None:
+async def test_a_node_frozen_past_its_lease_releases_shards_that_others_took_and_joins_again() -> None:
     async with fault_job({"a", "b", "c"}) as running:
         agent, workers = await running.pids("a")
         async with frozen([agent, *workers]):
@@ -165,7 +165,7 @@ async def test_a_node_frozen_past_its_lease_gives_up_what_others_took_and_joins_
         assert running.gaps == []
 
 
-async def test_a_worker_frozen_for_a_moment_goes_on_where_it_was() -> None:
+async def test_a_worker_frozen_for_a_moment_continues() -> None:
     async with fault_job({"a", "b"}) as running:
         _, workers = await running.pids("a")
         async with frozen(workers):
@@ -176,9 +176,9 @@ async def test_a_worker_frozen_for_a_moment_goes_on_where_it_was() -> None:
         assert await running.spent() == (SHARDS, 0)
 
 
-async def test_a_worker_that_hangs_is_killed_and_everybody_is_told() -> None:
-    async with fault_job({"a", "b"}) as running, status_events(running) as told:
-        # Slow enough for what Discord keeps of each shard of bots this small.
+async def test_a_worker_that_hangs_is_killed_and_failovers_are_announced() -> None:
+    async with fault_job({"a", "b"}) as running, status_events(running) as received:
+        # Slow enough for Discord's replay buffer of bots this small.
         await running.cluster.simulator("traffic", {"rate": 100})
         _, (worker,) = await running.pids("a")
         mine = {key[::2] for key, node in (await running.claims()).items() if node == "a"}
@@ -190,11 +190,11 @@ async def test_a_worker_that_hangs_is_killed_and_everybody_is_told() -> None:
             await running.until("the hung worker is killed", killed, 30)
 
         async def back() -> set[tuple[str, int]]:
-            return {(one.app, one.shard) for one in told if isinstance(one, Failover)} >= mine and mine
+            return {(one.app, one.shard) for one in received if isinstance(one, Failover)} >= mine and mine
 
-        await running.until("a failover told of each of its shards", back, 30)
-        assert {(one.cause, one.how) for one in told if isinstance(one, Failover)} == {("worker died", "resumed")}
-        assert {one.state for one in told if isinstance(one, ShardChanged)} >= {"connecting", "resuming", "live"}
+        await running.until("a failover message for each of its shards", back, 30)
+        assert {(one.cause, one.how) for one in received if isinstance(one, Failover)} == {("worker died", "resumed")}
+        assert {one.state for one in received if isinstance(one, ShardChanged)} >= {"connecting", "resuming", "live"}
         await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
 
         async def died() -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ async def test_a_worker_that_hangs_is_killed_and_everybody_is_told() -> None:
         assert await running.spent() == (SHARDS, 0)
 
 
-async def test_nothing_moves_and_nothing_stops_while_etcd_is_dead() -> None:
+async def test_no_shard_moves_or_stops_while_etcd_is_dead() -> None:
     async with fault_job({"a", "b", "c"}) as running:
         claims, resumes = await running.claims(), await running.resumes()
         await running.cluster.etcd.kill()
@@ -231,7 +231,7 @@ async def test_nothing_moves_and_nothing_stops_while_etcd_is_dead() -> None:
         assert await running.spent() == (SHARDS, 0)
 
 
-async def test_a_dead_nats_server_costs_time_and_nothing_else() -> None:
+async def test_a_dead_nats_server_costs_only_time() -> None:
     async with fault_job({"a", "b"}) as running:
         await running.cluster.simulator("traffic", {"rate": 500})
         await running.until("events arrive", running.flowing)
@@ -248,7 +248,7 @@ async def test_a_dead_nats_server_costs_time_and_nothing_else() -> None:
         assert running.gaps == []
 
 
-async def test_what_discord_lets_resume_is_resumed_and_what_it_forgot_is_named_as_a_gap() -> None:
+async def test_resumable_sessions_are_resumed_and_forgotten_ones_are_named_by_a_gap() -> None:
     async with fault_job({"a", "b"}) as running:
         for kind, fields in (
             ("drop", {}),
@@ -283,7 +283,7 @@ async def test_what_discord_lets_resume_is_resumed_and_what_it_forgot_is_named_a
         assert await running.spent() == (SHARDS + 2, 0)
 
 
-async def test_the_leader_s_agent_dies_and_its_workers_end_by_themselves() -> None:
+async def test_the_workers_of_a_dead_leader_agent_end_by_themselves() -> None:
     async with fault_job({"a", "b", "c"}) as running:
         leaders = [name for name in running.cluster.nodes if (await running.node_status(name))["leader"]]
         assert len(leaders) == 1

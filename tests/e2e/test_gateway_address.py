@@ -1,4 +1,4 @@
-"""Discord names a gateway that nobody can reach, then the right one: the shards that wait take it."""
+"""Discord names a gateway that no shard can reach, then the right one: waiting shards use it."""
 
 import pytest
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.e2e
 DEAD = "ws://127.0.0.1:9"
 
 
-async def test_running_shards_take_the_right_address_soon_after_discord_names_it() -> None:
+async def test_running_shards_use_the_right_address_soon_after_discord_names_it() -> None:
     bot = DevBot(app="welcomer", token="MTAwMDAwMDAwMDAx.GaaaaX.welcomer", guilds=4, shards=2, recommended=2)
     async with dev_cluster((bot,), nodes=0, rate=0.0) as cluster:
         await cluster.simulator("gateway", {"url": DEAD})
@@ -20,7 +20,7 @@ async def test_running_shards_take_the_right_address_soon_after_discord_names_it
         async def tried() -> bool:
             return f"cannot reach the gateway at {DEAD}" in node.tail(1000)
 
-        await wait_until(cluster, "the shards fail, and the log says so", tried)
+        await wait_until(cluster, "the shards fail, and the log reports it", tried)
         await cluster.simulator("gateway", {"url": ""})
 
         # The leader asks at most a minute apart; the shards would use the old address for an hour.

@@ -1,4 +1,4 @@
-"""By whose invite members joined, with real processes: right, in order, never for long in the way of other events."""
+"""Invite tracking with real processes: attributions are right and in order, and delay other events only briefly."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio as redis
 
 from sandwich_node.shards.invite_tracking import MEMBER_INVITED
-from tests.e2e.cluster_fixture import APP, SHARDS, Desk, cluster_fixture
+from tests.e2e.cluster_fixture import APP, SHARDS, ClusterFixture, cluster_fixture
 from tests.support.processes import descendants
 from tests.support.starvation import waited_s
 
@@ -19,26 +19,26 @@ pytestmark = pytest.mark.e2e
 
 HOLD_S = 0.3
 SLACK_S = 0.4
-"""For everything but the hold, less what the cluster's processes wait for a core."""
+"""The time for everything except the hold, minus the processes' waits for a core."""
 WAITED_S = 0.1
-"""A machine that lets the cluster wait longer for a core can make Discord's answer too late for the hold."""
+"""If the cluster waits longer than this for a core, Discord's answer can be too late for the hold."""
 GUILDS = 4
 
 
-async def join(running: Desk, guild_id: str, code: str | None) -> None:
+async def join(running: ClusterFixture, guild_id: str, code: str | None) -> None:
     await running.cluster.simulator("join", {"bot": APP, "guild_id": guild_id, "code": code})
 
 
-async def counts_kept(running: Desk) -> bool:
-    """Whether a next owner of the shards would find the counts of all guilds."""
+async def counts_kept(running: ClusterFixture) -> bool:
+    """Whether the counts of all guilds are in Redis for a next owner of the shards."""
     async with redis.Redis.from_url(running.cluster.redis.url) as client:
         keys = [key async for key in client.scan_iter(match=f"sw:{APP}:invites:*")]
         states = [state for key in keys for state in await client.hvals(key)]
         return sum(state.startswith(b"{") for state in states) == GUILDS
 
 
-def told(running: Desk) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """By guild and user: what came with the join, and what was said of it later."""
+def attributions(running: ClusterFixture) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """By guild and user: the attribution with the join, and a later one."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for event in running.events:
         if event.type == "GUILD_MEMBER_ADD":
@@ -52,17 +52,17 @@ def told(running: Desk) -> dict[tuple[str, str], list[dict[str, Any]]]:
     return found
 
 
-async def assert_right(running: Desk) -> None:
-    """All that was said of those who joined so far is true, and nobody who came by an invite is unknown."""
+async def assert_right(running: ClusterFixture) -> None:
+    """Assert that all attributions are true, and that no user who joined by an invite is unknown."""
     truths = await running.cluster.simulator(f"joins?bot={APP}")
 
-    async def all_told() -> bool:
-        said = told(running)
+    async def all_attributed() -> bool:
+        said = attributions(running)
         whole = {(truth["guild_id"], truth["user_id"]) for truth in truths} == said.keys()
         return whole and not any(answers[-1].get("pending") for answers in said.values())
 
-    await running.until("an answer for everybody", all_told, 20.0)
-    said = told(running)
+    await running.until("an answer for each join", all_attributed, 20.0)
+    said = attributions(running)
     for truth in truths:
         answer = said[truth["guild_id"], truth["user_id"]][-1]
         if truth["code"] is None:
@@ -72,10 +72,10 @@ async def assert_right(running: Desk) -> None:
             assert answer["inviter"]["id"] == truth["inviter_id"]
 
 
-async def joins_hold_nothing_for_long(running: Desk, codes: dict[str, str]) -> dict[str, float]:
-    """A user joins each of these guilds, and a message of it arrives within the hold.
+async def joins_hold_nothing_for_long(running: ClusterFixture, codes: dict[str, str]) -> dict[str, float]:
+    """A user joins each of these guilds, and a message of the guild arrives within the hold.
 
-    Returns by guild how long the cluster's processes waited for a core meanwhile.
+    Returns by guild the time that the cluster's processes waited for a core meanwhile.
     """
     waited = {}
     for guild_id, code in codes.items():
@@ -93,8 +93,8 @@ async def joins_hold_nothing_for_long(running: Desk, codes: dict[str, str]) -> d
     return waited
 
 
-async def node_pages(running: Desk) -> list[tuple[dict[str, Any], str]]:
-    """Each node's status and metrics."""
+async def node_pages(running: ClusterFixture) -> list[tuple[dict[str, Any], str]]:
+    """The status and metrics of each node."""
     _, text = await running.cluster.run_cli("node", "list", "--json")
     found = []
     async with aiohttp.ClientSession() as http:
@@ -106,15 +106,15 @@ async def node_pages(running: Desk) -> list[tuple[dict[str, Any], str]]:
     return found
 
 
-async def counted(running: Desk) -> list[tuple[dict[str, Any], str]]:
-    """The nodes' pages, once they show the late answers and the joins; workers report every second."""
+async def counted(running: ClusterFixture) -> list[tuple[dict[str, Any], str]]:
+    """The nodes' pages when they show the late answers and the joins; workers report every second."""
     pages = await node_pages(running)
     late = sum(status["apps"][APP]["invites"]["late_total"] for status, _ in pages)
     joins = f'sandwich_joins_total{{app="{APP}",outcome="invite"}}'
     return pages if late and all(joins in metrics for _, metrics in pages) else []
 
 
-async def test_joins_are_told_right_and_delay_nothing_for_long_whatever_discord_and_the_workers_do() -> None:
+async def test_joins_are_attributed_right_and_delay_little_despite_slow_discord_and_dead_workers() -> None:
     async with cluster_fixture(nodes=2, guilds=GUILDS, invites={"track": True}, cache={"enabled": False}) as running:
         simulator = running.cluster.simulator
         guilds = await running.guild_ids()
@@ -123,8 +123,8 @@ async def test_joins_are_told_right_and_delay_nothing_for_long_whatever_discord_
 
         waited = await joins_hold_nothing_for_long(running, codes)
         await assert_right(running)
-        late = {guild for (guild, _), answers in told(running).items() if len(answers) > 1}
-        assert all(waited[guild] > WAITED_S for guild in late), "each with its own event"
+        late = {guild for (guild, _), answers in attributions(running).items() if len(answers) > 1}
+        assert all(waited[guild] > WAITED_S for guild in late), "each late answer is a separate event"
 
         slow = {"kind": "http_delay", "delay": 2.0, "seconds": 1.5, "path": "/guilds/"}
         await simulator("faults", slow)

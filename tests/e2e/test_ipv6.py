@@ -31,7 +31,7 @@ apps:
 
 @asynccontextmanager
 async def over_ipv6(port: int) -> AsyncIterator[int]:
-    """The server on 127.0.0.1 at `port`, also on ::1; yields the port there."""
+    """Make the server on 127.0.0.1 at `port` available on ::1; yields the port there."""
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -95,7 +95,7 @@ async def test_every_command_finds_a_cluster_of_ipv6_addresses(tmp_path: Path) -
         async with aiohttp.ClientSession() as http, http.get(f"http://{row['address']}/readyz") as response:
             assert await response.text() == "ok\n"
         guild = (await sim.guild_ids(sim.config.bots[0].id))[0]
-        # One for each of the servers that commands talk to: etcd, Redis, NATS, and the shard's own way to Discord.
+        # A command for each server: etcd, Redis, NATS, and the shard's connection to Discord.
         lines = (
             ("cluster", "export"),
             ("guild", "where", guild),

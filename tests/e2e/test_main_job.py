@@ -1,4 +1,4 @@
-"""The main job with real processes: what Discord owed is consumed once and in order, whatever happens to the nodes."""
+"""The main job with real processes: all owed events are consumed once and in order, whatever happens to nodes."""
 
 import asyncio
 import os
@@ -28,14 +28,14 @@ BOTS = (
 
 
 async def status(cluster: DevCluster) -> dict[str, Any]:
-    """What `sandwich cluster status --json` prints."""
+    """The output of `sandwich cluster status --json`."""
     return msgspec.json.decode(msgspec.json.encode(render.to_json(await cluster.snapshot())))  # type: ignore[no-any-return]
 
 
 async def wait_until(
     cluster: DevCluster, what: str, check: Callable[[], Awaitable[Any]], timeout_s: float = READY_S
 ) -> Any:
-    """Poll `check` until it is true. Fails with `what` and the nodes' last words."""
+    """Poll `check` until it is true. Fails with `what` and the end of the nodes' logs."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         found = await check()
@@ -47,7 +47,7 @@ async def wait_until(
 
 
 class Job:
-    """A running cluster, its consumer, and questions to both."""
+    """A running cluster and its consumer, with helpers for tests."""
 
     def __init__(self, cluster: DevCluster) -> None:
         self.cluster = cluster
@@ -59,7 +59,7 @@ class Job:
                 self.checks[event.app].take(event.id)
 
     async def status(self) -> dict[str, Any]:
-        """What `sandwich cluster status --json` prints."""
+        """The output of `sandwich cluster status --json`."""
         return await status(self.cluster)
 
     async def until(self, what: str, check: Callable[[], Any], timeout_s: float = READY_S) -> Any:
@@ -67,7 +67,7 @@ class Job:
         return await wait_until(self.cluster, what, check, timeout_s)
 
     async def connected(self) -> bool:
-        """Every session the simulator knows is connected, and as many as there are shards."""
+        """Whether all sessions of the simulator are connected, one for each shard."""
         stats = (await self.cluster.simulator("stats"))["bots"].values()
         wanted = {"welcomer": 6, "music": 2}
         return all(bot["connected"] == wanted[bot["name"]] for bot in stats)
@@ -81,12 +81,12 @@ class Job:
         return set(owners) == nodes and sum(owners.values()) == 8 and await self.connected()
 
     async def spent(self) -> tuple[int, int]:
-        """IDENTIFYs so far, and violations of Discord's rules."""
+        """The numbers of IDENTIFYs and of violations of Discord's rules so far."""
         bots = (await self.cluster.simulator("stats"))["bots"].values()
         return sum(bot["identifies"] for bot in bots), sum(sum(bot["violations"].values()) for bot in bots)
 
     async def verdicts(self) -> dict[str, Verdict]:
-        """Stop the traffic and compare, once everything owed had time to arrive."""
+        """Stop the traffic, wait until all owed events have had time to arrive, and compare."""
         await self.cluster.simulator("pause_traffic", {})
         end = time.monotonic() + 20
         while True:
@@ -98,7 +98,7 @@ class Job:
             await asyncio.sleep(0.3)
 
     async def node_status(self, node: str) -> dict[str, Any]:
-        """A node's own account, from the address it registered."""
+        """A node's status, from the address that it registered."""
         address = (await self.cluster.snapshot()).view.nodes[node].record.address
         async with aiohttp.ClientSession() as http, http.get(f"http://{address}/status") as response:
             return await response.json()  # type: ignore[no-any-return]
@@ -123,11 +123,11 @@ def assert_clean(verdicts: dict[str, Verdict]) -> None:
         assert verdict.owed > 200
 
 
-async def test_nothing_is_lost_or_doubled_while_workers_die_and_nodes_come_and_go() -> None:
+async def test_nothing_is_lost_or_doubled_while_workers_die_and_nodes_join_and_leave() -> None:
     async with job(nodes=3) as running:
         await running.until("all shards live on three nodes", lambda: running.settled({"a", "b", "c"}))
         started = await running.spent()
-        assert started == (8, 0), "one IDENTIFY a shard, and no rule of Discord's broken"
+        assert started == (8, 0), "one IDENTIFY a shard, and no rule of Discord violated"
 
         worker = (await running.node_status("a"))["workers"][0]["pid"]
         os.kill(worker, signal.SIGKILL)
@@ -152,7 +152,7 @@ async def test_nothing_is_lost_or_doubled_while_workers_die_and_nodes_come_and_g
         assert await running.spent() == started, "every shard came back by RESUME"
 
 
-async def test_all_nodes_stopped_and_started_again_resume_where_they_were() -> None:
+async def test_stopped_and_restarted_nodes_resume_all_sessions() -> None:
     async with job(nodes=2) as running:
         await running.until("all shards live", lambda: running.settled({"a", "b"}))
         started = await running.spent()

@@ -1,5 +1,6 @@
-"""NATS slow, its stream deleted by hand, its disk full, with real processes: what can be delivered is delivered exactly
-once, and what cannot is counted, named and shown.
+"""Faults of NATS with real processes: slow, stream deleted, disk full. Events are delivered exactly once if possible.
+
+Lost ones are counted, named and shown.
 """
 
 import asyncio
@@ -34,18 +35,18 @@ KEPT_BY_DISCORD = {"welcomer": 600, "music": 450}
 
 
 async def problems(running: FaultJob) -> str:
-    """What the status says is wrong, on one line each."""
+    """The problems in the status, one on each line."""
     return "\n".join((await running.status())["problems"])
 
 
 async def rss(running: FaultJob) -> list[int]:
-    """Memory of every worker."""
+    """The memory of each worker."""
     return [worker["rss_bytes"] for node in sorted(NODES) for worker in (await running.node_status(node))["workers"]]
 
 
 @asynccontextmanager
 async def nats_job(cluster: DevCluster) -> AsyncIterator[FaultJob]:
-    """Two nodes on this cluster, every shard live. They are stopped at the end, before anything they stand on."""
+    """Two nodes on this cluster with all shards live. At the end they are stopped before their servers."""
     running = FaultJob(cluster)
     consuming = asyncio.create_task(running.consume())
     try:
@@ -61,7 +62,7 @@ async def nats_job(cluster: DevCluster) -> AsyncIterator[FaultJob]:
 
 
 async def behind_a_link(cluster: DevCluster, link: Link) -> None:
-    """Let the nodes that start from now on reach NATS over the link alone."""
+    """Make later nodes reach NATS only over the link."""
     path = cluster.directory / "cluster.yml"
     config = yaml.safe_load(path.read_text())
     config["nats"]["servers"] = [f"nats://127.0.0.1:{link.port}"]
@@ -70,12 +71,12 @@ async def behind_a_link(cluster: DevCluster, link: Link) -> None:
     assert code == 0, output
 
 
-async def test_a_slow_nats_costs_time_only_and_a_deleted_stream_is_made_again_and_told() -> None:
+async def test_a_slow_nats_costs_only_time_and_a_deleted_stream_is_made_again_and_announced() -> None:
     async with dev_cluster(BOTS, nodes=0, rate=RATE) as cluster:
         link = Link(cluster.nats.port)
         await link.open()
         await behind_a_link(cluster, link)
-        async with nats_job(cluster) as running, status_events(running) as told:
+        async with nats_job(cluster) as running, status_events(running) as received:
             resumes = await running.resumes()
             link.delay_s = DELAY_S
             seen = running.consumed()
@@ -86,7 +87,7 @@ async def test_a_slow_nats_costs_time_only_and_a_deleted_stream_is_made_again_an
             assert_clean(await running.verdicts())
             assert (await running.spent(), await running.resumes()) == ((SHARDS, 0), resumes)
 
-            await goes_on_behind_what_no_node_wrote(running)
+            await continues_behind_foreign_messages(running)
             await delete_stream(running, "welcomer")
             await running.cluster.simulator("traffic", {"rate": RATE})
             await running.until("events arrive again", running.flowing, 30)
@@ -98,27 +99,27 @@ async def test_a_slow_nats_costs_time_only_and_a_deleted_stream_is_made_again_an
             assert (await running.cluster.run_cli("cluster", "status"))[0] == 1
 
             async def announced() -> list[str]:
-                return [one.stream for one in told if isinstance(one, StreamRemade)]
+                return [one.stream for one in received if isinstance(one, StreamRemade)]
 
             assert await running.until("the deleted stream is announced", announced, 20) == ["SANDWICH_welcomer"]
             logs = "".join(running.cluster.nodes[name].log.read_text() for name in NODES)
             assert logs.count("stream SANDWICH_welcomer was deleted under its shards") == 1
 
-            async def all_told() -> bool:
+            async def all_reported() -> bool:
                 return {gap.shard for gap in running.gaps} == set(range(6))
 
-            await running.until("a gap told in each chain of the stream", all_told, 20)
+            await running.until("a gap in each chain of the stream", all_reported, 20)
             for gap in running.gaps:
                 assert gap.app == "welcomer"
                 assert "no consumer had read is lost" in gap.detail["reason"]
-            # Everything had been read when the stream went, so not even its deletion may cost an event.
+            # All events had been read when the stream was deleted, so no event may be lost.
             assert_clean(await running.verdicts())
             assert await running.spent() == (SHARDS, 0)
         await link.cut()
 
 
-async def goes_on_behind_what_no_node_wrote(running: FaultJob) -> None:
-    """A client publishes on the subject of each chain of an application."""
+async def continues_behind_foreign_messages(running: FaultJob) -> None:
+    """Another client publishes on the subject of each chain of an application."""
     client = await nats.connect(running.cluster.nats.url)
     for shard in range(6):
         await client.publish(f"sandwich.welcomer.events.all.0.{shard}", b"not a frame")
@@ -128,11 +129,11 @@ async def goes_on_behind_what_no_node_wrote(running: FaultJob) -> None:
     async def shown() -> bool:
         return "welcomer: a client that is no node published into its stream" in await problems(running)
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return {(gap.app, gap.shard) for gap in running.gaps} == {("welcomer", shard) for shard in range(6)}
 
     await running.until("foreign messages in the status", shown, 20)
-    await running.until("a gap told in each chain", told, 20)
+    await running.until("a gap in each chain", reported, 20)
     assert all("nothing is lost" in gap.detail["reason"] for gap in running.gaps)
     counted = [(await running.node_status(name))["apps"]["welcomer"]["foreign_total"] for name in sorted(NODES)]
     assert sum(counted) == 6
@@ -142,7 +143,7 @@ async def goes_on_behind_what_no_node_wrote(running: FaultJob) -> None:
 
 
 async def delete_stream(running: FaultJob, app: str) -> None:
-    """As an operator's hand would."""
+    """Delete the stream as an operator could."""
     client = await nats.connect(running.cluster.nats.url)
     try:
         await client.jetstream().delete_stream(f"SANDWICH_{app}")
@@ -152,7 +153,7 @@ async def delete_stream(running: FaultJob, app: str) -> None:
 
 @asynccontextmanager
 async def small_disk(cluster: DevCluster) -> AsyncIterator[None]:
-    """JetStream stores on a file system of its own that is soon full."""
+    """JetStream stores on a separate small file system."""
     await cluster.nats.kill()
     mount(cluster.nats.store)
     try:
@@ -176,41 +177,41 @@ def mount(directory: Path) -> None:
 
 
 def fill(store: Path) -> None:
-    """Take what is left of the disk."""
+    """Use up the free space of the disk."""
     with contextlib.suppress(OSError), (store / "filler").open("wb", buffering=0) as file:
         while file.write(bytes(64 * 1024)):
             pass
 
 
 def free(store: Path) -> None:
-    """Give it back."""
+    """Free the space again."""
     (store / "filler").unlink()
 
 
 async def restored(running: FaultJob) -> None:
-    """What the operator does about a full disk: free it, and start the server again."""
+    """What an operator does about a full disk: free space and restart the server."""
     free(running.cluster.nats.store)
     await running.cluster.nats.kill()
     await running.cluster.nats.start()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-async def test_a_full_disk_makes_events_wait_and_what_discord_no_longer_has_is_counted_and_named() -> None:
+async def test_a_full_disk_delays_events_and_lost_ones_are_counted_and_named() -> None:
     async with dev_cluster(BOTS, nodes=0, rate=RATE) as cluster, small_disk(cluster), nats_job(cluster) as running:
-        await waits_for_space_and_goes_on(running)
+        await waits_for_space_and_continues(running)
         await loses_only_what_discord_dropped(running)
 
 
-async def waits_for_space_and_goes_on(running: FaultJob) -> None:
+async def waits_for_space_and_continues(running: FaultJob) -> None:
     fill(running.cluster.nats.store)
 
     async def said() -> bool:
         found = await problems(running)
         return all(re.search(rf"{app}: shards .* wait: .*disk full", found) for app in running.checks)
 
-    await running.until("what the shards wait for, in the status", said, 30)
+    await running.until("the reason of the wait in the status", said, 30)
     assert (await running.cluster.run_cli("cluster", "status"))[0] == 1
-    assert await running.connected(), "heartbeats go on"
+    assert await running.connected(), "heartbeats continue"
     assert max(await rss(running)) < RSS_BYTES_MAX
     await restored(running)
     await running.until("events arrive again", running.flowing, 30)
@@ -219,7 +220,7 @@ async def waits_for_space_and_goes_on(running: FaultJob) -> None:
 
 
 async def loses_only_what_discord_dropped(running: FaultJob) -> None:
-    """The disk is full again, more happens than Discord keeps, and the workers that had read it die."""
+    """The disk is full again, Discord drops events from its replay buffer, and the workers that read them die."""
     before = {session: count.last_seq for session, count in running.checks["welcomer"].sessions.items()}
     fill(running.cluster.nats.store)
     await running.cluster.simulator("happen", {"bot": "welcomer", "events": 10 * KEPT_BY_DISCORD["welcomer"]})

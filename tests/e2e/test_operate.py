@@ -1,4 +1,4 @@
-"""An operator empties a node and gives it work again, with real processes and traffic: no session is spent on it."""
+"""An operator drains a node and uses it again, with real processes and traffic, without a session start."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from tests.support.processes import started
 pytestmark = pytest.mark.e2e
 
 
-async def test_a_drained_node_gives_its_shards_away_by_resume_and_gets_some_back_when_uncordoned() -> None:
+async def test_a_drained_node_hands_over_its_shards_by_resume_and_gets_shards_when_uncordoned() -> None:
     async with job(nodes=3) as running:
         await running.until("all shards live on three nodes", lambda: running.settled({"a", "b", "c"}))
         started = await running.spent()
@@ -30,7 +30,7 @@ async def test_a_drained_node_gives_its_shards_away_by_resume_and_gets_some_back
         code, output = await running.cluster.run_cli("node", "drain", "b", "--timeout", "60")
         assert (code, " to move (" in output, "node b is drained" in output) == (0, True, True), output
         await running.until("the drained node's shards live on the others", lambda: running.settled({"a", "c"}))
-        assert running.cluster.nodes["b"].running, "a drained node goes on running, empty"
+        assert running.cluster.nodes["b"].running, "a drained node keeps running without shards"
 
         assert (await running.cluster.run_cli("node", "uncordon", "b"))[0] == 0
         await running.until("the node has a share again", lambda: running.settled({"a", "b", "c"}))
@@ -39,7 +39,7 @@ async def test_a_drained_node_gives_its_shards_away_by_resume_and_gets_some_back
         assert await running.spent() == started, "every shard moved by RESUME"
 
 
-async def test_shards_are_moved_and_restarted_by_hand_and_the_balance_is_shown_and_restored() -> None:
+async def test_an_operator_moves_and_restarts_shards_and_restores_the_balance() -> None:
     async with job(nodes=2) as running:
         run = running.cluster.run_cli
         await running.until("all shards live on two nodes", lambda: running.settled({"a", "b"}))
@@ -58,11 +58,11 @@ async def test_shards_are_moved_and_restarted_by_hand_and_the_balance_is_shown_a
 
         code, output = await run("shard", "restart", "welcomer", "0-5")
         assert (code, "live again after" in output) == (0, True), output
-        assert await owner(3) == target, "a restart stays where it was"
+        assert await owner(3) == target, "a restarted shard stays on its node"
 
         for arguments, words in (
             (("move", "welcomer", "9", "--to", target), "welcomer has no shard 9; it has 0-5"),
-            (("move", "nobody", "1", "--to", target), "there is no application nobody; there are: music, welcomer"),
+            (("move", "unknown", "1", "--to", target), "there is no application unknown; there are: music, welcomer"),
             (("move", "welcomer", "1", "--to", "x"), "there is no node x; there are: a, b"),
             (("restart", "welcomer", "x"), "shards 'x'"),
         ):
@@ -82,7 +82,7 @@ async def test_shards_are_moved_and_restarted_by_hand_and_the_balance_is_shown_a
         assert await running.spent() == started, "every shard came back by RESUME"
 
 
-async def test_an_etcd_restored_from_a_backup_costs_no_event_and_no_session() -> None:
+async def test_an_etcd_restored_from_a_backup_loses_no_event_and_no_session() -> None:
     async with job(nodes=2) as running:
         cluster = running.cluster
         await running.until("all shards live on two nodes", lambda: running.settled({"a", "b"}))
@@ -100,7 +100,7 @@ async def test_an_etcd_restored_from_a_backup_costs_no_event_and_no_session() ->
         shutil.copytree(backup, data)
         await cluster.etcd.start()
         await running.until("all shards live after the restore", lambda: running.settled({"a", "b"}))
-        # Shards that the restored claims give to the other node are fenced by epochs this etcd never gave out.
+        # Shards of restored claims on the other node meet fences that this etcd has not given out.
         assert (await cluster.run_cli("node", "drain", "b"))[0] == 0
         await running.until("shards move after the restore", lambda: running.settled({"a"}))
         assert_clean(await running.verdicts())
@@ -108,7 +108,7 @@ async def test_an_etcd_restored_from_a_backup_costs_no_event_and_no_session() ->
 
 
 async def put_nodes(store: EtcdStore, keys: Keys) -> None:
-    """Two registrations without processes, and a claim of the first that nobody will give up."""
+    """Two registrations without processes, and a claim of the first that is never released."""
     lease = await store.grant(60)
     nodes = [NodeRecord(node=name, instance="1", address="", version="1") for name in ("a", "b")]
     held = ClaimRecord(app="music", group=0, shard=0, node="a", instance="1", worker=0)
@@ -116,7 +116,7 @@ async def put_nodes(store: EtcdStore, keys: Keys) -> None:
     await store.txn([], [*writes, Put(keys.claim("music", 0, 0), held.encode(), lease)])
 
 
-async def test_ctrl_c_leaves_the_node_draining_and_says_so(tmp_path: Path) -> None:
+async def test_ctrl_c_leaves_the_node_draining_and_reports_it(tmp_path: Path) -> None:
     keys = Keys()
     async with EmbeddedEtcd(tmp_path / "etcd") as etcd:
         store = EtcdStore([etcd.url])

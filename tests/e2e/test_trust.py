@@ -1,4 +1,4 @@
-"""Whoever writes to etcd without the cluster key gets no token, with real processes."""
+"""A client that writes to etcd without the cluster key gets no token, with real processes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.e2e
 BOT = DevBot(app="welcomer", token="MTAwMDAwMDAwMDAx.GaaaaX.canary", guilds=4, shards=2, recommended=2)
 KEYS = Keys()
 STRANGER = "127.0.0.2"
-"""Another host than the simulator's, on this machine."""
+"""A host name on this machine that is not the simulator's."""
 
 
 @asynccontextmanager
 async def stranger() -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server that answers nothing; its port, and what connections brought."""
+    """A server that never answers; yields its port and the received data."""
     seen: list[bytes] = []
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,25 +42,25 @@ async def stranger() -> AsyncIterator[tuple[int, list[bytes]]]:
 
 
 class Writer:
-    """Somebody who can write to etcd and has no key."""
+    """An attacker with write access to etcd and without the key."""
 
     def __init__(self, store: EtcdStore) -> None:
         self.store = store
 
     async def change(self, prefix: str, kind: type[Record], **fields: Any) -> None:
-        """Give every record under a prefix other values."""
+        """Change fields in all records under a prefix."""
         for item in (await self.store.list(prefix)).items:
             record = msgspec.structs.replace(msgspec.json.decode(item.value, type=kind), **fields)
             await self.store.txn((), (Put(item.key, record.encode()),))
 
     async def settings(self, edit: Callable[[ClusterSettings], ClusterSettings]) -> None:
-        """Change the configuration, its proof included if `edit` does that."""
+        """Change the configuration, with the proof if `edit` changes it."""
         item = await self.store.get(KEYS.config)
         assert item is not None
         await self.store.txn((), (Put(KEYS.config, edit(ClusterSettings.decode(item.value)).encode()),))
 
 
-async def test_a_writer_without_the_key_can_direct_no_token_to_his_own_server() -> None:
+async def test_a_writer_without_the_key_cannot_redirect_a_token_to_another_server() -> None:
     async with dev_cluster((BOT,), nodes=1, rate=0.0) as cluster, stranger() as (port, seen):
         await until("two live shards", lambda: live(cluster, 2))
         store = EtcdStore([cluster.etcd.url])

@@ -1,4 +1,4 @@
-"""A frozen process does nothing more: what a test sends it afterwards stays unanswered."""
+"""A frozen process does nothing: it does not answer what a test sends it afterwards."""
 
 import asyncio
 import os
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from sandwich_node.dev import freezing
 from sandwich_node.dev.freezing import FreezeError, freeze, frozen, is_frozen, thaw
 
 BUSY_THREADS = """
@@ -39,14 +38,14 @@ async def started(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 def states(pid: int) -> set[str]:
-    """The kernel's own words for each thread, from another file than the one that `freeze` reads."""
+    """The kernel's state of each thread, from another file than the one that `freeze` reads."""
     found = set()
     for path in Path(f"/proc/{pid}/task").glob("*/status"):
         found.add(next(line for line in path.read_text().splitlines() if line.startswith("State:")).split()[1])
     return found
 
 
-async def test_every_thread_stands_still_when_freeze_returns_and_runs_again_after_thaw() -> None:
+async def test_all_threads_are_stopped_when_freeze_returns_and_run_again_after_thaw() -> None:
     async with started(sys.executable, "-c", BUSY_THREADS) as process:
         assert process.stdout is not None
         async with asyncio.timeout(30):
@@ -58,7 +57,7 @@ async def test_every_thread_stands_still_when_freeze_returns_and_runs_again_afte
             assert "T" not in states(process.pid)
 
 
-async def test_a_name_with_parentheses_is_not_taken_for_a_state(tmp_path: Path) -> None:
+async def test_a_name_with_parentheses_is_not_parsed_as_a_state(tmp_path: Path) -> None:
     program = tmp_path / "a) T (b"
     shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
     async with started(str(program), "60") as process:
@@ -68,13 +67,13 @@ async def test_a_name_with_parentheses_is_not_taken_for_a_state(tmp_path: Path) 
         assert not is_frozen(process.pid)
 
 
-async def test_what_has_ended_is_not_waited_for() -> None:
+async def test_freeze_does_not_wait_for_an_ended_process() -> None:
     async with started("true") as process:
         await process.wait()
         await freeze([process.pid])
 
 
-def test_what_waits_to_be_reaped_is_not_waited_for() -> None:
+def test_freeze_does_not_wait_for_a_zombie() -> None:
     zombie = os.posix_spawnp("true", ["true"], os.environ)
     try:
         asyncio.run(freeze([zombie]))
@@ -83,8 +82,9 @@ def test_what_waits_to_be_reaped_is_not_waited_for() -> None:
         os.waitpid(zombie, 0)
 
 
-async def test_what_goes_on_running_is_an_error_and_nothing_stays_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freezing, "STOP_TIMEOUT_S", 0.05)
+async def test_a_process_that_does_not_stop_is_an_error_and_none_stays_frozen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with started("sleep", "60") as stops, started("sleep", "60") as goes_on:
         kill = os.kill
 
@@ -94,5 +94,5 @@ async def test_what_goes_on_running_is_an_error_and_nothing_stays_frozen(monkeyp
 
         monkeypatch.setattr(os, "kill", ignored_by_one)
         with pytest.raises(FreezeError, match=str(goes_on.pid)):
-            await freeze([stops.pid, goes_on.pid])
+            await freeze([stops.pid, goes_on.pid], timeout_s=0.05)
         assert "T" not in states(stops.pid)

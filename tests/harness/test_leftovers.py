@@ -1,4 +1,4 @@
-"""The plugin that ends what tests leave behind, with pytest runs of its own."""
+"""The plugin that ends processes left by tests, in separate pytest runs."""
 
 import asyncio
 import os
@@ -13,13 +13,13 @@ SETTINGS = "from tests.support import leftovers\nleftovers.GRACE_S = 0.3\n"
 LEAVES = """
 import subprocess, sys, time
 def start(name):
-    # A shell that starts it and ends: then it is nobody's child but ours.
+    # A shell starts it and ends: then it is a child of pytest.
     print(subprocess.run(["sh", "-c", f"sleep 600 >/dev/null 2>&1 & echo $! >{name}"], check=True))
 """
 
 
 async def run(where: Path, test: str, *, interrupt_at: str = "") -> tuple[int, str]:
-    """Run one test file with the plugin; send SIGINT once the file `interrupt_at` is there."""
+    """Run one test file with the plugin; send SIGINT when the file `interrupt_at` exists."""
     (where / "conftest.py").write_text(SETTINGS)
     (where / "test_it.py").write_text(LEAVES + test)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.leftovers", "-p", "no:cacheprovider", "."]
@@ -39,13 +39,13 @@ def is_there(where: Path, name: str) -> bool:
     return Path(f"/proc/{(where / name).read_text().strip()}").exists()
 
 
-async def test_what_a_test_leaves_running_is_killed_and_makes_it_fail(tmp_path: Path) -> None:
+async def test_a_process_left_by_a_test_is_killed_and_the_test_fails(tmp_path: Path) -> None:
     code, output = await run(tmp_path, "def test_a(): start('pid')\n")
     assert (code, "processes were left behind" in output, "sleep 600" in output) == (1, True, True), output
     assert not is_there(tmp_path, "pid")
 
 
-async def test_what_a_failing_test_leaves_running_is_killed_too(tmp_path: Path) -> None:
+async def test_a_process_left_by_a_failing_test_is_killed_too(tmp_path: Path) -> None:
     code, output = await run(tmp_path, "def test_a():\n    start('pid')\n    assert False, 'its own reason'\n")
     assert (code, "its own reason" in output) == (1, True), output
     assert not is_there(tmp_path, "pid")
@@ -58,7 +58,7 @@ async def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     assert not is_there(tmp_path, "pid")
 
 
-async def test_what_ends_by_itself_soon_and_what_a_module_shares_is_no_fault(tmp_path: Path) -> None:
+async def test_a_process_that_ends_soon_or_is_shared_by_a_module_is_allowed(tmp_path: Path) -> None:
     test = """
 import pytest
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from tests.support.ordering import TESTS, rank, unit
 
 
-def test_what_takes_longest_begins_first() -> None:
+def test_the_longest_tests_start_first() -> None:
     files = ["unit/sdk/test_a.py", "contract/test_store.py", "e2e/test_faults.py", "contract/test_invites.py"]
     assert sorted(files, key=lambda file: rank(TESTS / file)) == list(reversed(files))
     assert rank(Path("/elsewhere/test_a.py")) == rank(TESTS / "golden" / "test_frames.py") > rank(TESTS / "packaging")
@@ -20,5 +20,5 @@ def test_what_takes_longest_begins_first() -> None:
         ("tests/e2e/test_bad_input.py::test_a", "tests/e2e/test_bad_input.py"),
     ],
 )
-def test_a_module_stays_on_one_worker_and_end_to_end_tests_are_dealt_out_one_by_one(nodeid: str, expected: str) -> None:
+def test_a_module_stays_on_one_worker_and_end_to_end_tests_are_distributed_singly(nodeid: str, expected: str) -> None:
     assert unit(nodeid) == expected

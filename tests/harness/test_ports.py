@@ -10,10 +10,10 @@ from sandwich_node.dev.ports import BLOCK, END, FIRST, PortBlocks, free_ports
 
 LOWEST_SOURCE_PORT = 32_768
 FREE = range(22_800, 23_000, BLOCK)
-"""Blocks that nothing else uses; each test has its own, for tests run side by side."""
+"""Blocks that nothing else uses. Each test has its own, because tests run in parallel."""
 
 
-def test_ports_are_below_those_of_outgoing_connections_and_do_not_repeat() -> None:
+def test_ports_are_below_the_range_of_outgoing_connections_and_do_not_repeat() -> None:
     blocks = PortBlocks(FIRST, END)
     ports = [port for _ in range(10) for port in blocks.take(3)]
     assert len(set(ports)) == 30
@@ -38,7 +38,7 @@ def test_two_processes_never_share_a_block() -> None:
     assert len(set.union(*taken)) == 4 * 80
 
 
-def test_a_port_in_use_is_passed_over() -> None:
+def test_a_used_port_is_skipped() -> None:
     blocks = PortBlocks(FREE[0], FREE[1])
     (first,) = blocks.take(1)
     with socket.socket() as used:
@@ -47,7 +47,7 @@ def test_a_port_in_use_is_passed_over() -> None:
         assert blocks.take(2) == [first + 2, first + 3]
 
 
-def test_when_all_blocks_are_taken_that_is_an_error_and_one_that_is_given_back_is_found() -> None:
+def test_no_free_block_is_an_error_and_a_released_block_is_found() -> None:
     one, other = PortBlocks(FREE[1], FREE[2]), PortBlocks(FREE[1], FREE[2])
     assert len(one.take(BLOCK)) == BLOCK
     with pytest.raises(OSError, match="every block of ports from 22850 to 22899 is taken"):

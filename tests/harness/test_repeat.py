@@ -24,12 +24,12 @@ def test_a_line_says_how_a_run_ended_how_long_it_took_and_what_failed() -> None:
 
 @pytest.fixture(autouse=True)
 def without_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of pytest in these tests need none, and start faster."""
+    """These tests' pytest runs need no plugins, and start faster without."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 @pytest.mark.parametrize("how", [TESTS, "import nowhere_to_be_found"], ids=["tests", "collection"])
-def test_the_names_are_those_of_failed_tests_and_broken_fixtures(tmp_path: Path, how: str) -> None:
+def test_the_names_include_failed_tests_and_broken_fixtures(tmp_path: Path, how: str) -> None:
     (tmp_path / "test_it.py").write_text(how)
     report = tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]

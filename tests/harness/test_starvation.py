@@ -1,4 +1,4 @@
-"""The clock for bounds on durations: it counts what the program does and sleeps, not its waits for a core."""
+"""The clock for bounds on durations: it counts the program's work and sleep, not its waits for a core."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A minimal gateway client for tests: it speaks the protocol and hides nothing."""
+"""A minimal gateway client for tests. It shows each payload as received."""
 
 import zlib
 from typing import Any, Self
@@ -11,7 +11,7 @@ DEADLINE_S = 30.0
 
 
 class GatewayClient:
-    """One socket to the gateway. `receive` answers the next payload as a dict, or raises Closed."""
+    """One socket to the gateway. `receive` returns the next payload as a dict, or raises Closed."""
 
     def __init__(self, url: str, *, compress: str = "", query: str = "v=10&encoding=json", path: str = "/") -> None:
         self._url = f"{url}{path}?{query}" + (f"&compress={compress}" if compress else "")
@@ -47,14 +47,14 @@ class GatewayClient:
         return self._zlib.decompress(data) if self._compress == "zlib-stream" else zlib.decompress(data)
 
     async def until(self, name: str) -> dict[str, Any]:
-        """The next dispatch of this name (or control payload `op<N>`); what comes before it is skipped."""
+        """The next dispatch of this name (or control payload `op<N>`); skips payloads before it."""
         while True:
             payload = await self.receive()
             if name in (payload["t"], f"op{payload['op']}"):
                 return payload
 
     async def close_code(self) -> int | None:
-        """Reads until the server closes; its code."""
+        """Reads until the server closes; returns the close code."""
         try:
             while True:
                 await self.receive()
@@ -80,7 +80,7 @@ class Closed(Exception):
 
 
 def identify_payload(token: str, *, shard: tuple[int, int] | None = None, **fields: Any) -> dict[str, Any]:
-    """IDENTIFY's `d`, all intents unless told."""
+    """The `d` of IDENTIFY, by default with all intents."""
     d: dict[str, Any] = {"token": token, "properties": {"os": "linux", "browser": "test", "device": "test"}}
     d |= {"intents": 53608447} | fields
     return d | ({"shard": list(shard)} if shard else {})

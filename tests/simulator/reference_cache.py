@@ -1,4 +1,4 @@
-"""The smallest cache that follows the documented effects of events, and what it should hold by the simulator's word."""
+"""A minimal cache that applies events as documented, and its comparison with the simulator's state."""
 
 from typing import Any
 
@@ -30,12 +30,12 @@ CALLED = {
     "guild_scheduled_events": "events",
     "soundboard_sounds": "sounds",
 }
-"""How the simulator's state calls what GUILD_CREATE lists."""
+"""By list of GUILD_CREATE: the name in the simulator's state."""
 FORUM, PRIVATE_THREAD, OBFUSCATED = 15, 12, 1 << 17
 
 
 class ReferenceCache:
-    """One bot's cache, told by its dispatches."""
+    """One bot's cache, filled from its dispatches."""
 
     def __init__(self, me: str, messages_kept: int) -> None:
         self.me = me
@@ -143,7 +143,7 @@ class ReferenceCache:
             guild["channels"][item["parent_id"]]["last_message_id"] = item["id"]
 
     def _lose(self, guild: Json, place: str, *, is_over: bool = False) -> None:
-        """What hung on a channel or thread is gone, or out of sight."""
+        """Removes everything of a channel or thread that is deleted or no longer visible."""
         guild["messages"].pop(place, None)
         guild["voice_info"].pop(place, None)
         for key in [key for key, thread in guild["threads"].items() if thread["parent_id"] == place]:
@@ -217,32 +217,32 @@ def _without(d: Json, *names: str) -> Json:
 
 
 def differences(cached: Json, state: Json, session_began: int) -> list[str]:
-    """Where a guild in the cache differs from the guild as the bot sees it; the session began at this moment."""
+    """The differences between a cached guild and the bot's view of it; the session began at this moment."""
     found: list[str] = []
-    cached = _without_untold(cached, set(state["untold"]))
-    state = _without_untold(state, set(state["untold"]))
+    cached = _without_stale(cached, set(state["stale"]))
+    state = _without_stale(state, set(state["stale"]))
     own = _without(cached, *CALLED, "threads", "voice_info", "messages")
     _compare(found, "guild", {"": own}, {"": state["guild"]})
     for name, called in CALLED.items():
         _compare(found, called, cached[name], state[called])
     bare = {key: _own_member(thread) for key, thread in cached["threads"].items()}
     _compare(found, "threads", bare, {key: _own_member(thread) for key, thread in state["threads"].items()})
-    certain = {key: info for key, info in state["voice_info"].items() if key not in state["doubted"]}
+    certain = {key: info for key, info in state["voice_info"].items() if key not in state["uncertain"]}
     for channel, info in certain.items():
-        told_since = max(state["created"], state["since"].get(channel, 0))
+        sent_since = max(state["created"], state["since"].get(channel, 0))
         for field, value in info.items():
             known = cached["voice_info"].get(channel, {}).get(field, ...)
-            is_told = state["changes"].get(f"{channel}:{field}", 0) > told_since
-            if known != value and (is_told or known is not ...):
+            was_sent = state["changes"].get(f"{channel}:{field}", 0) > sent_since
+            if known != value and (was_sent or known is not ...):
                 found.append(f"voice_info {channel} {field}: {known} instead of {value}")
     return found + _message_differences(cached, state, session_began)
 
 
-def _without_untold(guild: Json, untold: set[str]) -> Json:
-    """Without the channels that the bot lost and was not told of: nobody can know what it believes of them."""
-    threads = {key: thread for key, thread in guild["threads"].items() if thread["parent_id"] not in untold}
-    gone = untold | (guild["threads"].keys() - threads.keys())
-    channels = {key: channel for key, channel in guild["channels"].items() if key not in untold}
+def _without_stale(guild: Json, stale: set[str]) -> Json:
+    """The guild without the channels that the bot lost silently: their cached state is undefined."""
+    threads = {key: thread for key, thread in guild["threads"].items() if thread["parent_id"] not in stale}
+    gone = stale | (guild["threads"].keys() - threads.keys())
+    channels = {key: channel for key, channel in guild["channels"].items() if key not in stale}
     messages = guild["messages"]
     if isinstance(messages, dict):
         messages = {place: held for place, held in messages.items() if place not in gone}
@@ -250,26 +250,26 @@ def _without_untold(guild: Json, untold: set[str]) -> Json:
 
 
 def _message_differences(cached: Json, state: Json, session_began: int) -> list[str]:
-    """Messages that were said, or last changed, while the bot saw their place."""
+    """Compares messages that were sent or changed while the bot saw their channel."""
     found: list[str] = []
     true: dict[str, Objects] = {}
     for message in state["messages"]:
         place = message["channel_id"]
         parent = state["threads"].get(place, {}).get("parent_id", "")
-        told_since = max(session_began, state["joined"], state["since"].get(place, 0), state["since"].get(parent, 0))
-        if state["changes"].get(message["id"], 0) > told_since:
+        sent_since = max(session_began, state["joined"], state["since"].get(place, 0), state["since"].get(parent, 0))
+        if state["changes"].get(message["id"], 0) > sent_since:
             true.setdefault(place, {})[message["id"]] = message
     for place in true.keys() | cached["messages"].keys():
         mine, theirs = cached["messages"].get(place, {}), true.get(place, {})
         mine = {key: m for key, m in mine.items() if int(key) > int(state["forgotten"].get(place, 0))}
-        if {place, state["threads"].get(place, {}).get("parent_id")} & set(state["doubted"]):
+        if {place, state["threads"].get(place, {}).get("parent_id")} & set(state["uncertain"]):
             mine = {key: m for key, m in mine.items() if key in theirs}
         _compare(found, "messages", mine, theirs)
     return found
 
 
 def _own_member(thread: Json) -> Json:
-    """The bot's own membership comes in four forms; two fields of it are in all of them."""
+    """The bot's own membership. It is sent in four forms; two fields are in all of them."""
     member = thread.get("member")
     bare = _without(thread, "member")
     return bare | ({"member": {key: member[key] for key in ("join_timestamp", "flags")}} if member else {})

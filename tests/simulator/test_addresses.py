@@ -33,7 +33,7 @@ async def control(simulator: Simulator, body: dict[str, Any]) -> int:
         ("127.0.0.1", "10.0.0.7", "ws://10.0.0.7:{}"),
     ],
 )
-async def test_clients_are_given_the_advertised_address(host: str, advertise: str, expected: str) -> None:
+async def test_clients_get_the_advertised_address(host: str, advertise: str, expected: str) -> None:
     config = SimulatorConfig(bots=[BotConfig(token=TOKEN)], host=host, advertise=advertise)
     async with Simulator(config) as simulator:
         assert await named(simulator) == expected.format(simulator.port)
@@ -48,12 +48,12 @@ def test_an_ipv6_address_is_bracketed(host: str) -> None:
 @pytest.mark.parametrize(
     "advertise", ["0.0.0.0", "[::]:1", "ws://host", "host:port", "host:70000", "a@b", "h/p", ":1", " "]
 )
-def test_what_no_client_can_connect_to_is_not_advertised(advertise: str) -> None:
+def test_an_address_that_no_client_can_use_is_refused(advertise: str) -> None:
     with pytest.raises(ConfigError, match="advertise"):
         SimulatorConfig(advertise=advertise)
 
 
-async def test_the_gateways_address_can_be_changed_and_changed_back() -> None:
+async def test_the_gateway_address_can_be_changed_and_restored() -> None:
     async with Simulator(SimulatorConfig(bots=[BotConfig(token=TOKEN)])) as simulator:
         own = await named(simulator)
         assert await control(simulator, {"url": "ws://127.0.0.1:1"}) == 200

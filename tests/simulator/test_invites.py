@@ -1,4 +1,4 @@
-"""How people come in: who is told what, what REST shows to whom, and the truth that tests compare with."""
+"""Invites and joins: which bot receives what, what REST shows, and the record of how users really joined."""
 
 import asyncio
 import random
@@ -9,9 +9,9 @@ import pytest
 
 from sandwich_simulator import BotConfig, Simulator
 from sandwich_simulator.action_context import ActionContext
-from sandwich_simulator.actions.invites import Way, drop_expired, join, make_invite, member_joins, tell_created
+from sandwich_simulator.actions.invites import JoinMethod, drop_expired, invite_created, join, make_invite, member_joins
 from sandwich_simulator.entities import EVERYONE
-from sandwich_simulator.event_routing import told
+from sandwich_simulator.event_routing import payload_for
 from sandwich_simulator.events import Event
 from sandwich_simulator.intents import ALL_INTENTS
 from sandwich_simulator.pytest_plugin import MakeSimulator
@@ -27,23 +27,23 @@ def action_of(seed: int = 1, wall_ms: int = WALL_MS, **fields: Any) -> ActionCon
     return ActionContext(world, world.guild(next(iter(world.guild_ids))), random.Random(seed), wall_ms)
 
 
-def joins_by(action: ActionContext, way: Way) -> list[Event]:
-    return next(events for _ in range(100) if (events := list(join(action, way))))
+def joins_by(action: ActionContext, method: JoinMethod) -> list[Event]:
+    return next(events for _ in range(100) if (events := list(join(action, method))))
 
 
-def test_the_last_use_deletes_an_invite_before_or_after_the_join_is_told() -> None:
+def test_the_last_use_deletes_an_invite_before_or_after_the_join_is_sent() -> None:
     orders = set()
     for seed in range(20):
         action = action_of(seed)
         code = make_invite(action, max_uses=1, max_age_s=0)["code"]
-        events = joins_by(action, Way(code=code))
+        events = joins_by(action, JoinMethod(code=code))
         orders.add(tuple(event.name for event in events))
         assert action.guild.invites == {}
         assert action.world.shared.joins[-1]["how"] == "invite"
     assert orders == {("GUILD_MEMBER_ADD", "INVITE_DELETE"), ("INVITE_DELETE", "GUILD_MEMBER_ADD")}
 
 
-def test_an_invite_expires_without_a_word() -> None:
+def test_an_expired_invite_sends_no_event() -> None:
     action = action_of()
     code = make_invite(action, max_uses=0, max_age_s=60)["code"]
     drop_expired(action.guild, WALL_MS + 59_999)
@@ -52,11 +52,11 @@ def test_an_invite_expires_without_a_word() -> None:
     assert action.guild.invites == {}
 
 
-def test_everybody_who_joins_is_written_down_as_it_was() -> None:
+def test_each_join_is_recorded_with_its_true_method() -> None:
     action = action_of(vanity_guilds=1.0, members_per_guild=200)
     invite = make_invite(action, max_uses=0, max_age_s=0)
-    for way in (Way(code=invite["code"]), Way(vanity=True), Way(bot=True), Way()):
-        joins_by(action, way)
+    for method in (JoinMethod(code=invite["code"]), JoinMethod(vanity=True), JoinMethod(bot=True), JoinMethod()):
+        joins_by(action, method)
     seen = [(truth["how"], truth["code"], truth["inviter_id"]) for truth in action.world.shared.joins]
     vanity = action.guild.base["vanity_url_code"]
     assert seen == [
@@ -68,30 +68,30 @@ def test_everybody_who_joins_is_written_down_as_it_was() -> None:
     assert action.guild.invites[invite["code"]]["uses"] == 1
 
 
-def test_only_a_bot_that_manages_channels_hears_of_invites() -> None:
+def test_only_a_bot_that_manages_channels_receives_invite_events() -> None:
     action = action_of(unmanaged_guilds=1.0)
     assert not permissions_of(action.guild, action.world.me["id"]) & (MANAGE_GUILD | MANAGE_CHANNELS)
     code = make_invite(action, max_uses=1, max_age_s=0)["code"]
-    assert told_of(action, joins_by(action, Way(code=code))) == ["GUILD_MEMBER_ADD"]
+    assert received(action, joins_by(action, JoinMethod(code=code))) == ["GUILD_MEMBER_ADD"]
 
 
-def told_of(action: ActionContext, events: list[Event]) -> list[str]:
+def received(action: ActionContext, events: list[Event]) -> list[str]:
     me = action.world.me["id"]
-    return [event.name for event in events if told(action.guild, event, me) is not None]
+    return [event.name for event in events if payload_for(action.guild, event, me) is not None]
 
 
-def test_a_bot_is_told_of_no_invite_to_a_channel_that_it_may_not_view() -> None:
+def test_a_bot_receives_no_invite_event_of_a_channel_that_it_may_not_view() -> None:
     action = action_of(hidden_channels=0.4)
     seen = {True: 0, False: 0}
     for _ in range(40):
         invite = make_invite(action, max_uses=0, max_age_s=0)
         views = action.guild.sees(action.world.me["id"], invite["channel_id"])
         seen[views] += 1
-        assert told_of(action, [tell_created(action, invite)]) == (["INVITE_CREATE"] if views else [])
+        assert received(action, [invite_created(action, invite)]) == (["INVITE_CREATE"] if views else [])
     assert all(seen.values())
 
 
-def test_a_world_without_these_settings_is_as_it_was() -> None:
+def test_a_world_without_these_settings_is_unchanged() -> None:
     action = action_of()
     shown = guild_create(action.guild, bits=ALL_INTENTS, large_threshold=50, self_id=action.world.id, joined=True)
     assert (shown["vanity_url_code"], shown["features"].count("VANITY_URL")) == (None, 0)
@@ -105,7 +105,7 @@ async def _get(sim: Simulator, http: aiohttp.ClientSession, path: str) -> tuple[
     return answer.status, await answer.json()
 
 
-async def test_rest_shows_counts_only_to_who_may_manage_the_guild(make_simulator: MakeSimulator) -> None:
+async def test_rest_shows_counts_only_to_bots_that_may_manage_the_guild(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b", vanity_guilds=1.0, hidden_channels=0))
     (guild_id,) = await sim.guild_ids("b")
     code = await sim.make_invite(bot="b", guild_id=guild_id)
@@ -129,7 +129,7 @@ async def test_rest_shows_counts_only_to_who_may_manage_the_guild(make_simulator
             assert await _get(sim, http, path) == (403, {"message": "Missing Permissions", "code": 50013})
 
 
-async def test_the_control_api_makes_uses_and_deletes_invites(make_simulator: MakeSimulator) -> None:
+async def test_the_control_api_creates_uses_and_deletes_invites(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"))
     (guild_id,) = await sim.guild_ids("b")
     place = {"bot": "b", "guild_id": guild_id}
@@ -150,7 +150,7 @@ async def test_the_control_api_makes_uses_and_deletes_invites(make_simulator: Ma
     assert joins[1]["user_id"] == user_id
 
 
-async def test_rest_is_slow_when_told_to_be(make_simulator: MakeSimulator) -> None:
+async def test_the_fault_http_delay_makes_rest_slow(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"))
     (guild_id,) = await sim.guild_ids("b")
     await sim.fault("http_delay", delay=0.2, seconds=60, path="/guilds/")

@@ -1,4 +1,4 @@
-"""The simulator as a program: it says where it listens, and ends when told."""
+"""The simulator as a program: it prints its address and ends on a signal."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""discord.py and hikari, unmodified, against the simulator: they become ready, hear, chunk and resume."""
+"""Unmodified discord.py and hikari against the simulator: ready, events, member chunks, resume."""
 
 import asyncio
 import zlib
@@ -20,7 +20,7 @@ EVENTS = 1500
 
 
 class ZlibContext:
-    """What discord.py uses where zstandard is not installed."""
+    """The context that discord.py uses when zstandard is not installed."""
 
     COMPRESSION_TYPE = "zlib-stream"
 
@@ -33,7 +33,7 @@ class ZlibContext:
 
 
 class DiscordPyClient(discord.AutoShardedClient):
-    """discord.py as its users run it, but for the five seconds it waits before each further shard's IDENTIFY."""
+    """discord.py as its users run it, without its wait of five seconds before each further shard's IDENTIFY."""
 
     def __init__(self) -> None:
         super().__init__(intents=discord.Intents.all(), guild_ready_timeout=0.05)
@@ -83,12 +83,12 @@ async def running_discord_py(sim: Simulator, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def resumes(sim: Simulator) -> int:
-    """RESUMEs that went well."""
+    """The number of accepted RESUMEs."""
     return sim.gateway.ledger.count("resume", outcome="ok")
 
 
 @pytest.mark.parametrize("compression", ["zstd", "zlib"])
-async def test_discord_py_becomes_ready_hears_chunks_and_resumes(
+async def test_discord_py_becomes_ready_receives_events_and_chunks_and_resumes(
     make_simulator: MakeSimulator, monkeypatch: pytest.MonkeyPatch, compression: str
 ) -> None:
     if compression == "zlib":
@@ -103,13 +103,13 @@ async def test_discord_py_becomes_ready_hears_chunks_and_resumes(
             assert {str(member.id) for member in guild.members} == set(state["members"])
             assert {str(role.id) for role in guild.roles} == set(state["roles"])
             assert {str(channel.id) for channel in guild.channels} == set(state["channels"])
-        await sim.happen("b", EVENTS)
+        await sim.act("b", EVENTS)
         await until(lambda: len(client.messages) > 100)
         await sim.fault("op7")
         await until(lambda: resumes(sim) == 2)
         await until(lambda: len(client.resumed) == 2)
         await sim.fault("drop", shards=[1])
-        await sim.happen("b", 100)
+        await sim.act("b", 100)
         await until(lambda: resumes(sim) == 3)
         await until(lambda: len(client.resumed) == 3)
         await assert_same_members(sim, client)
@@ -118,7 +118,7 @@ async def test_discord_py_becomes_ready_hears_chunks_and_resumes(
 
 
 async def assert_same_members(sim: Simulator, client: DiscordPyClient) -> None:
-    """After joins, leaves, guilds that came and went: the client's cache is the simulator's world."""
+    """After joins, leaves and changes of guilds, the client's cache equals the simulator's world."""
     world = sim.gateway.bot_named("b").world
     await until(lambda: {guild.id for guild in client.guilds} == set(world.guild_ids))
 
@@ -136,7 +136,7 @@ async def assert_same_members(sim: Simulator, client: DiscordPyClient) -> None:
 
 
 def has_its_threads(sim: Simulator, guild: discord.Guild) -> bool:
-    """discord.py keeps a thread that it was removed from, or whose channel it lost; it has all that it sees."""
+    """Whether the client has all threads that it sees. discord.py also keeps threads that it was removed from."""
     world = sim.gateway.bot_named("b").world
     state, seen = world.guild(guild.id), set(world.guild_state(guild.id, as_seen=True)["threads"])
     mine = {str(thread.id) for thread in guild.threads}
@@ -157,21 +157,21 @@ async def running_hikari(sim: Simulator) -> AsyncIterator[hikari.GatewayBot]:
         await bot.close()
 
 
-async def test_hikari_becomes_ready_hears_chunks_and_resumes(make_simulator: MakeSimulator) -> None:
+async def test_hikari_becomes_ready_receives_events_and_chunks_and_resumes(make_simulator: MakeSimulator) -> None:
     config = BotConfig(token=TOKEN, name="b", guilds=4, members_per_guild=70, recommended_shards=2, max_concurrency=2)
     sim = await make_simulator(config)
     async with running_hikari(sim) as bot:
-        heard: list[hikari.MessageCreateEvent] = []
+        received: list[hikari.MessageCreateEvent] = []
         chunks: list[hikari.MemberChunkEvent] = []
         bot.subscribe(hikari.MemberChunkEvent, _appender(chunks))
-        bot.subscribe(hikari.GuildMessageCreateEvent, _appender(heard))
+        bot.subscribe(hikari.GuildMessageCreateEvent, _appender(received))
         await until(lambda: len(bot.cache.get_available_guilds_view()) == 4)
         assert {str(guild) for guild in bot.cache.get_available_guilds_view()} == set(await sim.guild_ids("b"))
         for guild_id in await sim.guild_ids("b"):
             await bot.request_guild_members(hikari.Snowflake(guild_id), users=[config.application_id])
         await until(lambda: len(chunks) >= 4)
-        await sim.happen("b", EVENTS)
-        await until(lambda: len(heard) > 100)
+        await sim.act("b", EVENTS)
+        await until(lambda: len(received) > 100)
         await sim.fault("op7")
         await until(lambda: resumes(sim) == 2)
         await sim.fault("drop", shards=[0])

@@ -24,7 +24,7 @@ TOKEN = "a-token"
 
 
 class Fake:
-    """A gateway, a clock that moves when told, and connections without sockets."""
+    """A gateway, a manual clock, and connections without sockets."""
 
     def __init__(self, *bots: BotConfig, **fields: Any) -> None:
         self.gateway = Gateway(SimulatorConfig(bots=list(bots) or [BotConfig(token=TOKEN, guilds=3)], **fields))
@@ -57,13 +57,13 @@ class Fake:
 
 
 def taken(connection: Connection) -> list[Any]:
-    """What the connection would have written: payloads as dicts, the rest as it is."""
+    """The items that the connection would have written: payloads as dicts, the rest unchanged."""
     items = connection.outbox.take(len(connection.outbox))
     return [msgspec.json.decode(item) if isinstance(item, bytes) else item for item in items]
 
 
 def close_code(items: list[Any]) -> int | None:
-    """The code of the close at the end, None without one."""
+    """The code of the close at the end; None without one."""
     return items[-1].code if items and isinstance(items[-1], Close) else None
 
 
@@ -88,14 +88,14 @@ def names(items: list[Any]) -> list[Any]:
         (2, {"token": TOKEN}, 4001),
         (2, identify_payload(TOKEN) | {"properties": {}}, 4001),
         (2, identify_payload(TOKEN, large_threshold=20), 4001),
-        (2, identify_payload("nobody's"), 4004),
+        (2, identify_payload("unknown"), 4004),
         (2, identify_payload(TOKEN, shard=(2, 2)), 4010),
         (2, identify_payload(TOKEN, shard=(0, 0)), 4010),
         (2, identify_payload(TOKEN) | {"shard": [0]}, 4010),
         (2, identify_payload(TOKEN, intents=1 << 17), 4013),
         (2, identify_payload(TOKEN, intents=-1), 4013),
         (6, {"token": TOKEN}, 4001),
-        (6, {"token": "nobody's", "session_id": "x", "seq": 1}, 4004),
+        (6, {"token": "unknown", "session_id": "x", "seq": 1}, 4004),
     ],
 )
 def test_each_mistake_before_a_session_has_its_close_code(op: Any, d: Any, code: int) -> None:
@@ -104,7 +104,7 @@ def test_each_mistake_before_a_session_has_its_close_code(op: Any, d: Any, code:
     assert fake.gateway.ledger.count("violation", outcome=str(code)) == 1
 
 
-def test_bytes_that_are_no_payload_are_decode_errors() -> None:
+def test_invalid_payloads_are_decode_errors() -> None:
     fake = Fake()
     for data in (b"{", b"[1]", b"\xff\xfe", b'{"op":1,"d":"' + b"a" * 4096 + b'"}'):
         connection = fake.connect()
@@ -260,12 +260,12 @@ def test_the_replay_buffer_follows_the_formula() -> None:
 
 
 def ask_members(fake: Fake, connection: Connection, **fields: Any) -> list[Any]:
-    """Answers to op 8 about the first guild."""
+    """The answers to op 8 for the first guild."""
     guild_id = str(next(iter(fake.bot.world.guild_ids)))
     return fake.send(connection, 8, {"guild_id": guild_id} | fields)
 
 
-def test_a_whole_member_list_is_given_once_in_thirty_seconds() -> None:
+def test_a_whole_member_list_is_sent_once_in_thirty_seconds() -> None:
     fake = Fake(BotConfig(token=TOKEN, guilds=1, members_per_guild=2100))
     connection = fake.live()
     chunks = ask_members(fake, connection, query="", limit=0, nonce="n", presences=True)
@@ -280,7 +280,7 @@ def test_a_whole_member_list_is_given_once_in_thirty_seconds() -> None:
     assert len(ask_members(fake, connection, query="", limit=0)) == 3
 
 
-def test_member_requests_by_id_say_who_was_not_found_and_drop_long_nonces() -> None:
+def test_member_requests_by_id_list_missing_ids_and_drop_long_nonces() -> None:
     fake = Fake()
     (chunk,) = ask_members(fake, fake.live(), user_ids=[fake.bot.id, "1"], nonce="n" * 33)
     assert [member["user"]["id"] for member in chunk["d"]["members"]] == [fake.bot.id]
@@ -288,7 +288,7 @@ def test_member_requests_by_id_say_who_was_not_found_and_drop_long_nonces() -> N
     assert "nonce" not in chunk["d"]
 
 
-def test_a_whole_list_without_the_intent_is_answered_by_silence() -> None:
+def test_a_whole_list_without_the_intent_gets_no_answer() -> None:
     fake = Fake()
     assert ask_members(fake, fake.live(intents=GUILDS), query="", limit=0) == []
 
@@ -333,7 +333,7 @@ def message(author: str, mentions: list[Any], **fields: Any) -> dict[str, Any]:
     return {"author": {"id": author}, "mentions": mentions, "content": "text", "poll": {}, "embeds": [1]} | fields
 
 
-def test_content_is_withheld_without_its_intent_unless_it_concerns_the_bot() -> None:
+def test_content_is_removed_without_its_intent_unless_it_concerns_the_bot() -> None:
     fake = Fake()
     connection = fake.live(intents=ALL_INTENTS & ~MESSAGE_CONTENT)
     guild_id, me = next(iter(fake.bot.world.guild_ids)), fake.bot.id
@@ -348,7 +348,7 @@ def test_content_is_withheld_without_its_intent_unless_it_concerns_the_bot() -> 
     assert got[0]["embeds"] == []
 
 
-def test_events_without_their_intent_are_neither_sent_nor_owed() -> None:
+def test_events_without_their_intent_are_neither_sent_nor_recorded() -> None:
     fake = Fake()
     connection = fake.live(intents=GUILDS)
     guild_id, before = next(iter(fake.bot.world.guild_ids)), len(fake.gateway.journal)
@@ -389,7 +389,7 @@ def test_a_guild_in_an_outage_is_announced_as_unavailable() -> None:
     assert deleted == [{"unavailable": True, "id": str(guild_id)}]
 
 
-def test_a_slow_reader_is_cut_off_and_its_session_stays() -> None:
+def test_a_slow_reader_is_disconnected_and_its_session_stays() -> None:
     fake = Fake(outbox_bytes_max=100_000)
     connection = fake.live(intents=0)
     for _ in range(2000):
@@ -399,7 +399,7 @@ def test_a_slow_reader_is_cut_off_and_its_session_stays() -> None:
     assert len(fake.bot.sessions) == 1
 
 
-def test_a_world_is_the_same_for_the_same_seed_whatever_is_looked_at_first() -> None:
+def test_a_seed_gives_the_same_world_in_any_order_of_access() -> None:
     one, two = (World(BotConfig(token=TOKEN, guilds=5), seed=3) for _ in range(2))
     ids = list(one.guild_ids)
     assert ids == list(two.guild_ids)
@@ -414,7 +414,7 @@ def test_guilds_spread_evenly_over_shards() -> None:
     assert [len(world.guilds_of_shard(shard, 8)) for shard in range(8)] == [8] * 8
 
 
-def test_a_pacer_makes_up_fractions_but_not_long_stalls() -> None:
+def test_a_pacer_catches_up_fractions_but_not_long_stalls() -> None:
     pacer = Pacer(10.0)
     assert pacer.due(0.0) == 0
     assert sum(pacer.due(i / 100) for i in range(1, 1001)) in (99, 100)
@@ -422,7 +422,7 @@ def test_a_pacer_makes_up_fractions_but_not_long_stalls() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: parse_bot("secret:x"), lambda: parse_bot(":3"), lambda: BotConfig(token="")])
-def test_a_bad_bot_is_refused_without_its_token(make: Callable[[], BotConfig]) -> None:
+def test_the_error_of_an_invalid_bot_does_not_contain_its_token(make: Callable[[], BotConfig]) -> None:
     with pytest.raises(ConfigError) as error:
         make()
     assert "secret" not in str(error.value)

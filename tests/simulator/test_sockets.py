@@ -55,7 +55,7 @@ async def test_the_journal_holds_exactly_what_is_sent(make_simulator: MakeSimula
     async with GatewayClient(sim.url, compress="zstd-stream") as client:
         await client.identify(TOKEN)
         await client.until("READY")
-        await sim.happen("b", 500)
+        await sim.act("b", 500)
         while not (client.raw and len(client.raw) - 1 >= len(sim.gateway.journal) >= 505):
             await client.receive()
     entries = await sim.journal(bot="b")
@@ -64,7 +64,7 @@ async def test_the_journal_holds_exactly_what_is_sent(make_simulator: MakeSimula
     assert [entry["seq"] for entry in entries] == list(range(1, len(entries) + 1))
 
 
-async def test_what_was_missed_is_replayed_in_order(make_simulator: MakeSimulator) -> None:
+async def test_missed_dispatches_are_replayed_in_order(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=3, name="b"))
     async with GatewayClient(sim.url, compress="zstd-stream") as client:
         await client.identify(TOKEN)
@@ -72,7 +72,7 @@ async def test_what_was_missed_is_replayed_in_order(make_simulator: MakeSimulato
         for _ in range(3):
             await client.receive()
     await eventually(lambda: not any(s.outbox for s in sim.gateway.bot_named("b").sessions))
-    await sim.happen("b", 50)
+    await sim.act("b", 50)
     owed = [entry["digest"] for entry in await sim.journal(since=4)]
     async with GatewayClient(sim.url, compress="zstd-stream") as client:
         await client.receive()
@@ -111,7 +111,7 @@ async def test_a_session_taken_over_closes_the_older_socket(make_simulator: Make
         assert (await new.until("op7"))["op"] == 7
 
 
-async def test_faults_do_what_they_say(make_simulator: MakeSimulator) -> None:
+async def test_each_fault_has_its_effect(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"), identify_interval_s=0.0)
     for kind, fields, code in (("close", {"code": 4009}, 4009), ("drop", {}, 1006), ("reset", {}, 1006)):
         async with GatewayClient(sim.url) as client:
@@ -132,7 +132,7 @@ async def test_faults_do_what_they_say(make_simulator: MakeSimulator) -> None:
             pass
 
 
-async def test_a_socket_that_is_not_read_is_cut_when_too_much_waits(make_simulator: MakeSimulator) -> None:
+async def test_an_unread_socket_is_cut_when_too_much_is_queued(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=0, name="b"), outbox_bytes_max=3_000_000)
     async with GatewayClient(sim.url) as client:
         await client.identify(TOKEN)
@@ -148,7 +148,7 @@ async def test_a_socket_that_is_not_read_is_cut_when_too_much_waits(make_simulat
     assert connected.seq == 201
 
 
-async def test_standing_faults_hit_connections_as_they_come(make_simulator: MakeSimulator) -> None:
+async def test_lasting_faults_affect_new_connections(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=0), identify_interval_s=0.0)
     await sim.fault("op7_before_hello", seconds=60)
     async with GatewayClient(sim.url) as client:
@@ -188,7 +188,7 @@ async def test_raw_bytes_and_bombs_reach_the_client(make_simulator: MakeSimulato
             await client.receive()
 
 
-async def test_a_burst_is_journaled_and_arrives_whole(make_simulator: MakeSimulator) -> None:
+async def test_a_burst_is_recorded_and_arrives_completely(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=5, name="b"))
     async with GatewayClient(sim.url, compress="zstd-stream") as client:
         await client.identify(TOKEN)
@@ -251,7 +251,7 @@ async def test_the_control_api_answers_in_json(make_simulator: MakeSimulator) ->
         assert "third" not in text
 
 
-async def test_an_invite_counts_who_came_by_it_until_it_is_used_up(make_simulator: MakeSimulator) -> None:
+async def test_an_invite_counts_its_uses_until_the_last_one(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"))
     (guild_id,) = await sim.guild_ids("b")
     guild = sim.gateway.bot_named("b").world.guild(int(guild_id))
@@ -271,7 +271,7 @@ async def test_an_invite_counts_who_came_by_it_until_it_is_used_up(make_simulato
         assert (await http.post(f"{sim.base_url}/_sim/join", json=body)).status == 400
 
 
-async def test_a_message_sent_over_rest_comes_back_as_an_event(make_simulator: MakeSimulator) -> None:
+async def test_a_message_sent_over_rest_arrives_as_an_event(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"))
     (guild_id,) = await sim.guild_ids("b")
     channel = next(key for key, c in (await sim.guild_state("b", guild_id))["channels"].items() if c["type"] == 0)
@@ -280,8 +280,8 @@ async def test_a_message_sent_over_rest_comes_back_as_an_event(make_simulator: M
         await client.identify(TOKEN, intents=1 << 9)
         await client.until("READY")
         sent = await (await http.post(url, json={"content": "hello"}, headers=headers)).json()
-        heard = await client.until("MESSAGE_CREATE")
-        assert (heard["d"]["id"], heard["d"]["content"]) == (sent["id"], "hello")
+        received = await client.until("MESSAGE_CREATE")
+        assert (received["d"]["id"], received["d"]["content"]) == (sent["id"], "hello")
         assert [m["id"] for m in await (await http.get(url, headers=headers)).json()] == [sent["id"]]
         assert (await http.post(url, json={"content": ""}, headers=headers)).status == 400
 
@@ -309,7 +309,7 @@ async def test_an_unknown_version_is_refused(make_simulator: MakeSimulator) -> N
     assert closed.value.code == 4012
 
 
-async def test_a_world_can_be_stopped_looked_at_and_joined_over_the_control_api(make_simulator: MakeSimulator) -> None:
+async def test_the_control_api_pauses_shows_and_extends_a_world(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=2, name="b", world="w", hidden_channels=0.3))
     control = f"{sim.base_url}/_sim"
     async with aiohttp.ClientSession() as http, GatewayClient(sim.url) as client:
@@ -339,7 +339,7 @@ async def test_a_world_can_be_stopped_looked_at_and_joined_over_the_control_api(
         assert await sim.guild_ids("c") == (await sim.guild_ids("b"))[:1]
 
 
-async def test_a_seed_of_its_own_makes_the_same_events_again(make_simulator: MakeSimulator) -> None:
+async def test_a_separate_seed_makes_the_same_events_again(make_simulator: MakeSimulator) -> None:
     stories = []
     for _ in range(2):
         sim = await make_simulator(BotConfig(token=TOKEN, guilds=2, name="b"))
@@ -347,6 +347,6 @@ async def test_a_seed_of_its_own_makes_the_same_events_again(make_simulator: Mak
             await client.identify(TOKEN)
             await client.until("GUILD_CREATE")
             await client.until("GUILD_CREATE")
-            await sim.happen("b", 200, seed=9)
+            await sim.act("b", 200, seed=9)
             stories.append([entry["t"] for entry in await sim.journal(since=3)])
     assert stories[0] == stories[1]

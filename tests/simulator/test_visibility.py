@@ -1,4 +1,4 @@
-"""What a bot is told of channels that it may not view, when that changes, and what bots of one world hear."""
+"""What a bot receives of hidden channels, and when visibility changes; what bots of one world receive."""
 
 import random
 from typing import Any
@@ -24,7 +24,7 @@ CLOSED = {"type": 0, "allow": "0", "deny": str(VIEW_CHANNEL)}
 
 
 class Watched(Fake):
-    """A fake gateway with one bot that watches one guild, all of it open."""
+    """A fake gateway with one bot in one guild; no channel is hidden."""
 
     def __init__(self, intents: int = ALL_INTENTS, **fields: Any) -> None:
         known = {"guilds": 1, "hidden_channels": 0.0, "token": TOKEN}
@@ -36,8 +36,8 @@ class Watched(Fake):
     def guild(self) -> GuildState:
         return guild_of(self.bot)
 
-    def tell(self, *events: Event) -> list[Json]:
-        """What the bot is told of these events."""
+    def publish(self, *events: Event) -> list[Json]:
+        """Publishes events and returns what the bot receives."""
         for event in events:
             self.gateway.publish(self.bot, event, self.now)
         return taken(self.connection)
@@ -46,10 +46,10 @@ class Watched(Fake):
         return ActionContext(self.bot.world, self.guild, random.Random(1), self.now.wall_ms)
 
     def close(self, channel_id: str, *, to: bool = True) -> list[Json]:
-        """Closes a channel to @everyone, or opens it."""
+        """Hides a channel from @everyone, or shows it."""
         channel = self.guild.channels[channel_id]
         channel["permission_overwrites"] = [CLOSED | {"id": self.guild.id}] if to else []
-        return self.tell(self.event("CHANNEL_UPDATE", {**channel, "guild_id": self.guild.id}))
+        return self.publish(self.event("CHANNEL_UPDATE", {**channel, "guild_id": self.guild.id}))
 
     def event(self, name: str, data: Json) -> Event:
         return Event(name, data, int(self.guild.id))
@@ -59,7 +59,7 @@ def guild_of(bot: Bot) -> GuildState:
     return bot.world.guild(next(iter(bot.world.guild_ids)))
 
 
-def test_a_redacted_channel_keeps_its_place_and_nothing_else() -> None:
+def test_a_redacted_channel_keeps_only_its_position_and_parent() -> None:
     fake = Watched()
     channel = fake.guild.channels[fake.guild.channels_of(TEXT)[0]]
     channel["last_pin_timestamp"] = "t"
@@ -72,22 +72,22 @@ def test_a_redacted_channel_keeps_its_place_and_nothing_else() -> None:
     assert "last_pin_timestamp" not in shown
 
 
-def test_losing_a_channel_brings_it_redacted_and_then_nothing_of_it() -> None:
+def test_a_lost_channel_is_sent_redacted_and_then_sends_nothing() -> None:
     fake = Watched()
     channel = fake.guild.channels_of(TEXT)[0]
     (update,) = fake.close(channel)
     assert (update["t"], update["d"]["name"], update["d"]["guild_id"]) == ("CHANNEL_UPDATE", HIDDEN_NAME, fake.guild.id)
     said = talk.message_of(fake.action(), channel, fake.action().someone(), "secret")
     typing = {"channel_id": channel, "guild_id": fake.guild.id}
-    assert fake.tell(fake.event("MESSAGE_CREATE", said), fake.event("TYPING_START", typing)) == []
+    assert fake.publish(fake.event("MESSAGE_CREATE", said), fake.event("TYPING_START", typing)) == []
     thread = next(iter(fake.guild.threads.values()))
     thread["parent_id"] = channel
-    assert fake.tell(fake.event("THREAD_UPDATE", thread)) == []
+    assert fake.publish(fake.event("THREAD_UPDATE", thread)) == []
     state = {"user_id": "1", "channel_id": channel, "guild_id": fake.guild.id}
-    assert names(fake.tell(fake.event("VOICE_STATE_UPDATE", state))) == ["VOICE_STATE_UPDATE"]
+    assert names(fake.publish(fake.event("VOICE_STATE_UPDATE", state))) == ["VOICE_STATE_UPDATE"]
 
 
-def test_gaining_a_channel_brings_it_in_full_with_its_category_and_its_threads() -> None:
+def test_a_gained_channel_is_sent_whole_with_its_category_and_threads() -> None:
     fake = Watched()
     (category,) = fake.guild.channels_of(CATEGORY)
     for channel in (category, *(key for key in fake.guild.channels if key != category)):
@@ -96,126 +96,126 @@ def test_gaining_a_channel_brings_it_in_full_with_its_category_and_its_threads()
     parent = fake.guild.channels_of(TEXT)[1]
     thread = next(iter(fake.guild.threads.values()))
     thread["parent_id"] = parent
-    told = fake.close(parent, to=False)
-    assert [(item["t"], item["d"].get("id")) for item in told] == [
+    received = fake.close(parent, to=False)
+    assert [(item["t"], item["d"].get("id")) for item in received] == [
         ("CHANNEL_UPDATE", parent),
         ("CHANNEL_UPDATE", category),
         ("THREAD_LIST_SYNC", None),
     ]
-    assert HIDDEN_NAME not in (told[0]["d"]["name"], told[1]["d"]["name"])
-    assert told[2]["d"]["channel_ids"] == [parent]
-    assert [listed["id"] for listed in told[2]["d"]["threads"]] == [thread["id"]]
+    assert HIDDEN_NAME not in (received[0]["d"]["name"], received[1]["d"]["name"])
+    assert received[2]["d"]["channel_ids"] == [parent]
+    assert [listed["id"] for listed in received[2]["d"]["threads"]] == [thread["id"]]
 
 
 def lose_by_role(fake: Watched) -> list[Json]:
-    """A channel is closed to all but a role that the bot has, and which is then deleted."""
+    """Hides a channel from all but one role of the bot, then deletes the role."""
     guild, me = fake.guild, fake.bot.id
     channel = guild.channels[guild.channels_of(TEXT)[0]]
     role = next(key for key, role in guild.roles.items() if not role["managed"] and key != guild.id)
     guild.members[me]["roles"] = [*guild.members[me]["roles"], role]
     allowed = {"id": role, "type": 0, "allow": str(VIEW_CHANNEL), "deny": "0"}
     channel["permission_overwrites"] = [CLOSED | {"id": guild.id}, allowed]
-    assert names(fake.tell(fake.event("CHANNEL_UPDATE", {**channel, "guild_id": guild.id}))) == ["CHANNEL_UPDATE"]
+    assert names(fake.publish(fake.event("CHANNEL_UPDATE", {**channel, "guild_id": guild.id}))) == ["CHANNEL_UPDATE"]
     del guild.roles[role]
     guild.members[me]["roles"].remove(role)
-    return fake.tell(fake.event("GUILD_ROLE_DELETE", {"role_id": role, "guild_id": guild.id}))
+    return fake.publish(fake.event("GUILD_ROLE_DELETE", {"role_id": role, "guild_id": guild.id}))
 
 
-def test_a_channel_lost_by_a_deleted_role_comes_redacted() -> None:
-    told = lose_by_role(Watched())
-    assert names(told) == ["GUILD_ROLE_DELETE", "CHANNEL_UPDATE"]
-    assert told[1]["d"]["name"] == HIDDEN_NAME
+def test_a_channel_lost_by_a_deleted_role_is_sent_redacted() -> None:
+    received = lose_by_role(Watched())
+    assert names(received) == ["GUILD_ROLE_DELETE", "CHANNEL_UPDATE"]
+    assert received[1]["d"]["name"] == HIDDEN_NAME
 
 
-def test_where_losses_are_not_told_a_channel_stays_as_it_was_until_it_changes() -> None:
-    fake = Watched(tells_lost_access=False)
+def test_a_silently_lost_channel_is_unchanged_until_its_next_change() -> None:
+    fake = Watched(redacts_lost_access=False)
     assert names(lose_by_role(fake)) == ["GUILD_ROLE_DELETE"]
     held = fake.guild.views[fake.bot.id]
-    (channel,) = held.untold
-    (update,) = fake.tell(fake.event("CHANNEL_UPDATE", {**fake.guild.channels[channel], "guild_id": fake.guild.id}))
+    (channel,) = held.stale
+    (update,) = fake.publish(fake.event("CHANNEL_UPDATE", {**fake.guild.channels[channel], "guild_id": fake.guild.id}))
     assert update["d"]["name"] == HIDDEN_NAME
-    assert (held.untold, held.doubted) == (set(), {channel})
+    assert (held.stale, held.uncertain) == (set(), {channel})
     other = fake.guild.channels_of(TEXT)[1]
     assert fake.close(other) == []
 
 
-def test_a_new_hidden_channel_is_told_once_and_a_deleted_one_redacted() -> None:
+def test_a_new_hidden_channel_is_sent_once_and_a_deleted_one_redacted() -> None:
     fake = Watched()
     made = {**fake.guild.channels[fake.guild.channels_of(FORUM)[0]], "id": "123", "parent_id": None}
     made["permission_overwrites"] = [CLOSED | {"id": fake.guild.id}]
     fake.guild.channels["123"] = made
-    (created,) = fake.tell(fake.event("CHANNEL_CREATE", {**made, "guild_id": fake.guild.id}))
+    (created,) = fake.publish(fake.event("CHANNEL_CREATE", {**made, "guild_id": fake.guild.id}))
     assert created["d"]["name"] == HIDDEN_NAME
     blind = fake.guild.unseen_by("123")
     del fake.guild.channels["123"]
-    (deleted,) = fake.tell(Event("CHANNEL_DELETE", {**made, "guild_id": "1"}, int(fake.guild.id), unseen_by=blind))
+    (deleted,) = fake.publish(Event("CHANNEL_DELETE", {**made, "guild_id": "1"}, int(fake.guild.id), unseen_by=blind))
     assert deleted["d"]["name"] == HIDDEN_NAME
 
 
-def test_a_bot_removed_from_a_private_thread_is_told_so_and_then_no_more_of_it() -> None:
+def test_a_bot_removed_from_a_private_thread_receives_the_removal_and_nothing_after_it() -> None:
     fake = Watched()
     guild, me = fake.guild, fake.bot.id
     thread = next(iter(guild.threads.values()))
     thread["type"] = PRIVATE_THREAD
-    assert fake.tell(fake.event("THREAD_UPDATE", thread)) == []
-    told = fake.tell(*threads._bot_added(fake.action(), thread["id"], me))
-    assert names(told) == ["THREAD_CREATE", "THREAD_MEMBERS_UPDATE"]
-    assert told[0]["d"]["member"]["flags"] == 1
-    assert names(fake.tell(fake.event("THREAD_UPDATE", thread))) == ["THREAD_UPDATE"]
+    assert fake.publish(fake.event("THREAD_UPDATE", thread)) == []
+    received = fake.publish(*threads._bot_added(fake.action(), thread["id"], me))
+    assert names(received) == ["THREAD_CREATE", "THREAD_MEMBERS_UPDATE"]
+    assert received[0]["d"]["member"]["flags"] == 1
+    assert names(fake.publish(fake.event("THREAD_UPDATE", thread))) == ["THREAD_UPDATE"]
     action = fake.action()
     events = next(
         made
         for _ in range(200)
         if (made := list(threads.membership(action))) and me in made[0].data.get("removed_member_ids", ())
     )
-    assert names(fake.tell(*events)) == ["THREAD_MEMBERS_UPDATE"]
-    assert fake.tell(fake.event("THREAD_UPDATE", thread)) == []
+    assert names(fake.publish(*events)) == ["THREAD_MEMBERS_UPDATE"]
+    assert fake.publish(fake.event("THREAD_UPDATE", thread)) == []
 
 
-def test_without_guild_members_a_bot_hears_only_of_itself_in_threads() -> None:
+def test_without_guild_members_a_bot_receives_only_its_own_thread_membership() -> None:
     fake = Watched(intents=ALL_INTENTS & ~GUILD_MEMBERS)
     thread, me = next(iter(fake.guild.threads)), fake.bot.id
     data = {"id": thread, "guild_id": fake.guild.id, "member_count": 3}
-    assert fake.tell(fake.event("THREAD_MEMBERS_UPDATE", data | {"removed_member_ids": ["1"]})) == []
+    assert fake.publish(fake.event("THREAD_MEMBERS_UPDATE", data | {"removed_member_ids": ["1"]})) == []
     added = [{"user_id": "1"}, {"user_id": me}]
     both = data | {"added_members": added, "removed_member_ids": ["2"]}
-    (told,) = fake.tell(fake.event("THREAD_MEMBERS_UPDATE", both))
-    assert told["d"] == data | {"added_members": [{"user_id": me}]}
+    (received,) = fake.publish(fake.event("THREAD_MEMBERS_UPDATE", both))
+    assert received["d"] == data | {"added_members": [{"user_id": me}]}
 
 
-def test_voice_channels_that_are_full_or_out_of_sight_answer_with_silence() -> None:
+def test_full_or_hidden_voice_channels_give_no_answer() -> None:
     fake = Watched()
     guild, (first, second) = fake.guild, fake.guild.channels_of(VOICE)
     join = {"guild_id": guild.id, "channel_id": second, "self_mute": True}
     for who in fake.action().people[:3]:
-        fake.tell(*voice.move(fake.action(), who, second))
+        fake.publish(*voice.move(fake.action(), who, second))
     assert guild.channels[second]["user_limit"] == 3
     assert fake.send(fake.connection, 4, join) == []
     fake.close(first)
     assert fake.send(fake.connection, 4, join | {"channel_id": first}) == []
-    fake.tell(*voice.move(fake.action(), fake.action().people[0], None))
-    told = fake.send(fake.connection, 4, join)
-    assert names(told) == ["VOICE_STATE_UPDATE", "VOICE_SERVER_UPDATE"]
-    assert told[0]["d"]["self_mute"] is True
+    fake.publish(*voice.move(fake.action(), fake.action().people[0], None))
+    received = fake.send(fake.connection, 4, join)
+    assert names(received) == ["VOICE_STATE_UPDATE", "VOICE_SERVER_UPDATE"]
+    assert received[0]["d"]["self_mute"] is True
 
 
-def test_a_voice_channel_tells_since_when_somebody_is_in_it() -> None:
+def test_a_voice_channel_has_a_start_time_while_users_are_in_it() -> None:
     fake = Watched()
     guild, channel = fake.guild, fake.guild.channels_of(VOICE)[1]
     one, other, *_ = fake.action().people
-    told = fake.tell(*voice.move(fake.action(), one, channel))
-    assert names(told) == ["VOICE_STATE_UPDATE", "VOICE_CHANNEL_START_TIME_UPDATE"]
-    assert told[1]["d"]["voice_start_time"] == fake.now.wall_ms // 1000
-    assert names(fake.tell(*voice.move(fake.action(), other, channel))) == ["VOICE_STATE_UPDATE"]
+    received = fake.publish(*voice.move(fake.action(), one, channel))
+    assert names(received) == ["VOICE_STATE_UPDATE", "VOICE_CHANNEL_START_TIME_UPDATE"]
+    assert received[1]["d"]["voice_start_time"] == fake.now.wall_ms // 1000
+    assert names(fake.publish(*voice.move(fake.action(), other, channel))) == ["VOICE_STATE_UPDATE"]
     guild.voice_info[channel]["status"] = "chess"
     (info,) = fake.send(fake.connection, 43, {"guild_id": guild.id, "fields": ["status"]})
     assert {"id": channel, "status": "chess"} in info["d"]["channels"]
-    fake.tell(*voice.move(fake.action(), one, None))
-    told = fake.tell(*voice.move(fake.action(), other, None))
-    assert [item["d"].get("voice_start_time", item["d"].get("status")) for item in told[1:]] == [None, None]
+    fake.publish(*voice.move(fake.action(), one, None))
+    received = fake.publish(*voice.move(fake.action(), other, None))
+    assert [item["d"].get("voice_start_time", item["d"].get("status")) for item in received[1:]] == [None, None]
 
 
-def test_chunks_come_in_disorder_when_told_to() -> None:
+def test_the_fault_shuffles_chunks() -> None:
     fake = Fake(BotConfig(token=TOKEN, guilds=1, members_per_guild=2100))
     connection = fake.live()
     fake.gateway.faults.shuffle_chunks(fake.mono + 10)
@@ -224,7 +224,7 @@ def test_chunks_come_in_disorder_when_told_to() -> None:
     assert [chunk["d"]["chunk_index"] for chunk in chunks] == [2, 1, 0]
 
 
-def test_more_than_a_hundred_ids_are_a_violation_and_numbers_are_echoed_as_numbers() -> None:
+def test_more_than_a_hundred_ids_are_a_violation_and_numbers_stay_numbers() -> None:
     fake = Fake()
     guild_id = str(next(iter(fake.bot.world.guild_ids)))
     connection = fake.live()
@@ -235,16 +235,16 @@ def test_more_than_a_hundred_ids_are_a_violation_and_numbers_are_echoed_as_numbe
     assert fake.gateway.ledger.count("violation", outcome="request_members_ids") == 1
 
 
-def test_outages_come_as_stubs_when_told_to() -> None:
+def test_outages_are_sent_as_stubs_when_configured() -> None:
     fake = Fake(BotConfig(token=TOKEN, guilds=2, outage_stubs=True))
     guild_id = next(iter(fake.bot.world.guild_ids))
     fake.bot.world.guild(guild_id).unavailable = True
-    told = {item["d"]["id"]: item["d"] for item in taken(fake.live()) if item["t"] == "GUILD_CREATE"}
-    assert told[str(guild_id)] == {"unavailable": True, "id": str(guild_id)}
-    assert len(told) == 2
+    received = {item["d"]["id"]: item["d"] for item in taken(fake.live()) if item["t"] == "GUILD_CREATE"}
+    assert received[str(guild_id)] == {"unavailable": True, "id": str(guild_id)}
+    assert len(received) == 2
 
 
-def test_of_a_silent_guild_nothing_comes_but_its_name_in_ready() -> None:
+def test_a_silent_guild_appears_only_in_ready() -> None:
     fake = Fake(BotConfig(token=TOKEN, guilds=3, silent_guilds=1.0))
     (ready,) = [item for item in fake.send(fake.connect(), 2, identify_payload(TOKEN)) if item["t"] == "READY"]
     assert len(ready["d"]["guilds"]) == 3
@@ -264,17 +264,17 @@ class TwoBots(Fake):
             identify_interval_s=0.0,
         )
         self.one, self.two = self.gateway.bots.values()
-        self.hears = self.live()
+        self.first = self.live()
         self.also = self.live(token="other")
-        taken(self.hears), taken(self.also)
+        taken(self.first), taken(self.also)
 
-    def tell(self, bot: Bot, *events: Event) -> tuple[list[Any], list[Any]]:
+    def publish(self, bot: Bot, *events: Event) -> tuple[list[Any], list[Any]]:
         for event in events:
             self.gateway.publish(bot, event, self.now)
-        return names(taken(self.hears)), names(taken(self.also))
+        return names(taken(self.first)), names(taken(self.also))
 
 
-def test_bots_of_one_world_are_members_of_the_same_guilds_and_hear_the_same() -> None:
+def test_bots_of_one_world_share_guilds_and_receive_the_same_events() -> None:
     fake = TwoBots()
     both, alone = fake.one.world.guild_ids
     assert list(fake.two.world.guild_ids) == [both]
@@ -282,25 +282,29 @@ def test_bots_of_one_world_are_members_of_the_same_guilds_and_hear_the_same() ->
     assert {fake.one.id, fake.two.id} <= set(guild.members)
     assert fake.two.id not in fake.one.world.guild(alone).members
     typing = {"channel_id": guild.channels_of(TEXT)[0], "guild_id": guild.id}
-    assert fake.tell(fake.one, Event("TYPING_START", typing, both)) == (["TYPING_START"], ["TYPING_START"])
-    assert fake.tell(fake.one, Event("USER_UPDATE", {}, None)) == (["USER_UPDATE"], [])
+    assert fake.publish(fake.one, Event("TYPING_START", typing, both)) == (["TYPING_START"], ["TYPING_START"])
+    assert fake.publish(fake.one, Event("USER_UPDATE", {}, None)) == (["USER_UPDATE"], [])
 
 
-def test_a_bot_that_leaves_or_comes_leaves_the_others_where_they_are() -> None:
+def test_a_bot_that_joins_or_leaves_does_not_affect_the_others() -> None:
     fake = TwoBots()
     guild, both = guild_of(fake.two), next(iter(fake.two.world.guild_ids))
     count = guild.base["member_count"]
-    left = fake.tell(fake.two, *guilds.leave(ActionContext(fake.two.world, guild, random.Random(1), fake.now.wall_ms)))
+    left = fake.publish(
+        fake.two, *guilds.leave(ActionContext(fake.two.world, guild, random.Random(1), fake.now.wall_ms))
+    )
     assert left[0] == ["GUILD_MEMBER_REMOVE", "GUILD_ROLE_DELETE"]
     assert set(left[1]) <= {"GUILD_DELETE", "GUILD_MEMBER_REMOVE"}
     assert (fake.one.world.has_guild(both), fake.two.world.has_guild(both)) == (True, False)
     assert guild.base["member_count"] == count - 1
-    came = fake.tell(fake.two, *guilds.arrive(ActionContext(fake.two.world, guild, random.Random(1), fake.now.wall_ms)))
+    came = fake.publish(
+        fake.two, *guilds.arrive(ActionContext(fake.two.world, guild, random.Random(1), fake.now.wall_ms))
+    )
     assert came == (["GUILD_ROLE_CREATE", "GUILD_MEMBER_ADD"], ["GUILD_CREATE"])
     assert guild.base["member_count"] == count
 
 
-def test_channels_are_hidden_from_each_bot_for_itself() -> None:
+def test_channels_are_hidden_for_each_bot_separately() -> None:
     fake = TwoBots()
     guild = guild_of(fake.two)
     channel = guild.channels[guild.channels_of(TEXT)[0]]
@@ -308,11 +312,11 @@ def test_channels_are_hidden_from_each_bot_for_itself() -> None:
     allowed = {"id": own, "type": 0, "allow": str(VIEW_CHANNEL), "deny": "0"}
     channel["permission_overwrites"] = [CLOSED | {"id": guild.id}, allowed]
     fake.gateway.publish(fake.one, Event("CHANNEL_UPDATE", {**channel, "guild_id": guild.id}, int(guild.id)), fake.now)
-    (mine,), (theirs,) = taken(fake.hears), taken(fake.also)
+    (mine,), (theirs,) = taken(fake.first), taken(fake.also)
     assert (mine["d"]["name"], theirs["d"]["name"]) == (channel["name"], HIDDEN_NAME)
 
 
-def test_shares_are_shares() -> None:
+def test_configured_shares_are_met() -> None:
     for fields in ({"hidden_channels": 1.5}, {"silent_guilds": -1.0}, {"messages_kept": 0}):
         with pytest.raises(ConfigError):
             BotConfig(token=TOKEN, **fields)

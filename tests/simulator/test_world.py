@@ -1,4 +1,4 @@
-"""Whoever applies what a bot is told ends up with the guild as that bot sees it: the simulator's promise to caches."""
+"""A cache that applies a bot's events has exactly the bot's view of its guilds."""
 
 import random
 from typing import Any
@@ -24,7 +24,7 @@ KEPT = 6
 
 
 class Stage:
-    """A gateway without sockets, on which bots play, each with a cache that hears what it is told."""
+    """A gateway without sockets, with bots and a cache for each bot that applies the bot's events."""
 
     def __init__(self, *bots: BotConfig, seed: int = 1) -> None:
         self.gateway = Gateway(SimulatorConfig(bots=list(bots), seed=seed))
@@ -53,11 +53,11 @@ class Stage:
         self.caches[bot.id] = ReferenceCache(bot.id, bot.config.messages_kept)
         while self.gateway.pump(self.now, guilds=100):
             pass
-        self.hear()
+        self.deliver()
         return self.caches[bot.id]
 
-    def hear(self) -> None:
-        """The caches take what is in the outboxes."""
+    def deliver(self) -> None:
+        """The caches apply what is in the outboxes."""
         for bot, outbox in self._outboxes.items():
             for item in outbox.take(len(outbox)):
                 assert isinstance(item, bytes)
@@ -67,20 +67,20 @@ class Stage:
                     self.caches[bot].apply(payload["t"], payload["d"])
 
     def play(self, moments: int) -> None:
-        """So many things happen, by turns in the bots' guilds."""
+        """Makes `moments` actions, in turn for each bot."""
         for _ in range(moments):
             self.moment += 1
             bot = self.bots[self.moment % len(self.bots)]
             for event in self._mixes[bot.id].next_events(self.now.wall_ms):
                 self.gateway.publish(bot, event, self.now)
-            self.hear()
+            self.deliver()
 
-    def tell(self, bot: Bot, event: Event) -> None:
+    def publish(self, bot: Bot, event: Event) -> None:
         self.gateway.publish(bot, event, self.now)
-        self.hear()
+        self.deliver()
 
     def check(self, bot: Bot) -> None:
-        """The bot's cache is the world as it sees it."""
+        """Asserts that the bot's cache equals its view of the world."""
         cache, world = self.caches[bot.id], bot.world
         (session,) = bot.sessions
         assert set(cache.guilds) - cache.down == {str(g) for g in world.guild_ids if not world.is_unavailable(g)}
@@ -126,7 +126,7 @@ def test_bots_of_one_world_each_see_their_part_of_it(seed: int) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"obfuscation": False}, {"hidden_channels": 0.0}])
-def test_without_obfuscation_channels_come_in_full_and_what_happens_in_them_does_not(fields: dict[str, Any]) -> None:
+def test_without_obfuscation_hidden_channels_are_sent_whole_but_their_events_are_not(fields: dict[str, Any]) -> None:
     stage = Stage(bot_config("a", **fields), seed=6)
     (bot,) = stage.bots
     cache = stage.connect(bot)
@@ -139,7 +139,7 @@ def test_without_obfuscation_channels_come_in_full_and_what_happens_in_them_does
         stage.check(bot)
 
 
-def test_a_new_session_brings_what_happened_while_nobody_listened() -> None:
+def test_a_new_session_has_what_changed_while_no_session_existed() -> None:
     stage = Stage(bot_config("a"), seed=9)
     (bot,) = stage.bots
     stage.play(3000)
@@ -155,7 +155,7 @@ def test_a_new_session_brings_what_happened_while_nobody_listened() -> None:
     stage.check(bot)
 
 
-def test_an_edited_message_comes_with_its_author_as_they_are_now() -> None:
+def test_an_edited_message_has_its_current_author() -> None:
     stage = Stage(bot_config("one", guilds=1))
     bot = stage.bots[0]
     guild = bot.world.guild(next(iter(bot.world.guild_ids)))

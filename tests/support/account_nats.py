@@ -1,4 +1,4 @@
-"""A nats-server with the accounts that `sandwich nats-config` makes."""
+"""A nats-server with the accounts of `sandwich nats-config`."""
 
 import json
 import re
@@ -14,14 +14,14 @@ PARTITIONS = 32
 
 
 def documented() -> list[str]:
-    """Every subject of the permissions section of the docs, as it stands there."""
+    """All subjects in the permissions section of the docs, unchanged."""
     section = DOCS.read_text().partition("\n## Permissions\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
     return [line for block in blocks for line in block.split()]
 
 
 def rights(app: str, group: str, *, partitions: int = PARTITIONS) -> list[str]:
-    """What a group's user publishes to, as the docs say."""
+    """The subjects that a group's user publishes to, according to the docs."""
     lines = [*documented(), "sandwich.<app>.workers.<group>"]
     named = [line.replace("<app>", app).replace("<group>", group) for line in lines]
     spread = [line.replace("<p>", str(p)) for line in named for p in range(partitions if "<p>" in line else 1)]
@@ -29,9 +29,9 @@ def rights(app: str, group: str, *, partitions: int = PARTITIONS) -> list[str]:
 
 
 class AccountNats(EmbeddedNats):
-    """Applications by name, each with the group whose user may do what the docs say, or "": its account's user.
+    """`apps`: the group of each application's user, who has the rights in the docs; "": the account's own user.
 
-    The password of a user is the user's name.
+    A user's password is the user's name.
     """
 
     def __init__(self, directory: Path, apps: Mapping[str, str]) -> None:
@@ -45,8 +45,8 @@ class AccountNats(EmbeddedNats):
             text = text.replace(f"${accounts.password_variable(user)} ", f'"{user}" ')
         for app, group in self.apps.items():
             if group:
-                heard = json.dumps(["_INBOX.>", f"sandwich.{app}.workers.{group}"])
-                allowed = f"permissions: {{ publish: {json.dumps(rights(app, group))}, subscribe: {heard} }}"
+                subscribed = json.dumps(["_INBOX.>", f"sandwich.{app}.workers.{group}"])
+                allowed = f"permissions: {{ publish: {json.dumps(rights(app, group))}, subscribe: {subscribed} }}"
                 text = text.replace(f'password: "{app}" }}', f'password: "{app}", {allowed} }}')
         (self.directory / "nats.conf").write_text(text)
         return command
@@ -57,5 +57,5 @@ class AccountNats(EmbeddedNats):
 
     @property
     def violations(self) -> list[str]:
-        """What the server logged of refused subjects."""
+        """The server's log lines about refused subjects."""
         return [line for line in (self.directory / "nats.log").read_text().splitlines() if "iolation" in line]

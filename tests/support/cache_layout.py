@@ -1,4 +1,4 @@
-"""A cache filled by hand, as docs/guide/cache.md describes it, and a guild to fill it with."""
+"""A hand-written cache in the layout of docs/guide/cache.md, and a guild for it."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def member(user_id: str, name: str, **more: Any) -> dict[str, Any]:
 
 
 def rich_guild(guild: str = GUILD) -> dict[str, Any]:
-    """A GUILD_CREATE with one of everything."""
+    """A GUILD_CREATE with one object of each kind."""
     return {
         "id": guild,
         "name": "Chess",
@@ -54,7 +54,7 @@ def message(number: int) -> dict[str, Any]:
 
 
 async def store(client: redis.Redis, layout: Layout) -> None:
-    """Put what the layout says into Redis, beside what is there."""
+    """Write the layout's keys into Redis; other keys stay."""
     for key, value in layout.items():
         if isinstance(value, bytes):
             await client.execute_command("SET", key, value)

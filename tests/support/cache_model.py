@@ -1,4 +1,4 @@
-"""What the cache should hold: the same rules as the script's, naively, on Python objects and one event at a time."""
+"""A model of the cache: the script's rules in a simple form, on Python objects, one event at a time."""
 
 import copy
 from collections import defaultdict
@@ -22,15 +22,15 @@ LISTS = {
     "members": ("m", ""),
 }
 SHOW_MEMBERS = ("MESSAGE_CREATE", "MESSAGE_REACTION_ADD", "TYPING_START", "VOICE_STATE_UPDATE")
-OF_STRANGERS = frozenset(
+WITHOUT_MEMBERSHIP = frozenset(
     {"READY", "GUILD_CREATE", "GUILD_DELETE", "GUILD_MEMBERS_CHUNK", "PRESENCE_UPDATE", "USER_UPDATE"}
     | {"MESSAGE_CREATE", "MESSAGE_UPDATE", "MESSAGE_DELETE"}
 )
-"""What an application may tell of a guild that it is not in: Redis lost it, and the application is to be told again."""
+"""Events that apply although the application is not in the guild: Redis lost it, and Discord sends it again."""
 
 
 class CacheModel:
-    """The whole namespace. `apply` takes events as (sequence, type, d) and answers as the cache does."""
+    """The whole namespace. `apply` takes events as (sequence, type, d) and returns the same as the cache."""
 
     def __init__(self) -> None:
         self.guilds: dict[str, Guild] = defaultdict(Guild)
@@ -40,28 +40,28 @@ class CacheModel:
         self.index: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.waiting: dict[str, dict[str, str]] = defaultdict(dict)
         self.records: dict[tuple[str, str], tuple[int, str, int]] = {}
-        self.told: dict[tuple[str, str], dict[int, Json]] = defaultdict(dict)
+        self.extras: dict[tuple[str, str], dict[int, Json]] = defaultdict(dict)
 
     def apply(self, writer: CacheWriter, session: str, events: list[tuple[int, str, Json]]) -> dict[int, Json] | None:
-        """What is added to each event; None when a newer owner has written."""
+        """The additions to each event; None when a newer owner has written."""
         key = (writer.shard.app, writer.location)
         fence, of, stood = self.records.get(key, (0, "", -1))
         if fence > writer.fence:
             return None
         if of != session:
-            stood, self.told[key] = -1, {}
+            stood, self.extras[key] = -1, {}
         made = {}
         for seq, name, data in events:
             if seq > stood:
-                self.told[key][seq] = copy.deepcopy(_Step(self, writer).take(name, copy.deepcopy(data)))
+                self.extras[key][seq] = copy.deepcopy(_Step(self, writer).take(name, copy.deepcopy(data)))
                 stood = seq
-            if self.told[key].get(seq):
-                made[seq] = self.told[key][seq]
+            if self.extras[key].get(seq):
+                made[seq] = self.extras[key][seq]
         self.records[key] = (writer.fence, session, stood)
         return made
 
     def release(self, writer: CacheWriter) -> None:
-        """The shard is gone for good."""
+        """The shard's group is removed."""
         _Step(self, writer).relocate(set())
 
 
@@ -80,7 +80,7 @@ class _Step(Places):
         handler = getattr(self, "on_" + name.lower(), None)
         if handler is not None:
             self.id = d.get("guild_id") or d.get("id", "")
-            if name not in OF_STRANGERS and self.is_strange:
+            if name not in WITHOUT_MEMBERSHIP and self.is_absent:
                 self.extra = dict.fromkeys(self.extra_of(name, d).keys() & {"before"})
             else:
                 handler(d)
@@ -90,7 +90,7 @@ class _Step(Places):
         return self.extra
 
     def extra_of(self, name: str, d: Json) -> Json:
-        """What would be told, of an event that then does nothing."""
+        """The additions of an event that has no effect."""
         step = _Step(copy.deepcopy(self.model), self.writer)
         step.id = self.id
         getattr(step, "on_" + name.lower())(d)
@@ -160,11 +160,11 @@ class _Step(Places):
                 self.model.mutual[user].add(self.id)
 
     def has_left(self, user: str) -> bool:
-        """Whether nothing says that somebody who left is back."""
+        """Whether a user has left and has not returned."""
         return user in self.guild.gone and user not in self.guild.of["m"]
 
     def learn(self, d: Json) -> None:
-        if "guild_id" not in d or not self.may_replace("m") or self.is_strange:
+        if "guild_id" not in d or not self.may_replace("m") or self.is_absent:
             return
         member = d["member"] if "author" not in d else d["member"] | {"user": d["author"]}
         user_id, new, user = self.split(member)
@@ -177,12 +177,12 @@ class _Step(Places):
             self.guild.guild["member_count"] = max(0, self.guild.guild["member_count"] + change)
 
     def member_count(self, new: Json) -> Json:
-        """The figure of an application that is told of members."""
+        """The count of an application with member events."""
         old = self.guild.guild or {}
         knows = self.may_replace("m") or "member_count" not in new or "member_count" not in old
         return {} if knows else {"member_count": old["member_count"]}
 
-    # where guilds are
+    # locations of guilds
 
     def on_ready(self, d: Json) -> None:
         if self.users:
@@ -355,20 +355,20 @@ class _Step(Places):
             if letter == "t":
                 self.drop_thread(key)
 
-    def patch(self, letters: str, key: str, value: Json, *, told: bool = True) -> None:
+    def patch(self, letters: str, key: str, value: Json, *, reports: bool = True) -> None:
         for letter in letters:
             old = self.guild.of[letter].get(key) if letter in self.on else None
             if old is not None:
                 if letter == "t" and self.is_shared and self.app not in self.guild.seen.get(key, []):
                     value = {}
                 value = value | self.counts(letter, key, value)
-                if told:
+                if reports:
                     self.before(letter + key, old, old | value)
                 if letter == "c" and self.is_shared and not VOICE_STATUS.isdisjoint(value):
-                    self.voice_told(key, is_new=old | value != old)
+                    self.note_voice_status(key, is_new=old | value != old)
                 self.guild.of[letter][key] = old | value
                 return
-        if told:
+        if reports:
             self.extra["before"] = None
 
     def on_guild_role_create(self, d: Json) -> None:
@@ -413,7 +413,7 @@ class _Step(Places):
     def on_stage_instance_delete(self, d: Json) -> None:
         self.remove("g", d["id"])
 
-    # people
+    # members
 
     def on_guild_member_add(self, d: Json) -> None:
         user = d["user"]["id"]
@@ -428,7 +428,7 @@ class _Step(Places):
         user_id, new, user = self.split(d)
         old = self.guild.of["m"].get(user_id)
         if self.has_left(user_id):
-            # Whoever has left does not come back by a change that was on its way.
+            # A late update does not bring a departed member back.
             self.before("m" + user_id, None, None)
             return
         known = self.model.users.get(user_id) if old is not None else None
@@ -459,7 +459,7 @@ class _Step(Places):
 
     def on_presence_update(self, d: Json) -> None:
         user = d["user"]
-        if self.is_strange:
+        if self.is_absent:
             self.extra |= {"before": None} if "p" in self.on else {}
         elif self.has_left(user["id"]) and d.get("status") != "offline":
             self.before("p" + user["id"], None, None)
@@ -485,5 +485,5 @@ class _Step(Places):
 
 
 def in_order(items: list[Json]) -> list[Json]:
-    """A list whose order means nothing, in one that does."""
+    """An unordered list, sorted for comparison."""
     return sorted(items, key=lambda item: str(item.get("id", item.get("sound_id"))))

@@ -1,6 +1,6 @@
-"""The part of the cache's model about channels, threads, and what happens in them: messages, scheduled events."""
+"""The part of the cache's model for channels, threads, messages and scheduled events."""
 
-from tests.support.cache_visibility import VOICE_STATUS, Json, Sight, last_message
+from tests.support.cache_visibility import VOICE_STATUS, Json, Visibility, last_message
 
 
 def has_ended(event: Json) -> bool:
@@ -8,8 +8,8 @@ def has_ended(event: Json) -> bool:
     return event.get("status") in (3, 4)
 
 
-class Places(Sight):
-    """What an event changes of them."""
+class Places(Visibility):
+    """The changes of an event to these."""
 
     def on_channel_create(self, d: Json) -> None:
         self.put_place("c", d)
@@ -98,7 +98,7 @@ class Places(Sight):
 
     def on_message_create(self, d: Json) -> None:
         self.store_message(d)
-        for letter in "" if self.is_strange else "ct":
+        for letter in "" if self.is_absent else "ct":
             place = self.guild.of[letter].get(d["channel_id"]) if letter in self.on else None
             if place is not None and letter == "t":
                 place = self.counted_thread(d["channel_id"])
@@ -125,7 +125,7 @@ class Places(Sight):
             old = self.guild.messages.get(d["channel_id"], {}).pop(d["id"], None)
             self.before("w" + d["id"], old, None)
         thread = self.counted_thread(d["channel_id"])
-        is_counted = "t" in self.on and d["id"] != d["channel_id"] and not self.is_strange
+        is_counted = "t" in self.on and d["id"] != d["channel_id"] and not self.is_absent
         if thread is not None and is_counted and "message_count" in thread:
             thread["message_count"] = max(0, thread["message_count"] - 1)
 

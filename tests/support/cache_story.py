@@ -1,4 +1,4 @@
-"""Small stories for the cache: a few guilds, users and channels, told to one or two applications, with accidents."""
+"""Small random stories for the cache: few guilds, users and channels, one or two applications, with faults."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -31,7 +31,7 @@ KINDS = (
     *("GUILD_MEMBERS_CHUNK", "PRESENCE_UPDATE", "VOICE_STATE_UPDATE", "USER_UPDATE", "MESSAGE_CREATE"),
     *("MESSAGE_UPDATE", "MESSAGE_DELETE", "GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE", "OUTAGE", "JOIN"),
 )
-_TOLD_OF_MEMBERS = ("GUILD_MEMBER_ADD", "GUILD_MEMBER_UPDATE", "GUILD_MEMBER_REMOVE", "GUILD_MEMBERS_CHUNK")
+_MEMBER_EVENTS = ("GUILD_MEMBER_ADD", "GUILD_MEMBER_UPDATE", "GUILD_MEMBER_REMOVE", "GUILD_MEMBERS_CHUNK")
 _FIRST_MESSAGE_MS = int(time.time() * 1000) - 60_000 - 1_420_070_400_000
 
 
@@ -40,7 +40,7 @@ def user(user_id: str, v: int) -> Json:
 
 
 class Maker:
-    """Makes `d` of an event from small numbers; equal numbers make equal events."""
+    """Makes the `d` of an event from small numbers; equal numbers make equal events."""
 
     def __init__(self, bot: str) -> None:
         self.bot = bot
@@ -71,7 +71,7 @@ class Maker:
         return {"id": f"{prefix}{n % 3}", "name": f"n{v}"}
 
     def scheduled(self, n: int, v: int) -> Json:
-        """A scheduled event: in a voice channel or elsewhere, planned or, now and then, over."""
+        """A scheduled event: in a voice channel or elsewhere, planned or sometimes ended."""
         where = {"channel_id": ("21", None)[n % 2], "status": (1, 2, 1, 2, 3, 1, 4)[(n + v) % 7]}
         return self.item("80", n, v) | where
 
@@ -175,8 +175,8 @@ class Maker:
 
 
 @dataclass
-class Teller:
-    """One application: its shard's events on their way to cache and model."""
+class Application:
+    """One application with its shard's events for cache and model."""
 
     writer: CacheWriter
     maker: Maker
@@ -193,7 +193,7 @@ class Teller:
 
 
 class Story:
-    """Tells the same to the cache and to the model, and compares what they answer."""
+    """Sends the same events to the cache and to the model, and compares their answers."""
 
     def __init__(self, cache: RedisCache, *, namespace: str, b_knows_members: bool = True) -> None:
         self.cache = cache
@@ -202,92 +202,92 @@ class Story:
         intents = {"a": ALL, "b": ALL}
         if not b_knows_members:
             intents["b"] &= ~(INTENTS["GUILD_MEMBERS"] | INTENTS["GUILD_PRESENCES"])
-        self.tellers = {
-            app: Teller(
+        self.applications = {
+            app: Application(
                 CacheWriter(shard=ShardId(app, 0, 0), fence=Fence(1), bot=bot, intents=intents[app], settings=settings),
                 Maker(bot),
             )
             for app, bot in BOTS.items()
         }
 
-    def happen(self, app: str, kind: str, guild: int, n: int, v: int) -> None:
-        """Something happens that this application is told of."""
-        teller = self.tellers[app]
-        if kind in _TOLD_OF_MEMBERS and not teller.writer.receives_members:
+    def act(self, app: str, kind: str, guild: int, n: int, v: int) -> None:
+        """An action with an event for this application."""
+        application = self.applications[app]
+        if kind in _MEMBER_EVENTS and not application.writer.receives_members:
             return
-        if kind == "PRESENCE_UPDATE" and not teller.writer.intents & INTENTS["GUILD_PRESENCES"]:
+        if kind == "PRESENCE_UPDATE" and not application.writer.intents & INTENTS["GUILD_PRESENCES"]:
             return
-        data = teller.maker.make(kind, GUILDS[guild], n, v)
+        data = application.maker.make(kind, GUILDS[guild], n, v)
         name = {"OUTAGE": "GUILD_DELETE", "JOIN": "GUILD_CREATE"}.get(kind, kind)
-        self.tell(app, name, data)
+        self.send(app, name, data)
 
-    def tell(self, app: str, name: str, data: Json) -> None:
+    def send(self, app: str, name: str, data: Json) -> None:
         """An event of this application's session."""
-        teller = self.tellers[app]
-        teller.seq += 1
-        teller.queue.append((teller.seq, name, data))
+        application = self.applications[app]
+        application.seq += 1
+        application.queue.append((application.seq, name, data))
 
     async def new_session(self, app: str, guilds: list[int]) -> None:
-        """IDENTIFY and READY; the old session's events are all there."""
+        """IDENTIFY and READY, after all events of the old session."""
         await self.flush(app, 10_000)
-        teller = self.tellers[app]
-        teller.sessions += 1
-        teller.session, teller.seq, teller.confirmed = f"s{teller.sessions}", 0, 0
-        teller.applied.clear()
+        application = self.applications[app]
+        application.sessions += 1
+        application.session, application.seq, application.confirmed = f"s{application.sessions}", 0, 0
+        application.applied.clear()
         listed = [{"id": GUILDS[guild], "unavailable": True} for guild in sorted(set(guilds))]
-        self.tell(app, "READY", {"user": user(teller.writer.bot, 0), "guilds": listed})
+        self.send(app, "READY", {"user": user(application.writer.bot, 0), "guilds": listed})
         for guild in sorted(set(guilds)):
-            data = teller.maker.guild(GUILDS[guild], teller.sessions, guild)
-            self.tell(app, "GUILD_CREATE", data | {"unavailable": False})
+            data = application.maker.guild(GUILDS[guild], application.sessions, guild)
+            self.send(app, "GUILD_CREATE", data | {"unavailable": False})
 
     def crash(self, app: str) -> None:
-        """The owner is gone: another one resumes from what was confirmed."""
-        teller = self.tellers[app]
-        teller.writer = replace(teller.writer, fence=teller.writer.fence + 1)
-        teller.translator = Translator(teller.writer)
-        teller.queue = teller.applied + teller.queue
-        teller.applied = []
+        """The owner dies; another one resumes from the last confirmed event."""
+        application = self.applications[app]
+        application.writer = replace(application.writer, fence=application.writer.fence + 1)
+        application.translator = Translator(application.writer)
+        application.queue = application.applied + application.queue
+        application.applied = []
 
     def confirm(self, app: str) -> None:
-        """The frames of all that was applied are in the stream."""
-        teller = self.tellers[app]
-        if teller.applied:
-            teller.confirmed = teller.applied[-1][0]
-            teller.applied = []
+        """The frames of all applied events are in the stream."""
+        application = self.applications[app]
+        if application.applied:
+            application.confirmed = application.applied[-1][0]
+            application.applied = []
 
     async def flush(self, app: str, count: int) -> None:
-        """The cache takes the next events, and answers as the model does."""
-        teller = self.tellers[app]
-        events, teller.queue = teller.queue[:count], teller.queue[count:]
-        teller.applied += events
-        await self._apply(teller, teller.writer, teller.translator, events)
+        """Apply the next events to cache and model, and compare."""
+        application = self.applications[app]
+        events, application.queue = application.queue[:count], application.queue[count:]
+        application.applied += events
+        await self._apply(application, application.writer, application.translator, events)
 
     async def old_owner_writes(self, app: str) -> None:
-        """An owner that does not know it was overtaken applies the next event."""
-        teller = self.tellers[app]
-        if teller.writer.fence > 1 and teller.queue:
-            old = replace(teller.writer, fence=teller.writer.fence - 1)
-            await self._apply(teller, old, Translator(old), teller.queue[:1])
+        """An old owner that was replaced applies the next event."""
+        application = self.applications[app]
+        if application.writer.fence > 1 and application.queue:
+            old = replace(application.writer, fence=application.writer.fence - 1)
+            await self._apply(application, old, Translator(old), application.queue[:1])
 
     async def release(self, app: str) -> None:
-        """The shard's group is closed."""
+        """Remove the shard's group."""
         await self.flush(app, 10_000)
-        writer = self.tellers[app].writer
+        writer = self.applications[app].writer
         await self.cache.release(writer)
         self.model.release(writer)
         self.confirm(app)
 
     async def _apply(
-        self, teller: Teller, writer: CacheWriter, translator: Translator, events: list[tuple[int, str, Json]]
+        self, application: Application, writer: CacheWriter, translator: Translator, events: list[tuple[int, str, Json]]
     ) -> None:
         translated = [(event, translator.translate(event[1], msgspec.json.encode(event[2]))) for event in events]
-        told = [event for event, ops in translated if ops]
-        if not told:
+        sent = [event for event, ops in translated if ops]
+        if not sent:
             return
         made = tuple(EventOps(event[0], ops, 100) for event, ops in translated if ops)
-        batch = Batch(writer=writer, session=teller.session, confirmed=teller.confirmed, events=made)
+        batch = Batch(writer=writer, session=application.session, confirmed=application.confirmed, events=made)
         applied = await self.cache.apply(batch)
-        wanted = self.model.apply(writer, teller.session, told)
+        wanted = self.model.apply(writer, application.session, sent)
         assert (applied.failed, applied.failure, applied.damaged) == (0, "", 0)
         assert (applied.newer > 0) == (wanted is None)
         if wanted is not None:
@@ -295,7 +295,7 @@ class Story:
 
 
 def shown(applied: Applied) -> dict[int, Any]:
-    """The answers of the cache as objects."""
+    """The cache's answers as objects."""
     found = {}
     for seq, extra in applied.extras.items():
         found[seq] = plain(msgspec.json.decode(b"{%b}" % extra.fields()))
@@ -303,7 +303,7 @@ def shown(applied: Applied) -> dict[int, Any]:
 
 
 def plain(extra: Json) -> Json:
-    """Lists in an order of our own, numbers as JSON brings them."""
+    """Lists sorted, numbers as decoded from JSON."""
     made: Json = msgspec.json.decode(msgspec.json.encode(extra))
     if isinstance(made.get("before"), list):
         made["before"] = in_order(made["before"])

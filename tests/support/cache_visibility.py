@@ -1,4 +1,4 @@
-"""The part of the cache's model that knows which applications see what, and which of them leads in a thread."""
+"""The part of the cache's model for visibility: what each application sees, and which is authoritative for a thread."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ THREAD_COUNTS = ("message_count", "total_message_sent", "last_message_id", "memb
 
 @dataclass
 class Guild:
-    """One guild: its object, collections by letter, and who writes it."""
+    """One guild: its object, collections by letter, and its writers."""
 
     guild: Json | None = None
     of: dict[str, dict[str, Json]] = field(default_factory=lambda: {letter: {} for letter in LETTERS})
@@ -22,61 +22,61 @@ class Guild:
     by: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     early: set[str] = field(default_factory=set)
-    """Members that an application put which is not told of members: whoever is has yet to count them."""
+    """Members written by an application without member events; an application with them has to count them yet."""
     seen: dict[str, list[str]] = field(default_factory=dict)
-    """By thread: the applications that see it, the one first that has seen it longest. Of shared guilds."""
+    """By thread: the applications that see it; the one that has seen it longest is first. For shared guilds."""
     own: dict[tuple[str, str], Json] = field(default_factory=dict)
-    """By application and thread: its counts, and its own membership, where it is not the first in `seen`."""
+    """By application and thread: its counts and own membership, if it is not the first in `seen`."""
     unseen: dict[tuple[str, str], Json] = field(default_factory=dict)
-    """By application and channel: the channel as it is shown to who may not view it. Of shared guilds."""
+    """By application and channel: the redacted form of a channel that it may not view. For shared guilds."""
     voiced: dict[str, list[str]] = field(default_factory=dict)
-    """By channel: the applications that told of its voice status as it is. Of shared guilds."""
+    """By channel: the applications that received its current voice status. For shared guilds."""
     previous: dict[str, tuple[str, Any]] = field(default_factory=dict)
     messages: dict[str, dict[str, Json]] = field(default_factory=dict)
 
 
 def is_hidden(channel: Json) -> bool:
-    """Whether it is a channel as it is shown to who may not view it."""
+    """Whether a channel is in its redacted form."""
     return bool(channel.get("flags", 0) & HIDDEN)
 
 
 def last_message(old: Json | None, new: Json) -> Json:
-    """A channel's last message, where the later one is known already."""
+    """A channel's last message, if a later one is known already."""
     was, now = (old or {}).get("last_message_id"), new.get("last_message_id", "")
     return {"last_message_id": was} if was and now != "" and int(was) > int(now or 0) else {}
 
 
-class Sight:
-    """What an event changes of who sees what."""
+class Visibility:
+    """The changes of an event to what applications see."""
 
     app: str
     writer: CacheWriter
     on: set[str]
-    """Letters of the collections that are kept."""
+    """Letters of the enabled collections."""
 
     @property
     def guild(self) -> Guild:
-        """The guild that the event is about."""
+        """The event's guild."""
         raise NotImplementedError
 
     def before(self, slot: str, old: Any, new: Any, shown: Any = NONE) -> None:
-        """What the event replaced, which is told with it; `shown` if that is not `old`."""
+        """Record the event's `before`; `shown` if it differs from `old`."""
         raise NotImplementedError
 
     def upsert(self, letter: str, key: str, value: Json) -> None:
-        """An entity is there, as it is now."""
+        """Store an entity."""
         raise NotImplementedError
 
     def change(self, letter: str, key: str, value: Json, *, merge: bool = False) -> None:
-        """An entity as it is now; with `merge`, only what of it has changed."""
+        """Store an entity with its `before`; with `merge`, `value` has only the changed fields."""
         raise NotImplementedError
 
     def remove(self, letter: str, key: str) -> None:
-        """An entity is gone."""
+        """Remove an entity."""
         raise NotImplementedError
 
-    def patch(self, letters: str, key: str, value: Json, *, told: bool = True) -> None:
-        """Some fields of an entity that is there, in the first of these collections that has it."""
+    def patch(self, letters: str, key: str, value: Json, *, reports: bool = True) -> None:
+        """Change fields of an entity in the first of these collections that has it."""
         raise NotImplementedError
 
     @property
@@ -84,8 +84,8 @@ class Sight:
         return len(self.guild.apps) > 1
 
     @property
-    def is_strange(self) -> bool:
-        """Only others are in the guild: Redis lost it, and this application has yet to be told of it again."""
+    def is_absent(self) -> bool:
+        """Only other applications are in the guild: Redis lost it, and this application has not received it again."""
         return bool(self.guild.apps) and self.app not in self.guild.apps
 
     def viewers(self) -> list[str]:
@@ -140,7 +140,7 @@ class Sight:
             apps.append(self.app)
 
     def for_all(self, key: str, channel: Json) -> tuple[Json, bool, bool]:
-        """The channel to store; whether this application lost it from sight; whether nobody sees it any more."""
+        """The channel to store; whether this application can no longer view it; whether no application can."""
         guild, old = self.guild, self.guild.of["c"].get(key)
         is_shown = old is not None and not is_hidden(old)
         if not is_hidden(channel):
@@ -150,24 +150,24 @@ class Sight:
             return channel, is_shown, True
         is_new = (self.app, key) not in guild.unseen
         guild.unseen[self.app, key] = channel
-        self.voice_untold(key)
+        self.forget_voice_status(key)
         if is_shown and any((app, key) not in guild.unseen for app in self.viewers()):
             assert old is not None
             return old, is_new, False
         return channel, is_new, True
 
-    def voice_told(self, channel: str, *, is_new: bool) -> None:
+    def note_voice_status(self, channel: str, *, is_new: bool) -> None:
         apps = [] if is_new else self.guild.voiced.get(channel, [])
         self.guild.voiced[channel] = [*apps, self.app] if self.app not in apps else apps
 
-    def voice_untold(self, channel: str) -> None:
+    def forget_voice_status(self, channel: str) -> None:
         self.guild.voiced[channel] = [app for app in self.guild.voiced.get(channel, []) if app != self.app]
 
     def is_voiced_by_others(self, channel: str) -> bool:
-        """Whether another application would have told if the channel's voice status had changed."""
+        """Whether another application would have received a change of the channel's voice status."""
         guild = self.guild
-        told = guild.voiced.get(channel, [])
-        return any(app in told and (app, channel) not in guild.unseen for app in self.viewers())
+        voiced = guild.voiced.get(channel, [])
+        return any(app in voiced and (app, channel) not in guild.unseen for app in self.viewers())
 
     def put_place(self, letter: str, place: Json) -> None:
         key, held = place["id"], self.guild.of[letter]
@@ -177,9 +177,9 @@ class Sight:
             if is_lost:
                 self.guild.messages.pop(key, None)
             elif self.is_shared and not VOICE_STATUS.isdisjoint(held.get(key, {})):
-                self.voice_untold(key)
-                told = held[key] if self.is_voiced_by_others(key) else {}
-                kept = {name: value for name, value in told.items() if name in VOICE_STATUS and name not in new}
+                self.forget_voice_status(key)
+                known = held[key] if self.is_voiced_by_others(key) else {}
+                kept = {name: value for name, value in known.items() if name in VOICE_STATUS and name not in new}
             if self.is_shared and not is_lost:
                 kept |= last_message(held.get(key), new)
             held[key] = new | kept
@@ -195,7 +195,7 @@ class Sight:
         return apps[0] == self.app, of_members[0] == self.app
 
     def counts(self, letter: str, key: str, new: Json, *, is_whole: bool = False) -> Json:
-        """What the application that leads has counted, which stays."""
+        """The counts of the authoritative application, which stay."""
         old = self.guild.of[letter].get(key)
         if old is None or not self.is_shared:
             return {}
@@ -216,7 +216,7 @@ class Sight:
         self.guild.own[self.app, thread] = known | {name: new[name] for name in THREAD_COUNTS if name in new}
 
     def counted_thread(self, thread: str) -> Json | None:
-        """Where this application counts a thread's messages."""
+        """The object in which this application counts a thread's messages."""
         if self.is_shared and not self.leads(thread)[0]:
             return self.guild.own.get((self.app, thread))
         return self.guild.of["t"].get(thread)

@@ -1,11 +1,11 @@
-"""What docs/guide/cache.md shows, for tests that do as it says."""
+"""The examples in docs/guide/cache.md, for tests that run them."""
 
 import re
 from pathlib import Path
 
 CACHE_PAGE = (Path(__file__).parents[2] / "docs/guide" / "cache.md").read_text()
 CLUSTER_RIGHTS = "+cluster|slots +command"
-"""What both rules need on a Redis Cluster, as the page says."""
+"""The rights that both rules also need on a Redis Cluster, from the page."""
 
 
 def blocks(language: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""One worker of a consumer group, as a process of its own: writes what it does into a file that all workers share.
+"""One worker of a consumer group in its own process. It writes its actions into a file that all workers share.
 
-A line is written with one append, so that the lines of all workers stand in the order in which things happened. The
-worker named "victim" stops for ever in the middle of a handler, once it has handled some events.
+Each line is one append, so that the lines of all workers are in the order of their actions. The worker named "victim"
+hangs in a handler after it has handled some events.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ VICTIM_HANDLES = 5
 
 
 async def main(url: str, name: str, path: str, mode: str) -> None:
-    """Run until a signal."""
+    """Run until a signal arrives."""
     ordered = mode == "ordered"
     consumer = Consumer(
         url, app="bot", group="o", start="all", ordered=ordered, concurrency=4, ack_wait=1.0, nak_delay=0.01

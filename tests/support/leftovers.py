@@ -1,8 +1,8 @@
 """A pytest plugin: no process outlives the tests that started it, whether they pass, fail or are interrupted.
 
-Every child asks the kernel to end with us (`die_with_parent`). What a child started does not; it becomes ours when the
-child dies (PR_SET_CHILD_SUBREAPER, prctl(2)). After the last test of a module, which has ended its fixtures, nothing
-may be left: what does not end by itself soon is killed by its pid, and the test fails.
+Each child asks the kernel to end with pytest (`die_with_parent`). A grandchild does not; it becomes a child of pytest
+when its parent dies (PR_SET_CHILD_SUBREAPER, prctl(2)). After the last test of a module, with its fixtures ended, no
+process may be left: one that does not end by itself soon is killed by its pid, and the test fails.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tests.support.processes import descendants
 GRACE_S = 60.0
 """Workers of an agent that was killed release their shards before they end."""
 KILL_S = 5.0
-"""From SIGKILL until it can be reaped."""
+"""The time from SIGKILL until a process can be reaped."""
 POLL_S = 0.02
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -36,7 +36,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is None or nextitem.path != item.path:
         left = end_all(GRACE_S)
         if left:
-            pytest.fail("processes were left behind, and killed now: " + "; ".join(left))
+            pytest.fail("processes were left behind and have been killed: " + "; ".join(left))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -45,12 +45,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _runs_tests(config: pytest.Config) -> bool:
-    """Not in the process that only hands out tests: its children are the ones that run them."""
+    """False in the process that only distributes tests: its children run them."""
     return hasattr(config, "workerinput") or config.getoption("dist", "no") == "no"
 
 
 def end_all(grace_s: float) -> list[str]:
-    """Wait until nothing that descends from us runs; kill what does after `grace_s`. Returns its command lines."""
+    """Wait until no descendant runs; kill those that run after `grace_s`. Returns their command lines."""
     left = _wait(grace_s)
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
@@ -60,7 +60,7 @@ def end_all(grace_s: float) -> list[str]:
 
 
 def _wait(seconds: float) -> dict[int, str]:
-    """What still runs after so long, at most."""
+    """Wait at most `seconds`; returns the descendants that still run."""
     end = time.monotonic() + seconds
     while (running := _running()) and time.monotonic() < end:
         time.sleep(POLL_S)
@@ -68,7 +68,7 @@ def _wait(seconds: float) -> dict[int, str]:
 
 
 def _running() -> dict[int, str]:
-    """Command lines of our descendants; those that wait to be reaped are reaped."""
+    """Command lines of running descendants; reaps zombies."""
     found = {}
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):

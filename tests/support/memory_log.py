@@ -1,4 +1,4 @@
-"""An event log in memory, with JetStream's compare-and-append, and failures on demand."""
+"""An event log in memory, with JetStream's guarded append and failures on demand."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from sandwich_sdk.wire.headers import FrameHeaders
 
 
 class MemoryLog:
-    """Implements `sandwich_node.publishing.log.Log`. `fail_next` queues errors: (error, was it stored all the same)."""
+    """Implements `sandwich_node.publishing.log.Log`. `fail_next` queues errors: (error, was it stored)."""
 
     def __init__(self, part_bytes: int = 1_000_000) -> None:
         self._part_bytes = part_bytes
@@ -26,7 +26,7 @@ class MemoryLog:
         self.copied: set[int] = set()
         """Frames that were copied here from another stream, by sequence."""
         self.foreign: list[tuple[int, str]] = []
-        """What another client published, as `intrude` puts it there."""
+        """Messages of another client, added by `intrude`."""
         self.before: Callable[[], None] = lambda: None
         """Called before each request takes effect."""
         self.streams = {"SANDWICH_bot"}
@@ -34,21 +34,21 @@ class MemoryLog:
         self.limits: dict[str, StreamLimits] = {}
         self._next = 1
         self.delay_s = 0.0
-        """How long an append takes."""
+        """The duration of an append."""
         self.forget_after: int | None = None
-        """Everything stored is forgotten once so many further appends were."""
+        """After this many further appends the log loses everything."""
 
     @property
     def part_bytes(self) -> int:
         return self._part_bytes
 
     def intrude(self, subject: str) -> None:
-        """A message that no node wrote."""
+        """Add a message that no node wrote."""
         self.foreign.append((self._next, subject))
         self._next += 1
 
     def _all(self, chain: str) -> list[Tail | Foreign]:
-        """What is on the chain's subjects, in order."""
+        """The messages on the chain's subjects, in order."""
         frames = [Tail(seq, headers) for seq, subject, _, headers in self.messages if fnmatchcase(subject, chain)]
         ours = [Foreign(tail.stream_seq, tail) if tail.stream_seq in self.copied else tail for tail in frames]
         others = [Foreign(seq) for seq, subject in self.foreign if fnmatchcase(subject, chain)]

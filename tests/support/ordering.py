@@ -1,8 +1,8 @@
 """A pytest plugin: which tests run in which order, and on which worker of pytest-xdist.
 
-Tests of a module run on one worker, because they share servers. End-to-end tests are dealt out one by one, because each
-takes long, unless they share a cluster. What takes longest begins first, so that the run does not end with one long
-test alone. The longest modules mostly wait, and run beside end-to-end tests, which need the cores.
+Tests of a module run on one worker, because they share servers. End-to-end tests are distributed one by one, because
+each takes long, unless they share a cluster. The longest tests start first, so that the run does not end with a single
+long test. The longest modules mostly wait, and run beside end-to-end tests, which need the cores.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorting is stable: tests of a module stay together, as they stand."""
+    """Sort by rank. The sort is stable: tests of a module stay together in their order."""
     items.sort(key=lambda item: rank(item.path))
 
 
@@ -38,7 +38,7 @@ def rank(path: Path) -> int:
 
 
 def unit(nodeid: str) -> str:
-    """What a worker takes as a whole: a module, but of most end-to-end tests one test."""
+    """The unit that a worker takes: a module, or a single test for most end-to-end tests."""
     file = nodeid.partition("::")[0]
     inside = file.removeprefix(f"{TESTS.name}/")
     return nodeid if inside.startswith(f"{ALONE}/") and inside not in TOGETHER else file
@@ -46,7 +46,7 @@ def unit(nodeid: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of `--dist loadscope` alone; called in the process that hands out tests."""
+    """Only for `--dist loadscope`; called in the process that distributes tests."""
     from xdist.scheduler import LoadScopeScheduling
 
     if config.getoption("dist") != "loadscope":

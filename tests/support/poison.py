@@ -1,4 +1,4 @@
-"""Damage for realistic events: one place in an event gets what Discord does not document, or no text at all."""
+"""Damaged realistic events: one place of an event gets an undocumented value, or invalid text."""
 
 import json
 import random
@@ -40,13 +40,13 @@ RAW: dict[str, bytes] = {
     "a date": b'"0000-99-99T25:61:61+99:99"',
     "twice the same key": b'{"id":"1","id":2,"guild_id":"x","guild_id":"1"}',
 }
-"""JSON, or nearly, by what is wrong with it."""
+"""Damaged JSON by its defect."""
 
 _MARK = "@@damage@@"
 
 
 def happened(seed: int, count: int) -> Iterator[tuple[str, Any]]:
-    """Events as they are: the simulator's mix, guilds, and what only answers a question."""
+    """Undamaged events: the simulator's mix, guilds, and answers to requests."""
     world = World(BotConfig(token="t", application_id=int(BOT), guilds=3, members_per_guild=5), seed)
     mix, maker, rng = Mix(world, random.Random(seed)), Maker(BOT), random.Random(seed)
     made = 0
@@ -73,7 +73,7 @@ def happened(seed: int, count: int) -> Iterator[tuple[str, Any]]:
 
 
 def damaged(rng: random.Random, data: Any, kind: bytes | None = None) -> bytes:
-    """The JSON of `data` with one place damaged: a value, all of it, or a key that is gone."""
+    """The JSON of `data` with one damaged place: a value, the whole, or a missing key."""
     kind = rng.choice([*RAW.values()]) if kind is None else kind
     copy = json.loads(json.dumps(data))
     where = rng.choice(list(_places(copy)) or [None])
@@ -88,7 +88,7 @@ def damaged(rng: random.Random, data: Any, kind: bytes | None = None) -> bytes:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place of a value; those near the top more often, since they are what is read."""
+    """All places of a value; those near the top more often, because they are read."""
     items = (
         list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
     )

@@ -1,4 +1,4 @@
-"""Child processes of tests: they end with the test that started them, and with pytest however that ends."""
+"""Child processes of tests. They end with the test that started them, and with pytest in any case."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ from sandwich_node.dev.embedded import die_with_parent
 
 
 async def start(*command: str, **options: Any) -> asyncio.subprocess.Process:
-    """A process that the kernel kills when pytest is gone. Whoever starts it ends it: see `started` and `end`."""
+    """Start a process that the kernel kills when pytest ends. The caller ends it: see `started` and `end`."""
     return await asyncio.create_subprocess_exec(*command, preexec_fn=die_with_parent, **options)
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """kill -9 and reap; nothing when it has ended."""
+    """kill -9 and reap, unless it has ended."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()
@@ -24,7 +24,7 @@ async def end(process: asyncio.subprocess.Process) -> None:
 
 @asynccontextmanager
 async def started(*command: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process while the context lasts."""
+    """A process for the duration of the context."""
     process = await start(*command, **options)
     try:
         yield process
@@ -33,7 +33,7 @@ async def started(*command: str, **options: Any) -> AsyncIterator[asyncio.subpro
 
 
 def descendants(pid: int) -> list[int]:
-    """Process ids of all processes that `pid` started, and of those that they started."""
+    """Process ids of all descendants of `pid`."""
     by_parent: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

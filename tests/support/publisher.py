@@ -1,4 +1,4 @@
-"""Writes an application's frames with the SDK's wire contract, and waits for what becomes of them."""
+"""Writes an application's frames by the SDK's wire contract, and waits until consumers have handled them."""
 
 import asyncio
 import contextlib
@@ -14,11 +14,11 @@ from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import FrameHeaders
 
 DEADLINE_S = 30.0
-"""For what happens at once on a quiet machine; it says only that it happens."""
+"""A generous deadline for something that takes no time on a quiet machine."""
 
 
 class Publisher:
-    """Writes one shard's frames. Event n carries {"n": n} as data."""
+    """Writes one shard's frames. Event n has the data {"n": n}."""
 
     def __init__(self, client: Client, app: str = "bot", *, shard: int = 0) -> None:
         self.client = client
@@ -88,7 +88,7 @@ async def running(*consumers: Consumer) -> AsyncIterator[None]:
 
 
 async def take(consumer: Consumer, count: int) -> list[int]:
-    """The next events; the loop is ended from beside it, so that the last one counts as handled."""
+    """The next events. Another task ends the loop, so that the last event counts as handled."""
     seen: list[int] = []
     async with asyncio.timeout(2 * DEADLINE_S), asyncio.TaskGroup() as tasks:
         async for event in consumer:

@@ -1,4 +1,4 @@
-"""A Redis Cluster of masters without replicas, from embedded servers."""
+"""A Redis Cluster of embedded servers: masters without replicas."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,12 +13,12 @@ from sandwich_node.dev.ports import PortBlocks
 
 SLOTS = 16384
 PORTS = PortBlocks(20_000, 22_700)
-"""The cluster's own ports are 10,000 higher (Redis: cluster-enabled), where `free_ports` takes none."""
+"""Each server also uses the port 10,000 higher (Redis: cluster-enabled), which `free_ports` never returns."""
 
 
 @asynccontextmanager
 async def redis_cluster(directory: Path, nodes: int) -> AsyncIterator[list[EmbeddedRedis]]:
-    """Servers that serve all slots between them."""
+    """Servers that together serve all slots."""
     extra = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
     async with AsyncExitStack() as stack:
         servers = [EmbeddedRedis(directory / f"node{number}", extra=extra) for number in range(nodes)]

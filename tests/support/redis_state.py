@@ -1,4 +1,4 @@
-"""What a Redis holds, as Python objects, to be compared with the model."""
+"""The content of a Redis as Python objects, to compare with the model."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ BOOKKEEPING = (
 
 
 async def read_namespace(client: Any, namespace: str) -> dict[str, Any]:
-    """Everything under a namespace that readers may look at, by key; hashes and sets as dicts and sets."""
+    """All keys of a namespace that readers may use; hashes and sets as dicts and sets."""
     found: dict[str, Any] = {}
     async for key in client.scan_iter(match="sw:*", count=1000):
         name = key.decode()
@@ -34,7 +34,7 @@ async def read_namespace(client: Any, namespace: str) -> dict[str, Any]:
 
 
 def expected(model: CacheModel, namespace: str) -> dict[str, Any]:
-    """The same of the model."""
+    """The model's content in the same form."""
     made: dict[str, Any] = {}
     for guild_id, guild in model.guilds.items():
         prefix = f"sw:{{{namespace}:{guild_id}}}:"

@@ -1,6 +1,6 @@
-"""`make test-repeat COUNT=10`: the whole suite again and again, a line each. A test that fails now and then shows.
+"""`make test-repeat COUNT=10`: runs the whole suite repeatedly, with a line for each run, to find flaky tests.
 
-The output of every run is kept in a temporary directory, which the first line names. Exit code 1 when a run failed.
+The output of each run is kept in a temporary directory, which the first line names. Exit code 1 when a run failed.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 STOP_S = 60.0
-"""For the tests to end their processes after Ctrl-C."""
+"""The time for tests to end their processes after Ctrl-C."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=10, help="how many runs")
+    parser.add_argument("--count", type=int, default=10, help="number of runs")
     parser.add_argument("pytest", nargs="*", help="arguments of pytest")
     options = parser.parse_args()
     logs = Path(tempfile.mkdtemp(prefix="sandwich-tests-"))
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def run(command: Sequence[str], log: Path) -> int:
-    """Exit code. Ctrl-C goes on to the tests, which then have time to clean up."""
+    """Run a command; returns its exit code. Ctrl-C is passed to the tests, which then have time to clean up."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
@@ -50,7 +50,7 @@ def run(command: Sequence[str], log: Path) -> int:
 
 
 def failed(report: Path) -> list[str]:
-    """Names of the tests that failed, from a JUnit report; none when there is no report."""
+    """Names of the failed tests, from a JUnit report; empty without a report."""
     if not report.exists():
         return []
     cases = ElementTree.parse(report).iter("testcase")
@@ -59,12 +59,12 @@ def failed(report: Path) -> list[str]:
 
 
 def _name(module: str, test: str) -> str:
-    """As pytest takes it. A module that cannot be imported is reported as a test without a module."""
+    """The test's name in pytest's form. A module that cannot be imported is reported as a test without a module."""
     return f"{module.replace('.', '/')}.py::{test}" if module else test
 
 
 def line(number: int, count: int, seconds: float, code: int, names: Sequence[str]) -> str:
-    """What is printed of a run."""
+    """The line printed for a run."""
     words = "passed" if code == 0 else f"FAILED (exit code {code})"
     return "  ".join([f"{number}/{count}", words, f"{seconds:.0f} s", *names])
 

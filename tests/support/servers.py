@@ -1,4 +1,4 @@
-"""Servers that are not what is expected, and certificates, for tests of connections."""
+"""Unexpected servers, and certificates, for tests of connections."""
 
 import asyncio
 import ssl
@@ -18,7 +18,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @asynccontextmanager
 async def listening(handler: Handler, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server that does with each connection what `handler` does, until the end."""
+    """A server that passes each connection to `handler`."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +67,7 @@ NOT_REDIS = {
 
 
 class Certificates:
-    """A CA and what it signed, as PEM files."""
+    """A CA and its certificates, as PEM files."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -75,7 +75,7 @@ class Certificates:
         self.ca, _ = self._write("ca", self._key, "ca", None)
 
     def issue(self, name: str, *addresses: str) -> tuple[Path, Path]:
-        """Paths of a certificate for these addresses and its key."""
+        """Create a certificate for these addresses; returns the paths of certificate and key."""
         return self._write(name, ec.generate_private_key(ec.SECP256R1()), name, addresses)
 
     def _write(
@@ -103,7 +103,7 @@ class Certificates:
 
 
 def relay(port: int) -> Handler:
-    """The redis-server of the wheel speaks no TLS: this does it for it."""
+    """A TLS proxy for the wheel's redis-server, which has no TLS."""
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):

@@ -1,8 +1,8 @@
-"""A clock for tests of real time that does not run while the machine lets the program wait for a core.
+"""A clock for tests of real time. It stops while the program waits for a core.
 
-The kernel counts how long each thread was ready to run and did not (schedstat, field 2; Linux,
-Documentation/scheduler/sched-stats.rst). On a quiet machine that is next to nothing, and a bound is as strict as by the
-clock on the wall. On a loaded machine the same bound holds for what the program itself takes.
+The kernel counts how long each thread was ready to run but did not run (schedstat, field 2; Linux,
+Documentation/scheduler/sched-stats.rst). On a quiet machine this is almost zero, and a bound is as strict as with a
+wall clock. On a loaded machine the same bound applies to the program's own time.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def fair_time() -> float:
-    """Seconds, as of `time.monotonic`, less those in which this thread waited for a core."""
+    """`time.monotonic` minus the seconds in which this thread waited for a core."""
     return time.monotonic() - _waited_s(Path("/proc/thread-self/schedstat"))
 
 
@@ -22,7 +22,7 @@ def waited_s(pids: Iterable[int]) -> float:
 
 
 def _waited_s(path: Path) -> float:
-    """0 where the kernel does not count it, or the thread has ended."""
+    """0 if the kernel does not count it, or the thread has ended."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         return int(path.read_text().split()[1]) / 1e9
     return 0.0

@@ -1,1 +1,1 @@
-"""The cache in Redis held against the simulated Discord's own state, after random traffic and faults."""
+"""Compares the cache in Redis with the simulator's own state, after random traffic and faults."""

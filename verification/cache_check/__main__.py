@@ -1,6 +1,6 @@
 """`make cache-check ARGS="--events 200000 --seed 1"`.
 
-Exit code 1 when the cache differs from what it should hold, or an event was lost, doubled or out of order.
+Exit code 1 when the cache differs from the simulator's state, or an event was lost, doubled or out of order.
 """
 
 import argparse
@@ -16,8 +16,8 @@ def _table(outcome: Outcome) -> str:
     comparison = outcome.comparison
     for kind in sorted(comparison.compared):
         lines.append(f"{kind:19} {comparison.compared[kind]:>9} {comparison.different[kind]:>9}")
-    if comparison.in_doubt:
-        lines.append(f"left out, as in an outage since the cache was read anew: {comparison.in_doubt} guilds")
+    if comparison.left_out:
+        lines.append(f"left out, because in an outage since the cache's resync: {comparison.left_out} guilds")
     lines += ["", *comparison.examples]
     return "\n".join(lines)
 
@@ -29,7 +29,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guilds", type=int, default=200)
     parser.add_argument("--no-faults", action="store_true")
-    parser.add_argument("--discord-py", action=argparse.BooleanOptionalAction, default=True, help="its cache, too")
+    parser.add_argument(
+        "--discord-py", action=argparse.BooleanOptionalAction, default=True, help="compare discord.py's cache too"
+    )
     parser.add_argument("--shared", action="store_true", help="two applications in one namespace")
     given = parser.parse_args()
     options = Options(

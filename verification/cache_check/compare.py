@@ -1,4 +1,4 @@
-"""Where one namespace of the cache differs from what it should hold. Pure."""
+"""The differences between one namespace of the cache and what it should hold. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -24,18 +24,18 @@ EXAMPLES_OF_A_KIND_MAX = 2
 
 @dataclass(slots=True)
 class Comparison:
-    """How many of each kind were compared, and how many differ; with some examples.
+    """The numbers of compared and of different values by kind, with some examples.
 
-    `in_doubt`: guilds that were left out, since they were in an outage when the cache was read anew.
+    `left_out` counts guilds that are not compared, because they were in an outage when the cache was resynced.
     """
 
     compared: Counter[str] = field(default_factory=Counter)
     different: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
-    in_doubt: int = 0
+    left_out: int = 0
 
     def check(self, kind: str, where: str, cached: Any, true: Any) -> None:
-        """Compare one thing; None is "not there"."""
+        """Compare one value; None means absent."""
         self.compared[kind] += 1
         if cached != true:
             self.different[kind] += 1
@@ -43,19 +43,19 @@ class Comparison:
                 self.examples.append(f"{kind} {where}: {difference(cached, true)}")
 
     def check_all(self, kind: str, where: str, cached: Objects, true: Objects) -> None:
-        """Compare a collection, id by id."""
+        """Compare a collection by id."""
         for key in cached.keys() | true.keys():
             self.check(kind, f"{where}/{key}", cached.get(key), true.get(key))
 
     def fail(self, kind: str, where: str, why: str) -> None:
-        """Something that is wrong without anything to compare it with."""
+        """Record an error that is not a difference of two values."""
         self.compared[kind] += 1
         self.different[kind] += 1
         self.examples.append(f"{kind} {where}: {why}")
 
 
 def difference(cached: Any, true: Any) -> str:
-    """What differs, in words."""
+    """A description of the difference."""
     if cached is None or true is None:
         return "only in the cache" if true is None else "not in the cache"
     if isinstance(cached, set) and isinstance(true, set):
@@ -68,17 +68,17 @@ def difference(cached: Any, true: Any) -> str:
 
 
 def compare(comparison: Comparison, cached: Cached, truths: Iterable[GuildTruth]) -> None:
-    """Hold one namespace against the true states of its guilds.
+    """Compare one namespace with the true states of its guilds.
 
-    Of a guild in an outage nothing is told: it is there as it was before, or, where nobody listened since, not at all.
-    If the cache was found incomplete meanwhile, it may also be old.
+    Discord sends no events of a guild in an outage: the cache has it as it was before, or not at all if no session
+    existed before the outage. If the cache was incomplete meanwhile, the guild may also be out of date.
     """
     held = {truth.id: truth for truth in truths}
     hidden = {guild for guild, truth in held.items() if truth.state["unavailable"] and guild not in cached.guilds}
     shown = {guild: truth for guild, truth in held.items() if guild not in hidden}
     for guild in cached.guilds.keys() | shown.keys():
-        if guild in held and held[guild].is_in_doubt:
-            comparison.in_doubt += 1
+        if guild in held and held[guild].is_uncertain:
+            comparison.left_out += 1
         elif guild in shown:
             _compare_guild(comparison, cached, shown[guild])
         else:
@@ -120,21 +120,21 @@ def _compare_messages(comparison: Comparison, cached: Cached, truth: GuildTruth)
     for place in places | cached.messages[truth.id].keys():
         kept = cached.messages[truth.id].get(place, {})
         true = messages(truth, place, kept)
-        certain = {key: message for key, message in kept.items() if key in true.told or key not in true.others}
-        comparison.check_all("messages", f"{truth.id}/{place}", certain, true.told)
+        checked = {key: message for key, message in kept.items() if key in true.certain or key not in true.optional}
+        comparison.check_all("messages", f"{truth.id}/{place}", checked, true.certain)
 
 
 def _compare_people(comparison: Comparison, cached: Cached, truths: Iterable[GuildTruth], hidden: set[str]) -> None:
     people = people_of(truths)
-    vague = people.vague_guilds | hidden
+    unknown = people.unknown_guilds | hidden
     members = cached.collections["members"]
-    vague_users = people.vague_users | {user for guild in vague for user in members.get(guild, ())}
+    unknown_users = people.unknown_users | {user for guild in unknown for user in members.get(guild, ())}
     for user in cached.users.keys() | people.users.keys():
-        if user in vague_users:
+        if user in unknown_users:
             continue
         comparison.check("user", user, cached.users.get(user), people.users.get(user))
     for user in cached.mutual.keys() | people.guilds.keys():
-        comparison.check("mutual", user, cached.mutual.get(user, set()) - vague, people.guilds.get(user, set()))
+        comparison.check("mutual", user, cached.mutual.get(user, set()) - unknown, people.guilds.get(user, set()))
 
 
 __all__ = ["Comparison", "Json", "compare", "difference"]

@@ -1,7 +1,7 @@
-"""discord.py's own cache after the same stream: what another client made of what it was told.
+"""discord.py's own cache after the same stream, as a second oracle for the comparison.
 
-It is fed the dispatches of one application in the order in which they arrive, and never connects. Where it is known to
-deviate from Discord's documentation, exactly that is left out, with the reason.
+It receives the dispatches of one application in their order and never connects. Its known deviations from Discord's
+documentation are left out, each with its reason.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from verification.cache_check.reading import Cached
 from verification.cache_check.truth import Json, Objects
 
 _READ_NOTHING = frozenset({"RESUMED", "INTERACTION_CREATE"})
-"""discord.py keeps nothing of these, and wants a connection to read them."""
+"""Events that discord.py does not cache, and for which it needs a connection."""
 _HIDDEN = 1 << 17
 _HIDDEN_NAME = "___hidden___"
 """discord.py does not keep the flags of categories."""
@@ -28,7 +28,7 @@ _HIDDEN_NAME = "___hidden___"
 
 @dataclass(slots=True)
 class _Outdated:
-    """Ids of what discord.py keeps, by kind, though Discord listed the guild without it."""
+    """By kind: ids that discord.py keeps although Discord's latest GUILD_CREATE does not list them."""
 
     channels: set[str] = field(default_factory=set)
     threads: set[str] = field(default_factory=set)
@@ -36,7 +36,7 @@ class _Outdated:
 
 
 class DiscordPyOracle:
-    """discord.py's state of this application with so many shards. To be made while an event loop runs."""
+    """discord.py's state for one application with `shards` shards. Create it inside a running event loop."""
 
     def __init__(self, app: str, shards: int) -> None:
         self.app = app
@@ -55,14 +55,14 @@ class DiscordPyOracle:
         self._state.shard_count = shards
         self._shards = shards
         self._bot = ""
-        self._told: set[str] = set()
-        """Guilds of which a GUILD_CREATE came since the last READY."""
+        self._received: set[str] = set()
+        """Guilds with a GUILD_CREATE since the last READY."""
         self._left: set[str] = set()
-        """Guilds that a READY did not list: left while no session listened."""
+        """Guilds that a READY did not list: the bot left them while it had no session."""
         self._outdated: dict[str, _Outdated] = defaultdict(_Outdated)
 
     def take(self, event_type: str, raw: bytes) -> None:
-        """One dispatch: its name, and the line of the frame that carries it."""
+        """Apply one dispatch: its name, and its line in the frame."""
         parser = self._state.parsers.get(event_type)
         if parser is None or event_type in _READ_NOTHING:
             return
@@ -73,22 +73,22 @@ class DiscordPyOracle:
         parser(data)
 
     def _before_ready(self, data: Json) -> None:
-        """discord.py keeps what it had of guilds that READY does not list, and empties those it lists."""
+        """discord.py keeps guilds that READY does not list, and empties those it lists."""
         self._bot = data["user"]["id"]
         shard, listed = data["shard"][0], {guild["id"] for guild in data["guilds"]}
         known = {str(guild.id) for guild in self._state.guilds if (guild.id >> 22) % self._shards == shard}
         self._left = (self._left | (known - listed)) - listed
-        self._told -= known | listed
+        self._received -= known | listed
         for guild in known | listed:
             self._outdated.pop(guild, None)
 
     def _before_guild_create(self, data: Json) -> None:
-        """A guild that is back from an outage is merged into what was there: what is not listed now stays."""
+        """discord.py merges a guild after an outage into the old state: objects that are no longer listed stay."""
         guild_id = data["id"]
         self._left.discard(guild_id)
         if data.get("unavailable") is True:
             return
-        self._told.add(guild_id)
+        self._received.add(guild_id)
         known = self._state._get_guild(int(guild_id))
         if known is None or data.get("unavailable") is None:
             self._outdated.pop(guild_id, None)
@@ -100,11 +100,11 @@ class DiscordPyOracle:
 
     def _before_guild_delete(self, data: Json) -> None:
         if not data.get("unavailable"):
-            self._told.discard(data["id"])
+            self._received.discard(data["id"])
             self._outdated.pop(data["id"], None)
 
     def _before_channel_update(self, data: Json) -> None:
-        """A channel that the bot may no longer view keeps its threads there, of which nothing is told any more."""
+        """discord.py keeps the threads of a channel that the bot may no longer view; they get no more events."""
         guild = self._state._get_guild(int(data["guild_id"]))
         if guild is not None and data.get("flags", 0) & _HIDDEN:
             threads = {str(thread.id) for thread in guild.threads if str(thread.parent_id) == data["id"]}
@@ -117,24 +117,24 @@ class DiscordPyOracle:
         self._outdated[data["guild_id"]].threads.discard(data["id"])
 
     def _before_thread_members_update(self, data: Json) -> None:
-        """A private thread that the bot was removed from stays there, of which nothing is told any more."""
+        """discord.py keeps a private thread after the bot's removal from it; it gets no more events."""
         guild = self._state._get_guild(int(data["guild_id"]))
         thread = guild and guild.get_thread(int(data["id"]))
         if thread is not None and thread.is_private() and self._bot in data.get("removed_member_ids", ()):
             self._outdated[data["guild_id"]].threads.add(data["id"])
 
     def compare(self, comparison: Comparison, cached: Cached, *, is_shared: bool) -> None:
-        """Hold the application's guilds in the cache against discord.py's.
+        """Compare the application's guilds in the cache with discord.py's.
 
-        Of guilds that no GUILD_CREATE told of since READY there is only an id: they are left out, as the cache may
-        rightly have them from before. One in an outage may be missing in a cache that was lost meanwhile, as Discord
-        does not tell it again before the outage ends. In a shared namespace another application may see channels and
-        threads that this one does not: there the cache rightly has more.
+        A guild without a GUILD_CREATE since READY is left out: discord.py has only its id, and the cache may have its
+        earlier state. A guild in an outage may be absent from a cache that was lost meanwhile, because Discord sends it
+        only after the outage. In a shared namespace the cache may have channels and threads that another application
+        sees.
         """
         held = {guild for guild, apps in cached.apps.items() if self.app in apps}
         known = {str(guild.id) for guild in self._state.guilds}
         in_outage = {str(guild.id) for guild in self._state.guilds if guild.unavailable}
-        unclear = self._left | (known - self._told) | (in_outage - held)
+        unclear = self._left | (known - self._received) | (in_outage - held)
         for guild_id in (held | known) - unclear:
             mine = {"id": guild_id} if guild_id in known else None
             comparison.check("discord.py guilds", guild_id, {"id": guild_id} if guild_id in held else None, mine)

@@ -1,4 +1,4 @@
-"""What goes wrong while the cache is written: one thing at a time, chosen by the seed."""
+"""The faults while the cache is written: one at a time, chosen by the seed."""
 
 import asyncio
 import contextlib
@@ -34,14 +34,14 @@ KINDS = (
 
 
 def faults(seed: int) -> Iterator[str]:
-    """Every kind once in random order, then again in another, without end."""
+    """All kinds once in random order, then again in another order, without end."""
     rng = random.Random(seed)
     while True:
         yield from rng.sample(KINDS, len(KINDS))
 
 
 async def shards_by_node(cluster: DevCluster) -> dict[str, int]:
-    """How many live shards each node has."""
+    """The number of live shards by node."""
     found: dict[str, int] = {}
     for shard in render.shard_rows(await cluster.snapshot()):
         if shard["state"] == "live":
@@ -50,9 +50,9 @@ async def shards_by_node(cluster: DevCluster) -> dict[str, int]:
 
 
 async def settled(cluster: DevCluster, shards: int, *, spread: bool = False) -> bool:
-    """Every shard of every application is live and connected; with `spread`, every node has some.
+    """Whether all shards of all applications are live and connected; with `spread`, also whether each node has some.
 
-    A node that came and went often rightly gets none for a while. Sessions that only fill the cache are connected too.
+    A node that restarted often gets no shards for a while. Sessions that only fill the cache count as connected too.
     """
     by_node = await shards_by_node(cluster)
     stats: list[dict[str, Any]] = list((await cluster.simulator("stats"))["bots"].values())
@@ -62,7 +62,7 @@ async def settled(cluster: DevCluster, shards: int, *, spread: bool = False) -> 
 
 
 async def break_it(cluster: DevCluster, kind: str, shards: int, rng: random.Random) -> None:
-    """Break something and wait until all shards are live again. Raises TimeoutError when they are not in time."""
+    """Inject a fault and wait until all shards are live again. Raises TimeoutError when they are not in time."""
     await _break(cluster, kind, rng.choice(sorted(cluster.nodes)))
     await asyncio.sleep(1.0)
     end = asyncio.get_running_loop().time() + SETTLE_S

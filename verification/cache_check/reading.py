@@ -1,4 +1,4 @@
-"""The cache as it lies in Redis, read without any of our reading code."""
+"""The cache's content in Redis, read without the SDK's reader."""
 
 import json
 from collections import defaultdict
@@ -12,7 +12,7 @@ from verification.cache_check.truth import Json, Objects
 
 @dataclass(slots=True)
 class Cached:
-    """Everything of one namespace."""
+    """The content of one namespace."""
 
     guilds: dict[str, Json] = field(default_factory=dict)
     collections: dict[str, dict[str, Objects]] = field(default_factory=lambda: defaultdict(dict))

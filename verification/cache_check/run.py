@@ -1,12 +1,12 @@
-"""One run: a whole cluster, random traffic with faults, then silence, and the comparison."""
+"""One run: a whole cluster, random traffic with faults, then no traffic, and the comparison."""
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from sandwich_coordinator.cli import render
 from sandwich_coordinator.intents import ALL
 from sandwich_node.dev.checker import DeliveryCheck, Verdict
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
@@ -19,18 +19,18 @@ from verification.cache_check.reading import read_cache
 from verification.cache_check.truth import GUILD_MEMBERS, GUILD_PRESENCES, PER_CHANNEL, GuildTruth, View
 
 BURST = 200
-"""Far below what Discord replays of a session with so many guilds: what a fault holds up must not be lost."""
+"""Far below what Discord replays for a session of this size: events that a fault delays must not be lost."""
 LIVE_S = 90.0
 QUIET_S = 60.0
-REFILL_S = 400.0
+RESYNC_S = 400.0
 EVENTS_A_FAULT = 4_000
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. `faults` False: traffic alone. `shared`: two applications in one namespace.
+    """The options of a run. `faults` False: traffic only. `shared`: two applications in one namespace.
 
-    `discord_py`: discord.py's cache of the first application's stream is compared, too.
+    `discord_py`: also compare with discord.py's cache of the first application's stream.
     """
 
     events: int = 20_000
@@ -44,7 +44,7 @@ class Options:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of it."""
+    """The result of a run."""
 
     events: int = 0
     seconds: float = 0.0
@@ -55,7 +55,7 @@ class Outcome:
 
     @property
     def delivery(self) -> str:
-        """What was owed and what came, of all applications."""
+        """The numbers of owed, lost and doubled events of all applications."""
         owed, lost, doubled = (
             sum(getattr(verdict, name) for verdict in self.verdicts.values()) for name in ("owed", "lost", "doubled")
         )
@@ -63,7 +63,7 @@ class Outcome:
 
     @property
     def clean(self) -> bool:
-        """The cache is as it should be, and everything came once and in order."""
+        """Whether the cache is correct and all events arrived once and in order."""
         arrived = bool(self.verdicts) and all(verdict.clean for verdict in self.verdicts.values())
         return arrived and not self.comparison.different.total()
 
@@ -75,7 +75,7 @@ UNSEEN_INTENTS = GUILD_MEMBERS | GUILD_PRESENCES
 
 
 def bots(options: Options) -> tuple[DevBot, ...]:
-    """One bot with all intents, and everything cached; with `shared` a second one, which hears nothing of members."""
+    """One bot with all intents and a full cache; with `shared` a second one without the intent GUILD_MEMBERS."""
     world = {
         "world": "one",
         "messages_kept": PER_CHANNEL,
@@ -103,7 +103,7 @@ def bots(options: Options) -> tuple[DevBot, ...]:
 
 
 class Run:
-    """A running cluster and what was received from it."""
+    """A running cluster and the events received from it."""
 
     def __init__(self, cluster: DevCluster, options: Options, say: Callable[[str], None]) -> None:
         self.cluster = cluster
@@ -112,10 +112,10 @@ class Run:
         self.rng = random.Random(options.seed)
         self.outcome = Outcome()
         self.checks = {bot.app: DeliveryCheck() for bot in cluster.bots}
-        self.second = DiscordPyOracle(cluster.bots[0].app, options.shards) if options.discord_py else None
+        self.oracle = DiscordPyOracle(cluster.bots[0].app, options.shards) if options.discord_py else None
 
     async def play(self) -> Outcome:
-        """Everything, in order."""
+        """Run all steps in order."""
         started = time.monotonic()
         async with asyncio.TaskGroup() as group:
             consuming = group.create_task(self._consume())
@@ -131,8 +131,8 @@ class Run:
         async with Consumer(self.cluster.nats.url, apps=list(self.checks), group="check", start="all") as consumer:
             async for event in consumer:
                 self.checks[event.app].take(event.id)
-                if self.second is not None and event.app == self.second.app:
-                    self.second.take(event.type, event.raw)
+                if self.oracle is not None and event.app == self.oracle.app:
+                    self.oracle.take(event.type, event.raw)
 
     async def _live(self) -> None:
         what = "all shards are live on all nodes"
@@ -151,7 +151,7 @@ class Run:
                     left, until_fault = left - number, until_fault - number
                     self.outcome.events += number
                 if breaking is not None and not breaking.done():
-                    # Something is broken now: slowly, so that Discord can replay all that is held up.
+                    # A fault is active: slow down, so that Discord can replay all delayed events.
                     await asyncio.sleep(0.5)
                     continue
                 await self._until("consumers keep up", self._keeping_up, QUIET_S)
@@ -163,9 +163,9 @@ class Run:
                     until_fault = EVENTS_A_FAULT
 
     async def _owed(self, app: str) -> dict[str, list[int]]:
-        """What Discord owed, without the sessions that were only begun to fill the cache and are over by now.
+        """The events that Discord owed, without ended sessions that only filled the cache.
 
-        One whose connection was lost is over for the node, which never resumes it; Discord keeps it for a while.
+        A node never resumes such a session after a lost connection, although Discord still keeps it for a while.
         """
         owed = await self.cluster.owed(app, self.checks[app].sessions)
         sessions = await self.cluster.simulator(f"sessions?bot={app}")
@@ -186,12 +186,11 @@ class Run:
         return not any(verdict.lost for verdict in self.outcome.verdicts.values())
 
     async def _complete(self) -> bool:
-        code, text = await self.cluster.run_cli("cluster", "status", "--json")
-        states = {app["app"]: app["cache"] for app in json.loads(text)["apps"]}
-        return code < 2 and all([await self._is_complete(app, state) for app, state in states.items()])
+        rows = render.app_rows(await self.cluster.fresh_snapshot())
+        return all([await self._is_complete(row["app"], row["cache"]) for row in rows])
 
     async def _is_complete(self, app: str, state: str) -> bool:
-        """Of a guild in an outage nothing is told, and the cluster rightly says that it still waits for it."""
+        """Whether the cluster waits for no guild except those in an outage, which Discord does not send."""
         awaited = state.removesuffix(" guilds to come")
         if state == "complete" or not awaited.isdecimal():
             return state == "complete"
@@ -202,7 +201,7 @@ class Run:
     async def _quiet(self) -> None:
         await self.cluster.simulator("pause_traffic", {})
         await self._until("everything has arrived", self._all_arrived, QUIET_S)
-        await self._until("the cache says that it is complete", self._complete, REFILL_S)
+        await self._until("the cache says that it is complete", self._complete, RESYNC_S)
 
     async def _until(self, what: str, check: Callable[[], "asyncio.Future[bool] | object"], timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
@@ -213,15 +212,15 @@ class Run:
             await asyncio.sleep(0.1)
 
     async def _compare(self) -> None:
-        """Hold the namespace, which is the first application's own or that of all, against the world as they see it."""
+        """Compare the namespace (the first application's, or the shared one) with the applications' views."""
         namespace = SHARED if self.options.shared else self.cluster.bots[0].app
         cached = await read_cache(self.cluster.redis.url, namespace)
         compare(self.outcome.comparison, cached, await self._truths())
-        if self.second is not None:
-            self.second.compare(self.outcome.comparison, cached, is_shared=self.options.shared)
+        if self.oracle is not None:
+            self.oracle.compare(self.outcome.comparison, cached, is_shared=self.options.shared)
 
-    async def _refilled(self, app: str) -> set[int]:
-        """The shards whose cache was read anew: by a session of which nothing is in the stream."""
+    async def _resynced(self, app: str) -> set[int]:
+        """The shards with a resync: a session of theirs has nothing in the stream."""
         begun = await self.cluster.simulator(f"ledger?bot={app}&kind=identify")
         streamed = self.checks[app].sessions
         return {one["shard"] for one in begun if one["session"] and session_hash(one["session"]) not in streamed}
@@ -230,7 +229,7 @@ class Run:
         views: dict[str, list[View]] = {}
         for bot in self.cluster.bots:
             alive = await self.cluster.simulator(f"sessions?bot={bot.app}")
-            refilled = await self._refilled(bot.app)
+            resynced = await self._resynced(bot.app)
             listening = {one["shard"]: one for one in alive if one["connected"]}
             for guild in await self.cluster.simulator(f"guilds?bot={bot.app}"):
                 shard = (int(guild) >> 22) % self.options.shards
@@ -238,13 +237,13 @@ class Run:
                 state = await self.cluster.simulator(f"guild?bot={bot.app}&guild_id={guild}&as=seen")
                 view = View(
                     *(bot.app, session["bot"], session["intents"], session["moment"], state),
-                    was_refilled=shard in refilled,
+                    was_resynced=shard in resynced,
                 )
                 views.setdefault(guild, []).append(view)
         return [GuildTruth(tuple(of_guild)) for of_guild in views.values()]
 
 
 async def run(options: Options, say: Callable[[str], None]) -> Outcome:
-    """Start everything, play, compare."""
+    """Start a cluster, run all steps and compare."""
     async with dev_cluster(bots(options), nodes=2, rate=0.0, seed=options.seed, redis_args=DURABLE) as cluster:
         return await Run(cluster, options, say).play()

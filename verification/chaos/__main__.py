@@ -1,4 +1,4 @@
-"""`python -m verification.chaos`: faults against real processes. Exit code 0: nothing lost, doubled or thrown away."""
+"""`python -m verification.chaos`: faults against real processes. Exit code 0: no event lost or doubled."""
 
 import argparse
 import asyncio
@@ -21,12 +21,12 @@ def _seeds(text: str) -> list[int]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=2.0, help="of faults, for each seed (default 2)")
+    parser.add_argument("--minutes", type=float, default=2.0, help="minutes of faults for each seed (default 2)")
     parser.add_argument("--seed", type=_seeds, default=[1], help="one seed or several: 1, 1-5, 2,7 (default 1)")
     parser.add_argument("--rate", type=float, default=2000.0, help="events a second over both bots (default 2000)")
-    parser.add_argument("--plain", action="store_true", help="no line for each fault")
-    parser.add_argument("--strict", action="store_true", help="fail on missed times as well")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument("--plain", action="store_true", help="do not print a line for each fault")
+    parser.add_argument("--strict", action="store_true", help="also fail when a time target is missed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     return parser.parse_args()
 
 

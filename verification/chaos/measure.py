@@ -1,20 +1,20 @@
-"""Times and verdicts from what the simulator wrote down. Pure."""
+"""Recovery times from the simulator's records. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Shard = tuple[str, int]
-"""Bot id and shard number, as the simulator names a shard."""
+"""A shard in the simulator's terms: bot id and shard number."""
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """The nearest-rank percentile; 0.0 of nothing."""
+    """The nearest-rank percentile; 0.0 without values."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, max(0, -(-len(ranked) * int(part * 100) // 100) - 1))] if ranked else 0.0
 
 
 def after_death(records: Sequence[Mapping[str, Any]], shards: Iterable[Shard], at_ns: int) -> dict[Shard, float | None]:
-    """Seconds from `at_ns` until each shard was resumed or identified; None for one that was not yet."""
+    """Seconds from `at_ns` until each shard resumed or identified; None for a shard that has not."""
     found: dict[Shard, float | None] = dict.fromkeys(shards)
     for record in _back(records):
         shard = (record["bot"], record["shard"])
@@ -24,7 +24,7 @@ def after_death(records: Sequence[Mapping[str, Any]], shards: Iterable[Shard], a
 
 
 def silences(records: Sequence[Mapping[str, Any]], from_ns: int) -> list[float]:
-    """Seconds between a shard's socket closing and its streaming again, for what came back after `from_ns`."""
+    """Seconds from a shard's closed socket to its next RESUME or IDENTIFY, for those after `from_ns`."""
     closed: dict[Shard, int] = {}
     found = []
     for record in sorted(records, key=lambda record: record["ns"]):
@@ -41,7 +41,7 @@ def _back(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def owed_up_to_gaps(owed: Mapping[str, list[int]], ends: Mapping[str, int]) -> dict[str, list[int]]:
-    """What a session owed, without what a forgotten session dispatched after its gap's sequence."""
+    """The owed events by session. A session that Discord forgot owes only events up to its gap's sequence."""
     return {
         session: [seq for seq in sequences if session not in ends or seq <= ends[session]]
         for session, sequences in owed.items()

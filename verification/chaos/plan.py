@@ -1,4 +1,4 @@
-"""Which faults come, in which order: decided by the seed alone. Pure."""
+"""The faults and their order, decided by the seed alone. Pure."""
 
 import random
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Measure = Literal["death", "machine", "move", ""]
-"""What a fault's recovery is measured as: a process' death, a machine's, a planned move, or nothing."""
+"""How a fault's recovery is measured: as a process death, a machine death, a planned move, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault of the run. `nodes`: all nodes in the order in which it may pick victims; `draw` picks the rest."""
+    """One fault of the run. `nodes`: all nodes, in the order in which it picks targets; `draw` picks the rest."""
 
     kind: Kind
     nodes: tuple[str, ...]
@@ -57,7 +57,7 @@ class Fault:
 
 
 def faults(seed: int, nodes: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults without end: every kind once, in random order, then all again in another."""
+    """Endless faults: all kinds once in random order, then all again in another order."""
     rng = random.Random(seed)
     while True:
         deck = list(KINDS)

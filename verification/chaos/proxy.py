@@ -1,17 +1,17 @@
-"""A TCP proxy whose link can be cut or made slow: one node has trouble with one server while the others have none."""
+"""A TCP proxy whose link can be cut or made slow, to disturb the connection of one node to one server."""
 
 import asyncio
 import contextlib
 
 CHUNK = 64 * 1024
 CHUNKS_UNDER_WAY_MAX = 256
-"""What a slow link holds; after that its sender has to wait."""
+"""The buffer of a slow link; when it is full, the sender waits."""
 
 
 class Link:
-    """Forwards 127.0.0.1:`port` to `target`. Cut, it ends its connections and accepts none.
+    """Forwards 127.0.0.1:`port` to `target`. After `cut` it ends its connections and accepts none.
 
-    What arrives is passed on `delay_s` later, each way.
+    Data is forwarded after `delay_s`, in each direction.
     """
 
     def __init__(self, target: int) -> None:
@@ -27,7 +27,7 @@ class Link:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """End everything that runs over the link."""
+        """End all connections over the link."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -69,7 +69,7 @@ class Link:
 
 
 async def _deliver(under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
-    """Pass on what is due, in order, up to the empty chunk that stands for the end."""
+    """Forward due chunks in order; an empty chunk means the end."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
         while (item := await under_way.get())[1]:

@@ -1,4 +1,4 @@
-"""The table at the end. Pure."""
+"""The table of results. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from typing import Any
 from verification.chaos.measure import percentile
 
 TARGETS_S = {"death": 2.0, "machine": 9.0, "move": 1.5}
-"""p95 of seconds until a shard streams again (issue: figures to reach)."""
+"""Target for the 95th percentile of the seconds until a shard streams again."""
 _NAMES = {"death": "process death to resumed", "machine": "machine death to resumed", "move": "planned move, silence"}
 
 
 @dataclass(slots=True)
 class Result:
-    """One seed's run."""
+    """The result of one seed."""
 
     seed: int
     seconds: float = 0.0
@@ -34,17 +34,17 @@ class Result:
 
     @property
     def correct(self) -> bool:
-        """Nothing lost, doubled or out of order, no session thrown away, everything came back."""
+        """Whether nothing was lost, doubled or out of order, no session was given up, and all recovered."""
         wrong = self.lost or self.doubled or self.out_of_order or self.group_missed
         return self.owed > 0 and not (wrong or self.identifies_extra or self.violations or self.unrecovered)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
+        """The result as JSON."""
         return {name: getattr(self, name) for name in self.__slots__} | {"correct": self.correct}
 
 
 def table(results: Sequence[Result]) -> str:
-    """What happened, in lines."""
+    """The results as text."""
     faults: dict[str, int] = {}
     times: dict[str, list[float]] = {}
     for result in results:
@@ -68,7 +68,7 @@ def table(results: Sequence[Result]) -> str:
         f"consumer group missed           {total('group_missed')} (handed out again: {total('group_repeated')})",
         f"IDENTIFYs beyond the first      {total('identifies_extra')} "
         f"(and {total('sessions_forgotten')} for sessions that Discord forgot, "
-        f"{total('sessions_spare')} to read the cache anew)",
+        f"{total('sessions_spare')} to resync the cache)",
         f"violations of Discord's rules   {total('violations')}",
     ]
     for name, values in sorted(times.items()):

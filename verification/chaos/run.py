@@ -1,4 +1,4 @@
-"""One run: a whole cluster under load, one fault after another, and the comparison at the end."""
+"""One run: a whole cluster under load, one fault after another, and the final comparison."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 
 
 class Run:
-    """The running cluster and what is known of it."""
+    """The running cluster and what is recorded of it."""
 
     def __init__(self, cluster: DevCluster, links: dict[str, list[Link]], result: Result, say: Say) -> None:
         self.cluster = cluster
@@ -57,10 +57,10 @@ class Run:
         self._keys = Keys()
         self._bots: dict[str, str] = {}
 
-    # --- looking ------------------------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------------------------
 
     async def view(self) -> ClusterView | None:
-        """What etcd holds now; None while it does not answer."""
+        """The cluster's current view from etcd; None while etcd does not answer."""
         try:
             listing = await self._store.list(self._keys.prefix)
         except StoreError:
@@ -68,15 +68,15 @@ class Run:
         return ClusterView.from_items(self._keys, {item.key: item for item in listing.items}, listing.revision)
 
     async def ledger(self, since_ns: int = 0) -> list[dict[str, Any]]:
-        """What the simulator wrote down of clients since then."""
+        """The simulator's ledger since `since_ns`."""
         found = await self.cluster.simulator("ledger")
         records = found["records"] if isinstance(found, dict) else found
         return [record for record in records if record["ns"] >= since_ns]
 
     async def shards_of(self, nodes: Iterable[str]) -> set[Shard]:
-        """The shards that these nodes claim."""
+        """The shards that these nodes hold claims of."""
         view = await self.view()
-        assert view is not None, "asked only while etcd answers"
+        assert view is not None, "called only while etcd answers"
         names = set(nodes)
         return {
             (self._bots[key.app], key.shard)
@@ -85,7 +85,7 @@ class Run:
         }
 
     async def settled(self) -> bool:
-        """Every shard is live and connected, and every node is there. One that came and went often gets no shards."""
+        """Whether all shards are live and connected, and all nodes registered (they need not have shards)."""
         stats = (await self.cluster.simulator("stats"))["bots"]
         self._bots = {bot["name"]: bot_id for bot_id, bot in stats.items()}
         if sum(bot["connected"] for bot in stats.values()) != SHARDS:
@@ -97,7 +97,7 @@ class Run:
         return len(live) == SHARDS and set(view.nodes) == set(NODES)
 
     async def until_settled(self, what: str, timeout_s: float = RECOVERY_MAX_S) -> bool:
-        """Wait for `settled`; False, noted as a failure, when it takes too long."""
+        """Wait for `settled`; False, recorded as a failure, when it takes too long."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             with contextlib.suppress(aiohttp.ClientError):
@@ -125,21 +125,21 @@ class Run:
         return self.cluster.nodes[node].process.pid
 
     def note_memory(self) -> None:
-        """Remember how large the agents are now."""
+        """Record the agents' current memory."""
         for node in NODES:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 pages = int(Path(f"/proc/{self.agent(node)}/statm").read_text().split()[1])
                 self.result.agent_rss.setdefault(node, []).append(pages * os.sysconf("SC_PAGE_SIZE"))
 
-    # --- breaking -----------------------------------------------------------------------------------------------
+    # --- faults -------------------------------------------------------------------------------------------------
 
     async def start_node(self, node: str) -> None:
-        """Start a node whose way to etcd is ours to cut."""
+        """Start a node that reaches etcd through links that can be cut."""
         etcd = ",".join(f"http://127.0.0.1:{link.port}" for link in self._links[node])
         await self.cluster.start_node(node, etcd=etcd)
 
     async def inject(self, fault: Fault) -> None:
-        """Break something, let it recover, note how long that took."""
+        """Inject a fault, wait for recovery, record how long it took."""
         kind = fault.kind
         began_ns = time.time_ns()
         affected = await self._break(fault)
@@ -155,7 +155,7 @@ class Run:
             self.result.recoveries.setdefault("move", []).extend(measure.silences(records, began_ns))
 
     async def _break(self, fault: Fault) -> set[Shard]:
-        """Returns the shards that the fault hits. Servers and nodes that it took away are back when it returns."""
+        """Returns the affected shards. When it returns, servers and nodes that it stopped run again."""
         one, other = fault.nodes[:2]
         match fault.kind.name:
             case "worker killed":
@@ -206,13 +206,13 @@ class Run:
         for pid in (self.agent(node), *workers):
             _signal(pid, signal.SIGKILL)
         await self.cluster.nodes[node].process.wait()
-        # The node's return must not help.
+        # The shards must recover without this node.
         await self._until_back(hit, killed_ns)
         await self.start_node(node)
         return hit
 
     async def _until_back(self, shards: set[Shard], since_ns: int) -> None:
-        """Wait until every one of these shards streams again since then; `until_settled` tells of those that do not."""
+        """Wait until these shards stream again; `until_settled` reports those that do not."""
         end = time.monotonic() + RECOVERY_MAX_S
         while time.monotonic() < end:
             if None not in measure.after_death(await self.ledger(since_ns), shards, since_ns).values():
@@ -260,7 +260,7 @@ class Run:
             await self.cluster.simulator("faults", {"shards": "all", **body})
         if fault.kind.name == "Discord forgets a session":
             self.result.sessions_forgotten += 1
-        # Long enough for what it breaks to be broken when the shards are looked at again.
+        # Long enough for the fault to have its effect before the shards are checked again.
         await asyncio.sleep(1.0)
 
     async def _cli(self, *arguments: str) -> None:
@@ -268,10 +268,10 @@ class Run:
         if code != 0:
             self.result.unrecovered.append(f"`sandwich {' '.join(arguments)}` ended with {code}: {output.strip()}")
 
-    # --- judging ------------------------------------------------------------------------------------------------
+    # --- verdict ------------------------------------------------------------------------------------------------
 
     async def consume(self) -> None:
-        """A consumer group of several workers, as a bot would run it."""
+        """Run a consumer group of several workers, as a bot would."""
 
         async def work() -> None:
             servers = [server.url for server in self.cluster.natses]
@@ -288,7 +288,7 @@ class Run:
                 tasks.create_task(work())
 
     async def judge(self) -> None:
-        """Stop the traffic, read the whole stream, and compare it with what Discord owed."""
+        """Stop the traffic, read the whole stream, and compare it with the owed events."""
         await self.cluster.simulator("pause_traffic", {})
         await self.until_settled("the end")
         at_least = [await self.cluster.owed(bot.app, ()) for bot in self.cluster.bots]
@@ -352,7 +352,7 @@ class Run:
             await asyncio.sleep(1.0)
 
     async def close(self) -> None:
-        """Let go of etcd."""
+        """Close the connection to etcd."""
         await self._store.close()
 
 
@@ -403,7 +403,7 @@ async def run(seed: int, *, minutes: float, rate: float, say: Say) -> Result:
             await running.close()
             if not result.correct:
                 _keep_logs(cluster, seed, say)
-            # Nodes first: their way to etcd ends with this block.
+            # Nodes first: the links to etcd end with this block.
             await cluster.stop_nodes()
     return result
 
@@ -434,5 +434,5 @@ def _keep_logs(cluster: DevCluster, seed: int, say: Say) -> None:
 
 
 def write_json(path: Path, results: list[Result]) -> None:
-    """The results, for a machine."""
+    """Write the results as JSON."""
     path.write_bytes(msgspec.json.encode([result.as_json() for result in results]))

@@ -1,4 +1,4 @@
-"""`make sim SEED=1 COUNT=200`: many seeds on all cores; a failing one says how to replay it."""
+"""`make sim SEED=1 COUNT=200`: many seeds on all cores; a failing seed prints the command that replays it."""
 
 import argparse
 import logging
@@ -14,7 +14,7 @@ JOURNAL_LINES = 40
 
 
 def main() -> int:
-    """0: nothing was violated; 1: something was."""
+    """Exit code 0: no violation; 1: a violation."""
     parser = argparse.ArgumentParser(prog="python -m verification.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--count", type=int, default=200, help="how many seeds")
@@ -34,7 +34,7 @@ def main() -> int:
             virtual_s += outcome.virtual_s
             if outcome.violations:
                 failed.append(outcome.seed)
-                _tell(outcome)
+                _report(outcome)
     took = time.perf_counter() - began
     print(f"{len(seeds)} seeds, {virtual_s / 3600:.1f} virtual hours in {took:.0f} s ({len(seeds) / took:.1f} seeds/s)")
     print(f"{events} events, {identifies} IDENTIFYs, {faults.total()} faults:")
@@ -48,7 +48,7 @@ def _be_quiet() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def _tell(outcome: Outcome) -> None:
+def _report(outcome: Outcome) -> None:
     print(f"seed {outcome.seed}:")
     for line in outcome.violations:
         print(f"  {line}")
@@ -60,7 +60,7 @@ def _tell(outcome: Outcome) -> None:
 
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
-        # Sets of strings are ordered by their hashes: a replay needs the same.
+        # The order of sets of strings depends on their hashes: a replay needs the same hashes.
         os.execve(
             sys.executable,
             [sys.executable, "-m", "verification.simulation", *sys.argv[1:]],

@@ -1,7 +1,8 @@
-"""A Discord small enough to run a thousand times a second: sessions, replay, IDENTIFY rules. No I/O.
+"""A small and fast model of Discord: sessions, replay, the rules of IDENTIFY. No I/O.
 
-It follows reference sections 3 to 7 where they bear on the control plane: one connection a session, a bounded replay
-buffer, op 9 for what cannot be resumed, one IDENTIFY a bucket every five seconds, a budget of session starts.
+It follows reference sections 3 to 7 where they matter to the control plane: one connection for each session, a bounded
+replay buffer, op 9 for a session that cannot be resumed, one IDENTIFY per bucket every five seconds, a budget of
+session starts.
 """
 
 import asyncio
@@ -24,13 +25,14 @@ RESUME_WINDOW_S = 90.0
 IDENTIFY_EVERY_S = 5.0
 URL = "ws://discord.sim"
 SESSION_TIMED_OUT = 4009
+REST_LATENCY_S = 0.02
 
 Shard = tuple[str, int]
 
 
 @dataclass(slots=True)
 class Session:
-    """One session: what it dispatched, and who listens."""
+    """One session: what it dispatched, and the socket that receives it."""
 
     id: str
     shard: Shard
@@ -41,7 +43,7 @@ class Session:
     dead: bool = False
 
     def dispatch(self, name: str, data: Any) -> None:
-        """One event, heard or not."""
+        """Dispatch one event, whether a socket is open or not."""
         self.seq += 1
         text = json.dumps({"op": 0, "t": name, "s": self.seq, "d": data}, separators=(",", ":"))
         self.replay.append((self.seq, text))
@@ -56,7 +58,7 @@ class Session:
 
 
 class Socket:
-    """One gateway connection, as aiohttp's client shows it."""
+    """One gateway connection, with the interface of aiohttp's client."""
 
     def __init__(self, discord: "Discord") -> None:
         self.session: Session | None = None
@@ -66,12 +68,12 @@ class Socket:
         self.deliver(json.dumps({"op": 10, "t": None, "s": None, "d": {"heartbeat_interval": 41250}}))
 
     def deliver(self, text: str) -> None:
-        """Put a message on the wire, as bytes: the shard asks aiohttp not to decode text."""
+        """Send a message, as bytes: the shard asks aiohttp not to decode text."""
         if self.open:
             self._inbox.put_nowait((WSMsgType.TEXT, text.encode(), None))
 
     def end(self, code: int | None) -> None:
-        """Discord's side goes away, with a close frame or without."""
+        """Discord ends the connection, with a close frame or without."""
         if self.open:
             self._leave()
             kind = WSMsgType.CLOSED if code is None else WSMsgType.CLOSE
@@ -85,14 +87,14 @@ class Socket:
             session.left_at = asyncio.get_running_loop().time()
 
     async def receive(self) -> tuple[WSMsgType, Any, Any]:
-        """The next message, a moment later."""
+        """The next message, after a short delay."""
         message = await self._inbox.get()
         if self._inbox.empty():
             await asyncio.sleep(0.001)
         return message
 
     async def send_frame(self, payload: bytes, _: WSMsgType) -> None:
-        """The client says something. Raises OSError when nobody listens."""
+        """The client sends a frame. Raises OSError when the connection is closed."""
         await asyncio.sleep(0.001)
         if not self.open:
             raise OSError("the connection is closed")
@@ -114,9 +116,9 @@ class Socket:
 
 
 class Discord:
-    """All bots' sessions, and what must not happen to them.
+    """The sessions of all bots, and checks of what must not happen to them.
 
-    `stored` is what the stream has of each (shard, session hash); `recorded` tells the session id etcd has of a shard.
+    `stored` is what the stream has of each (shard, session hash); `recorded` gives the session id of a shard in etcd.
     """
 
     def __init__(self, journal: Journal, rng: random.Random, *, apps: dict[str, int], concurrency: int) -> None:
@@ -135,17 +137,18 @@ class Discord:
         self._last_identify: dict[tuple[str, int], float] = {}
         self._remaining = dict.fromkeys(apps, 1000)
 
-    # --- what the agent and the shards call ---------------------------------------------------------------------
+    # --- called by the agent and the shards ---------------------------------------------------------------------
 
-    async def ws_connect(self, url: str, **_: Any) -> Socket:
+    async def ws_connect(self, url: str, **_: object) -> Socket:
         """See `aiohttp.ClientSession.ws_connect`."""
         await asyncio.sleep(self._rng.uniform(0.005, 0.05))
         if asyncio.get_running_loop().time() < self.refuse_until:
             raise aiohttp.ClientConnectionError("refused")
         return Socket(self)
 
-    def gateway_bot(self, token: str) -> GatewayBot:
-        """See `GET /gateway/bot`."""
+    async def gateway_bot(self, token: str) -> GatewayBot:
+        """`GET /gateway/bot`: see `DiscordApi`."""
+        await asyncio.sleep(REST_LATENCY_S)
         return GatewayBot(
             url=URL,
             shards=self._apps[token],
@@ -155,8 +158,12 @@ class Discord:
             max_concurrency=self._concurrency,
         )
 
-    def user(self, token: str) -> CurrentUser:
-        """See `GET /users/@me`."""
+    async def current_user(self, token: str) -> CurrentUser:
+        """`GET /users/@me`: see `DiscordApi`."""
+        await asyncio.sleep(REST_LATENCY_S)
+        return self._user(token)
+
+    def _user(self, token: str) -> CurrentUser:
         return CurrentUser(id=str(1000 + sorted(self._apps).index(token)), name=token)
 
     def identify(self, socket: Socket, data: dict[str, Any]) -> None:
@@ -184,7 +191,7 @@ class Discord:
         self.current[shard] = session
         session.socket, socket.session = socket, session
         self._journal.note(f"discord: IDENTIFY {shard} -> {session.id}")
-        user = self.user(app)
+        user = self._user(app)
         session.dispatch(
             "READY",
             {
@@ -217,10 +224,10 @@ class Discord:
         found.socket, socket.session = socket, found
         found.dispatch("RESUMED", {})
 
-    # --- what happens -------------------------------------------------------------------------------------------
+    # --- traffic and faults -------------------------------------------------------------------------------------
 
     async def traffic(self) -> None:
-        """Events in every session that lives, until `quiet`."""
+        """Dispatch events in random live sessions, until `quiet`."""
         while True:
             await asyncio.sleep(self._rng.uniform(0.02, 0.1))
             living = [s for s in self.current.values() if not s.dead]
@@ -229,7 +236,7 @@ class Discord:
                 session.dispatch("MESSAGE_CREATE", {"id": str(session.seq)})
 
     def drop(self, part: float, code: int | None) -> None:
-        """Some connections end."""
+        """End some connections."""
         for session in list(self.current.values()):
             if session.socket is not None and self._rng.random() < part:
                 if code == SESSION_TIMED_OUT:
@@ -238,13 +245,13 @@ class Discord:
                 session.socket.end(code)
 
     def say(self, part: float, text: str) -> None:
-        """Some connections hear this (op 7, op 9 true)."""
+        """Send this to some connections (op 7, op 9 true)."""
         for session in list(self.current.values()):
             if session.socket is not None and self._rng.random() < part:
                 session.socket.deliver(text)
 
     def forget(self) -> None:
-        """One session is no more: op 9 false."""
+        """End one session: op 9 false."""
         living = [session for session in self.current.values() if session.socket is not None]
         if living:
             session = self._rng.choice(living)

@@ -1,4 +1,4 @@
-"""The event log that all nodes share, checking every append that it takes."""
+"""The event log that all nodes share. It checks each append."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,18 @@ LANDS_LATE = 0.0005
 
 @dataclass(slots=True)
 class _Chain:
-    tail: Tail | None = None
+    frames: list[Tail] = field(default_factory=list)
     sessions: dict[str, int] = field(default_factory=dict)
     gaps: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def tail(self) -> Tail | None:
+        """The last frame."""
+        return self.frames[-1] if self.frames else None
+
 
 class Stream:
-    """JetStream as the chain sees it: compare-and-append over one chain, in one order."""
+    """JetStream as a chain uses it: compare-and-append on each chain, in one order."""
 
     def __init__(self, journal: Journal, discord: Discord) -> None:
         self.chains: dict[str, _Chain] = {}
@@ -35,17 +40,18 @@ class Stream:
     def append(self, chain: str, headers: FrameHeaders, expected: int) -> int:
         """Raises WrongLast."""
         found = self.chains.setdefault(chain, _Chain())
-        if (found.tail.stream_seq if found.tail else 0) != expected:
+        tail = found.tail
+        if (tail.stream_seq if tail else 0) != expected:
             raise WrongLast(f"expected {expected}")
         self._seq += 1
-        if found.tail is not None and headers.epoch < found.tail.headers.epoch:
-            self._journal.violate(f"{chain}: fence {headers.epoch} wrote after {found.tail.headers.epoch}")
+        if tail is not None and headers.epoch < tail.headers.epoch:
+            self._journal.violate(f"{chain}: fence {headers.epoch} wrote after {tail.headers.epoch}")
         self._check(chain, found, headers)
-        found.tail = Tail(self._seq, headers, None)
+        found.frames.append(Tail(self._seq, headers, None))
         return self._seq
 
     def gap_of(self, app: str, number: int, session: str) -> int | None:
-        """The last sequence before the gap that the stream names for a session; None: it names none."""
+        """The last sequence before the gap that the stream names for a session; None without a gap."""
         for chain, found in self.chains.items():
             parts = chain.split(".")
             if (parts[1], parts[-1]) == (app, str(number)) and session in found.gaps:
@@ -57,7 +63,7 @@ class Stream:
             found.gaps[headers.session] = headers.last_seq
         if headers.kind or not headers.count:
             return
-        # A READY that was not stored is named by a gap at 0.
+        # A gap at 0 names a READY that was not stored.
         last = found.sessions.get(headers.session, 1 if found.gaps.get(headers.session) == 0 else 0)
         if headers.first_seq != last + 1 or headers.last_seq - headers.first_seq + 1 != headers.count:
             self._journal.violate(
@@ -69,7 +75,7 @@ class Stream:
 
 
 @dataclass(slots=True)
-class Weather:
+class Conditions:
     """What is out of order now, for all machines or for one."""
 
     store_away: bool = False
@@ -78,20 +84,20 @@ class Weather:
 
 
 class NodeLog:
-    """One worker's way to the stream: slow, cut, or with lost answers. Implements `Log`."""
+    """One worker's connection to the stream: slow, cut off, or with lost answers. Implements `Log`."""
 
     part_bytes = 1_000_000
 
-    def __init__(self, stream: Stream, rng: random.Random, weathers: tuple[Weather, ...]) -> None:
+    def __init__(self, stream: Stream, rng: random.Random, conditions: tuple[Conditions, ...]) -> None:
         self._stream = stream
         self._rng = rng
-        self._weathers = weathers
+        self._conditions = conditions
 
     def limit_stream(self, app: str, limits: StreamLimits) -> None:
-        """Nothing is limited here."""
+        """See `Log.limit_stream`: nothing is limited here."""
 
     async def ensure_stream(self, app: str) -> None:
-        """The stream is there."""
+        """The stream always exists."""
         await self._travel()
 
     async def append(
@@ -101,7 +107,7 @@ class NodeLog:
         await self._travel()
         decoded = FrameHeaders.decode(headers)
         if self._rng.random() < LANDS_LATE:
-            # The writer gives up waiting; the append reaches the stream later, perhaps after the writer was replaced.
+            # The writer stops waiting; the append reaches the stream later, perhaps after another owner took over.
             self._land_later(chain, decoded, expected)
             raise LogUnavailable("no answer in time")
         seq = self._stream.append(chain, decoded, expected)
@@ -115,7 +121,7 @@ class NodeLog:
             with contextlib.suppress(WrongLast):
                 self._stream.append(chain, headers, expected)
 
-        # In no machine's context: a packet under way is not frozen with its sender.
+        # Outside of the machine's context: a packet under way is not frozen with its sender.
         loop = asyncio.get_running_loop()
         loop.call_later(self._rng.uniform(0.001, 9.0), land, context=Context())
 
@@ -128,12 +134,15 @@ class NodeLog:
         return tail
 
     async def following(self, stream: str, chain: str, seq: int) -> Tail | None:
-        """See `Log.following`: no chain here has foreign messages, and so its last frame is the only one asked for."""
-        tail = await self.tail(stream, chain)
-        return tail if tail is not None and tail.stream_seq >= seq else None
+        """See `Log.following`."""
+        await self._travel()
+        found = self._stream.chains.get(chain)
+        first = next((frame for frame in found.frames if frame.stream_seq >= seq), None) if found else None
+        await self._travel()
+        return first
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.0005, 0.004))
-        if any(weather.log_away for weather in self._weathers) and self._rng.random() < 0.9:
+        if any(each.log_away for each in self._conditions) and self._rng.random() < 0.9:
             await asyncio.sleep(0.5)
             raise LogUnavailable("no answer")

@@ -1,4 +1,4 @@
-"""Virtual time: a loop that jumps to its next timer, machines that can be frozen, and wall clocks that disagree."""
+"""Virtual time: a loop that jumps to its next timer, machines that can be frozen, and wall clocks that differ."""
 
 import asyncio
 import contextlib
@@ -13,21 +13,21 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 EPOCH_S = 1_800_000_000.0
-"""The wall clock at virtual time 0; no real clock is read."""
+"""The wall clock at virtual time 0. No real clock is read."""
 
 TURN_S = 1e-8
 
 
 @dataclass(slots=True, eq=False)
 class Machine:
-    """What the tasks of one machine share: a wall clock `skew_s` seconds wrong, and whether they run at all."""
+    """The state that the tasks of one machine share: the wall clock's error `skew_s`, and whether they are frozen."""
 
     skew_s: float = 0.0
     frozen: bool = False
     parked: list[events.Handle] = field(default_factory=list)
 
     def thaw(self) -> None:
-        """As SIGCONT: what was due meanwhile runs now, late, in its order."""
+        """As SIGCONT: callbacks that were due meanwhile run now, late, in their order."""
         self.frozen = False
         parked, self.parked = self.parked, []
         loop: Any = asyncio.get_running_loop()
@@ -35,7 +35,7 @@ class Machine:
 
 
 machine: ContextVar[Machine | None] = ContextVar("machine", default=None)
-"""On which machine the present task runs; None: on none, as Discord and the stores."""
+"""The machine that the current task runs on; None: no machine, as for Discord and the stores."""
 
 
 class _Handle(events.Handle):
@@ -59,9 +59,9 @@ class _TimerHandle(events.TimerHandle):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Nothing waits: when nobody is ready, time jumps to the next timer.
+    """Nothing waits: when no callback is ready, time jumps to the next timer.
 
-    It replaces the two places where asyncio's base loop makes its handles (the same in CPython 3.11 to 3.14).
+    It overrides the two methods in which asyncio's base loop creates handles (the same in CPython 3.11 to 3.14).
     """
 
     def __init__(self) -> None:
@@ -72,8 +72,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
         def select(timeout: float | None) -> object:
             if timeout is None:
-                raise RuntimeError("everybody waits and no timer is set")
-            # A turn takes a moment, as in reality: a deadline that rounding puts at "now" does not come again for ever.
+                raise RuntimeError("all tasks wait and no timer is set")
+            # An iteration takes a moment, as in reality: a deadline that rounding puts at "now" must not come again.
             self._virtual_s += timeout or TURN_S
             return really_select(0) if not timeout else ()
 
@@ -96,14 +96,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return timer
 
 
+def wall_s() -> float:
+    """The wall clock of the current task's machine, in Unix seconds."""
+    return _wall_s(asyncio.get_running_loop())
+
+
+def _wall_s(loop: asyncio.AbstractEventLoop) -> float:
+    where = machine.get()
+    return EPOCH_S + loop.time() + (where.skew_s if where is not None else 0.0)
+
+
 @contextlib.contextmanager
 def _virtual_wall_clock(loop: VirtualLoop) -> Iterator[None]:
-    def now() -> float:
-        where = machine.get()
-        return EPOCH_S + loop.time() + (where.skew_s if where is not None else 0.0)
-
+    """The shards and the log records read `time.time` itself."""
     really = time.time
-    time.time = now
+    time.time = lambda: _wall_s(loop)
     try:
         yield
     finally:
@@ -111,7 +118,7 @@ def _virtual_wall_clock(loop: VirtualLoop) -> Iterator[None]:
 
 
 def run_virtual(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run to the end on virtual time."""
+    """Run a coroutine to its end on virtual time."""
     loop = VirtualLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner, _virtual_wall_clock(loop):
         return runner.run(work)

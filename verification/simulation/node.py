@@ -1,14 +1,15 @@
-"""Nodes of the simulation: the real agent and the real shard runners, with a fake process around them.
+"""Nodes of the simulation: the real agent and the real shard runners, without processes of their own.
 
-Only what touches the outside is replaced: etcd (the in-memory store behind a gate), NATS (the shared stream), Discord,
-the HTTP server, the Redis probe, and the worker's process, whose runners are tasks here.
+Only what the agent and the shards reach outside is replaced: etcd (the in-memory store, which can be cut off), NATS
+(the shared stream), Discord, the HTTP server, the health checks of servers, and the worker processes, whose shards are
+tasks here.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextvars import ContextVar, copy_context
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,29 +28,29 @@ from sandwich_coordinator.store.base import (
 )
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_node import ipc
-from sandwich_node.agent import agent as agent_module
-from sandwich_node.agent.agent import Agent, NodeOptions
+from sandwich_node.agent.agent import Agent
+from sandwich_node.agent.dependencies import AgentDependencies, Worker
+from sandwich_node.agent.options import NodeOptions
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.shard_set import ShardSet
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
-from verification.simulation.log import NodeLog, Stream, Weather
-from verification.simulation.loop import Machine, machine
+from verification.simulation.log import Conditions, NodeLog, Stream
+from verification.simulation.loop import Machine, machine, wall_s
 
 WORKER_RESTART_S = 0.8
 SHUTDOWN_BUDGET_S = 8.0
 
 _T = TypeVar("_T")
-_process: ContextVar["SimProcess"] = ContextVar("process")
 
 
 class RemoteStore:
-    """One machine's way to the store: a moment each way, cut off, or with lost answers. Stands in for `EtcdStore`."""
+    """One machine's connection to the store: with latency, cut off, or with lost answers. Replaces `EtcdStore`."""
 
-    def __init__(self, store: MemoryStore, weathers: tuple[Weather, ...], rng: random.Random) -> None:
+    def __init__(self, store: MemoryStore, conditions: tuple[Conditions, ...], rng: random.Random) -> None:
         self._store = store
-        self._weathers = weathers
+        self._conditions = conditions
         self._rng = rng
 
     async def get(self, key: str) -> KeyValue | None:
@@ -77,7 +78,7 @@ class RemoteStore:
         await self._call(self._store.revoke(lease))
 
     async def watch(self, prefix: str, revision: int) -> AsyncIterator[WatchBatch]:
-        """See `Store.watch`: late by a moment, silent while cut off."""
+        """See `Store.watch`: with latency, and silent while cut off."""
         async for batch in self._store.watch(prefix, revision):
             while True:
                 with contextlib.suppress(StoreUnavailable):
@@ -86,11 +87,11 @@ class RemoteStore:
             yield batch
 
     async def server_version(self) -> str:
-        """New enough."""
+        """A supported version."""
         return "3.6.0"
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     async def _call(self, work: Coroutine[Any, Any, _T], *, write: bool = False) -> _T:
         try:
@@ -98,7 +99,7 @@ class RemoteStore:
         except BaseException:
             work.close()
             raise
-        lost = max(weather.store_answers_lost for weather in self._weathers)
+        lost = max(each.store_answers_lost for each in self._conditions)
         if write and self._rng.random() < lost:
             if self._rng.random() < 0.5:
                 await work
@@ -112,7 +113,7 @@ class RemoteStore:
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._latency_s())
-        if any(weather.store_away for weather in self._weathers):
+        if any(each.store_away for each in self._conditions):
             await asyncio.sleep(1.0)
             raise StoreUnavailable("no answer")
 
@@ -121,15 +122,16 @@ class RemoteStore:
 
 
 class SimWorker:
-    """A worker slot with the interface of `WorkerProcess`; its runners are tasks of the simulation."""
+    """A worker slot like `WorkerProcess`; its shards are tasks of the simulation."""
 
     def __init__(
         self,
+        process: "SimProcess",
         settings: ipc.WorkerSettings,
         *,
-        on_message: Callable[["SimWorker", ipc.ToAgent], None],
-        on_started: Callable[["SimWorker"], None],
-        on_gone: Callable[["SimWorker"], None],
+        on_message: Callable[[Worker, ipc.ToAgent], None],
+        on_started: Callable[[Worker], None],
+        on_gone: Callable[[Worker], None],
     ) -> None:
         self.index = settings.worker
         self.pid = 1
@@ -140,8 +142,7 @@ class SimWorker:
         self.lease: int | None = None
         self._linger_s = settings.linger_s
         self._on_message, self._on_started, self._on_gone = on_message, on_started, on_gone
-        self._process = _process.get()
-        self._process.workers.append(self)
+        self._process = process
         self._life: _WorkerLife | None = None
         self._stop = asyncio.Event()
 
@@ -151,7 +152,7 @@ class SimWorker:
         return self._life is not None
 
     def send(self, message: ipc.ToWorker) -> None:
-        """See `WorkerProcess.send`: it arrives with a later turn of the loop."""
+        """See `WorkerProcess.send`: the message arrives in a later iteration of the loop."""
         if self._life is not None:
             asyncio.get_running_loop().call_soon(self._life.receive, message)
 
@@ -169,7 +170,7 @@ class SimWorker:
         life = self._life = _WorkerLife(self._process, self._linger_s)
         try:
             self._on_started(self)
-            life.tell(ipc.WorkerReady())
+            life.send(ipc.WorkerReady())
             while (message := await life.mail.get()) is not None:
                 self._on_message(self, message)
         finally:
@@ -190,17 +191,17 @@ class SimWorker:
             self._life.kill()
 
     def detach(self) -> "_WorkerLife | None":
-        """The agent is dead: what lives on without it."""
+        """The agent is dead; returns the process that continues without it."""
         life, self._life = self._life, None
         return life
 
     def shards(self) -> list[ShardId]:
-        """What runs here."""
+        """The shards that run here."""
         return self._life.shards() if self._life is not None else []
 
 
 class _WorkerLife:
-    """One process of a worker: its shards as tasks, and the mail to its agent, which ends with None."""
+    """One process of a worker: its shards as tasks, and its messages to the agent, ended by None."""
 
     def __init__(self, process: "SimProcess", linger_s: float) -> None:
         self.mail: asyncio.Queue[ipc.ToAgent | None] = asyncio.Queue()
@@ -214,29 +215,29 @@ class _WorkerLife:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            self._shards = ShardSet(group, self._make_runner, self.tell)
+            self._shards = ShardSet(group, self._make_runner, self.send)
             await asyncio.get_running_loop().create_future()
 
     def _make_runner(self, start: ipc.StartShard) -> ShardRunner:
         world = self._process.node.world
         services = WorkerServices(
-            log=NodeLog(world.stream, world.rng, self._process.weathers),
-            http=world.discord,  # type: ignore[arg-type]
-            send=self.tell,
+            log=NodeLog(world.stream, world.rng, self._process.conditions),
+            http=world.discord,
+            send=self.send,
             rng=world.rng,
             linger_s=self._linger_s,
         )
         return ShardRunner(start, services)
 
-    def tell(self, message: ipc.ToAgent) -> None:
-        """Say something to the agent, while this process lives."""
+    def send(self, message: ipc.ToAgent) -> None:
+        """Send to the agent, while this process lives."""
         if isinstance(message, ipc.ShardStopped) and message.how == "crashed":
             self._process.node.world.journal.violate(f"shard {message.key} crashed")
         if not self._ended:
             self.mail.put_nowait(message)
 
     def receive(self, message: ipc.ToWorker) -> None:
-        """The agent said something."""
+        """Take a message of the agent."""
         if self._ended or self._shards is None:
             return
         match message:
@@ -248,49 +249,51 @@ class _WorkerLife:
                 self._shards.receive(message)
 
     def shards(self) -> list[ShardId]:
-        """What runs here."""
+        """The shards that run here."""
         return [runner.key for runner in self._shards.runners] if self._shards is not None else []
 
     async def release_all(self) -> None:
-        """Stop every shard with its session kept, then end."""
+        """Stop all shards with their sessions kept, then end."""
         if self._shards is not None:
             await self._shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
         self.kill()
 
     def kill(self) -> None:
-        """End now: sockets close, nothing more is said."""
+        """End now: sockets close, no further message is sent."""
         if not self._ended:
             self._ended = True
             self.mail.put_nowait(None)
             self._task.cancel()
 
 
-class _NoServers:
+class _NoServerHealth:
+    """`ServerHealth` without servers: their health is not simulated."""
+
     waiting: Sequence[str] = ()
     problems: Sequence[str] = ()
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
+    def nats_said(self, texts: list[str]) -> None:
+        """See `ServerHealth.nats_said`: never called."""
 
     async def run(self) -> None:
-        """What servers say about themselves takes no part."""
+        """See `ServerHealth.run`."""
 
 
 @contextlib.asynccontextmanager
-async def _no_server(*_: Any) -> AsyncIterator[int]:
+async def _no_http_server(*_: object) -> AsyncIterator[int]:
     yield 1
 
 
 @dataclass(slots=True)
 class World:
-    """What all machines share. `weather` is everybody's."""
+    """What all machines share; so is this `conditions`."""
 
     database: MemoryStore
     stream: Stream
     discord: Discord
     journal: Journal
     rng: random.Random
-    weather: Weather = field(default_factory=Weather)
+    conditions: Conditions = field(default_factory=Conditions)
 
 
 class SimProcess:
@@ -299,12 +302,33 @@ class SimProcess:
     def __init__(self, node: "SimNode", options: NodeOptions) -> None:
         self.node = node
         self.workers: list[SimWorker] = []
-        self.weather = Weather()
-        self.weathers = (node.world.weather, self.weather)
-        _process.set(self)
-        store = RemoteStore(node.world.database.peer(), self.weathers, node.world.rng)
-        self.agent = Agent(options, store, None, rng=node.world.rng)  # type: ignore[arg-type]
+        self.own_conditions = Conditions()
+        self.conditions = (node.world.conditions, self.own_conditions)
+        self.agent = Agent(options, self._dependencies(node.world), None)
         self.task = asyncio.create_task(self._run())
+
+    def _dependencies(self, world: World) -> AgentDependencies:
+        return AgentDependencies(
+            store=RemoteStore(world.database.peer(), self.conditions, world.rng),
+            listen=_no_http_server,
+            open_discord=lambda _: contextlib.nullcontext(world.discord),
+            make_worker=self._make_worker,
+            make_server_health=lambda *_: _NoServerHealth(),
+            rng=world.rng,
+            wall=wall_s,
+        )
+
+    def _make_worker(
+        self,
+        settings: ipc.WorkerSettings,
+        *,
+        on_message: Callable[[Worker, ipc.ToAgent], None],
+        on_started: Callable[[Worker], None],
+        on_gone: Callable[[Worker], None],
+    ) -> SimWorker:
+        worker = SimWorker(self, settings, on_message=on_message, on_started=on_started, on_gone=on_gone)
+        self.workers.append(worker)
+        return worker
 
     async def _run(self) -> None:
         try:
@@ -314,7 +338,7 @@ class SimProcess:
 
 
 class SimNode:
-    """One machine: starts processes, and does to them what befalls machines."""
+    """One machine: it starts processes, and faults of the machine happen to them."""
 
     def __init__(self, name: str, world: World, *, workers: int, skew_s: float) -> None:
         self.name, self.world = name, world
@@ -326,44 +350,44 @@ class SimNode:
 
     @property
     def running(self) -> bool:
-        """Whether there is an agent."""
+        """Whether an agent runs."""
         return self._process is not None and not self._process.task.done()
 
     @property
-    def weather(self) -> Weather:
-        """This machine's own."""
-        return self._process.weather if self._process is not None else Weather()
+    def conditions(self) -> Conditions:
+        """The conditions of this machine alone."""
+        return self._process.own_conditions if self._process is not None else Conditions()
 
     @property
     def workers(self) -> Sequence[SimWorker]:
-        """The workers there are."""
+        """The workers of the running agent."""
         return self._process.workers if self._process is not None and self.running else ()
 
     @property
     def leads(self) -> bool:
-        """Whether its agent takes itself for the leader."""
+        """Whether its agent believes that it leads."""
         return self._process is not None and self.running and self._process.agent.status().leader
 
     def start(self) -> None:
-        """A new process; in a context of its own, so that all its tasks are this machine's."""
+        """Start a process in its own context, so that all its tasks belong to this machine."""
         context = copy_context()
         context.run(machine.set, self.machine)
         self._process = context.run(SimProcess, self, self._options)
         self.world.journal.note(f"{self.name}: started")
 
     def kill(self) -> None:
-        """Everything on the machine is gone at once."""
+        """Everything on the machine ends at once."""
         self._silence()
         for worker in self._process.workers if self._process else ():
             worker.kill()
 
     async def kill_agent(self) -> None:
-        """kill -9 of the agent: its workers stop by themselves and release its lease."""
+        """kill -9 of the agent. Its workers stop by themselves and release its lease."""
         if self._process is None:
             return
-        # Before the agent's tasks end: what they would still do on cancellation is not done by a killed process.
+        # First of all: a killed process does not do what its tasks would still do when they are cancelled.
         lives = [life for worker in self._process.workers if (life := worker.detach()) is not None]
-        cut_off = self.world.weather.store_away or self.weather.store_away
+        cut_off = self.world.conditions.store_away or self.conditions.store_away
         self._silence()
         await asyncio.gather(*(life.release_all() for life in lives))
         for lease in {life.lease for life in lives}:
@@ -371,11 +395,11 @@ class SimNode:
                 await self.world.database.peer().revoke(lease)
 
     def _silence(self) -> None:
-        """Cancelled tasks clean up, a killed process does not: what its agent would still say goes nowhere."""
+        """Cut the agent off: cancelled tasks clean up, a killed process does not."""
         if self.machine.frozen:
             self.machine.thaw()
         if self._process is not None:
-            self._process.weather.store_away = True
+            self._process.own_conditions.store_away = True
             self._process.task.cancel()
 
     def shutdown(self) -> None:
@@ -384,45 +408,17 @@ class SimNode:
             self._process.agent.shutdown()
 
     async def ended(self) -> None:
-        """Until the agent has ended."""
+        """Wait until the agent has ended."""
         if self._process is not None:
             await asyncio.wait([self._process.task])
 
     def shards(self) -> list[ShardId]:
-        """What runs on this node."""
+        """The shards that run on this node."""
         return [key for worker in self.workers for key in worker.shards()]
 
 
 def leaf(error: BaseException) -> BaseException:
+    """The first error inside of groups of errors."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-@contextlib.contextmanager
-def stand_ins(discord: Discord) -> Iterator[None]:
-    """Replace what the agent would reach outside."""
-
-    async def gateway_bot(_: Any, __: str, token: str) -> Any:
-        await asyncio.sleep(0.02)
-        return discord.gateway_bot(token)
-
-    async def current_user(_: Any, __: str, token: str) -> Any:
-        await asyncio.sleep(0.02)
-        return discord.user(token)
-
-    names = {
-        "WorkerProcess": SimWorker,
-        "Servers": _NoServers,
-        "serve": _no_server,
-        "fetch_gateway_bot": gateway_bot,
-        "fetch_current_user": current_user,
-    }
-    before = {name: getattr(agent_module, name) for name in names}
-    for name, stand_in in names.items():
-        setattr(agent_module, name, stand_in)
-    try:
-        yield
-    finally:
-        for name, real in before.items():
-            setattr(agent_module, name, real)

@@ -1,4 +1,4 @@
-"""One seed: a cluster, its faults, and what must be true while they run and after they stopped."""
+"""One seed: a cluster, its faults, and the checks while they happen and after they stopped."""
 
 import asyncio
 import contextlib
@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from sandwich_coordinator.cli.context import CommandError
-from sandwich_coordinator.cli.operate import change_state
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings, RedisSettings
+from sandwich_coordinator.operations.errors import OperationError
+from sandwich_coordinator.operations.nodes import change_state
 from sandwich_coordinator.store.base import LeaseLost, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
@@ -20,15 +20,15 @@ from sandwich_coordinator.types import AppRecord, ClaimRecord, PinRecord, Restar
 from sandwich_sdk.wire.frame import session_hash
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord, Shard
-from verification.simulation.log import Stream, Weather
+from verification.simulation.log import Conditions, Stream
 from verification.simulation.loop import EPOCH_S, run_virtual
-from verification.simulation.node import SimNode, World, stand_ins
+from verification.simulation.node import SimNode, World
 
 SETTLE_S = 240.0
-"""How long after the last fault all shards may take to be live: a bucket's IDENTIFYs are five seconds apart."""
+"""How long all shards may take to be live after the last fault. A bucket's IDENTIFYs are five seconds apart."""
 QUIET_S = 30.0
 REST_S = 120.0
-"""How long after all is live the cluster may go on balancing."""
+"""How long the cluster may continue to balance after all shards are live."""
 HOUR_S = 3600.0
 
 KEYS = Keys("default")
@@ -36,7 +36,7 @@ KEYS = Keys("default")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one seed came to. `journal`: the last lines, if something was wrong."""
+    """The result of one seed. `journal` is empty unless there are violations."""
 
     seed: int
     violations: list[str]
@@ -49,15 +49,15 @@ class Outcome:
 
 
 def simulate(seed: int) -> Outcome:
-    """Run one seed to its end, on virtual time."""
+    """Run one seed to its end on virtual time."""
     return run_virtual(Simulation(seed).run())
 
 
 class Simulation:
-    """A cluster of three to five nodes with one to three applications, all of it from `seed`."""
+    """A cluster of three to five nodes with one to three applications, all decided by `seed`."""
 
     def __init__(self, seed: int, *, skews: Mapping[str, float] | None = None) -> None:
-        """`skews`: how wrong each node's wall clock is, in seconds; by the seed when it is not given."""
+        """`skews`: how wrong each node's wall clock is, in seconds; the seed decides when it is not given."""
         self._seed = seed
         self._skews = skews
         rng = self._rng = random.Random(seed)
@@ -72,46 +72,35 @@ class Simulation:
 
     @property
     def shards(self) -> int:
-        """How many there are, of all applications."""
+        """The number of shards of all applications."""
         return sum(self._apps.values())
 
     async def run(self) -> Outcome:
-        """Faults, then peace, then the reckoning."""
+        """Faults, then a time without faults, then the last checks."""
         loop = asyncio.get_running_loop()
         database = MemoryStore(loop.time)
         self._database = database
         self._discord.recorded = self._recorded
         self._world = World(database, self._stream, self._discord, self._journal, self._rng)
         await self._configure()
-        skewed = self._rng.random() < 0.3
-        skews = self._skews
-        self._nodes = [
-            SimNode(
-                name,
-                self._world,
-                workers=self._rng.choice([1, 2]),
-                skew_s=skews.get(name, 0.0) if skews is not None else self._skew(skewed and name == "a"),
-            )
-            for name in "abcde"[: self._rng.randint(3, 5)]
-        ]
-        with stand_ins(self._discord):
-            traffic = asyncio.create_task(self._discord.traffic())
-            for node in self._nodes:
-                node.start()
-                await asyncio.sleep(self._rng.uniform(0, 1.5))
-            await self.befall()
-            await self._settle()
-            self._discord.quiet = True
-            await asyncio.sleep(2.0)
-            self._check_streams()
-            await self._check_quiet()
-            self._journal.note("end: all nodes are stopped")
-            for node in self._nodes:
-                node.shutdown()
-            for node in self._nodes:
-                await node.ended()
-            self._check_streams()
-            traffic.cancel()
+        self._nodes = self._make_nodes()
+        traffic = asyncio.create_task(self._discord.traffic())
+        for node in self._nodes:
+            node.start()
+            await asyncio.sleep(self._rng.uniform(0, 1.5))
+        await self.inject_faults()
+        await self._settle()
+        self._discord.quiet = True
+        await asyncio.sleep(2.0)
+        self._check_streams()
+        await self._check_quiet()
+        self._journal.note("end: all nodes are stopped")
+        for node in self._nodes:
+            node.shutdown()
+        for node in self._nodes:
+            await node.ended()
+        self._check_streams()
+        traffic.cancel()
         bad = self._journal.violations
         return Outcome(
             seed=self._seed,
@@ -123,6 +112,19 @@ class Simulation:
             events=sum(session.seq for session in self._discord.sessions),
             identifies=self._discord.identifies,
         )
+
+    def _make_nodes(self) -> list[SimNode]:
+        skewed = self._rng.random() < 0.3
+        skews = self._skews
+        return [
+            SimNode(
+                name,
+                self._world,
+                workers=self._rng.choice([1, 2]),
+                skew_s=skews.get(name, 0.0) if skews is not None else self._skew(skewed and name == "a"),
+            )
+            for name in "abcde"[: self._rng.randint(3, 5)]
+        ]
 
     def _skew(self, skewed: bool) -> float:
         return self._rng.choice([-HOUR_S, HOUR_S]) if skewed else 0.0
@@ -155,8 +157,8 @@ class Simulation:
 
     # --- faults -------------------------------------------------------------------------------------------------
 
-    async def befall(self) -> None:
-        """Random faults; a scenario has its own."""
+    async def inject_faults(self) -> None:
+        """Inject random faults; scenarios override it."""
         kinds: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
             ("node killed", self._node_killed),
             ("node stopped", self._node_stopped),
@@ -192,16 +194,16 @@ class Simulation:
                 group.create_task(fault())
 
     def _pick(self) -> SimNode | None:
-        """A node that nothing has befallen."""
+        """A running node without a fault."""
         free = [node for node in self._nodes if node.running and node.name not in self._down]
         return self._rng.choice(free) if free else None
 
-    async def _with(self, node: SimNode | None, misfortune: Callable[[SimNode], Awaitable[None]]) -> None:
+    async def _with(self, node: SimNode | None, fault: Callable[[SimNode], Awaitable[None]]) -> None:
         if node is None:
             return
         self._down.add(node.name)
         self._journal.note(f"  to {node.name}")
-        await misfortune(node)
+        await fault(node)
         self._journal.note(f"  {node.name} is over it")
         self._down.discard(node.name)
 
@@ -248,26 +250,30 @@ class Simulation:
 
         await self._with(self._pick(), freeze)
 
-    async def _under(self, weather: Weather, what: str, value: Any, seconds: float) -> None:
-        setattr(weather, what, value)
+    async def _without_store(self, conditions: Conditions, seconds: float) -> None:
+        conditions.store_away = True
         await asyncio.sleep(seconds)
-        setattr(weather, what, type(value)(0))
+        conditions.store_away = False
+
+    async def _without_log(self, conditions: Conditions, seconds: float) -> None:
+        conditions.log_away = True
+        await asyncio.sleep(seconds)
+        conditions.log_away = False
 
     async def _node_cut_off(self) -> None:
-        await self._with(
-            self._pick(), lambda node: self._under(node.weather, "store_away", True, self._rng.uniform(1.0, 14.0))
-        )
+        await self._with(self._pick(), lambda node: self._without_store(node.conditions, self._rng.uniform(1.0, 14.0)))
 
     async def _node_without_log(self) -> None:
-        await self._with(
-            self._pick(), lambda node: self._under(node.weather, "log_away", True, self._rng.uniform(1.0, 14.0))
-        )
+        await self._with(self._pick(), lambda node: self._without_log(node.conditions, self._rng.uniform(1.0, 14.0)))
 
     async def _store_away(self) -> None:
-        await self._under(self._world.weather, "store_away", True, self._rng.uniform(1.0, 25.0))
+        await self._without_store(self._world.conditions, self._rng.uniform(1.0, 25.0))
 
     async def _store_answers_lost(self) -> None:
-        await self._under(self._world.weather, "store_answers_lost", 0.3, self._rng.uniform(1.0, 20.0))
+        seconds = self._rng.uniform(1.0, 20.0)
+        self._world.conditions.store_answers_lost = 0.3
+        await asyncio.sleep(seconds)
+        self._world.conditions.store_answers_lost = 0.0
 
     async def _compacted(self) -> None:
         database = self._database.database
@@ -275,7 +281,7 @@ class Simulation:
             self._database.compact(database.revision)
 
     async def _log_away(self) -> None:
-        await self._under(self._world.weather, "log_away", True, self._rng.uniform(1.0, 15.0))
+        await self._without_log(self._world.conditions, self._rng.uniform(1.0, 15.0))
 
     async def _dropped(self) -> None:
         self._discord.drop(self._rng.choice([0.3, 1.0]), self._rng.choice([None, 1006, 4000, 4009]))
@@ -293,7 +299,7 @@ class Simulation:
         self.gateway_away(self._rng.uniform(1.0, 15.0))
 
     def gateway_away(self, seconds: float) -> None:
-        """Every socket ends, and none is opened for so long."""
+        """Close every socket, and refuse new ones for so long."""
         self._discord.drop(1.0, None)
         self._discord.refuse_until = asyncio.get_running_loop().time() + seconds
 
@@ -301,7 +307,7 @@ class Simulation:
         if node is not None:
             self._journal.note(f"  {node.name} -> {state}")
             # Refused while it is not registered, or for the last node that takes shards.
-            with contextlib.suppress(CommandError):
+            with contextlib.suppress(OperationError):
                 await change_state(self._database, KEYS, node.name, state)
 
     async def _drained(self) -> None:
@@ -333,17 +339,17 @@ class Simulation:
             with contextlib.suppress(LeaseLost):
                 await self._database.txn([], [Put(key, RestartRecord(at=EPOCH_S).encode())])
 
-    # --- the reckoning ------------------------------------------------------------------------------------------
+    # --- the last checks ------------------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """Every state back to normal, then wait until all is live. Violated when it is not in time."""
+        """Set every node to ready, then wait until all shards are live; a violation when that takes too long."""
         self._journal.note("faults stop")
         for node in self._nodes:
-            with contextlib.suppress(CommandError):
+            with contextlib.suppress(OperationError):
                 await change_state(self._database, KEYS, node.name, "ready")
         loop = asyncio.get_running_loop()
         until = loop.time() + SETTLE_S
-        while (wrong := self._not_live()) and loop.time() < until:  # noqa: ASYNC110 (what is looked at tells nobody)
+        while (wrong := self._not_live()) and loop.time() < until:  # noqa: ASYNC110 (nothing announces the change)
             await asyncio.sleep(1.0)
         if wrong:
             for line in wrong:
@@ -369,7 +375,7 @@ class Simulation:
         return wrong + [f"{key} is {state}" for key, state in claims.items() if state != "live"]
 
     def _check_streams(self) -> None:
-        """What the stream has of each session is all of it, or says what is missing."""
+        """The stream has each session whole, or a gap frame names what is missing."""
         for session in self._discord.sessions:
             app, number = session.shard
             name = session_hash(session.id)
@@ -382,7 +388,7 @@ class Simulation:
                 self._journal.violate(f"{session.id}: ends in the stream with {stored} of {session.seq} and no gap")
 
     async def _check_quiet(self) -> None:
-        """When nothing happens, nobody writes. Moves that balance the load may take a while to begin."""
+        """When nothing happens, no node writes. Moves that balance the load may take a while to begin."""
         database, clock = self._database.database, asyncio.get_running_loop().time
         until = clock() + REST_S
         while True:
@@ -392,5 +398,5 @@ class Simulation:
                 return
             if clock() > until:
                 what = Counter(event.kv.key for event in database.since(KEYS.prefix, before + 1).events)
-                self._journal.violate(f"from {at:.0f} s on, with nothing to do, these were written: {dict(what)}")
+                self._journal.violate(f"from {at:.0f} s on, these keys were written without a reason: {dict(what)}")
                 return

@@ -1,4 +1,4 @@
-"""Where Redis is and who we are there. Pure: a URL is taken apart, nothing is connected."""
+"""The address of Redis and the login. Pure: it parses a URL and does not connect."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ _PORT: Final = 6379
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """For rediss:// URLs. `ca`: whom to trust instead of the system's; `cert` and `key`: who we are."""
+    """For rediss:// URLs. `ca`: trusted instead of the system's certificates; `cert` and `key`: the client's."""
 
     ca: str | Path | None = None
     cert: str | Path | None = None
@@ -20,7 +20,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """A server and a login. `server` is what may be shown; `path` is a unix socket's, "" for others."""
+    """A server and a login. `server` may be shown to users; `path` is the path of a unix socket, else ""."""
 
     server: str
     host: str
@@ -33,7 +33,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises ValueError saying what is wrong; the message never repeats the URL, which may hold a password."""
+        """Raises ValueError. Its message never contains the URL, which may contain a password."""
         try:
             parts = urlsplit(url)
             port, host = parts.port or _PORT, parts.hostname or ""
@@ -55,18 +55,18 @@ class Address:
             password=unquote(parts.password) if parts.password else None,
         )
 
-    def place(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """The server as redis-py's arguments."""
         return {"path": self.path} if self.path else {"host": self.host, "port": self.port}
 
 
 def tls_arguments(tls: Tls) -> dict[str, Any]:
-    """As redis-py's arguments; who answers must prove to be the host of the URL. Raises ValueError."""
+    """As redis-py's arguments; the server's certificate must match the host of the URL. Raises ValueError."""
     paths = {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
     given = {name: str(path) for name, path in paths.items() if path is not None}
     for path in given.values():
         if not Path(path).is_file():
-            raise ValueError(f"there is no file {path} for TLS")
+            raise ValueError(f"the file {path} for TLS does not exist")
     return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **given}
 
 

@@ -1,4 +1,4 @@
-"""The connection to Redis or a Redis Cluster: every question has a deadline, and every failure its reason."""
+"""The connection to Redis or a Redis Cluster: every request has a deadline, and every failure a reason."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -19,11 +19,11 @@ from sandwich_sdk.cache.errors import CacheUnavailable, unavailable
 Command = tuple[str | bytes | int, ...]
 
 KEYS_MAX: Final = 5000
-"""How many keys one request names at most."""
+"""Most keys in one request."""
 
 
 class _Packing:
-    """Packs commands in C: in redis-py's own code the keys of a hundred guilds cost as much as all the rest."""
+    """Packs commands in C. With redis-py's own code, packing the keys of a hundred guilds takes half of the time."""
 
     def pack_command(self, *command: Any) -> list[bytes]:
         return [pack_command(command)]
@@ -45,9 +45,9 @@ class _Unix(_Packing, redis.UnixDomainSocketConnection):
 
 
 class Connection:
-    """Asks Redis. Safe for many tasks at once: at most `connections` of them talk at the same time, the others wait.
+    """Sends requests to Redis. Safe for concurrent tasks: at most `connections` requests run at once, others wait.
 
-    timeout  seconds for one request, waiting included
+    timeout  seconds for one request, including the wait
     """
 
     def __init__(
@@ -72,24 +72,24 @@ class Connection:
         self._options: dict[str, Any] = {
             "username": username or address.username,
             "password": password or address.password,
-            # `ask` has the deadline for all of it: redis-py's own would be per reply, and its retries last a minute.
+            # `ask` has one deadline for everything. redis-py's own is for each reply, and its retries last a minute.
             "socket_timeout": None,
             "socket_connect_timeout": timeout,
             "max_connections": connections,
             "protocol": 2,
             **(tls_arguments(tls or Tls()) if address.is_tls else {}),
         }
-        # Once more is for a connection that a restart of the server has closed.
-        again = Retry(NoBackoff(), 1, (redis.ConnectionError,))
+        # One retry, for a connection that was closed by a restart of the server.
+        retry = Retry(NoBackoff(), 1, (redis.ConnectionError,))
         kind = _Unix if address.path else _Tls if address.is_tls else _Tcp
-        options = {**address.place(), "db": address.db, "retry": again, **self._options}
+        options = {**address.arguments(), "db": address.db, "retry": retry, **self._options}
         self._single = redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
         self._client: Any = None
-        self._choosing = asyncio.Lock()
+        self._choice_lock = asyncio.Lock()
         self._turns = asyncio.Semaphore(connections)
 
     async def ask(self, *commands: Command) -> list[Any]:
-        """The replies, in order, in one request; None for a key that holds another type. Raises CacheUnavailable."""
+        """The replies to one request, in order; None for a value of another type. Raises CacheUnavailable."""
         if not commands:
             return []
         async with self._turn() as client:
@@ -108,11 +108,11 @@ class Connection:
         return found
 
     async def exists_each(self, keys: Sequence[str]) -> list[bool]:
-        """Whether there is something at these keys. Cheap when there is at all of them. Raises CacheUnavailable."""
+        """Whether these keys exist. Cheap when all of them do. Raises CacheUnavailable."""
         found: list[bool] = []
         is_cluster = await self._is_cluster()
         for page in _pages(keys):
-            # A cluster answers about several keys at once only when they are on one slot.
+            # A cluster accepts several keys in one command only if they are on one slot.
             if not is_cluster and (await self.ask(("EXISTS", *page)))[0] == len(page):
                 found += [True] * len(page)
             else:
@@ -120,7 +120,7 @@ class Connection:
         return found
 
     async def close(self) -> None:
-        """Close the connections. Asking again opens new ones."""
+        """Close the connections. Another request opens new ones."""
         await self._single.aclose()
         if self._client is not None and self._client is not self._single:
             await self._client.aclose()
@@ -136,7 +136,7 @@ class Connection:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
-        """The client to ask, while the deadline lasts. Raises CacheUnavailable, also for what is raised inside."""
+        """The client, within the deadline. Raises CacheUnavailable, also for errors raised inside."""
         try:
             async with self.within(self.timeout), self._turns:
                 yield await self._choose() if self._client is None else self._client
@@ -147,7 +147,7 @@ class Connection:
         if not isinstance(reply, Exception):
             return reply
         if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
-            corruption.report(str(command[1]), "another type of value than the contract says")
+            corruption.report(str(command[1]), "a value of another type than in the contract")
             return None
         raise unavailable(self.server, self.timeout, reply) from None
 
@@ -156,8 +156,8 @@ class Connection:
             return client is not self._single
 
     async def _choose(self) -> Any:
-        """The client for what the server is, which is asked once."""
-        async with self._choosing:
+        """The client for a single server or a cluster; the server is asked once which it is."""
+        async with self._choice_lock:
             if self._client is None:
                 self._client = self._cluster() if await _is_cluster(self._single) else self._single
         return self._client
@@ -166,9 +166,9 @@ class Connection:
         if self._address.path or self._address.db:
             detail = "it is a Redis Cluster, which has no database numbers and no unix socket"
             raise CacheUnavailable(self.server, "refused", detail)
-        # Unbounded here: before redis-py 8 a cluster's connection that failed counts for ever. `_turns` is the bound.
+        # Unbounded here: before redis-py 8 failed connections of a cluster are never subtracted. `_turns` is the bound.
         options = {**self._options, "ssl": self._address.is_tls, "max_connections": 2**31}
-        return RedisCluster(**self._address.place(), **options)
+        return RedisCluster(**self._address.arguments(), **options)
 
 
 async def _send(client: Any, commands: Sequence[Command]) -> list[Any]:
@@ -184,14 +184,14 @@ async def _send(client: Any, commands: Sequence[Command]) -> list[Any]:
 
 
 async def _is_cluster(client: Any) -> bool:
-    """Ask the server what it is. HELLO needs no right, INFO would. Raises InvalidResponse for what is not Redis."""
+    """Ask the server. HELLO needs no permission, INFO does. Raises InvalidResponse if it is not Redis."""
     try:
         reply = await client.execute_command("HELLO")
     except NoPermissionError:
         return False
     except ResponseError as error:
         if "unknown command" in str(error):
-            # A proxy in front of Redis; those behave as one server.
+            # A proxy in front of Redis, which behaves as one server.
             return False
         raise
     if not isinstance(reply, list) or b"mode" not in reply[:-1]:

@@ -1,4 +1,4 @@
-"""Values in Redis that are not what the contract says, since somebody else wrote there: told once, then left alone."""
+"""Values in Redis that do not follow the contract because another program wrote them: logged once and ignored."""
 
 import logging
 from typing import Final
@@ -12,10 +12,10 @@ _reported: set[str] = set()
 
 
 def report(key: str, what: str) -> None:
-    """Log that `what` is damaged and treated as missing: once a key and process, so that no log is flooded."""
+    """Log that a key is corrupt and treated as missing: once for each key and process, to keep the log short."""
     if key in _reported or len(_reported) >= REPORTED_MAX:
         return
     _reported.add(key)
     _log.warning("the cache's key %s: %s; treated as missing", plain_text(key), plain_text(what))
     if len(_reported) == REPORTED_MAX:
-        _log.warning("the cache has %d damaged keys; further ones are not told", REPORTED_MAX)
+        _log.warning("the cache has %d corrupt keys; further ones are not logged", REPORTED_MAX)

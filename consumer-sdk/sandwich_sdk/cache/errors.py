@@ -1,4 +1,4 @@
-"""What can go wrong between a reader and the cache, told without any secret."""
+"""Errors between a reader and the cache; they contain no secret."""
 
 import ssl
 from collections.abc import Iterator
@@ -11,31 +11,31 @@ from sandwich_sdk.errors import ConsumerError
 Reason = Literal[
     "no connection", "no answer", "tls", "refused login", "no permission", "loading", "not redis", "refused"
 ]
-"""Why the cache cannot be asked."""
+"""Why the cache is unavailable."""
 
 
 class CacheUnavailable(ConsumerError):
-    """The cache could not be asked, so the answer is unknown, which is not the same as "not there".
+    """The cache did not answer: whether the object exists is unknown.
 
-    reason  which kind of trouble, for programs
+    reason  the kind of failure, for programs
     server  host and port, or the socket's path; never the user or the password
     """
 
     def __init__(self, server: str, reason: Reason, detail: str) -> None:
-        super().__init__(f"the cache at {server} cannot be asked: {detail}")
+        super().__init__(f"the cache at {server} is unavailable: {detail}")
         self.server = server
         self.reason: Reason = reason
 
 
 def unavailable(server: str, timeout: float, error: BaseException) -> CacheUnavailable:
-    """The CacheUnavailable for what redis-py raised; of the error it repeats only its kind and Redis's error code."""
+    """The CacheUnavailable for an error of redis-py. It contains only the error's type and Redis's error code."""
     reason, detail = _explained(timeout, error)
     return CacheUnavailable(server, reason, detail)
 
 
 def _explained(timeout: float, error: BaseException) -> tuple[Reason, str]:
-    if trouble := tls_trouble(error):
-        return "tls", f"TLS failed: {trouble}"
+    if reason := tls_trouble(error):
+        return "tls", f"TLS failed: {reason}"
     text = str(error)
     code = text.partition(" ")[0]
     match error:
@@ -44,18 +44,18 @@ def _explained(timeout: float, error: BaseException) -> tuple[Reason, str]:
         case rx.AuthenticationError() | rx.AuthorizationError() | rx.AuthenticationWrongNumberOfArgsError():
             return "refused login", "it refuses the user or the password"
         case rx.NoPermissionError():
-            return "no permission", "the user lacks a right to read; docs/guide/cache.md has the ACL rule"
+            return "no permission", "the user lacks a permission to read; docs/guide/cache.md has the ACL rule"
         case rx.BusyLoadingError():
             return "loading", "it is still loading its data; try again soon"
         case rx.TimeoutError() | TimeoutError():
             return "no answer", f"no answer within {timeout:g} s"
         case rx.InvalidResponse():
-            return "not redis", "what answers there is not Redis"
+            return "not redis", "the server there is not Redis"
         case rx.ConnectionError() if "not ready" in text:
-            # redis-py's word for a connection that was just opened and already has more to read than was asked for.
-            return "not redis", "what answers there is not Redis"
+            # redis-py's message for a new connection on which the server sends data before any request.
+            return "not redis", "the server there is not Redis"
         case rx.ResponseError() if "DB index" in text:
-            return "refused", "it has no database of that number"
+            return "refused", "it has no database with that number"
         case rx.ResponseError() | rx.ClusterError():
             return "refused", f"it refuses ({code if code.isupper() else type(error).__name__})"
         case _:
@@ -72,7 +72,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def tls_trouble(error: BaseException) -> str:
-    """What went wrong with TLS, for an operator; "" when it was not that."""
+    """The TLS failure in an error, for an operator; "" if there is none."""
     for one in _causes(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             return one.verify_message

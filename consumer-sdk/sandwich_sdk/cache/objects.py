@@ -1,4 +1,4 @@
-"""What the cache holds, as objects. Pure.
+"""The cached objects. Pure.
 
 Each is a read-only mapping of Discord's JSON (`channel["topic"]`, `channel.get("rtc_region")`, `channel.raw`) with
 typed attributes for the common fields, named as Discord names them. An attribute is None (or empty, 0, False) when its
@@ -68,7 +68,7 @@ def _moment(value: object) -> datetime | None:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    # A time without its zone cannot be compared with one that has it.
+    # A time without a zone cannot be compared with one that has a zone.
     return moment if moment is not None and moment.tzinfo is not None else None
 
 
@@ -156,7 +156,7 @@ class User(Entity):
 
     @property
     def display_name(self) -> str:
-        """What Discord shows outside of guilds; "" when it is not known."""
+        """The name that Discord shows outside of guilds; "" if unknown."""
         return self.global_name or self.username or ""
 
 
@@ -202,7 +202,7 @@ class Channel(Entity):
 
     @property
     def is_obfuscated(self) -> bool:
-        """The bot cannot see it: Discord sent neither its name nor its overwrites."""
+        """Whether the bot cannot see it: Discord sent neither its name nor its overwrites."""
         return bool(self.flags & CHANNEL_OBFUSCATED)
 
 
@@ -300,7 +300,7 @@ class Member(Entity):
 
     @property
     def display_name(self) -> str:
-        """What Discord shows in this guild; "" when it is not known."""
+        """The name that Discord shows in this guild; "" if unknown."""
         user = self.user
         return self.nick or (user.display_name if user else "")
 
@@ -309,7 +309,7 @@ class Member(Entity):
 
 
 class VoiceState(Entity):
-    """Who is in which voice or stage channel."""
+    """A user in a voice or stage channel."""
 
     __slots__ = ()
     guild_id = Field(_id_or_none)
@@ -327,7 +327,7 @@ class VoiceState(Entity):
 
 
 class Presence(Entity):
-    """What a member is doing. Nobody who is offline has one."""
+    """The status and activities of a member. Offline members have none."""
 
     __slots__ = ()
     status = Field(_text)
@@ -404,6 +404,6 @@ class Message(Entity):
 
     @property
     def author(self) -> User | None:
-        """Who wrote it; a webhook's is not a real user."""
+        """The author; for a webhook it is not a real user."""
         raw = _object(self.raw.get("author"))
         return User(raw) if raw else None

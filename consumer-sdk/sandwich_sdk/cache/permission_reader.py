@@ -1,4 +1,4 @@
-"""What a member may do, from what the cache holds: two requests a question."""
+"""A member's permissions, computed from the cache with two requests."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,13 +6,13 @@ from datetime import datetime
 from sandwich_sdk.cache import values
 from sandwich_sdk.cache.connection import Command, Connection
 from sandwich_sdk.cache.objects import Channel, Guild, Member, Role, Thread
-from sandwich_sdk.cache.permissions import ALL, Permissions, Place, Subject, in_channel, in_guild
+from sandwich_sdk.cache.permissions import ALL, ChannelRules, Permissions, Subject, in_channel, in_guild
 from sandwich_sdk.wire import cache_keys
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What the first request found. `channel` and `thread`: what was asked about, one of them or none."""
+    """The result of the first request. At most one of `channel` and `thread` is set."""
 
     guild: Guild
     member: Member | None
@@ -21,7 +21,7 @@ class _Question:
 
 
 class PermissionReader:
-    """Reads what the permissions in one guild of one namespace are computed from."""
+    """Reads the data for permissions in one guild of one namespace."""
 
     def __init__(self, connection: Connection, namespace: str, guild: str) -> None:
         self._connection = connection
@@ -34,7 +34,7 @@ class PermissionReader:
         )
 
     async def of(self, user: str, channel: str | None, now: datetime) -> Permissions | None:
-        """See `Cache.permissions`. `now` is for time-outs."""
+        """See `Cache.permissions`. `now` is compared with the end of time-outs."""
         question = await self._ask(user, channel)
         if question is None:
             return None
@@ -90,6 +90,6 @@ class PermissionReader:
 def _in_channel(subject: Subject, channel: Channel | None, *, is_thread: bool) -> Permissions | None:
     if channel is None:
         return None
-    permissions = in_channel(subject, Place(channel.type or 0, channel.permission_overwrites, is_thread))
-    # Overwrites that Discord hid from the bot are unknown, which is not the same as denied.
+    permissions = in_channel(subject, ChannelRules(channel.type or 0, channel.permission_overwrites, is_thread))
+    # Discord hid the overwrites from the bot: the result is unknown, not denied.
     return None if channel.is_obfuscated and permissions != ALL else permissions

@@ -1,4 +1,4 @@
-"""What a member may do, computed as Discord documents it (docs: "Permissions"). Pure.
+"""A member's permissions, computed as Discord documents it (docs: "Permissions"). Pure.
 
 Discord's four rules, in this order: roles, overwrites of the channel, what is implied when a permission is missing, and
 the time-out. Owners and administrators are exempt from all but the first.
@@ -75,17 +75,17 @@ class Permissions(enum.IntFlag, boundary=enum.KEEP):
 
 P = Permissions
 ALL: Final = functools.reduce(operator.or_, Permissions)
-"""What owners and administrators have."""
+"""The permissions of owners and administrators."""
 
 TIMED_OUT: Final = P.VIEW_CHANNEL | P.READ_MESSAGE_HISTORY
-"""All that is left to a timed out member."""
+"""The permissions that a member in time-out keeps."""
 
 GUILD_WIDE: Final = (
     P.KICK_MEMBERS | P.BAN_MEMBERS | P.ADMINISTRATOR | P.MANAGE_GUILD | P.VIEW_AUDIT_LOG | P.VIEW_GUILD_INSIGHTS
     | P.CHANGE_NICKNAME | P.MANAGE_NICKNAMES | P.MANAGE_GUILD_EXPRESSIONS | P.MODERATE_MEMBERS
     | P.VIEW_CREATOR_MONETIZATION_ANALYTICS | P.CREATE_GUILD_EXPRESSIONS
 )  # fmt: skip
-"""What is not about a channel (no channel type in Discord's table), so that a hidden channel does not take it away."""
+"""Permissions without a channel type in Discord's table: a hidden channel does not remove them."""
 
 NEEDS_SENDING: Final = P.MENTION_EVERYONE | P.SEND_TTS_MESSAGES | P.ATTACH_FILES | P.EMBED_LINKS
 NEEDS_CONNECT: Final = (
@@ -93,7 +93,7 @@ NEEDS_CONNECT: Final = (
     | P.MOVE_MEMBERS | P.USE_VAD | P.REQUEST_TO_SPEAK | P.USE_EMBEDDED_ACTIVITIES | P.USE_SOUNDBOARD
     | P.USE_EXTERNAL_SOUNDS | P.SET_VOICE_CHANNEL_STATUS
 )  # fmt: skip
-"""Discord says "such as MANAGE_CHANNEL"; the rest is what only makes sense in the call, and what its client hides."""
+"""Discord names only "such as MANAGE_CHANNEL". The others make sense only in a call, or Discord's client hides them."""
 
 VOICE_TYPES: Final = frozenset({2, 13})
 ROLE, MEMBER = 0, 1
@@ -110,8 +110,8 @@ class Overwrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A channel as far as permissions go. For a thread these are its parent's overwrites and type."""
+class ChannelRules:
+    """The properties of a channel that affect permissions. A thread has its parent's overwrites and type."""
 
     type: int
     overwrites: Collection[Overwrite]
@@ -120,7 +120,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A member as far as permissions go.
+    """The properties of a member that affect permissions.
 
     everyone      permissions of the guild's @everyone role
     roles         permissions of the member's other roles, by role id
@@ -136,21 +136,21 @@ class Subject:
 
 
 def in_guild(subject: Subject) -> Permissions:
-    """What a member may do, channels aside."""
+    """A member's permissions in the guild, without those of channels."""
     permissions = _of_roles(subject)
     return permissions & TIMED_OUT if subject.is_timed_out and permissions != ALL else permissions
 
 
-def in_channel(subject: Subject, place: Place) -> Permissions:
-    """What a member may do in a channel or thread."""
+def in_channel(subject: Subject, rules: ChannelRules) -> Permissions:
+    """A member's permissions in a channel or thread."""
     permissions = _of_roles(subject)
     if permissions == ALL:
         return ALL
-    permissions = _overwritten(permissions, place.overwrites, subject)
-    if place.is_thread:
-        # The one permission that threads do not inherit; SEND_MESSAGES_IN_THREADS is theirs.
+    permissions = _overwritten(permissions, rules.overwrites, subject)
+    if rules.is_thread:
+        # Threads inherit all permissions but this one; they have SEND_MESSAGES_IN_THREADS instead.
         permissions = _without(permissions, P.SEND_MESSAGES)
-    permissions = _without_implied(permissions, place)
+    permissions = _without_implied(permissions, rules)
     return permissions & TIMED_OUT if subject.is_timed_out else permissions
 
 
@@ -177,17 +177,17 @@ def _overwritten(base: int, overwrites: Collection[Overwrite], subject: Subject)
     return Permissions(permissions)
 
 
-def _without_implied(permissions: Permissions, place: Place) -> Permissions:
-    """`permissions` without those that are of no use there because another one is missing."""
+def _without_implied(permissions: Permissions, rules: ChannelRules) -> Permissions:
+    """`permissions` without those that have no effect because another one is missing."""
     if not permissions & P.VIEW_CHANNEL:
         return permissions & GUILD_WIDE
-    if not permissions & (P.SEND_MESSAGES_IN_THREADS if place.is_thread else P.SEND_MESSAGES):
+    if not permissions & (P.SEND_MESSAGES_IN_THREADS if rules.is_thread else P.SEND_MESSAGES):
         permissions = _without(permissions, NEEDS_SENDING)
-    if place.type in VOICE_TYPES and not permissions & P.CONNECT:
+    if rules.type in VOICE_TYPES and not permissions & P.CONNECT:
         permissions = _without(permissions, NEEDS_CONNECT)
     return permissions
 
 
 def _without(permissions: Permissions, those: Permissions) -> Permissions:
-    # Not `permissions & ~those`: the complement of an IntFlag lacks the bits that it does not know.
+    # Not `permissions & ~those`: the complement of an IntFlag has no unknown bits.
     return Permissions(int(permissions) & ~int(those))

@@ -1,7 +1,7 @@
-"""`Cache`: what the cluster knows of guilds and users, asked of Redis directly.
+"""`Cache`: guilds and users as the cluster cached them, read from Redis directly.
 
-None means "not there (any more)"; when Redis cannot be asked, CacheUnavailable is raised instead. What belongs to a
-guild is only returned while an application is in that guild, even if something of it was left behind in Redis.
+None means "not cached, or no longer". CacheUnavailable is raised when Redis does not answer. Objects of a guild are
+returned only while an application is in that guild, even if Redis still contains some of them.
 """
 
 import copy
@@ -43,22 +43,22 @@ SCAN_PAGE: Final = 1000
 
 
 class Location(NamedTuple):
-    """Which shard of which shard group receives a guild's events."""
+    """The shard group and shard that receive a guild's events."""
 
     group: int
     shard: int
 
 
 class Cache:
-    """Reads one namespace. Use `async with`, or `close()` at the end. Every method raises CacheUnavailable.
+    """Reads one namespace. Use `async with`, or call `close()`. Every method raises CacheUnavailable.
 
     url           redis://, rediss:// (TLS) or unix://, of one server or of any node of a Redis Cluster
-    namespace     whose cache: an application's own has its name; several applications may share one
-    username      of a Redis ACL user; like the password it may stand in the URL instead
-    tls           which certificates, where the system's will not do
+    namespace     by default the application's name; several applications can share one
+    username      a Redis ACL user; like the password it may be in the URL instead
+    tls           certificates, if the system's do not fit
     timeout       seconds for one request
-    scan_timeout  seconds for calls that look through many values in several requests
-    connections   requests at the same time; more wait, within their timeout
+    scan_timeout  seconds for calls that scan many values in several requests
+    connections   concurrent requests; others wait, within their timeout
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class Cache:
     def __repr__(self) -> str:
         return f"Cache({self._connection.server}, namespace={self.namespace!r})"
 
-    # Where guilds are
+    # Locations of guilds
 
     async def where_is_guild(self, guild: Id, app: str) -> Location | None:
-        """The shard that holds a guild for an application; None when the application is not in it."""
+        """The shard that receives a guild's events for an application; None when the application is not in it."""
         key = cache_keys.locations_key(self.namespace, app)
         (value,) = await self._connection.ask(("HGET", key, snowflake(guild, what="guild")))
         return _location(value, key)
@@ -128,7 +128,7 @@ class Cache:
     async def mutual_guilds(
         self, user: Id, *, app: str | None = None, namespaces: Iterable[str] | None = None
     ) -> list[str]:
-        """The ids of the guilds that a user shares with the applications of this namespace, ordered: two requests.
+        """The ids of the guilds that a user shares with the applications of this namespace, ordered (two requests).
 
         app         only with this application
         namespaces  with the applications of these namespaces instead
@@ -145,10 +145,10 @@ class Cache:
         return sorted(found, key=int)
 
     async def _with_any_app(self, shared: Mapping[str, list[str]]) -> set[str]:
-        """Those of the guilds that an application is in: when the last one leaves, members go one by one after it."""
+        """Only guilds that an application is in: after the last one left, members are deleted one by one."""
         pairs = [(name, guild) for name, guilds in shared.items() for guild in guilds]
-        there = await self._connection.exists_each([cache_keys.apps_key(name, guild) for name, guild in pairs])
-        return {guild for (_, guild), is_there in zip(pairs, there, strict=True) if is_there}
+        present = await self._connection.exists_each([cache_keys.apps_key(name, guild) for name, guild in pairs])
+        return {guild for (_, guild), is_present in zip(pairs, present, strict=True) if is_present}
 
     async def _with_app(self, shared: Mapping[str, list[str]], app: str) -> set[str]:
         asked = {cache_keys.locations_key(name, app): guilds for name, guilds in shared.items() if guilds}
@@ -156,7 +156,7 @@ class Cache:
         pairs = zip(asked.values(), replies, strict=True)
         return {guild for guilds, reply in pairs for guild, at in zip(guilds, reply or (), strict=False) if at}
 
-    # A guild and what hangs on it
+    # A guild and its collections
 
     async def guild(self, guild: Id) -> Guild | None:
         """The guild without its collections."""
@@ -169,9 +169,9 @@ class Cache:
         wanted = _check_ids(ids, what="guild")
         keys = [cache_keys.guild_key(self.namespace, guild) for guild in wanted]
         found = await self._connection.get_each(keys)
-        there = await self._connection.exists_each([cache_keys.apps_key(self.namespace, guild) for guild in wanted])
+        present = await self._connection.exists_each([cache_keys.apps_key(self.namespace, guild) for guild in wanted])
         built = (values.entity(Guild, value, key=key) for key, value in zip(keys, found, strict=True))
-        return [one for one, is_there in zip(built, there, strict=True) if one is not None and is_there]
+        return [one for one, is_present in zip(built, present, strict=True) if one is not None and is_present]
 
     async def guild_apps(self, guild: Id) -> frozenset[str]:
         """The applications of this namespace that are in a guild; empty when none is."""
@@ -186,11 +186,11 @@ class Cache:
         return dict(zip(cache_keys.COLLECTIONS, (int(n or 0) for n in replies), strict=False)) if replies else None
 
     async def channel(self, guild: Id, channel: Id) -> Channel | None:
-        """A channel or category; threads are asked for with `thread`."""
+        """A channel or category; for threads use `thread`."""
         return await self._one(Channel, guild, cache_keys.CHANNELS, channel)
 
     async def channels(self, guild: Id) -> list[Channel]:
-        """The channels and categories, in Discord's order of positions."""
+        """The channels and categories, in the order of their positions."""
         return sorted(await self._all(Channel, guild, cache_keys.CHANNELS), key=lambda one: one.position)
 
     async def thread(self, guild: Id, thread: Id) -> Thread | None:
@@ -226,15 +226,15 @@ class Cache:
         return await self._all(Sticker, guild, cache_keys.STICKERS)
 
     async def voice_state(self, guild: Id, user: Id) -> VoiceState | None:
-        """Where a member speaks; None when in no voice channel."""
+        """A member's voice state; None when in no voice channel."""
         return await self._one(VoiceState, guild, cache_keys.VOICE, user)
 
     async def voice_states(self, guild: Id) -> list[VoiceState]:
-        """Everybody who is in a voice or stage channel."""
+        """The voice states of all users in a voice or stage channel."""
         return await self._all(VoiceState, guild, cache_keys.VOICE)
 
     async def presence(self, guild: Id, user: Id) -> Presence | None:
-        """What a member is doing; None when offline, or when presences are not cached."""
+        """A member's presence; None when offline, or when presences are not cached."""
         return await self._one(Presence, guild, cache_keys.PRESENCES, user)
 
     async def scheduled_event(self, guild: Id, event: Id) -> ScheduledEvent | None:
@@ -254,7 +254,7 @@ class Cache:
         return await self._all(Sound, guild, cache_keys.SOUNDS)
 
     async def message(self, guild: Id, channel: Id, message: Id) -> Message | None:
-        """A message of a channel or thread; None also when it is too old to be kept."""
+        """A message of a channel or thread; None also when it has expired."""
         key = cache_keys.messages_key(
             self.namespace, snowflake(guild, what="guild"), snowflake(channel, what="channel")
         )
@@ -273,10 +273,10 @@ class Cache:
         found = (values.entity(Message, value, key=key) for value in (replies and replies[0]) or ())
         return [message for message in found if message is not None]
 
-    # People
+    # Users and members
 
     async def user(self, user: Id) -> User | None:
-        """A user whom the namespace's applications share a guild with."""
+        """A user who shares a guild with an application of the namespace."""
         key = cache_keys.user_key(self.namespace, snowflake(user, what="user"))
         (value,) = await self._connection.ask(("GET", key))
         return values.entity(User, value, key=key)
@@ -292,9 +292,9 @@ class Cache:
     async def members(
         self, guild: Id, *, ids: Iterable[Id] | None = None, query: str | None = None, limit: int = 100
     ) -> MemberPage:
-        """Members by their ids (1000 at most), or up to `limit` (1 to 1000) whose name begins with `query`, or any.
+        """Members by ids (at most 1000), or up to `limit` (1 to 1000), all or those whose name begins with `query`.
 
-        A query looks through 50,000 members at most; `complete` says whether that, or the limit, was reached.
+        A query scans at most 50,000 members; `complete` is False if that, or the limit, was reached.
         """
         search = MemberSearch(self._connection, self.namespace, snowflake(guild, what="guild"))
         if ids is not None and query is not None:
@@ -307,23 +307,23 @@ class Cache:
     async def permissions(
         self, guild: Id, user: Id, channel: Id | None = None, *, now: datetime | None = None
     ) -> Permissions | None:
-        """What a member may do in a guild, or in a channel or thread of it, as Discord documents it.
+        """A member's permissions in a guild, or in a channel or thread of it, as Discord documents it.
 
-        None when it cannot be told: the guild, the member, the channel, a thread's parent or the @everyone role is not
-        cached, or Discord hid the channel's overwrites from the bot. A role that is not cached gives nothing. Whether
-        somebody was invited to a private thread is no permission and not known. `now` is for time-outs.
+        None when they are unknown: the guild, the member, the channel, a thread's parent or the @everyone role is not
+        cached, or Discord hid the channel's overwrites from the bot. A role that is not cached adds no permissions.
+        Invitations to private threads are not considered. `now` is compared with the end of time-outs.
         """
         reader = PermissionReader(self._connection, self.namespace, snowflake(guild, what="guild"))
         channel_id = None if channel is None else snowflake(channel, what="channel")
         return await reader.of(snowflake(user, what="user"), channel_id, now or datetime.now(UTC))
 
-    # How it is asked
+    # Requests
 
     def _collection_key(self, guild: Id, collection: str) -> str:
         return cache_keys.collection_key(self.namespace, snowflake(guild, what="guild"), collection)
 
     async def _of_guild(self, guild: Id, *commands: Command) -> list[Any] | None:
-        """The replies; None when no application is in the guild. That is asked last: it holds for what came before."""
+        """The replies; None when no application is in the guild. That is read last, so it covers the other replies."""
         apps = cache_keys.apps_key(self.namespace, snowflake(guild, what="guild"))
         replies = await self._connection.ask(*commands, ("EXISTS", apps))
         return replies[:-1] if replies[-1] else None
@@ -339,7 +339,7 @@ class Cache:
         return values.entities(kind, replies[0], key=key) if replies else []
 
     async def _scan(self, key: str) -> AsyncIterator[dict[bytes, bytes]]:
-        """The pages of a hash; what is there all the time comes at least once."""
+        """The pages of a hash. A field that exists during the whole scan is returned at least once."""
         cursor = 0
         while True:
             (reply,) = await self._connection.ask(("HSCAN", key, cursor, "COUNT", SCAN_PAGE))

@@ -1,4 +1,4 @@
-"""Members of a guild: by id, by the beginning of a name, or simply some of them."""
+"""Members of a guild: by id, by the beginning of a name, or any."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from sandwich_sdk.cache.snowflake import is_snowflake
 from sandwich_sdk.wire import cache_keys
 
 LIMIT_MAX: Final = 1000
-LOOKED_AT_MAX: Final = 50_000
+SCANNED_MAX: Final = 50_000
 PAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPage:
-    """Members that were found. `complete` is False when there may be more: a limit was reached."""
+    """Members that were found. `complete` is False when a limit was reached and there may be more."""
 
     members: tuple[Member, ...] = ()
     complete: bool = True
@@ -30,7 +30,7 @@ class MemberPage:
 
 
 class MemberSearch:
-    """Looks through the members of one guild of one namespace."""
+    """Searches the members of one guild of one namespace."""
 
     def __init__(self, connection: Connection, namespace: str, guild: str) -> None:
         self._connection = connection
@@ -39,19 +39,19 @@ class MemberSearch:
         self._apps = cache_keys.apps_key(namespace, guild)
 
     async def by_ids(self, ids: Sequence[str]) -> MemberPage:
-        """Those of `ids` who are members, in the order of `ids`."""
+        """The members with these ids, in the order of `ids`."""
         if not ids:
             return MemberPage()
         found, exists = await self._connection.ask(("HMGET", self._key, *ids), ("EXISTS", self._apps))
         if not exists or found is None:
             return MemberPage()
-        return MemberPage(tuple(await self._whole(dict(zip(ids, found, strict=True)))))
+        return MemberPage(tuple(await self._with_users(dict(zip(ids, found, strict=True)))))
 
     async def by_name(self, prefix: str, limit: int) -> MemberPage:
         """Up to `limit` whose nick, display name or user name begins with `prefix`, case ignored; all for ""."""
         wanted = prefix.casefold()
         found: dict[str, Member] = {}
-        cursor, looked_at = 0, 0
+        cursor, scanned = 0, 0
         while True:
             reply, exists = await self._connection.ask(
                 ("HSCAN", self._key, cursor, "COUNT", PAGE), ("EXISTS", self._apps)
@@ -60,15 +60,15 @@ class MemberSearch:
                 return MemberPage()
             cursor = int(reply[0])
             page = {user.decode("ascii", "replace"): value for user, value in reply[1].items()}
-            looked_at += len(page)
-            members = await self._whole({user: value for user, value in page.items() if is_snowflake(user)})
-            # By id: a scan may bring a member twice.
+            scanned += len(page)
+            members = await self._with_users({user: value for user, value in page.items() if is_snowflake(user)})
+            # By id: a scan may return a member twice.
             found |= {member.user_id: member for member in members if _begins(member, wanted)}
-            if not cursor or len(found) > limit or looked_at >= LOOKED_AT_MAX:
+            if not cursor or len(found) > limit or scanned >= SCANNED_MAX:
                 return MemberPage(tuple(found.values())[:limit], not cursor and len(found) <= limit)
 
-    async def _whole(self, members: Mapping[str, bytes | None]) -> list[Member]:
-        """The members with their users, which the cache keeps apart."""
+    async def _with_users(self, members: Mapping[str, bytes | None]) -> list[Member]:
+        """The members with their users, which are cached separately."""
         built = (values.member(self._guild, user, value, key=self._key) for user, value in members.items())
         found = [member for member in built if member is not None]
         keys = [cache_keys.user_key(self._namespace, member.user_id) for member in found]

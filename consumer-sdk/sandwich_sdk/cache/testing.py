@@ -1,4 +1,4 @@
-"""Test what you build on the cache without Redis: `FakeCache` is the real `Cache` over dictionaries.
+"""Test programs that use the cache without Redis: `FakeCache` is the real `Cache` with its values in dictionaries.
 
 cache = FakeCache(namespace="music")
 cache.put_guild({"id": "81384788765712384", "name": "Chess", "members": [{"user": {"id": "80351110224678912"}}]})
@@ -18,7 +18,7 @@ from sandwich_sdk.wire import cache_keys
 
 Json = Mapping[str, Any]
 Layout = dict[str, bytes | set[bytes] | dict[bytes, bytes] | dict[bytes, int]]
-"""Keys and what they hold: a string, a set, a hash, a sorted set."""
+"""Keys and their values: a string, a set, a hash or a sorted set."""
 
 LISTS: Final[Mapping[str, str]] = {
     "channels": cache_keys.CHANNELS,
@@ -33,11 +33,11 @@ LISTS: Final[Mapping[str, str]] = {
     "stage_instances": cache_keys.STAGES,
     "soundboard_sounds": cache_keys.SOUNDS,
 }
-"""Where the lists of a GUILD_CREATE go."""
+"""Lists of a GUILD_CREATE, and the collections that they are cached in."""
 
 
 def guild_layout(namespace: str, guild: Json, *, app: str, group: int = 1, shard: int = 0) -> Layout:
-    """What the cache holds of a guild, given as GUILD_CREATE has it, and of its members. Raises ValueError."""
+    """The cache's keys and values for the guild of a GUILD_CREATE, and for its members. Raises ValueError."""
     guild_id = snowflake(guild["id"], what="guild")
     made: Layout = {
         cache_keys.guild_key(namespace, guild_id): _json(
@@ -58,7 +58,7 @@ def guild_layout(namespace: str, guild: Json, *, app: str, group: int = 1, shard
 
 
 def message_layout(namespace: str, message: Json) -> Layout:
-    """What the cache holds of a guild's message."""
+    """The cache's keys and values for a guild's message."""
     where = (namespace, message["guild_id"], message["channel_id"])
     message_id = snowflake(message["id"], what="message")
     return {
@@ -68,7 +68,7 @@ def message_layout(namespace: str, message: Json) -> Layout:
 
 
 class FakeCache(Cache):
-    """A cache in memory. `is_away`: what is asked raises CacheUnavailable, as when Redis is down."""
+    """A cache in memory. While `is_away` is True, every read raises CacheUnavailable, as when Redis is down."""
 
     def __init__(self, *, namespace: str = "app") -> None:
         super().__init__(namespace=namespace)
@@ -76,7 +76,7 @@ class FakeCache(Cache):
 
     @property
     def is_away(self) -> bool:
-        """Whether Redis does as if it were down."""
+        """Whether reads fail as if Redis were down."""
         return self._connection.is_away
 
     @is_away.setter
@@ -84,7 +84,7 @@ class FakeCache(Cache):
         self._connection.is_away = value
 
     def put_guild(self, guild: Json, *, app: str | None = None, group: int = 1, shard: int = 0) -> None:
-        """An application is told of a GUILD_CREATE. Without `app` it is the one that the namespace is named after."""
+        """Cache a guild for an application, as after GUILD_CREATE. `app` is by default the namespace's name."""
         layout = guild_layout(self.namespace, guild, app=app or self.namespace, group=group, shard=shard)
         apps_key = cache_keys.apps_key(self.namespace, guild["id"])
         others = self._connection.keys.get(apps_key, set())
@@ -92,11 +92,11 @@ class FakeCache(Cache):
         self._connection.put({**layout, apps_key: others | {(app or self.namespace).encode()}})
 
     def put_message(self, message: Json) -> None:
-        """A message of a guild, as MESSAGE_CREATE has it."""
+        """Cache a guild's message, as after MESSAGE_CREATE."""
         self._connection.put(message_layout(self.namespace, message))
 
     def remove_guild(self, guild: str | int, *, app: str | None = None) -> None:
-        """The application is no longer in the guild; with the last one the guild goes."""
+        """The application leaves the guild; with the last one the guild is deleted."""
         guild_id, name = snowflake(guild, what="guild"), app or self.namespace
         keys = self._connection.keys
         keys.get(cache_keys.locations_key(self.namespace, name), {}).pop(guild_id.encode(), None)
@@ -107,7 +107,7 @@ class FakeCache(Cache):
 
 
 class _Memory(Connection):
-    """Answers what `Cache` asks, as Redis does."""
+    """Answers the commands of `Cache` as Redis does."""
 
     def __init__(self) -> None:
         super().__init__("redis://memory")
@@ -115,13 +115,13 @@ class _Memory(Connection):
         self.keys: dict[str, Any] = {}
 
     def put(self, layout: Layout) -> None:
-        """Add to what is there; a string is replaced."""
+        """Merge into the existing values; a string is replaced."""
         for key, value in layout.items():
             known = self.keys.get(key)
             self.keys[key] = value if known is None or isinstance(value, bytes) else known | value
 
     def forget(self, namespace: str, guild: str) -> None:
-        """Take away what hangs on a guild."""
+        """Delete a guild and its collections."""
         prefix = cache_keys.guild_prefix(namespace, guild)
         mutual = cache_keys.mutual_key(namespace, 0).partition("{")[0]
         self.keys = {key: value for key, value in self.keys.items() if not key.startswith(prefix)}
@@ -131,7 +131,7 @@ class _Memory(Connection):
 
     async def ask(self, *commands: Command) -> list[Any]:
         if self.is_away:
-            raise CacheUnavailable(self.server, "no connection", "it is away")
+            raise CacheUnavailable(self.server, "no connection", "the server is away")
         return [_COMMANDS[str(name)](self.keys, *map(_text, arguments)) for name, *arguments in commands]
 
     async def _is_cluster(self) -> bool:

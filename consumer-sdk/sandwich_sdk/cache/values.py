@@ -1,4 +1,4 @@
-"""From what Redis answers to objects. What is damaged is told in the log and treated as missing."""
+"""Makes objects of Redis's replies. Corrupt values are logged and treated as missing."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -10,19 +10,19 @@ E = TypeVar("E", bound=Entity)
 
 
 def entity(kind: type[E], value: bytes | None, *, key: str) -> E | None:
-    """One object; None when it is missing or damaged. `key` is where it came from, for the log."""
+    """One object; None when it is missing or corrupt. `key` is for the log."""
     raw = _object(value, key)
     return None if raw is None else kind(raw)
 
 
 def entities(kind: type[E], values: Mapping[bytes, bytes] | None, *, key: str) -> list[E]:
-    """The objects of a hash, ordered by their ids."""
+    """The objects of a hash, ordered by id."""
     ordered = sorted((values or {}).items(), key=lambda item: (len(item[0]), item[0]))
     return [one for _, value in ordered if (one := entity(kind, value, key=key)) is not None]
 
 
 def member(guild: str, user: str, value: bytes | None, *, key: str) -> Member | None:
-    """A member as the cache has it: perhaps with nothing of the user but the id."""
+    """A member as cached: the user may have nothing but the id."""
     raw = _object(value, key)
     if raw is None:
         return None
@@ -32,7 +32,7 @@ def member(guild: str, user: str, value: bytes | None, *, key: str) -> Member | 
 
 
 def with_user(found: Member, value: bytes | None, *, key: str) -> Member:
-    """The same member with the user put in, as Discord has it."""
+    """The same member with the whole user, as Discord sends it."""
     raw = _object(value, key)
     if raw is None:
         return found

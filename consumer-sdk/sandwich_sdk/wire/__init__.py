@@ -1,1 +1,1 @@
-"""The wire contract, version 1: what travels between a Sandwich cluster and its consumers."""
+"""The wire contract, version 1: the messages between a Sandwich cluster and its consumers."""

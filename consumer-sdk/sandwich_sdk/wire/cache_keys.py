@@ -1,18 +1,18 @@
-"""Names of the cache's keys in Redis, cache contract version 1, and what each value holds. Pure.
+"""Names of the cache's keys in Redis, cache contract version 1, and the content of each value. Pure.
 
-Every key that a reader may look at is named here and nowhere else. Values are Discord's JSON objects, as bytes:
+Every key that a reader may read is defined here and nowhere else. Values are Discord's JSON objects, as bytes:
 
-guild      Discord's guild without its lists: roles, emojis, stickers, and what only GUILD_CREATE has (channels ...);
-           always with `unavailable`: true during an outage, when the rest of the guild is as it was before
-channels   id -> channel, always with `guild_id`; a voice channel also with `status`, `voice_start_time` once they came
+guild      Discord's guild without its lists: roles, emojis, stickers, and fields that only GUILD_CREATE has
+           (channels ...); always with `unavailable`: true during an outage, which leaves the rest unchanged
+channels   id -> channel, always with `guild_id`; a voice channel also with `status`, `voice_start_time` once received
 threads    id -> active thread, with the bot's own `member` when it takes part
 roles, emojis, stickers, events, stages
            id -> object (events: guild scheduled events; stages: stage instances)
 sounds     sound id -> soundboard sound
 members    user id -> member whose `user` is only `{"id": "..."}`: the whole user is under `user_key`. An application
            that does not cache users leaves `user` whole
-voice      user id -> voice state, always with `guild_id`, never with `member`; nobody who is in no channel
-presences  user id -> presence whose `user` is only `{"id": "..."}`; nobody who is offline
+voice      user id -> voice state, always with `guild_id`, never with `member`; only users in a channel
+presences  user id -> presence whose `user` is only `{"id": "..."}`; only users who are not offline
 user       Discord's user. Kept while the user is in a guild of the namespace
 messages   message id -> message; `message_order_key` holds the ids, oldest first
 
@@ -42,7 +42,7 @@ SOUNDS: Final = "sounds"
 COLLECTIONS: Final = (
     CHANNELS, THREADS, ROLES, EMOJIS, STICKERS, MEMBERS, VOICE, PRESENCES, EVENTS, STAGES, SOUNDS,
 )  # fmt: skip
-"""What hangs on a guild, each a hash from id to JSON."""
+"""The collections of a guild, each a hash from id to JSON."""
 
 
 @lru_cache(maxsize=1024)
@@ -52,7 +52,7 @@ def check_namespace(value: str) -> str:
 
 
 def _id(value: str | int) -> str:
-    """An id as it stands in a key. Raises ValueError for anything but digits: a key must not be steered."""
+    """An id as part of a key. Raises ValueError for anything but digits: input must not choose the key."""
     text = str(value)
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"{text[:40]!r} is not a Discord id")
@@ -60,7 +60,7 @@ def _id(value: str | int) -> str:
 
 
 def guild_prefix(namespace: str, guild: str | int) -> str:
-    """What all keys of a guild begin with; the braces keep them on one slot of a Redis Cluster."""
+    """Prefix of all keys of a guild; the braces keep them on one slot of a Redis Cluster."""
     return f"sw:{{{check_namespace(namespace)}:{_id(guild)}}}:"
 
 
@@ -77,12 +77,12 @@ def collection_key(namespace: str, guild: str | int, collection: str) -> str:
 
 
 def apps_key(namespace: str, guild: str | int) -> str:
-    """Set: the applications in this guild. The guild goes when the last one leaves."""
+    """Set: the applications in this guild. The guild is deleted when the last one leaves."""
     return guild_prefix(namespace, guild) + "apps"
 
 
 def messages_key(namespace: str, guild: str | int, channel: str | int) -> str:
-    """Hash from message id to message, for one channel or thread. It expires some time after the last message."""
+    """Hash from message id to message, for one channel or thread. It expires after the last message."""
     return f"{guild_prefix(namespace, guild)}messages:{_id(channel)}"
 
 
@@ -92,7 +92,7 @@ def message_order_key(namespace: str, guild: str | int, channel: str | int) -> s
 
 
 def prefixes_key(namespace: str, guild: str | int) -> str:
-    """Set: the guild's own command prefixes. Written by the bot's owner, read by nodes; it outlives the guild."""
+    """Set: the guild's own command prefixes. Written by the bot's owner, read by nodes; not deleted with the guild."""
     return guild_prefix(namespace, guild) + "prefixes"
 
 
@@ -107,7 +107,7 @@ def mutual_key(namespace: str, user: str | int) -> str:
 
 
 def locations_key(namespace: str, app: str) -> str:
-    """Hash from guild id to `<group>:<shard>`: where a guild is, and (HLEN) how many there are."""
+    """Hash from guild id to `<group>:<shard>`: the guild's shard. HLEN is the number of guilds."""
     return f"sw:{check_namespace(namespace)}:guilds:{{{check_name(app, what='application')}}}"
 
 
@@ -117,7 +117,7 @@ def location(group: int, shard: int) -> str:
 
 
 def parse_location(value: bytes | str) -> tuple[int, int]:
-    """Read (group, shard) from what `locations_key` holds. Raises ValueError when it is something else."""
+    """Read (group, shard) from what `locations_key` holds. Raises ValueError for anything else."""
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
     group, _, shard = text.partition(":")
     if not (text.isascii() and group.isdecimal() and shard.isdecimal() and len(text) <= LOCATION_LENGTH_MAX):

@@ -1,8 +1,8 @@
-"""Dead letters, wire contract version 1: an event that a consumer group could not handle, as it is kept for people.
+"""Dead letters, wire contract version 1: an event that a consumer group could not handle, stored for operators.
 
-A letter is a frame of one event, with the headers and the payload of any frame, so that whoever reads events reads
-letters; `Sandwich-Dead-*` headers say what went wrong. What is no event (a frame that could not be read, a gap that
-could not be told) is kept as it came. A letter too large for one message travels in parts, like a frame.
+A dead letter is a frame of one event, with the headers and payload of any frame, so that a program that reads events
+can read dead letters. `Sandwich-Dead-*` headers say what failed. Anything else (a frame that could not be read, a gap
+that could not be handled) is stored unchanged. A dead letter that is too large for one message is split into parts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ DEAD_AT = "Sandwich-Dead-At"
 MESSAGE_ID = "Nats-Msg-Id"
 
 REPLAY_SUBJECT = "Sandwich-Replay-Subject"
-"""On a letter that goes back to its group: the subject that its frame was published on."""
+"""On a replayed dead letter: the subject that its frame was published on."""
 
 EVENT = "event"
 CORRUPT = "corrupt"
@@ -33,21 +33,21 @@ GAP_LETTER = "gap"
 
 ERROR_CHARACTERS_MAX = 500
 AT_MAX = 253_402_300_800.0
-"""The year 10000: calendars end there."""
-_OURS = ("nats-", "sandwich-dead-", "sandwich-replay-", "sandwich-part")
+"""The year 10000, which `datetime` cannot represent."""
+_REMOVED_PREFIXES = ("nats-", "sandwich-dead-", "sandwich-replay-", "sandwich-part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """What a letter says besides its frame.
+    """The description of a dead letter, besides its frame.
 
     kind        "event"; "corrupt": the frame could not be read; "gap": the handler for gaps failed
     group       the consumer group that could not handle it
     id, type    the event's; "" unless the kind is "event"
-    subject     where its frame was published: the last two tokens are shard group and shard
+    subject     subject of its frame: the last two tokens are shard group and shard
     stream_seq  its frame's sequence in the stream that the group read
     tries       how often it was tried
-    error       the last error: its type and its text, cut and on one line
+    error       the last error: type and text on one line, truncated
     at          when it was given up, Unix seconds
     """
 
@@ -62,7 +62,7 @@ class DeadLetter:
     at: float
 
     def encode(self) -> dict[str, str]:
-        """Return the headers as they travel."""
+        """The headers as published."""
         return {
             DEAD_KIND: self.kind,
             DEAD_GROUP: self.group,
@@ -77,12 +77,12 @@ class DeadLetter:
 
     @classmethod
     def decode(cls, headers: Mapping[str, str] | None) -> "DeadLetter":
-        """Read a letter's headers. Raises WireError for a missing or malformed one."""
+        """Read a dead letter's headers. Raises WireError for a missing or malformed one."""
         found = headers or {}
         try:
             at = float(found[DEAD_AT])
             if not 0.0 <= at < AT_MAX:
-                raise ValueError(f"{DEAD_AT} is no time: {at}")
+                raise ValueError(f"{DEAD_AT} is not a time: {at}")
             return cls(
                 kind=found[DEAD_KIND],
                 group=found[DEAD_GROUP],
@@ -99,24 +99,24 @@ class DeadLetter:
 
 
 def error_text(error: BaseException) -> str:
-    """An error's type and text on one line of printable ASCII, cut to what a header should carry."""
+    """An error's type and text on one line of printable ASCII, truncated to `ERROR_CHARACTERS_MAX`."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
     return plain_text(text).encode("ascii", "backslashreplace").decode()[:ERROR_CHARACTERS_MAX]
 
 
 def event_frame(line: bytes, seq: int, event_type: str, frame: FrameHeaders) -> tuple[dict[str, str], bytes]:
-    """One event of a frame as a frame of its own: headers and payload."""
+    """One event of a frame as a separate frame: headers and payload."""
     headers = replace(frame, first_seq=seq, last_seq=seq, count=1, types=frozenset((event_type,)), part=None)
     return headers.encode(), zstandard.ZstdCompressor().compress(line + b"\n")
 
 
 def frame_of(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """The headers of a frame that was put together: without a letter's, those of a part, and NATS's own."""
-    return {name: value for name, value in (headers or {}).items() if not name.lower().startswith(_OURS)}
+    """The headers of a frame joined from parts: without those of a dead letter, of a part, and of NATS."""
+    return {name: value for name, value in (headers or {}).items() if not name.lower().startswith(_REMOVED_PREFIXES)}
 
 
 def pieces(headers: Mapping[str, str], payload: bytes, limit: int) -> Iterator[tuple[dict[str, str], bytes]]:
-    """A letter's messages, each with at most `limit` bytes of payload and its own message id."""
+    """The messages of a dead letter, each with at most `limit` bytes of payload and its own message id."""
     total = max(1, -(-len(payload) // limit))
     for index in range(total):
         own = dict(headers)

@@ -1,4 +1,4 @@
-"""Payload of a frame: one zstd frame of newline-delimited JSON, one event a line."""
+"""Payload of a frame: one zstd frame of newline-delimited JSON, one event on each line."""
 
 import hashlib
 
@@ -7,13 +7,13 @@ import zstandard
 from sandwich_sdk.wire.headers import WireError
 
 FRAME_BYTES_MAX = 512 * 1024 * 1024
-"""Upper bound for one inflated frame: far above any event Discord sends, far below a bomb."""
+"""Upper bound for one inflated frame: far above any event of Discord, and low enough to stop a decompression bomb."""
 
 _READ_BYTES = 1024 * 1024
 
 
 def session_hash(session_id: str) -> str:
-    """The public name of a Discord session: its id is half of the secret that resumes it."""
+    """The public name of a Discord session. The session id is not published: with the token it resumes the session."""
     return hashlib.sha256(session_id.encode()).hexdigest()[:16]
 
 

@@ -33,12 +33,12 @@ BEHIND = "behind"
 
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, MemoryError)
-"""What a decoder raises for bytes of others. The errors of json and UTF-8 are ValueErrors; deeply nested JSON gives a
-RecursionError, at a depth that depends on the caller's own stack."""
+"""What decoders raise for untrusted bytes. The errors of json and UTF-8 are ValueErrors. Deeply nested JSON raises a
+RecursionError, at a depth that depends on the caller's stack."""
 
 
 class WireError(ValueError):
-    """A frame that does not keep the wire contract."""
+    """A frame that does not follow the wire contract."""
 
 
 class NewerVersion(WireError):
@@ -47,17 +47,17 @@ class NewerVersion(WireError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameHeaders:
-    """What a frame says about itself.
+    """The metadata of a frame.
 
     session    hash of the Discord session (`frame.session_hash`), "" before the shard's first session
     first_seq  Discord sequence of the first event in the frame
-    last_seq   Discord sequence the chain stands at after this frame: the checkpoint
+    last_seq   Discord sequence of the chain after this frame: the checkpoint
     count      events in the frame; 0 for fence, marker and gap frames
-    epoch      the fence of the frame's owner: the revision of its claim. The wire keeps this older name for it
+    epoch      the writer's fence: the revision of its claim. The wire keeps this older name for it
     kind       "" for events, else "fence", "marker" or "gap"
     types      event types in the frame, each once
-    part       (i, n) when an event too large for one message travels in n messages, 1 <= i <= n
-    behind     the cache did not have the frame's events yet when it was stored
+    part       (i, n) for part i of an event that is split into n messages, 1 <= i <= n
+    behind     the cache did not contain the frame's events yet when the frame was stored
     """
 
     session: str
@@ -71,7 +71,7 @@ class FrameHeaders:
     behind: bool = False
 
     def encode(self) -> dict[str, str]:
-        """Return the headers as they travel."""
+        """The headers as published."""
         headers = {
             VERSION: str(WIRE_VERSION),
             SESSION: self.session,
@@ -126,5 +126,5 @@ def _part(text: str) -> tuple[int, int]:
     index, _, total = text.partition("/")
     part = int(index), int(total)
     if not 1 <= part[0] <= part[1]:
-        raise ValueError(f"part {text} is not one of its parts")
+        raise ValueError(f"part {text} is out of range")
     return part

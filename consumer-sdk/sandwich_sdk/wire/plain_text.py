@@ -1,6 +1,6 @@
-"""Text from strangers made safe to print or log: nothing in it steers a terminal, ends a line or hides what is there.
+"""Untrusted text made safe to print or log: it cannot control a terminal, end a line or hide other text.
 
-Discord's users, bots, servers and whoever writes to the store choose such text. What is unsafe: C0 and C1 control
+Discord's users, bots, servers and other writers to the store choose such text. Unsafe are: C0 and C1 control
 characters (ESC, CSI), DEL, line and paragraph separators, Unicode's bidirectional controls (UAX #9), invisible format
 characters, and lone surrogates, which no output stream can encode. The joiners of emoji and of scripts stay. Pure.
 """

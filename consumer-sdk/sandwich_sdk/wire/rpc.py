@@ -1,10 +1,9 @@
 """Requests to a cluster over NATS, wire contract version 1.
 
 A request is a JSON object, sent to `sandwich.<app>.rpc.<verb>` with a reply inbox. The answer is
-`{"v":1,"ok":true,"result":...}` or `{"v":1,"ok":false,"error":{"code":...,"message":...,"retry_after":seconds}}`. One
-that is long comes in parts: `Sandwich-Part: i/n` on each message, in order; put together, it is a zstd frame when the
-parts say `Content-Encoding: zstd`. NATS itself answers with status 503 when nobody has the shard at this moment: try
-again.
+`{"v":1,"ok":true,"result":...}` or `{"v":1,"ok":false,"error":{"code":...,"message":...,"retry_after":seconds}}`. A
+long answer is sent in parts, in order, with `Sandwich-Part: i/n` on each message. The joined parts are a zstd frame if
+they have `Content-Encoding: zstd`. NATS itself answers with status 503 while no node serves the request: retry.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,15 +32,15 @@ VERBS: Final = (
     "fetch_user", "fetch_voice_state", "fetch_voice_states", "fetch_scheduled_events", "fetch_stages", "fetch_sounds",
     "request_members", "update_presence", "update_voice_state", "request_sounds", "request_channel_info", "relay",
 )  # fmt: skip
-"""What may be asked. The `fetch_` verbs, `where_is_guild`, `mutual_guilds` and `permissions` read the cache."""
+"""The requests. The `fetch_` verbs, `where_is_guild`, `mutual_guilds` and `permissions` read the cache."""
 
 
 class RpcError(Exception):
     """A request that was not carried out.
 
     code         invalid (the request is wrong), not_found, refused (Discord or the configuration does not allow it),
-                 limited (try again after `retry_after` seconds), unavailable (Redis or the shard is away), timeout
-    retry_after  seconds, None where trying again later does not help by itself
+                 limited (retry after `retry_after` seconds), unavailable (Redis or the shard does not answer), timeout
+    retry_after  seconds; None if a later retry does not help by itself
     """
 
     def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
@@ -76,11 +75,11 @@ def encode_result(result: bytes) -> bytes:
 
 
 def encode_error(error: RpcError) -> bytes:
-    """The answer that says why nothing was done."""
-    told: dict[str, Any] = {"code": error.code, "message": error.message}
+    """The answer for a request that was not carried out."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.retry_after is not None:
-        told["retry_after"] = round(error.retry_after, 3)
-    return msgspec.json.encode({"v": RPC_VERSION, "ok": False, "error": told})
+        body["retry_after"] = round(error.retry_after, 3)
+    return msgspec.json.encode({"v": RPC_VERSION, "ok": False, "error": body})
 
 
 def parts(answer: bytes, part_bytes: int) -> Iterator[tuple[bytes, dict[str, str] | None]]:
@@ -96,14 +95,14 @@ def parts(answer: bytes, part_bytes: int) -> Iterator[tuple[bytes, dict[str, str
 
 
 class Answer:
-    """Puts the messages of one answer together."""
+    """Joins the messages of one answer."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._is_packed = False
 
     def add(self, payload: bytes, headers: Mapping[str, str] | None) -> bool:
-        """Take the next message; True once the answer is whole. Raises WireError when one is missing."""
+        """Add the next message; True once the answer is complete. Raises WireError when one is missing."""
         index, _, total = (headers or {}).get(PART, "1/1").partition("/")
         if not (index.isdecimal() and total.isdecimal()) or int(index) != len(self._parts) + 1:
             raise WireError("an answer's parts are not in order")
@@ -112,7 +111,7 @@ class Answer:
         return int(index) == int(total)
 
     def result(self) -> bytes:
-        """The result's JSON. Raises RpcError when the request was not carried out, WireError for damage."""
+        """The result's JSON. Raises RpcError when the request was not carried out, WireError when it is corrupt."""
         body = b"".join(self._parts)
         try:
             reply = _decode(inflate(body, limit=ANSWER_BYTES_MAX) if self._is_packed else body)
@@ -120,5 +119,5 @@ class Answer:
             raise WireError(f"not an answer: {error}") from None
         if reply.ok:
             return bytes(reply.result)
-        told = reply.error or _Error(UNAVAILABLE, "no reason given")
-        raise RpcError(told.code, told.message, told.retry_after)
+        failure = reply.error or _Error(UNAVAILABLE, "no reason given")
+        raise RpcError(failure.code, failure.message, failure.retry_after)

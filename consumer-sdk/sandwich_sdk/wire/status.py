@@ -1,7 +1,7 @@
-"""Status messages, wire contract version 1: what is told on `sandwich.<app>.status`, as one JSON object a message.
+"""Status messages, wire contract version 1: published on `sandwich.<app>.status`, one JSON object in each message.
 
-Told once, to whoever listens, and not stored: for alarms and dashboards. The truth is in `sandwich cluster status`.
-`at` is Unix seconds. A reader ignores kinds and fields it does not know.
+For alarms and dashboards. Messages are published once and not stored: `sandwich cluster status` is authoritative.
+`at` is Unix seconds. A reader ignores kinds and fields that it does not know.
 """
 
 import msgspec
@@ -41,10 +41,11 @@ class ApplicationChanged(_Message, frozen=True, kw_only=True, tag="application")
 
 
 class Failover(_Message, frozen=True, kw_only=True, tag="failover"):
-    """A shard was lost at one place and is back: `how` is "resumed" or "identified".
+    """A shard was lost and is live again: `how` is "resumed" or "identified".
 
-    `took_s` counts from when the loss was noticed. `silent_s` counts from the last frame in the stream: at most so long
-    was nothing stored; a quiet shard stores nothing either. None when the stream held no frame.
+    took_s    seconds since the loss was noticed
+    silent_s  seconds since the last frame in the stream: an upper bound of the interruption, as a quiet shard stores no
+              frames either; None when the stream held no frame
     """
 
     group: int
@@ -59,7 +60,7 @@ class Failover(_Message, frozen=True, kw_only=True, tag="failover"):
 
 
 class EventsLost(_Message, frozen=True, kw_only=True, tag="loss"):
-    """A session (its public name) cannot be resumed: what came after `last_seq` is lost, how much is not known."""
+    """A session (its public name) cannot be resumed: events after `last_seq` are lost, their number is unknown."""
 
     group: int
     shard: int
@@ -70,7 +71,7 @@ class EventsLost(_Message, frozen=True, kw_only=True, tag="loss"):
 
 
 class StreamRemade(_Message, frozen=True, kw_only=True, tag="stream"):
-    """The stream was deleted while its shards ran, and `node` made it again: what no consumer had read is lost."""
+    """The stream was deleted while its shards ran, and `node` created it again: unread events are lost."""
 
     node: str
     stream: str
@@ -88,7 +89,7 @@ def encode_status(message: StatusMessage) -> bytes:
 
 
 def decode_status(body: bytes) -> StatusMessage:
-    """Read a published message. Raises WireError for a kind this version does not know, or damage."""
+    """Read a published message. Raises WireError for a kind this version does not know, or a corrupt message."""
     try:
         message: StatusMessage = _decoder.decode(body)
     except UNREADABLE as error:

@@ -1,6 +1,6 @@
 """Names of streams and subjects, wire contract version 1.
 
-Every name a consumer may subscribe to is made here and nowhere else. Tokens that come from outside
+Every name that a consumer may subscribe to is built here and nowhere else. Tokens that come from outside
 (application names, lanes) are checked, because NATS stores a publish to the literal subject ``a.*``.
 """
 
@@ -11,7 +11,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 DEFAULT_LANE = "all"
 
 EVERY_LANE = "*"
-"""In place of a lane: all that the application has, in one order."""
+"""In place of a lane: all lanes of the application, in one order."""
 
 
 def check_name(value: str, *, what: str) -> str:
@@ -56,29 +56,29 @@ def lane_filter(app: str, lane: str) -> str:
 
 
 def shard_filter(app: str, lane: str, shard: int) -> str:
-    """A lane, or all, of one shard id, in every shard group: what it is called after the bot was rescaled, too."""
+    """One lane, or all, of a shard id in every shard group: it still matches after the bot is rescaled."""
     return f"sandwich.{check_name(app, what='application')}.events.{check_lane(lane)}.*.{shard:d}"
 
 
 def empty_filter(app: str, lane: str) -> str:
-    """A filter of the lane that nothing published ever matches."""
+    """A filter of the lane that matches no published subject."""
     return f"sandwich.{check_name(app, what='application')}.events.{check_lane(lane)}.none.none"
 
 
 def status_subject(app: str) -> str:
-    """Where shard, group and application status changes are told, as JSON."""
+    """Where changes of shards, groups and applications are published, as JSON."""
     return f"sandwich.{check_name(app, what='application')}.status"
 
 
 RPC_SUBJECTS = "sandwich.*.rpc.*"
-"""All requests, as a node may take them: it listens to those of its cluster's applications."""
+"""All requests, for a node's permissions; it subscribes to those of its cluster's applications."""
 
 SHARD_VERB = "Sandwich-Verb"
-"""Header of a request on `shard_subject`: what is asked."""
+"""Header of a request on `shard_subject`: the verb."""
 
 
 def shard_subject(app: str, group: int, shard: int) -> str:
-    """Where a shard takes requests that are passed on to it; the nodes' own, not for consumers."""
+    """Where a shard receives requests that a node forwards. Internal to the nodes."""
     return f"sandwich.{check_name(app, what='application')}.shard.{group:d}.{shard:d}"
 
 
@@ -90,8 +90,8 @@ def rpc_subject(app: str, verb: str) -> str:
     return f"sandwich.{app}.rpc.{verb}"
 
 
-# A consumer group's own names. An event stream is called SANDWICH_<app>, so no application's name can make one of these
-# streams, on a file system that does not tell capitals from small letters either.
+# Names for consumer groups. Event streams are named SANDWICH_<app>, so that no application name can collide with the
+# streams below, even on a case-insensitive file system.
 
 
 def dead_stream_name(app: str) -> str:
@@ -105,27 +105,27 @@ def dead_subject(app: str, group: str) -> str:
 
 
 def replay_stream_name(app: str) -> str:
-    """The stream that holds dead letters on their way back to their group."""
+    """The stream that holds dead letters that are replayed to their group."""
     return f"SANDWICH-REPLAY_{check_name(app, what='application')}"
 
 
 def replay_subject(app: str, group: str, letter: int | str) -> str:
-    """Where one letter (its sequence among the dead letters; `*` for all) goes back to its consumer group."""
+    """Where one dead letter (its sequence in its stream; `*` for all) is replayed to its consumer group."""
     return f"sandwich.{check_name(app, what='application')}.replay.{_group(group)}.{letter}"
 
 
 def tries_stream_name(app: str) -> str:
-    """The stream in which an application's consumer groups note how often an event has failed."""
+    """The stream in which an application's consumer groups save the tries of events."""
     return f"SANDWICH-TRIES_{check_name(app, what='application')}"
 
 
 def tries_subject(app: str, group: str, frame: str) -> str:
-    """Where a consumer group notes the tries of one frame's events; `*` for every group or frame."""
+    """Where a consumer group saves the tries of one frame's events; `*` for every group or frame."""
     return f"sandwich.{check_name(app, what='application')}.tries.{_group(group)}.{frame}"
 
 
 def workers_subject(app: str, group: str) -> str:
-    """Where the workers of an ordered consumer group tell each other that they are there. Not stored."""
+    """Where the workers of an ordered consumer group send heartbeats. Not stored."""
     return f"sandwich.{check_name(app, what='application')}.workers.{_group(group)}"
 
 

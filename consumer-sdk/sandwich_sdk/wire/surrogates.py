@@ -1,4 +1,4 @@
-"""Text in events that is none: half of a UTF-16 surrogate pair, which JSON can say and no string can hold. Pure."""
+"""Lone surrogates in JSON strings: half of a UTF-16 pair, which JSON allows and UTF-8 cannot encode. Pure."""
 
 import re
 

@@ -1,9 +1,9 @@
-"""A configuration for nats-server in which every application has an account of its own. Pure.
+"""A configuration for nats-server in which every application has its own account. Pure.
 
-Subject permissions inside one account are no border between applications: whoever may ask JetStream anything names the
-subject on which the server answers, and the server publishes there with its own rights. Its empty answer to an
-acknowledgement on `$JS.API.STREAM.DELETE.X` deletes stream X. Between accounts, an answer goes back to the account that
-asked, so that an application reaches what its account imports and nothing else.
+Subject permissions inside one account do not separate applications: a client that may send any request to JetStream
+chooses the subject of the answer, and the server publishes there with its own permissions. For example, its empty
+answer to an acknowledgement, sent to `$JS.API.STREAM.DELETE.X`, deletes stream X. Between accounts, an answer goes back
+to the account of the request, so that an application can reach only the imports of its account.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from sandwich_sdk.wire import subjects
 
 DOMAIN = "sandwich"
-"""Consumers speak to `$JS.sandwich.API`: `$JS.API` of their own account is taken, and has no streams."""
+"""Consumers use `$JS.sandwich.API`: `$JS.API` belongs to their own account, which has no streams."""
 OWNER = "SANDWICH"
-"""The account of the nodes, which holds every stream."""
+"""The account of the nodes, which has all streams."""
 NODE_USER = "node"
 OPERATOR_USER = "operator"
 
@@ -32,7 +32,7 @@ def password_variable(user: str) -> str:
 
 
 def services(app: str) -> list[tuple[str, str]]:
-    """What an application's consumers may ask for, and how it is answered (docs/guide/consumers.md, rpc.md)."""
+    """The requests that an application's consumers may send, and the type of answer (docs/guide/consumers.md)."""
     events, tries, replays = (
         name(app) for name in (subjects.stream_name, subjects.tries_stream_name, subjects.replay_stream_name)
     )
@@ -53,7 +53,7 @@ def services(app: str) -> list[tuple[str, str]]:
 
 
 def server_config(apps: Sequence[str], *, store: str, listen: str = "0.0.0.0:4222") -> str:
-    """The whole file. Raises ValueError for a name that is none, or two that need the same variable."""
+    """The whole file. Raises ValueError for an invalid name, or two that need the same variable."""
     users = [NODE_USER, OPERATOR_USER, *(subjects.check_name(app, what="application") for app in apps)]
     variables = [password_variable(user) for user in users]
     for variable in variables:

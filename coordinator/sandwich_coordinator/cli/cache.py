@@ -1,6 +1,6 @@
-"""`sandwich guild` and `sandwich user`: what the cache knows, read from Redis with the cluster's own settings.
+"""`sandwich guild` and `sandwich user`: the cache, read from Redis with the cluster's own settings.
 
-Light, as help and completion need it: what the commands work with is imported when one runs.
+This module imports little, because help and completion load it: the rest is imported when a command runs.
 """
 
 import os
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from sandwich_coordinator.cli.connection import Connection
-from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, command_group
 from sandwich_coordinator.cli.options import run as run_work
 from sandwich_coordinator.cli.output import show, show_json
+from sandwich_coordinator.operations.errors import NotFound
 
 if TYPE_CHECKING:
     from sandwich_coordinator.view import ClusterView
@@ -26,8 +27,8 @@ TIMEOUT_S: Final = 3.0
 GUILDS_AT_ONCE: Final = 1000
 MEMBERS_SHOWN: Final = 100
 
-guild_app = command_group("The guilds, as the cache knows them.")
-user_app = command_group("The users, as the cache knows them.")
+guild_app = command_group("Guilds in the cache.")
+user_app = command_group("Users in the cache.")
 
 GuildId = Annotated[str, typer.Argument(metavar="GUILD", help="The guild's id.")]
 UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
@@ -39,7 +40,7 @@ KeyFile = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
-    """The cluster as far as a look into the cache needs it. `namespaces` is by application."""
+    """The parts of the cluster that are needed to read the cache. `namespaces`: by application."""
 
     view: "ClusterView"
     namespaces: Mapping[str, str]
@@ -48,16 +49,16 @@ class Lookup:
     tls: tuple[str, str, str] = ("", "", "")
 
     def of_app(self, only: str | None) -> Mapping[str, str]:
-        """The namespace of each application, or only of one. Raises CommandError when there is none."""
+        """The namespace of each application, or only of one. Raises NotFound and CommandError."""
         if only is not None and only not in self.namespaces:
-            raise no_such("application", only, self.namespaces)
+            raise NotFound("application", only, self.namespaces)
         if not self.namespaces:
             raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
         return self.namespaces if only is None else {only: self.namespaces[only]}
 
     async def ask(self, question: Callable[["Cache"], Awaitable[T]]) -> T:
-        """What the cache answers; it is given over in some namespace. Raises CommandError when it cannot be asked."""
-        # Imported here: the other commands need not wait for redis-py.
+        """Run `read` with a cache (in any namespace). Raises CommandError when the cache is unavailable."""
+        # Imported here, so that other commands do not load redis-py.
         from sandwich_sdk.cache import Cache, CacheUnavailable, Tls
 
         some = next(iter(self.namespaces.values()))
@@ -75,16 +76,16 @@ class Lookup:
 
 
 def check_id(text: str) -> str:
-    """An id from the command line. Raises CommandError in plain words."""
+    """An id from the command line. Raises CommandError."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 20 and 0 < int(text) < 2**64):
         raise CommandError(f"{text[:40]!r} is not a Discord id, which is a number such as 613425648685547541")
     return str(int(text))
 
 
 async def load(connection: Connection, key_file: Path | None) -> Lookup:
-    """The cluster's records and its Redis settings, the password opened. Raises CommandError and SealingError."""
-    from sandwich_coordinator.cli.context import read_settings
+    """The cluster's records, and its Redis settings with the password unsealed. Raises CommandError, SealingError."""
     from sandwich_coordinator.config import REDIS_SECRET
+    from sandwich_coordinator.operations.configuration import read_settings
     from sandwich_coordinator.sealing import open_plain
     from sandwich_coordinator.view import ClusterView
 
@@ -93,14 +94,14 @@ async def load(connection: Connection, key_file: Path | None) -> Lookup:
     items = {item.key: item for item in listing.items}
     if connection.keys.config not in items:
         raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
-    settings = read_settings(connection, items[connection.keys.config], None).redis
+    settings = read_settings(items[connection.keys.config], connection.keys, None).redis
     view = ClusterView.from_items(connection.keys, items, listing.revision)
     password = None
     if settings.password.startswith("plain:"):
         password = open_plain(REDIS_SECRET, settings.password, allow_plain=True)
     elif settings.password:
         key = replace(connection, key_file=key_file).key(os.environ)
-        settings = read_settings(connection, items[connection.keys.config], key).redis
+        settings = read_settings(items[connection.keys.config], connection.keys, key).redis
         password = key.unseal(REDIS_SECRET, settings.password)
     return Lookup(
         view=view,
@@ -115,7 +116,7 @@ async def load(connection: Connection, key_file: Path | None) -> Lookup:
 def guild_where(
     context: typer.Context, guild: GuildId, only: OnlyApp = None, key_file: KeyFile = None, as_json: Json = False
 ) -> None:
-    """Which shards have a guild, and which nodes run them. Exit code 1: no application is in it.
+    """Show a guild's shards and the nodes that run them. Exit code 1: no application is in it.
 
     Example: sandwich guild where 81384788765712384
     """
@@ -141,11 +142,11 @@ def guild_show(
     only: OnlyApp = None,
     channels: Annotated[bool, typer.Option("--channels", help="List its channels, too.")] = False,
     roles: Annotated[bool, typer.Option("--roles", help="List its roles, too.")] = False,
-    members: Annotated[bool, typer.Option("--members", help=f"List {MEMBERS_SHOWN} members at most, too.")] = False,
+    members: Annotated[bool, typer.Option("--members", help=f"Also list members, at most {MEMBERS_SHOWN}.")] = False,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """What the cache holds of a guild. Exit code 1: no application is in it.
+    """Show a guild from the cache. Exit code 1: no application is in it.
 
     Example: sandwich guild show 81384788765712384 --channels
     """
@@ -174,7 +175,7 @@ def user_mutual(
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Which guilds a user shares with the cluster's applications. Example: sandwich user mutual 80351110224678912"""
+    """List the guilds that a user shares with the applications. Example: sandwich user mutual 80351110224678912"""
     from sandwich_coordinator.cli.lookups import mutual_text
 
     user_id = check_id(user)
@@ -207,7 +208,7 @@ async def _where(lookup: Lookup, cache: "Cache", guild: str, apps: Mapping[str, 
 async def _guild(
     lookup: Lookup, cache: "Cache", guild: str, apps: Mapping[str, str], lists: list[str]
 ) -> list[dict[str, Any]]:
-    """What each namespace has of the guild."""
+    """The guild in each namespace."""
     found = []
     for namespace in dict.fromkeys(apps.values()):
         space = cache.in_namespace(namespace)

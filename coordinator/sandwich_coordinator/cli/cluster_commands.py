@@ -1,10 +1,10 @@
-"""`sandwich cluster`: the commands as help shows them; their work is imported when one runs."""
+"""`sandwich cluster`: the commands as help shows them; a command imports its operation when it runs."""
 
 import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,9 @@ from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, KeyFile, WaitS,
 from sandwich_coordinator.cli.output import paint_for, say, show_json, show_painted, show_yaml, warn
 
 if TYPE_CHECKING:
-    from sandwich_coordinator.apply import Changes, Sealer, Wanted
+    from sandwich_coordinator.operations.configuration import StoredConfiguration
+    from sandwich_coordinator.operations.configuration_plan import ConfigurationPlan, Wanted
+    from sandwich_coordinator.rebalance import Move
 
 WATCH_EVERY_S = 2.0
 CLEAR = "\x1b[2J\x1b[H"
@@ -51,7 +53,7 @@ def cluster_apply(
     context: typer.Context,
     file: Annotated[Path, typer.Option("-f", "--file", help="The cluster file.")],
     key_file: KeyFile = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove applications that the file does not name.")] = False,
     insecure_plaintext: Annotated[
         bool, typer.Option("--insecure-plaintext", help="Store secrets unsealed: whoever reads etcd has them.")
@@ -65,65 +67,63 @@ def cluster_apply(
 
     Example: sandwich cluster apply -f cluster.yml --dry-run
     """
+    import time
     from dataclasses import replace
 
-    from sandwich_coordinator.apply import Sealer, Wanted
-    from sandwich_coordinator.cli.load import ConfigError, load_config
+    from sandwich_coordinator.operations.configuration import apply_configuration
+    from sandwich_coordinator.operations.configuration_plan import Sealer
 
-    connection: Connection = context.obj
+    wanted = _read_file(file, context.obj)
+    connection = replace(with_key_file(context.obj, key_file), cluster=wanted.config.cluster)
+    sealer = Sealer(None if insecure_plaintext else connection.key(os.environ))
+
+    async def work() -> "ConfigurationPlan":
+        async with connection.store() as store:
+            return await apply_configuration(
+                store, connection.keys, wanted, sealer, now=time.time(), prune=prune, rekey=rekey, dry_run=dry_run
+            )
+
+    _show_plan(run(work()), dry_run=dry_run, as_json=as_json)
+
+
+def _read_file(file: Path, connection: Connection) -> "Wanted":
+    """The cluster file with its secrets; its warnings are shown. Raises CommandError (1)."""
+    from sandwich_coordinator.cli.load import ConfigError, load_config
+    from sandwich_coordinator.operations.configuration_plan import Wanted
+
     try:
         loaded = load_config(file, os.environ)
     except ConfigError as error:
         raise CommandError(str(error).splitlines(), 1) from None
-    name = connection.cluster or loaded.config.cluster
-    if name != loaded.config.cluster:
-        raise CommandError(f"the file is for cluster {loaded.config.cluster!r}, the option says {name!r}", 1)
+    name = loaded.config.cluster
+    if connection.cluster not in (None, "", name):
+        raise CommandError(f"the file is for cluster {name!r}, the option says {connection.cluster!r}", 1)
     for warning in loaded.warnings:
         warn(warning)
-    key = None if insecure_plaintext else with_key_file(connection, key_file).key(os.environ)
-    wanted = Wanted(
+    return Wanted(
         config=loaded.config,
         tokens=loaded.tokens,
         nats_password=loaded.nats_password,
         redis_url=loaded.redis_url,
         redis_password=loaded.redis_password,
     )
-    connection = replace(connection, cluster=name)
-    changes = run(_apply(connection, wanted, Sealer(key), prune=prune, rekey=rekey, dry_run=dry_run))
-    _show_changes(changes, dry_run=dry_run, as_json=as_json)
 
 
-def _show_changes(changes: "Changes", *, dry_run: bool, as_json: bool) -> None:
-    for warning in changes.warnings:
+def _show_plan(plan: "ConfigurationPlan", *, dry_run: bool, as_json: bool) -> None:
+    from sandwich_coordinator.cli.changes import change_lines
+
+    lines = change_lines(plan.changes)
+    warnings = [f"application {app} is not in the file and stays; --prune removes it" for app in plan.kept]
+    for warning in warnings:
         warn(warning)
     if as_json:
-        show_json({"changes": list(changes.lines), "warnings": list(changes.warnings), "written": not dry_run})
+        show_json({"changes": lines, "warnings": warnings, "written": not dry_run})
         return
-    for line in changes.lines:
+    for line in lines:
         say(line)
     done = "would change (dry run: nothing was written)" if dry_run else "applied"
-    count = len(changes.writes)
+    count = len(plan.writes)
     say(f"{count} {'key' if count == 1 else 'keys'} {done}" if count else "no changes")
-
-
-async def _apply(
-    connection: Connection, wanted: "Wanted", sealer: "Sealer", *, prune: bool, rekey: bool, dry_run: bool
-) -> "Changes":
-    import time
-
-    from sandwich_coordinator.apply import ApplyConflict, ApplyRefused, diff, write_changes
-
-    async with connection.store() as store:
-        current = await store.list(connection.keys.prefix)
-        try:
-            changes = diff(
-                current, wanted, keys=connection.keys, sealer=sealer, prune=prune, rekey=rekey, now=time.time()
-            )
-            if not dry_run:
-                await write_changes(store, changes.writes)
-        except (ApplyRefused, ApplyConflict) as error:
-            raise CommandError(str(error), 1) from None
-    return changes
 
 
 @cluster_app.command("status")
@@ -132,7 +132,10 @@ def cluster_status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat every 2 s until Ctrl-C.")] = False,
 ) -> None:
-    """Problems first, then nodes and applications. Exit code 0 healthy, 1 degraded, 2 cannot tell."""
+    """Problems first, then nodes and applications. Exit code 0: healthy, 1: degraded, 2: unknown.
+
+    Example: sandwich cluster status --watch
+    """
     import asyncio
 
     from sandwich_coordinator.cli import render
@@ -162,10 +165,23 @@ def cluster_export(context: typer.Context, key_file: KeyFile = None, as_json: Js
     """Print the stored configuration as a cluster file; secrets are replaced by {env: NAME}.
 
     With the cluster key, only if its addresses are those that were applied.
-    """
-    from sandwich_coordinator.cli.export import export_cluster
 
-    exported = run(export_cluster(with_key_file(context.obj, key_file)))
+    Example: sandwich cluster export > cluster.yml
+    """
+    from sandwich_coordinator.operations.configuration import read_configuration
+    from sandwich_coordinator.operations.export import exported_cluster
+
+    connection = with_key_file(context.obj, key_file)
+    key = connection.key(os.environ) if key_file is not None or os.environ.get(KEY_VARIABLE) else None
+
+    async def work() -> "StoredConfiguration":
+        async with connection.store() as store:
+            return await read_configuration(store, connection.keys, key)
+
+    stored = run(work())
+    if not stored.is_checked:
+        warn("without the cluster key it is not checked who wrote the addresses in this")
+    exported = exported_cluster(connection.keys.cluster, stored.settings, stored.apps)
     if as_json:
         show_json(exported)
     else:
@@ -179,15 +195,21 @@ def cluster_rebalance(
     timeout_s: WaitS = 600.0,
     as_json: Json = False,
 ) -> None:
-    """Take away all pins and wait until every shard is where the leader wants it. It balances by itself otherwise."""
-    from sandwich_coordinator.cli.shards import balance
+    """Remove all pins and wait until every shard is where the leader wants it. It balances by itself otherwise.
 
-    async def work() -> list[dict[str, Any]]:
+    Example: sandwich cluster rebalance --dry-run
+    """
+    from sandwich_coordinator.cli.progress import move_row, shown
+    from sandwich_coordinator.operations.shards import planned_moves, restore_balance
+
+    report = shown(partial(say, err=as_json))
+
+    async def work() -> "list[Move]":
         async with context.obj.store() as store:
-            return await balance(
-                store, context.obj.keys, dry_run=dry_run, timeout_s=timeout_s, say=partial(say, err=as_json)
-            )
+            if dry_run:
+                return await planned_moves(store, context.obj.keys, report=report)
+            return await restore_balance(store, context.obj.keys, timeout_s=timeout_s, report=report)
 
-    found = run(work())
+    moves = run(work())
     if as_json:
-        show_json({"moves": found})
+        show_json({"moves": [move_row(move) for move in moves]})

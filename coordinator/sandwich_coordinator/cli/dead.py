@@ -1,25 +1,32 @@
 """`sandwich dead`: events that a consumer group gave up, kept until an operator replays or discards them.
 
-Light, as help and completion need it: what the commands work with is imported when one runs.
+Light, as help and completion need it: a command imports its operation when it runs.
 """
 
 import sys
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.options import KEY_VARIABLE, AppName, Json, command_group, run, with_key_file
 from sandwich_coordinator.cli.output import say, show, show_json, warn
+from sandwich_coordinator.operations.errors import NotFound, OperationError
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-    from sandwich_coordinator.cli.letters import Found, Wanted
+    from sandwich_coordinator.operations.dead_letters import (
+        GroupNotRead,
+        LetterContent,
+        LetterFilter,
+        LetterList,
+        Replayed,
+        StoredLetter,
+    )
 
 T = TypeVar("T")
 
@@ -47,28 +54,21 @@ def dead_list(
     as_json: Json = False,
 ) -> None:
     """The dead letters, newest first. Example: sandwich dead list --app welcomer --group worker"""
-    from sandwich_coordinator.cli import letters
+    from sandwich_coordinator.cli.letter_text import letter_row, letters_text
+    from sandwich_coordinator.operations.dead_letters import list_letters
 
     wanted = _wanted((), group, event_type)
 
-    async def look(client: "Client", apps: tuple[str, ...]) -> "tuple[int, list[Found]]":
-        total = 0
-        newest: list[Found] = []
-        for app in apps:
-            of_app: deque[Found] = deque(maxlen=limit)
-            async for found in letters.read_letters(client, app, wanted):
-                of_app.append(found)
-                total += 1
-            newest += of_app
-        return total, sorted(newest, key=lambda found: (found.letter.at, found.number), reverse=True)[:limit]
+    async def look(client: "Client", apps: tuple[str, ...]) -> "LetterList":
+        return await list_letters(client, apps, wanted, limit=limit)
 
-    total, shown = _run(context, app_name, key_file, look)
-    if not total:
+    found = _run(context, app_name, key_file, look)
+    if not found.total:
         _warn_unknown(wanted)
     if as_json:
-        show_json({"total": total, "letters": [found.row() for found in shown]})
+        show_json({"total": found.total, "letters": [letter_row(stored) for stored in found.letters]})
     else:
-        show(letters.letters_text(shown, total, time.time(), filtered=bool(group or event_type)))
+        show(letters_text(found.letters, found.total, time.time(), filtered=bool(group or event_type)))
 
 
 @dead_app.command("show")
@@ -80,17 +80,18 @@ def dead_show(
     as_json: Json = False,
 ) -> None:
     """One dead letter: the whole event, and what went wrong. Example: sandwich dead show welcomer 17"""
-    from sandwich_coordinator.cli import letters
+    from sandwich_coordinator.cli.letter_text import content_row, content_text
+    from sandwich_coordinator.operations.dead_letters import read_content
 
-    async def look(client: "Client", apps: tuple[str, ...]) -> dict[str, Any]:
-        found = await _select(client, app_name, _wanted((letter,), None, None))
-        return await letters.read_content(client, found[-1])
+    async def look(client: "Client", apps: tuple[str, ...]) -> "LetterContent":
+        found = await _find(client, app_name, _wanted((letter,), None, None))
+        return await read_content(client, found[-1])
 
-    content = _run(context, app_name, key_file, look)
+    content = content_row(_run(context, app_name, key_file, look))
     if as_json:
         show_json(content)
     else:
-        show(letters.content_text(content))
+        show(content_text(content))
 
 
 @dead_app.command("replay")
@@ -111,23 +112,23 @@ def dead_replay(
 
     Example: sandwich dead replay welcomer --group worker --type MESSAGE_CREATE
     """
-    from sandwich_coordinator.cli import letters
+    from sandwich_coordinator.operations.dead_letters import GroupNotRead, replay_letters
 
     wanted = _wanted(letter or (), group, event_type, everything=everything, checked=True)
-    done: list[Found] = []
+    done: list[StoredLetter] = []
+
+    def report(event: "Replayed | GroupNotRead") -> None:
+        if isinstance(event, GroupNotRead):
+            warn(f"no group {event.group} reads {event.app} now: it gets them when a worker of it runs")
+        else:
+            done.append(event.stored)
 
     async def send(client: "Client", apps: tuple[str, ...]) -> None:
-        found = await _select(client, app_name, wanted)
-        for name in sorted({each.letter.group for each in found}):
-            if not await letters.open_replays(client, app_name, name):
-                warn(f"no group {name} reads {app_name} now: it gets them when a worker of it runs")
-        for each in found:
-            await letters.replay(client, each)
-            done.append(each)
+        await replay_letters(client, await _find(client, app_name, wanted), report=report)
 
     try:
         _run(context, app_name, key_file, send)
-    except CommandError:
+    except OperationError:
         if done:
             _say_done("handed back to", done, as_json)
         raise
@@ -147,20 +148,19 @@ def dead_discard(
     as_json: Json = False,
 ) -> None:
     """Throw dead letters away, for good. Asks first. Example: sandwich dead discard welcomer 17 18 --yes"""
-    from sandwich_coordinator.cli import letters
+    from sandwich_coordinator.operations.dead_letters import discard_letters
 
     wanted = _wanted(letter or (), group, event_type, everything=everything, checked=True)
 
-    async def look(client: "Client", apps: tuple[str, ...]) -> "list[Found]":
-        return await _select(client, app_name, wanted)
+    async def look(client: "Client", apps: tuple[str, ...]) -> "list[StoredLetter]":
+        return await _find(client, app_name, wanted)
 
     found = _run(context, app_name, key_file, look)
     if not yes:
         _ask(f"{_count(found)} of {app_name} will be gone for good.")
 
     async def remove(client: "Client", apps: tuple[str, ...]) -> None:
-        for each in found:
-            await letters.discard(client, each)
+        await discard_letters(client, found)
 
     _run(context, app_name, key_file, remove)
     _say_done("discarded, of", found, as_json)
@@ -173,34 +173,31 @@ def _wanted(
     *,
     everything: bool = False,
     checked: bool = False,
-) -> "Wanted":
+) -> "LetterFilter":
     """Raises CommandError (2) when `checked` and nothing says which letters."""
-    from sandwich_coordinator.cli.letters import Wanted
+    from sandwich_coordinator.operations.dead_letters import LetterFilter
 
     if checked and not (names or everything or group or event_type):
         raise CommandError("say which letters: their numbers, --group, --type, or --all")
     if checked and names and everything:
         raise CommandError("give either letters or --all")
-    return Wanted(names=tuple(names), group=group, type=event_type.upper() if event_type else None)
+    return LetterFilter(names=tuple(names), group=group, type=event_type.upper() if event_type else None)
 
 
-async def _select(client: "Client", app: str, wanted: "Wanted") -> "list[Found]":
-    """The wanted letters, oldest first. Raises CommandError (1) when a named one is not there, or none is."""
-    from sandwich_coordinator.cli import letters
+async def _find(client: "Client", app: str, wanted: "LetterFilter") -> "list[StoredLetter]":
+    """The letters that match, oldest first. Raises NotFound, after a warning about an event type that is unknown."""
+    from sandwich_coordinator.operations.dead_letters import find_letters
 
-    found = [each async for each in letters.read_letters(client, app, wanted)]
-    there = {str(each.number) for each in found} | {each.letter.id for each in found}
-    missing = [name for name in wanted.names if name not in there]
-    if missing:
-        raise CommandError(f"{app} has no dead letter {', '.join(missing)}: see sandwich dead list --app {app}", 1)
-    if not found:
-        _warn_unknown(wanted)
-        raise CommandError(f"{app} has no such dead letters: see sandwich dead list --app {app}", 1)
-    return found
+    try:
+        return await find_letters(client, app, wanted)
+    except NotFound:
+        if not wanted.names:
+            _warn_unknown(wanted)
+        raise
 
 
-def _warn_unknown(wanted: "Wanted") -> None:
-    """Nothing was found: perhaps because of a mistyped event type."""
+def _warn_unknown(wanted: "LetterFilter") -> None:
+    """No letter was found: the event type may be mistyped."""
     from sandwich_coordinator.event_names import unknown_event
 
     if wanted.type and (unknown := unknown_event(wanted.type)):
@@ -208,20 +205,22 @@ def _warn_unknown(wanted: "Wanted") -> None:
 
 
 def _ask(warning: str) -> None:
-    """Raises CommandError (1) unless somebody says yes."""
+    """Ask the operator. Raises CommandError (1) unless the answer is yes."""
     if not sys.stdin.isatty():
         raise CommandError(f"{warning} Say --yes", 1)
     if not typer.confirm(f"{warning} Go on?"):
         raise CommandError("nothing was discarded", 1)
 
 
-def _count(found: "list[Found]") -> str:
+def _count(found: "list[StoredLetter]") -> str:
     return f"{len(found)} dead {'letter' if len(found) == 1 else 'letters'}"
 
 
-def _say_done(what: str, done: "list[Found]", as_json: bool) -> None:
+def _say_done(what: str, done: "list[StoredLetter]", as_json: bool) -> None:
+    from sandwich_coordinator.cli.letter_text import letter_row
+
     if as_json:
-        show_json({"letters": [found.row() for found in done]})
+        show_json({"letters": [letter_row(stored) for stored in done]})
         return
     for group in sorted({found.letter.group for found in done}):
         of_group = [found for found in done if found.letter.group == group]
@@ -234,8 +233,7 @@ def _run(
     key_file: Path | None,
     work: Callable[["Client", tuple[str, ...]], Awaitable[T]],
 ) -> T:
-    """What `work` makes of a client and the applications. Raises CommandError, StoreError, SealingError."""
-
+    """Run `work` with a client and the applications. Raises CommandError, OperationError, StoreError, SealingError."""
     from sandwich_coordinator.cli.messaging import connect, find_messaging
 
     async def main() -> T:

@@ -1,7 +1,7 @@
-"""Where a console script starts: the rest is imported under a handler that makes Ctrl-C end the program at once.
+"""Starts a console script: the rest is imported under a handler that lets Ctrl-C end the program at once.
 
-Nothing but the standard library's smallest parts is imported here. A KeyboardInterrupt in the middle of an import would
-come out as a traceback, or be swallowed by what is being imported.
+Only small parts of the standard library are imported here. A KeyboardInterrupt during an import would print a
+traceback, or be swallowed by the imported module.
 """
 
 import importlib
@@ -28,7 +28,7 @@ def start(module: str) -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        # The interpreter's own end must not print a traceback either.
+        # The interpreter's shutdown must not print a traceback either.
         _replace(signal.default_int_handler, _leave)
 
 
@@ -38,7 +38,7 @@ def interruptible() -> None:
 
 
 def _replace(old: _Handler, new: _Handler) -> None:
-    # Whoever started us with SIGINT ignored (nohup, a job in the background) wants it ignored.
+    # If we were started with SIGINT ignored (nohup, a background job), keep it ignored.
     if signal.getsignal(signal.SIGINT) is old:
         signal.signal(signal.SIGINT, new)
 

@@ -1,7 +1,7 @@
-"""One event as an operator looks for it: who, where, what was said, then its type. Pure.
+"""One event as a line: user, place, content, then its type. Pure.
 
-Events come from Discord and from bots: any field may be missing or of another kind, and any text may try to steer the
-terminal.
+Events come from Discord and from bots: any field may be missing or of another type, and any text may contain control
+sequences for the terminal.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ NAME_WIDTH_MAX: Final = 32
 JSON_CHARACTERS_MAX: Final = 2000
 WIDTH_MIN: Final = 20
 WIDTH_FOR_PLACE: Final = 60
-"""Narrower terminals are not told of application and shard."""
+"""On narrower terminals, application and shard are left out."""
 
 _GUILD_EVENTS: Final = ("GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE")
 _SHOWN: Final = frozenset({"author", "user", "member", "user_id", "content", "channel_id", "guild_id"})
@@ -50,7 +50,7 @@ def event_line(app: str, decoded: Mapping[str, Any], width: int, paint: Paint) -
 
 
 def author(data: object) -> str:
-    """The name of who did it, else the id; "" when the event names no user."""
+    """The name of the user who did it, else the id; "" when the event names no user."""
     for path in (("author",), ("member", "user"), ("user",), ("inviter",)):
         user = _at(data, *path)
         if isinstance(user, dict) and (name := user.get("username") or user.get("id")):
@@ -75,7 +75,7 @@ def channels(kind: str, data: object) -> set[str]:
 
 
 def users(data: object) -> set[str]:
-    """The ids of the users who did it or whom it was done to."""
+    """The ids of the users who did it, and of those affected."""
     found = {_at(data, "user_id"), _at(data, "member", "user", "id"), _at(data, "target_id")}
     found |= {_at(data, name, "id") for name in ("author", "user", "inviter", "target_user")}
     for name in ("members", "added_members"):
@@ -87,7 +87,7 @@ def users(data: object) -> set[str]:
 
 
 def has_text(data: object, wanted: str) -> bool:
-    """Whether what people wrote in it (content, embeds, names, topics, ...) has this text, in any case."""
+    """Whether its text (content, embeds, names, topics, ...) contains this text, case ignored."""
     folded = wanted.casefold()
     return any(folded in text.casefold() for text in _texts(data))
 

@@ -1,4 +1,4 @@
-"""`sandwich group` and `sandwich nats-config` as help shows them; their work is imported when one runs."""
+"""`sandwich group` and `sandwich nats-config` as help shows them; a command imports its operation when it runs."""
 
 from typing import Annotated
 
@@ -29,10 +29,17 @@ def group_create(
     key_file: KeyFile = None,
 ) -> None:
     """Make a group, or follow a changed --ack-wait or --shards. Example: sandwich group create welcomer greeter"""
-    from sandwich_coordinator.cli import groups
+    from sandwich_coordinator.cli.groups import group_spec
+    from sandwich_coordinator.cli.messaging import connect, find_messaging
+    from sandwich_coordinator.operations.consumer_groups import create_group
 
-    options = groups.group_options(app_name, group, ordered=ordered, lane=lane, start=start, ack_wait_s=ack_wait)
-    run(groups.create(with_key_file(context.obj, key_file), options, shards or groups.RANGE_SHARDS))
+    spec = group_spec(app_name, group, ordered=ordered, lane=lane, start=start, ack_wait_s=ack_wait, shards=shards)
+
+    async def work() -> None:
+        async with connect(await find_messaging(with_key_file(context.obj, key_file), app_name)) as client:
+            await create_group(client, spec)
+
+    run(work())
     say(f"group {group} of {app_name} is there")
 
 

@@ -1,9 +1,8 @@
-"""Reading cluster.yml: every mistake is reported at once, each with the line and the path of the key.
+"""Reads cluster.yml. All errors are reported together, each with the line and the path of the key.
 
-No message repeats a value that may be a secret: pydantic's echo of the input is not used.
+No message repeats a value that may be a secret: pydantic's copy of the input is not used.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +13,17 @@ from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sandwich_coordinator.app_options import option_problems, option_warnings, sharing_problems
-from sandwich_coordinator.cli.mistakes import mistake_text
 from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
-from sandwich_coordinator.config import SECTIONS, AppConfig, ClusterConfig
+from sandwich_coordinator.config import AppConfig, ClusterConfig
+from sandwich_coordinator.config_mistakes import KEY_SHOWN, KeyPath, dotted, mistakes
 from sandwich_coordinator.config_values import SecretSource
 from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.small_files import read_small_file
 from sandwich_sdk.wire.plain_text import plain_text
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
-KEY_SHOWN = 64
 PROBLEMS_MAX = 100
-"""Further mistakes of a file are counted, not shown."""
+"""More errors of a file are counted, not shown."""
 
 
 class ConfigError(Exception):
@@ -39,7 +37,6 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-KeyPath = tuple[str | int, ...]
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
@@ -87,39 +84,8 @@ class _Lines:
         known = path
         while known not in self._lines:
             known = known[:-1]
-        dotted = _dotted(path)
-        return plain_text(f"{self.source}:{line or self._lines[known]}: {dotted + ': ' if dotted else ''}{message}")
-
-
-def _unknown_key(path: KeyPath) -> str:
-    general = tuple("*" if isinstance(part, int) else part for part in path[:-1])
-    if len(general) > 1 and general[0] == "apps":
-        general = ("apps", "*", *general[2:])
-    model = SECTIONS.get(general)
-    known = [name for name in model.model_fields if name != "literal"] if model else []
-    near = difflib.get_close_matches(str(path[-1]), known, n=1)
-    return "unknown key" + (f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})" if known else "")
-
-
-def described(error: ValidationError, under: KeyPath = ()) -> list[str]:
-    """What is wrong, each with the path of its key. `under`: where in the file the checked part stands."""
-    return [plain_text(f"{_dotted(path)}: {text}") for path, text in _mistakes(error, under)]
-
-
-def _mistakes(error: ValidationError, under: KeyPath = ()) -> list[tuple[KeyPath, str]]:
-    found: list[tuple[KeyPath, str]] = []
-    for item in error.errors(include_input=False, include_url=False):
-        path = (*under, *(part for part in item["loc"] if part != "[key]"))
-        text = _unknown_key(path) if item["type"] == "extra_forbidden" else mistake_text(item)
-        if item["type"] == "too_short" and any(known[: len(path)] == path for known, _ in found):
-            # What is wrong are the entries, not that the others are too few.
-            continue
-        found.append((path, text))
-    return found
-
-
-def _dotted(path: KeyPath) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part[:KEY_SHOWN]}" for part in path).lstrip(".")
+        name = dotted(path)
+        return plain_text(f"{self.source}:{line or self._lines[known]}: {name + ': ' if name else ''}{message}")
 
 
 def _parse(text: str, source: str) -> tuple[ClusterConfig, _Lines]:
@@ -136,7 +102,7 @@ def _parse(text: str, source: str) -> tuple[ClusterConfig, _Lines]:
     try:
         config = ClusterConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(lines.problems + [lines.at(path, text) for path, text in _mistakes(error)]) from None
+        raise ConfigError(lines.problems + [lines.at(path, text) for path, text in mistakes(error)]) from None
     if lines.problems:
         raise ConfigError(lines.problems)
     return config, lines
@@ -154,14 +120,14 @@ def _keys(value: Any) -> Iterator[object]:
 
 
 def check_token(token: str) -> tuple[str, str | None]:
-    """A bot token as it is used, and a warning about how it was written. Raises ValueError; never shows the token."""
+    """A bot token as used, and a warning about its form in the file. Raises ValueError; never shows the token."""
     warning = None
     if token[:4].lower() == "bot ":
         token, warning = token[4:].strip(), "the token starts with 'Bot ': that prefix was left out"
     if token.lower().startswith(("mfa.", "bearer ")):
         raise ValueError("this is not a bot token but a user's: take the one from the Bot page of the developer portal")
     if not token or not token.isascii() or any(character.isspace() for character in token):
-        raise ValueError("the token is empty or has spaces or other characters that no token has")
+        raise ValueError("the token is empty, or has spaces or other characters that are not allowed")
     return token, warning
 
 
@@ -177,7 +143,7 @@ class _Reading:
         if source is None:
             return None
         if source.literal is not None:
-            self.warn(path, "the secret stands in the file: better write {env: NAME} or {file: PATH}")
+            self.warn(path, "the file contains the secret: {env: NAME} or {file: PATH} is safer")
         try:
             return source.read(self._env, self._directory)
         except ValueError as error:
@@ -203,7 +169,7 @@ class _Reading:
                 self.warn(path, warning)
             twin = next((other for other, known in tokens.items() if known == token), None)
             if twin:
-                self.problems.append(self._lines.at(path, f"is the token of {twin!r} too: one bot, one application"))
+                self.problems.append(self._lines.at(path, f"is also the token of {twin!r}: one bot, one application"))
             tokens[name] = token
             if privileged := privileged_names(app.intents):
                 text = f"privileged: enable {', '.join(privileged)} in Discord's developer portal"
@@ -211,7 +177,7 @@ class _Reading:
         return tokens
 
     def options(self, apps: Mapping[str, AppConfig]) -> None:
-        """What applications want of cache, events and invites, against their intents and each other."""
+        """Check the cache, event and invite options of applications against their intents and each other."""
         for name, app in apps.items():
             cache, events = app.cache.spec(), app.events.spec()
             for key, text in option_problems(cache, events, app.intents):
@@ -246,7 +212,7 @@ def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: P
     redis_password = reading.secret(config.redis.password, "redis", "password")
     url, url_password = _split_password(config.redis.url.get_secret_value())
     if url_password:
-        reading.warn(("redis", "url"), "holds a password: better write password: {env: NAME}")
+        reading.warn(("redis", "url"), "contains a password: password: {env: NAME} is safer")
     if reading.problems:
         raise ConfigError(reading.problems)
     return LoadedConfig(

@@ -1,4 +1,4 @@
-"""What `sandwich guild` and `sandwich user` print. Pure. Names come from strangers: they are cut and made harmless."""
+"""The output of `sandwich guild` and `sandwich user`. Pure. Names are untrusted: they are truncated and made plain."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from sandwich_sdk.wire.plain_text import plain_text
 WIDTH: Final = 80
 NAME_WIDTH_MIN: Final = 16
 LISTS: Final = ("channels", "roles", "members")
-"""What of a guild can be listed."""
+"""The collections of a guild that can be listed."""
 
 _WHERE_COLUMNS: Final = {
     "app": "APP", "namespace": "NAMESPACE", "group": "GROUP", "shard": "SHARD", "state": "STATE", "node": "NODE",
@@ -26,12 +26,12 @@ _HIDDEN_FLAG: Final = 1 << 17
 
 
 def plain(text: object, width: int) -> str:
-    """A name of at most `width` columns, without characters that would steer a terminal."""
+    """A name of at most `width` columns, without characters that control a terminal."""
     return fitted(plain_text(text, mark="?"), width)
 
 
 def where_row(view: ClusterView, app: str, namespace: str, group: int, shard: int) -> dict[str, Any]:
-    """Where an application has a guild: shard, and the node that runs it now (None: no node does)."""
+    """The shard of a guild for an application, and the node that runs it now (None: no node)."""
     claim = view.claims.get(ShardId(app, group, shard))
     return {
         "app": app,
@@ -49,7 +49,7 @@ def where_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def not_cached(view: ClusterView, guild: str, apps: Sequence[str]) -> str:
-    """The sentence for a guild that no cache has, with the shard that would have it (Discord: (id >> 22) % count)."""
+    """The message for a guild that is not cached, with the shard it belongs to (Discord: (id >> 22) % count)."""
     newest = newest_groups(view)
     shards = [
         f"shard {(int(guild) >> 22) % view.groups[newest[app]].record.count} of {app}" for app in apps if app in newest
@@ -60,7 +60,7 @@ def not_cached(view: ClusterView, guild: str, apps: Sequence[str]) -> str:
 
 
 def guild_text(found: Mapping[str, Any]) -> str:
-    """One guild of one namespace, with what of it was asked for."""
+    """One guild of one namespace, with the requested collections."""
     guild = found["guild"] or {}
     sizes = ", ".join(f"{name} {count}" for name, count in found["cached"].items() if count)
     state = "unavailable (an outage of Discord): this is how it was before" if guild.get("unavailable") else "available"
@@ -114,7 +114,7 @@ def _member_name(member: Mapping[str, Any]) -> str | None:
 
 
 def _named(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """A table whose last column is the name, which gets the rest of the line: wide characters disturb no other."""
+    """A table with the name as the last column, so that wide characters do not shift other columns."""
     cells = [{key: plain(row.get(key), WIDTH) for key in columns} for row in rows]
     used = sum(2 + max(len(head), *(len(row[key]) for row in cells)) for key, head in columns.items())
     width = max(NAME_WIDTH_MIN, WIDTH - used)

@@ -1,7 +1,7 @@
-"""The `sandwich` command. Exit codes: 0 healthy or done, 1 degraded or refused, 2 cannot tell, 130 interrupted.
+"""The `sandwich` command. Exit codes: 0 healthy or done, 1 degraded or refused, 2 cannot say, 130 interrupted.
 
-Imports are light here and in the `*_commands` modules: help, `--version` and completion wait for all of them. What a
-command works with is imported when it runs.
+Imports are light here and in the `*_commands` modules: help, `--version` and completion wait for all of them. A
+command imports its operation when it runs. Errors become exit codes in `main` and nowhere else.
 """
 
 import os
@@ -17,14 +17,14 @@ from sandwich_coordinator.cli.cache import guild_app, user_app
 from sandwich_coordinator.cli.cluster_commands import cluster_app
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.dead import dead_app
-from sandwich_coordinator.cli.errors import CommandError
+from sandwich_coordinator.cli.errors import EXIT_CANNOT_SAY, EXIT_REFUSED, CommandError, command_error
 from sandwich_coordinator.cli.group_commands import group_app, nats_config
 from sandwich_coordinator.cli.node_commands import node_app
 from sandwich_coordinator.cli.options import HelpGroup, Json, KeyFile, run, with_key_file
 from sandwich_coordinator.cli.output import fail, warn
 from sandwich_coordinator.cli.shard_commands import shard_app
+from sandwich_coordinator.operations.errors import OperationError
 from sandwich_sdk._version import __version__
-from sandwich_sdk.wire.plain_text import plain_text
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # typer brings click under a name of its own since 0.20
 _HOISTED = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
@@ -127,7 +127,7 @@ def tail_command(
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
-    """Connection options from anywhere on the command line, moved to its front, where the root command reads them."""
+    """Move connection options from anywhere on the command line to its front, where the root command reads them."""
     front: list[str] = []
     rest: list[str] = []
     left = iter(arguments)
@@ -144,7 +144,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Entry point: one clear line on stderr for every error, and an exit code that means something."""
+    """Entry point. Every error is one line on stderr and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         # What the terminal's encoding lacks must not end a command.
         if hasattr(stream, "reconfigure"):
@@ -153,29 +153,31 @@ def main() -> None:
         code = app(args=hoist(sys.argv[1:]), prog_name="sandwich", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except CommandError as error:
-        _fail(str(error), error.code)
+        _fail(error)
+    except OperationError as error:
+        _fail(command_error(error))
     except _UsageError as error:
-        _fail(error.format_message(), 2)
+        _fail(CommandError(error.format_message().splitlines()))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        # Imported here: only a command that failed needs to know these two, and it has loaded them by then.
+        # Imported here: only a command that failed needs these two classes, and it has loaded them already.
         from sandwich_coordinator.sealing import SealingError
         from sandwich_coordinator.store.base import StoreError
 
         if isinstance(error, SealingError):
-            _fail(plain_text(error), 1)
+            _fail(CommandError(str(error), EXIT_REFUSED))
         if isinstance(error, StoreError):
-            _fail(f"the store cannot be asked: {plain_text(error)}", 2)
+            _fail(CommandError(f"the store cannot be asked: {error}", EXIT_CANNOT_SAY))
         raise
 
 
-def _fail(message: str, code: int) -> None:
-    fail("sandwich", message)
-    sys.exit(code)
+def _fail(error: CommandError) -> None:
+    fail("sandwich", str(error))
+    sys.exit(error.code)
 
 
 if __name__ == "__main__":

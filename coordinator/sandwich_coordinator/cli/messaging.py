@@ -1,4 +1,4 @@
-"""A connection to the cluster's NATS, as `sandwich tail` and `sandwich dead` use it."""
+"""A connection to the cluster's NATS, for `sandwich tail` and `sandwich dead`."""
 
 import os
 from collections.abc import AsyncIterator
@@ -11,9 +11,10 @@ import nats.errors
 from nats.aio.client import Client
 
 from sandwich_coordinator.cli.connection import Connection
-from sandwich_coordinator.cli.context import read_settings
-from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.config import NATS_SECRET, NatsSettings
+from sandwich_coordinator.operations.configuration import read_settings
+from sandwich_coordinator.operations.errors import NotFound
 from sandwich_coordinator.sealing import ClusterKey, open_plain
 from sandwich_coordinator.store.etcd import TlsOptions
 from sandwich_sdk.errors import reason
@@ -31,7 +32,10 @@ class Messaging:
 
 
 async def find_messaging(connection: Connection, app: str | None) -> Messaging:
-    """Read from etcd where NATS is; `apps` are all applications, or only `app`. Raises CommandError and StoreError."""
+    """Read from etcd where NATS is; `apps` are all applications, or only `app`.
+
+    Raises CommandError, OperationError and StoreError.
+    """
     async with connection.store() as store:
         item = await store.get(connection.keys.config)
         listing = await store.list(connection.keys.apps)
@@ -39,18 +43,18 @@ async def find_messaging(connection: Connection, app: str | None) -> Messaging:
         raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
     names = [kv.key.removeprefix(connection.keys.apps) for kv in listing.items]
     if app is not None and app not in names:
-        raise no_such("application", app, names)
+        raise NotFound("application", app, names)
     if not names:
         raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
-    password = read_settings(connection, item, None).nats.password
+    password = read_settings(item, connection.keys, None).nats.password
     key = connection.key(os.environ) if password and not password.startswith("plain:") else None
-    settings = read_settings(connection, item, key).nats
+    settings = read_settings(item, connection.keys, key).nats
     return Messaging(settings=settings, key=key, apps=(app,) if app is not None else tuple(names))
 
 
 @asynccontextmanager
 async def connect(messaging: Messaging) -> AsyncIterator[Client]:
-    """A client while the context lasts. Raises CommandError when NATS is not there, SealingError for a wrong key."""
+    """A client for the context. Raises CommandError when NATS is not available, SealingError for a wrong key."""
     settings, key = messaging.settings, messaging.key
     password = None
     if settings.password:
@@ -62,7 +66,7 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
     last: list[Exception] = []
 
     async def keep(error: Exception) -> None:
-        """nats-py would print a traceback; what ends the command says it in one line."""
+        """Suppress nats-py's traceback: the error that ends the command is printed as one line."""
         last[:] = [error]
 
     try:

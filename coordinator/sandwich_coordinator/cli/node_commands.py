@@ -1,4 +1,4 @@
-"""`sandwich node` and the tables of nodes, applications and shards; their work is imported when one runs."""
+"""`sandwich node` and the tables of nodes, applications and shards; a command imports its operation when it runs."""
 
 import sys
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def list_rows(
 
 @node_app.command("list")
 def node_list(context: typer.Context, as_json: Json = False) -> None:
-    """The nodes with their load."""
+    """The nodes with their load. Example: sandwich node list"""
     from sandwich_coordinator.cli import render
 
     list_rows(context, render.node_rows, render.nodes_text, as_json)
@@ -61,13 +61,15 @@ def node_uncordon(context: typer.Context, node: NodeName, as_json: Json = False)
 
 
 def _change_state(context: typer.Context, node: str, wanted: Any, as_json: bool) -> None:
-    from sandwich_coordinator.cli.operate import change_state
+    from sandwich_coordinator.cli.progress import progress_lines
+    from sandwich_coordinator.operations.nodes import change_state
 
     async def work() -> None:
         async with context.obj.store() as store:
             edit = await change_state(store, context.obj.keys, node, wanted)
         for note in edit.notes:
-            say(note, err=as_json)
+            for line in progress_lines(note):
+                say(line, err=as_json)
 
     run(work())
     if as_json:
@@ -87,11 +89,13 @@ def node_drain(
     The node stays draining, after Ctrl-C and a timeout too, until it is uncordoned or its process is restarted.
     Example: sandwich node drain node-3 --timeout 120
     """
-    from sandwich_coordinator.cli.operate import drain
+    from sandwich_coordinator.cli.progress import shown
+    from sandwich_coordinator.operations.nodes import drain
 
     async def work() -> None:
         async with context.obj.store() as store:
-            await drain(store, context.obj.keys, node, force=force, timeout_s=timeout_s, say=partial(say, err=as_json))
+            report = shown(partial(say, err=as_json))
+            await drain(store, context.obj.keys, node, force=force, timeout_s=timeout_s, report=report)
 
     run(work())
     if as_json:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their groups behave. Light: help and completion import no more."""
+"""Options and command groups that several commands share. Imports little, because help and completion load it."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -25,7 +25,7 @@ WaitS = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait.
 
 
 class HelpGroup(TyperGroup):
-    """Without a command it prints its help, which is what was asked for: exit code 0."""
+    """Without a command it prints its help, with exit code 0."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:

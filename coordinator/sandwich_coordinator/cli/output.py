@@ -1,6 +1,6 @@
-"""The one place where the commands write: everything is made plain, whoever chose the text.
+"""The only place where commands write. All text is made plain, whatever its source.
 
-Colours are used where a terminal is (https://no-color.org: NO_COLOR switches them off), and added after that.
+Colours are added afterwards, on a terminal (https://no-color.org: NO_COLOR switches them off).
 """
 
 import json
@@ -15,7 +15,7 @@ from sandwich_sdk.wire.plain_text import plain_json, plain_lines, plain_text
 
 
 def paint_for(stream: TextIO) -> Paint:
-    """Colours when the stream is a terminal that can show them and nobody objects."""
+    """Colours if the stream is a terminal that can show them and NO_COLOR is not set."""
     wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Paint(on=wanted and stream.isatty())
 
@@ -31,7 +31,7 @@ def show(text: str, *, err: bool = False) -> None:
 
 
 def show_painted(text: str) -> None:
-    """Text whose parts are plain, with our own colours in it."""
+    """Text with our own colours, whose parts are plain."""
     typer.echo(text, color=paint_for(sys.stdout).on)
 
 
@@ -42,13 +42,13 @@ def warn(text: object) -> None:
 
 
 def fail(program: str, message: str) -> None:
-    """What ended the command, on stderr."""
+    """The error that ended the command, on stderr."""
     paint = paint_for(sys.stderr)
     typer.echo(f"{paint.bad(f'{program}:')} {plain_lines(message)}", err=True, color=paint.on)
 
 
 def show_json(value: Any) -> None:
-    """A value as JSON: names stay readable, what steers a terminal is escaped."""
+    """A value as JSON: names stay readable, control characters are escaped."""
     typer.echo(plain_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
@@ -59,6 +59,6 @@ def show_yaml(value: Any) -> None:
 
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     if plain_lines(text) != text:
-        # Escaped by YAML itself, so that it reads back as it was.
+        # Escaped by YAML itself, so that it decodes to the same value.
         text = yaml.safe_dump(value, sort_keys=False, allow_unicode=False)
     typer.echo(text, nl=False)

@@ -1,4 +1,4 @@
-"""Colours for what is shown. Pure: whether a terminal wants them is decided in `output`."""
+"""Colours for output. Pure: `output` decides whether a terminal supports them."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ _BAD = frozenset({"failed", "degraded", "lost"})
 
 @dataclass(frozen=True, slots=True)
 class Paint:
-    """Colours, or none of them. What is painted is plain already."""
+    """Colours, or none. The text must be plain already."""
 
     on: bool = False
 
@@ -18,23 +18,23 @@ class Paint:
         return self._paint("1", text)
 
     def faint(self, text: str) -> str:
-        """What matters less."""
+        """Less important text."""
         return self._paint("2", text)
 
     def bad(self, text: str) -> str:
-        """What is wrong."""
+        """An error."""
         return self._paint("31", text)
 
     def good(self, text: str) -> str:
-        """What is as it should be."""
+        """A good state."""
         return self._paint("32", text)
 
     def warning(self, text: str) -> str:
-        """What deserves a look."""
+        """A warning."""
         return self._paint("33", text)
 
     def name(self, text: str) -> str:
-        """What a line is about."""
+        """The subject of a line."""
         return self._paint("36", text)
 
     def state(self, text: str) -> str:

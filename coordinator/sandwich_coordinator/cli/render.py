@@ -18,6 +18,8 @@ from sandwich_sdk.wire.plain_text import plain_text
 BUDGET_LOW_FRACTION = 0.1
 ETCD_MIN = (3, 5, 13)
 """Below it a member may lose consistency after a crash (etcd's advisories); accepted for development."""
+_AT_REST = ("paused", "closing", "failed")
+"""States of a group whose shards are not to run."""
 _NO_APPS = "no applications yet: run sandwich cluster apply -f cluster.yml"
 _NO_NODES = "no nodes: start one with sandwich-node join --etcd URL"
 
@@ -141,7 +143,7 @@ def _shard_problems(snapshot: Snapshot) -> list[str]:
         if group.record.state == "failed" and not failed:
             found.append(f"{app}: {group.record.reason or 'failed'}: {_advice(group.record.reason)}")
         missing = _wanted(group.record.ids, group.record.count) - claimed
-        if missing and group.record.state not in ("paused", "closing", "failed"):
+        if missing and group.record.state not in _AT_REST:
             found.append(f"{app}: shards {format_ranges(missing)} run nowhere: they start when a node takes them")
     return found
 
@@ -214,7 +216,11 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
                 "shards": dict(sorted(states.items())),
                 "guilds": sum(figure.guilds for figure in figures),
                 "events_per_s": round(sum(figure.events_per_s for figure in figures), 1),
-                "cache": _cache(entry.record.cache.enabled, [figure.cache for figure in figures if figure.cache]),
+                "cache": _cache(
+                    entry.record.cache.enabled,
+                    [figure.cache for figure in figures if figure.cache],
+                    sum(len(_wanted(group.ids, group.count)) for group in groups if group.state not in _AT_REST),
+                ),
                 "session_starts_left": budget.record.remaining if budget else None,
                 "session_starts_total": budget.record.total if budget else None,
                 "session_starts_reset_at": budget.record.reset_at if budget else None,
@@ -223,17 +229,23 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     return rows
 
 
-def _cache(enabled: bool, parts: Sequence[CacheStatus]) -> str:
-    """How complete an application's cache is, in a few words."""
+def _cache(enabled: bool, parts: Sequence[CacheStatus], wanted: int) -> str:
+    """How complete an application's cache is, in a few words. `wanted`: of how many shards it is to have everything."""
     if not enabled:
         return "off"
+    shards = sum(part.shards for part in parts)
     backlog = sum(part.backlog for part in parts)
     incomplete = sum(part.incomplete for part in parts)
     awaited = sum(part.awaited for part in parts)
     if incomplete:
-        return f"{incomplete} of {sum(part.shards for part in parts)} shards incomplete"
+        return f"{incomplete} of {shards} shards incomplete"
     if backlog:
         return f"{backlog} events behind"
+    if behind := sum(part.behind for part in parts):
+        return f"{behind} of {shards} shards behind"
+    if 0 < shards < wanted:
+        # They run nowhere, or began a moment ago, or their node does not answer.
+        return f"not known of {wanted - shards} of {wanted} shards"
     if awaited:
         return f"{awaited} guilds to come"
     if to_chunk := sum(part.to_chunk for part in parts):

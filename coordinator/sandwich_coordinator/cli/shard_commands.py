@@ -1,18 +1,20 @@
-"""`sandwich shard`: the commands as help shows them; their work is imported when one runs."""
+"""`sandwich shard`: the commands as help shows them; a command imports its operation when it runs."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sandwich_coordinator.cli.errors import no_such
 from sandwich_coordinator.cli.node_commands import list_rows
 from sandwich_coordinator.cli.options import AppName, Json, WaitS, command_group, run
 from sandwich_coordinator.cli.output import say, show_json
+from sandwich_coordinator.operations.errors import NotFound
 
 if TYPE_CHECKING:
     from sandwich_coordinator.cli.render import Snapshot
     from sandwich_coordinator.ids import ShardId
+
+ANYWHERE = "any"
 
 shard_app = command_group("The connections to Discord.")
 
@@ -30,7 +32,7 @@ def shard_list(
 
     def check(snapshot: "Snapshot") -> None:
         if app_name is not None and app_name not in snapshot.view.apps:
-            raise no_such("application", app_name, snapshot.view.apps)
+            raise NotFound("application", app_name, snapshot.view.apps)
 
     list_rows(
         context,
@@ -56,13 +58,17 @@ def shard_move(
 
     Example: sandwich shard move welcomer 3 --to b
     """
-    from sandwich_coordinator.cli.shards import move_shards
+    from sandwich_coordinator.cli.progress import shown
+    from sandwich_coordinator.operations.shards import move_shards, unpin_shards
+
+    report = shown(partial(say, err=as_json))
 
     async def work() -> "list[ShardId]":
+        keys = context.obj.keys
         async with context.obj.store() as store:
-            return await move_shards(
-                store, context.obj.keys, app_name, shards, node, timeout_s=timeout_s, say=partial(say, err=as_json)
-            )
+            if node == ANYWHERE:
+                return await unpin_shards(store, keys, app_name, shards, report=report)
+            return await move_shards(store, keys, app_name, shards, node, timeout_s=timeout_s, report=report)
 
     moved = run(work())
     if as_json:
@@ -77,13 +83,14 @@ def shard_restart(
 
     Example: sandwich shard restart welcomer 0-7
     """
-    from sandwich_coordinator.cli.shards import restart_shards
+    from sandwich_coordinator.cli.progress import shown
+    from sandwich_coordinator.operations.shards import restart_shards
+
+    report = shown(partial(say, err=as_json))
 
     async def work() -> "list[ShardId]":
         async with context.obj.store() as store:
-            return await restart_shards(
-                store, context.obj.keys, app_name, shards, timeout_s=timeout_s, say=partial(say, err=as_json)
-            )
+            return await restart_shards(store, context.obj.keys, app_name, shards, timeout_s=timeout_s, report=report)
 
     restarted = run(work())
     if as_json:

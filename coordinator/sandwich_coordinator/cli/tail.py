@@ -27,14 +27,14 @@ from sandwich_sdk.wire.surrogates import without_lone_surrogates
 
 NEXT_TIMEOUT_S = 1.0
 PIPE_WIDTH = 160
-"""Columns of a line where no terminal says how many it has."""
+"""Columns of a line without a terminal."""
 _OURS = frozenset({"SANDWICH_MEMBER_INVITED"})
 _SPACES = {ord(character): " " for character in "\t\n\r"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TailOptions:
-    """What to show: events of these types (patterns; none: all), of this guild, channel, user and text ("": any)."""
+    """The events to show: types (patterns; none: all), guild, channel, user and text ("": any)."""
 
     types: frozenset[str] = frozenset()
     guild: str = ""
@@ -56,7 +56,7 @@ class TailOptions:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is shown; a note is about the stream, not an event of it."""
+    """A line to show; a note is about the stream, not an event of it."""
 
     text: str
     is_note: bool = False
@@ -74,7 +74,7 @@ def check_filter(option: str, value: str | None) -> str:
 
 
 def unknown_types(types: Iterable[str]) -> list[str]:
-    """A warning for each type that no event will have, unless a bot of the cluster publishes it."""
+    """A warning for each type that no event has, unless a bot of the cluster publishes it."""
     found = []
     for name in sorted(types - _OURS if isinstance(types, frozenset) else types):
         if name.endswith("*"):
@@ -88,7 +88,7 @@ def unknown_types(types: Iterable[str]) -> list[str]:
 
 
 def shown(options: TailOptions) -> Show:
-    """Where lines go: events to stdout; notes as well, but beside the JSON to stderr."""
+    """Writes lines to stdout; with JSON, notes go to stderr."""
 
     def show(line: Line) -> None:
         if line.is_note:
@@ -100,7 +100,7 @@ def shown(options: TailOptions) -> Show:
 
 
 def event_line(app: str, event: bytes, options: TailOptions, width: int, paint: Paint = PLAIN) -> Line | None:
-    """One event as shown; None when it is not wanted. Raises LookupError, TypeError, UNREADABLE for damage."""
+    """One event as shown; None when it is filtered out. Raises LookupError, TypeError, UNREADABLE for a corrupt one."""
     decoded = msgspec.json.decode(without_lone_surrogates(event))
     kind = decoded["t"]
     if not isinstance(kind, str):
@@ -108,7 +108,7 @@ def event_line(app: str, event: bytes, options: TailOptions, width: int, paint: 
     if not options.wants(kind, decoded.get("d")):
         return None
     if options.as_json:
-        # No string of valid JSON holds a line break: those that are there stand between its values.
+        # Strings of valid JSON contain no line breaks: all line breaks are between values.
         return Line(plain_json(event.decode(errors="replace").translate(_SPACES)))
     return Line(event_lines.event_line(app, decoded, width, paint))
 
@@ -116,7 +116,7 @@ def event_line(app: str, event: bytes, options: TailOptions, width: int, paint: 
 def frame_lines(
     app: str, headers: FrameHeaders, payload: bytes, options: TailOptions, width: int = PIPE_WIDTH, paint: Paint = PLAIN
 ) -> list[Line]:
-    """The wanted events of one frame. Raises WireError for a corrupt one."""
+    """The selected events of one frame. Raises WireError for a corrupt one."""
     if headers.count == 0:
         lost = Line(f"{app} gap: events were lost after {headers.last_seq}", is_note=True)
         return [lost] if headers.kind == "gap" else []
@@ -127,7 +127,7 @@ def frame_lines(
 
 
 def _line_or_reason(app: str, event: bytes, options: TailOptions, width: int, paint: Paint) -> Line | None:
-    """One event as shown, or why it cannot be: a damaged one hides no other, and ends nothing."""
+    """One event as shown, or why it cannot be shown: a corrupt one must not hide others or end the command."""
     try:
         return event_line(app, event, options, width, paint)
     except (LookupError, TypeError, *UNREADABLE) as error:
@@ -136,11 +136,11 @@ def _line_or_reason(app: str, event: bytes, options: TailOptions, width: int, pa
 
 
 def joined(parts: dict[str, bytes], subject: str, headers: FrameHeaders, payload: bytes) -> bytes | None:
-    """A frame's payload; None while parts of it are still to come. `parts` keeps what came, by subject."""
+    """A frame's payload; None while parts are missing. `parts` collects the parts by subject."""
     index, total = headers.part or (1, 1)
     before = parts.pop(subject, b"") if index > 1 else b""
     if index > 1 and not before:
-        # We began to look in the middle of it.
+        # The command started in the middle of the frame.
         return None
     if index < total:
         parts[subject] = before + payload
@@ -149,7 +149,7 @@ def joined(parts: dict[str, bytes], subject: str, headers: FrameHeaders, payload
 
 
 async def tail(messaging: Messaging, options: TailOptions, show: Show) -> None:
-    """Show events until cancelled. Raises CommandError when NATS or the stream is not there."""
+    """Show events until cancelled. Raises CommandError when NATS or the stream is not available."""
     failure: BaseException | None = None
     async with connect(messaging) as client:
         try:

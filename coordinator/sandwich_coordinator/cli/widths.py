@@ -6,9 +6,9 @@ __all__ = ["cell_len", "fitted"]
 
 
 def fitted(text: str, width: int) -> str:
-    """At most `width` columns of plain text; what was cut ends in an ellipsis."""
+    """At most `width` columns of plain text; truncated text ends in an ellipsis."""
     if len(text) > 4 * width:
-        # A text of megabytes is not measured as a whole.
+        # Do not measure all of a very long text.
         text = text[: 4 * width] + "…"
     if cell_len(text) <= width:
         return text

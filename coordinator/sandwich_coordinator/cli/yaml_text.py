@@ -1,7 +1,7 @@
-"""YAML of an operator's, read with bounds: what it names by aliases counts as if it were written out. Pure.
+"""Reads an operator's YAML with limits; aliases count as if they were expanded. Pure.
 
-A kilobyte of nested aliases is a thousand million values once it is written out (the "billion laughs"), and a number of
-a thousand digits, a tag or a date can make the parser itself fail: each of them is one mistake with its line.
+A kilobyte of nested aliases expands to a thousand million values (the "billion laughs"). A number of a thousand digits,
+a tag or a date can make the parser itself fail. Each of these is reported as an error with its line.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ class YamlError(ValueError):
 
 
 def read_yaml(text: str) -> tuple[Any, Node | None]:
-    """The values of one document and its nodes, which know their lines. Raises YamlError."""
+    """The values of one document and its nodes with their lines. Raises YamlError."""
     try:
         loader = yaml.SafeLoader(text)
     except ReaderError as error:
@@ -47,8 +47,8 @@ def read_yaml(text: str) -> tuple[Any, Node | None]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = str(error.problem)
-        told = f"{error.context} {problem}" if problem.startswith("but ") else problem
-        raise YamlError(mark.line + 1 if mark else 1, f"not valid YAML: {told}") from None
+        reason = f"{error.context} {problem}" if problem.startswith("but ") else problem
+        raise YamlError(mark.line + 1 if mark else 1, f"not valid YAML: {reason}") from None
     except ReaderError as error:
         raise YamlError(*_unreadable(text, error)) from None
     except RecursionError:
@@ -61,18 +61,18 @@ def read_yaml(text: str) -> tuple[Any, Node | None]:
 
 def _unreadable(text: str, error: ReaderError) -> tuple[int, str]:
     line = text.count("\n", 0, error.position) + 1
-    return line, f"not valid YAML: the character U+{ord(text[error.position]):04X} must not stand in it"
+    return line, f"not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed"
 
 
 def _measure(root: Node) -> None:
-    """Raise YamlError where the document, aliases written out, is too large or too deep or holds what we never read."""
+    """Raise YamlError if the document, with aliases expanded, is too large or too deep or has unsupported values."""
     known: dict[int, tuple[int, int]] = {}
     open_nodes: set[int] = set()
 
     def measured(node: Node, depth: int) -> tuple[int, int]:
-        """How many values the node is, and how many levels."""
+        """The number of values of the node, and of its levels."""
         if id(node) in open_nodes:
-            raise YamlError(_line(node), "an alias of this value stands inside the value itself")
+            raise YamlError(_line(node), "the value contains an alias of itself")
         if id(node) not in known:
             _check(node)
             total, levels = 1, 0

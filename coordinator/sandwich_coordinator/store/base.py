@@ -1,8 +1,7 @@
-"""The store contract: what the cluster asks of etcd, and what each verb promises.
+"""The store contract: the operations that the cluster needs of etcd, and what each one guarantees.
 
-Three answers are kept apart, because different things follow from them: `StoreUnavailable` (nothing was done, or we
-cannot know and nothing depends on it), `StoreAmbiguous` (a write may or may not have happened: read, then decide) and
-a transaction that did not succeed (somebody else was first).
+Callers must distinguish three failures: `StoreUnavailable` (nothing was written), `StoreAmbiguous` (a write may or may
+not have been applied: read, then decide) and a transaction that did not succeed (another writer was first).
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +14,7 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """No endpoint answered in time; for a write: it certainly was not applied."""
+    """No endpoint answered in time. A write was certainly not applied."""
 
 
 class StoreAmbiguous(StoreError):
@@ -23,7 +22,7 @@ class StoreAmbiguous(StoreError):
 
 
 class StoreRefused(StoreError):
-    """The store answered and said no: wrong credentials, missing permission, request too large, no space."""
+    """The store refused the request: wrong credentials, missing permission, request too large, no space."""
 
 
 class LeaseLost(StoreError):
@@ -31,11 +30,11 @@ class LeaseLost(StoreError):
 
 
 class Behind(StoreError):
-    """The server knows less than was seen already: it lags, or was restored from a backup. List again, then watch."""
+    """The server's revision is lower than one already seen (lag, or a restored backup): list, then watch."""
 
 
 class Compacted(StoreError):
-    """The revision to watch from is gone: list again, then watch from there. `revision` is the oldest kept."""
+    """The revision to watch from was compacted: list again, then watch from there. `revision`: the oldest one kept."""
 
     def __init__(self, revision: int) -> None:
         super().__init__(f"compacted up to revision {revision}")
@@ -113,7 +112,7 @@ class WatchBatch:
 
 
 class Store(Protocol):
-    """A strictly serialisable key-value store with leases and watches. Every call has a deadline of its own."""
+    """A strictly serialisable key-value store with leases and watches. Every call has its own deadline."""
 
     async def get(self, key: str) -> KeyValue | None:
         """Read one key, linearizably. Raises StoreUnavailable, StoreRefused."""
@@ -129,13 +128,13 @@ class Store(Protocol):
         """
 
     def watch(self, prefix: str, from_revision: int) -> AsyncIterator[WatchBatch]:
-        """Yield every change under `prefix` with a revision >= `from_revision`, once, in order, for ever.
+        """Yield every change under `prefix` with a revision >= `from_revision`, once and in order.
 
-        Reconnects by itself from the last revision seen. Raises Compacted; never ends otherwise.
+        Reconnects by itself from the last revision seen. Raises Compacted; does not end otherwise.
         """
 
     async def grant(self, ttl_s: int) -> int:
-        """Make a lease; return its id. Raises StoreUnavailable, StoreRefused."""
+        """Create a lease; return its id. Raises StoreUnavailable, StoreRefused."""
 
     async def keep_alive(self, lease: int) -> float:
         """Renew once; return the granted TTL in seconds. Raises LeaseLost, StoreUnavailable."""

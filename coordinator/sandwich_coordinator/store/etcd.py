@@ -1,4 +1,4 @@
-"""The store on etcd: etcd3-py builds the requests and names the errors, the transport is ours.
+"""The store on etcd: etcd3-py builds the requests and has the error types; the transport is ours.
 
 The package's asynchronous client loses watch events, has no deadlines and blocks the loop while it decodes, so every
 call goes to etcd's JSON gateway (`/v3/...`) through one aiohttp session, with a deadline, over several endpoints.
@@ -24,6 +24,7 @@ import msgspec
 from etcd3 import errors as etcd_errors
 
 from sandwich_coordinator.addresses import check_url_host
+from sandwich_coordinator.backoff import Backoff
 from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.store.base import (
     Behind,
@@ -54,7 +55,7 @@ WATCH_LINE_BYTES_MAX = 256 * 1024 * 1024
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
 
-# gRPC status codes (google.golang.org/grpc/codes): after these, what became of a write is not known.
+# gRPC status codes (google.golang.org/grpc/codes) after which the outcome of a write is unknown.
 _UNCERTAIN_CODES = frozenset({1, 2, 4, 10, 13, 14, 15})
 _NOT_APPLIED: tuple[type[Exception], ...] = (
     etcd_errors.ErrNoLeader,
@@ -67,7 +68,7 @@ _TOKEN_PROBLEMS = ("etcdserver: invalid auth token", "etcdserver: auth: revision
 _BACKGROUND_HEADERS = {"Grpc-Metadata-hasleader": "true"}
 
 _Reply = TypeVar("_Reply")
-# etcd3-py carries no annotations: through these three names its untyped calls stay at this edge.
+# etcd3-py has no annotations: its untyped calls are confined to these three names.
 _client_error: Any = etcd_errors.get_client_error
 _Txn: Any = etcd3.Txn
 _AioClient: Any = etcd3.AioClient
@@ -75,7 +76,7 @@ _AioClient: Any = etcd3.AioClient
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """How to trust etcd, and how to be known to it. Files are PEM; without a CA the system's are used."""
+    """Certificates for etcd: trusted ones, and the client's. Files are PEM; without a CA the system's are used."""
 
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -91,7 +92,7 @@ class TlsOptions:
 
 
 class _Requests(_AioClient):  # type: ignore[misc]
-    """etcd3-py's methods, turned into (path, body) pairs: its constructor, which probes a server, is skipped."""
+    """etcd3-py's methods as (path, body) pairs. Its constructor, which contacts a server, is skipped."""
 
     def __init__(self) -> None:
         pass
@@ -187,7 +188,7 @@ class _TokenProblem(Exception):
 
 
 class LineDecoder:
-    """Cut a byte stream into lines; the last one may lack its newline (etcd's final error does)."""
+    """Split a byte stream into lines; the last one may have no newline (etcd's final error has none)."""
 
     def __init__(self, line_bytes_max: int = WATCH_LINE_BYTES_MAX) -> None:
         self._buffer = bytearray()
@@ -208,7 +209,7 @@ class LineDecoder:
         return [line for line in lines if line.strip()]
 
     def rest(self) -> list[bytes]:
-        """What came after the last newline, at the end of the stream."""
+        """The rest after the last newline, at the end of the stream."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._searched = 0
@@ -249,12 +250,12 @@ def _error_text(body: bytes) -> tuple[str, int]:
 
 
 def _server_error(body: bytes, status: int) -> Exception:
-    """The exception for an error that etcd answered with."""
+    """The exception for an error in etcd's answer."""
     message, code = _error_text(body)
     if message in _TOKEN_PROBLEMS:
         return _TokenProblem(message)
     if _NO_SPACE in message:
-        # Space can be made: what was refused for want of it is to be tried again.
+        # Space can be freed: such requests are worth a retry.
         return StoreUnavailable("etcd is out of space and refuses writes")
     error = _client_error(message, code, status)
     if isinstance(error, etcd_errors.ErrLeaseNotFound):
@@ -292,7 +293,7 @@ class EtcdStore:
     """`Store` on one etcd cluster.
 
     `endpoints` are tried in turn, starting with the last that answered; each call ends within `timeout_s` seconds
-    (twice that when it must authenticate first). `progress_s` is how often an idle watch proves that it is alive.
+    (twice that when it must authenticate first). `progress_s`: how often an idle watch shows that it is alive.
     """
 
     def __init__(
@@ -352,11 +353,11 @@ class EtcdStore:
         return TxnResult(reply.succeeded, reply.header.revision)
 
     async def grant(self, ttl_s: int) -> int:
-        """See `Store.grant`. A lease whose answer got lost runs out by itself."""
+        """See `Store.grant`. A lease whose answer was lost expires by itself."""
         return (await self._call(_requests.lease_grant(ttl_s), _LeaseReply)).ID
 
     async def keep_alive(self, lease: int) -> float:
-        """See `Store.keep_alive`. A lost lease is answered with 200 and no TTL."""
+        """See `Store.keep_alive`. For a lost lease etcd answers 200 without a TTL."""
         reply = await self._call(("/lease/keepalive", {"ID": lease}), _KeepAliveReply)
         if reply.result is None or reply.result.TTL <= 0:
             raise LeaseLost(f"lease {lease:x} has expired or was revoked")
@@ -370,7 +371,7 @@ class EtcdStore:
             return
 
     async def compact(self, revision: int) -> None:
-        """Forget history before `revision` (for operators and tests). Raises StoreUnavailable, StoreRefused."""
+        """Drop history before `revision` (for operators and tests). Raises StoreUnavailable, StoreRefused."""
         await self._call(_requests.compact(revision), _NothingReply)
 
     async def server_version(self) -> str:
@@ -378,7 +379,7 @@ class EtcdStore:
         return (await self._call(("", {}), _VersionReply)).etcdserver
 
     async def member_statuses(self) -> dict[str, MemberStatus | str]:
-        """What each endpoint says about itself, or why it does not answer; without those that refuse to be asked."""
+        """The status of each endpoint, or why it does not answer; without endpoints that do not permit the request."""
 
         async def ask(endpoint: str) -> MemberStatus | str | None:
             try:
@@ -403,13 +404,13 @@ class EtcdStore:
         return self._watch(prefix, max(1, from_revision))
 
     async def _watch(self, prefix: str, next_revision: int) -> AsyncGenerator[WatchBatch, None]:
-        failures = 0
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, self._rng)
         while True:
             endpoint = self._endpoints[self._current]
             try:
                 async with aclosing(self._watch_once(endpoint, prefix, next_revision)) as batches:
                     async for batch in batches:
-                        failures = 0
+                        backoff.succeeded()
                         next_revision = batch.revision + 1
                         yield batch
             except (_NoAnswer, StoreUnavailable, StoreRefused, StoreAmbiguous) as error:
@@ -418,10 +419,7 @@ class EtcdStore:
             except _TokenProblem as error:
                 log.warning("watch of %s was refused, authenticating again: %s", prefix, error)
                 self._token = ""
-            failures += 1
-            # The exponent is bounded: an outage may last for days.
-            pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures - 1, 10))
-            await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
+            await asyncio.sleep(backoff.next_s())
 
     async def _watch_once(self, endpoint: str, prefix: str, next_revision: int) -> AsyncGenerator[WatchBatch, None]:
         """One watch stream, until it breaks: raises _NoAnswer, _TokenProblem or a StoreError."""
@@ -461,16 +459,16 @@ class EtcdStore:
                     raise _server_error(await response.read(), response.status)
         except (aiohttp.ClientError, OSError) as error:
             raise _NoAnswer(network_words(error), applied=None) from None
-        _keep_socket_honest(response)
+        _set_keepalive(response)
         return response
 
     async def _next_chunk(self, endpoint: str, prefix: str, response: aiohttp.ClientResponse) -> bytes | None:
-        """Bytes, b"" at the end, or None after a silence in which the server proved alive. Raises _NoAnswer."""
+        """Bytes, b"" at the end, or None after a silence in which the server answered a probe. Raises _NoAnswer."""
         try:
             async with asyncio.timeout(self.progress_s):
                 return await response.content.readany()
         except TimeoutError:
-            # A frozen server keeps its sockets open and says nothing. Asking it something is the only way to know.
+            # A frozen server keeps its sockets open and sends nothing: only a request shows whether it is alive.
             rpc = _requests.range(_key(prefix) or b"\0", serializable=True, keys_only=True, limit=1)
             await self._attempt(endpoint, rpc, _RangeReply, self._attempt_s)
             return None
@@ -480,7 +478,7 @@ class EtcdStore:
     async def _call(
         self, rpc: tuple[str, dict[str, Any]], reply: type[_Reply], *, write: bool = False, authenticated: bool = True
     ) -> _Reply:
-        """Ask the first endpoint that answers. A write that may have been applied is never repeated."""
+        """Send a request to the first endpoint that answers. A write that may have been applied is not repeated."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s
         reason, renewed = "no time left", False
@@ -549,7 +547,7 @@ class EtcdStore:
         return {**_BACKGROUND_HEADERS, "Authorization": self._token} if self._token else _BACKGROUND_HEADERS
 
     async def _authenticate(self, *, stale: str) -> None:
-        """Get a new token unless somebody else just did. bcrypt makes this dear: one at a time."""
+        """Get a new token unless another task just did. One at a time, because bcrypt makes it expensive."""
         async with self._token_lock:
             if self._credentials is None or self._token != stale:
                 return
@@ -573,9 +571,9 @@ class EtcdStore:
 
 
 def _watch_batch(line: bytes, next_revision: int) -> WatchBatch:
-    """A line of a watch stream as a batch. Raises Behind, Compacted, _NoAnswer or what `_server_error` makes of it.
+    """A line of a watch stream as a batch. Raises Behind, Compacted, _NoAnswer or an error of `_server_error`.
 
-    Of the header's revision only the first line's is used: a later one may be ahead of events that are still to come
+    The header's revision is used only in the first line: in a later one it may be ahead of events that are not sent yet
     (etcd issue 15220).
     """
     try:
@@ -586,12 +584,12 @@ def _watch_batch(line: bytes, next_revision: int) -> WatchBatch:
         raise _server_error(line, 200)
     result = found.result
     if result.created and 0 < result.header.revision < next_revision - 1:
-        # etcd would wait without a word until its revisions have caught up, for a restored one maybe for ever.
+        # etcd would wait silently until its revisions have caught up; a restored one may never do so.
         raise Behind(f"the server is at revision {result.header.revision}, {next_revision - 1} was seen already")
     if result.compact_revision:
         raise Compacted(result.compact_revision)
     if result.canceled:
-        # An expired token shows as "permission denied" here: try again with a new one.
+        # An expired token gives "permission denied" here: retry with a new one.
         raise _TokenProblem(result.cancel_reason)
     events = tuple(
         WatchEvent("delete" if event.type == "DELETE" else "put", event.kv.public())
@@ -601,8 +599,8 @@ def _watch_batch(line: bytes, next_revision: int) -> WatchBatch:
     return WatchBatch(events, events[-1].kv.mod_revision if events else next_revision - 1)
 
 
-def _keep_socket_honest(response: aiohttp.ClientResponse) -> None:
-    """Let the kernel notice within some ten seconds that the peer's machine is gone."""
+def _set_keepalive(response: aiohttp.ClientResponse) -> None:
+    """Make the kernel detect within about ten seconds that the peer's machine is gone."""
     transport = response.connection.transport if response.connection is not None else None
     found = transport.get_extra_info("socket") if transport is not None else None
     if found is not None and hasattr(socket, "TCP_KEEPIDLE"):

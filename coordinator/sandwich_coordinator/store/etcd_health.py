@@ -1,7 +1,7 @@
-"""What etcd's members say about themselves, and what of it an operator must know. Pure.
+"""Problems that the status of etcd's members shows. Pure.
 
 Source: etcd's Maintenance API, `Status` (rpc.proto). Each member answers for itself, from memory and without a quorum;
-alarms hold for the whole cluster.
+alarms apply to the whole cluster.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from sandwich_coordinator.findings import Finding
 
 NEARLY_FULL = 0.8
 BEHIND_MAX = 1000
-"""Entries that are agreed on and not applied yet. At 5,000 etcd refuses requests."""
+"""Entries that are committed and not applied yet. At 5,000 etcd refuses requests."""
 MIB = 1024 * 1024
 _NO_LEADER = "no leader"
 
@@ -22,7 +22,7 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 class MemberStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """One member's answer. `leader` 0: it knows of none. `db_size_quota` 0: an etcd before 3.6 does not tell it."""
+    """One member's answer. `leader` 0: none. `db_size_quota` 0: unknown (etcd before 3.6)."""
 
     header: _Header = _Header()
     version: str = ""
@@ -37,7 +37,7 @@ class MemberStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def etcd_findings(members: Mapping[str, MemberStatus | str]) -> list[Finding]:
-    """What is wrong, worst first. `members`: by endpoint, what each answered, or why it did not."""
+    """The problems, worst first. `members`: for each endpoint its answer, or the reason why there is none."""
     known = {endpoint: member for endpoint, member in members.items() if isinstance(member, MemberStatus)}
     errors = " ".join(error for member in known.values() for error in member.errors)
     found = _alarms(errors)
@@ -53,7 +53,7 @@ def etcd_findings(members: Mapping[str, MemberStatus | str]) -> list[Finding]:
     leaderless = [endpoint for endpoint, why in silent.items() if _NO_LEADER in why]
     found += [_without_leader(endpoint) for endpoint in leaderless]
     if known:
-        # When none answers, every request says so already.
+        # When none answers, every request already fails with that reason.
         found += [
             Finding(f"etcd at {endpoint} does not answer ({why}): the cluster can lose fewer members than it seems")
             for endpoint, why in silent.items()

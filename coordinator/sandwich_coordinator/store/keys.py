@@ -11,7 +11,7 @@ class Keys:
 
     @property
     def prefix(self) -> str:
-        """The prefix under which the cluster keeps everything."""
+        """The prefix of all keys of the cluster."""
         return f"/sandwich/{self.cluster}/"
 
     @property

@@ -1,4 +1,4 @@
-"""The store contract in process, for simulations and tests: deterministic, on virtual time, with faults on demand."""
+"""The store contract in memory, for simulations and tests: deterministic, on virtual time, with injected faults."""
 
 import asyncio
 import bisect
@@ -45,7 +45,7 @@ class _Fault:
 
 
 class MemoryDatabase:
-    """What several `MemoryStore` clients share: keys, revisions, history, leases. `clock` gives monotonic seconds."""
+    """The state that `MemoryStore` clients share: keys, revisions, history, leases. `clock`: monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.items: dict[str, KeyValue] = {}
@@ -64,12 +64,12 @@ class MemoryDatabase:
         return self._clock() + self._skew_s
 
     def advance(self, seconds: float) -> None:
-        """Move time on and expire what is due."""
+        """Advance time and expire the leases that are due."""
         self._skew_s += seconds
         self.expire()
 
     def expire(self) -> None:
-        """End the leases that are due: one revision for each, as etcd does it, in order of their end."""
+        """End the leases that are due: one revision for each, as in etcd, in the order of their ends."""
         due = sorted((lease.ends_at, id_) for id_, lease in self._leases.items() if lease.ends_at <= self.now)
         for _, id_ in due:
             self.revoke(id_)
@@ -86,7 +86,7 @@ class MemoryDatabase:
         return TxnResult(True, self.revision)
 
     def grant(self, ttl_s: int) -> int:
-        """Make a lease of `ttl_s` seconds. Raises StoreRefused."""
+        """Create a lease of `ttl_s` seconds. Raises StoreRefused."""
         if ttl_s <= 0:
             raise StoreRefused("a lease needs a time to live of at least a second")
         self._last_lease += 1
@@ -102,14 +102,14 @@ class MemoryDatabase:
         return found.ttl_s
 
     def revoke(self, lease: int) -> None:
-        """End a lease and delete its keys in one revision. One already gone is no error."""
+        """End a lease and delete its keys in one revision. One already gone is not an error."""
         found = self._leases.get(lease)
         if found is not None:
             self._commit([Delete(key) for key in sorted(found.keys)])
             del self._leases[lease]
 
     def compact(self, revision: int) -> None:
-        """Forget history before `revision`. Raises StoreRefused for one of the future or already gone."""
+        """Drop history before `revision`. Raises StoreRefused for one in the future or already dropped."""
         if not self.compacted < revision <= self.revision:
             raise StoreRefused("compaction is only possible between the last one and now")
         self.compacted = revision
@@ -124,17 +124,17 @@ class MemoryDatabase:
         return WatchBatch(tuple(found), max(revision - 1, self.revision))
 
     async def wait(self) -> None:
-        """Until something may have changed: a write, or, where the clock runs by itself, the end of a lease."""
+        """Wait until something may have changed: a write, or, if the clock runs by itself, the end of a lease."""
         soonest = min((lease.ends_at for lease in self._leases.values()), default=None)
         try:
-            # On a clock that stands still this wakes in vain, and waits again.
+            # If the clock does not advance, this wakes without a change and waits again.
             async with asyncio.timeout(None if soonest is None else max(soonest - self.now, 0.001)):
                 await self._changed.wait()
         except TimeoutError:
             self.expire()
 
     def wake(self) -> None:
-        """Let every watch look again."""
+        """Wake all watches."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -181,7 +181,7 @@ class MemoryDatabase:
 
 
 def _check_request(compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> None:
-    """Refuse what etcd refuses. Raises StoreRefused."""
+    """Refuse the transactions that etcd refuses. Raises StoreRefused."""
     if max(len(compares), len(writes)) > TXN_OPS_MAX:
         raise StoreRefused("etcdserver: too many operations in txn request")
     if sum(len(write.key) + len(write.value) for write in writes if isinstance(write, Put)) > REQUEST_BYTES_MAX:
@@ -195,10 +195,10 @@ def _check_request(compares: Sequence[Compare], writes: Sequence[Put | Delete]) 
 
 
 class MemoryStore:
-    """`Store` in memory: one client of a `MemoryDatabase`, with faults of its own.
+    """`Store` in memory: one client of a `MemoryDatabase`, with its own faults.
 
     `clock` gives monotonic seconds (an event loop's `time` makes leases expire by themselves, on a virtual loop too);
-    without one, time stands still but for `advance`. `peer()` makes another client of the same database.
+    without one, only `advance` changes the time. `peer()` creates another client of the same database.
     """
 
     def __init__(self, clock: Callable[[], float] | None = None, *, database: MemoryDatabase | None = None) -> None:
@@ -211,11 +211,11 @@ class MemoryStore:
         return MemoryStore(database=self.database)
 
     def advance(self, seconds: float) -> None:
-        """Move time on; leases that are due end now."""
+        """Advance time; leases that are due end now."""
         self.database.advance(seconds)
 
     def compact(self, revision: int) -> None:
-        """Forget history before `revision`."""
+        """Drop history before `revision`."""
         self.database.compact(revision)
 
     def fail(
@@ -223,8 +223,8 @@ class MemoryStore:
     ) -> None:
         """Raise `error` in the next `times` calls (None: until `heal`) of `verbs` (none named: of every verb).
 
-        `applied` does the work before it raises: a write whose answer was lost. While "watch" is named, or with
-        `times=None` and no verbs, watches stand still and deliver what they missed after `heal`.
+        `applied`: apply the write, then raise, as if its answer was lost. While "watch" is named, or with
+        `times=None` and no verbs, watches pause; they deliver the missed events after `heal`.
         """
         self._faults.append(_Fault(error, frozenset(verbs), times, applied))
         self._watches_held = self._watches_held or "watch" in verbs or (times is None and not verbs)
@@ -278,7 +278,7 @@ class MemoryStore:
             await self.database.wait()
 
     async def _run(self, verb: str, action: Callable[[], _T]) -> _T:
-        # One turn of the loop in each call, so that callers interleave as they do with a real server.
+        # Yield to the loop in each call, so that callers interleave as with a real server.
         await asyncio.sleep(0)
         self.database.expire()
         fault = next((fault for fault in self._faults if not fault.verbs or verb in fault.verbs), None)

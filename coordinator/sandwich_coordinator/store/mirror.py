@@ -1,6 +1,6 @@
-"""A copy of all keys under a prefix, kept equal to the store: list, then watch, then list again when in doubt.
+"""A copy of all keys under a prefix, kept up to date: list, watch, and list again when a watch may be incomplete.
 
-The store is the truth and this is a reading aid: whatever is decided from it is written with guards.
+The store is authoritative. Decisions made from this copy are written with guards.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_coordinator.store.base import (
     Behind,
     Compacted,
@@ -25,7 +26,7 @@ from sandwich_coordinator.store.base import (
 log = logging.getLogger(__name__)
 
 RELIST_S = 60.0
-"""Anti-entropy: old etcd versions lose watch events now and then (etcd issues 17529, 18089)."""
+"""Anti-entropy: old etcd versions sometimes lose watch events (etcd issues 17529, 18089)."""
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
 SILENT_PERIODS_MAX = 3
@@ -58,10 +59,10 @@ def difference(before: Mapping[str, KeyValue], listing: Listing) -> tuple[WatchE
 
 
 class Mirror:
-    """`items` (key -> KeyValue) equals the keys under `prefix` as of `revision`; `run()` keeps it so.
+    """`items` (key -> KeyValue) equals the keys under `prefix` as of `revision`; `run()` updates it.
 
-    `synced` is set after the first listing. `changed` (a condition) is notified, and listeners are called with the
-    batch, after `items` has taken it. Listeners must not block; what one raises ends `run()`.
+    `synced` is set after the first listing. After a batch was applied to `items`, `changed` (a condition) is notified
+    and listeners are called with the batch. Listeners must not block; an exception in one ends `run()`.
     """
 
     def __init__(
@@ -77,39 +78,39 @@ class Mirror:
         self._items: dict[str, KeyValue] = {}
         self._listeners: list[Listener] = []
         self._applying = asyncio.Lock()
-        self._heard_at: float | None = None
+        self._received_at: float | None = None
         self._failing_since: float | None = None
 
     @property
     def items(self) -> Mapping[str, KeyValue]:
-        """A live read-only view. Take a copy to keep one moment's state."""
+        """A live read-only view. Copy it to keep the state of one moment."""
         return MappingProxyType(self._items)
 
     @property
     def stale_since(self) -> float | None:
-        """Loop time since which `items` may lag behind the store; None while it is known to follow.
+        """Loop time since when `items` may lag behind the store; None while it is up to date.
 
-        Before the first listing there is nothing to be stale.
+        None before the first listing, too.
         """
         if self._failing_since is not None:
             return self._failing_since
-        if self._heard_at is None or not isinstance(self._store, SendsProgress):
+        if self._received_at is None or not isinstance(self._store, SendsProgress):
             return None
-        silent_s = asyncio.get_running_loop().time() - self._heard_at
-        return self._heard_at if silent_s > SILENT_PERIODS_MAX * self._store.progress_s + 1.0 else None
+        silent_s = asyncio.get_running_loop().time() - self._received_at
+        return self._received_at if silent_s > SILENT_PERIODS_MAX * self._store.progress_s + 1.0 else None
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with every later batch; returns what ends that."""
+        """Call `listener` with every later batch. Returns a function that removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     async def run(self) -> None:
-        """Follow the store until cancelled. Errors of the store are retried for ever, with a capped, jittered pause."""
-        failures = 0
+        """Follow the store until cancelled. Errors of the store are retried after a capped, jittered pause."""
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, self._rng)
         while True:
             try:
                 await self._relist()
-                failures = 0
+                backoff.succeeded()
                 await self._follow()
             except Behind as error:
                 log.info("watch of %s: %s; listing again", self._prefix, error)
@@ -120,18 +121,16 @@ class Mirror:
             except StoreError as error:
                 self._note_failure()
                 log.warning("mirror of %s cannot follow the store: %s", self._prefix, error)
-            failures += 1
-            pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures - 1, 10))
-            await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
+            await asyncio.sleep(backoff.next_s())
 
     async def _follow(self) -> None:
-        """Watch and re-list side by side until one of them raises; raises that."""
+        """Watch and re-list concurrently until one of them raises; raises that."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch())
                 group.create_task(self._relist_periodically())
         except BaseExceptionGroup as several:
-            # Both may end at once; the first tells why, and a bug must not hide behind the store's errors.
+            # Both may fail at once: raise a bug rather than an error of the store, else the first error.
             bugs = [error for error in several.exceptions if not isinstance(error, StoreError | _Rewound)]
             raise (bugs or several.exceptions)[0] from None
 
@@ -141,9 +140,9 @@ class Mirror:
             async for batch in batches:
                 self._note_success()
                 async with self._applying:
-                    # A listing may have been ahead of the watch: what it brought is not news.
-                    news = tuple(event for event in batch.events if event.kv.mod_revision > self.revision)
-                    await self._take(news, max(self.revision, news[-1].kv.mod_revision if news else 0))
+                    # A listing may have been ahead of the watch: skip events that it already contained.
+                    fresh = tuple(event for event in batch.events if event.kv.mod_revision > self.revision)
+                    await self._apply(fresh, max(self.revision, fresh[-1].kv.mod_revision if fresh else 0))
 
     async def _relist_periodically(self) -> None:
         while True:
@@ -155,17 +154,17 @@ class Mirror:
                 log.warning("the periodic listing of %s failed: %s", self._prefix, error)
 
     async def _relist(self) -> None:
-        """Make `items` equal to a listing, whatever was there before."""
+        """Make `items` equal to a listing, whatever it contained before."""
         listing = await self._store.list(self._prefix)
         if listing.revision < self.revision:
             log.error("the store's revision went back under %s: was it restored from a backup?", self._prefix)
         async with self._applying:
-            await self._take(difference(self._items, listing), listing.revision)
+            await self._apply(difference(self._items, listing), listing.revision)
         self._note_success()
         self.synced.set()
 
     async def _check(self) -> None:
-        """Compare with a listing and take what differs. Raises _Rewound when the store went back in time."""
+        """Compare with a listing and apply the differences. Raises _Rewound when the store's revision went back."""
         known = self.revision
         listing = await self._store.list(self._prefix)
         self._note_success()
@@ -173,15 +172,15 @@ class Mirror:
             raise _Rewound
         async with self._applying:
             if listing.revision < self.revision:
-                # The watch overtook the listing while it was on its way; the next round compares again.
+                # The watch is already ahead of the listing; the next round compares again.
                 return
             missed = difference(self._items, listing)
             if missed:
                 log.info("the periodic listing of %s found %d changes before the watch did", self._prefix, len(missed))
-            await self._take(missed, listing.revision)
+            await self._apply(missed, listing.revision)
 
-    async def _take(self, events: tuple[WatchEvent, ...], revision: int) -> None:
-        """Apply `events`, be at `revision`, announce."""
+    async def _apply(self, events: tuple[WatchEvent, ...], revision: int) -> None:
+        """Apply `events`, set `revision`, and notify listeners."""
         self.revision = revision
         for event in events:
             if event.kind == "put":
@@ -196,17 +195,17 @@ class Mirror:
             self.changed.notify_all()
 
     def _note_success(self) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._received_at = asyncio.get_running_loop().time()
         self._failing_since = None
 
     def _note_failure(self) -> None:
         if self._failing_since is None:
-            self._failing_since = self._heard_at or asyncio.get_running_loop().time()
+            self._failing_since = self._received_at or asyncio.get_running_loop().time()
 
 
 @contextlib.asynccontextmanager
 async def _closing(batches: AsyncIterator[WatchBatch]) -> AsyncIterator[None]:
-    """Close a watch that is a generator now, and not when it happens to be collected."""
+    """Close a watch that is a generator at once, and not at its garbage collection."""
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from sandwich_coordinator.config import ClusterSettings
-from sandwich_coordinator.sealing import ClusterKey, SealingError
+from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
 from sandwich_coordinator.store.base import Store, StoreError, StoreRefused
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import NotAuthenticated, check_settings
@@ -14,9 +14,19 @@ from sandwich_coordinator.types import AppRecord
 
 RETRY_S = 1.0
 
+OpenSecret = Callable[[str, str], str]
+"""Opens a secret of the configuration: its name and how it is stored -> the secret. Raises SealingError."""
+
 
 class AgentError(RuntimeError):
     """The node cannot start; the message says why and what to do."""
+
+
+def secret_opener(key: ClusterKey | None) -> OpenSecret:
+    """Opens sealed secrets with `key`. Only a node without a key (None) takes secrets that are stored in plain."""
+    if key is not None:
+        return key.unseal
+    return lambda name, stored: open_plain(name, stored, allow_plain=True)
 
 
 async def await_settings(
@@ -60,7 +70,7 @@ def trusted_settings(stored: bytes, cluster: str, key: ClusterKey | None) -> Clu
     return settings
 
 
-async def check_tokens(store: Store, keys: Keys, unseal: Callable[[str, str], str]) -> None:
+async def check_tokens(store: Store, keys: Keys, open_secret: OpenSecret) -> None:
     """A node with the wrong cluster key could claim shards and never run them: it must not join. Raises AgentError."""
     try:
         stored = await store.list(keys.apps)
@@ -73,7 +83,7 @@ async def check_tokens(store: Store, keys: Keys, unseal: Callable[[str, str], st
         except msgspec.MsgspecError:
             continue
         try:
-            unseal(record.app, record.token)
+            open_secret(record.app, record.token)
         except SealingError as error:
             raise AgentError(str(error)) from None
 

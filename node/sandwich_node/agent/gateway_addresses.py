@@ -1,4 +1,4 @@
-"""The gateway's addresses, as the node sees them: which one its shards use, and which one they cannot reach.
+"""The gateway's addresses: which one the shards of this node use, and which one they cannot reach.
 
 A shard that cannot connect doubts the address it has. The node writes the doubt beside the address, once for all its
 shards; the leader asks Discord again (`leader.py` paces that) and what it writes reaches the shards that run.
@@ -49,16 +49,16 @@ class ShardGateways:
         self._store = store
         self._view = view
         self._send = send
-        self._told: dict[ShardId, str] = {}
+        self._sent: dict[ShardId, str] = {}
         self._asking: set[str] = set()
 
     def started(self, shard: ShardId, url: str) -> None:
         """The shard was started with this address."""
-        self._told[shard] = url
+        self._sent[shard] = url
 
     def forget(self, shard: ShardId) -> None:
         """The shard does not run here any more."""
-        self._told.pop(shard, None)
+        self._sent.pop(shard, None)
 
     def follow(self, view: ClusterView, local: Mapping[ShardId, LocalShard]) -> None:
         """Pass a new address on to the shards that run."""
@@ -66,13 +66,13 @@ class ShardGateways:
             app = view.apps.get(shard.app)
             budget = view.budgets.get(app.record.token_hash) if app is not None else None
             url = budget.record.url if budget is not None else ""
-            if not url or running.phase != "running" or self._told.get(shard, url) == url:
+            if not url or running.phase != "running" or self._sent.get(shard, url) == url:
                 continue
-            self._told[shard] = url
+            self._sent[shard] = url
             self._send(running.worker, ipc.GatewayMoved(shard, url))
 
     async def unreachable(self, shard: ShardId, url: str, reason: str) -> None:
-        """A shard cannot connect to `url`. It says so again with every attempt, so that no failure matters here."""
+        """A shard cannot connect to `url`. It reports that with every attempt, so a failure here is no loss."""
         view = self._view()
         wanted = doubt(view, shard.app, url, reason) if view is not None else None
         if wanted is None or shard.app in self._asking:

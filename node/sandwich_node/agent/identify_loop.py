@@ -1,8 +1,7 @@
-"""The shell around the node's identify queue: runs its transactions, keeps the buckets' leases, passes grants on."""
+"""The shell around the node's identify queue: it runs transactions, keeps the buckets' leases and passes grants on."""
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 from sandwich_coordinator import identify
@@ -15,7 +14,10 @@ _log = logging.getLogger(__name__)
 
 
 class IdentifyLoop:
-    """`grant(shard)` and `refuse(shard, reason)` are called as turns come; they must not wait."""
+    """`grant(shard)` and `refuse(shard, reason)` are called when a turn comes or is refused; they must not wait.
+
+    `wall` gives Unix seconds.
+    """
 
     def __init__(
         self,
@@ -26,6 +28,7 @@ class IdentifyLoop:
         grant: Callable[[ShardId], None],
         refuse: Callable[[ShardId, str], None],
         policy: Policy,
+        wall: Callable[[], float],
     ) -> None:
         self._store = store
         self._node = node
@@ -33,6 +36,7 @@ class IdentifyLoop:
         self._grant = grant
         self._refuse = refuse
         self._policy = policy
+        self._wall = wall
         self._queue = identify.IdentifyQueue(policy)
         self._inbox: asyncio.Queue[identify.Event] = asyncio.Queue(maxsize=100_000)
         self._leases: dict[Bucket, int] = {}
@@ -73,7 +77,7 @@ class IdentifyLoop:
             self._inbox.put_nowait(identify.BucketsSeen(frozenset(view.identifies)))
 
     async def run(self) -> None:
-        """Serve for ever."""
+        """Serve until cancelled."""
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:
@@ -104,7 +108,7 @@ class IdentifyLoop:
                     self._refuse(shard, reason)
 
     async def _take(self, wanted: identify.TakeBucket) -> None:
-        now, wall = asyncio.get_running_loop().time(), time.time()
+        now, wall = asyncio.get_running_loop().time(), self._wall()
         outcome: identify.Outcome
         until, reason = 0.0, ""
         try:
@@ -124,7 +128,7 @@ class IdentifyLoop:
         lease = await self._store.grant(int(self._policy.identify_lease_ttl_s))
         txn = identify.take(view, wanted, node=self._node, lease=lease, wall=wall, policy=self._policy)
         if txn is None:
-            # Its claim is lost or made again: the view or a withdrawal will tell.
+            # Its claim is lost or was created again: a change of the view or a withdrawal follows.
             await self._release(lease)
             return "taken", 0.0, ""
         if isinstance(txn, identify.TakeRefused):

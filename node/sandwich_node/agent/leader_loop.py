@@ -1,17 +1,17 @@
-"""Leadership as the agent lives it: campaign, and while leading carry out what `leader.reconcile` decides.
+"""The shell around the election and the leader: it campaigns and, while it leads, carries out `leader.reconcile`.
 
-The decisions are pure and made anew from the whole view at every change; a write that fails its guard is no error, the
+The decisions are pure and made again from the whole view at every change. A write that fails its guard is no error: the
 view was old.
 """
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from sandwich_coordinator import election, leader
 from sandwich_coordinator.discord_api import DiscordUnavailable, RateLimited, TokenRefused
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.leader import GatewayState, LookupWanted
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
@@ -26,7 +26,7 @@ WRITE_RETRY_S = 0.3
 
 
 class LeaderLoop:
-    """One node's part in leadership. `changed` must be called whenever the view or the lease changes."""
+    """One node's part in leadership. Call `changed` when the view or the lease changes. `wall` gives Unix seconds."""
 
     def __init__(
         self,
@@ -36,9 +36,10 @@ class LeaderLoop:
         view: Callable[[], ClusterView | None],
         look_up: Callable[[str], Awaitable[BudgetRecord]],
         policy: Policy,
+        wall: Callable[[], float],
     ) -> None:
-        self.epoch: int | None = None
-        self.leaving = False
+        self.term: LeaderTerm | None = None
+        self._leaving = False
         self.resigned = asyncio.Event()
         self.resigned.set()
         self._store = store
@@ -46,16 +47,27 @@ class LeaderLoop:
         self._view = view
         self._look_up = look_up
         self._policy = policy
+        self._wall = wall
         self._wake = asyncio.Event()
         self._gateway: dict[str, GatewayState] = {}
         self._memory = LeaderMemory()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node is the leader, as far as it knows."""
+        return self.term is not None
 
     def changed(self) -> None:
         """Decide again soon."""
         self._wake.set()
 
+    def leave(self) -> None:
+        """The node leaves: resign, and do not campaign again. `resigned` is set when it no longer leads."""
+        self._leaving = True
+        self.changed()
+
     async def run(self) -> None:
-        """Campaign and lead for ever."""
+        """Campaign and lead until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
@@ -90,8 +102,8 @@ class LeaderLoop:
                     self._step_down(reason)
                 case election.Follow():
                     self._step_down("another node leads")
-                case election.Lead(epoch):
-                    return await self._lead(view, epoch, now, group)
+                case election.Lead(term):
+                    return await self._lead(view, term, now, group)
         except (StoreError, LeaseLost) as error:
             _log.warning("leadership: %s", error)
             return now + 1.0
@@ -104,25 +116,25 @@ class LeaderLoop:
             instance=member.record.instance,
             lease=member.lease,
             lease_valid_until=member.valid_until,
-            leads=self.epoch,
-            leaving=self.leaving,
+            leads=self.term,
+            leaving=self._leaving,
         )
 
     def _step_down(self, reason: str) -> None:
-        if self.epoch is not None:
-            _log.warning("no longer the leader: %s", reason, extra={"epoch": self.epoch})
-        self.epoch = None
+        if self.term is not None:
+            _log.warning("no longer the leader: %s", reason, extra={"term": self.term})
+        self.term = None
         self.resigned.set()
         self._memory = LeaderMemory()
 
-    async def _lead(self, view: ClusterView, epoch: int, now: float, group: asyncio.TaskGroup) -> float | None:
-        if self.epoch != epoch:
-            _log.info("this node leads now", extra={"epoch": epoch})
-            self.epoch = epoch
+    async def _lead(self, view: ClusterView, term: LeaderTerm, now: float, group: asyncio.TaskGroup) -> float | None:
+        if self.term != term:
+            _log.info("this node leads now", extra={"term": term})
+            self.term = term
             self.resigned.clear()
             self._memory = LeaderMemory()
         decision = leader.reconcile(
-            view, self._gateway, self._memory, epoch=epoch, now=now, wall=time.time(), policy=self._policy
+            view, self._gateway, self._memory, term=term, now=now, wall=self._wall(), policy=self._policy
         )
         self._memory = decision.memory
         for lookup in decision.lookups:
@@ -131,7 +143,7 @@ class LeaderLoop:
         for write in decision.writes:
             done = await self._store.txn(write.compares, write.writes)
             if done.succeeded:
-                _log.info("leader: %s", write.reason, extra={"epoch": epoch})
+                _log.info("leader: %s", write.reason, extra={"term": term})
             refused = refused or not done.succeeded
         own_deadline = election.deadline(self._candidate(), self._policy)
         times = [at for at in (decision.wake_at, own_deadline) if at is not None]
@@ -151,7 +163,7 @@ class LeaderLoop:
             answer = await self._look_up(wanted.app)
             failures = 0
         except TokenRefused as refused:
-            answer, error, failures = _refused(str(refused)), str(refused), 0
+            answer, error, failures = _refused(str(refused), self._wall()), str(refused), 0
         except (RateLimited, DiscordUnavailable, ValueError) as failed:
             error, failures = str(failed), failures + 1
             wait_s = failed.retry_after_s if isinstance(failed, RateLimited) else 0.0
@@ -169,7 +181,7 @@ class LeaderLoop:
         self.changed()
 
 
-def _refused(reason: str) -> BudgetRecord:
+def _refused(reason: str, wall: float) -> BudgetRecord:
     return BudgetRecord(
         url="",
         shards=0,
@@ -177,6 +189,6 @@ def _refused(reason: str) -> BudgetRecord:
         remaining=0,
         reset_at=0.0,
         max_concurrency=1,
-        fetched_at=time.time(),
+        fetched_at=wall,
         error=reason,
     )

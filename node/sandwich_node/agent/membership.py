@@ -1,8 +1,8 @@
 """The node's lease and its registration under it.
 
 The lease is the node's heartbeat: when it runs out, its registration, its claims and its leadership go with it. It is
-renewed every third of its TTL. A lost lease is replaced and the node registers again; running shards stay, and whether
-they are still ours is decided by their claims (reliability, fault 20).
+renewed every third of its TTL. A lost lease is replaced and the node registers again; running shards stay, and their
+claims decide whether they are still ours (docs/design/reliability.md, fault 20).
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class NodeIdTaken(RuntimeError):
 
 
 def host_identity() -> str:
-    """Names this boot of this machine, so that a process id found in a registration means something."""
+    """Names this boot of this machine: only there does a process id of a registration mean a process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -53,11 +53,14 @@ class Membership:
         self._ttl_s = ttl_s
         self._on_change = on_change
 
-    async def join(self, tell: Callable[[str], None], *, patient: bool = False) -> None:
-        """Register, waiting for the store if it is away. Raises NodeIdTaken, and StoreRefused unless `patient`."""
+    async def join(self, waits_for: Callable[[str], None], *, patient: bool = False) -> None:
+        """Register, waiting for the store if it is away. Raises NodeIdTaken, and StoreRefused unless `patient`.
+
+        `waits_for` is called with what is waited for, once for each reason.
+        """
         loop = asyncio.get_running_loop()
         patience_until: float | None = None
-        told = ""
+        reported = ""
         while True:
             try:
                 holder = await self._register()
@@ -76,9 +79,9 @@ class Membership:
                 elif loop.time() > patience_until:
                     raise NodeIdTaken(_taken(self.record.node, holder))
                 self.waiting = f"the node id {self.record.node!r} is still registered by an earlier process"
-            if self.waiting != told:
-                told = self.waiting
-                tell(told)
+            if self.waiting != reported:
+                reported = self.waiting
+                waits_for(reported)
             await asyncio.sleep(RETRY_S)
 
     async def _register(self) -> KeyValue | None:
@@ -121,7 +124,7 @@ class Membership:
         self.valid_until = began + granted
 
     async def keep(self, rejoined: Callable[[], Awaitable[None]]) -> None:
-        """Renew for ever; after a lost lease register again and call `rejoined`. Raises NodeIdTaken."""
+        """Renew until cancelled; after a lost lease register again and call `rejoined`. Raises NodeIdTaken."""
         while True:
             await asyncio.sleep(self._ttl_s / 3)
             try:
@@ -130,7 +133,7 @@ class Membership:
             except LeaseLost:
                 _log.error("the node's lease was lost; registering again")
                 self._on_change()
-                # Shards run: a store that refuses us now is no reason to end them.
+                # Shards run: they must not end because the store refuses us now.
                 await self.join(lambda text: _log.warning("waiting: %s", text), patient=True)
                 await rejoined()
             except StoreError as error:
@@ -139,16 +142,16 @@ class Membership:
                 self.waiting = f"etcd: {error}"
 
     def follow(self, seen: NodeRecord) -> None:
-        """Take over the state an operator gave this process, so that a new registration after a lost lease keeps it.
+        """Keep the state that an operator gave this process, for a new registration after a lost lease.
 
-        An earlier process's registration says nothing about this one: a restarted node begins as ready.
+        The registration of an earlier process does not count: a restarted node begins as ready.
         """
         if seen.instance == self.record.instance and seen.state != self.record.state:
             _log.info("this node is %s now (was %s)", seen.state, self.record.state)
             self.record = msgspec.structs.replace(self.record, state=seen.state)
 
     async def announce_draining(self) -> bool:
-        """Say that this node leaves, so that the leader gives its shards to others. False when that cannot be said."""
+        """Write that this node leaves, so that the leader gives its shards to others. False: it was not possible."""
         key = self._keys.node(self.record.node)
         record = msgspec.structs.replace(self.record, state="draining")
         try:
@@ -158,7 +161,7 @@ class Membership:
             guard = Compare(key, "mod_revision", present.mod_revision)
             return (await self._store.txn([guard], [Put(key, record.encode(), self.lease)])).succeeded
         except (StoreError, LeaseLost) as error:
-            _log.warning("the cluster could not be told that this node leaves: %s", error)
+            _log.warning("the cluster could not be informed that this node leaves: %s", error)
             return False
 
     async def leave(self) -> None:

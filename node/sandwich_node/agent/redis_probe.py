@@ -1,8 +1,10 @@
-"""Whether Redis answers and will do: asked by the agent, so that an operator learns of it at once."""
+"""Whether Redis answers and is fit for use: the agent checks it, so that an operator learns of trouble at once."""
 
 import asyncio
 import logging
+import random
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_coordinator.findings import Finding
 from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.options import RedisOptions
@@ -11,7 +13,7 @@ from sandwich_node.cache.redis_store import RedisCache
 
 _log = logging.getLogger(__name__)
 
-RETRY_FIRST_S = 0.5
+RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 10.0
 CHECK_EVERY_S = 10.0
 
@@ -30,15 +32,16 @@ class RedisProbe:
     async def run(self) -> None:
         """Ask for ever; often while there is no answer."""
         cache = RedisCache(self._options, clock=asyncio.get_running_loop().time)
-        delay = RETRY_FIRST_S
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, random.Random())
         try:
             while True:
                 reason = await self._ask(cache)
                 if reason != self.waiting:
                     (_log.warning if reason else _log.info)("Redis: %s", reason or "answers")
                 self.waiting = reason
-                delay = min(delay * 2, RETRY_MAX_S) if reason else RETRY_FIRST_S
-                await asyncio.sleep(delay if reason else CHECK_EVERY_S)
+                if not reason:
+                    backoff.succeeded()
+                await asyncio.sleep(backoff.next_s() if reason else CHECK_EVERY_S)
         finally:
             await cache.close()
 

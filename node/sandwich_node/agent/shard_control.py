@@ -1,13 +1,12 @@
-"""The node's shards: carries out what `assignment.reconcile_node` decides, and keeps etcd's picture of them true.
+"""The node's shards: carries out what `assignment.reconcile_node` decides, and keeps their state in etcd up to date.
 
-Two loops' worth of facts meet here: the view (what is planned and claimed) and the workers' messages (what runs). Every
-pass compares them anew, so that a lost message or a refused transaction costs a pass and never a shard.
+It compares two sources: the view (what is planned and claimed) and the messages of the workers (what runs). Every pass
+compares them again, so that a lost message or a refused transaction costs one pass and never a shard.
 """
 
 import asyncio
 import itertools
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -17,19 +16,19 @@ import msgspec
 
 from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.trust import gateway_refusal
-from sandwich_coordinator.types import AppRecord, SessionRecord, ShardState
+from sandwich_coordinator.types import AppRecord, BudgetRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
-from sandwich_node.agent.failover_history import NODE_RESTARTED, WORKER_DIED, History
+from sandwich_node.agent.dependencies import Worker
+from sandwich_node.agent.failover_history import NODE_RESTARTED, WORKER_DIED
 from sandwich_node.agent.gateway_addresses import ShardGateways
 from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.membership import Membership
-from sandwich_node.agent.status import Figures, ShardFacts
-from sandwich_node.agent.status_publisher import StatusPublisher
-from sandwich_node.worker_process import WorkerProcess
+from sandwich_node.agent.node_state import NodeState
+from sandwich_node.agent.status import ShardFacts
 
 _log = logging.getLogger(__name__)
 
@@ -56,20 +55,17 @@ class ShardControl:
         self,
         store: Store,
         membership: Membership,
+        state: NodeState,
         *,
         view: Callable[[], ClusterView | None],
         connected: Callable[[], bool],
         token_of: Callable[[AppRecord], str],
         stream_of: Callable[[AppRecord], tuple[float, int, int]],
         api_url: str,
-        figures: Figures,
-        history: History,
-        teller: StatusPublisher,
     ) -> None:
         self.local: dict[ShardId, LocalShard] = {}
         self.facts: dict[ShardId, ShardFacts] = {}
         self.problems: dict[str, str] = {}
-        self.workers: Mapping[int, WorkerProcess] = {}
         self.identifying: IdentifyLoop | None = None
         self.frozen = False
         self._store = store
@@ -79,9 +75,11 @@ class ShardControl:
         self._token_of = token_of
         self._stream_of = stream_of
         self._api_url = api_url
-        self._figures = figures
-        self._history = history
-        self._teller = teller
+        self._workers: Mapping[int, Worker] = state.workers.slots
+        self._figures = state.figures
+        self._history = state.history
+        self._status_publisher = state.status_publisher
+        self._wall = state.wall
         self._wake = asyncio.Event()
         self._ops: dict[ShardId, deque[Callable[[], Awaitable[None]]]] = {}
         self.saved = asyncio.Event()
@@ -99,7 +97,7 @@ class ShardControl:
         self._wake.set()
 
     async def run(self) -> None:
-        """Serve for ever."""
+        """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             while True:
@@ -112,12 +110,12 @@ class ShardControl:
                     pass
 
     async def _step(self) -> bool:
-        """One pass; True when something is left to be tried again."""
+        """One pass; True when something has to be tried again."""
         view = self._view()
         if view is None:
             return True
         own = self._own()
-        actions = assignment.reconcile_node(view, own, self.local, time.time())
+        actions = assignment.reconcile_node(view, own, self.local, self._wall())
         results = await asyncio.gather(*(self._perform(view, action) for action in actions))
         self._show_presences(view)
         self._set_options(view)
@@ -126,7 +124,7 @@ class ShardControl:
         return not all(results) or not all(written)
 
     def _own(self) -> LocalNode:
-        loads = {index: 0 for index, worker in self.workers.items() if worker.alive}
+        loads = {index: 0 for index, worker in self._workers.items() if worker.alive}
         for shard in self.local.values():
             if shard.worker in loads:
                 loads[shard.worker] += 1
@@ -142,7 +140,7 @@ class ShardControl:
     # --- actions ------------------------------------------------------------------------------------------------
 
     async def _perform(self, view: ClusterView, action: assignment.Action) -> bool:
-        """Carry out one action; False when it should be tried again although nothing changes."""
+        """Carry out one action; False: try again although nothing changes."""
         match action:
             case assignment.Claim(_, _, compares, writes):
                 return await self._txn(compares, writes)
@@ -151,7 +149,7 @@ class ShardControl:
             case assignment.Stop(shard=shard) | assignment.Restart(shard=shard) | assignment.Abandon(shard=shard) if (
                 shard not in self.local
             ):
-                # Its worker said meanwhile that it is gone.
+                # Its worker reported meanwhile that it is gone.
                 return True
             case assignment.Stop(shard, reason):
                 self._stop(shard, reason)
@@ -174,10 +172,11 @@ class ShardControl:
                 return False
 
     def _start(self, view: ClusterView, start: assignment.Start) -> bool:
+        """Start the shard in its worker; False: try again although nothing changes."""
         shard = start.shard
-        app, group = view.apps[shard.app].record, view.groups[shard.of].record
+        app = view.apps[shard.app].record
         budget = view.budgets.get(app.token_hash)
-        worker = self.workers.get(start.worker)
+        worker = self._workers.get(start.worker)
         if budget is None or not budget.record.url or worker is None or not worker.alive:
             return budget is not None and worker is not None
         try:
@@ -190,41 +189,44 @@ class ShardControl:
             self._refuse_gateway(app.app, refusal)
             return False
         self.problems.pop(f"gateway {app.app}", None)
-        age, size, replicas = self._stream_of(app)
-        run = next(self._run_numbers)
-        worker.send(
-            ipc.StartShard(
-                key=shard,
-                run=run,
-                fence=start.fence,
-                count=group.count,
-                route=app.route or app.app,
-                bot=budget.record.bot_id,
-                token=token,
-                token_hash=app.token_hash,
-                gateway_url=budget.record.url,
-                api_url=self._api_url,
-                intents=app.intents,
-                compression=app.compression,
-                large_threshold=app.large_threshold,
-                presence=app.presence,
-                session=start.session,
-                stream_max_age_s=age,
-                stream_max_bytes=size,
-                stream_replicas=replicas,
-                options=_options_of(app),
-            )
-        )
-        self._runs[shard] = run
+        message = self._start_message(start, app, view.groups[shard.of].record.count, budget.record, token)
+        worker.send(message)
+        self._runs[shard] = message.run
         self._gateways.started(shard, budget.record.url)
         self.local[shard] = LocalShard(start.worker, start.fence, start.config)
         self._presences[shard] = app.presence
         self._options[shard] = _options_of(app)
         if start.session is not None:
-            # Known only of a shard whose last owner we did not see go: before this process, or with it.
-            self._history.lost(shard, NODE_RESTARTED, time.time())
+            # Only a shard whose last owner was gone before this process could see it has a session here.
+            self._history.lost(shard, NODE_RESTARTED, self._wall())
         self._note(shard, start.worker, "connecting", "")
         return True
+
+    def _start_message(
+        self, start: assignment.Start, app: AppRecord, count: int, budget: BudgetRecord, token: str
+    ) -> ipc.StartShard:
+        age_s, size, replicas = self._stream_of(app)
+        return ipc.StartShard(
+            key=start.shard,
+            run=next(self._run_numbers),
+            fence=start.fence,
+            count=count,
+            route=app.route or app.app,
+            bot=budget.bot_id,
+            token=token,
+            token_hash=app.token_hash,
+            gateway_url=budget.url,
+            api_url=self._api_url,
+            intents=app.intents,
+            compression=app.compression,
+            large_threshold=app.large_threshold,
+            presence=app.presence,
+            session=start.session,
+            stream_max_age_s=age_s,
+            stream_max_bytes=size,
+            stream_replicas=replicas,
+            options=_options_of(app),
+        )
 
     def _refuse_gateway(self, app: str, refusal: str) -> None:
         text = f"{app}: {refusal}; unless discord.api_url itself answered with it, find out who can write to etcd"
@@ -276,7 +278,7 @@ class ShardControl:
 
     def _forget(self, shard: ShardId) -> None:
         if self.local.pop(shard, None) is not None:
-            self._teller.shard(shard, "released", "")
+            self._status_publisher.shard(shard, "released", "")
         self.facts.pop(shard, None)
         if self.identifying is not None:
             self.identifying.withdraw(shard)
@@ -288,33 +290,39 @@ class ShardControl:
         self.changed()
 
     def _send(self, worker: int, message: ipc.ToWorker) -> None:
-        process = self.workers.get(worker)
+        process = self._workers.get(worker)
         if process is not None:
             process.send(message)
 
     def _note(self, shard: ShardId, worker: int, state: str, reason: str) -> None:
         before = self.facts.get(shard)
         same = before is not None and before.state == state
-        since = before.since if before is not None and same else time.time()
+        since = before.since if before is not None and same else self._wall()
         if not same:
-            self._teller.shard(shard, state, reason)
+            self._status_publisher.shard(shard, state, reason)
         self.facts[shard] = ShardFacts(worker, state, reason, since)
 
-    def note_reason(self, shard: ShardId, reason: str) -> None:
-        """Why the shard waits, for the status; its state stays."""
-        facts = self.facts.get(shard)
-        if facts is not None:
+    def identify_granted(self, shard: ShardId) -> None:
+        """It is the shard's turn to identify."""
+        running = self.local.get(shard)
+        if running is not None:
+            self._send(running.worker, ipc.IdentifyGranted(shard))
+
+    def identify_refused(self, shard: ShardId, reason: str) -> None:
+        """Why the shard waits for its turn, for the status; its state stays."""
+        running, facts = self.local.get(shard), self.facts.get(shard)
+        if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
             self.facts[shard] = replace(facts, reason=reason)
 
     async def _write_state(self, view: ClusterView, shard: ShardId) -> bool:
-        """Bring the claim's state in line with what the worker said."""
+        """Bring the claim's state in line with what the worker reported."""
         facts, running, claim = self.facts.get(shard), self.local.get(shard), view.claims.get(shard)
         if facts is None or running is None or claim is None or facts.state not in _STATES:
             return True
         record = claim.record
         if record.instance != self._membership.record.instance or facts.state == record.state:
             return True
-        if (record.fence or claim.mod_revision) != running.fence or self._membership.lease is None:
+        if (record.fence or Fence(claim.mod_revision)) != running.fence or self._membership.lease is None:
             return True
         wanted = msgspec.structs.replace(
             record, state=facts.state, reason=facts.reason, fence=running.fence, since=facts.since
@@ -324,15 +332,14 @@ class ShardControl:
         await self._txn((guard,), (Put(key, wanted.encode(), claim.lease),))
         return True
 
-    # --- what workers say ---------------------------------------------------------------------------------------
+    # --- messages of workers ---------------------------------------------------------------------------------------
 
-    def on_message(self, worker: WorkerProcess, message: ipc.ToAgent) -> None:
-        """A worker said something of a shard."""
+    def on_message(self, worker: Worker, message: ipc.ToAgent) -> None:
+        """A worker sent a message about a shard."""
         match message:
             case ipc.ShardChanged(key, state, reason):
-                shard = key
-                if shard in self.local and self.local[shard].phase == "running":
-                    self._note(shard, worker.index, state, reason)
+                if key in self.local and self.local[key].phase == "running":
+                    self._note(key, worker.index, state, reason)
             case ipc.ShardStopped():
                 self._stopped(message.key, worker, message)
             case ipc.SessionSaved(key, session):
@@ -340,12 +347,12 @@ class ShardControl:
             case ipc.SessionDropped(key):
                 self._enqueue(key, lambda: self._save_session(key, None))
             case ipc.ShardBack(key=key, how=how, replayed=replayed, stored_at=stored_at):
-                failover = self._history.back(key, how, replayed=replayed, stored_at=stored_at, at=time.time())
+                failover = self._history.back(key, how, replayed=replayed, stored_at=stored_at, at=self._wall())
                 if failover is not None:
-                    self._teller.failover(failover)
+                    self._status_publisher.failover(failover)
             case ipc.EventsLost(key=key, session=name, last_seq=last_seq, reason=reason):
-                self._teller.loss(
-                    self._history.loss(key, session=name, last_seq=last_seq, reason=reason, at=time.time())
+                self._status_publisher.loss(
+                    self._history.loss(key, session=name, last_seq=last_seq, reason=reason, at=self._wall())
                 )
             case ipc.GatewayUnreachable(key, url, reason):
                 self._enqueue(key, lambda: self._gateways.unreachable(key, url, reason))
@@ -359,10 +366,10 @@ class ShardControl:
                 return
         self.changed()
 
-    def _stopped(self, shard: ShardId, worker: WorkerProcess, stopped: ipc.ShardStopped) -> None:
+    def _stopped(self, shard: ShardId, worker: Worker, stopped: ipc.ShardStopped) -> None:
         running, reason = self.local.get(shard), stopped.reason
         if running is not None and (running.worker, self._runs.get(shard)) != (worker.index, stopped.run):
-            # An earlier run, given up before it had ended: the present one goes on.
+            # An earlier run that was given up before it had ended: the present one continues.
             return
         if self.identifying is not None:
             self.identifying.withdraw(shard)
@@ -389,8 +396,8 @@ class ShardControl:
         view = self._view()
         return view.apps[app].mod_revision if view is not None and app in view.apps else 0
 
-    def _release_once_saved(self, shard: ShardId, fence: int) -> None:
-        """Let the claim go after the shard's session is in etcd, or the next owner would have to IDENTIFY."""
+    def _release_once_saved(self, shard: ShardId, fence: Fence) -> None:
+        """Release the claim after the shard's session is in etcd: otherwise the next owner would have to IDENTIFY."""
 
         def stopped() -> None:
             running = self.local.get(shard)
@@ -407,24 +414,24 @@ class ShardControl:
         self._enqueue(shard, saved)
         asyncio.get_running_loop().call_later(SAVE_BUDGET_S, stopped)
 
-    def on_worker_gone(self, worker: WorkerProcess) -> None:
-        """The worker's process ended: its shards run nowhere until they are claimed anew."""
+    def on_worker_gone(self, worker: Worker) -> None:
+        """The worker's process ended: its shards run nowhere until they are claimed again."""
         for shard in [shard for shard, running in self.local.items() if running.worker == worker.index]:
             if self.identifying is not None:
                 self.identifying.withdraw(shard)
             if self.local[shard].phase != "failed":
-                self._history.lost(shard, WORKER_DIED, time.time())
+                self._history.lost(shard, WORKER_DIED, self._wall())
                 self._forget(shard)
         self.changed()
 
-    async def _yield_or_outbid(self, shard: ShardId, fence: int, newer: int) -> None:
-        """Somebody took the shard over, or the store was restored from a backup and forgot that it was ours."""
+    async def _yield_or_outbid(self, shard: ShardId, fence: Fence, newer: int) -> None:
+        """Another owner took the shard over, or the store was restored from a backup and lost our claim."""
         view = self._view()
         claim = assignment.outbid(view, self._own(), shard, fence, newer) if view is not None else None
         if claim is not None and await self._txn(claim.compares, claim.writes):
             _log.error(
                 "shard %s/%d/%d: the stream knows claim %d and etcd does not: etcd was restored from a backup? "
-                "Claimed anew above it",
+                "Claimed again above it",
                 *shard,
                 newer,
             )

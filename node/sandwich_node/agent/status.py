@@ -17,9 +17,9 @@ from sandwich_coordinator.status import (
     WorkerStatus,
 )
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.dependencies import Worker
 from sandwich_node.agent.failover_history import History
 from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardNumbers
-from sandwich_node.worker_process import WorkerProcess
 
 RATE_WINDOW_S = 5.0
 
@@ -161,6 +161,7 @@ def _cache_status(total: CacheNumbers | None, present: list[ShardNumbers]) -> Ca
         refilling=sum(cache.refilling for cache in caches),
         awaited=sum(numbers.awaited for numbers in present),
         backlog=sum(cache.backlog for cache in caches),
+        behind=sum(cache.behind for cache in caches),
         to_chunk=sum(cache.to_chunk for cache in caches),
         **{f"{name}_total": getattr(total, name) for name in _CACHE_TOTALS},
     )
@@ -170,7 +171,7 @@ def _sum_invites(parts: list[InviteNumbers]) -> InviteNumbers | None:
     if not parts:
         return None
     return InviteNumbers(
-        told=_sum_counts(part.told for part in parts),
+        reported=_sum_counts(part.reported for part in parts),
         late=sum(part.late for part in parts),
         requests=sum(part.requests for part in parts),
         limited=sum(part.limited for part in parts),
@@ -181,7 +182,7 @@ def _invite_status(total: InviteNumbers | None) -> InviteStatus | None:
     if total is None:
         return None
     return InviteStatus(
-        told_total=total.told,
+        told_total=total.reported,
         late_total=total.late,
         requests_total=total.requests,
         limited_total=total.limited,
@@ -249,7 +250,7 @@ def node_status(
     version: str,
     started_at: float,
     leader: bool,
-    workers: Iterable[WorkerProcess],
+    workers: Iterable[Worker],
     shards: Mapping[ShardId, ShardFacts],
     figures: Figures,
     history: History,
@@ -268,6 +269,7 @@ def node_status(
                 pid=worker.pid,
                 rss_bytes=worker.stats.rss_bytes,
                 cpu_percent=figures.cpu_percent(worker.index),
+                figures_age_s=None if worker.stats.at is None else time.monotonic() - worker.stats.at,
             )
             for worker in workers
         ],

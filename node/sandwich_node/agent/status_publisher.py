@@ -1,10 +1,9 @@
-"""Status events: what changed, told on `sandwich.<app>.status` through a worker's NATS connection.
+"""Status events: what changed, published on `sandwich.<app>.status` through a worker's NATS connection.
 
-Each node tells of its own shards, the leader of groups and applications. A message is told once and not stored, so
-none is worth waiting for; while no worker is connected a bounded number is kept.
+Each node publishes the changes of its own shards, the leader those of groups and applications. A message is published
+once and not stored, so nothing waits for it; while no worker is connected, a bounded number is kept.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
@@ -14,7 +13,7 @@ from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.status import FailoverStatus, LossStatus
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
-from sandwich_node.worker_process import WorkerProcess
+from sandwich_node.agent.dependencies import Worker
 from sandwich_sdk.wire.status import (
     ApplicationChanged,
     EventsLost,
@@ -31,18 +30,19 @@ KEPT_MAX = 1000
 
 
 class StatusPublisher:
-    """Hands status messages to whichever worker is connected."""
+    """Gives status messages to any worker that is connected. `wall` gives Unix seconds."""
 
-    def __init__(self, node: str, workers: Callable[[], Mapping[int, WorkerProcess]]) -> None:
+    def __init__(self, node: str, workers: Callable[[], Mapping[int, Worker]], *, wall: Callable[[], float]) -> None:
         self._node = node
         self._workers = workers
+        self._wall = wall
         self._kept: deque[StatusMessage] = deque(maxlen=KEPT_MAX)
 
     def shard(self, shard: ShardId, state: str, reason: str) -> None:
         """A shard of this node changed its state."""
-        self._tell(
+        self._publish(
             ShardChanged(
-                at=time.time(),
+                at=self._wall(),
                 app=shard.app,
                 group=shard.group,
                 shard=shard.shard,
@@ -53,29 +53,29 @@ class StatusPublisher:
         )
 
     def failover(self, failover: FailoverStatus) -> None:
-        """A shard is back."""
-        self._tell(Failover(**msgspec.structs.asdict(failover)))
+        """A shard is live again."""
+        self._publish(Failover(**msgspec.structs.asdict(failover)))
 
     def loss(self, loss: LossStatus) -> None:
         """Events of a shard are lost."""
-        self._tell(EventsLost(**msgspec.structs.asdict(loss)))
+        self._publish(EventsLost(**msgspec.structs.asdict(loss)))
 
     def stream_remade(self, app: str) -> None:
         """An application's stream was deleted, and made again by a worker of this node."""
-        self._tell(StreamRemade(at=time.time(), app=app, node=self._node, stream=stream_name(app)))
+        self._publish(StreamRemade(at=self._wall(), app=app, node=self._node, stream=stream_name(app)))
 
     def cluster(self, before: ClusterView, after: ClusterView) -> None:
         """The leader saw groups and applications change."""
-        for message in cluster_changes(before, after, time.time()):
-            self._tell(message)
+        for message in cluster_changes(before, after, self._wall()):
+            self._publish(message)
 
     def flush(self) -> None:
-        """A worker is connected: tell what was kept."""
+        """A worker is connected: publish what was kept."""
         kept, self._kept = self._kept, deque(maxlen=KEPT_MAX)
         for message in kept:
-            self._tell(message)
+            self._publish(message)
 
-    def _tell(self, message: StatusMessage) -> None:
+    def _publish(self, message: StatusMessage) -> None:
         worker = next((worker for worker in self._workers().values() if worker.ready), None)
         if worker is None:
             self._kept.append(message)

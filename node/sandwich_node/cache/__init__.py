@@ -1,1 +1,1 @@
-"""The cache writer: what an event changes in Redis, and the value it replaced."""
+"""The cache writer: from events to changes in Redis, and the values that they replace."""

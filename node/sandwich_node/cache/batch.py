@@ -1,4 +1,4 @@
-"""Batches of translated events, and the calls of script.lua that they become on one server. Pure."""
+"""Batches of translated events, and the script calls that apply them on one server. Pure."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from sandwich_sdk.wire.cache_keys import guild_prefix, locations_key, mutual_key
 
 CALL_EVENTS_MAX: Final = 512
 CALL_BYTES_MAX: Final = 512 * 1024
-"""About how much one call carries, so that it keeps the server from others for some milliseconds at most."""
+"""The approximate size of one call, so that it blocks the server for some milliseconds at most."""
 
 INLINE: Final = "i"
 FOLLOW_UP: Final = "f"
 
 _REPEATABLE = frozenset({"guild", "put", "members_begin", "members"})
-"""Operations that give the same when done twice: behind one of these a call may end within an event."""
+"""Idempotent operations: a call may end after one of these, in the middle of an event."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventOps:
-    """One event's operations; `size` is about how many bytes they have."""
+    """One event's operations; `size` is their approximate size in bytes."""
 
     seq: int
     ops: tuple[Op, ...]
@@ -33,8 +33,8 @@ class EventOps:
 class Batch:
     """Events of one session of one shard, in order; `session` is its public name.
 
-    `confirmed` is the last sequence whose frame is in the stream: values that later events replaced are kept for a
-    replay, the others are dropped.
+    `confirmed` is the last sequence whose frame is in the stream. Values that later events replaced are kept for a
+    replay; the others are dropped.
     """
 
     writer: CacheWriter
@@ -53,7 +53,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Keys of one writer: its records, and the beginnings of what it writes to."""
+    """Keys of one writer: its records, and the prefixes of the keys that it writes."""
 
     app: str
     shard: str
@@ -65,29 +65,29 @@ class Names:
 
     @property
     def index(self) -> str:
-        """Set: the guilds that the shard located."""
+        """Set: the guilds that are located at the shard."""
         return f"{self.locations}:{self.shard}"
 
     @property
     def kept(self) -> str:
-        """String: letters of what the shard kept last."""
+        """String: the letters of the entities that the shard kept last."""
         return f"{self.index}:kept"
 
     @property
     def through(self) -> str:
-        """String: how far an owner was that had written everything after it had given the shard up."""
+        """String: the final position of an owner that released the shard and then wrote everything."""
         return f"{self.index}:through"
 
     def record(self) -> tuple[str, str]:
-        """The writer's record where all keys are on one server; on a cluster, beside the application's locations."""
+        """The writer's record on a single server; on a Redis Cluster, the one in the slot of the locations."""
         return self._pair(f"sw:{self.namespace}:writer:{{{self.app}}}:{self.shard}")
 
     def guild_record(self, guild: str) -> tuple[str, str]:
-        """The writer's record beside a guild on a cluster."""
+        """The writer's record in the slot of a guild, on a Redis Cluster."""
         return self._pair(f"{guild_prefix(self.namespace, guild)}writer:{self.app}:{self.shard}")
 
     def user_record(self, user: str) -> tuple[str, str]:
-        """The writer's record beside a user on a cluster."""
+        """The writer's record in the slot of a user, on a Redis Cluster."""
         return self._pair(f"sw:{self.namespace}:writer:{{{user}}}:{self.app}:{self.shard}")
 
     @staticmethod
@@ -97,7 +97,7 @@ class Names:
 
 @lru_cache(maxsize=4096)
 def names_of(writer: CacheWriter) -> Names:
-    """The writer's key names. The script completes the beginnings with an id and a brace."""
+    """The writer's key names. The script completes the prefixes with an id and a brace."""
     namespace = writer.namespace
     return Names(
         app=writer.shard.app,
@@ -111,7 +111,7 @@ def names_of(writer: CacheWriter) -> Names:
 
 
 def pack(batch: Batch, keys: tuple[str, str], events: Iterable[EventOps], *, flags: str = INLINE) -> Iterator[Call]:
-    """Calls that apply the events in order, none much longer than the bounds."""
+    """The calls that apply the events in order, none much larger than the bounds."""
     args: list[str | bytes | int] = []
     size = count = last = 0
     for event in events:
@@ -124,7 +124,7 @@ def pack(batch: Batch, keys: tuple[str, str], events: Iterable[EventOps], *, fla
             if event.size > CALL_BYTES_MAX and op[0] in _REPEATABLE:
                 size += sum(map(len, op))
                 if size > CALL_BYTES_MAX:
-                    # The event is not done: only what is before it is recorded.
+                    # The event is incomplete: record only the events before it.
                     yield Call(keys, _header(batch, event.seq - 1, flags) + args)
                     args, size, count = [], 0, 0
         last = event.seq
@@ -143,15 +143,15 @@ def _header(batch: Batch, last: int, flags: str) -> list[str | bytes | int]:
 
 
 def calls(batch: Batch) -> Iterator[Call]:
-    """The calls for a batch where all keys are on one server."""
+    """The calls for a batch on a single server."""
     return pack(batch, names_of(batch.writer).record(), batch.events)
 
 
 def follow_up(batch: Batch, keys: tuple[str, str], ops: Iterable[tuple[int, Op]], *, flags: str) -> Iterator[Call]:
-    """Calls for what events left to do: checked for the fence only."""
+    """Calls for the follow-up work of events. They check the fence and no sequence."""
     return pack(batch, keys, (EventOps(seq, (op,), 0) for seq, op in ops), flags=flags + FOLLOW_UP)
 
 
 def afresh(batch: Batch) -> Iterator[Call]:
-    """Calls that apply the batch whatever was applied before, checked for the fence only, on one server."""
+    """Calls that apply the batch again on a single server. They check the fence and no sequence."""
     return pack(batch, names_of(batch.writer).record(), batch.events, flags=INLINE + FOLLOW_UP)

@@ -26,16 +26,16 @@ def channel_create(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def channel_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """CHANNEL_UPDATE replaces, but says nothing of a voice channel's status."""
+    """CHANNEL_UPDATE replaces the channel, except for the status of a voice channel, which it lacks."""
     found = _in_guild(data)
     return () if found.guild_id is UNSET else (("set", snowflake(found.guild_id), "c", "k", found.id, data),)
 
 
 def channel_delete(context: Context, data: bytes) -> tuple[Op, ...]:
-    """CHANNEL_DELETE takes along what is in the channel, of which Discord says nothing: see `channel_del` in Lua."""
+    """CHANNEL_DELETE implies the end of everything in the channel, without events: see `channel_del` in Lua."""
     found = _in_guild(data)
-    is_told = "1" if "c" in context.letters else "0"
-    return () if found.guild_id is UNSET else (("channel_del", snowflake(found.guild_id), found.id, is_told),)
+    is_kept = "1" if "c" in context.letters else "0"
+    return () if found.guild_id is UNSET else (("channel_del", snowflake(found.guild_id), found.id, is_kept),)
 
 
 def channel_pins_update(context: Context, data: bytes) -> tuple[Op, ...]:
@@ -69,19 +69,19 @@ def channel_info(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def thread_create(context: Context, data: bytes) -> tuple[Op, ...]:
-    """THREAD_CREATE: new, or the bot was added to it."""
+    """THREAD_CREATE: a new thread, or one that the bot was added to."""
     found = _thread(data)
     guild = snowflake(found.guild_id)
     thread: Op = ("put", guild, "t", "0", found.id, without(data, b'"newly_created":true'))
     if not found.newly_created or found.parent_id is None or "c" not in context.letters:
         return (thread,)
-    # A forum's last message is its newest thread; in a text channel the starting message says so itself.
+    # A forum's last message is its newest thread. In a text channel the starting message is an event of its own.
     shown = b'{"last_message_id":"%b"}' % found.id.encode()
     return thread, ("forum_post", guild, found.parent_id, shown)
 
 
 def thread_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """THREAD_UPDATE: one that is archived is no longer active."""
+    """THREAD_UPDATE: an archived thread is not active any more, and is removed."""
     found = _thread(data)
     guild = snowflake(found.guild_id)
     if found.thread_metadata.archived:
@@ -90,14 +90,14 @@ def thread_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def thread_delete(context: Context, data: bytes) -> tuple[Op, ...]:
-    """THREAD_DELETE takes the thread's messages along, also where threads are not kept."""
+    """THREAD_DELETE also removes the thread's messages, even if threads are not kept."""
     found = _in_guild(data)
     guild = snowflake(found.guild_id)
     return (("del", guild, "t", found.id) if "t" in context.letters else ("channel_del", guild, found.id, "0"),)
 
 
 def thread_list_sync(context: Context, data: bytes) -> tuple[Op, ...]:
-    """THREAD_LIST_SYNC replaces the threads of the channels it names, of all when it names none."""
+    """THREAD_LIST_SYNC replaces the threads of the channels that it names; without names, all threads."""
     found = _list_sync(data)
     mine = context.readable("members", found.members or (), lambda item: (_thread_member(item).id, item))
     members = dict(mine)
@@ -122,7 +122,7 @@ def thread_member_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def thread_members_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """THREAD_MEMBERS_UPDATE: how many there are, and whether the bot is one of them."""
+    """THREAD_MEMBERS_UPDATE: the number of members, and whether the bot is one of them."""
     found = _thread_members(data)
     guild = snowflake(found.guild_id)
     fields = b'{"member_count":%d}' % found.member_count if isinstance(found.member_count, int) else b"{}"
@@ -155,7 +155,7 @@ def stage_delete(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def has_ended(event: pl.ScheduledEvent) -> bool:
-    """Whether it is completed or canceled, which is for ever (Discord's Guild Scheduled Event Status)."""
+    """Whether it is completed or canceled; both are final (Discord's Guild Scheduled Event Status)."""
     return event.status in (3, 4)
 
 
@@ -167,7 +167,7 @@ def event_create(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def event_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_SCHEDULED_EVENT_UPDATE merges: `user_count` is not always there. One that has ended goes."""
+    """GUILD_SCHEDULED_EVENT_UPDATE merges, since `user_count` may be absent. An ended event is removed."""
     found = _scheduled(data)
     if has_ended(found):
         return (("del", snowflake(found.guild_id), "x", found.id),)

@@ -1,7 +1,7 @@
-"""A batch on a Redis Cluster: a script may touch one slot only, so operations are sorted by guild, user, application.
+"""A batch on a Redis Cluster. A script may touch one slot only, so operations are grouped by slot. Pure.
 
-Guilds and locations come first, each with a record of its own; users follow, since they are kept by what happened to
-the guilds. Pure.
+Guilds and locations come first, each with a record of its own. Users follow, because the results of the guild
+operations decide which users are kept.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,12 +17,12 @@ from sandwich_node.cache.replies import Left
 _OF_APP = frozenset({"ready", "arrive", "down", "depart"})
 _OF_USER = frozenset({"user", "user_patch", "user_set"})
 _KNOWN_USER_AT = {"member_set": 5, "member_del": 3}
-"""Which item of an operation takes the user as it is now, for the value that the event replaced."""
+"""The index in an operation that takes the current user, for the value that the event replaced."""
 
 
 @dataclass(slots=True)
 class Routed:
-    """A batch by slot: `groups` are calls that may run side by side, each group in order; `users` follow them."""
+    """A batch by slot. `groups` may run concurrently, each in order; `users` follow them."""
 
     groups: list[list[Call]] = field(default_factory=list)
     users: list[tuple[int, Op]] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Routed:
 
 
 def segments(batch: Batch) -> Iterator[Batch]:
-    """The batch cut behind every READY: the guilds it finds left are gone before anything else happens to them."""
+    """The batch, split after every READY: guilds that the bot left are removed before later events apply."""
     start = 0
     for at, event in enumerate(batch.events, start=1):
         if at == len(batch.events) or any(op[0] == "ready" for op in event.ops):
@@ -39,14 +39,14 @@ def segments(batch: Batch) -> Iterator[Batch]:
 
 
 def users_to_know(batch: Batch) -> set[str]:
-    """Users whose present value belongs to what the batch replaces."""
+    """Users whose current value is part of the values that the batch replaces."""
     return {str(op[2]) for event in batch.events for op in event.ops if op[0] in _KNOWN_USER_AT}
 
 
 def route(batch: Batch, known: dict[str, bytes], *, flags: str = "") -> Routed:
-    """Sort a batch; `known` are the users it asked for."""
+    """Group a batch by slot; `known`: the current values of `users_to_know`."""
     routed = Routed()
-    is_told = "m" in batch.writer.maintains
+    receives_members = "m" in batch.writer.maintains
     groups: dict[tuple[str, str], list[EventOps]] = {}
     for event in batch.events:
         mine: dict[tuple[str, str], list[Op]] = {}
@@ -55,13 +55,15 @@ def route(batch: Batch, known: dict[str, bytes], *, flags: str = "") -> Routed:
             if name in _OF_USER:
                 routed.users.append((event.seq, op))
                 if name == "user_set":
-                    # Users have no record of what was applied: a replay writes older values, and this one after them.
+                    # Users have no record of applied sequences: a replay writes older values, and then this one.
                     routed.users.append((event.seq, ("user_patch", *op[1:])))
                 _remember(op, known)
             elif name in _OF_APP:
                 mine.setdefault(("app", ""), []).append(op)
             else:
-                mine.setdefault(("guild", str(op[1])), []).append(_without_users(op, event.seq, known, routed, is_told))
+                mine.setdefault(("guild", str(op[1])), []).append(
+                    _without_users(op, event.seq, known, routed, receives_members)
+                )
         for tag, ops in mine.items():
             groups.setdefault(tag, []).append(EventOps(event.seq, tuple(ops), event.size))
     names = names_of(batch.writer)
@@ -71,18 +73,18 @@ def route(batch: Batch, known: dict[str, bytes], *, flags: str = "") -> Routed:
     return routed
 
 
-def _without_users(op: Op, seq: int, known: dict[str, bytes], routed: Routed, is_told: bool) -> Op:
-    """The operation as it is for the guild; what it says of users goes to theirs.
+def _without_users(op: Op, seq: int, known: dict[str, bytes], routed: Routed, receives_members: bool) -> Op:
+    """The operation for the guild's slot. Its users become operations of their own.
 
-    Of an application that is not told of members (`is_told`), and of a change of a member who may have left, the guild
-    says whose users may be written.
+    Some users may be written only after the guild's result names them: those of an application without member events
+    (not `receives_members`), and those of a changed member who may have left.
     """
     name, guild = op[0], op[1]
     if name == "members":
         items: list[str | bytes] = []
         for at in range(2, len(op), 3):
             user: Op = ("user", op[at], op[at + 2], guild)
-            if is_told:
+            if receives_members:
                 routed.users.append((seq, user))
                 _remember(user, known)
             else:
@@ -105,7 +107,7 @@ def _without_users(op: Op, seq: int, known: dict[str, bytes], routed: Routed, is
 
 
 def _remember(op: Op, known: dict[str, bytes]) -> None:
-    """Later events of the batch replace what this one makes of a user."""
+    """Note the user's new value, which later events of the batch replace."""
     user, value = str(op[1]), op[2]
     if op[0] in ("user_patch", "user_set"):
         if user in known:
@@ -115,7 +117,7 @@ def _remember(op: Op, known: dict[str, bytes]) -> None:
 
 
 def user_ops(routed: Routed, left: Left) -> list[tuple[int, Op]]:
-    """What to do about users after the guilds, in order: who left a guild before who came in the same event."""
+    """User operations after those of the guilds, in order. Within an event, leaves come before joins."""
     ops: list[tuple[int, int, Op]] = [(seq, 1, op) for seq, op in routed.users]
     ops += [(seq, 0, op) for seq, op in _drops(left)]
     ops += [(key[0], 1, routed.learned[key]) for key in left.learned if key in routed.learned]
@@ -130,12 +132,12 @@ def _drops(left: Left) -> Iterator[tuple[int, Op]]:
 
 
 def drops(left: Left) -> list[tuple[int, Op]]:
-    """Users who left a guild."""
+    """Operations for users who left a guild."""
     return list(_drops(left))
 
 
 def guild_ops(left: Left) -> list[tuple[int, Op]]:
-    """What to do next about guilds: those that were left, and members still to let go, or to take a role from."""
+    """Follow-up operations of guilds: guilds that the bot left, members to remove, and members to take a role from."""
     ops: list[tuple[int, Op]] = [(seq, ("leave", guild)) for seq, (guild, *_) in left.guilds]
     ops += [(seq, ("drain", guild)) for seq, (guild, *_) in left.draining]
     ops += [(seq, ("drain", *ids)) for seq, ids in left.drained]
@@ -144,7 +146,7 @@ def guild_ops(left: Left) -> list[tuple[int, Op]]:
 
 
 def runs(ops: Iterable[tuple[int, Op]]) -> Iterator[list[tuple[int, Op]]]:
-    """Cut into runs of plain writes, which may go together, and single others."""
+    """Split into runs of plain writes, which can be sent together, and single other operations."""
     run: list[tuple[int, Op]] = []
     for seq, op in ops:
         if op[0] == "user":

@@ -1,4 +1,4 @@
-"""What every translation of an event needs, and the form of what it makes. Pure."""
+"""The context of every translation, and the form of an operation. Pure."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,22 +13,22 @@ from sandwich_node.cache.json_patch import with_user_id
 from sandwich_node.cache.settings import letters_of
 
 Op = tuple[str | bytes, ...]
-"""An operation of script.lua: its name, the guild or user it is about, its arguments."""
+"""An operation of the script: its name, the id of its guild or user, its arguments."""
 
 PUT_BYTES_MAX = 256 * 1024
-"""About how much one operation of a long list carries, so that a call can be cut between operations."""
+"""The approximate size of one operation of a long list, so that calls can be split between operations."""
 
 identified = msgspec.json.Decoder(pl.Identified).decode
 _raws = msgspec.json.Decoder(list[Raw]).decode
 
 UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
-"""What is raised where an event has not the known shape."""
+"""The errors raised when an event does not have the documented form."""
 
 _Read = TypeVar("_Read")
 
 
 class BadEvent(ValueError):
-    """An event that cannot be cached: an id that is not one, or a shape Discord does not document."""
+    """An event that cannot be cached: an invalid id, or a form that Discord does not document."""
 
 
 def snowflake(value: str | UnsetType) -> str:
@@ -40,20 +40,20 @@ def snowflake(value: str | UnsetType) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What is cached, for which bot. `learns`: members are taken from wherever they are seen."""
+    """The cache settings and the bot. `learns`: members are taken from any event that contains them."""
 
     settings: CacheSpec
     bot: str
     learns: bool
     letters: frozenset[str] = field(init=False)
     lost: list[str] = field(default_factory=list, compare=False)
-    """What of the event at hand could not be read: the name of its list, once for each item."""
+    """The unreadable parts of the current event: the name of the list, once for each item."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "letters", frozenset(letters_of(self.settings)))
 
     def listed(self, name: str, value: Raw | UnsetType) -> list[Raw] | None:
-        """The items of a list that an event has; None where it is absent, or lost because it is no list."""
+        """The items of a list in an event; None when it is absent, or lost because it is not a list."""
         if isinstance(value, UnsetType):
             return None
         try:
@@ -63,7 +63,7 @@ class Context:
             return None
 
     def readable(self, name: str, items: Iterable[Raw], read: Callable[[bytes], _Read]) -> list[_Read]:
-        """What `read` makes of each item. Those that it cannot read are left out: they are lost, the rest is not."""
+        """The result of `read` for each item. Unreadable items are left out and noted in `lost`."""
         made = []
         for item in items:
             try:
@@ -74,11 +74,11 @@ class Context:
 
     @property
     def keeps_users(self) -> bool:
-        """Whether users are kept for themselves, so that members have only their ids."""
+        """Whether users are stored apart, so that members contain only the user's id."""
         return self.settings.users and self.settings.members
 
     def split_user(self, member: bytes, user: bytes) -> tuple[str, bytes, bytes]:
-        """(user id, member to store, user to store or b"") of a member and its user, which is part of its text."""
+        """(user id, member to store, user to store or b""). `user` must be a part of the text of `member`."""
         user_id = snowflake(identified(user).id)
         if not self.keeps_users:
             return user_id, member, b""
@@ -87,7 +87,7 @@ class Context:
 
 Translation = Callable[[Context, bytes], tuple[Op, ...]]
 Stored = tuple[str, bytes]
-"""The id of an entity, and its JSON as it is stored."""
+"""The id of an entity, and its stored JSON."""
 
 
 def by_id(item: bytes) -> Stored:
@@ -96,7 +96,7 @@ def by_id(item: bytes) -> Stored:
 
 
 def puts(name: str, guild: str, letter: str, items: Iterable[Stored], *, replace: bool) -> list[Op]:
-    """Operations that store a list, in pieces. The first one replaces the collection, also by nothing."""
+    """Operations that store a list in pieces. With `replace` the first one clears the collection, also for no items."""
     made: list[Op] = []
     piece: list[str | bytes] = []
     size = 0

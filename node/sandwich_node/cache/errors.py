@@ -1,4 +1,4 @@
-"""What goes wrong with Redis, by what to do about it. No message carries a password or a value."""
+"""Errors of Redis, grouped by what to do about them. No message contains a password or a value."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from sandwich_sdk.cache.errors import tls_trouble
 
 
 class CacheError(Exception):
-    """The cache cannot be used as it is now."""
+    """The cache cannot be used at the moment."""
 
 
 class CacheUnavailable(CacheError):
@@ -25,11 +25,11 @@ class CacheFull(CacheError):
 
 
 class CacheRefused(CacheError):
-    """Redis refuses our name, password or rights. An operator must act."""
+    """Redis refuses the user name, the password or a command. An operator must act."""
 
 
 class NotRedis(CacheError):
-    """What answers is not Redis 6.2 or later. An operator must act."""
+    """The server is not Redis 6.2 or later. An operator must act."""
 
 
 _READ_ONLY = ("READONLY", "MISCONF", "NOREPLICAS")
@@ -37,7 +37,7 @@ _BUSY = ("BUSY", "UNKILLABLE")
 
 
 def classify(error: BaseException) -> CacheError:
-    """The CacheError for what redis-py raised."""
+    """The CacheError for an exception of redis-py."""
     kind = type(error).__name__
     if trouble := tls_trouble(error):
         return CacheUnavailable(f"TLS with Redis fails: {trouble}")
@@ -53,7 +53,7 @@ def classify(error: BaseException) -> CacheError:
         case rx.ReadOnlyError():
             return CacheReadOnly("Redis is read-only: it is a replica")
         case rx.InvalidResponse() | rx.ConnectionError(args=["Connection not ready"]):
-            # redis-py: there was more in the answer than was asked for, on a new connection, too.
+            # redis-py: a new connection has unread data, which no request caused.
             return NotRedis("what answers there does not speak Redis's protocol")
         case rx.MovedError() | rx.AskError() | rx.ClusterDownError() | rx.TryAgainError():
             return CacheUnavailable(f"the Redis Cluster cannot serve a slot now ({kind})")
@@ -68,7 +68,7 @@ def classify(error: BaseException) -> CacheError:
 
 
 def _why(error: BaseException) -> str:
-    """What was refused, and where; of redis-py's text only the number and the address are used."""
+    """The cause and the address. Of redis-py's text only the error number and the address are used."""
     if isinstance(error, rx.TimeoutError | TimeoutError):
         return "no answer in time"
     if found := re.match(r"Error (-?[0-9]{1,4}) connecting to (\S+?)\.\s", f"{error} "):

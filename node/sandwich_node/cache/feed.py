@@ -1,8 +1,8 @@
-"""One shard's way into the cache: its events in order, and never longer in the way of the stream than a moment.
+"""Feeds one shard's events to the cache in order, and delays the stream only briefly.
 
-An event's frame waits for the cache for `WAIT_S` at most. While Redis is slow or away, frames leave without what it
-would have added, and what has to be written waits here, with a bound; when it is through, the feed is in step again.
-What is given up makes the cache `incomplete` until the shard's guilds are read anew.
+An event's frame waits for the cache for `WAIT_S` at most. While Redis is slow or unavailable, frames are published
+without the extra fields, and the changes wait here in a bounded queue. When the queue is empty, the feed has caught up.
+Changes that are dropped make the cache `incomplete` until a resync of the shard's guilds.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.context import BadEvent, Op
 from sandwich_node.cache.damage_log import Shortfalls, left_out
@@ -50,7 +51,7 @@ class FeedCounters:
 
 @dataclass(slots=True, kw_only=True)
 class _Job:
-    """Something to write. `done` gets an event's extras by sequence, for as long as somebody waits for them."""
+    """One write. `done` receives the extras by sequence, while a frame waits for them."""
 
     work: Callable[[], Awaitable[Mapping[int, Extra]]]
     events: int = 0
@@ -63,7 +64,7 @@ class _Job:
 
 
 class CacheFeed:
-    """Feeds one shard's events to the cache. `caught_up` is called when the feed is in step again after a delay."""
+    """Feeds one shard's events to the cache. `caught_up` is called when a delayed feed has written everything."""
 
     def __init__(
         self,
@@ -76,11 +77,11 @@ class CacheFeed:
         last_owner: Callable[[], Awaitable[bool]] | None = None,
         wait_s: float = WAIT_S,
     ) -> None:
-        """`incomplete`: why the cache lacks something of what happened before; "" when it does not, as far as is known.
+        """`incomplete`: why the cache lacks earlier changes; "" if it is not known to lack any.
 
-        `last_owner` waits until who had the shard before has written all of it; only if it answers False, or there is
-        none to wait for, is the cache `incomplete`. `lacking` is set while it lacks something; `is_urgent` unless all
-        that it lacks is events that could not be read. `trouble`: what the last translation failed with.
+        `last_owner` waits until the shard's last owner has written everything. The cache is `incomplete` only if it
+        returns False, or if there is no last owner to wait for. `lacking` is set while the cache lacks anything;
+        `is_urgent` is true unless it lacks only unreadable events. `trouble`: the error of the last translation.
         """
         self.writer = writer
         self.counters = FeedCounters()
@@ -119,7 +120,7 @@ class CacheFeed:
         return {}
 
     async def _begin(self) -> Mapping[int, Extra]:
-        """Before anything else: no older owner of the shard can write from here on, and what is no longer kept goes."""
+        """First write: it fences off older owners, and removes entities that are not kept any more."""
         await self._write_afresh("", (), 0)
         return await self._keep()
 
@@ -140,26 +141,31 @@ class CacheFeed:
 
     @property
     def backlog(self) -> int:
-        """Events that wait for the cache."""
+        """The number of events that wait for the cache."""
         return self._queued_events
 
     @property
+    def is_behind(self) -> bool:
+        """Whether something is still to be written, here or by the last owner: readers do not see it yet."""
+        return self._was_late or bool(self._queue)
+
+    @property
     def has_room(self) -> bool:
-        """Whether more may be given to `refill` without waiting for `drained`."""
+        """Whether `refill` may be called again without waiting for `drained`."""
         return self._queued_bytes * 4 < BACKLOG_BYTES_MAX
 
     @property
     def is_whole(self) -> bool:
-        """Whether the cache has all that this shard was told."""
+        """Whether the cache has everything that Discord has sent to this shard."""
         return not self._was_late and not self.incomplete
 
     def translate(self, event_type: str, data: bytes) -> tuple[Op, ...]:
-        """What an event changes, by the JSON of its `d`. What cannot be read is left out, counted and logged."""
+        """The operations of an event, by the JSON of its `d`. Unreadable parts are left out, counted and logged."""
         self.trouble = None
         try:
             ops = self._translator.translate(event_type, data)
         except Exception as error:
-            # Also a fault of our own: raised, it would end the shard, and Discord would replay the event for ever.
+            # This includes bugs here: raised, the error would end the shard, and Discord would replay the event again.
             self.trouble = error
             why = str(error) if isinstance(error, BadEvent) else f"{event_type}: {type(error).__name__}"
             self._fell_short(event_type, f"{why}; it changes nothing")
@@ -179,14 +185,14 @@ class CacheFeed:
         """Whether an event of this type can change the cache."""
         return self._translator.concerns(event_type)
 
-    def has_before(self, event_type: str) -> bool:
-        """Whether an event of this type is told with what it replaced."""
-        return self._translator.has_before(event_type)
+    def reports_before(self, event_type: str) -> bool:
+        """Whether an event of this type is published with the value that it replaced."""
+        return self._translator.reports_before(event_type)
 
     async def apply(
         self, session: str, confirmed: int, events: tuple[EventOps, ...], *, starts_session: bool
     ) -> Mapping[int, Extra] | None:
-        """Apply a frame's events; what they replaced, by sequence. None: the cache does not have them yet."""
+        """Apply a frame's events; returns their extras by sequence. None: the cache does not have the events yet."""
         if not events:
             return {}
         done: asyncio.Future[Mapping[int, Extra]] = asyncio.get_running_loop().create_future()
@@ -204,7 +210,7 @@ class CacheFeed:
 
     def _push(self, job: _Job) -> None:
         if self._queued_events >= BACKLOG_EVENTS_MAX or self._queued_bytes >= BACKLOG_BYTES_MAX:
-            self._give_up(f"Redis was away for too long: {self.waiting or 'no answer'}")
+            self._give_up(f"Redis was unavailable for too long: {self.waiting or 'no answer'}")
         self._queue.append(job)
         self._queued_events += job.events
         self._queued_bytes += job.size
@@ -212,7 +218,7 @@ class CacheFeed:
         self._wake.set()
 
     def _give_up(self, reason: str) -> None:
-        """Forget what waits; all but what is being written now."""
+        """Drop all waiting jobs but the one that is being written."""
         dropped = [self._queue.pop() for _ in range(len(self._queue) - 1)]
         for job in dropped:
             self._settle(job)
@@ -227,7 +233,7 @@ class CacheFeed:
         job.give_up_waiting()
 
     def mark_incomplete(self, reason: str) -> None:
-        """The cache lacks something of this shard's guilds, until they are read anew."""
+        """The cache lacks changes of this shard's guilds, until a resync."""
         self.is_urgent = True
         self._lacks(reason)
 
@@ -238,7 +244,7 @@ class CacheFeed:
             self.lacking.set()
 
     def _lost(self, reason: str) -> None:
-        """Redis lacks what was written; what was read anew before may be lost with it."""
+        """Redis lost writes, possibly also those of a resync."""
         if self._applied_to:
             self._recorded = None
         self.mark_incomplete(reason)
@@ -249,8 +255,8 @@ class CacheFeed:
         self.lacking.clear()
 
     async def run(self) -> None:
-        """Write what waits, oldest first, for ever."""
-        attempt = 0
+        """Write the waiting jobs, oldest first, until cancelled."""
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, self._rng)
         while True:
             if not self._queue:
                 self._in_step()
@@ -262,19 +268,17 @@ class CacheFeed:
             except CacheError as error:
                 self.waiting = str(error)
                 job.give_up_waiting()
-                delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10))
-                await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
-                attempt += 1
+                await asyncio.sleep(backoff.next_s())
             except Exception as error:
-                # No second try: it would fail as well, and an error raised here would end the shard.
+                # No second try: it would fail again, and an error raised here would end the shard.
                 _log.exception("shard %s/%s: a change of the cache failed", *self._shard)
-                attempt = 0
+                backoff.succeeded()
                 self.counters.failed += 1
                 self._settle(self._queue.popleft())
                 self._lacks(f"a change could not be made ({type(error).__name__})")
             else:
                 self.waiting = ""
-                attempt = 0
+                backoff.succeeded()
                 if job.done is not None and not job.done.done():
                     job.done.set_result(extras)
                 self._settle(self._queue.popleft())
@@ -286,11 +290,11 @@ class CacheFeed:
             self._caught_up()
 
     async def drained(self) -> None:
-        """Wait until nothing waits."""
+        """Wait until no job waits."""
         await self._idle.wait()
 
     async def finish(self, then: Callable[[], Awaitable[None]]) -> None:
-        """Write what waits while `run` does not, and then do this last thing if the cache has everything."""
+        """Write the waiting jobs in place of `run`; then call `then` if the cache has everything."""
 
         async def work() -> Mapping[int, Extra]:
             if not self.incomplete and not self.counters.refused:
@@ -333,21 +337,21 @@ class CacheFeed:
         if applied.failure and applied.failed == counters.failed:
             _log.error("the cache refused a change of %s: %s", self.writer.shard.app, applied.failure)
 
-    # --- reading everything anew --------------------------------------------------------------------------------
+    # --- resync ---------------------------------------------------------------------------------------------------
 
     def begin_resync(self) -> None:
-        """From now on remember what is done to each guild, to do it again on top of the guild as read anew."""
+        """Record the operations on each guild from now on, to repeat them after the guild is written again."""
         self._recorded = {}
         self._recorded_bytes = 0
         self._refill_unread = False
 
     @property
     def refilling(self) -> bool:
-        """Whether a refill may go on: it may not once too much happened meanwhile, or a new session began."""
+        """Whether a resync may continue. It must end when the record is too large or a new session began."""
         return self._recorded is not None
 
     def end_resync(self, *, complete: bool) -> None:
-        """Behind everything that was given to `refill`: the cache has all that could be read, or lacks as before."""
+        """End the resync after all `refill` calls. If `complete`, the cache has everything that was readable."""
 
         async def work() -> Mapping[int, Extra]:
             if complete and self._recorded is not None:
@@ -361,7 +365,7 @@ class CacheFeed:
         self._push(_Job(work=work))
 
     def refill(self, event_type: str, data: bytes) -> None:
-        """READY's list, or a guild as it is now, told by another session of the same shard."""
+        """Apply READY or a GUILD_CREATE that another session of the same shard received."""
         ops = self.translate(event_type, data)
         self._refill_unread = self._refill_unread or self.trouble is not None
         if event_type == "READY":
@@ -374,10 +378,10 @@ class CacheFeed:
         self._push(_Job(work=work, size=len(data)))
 
     async def _write_afresh(self, guild: str, ops: tuple[Op, ...], size: int) -> Mapping[int, Extra]:
-        """The guild as it was read, and on top of it what has happened since the reading began.
+        """Write the guild, and then repeat the operations on it since the resync began.
 
-        Each change names its outcome, not a difference, so that one which is in the guild already does no harm. They
-        are kept: a call that failed is made again, and a guild may come twice.
+        Operations state results and not differences, so repeating one that the guild already contains is harmless.
+        They stay recorded, because a failed call is repeated and a guild may arrive twice.
         """
         since = tuple(self._recorded.get(guild, ())) if self._recorded is not None else ()
         await self._cache.apply_afresh(self.writer, (EventOps(0, ops, size), EventOps(0, since, 0)))
@@ -394,7 +398,7 @@ class CacheFeed:
             self._recorded = None
 
     def follow(self, writer: CacheWriter) -> None:
-        """The application keeps other things from now on; what it no longer keeps goes."""
+        """The application's cache settings changed: remove the entities that it does not keep any more."""
         self.writer = writer
         self._translator = Translator(writer)
         self._push(_Job(work=self._keep))

@@ -1,4 +1,4 @@
-"""Removal of a deleted shard group from the cache."""
+"""Removes a deleted shard group from the cache."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ RETRY_S = 5.0
 
 
 async def release_group(cache: RedisCache, gone: ipc.CleanGroupCache) -> None:
-    """Remove every guild that these shards located. Tries again for some minutes while Redis is away."""
+    """Remove the guilds located at these shards. Tries again for some minutes while Redis is unavailable."""
     for number in range(gone.count):
         shard = ShardId(gone.app, gone.group, number)
         writer = CacheWriter(shard=shard, fence=Fence(gone.fence), bot="", intents=0, settings=gone.cache)
@@ -24,9 +24,9 @@ async def release_group(cache: RedisCache, gone: ipc.CleanGroupCache) -> None:
             try:
                 await cache.release(writer)
             except CacheError as error:
-                _log.warning("shard %s is not out of the cache yet: %s", shard, error)
+                _log.warning("shard %s is not removed from the cache yet: %s", shard, error)
                 await asyncio.sleep(RETRY_S)
             else:
                 break
         else:
-            _log.error("shard %s stays in the cache: Redis was away for too long", shard)
+            _log.error("shard %s stays in the cache: Redis was unavailable for too long", shard)

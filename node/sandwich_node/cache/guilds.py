@@ -1,4 +1,4 @@
-"""READY, guilds and what they list: from event to operations. Pure."""
+"""READY, guilds and the lists in them: from event to operations. Pure."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ _ABSENT = Raw()
 
 
 def ready(context: Context, data: bytes) -> tuple[Op, ...]:
-    """READY lists all guilds of the shard: one that it does not list was left while nobody looked."""
+    """READY lists all guilds of the shard. The bot left every other guild while no session was connected."""
     found = _ready(data)
     guilds = [guild for guild, _ in context.readable("guilds", found.guilds, by_id)]
     ops: list[Op] = []
@@ -38,7 +38,7 @@ def ready(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def guild_create(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_CREATE replaces the guild and all it lists; a stub says that the guild is in an outage."""
+    """GUILD_CREATE replaces the guild and its lists. A stub (`unavailable`) reports an outage."""
     found = _lists(data)
     guild = snowflake(found.id)
     if found.unavailable is True:
@@ -51,7 +51,7 @@ def guild_create(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def guild_object(data: bytes, *, is_new: bool = True) -> bytes:
-    """The guild without its lists. A new one is available."""
+    """The guild without its lists. With `is_new` it is marked as available."""
     fields = pl.decode_fields(data)
     for name in _NOT_IN_GUILD:
         fields.pop(name, _ABSENT)
@@ -68,7 +68,7 @@ def _listed(context: Context, guild: str, found: pl.GuildLists) -> list[Op]:
 
 
 def _items(context: Context, letter: str, name: str, found: pl.GuildLists) -> list[Raw] | None:
-    """A list of the guild; None where it is absent, damaged or not kept."""
+    """A list of the guild; None when it is absent, damaged or not kept."""
     return context.listed(name, getattr(found, name)) if letter in context.letters else None
 
 
@@ -85,7 +85,7 @@ def _replace(
 
 
 def _created(context: Context, guild: str, found: pl.GuildLists) -> list[Op]:
-    """What only GUILD_CREATE lists."""
+    """The lists that only GUILD_CREATE contains."""
 
     def located(item: bytes) -> Stored:
         channel = _in_guild(item)
@@ -95,7 +95,7 @@ def _created(context: Context, guild: str, found: pl.GuildLists) -> list[Op]:
     for letter, name in (("c", "channels"), ("t", "threads")):
         if (items := _items(context, letter, name, found)) is not None:
             places = context.readable(name, items, located)
-            # What the bot no longer sees goes first: another application may still see it.
+            # First remove what the bot does not see any more: another application may still see it.
             ops.append(("only", guild, letter, *(place for place, _ in places)))
             ops += puts("put", guild, letter, places, replace=False)
     ops += _replace(context, guild, "g", "stage_instances", found)
@@ -129,7 +129,7 @@ def _by_sound_id(item: bytes) -> Stored:
 
 
 def guild_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_UPDATE merges: it has not what only GUILD_CREATE has."""
+    """GUILD_UPDATE merges, since it lacks the fields that only GUILD_CREATE has."""
     found = _lists(data)
     guild = snowflake(found.id)
     ops = _listed(context, guild, found)
@@ -139,7 +139,7 @@ def guild_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def guild_delete(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_DELETE with `unavailable` is an outage: all is kept. Without, the bot is out."""
+    """GUILD_DELETE. With `unavailable` it is an outage and everything is kept; otherwise the bot left."""
     found = _gone(data)
     guild = snowflake(found.id)
     if found.unavailable is True:
@@ -162,7 +162,7 @@ def role_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def role_delete(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_ROLE_DELETE takes the role from its members, of which no event says anything."""
+    """GUILD_ROLE_DELETE also removes the role from its members, which Discord reports with no event."""
     found = _role_gone(data)
     guild, role = snowflake(found.guild_id), snowflake(found.role_id)
     ops: list[Op] = [("del", guild, "r", role)] if "r" in context.letters else []
@@ -170,14 +170,14 @@ def role_delete(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def emojis_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_EMOJIS_UPDATE is the whole list."""
+    """GUILD_EMOJIS_UPDATE contains the whole list."""
     found = _emojis(data)
     items = [part for item in context.readable("emojis", found.emojis, by_id) for part in item]
     return (("list", snowflake(found.guild_id), "e", "1", *items),)
 
 
 def stickers_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_STICKERS_UPDATE is the whole list."""
+    """GUILD_STICKERS_UPDATE contains the whole list."""
     found = _stickers(data)
     items = [part for item in context.readable("stickers", found.stickers, by_id) for part in item]
     return (("list", snowflake(found.guild_id), "s", "1", *items),)
@@ -202,7 +202,7 @@ def sound_delete(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def sounds_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_SOUNDBOARD_SOUNDS_UPDATE: those that changed."""
+    """GUILD_SOUNDBOARD_SOUNDS_UPDATE contains the changed sounds."""
     found = _sounds(data)
     found_sounds = context.readable("soundboard_sounds", found.soundboard_sounds, _by_sound_id)
     items = [part for item in found_sounds for part in item]
@@ -210,7 +210,7 @@ def sounds_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def sounds(context: Context, data: bytes) -> tuple[Op, ...]:
-    """SOUNDBOARD_SOUNDS, the answer to a request: all there are."""
+    """SOUNDBOARD_SOUNDS, the answer to a request, contains all sounds."""
     found = _sounds(data)
     guild = snowflake(found.guild_id)
     items = context.readable("soundboard_sounds", found.soundboard_sounds, _by_sound_id)

@@ -1,8 +1,8 @@
-"""A shard moves on while Redis is slow: its last owner writes the rest, and the next one waits for that.
+"""Completes the cache when a shard moves while Redis is slow: the last owner writes the rest, the next one waits.
 
-Otherwise the cache would lack what the last owner had not written yet, and to read it anew costs a session start. The
-last owner says in Redis how far it is when it is through. It needs no fence for that: the next owner writes nothing
-before, and waits only so long.
+Otherwise the cache would lack the last owner's unwritten changes, and a resync costs a session start. When it has
+written everything, the last owner records its final position in Redis. This needs no fence: the next owner writes
+nothing before that, and its wait is bounded.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ from sandwich_node.cache.settings import CacheWriter
 _log = logging.getLogger(__name__)
 
 FINISH_S = 12.0
-"""How long the last owner goes on."""
+"""How long the last owner continues to write."""
 WAIT_S = 15.0
-"""How long the next owner waits: somewhat longer, as it begins later at the earliest."""
+"""How long the next owner waits: longer than `FINISH_S`, since the last owner may start its rest later."""
 LOOK_S = 0.25
-SAID_TTL_S = 60
+RECORD_TTL_S = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a shard's last owner was in the stream: what the cache is to have."""
+    """The position of a shard's last owner in the stream, which the cache must reach."""
 
     session: str
     last_seq: int
@@ -34,27 +34,27 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class LeftBehind:
-    """What a shard that ended here has yet to write. `feed` runs nowhere."""
+    """The unwritten cache changes of a shard that ended here. `feed` is not running."""
 
     feed: CacheFeed
     cache: RedisCache
     standing: Standing
 
     async def finish(self) -> None:
-        """Write it, and say so; give up after `FINISH_S`, and leave it to the next owner to read the cache anew."""
+        """Write the rest and record it. Gives up after `FINISH_S`; the next owner then has to resync."""
         try:
             async with asyncio.timeout(FINISH_S):
-                await self.feed.finish(self._say_so)
+                await self.feed.finish(self._record_end)
         except TimeoutError:
             _log.warning("the cache of shard %s lacks its last events", self.feed.writer.shard)
 
-    async def _say_so(self) -> None:
+    async def _record_end(self) -> None:
         text = f"{self.standing.session} {self.standing.last_seq}"
-        await self.cache.command("SET", names_of(self.feed.writer).through, text, "EX", str(SAID_TTL_S))
+        await self.cache.command("SET", names_of(self.feed.writer).through, text, "EX", str(RECORD_TTL_S))
 
 
 async def last_owner_is_through(cache: RedisCache, writer: CacheWriter, standing: Standing, until: float) -> bool:
-    """Wait until the last owner has written everything; False when it has not by `until` (loop time).
+    """Wait until the last owner has written everything; False if it has not by `until` (loop time).
 
     Raises CacheError.
     """

@@ -1,18 +1,18 @@
-"""Changes to JSON objects that are made on their text, so that what is not understood stays as Discord sent it. Pure.
+"""Changes JSON objects in their text, so that unknown fields stay as Discord sent them. Pure.
 
-The text is compact: `compact` sees to it before anything is spliced.
+All functions but `compact` expect compact text.
 """
 
 import msgspec
 
 
 def compact(data: bytes) -> bytes:
-    """The same JSON without blanks between its tokens. Cheap when there are none, as in all that Discord sends."""
+    """The same JSON without blanks between its tokens. Cheap when there are none, as in Discord's payloads."""
     return msgspec.json.format(data, indent=-1) if b'": ' in data or b"\n" in data else data
 
 
 def add(data: bytes, field: bytes) -> bytes:
-    """The object with a further field, given as `"name":value`."""
+    """The object with one more field, given as `"name":value`."""
     return b"{%b}" % field if data == b"{}" else b"%b,%b}" % (data[:-1], field)
 
 
@@ -22,12 +22,12 @@ def with_guild(data: bytes, guild: str) -> bytes:
 
 
 def with_user_id(data: bytes, user: bytes, user_id: str) -> bytes:
-    """The member or presence with nothing of its `user` (as it stands there) but the id."""
+    """The member or presence with its `user` (exactly as in the text) reduced to the id."""
     return data.replace(b'"user":' + user, b'"user":{"id":"%b"}' % user_id.encode(), 1)
 
 
 def without(data: bytes, field: bytes) -> bytes:
-    """The object without one field, given as it stands: `"name":value`."""
+    """The object without one field, given exactly as in the text: `"name":value`."""
     for text in (b"," + field, field + b",", field):
         if text in data:
             return data.replace(text, b"", 1)

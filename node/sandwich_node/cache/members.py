@@ -32,7 +32,7 @@ def member_ops(context: Context, guild: str, items: list[Raw]) -> list[Op]:
 
 
 def member_add(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_MEMBER_ADD, perhaps of a member that is known."""
+    """GUILD_MEMBER_ADD, possibly of a member that is already cached."""
     found = _member(data)
     guild = snowflake(found.guild_id)
     user = bytes(found.user)
@@ -42,20 +42,20 @@ def member_add(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def member_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_MEMBER_UPDATE merges, and is how a user's change of name is told."""
+    """GUILD_MEMBER_UPDATE merges. Discord also sends it when a user changes their name."""
     found = _member(data)
     return (("member_set", snowflake(found.guild_id), *context.split_user(data, bytes(found.user)), b""),)
 
 
 def member_remove(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_MEMBER_REMOVE takes the member's presence and voice state along."""
+    """GUILD_MEMBER_REMOVE also removes the member's presence and voice state."""
     found = _member(data)
     user = snowflake(identified(found.user).id)
     return (("member_del", snowflake(found.guild_id), user, b"", "1" if "m" in context.letters else "0"),)
 
 
 def members_chunk(context: Context, data: bytes) -> tuple[Op, ...]:
-    """GUILD_MEMBERS_CHUNK adds and never removes."""
+    """GUILD_MEMBERS_CHUNK adds members and removes none."""
     found = _members(data)
     guild = snowflake(found.guild_id)
     members = context.listed("members", found.members) if "m" in context.letters else None
@@ -66,7 +66,7 @@ def members_chunk(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def learn_ops(context: Context, guild: str, author: bytes | None, member: bytes) -> tuple[Op, ...]:
-    """The operation that remembers a member seen in passing. A message's member lacks its user, the author."""
+    """The operation that stores a member found in another event. A message's member lacks its user, the author."""
     if author is None:
         user_raw: Raw | bytes = _member(member).user
     else:
@@ -77,7 +77,7 @@ def learn_ops(context: Context, guild: str, author: bytes | None, member: bytes)
 
 
 def shown_presences(context: Context, items: list[Raw]) -> list[Stored]:
-    """Presences to store: of those who are not offline."""
+    """The presences to store: those that are not offline."""
     found = context.readable("presences", items, _presence_item)
     return [item for item in found if item is not None]
 
@@ -90,7 +90,7 @@ def _presence_item(data: bytes) -> Stored | None:
 
 
 def presence_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """PRESENCE_UPDATE: any field but the user's id may be missing; it also carries a user's new name."""
+    """PRESENCE_UPDATE. Any field but the user's id may be absent. It also carries a user's new name."""
     found = _presence(data)
     guild = snowflake(found.guild_id)
     user = bytes(found.user)
@@ -107,13 +107,13 @@ def presence_update(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def voice_states(context: Context, guild: str, items: list[Raw]) -> list[Stored]:
-    """Voice states to store: of those who are in a channel."""
+    """The voice states to store: those with a channel."""
     found = context.readable("voice_states", items, lambda item: _voice_item(_voice_state(item), item, guild))
     return [item for item in found if item is not None]
 
 
 def _voice_item(found: pl.VoiceState, data: bytes, guild: str) -> Stored | None:
-    """With its guild, without the member that comes with it. None: in no channel."""
+    """The voice state with `guild_id` and without `member`; None when it has no channel."""
     user_id = snowflake(found.user_id)
     if found.channel_id is None:
         return None
@@ -123,7 +123,7 @@ def _voice_item(found: pl.VoiceState, data: bytes, guild: str) -> Stored | None:
 
 
 def voice_state_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """VOICE_STATE_UPDATE; without a channel the voice state is over."""
+    """VOICE_STATE_UPDATE; one without a channel ends the voice state."""
     found = _voice_state(data)
     if found.guild_id is UNSET:
         return ()

@@ -20,7 +20,7 @@ def _created_ms(message_id: str) -> int:
 
 
 NEW, CHANGED, PARTIAL = "0", "1", "m"
-"""A message that is told as new, as it is now, or with those of its fields alone that changed."""
+"""The kind of a message: a new one, the current state of a known one, or only its changed fields."""
 
 
 def _stored(context: Context, found: pl.Message | pl.MessageChange, guild: str, data: bytes, how: str) -> Op:
@@ -32,7 +32,7 @@ def _stored(context: Context, found: pl.Message | pl.MessageChange, guild: str, 
 
 
 def message_create(context: Context, data: bytes) -> tuple[Op, ...]:
-    """MESSAGE_CREATE is the last one of its channel or thread, and one more of a thread's."""
+    """MESSAGE_CREATE is the last message of its channel or thread, and raises a thread's count."""
     found = _message(data)
     if found.guild_id is UNSET:
         return ()
@@ -46,9 +46,9 @@ def message_create(context: Context, data: bytes) -> tuple[Op, ...]:
 
 
 def message_update(context: Context, data: bytes) -> tuple[Op, ...]:
-    """MESSAGE_UPDATE is a whole message, perhaps of one that is not cached; what it has not, the message has no more.
+    """MESSAGE_UPDATE contains the whole message, which may be uncached. Absent fields are removed.
 
-    Until July 2024 it was told with its changed fields alone. One that still is, is merged into what is cached.
+    Until July 2024 it contained only the changed fields. An event of that form is merged into the cached message.
     """
     found = _change(data)
     if found.guild_id is UNSET or not context.settings.messages_per_channel:
@@ -78,7 +78,7 @@ def _deleted(
     ops: list[Op] = []
     if context.settings.messages_per_channel:
         ops.append(("message_del", *where, is_list, *ids))
-    # The message that a thread begins with has the thread's id, and is not counted in it.
+    # The starting message of a thread has the thread's id, and the thread does not count it.
     counted = [message for message in ids if message != channel_id]
     if "t" in context.letters and counted:
         ops.append(("unposted", *where, *counted))

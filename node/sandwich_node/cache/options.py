@@ -1,4 +1,4 @@
-"""How to reach Redis."""
+"""The connection options for Redis."""
 
 from urllib.parse import urlsplit
 
@@ -8,7 +8,7 @@ TIMEOUT_S = 1.0
 
 
 class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """A redis://, rediss:// or unix:// URL that may name a user, and the password apart. `ca`, `cert`, `key`: paths."""
+    """A redis://, rediss:// or unix:// URL that may name a user; and a password. `ca`, `cert`, `key`: paths."""
 
     url: str
     password: str | None = None

@@ -1,4 +1,4 @@
-"""What the cache needs to read of events: ids, and what is stored as it stands. Everything else is not parsed.
+"""The parts of events that the cache reads: ids, and values that are stored unchanged. Nothing else is parsed.
 
 Sources: Discord's Gateway Events and the objects they carry.
 """
@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 Optional = str | UnsetType
 List = Raw | UnsetType
-"""A list that is read later, item by item."""
+"""A list that is decoded later, item by item."""
 
 
 class AnyObject(Struct, frozen=True, gc=False):
@@ -24,7 +24,7 @@ class Identified(Struct, frozen=True, gc=False):
 
 
 class InGuild(Struct, frozen=True, gc=False):
-    """An object with an id that may say which guild it is in."""
+    """An object with an id, and possibly the id of its guild."""
 
     id: str
     guild_id: Optional = UNSET
@@ -227,7 +227,7 @@ class Messages(Struct, frozen=True):
 
 
 class Seen(Struct, frozen=True):
-    """Somebody seen in passing: MESSAGE_CREATE, MESSAGE_REACTION_ADD, TYPING_START."""
+    """An event that contains a member: MESSAGE_CREATE, MESSAGE_REACTION_ADD, TYPING_START."""
 
     guild_id: Optional = UNSET
     author: Raw | UnsetType = UNSET
@@ -235,7 +235,7 @@ class Seen(Struct, frozen=True):
 
 
 class GuildLists(Struct, frozen=True):
-    """What GUILD_CREATE and GUILD_UPDATE list beside the guild's own fields. Absent lists are left as they are.
+    """The lists in GUILD_CREATE and GUILD_UPDATE. An absent list leaves the cache unchanged.
 
     The lists are read one by one, so that a damaged one does not cost the others.
     """
@@ -256,4 +256,4 @@ class GuildLists(Struct, frozen=True):
 
 
 decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
-"""The top level of an object, every value as it stands."""
+"""The top level of an object, with undecoded values."""

@@ -1,4 +1,4 @@
-"""What Redis says about itself, and what of it an operator must know. Pure.
+"""Problems that Redis reports in INFO. Pure.
 
 Source: https://redis.io/docs/latest/commands/info/. A field that a server does not have counts as healthy.
 """
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 def redis_findings(servers: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """What is wrong. `servers`: INFO as redis-py reads it, by the server's name; "" for the only one."""
+    """The problems found. `servers`: INFO as redis-py decodes it, by the server's name; "" for a single server."""
     found = []
     for name, info in sorted(servers.items()):
         who = f"Redis at {name}" if name else "Redis"
@@ -43,7 +43,7 @@ def _memory(info: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     limit, policy = _number(info, "maxmemory"), str(info.get("maxmemory_policy", "noeviction"))
     if not limit:
         return
-    # What does not count (buffers to replicas) is no reason to refuse a write.
+    # Memory that does not count (buffers to replicas) never makes Redis refuse a write.
     used = _number(info, "used_memory") - _number(info, "mem_not_counted_for_evict")
     figures = f"{used / MIB:.0f} MiB of {limit / MIB:.0f} used"
     if policy != "noeviction":

@@ -1,4 +1,4 @@
-"""The cache in Redis: applies batches, one at a time a shard. A shell around batch.py, cluster.py and the script."""
+"""Applies batches to Redis, one at a time per shard. A shell around batch.py, cluster.py and the script."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -49,10 +49,10 @@ class CacheCounters:
 
 
 class RedisCache:
-    """Writes to one Redis, or one Redis Cluster. `clock` gives seconds and only goes forward.
+    """Writes to one Redis, or one Redis Cluster. `clock` is monotonic, in seconds.
 
-    After a CacheError the caller decides: the same batch may be applied again, even by another process, and what was
-    applied already is not applied twice; or it is dropped, and the cache is behind until the next GUILD_CREATE.
+    After a CacheError the caller decides. It may apply the same batch again, even from another process: events that
+    were already applied are not applied twice. Or it drops the batch, and the cache is behind until a GUILD_CREATE.
     """
 
     def __init__(self, options: RedisOptions, *, clock: Callable[[], float]) -> None:
@@ -68,7 +68,7 @@ class RedisCache:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether the server turned out to be a Redis Cluster."""
+        """Whether the connected server is a Redis Cluster."""
         return self._cluster is not None
 
     async def close(self) -> None:
@@ -79,7 +79,7 @@ class RedisCache:
         self._client = self._cluster = None
 
     async def check(self) -> None:
-        """Connect and see whether the server will do. Raises CacheError."""
+        """Connect and check that the server is usable. Raises CacheError."""
         await self._guarded(self._ping())
 
     async def _ping(self) -> None:
@@ -89,7 +89,7 @@ class RedisCache:
         await client.ping()
 
     async def infos(self) -> dict[str, Mapping[str, Any]]:
-        """INFO by server, "" for a single one; {} without the right to ask. Raises CacheError."""
+        """INFO by server, "" for a single one; {} without permission. Raises CacheError."""
         return await self._guarded(self._infos())
 
     async def _infos(self) -> dict[str, Mapping[str, Any]]:
@@ -97,7 +97,7 @@ class RedisCache:
         try:
             if self._cluster is not None:
                 found = await self._cluster.info(target_nodes=RedisCluster.PRIMARIES)
-                # Of a single primary redis-py returns its own answer.
+                # With a single primary redis-py returns its INFO without the name.
                 return dict(found) if all(isinstance(info, dict) for info in found.values()) else {"": found}
             assert self._client is not None
             return {"": await self._client.info()}
@@ -105,7 +105,7 @@ class RedisCache:
             return {}
 
     async def apply(self, batch: Batch) -> Applied:
-        """Apply a batch and return what its events replaced. Raises CacheError."""
+        """Apply a batch and return the values that its events replaced. Raises CacheError."""
         applied = await self._guarded(self._apply(batch))
         counters = self.counters
         counters.batches += 1
@@ -119,7 +119,7 @@ class RedisCache:
         return applied
 
     async def read_sets(self, keys: Sequence[str]) -> list[frozenset[str]]:
-        """The sets under these keys, which hold text; what is no set counts as empty. Raises CacheError."""
+        """The sets of text under these keys; a key of another type counts as empty. Raises CacheError."""
         return await self._guarded(self._read_sets(keys))
 
     async def _read_sets(self, keys: Sequence[str]) -> list[frozenset[str]]:
@@ -136,7 +136,7 @@ class RedisCache:
         ]
 
     async def apply_afresh(self, writer: CacheWriter, events: tuple[EventOps, ...]) -> Applied:
-        """Apply these whatever was applied before: they are not of the session. Raises CacheError."""
+        """Apply events outside a session, without a check of their sequences. Raises CacheError."""
         return await self._guarded(self._apply_afresh(Batch(writer=writer, session="", confirmed=0, events=events)))
 
     async def _apply_afresh(self, batch: Batch) -> Applied:
@@ -161,7 +161,7 @@ class RedisCache:
         return await client.execute_command(*words)
 
     async def take_turn(self, namespace: str, app: str, guild: str, every_s: float) -> float:
-        """Whether the application may ask for all members of a guild: 0.0, and it counts as asked, or seconds to wait.
+        """Request a turn to fetch all members of a guild: 0.0 when it is granted, otherwise the seconds to wait.
 
         Raises CacheError.
         """
@@ -171,18 +171,18 @@ class RedisCache:
         return max(int(await self.command("PTTL", key)), 1) / 1000
 
     async def keep(self, writer: CacheWriter, letters: str) -> str | None:
-        """Note what the shard keeps from now on; what it kept before, None when it kept nothing. Raises CacheError."""
+        """Record the letters that the shard keeps from now on; returns those before, or None. Raises CacheError."""
         before = await self.command("GETSET", names_of(writer).kept, letters)
         return before.decode(errors="replace") if isinstance(before, bytes) else before
 
     async def forget(self, writer: CacheWriter, letters: str) -> None:
-        """Let go what the application no longer keeps, in every guild of the shard. Raises CacheError."""
+        """Remove entities that the application does not keep any more from the shard's guilds. Raises CacheError."""
         guilds = await self.read_sets([names_of(writer).index])
         for guild in sorted(guilds[0]):
             await self.apply_afresh(writer, (EventOps(0, (("forget", guild, letters),), 0),))
 
     async def release(self, writer: CacheWriter) -> Applied:
-        """All guilds still located at this shard count as left: its group is gone for good. Raises CacheError."""
+        """Remove all guilds that are still located at this shard: its group is deleted. Raises CacheError."""
         batch = Batch(writer=writer, session="", confirmed=0, events=())
         return await self._guarded(self._release(batch))
 
@@ -210,7 +210,7 @@ class RedisCache:
         applied.replayed = sum(event.seq <= stood for event in batch.events)
 
     async def _drain(self, batch: Batch, applied: Applied, left: Left) -> None:
-        """Let go what a large guild left behind, in steps between which others have their turn."""
+        """Finish the removal of a large guild in steps, so that other clients are served in between."""
         keys = names_of(batch.writer).record()
         for _ in range(FOLLOW_UPS_MAX):
             ops = cluster.guild_ops(left)
@@ -233,7 +233,7 @@ class RedisCache:
         return applied
 
     async def _run(self, call: Call) -> Any:
-        """Run the script; a server that does not know it is sent the whole text, which it remembers."""
+        """Run the script. A server that does not know it receives the whole text, and stores it."""
         client = self._cluster or self._client
         assert client is not None
         self.counters.calls += 1
@@ -280,7 +280,7 @@ class RedisCache:
             await self._follow_up(batch, applied, left)
 
     async def _follow_up(self, batch: Batch, applied: Applied, left: Left) -> None:
-        """Do what guilds left to do about guilds and users, until nothing is left."""
+        """Do the follow-up work of guild operations until none is left."""
         names = names_of(batch.writer)
         for _ in range(FOLLOW_UPS_MAX):
             await self._write_users(batch, cluster.drops(left), applied)
@@ -293,7 +293,7 @@ class RedisCache:
                     read_reply(await self._run(call), applied, left)
 
     async def _write_users(self, batch: Batch, ops: Iterable[tuple[int, Op]], applied: Applied) -> None:
-        """Users but the bot's own have no record: what is done about them can be done again."""
+        """Write users. Only the bot's own user has a record; other user operations are repeatable."""
         assert self._cluster is not None
         names, namespace = names_of(batch.writer), batch.writer.namespace
         for run in cluster.runs(ops):
@@ -317,7 +317,7 @@ class RedisCache:
 
     @staticmethod
     async def _side_by_side(work: Iterable[Awaitable[Any]]) -> list[Any]:
-        """Await all, a bounded number at a time; the first failure ends them all."""
+        """Await all, with bounded concurrency; the first failure cancels the others."""
         gate = asyncio.Semaphore(SIDE_BY_SIDE)
 
         async def one(item: Awaitable[Any]) -> Any:
@@ -331,7 +331,7 @@ class RedisCache:
     # --- connection ---------------------------------------------------------------------------------------------
 
     async def _guarded(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Run `work` within the deadline; whatever goes wrong becomes a CacheError. Not at all while Redis is away."""
+        """Run `work` within the deadline, or raise at once while the breaker is open. Every error is a CacheError."""
         if not self._breaker.allows(self._clock()):
             work.close()
             raise CacheUnavailable(self.waiting or "Redis did not answer just now")
@@ -363,7 +363,7 @@ class RedisCache:
             "password": options.password,
             "socket_timeout": options.timeout_s,
             "socket_connect_timeout": options.timeout_s,
-            # A cluster's calls go side by side, within a turn.
+            # Within one turn, the calls of a cluster run concurrently.
             "max_connections": CONNECTIONS_MAX * SIDE_BY_SIDE,
             "protocol": 2,
         }
@@ -390,17 +390,17 @@ class RedisCache:
 
 
 async def _is_cluster(client: redis.Redis) -> bool:
-    """Ask the server what it is. Raises NotRedis for one that is too old."""
+    """Whether the server is a Redis Cluster. Raises NotRedis if it is too old."""
     try:
         info = await client.info()
     except NoPermissionError:
-        # Without the right to ask, it is taken for a single server of today.
+        # Without permission for INFO, assume a single server of a supported version.
         return False
     version = str(info.get("redis_version", ""))
     try:
         major, minor = (int(part) for part in version.split(".")[:2])
     except ValueError:
-        raise NotRedis("what answers there does not tell a Redis version") from None
+        raise NotRedis("the server does not report a Redis version") from None
     if (major, minor) < VERSION_MIN:
         raise NotRedis(f"Redis {version} is too old: 6.2 or later is needed")
     return bool(info.get("cluster_enabled"))

@@ -1,4 +1,4 @@
-"""What the script answers, and what of it is spliced into events. Pure."""
+"""Decodes the script's replies, and the extra fields of events in them. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _NULL = b"null"
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What an event gets beside Discord's own fields.
+    """The fields that are added to an event.
 
-    before       JSON of what it replaced or removed (a list where the event is about a list), `null` when that was not
-                 in the cache; None for an event that replaces nothing
+    before       JSON of the value that the event replaced or removed (a list for an event about a list), `null` when
+                 the cache did not have it; None for an event that replaces nothing
     lazy         of GUILD_CREATE: READY announced the guild
     unavailable  of GUILD_CREATE: the guild is back from an outage
     """
@@ -29,7 +29,7 @@ class Extra:
     unavailable: bool | None = None
 
     def fields(self) -> bytes:
-        """As the fields of a JSON object, without its braces."""
+        """The fields of a JSON object, without its braces."""
         parts = [] if self.before is None else [b'"before":' + self.before]
         for name, value in ((b"lazy", self.lazy), (b"unavailable", self.unavailable)):
             if value is not None:
@@ -39,14 +39,14 @@ class Extra:
 
 @dataclass(slots=True)
 class Applied:
-    """What became of a batch.
+    """The result of a batch.
 
     extras     by sequence
-    newer      fence of the owner that took the shard over, 0 while we are the owner: nothing more of ours is applied
-    stood      the sequence up to which the session had been applied before, -1 for none; None where nobody knows
+    newer      fence of the owner that took the shard over; nothing of this owner is applied any more. 0: no newer owner
+    stood      the sequence up to which the session had been applied before, -1 for none; None when it is unknown
     replayed   events that had been applied before
     is_first   the server had no record of this shard's session: it is new, or the server lost its data
-    damaged    values that were no longer ours, and were replaced
+    damaged    values of a foreign type or form, which were replaced
     failed     operations that the server refused
     """
 
@@ -62,9 +62,9 @@ class Applied:
 
 @dataclass(slots=True)
 class Left:
-    """What the script left to do, as (sequence, ids): the first id is the guild's, others are users'.
+    """Follow-up work that the script returned, as (sequence, ids): the guild's id, then ids of users.
 
-    Of `stripping` they are a role's, and how far its members have been looked through.
+    For `stripping` the guild's id is followed by the role's id and the cursor of the scan.
     """
 
     evicted: list[tuple[int, list[str]]] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Left:
 
 
 def read_reply(reply: Sequence[Any], applied: Applied, left: Left) -> int:
-    """Add one reply to `applied` and `left`; returns the sequence the record stood at, -1 without one."""
+    """Add one reply to `applied` and `left`; returns the sequence of the record before, -1 without a record."""
     newer, stood, damaged, failed, failure, results = reply
     applied.newer = max(applied.newer, int(newer))
     applied.damaged += int(damaged)
@@ -91,7 +91,7 @@ def read_reply(reply: Sequence[Any], applied: Applied, left: Left) -> int:
         seq, kind = int(found[1]), found[2]
         if kind == b"b":
             known = extras.get(seq)
-            before = _sound(value, applied)
+            before = _valid(value, applied)
             extras[seq] = Extra(before) if known is None else Extra(before, known.lazy, known.unavailable)
         elif kind == b"a":
             known = extras.get(seq)
@@ -106,8 +106,8 @@ def read_reply(reply: Sequence[Any], applied: Applied, left: Left) -> int:
     return int(stood)
 
 
-def _sound(value: bytes, applied: Applied) -> bytes:
-    """The value as one line of valid JSON of a bounded depth; `null` instead of what would spoil the event's line."""
+def _valid(value: bytes, applied: Applied) -> bytes:
+    """The value as one line of valid JSON of bounded depth; `null` for a value that would damage the event."""
     if value == _NULL:
         return value
     try:

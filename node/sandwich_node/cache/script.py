@@ -1,4 +1,4 @@
-"""The script that Redis runs, put together from its parts in lua/."""
+"""The script that Redis runs, assembled from its parts in lua/."""
 
 import hashlib
 from importlib.resources import files
@@ -18,4 +18,4 @@ def _source() -> str:
 
 SCRIPT: Final = _source()
 SCRIPT_SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""The name that Redis gives it."""
+"""The hash by which Redis identifies the script."""

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ import yaml
 from sandwich_coordinator.cli.context import take_snapshot
 from sandwich_coordinator.cli.render import Snapshot
 from sandwich_coordinator.sealing import ClusterKey
+from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.checker import spare_sessions
@@ -41,6 +43,7 @@ from sandwich_sdk.wire.frame import session_hash
 
 NODE_STOP_TIMEOUT_S = 30.0
 SIMULATOR_START_TIMEOUT_S = 30.0
+FIGURES_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +183,20 @@ class DevCluster:
         finally:
             await store.close()
 
+    async def fresh_snapshot(self) -> Snapshot:
+        """As `snapshot`, of figures that all workers took after this call: nodes answer with up to a second old ones.
+
+        For a question about what went before, such as whether the cache has it. TimeoutError when no such figures come.
+        """
+        since = time.monotonic()
+        async with asyncio.timeout(FIGURES_TIMEOUT_S):
+            while True:
+                asked = time.monotonic()
+                snapshot = await self.snapshot()
+                if all(_is_younger(answer, asked - since) for answer in snapshot.answers.values()):
+                    return snapshot
+                await asyncio.sleep(0.1)
+
     async def simulator(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call the simulator's control API: GET without a body, else POST."""
         url = f"{self.simulator_url}/_sim/{path}"
@@ -208,6 +225,12 @@ class DevCluster:
     async def stop_nodes(self) -> None:
         """Stop every node, all at once, each with its sessions kept."""
         await asyncio.gather(*(child.stop(NODE_STOP_TIMEOUT_S) for child in self.nodes.values()))
+
+
+def _is_younger(answer: NodeStatus | str, seconds: float) -> bool:
+    if isinstance(answer, str):
+        return False
+    return all(worker.figures_age_s is not None and worker.figures_age_s <= seconds for worker in answer.workers)
 
 
 class _JournalEntry(msgspec.Struct):

@@ -18,22 +18,22 @@ class FreezeError(RuntimeError):
     """A process went on running after SIGSTOP."""
 
 
-async def freeze(pids: Collection[int]) -> None:
-    """SIGSTOP, and wait until no thread of these processes runs. Raises FreezeError after 10 s.
+async def freeze(pids: Collection[int], *, timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """SIGSTOP, and wait until no thread of these processes runs. Raises FreezeError after `timeout_s`.
 
     kill(2) returns when the signal is queued. A thread that runs on another core at that moment goes on for a while
     and can still answer. Processes that have ended are left out.
     """
     _signal(pids, signal.SIGSTOP)
     try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             for pid in pids:
                 while not is_frozen(pid):  # noqa: ASYNC110
                     await asyncio.sleep(POLL_S)
     except BaseException as error:
         thaw(pids)
         if isinstance(error, TimeoutError):
-            raise FreezeError(f"not stopped after {STOP_TIMEOUT_S:g} s: {pids}") from None
+            raise FreezeError(f"not stopped after {timeout_s:g} s: {pids}") from None
         raise
 
 

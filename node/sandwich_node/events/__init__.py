@@ -1,1 +1,1 @@
-"""What becomes of an event between Discord and the stream: filters, and what is added to it."""
+"""Events between Discord and the stream: filters, and the fields that are added."""

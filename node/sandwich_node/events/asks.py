@@ -25,11 +25,11 @@ class ObserverAsk(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Of GUILD_CREATE and GUILD_DELETE. Both False: the bot joined the guild, or left it.
+    """The meaning of a GUILD_CREATE or GUILD_DELETE. Both False: a real join, or a real leave.
 
-    lazy         READY announced the guild, and it had not come yet
-    unavailable  of GUILD_CREATE: it is back from an outage, or still in one; of GUILD_DELETE: an outage began
-    is_sure      False where the cache may know better whether the guild was announced
+    lazy         READY announced the guild, and this is its first GUILD_CREATE
+    unavailable  GUILD_CREATE: the guild is back from an outage, or still in one; GUILD_DELETE: an outage began
+    is_sure      False when the cache may know better whether the guild was announced
     """
 
     lazy: bool
@@ -37,11 +37,11 @@ class Arrival:
     is_sure: bool = field(default=False, compare=False)
 
     def fields(self) -> bytes:
-        """As fields of a JSON object."""
+        """The fields of a JSON object."""
         return b'"lazy":%b,"unavailable":%b' % (_TEXT[self.lazy], _TEXT[self.unavailable])
 
     def as_cached(self, *, lazy: bool, unavailable: bool) -> "Arrival":
-        """The same, corrected by the cache: it only knows that READY announced a guild, for an earlier owner."""
+        """With the announcement that the cache recorded, if this shard did not see READY itself."""
         return self if self.is_sure or not lazy else Arrival(True, unavailable)
 
 

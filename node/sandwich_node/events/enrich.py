@@ -1,6 +1,6 @@
-"""From a batch as it was read to the lines that are published: what the cache, prefixes and the observer change.
+"""From a batch as read to the lines that are published: cache, prefixes and the observer add fields or drop events.
 
-A shell: it waits for each of them for a bounded time, and puts the answers into the lines.
+A shell: each lookup has a bounded time.
 """
 
 import logging
@@ -23,12 +23,12 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 BEHIND = b'"before":null,"cache":"behind"'
-"""What an event leaves with in place of its `before`, while the cache is behind or incomplete."""
+"""Replaces `before` in an event while the cache is behind or incomplete."""
 
 
 @dataclass(slots=True)
 class EnrichCounters:
-    """Totals since the shard started here. `failed`: batches that left without what should have been added."""
+    """Totals since the shard started here. `failed`: batches that were published without fields because of an error."""
 
     without_prefix: int = 0
     prefix_unknown: int = 0
@@ -37,7 +37,7 @@ class EnrichCounters:
 
 @dataclass(slots=True)
 class ShardEnricher:
-    """Implements `Enricher` for one shard. `cache` None: the application keeps none; `extra` None: no observer adds."""
+    """Implements `Enricher` for one shard. `cache` None: no cache is kept. `extra` None: no observer adds a field."""
 
     rules: EventFilter
     cache: CacheFeed | None = None
@@ -51,7 +51,7 @@ class ShardEnricher:
         return self.rules.ttls
 
     async def finish(self, batch: Batch, confirmed: int) -> list[bytes]:
-        """See `Enricher`."""
+        """See `publishing.publisher.Enricher`."""
         items = batch.items
         lines = [item.line for item in items]
         added: dict[int, list[bytes]] = {}
@@ -69,13 +69,13 @@ class ShardEnricher:
         return lines
 
     async def _done(self, part: Coroutine[None, None, _T]) -> _T | None:
-        """What `part` answers; None where it fails. An error would end the shard, and the replay would repeat it."""
+        """The result of `part`; None if it fails. Raised, the error would end the shard, and return with the replay."""
         try:
             return await part
         except Exception:
             self.counters.failed += 1
             if self.counters.failed == 1:
-                _log.exception("events leave without what should have been added to them")
+                _log.exception("events are published without their additional fields")
             return None
 
     @property
@@ -86,19 +86,19 @@ class ShardEnricher:
     async def _cache(
         self, cache: CacheFeed, batch: Batch, confirmed: int, added: dict[int, list[bytes]]
     ) -> Mapping[int, Extra]:
-        """Apply the batch's changes and add what they replaced. Returns the cache's answers by sequence."""
+        """Apply the batch's changes and add the values that they replaced; returns the cache's extras by sequence."""
         items = batch.items
         events = tuple(EventOps(item.seq, item.ops, item.size) for item in items if item.ops)
         extras = await cache.apply(batch.session, confirmed, events, starts_session=items[0].type == "READY")
         if extras is None:
             for at, item in enumerate(items):
-                if item.ops and cache.has_before(item.type):
+                if item.ops and cache.reports_before(item.type):
                     added.setdefault(at, []).append(BEHIND)
             return {}
         if extras:
             for at, item in enumerate(items):
                 extra = extras.get(item.seq)
-                # Whether a guild joined, the shard knows itself.
+                # The shard itself decides whether a guild joined: see `_add_arrivals`.
                 if extra is not None and (fields := Extra(extra.before).fields()):
                     added.setdefault(at, []).append(fields)
         return extras
@@ -108,7 +108,7 @@ class ShardEnricher:
     ) -> None:
         rule = self.rules.prefixes
         if rule is None:
-            # The rule was switched off after the messages were read.
+            # The filter was switched off after the messages were read.
             return
         known = await self.prefixes.of(ask.guild for _, ask in asks) if self.prefixes is not None else {}
         for at, ask in asks:
@@ -131,7 +131,7 @@ class ShardEnricher:
 
 
 def _add_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dict[int, list[bytes]]) -> None:
-    """Add whether guilds joined, were announced or are back: what the shard saw, else what the cache remembers."""
+    """Add whether a guild joined, was announced or is back: as the shard saw it, otherwise as the cache has it."""
     for at, item in enumerate(items):
         arrival, extra = item.ask, extras.get(item.seq)
         if isinstance(arrival, Arrival):
@@ -141,5 +141,5 @@ def _add_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dic
 
 
 def with_extra(line: bytes, fields: bytes) -> bytes:
-    """The event's line with an `__extra`; `fields` are JSON fields without braces."""
+    """The event's line with `__extra`; `fields` are JSON fields without braces."""
     return b'%b,"__extra":{%b}}\n' % (line[:-2], fields)

@@ -11,7 +11,7 @@ from sandwich_node.events.asks import MessageAsk
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 CACHE_ONLY = ""
-"""Where an event goes that is not published: a lane without a name."""
+"""The lane of an event that is not published: a lane without a name."""
 
 _BOTS_WRITE = frozenset({"MESSAGE_CREATE", "MESSAGE_UPDATE"})
 _NAMES_REMEMBERED_MAX = 512
@@ -36,10 +36,10 @@ _text = msgspec.json.Decoder(_Text).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """`lane`: where the event goes; CACHE_ONLY keeps it from consumers. `ask`: what has to be found out before.
+class Decision:
+    """What to do with one event. `lane`: its lane, or CACHE_ONLY. `ask`: the lookup that it needs first.
 
-    `is_read`: False for an event without the known shape, which is published as it is.
+    `is_read` is False for an event without the documented form, which is published unchanged.
     """
 
     lane: str
@@ -60,7 +60,7 @@ class EventFilter:
             self._looks_inside.add("MESSAGE_CREATE")
 
     def lane(self, event_type: str) -> str | None:
-        """Where events of this type go: a lane, CACHE_ONLY, or None to be ignored altogether."""
+        """The lane for events of this type, CACHE_ONLY, or None when they are ignored."""
         try:
             return self._lanes[event_type]
         except KeyError:
@@ -79,29 +79,29 @@ class EventFilter:
         return next(found, DEFAULT_LANE)
 
     def looks_inside(self, event_type: str) -> bool:
-        """Whether `judge` has to see events of this type."""
+        """Whether `judge` must decide about each event of this type."""
         return event_type in self._looks_inside
 
-    def judge(self, event_type: str, data: bytes | Raw, lane: str) -> Verdict:
-        """What becomes of one event, by the JSON of its `d`. What cannot be read is published as it is."""
+    def judge(self, event_type: str, data: bytes | Raw, lane: str) -> Decision:
+        """Decide about one event, by the JSON of its `d`. An unreadable event is published unchanged."""
         try:
             if self.spec.ignore_bots and _authored(data).author.bot:
-                return Verdict(CACHE_ONLY)
+                return Decision(CACHE_ONLY)
             if self.prefixes is not None and event_type == "MESSAGE_CREATE":
                 message = _text(data)
                 if isinstance(message.guild_id, str):
                     guild = message.guild_id
-                    # It becomes part of a key of Redis.
+                    # The id becomes part of a key in Redis.
                     if not (guild.isascii() and guild.isdigit() and len(guild) <= ID_DIGITS_MAX):
-                        return Verdict(lane, is_read=False)
-                    return Verdict(lane, MessageAsk(guild, message.content))
+                        return Decision(lane, is_read=False)
+                    return Decision(lane, MessageAsk(guild, message.content))
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return Verdict(lane, is_read=False)
-        return Verdict(lane)
+            return Decision(lane, is_read=False)
+        return Decision(lane)
 
 
 class PrefixRule:
-    """Which prefix a message begins with."""
+    """Finds the prefix that a message begins with."""
 
     def __init__(self, spec: PrefixSpec, bot: str) -> None:
         self._fallback = (spec.fallback,) if spec.fallback else ()
@@ -110,8 +110,8 @@ class PrefixRule:
     def match(self, content: str, own: frozenset[str] | None) -> str | None:
         """The longest prefix that `content` begins with; None when there is none.
 
-        `own`: the guild's prefixes, which stand in for the fallback; None when they are not known, then only the
-        fallback and the mention count.
+        `own`: the guild's prefixes, which replace the fallback. None: they are unknown, and only the fallback and the
+        mention count.
         """
         candidates = (*(own or self._fallback), *self._mentions)
         return max((prefix for prefix in candidates if prefix and content.startswith(prefix)), key=len, default=None)

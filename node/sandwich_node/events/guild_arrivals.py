@@ -1,12 +1,12 @@
-"""Which guilds a shard is in, and whether one that comes was announced, is back, or is new. Pure.
+"""Tracks a shard's guilds: whether a GUILD_CREATE is of an announced guild, of one that is back, or of a new one. Pure.
 
 Discord distinguishes the three by `unavailable` (docs/design/protocol.md): it is false for a guild that READY announced
-or that is back from an outage, and missing for one that the bot has just joined. So a join is a GUILD_CREATE without
-the key, for a guild that READY did not announce and that is not known yet. The cache does not decide this: it may have
-been emptied, or be behind.
+or that is back from an outage, and absent for a guild that the bot just joined. So a join is a GUILD_CREATE without the
+key, of a guild that READY did not announce and that is not known yet. The cache does not decide this: it may have been
+emptied, or be behind.
 
-The new owner of a resumed session cannot know which guilds READY had announced and had not come yet. The cache may
-remember that one was announced. Otherwise a guild that comes with the key counts as back.
+The new owner of a resumed session cannot know which announced guilds are still to come. The cache may have recorded an
+announcement; without one, a guild with the key counts as back.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ _decode = msgspec.json.Decoder(_Guild).decode
 
 
 class ShardGuilds:
-    """A shard's guilds. `announced`: READY's list, None if another owner received it; `count`: how many there are."""
+    """A shard's guilds. `announced`: READY's list, None if another owner received it; `count`: their number."""
 
     def __init__(self, count: int, *, announced: frozenset[str] | None = None) -> None:
         self.count = count
@@ -35,15 +35,15 @@ class ShardGuilds:
         self._awaited = set(announced or ())
         self._down: set[str] = set()
         self._met: set[str] = set()
-        """Guilds that came or went under this owner: none of these is awaited any more."""
+        """Guilds with a GUILD_CREATE or GUILD_DELETE here: they are not awaited any more."""
 
     @property
     def awaited(self) -> int:
-        """How many announced guilds have not come yet."""
+        """The number of announced guilds without a GUILD_CREATE so far."""
         return len(self._awaited)
 
     def take(self, event_type: str, data: bytes) -> Arrival | None:
-        """Look at a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it names no guild."""
+        """Interpret a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it names no guild."""
         try:
             guild = _decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -52,7 +52,7 @@ class ShardGuilds:
         if guild.unavailable is True:
             self._down.add(guild.id)
             if event_type == "GUILD_DELETE":
-                # Only a guild that the bot is in has an outage. A stub may be the first event after a join.
+                # GUILD_DELETE reports only outages of known guilds; a stub may be the first event of a new guild.
                 self._known.add(guild.id)
             return Arrival(lazy, True, is_sure)
         was_down = guild.id in self._down

@@ -1,4 +1,4 @@
-"""Guilds' prefixes, read from Redis and remembered for some seconds."""
+"""Guilds' prefixes, read from Redis and kept in memory for some seconds."""
 
 import asyncio
 from collections import OrderedDict
@@ -9,13 +9,13 @@ from sandwich_node.cache.redis_store import RedisCache
 from sandwich_sdk.wire.cache_keys import prefixes_key
 
 REMEMBERED_S = 5.0
-"""A changed prefix counts after this long."""
+"""A changed prefix takes effect within this time."""
 GUILDS_MAX = 20_000
 WAIT_S = 0.25
 
 
 class GuildPrefixes:
-    """The prefixes of one namespace's guilds. `clock` gives seconds and only goes forward."""
+    """The prefixes of one namespace's guilds. `clock` is monotonic, in seconds."""
 
     def __init__(self, cache: RedisCache, namespace: str, *, clock: Callable[[], float]) -> None:
         self._cache = cache
@@ -24,7 +24,7 @@ class GuildPrefixes:
         self._known: OrderedDict[str, tuple[float, frozenset[str]]] = OrderedDict()
 
     async def of(self, guilds: Iterable[str]) -> dict[str, frozenset[str]]:
-        """Each guild's own prefixes, empty when it has none. A guild is missing when Redis does not say in time."""
+        """Each guild's own prefixes, empty when it has none. A guild is missing when Redis does not answer in time."""
         now = self._clock()
         found: dict[str, frozenset[str]] = {}
         asked: list[str] = []

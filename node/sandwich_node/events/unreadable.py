@@ -1,4 +1,4 @@
-"""Counts and logs events that could not be read, by their type and never with their content."""
+"""Counts and logs unreadable events by type, without their content."""
 
 import logging
 import time
@@ -9,14 +9,14 @@ from sandwich_coordinator.event_names import DOCUMENTED
 _log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 60.0
-"""Between two lines about the same type."""
+"""Between two log lines about the same type."""
 _PASSED_OVER = "passed over"
 OTHER = "other"
-"""What types that Discord does not document are counted as: there may be any number of them."""
+"""Counts all types that Discord does not document, since their number is unbounded."""
 
 
 class Unreadable:
-    """Totals of one shard since it started here. `clock` gives seconds and only goes forward."""
+    """Totals of one shard since it started here. `clock` is monotonic, in seconds."""
 
     def __init__(self, shard: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.totals: dict[str, int] = {}
@@ -26,7 +26,7 @@ class Unreadable:
         self._logged_at: dict[str, float] = {}
 
     def note(self, event_type: str, why: str | Exception) -> None:
-        """One event of this type. Of an error only its kind and its place are logged: its words may be the event's."""
+        """Count one event. Only the type and place of an error are logged: its text may contain parts of the event."""
         name = event_type if event_type in DOCUMENTED else OTHER
         self.totals[name] = self.totals.get(name, 0) + 1
         if self._is_time_to_say(name):
@@ -36,7 +36,7 @@ class Unreadable:
             )
 
     def pass_over(self, sequence: int, why: str) -> None:
-        """A dispatch that could not be published at all."""
+        """Count a dispatch that could not be published."""
         self.passed_over += 1
         if self._is_time_to_say(_PASSED_OVER):
             _log.warning("shard %s: event %d passed over: %s; %d so far", self._shard, sequence, why, self.passed_over)

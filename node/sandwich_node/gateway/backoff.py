@@ -9,6 +9,8 @@ IDENTIFY on: a session that is lost later than that waits for nothing but its tu
 
 import random
 
+from sandwich_coordinator.backoff import doubled_s, jittered_s
+
 QUICK_MIN_S = 0.05
 QUICK_MAX_S = 0.4
 FIRST_S = 1.0
@@ -27,11 +29,11 @@ IDENTIFY_STABLE_S = 300.0
 FLAP_ATTEMPTS_MAX = 3
 """But no more than so many: a session that can be resumed must come back before Discord's replay buffer is full."""
 
-_EXPONENT_MAX = 16
+_ATTEMPTS_MAX = 16
 
 
-class Backoff:
-    """Waits with jitter, from an injected source of randomness."""
+class GatewayBackoff:
+    """The waits of one shard, built on the back-off of the whole cluster; the source of randomness is injected."""
 
     __slots__ = ("_attempts", "_damaged_readys", "_flaps", "_identifies", "_rng")
 
@@ -72,15 +74,14 @@ class Backoff:
     def reconnect(self, minimum_s: float = 0.0, *, hopeful: bool = False) -> float:
         """Seconds until the next connection. Counts an attempt. `hopeful`: to a session that may still be resumed."""
         attempts = max(self._attempts, min(self._flaps - 1, FLAP_ATTEMPTS_MAX))
-        self._attempts = min(attempts + 1, _EXPONENT_MAX)
+        self._attempts = min(attempts + 1, _ATTEMPTS_MAX)
         if attempts <= 0:
             return minimum_s + self._rng.uniform(QUICK_MIN_S, QUICK_MAX_S)
-        wait = min(RESUME_CAP_S if hopeful else CAP_S, FIRST_S * 2.0 ** min(attempts - 1, _EXPONENT_MAX))
-        return max(minimum_s, wait * self._rng.uniform(0.5, 1.0))
+        wait = doubled_s(FIRST_S, RESUME_CAP_S if hopeful else CAP_S, attempts)
+        return max(minimum_s, jittered_s(wait, self._rng))
 
     def identify(self) -> float:
         """Seconds from the last IDENTIFY to the next one at least; 0 before the first."""
         if not self._identifies:
             return 0.0
-        wait = min(IDENTIFY_CAP_S, IDENTIFY_FIRST_S * 2.0 ** min(self._identifies - 1, _EXPONENT_MAX))
-        return wait * self._rng.uniform(0.5, 1.0)
+        return jittered_s(doubled_s(IDENTIFY_FIRST_S, IDENTIFY_CAP_S, self._identifies), self._rng)

@@ -22,7 +22,7 @@ from typing import Any
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway import opcodes, payloads
-from sandwich_node.gateway.backoff import IDENTIFY_STABLE_S, Backoff
+from sandwich_node.gateway.backoff import IDENTIFY_STABLE_S, GatewayBackoff
 from sandwich_node.gateway.effects import Effect, State
 from sandwich_node.gateway.envelope import ProtocolError
 from sandwich_node.gateway.heartbeat import Heartbeat
@@ -67,7 +67,7 @@ class ShardMachine:
         self._session = session
         self._sequence = session.sequence if session else 0
         self._heart = Heartbeat()
-        self._backoff = Backoff(rng)
+        self._backoff = GatewayBackoff(rng)
         self._outbox = Outbox(config.commands_max)
         self._limiter = SendLimiter(payloads.HEARTBEAT_INTERVAL_MAX_S)
         self._presence = config.presence

@@ -1,1 +1,1 @@
-"""By which invite somebody joined: counted, asked for and inferred, since Discord does not say."""
+"""By which invite a member joined. Discord does not say it; it is inferred from the use counts of the invites."""

@@ -1,4 +1,4 @@
-"""What is told of a join: `__extra.invited_by`. Pure; a public contract, described in docs/guide/invites.md."""
+"""The content of `__extra.invited_by`. Pure; a public contract, described in docs/guide/invites.md."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,35 +12,35 @@ CANDIDATES_MAX = 25
 
 
 class Reason(StrEnum):
-    """Why it is not known."""
+    """Why the invite is not known."""
 
     BOT = "bot"
-    """A bot: it was added, which needs no invite."""
+    """The new member is a bot. Adding a bot takes no invite."""
     NO_PERMISSION = "no_permission"
-    """The bot may not manage the guild, so that Discord shows it no counts."""
+    """The bot may not manage the guild, so Discord does not show it the counts."""
     NO_BASELINE = "no_baseline"
     """The counts before this join are not known; they are being fetched."""
     NO_INVITE = "no_invite"
-    """No count rose: discovery, a widget, a link of another kind."""
+    """No count rose: the member came by discovery, a widget or a link of another kind."""
     INVITE_GONE = "invite_gone"
-    """No count rose, but an invite vanished that may have been used."""
+    """No count rose, but an invite that may have been used is gone."""
     AMBIGUOUS = "ambiguous"
     """Several joins and several invites at the same time, or more uses than joins."""
     BURST = "burst"
-    """So many joins at once that asking for each would take too long."""
+    """There were so many joins at once that a request for each would take too long."""
     RATE_LIMITED = "rate_limited"
-    """Discord, or the share of its limits that is for this, allowed no request in time."""
+    """The rate limits of Discord, or the share of them that is reserved for this, allowed no request in time."""
     UNAVAILABLE = "unavailable"
-    """Discord gave no usable answer."""
+    """Discord returned no usable answer."""
     INTERRUPTED = "interrupted"
-    """The shard was given away, or its session or the guild was lost, before it was known."""
+    """The shard moved, or its session or the guild was lost, before the invite was known."""
     TIMEOUT = "timeout"
-    """Not known within the time that a join may wait; told later in an event of its own."""
+    """Not known within the time that a join may wait; a later event of its own reports it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByInvite:
-    """By an invite or the vanity URL. `last_use`: inferred from the invite's deletion rather than counted."""
+    """By an invite or the vanity URL. `last_use`: inferred from the deletion of the invite, not from its count."""
 
     invite: Invite
     vanity: bool = False
@@ -49,7 +49,7 @@ class ByInvite:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Not known; `candidates` are the codes one of which it may have been."""
+    """Not known; `candidates` are the codes of the possible invites."""
 
     reason: Reason
     candidates: tuple[str, ...] = ()
@@ -58,20 +58,20 @@ class Unknown:
 Attribution = ByInvite | Unknown
 
 
-def invited_by(verdict: Attribution, *, pending: bool = False) -> bytes:
-    """The JSON that consumers see. `pending`: an event of its own will tell how it ended."""
+def invited_by(attribution: Attribution, *, pending: bool = False) -> bytes:
+    """The JSON that consumers see. `pending`: an event of its own will report the result."""
     shown: dict[str, Any]
-    if isinstance(verdict, Unknown):
-        shown = {"source": "unknown", "reason": verdict.reason.value}
-        if verdict.candidates:
-            shown["candidates"] = verdict.candidates[:CANDIDATES_MAX]
+    if isinstance(attribution, Unknown):
+        shown = {"source": "unknown", "reason": attribution.reason.value}
+        if attribution.candidates:
+            shown["candidates"] = attribution.candidates[:CANDIDATES_MAX]
         if pending:
             shown["pending"] = True
     else:
         shown = {
-            "source": "vanity" if verdict.vanity else "invite",
-            "code": verdict.invite.code,
-            "inviter": verdict.invite.inviter,
-            "evidence": "last_use" if verdict.last_use else "uses",
+            "source": "vanity" if attribution.vanity else "invite",
+            "code": attribution.invite.code,
+            "inviter": attribution.invite.inviter,
+            "evidence": "last_use" if attribution.last_use else "uses",
         }
     return msgspec.json.encode(shown)

@@ -1,8 +1,8 @@
-"""Writes what a shard's next owner needs of its guilds' counts. A shell.
+"""Saves the invite counts of a shard's guilds for the shard's next owner. A shell.
 
-What is true no longer must be gone from the store before the stream has the event which says so: otherwise a next
-owner would believe it, and give somebody's use of an invite to somebody else. `is_whole` is false meanwhile, and goes
-into the chain with each frame. What is still to be kept may be lost without harm.
+Outdated counts must leave the store before the event that outdates them is in the stream. Otherwise the next owner
+would use them, and attribute one member's use of an invite to another member. Until the store has removed them,
+`is_whole` is false, and each frame in the chain says so. Counts that are not saved yet can be lost without harm.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from sandwich_node.cache.errors import CacheError
 _log = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 1.0
-"""Between two writes; what is urgent is written at once."""
+"""Between two writes; urgent changes are written at once."""
 WRITE_TIMEOUT_S = 1.0
 RETRY_S = 1.0
 RENEW_S = 1200.0
 WRITE_BYTES_MAX = 512 * 1024
 WAITING_BYTES_MAX = 4 * 1024 * 1024
-"""Of what waits while the store is away; the oldest of it is given up, unless it is urgent."""
+"""Of the changes that wait while the store is unavailable. Beyond it the oldest are dropped, unless they are urgent."""
 
 
 class _Entry(NamedTuple):
@@ -34,24 +34,25 @@ class _Entry(NamedTuple):
 
 
 class CountStore(Protocol):
-    """Where one owner of a shard keeps its guilds' counts. Every call may raise CacheError."""
+    """The store for the counts of one owner of a shard. Every call may raise CacheError."""
 
     async def write(self, states: Mapping[str, bytes | None], *, clear: bool) -> None:
-        """PersistCounts these, by guild, None for nothing; with `clear` nothing else."""
+        """Save these states, by guild; None removes one. With `clear`, remove all others first."""
 
     async def renew(self) -> None:
-        """The owner still lives: nothing of it may age out."""
+        """Extend the expiry: the owner is still running."""
 
 
 class CountPersistence:
-    """`news` is called when the store is whole again; `store` None: nothing is kept at all.
+    """Saves counts in the background. With `store` None nothing is saved.
 
-    `is_clean`: what is in the store is known. Otherwise it is taken back first of all.
+    `is_clean`: the content of the store is known; otherwise the store is cleared first. `on_whole` is called when the
+    store holds no outdated counts any more.
     """
 
-    def __init__(self, store: CountStore | None, *, is_clean: bool, news: Callable[[], None]) -> None:
+    def __init__(self, store: CountStore | None, *, is_clean: bool, on_whole: Callable[[], None]) -> None:
         self._store = store
-        self._news = news
+        self._on_whole = on_whole
         self._waiting: dict[str, _Entry] = {}
         self._urgent: set[str] = set()
         self._bytes = 0
@@ -67,11 +68,11 @@ class CountPersistence:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the store says nothing that is true no longer."""
+        """Whether the store holds no outdated counts."""
         return not self._urgent and self._clear is None
 
-    def keep(self, guild: str, state: bytes | None, *, urgent: bool) -> None:
-        """PersistCounts this of the guild, None for nothing; `urgent` when what is there is true no longer."""
+    def save(self, guild: str, state: bytes | None, *, urgent: bool) -> None:
+        """Save this state of the guild, None for no state; `urgent` when the saved state is outdated."""
         self._drop(guild)
         if urgent:
             self._urgent.add(guild)
@@ -83,7 +84,7 @@ class CountPersistence:
         self._changed()
 
     def clear(self) -> None:
-        """Nothing of what is kept is true any longer."""
+        """Everything that is saved is outdated: remove it."""
         if self._store is not None:
             self._waiting.clear()
             self._urgent.clear()
@@ -101,13 +102,13 @@ class CountPersistence:
         self._idle.clear()
 
     async def drained(self) -> None:
-        """Wait until everything is written, or the store does not take it; nothing waits for its time any more."""
+        """Wait until everything is written, or a write failed. From now on changes are written at once."""
         self._leaving = True
         self._hurry.set()
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Write for ever."""
+        """Write until cancelled."""
         store = self._store
         while store is not None:
             if self.is_whole and not self._waiting:
@@ -135,13 +136,13 @@ class CountPersistence:
             pass
 
     async def _write(self, store: CountStore) -> bool:
-        """Whether a step was made."""
+        """Write once; whether it succeeded."""
         clear, entries = self._clear, self._next()
         states = {guild: entry.state for guild, entry in entries.items()}
         if not await self._tried(store.write(states, clear=clear is not None)):
             return False
         was_whole = self.is_whole
-        # What changed meanwhile is still to be done.
+        # Changes that came during the write still wait.
         if self._clear is clear:
             self._clear = None
         for guild, entry in entries.items():
@@ -149,11 +150,11 @@ class CountPersistence:
                 self._drop(guild)
                 self._urgent.discard(guild)
         if self.is_whole and not was_whole:
-            self._news()
+            self._on_whole()
         return True
 
     def _next(self) -> dict[str, _Entry]:
-        """All that is urgent, and of the rest, oldest first, what fits."""
+        """All urgent changes, then the others, oldest first, up to the size limit."""
         found = {guild: self._waiting[guild] for guild in self._urgent}
         size = 0
         for guild, entry in self._waiting.items():
@@ -164,12 +165,12 @@ class CountPersistence:
         return found
 
     async def _tried(self, call: Awaitable[None]) -> bool:
-        """Whether the call went well."""
+        """Whether the call succeeded."""
         try:
             await call
         except CacheError as error:
             if not self._is_away:
-                _log.warning("the counts of invites are not kept: %s", error)
+                _log.warning("invite counts are not saved: %s", error)
             self._is_away = True
             return False
         self._is_away = False

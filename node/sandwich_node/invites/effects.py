@@ -1,4 +1,4 @@
-"""What the tracker wants done: imperatives."""
+"""The effects of the tracker: imperatives that the shell carries out."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ from sandwich_node.invites.invite_counts import InviteCounts
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """This is how somebody joined. Not `final`: nobody shall wait any longer, but a better answer may follow."""
+    """Report how a user joined. Not `final`: the join must not wait longer, but a better answer may follow."""
 
     handle: int
     guild: str
     user: str
-    verdict: Attribution
+    attribution: Attribution
     final: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class PersistCounts:
-    """PersistCounts this of the guild for the shard's next owner, None for nothing.
+    """Save this state of the guild for the shard's next owner; None removes it.
 
-    `urgent`: what is kept is true no longer, and must be gone before the event that says so can count as done.
+    `urgent`: the saved state is outdated. It must be gone before the event that outdates it counts as handled.
     """
 
     guild: str
@@ -31,7 +31,7 @@ class PersistCounts:
 
 @dataclass(frozen=True, slots=True)
 class DropCounts:
-    """What is kept of all guilds is true no longer."""
+    """Remove the saved state of all guilds: it is outdated."""
 
 
 Effect = Report | PersistCounts | DropCounts
@@ -39,8 +39,8 @@ Effect = Report | PersistCounts | DropCounts
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FetchRequest:
-    """Ask Discord for a guild's invites, and its vanity URL; report with `sent`, then `told` or `failed`."""
+    """Fetch a guild's invites, and with `vanity` its vanity URL. Report with `sent`, then `answered` or `failed`."""
 
     guild: str
     vanity: bool
-    account: InviteCounts
+    invite_counts: InviteCounts

@@ -1,4 +1,4 @@
-"""What the tracker remembers of one guild. Pure."""
+"""The tracker's state of one guild. Pure."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,7 +10,10 @@ from sandwich_node.invites.permissions import ManagePermission
 
 
 class Moment(NamedTuple):
-    """Monotonic seconds, for all but one thing; and seconds since 1970, to compare with Discord's `expires_at`."""
+    """One moment on two clocks: `mono` in monotonic seconds, `wall` in seconds since 1970.
+
+    `wall` is only for comparison with Discord's `expires_at`.
+    """
 
     mono: float
     wall: float
@@ -18,13 +21,13 @@ class Moment(NamedTuple):
 
 @dataclass(slots=True)
 class Guild:
-    """One guild. `power` None: not told, as after a RESUME, so that asking is tried."""
+    """One guild. `permission` None: not known, as after a RESUME; a request is tried then."""
 
     id: str
-    power: ManagePermission | None = None
+    permission: ManagePermission | None = None
     denied_until: float = -NEVER
     vanity: bool | None = None
-    account: InviteCounts | None = None
+    invite_counts: InviteCounts | None = None
     weight: int = 0
     asking: FetchRequest | None = None
     ask_at: float = -NEVER
@@ -32,29 +35,38 @@ class Guild:
     opened_at: float = NEVER
     requests: int = 0
     failures: int = 0
-    told: set[int] = field(default_factory=set)
-    """Handles of the round that nobody waits for any more."""
-    is_kept: bool = False
-    """Whether counts of it may be kept outside."""
+    released: set[int] = field(default_factory=set)
+    """Handles of the round whose joins do not wait any more."""
+    is_persisted: bool = False
+    """Whether the store may hold counts of this guild."""
 
     def may_ask(self, now: float) -> bool:
-        """Whether Discord will show the counts."""
-        return now >= self.denied_until and (self.power is None or self.power.manages)
+        """Whether Discord is expected to show the counts."""
+        return now >= self.denied_until and (self.permission is None or self.permission.manages)
 
     def is_due(self, now: float) -> bool:
-        """Whether another answer is needed, and may be asked for now."""
-        return self.asking is None and self.account is not None and not self.account.is_covered and self.ask_at <= now
+        """Whether another answer is needed, and a request may be sent now."""
+        return (
+            self.asking is None
+            and self.invite_counts is not None
+            and not self.invite_counts.is_covered
+            and self.ask_at <= now
+        )
 
     def is_stale(self, now: float) -> bool:
-        """Whether another answer is wanted although nobody joined, and may be asked for now."""
-        return not self.is_busy and self.account is not None and max(self.account.refresh_at, self.ask_at) <= now
+        """Whether another answer is wanted although no member joined, and a request may be sent now."""
+        return (
+            not self.is_busy
+            and self.invite_counts is not None
+            and max(self.invite_counts.refresh_at, self.ask_at) <= now
+        )
 
     @property
     def is_blind(self) -> bool:
         """Whether its counts are not known."""
-        return self.account is None or self.account.blind
+        return self.invite_counts is None or self.invite_counts.blind
 
     @property
     def is_busy(self) -> bool:
-        """Whether its counts are needed just now."""
-        return self.asking is not None or (self.account is not None and bool(self.account.joins))
+        """Whether its counts are in use at this moment."""
+        return self.asking is not None or (self.invite_counts is not None and bool(self.invite_counts.joins))

@@ -1,14 +1,15 @@
-"""The bookkeeping of one guild's invites: which counts rose since the last time, and who they may belong to. Pure.
+"""The use counts of one guild's invites: which counts rose, and which joins raised them. Pure.
 
-A *round* begins with a join and ends when an answer of Discord's covers every join seen. What makes its verdicts true:
+A *round* begins with a join and ends when an answer of Discord covers every join received. Its attributions are true
+because of these rules:
 
-1. Every join raises one count by one, or none; nothing else raises a count.
-2. An answer that was asked for after a join's event was seen counts that join.
-3. Who joined before an answer was given is seen at most `SETTLE_S` after it. So a round ends when the last answer is
-   that old and nobody came since it was asked for; whoever came must be covered by a further answer.
+1. Every join raises one count by one, or none. Nothing else raises a count.
+2. If a request is sent after a join's event was received, its answer counts that join.
+3. The event of a join that precedes an answer arrives at most `SETTLE_S` after the answer. So a round ends when the
+   last answer is that old and no member joined since its request. A later join needs a further answer.
 
-Discord promises no order between REST and gateway: a count may rise only after its join was judged. So after a join
-that no count explains, what rises until an answer that was asked for `LAG_S` later is given to nobody.
+Discord promises no order between REST and gateway: a count may rise only after its join was attributed. So after a join
+that no count explains, rises are attributed to no join, up to the first answer whose request was sent `LAG_S` later.
 """
 
 import math
@@ -21,17 +22,17 @@ NEVER = math.inf
 SETTLE_S = 0.1
 LAG_S = 2.0
 NEAR_S = 0.5
-"""INVITE_DELETE comes so close to the GUILD_MEMBER_ADD of an invite's last use, before or after it."""
+"""The most time between INVITE_DELETE and the GUILD_MEMBER_ADD of an invite's last use, in either order."""
 EXPIRY_MARGIN_S = 5.0
-"""Our clock against Discord's."""
+"""The tolerated difference between this machine's clock and Discord's."""
 JOINS_MAX = 1000
 INVITES_MAX = 2000
-"""More than a guild can have at a time; beyond it new ones are not noted, which is safe: their first count is 0."""
+"""More than a guild can have. Beyond it new ones are not stored, which is safe: their first count is 0."""
 
 
 @dataclass(slots=True)
 class Join:
-    """One person who joined. `by`: the number of the first answer that surely counts it, 0 while none is asked for."""
+    """One user who joined. `by`: the number of the first answer that certainly counts it, 0 before its request."""
 
     user: str
     handles: list[int]
@@ -40,7 +41,7 @@ class Join:
 
 @dataclass(slots=True)
 class Gone:
-    """An invite that vanished. `deleted`: INVITE_DELETE said so. `step`: the first answer without it, 0: none yet."""
+    """An invite that is gone. `deleted`: by INVITE_DELETE. `step`: the first answer without it, 0: none yet."""
 
     invite: Invite
     at: float
@@ -50,9 +51,9 @@ class Gone:
 
 @dataclass(slots=True)
 class InviteCounts:
-    """The counts of one guild as last told, and the round that is under way. Times are monotonic seconds.
+    """The counts of one guild by the last answer, and the round in progress. Times are monotonic seconds.
 
-    It is `blind` until a first round ended: the counts before it are not known.
+    It is `blind` until the first round has ended: before that it has no baseline to compare counts with.
     """
 
     blind: bool = True
@@ -62,17 +63,17 @@ class InviteCounts:
     _gone: dict[str, Gone] = field(default_factory=dict)
     _made: set[str] = field(default_factory=set)
     _over: frozenset[str] = frozenset()
-    _told_at: float = NEVER
+    _answered_at: float = NEVER
     _opened_at: float = NEVER
     _asked_at: float = -NEVER
     _joined_at: float = -NEVER
     refresh_at: float = NEVER
-    """From then on another answer is wanted, for the counts that rose late; infinity for never."""
+    """From then on another answer is wanted, for counts that rose late; infinity for never."""
 
-    # --- what happens -------------------------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------------------------
 
     def joined(self, user: str, handle: int, now: float, wall_s: float) -> None:
-        """Somebody came. A repeated event of the same person is one join."""
+        """A user joined. A repeated event of the same user is one join."""
         self._joined_at = now
         if (known := self.joins.get(user)) is not None:
             known.handles.append(handle)
@@ -84,7 +85,7 @@ class InviteCounts:
         self.joins[user] = Join(user, [handle])
 
     def _open(self, now: float, wall_s: float) -> None:
-        """A round begins: what was gone long before it has nothing to do with it. Nobody tells us of expiry."""
+        """Begin a round, without invites that were gone long before it. Discord sends no event for an expiry."""
         self._opened_at = now
         self._forget_gone(now)
         latest_s = wall_s - EXPIRY_MARGIN_S
@@ -95,14 +96,14 @@ class InviteCounts:
         self._gone = {code: gone for code, gone in self._gone.items() if gone.at >= now - NEAR_S}
 
     def made(self, invite: Invite) -> None:
-        """INVITE_CREATE. Late ones say 0 uses of an invite whose uses are known by now."""
+        """INVITE_CREATE. A late one says 0 uses of an invite whose uses are already known."""
         known = invite.code in self.counts or invite.code in self._gone
         if not known and len(self.counts) < INVITES_MAX:
             self.counts[invite.code] = invite
             self._made.add(invite.code)
 
     def deleted(self, code: str, now: float) -> bool:
-        """INVITE_DELETE; whether it was known."""
+        """INVITE_DELETE; whether the invite was known."""
         if not self.joins:
             self._forget_gone(now)
         if (invite := self.counts.pop(code, None)) is not None:
@@ -114,24 +115,24 @@ class InviteCounts:
         return True
 
     def channel_deleted(self, channel: str, now: float) -> bool:
-        """The invites of a channel go with it; whether there were any."""
+        """CHANNEL_DELETE removes the channel's invites; whether it had any."""
         codes = [code for code, invite in self.counts.items() if invite.channel == channel]
         for code in codes:
             self._gone[code] = Gone(self.counts.pop(code), now, deleted=False)
         return bool(codes)
 
-    # --- asking -------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------
 
     @property
     def is_covered(self) -> bool:
         """Whether no further answer is needed."""
-        told = len(self._steps)
+        answers = len(self._steps)
         if self.blind:
-            return told > 0 and not self.joins
-        return all(0 < join.by <= told for join in self.joins.values())
+            return answers > 0 and not self.joins
+        return all(0 < join.by <= answers for join in self.joins.values())
 
     def asked(self, now: float) -> None:
-        """A request goes out now: it will count everybody seen so far, of whom a blind account need know no more."""
+        """A request is sent now. Its answer will count all joins so far, which blind counts can forget."""
         self._made.clear()
         self._asked_at = now
         if self.blind:
@@ -140,14 +141,14 @@ class InviteCounts:
             join.by = join.by or len(self._steps) + 1
 
     def unanswered(self) -> None:
-        """The request failed: it counts nobody."""
+        """The request failed: it counts no join."""
         if self.blind:
             self._steps.clear()
         for join in self.joins.values():
             join.by = 0 if join.by > len(self._steps) else join.by
 
-    def told(self, fresh: dict[str, Invite], now: float) -> None:
-        """An answer: all invites of the guild, and the vanity URL by the key VANITY."""
+    def answered(self, fresh: dict[str, Invite], now: float) -> None:
+        """An answer: all invites of the guild, and its vanity URL by the key VANITY."""
         step = len(self._steps) + 1
         rises: dict[str, int] = {}
         for code, invite in fresh.items():
@@ -159,10 +160,10 @@ class InviteCounts:
             self._gone.setdefault(code, Gone(self.counts[code], now, deleted=False))
         self._renew(fresh, step)
         self._steps.append(rises)
-        self._told_at = now
+        self._answered_at = now
 
     def _rise(self, code: str, before: Invite | None, invite: Invite, now: float, step: int) -> int:
-        """By how much a count rose. One that cannot be compared becomes a mere candidate, as if it were gone."""
+        """By how much a count rose. An invite that cannot be compared is only a candidate, as if it were gone."""
         if before is None:
             comparable = code != VANITY
             rise = invite.uses
@@ -176,7 +177,7 @@ class InviteCounts:
         return 0
 
     def _renew(self, fresh: dict[str, Invite], step: int) -> None:
-        """The answer's counts are the known ones. It may still show what we heard was deleted, or lack what is new."""
+        """Take the answer's counts. It may still contain invites whose deletion is known, or lack new ones."""
         for code, gone in list(self._gone.items()):
             if code not in fresh:
                 gone.step = gone.step or step
@@ -187,41 +188,43 @@ class InviteCounts:
         made = {code: self.counts[code] for code in self._made if code in self.counts and code not in fresh}
         self.counts = {code: invite for code, invite in fresh.items() if code not in self._gone} | made
 
-    # --- ending a round -----------------------------------------------------------------------------------------
+    # --- end of a round -----------------------------------------------------------------------------------------
 
     @property
     def settles_at(self) -> float:
         """When the round may end; infinity while an answer is missing."""
         if not self._steps or not self.is_covered:
             return NEVER
-        heard = [gone.at for gone in self._gone.values() if gone.deleted]
-        return max([self._told_at, *heard]) + SETTLE_S
+        deleted_at = [gone.at for gone in self._gone.values() if gone.deleted]
+        return max([self._answered_at, *deleted_at]) + SETTLE_S
 
     def close(self, now: float) -> list[tuple[Join, Attribution]]:
-        """Ends the round; what is known of everybody in it. A blind round ends in knowing the counts, no more."""
-        joins, verdicts = list(self.joins.values()), []
+        """End the round; its joins with their attributions. A blind round has none: it only yields the counts."""
+        joins, attributions = list(self.joins.values()), []
         missing = len(joins) - sum(sum(rises.values()) for rises in self._steps)
         lagging = self.refresh_at < NEVER
         if self.blind:
-            # Who came before the counts were known may not be in them yet.
+            # The counts may not include the joins before them yet.
             is_unsure = self._asked_at < self._joined_at + LAG_S
         else:
-            verdicts = judge(joins, self._steps, self._gone, self.counts, lagging=lagging)
-            is_unsure = (missing != 0 or lagging) and any(isinstance(verdict, Unknown) for _, verdict in verdicts)
+            attributions = attribute(joins, self._steps, self._gone, self.counts, lagging=lagging)
+            is_unsure = (missing != 0 or lagging) and any(
+                isinstance(attribution, Unknown) for _, attribution in attributions
+            )
         if self._asked_at >= self.refresh_at or self.blind:
             self.refresh_at = NEVER
         if is_unsure:
-            # Counts that are not in the answers yet are nobody's.
+            # Counts that are not in the answers yet must not be attributed to a later join.
             self.refresh_at = now + LAG_S
         if missing > 0 or self.blind:
             self._gone.clear()
         self.blind = False
         self.joins = {}
         self._steps.clear()
-        return verdicts
+        return attributions
 
-    def spoil(self) -> list[Join]:
-        """The counts prove nothing any more: the account is blind again. Everybody who was in the round."""
+    def invalidate(self) -> list[Join]:
+        """The counts prove nothing any more: they are blind again. The joins of the round."""
         joins = list(self.joins.values())
         self.joins, self.blind, self.refresh_at = {}, True, NEVER
         self._steps.clear()
@@ -229,7 +232,7 @@ class InviteCounts:
         return joins
 
 
-def judge(
+def attribute(
     joins: list[Join],
     steps: list[dict[str, int]],
     gone: dict[str, Gone],
@@ -237,7 +240,7 @@ def judge(
     *,
     lagging: bool = False,
 ) -> list[tuple[Join, Attribution]]:
-    """Who came by what, given how the counts rose from answer to answer. Says a code only if no other is possible."""
+    """The joins with their invites, by how the counts rose per answer. Names a code only if no other is possible."""
     total = sum(sum(rises.values()) for rises in steps)
     missing = len(joins) - total
     invites = counts | {code: each.invite for code, each in gone.items()}
@@ -248,7 +251,7 @@ def judge(
         return [(join, Unknown(Reason.INVITE_GONE if gone else Reason.NO_INVITE, candidates)) for join in joins]
     parts = None
     if last_use is not None and rising <= {last_use}:
-        # When it was used is not known, only that everybody did.
+        # It is not known when it was used, only that all joins used it.
         parts = [(joins, {last_use: len(joins)})]
     elif not missing:
         parts = _parts(joins, steps)
@@ -258,7 +261,7 @@ def judge(
 
 
 def _last_use(gone: dict[str, Gone], missing: int) -> str | None:
-    """The one invite that vanished because its last uses were the missing ones; None when it is not that clear."""
+    """The one invite that is gone because the missing rises were its last uses; None when that is not certain."""
     if missing <= 0 or len(gone) != 1:
         return None
     ((code, only),) = gone.items()
@@ -266,10 +269,10 @@ def _last_use(gone: dict[str, Gone], missing: int) -> str | None:
 
 
 def _parts(joins: list[Join], rises: list[dict[str, int]]) -> list[tuple[list[Join], dict[str, int]]] | None:
-    """Cuts a round in which everybody raised one count, where an answer counts those who surely came, and nobody else.
+    """Split a round in which each join raised one count, at the answers that count exactly the joins before them.
 
-    Up to such an answer the joins and the rises are each other's: who came later had no part in it. None when an
-    answer counts fewer than surely came, so that not everybody raised a count after all.
+    The joins up to such an answer caused the rises up to it; later joins did not contribute. None when an answer counts
+    fewer joins than certainly preceded it: then not every join raised a count.
     """
     parts: list[tuple[list[Join], dict[str, int]]] = []
     waiting: list[Join] = []
@@ -278,10 +281,10 @@ def _parts(joins: list[Join], rises: list[dict[str, int]]) -> list[tuple[list[Jo
         waiting += [join for join in joins if join.by == number]
         for code, rise in step.items():
             counted[code] = counted.get(code, 0) + rise
-        surely, total = len(waiting), sum(counted.values())
-        if surely > total:
+        certain, total = len(waiting), sum(counted.values())
+        if certain > total:
             return None
-        if surely == total and surely:
+        if certain == total and certain:
             parts.append((waiting, counted))
             waiting, counted = [], {}
     return parts

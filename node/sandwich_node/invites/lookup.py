@@ -1,7 +1,7 @@
-"""How a shard learns by which invite somebody joined: the tracker put to work. A shell.
+"""Runs the invite tracker of one shard: sends its requests and saves its counts. A shell.
 
-`observe` is called for each event as it is read, and never waits; `resolve` before the events are appended, and waits
-no longer than it may. Between the two, `run` asks Discord.
+`observe` is called for each event as it is read, and never waits. `resolve` is called before the events are appended,
+and its wait is bounded. Between the two, `run` sends requests to Discord.
 """
 
 import asyncio
@@ -27,19 +27,19 @@ from sandwich_node.rest.limiter import Route
 _log = logging.getLogger(__name__)
 
 HANDLES_MAX = 20_000
-"""More than a shard's buffer holds of events: beyond it the oldest answers belong to events that never left."""
+"""More than the events in a shard's buffer. Beyond it the oldest answers belong to events that were never published."""
 URGENT_TIMEOUT_S = 10.0
 BACKGROUND_TIMEOUT_S = 60.0
-"""Long enough for the turn of the smallest share."""
+"""Long enough for the smallest share of the limit to allow a request."""
 URGENT_MAX = 4
 LOOP_TURNS = 8
-"""So often the loop looks at its sockets before a round ends: a join that has arrived there was told in time."""
+"""How often the loop polls its sockets before a round ends, so that a join that has arrived there is read first."""
 _TIMEOUT = Unknown(Reason.TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberInvited:
-    """An answer that came after its GUILD_MEMBER_ADD had left; `invited_by` is JSON."""
+    """An attribution that was made after its GUILD_MEMBER_ADD was published; `invited_by` is JSON."""
 
     guild: str
     user: str
@@ -48,9 +48,9 @@ class MemberInvited:
 
 @dataclass(slots=True)
 class LookupCounters:
-    """Totals since the shard started here. `told`: final answers by source, unknown ones by their reason."""
+    """Totals since the shard started here. `reported`: final attributions by source, unknown ones by reason."""
 
-    told: Counter[str]
+    reported: Counter[str]
     late: int = 0
     requests: int = 0
     limited: int = 0
@@ -59,9 +59,9 @@ class LookupCounters:
 class InviteLookup:
     """The lookup of one shard: an `EventObserver` and an `ExtraSource`.
 
-    `caught_up` is called when the store is correct again, after events left while it was not. Neither that nor
-    `publish_late` may wait. `kept`: by guild, what the shard's last owner kept; None: the content of the store is not
-    known, or must not be used.
+    `kept`: by guild, the states that the shard's last owner saved; None: the store's content is unknown or not valid.
+    `report_late` publishes a late attribution. `caught_up` is called when the store holds no outdated counts any more,
+    if events were published meanwhile. Neither may wait.
     """
 
     event_types = EVENT_TYPES
@@ -75,75 +75,75 @@ class InviteLookup:
         hold_s: float,
         store: CountStore | None,
         kept: Mapping[str, bytes] | None,
-        publish_late: Callable[[MemberInvited], None],
+        report_late: Callable[[MemberInvited], None],
         caught_up: Callable[[], None],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.counters = counters
         self._rest = rest
         self._kept = kept or {}
-        self._publish_late = publish_late
+        self._report_late = report_late
         self._caught_up = caught_up
         self._wall = wall
-        self._tracker = InviteTracker(patience_s=hold_s, keeps=store is not None)
+        self._tracker = InviteTracker(patience_s=hold_s, persists=store is not None)
         self._followed = "", ""
-        self._keeper = CountPersistence(store, is_clean=kept is not None, news=self._whole_again)
+        self._persistence = CountPersistence(store, is_clean=kept is not None, on_whole=self._whole_again)
         self._hold = HoldBudget(hold_s)
         self._read_at: dict[int, float] = {}
         self._answers: dict[int, Report] = {}
         self._late: set[int] = set()
         self._left_behind = False
-        """Whether something left while the store was not whole: it is away, and nothing more waits for it."""
-        self._news = asyncio.Event()
+        """Whether events left while the store was not whole: it is unavailable, and no further event waits for it."""
+        self._progress = asyncio.Event()
         self._wake = asyncio.Event()
         self._asking = 0
         self._asking_in_background = False
         self._is_live = False
         self._is_reading = True
-        self._tracker.hears(self._now(), attentive=False)
+        self._tracker.reading_changed(self._now(), is_current=False)
 
-    # --- what the shard calls -----------------------------------------------------------------------------------
+    # --- called by the shard ------------------------------------------------------------------------------------
 
     def begin(self, session: str, own_id: str) -> None:
-        """Before the first event of a session."""
+        """Call before the first event of a session."""
         self._followed = session, own_id
         kept, self._kept = self._kept, {}
         self._tracker.begin(session, own_id, kept=kept)
         self._act()
 
     def interrupt(self) -> None:
-        """An event could not be followed: what is known may not be true any more, as after a new session."""
+        """An event could not be handled: the counts may be wrong, as after a new session."""
         session, own_id = self._followed
         self._tracker.begin("", own_id, kept={})
         self._tracker.begin(session, own_id, kept={})
         self._act()
 
     def is_live(self, live: bool) -> None:
-        """Whether the shard is connected, with nothing to be replayed."""
+        """Whether the shard is connected and no replay is in progress."""
         if live != self._is_live:
             self._is_live = live
-            self._hear()
+            self._reading_changed()
 
     def is_reading(self, reading: bool) -> None:
-        """Whether the shard reads what comes, or waits for room."""
+        """Whether the shard reads its socket; it does not under back-pressure."""
         if reading != self._is_reading:
             self._is_reading = reading
-            self._hear()
+            self._reading_changed()
 
-    def _hear(self) -> None:
-        self._tracker.hears(self._now(), attentive=self._is_live and self._is_reading)
+    def _reading_changed(self) -> None:
+        self._tracker.reading_changed(self._now(), is_current=self._is_live and self._is_reading)
         self._act()
 
     def follow(self, hold_s: float) -> None:
-        """A join may wait for so long from now on."""
+        """Change how long a join may wait."""
         if hold_s != self._hold.hold_s:
             self._hold = HoldBudget(hold_s)
             self._tracker.patience_s = hold_s
 
     def observe(self, event_type: str, data: bytes, *, is_published: bool) -> ObserverAsk | None:
-        """Takes an event of `wire.EVENT_TYPES`, by the JSON of its `d`, in order, as it is read.
+        """Take an event of `wire.EVENT_TYPES`, by the JSON of its `d`, in order, as it is read.
 
-        Of a GUILD_MEMBER_ADD that is published (`is_published`), what it waits for.
+        A GUILD_MEMBER_ADD that is published (`is_published`) gets an ask to resolve.
         """
         if not self._tracker.concerns(event_type, data):
             return None
@@ -158,14 +158,14 @@ class InviteLookup:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the store says nothing that is true no longer."""
-        return self._keeper.is_whole
+        """Whether the store holds no outdated counts."""
+        return self._persistence.is_whole
 
     async def resolve(self, asks: Sequence[ObserverAsk]) -> list[bytes]:
-        """`invited_by` of each join as JSON, for its event to leave with. Never raises but when cancelled.
+        """`invited_by` of each join as JSON, to publish with its event. Raises only when cancelled.
 
-        Waits no longer than `hold_s` after the last of them was read, and than joins may hold the shard at present.
-        Also without any: for the store, so that events which made it untrue do not leave before it is mended.
+        Waits at most until `hold_s` after the last join was read, and within the hold budget. Without joins it waits
+        for the store alone: events that outdate saved counts should not leave before the store has removed them.
         """
         if not asks and (self.is_whole or self._left_behind):
             return []
@@ -174,10 +174,10 @@ class InviteLookup:
         last = max((self._read_at.get(handle, start) for handle in handles), default=start)
         until = min(last + self._hold.hold_s, start + self._hold.allowed_s(start))
         while now < until and not self._is_ready(handles):
-            self._news.clear()
+            self._progress.clear()
             try:
                 async with asyncio.timeout_at(until):
-                    await self._news.wait()
+                    await self._progress.wait()
             except TimeoutError:
                 pass
             now = asyncio.get_running_loop().time()
@@ -196,32 +196,32 @@ class InviteLookup:
         pending = answer is None or not answer.final
         if pending:
             self._late.add(handle)
-        return invited_by(answer.verdict if answer else _TIMEOUT, pending=pending)
+        return invited_by(answer.attribution if answer else _TIMEOUT, pending=pending)
 
     def _abandon(self, handle: int) -> None:
         del self._read_at[handle]
         self._answers.pop(handle, None)
 
     def part(self) -> None:
-        """The shard is given away and reads no more: what is known is kept for its next owner, the rest given up."""
-        self._tracker.part(self._now())
+        """The shard moves away and reads no more: save the counts for its next owner, give up the other joins."""
+        self._tracker.hand_over(self._now())
         self._act()
 
     def close(self) -> None:
-        """Nothing is observed any more while the session goes on: what is kept will not be true."""
+        """Stop while the session goes on. The saved counts become outdated, so they are removed."""
         self.part()
-        self._keeper.clear()
+        self._persistence.clear()
 
     async def drained(self) -> None:
-        """Wait until what the next owner needs is in the store."""
-        await self._keeper.drained()
+        """Wait until the store has the state for the next owner."""
+        await self._persistence.drained()
 
-    # --- what goes on meanwhile ---------------------------------------------------------------------------------
+    # --- in the background --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Asks Discord and writes to the store, for ever."""
+        """Send requests and write to the store, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keeper.run())
+            tasks.create_task(self._persistence.run())
             while True:
                 self._wake.clear()
                 self._start_requests(tasks)
@@ -232,12 +232,12 @@ class InviteLookup:
                     self._tracker.tick(self._now())
                     self._act()
                 except Exception:
-                    # It would end the shard; without it joins are told without their invites.
-                    _log.exception("joins are not followed at this moment")
+                    # Raised, it would end the shard. Without tracking, joins are published without their invites.
+                    _log.exception("invite tracking failed and starts again")
                     self.interrupt()
 
     async def _slept(self) -> bool:
-        """Sleep until something happened, or until the tracker's deadline (True)."""
+        """Sleep until woken (False), or until the tracker's deadline (True)."""
         now = self._now()
         deadline = self._tracker.deadline(now)
         if not self._asking_in_background:
@@ -250,30 +250,30 @@ class InviteLookup:
         return False
 
     def _act(self) -> None:
-        """Carries out what the tracker wants."""
+        """Carry out the tracker's effects."""
         for effect in self._tracker.effects():
             match effect:
                 case Report():
-                    self._told(effect)
+                    self._reported(effect)
                 case PersistCounts(guild, state, urgent):
-                    self._keeper.keep(guild, state, urgent=urgent)
+                    self._persistence.save(guild, state, urgent=urgent)
                 case DropCounts():
-                    self._keeper.clear()
+                    self._persistence.clear()
         self._wake.set()
 
-    def _told(self, answer: Report) -> None:
+    def _reported(self, answer: Report) -> None:
         if answer.final:
-            self.counters.told[_kind_of(answer)] += 1
+            self.counters.reported[_kind_of(answer)] += 1
         if answer.handle in self._read_at:
             self._answers[answer.handle] = answer
-            self._news.set()
+            self._progress.set()
         elif answer.final and answer.handle in self._late:
             self._late.remove(answer.handle)
             self.counters.late += 1
-            self._publish_late(MemberInvited(answer.guild, answer.user, invited_by(answer.verdict)))
+            self._report_late(MemberInvited(answer.guild, answer.user, invited_by(answer.attribution)))
 
     def _whole_again(self) -> None:
-        self._news.set()
+        self._progress.set()
         if self._left_behind:
             self._left_behind = False
             self._caught_up()
@@ -284,30 +284,30 @@ class InviteLookup:
     # --- Discord ------------------------------------------------------------------------------------------------
 
     def _start_requests(self, tasks: asyncio.TaskGroup) -> None:
-        while self._asking < URGENT_MAX and (wish := self._tracker.urgent(self._now())) is not None:
+        while self._asking < URGENT_MAX and (request := self._tracker.urgent(self._now())) is not None:
             self._asking += 1
-            tasks.create_task(self._ask(wish, urgent=True))
-        if not self._asking_in_background and (wish := self._tracker.background(self._now())) is not None:
+            tasks.create_task(self._ask(request, urgent=True))
+        if not self._asking_in_background and (request := self._tracker.background(self._now())) is not None:
             self._asking_in_background = True
-            tasks.create_task(self._ask(wish, urgent=False))
+            tasks.create_task(self._ask(request, urgent=False))
 
-    async def _ask(self, wish: FetchRequest, *, urgent: bool) -> None:
+    async def _ask(self, request: FetchRequest, *, urgent: bool) -> None:
         tracker = self._tracker
         try:
-            counts = await self._fetch(wish, urgent=urgent)
+            counts = await self._fetch(request, urgent=urgent)
         except NoCounts:
-            tracker.failed(wish, Reason.NO_PERMISSION, self._now())
+            tracker.failed(request, Reason.NO_PERMISSION, self._now())
         except RequestRefused as error:
-            # 403: we may not; 404: we are not in the guild any more.
+            # 403: the bot has no permission; 404: it is not in the guild any more.
             denied = error.status in (403, 404)
-            tracker.failed(wish, Reason.NO_PERMISSION if denied else Reason.UNAVAILABLE, self._now())
+            tracker.failed(request, Reason.NO_PERMISSION if denied else Reason.UNAVAILABLE, self._now())
         except RateLimited as error:
-            tracker.failed(wish, Reason.RATE_LIMITED, self._now(), error.retry_after_s)
+            tracker.failed(request, Reason.RATE_LIMITED, self._now(), error.retry_after_s)
         except (DiscordApiError, BadAnswer) as error:
-            _log.info("the invites of guild %s are not known: %s", wish.guild, error)
-            tracker.failed(wish, Reason.UNAVAILABLE, self._now())
+            _log.info("the invites of guild %s could not be fetched: %s", request.guild, error)
+            tracker.failed(request, Reason.UNAVAILABLE, self._now())
         else:
-            tracker.told(wish, counts, self._now())
+            tracker.answered(request, counts, self._now())
         finally:
             if urgent:
                 self._asking -= 1
@@ -315,26 +315,26 @@ class InviteLookup:
                 self._asking_in_background = False
             self._act()
 
-    async def _fetch(self, wish: FetchRequest, *, urgent: bool) -> dict[str, Invite]:
-        """The guild's invites and its vanity URL. What may be counted in both was there before the first was asked."""
+    async def _fetch(self, request: FetchRequest, *, urgent: bool) -> dict[str, Invite]:
+        """The guild's invites and its vanity URL. Only a join before the first request is certainly in both answers."""
         is_sent = False
 
         def sent() -> None:
             nonlocal is_sent
-            if not is_sent or not wish.vanity:
+            if not is_sent or not request.vanity:
                 is_sent = True
-                self._tracker.sent(wish, self._now())
+                self._tracker.sent(request, self._now())
 
-        invites, vanity = _route(wish.guild, "invites"), _route(wish.guild, "vanity-url")
+        invites, vanity = _route(request.guild, "invites"), _route(request.guild, "vanity-url")
         wait_s = self._rest.wait_s(invites, urgent=urgent)
         if self._hold.hold_s < wait_s < NEVER:
-            self._tracker.stalled(wish, self._now().mono + wait_s)
+            self._tracker.stalled(request, self._now().mono + wait_s)
             self._act()
         problem: Exception | None = None
         try:
             async with asyncio.TaskGroup() as both:
                 listed = both.create_task(self._get(invites, urgent, sent))
-                single = both.create_task(self._get_vanity(vanity, urgent, sent)) if wish.vanity else None
+                single = both.create_task(self._get_vanity(vanity, urgent, sent)) if request.vanity else None
         except* (DiscordApiError, BadAnswer) as group:
             problem = group.exceptions[0]
         if problem is not None:
@@ -356,7 +356,7 @@ class InviteLookup:
         return await self._rest.get(route, urgent=urgent, timeout_s=timeout_s, on_send=on_send, on_limited=on_limited)
 
     async def _get_vanity(self, route: Route, urgent: bool, sent: Callable[[], None]) -> Invite | None:
-        """The vanity URL; a guild that Discord refuses it for has none."""
+        """The vanity URL; None when the guild has none or Discord refuses the request."""
         try:
             return read_vanity(await self._get(route, urgent, sent))
         except RequestRefused:
@@ -364,11 +364,11 @@ class InviteLookup:
 
 
 def _kind_of(answer: Report) -> str:
-    """How an answer is counted: by its source, or why it is not known."""
-    verdict = answer.verdict
-    if isinstance(verdict, Unknown):
-        return verdict.reason.value
-    return "vanity" if verdict.vanity else "invite"
+    """The counter of an attribution: its source, or the reason why it is not known."""
+    attribution = answer.attribution
+    if isinstance(attribution, Unknown):
+        return attribution.reason.value
+    return "vanity" if attribution.vanity else "invite"
 
 
 def _route(guild: str, what: str) -> Route:

@@ -1,7 +1,7 @@
-"""Whether the bot may manage a guild, which is what Discord asks of who wants to see its invites' counts. Pure.
+"""Whether the bot may manage a guild. Discord requires this of a bot that reads the counts of invites. Pure.
 
-Computed rather than tried out: each refusal counts towards a ban of the whole address. Only roles that allow it are
-remembered. https://discord.com/developers/docs/topics/permissions
+It is computed and not tried, because each refusal counts towards a ban of the whole IP address. Only the roles that
+grant the permission are stored. https://discord.com/developers/docs/topics/permissions
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sandwich_node.invites.wire import GuildSeen, MemberSeen, RoleChanged, RoleG
 
 @dataclass(slots=True)
 class ManagePermission:
-    """What decides it in one guild: its owner, the roles that manage it, the bot's own roles."""
+    """The facts that decide it in one guild: the owner, the roles that may manage it, the bot's own roles."""
 
     guild: str
     owner: bool
@@ -20,11 +20,11 @@ class ManagePermission:
 
     @property
     def manages(self) -> bool:
-        """Whether the bot may; everybody has the role that bears the guild's id."""
+        """Whether the bot may manage the guild. All members have the role whose id is the guild's."""
         return self.owner or self.guild in self.managing or not self.managing.isdisjoint(self.own)
 
     def follow(self, seen: GuildSeen | MemberSeen | RoleChanged | RoleGone, own_id: str) -> bool:
-        """GUILD_UPDATE, the bot's own GUILD_MEMBER_UPDATE, or a role; whether that changed what the bot may."""
+        """Apply GUILD_UPDATE, the bot's own GUILD_MEMBER_UPDATE or a role event; whether `manages` changed."""
         could = self.manages
         match seen:
             case GuildSeen():
@@ -40,12 +40,12 @@ class ManagePermission:
 
 
 def managing_roles(guild: GuildSeen) -> set[str]:
-    """The roles that let their members manage the guild."""
+    """The ids of the roles that let their members manage the guild."""
     return {role.id for role in guild.roles if role.manages}
 
 
 def manage_permission(guild: GuildSeen, own_id: str) -> ManagePermission | None:
-    """The bot's power by GUILD_CREATE; None when the bot is not among the members it shows."""
+    """The bot's permission according to GUILD_CREATE; None when the event does not list the bot as a member."""
     own = next((member.roles for member in guild.members if member.user.id == own_id), None)
     if own is None and guild.owner_id != own_id:
         return None

@@ -1,7 +1,7 @@
-"""The counts of a shard's guilds in Redis: one hash for each owner of the shard, which nobody else writes. A shell.
+"""The counts of a shard's guilds in Redis: one hash for each owner of the shard, written by that owner only. A shell.
 
-Its name has the owner's fence (the revision of its claim). The next owner renames it to its own: what an owner writes
-that was overtaken and does not know it yet, nobody reads.
+The hash's name contains the owner's fence. The next owner renames the hash to its own name. An overtaken owner that
+still writes recreates a hash under its old name, which no owner reads.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.cache.redis_store import RedisCache
 
 EXPIRE_S = 3600
-"""Without a word from the owner; Discord keeps a session without a connection for minutes."""
+"""Since the owner's last write. Discord keeps a session without a connection for some minutes only."""
 
 
 class RedisCounts:
-    """A `keeping.CountStore`. Every call may raise CacheError."""
+    """A `count_persistence.CountStore`. Every call may raise CacheError."""
 
     def __init__(self, cache: RedisCache, namespace: str, shard: ShardId, fence: Fence) -> None:
         self._cache = cache
@@ -22,7 +22,7 @@ class RedisCounts:
         self._key = f"{self._prefix}{fence}"
 
     async def take_over(self, fence: Fence) -> dict[str, bytes]:
-        """What the owner with this fence kept, by guild; it is ours from now on."""
+        """The states that the owner with this fence saved, by guild. They belong to this owner from now on."""
         before = f"{self._prefix}{fence}"
         if before != self._key and await self._cache.command("EXISTS", before):
             await self._cache.command("RENAME", before, self._key)
@@ -30,7 +30,7 @@ class RedisCounts:
         return {guild.decode(errors="replace"): state for guild, state in found.items()}
 
     async def write(self, states: Mapping[str, bytes | None], *, clear: bool) -> None:
-        """See `keeping.CountStore`."""
+        """See `count_persistence.CountStore`."""
         gone = [guild for guild, state in states.items() if state is None]
         kept = [word for guild, state in states.items() if state is not None for word in (guild, state)]
         if clear:
@@ -42,5 +42,5 @@ class RedisCounts:
         await self.renew()
 
     async def renew(self) -> None:
-        """See `keeping.CountStore`."""
+        """See `count_persistence.CountStore`."""
         await self._cache.command("EXPIRE", self._key, str(EXPIRE_S))

@@ -1,9 +1,9 @@
-"""What is kept of a guild outside the process, so that the shard's next owner can go on. Pure.
+"""The state of a guild that is saved outside the process for the shard's next owner. Pure.
 
-Counts are kept only while they are exact: a join or a deletion takes them back before the next state is kept. They are
-good for the session they were counted in alone: who RESUMEs it hears of every join since; after another IDENTIFY
-somebody may have joined unheard. Of other guilds it is kept whether the bot may see the counts, which a next owner is
-not told again: asking in vain counts towards a ban of the whole address.
+Counts are saved only while they are exact: a join or a deletion removes them until the next exact state is saved. They
+are valid only for the session in which they were counted. An owner that RESUMEs this session receives every join since;
+after an IDENTIFY, members may have joined without an event. For guilds without counts the state says whether the bot
+may see them: a RESUME does not repeat this, and each refused request counts towards a ban of the whole IP address.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from sandwich_node.invites.wire import VANITY, Invite
 
 VERSION = 1
 DENIED = b"-"
-"""Of a guild whose counts the bot may not see."""
+"""The state of a guild whose counts the bot may not see."""
 WANTED_BY = {None: b"?", False: b"?0", True: b"?1"}
-"""Of one whose counts may be had and are not known, by whether it has a vanity URL (None: not known)."""
+"""The state of a guild whose counts are visible but unknown, by whether it has a vanity URL (None: not known)."""
 WANTED = frozenset(WANTED_BY.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Of one guild: its counts, or None and whether they may be had; `vanity` None: not known."""
+    """One guild: its counts, or None and whether a request may be sent; `vanity` None: not known."""
 
     counts: dict[str, Invite] | None
     may_ask: bool = True
@@ -41,12 +41,12 @@ _MARKS = {mark: Kept(None, vanity=vanity) for vanity, mark in WANTED_BY.items()}
 
 
 def encode_counts(counts: dict[str, Invite], session: str) -> bytes:
-    """Counts as they are kept: JSON."""
+    """The saved form of counts: JSON."""
     return _encode(_Counts(VERSION, session, counts))
 
 
 def decode_kept(state: bytes, session: str) -> Kept | None:
-    """What was kept; None when it is of another session or version, or not readable."""
+    """The saved state; None when it is of another session or version, or unreadable."""
     if (mark := _MARKS.get(state)) is not None:
         return mark
     try:

@@ -1,14 +1,15 @@
-"""Which guilds' invites to ask for and when, and what is known of each join of one shard. Pure.
+"""Decides which guilds' invites to fetch and when, and how each join of one shard is attributed. Pure.
 
-Accounts do the bookkeeping of a guild; this decides about all of them: whether the bot may ask at all, who is asked for
-first (a guild in which somebody joined and waits), how long an unlucky round may go on, how much is remembered.
-Events go in by `observe`, answers by `told` and `failed`, time by `tick`; what is to be done comes out of `effects`.
+`InviteCounts` tracks one guild. The tracker decides over all guilds: whether the bot may send a request, which guild
+comes first (one with a join that waits), how long a round may last, and how many counts stay in memory.
+Input: events by `observe`, answers by `answered` and `failed`, time by `tick`. Output: `effects`.
 """
 
 import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from sandwich_coordinator.backoff import doubled_s
 from sandwich_node.invites.attribution import Attribution, Reason, Unknown
 from sandwich_node.invites.effects import DropCounts, Effect, FetchRequest, PersistCounts, Report
 from sandwich_node.invites.guild import Guild, Moment
@@ -29,44 +30,44 @@ from sandwich_node.invites.wire import (
 )
 
 GUILDS_MAX = 5_000
-"""Guilds remembered; a shard may have 2,500."""
+"""Guilds in memory; a shard may have 2,500."""
 COUNTS_MAX = 100_000
-"""Invites remembered over all guilds, some 300 bytes each. The guilds without a join for longest lose theirs first."""
+"""Invites in memory over all guilds, some 300 bytes each. The least recently used guilds lose theirs first."""
 ROUND_MAX_S = 30.0
 PAUSES_S = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Before each request of a round; the first repeats it at once, for two who came together."""
+"""Before each request of a round. The second request follows at once, for two members who joined together."""
+RETRY_FIRST_S = 2.0
 RETRY_MAX_S = 60.0
-RETRY_DOUBLINGS_MAX = 6
 FAILURES_MAX = 4
 DENIED_S = 3600.0
-"""Where Discord refused, though the bot's roles would allow it or are not known; a change of them ends it."""
+"""After a refusal although the bot's roles allow the request or are not known. A change of the roles ends it."""
 QUIET_S = 3.0
-"""A guild's counts are kept once it was quiet for so long: they are written no more often than that."""
+"""A guild's counts are saved when it was quiet for so long, and no more often."""
 CATCH_UP_S = 2.0
-"""After a pause in hearing, what piled up is heard within this."""
+"""Backlog grace period after a read pause."""
 
 
 class InviteTracker:
-    """All guilds of one shard. `patience_s`: how long a join waits at most; `keeps`: counts can be kept outside."""
+    """All guilds of one shard. `patience_s`: how long a join waits at most; `persists`: a store for counts exists."""
 
-    def __init__(self, *, patience_s: float, keeps: bool) -> None:
+    def __init__(self, *, patience_s: float, persists: bool) -> None:
         self.patience_s = patience_s
-        self._keeps = keeps
+        self._persists = persists
         self._session = ""
         self._own_id = ""
         self._own_needle = b""
         self._kept: dict[str, bytes] = {}
-        """What the shard's last owner kept of guilds that were not needed yet."""
-        self._hears_from = -NEVER
-        """Until then joins may have been told that were not heard: no round ends. Infinity: nothing is heard."""
+        """The states saved by the shard's last owner, of guilds without an event so far."""
+        self._current_from = -NEVER
+        """Before this moment Discord may have sent joins that are unread: no round ends. Infinity: not reading."""
         self._guilds: OrderedDict[str, Guild] = OrderedDict()
         self._open: dict[str, None] = {}
-        """Guilds whose round is to be ended."""
+        """Guilds with a round in progress."""
         self._missed: dict[str, None] = {}
-        """Guilds in which somebody joined whose counts are not known, or not surely: first to be asked for."""
+        """Guilds with a join and with counts that are unknown or uncertain: fetched first."""
         self._unknown: dict[str, None] = {}
         """Guilds whose counts are not known."""
-        self._unkept: dict[str, float] = {}
+        self._unpersisted: dict[str, float] = {}
         self._held = 0
         self._handles = itertools.count(1)
         self._effects: list[Effect] = []
@@ -74,38 +75,38 @@ class InviteTracker:
     # --- events -------------------------------------------------------------------------------------------------
 
     def begin(self, session: str, own_id: str, *, kept: Mapping[str, bytes]) -> None:
-        """Events are of this session from now on; another one may have missed joins: every count is unknown.
+        """Events belong to this session from now on. If it is a new one, joins may be missing: all counts are unknown.
 
-        `kept`: by guild, what another owner of this session kept.
+        `kept`: by guild, the states that another owner of this session saved.
         """
         self._own_id, self._own_needle = own_id, own_id.encode()
         if session == self._session:
             return
         for guild in list(self._guilds.values()):
             self._drop(guild, Reason.INTERRUPTED)
-        if self._session and self._keeps:
+        if self._session and self._persists:
             self._effects.append(DropCounts())
         self._guilds.clear()
-        for queue in (self._open, self._missed, self._unkept):
+        for queue in (self._open, self._missed, self._unpersisted):
             queue.clear()
         self._session, self._kept = session, dict(kept)
         self._unknown = {guild_id: None for guild_id, state in kept.items() if state in WANTED}
 
-    def hears(self, now: Moment, *, attentive: bool) -> None:
-        """Whether events are heard as they are told: not while disconnected, replaying, or not reading."""
-        self._hears_from = now.mono + CATCH_UP_S if attentive else NEVER
+    def reading_changed(self, now: Moment, *, is_current: bool) -> None:
+        """Whether events are read as Discord sends them: not while disconnected, replaying, or paused."""
+        self._current_from = now.mono + CATCH_UP_S if is_current else NEVER
         for guild in [self._guilds[guild_id] for guild_id in self._open]:
             if not guild.is_blind:
                 self._release(guild, Reason.TIMEOUT)
 
     def concerns(self, event_type: str, data: bytes) -> bool:
-        """Whether an event of wire.EVENT_TYPES may say something here; of the members that change only the bot does."""
+        """Whether an event of wire.EVENT_TYPES may matter; of GUILD_MEMBER_UPDATE only the bot's own does."""
         return event_type != "GUILD_MEMBER_UPDATE" or self._own_needle in data
 
     def observe(self, event_type: str, data: bytes, now: Moment) -> int | None:
-        """Takes one of wire.EVENT_TYPES, by the JSON of its `d`, in order.
+        """Take an event of wire.EVENT_TYPES, by the JSON of its `d`, in order.
 
-        A handle for a GUILD_MEMBER_ADD, of which `Report` will speak.
+        For a GUILD_MEMBER_ADD returns the handle that its `Report` will carry.
         """
         seen = read_event(event_type, data)
         match seen:
@@ -126,7 +127,7 @@ class InviteTracker:
         return None
 
     def _guild(self, guild_id: str, now: Moment) -> Guild:
-        """The guild, as the one used last."""
+        """The guild, marked as most recently used."""
         guild = self._guilds.get(guild_id)
         if guild is None:
             guild = self._guilds[guild_id] = Guild(guild_id)
@@ -136,19 +137,19 @@ class InviteTracker:
         return guild
 
     def _remember(self, guild: Guild, now: Moment) -> None:
-        """Goes on with what the shard's last owner kept of the guild."""
+        """Restore the guild's state that the shard's last owner saved."""
         state = self._kept.pop(guild.id, None)
         if state is None:
             return
         kept = decode_kept(state, self._session)
         if kept is None:
             return
-        guild.is_kept = kept.counts is not None
+        guild.is_persisted = kept.counts is not None
         guild.vanity = kept.vanity
         if not kept.may_ask:
             guild.denied_until = now.mono + DENIED_S
         if kept.counts is not None:
-            guild.account = InviteCounts(blind=False, counts=kept.counts)
+            guild.invite_counts = InviteCounts(blind=False, counts=kept.counts)
             self._weigh(guild)
 
     def _guild_seen(self, seen: GuildSeen, now: Moment, *, is_new: bool) -> None:
@@ -157,331 +158,333 @@ class InviteTracker:
         guild = self._guild(seen.id, now)
         guild.vanity = seen.vanity_url_code is not None
         if is_new:
-            guild.power = manage_permission(seen, self._own_id)
-            self._power_known(guild, now)
-        elif guild.power is not None and guild.power.follow(seen, self._own_id):
-            self._power_known(guild, now)
+            guild.permission = manage_permission(seen, self._own_id)
+            self._permission_known(guild, now)
+        elif guild.permission is not None and guild.permission.follow(seen, self._own_id):
+            self._permission_known(guild, now)
 
     def _guild_gone(self, seen: GuildSeen, now: Moment) -> None:
-        """Left, or in an outage, during which somebody may join unheard: its counts prove nothing afterwards."""
+        """The bot left, or there is an outage, in which members can join without an event: the counts are lost."""
         guild = self._guild(seen.id, now)
         self._drop(guild, Reason.INTERRUPTED)
         if not seen.unavailable:
-            self._keep(guild, None)
+            self._persist(guild, None)
             del self._guilds[guild.id]
 
     def _role_changed(self, guild_id: str, seen: MemberSeen | RoleChanged | RoleGone, now: Moment) -> None:
         guild = self._guild(guild_id, now)
-        if guild.power is not None:
-            if guild.power.follow(seen, self._own_id):
-                self._power_known(guild, now)
+        if guild.permission is not None:
+            if guild.permission.follow(seen, self._own_id):
+                self._permission_known(guild, now)
             return
-        # What roles the bot has is not known: a change of them, or a role that would do, is worth a try.
-        is_hopeful = isinstance(seen, MemberSeen) or (isinstance(seen, RoleChanged) and seen.role.manages)
-        if is_hopeful and not guild.may_ask(now.mono):
+        # The bot's roles are not known: a change of them, or of a role with the permission, justifies a try.
+        may_help = isinstance(seen, MemberSeen) or (isinstance(seen, RoleChanged) and seen.role.manages)
+        if may_help and not guild.may_ask(now.mono):
             guild.denied_until = -NEVER
             self._want(guild)
 
-    def _power_known(self, guild: Guild, now: Moment) -> None:
+    def _permission_known(self, guild: Guild, now: Moment) -> None:
         guild.denied_until = -NEVER
         if not guild.may_ask(now.mono):
             self._deny(guild)
-        elif guild.account is None and guild.power is not None:
+        elif guild.invite_counts is None and guild.permission is not None:
             self._want(guild)
 
     def _want(self, guild: Guild) -> None:
         self._unknown[guild.id] = None
-        self._keep(guild, WANTED_BY[guild.vanity])
+        self._persist(guild, WANTED_BY[guild.vanity])
 
     def _deny(self, guild: Guild) -> None:
         self._drop(guild, Reason.NO_PERMISSION)
-        self._keep(guild, DENIED)
+        self._persist(guild, DENIED)
 
     def _member_added(self, member: MemberSeen, now: Moment) -> int:
         handle = next(self._handles)
         guild = self._guild(member.guild_id, now)
         if member.user.bot:
-            self._tell(guild, member.user.id, handle, Unknown(Reason.BOT))
+            self._report(guild, member.user.id, handle, Unknown(Reason.BOT))
         elif not guild.may_ask(now.mono):
-            self._tell(guild, member.user.id, handle, Unknown(Reason.NO_PERMISSION))
+            self._report(guild, member.user.id, handle, Unknown(Reason.NO_PERMISSION))
         else:
             self._joined(guild, member.user.id, handle, now)
         return handle
 
-    # --- accounts -----------------------------------------------------------------------------------------------
+    # --- invite counts ------------------------------------------------------------------------------------------
 
     def _invites_changed(self, guild: Guild, seen: ChannelGone | InviteMade | InviteGone, now: Moment) -> None:
-        account = guild.account
-        if account is None:
+        invite_counts = guild.invite_counts
+        if invite_counts is None:
             return
         match seen:
             case InviteMade():
-                account.made(seen.as_invite())
-            case InviteGone(code=code) if account.deleted(code, now.mono):
+                invite_counts.made(seen.as_invite())
+            case InviteGone(code=code) if invite_counts.deleted(code, now.mono):
                 self._withdraw(guild)
-            case ChannelGone(id=channel) if account.channel_deleted(channel, now.mono):
+            case ChannelGone(id=channel) if invite_counts.channel_deleted(channel, now.mono):
                 self._withdraw(guild)
             case _:
                 return
-        self._keep_later(guild, now)
+        self._persist_later(guild, now)
 
     def _joined(self, guild: Guild, user: str, handle: int, now: Moment) -> None:
         self._withdraw(guild)
-        account = guild.account = guild.account or InviteCounts()
-        if not account.blind and len(account.joins) >= JOINS_MAX:
-            self._spoil(guild, Reason.BURST)
-        if not account.joins:
+        invite_counts = guild.invite_counts = guild.invite_counts or InviteCounts()
+        if not invite_counts.blind and len(invite_counts.joins) >= JOINS_MAX:
+            self._invalidate(guild, Reason.BURST)
+        if not invite_counts.joins:
             guild.opened_at, guild.requests = now.mono, 0
-            guild.told.clear()
-        account.joined(user, handle, now.mono, now.wall)
-        if account.blind:
+            guild.released.clear()
+        invite_counts.joined(user, handle, now.mono, now.wall)
+        if invite_counts.blind:
             self._missed[guild.id] = None
-            self._tell(guild, user, handle, Unknown(Reason.NO_BASELINE))
+            self._report(guild, user, handle, Unknown(Reason.NO_BASELINE))
             return
         self._open[guild.id] = None
         guild.ask_at = max(guild.ask_at, now.mono)
         latest = now.mono + self.patience_s
-        if self._hears_from > latest:
+        if self._current_from > latest:
             self._release(guild, Reason.TIMEOUT)
         elif guild.ask_at > latest:
             self._release(guild, guild.held_up_by)
 
-    # --- asking Discord -----------------------------------------------------------------------------------------
+    # --- requests to Discord ------------------------------------------------------------------------------------
 
     def urgent(self, now: Moment) -> FetchRequest | None:
-        """What to ask for because somebody waits; to be reported on. None: nothing now."""
-        if now.mono < self._hears_from:
+        """The request that a waiting join needs; the caller reports its result. None: no request now."""
+        if now.mono < self._current_from:
             return None
         guilds = (self._guilds[guild_id] for guild_id in self._open)
         found = next((guild for guild in guilds if guild.is_due(now.mono) and not guild.is_blind), None)
-        return self._wish(found) if found else None
+        return self._start_request(found) if found else None
 
     def background(self, now: Moment) -> FetchRequest | None:
-        """What to ask for that nobody waits for; to be reported on. None: nothing now."""
-        if now.mono < self._hears_from:
+        """A request for which no join waits; the caller reports its result. None: no request now."""
+        if now.mono < self._current_from:
             return None
         guilds = (self._guilds[guild_id] for guild_id in self._missed)
         found = next((guild for guild in guilds if guild.is_due(now.mono) or guild.is_stale(now.mono)), None)
         while found is None and self._unknown:
             guild = self._guild(next(iter(self._unknown)), now)
             del self._unknown[guild.id]
-            if guild.account is None and guild.asking is None and guild.may_ask(now.mono):
-                guild.account = InviteCounts()
+            if guild.invite_counts is None and guild.asking is None and guild.may_ask(now.mono):
+                guild.invite_counts = InviteCounts()
                 found = guild
-        return self._wish(found) if found else None
+        return self._start_request(found) if found else None
 
-    def _wish(self, guild: Guild) -> FetchRequest:
-        assert guild.account is not None
+    def _start_request(self, guild: Guild) -> FetchRequest:
+        assert guild.invite_counts is not None
         self._missed.pop(guild.id, None)
-        guild.asking = FetchRequest(guild.id, guild.vanity is not False, guild.account)
+        guild.asking = FetchRequest(guild.id, guild.vanity is not False, guild.invite_counts)
         return guild.asking
 
-    def sent(self, wish: FetchRequest, now: Moment) -> None:
-        """The request goes out now: whoever joined before is counted in its answer."""
-        guild = self._guilds.get(wish.guild)
-        if guild is not None and guild.account is wish.account:
-            wish.account.asked(now.mono)
+    def sent(self, request: FetchRequest, now: Moment) -> None:
+        """The request is sent now: its answer counts all joins before."""
+        guild = self._guilds.get(request.guild)
+        if guild is not None and guild.invite_counts is request.invite_counts:
+            request.invite_counts.asked(now.mono)
             guild.requests += 1
 
-    def told(self, wish: FetchRequest, counts: dict[str, Invite], now: Moment) -> None:
-        """The answer: the guild's invites by code, the vanity URL by VANITY."""
-        guild = self._answered(wish)
+    def answered(self, request: FetchRequest, counts: dict[str, Invite], now: Moment) -> None:
+        """The answer: the guild's invites by code, and the vanity URL by VANITY."""
+        guild = self._guild_answered(request)
         if guild is None:
             return
-        account, guild.failures, guild.held_up_by = wish.account, 0, Reason.BURST
-        account.told(counts, now.mono)
-        if wish.vanity:
+        invite_counts, guild.failures, guild.held_up_by = request.invite_counts, 0, Reason.BURST
+        invite_counts.answered(counts, now.mono)
+        if request.vanity:
             guild.vanity = VANITY in counts
         guild.ask_at = now.mono + PAUSES_S[min(guild.requests, len(PAUSES_S) - 1)]
         self._open[guild.id] = None
-        if not account.is_covered:
-            if account.blind:
+        if not invite_counts.is_covered:
+            if invite_counts.blind:
                 self._missed[guild.id] = None
             elif guild.ask_at - now.mono > self.patience_s:
                 self._release(guild, Reason.BURST)
         self._weigh(guild)
 
-    def failed(self, wish: FetchRequest, reason: Reason, now: Moment, retry_after_s: float = 0.0) -> None:
-        """There is no answer. NO_PERMISSION: Discord refused."""
-        guild = self._answered(wish)
+    def failed(self, request: FetchRequest, reason: Reason, now: Moment, retry_after_s: float = 0.0) -> None:
+        """The request failed. NO_PERMISSION: Discord refused it."""
+        guild = self._guild_answered(request)
         if guild is None:
             return
         if reason is Reason.NO_PERMISSION:
             guild.denied_until = now.mono + DENIED_S
             self._deny(guild)
             return
-        wish.account.unanswered()
+        request.invite_counts.unanswered()
         guild.failures, guild.held_up_by = guild.failures + 1, reason
-        pause_s = max(retry_after_s, 2.0 ** min(guild.failures, RETRY_DOUBLINGS_MAX))
+        pause_s = max(retry_after_s, doubled_s(RETRY_FIRST_S, RETRY_MAX_S, guild.failures))
         guild.ask_at = now.mono + min(RETRY_MAX_S, pause_s)
-        if guild.is_blind or wish.account.refresh_at < NEVER:
+        if guild.is_blind or request.invite_counts.refresh_at < NEVER:
             self._missed[guild.id] = None
         if guild.is_blind:
             return
         if guild.failures >= FAILURES_MAX:
-            self._spoil(guild, reason)
+            self._invalidate(guild, reason)
         else:
             self._release(guild, reason)
 
-    def stalled(self, wish: FetchRequest, until: float) -> None:
-        """The request will not go out before `until`, and nobody will wait for so long."""
-        guild = self._guilds.get(wish.guild)
-        if guild is not None and guild.asking is wish and not guild.is_blind:
+    def stalled(self, request: FetchRequest, until: float) -> None:
+        """The request will not be sent before `until`, which is longer than a join waits."""
+        guild = self._guilds.get(request.guild)
+        if guild is not None and guild.asking is request and not guild.is_blind:
             guild.ask_at, guild.held_up_by = until, Reason.RATE_LIMITED
             self._release(guild, Reason.RATE_LIMITED)
 
-    def _answered(self, wish: FetchRequest) -> Guild | None:
-        """The guild of an answer; None when it is not about the account that asked any more."""
-        guild = self._guilds.get(wish.guild)
-        if guild is None or guild.asking is not wish:
+    def _guild_answered(self, request: FetchRequest) -> Guild | None:
+        """The guild of an answer; None when its counts were replaced since the request."""
+        guild = self._guilds.get(request.guild)
+        if guild is None or guild.asking is not request:
             return None
         guild.asking = None
-        return guild if guild.account is wish.account else None
+        return guild if guild.invite_counts is request.invite_counts else None
 
     # --- time ---------------------------------------------------------------------------------------------------
 
     def tick(self, now: Moment) -> None:
-        """Ends the rounds that are settled, or that last too long; keeps the counts of quiet guilds."""
+        """End the rounds that are settled or last too long; save the counts of quiet guilds."""
         for guild in [self._guilds[guild_id] for guild_id in self._open]:
-            account = guild.account
-            if account is None or (account.blind and not account.is_covered):
+            invite_counts = guild.invite_counts
+            if invite_counts is None or (invite_counts.blind and not invite_counts.is_covered):
                 del self._open[guild.id]
-            elif max(account.settles_at, self._hears_from) <= now.mono:
+            elif max(invite_counts.settles_at, self._current_from) <= now.mono:
                 self._close(guild, now)
-            elif not account.blind and account.joins and now.mono >= guild.opened_at + ROUND_MAX_S:
-                self._spoil(guild, Reason.BURST)
-        self._keep_quiet(now)
+            elif not invite_counts.blind and invite_counts.joins and now.mono >= guild.opened_at + ROUND_MAX_S:
+                self._invalidate(guild, Reason.BURST)
+        self._persist_quiet(now)
 
     def deadline(self, now: Moment) -> float:
-        """When `tick`, or another urgent wish, is due; infinity for never."""
-        found = next(iter(self._unkept.values()), NEVER)
+        """When `tick` or another urgent request is due; infinity for never."""
+        found = next(iter(self._unpersisted.values()), NEVER)
         for guild_id in self._open:
             guild = self._guilds[guild_id]
-            account = guild.account
-            if account is None:
+            invite_counts = guild.invite_counts
+            if invite_counts is None:
                 continue
-            found = min(found, max(account.settles_at, self._hears_from))
-            if not account.blind and account.joins:
+            found = min(found, max(invite_counts.settles_at, self._current_from))
+            if not invite_counts.blind and invite_counts.joins:
                 found = min(found, guild.opened_at + ROUND_MAX_S)
-            ask_at = max(guild.ask_at, self._hears_from)
+            ask_at = max(guild.ask_at, self._current_from)
             if guild.asking is None and ask_at > now.mono:
                 found = min(found, ask_at)
         return found
 
     def background_at(self, now: Moment) -> float:
-        """When another background wish is due; infinity for never."""
-        found = self._hears_from if self._unknown and self._hears_from > now.mono else NEVER
+        """When another background request is due; infinity for never."""
+        found = self._current_from if self._unknown and self._current_from > now.mono else NEVER
         for guild_id in self._missed:
             guild = self._guilds[guild_id]
-            if guild.account is None or guild.asking is not None:
+            if guild.invite_counts is None or guild.asking is not None:
                 continue
-            ask_at = guild.ask_at if guild.is_busy or guild.is_blind else max(guild.ask_at, guild.account.refresh_at)
-            ask_at = max(ask_at, self._hears_from)
+            ask_at = (
+                guild.ask_at if guild.is_busy or guild.is_blind else max(guild.ask_at, guild.invite_counts.refresh_at)
+            )
+            ask_at = max(ask_at, self._current_from)
             if ask_at > now.mono:
                 found = min(found, ask_at)
         return found
 
     def effects(self) -> list[Effect]:
-        """What is to be done since the last time."""
+        """The effects since the last call."""
         found, self._effects = self._effects, []
         return found
 
     def _close(self, guild: Guild, now: Moment) -> None:
-        assert guild.account is not None
-        for join, verdict in guild.account.close(now.mono):
+        assert guild.invite_counts is not None
+        for join, attribution in guild.invite_counts.close(now.mono):
             for handle in join.handles:
-                self._tell(guild, join.user, handle, verdict)
+                self._report(guild, join.user, handle, attribution)
         del self._open[guild.id]
-        if guild.account.refresh_at < NEVER:
+        if guild.invite_counts.refresh_at < NEVER:
             self._missed[guild.id] = None
-        self._keep_later(guild, now)
+        self._persist_later(guild, now)
 
-    def _spoil(self, guild: Guild, reason: Reason) -> None:
-        """Gives up on everybody in the round; the counts are fetched anew, and an answer under way is not believed."""
+    def _invalidate(self, guild: Guild, reason: Reason) -> None:
+        """Give up all joins of the round and fetch the counts again. The answer to a request in flight is ignored."""
         guild.asking = None
-        if guild.account is None:
+        if guild.invite_counts is None:
             return
-        was_blind = guild.account.blind
-        for join in guild.account.spoil():
+        was_blind = guild.invite_counts.blind
+        for join in guild.invite_counts.invalidate():
             for handle in () if was_blind else join.handles:
-                self._tell(guild, join.user, handle, Unknown(reason))
+                self._report(guild, join.user, handle, Unknown(reason))
         self._open.pop(guild.id, None)
         self._missed[guild.id] = None
 
     def _drop(self, guild: Guild, reason: Reason) -> None:
-        """Gives up on everybody in the round, and forgets the counts."""
+        """Give up all joins of the round, and forget the counts."""
         self._withdraw(guild)
-        self._spoil(guild, reason)
-        guild.account = None
-        for queue in (self._missed, self._unknown, self._unkept):
+        self._invalidate(guild, reason)
+        guild.invite_counts = None
+        for queue in (self._missed, self._unknown, self._unpersisted):
             queue.pop(guild.id, None)
         self._weigh(guild)
 
     def _release(self, guild: Guild, reason: Reason) -> None:
-        """Nobody in the round shall wait any longer."""
-        assert guild.account is not None
-        for join in guild.account.joins.values():
+        """No join of the round waits any longer."""
+        assert guild.invite_counts is not None
+        for join in guild.invite_counts.joins.values():
             for handle in join.handles:
-                if handle not in guild.told:
-                    guild.told.add(handle)
-                    self._tell(guild, join.user, handle, Unknown(reason), final=False)
+                if handle not in guild.released:
+                    guild.released.add(handle)
+                    self._report(guild, join.user, handle, Unknown(reason), final=False)
 
-    def _tell(self, guild: Guild, user: str, handle: int, verdict: Attribution, *, final: bool = True) -> None:
-        self._effects.append(Report(handle, guild.id, user, verdict, final))
+    def _report(self, guild: Guild, user: str, handle: int, attribution: Attribution, *, final: bool = True) -> None:
+        self._effects.append(Report(handle, guild.id, user, attribution, final))
 
     # --- memory -------------------------------------------------------------------------------------------------
 
-    def _keep(self, guild: Guild, state: bytes | None, *, counts: bool = False) -> None:
-        """PersistCounts this of the guild instead of what was; `counts`: it says how often invites were used."""
-        if self._keeps:
-            self._effects.append(PersistCounts(guild.id, state, urgent=guild.is_kept and not counts))
-            guild.is_kept = counts
+    def _persist(self, guild: Guild, state: bytes | None, *, counts: bool = False) -> None:
+        """Replace the saved state of the guild; `counts`: the state holds use counts."""
+        if self._persists:
+            self._effects.append(PersistCounts(guild.id, state, urgent=guild.is_persisted and not counts))
+            guild.is_persisted = counts
 
     def _withdraw(self, guild: Guild) -> None:
-        """The counts that are kept of the guild are true no longer."""
-        if guild.is_kept:
-            self._keep(guild, WANTED_BY[guild.vanity])
+        """The saved counts of the guild are outdated: remove them."""
+        if guild.is_persisted:
+            self._persist(guild, WANTED_BY[guild.vanity])
 
-    def _keep_later(self, guild: Guild, now: Moment) -> None:
-        if self._keeps:
-            self._unkept.pop(guild.id, None)
-            self._unkept[guild.id] = now.mono + QUIET_S
+    def _persist_later(self, guild: Guild, now: Moment) -> None:
+        if self._persists:
+            self._unpersisted.pop(guild.id, None)
+            self._unpersisted[guild.id] = now.mono + QUIET_S
 
-    def part(self, now: Moment) -> None:
-        """The shard is given away: its next owner may have what is known, and nobody is kept waiting for the rest."""
-        for guild_id in self._unkept:
-            self._unkept[guild_id] = now.mono
-        self._keep_quiet(now)
-        self._hears_from = NEVER
+    def hand_over(self, now: Moment) -> None:
+        """The shard moves away: save the known counts for its next owner, and end the wait of all other joins."""
+        for guild_id in self._unpersisted:
+            self._unpersisted[guild_id] = now.mono
+        self._persist_quiet(now)
+        self._current_from = NEVER
         for guild_id in list(self._open):
-            self._spoil(self._guilds[guild_id], Reason.INTERRUPTED)
+            self._invalidate(self._guilds[guild_id], Reason.INTERRUPTED)
 
-    def _keep_quiet(self, now: Moment) -> None:
-        while self._unkept:
-            guild_id, due = next(iter(self._unkept.items()))
+    def _persist_quiet(self, now: Moment) -> None:
+        while self._unpersisted:
+            guild_id, due = next(iter(self._unpersisted.items()))
             if due > now.mono:
                 return
-            del self._unkept[guild_id]
+            del self._unpersisted[guild_id]
             guild = self._guilds.get(guild_id)
-            if guild is None or guild.account is None or guild.is_blind or guild.is_busy:
+            if guild is None or guild.invite_counts is None or guild.is_blind or guild.is_busy:
                 continue
-            if guild.account.refresh_at < NEVER:
-                # Whoever looks for it again looks after it is settled.
+            if guild.invite_counts.refresh_at < NEVER:
+                # Another answer is due; the counts are saved after it.
                 continue
-            self._keep(guild, encode_counts(guild.account.counts, self._session), counts=True)
+            self._persist(guild, encode_counts(guild.invite_counts.counts, self._session), counts=True)
 
     def _weigh(self, guild: Guild) -> None:
-        weight = len(guild.account.counts) if guild.account else 0
+        weight = len(guild.invite_counts.counts) if guild.invite_counts else 0
         self._held += weight - guild.weight
         guild.weight = weight
         self._limit_memory()
 
     def _limit_memory(self) -> None:
-        """Forgets the counts, and then the guilds, that were not needed for longest."""
+        """Forget counts, and then guilds, least recently used first."""
         if self._held > COUNTS_MAX:
             for guild in list(self._guilds.values()):
                 if guild.weight and not guild.is_busy:
-                    guild.account, self._held, guild.weight = None, self._held - guild.weight, 0
+                    guild.invite_counts, self._held, guild.weight = None, self._held - guild.weight, 0
                     self._open.pop(guild.id, None)
                 if self._held <= COUNTS_MAX:
                     break

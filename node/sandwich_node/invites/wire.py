@@ -1,4 +1,4 @@
-"""What is read of Discord's events and answers about invites, and nothing more of them. Pure."""
+"""Decodes the fields of Discord's events and answers that invite tracking needs, and no others. Pure."""
 
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 VANITY = ""
-"""The key of the vanity URL among a guild's invites; no invite has this code."""
+"""The key of the vanity URL among a guild's invites. No invite has an empty code."""
 MANAGE_GUILD = 1 << 5
 ADMINISTRATOR = 1 << 3
 PERMISSIONS_DIGITS_MAX = 40
@@ -15,11 +15,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadAnswer(Exception):
-    """Discord's answer is not the documented one."""
+    """Discord's answer does not have the documented form."""
 
 
 class NoCounts(BadAnswer):
-    """The invites are shown without their counts: the bot may view the audit log, and not manage the guild."""
+    """The invites have no counts: the bot may view the audit log but not manage the guild."""
 
 
 class Inviter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -42,7 +42,7 @@ class Invite(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def left(self) -> int:
-        """How many uses are left; 0 when they are not limited."""
+        """How many uses are left; 0 when the uses are unlimited."""
         return max(0, self.max_uses - self.uses)
 
 
@@ -65,28 +65,28 @@ class _VanityUrl(msgspec.Struct):
 
 
 class RoleSeen(msgspec.Struct):
-    """A role and what it allows."""
+    """A role and its permissions."""
 
     id: str
     permissions: str = "0"
 
     @property
     def manages(self) -> bool:
-        """Whether it lets its members manage the guild."""
+        """Whether the role lets its members manage the guild."""
         text = self.permissions
         is_number = text.isdecimal() and len(text) <= PERMISSIONS_DIGITS_MAX
         return is_number and bool(int(text) & (MANAGE_GUILD | ADMINISTRATOR))
 
 
 class UserSeen(msgspec.Struct):
-    """Somebody; `bot` when it is none."""
+    """A user; `bot`: it is a bot."""
 
     id: str
     bot: bool = False
 
 
 class MemberSeen(msgspec.Struct):
-    """Somebody in a guild; `guild_id` is not there within the guild itself."""
+    """A member of a guild. Members within a GUILD_CREATE have no `guild_id`."""
 
     user: UserSeen
     roles: list[str] = []
@@ -135,7 +135,7 @@ class ChannelGone(msgspec.Struct):
 
 
 class InviteMade(msgspec.Struct):
-    """INVITE_CREATE, whose `uses` are always 0 and therefore not read."""
+    """INVITE_CREATE. Its `uses` is always 0 and therefore not decoded."""
 
     code: str
     channel_id: str
@@ -145,7 +145,7 @@ class InviteMade(msgspec.Struct):
     inviter: Inviter | None = None
 
     def as_invite(self) -> Invite:
-        """The invite, not used yet."""
+        """The invite with zero uses."""
         return Invite(self.code, 0, self.max_uses, _seconds(self.expires_at), self.channel_id, self.inviter)
 
 
@@ -171,7 +171,7 @@ _KINDS: dict[str, type[Seen]] = {
     "INVITE_DELETE": InviteGone,
 }
 EVENT_TYPES = frozenset(_KINDS)
-"""The events that matter here."""
+"""The events that invite tracking reads."""
 _DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in _KINDS.items()}
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _decode_damaged = msgspec.json.Decoder(_DamagedGuild).decode
@@ -182,9 +182,9 @@ _decode_vanity = msgspec.json.Decoder(_VanityUrl).decode
 
 
 def read_event(event_type: str, data: bytes) -> Seen | None:
-    """What an event of EVENT_TYPES says, by the JSON of its `d`; None when it is not of the documented shape.
+    """Decode the `d` of an event of EVENT_TYPES; None when it does not have the documented form.
 
-    What is damaged in a guild is left out.
+    Damaged fields, roles and members of a guild are left out.
     """
     try:
         seen: Seen | None = _DECODERS[event_type].decode(data)
@@ -194,9 +194,9 @@ def read_event(event_type: str, data: bytes) -> Seen | None:
         return None
     guild = seen.id if isinstance(seen, GuildSeen) else seen.guild_id
     if not guild and isinstance(seen, ChannelGone | InviteMade | InviteGone):
-        # Of a private conversation.
+        # A direct message channel.
         return seen
-    # It becomes part of a URL.
+    # The id becomes part of a URL.
     return seen if guild.isascii() and guild.isdigit() else None
 
 
@@ -216,7 +216,7 @@ def _guild_in_part(data: bytes) -> GuildSeen | None:
 
 
 def _readable(value: msgspec.Raw, kind: type[_Item]) -> list[_Item]:
-    """The items of a list that can be read; none where it is no list."""
+    """The readable items of a list; no items when the value is not a list."""
     made: list[_Item] = []
     try:
         items = _decode_items(value)
@@ -235,7 +235,7 @@ def read_invites(body: bytes) -> dict[str, Invite]:
     try:
         listed = _decode_invites(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise BadAnswer("the list of invites is not the documented one") from None
+        raise BadAnswer("the list of invites does not have the documented form") from None
     found = {}
     for invite in listed:
         if invite.uses is None:
@@ -251,12 +251,12 @@ def read_vanity(body: bytes) -> Invite | None:
     try:
         vanity = _decode_vanity(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise BadAnswer("the vanity URL is not the documented one") from None
+        raise BadAnswer("the vanity URL does not have the documented form") from None
     return Invite(vanity.code, vanity.uses) if vanity.code else None
 
 
 def _seconds(moment: datetime | None) -> float | None:
     if moment is None:
         return None
-    # Not `timestamp`, which raises for a time without a zone far from today.
+    # Not `timestamp()`: it raises for naive times far from today.
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH).total_seconds()

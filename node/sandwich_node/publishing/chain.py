@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from sandwich_coordinator.backoff import Backoff
 from sandwich_coordinator.ids import Fence
 from sandwich_node.publishing.foreign_messages import ChainEnd, Search, Walk
 from sandwich_node.publishing.frames import Frame, ShardOrigin, split_payload
@@ -109,7 +110,8 @@ class Chain:
 
     async def take_over(self) -> Checkpoint:
         """Append our fence frame and return the checkpoint before it. Raises Fenced. Waits while the log is away."""
-        attempt = writer = foreign = 0
+        writer = foreign = 0
+        backoff = self._backoff()
         found: ChainEnd | None = None
         while True:
             try:
@@ -131,7 +133,7 @@ class Chain:
             except (WrongLast, LogBusy):
                 await self._pause(BUSY_RETRY_S)
             except (LogUnavailable, StreamMissing) as error:
-                attempt = await self._wait(attempt, error)
+                await self._wait(backoff, error)
             else:
                 self.waiting_reason = ""
                 self.checkpoint = before
@@ -257,7 +259,7 @@ class Chain:
             await self._append(frame, part, frame.headers(self._fence, (index, len(parts))))
 
     async def _append(self, frame: Frame, payload: bytes, headers: FrameHeaders) -> None:
-        attempt = 0
+        backoff = self._backoff()
         encoded = headers.encode()
         if frame.ttl_s:
             encoded[MESSAGE_TTL] = f"{frame.ttl_s:.0f}s"
@@ -272,7 +274,7 @@ class Chain:
             except (WrongLast, LogUnavailable, StreamMissing) as error:
                 self.retries += 1
                 if not isinstance(error, WrongLast):
-                    attempt = await self._wait(attempt, error)
+                    await self._wait(backoff, error)
                 if await self._settled(headers):
                     break
                 if isinstance(error, WrongLast):
@@ -283,14 +285,14 @@ class Chain:
 
     async def _settled(self, headers: FrameHeaders) -> bool:
         """Whether an append of unknown outcome was stored. Raises Fenced, _EndLost."""
-        attempt = 0
+        backoff = self._backoff()
         while True:
             try:
                 end = await self._store.tail(self._stream, self._filter)
                 if isinstance(end, Foreign):
                     return await self._settled_before(end, headers)
             except (LogUnavailable, StreamMissing) as error:
-                attempt = await self._wait(attempt, error)
+                await self._wait(backoff, error)
             else:
                 return self._recognise(end, headers)
 
@@ -333,13 +335,14 @@ class Chain:
         self._own = walk.landed or self._own
         return walk.landed > 0
 
-    async def _wait(self, attempt: int, error: Exception) -> int:
+    def _backoff(self) -> Backoff:
+        return Backoff(RETRY_FIRST_S, RETRY_MAX_S, self._rng)
+
+    async def _wait(self, backoff: Backoff, error: Exception) -> None:
         self.waiting_reason = str(error)
         if isinstance(error, StreamMissing):
             try:
                 await self._store.ensure_stream(self._shard.app)
             except LogUnavailable as failure:
                 self.waiting_reason = str(failure)
-        delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempt, 10)) * self._rng.uniform(0.5, 1.0)
-        await self._pause(delay)
-        return attempt + 1
+        await self._pause(backoff.next_s())

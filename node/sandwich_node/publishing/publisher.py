@@ -27,7 +27,7 @@ from sandwich_sdk.wire.subjects import DEFAULT_LANE
 ENOUGH_EVENTS = 64
 """A frame this full is not worth waiting for."""
 REPLAY_EVENTS_MIN = 100
-"""After a RESUME, Discord replays at least so many events of a session (docs/design/protocol.md)."""
+"""Discord replays at least this many events of a session after a RESUME (docs/design/protocol.md, section 7)."""
 UNPUBLISHED_MAX_S = 10.0
 """For how long unpublished events may be missing from the checkpoint."""
 MARKERS_PER_TTL = 4

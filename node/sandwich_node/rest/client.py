@@ -1,7 +1,7 @@
-"""Asks Discord's REST API in the background: waits for its turn, sends, reports what came back. A shell.
+"""The client of Discord's REST API: waits for its turn, sends, and returns the answer. A shell.
 
-When a request may go is the limiter's; how one is sent safely is `discord_api.get`'s. Nothing waits for ever: every
-request has a deadline, and is refused at once when its turn would come too late or too many wait already.
+The limiter decides when a request may be sent, and `discord_api.get` sends it safely. Every request has a deadline. It
+is refused at once when its turn would come too late, or when too many requests wait.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ ANSWER_TIMEOUT_S = 10.0
 WAITING_MAX = 256
 ATTEMPTS_MAX = 3
 BODY_BYTES_MAX = 8 * 1024 * 1024
-"""A guild's thousand invites are some two megabytes."""
+"""The 1,000 invites of a guild have some two megabytes."""
 
 
 class RequestRefused(DiscordApiError):
@@ -44,18 +44,32 @@ class _ErrorBody(msgspec.Struct):
 
 
 class RestClient:
-    """One bot's REST API for one worker; shared by the shards of the bot there."""
+    """One bot's REST API for one worker; shared by the shards of the bot there.
 
-    def __init__(self, http: aiohttp.ClientSession, api_url: str, token: Secret, limiter: RestLimiter) -> None:
+    At most `waiting_max` requests wait for their turn; an answer has at most `body_bytes_max` bytes.
+    """
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        api_url: str,
+        token: Secret,
+        limiter: RestLimiter,
+        *,
+        waiting_max: int = WAITING_MAX,
+        body_bytes_max: int = BODY_BYTES_MAX,
+    ) -> None:
         self._http = http
         self._api_url = api_url.rstrip("/")
         self._token = token
         self._limiter = limiter
+        self._waiting_max = waiting_max
+        self._body_bytes_max = body_bytes_max
         self._waiting = 0
         self._released = asyncio.Event()
 
     def wait_s(self, route: Route, *, urgent: bool) -> float:
-        """How long a request would wait for its turn as things stand; infinity when that is not known."""
+        """How long a request would wait for its turn at the moment; infinity when that is unknown."""
         now = asyncio.get_running_loop().time()
         return self._limiter.free_at(route, now, urgent=urgent) - now
 
@@ -84,13 +98,13 @@ class RestClient:
         raise RateLimited(retry_after_s(reply))
 
     async def _turn(self, route: Route, urgent: bool, deadline: float) -> Ticket:
-        if self._waiting >= WAITING_MAX:
+        if self._waiting >= self._waiting_max:
             raise RateLimited(1.0)
         self._waiting += 1
         try:
             while True:
                 if self._limiter.token_refused:
-                    raise TokenRefused("Discord refused the token (401) before: it is not asked with it again")
+                    raise TokenRefused("Discord refused the token (401) before: no further request is sent with it")
                 now = asyncio.get_running_loop().time()
                 at = self._limiter.free_at(route, now, urgent=urgent)
                 if at <= now < deadline:
@@ -102,7 +116,7 @@ class RestClient:
             self._waiting -= 1
 
     async def _until(self, moment: float) -> None:
-        """Wait until this moment of the loop, or until an answer may have changed everything."""
+        """Wait until this loop time, or until an answer arrives, which may change the limits."""
         try:
             async with asyncio.timeout_at(moment):
                 await self._released.wait()
@@ -114,7 +128,9 @@ class RestClient:
         url = f"{self._api_url}{ticket.route.path}"
         try:
             left_s = max(0.001, min(ANSWER_TIMEOUT_S, deadline - loop.time()))
-            reply = await get(self._http, url, self._token.reveal(), timeout_s=left_s, body_bytes_max=BODY_BYTES_MAX)
+            reply = await get(
+                self._http, url, self._token.reveal(), timeout_s=left_s, body_bytes_max=self._body_bytes_max
+            )
         except BaseException:
             self._limiter.lost(ticket)
             raise

@@ -1,8 +1,8 @@
-"""The REST clients of a worker: one for each bot, and what of the bot's limit is its. A shell.
+"""The REST clients of a worker, one for each bot, and the worker's share of the bot's rate limit. A shell.
 
-Discord allows a bot 50 requests a second, wherever they come from. A fifth of that is the cluster's; the rest is left
-to the bot's consumers, who use the same token. Each worker takes as much of the fifth as it has of the bot's shards, so
-that nodes need not agree on it; while two shard groups of a bot run side by side it may be twice as much.
+Discord allows a bot 50 requests a second, from all programs together. The cluster uses a fifth of that; the rest is for
+the bot's consumers, which use the same token. A worker's share of this fifth is its share of the bot's shards, so nodes
+need not negotiate. While two shard groups of a bot run at the same time, the sum may be twice as much.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from sandwich_node.secret import Secret
 
 BOT_PER_S = 10.0
 WORKER_MIN_PER_S = 0.1
-"""However small a worker's part is: one request in ten seconds."""
+"""The least share of a worker: one request in ten seconds."""
 REMEMBERED_MAX = 64
 
 
@@ -27,14 +27,14 @@ class _Held:
     part: float = 0.0
 
     def add(self, shards: int, part: float) -> None:
-        """So many more shards use it, which are this part of the bot's."""
+        """Add shards that use the client; `part`: their fraction of the bot's shards."""
         self.shards += shards
         self.part += part
         self.limiter.set_share(max(WORKER_MIN_PER_S, BOT_PER_S * self.part))
 
 
 class RestClients:
-    """Shards `take` their bot's client, and `give_back` when they end. What Discord said of limits outlives them."""
+    """Shards `take` their bot's client, and `give_back` when they end. Known rate limits are kept after that."""
 
     def __init__(self, http: aiohttp.ClientSession, api_url: str) -> None:
         self._http = http
@@ -43,7 +43,7 @@ class RestClients:
         self._held: dict[str, _Held] = {}
 
     def take(self, token_hash: str, token: Secret, count: int) -> RestClient:
-        """For one of a bot's `count` shards."""
+        """The client for one of a bot's `count` shards."""
         held = self._held.get(token_hash)
         if held is None:
             self._forget_unused()
@@ -54,7 +54,7 @@ class RestClients:
         return held.client
 
     def give_back(self, token_hash: str, count: int) -> None:
-        """One of those who took it is done."""
+        """End one shard's use of the client."""
         self._held[token_hash].add(-1, -1 / count)
 
     def _forget_unused(self) -> None:

@@ -1,11 +1,11 @@
-"""When Discord's REST API may be asked next, with one bot's token, from one worker. Pure.
+"""Decides when the next request to Discord's REST API may be sent, for one bot's token in one worker. Pure.
 
-Rules: https://discord.com/developers/docs/topics/rate-limits. A bucket is (the hash Discord names, the route's major
-id); until the hash is known the route stands for it, and one request at a time finds it out. No limit is written
-here: all come from the answers. `Reset-After` is used rather than `Reset`, which would compare two clocks.
+Rules: https://discord.com/developers/docs/topics/rate-limits. A bucket is (the hash from Discord, the route's major
+id). While the hash is unknown the route replaces it, and requests are sent one at a time to learn it. No limit is
+hard-coded: all come from answers. `Reset-After` is used and not `Reset`, which would compare two clocks.
 
-Discord's 50 requests a second are the bot's, wherever it runs: this worker keeps to the share it is given, takes at
-most half of that for what nobody waits for, and halves it for a while when Discord says that the bot was too fast.
+Discord allows a bot 50 requests a second from all programs. This worker keeps to its share of them, uses at most half
+of the share for background requests, and halves its rate for some time after a global 429.
 """
 
 import math
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from sandwich_node.gateway.outbox import SlidingLog
 
 INVALID_MAX = 500
-"""Answers of 401, 403 and 429 in ten minutes. Discord bans an address after 10,000; a host may have many workers."""
+"""Answers of 401, 403 and 429 in ten minutes. Discord bans an IP address after 10,000; a host may have many workers."""
 INVALID_WINDOW_S = 600.0
 BURST_S = 1.0
 BURST_MIN = 2.0
@@ -24,7 +24,7 @@ BACKGROUND_IN_FLIGHT_MAX = 2
 HALVINGS_MAX = 4
 RECOVER_S = 60.0
 RESET_MARGIN_S = 0.05
-"""A bucket's time is told in milliseconds and has passed at Discord, not here."""
+"""Covers the rounding of reset times to milliseconds, and the time of the answer on its way."""
 BUCKETS_MAX = 4096
 HASHES_MAX = 1024
 RETRY_MAX_S = 24 * 3600.0
@@ -32,7 +32,7 @@ RETRY_MAX_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What is asked: `template` names the route, `major` the id its bucket belongs to, `path` is the whole of it."""
+    """A request's route: `template` is its name, `major` the id of its bucket, `path` the complete path."""
 
     template: str
     major: str
@@ -40,22 +40,22 @@ class Route:
 
 
 class InvalidGuard:
-    """Counts the answers that get an address banned; one for all bots of a worker."""
+    """Counts the answers that lead to a ban of the IP address; one guard for all bots of a worker."""
 
     def __init__(self, most: int = INVALID_MAX) -> None:
         self._log = SlidingLog(most, INVALID_WINDOW_S)
 
     def free_at(self, now: float) -> float:
-        """When one more may be risked."""
+        """When the next request may be sent."""
         return self._log.free_at(now)
 
     def add(self, now: float) -> None:
-        """One was received."""
+        """Count one such answer."""
         self._log.add(now)
 
 
 class Pace:
-    """A token bucket: `per_s` on average, one second's worth at once; slower for a while when it was too fast."""
+    """A token bucket: `per_s` on average, with bursts of one second; slower for some time after `slow_down`."""
 
     def __init__(self, per_s: float) -> None:
         self.per_s = per_s
@@ -69,7 +69,7 @@ class Pace:
         return max(BURST_MIN, self.per_s * BURST_S)
 
     def _fill(self, now: float) -> float:
-        """Brings the tokens up to date; the rate at which they come."""
+        """Update the tokens; returns their present rate."""
         while self._halvings and now >= self._recover_at:
             self._halvings -= 1
             self._recover_at += RECOVER_S
@@ -80,18 +80,18 @@ class Pace:
         return rate
 
     def free_at(self, now: float) -> float:
-        """When the next may go."""
+        """When the next request may be sent."""
         rate = self._fill(now)
-        # A hair less than one: a wait that was computed must not end a hair too early.
+        # 1e-9 covers the rounding of floats: after the computed wait a token must be there.
         return now if self._tokens >= 1 - 1e-9 else now + (1 - self._tokens) / rate
 
     def take(self, now: float) -> None:
-        """One went."""
+        """Count one request."""
         self._fill(now)
         self._tokens -= 1
 
     def slow_down(self, now: float) -> None:
-        """Half as fast, until it has been well for a minute."""
+        """Halve the rate; each `RECOVER_S` without another call doubles it again."""
         self._fill(now)
         self._halvings = min(HALVINGS_MAX, self._halvings + 1)
         self._recover_at = now + RECOVER_S
@@ -99,7 +99,7 @@ class Pace:
 
 @dataclass(slots=True)
 class Bucket:
-    """What Discord last said of one bucket. Until it said anything: one request at a time."""
+    """The state of one bucket by Discord's last answer. Before the first answer: one request at a time."""
 
     limit: int = 1
     remaining: int = 1
@@ -108,7 +108,7 @@ class Bucket:
     in_flight: int = 0
 
     def free_at(self, now: float) -> float:
-        """When one more may be sent; infinity: once one in flight is answered."""
+        """When the next request may be sent; infinity: after one in flight is answered."""
         if now < self.closed_until:
             return self.closed_until
         if now >= self.reset_at:
@@ -116,14 +116,14 @@ class Bucket:
         return now if self.remaining > 0 else self.reset_at
 
     def take(self, now: float) -> None:
-        """One is sent."""
+        """Count one sent request."""
         if now >= self.reset_at:
             self.remaining = self.limit - self.in_flight
         self.remaining -= 1
         self.in_flight += 1
 
-    def told(self, headers: Mapping[str, str], now: float) -> None:
-        """An answer described the bucket. Those still in flight may or may not be counted in it: they are counted."""
+    def update(self, headers: Mapping[str, str], now: float) -> None:
+        """Apply the headers of an answer. They may or may not include requests in flight, which are subtracted."""
         limit, remaining = _number(headers, "X-RateLimit-Limit"), _number(headers, "X-RateLimit-Remaining")
         reset_after_s = _number(headers, "X-RateLimit-Reset-After")
         if limit is None or remaining is None or reset_after_s is None:
@@ -133,13 +133,13 @@ class Bucket:
         self.reset_at = now + reset_after_s + RESET_MARGIN_S
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing is lost by forgetting it."""
+        """Whether the bucket can be dropped without losing a limit."""
         return not self.in_flight and now >= self.reset_at and now >= self.closed_until
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
-    """The right to send one request, to be given back with `answered` or `lost`."""
+    """The right to send one request. Return it with `answered` or `lost`."""
 
     route: Route
     bucket: Bucket
@@ -151,7 +151,7 @@ class RestLimiter:
 
     def __init__(self, share_per_s: float, invalid: InvalidGuard) -> None:
         self.token_refused = False
-        """Discord answered 401: nothing is asked with this token any more."""
+        """Discord answered 401: no further request is sent with this token."""
         self._invalid = invalid
         self._all = Pace(share_per_s)
         self._background = Pace(share_per_s / 2)
@@ -162,11 +162,11 @@ class RestLimiter:
         self._flying: list[Ticket] = []
 
     def set_share(self, per_s: float) -> None:
-        """Changes the share, in requests a second."""
+        """Change the share, in requests a second."""
         self._all.per_s, self._background.per_s = per_s, per_s / 2
 
     def free_at(self, route: Route, now: float, *, urgent: bool) -> float:
-        """When this may be sent: `now`, or later; infinity: not before one in flight is answered."""
+        """When a request may be sent: `now` or later; infinity: after one in flight is answered."""
         in_background = sum(not ticket.urgent for ticket in self._flying)
         if len(self._flying) >= IN_FLIGHT_MAX or (not urgent and in_background >= BACKGROUND_IN_FLIGHT_MAX):
             return math.inf
@@ -178,7 +178,7 @@ class RestLimiter:
         return max(now, *times)
 
     def send(self, route: Route, now: float, *, urgent: bool) -> Ticket:
-        """Counts one request, which `free_at` allowed."""
+        """Count one request that `free_at` allowed."""
         key = self._key(route)
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -194,17 +194,17 @@ class RestLimiter:
         return ticket
 
     def lost(self, ticket: Ticket) -> None:
-        """No answer came."""
+        """The request got no answer."""
         self._flying.remove(ticket)
         ticket.bucket.in_flight -= 1
 
     def answered(
         self, ticket: Ticket, now: float, *, status: int, headers: Mapping[str, str], retry_after_s: float = 0.0
     ) -> None:
-        """An answer came; `retry_after_s` is a 429's."""
+        """The request was answered; `retry_after_s` is from a 429."""
         self.lost(ticket)
         bucket = self._bucket_of_answer(ticket, headers, now)
-        bucket.told(headers, now)
+        bucket.update(headers, now)
         scope = headers.get("X-RateLimit-Scope", "")
         if status == 401:
             self.token_refused = True
@@ -216,7 +216,7 @@ class RestLimiter:
         if scope in ("user", "shared"):
             bucket.closed_until = max(bucket.closed_until, until)
         else:
-            # The whole bot, or, without a scope, the whole address: the edge in front of Discord.
+            # A limit of the whole bot or, without a scope, of the IP address (by the proxies in front of Discord).
             self._closed_until = max(self._closed_until, until)
             self._all.slow_down(now)
             self._background.slow_down(now)
@@ -225,7 +225,7 @@ class RestLimiter:
         return self._hashes.get(route.template, route.template), route.major
 
     def _bucket_of_answer(self, ticket: Ticket, headers: Mapping[str, str], now: float) -> Bucket:
-        """The bucket an answer belongs to: the one it was sent by, or that of a hash that is new for its route."""
+        """The bucket of an answer: the one of its request, or the one of a hash that is new for the route."""
         name = headers.get("X-RateLimit-Bucket")
         if not name:
             return ticket.bucket
@@ -236,7 +236,7 @@ class RestLimiter:
         return self._buckets.setdefault((name, ticket.route.major), ticket.bucket)
 
     def _learn(self, template: str, name: str) -> None:
-        """The route's bucket has another name: what is in flight goes over to it."""
+        """The route's bucket has a new hash: move the requests in flight to it."""
         if len(self._hashes) >= HASHES_MAX or len(self._limits) >= HASHES_MAX:
             self._hashes.clear()
             self._limits.clear()
@@ -246,13 +246,13 @@ class RestLimiter:
                 self._buckets.setdefault((name, ticket.route.major), ticket.bucket)
 
     def _forget_idle(self, now: float) -> None:
-        """Keeps the number of buckets bounded: a bucket that is whole again need not be remembered."""
+        """Bound the number of buckets: drop those without a pending limit."""
         if len(self._buckets) >= BUCKETS_MAX:
             self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.is_idle(now)}
 
 
 def _number(headers: Mapping[str, str], name: str) -> float | None:
-    """A header's finite number that is not negative; None when it is absent or none."""
+    """A header's non-negative finite number; None when it is absent or invalid."""
     try:
         found = float(headers.get(name, ""))
     except ValueError:

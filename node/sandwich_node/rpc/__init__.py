@@ -1,1 +1,1 @@
-"""Answers to consumers' requests: questions about the cache, and commands that a shard sends to Discord."""
+"""Answers consumers' requests: questions about the cache, and commands that a shard sends to Discord."""

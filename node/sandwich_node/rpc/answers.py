@@ -1,6 +1,6 @@
-"""Discord's answers to a shard's commands: which dispatch belongs to which question. Pure.
+"""Matches Discord's dispatches to the commands that they answer. Pure.
 
-Answers are ordinary dispatches, so everything here only looks at them on their way.
+Answers are ordinary dispatches. This module only reads them; they are published as well.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ ANSWERS = frozenset(
 """Event types that may answer a command."""
 
 RETRY_AFTER_MAX_S = 300.0
-"""As long as a request may wait; no clock takes any number that JSON has."""
+"""The longest wait of a request; bounds the number in Discord's JSON."""
 
 
 class _Chunk(Struct):
@@ -59,7 +59,7 @@ _of_guild = msgspec.json.Decoder(_OfGuild).decode
 
 @dataclass(slots=True)
 class MembersAnswer:
-    """The chunks of one Request Guild Members, known by their nonce. They may come in any order."""
+    """The chunks of one Request Guild Members, identified by their nonce. They may arrive in any order."""
 
     nonce: str
     chunks: dict[int, _Chunk] = field(default_factory=dict)
@@ -68,11 +68,11 @@ class MembersAnswer:
     results: dict[bool, bytes] = field(default_factory=dict)
 
     def take(self, event_type: str, data: bytes) -> bool:
-        """Look at a dispatch; True when nothing more will come: all chunks are there, or it is `limited_s`."""
+        """Read a dispatch; True when the answer is complete, or the request was limited (`limited_s`)."""
         if event_type == "RATE_LIMITED":
-            limit = _limited(data)
-            if limit.opcode == 8 and limit.meta.nonce == self.nonce:
-                self.limited_s = min(max(limit.retry_after, 0.0), RETRY_AFTER_MAX_S)
+            limited = _limited(data)
+            if limited.opcode == 8 and limited.meta.nonce == self.nonce:
+                self.limited_s = min(max(limited.retry_after, 0.0), RETRY_AFTER_MAX_S)
                 return True
             return False
         if event_type != "GUILD_MEMBERS_CHUNK":
@@ -86,7 +86,7 @@ class MembersAnswer:
         return len(self.chunks) >= chunk.chunk_count
 
     def forget(self) -> None:
-        """The session that was asked is gone: what it sent does not belong to the next answer."""
+        """The session ended: its chunks do not belong to the next answer."""
         self.chunks.clear()
         self.results.clear()
         self.size = 0
@@ -94,11 +94,11 @@ class MembersAnswer:
 
     @property
     def count(self) -> int:
-        """How many members came."""
+        """The number of members received."""
         return sum(len(chunk.members) for chunk in self.chunks.values())
 
     def result(self, *, with_members: bool) -> bytes:
-        """The result's JSON; made once for all who share the question."""
+        """The result's JSON; encoded once for all requests that share the question."""
         if with_members in self.results:
             return self.results[with_members]
         chunks = [self.chunks[index] for index in sorted(self.chunks)]
@@ -115,7 +115,7 @@ class MembersAnswer:
 
 @dataclass(slots=True)
 class VoiceAnswer:
-    """Both events that a voice client (Lavalink) needs: the bot's voice state, and the server. Leaving has only one."""
+    """The events that a voice client (Lavalink) needs: the bot's voice state and the server. Leaving has only one."""
 
     guild: str
     bot: str
@@ -124,7 +124,7 @@ class VoiceAnswer:
     server: bytes | None = None
 
     def take(self, event_type: str, data: bytes) -> bool:
-        """Look at a dispatch; True when all is there."""
+        """Read a dispatch; True when the answer is complete."""
         if event_type == "VOICE_STATE_UPDATE":
             found = _of_guild(data)
             if (found.guild_id, found.user_id, found.channel_id) == (self.guild, self.bot, self.channel):
@@ -147,7 +147,7 @@ class GuildAnswer:
     found: bytes = b""
 
     def take(self, event_type: str, data: bytes) -> bool:
-        """Look at a dispatch; True when it is the answer."""
+        """Read a dispatch; True when it is the answer."""
         if event_type == self.event_type and _of_guild(data).guild_id == self.guild:
             self.found = data
             return True

@@ -1,4 +1,4 @@
-"""Questions about the cache, answered from Redis with the SDK's reader."""
+"""Answers requests about the cache from Redis, with the SDK's reader."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -56,7 +56,7 @@ class _Ask(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class CacheQuestions:
-    """Answers for every application; `apps` are those of the cluster, as seen now."""
+    """Answers for every application; `apps` returns the present applications of the cluster."""
 
     def __init__(self, cache: Cache, apps: Callable[[], Mapping[str, AppInfo]]) -> None:
         self._cache = cache

@@ -1,4 +1,4 @@
-"""What may be asked of a shard, checked. Pure. Every function raises RpcError (`invalid` or `refused`) in plain words.
+"""Checks requests to a shard. Pure. Every function raises RpcError (`invalid` or `refused`) with the reason.
 
 Rules: https://discord.com/developers/docs/events/gateway-events#send-events
 """
@@ -23,15 +23,15 @@ USER_IDS_MAX = 100
 TIMEOUT_MAX_S = 300.0
 RELAY_BYTES_MAX = 512 * 1024
 CLUSTERS_OWN = "SANDWICH_"
-"""What types of the cluster's own events begin with."""
+"""The prefix of the types of the cluster's own events."""
 _TYPE = re.compile(r"[A-Z0-9_]{1,64}")
 _CHANNEL_FIELDS = ("status", "voice_start_time")
 
 
 def may_answer(reply: str) -> bool:
-    """Whether an answer may go to this subject: not into a stream of ours, nor to NATS's own subjects.
+    """Whether an answer may be sent to this subject: not into one of Sandwich's streams, nor to NATS's own subjects.
 
-    The node answers with its own rights, on the subject that whoever asks has named.
+    The node answers with its own permissions, on a subject that the client chose.
     """
     return reply != "" and not reply.startswith(("sandwich.", "$"))
 
@@ -57,12 +57,12 @@ class MembersAsk(_Ask):
 
     @property
     def is_whole(self) -> bool:
-        """Whether all members are asked for."""
+        """Whether the request is for all members."""
         return self.query == "" and not self.limit
 
 
 class PresenceAsk(_Ask):
-    """What the bot shows: on one shard, or on all."""
+    """The bot's presence: on one shard, or on all."""
 
     status: str = "online"
     activities: list[dict[str, Any]] = []
@@ -97,7 +97,7 @@ class ChannelInfoAsk(_Ask):
 
 
 class RelayAsk(_Ask):
-    """An event of the consumer's own, into the stream: beside the events of a guild, or of a shard."""
+    """An own event for the stream, in the chain of a guild's shard, or of a given shard."""
 
     type: str
     data: Raw = Raw(b"null")
@@ -113,7 +113,7 @@ def read(body: bytes, kind: type[_A]) -> _A:
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RpcError(INVALID, f"the request is not right: {error}") from None
+        raise RpcError(INVALID, f"the request is not valid: {error}") from None
 
 
 def snowflake(value: str, name: str) -> str:
@@ -130,7 +130,7 @@ def _seconds(value: float) -> float:
 
 
 def needs(intents: int, name: str, what: str) -> None:
-    """Refuse what Discord would pass over in silence."""
+    """Refuse a command that Discord would ignore without an answer."""
     if not intents & INTENTS[name]:
         raise RpcError(REFUSED, f"{what} needs the intent {name}, which this application does not have")
 
@@ -205,7 +205,7 @@ def channel_info(ask: ChannelInfoAsk) -> dict[str, Any]:
 
 
 def relay(ask: RelayAsk) -> OwnEvent:
-    """The event, without its place in a session."""
+    """The event, without a session and sequence."""
     if _TYPE.fullmatch(ask.type) is None:
         raise RpcError(INVALID, "type must be 1 to 64 characters of A-Z, 0-9 and '_'")
     if ask.type in DOCUMENTED or ask.type in SOURCES:

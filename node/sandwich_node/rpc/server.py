@@ -1,8 +1,8 @@
-"""Takes consumers' requests: answers what the cache knows, passes on what a shard has to do.
+"""Receives consumers' requests: answers those about the cache, and forwards those for a shard.
 
-Every worker of a cluster takes part in one queue group for each of the cluster's applications, so that any of them
-answers, and is silent about all others: they may be another cluster's on the same NATS. A shard's own requests go to a
-subject of that shard, which only the worker that runs it listens on; the shard then answers the consumer directly.
+All workers of a cluster share one queue group for each of the cluster's applications, so that any of them answers. They
+do not subscribe for other applications, which may belong to another cluster on the same NATS. Requests for a shard are
+forwarded to the shard's subject, to which only its worker subscribes; the shard answers the consumer directly.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ _log = logging.getLogger(__name__)
 
 QUEUE = "sandwich"
 LOOK_AGAIN_S = 30.0
-"""How often to check whether an application still belongs to another cluster."""
+"""The interval of checks whether an application still belongs to another cluster."""
 PACKED_BYTES_MAX = 4 * 1024 * 1024
 PING = "ping"
-"""A shard answers it at once."""
+"""The verb that a shard answers at once."""
 FIND_TIMEOUT_S = 1.0
 FIND_AGAIN_S = 0.2
 NO_OWNER = "no node runs this shard at this moment"
@@ -49,7 +49,7 @@ PART_RESERVE_BYTES = 4096
 
 _SHARD_VERBS = frozenset(OPS) | {"relay"}
 SHARED_VERBS = frozenset({"request_members"})
-"""Equal requests with these share one answer."""
+"""Verbs whose equal requests share one answer."""
 
 _Parts = list[tuple[bytes, dict[str, str] | None]]
 
@@ -63,9 +63,9 @@ _target = msgspec.json.Decoder(_Target).decode
 
 
 class RpcServer:
-    """One worker's part. `apps` are the cluster's applications as seen now; `questions` None: there is no Redis.
+    """The server of one worker. `apps`: the cluster's present applications; `questions` None: there is no Redis.
 
-    `belongs_elsewhere` says of an application whether another cluster on the same NATS has it: then we are silent.
+    `belongs_elsewhere` returns whether another cluster on the same NATS has an application, which is then not served.
     """
 
     def __init__(
@@ -92,17 +92,17 @@ class RpcServer:
         self._packed: tuple[bytes | None, _Parts] = (None, [])
 
     def apps_changed(self) -> None:
-        """Take requests for the applications that there are now, and for no others."""
+        """Serve exactly the present applications."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Follow `apps` for ever. Call it once there is a connection."""
+        """Follow `apps` until cancelled. Call it once there is a connection."""
         while True:
             self._changed.clear()
             try:
                 silent = await self._follow()
             except TransportError as error:
-                _log.warning("requests are not taken yet: %s", error)
+                _log.warning("requests are not served yet: %s", error)
                 silent = True
             try:
                 async with asyncio.timeout(LOOK_AGAIN_S if silent else None):
@@ -111,7 +111,7 @@ class RpcServer:
                 continue
 
     async def _follow(self) -> bool:
-        """Serve this cluster's applications only. Returns whether one of them belongs to another cluster.
+        """Subscribe for this cluster's applications only. Returns whether one belongs to another cluster.
 
         For all others the broker answers that no process serves them.
         """
@@ -122,13 +122,13 @@ class RpcServer:
             if await self._belongs_elsewhere(app):
                 silent = True
                 continue
-            # Two clusters each get a request; within ours one worker does.
+            # With two clusters each would receive a request; within one cluster, one worker does.
             subject = subjects.rpc_subject(app, "*")
             self._listening[app] = await self._requests.serve(subject, self._on_request, queue=self._queue)
         return silent
 
     async def add_shard(self, key: ShardId, commands: ShardCommands) -> None:
-        """The shard runs here and takes requests."""
+        """Serve requests for a shard that runs here."""
 
         async def on_passed(message: Message) -> None:
             verb = message.headers.get(subjects.SHARD_VERB, "")
@@ -142,7 +142,7 @@ class RpcServer:
         self._shards[key] = await self._requests.serve(subject, on_passed)
 
     async def remove_shard(self, key: ShardId) -> None:
-        """The shard takes no more requests."""
+        """Stop serving requests for the shard."""
         serving = self._shards.pop(key, None)
         if serving is not None:
             try:
@@ -158,7 +158,7 @@ class RpcServer:
     async def _spawn(
         self, message: Message, app: str, question: object, work: Callable[[], Awaitable[bytes | None]]
     ) -> None:
-        """Begin a request, or refuse it at once: before anything is made for it."""
+        """Start a request, or refuse it before any work."""
         if not may_answer(message.reply):
             return
         ticket = self._admission.take(app, question)
@@ -186,7 +186,7 @@ class RpcServer:
                 await self._send(message.reply, self._parts_of(result))
 
     def _parts_of(self, result: bytes) -> _Parts:
-        """The messages of a result. Requests that shared a question share the result, which is packed once."""
+        """The messages of a result. A result that several requests share is packed once."""
         before, packed = self._packed
         if result is not before:
             packed = list(parts(encode_result(result), self._requests.body_bytes_max - PART_RESERVE_BYTES))
@@ -204,11 +204,11 @@ class RpcServer:
             _log.warning("an answer was not sent: %s", error)
 
     async def _answer(self, message: Message) -> bytes | None:
-        """The result; None when the shard answers itself."""
+        """The result; None when the shard answers the consumer itself."""
         _, app, _, verb = message.subject.split(".")
         seen = self._apps().get(app)
         if seen is None:
-            # It was removed a moment ago.
+            # The application was removed at this moment.
             raise RpcError(NOT_FOUND, f"there is no application {app[:40]!r} in this cluster")
         if verb in CACHE_VERBS:
             if self._questions is None:
@@ -221,7 +221,7 @@ class RpcServer:
             return await self._to_all(app, seen, verb, message.body)
         subject = subjects.shard_subject(app, seen.group, shard)
         if verb == "relay":
-            # A second attempt would publish a second event: first check that the shard runs.
+            # `relay` is not idempotent: first check that a node runs the shard.
             await self._find(subject)
         await self._requests.publish(subject, message.body, reply=message.reply, headers={subjects.SHARD_VERB: verb})
         if verb != "relay":
@@ -229,31 +229,31 @@ class RpcServer:
         return None
 
     async def _find(self, subject: str) -> None:
-        """Check that a worker runs the shard: only a request shows that none does. Raises RpcError."""
+        """Check that a worker runs the shard: only a request, not a publish, shows that none does. Raises RpcError."""
         try:
             await self._requests.request(subject, b"", timeout_s=FIND_TIMEOUT_S, headers={subjects.SHARD_VERB: PING})
         except NoResponder:
             raise RpcError(UNAVAILABLE, NO_OWNER, FIND_AGAIN_S) from None
         except NoAnswer:
-            # It runs and is busy. It answers the consumer itself, or does not.
+            # The shard exists and is busy; the consumer waits for its answer.
             pass
 
     async def _to_all(self, app: str, seen: AppInfo, verb: str, body: bytes) -> bytes:
-        """Ask every shard; which did it, and why the others did not."""
+        """Send the request to every shard; the number of successes, and the reasons of failures."""
         gate = asyncio.Semaphore(FAN_OUT_AT_ONCE)
         failed: dict[str, str] = {}
 
         async def one(shard: int) -> None:
             try:
                 async with gate:
-                    found = await self._requests.request(
+                    reply = await self._requests.request(
                         subjects.shard_subject(app, seen.group, shard),
                         body,
                         timeout_s=FAN_OUT_TIMEOUT_S,
                         headers={subjects.SHARD_VERB: verb},
                     )
                 answer = Answer()
-                answer.add(found.body, found.headers)
+                answer.add(reply.body, reply.headers)
                 answer.result()
             except NoResponder:
                 failed[str(shard)] = NO_OWNER
@@ -278,11 +278,11 @@ def _busy(app: str) -> RpcError:
 
 
 def _shard_of(verb: str, body: bytes, seen: AppInfo) -> int | None:
-    """Which shard has to do it (Discord: Gateway, Sharding); None for all of them. Raises RpcError."""
+    """The shard that a request is for (Discord: Gateway, Sharding); None for all shards. Raises RpcError."""
     try:
         target = _target(body or b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RpcError(INVALID, f"the request is not right: {error}") from None
+        raise RpcError(INVALID, f"the request is not valid: {error}") from None
     if seen.count < 1:
         raise RpcError(UNAVAILABLE, "the application has no shards at this moment", 5.0)
     if target.guild_id is not None:

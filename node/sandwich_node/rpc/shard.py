@@ -1,7 +1,7 @@
-"""Commands of one shard: sent through its machine's limits, answered by what Discord dispatches.
+"""Commands of one shard: sent within its machine's limits, answered by Discord's dispatches.
 
-Equal member requests under way share one answer. In the whole cluster, a guild's whole list is requested once in 30 s
-(Discord: Request Guild Members). Redis remembers when; while Redis does not answer, this node's own memory is used.
+Equal member requests share one answer. A guild's whole list is requested once in 30 s over the cluster (Discord:
+Request Guild Members). Redis stores the last request; while Redis does not answer, only this node's memory does.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _MEMBERS_SILENCE = "the bot is not in that guild, or the guild is in an outage"
 
 @dataclass(slots=True)
 class _Shared:
-    """One question under way, and how many wait for its answer."""
+    """One request in progress, and the number of waiters for its answer."""
 
     task: asyncio.Task[MembersAnswer]
     waiters: int = 0
@@ -73,11 +73,11 @@ class ShardCommands:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a request waits for a dispatch."""
+        """Whether a command waits for a dispatch."""
         return bool(self._waiting)
 
     def observe(self, event_type: str, data: bytes) -> None:
-        """Look at a dispatch of one of `answers.ANSWERS`."""
+        """Read a dispatch of a type in `answers.ANSWERS`."""
         for answer, done in list(self._waiting.values()):
             try:
                 if answer.take(event_type, data):
@@ -86,12 +86,12 @@ class ShardCommands:
                 continue
 
     def session_began(self) -> None:
-        """What was asked of the session before will not be answered."""
+        """A new session began: requests in the old one will not be answered."""
         self._new_session.set()
         self._new_session = asyncio.Event()
 
     async def handle(self, verb: str, body: bytes) -> bytes:
-        """Carry out one request; the result's JSON. Raises RpcError."""
+        """Execute one request; the result's JSON. Raises RpcError."""
         match verb:
             case "request_members":
                 return await self._members(rq.read(body, rq.MembersAsk))
@@ -131,7 +131,7 @@ class ShardCommands:
         return answer.result()
 
     async def _ask(self, verb: str, data: dict[str, Any], answer: Answer, timeout_s: float, silence: str) -> None:
-        """Send a command and wait for its answer. Raises RpcError; `silence` is what no answer most likely means."""
+        """Send a command and wait for its answer. Raises RpcError; `silence`: the likely cause of no answer."""
         if len(self._waiting) >= WAITING_MAX:
             raise RpcError(LIMITED, f"{WAITING_MAX} requests wait on this shard already", 1.0)
         number, done = next(self._numbers), asyncio.Event()
@@ -148,13 +148,13 @@ class ShardCommands:
     # --- members ------------------------------------------------------------------------------------------------
 
     async def chunk(self, guild: str, timeout_s: float) -> None:
-        """Ask for all members of a guild, for the cache alone. Raises RpcError, `limited` when it is not its turn."""
+        """Request all members of a guild for the cache. Raises RpcError: `limited` when 30 s have not passed."""
         if wait_s := await self._turn_in(guild):
             raise RpcError(LIMITED, "this guild's list was asked for less than 30 s ago", wait_s)
         await self._members(rq.MembersAsk(guild_id=guild, query="", want="count", timeout=timeout_s), for_cache=True)
 
     def is_for_cache(self, data: bytes) -> bool:
-        """Whether a GUILD_MEMBERS_CHUNK, by the JSON of its `d`, was only asked for the cache."""
+        """Whether a GUILD_MEMBERS_CHUNK, by the JSON of its `d`, was requested for the cache only."""
         return b'"nonce":"%b' % self._cache_prefix.encode() in data
 
     async def _members(self, ask: rq.MembersAsk, *, for_cache: bool = False) -> bytes:
@@ -169,7 +169,7 @@ class ShardCommands:
             )
         shared.waiters += 1
         try:
-            # The others who asked the same go on waiting when this one gives up.
+            # When this waiter gives up, the others of the same request continue to wait.
             async with asyncio.timeout(ask.timeout):
                 answer = await asyncio.shield(shared.task)
         except TimeoutError:
@@ -188,7 +188,7 @@ class ShardCommands:
         return answer.result(with_members=ask.want == "members")
 
     async def _until_answered(self, data: dict[str, Any], ask: rq.MembersAsk, *, for_cache: bool) -> MembersAnswer:
-        """Ask, and ask again when Discord limits it or the session ends. Its last waiter cancels it."""
+        """Send the request, again after a rate limit or a new session. The last waiter cancels it."""
         has_turn, prefix = for_cache, self._cache_prefix if for_cache else self._prefix
         while True:
             if ask.is_whole and not has_turn:
@@ -219,7 +219,7 @@ class ShardCommands:
             del self._waiting[number]
 
     async def _turn(self, guild: str) -> None:
-        """Wait until the guild's whole list may be asked for again."""
+        """Wait until the guild's whole list may be requested again."""
         while True:
             wait_s = await self._turn_in(guild)
             if not wait_s:
@@ -227,7 +227,7 @@ class ShardCommands:
             await asyncio.sleep(wait_s)
 
     async def _turn_in(self, guild: str) -> float:
-        """0.0: now, and it counts as asked; else seconds to wait."""
+        """0.0: the request may be sent now and is recorded; otherwise the seconds to wait."""
         now = self._clock()
         wait_s = self._asked_at.get(guild, float("-inf")) + WHOLE_LIST_EVERY_S - now
         if wait_s > 0:
@@ -244,7 +244,7 @@ class ShardCommands:
         return max(0.0, wait_s)
 
     async def close(self) -> None:
-        """End what is under way. Requests that wait are answered that the shard is gone."""
+        """Cancel the requests in progress. Their waiters get the error `gone`."""
         tasks = [shared.task for shared in self._shared.values()]
         for task in tasks:
             task.cancel()
@@ -252,5 +252,5 @@ class ShardCommands:
 
 
 def gone() -> RpcError:
-    """The shard stops here: another node has it in a moment."""
+    """The shard stops here; another node takes it over."""
     return RpcError(UNAVAILABLE, "the shard moves to another node at this moment", 1.0)

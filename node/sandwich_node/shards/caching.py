@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from functools import partial
 
-import aiohttp
-
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
 from sandwich_node.cache.feed import CacheFeed
@@ -23,6 +21,7 @@ from sandwich_node.publishing.chain import Checkpoint
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.shards.chunking import MemberChunking
+from sandwich_node.shards.connection import WebSocketClient
 from sandwich_node.shards.resync import CacheResync
 
 _log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class ShardCaching:
         writer: CacheWriter,
         cache: RedisCache,
         config: ShardConfig,
-        http: aiohttp.ClientSession,
+        http: WebSocketClient,
         group: asyncio.TaskGroup,
         *,
         commands: ShardCommands,
@@ -151,6 +150,7 @@ class ShardCaching:
         return ipc.CacheNumbers(
             **asdict(feed.counters),
             backlog=feed.backlog,
+            behind=feed.is_behind,
             waiting=feed.waiting,
             incomplete=feed.incomplete,
             refilling=self._resync is not None,

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, Protocol
 
 import aiohttp
 import msgspec
-from aiohttp import ClientWebSocketResponse, ClientWSTimeout, WSMsgType
+from aiohttp import ClientWSTimeout, WSMsgType
 
 from sandwich_coordinator.network_errors import network_words
 from sandwich_node.gateway import opcodes
@@ -47,11 +47,42 @@ CLOSE_REASON_CHARS = 200
 MESSAGES_A_TURN = 128
 """After so many buffered messages, the other shards of this process get their turn."""
 
-Socket = ClientWebSocketResponse[Literal[False]]
-"""Text comes as bytes."""
-
 _CONTROLLED = frozenset({"READY", "RESUMED"})
 """Dispatches that the machine must understand."""
+
+
+class Socket(Protocol):
+    """The part of aiohttp's websocket that is used here. Text comes as bytes."""
+
+    async def receive(self) -> tuple[WSMsgType, Any, Any]:
+        """The next message: its kind, its data, more of it."""
+        ...
+
+    async def send_frame(self, payload: bytes, kind: WSMsgType, /) -> None:
+        """Send one frame. Raises aiohttp.ClientError, OSError."""
+        ...
+
+    async def close(self, *, code: int) -> object:
+        """Close with this code. Raises aiohttp.ClientError, OSError."""
+        ...
+
+
+class WebSocketClient(Protocol):
+    """The part of `aiohttp.ClientSession` that is used here."""
+
+    def ws_connect(
+        self,
+        url: str,
+        /,
+        *,
+        autoclose: bool,
+        compress: int,
+        decode_text: Literal[False],
+        max_msg_size: int,
+        timeout: ClientWSTimeout,
+    ) -> Awaitable[Socket]:
+        """Open a websocket. Raises aiohttp.ClientError, OSError, ValueError."""
+        ...
 
 
 class DispatchReceiver(Protocol):
@@ -89,7 +120,7 @@ class ShardConnection:
         self,
         machine: ShardMachine,
         *,
-        http: aiohttp.ClientSession,
+        http: WebSocketClient,
         sink: DispatchReceiver,
         observer: Observer,
         clock: Callable[[], float],

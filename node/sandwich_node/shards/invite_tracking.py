@@ -89,7 +89,7 @@ class ShardInviteTracking:
             hold_s=spec.hold_ms / 1000,
             store=self._store,
             kept=kept,
-            publish_late=self._publish_late,
+            report_late=self._report_late,
             caught_up=self._publisher.mark,
         )
         if intake.session_id:
@@ -121,7 +121,7 @@ class ShardInviteTracking:
         if self.lookup is not None:
             self.lookup.is_live(state is State.LIVE)
 
-    def _publish_late(self, late: MemberInvited) -> None:
+    def _report_late(self, late: MemberInvited) -> None:
         lane = self._intake.rules.lane(MEMBER_INVITED)
         if not lane:
             return
@@ -137,7 +137,7 @@ class ShardInviteTracking:
             return None
         counters = self._counters
         return ipc.InviteNumbers(
-            told=dict(counters.told), late=counters.late, requests=counters.requests, limited=counters.limited
+            reported=dict(counters.reported), late=counters.late, requests=counters.requests, limited=counters.limited
         )
 
     def part(self) -> None:

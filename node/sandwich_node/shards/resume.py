@@ -72,5 +72,5 @@ def first_session(
 
 
 def replay_events(guilds: int) -> int:
-    """How many events Discord replays at least (gateway reference, section 7: a staff member's formula of 2016)."""
+    """How many events Discord replays at least (docs/design/protocol.md, section 7: a formula of 2016)."""
     return max(100, min(3500, guilds * 75))

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import aiohttp
 import msgspec
 
 from sandwich_coordinator.ids import ShardId
@@ -20,7 +19,7 @@ from sandwich_node.gateway import events as ev
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.open_files import SocketRoom
-from sandwich_node.shards.connection import ShardConnection
+from sandwich_node.shards.connection import ShardConnection, WebSocketClient
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class CacheResync:
         key: ShardId,
         machine: ShardMachine,
         feed: CacheFeed,
-        http: aiohttp.ClientSession,
+        http: WebSocketClient,
         *,
         send: Callable[[ipc.ToAgent], None],
         clock: Callable[[], float],

@@ -4,14 +4,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import aiohttp
-
 from sandwich_node import ipc
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.open_files import SocketRoom
 from sandwich_node.publishing.log import Log
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.server import RpcServer
+from sandwich_node.shards.connection import WebSocketClient
 from sandwich_node.shards.failures import FailureLog
 
 
@@ -24,7 +23,7 @@ class WorkerServices:
     """
 
     log: Log
-    http: aiohttp.ClientSession
+    http: WebSocketClient
     send: Callable[[ipc.ToAgent], None]
     rng: random.Random
     rests: RestClients | None = None

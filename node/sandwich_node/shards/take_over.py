@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+from sandwich_coordinator.backoff import jittered_s
 from sandwich_node import ipc
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.log import Log, LogError, StreamLimits
@@ -31,7 +32,7 @@ class TakeOver:
                 await self._log.ensure_stream(self._app)
             except LogError as error:
                 self.waiting = str(error)
-                await asyncio.sleep(STREAM_RETRY_S * self._rng.uniform(0.5, 1.0))
+                await asyncio.sleep(jittered_s(STREAM_RETRY_S, self._rng))
             else:
                 self.waiting = ""
                 return await self._chain.take_over()

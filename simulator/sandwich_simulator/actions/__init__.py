@@ -1,1 +1,1 @@
-"""What may happen, by what it happens to. Each function changes the action's guild and yields what is told of it."""
+"""The actions, grouped by what they change. Each function changes the guild and yields the resulting events."""

@@ -1,4 +1,4 @@
-"""Channels, categories, and who may view them."""
+"""Actions on channels, categories and permission overwrites."""
 
 from collections.abc import Iterator
 
@@ -16,20 +16,20 @@ _TEXTS_MIN = 2
 
 
 def channel(action: ActionContext) -> Iterator[Event]:
-    """A channel is changed, moved, made or deleted."""
+    """Changes, moves, creates or deletes a channel."""
     guild, roll = action.guild, action.rng.random()
     if roll < 0.35:
-        yield from _described(action)
+        yield from _topic_changed(action)
     elif roll < 0.5:
-        yield from _moved(action)
+        yield from _moved_channel(action)
     elif roll < 0.75 and len(guild.channels) < CHANNELS_MAX:
-        yield from _made(action)
+        yield from _created(action)
     else:
         yield from _deleted(action)
 
 
-def permitted(action: ActionContext) -> Iterator[Event]:
-    """The overwrites of a channel change; whoever then sees more, or less, is told so by the gateway."""
+def channel_overwrites(action: ActionContext) -> Iterator[Event]:
+    """Changes the permission overwrites of a channel. The gateway sends what follows to bots that see more or less."""
     guild, rng = action.guild, action.rng
     found = guild.channels[rng.choice(list(guild.channels))]
     found["permission_overwrites"] = overwrites(rng, guild, action.world.shared.config.hidden_channels)
@@ -41,7 +41,7 @@ def _update(action: ActionContext, found: Json) -> Event:
     return action.event("CHANNEL_UPDATE", {**found, "guild_id": action.guild.id})
 
 
-def _described(action: ActionContext) -> Iterator[Event]:
+def _topic_changed(action: ActionContext) -> Iterator[Event]:
     found = action.guild.channels[action.rng.choice(action.guild.channels_of(entities.TEXT))]
     found["topic"] = entities.words(action.rng, 8)
     yield _update(action, found)
@@ -51,7 +51,7 @@ def _category(action: ActionContext) -> str | None:
     return action.rng.choice([*action.guild.channels_of(entities.CATEGORY), None])
 
 
-def _moved(action: ActionContext) -> Iterator[Event]:
+def _moved_channel(action: ActionContext) -> Iterator[Event]:
     guild, rng = action.guild, action.rng
     found = guild.channels[rng.choice(list(guild.channels))]
     found["position"] = rng.randrange(CHANNELS_MAX)
@@ -60,7 +60,7 @@ def _moved(action: ActionContext) -> Iterator[Event]:
     yield _update(action, found)
 
 
-def _made(action: ActionContext) -> Iterator[Event]:
+def _created(action: ActionContext) -> Iterator[Event]:
     guild, rng = action.guild, action.rng
     kinds = [entities.TEXT, entities.TEXT, entities.VOICE, entities.FORUM, entities.STAGE]
     if len(guild.channels_of(entities.CATEGORY)) < CATEGORIES_MAX:
@@ -74,10 +74,10 @@ def _made(action: ActionContext) -> Iterator[Event]:
 
 
 def _deleted(action: ActionContext) -> Iterator[Event]:
-    """With a channel go its threads, messages, stages, scheduled events and invites, of which nothing is told.
+    """Deletes a channel with its threads, messages, stages, scheduled events and invites, without events for these.
 
-    "You should observe the CHANNEL_DELETE event and clean up any associated resources" (a Discord engineer). Who talked
-    there is told to have left, and each child of a category that it has no parent any more.
+    "You should observe the CHANNEL_DELETE event and clean up any associated resources" (a Discord engineer). Users in a
+    voice channel leave it with events, and each child of a deleted category gets an update without a parent.
     """
     guild, rng = action.guild, action.rng
     kept = {guild.channels_of(entities.VOICE)[0], *guild.channels_of(entities.TEXT)[:_TEXTS_MIN]}

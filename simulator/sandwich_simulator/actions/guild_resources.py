@@ -1,4 +1,4 @@
-"""What a guild has beside channels and members: roles, expressions, sounds, stages, scheduled events."""
+"""Actions on a guild's other resources: roles, emojis, stickers, sounds, stages and scheduled events."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ EVENTS_MAX = 3
 
 
 def role(action: ActionContext) -> Iterator[Event]:
-    """A role is renamed, made or deleted; members lose a deleted one without a word."""
+    """Renames, creates or deletes a role. Members lose a deleted role without an event of their own."""
     guild, rng, roll = action.guild, action.rng, action.rng.random()
     plain = [key for key, role in guild.roles.items() if key != guild.id and not role["managed"]]
     if roll < 0.4 and plain:
@@ -36,7 +36,7 @@ def role(action: ActionContext) -> Iterator[Event]:
 
 
 def expressions(action: ActionContext) -> Iterator[Event]:
-    """Emojis or stickers change: the whole list is told."""
+    """Changes emojis or stickers. The event carries the whole list."""
     guild, rng = action.guild, action.rng
     if rng.random() < 0.6:
         if len(guild.emojis) >= EMOJIS_MAX:
@@ -54,7 +54,7 @@ def expressions(action: ActionContext) -> Iterator[Event]:
 
 
 def sound(action: ActionContext) -> Iterator[Event]:
-    """A soundboard sound is made, changed or deleted; now and then several change at once."""
+    """Creates, changes or deletes a soundboard sound; sometimes changes several at once."""
     guild, rng, roll = action.guild, action.rng, action.rng.random()
     ids = list(guild.sounds)
     if roll < 0.3 and len(ids) < SOUNDS_MAX:
@@ -76,7 +76,7 @@ def sound(action: ActionContext) -> Iterator[Event]:
 
 
 def stage(action: ActionContext) -> Iterator[Event]:
-    """A stage goes live, changes its topic, or ends."""
+    """Starts a stage, changes its topic, or ends it."""
     guild, rng = action.guild, action.rng
     if guild.stages and rng.random() < 0.4:
         found = guild.stages[next(iter(guild.stages))]
@@ -91,9 +91,9 @@ def stage(action: ActionContext) -> Iterator[Event]:
 
 
 def scheduled_event(action: ActionContext) -> Iterator[Event]:
-    """A scheduled event is made, changed or deleted; a change does not repeat how many people are interested.
+    """Creates, changes or deletes a scheduled event. An update does not repeat the number of interested users.
 
-    Status 3 and 4 are its end, and no GUILD_SCHEDULED_EVENT_DELETE follows.
+    Status 3 or 4 ends the event; no GUILD_SCHEDULED_EVENT_DELETE follows.
     """
     guild, rng, roll = action.guild, action.rng, action.rng.random()
     if len(guild.events) < EVENTS_MAX and roll < 0.6:
@@ -121,7 +121,7 @@ def scheduled_event(action: ActionContext) -> Iterator[Event]:
 
 
 def interest(action: ActionContext) -> Iterator[Event]:
-    """Somebody is interested in a scheduled event, or no longer is."""
+    """Adds or removes a member's interest in a scheduled event."""
     guild, rng = action.guild, action.rng
     if not guild.events:
         return

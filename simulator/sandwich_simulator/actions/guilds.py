@@ -1,4 +1,4 @@
-"""Whole guilds: their own fields, outages, and bots that come and go."""
+"""Actions on whole guilds: their own fields, outages, and bots that join and leave."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ _OF_GUILD_CREATE = frozenset({"joined_at", "large", "member_count"})
 
 
 def guild_update(action: ActionContext) -> Iterator[Event]:
-    """The guild's own fields change; it is told with its roles, emojis and stickers, without what GUILD_CREATE adds."""
+    """Changes the guild's own fields. GUILD_UPDATE has roles, emojis and stickers, but no GUILD_CREATE-only fields."""
     guild = action.guild
     guild.base["name"] = entities.words(action.rng, 2).title()
     data = {key: value for key, value in guild.base.items() if key not in _OF_GUILD_CREATE}
@@ -24,7 +24,7 @@ def guild_update(action: ActionContext) -> Iterator[Event]:
 
 
 def outage(action: ActionContext) -> Iterator[Event]:
-    """A guild is gone for a while, or is back as it was."""
+    """Starts the outage of a guild, or ends one with the guild unchanged."""
     world = action.world
     down = [g for g in world.known_guilds() if g.unavailable and not world.shared.is_silent(int(g.id))]
     if down and (len(down) >= OUTAGES_MAX or action.rng.random() < 0.5):
@@ -35,31 +35,31 @@ def outage(action: ActionContext) -> Iterator[Event]:
         yield action.event("GUILD_DELETE", {"unavailable": True, "id": action.guild.id})
 
 
-def told_again(action: ActionContext) -> Iterator[Event]:
-    """A guild that is there comes once more, as after an outage that nobody was told of."""
+def guild_repeated(action: ActionContext) -> Iterator[Event]:
+    """Sends GUILD_CREATE of an available guild again, as after an outage without a GUILD_DELETE."""
     yield Event("GUILD_CREATE", {}, int(action.guild.id))
 
 
 def come_and_go(action: ActionContext) -> Iterator[Event]:
-    """The bot is removed from a guild, or added to one: to a new one, or to one where others of its world are."""
+    """Removes the bot from a guild, or adds it to one: a new guild, or one that other bots of its world are in."""
     world = action.world
     if world.has_surplus_guilds:
         yield from leave(action)
         return
-    elsewhere = [guild for guild in world.shared.known_guilds() if not world.has_guild(int(guild.id))]
-    there = [guild for guild in elsewhere if not guild.unavailable]
-    if there and action.rng.random() < 0.5:
-        chosen = action.rng.choice(there)
+    others = [guild for guild in world.shared.known_guilds() if not world.has_guild(int(guild.id))]
+    available = [guild for guild in others if not guild.unavailable]
+    if available and action.rng.random() < 0.5:
+        chosen = action.rng.choice(available)
         yield from arrive(ActionContext(world, chosen, action.rng, action.wall_ms))
     else:
         new = world.join_guild()
-        # "A bot can join an unavailable guild" (a Discord engineer): it comes as a stub, and whole when it is back.
+        # "A bot can join an unavailable guild" (a Discord engineer): first a stub, the whole guild after the outage.
         new.unavailable = world.shared.config.outage_stubs and action.rng.random() < 0.5
         yield Event("GUILD_CREATE", {}, int(new.id), joined=True)
 
 
 def arrive(action: ActionContext) -> Iterator[Event]:
-    """The bot is added to a guild where others are: they are told of its role and its member, it of the guild."""
+    """Adds the bot to a guild with other bots. They receive its role and member; it receives the guild."""
     guild, world, me = action.guild, action.world, action.world.me
     own = bot_role(action.rng, action.new_id(), me)
     guild.roles[own["id"]] = own
@@ -74,7 +74,7 @@ def arrive(action: ActionContext) -> Iterator[Event]:
 
 
 def leave(action: ActionContext) -> Iterator[Event]:
-    """The bot is removed. It is told so, sometimes also as a member; the others of its member and its role."""
+    """Removes the bot. It receives GUILD_DELETE and sometimes its member removal; other bots its member and role."""
     guild, world, me = action.guild, action.world, action.world.me
     if me["id"] in guild.voice_states:
         yield from move(action, me["id"], None)
@@ -82,10 +82,10 @@ def leave(action: ActionContext) -> Iterator[Event]:
     removed = {"user": me, "guild_id": guild.id}
     _forget_bot(guild, me["id"])
     world.leave_guild(int(guild.id))
-    told = [action.event("GUILD_DELETE", {"id": guild.id}, only=me["id"])]
+    own_events = [action.event("GUILD_DELETE", {"id": guild.id}, only=me["id"])]
     if action.rng.random() < 0.5:
-        told.insert(action.rng.randrange(2), action.event("GUILD_MEMBER_REMOVE", removed, only=me["id"]))
-    yield from told
+        own_events.insert(action.rng.randrange(2), action.event("GUILD_MEMBER_REMOVE", removed, only=me["id"]))
+    yield from own_events
     yield action.event("GUILD_MEMBER_REMOVE", removed)
     for role_id in own:
         del guild.roles[role_id]

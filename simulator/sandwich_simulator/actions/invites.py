@@ -1,7 +1,8 @@
-"""Invites and joins: how people come into a guild, what the bot is told of it, and the truth of each join. No I/O.
+"""Actions on invites and joins: the events of each join, and a record of how the user really joined. No I/O.
 
-Rules of section 16: a use is counted before the join is told; nobody is told of an expiry; the last use deletes an
-invite, whose INVITE_DELETE may come before the GUILD_MEMBER_ADD or after it; INVITE_* events need MANAGE_CHANNELS.
+Rules (docs/design/protocol.md, section 16): a use is counted before the join is sent; expiry sends no event; the last
+use deletes an invite, and its INVITE_DELETE may come before or after the GUILD_MEMBER_ADD; INVITE_* events need
+MANAGE_CHANNELS.
 """
 
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How somebody joins: by an invite's code, by the vanity URL, as a bot that is added, or without any of these."""
+class JoinMethod:
+    """How a user joins: by an invite's code, by the vanity URL, as an added bot, or by none of these."""
 
     code: str | None = None
     vanity: bool = False
@@ -30,10 +31,10 @@ class Way:
 
 
 def drop_expired(guild: GuildState, wall_ms: int) -> None:
-    """Invites whose time is over are gone; no event tells it."""
+    """Removes expired invites. Discord sends no event for it."""
     now_s = wall_ms / 1000
-    over = [code for code, invite in guild.invites.items() if _expires_s(invite) <= now_s]
-    for code in over:
+    expired = [code for code, invite in guild.invites.items() if _expires_s(invite) <= now_s]
+    for code in expired:
         del guild.invites[code]
 
 
@@ -43,7 +44,7 @@ def _expires_s(invite: Json) -> float:
 
 
 def make_invite(action: ActionContext, *, max_uses: int, max_age_s: int) -> Json:
-    """A new invite of somebody's, already in the guild. ValueError when the guild has as many as Discord allows."""
+    """Adds an invite of a random member. ValueError when the guild has as many invites as Discord allows."""
     guild = action.guild
     if len(guild.invites) >= INVITES_OF_A_GUILD_MAX:
         raise ValueError("Maximum number of invites reached")
@@ -64,13 +65,13 @@ def make_invite(action: ActionContext, *, max_uses: int, max_age_s: int) -> Json
     return invite
 
 
-def tell_created(action: ActionContext, invite: Json) -> Event:
-    """INVITE_CREATE, which always says 0 uses, for the bots that may see it."""
+def invite_created(action: ActionContext, invite: Json) -> Event:
+    """INVITE_CREATE for the bots that may see it. Its `uses` is always 0."""
     return _of_invite(action, "INVITE_CREATE", invite, {**invite, "uses": 0})
 
 
 def delete_invite(action: ActionContext, code: str) -> Event:
-    """Somebody deletes an invite. KeyError when there is none."""
+    """Deletes an invite. KeyError when it does not exist."""
     gone = action.guild.invites.pop(code)
     return _of_invite(action, "INVITE_DELETE", gone, {key: gone[key] for key in ("guild_id", "code", "channel_id")})
 
@@ -81,21 +82,21 @@ def _of_invite(action: ActionContext, name: str, invite: Json, data: Json) -> Ev
     return action.event(name, data, unseen_by=guild.unseen_by(invite["channel_id"]) | weak)
 
 
-def join(action: ActionContext, way: Way) -> Iterator[Event]:
-    """Somebody of the pool joins, which is written down in `world.joins`; nobody when the one found is inside."""
+def join(action: ActionContext, method: JoinMethod) -> Iterator[Event]:
+    """A random user of the pool joins and is recorded in `world.joins`. No event if the user is a member already."""
     guild, world = action.guild, action.world
     person = world.person(action.rng.randrange(world.people_count))
-    if way.bot:
+    if method.bot:
         person = {**person, "id": action.new_id(), "bot": True}
     if person["id"] in guild.members:
         return
-    invite = guild.invites[way.code] if way.code is not None else None
+    invite = guild.invites[method.code] if method.code is not None else None
     member = entities.member(action.rng, person, [], action.wall_ms)
     guild.members[person["id"]] = member
     guild.base["member_count"] += 1
-    world.shared.joins.append(_truth(action, person["id"], way, invite))
+    world.shared.joins.append(_truth(action, person["id"], method, invite))
     added = action.event("GUILD_MEMBER_ADD", {**member, "guild_id": guild.id})
-    guild.vanity_uses += way.vanity
+    guild.vanity_uses += method.vanity
     deleted: list[Event] = []
     if invite is not None:
         invite["uses"] += 1
@@ -104,40 +105,40 @@ def join(action: ActionContext, way: Way) -> Iterator[Event]:
     yield from (*deleted, added) if deleted and action.rng.random() < 0.5 else (added, *deleted)
 
 
-def _truth(action: ActionContext, user_id: str, way: Way, invite: Json | None) -> Json:
+def _truth(action: ActionContext, user_id: str, method: JoinMethod, invite: Json | None) -> Json:
     inviter = (invite or {}).get("inviter")
     return {
         "guild_id": action.guild.id,
         "user_id": user_id,
         "at_ms": action.wall_ms,
-        "how": "bot" if way.bot else "vanity" if way.vanity else "invite" if invite else "none",
-        "code": action.guild.base["vanity_url_code"] if way.vanity else way.code,
+        "how": "bot" if method.bot else "vanity" if method.vanity else "invite" if invite else "none",
+        "code": action.guild.base["vanity_url_code"] if method.vanity else method.code,
         "inviter_id": inviter["id"] if inviter else None,
     }
 
 
 def invite(action: ActionContext) -> Iterator[Event]:
-    """An invite is made (now and then used before anybody heard of it), or deleted."""
+    """Creates an invite (sometimes used before its INVITE_CREATE is sent), or deletes one."""
     guild, rng = action.guild, action.rng
     drop_expired(guild, action.wall_ms)
     if len(guild.invites) < INVITES_MAX and rng.random() < 0.7:
         made = make_invite(action, max_uses=rng.choice((0, 0, 0, 1, 10)), max_age_s=rng.choice((0, 1800, DAY_S)))
-        told = tell_created(action, made)
+        created = invite_created(action, made)
         if rng.random() < 0.1:
-            yield from join(action, Way(code=made["code"]))
-        yield told
+            yield from join(action, JoinMethod(code=made["code"]))
+        yield created
     elif guild.invites:
         yield delete_invite(action, rng.choice(list(guild.invites)))
 
 
 def member_joins(action: ActionContext) -> Iterator[Event]:
-    """Somebody joins: mostly by an invite, else by the vanity URL, as a bot, or without anything."""
+    """A user joins: mostly by an invite, else by the vanity URL, as a bot, or by none of these."""
     guild, rng = action.guild, action.rng
     drop_expired(guild, action.wall_ms)
     roll = rng.random()
     if guild.invites and roll < 0.7:
-        yield from join(action, Way(code=rng.choice(list(guild.invites))))
+        yield from join(action, JoinMethod(code=rng.choice(list(guild.invites))))
     elif guild.base["vanity_url_code"] and roll < 0.85:
-        yield from join(action, Way(vanity=True))
+        yield from join(action, JoinMethod(vanity=True))
     else:
-        yield from join(action, Way(bot=roll > 0.97))
+        yield from join(action, JoinMethod(bot=roll > 0.97))

@@ -1,4 +1,4 @@
-"""Presences, members, and what people call themselves."""
+"""Actions on presences, members and user names."""
 
 from collections.abc import Iterator
 
@@ -11,16 +11,16 @@ from sandwich_simulator.events import Event
 from .voice import move
 
 RENAMES_GUILDS_MAX = 2_000
-"""In larger worlds nobody changes name: it is told in every guild of theirs, and those would all have to be built."""
+"""In larger worlds users keep their names: a change is sent in each of the user's guilds, which must then be built."""
 _NAMED = (
     *("id", "username", "discriminator", "global_name", "avatar", "public_flags"),
     *("avatar_decoration_data", "collectibles", "primary_guild"),
 )
-"""The part of a user that comes with a presence when it has changed; clients rely on it."""
+"""The user fields that a presence carries after a change; clients rely on them."""
 
 
 def presence(action: ActionContext) -> Iterator[Event]:
-    """Somebody comes, goes, or does something else; sometimes only what clients cannot do without is told."""
+    """A member goes online, offline, or changes activity. Sometimes the event has only the fields that clients need."""
     guild, who = action.guild, action.someone()
     known = guild.presences.get(who)
     if known is None:
@@ -37,7 +37,7 @@ def presence(action: ActionContext) -> Iterator[Event]:
 
 
 def member_update(action: ActionContext) -> Iterator[Event]:
-    """A member's nick, roles or time-out change; fields that may be absent sometimes are."""
+    """Changes a member's nick, roles or time-out. Optional fields are sometimes absent."""
     rng, member = action.rng, action.guild.members[action.someone()]
     roles = assignable_roles(action.guild)
     member["nick"] = entities.words(rng, 2) if rng.random() < 0.7 else None
@@ -53,7 +53,7 @@ def member_update(action: ActionContext) -> Iterator[Event]:
 
 
 def bot_member_update(action: ActionContext) -> Iterator[Event]:
-    """A bot's roles change, and with them perhaps what it sees."""
+    """Changes a bot's roles, and so perhaps the channels that it may view."""
     guild, rng = action.guild, action.rng
     member = guild.members[rng.choice(list(guild.views))]
     own = [key for key in member["roles"] if key in guild.roles and guild.roles[key]["managed"]]
@@ -63,7 +63,7 @@ def bot_member_update(action: ActionContext) -> Iterator[Event]:
 
 
 def member_leave(action: ActionContext) -> Iterator[Event]:
-    """Somebody leaves, and with them their presence and voice state."""
+    """A member leaves; presence and voice state go with it."""
     guild, who = action.guild, action.someone()
     if len(action.people) < 3 or who == guild.base["owner_id"]:
         return
@@ -76,13 +76,13 @@ def member_leave(action: ActionContext) -> Iterator[Event]:
 
 
 def member_again(action: ActionContext) -> Iterator[Event]:
-    """GUILD_MEMBER_ADD of somebody who is there already, which Discord's documentation says may happen."""
+    """GUILD_MEMBER_ADD of a user who is a member already; Discord's documentation says that this may happen."""
     member = action.guild.members[action.someone()]
     yield action.event("GUILD_MEMBER_ADD", {**member, "guild_id": action.guild.id})
 
 
 def renamed(action: ActionContext) -> Iterator[Event]:
-    """Somebody has another name or avatar: told of the member in every guild of theirs, and where they are online."""
+    """A user changes name or avatar: a member update in each of the user's guilds, with presences where online."""
     if len(action.world.guild_ids) > RENAMES_GUILDS_MAX:
         return
     old = action.guild.members[action.someone()]["user"]
@@ -99,7 +99,7 @@ def renamed(action: ActionContext) -> Iterator[Event]:
 
 
 def bot_renamed(action: ActionContext) -> Iterator[Event]:
-    """The bot has another name: USER_UPDATE, and its own member in every guild."""
+    """The bot changes its name: USER_UPDATE, and an update of its own member in every guild."""
     world = action.world
     if len(world.guild_ids) > RENAMES_GUILDS_MAX:
         return

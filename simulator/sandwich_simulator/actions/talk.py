@@ -1,4 +1,4 @@
-"""Messages, reactions, typing, pins."""
+"""Actions on messages, reactions, typing and pins."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ _EMOJI = ("👍", "🔥", "🎉")
 
 
 def message_of(action: ActionContext, channel_id: str, author: str, content: str, *, is_starter: bool = False) -> Json:
-    """A new message, already counted in its channel. The starter of a forum's post is not: it has the thread's id."""
+    """A new message, counted in its channel. A forum post's starter message is not counted; it has the thread's id."""
     guild, rng = action.guild, action.rng
     thread = guild.threads.get(channel_id)
     place = thread or guild.channels[channel_id]
@@ -48,14 +48,14 @@ def message_of(action: ActionContext, channel_id: str, author: str, content: str
 
 
 def message(action: ActionContext) -> Iterator[Event]:
-    """Somebody says something."""
+    """A member sends a message."""
     place = action.rng.choice(action.guild.channels_of(entities.TEXT) + list(action.guild.threads))
     content = entities.words(action.rng, action.rng.randrange(1, 30))
     yield action.event("MESSAGE_CREATE", message_of(action, place, action.someone(), content))
 
 
 def _new_version(action: ActionContext, old: Json, **changes: object) -> Event:
-    """MESSAGE_UPDATE is the whole message as it is now, with its reactions, and its author as they are now."""
+    """MESSAGE_UPDATE with the whole message as it is now, including reactions and current author."""
     new = {**old, **changes, "tts": False}
     author = action.guild.members.get(old["author"]["id"])
     new.pop("member", None)
@@ -74,14 +74,14 @@ def _new_version(action: ActionContext, old: Json, **changes: object) -> Event:
 
 
 def message_edit(action: ActionContext) -> Iterator[Event]:
-    """Somebody edits a message."""
+    """Edits a message."""
     if (old := action.guild.messages.choose(action.rng)) is not None:
         content = entities.words(action.rng, action.rng.randrange(1, 30))
         yield _new_version(action, old, content=content, edited_timestamp=entities.iso(action.wall_ms))
 
 
 def message_delete(action: ActionContext) -> Iterator[Event]:
-    """A message is deleted, now and then some of one channel at once. What was pinned goes without a word of pins."""
+    """Deletes a message, sometimes several of one channel. A deleted pinned message sends no CHANNEL_PINS_UPDATE."""
     guild = action.guild
     found = guild.messages.choose(action.rng)
     if found is None:
@@ -102,7 +102,7 @@ def message_delete(action: ActionContext) -> Iterator[Event]:
 
 
 def reaction(action: ActionContext) -> Iterator[Event]:
-    """Somebody reacts to a message, or no longer does; rarely all reactions go."""
+    """Adds or removes a reaction; rarely removes all."""
     guild = action.guild
     found = guild.messages.choose(action.rng)
     if found is None:
@@ -133,7 +133,7 @@ def _reaction_data(who: str, emoji: Json, place: Json) -> Json:
 
 
 def typing(action: ActionContext) -> Iterator[Event]:
-    """Somebody begins to type."""
+    """A member starts typing."""
     who = action.someone()
     data = {
         "user_id": who,
@@ -146,7 +146,7 @@ def typing(action: ActionContext) -> Iterator[Event]:
 
 
 def pin(action: ActionContext) -> Iterator[Event]:
-    """A message is pinned, or no longer is: the message changes, and its channel says when the last pin was."""
+    """Pins or unpins a message: the message changes, and its channel's `last_pin_timestamp`."""
     guild = action.guild
     found = guild.messages.choose(action.rng)
     if found is None:

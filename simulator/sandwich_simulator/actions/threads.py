@@ -1,4 +1,4 @@
-"""Threads: made, archived, joined, left. What is private is seen by those in it."""
+"""Actions on threads and their members. Only its members see a private thread."""
 
 from collections.abc import Iterator
 
@@ -17,10 +17,10 @@ COUNTED_MEMBERS_MAX = 50  # Discord counts no further
 
 
 def thread(action: ActionContext) -> Iterator[Event]:
-    """A thread is renamed, made, deleted, archived, or active again."""
+    """Renames, creates, deletes, archives or unarchives a thread."""
     guild, rng, roll = action.guild, action.rng, action.rng.random()
     if roll < 0.35 and len(guild.threads) < THREADS_MAX:
-        yield from _made(action)
+        yield from _created(action)
     elif roll < 0.5 and guild.archived:
         yield from _unarchived(action)
     elif not guild.threads:
@@ -35,7 +35,7 @@ def thread(action: ActionContext) -> Iterator[Event]:
         yield from _deleted(action, rng.choice(list(guild.threads)))
 
 
-def _made(action: ActionContext) -> Iterator[Event]:
+def _created(action: ActionContext) -> Iterator[Event]:
     guild, rng = action.guild, action.rng
     parent, owner, new_id = (
         rng.choice(guild.channels_of(entities.TEXT, entities.FORUM)),
@@ -75,7 +75,7 @@ def _deleted(action: ActionContext, thread_id: str) -> Iterator[Event]:
 
 
 def _archived(action: ActionContext) -> Iterator[Event]:
-    """An archived thread is told of once more; its messages are no longer anybody's concern."""
+    """Archives a thread with a last THREAD_UPDATE. Its messages are no longer simulated."""
     guild = action.guild
     thread_id = action.rng.choice(list(guild.threads))
     gone = guild.archived[thread_id] = guild.threads.pop(thread_id)
@@ -92,7 +92,7 @@ def _mark(action: ActionContext, thread: Json, *, archived: bool) -> None:
 
 
 def _unarchived(action: ActionContext) -> Iterator[Event]:
-    """Active again: told as a change of a thread that clients have forgotten, then their own membership."""
+    """Unarchives a thread: THREAD_UPDATE, then THREAD_MEMBER_UPDATE for each bot that is a member."""
     guild = action.guild
     thread_id = action.rng.choice(list(guild.archived))
     found = guild.threads[thread_id] = guild.archived.pop(thread_id)
@@ -109,7 +109,7 @@ def _own_member(action: ActionContext, thread_id: str, bot: str) -> Event:
 
 
 def membership(action: ActionContext) -> Iterator[Event]:
-    """Somebody is added to a thread or removed; of the bots also, whose own settings may change as well."""
+    """Adds members to a thread or removes them, bots included; may change a bot's own thread settings."""
     guild, rng = action.guild, action.rng
     if not guild.threads:
         return
@@ -124,7 +124,7 @@ def membership(action: ActionContext) -> Iterator[Event]:
         if guild.sees(bot, thread_id):
             yield _own_member(action, thread_id, bot)
     else:
-        # Who is removed is told so, also where it does not see the channel.
+        # A removed bot receives the event even if it may not view the channel.
         blind = guild.unseen_by(thread_id) - {bot}
         del members[bot]
         yield _members_update(action, thread_id, [], [bot], blind)
@@ -145,7 +145,7 @@ def _others_changed(action: ActionContext, thread_id: str) -> Iterator[Event]:
 
 
 def _bot_added(action: ActionContext, thread_id: str, bot: str) -> Iterator[Event]:
-    """Whoever is added to a thread is sent it first: it may be one that they did not see."""
+    """Adds a bot to a thread. It receives the thread first, because it may not have seen it before."""
     guild = action.guild
     guild.thread_members[thread_id][bot] = thread_member(thread_id, bot, action.wall_ms)
     if guild.threads[thread_id]["type"] == entities.PRIVATE_THREAD:
@@ -174,7 +174,7 @@ def _members_update(
 
 
 def list_sync(action: ActionContext) -> Iterator[Event]:
-    """Discord lists active threads anew to a bot: those of some channels, or of the whole guild."""
+    """THREAD_LIST_SYNC for one bot: the active threads of some channels, or of the whole guild."""
     guild, rng = action.guild, action.rng
     bot = rng.choice(list(guild.views))
     chosen = [key for key in guild.channels_of(entities.TEXT, entities.FORUM)[:2] if guild.sees(bot, key)]

@@ -1,4 +1,4 @@
-"""Voice: who is where, since when, and what a voice channel says of itself."""
+"""Actions on voice: voice states, and the status and start time of voice channels."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from sandwich_simulator.guild_state import GuildState
 
 
 def has_room(guild: GuildState, channel_id: str, who: str) -> bool:
-    """Whether somebody may join a voice channel (MOVE_MEMBERS, which would let them in anyway, is nobody's)."""
+    """Whether a voice channel has room for a user. MOVE_MEMBERS, which lifts the limit, is not simulated."""
     limit = guild.channels[channel_id].get("user_limit", 0)
     return not limit or sum(1 for key in _inside(guild, channel_id) if key != who) < limit
 
@@ -20,7 +20,7 @@ def _inside(guild: GuildState, channel_id: str) -> list[str]:
 
 
 def move(action: ActionContext, who: str, channel_id: str | None, **settings: bool | str) -> Iterator[Event]:
-    """Somebody joins a voice channel, changes it, or leaves: its time starts with the first one and ends with the last.
+    """A user joins, changes or leaves voice channels. A channel has a start time from its first user to its last.
 
     `settings` are fields of the voice state, such as `self_mute`.
     """
@@ -40,14 +40,14 @@ def move(action: ActionContext, who: str, channel_id: str | None, **settings: bo
         guild.voice_states[who] = state
     yield action.event("VOICE_STATE_UPDATE", {"member": guild.members[who], **state, "guild_id": guild.id})
     if left is not None and left != channel_id and left in guild.channels and not _inside(guild, left):
-        yield from _tell(action, left, "voice_start_time", None)
+        yield from _info_event(action, left, "voice_start_time", None)
         if guild.voice_info[left].get("status"):
-            yield from _tell(action, left, "status", None)
+            yield from _info_event(action, left, "status", None)
     if is_first and channel_id is not None:
-        yield from _tell(action, channel_id, "voice_start_time", action.wall_ms // 1000)
+        yield from _info_event(action, channel_id, "voice_start_time", action.wall_ms // 1000)
 
 
-def _tell(action: ActionContext, channel_id: str, field: str, value: int | str | None) -> Iterator[Event]:
+def _info_event(action: ActionContext, channel_id: str, field: str, value: int | str | None) -> Iterator[Event]:
     info = action.guild.voice_info.setdefault(channel_id, {})
     info[field] = value
     name = "VOICE_CHANNEL_STATUS_UPDATE" if field == "status" else "VOICE_CHANNEL_START_TIME_UPDATE"
@@ -55,7 +55,7 @@ def _tell(action: ActionContext, channel_id: str, field: str, value: int | str |
 
 
 def voice(action: ActionContext) -> Iterator[Event]:
-    """Somebody moves between voice channels."""
+    """Moves a member between voice channels."""
     guild, rng, who = action.guild, action.rng, action.someone()
     if who in guild.voice_states and rng.random() < 0.5:
         yield from move(action, who, None)
@@ -66,15 +66,16 @@ def voice(action: ActionContext) -> Iterator[Event]:
 
 
 def voice_status(action: ActionContext) -> Iterator[Event]:
-    """A voice channel with somebody in it says what it is about, or no longer does."""
+    """Sets or clears the status of a voice channel that has users."""
     guild, rng = action.guild, action.rng
     places = sorted({state["channel_id"] for state in guild.voice_states.values()} & set(guild.channels))
     if places:
-        yield from _tell(action, rng.choice(places), "status", entities.words(rng, 3) if rng.random() < 0.8 else None)
+        place = rng.choice(places)
+        yield from _info_event(action, place, "status", entities.words(rng, 3) if rng.random() < 0.8 else None)
 
 
 def channel_info(guild: GuildState, bot: str, fields: list[str]) -> list[Json]:
-    """CHANNEL_INFO's channels: the voice channels that the bot may view."""
+    """The `channels` of CHANNEL_INFO: the voice channels that the bot may view."""
     return [
         {"id": key, **{name: guild.voice_info.get(key, {}).get(name) for name in fields}}
         for key in guild.channels_of(entities.VOICE)

@@ -1,4 +1,4 @@
-"""The configuration for nats-server that gives each application an account."""
+"""The configuration for nats-server with an account for each application."""
 
 import re
 import subprocess
@@ -35,7 +35,7 @@ def test_an_account_imports_what_the_docs_list_and_requests() -> None:
     assert {subject for subject, _ in accounts.services("bot")} == listed | {"sandwich.bot.rpc.*"}
 
 
-def test_nothing_imported_creates_or_changes_or_takes_away() -> None:
+def test_no_import_can_create_change_or_delete() -> None:
     subjects = [subject for subject, _ in accounts.services("bot") if ".API." in subject]
     verbs = {subject.partition(".API.")[2].partition(".SANDWICH")[0] for subject in subjects}
     assert verbs == {"STREAM.INFO", "STREAM.MSG.GET", "CONSUMER.INFO", "CONSUMER.MSG.NEXT"}
@@ -48,13 +48,13 @@ def test_the_ready_file_is_what_the_command_prints(
     assert capsys.readouterr().out == READY.read_text()
 
 
-def test_the_ready_file_is_taken_by_nats_server() -> None:
+def test_the_ready_file_is_accepted_by_nats_server() -> None:
     done = check(READY, NATS_NODE_PASSWORD="n1", NATS_OPERATOR_PASSWORD="o1", NATS_WELCOMER_PASSWORD="w1")
     assert done.returncode == 0, done.stderr
     assert check(READY, NATS_NODE_PASSWORD="n1", NATS_OPERATOR_PASSWORD="o1").returncode != 0
 
 
-def test_the_compose_file_hands_nats_every_password_that_the_ready_file_needs() -> None:
+def test_the_compose_file_passes_every_password_that_the_ready_file_needs() -> None:
     compose = yaml.safe_load((READY.parent / "compose.yml").read_text())["services"]["nats"]
     needed = set(re.findall(r"\$(NATS_\w+)", READY.read_text()))
     assert set(compose["environment"]) == needed
@@ -62,7 +62,7 @@ def test_the_compose_file_hands_nats_every_password_that_the_ready_file_needs() 
     assert "./nats.conf:/etc/nats/nats.conf:ro" in compose["volumes"]
 
 
-def test_many_applications_are_taken_by_nats_server(tmp_path: Path) -> None:
+def test_many_applications_are_accepted_by_nats_server(tmp_path: Path) -> None:
     names = ["a", "b-c", "0", "x" * 32]
     (tmp_path / "nats.conf").write_text(accounts.server_config(names, store=str(tmp_path / "a b"), listen="[::1]:4222"))
     users = [*names, accounts.NODE_USER, accounts.OPERATOR_USER]
@@ -77,7 +77,7 @@ def test_names_that_cannot_have_an_account_are_refused(apps: list[str]) -> None:
 
 
 @pytest.mark.parametrize("option", ["--store", "--listen"])
-def test_what_would_break_out_of_the_file_is_refused(
+def test_values_that_would_break_the_syntax_of_the_file_are_refused(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "nats-config", "bot", option, 'x" }') == 2

@@ -1,4 +1,4 @@
-"""HOST:PORT, IPv6 included, is built and read in one way everywhere."""
+"""HOST:PORT, including IPv6, is built and parsed in one way everywhere."""
 
 import pytest
 from pydantic import ValidationError
@@ -51,7 +51,7 @@ def test_an_address_is_read_and_written_the_same_way(text: str, address: Address
         ("u@a:1", "HOST:PORT"),
     ],
 )
-def test_what_is_no_address_is_refused_with_the_right_form(text: str, reason: str) -> None:
+def test_an_invalid_address_is_refused_with_the_right_form(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_address(text)
 
@@ -60,14 +60,14 @@ def test_a_listening_address_may_leave_the_port_to_the_system() -> None:
     assert parse_address("[::1]:0", any_port=True) == Address("::1", 0)
 
 
-def test_what_older_nodes_registered_is_still_found() -> None:
+def test_addresses_that_older_nodes_registered_still_work() -> None:
     assert http_url("::1:45835") == "http://[::1]:45835"
     assert http_url("10.0.0.1:5469") == "http://10.0.0.1:5469"
     assert http_url("https://node.example/") == "https://node.example"
 
 
 @pytest.mark.parametrize("text", ["ftp://h:1", "http://", "http://h:0", f"http://[{ZONE}]:1", "h", "http://u@h:1"])
-def test_a_node_is_not_registered_where_nobody_can_reach_it(text: str) -> None:
+def test_a_node_is_not_registered_with_an_unreachable_address(text: str) -> None:
     with pytest.raises(ValueError):
         parse_advertised(text)
 

@@ -17,7 +17,7 @@ from sandwich_coordinator.assignment import (
     pick_worker,
     reconcile_node,
 )
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import (
@@ -49,9 +49,9 @@ class Picture:
         self.put(KEYS.node("a"), NodeRecord(node="a", instance="a1", address="", version="1"), 1, LEASE)
         record = AppRecord(app="bot", token="sealed", token_hash="h", intents=1, shards=ShardsSpec(count=2))
         self.put(KEYS.app("bot"), msgspec.structs.replace(record, **app), 2)
-        self.put(KEYS.group("bot", 0), GroupRecord(app="bot", group=0, count=2, ids="0-1", epoch=1), 3)
+        self.put(KEYS.group("bot", 0), GroupRecord(app="bot", group=0, count=2, ids="0-1", term=LeaderTerm(1)), 3)
         if planned:
-            self.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={planned: "0"}), 4)
+            self.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={planned: "0"}), 4)
 
     def put(self, key, record, revision, lease=0):
         value = record if isinstance(record, bytes) else record.encode()
@@ -85,7 +85,7 @@ RELEASE = (Release(SHARD, (unchanged(20),), (Delete(KEYS.claim(*SHARD)),)),)
 # --- claiming and starting --------------------------------------------------------------------------------------
 
 
-def test_a_shard_planned_here_is_claimed_only_if_nobody_has_it():
+def test_a_shard_planned_here_is_claimed_only_if_no_node_has_it():
     assert Picture().decide() == claims(ABSENT)
 
 
@@ -102,7 +102,7 @@ def test_a_fence_written_into_the_claim_counts_more_than_the_revision_of_its_las
 
 
 @pytest.mark.parametrize("other", [{"intents": 3}, {"count": 4}, {"token_hash": "x"}], ids=str)
-def test_a_session_made_with_another_configuration_is_not_resumed(other):
+def test_a_session_of_another_configuration_is_not_resumed(other):
     assert Picture().claim().session(**other).decide() == (Start(SHARD, 0, 20, CONFIG, None),)
 
 
@@ -111,7 +111,7 @@ def test_the_claim_of_our_older_process_is_taken_over_with_a_new_fence_guarded_b
     assert picture.decide() == claims(unchanged(20))
 
 
-def test_a_shard_whose_worker_died_is_claimed_anew_for_a_worker_that_lives():
+def test_a_shard_whose_worker_died_is_claimed_again_for_a_live_worker():
     own = replace(OWN, loads={1: 3})
     assert Picture().claim(state="live", fence=15).decide(own=own) == claims(unchanged(20), worker=1)
 
@@ -122,11 +122,11 @@ def test_without_a_worker_nothing_is_claimed():
 
 def test_shards_claimed_in_one_pass_are_spread_over_the_workers():
     picture = Picture()
-    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={"a": "0-1"}), 4)
+    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={"a": "0-1"}), 4)
     assert [action.worker for action in picture.decide()] == [0, 1]
 
 
-def test_a_shard_returns_to_its_worker_unless_that_one_carries_clearly_more():
+def test_a_shard_returns_to_its_worker_unless_that_one_has_clearly_more_shards():
     assert pick_worker({0: 4, 1: 3}, previous=0) == 0
     assert pick_worker({0: 5, 1: 3}, previous=0) == 1
     assert pick_worker({0: 3, 1: 3}) == 0
@@ -134,7 +134,7 @@ def test_a_shard_returns_to_its_worker_unless_that_one_carries_clearly_more():
     assert pick_worker({}) is None
 
 
-# --- stopping and giving back -----------------------------------------------------------------------------------
+# --- stopping and releasing -------------------------------------------------------------------------------------
 
 
 def test_a_shard_planned_elsewhere_is_drained_and_its_claim_deleted_only_after_it_stopped():
@@ -145,7 +145,7 @@ def test_a_shard_planned_elsewhere_is_drained_and_its_claim_deleted_only_after_i
 
 
 @pytest.mark.parametrize("picture", [Picture(paused=True), Picture(planned=None)], ids=["paused", "no plan"])
-def test_a_shard_nobody_wants_stops_and_a_claim_left_of_it_is_released(picture):
+def test_an_unplanned_shard_stops_and_a_claim_left_of_it_is_released(picture):
     assert picture.claim().decide(RUNNING) == (Stop(SHARD, "no longer planned here"),)
     assert picture.decide() == RELEASE
 
@@ -156,7 +156,7 @@ def test_the_shards_of_a_removed_application_stop():
     assert picture.decide(RUNNING) == (Stop(SHARD, "no longer planned here"),)
 
 
-def test_a_stopped_shard_whose_claim_is_gone_is_forgotten():
+def test_a_stopped_shard_whose_claim_is_gone_is_dropped():
     forgotten = Abandon(SHARD, "stopped, and its claim is gone")
     assert Picture(planned="b").decide(replace(RUNNING, phase="stopped")) == (forgotten,)
 
@@ -169,7 +169,7 @@ def test_a_shard_that_another_node_claimed_is_abandoned_whatever_it_was_doing(ph
 
 def test_stops_and_releases_come_before_claims():
     picture = Picture(planned=None).claim()
-    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, epoch=1, nodes={"a": "1"}), 4)
+    picture.put(KEYS.plan("bot", 0), PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={"a": "1"}), 4)
     assert [type(action) for action in picture.decide(RUNNING)] == [Stop, Claim]
 
 
@@ -190,7 +190,7 @@ def test_a_claim_under_our_previous_lease_is_moved_to_the_present_one_and_keeps_
     [replace(OWN, connected=False), replace(OWN, lease=None), replace(OWN, lease=99), replace(OWN, instance="a2")],
     ids=["cluster unreachable", "no lease", "registered under another lease", "a namesake is registered"],
 )
-def test_a_node_that_is_not_surely_a_member_changes_nothing(own):
+def test_a_node_whose_membership_is_uncertain_changes_nothing(own):
     assert Picture(planned="b").claim().decide(RUNNING, own) == ()
     assert Picture().decide(own=own) == ()
 
@@ -220,7 +220,7 @@ def test_a_stopped_shard_that_is_still_wanted_starts_again_in_its_worker():
     assert picture.decide(stopped) == (Start(SHARD, 1, 20, CONFIG, SESSION),)
 
 
-def test_a_presence_or_route_is_no_reason_to_restart():
+def test_a_changed_presence_or_route_does_not_restart_a_shard():
     assert Picture(route="x", presence={"status": "idle"}).claim(state="live").decide(RUNNING) == ()
 
 
@@ -232,7 +232,7 @@ def test_a_failed_shard_keeps_its_claim_and_waits_until_the_configuration_change
     assert not action.resume
 
 
-def test_a_failed_shard_is_tried_once_more_after_its_application_was_changed_in_whatever_way():
+def test_a_failed_shard_is_tried_once_more_after_any_change_of_its_application():
     failed = replace(RUNNING, phase="failed", failed_under=2)
     picture = Picture().claim(state="failed")
     assert picture.decide(failed) == ()
@@ -251,11 +251,11 @@ def test_a_failed_claim_without_a_local_shard_is_tried_again_only_after_its_appl
     assert picture.decide() == claims(unchanged(20))
 
 
-def test_a_failed_shard_planned_elsewhere_gives_its_claim_back():
+def test_a_failed_shard_planned_elsewhere_releases_its_claim():
     assert Picture(planned="b").claim(state="failed").decide(replace(RUNNING, phase="failed")) == RELEASE
 
 
-# --- damaged records --------------------------------------------------------------------------------------------
+# --- corrupt records --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", [KEYS.app("bot"), KEYS.group("bot", 0), KEYS.plan("bot", 0)])
@@ -265,7 +265,7 @@ def test_a_record_that_cannot_be_read_neither_stops_nor_releases_nor_claims(key)
     assert picture.decide() == ()
 
 
-def test_an_unreadable_claim_of_somebody_else_is_not_contested():
+def test_an_unreadable_claim_of_another_node_is_not_contested():
     picture = Picture().put(KEYS.claim(*SHARD), b"{", 20, OTHER_LEASE)
     assert picture.decide() == ()
     assert picture.decide(RUNNING) == ()
@@ -279,20 +279,20 @@ def test_an_unreadable_claim_under_our_own_lease_is_repaired_or_released():
     assert elsewhere.decide(replace(RUNNING, phase="stopped")) == RELEASE
 
 
-# --- an operator's restart, and a store that went back in time --------------------------------------------------
+# --- an operator's restart, and a store restored from a backup --------------------------------------------------
 
 
-def test_a_restart_stops_the_shard_releases_its_claim_and_is_fulfilled_by_the_next_one():
+def test_a_restart_stops_the_shard_releases_its_claim_and_is_complete_with_the_next_claim():
     asked = Picture().claim(state="live").put(KEYS.restart(*SHARD), RestartRecord(), 25)
     assert asked.decide(RUNNING) == (Stop(SHARD, "an operator asked for a restart"),)
     assert asked.decide(replace(RUNNING, phase="stopped")) == RELEASE
     assert asked.decide(replace(RUNNING, phase="failed")) == RELEASE
-    anew = Picture().claim(revision=26).put(KEYS.restart(*SHARD), RestartRecord(), 25)
-    assert anew.decide() == (Start(SHARD, 0, 26, CONFIG, None),)
-    assert anew.decide(replace(RUNNING, fence=26)) == ()
+    reclaimed = Picture().claim(revision=26).put(KEYS.restart(*SHARD), RestartRecord(), 25)
+    assert reclaimed.decide() == (Start(SHARD, 0, 26, CONFIG, None),)
+    assert reclaimed.decide(replace(RUNNING, fence=26)) == ()
 
 
-def test_a_chain_fenced_by_a_claim_that_the_store_forgot_is_outbid_and_a_real_owner_is_not():
+def test_a_chain_fenced_by_a_claim_lost_from_the_store_gets_a_higher_fence_and_a_real_owners_does_not():
     view = ClusterView.from_items(KEYS, Picture().claim(state="connecting").items)
     bid = outbid(view, OWN, SHARD, 20, 700)
     assert bid is not None
@@ -301,6 +301,6 @@ def test_a_chain_fenced_by_a_claim_that_the_store_forgot_is_outbid_and_a_real_ow
     record = msgspec.json.decode(write.value, type=ClaimRecord)
     assert (record.fence, record.state, write.lease) == (701, "claiming", LEASE)
     assert outbid(view, OWN, SHARD, 19, 700) is None, "the claim is not the one that was fenced"
-    assert outbid(view, OWN, SHARD, 20, 12) is None, "an older epoch fences nobody"
+    assert outbid(view, OWN, SHARD, 20, 12) is None, "an older fence refuses no writer"
     theirs = ClusterView.from_items(KEYS, Picture().claim(node="b", instance="b1", lease=OTHER_LEASE).items)
     assert outbid(theirs, OWN, SHARD, 20, 700) is None

@@ -1,4 +1,4 @@
-"""Cluster files and files of secrets that no operator means: each is refused at once, with file, line and reason."""
+"""Invalid cluster files and secret files: each is refused at once, with file, line and reason."""
 
 import os
 import threading
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sandwich_coordinator.cli.context import CommandError
+from sandwich_coordinator.cli.changes import parse_changes
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.load import ConfigError, load_config, parse_config
-from sandwich_coordinator.cli.settings import parse_changes
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 from sandwich_coordinator.small_files import read_small_file
 
@@ -38,7 +38,7 @@ def refusal(text: str) -> str:
     [
         (BOMB, "c.yml:5: more than 200000 values, with aliases written out"),
         (MERGE_BOMB, "more than 200000 values, with aliases written out"),
-        ("a: 1\nb: &b [*b]\n", "c.yml:2: an alias of this value stands inside the value itself"),
+        ("a: 1\nb: &b [*b]\n", "c.yml:2: the value contains an alias of itself"),
         ("a: 1\nb: " + "[" * 5000, "c.yml:2: nested more than 32 deep"),
         ("a: 1\nb: " + "[" * 50 + "]" * 50, "c.yml:2: nested more than 32 deep"),
         ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 60)), "nested more than 32 deep"),
@@ -63,7 +63,7 @@ def refusal(text: str) -> str:
         (HEAD + '"a\\u001b[2J\\nb": 1', "c.yml:4: a\\x1b[2J\\nb: unknown key"),
     ],
 )
-def test_yaml_that_no_operator_means_is_refused_with_its_line(text: str, expected: str) -> None:
+def test_unintended_yaml_is_refused_with_its_line(text: str, expected: str) -> None:
     assert expected in refusal(text)
 
 
@@ -96,10 +96,10 @@ def test_only_the_number_1_is_the_version(version: str) -> None:
         ("shards: {count: true}", "apps.a.shards.count: must be auto, or a number"),
         ("shards: {ids: 1-99999999999999999999}", "apps.a.shards.ids: bad shard range"),
         ("shards: {ids: 0-65536}", "apps.a.shards.ids: bad shard range"),
-        ('route: "\\ud83d"', "apps.a.route: has a character that is only half of one"),
+        ('route: "\\ud83d"', "apps.a.route: has a lone surrogate"),
     ],
 )
-def test_a_value_of_another_kind_or_beyond_every_bound_is_refused(setting: str, expected: str) -> None:
+def test_a_value_of_another_type_or_out_of_range_is_refused(setting: str, expected: str) -> None:
     assert f"c.yml:5: {expected}" in refusal(APP % setting)
 
 
@@ -133,7 +133,7 @@ def test_a_secret_in_a_url_is_refused_with_the_key_it_belongs_to(section: str, h
     assert hint in refusal(rest + section)
 
 
-def test_a_password_that_a_redis_url_may_hold_is_taken_out_and_decoded() -> None:
+def test_a_password_in_a_redis_url_is_removed_and_decoded() -> None:
     loaded = parse(HEAD.replace("redis://h/0", "redis://ada:p%40ss@h/0?db=1"))
     assert (loaded.redis_url, loaded.redis_password) == ("redis://ada@h/0?db=1", "p@ss")
 
@@ -150,18 +150,18 @@ def test_a_password_that_a_redis_url_may_hold_is_taken_out_and_decoded() -> None
         ("nats://a:1,nats://b:1", "names several servers: write one URL for each"),
         ("http://h:1", "must be a URL that starts with nats:// or tls://"),
         ("h:1", "must be a URL that starts with nats:// or tls://"),
-        ("nats://h\\n:1", "must not hold spaces, line breaks"),
+        ("nats://h\\n:1", "must not contain spaces, line breaks"),
         ("nats://h" + "h" * 3000, "is longer than 2048 characters"),
     ],
 )
-def test_what_is_wrong_with_a_url_is_said(url: str, expected: str) -> None:
+def test_an_invalid_url_is_reported_with_its_reason(url: str, expected: str) -> None:
     said = refusal(HEAD.replace("nats://h:1", url))
     assert expected in said
     assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", [HEAD.replace("\n", "\r\n"), "\ufeff" + HEAD, "---\n" + HEAD + "...\n"])
-def test_line_ends_of_windows_a_byte_order_mark_and_document_marks_are_no_mistake(text: str, tmp_path: Path) -> None:
+def test_windows_line_ends_a_byte_order_mark_and_document_marks_are_accepted(text: str, tmp_path: Path) -> None:
     (tmp_path / "c.yml").write_bytes(text.encode())
     assert load_config(tmp_path / "c.yml", {}).config.cluster == "default"
 
@@ -194,7 +194,7 @@ def test_a_secret_comes_from_a_small_regular_file_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\x00" * 8, f"{SECRET}\n{SECRET}".encode(), b"x" * 20_000])
-def test_a_file_that_holds_no_secret_is_refused_without_its_content(content: bytes, tmp_path: Path) -> None:
+def test_a_file_without_a_secret_is_refused_without_its_content(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(content)
     said = refusal(secret_of_nats(tmp_path / "secret"))
     assert "c.yml:2: nats.password: the file" in said
@@ -221,16 +221,15 @@ def test_a_cluster_file_is_small_and_regular_or_comes_through_a_pipe(tmp_path: P
     os.close(ours)
 
 
-def test_a_pipe_whose_writer_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandwich_coordinator.small_files.PIPE_TIMEOUT_S", 0.01)
+def test_a_pipe_whose_writer_is_silent_times_out() -> None:
     ours, theirs = os.pipe()
     with pytest.raises(ValueError, match="its writer is silent"):
-        read_small_file(Path(f"/dev/fd/{ours}"), 10, pipe_allowed=True)
+        read_small_file(Path(f"/dev/fd/{ours}"), 10, pipe_allowed=True, pipe_timeout_s=0.01)
     os.close(ours)
     os.close(theirs)
 
 
-def test_a_key_file_is_held_to_the_same(tmp_path: Path) -> None:
+def test_a_key_file_is_checked_in_the_same_way(tmp_path: Path) -> None:
     for path in strange_files(tmp_path).values():
         if path.exists() and path.owner() != "root":
             path.chmod(0o700)
@@ -239,6 +238,6 @@ def test_a_key_file_is_held_to_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "&a [*a]", "!ENV x", "[" * 3000, "2024-99-99", "\x1b"])
-def test_values_of_app_set_are_read_with_the_same_bounds(value: str) -> None:
+def test_values_of_app_set_are_read_with_the_same_limits(value: str) -> None:
     with pytest.raises(CommandError, match="route: the value is not valid YAML"):
         parse_changes([f"route={value}"])

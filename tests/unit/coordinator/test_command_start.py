@@ -1,4 +1,4 @@
-"""How the commands start: with few imports, and never with a traceback for Ctrl-C."""
+"""Start of the commands: with few imports, and without a traceback on Ctrl-C."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def python(code: str, *arguments: str, cwd: Path | None = None, **env: str) -> s
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
-def test_help_and_version_load_nothing_of_what_commands_work_with(entry: str, arguments: list[str]) -> None:
+def test_help_and_version_load_no_libraries_of_commands(entry: str, arguments: list[str]) -> None:
     done = python(LOADED.format(entry=entry), *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     loaded = set(done.stdout.splitlines()[-1].split())
@@ -47,7 +47,7 @@ def test_help_and_version_load_nothing_of_what_commands_work_with(entry: str, ar
 
 
 @pytest.mark.parametrize("group", ["cluster", "node", "shard", "app", "guild", "user", "dead"])
-def test_help_of_a_group_is_as_light(group: str) -> None:
+def test_help_of_a_group_loads_no_libraries_either(group: str) -> None:
     done = python(LOADED.format(entry=ENTRIES[0]), group, "--help")
     assert done.returncode == 0
     assert sorted((HEAVY - {"pydantic"}) & set(done.stdout.splitlines()[-1].split())) == []
@@ -95,7 +95,7 @@ def test_ctrl_c_ends_with_130_and_without_a_traceback(moment: str, tmp_path: Pat
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_who_started_us_with_ctrl_c_ignored_wants_it_ignored(tmp_path: Path) -> None:
+def test_an_ignored_sigint_stays_ignored(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\ndef main(): print('done')\n"
     )

@@ -70,13 +70,13 @@ def test_the_example_names_every_key_with_its_default() -> None:
         ("{token: {env: T}, intents: 1, invites: {hold: 9s}}", "apps.a.invites.hold: must be from 0s to 5s"),
     ],
 )
-def test_a_mistake_is_named_with_its_path(app: str, expected: str) -> None:
+def test_an_error_has_its_path(app: str, expected: str) -> None:
     found = problems(f"  a: {app}\n")
     assert len(found) == 1
     assert expected in found[0]
 
 
-def test_all_mistakes_are_reported_at_once_and_none_shows_a_token() -> None:
+def test_all_errors_are_reported_together_and_none_shows_a_token() -> None:
     found = problems(f"  a: {{token: {{literal: {CANARY}, env: T}}, intents: [X]}}\n  B: {{token: {CANARY}}}\n")
     assert len(found) >= 4
     assert CANARY not in "\n".join(found)
@@ -84,7 +84,7 @@ def test_all_mistakes_are_reported_at_once_and_none_shows_a_token() -> None:
 
 def test_one_token_under_two_names_is_refused() -> None:
     found = problems("  a: {token: {env: T}, intents: 1}\n  b: {token: 'Bot canary-token-7f3a', intents: 1}\n")
-    assert found == ["c.yml:6: apps.b.token: is the token of 'a' too: one bot, one application"]
+    assert found == ["c.yml:6: apps.b.token: is also the token of 'a': one bot, one application"]
 
 
 def test_a_key_given_twice_is_refused() -> None:
@@ -105,7 +105,7 @@ def test_applications_that_share_a_cache_must_store_the_same_thing_the_same_way(
     ]
 
 
-def test_what_will_not_work_without_an_intent_is_warned_about() -> None:
+def test_options_that_need_a_missing_intent_give_a_warning() -> None:
     text = "  a: {token: {env: T}, intents: 1, events: {prefixes: {fallback: '!'}}, invites: {track: true}}\n"
     warnings = parse_config(HEAD + text, source="c.yml", env=ENV, directory=Path(".")).warnings
     assert [warning.split(": ")[1] for warning in warnings] == ["apps.a.events.prefixes", "apps.a.invites.track"]
@@ -113,7 +113,7 @@ def test_what_will_not_work_without_an_intent_is_warned_about() -> None:
     assert "GUILD_INVITES and GUILD_MEMBERS" in warnings[1]
 
 
-def test_following_joins_that_nobody_is_told_of_is_warned_about() -> None:
+def test_invite_tracking_without_join_events_gives_a_warning() -> None:
     events = "events: {cache_only: [GUILD_MEMBER_*]}"
     text = f"  a: {{token: {{env: T}}, intents: 67, {events}, invites: {{track: true}}}}\n"
     _, warning = parse_config(HEAD + text, source="c.yml", env=ENV, directory=Path(".")).warnings

@@ -2,6 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandwich_coordinator.assignment import Claim, LocalNode, LocalShard, Release, Start, Stop, reconcile_node
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.leader import reconcile
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
@@ -17,7 +18,7 @@ class World:
     def __init__(self):
         self.items, self.revision, self.memory, self.now, self.local = {}, 0, LeaderMemory(), 0.0, {}
         self.put(KEYS.leader, LeaderRecord(node="a", instance="a").encode(), 1)
-        self.epoch = self.revision
+        self.term = LeaderTerm(self.revision)
         self.set_app(4)
 
     def put(self, key, value, lease=0):
@@ -54,7 +55,7 @@ class World:
 
     def lead(self, prefix=None):
         view = ClusterView.from_items(KEYS, self.items)
-        done = reconcile(view, {}, self.memory, epoch=self.epoch, now=self.now, wall=self.now, policy=Policy())
+        done = reconcile(view, {}, self.memory, term=self.term, now=self.now, wall=self.now, policy=Policy())
         self.memory = done.memory
         for write in done.writes[:prefix]:
             self.commit(write)

@@ -1,4 +1,4 @@
-"""Every way Discord may answer has one error, and none shows the token."""
+"""Every kind of answer of Discord has one error, and none shows the token."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ GOOD = (
 
 
 class Discord:
-    """Answers what it was told to."""
+    """Answers as configured."""
 
     def __init__(self) -> None:
         self.answer = web.Response(text=GOOD)
@@ -53,7 +53,7 @@ async def discord() -> AsyncIterator[Discord]:
     await runner.cleanup()
 
 
-async def test_the_documented_answer_is_read_and_the_request_is_polite(discord: Discord) -> None:
+async def test_the_documented_answer_is_read_and_the_request_follows_discords_rules(discord: Discord) -> None:
     async with aiohttp.ClientSession() as http:
         found = await fetch_gateway_bot(http, discord.url + "/", f"Bot {TOKEN}")
     assert found == GatewayBot("wss://g", 9, 1000, 3, 1.5, 16)
@@ -101,7 +101,7 @@ async def test_every_other_answer_is_a_typed_error(
     ("body", "header", "expected"),
     [('{"retry_after":2.5}', "9", 2.5), ("<html>", "9", 9.0), ("<html>", "soon", 60.0), ('{"retry_after":-1}', "", 60)],
 )
-async def test_a_rate_limit_says_how_long(discord: Discord, body: str, header: str, expected: float) -> None:
+async def test_a_rate_limit_has_its_duration(discord: Discord, body: str, header: str, expected: float) -> None:
     discord.answer = web.Response(status=429, text=body, headers={"Retry-After": header})
     async with aiohttp.ClientSession() as http:
         with pytest.raises(RateLimited) as caught:

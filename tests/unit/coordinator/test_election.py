@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from sandwich_coordinator.election import Campaign, Candidate, Follow, Lead, Resign, StepDown, deadline, decide
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
 from sandwich_coordinator.store.keys import Keys
@@ -49,8 +50,8 @@ def test_a_node_that_may_not_lead_only_follows(items, own):
     assert decide(view(*items), own, 100.0, POLICY) == Follow(None)
 
 
-def test_the_winner_leads_with_the_create_revision_of_its_key_even_if_it_never_heard_that_it_won():
-    assert decide(view(member(), leads(revision=9)), OWN, 100.0, POLICY) == Lead(9)
+def test_the_winner_leads_with_the_create_revision_of_its_key_even_if_it_got_no_answer():
+    assert decide(view(member(), leads(revision=9)), OWN, 100.0, POLICY) == Lead(LeaderTerm(9))
 
 
 def test_a_node_follows_whoever_else_leads_and_does_not_take_over_a_key_of_its_own_older_process():
@@ -58,15 +59,15 @@ def test_a_node_follows_whoever_else_leads_and_does_not_take_over_a_key_of_its_o
     assert decide(view(member(), leads(instance="a0", lease=9)), OWN, 100.0, POLICY) == Follow("a")
 
 
-def test_an_unreadable_leader_record_is_still_a_leader_and_nobody_campaigns_against_it():
+def test_an_unreadable_leader_record_is_still_a_leader_and_no_node_campaigns_against_it():
     broken = KeyValue(KEYS.leader, b"{", 7, 7, 1, 12)
     assert decide(view(member(), broken), OWN, 100.0, POLICY) == Follow(None)
 
 
 def test_a_leader_steps_down_before_its_lease_can_have_run_out_and_not_earlier():
-    own, picture = replace(OWN, leads=7), view(member(), leads())
+    own, picture = replace(OWN, leads=LeaderTerm(7)), view(member(), leads())
     assert deadline(own, POLICY) == 104.0
-    assert decide(picture, own, 103.9, POLICY) == Lead(7)
+    assert decide(picture, own, 103.9, POLICY) == Lead(LeaderTerm(7))
     assert isinstance(decide(picture, own, 104.0, POLICY), StepDown)
     assert isinstance(decide(picture, replace(own, lease=None), 100.0, POLICY), StepDown)
 
@@ -78,12 +79,12 @@ def test_a_follower_has_no_deadline():
 @pytest.mark.parametrize(
     "items", [(), (leads("b", "b1", 12, 9),), (leads(revision=9),)], ids=["gone", "other", "newer"]
 )
-def test_a_leader_whose_key_is_gone_or_of_another_epoch_steps_down_before_anything_else(items):
-    assert isinstance(decide(view(member(), *items), replace(OWN, leads=7), 100.0, POLICY), StepDown)
+def test_a_leader_whose_key_is_gone_or_of_another_term_steps_down_before_anything_else(items):
+    assert isinstance(decide(view(member(), *items), replace(OWN, leads=LeaderTerm(7)), 100.0, POLICY), StepDown)
 
 
-def test_a_leader_that_leaves_gives_its_key_back_guarded_by_its_epoch():
-    own = replace(OWN, leads=7, leaving=True)
+def test_a_leader_that_leaves_gives_its_key_back_guarded_by_its_term():
+    own = replace(OWN, leads=LeaderTerm(7), leaving=True)
     resign = Resign((Compare(KEYS.leader, "create_revision", 7),), (Delete(KEYS.leader),))
     assert decide(view(member(), leads()), own, 100.0, POLICY) == resign
 
@@ -103,4 +104,8 @@ def test_an_election_has_one_winner_when_every_node_campaigns_from_the_same_pict
             put = step.writes[0]
             items[put.key] = KeyValue(put.key, put.value, 8, 8, 1, put.lease)
     after = view(*items.values())
-    assert [decide(after, candidate, 100.0, POLICY) for candidate in own] == [Lead(8), Follow("a"), Follow("a")]
+    assert [decide(after, candidate, 100.0, POLICY) for candidate in own] == [
+        Lead(LeaderTerm(8)),
+        Follow("a"),
+        Follow("a"),
+    ]

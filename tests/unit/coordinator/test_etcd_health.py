@@ -1,4 +1,4 @@
-"""What etcd's members say, in an operator's words."""
+"""Problems in the status of etcd's members."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def texts(**members: MemberStatus | str) -> str:
     return "\n".join(finding.text for finding in etcd_findings(members))
 
 
-def test_a_healthy_etcd_is_not_worth_a_word() -> None:
+def test_a_healthy_etcd_gives_no_problem() -> None:
     assert etcd_findings({"a": member(), "b": member(db_size=79 * MIB), "c": MemberStatus(leader=1)}) == []
     assert etcd_findings({}) == []
 
@@ -54,13 +54,13 @@ def test_an_alarm_is_found_in_a_real_answer_and_blocks() -> None:
         ({"raft_index": 9000, "raft_applied_index": 8000}, "1000 entries behind", False),
     ],
 )
-def test_what_a_member_says_is_told_with_its_endpoint(fields: dict[str, Any], words: str, blocks: bool) -> None:
+def test_a_members_problem_is_reported_with_its_endpoint(fields: dict[str, Any], words: str, blocks: bool) -> None:
     (found,) = etcd_findings({"http://x:2379": member(**fields), "http://y:2379": member()})
     assert words in found.text
     assert found.blocks is blocks
 
 
-def test_a_member_that_does_not_answer_is_told_while_others_do() -> None:
+def test_a_member_that_does_not_answer_is_reported_while_others_do() -> None:
     assert etcd_findings({"a": "refused", "b": member()}) == [
         Finding("etcd at a does not answer (refused): the cluster can lose fewer members than it seems")
     ]
@@ -69,12 +69,12 @@ def test_a_member_that_does_not_answer_is_told_while_others_do() -> None:
     assert (found.blocks, "etcd at b has no leader" in found.text) == (True, True)
 
 
-def test_endpoints_of_two_clusters_are_told() -> None:
+def test_endpoints_of_two_clusters_are_reported() -> None:
     one, other = (type(MemberStatus().header)(cluster_id=number) for number in (1, 2))
     assert "different etcd clusters" in texts(a=member(header=one), b=member(header=other))
 
 
-def test_the_status_says_it_once_and_counts_it_as_serious() -> None:
+def test_the_status_reports_it_once_and_as_serious() -> None:
     keys = Keys()
     nodes = {
         name: NodeStatus(node=name, instance="i", version="1", uptime_s=1.0, problems=["etcd is full", "Redis is full"])

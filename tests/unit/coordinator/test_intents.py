@@ -8,7 +8,7 @@ def test_all_intents_are_the_bits_that_discord_defines() -> None:
     assert intents_from_names(intent_names(ALL)) == ALL
 
 
-def test_former_names_are_known_and_privileged_ones_are_told() -> None:
+def test_former_names_are_known_and_privileged_ones_are_listed() -> None:
     assert intents_from_names(["guild_bans"]) == 4
     assert privileged_names(33026) == ["GUILD_MEMBERS", "GUILD_PRESENCES", "MESSAGE_CONTENT"]
 

@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from sandwich_coordinator.ids import GroupId
+from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.leader import GatewayState, LookupWanted, reconcile
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
@@ -55,11 +55,13 @@ class Desk:
         return self.put(KEYS.app("bot"), record, revision)
 
     def group(self, state="live", reason="", count=4, ids="0-3", group=0):
-        record = GroupRecord(app="bot", group=group, count=count, ids=ids, epoch=1, state=state, reason=reason)
+        record = GroupRecord(
+            app="bot", group=group, count=count, ids=ids, term=LeaderTerm(1), state=state, reason=reason
+        )
         return self.put(KEYS.group("bot", group), record)
 
     def plan(self, group=0, **nodes):
-        return self.put(KEYS.plan("bot", group), PlanRecord(app="bot", group=group, epoch=1, nodes=nodes))
+        return self.put(KEYS.plan("bot", group), PlanRecord(app="bot", group=group, term=LeaderTerm(1), nodes=nodes))
 
     def claims(self, states, group=0, sessions=True, **owners):
         by_shard = {shard: node for node, shards in owners.items() for shard in shards}
@@ -82,7 +84,7 @@ class Desk:
 
     def lead(self, now=0.0):
         view = ClusterView.from_items(KEYS, self.items)
-        done = reconcile(view, self.gateway, self.memory, epoch=1, now=now, wall=now, policy=self.policy)
+        done = reconcile(view, self.gateway, self.memory, term=LeaderTerm(1), now=now, wall=now, policy=self.policy)
         assert all(write.compares[0] == Compare(KEYS.leader, "create_revision", 1) for write in done.writes)
         self.memory = done.memory
         return done
@@ -156,7 +158,7 @@ def test_a_live_group_is_called_degraded_only_after_a_while_so_that_a_move_write
     assert desk.state(110.0) == ("degraded", "some shards are not live")
 
 
-def test_a_group_that_became_whole_in_between_starts_its_patience_anew():
+def test_a_group_that_became_whole_in_between_starts_its_patience_again():
     desk = running().claims(["resuming"] + ["live"] * 3, a=(0, 1), b=(2, 3))
     desk.lead(100.0)
     desk.claims(["live"] * 4, a=(0, 1), b=(2, 3)).lead(105.0)
@@ -184,7 +186,7 @@ def test_an_automatic_count_once_chosen_stays_when_discord_recommends_another():
     assert running().app("auto").budget(shards=16).lead().writes == ()
 
 
-def test_why_an_automatic_count_is_not_known_is_told():
+def test_the_reason_names_why_an_automatic_count_is_not_known():
     desk = Desk().app("auto")
     desk.gateway["h"] = GatewayState(ended_at=0.0, failures=1, error="no route")
     assert desk.state() == ("waiting", "Discord did not say how many shards are needed: no route")
@@ -288,7 +290,7 @@ def test_discord_is_not_asked_before_the_time_that_its_rate_limit_names():
     assert desk.lead(160.0).lookups == (LookupWanted("h", "bot"),)
 
 
-def test_an_old_answer_does_not_fill_in_for_a_missing_budget_and_is_asked_for_anew():
+def test_an_old_answer_does_not_fill_in_for_a_missing_budget_and_is_asked_for_again():
     desk = running()
     del desk.items[KEYS.budget("h")]
     desk.gateway["h"] = GatewayState(ended_at=5.0, answer=answer(5.0))
@@ -469,7 +471,7 @@ def test_a_pin_to_a_node_that_takes_nothing_rests():
     assert desk.lead().writes == ()
 
 
-def test_a_restart_request_goes_once_the_shard_was_claimed_anew():
+def test_a_restart_request_goes_once_the_shard_was_claimed_again():
     desk = running().put(KEYS.restart("bot", 0, 2), RestartRecord(), revision=10)
     assert desk.lead().writes == ()
     desk.put(KEYS.restart("bot", 0, 2), RestartRecord(), revision=9)

@@ -1,4 +1,4 @@
-"""What `sandwich guild` and `sandwich user` print."""
+"""The output of `sandwich guild` and `sandwich user`."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import pytest
 from rich.cells import cell_len
 
 from sandwich_coordinator.cli.cache import check_id
-from sandwich_coordinator.cli.context import CommandError
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.lookups import guild_text, mutual_text, not_cached, plain, where_row, where_text
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, GroupRecord
@@ -18,7 +19,7 @@ KEYS = Keys("default")
 
 
 def view(*, claimed: bool = True) -> ClusterView:
-    group = GroupRecord(app="music", group=3, count=16, ids="0-15", epoch=1)
+    group = GroupRecord(app="music", group=3, count=16, ids="0-15", term=LeaderTerm(1))
     items = {KEYS.group("music", 3): group.encode()}
     if claimed:
         claim = ClaimRecord(app="music", group=3, shard=7, node="node-a", instance="i", worker=0, state="live")
@@ -45,7 +46,7 @@ def test_where_a_guild_is_names_node_and_state_or_that_its_shard_runs_nowhere() 
     assert nowhere.split() == ["music", "shared", "3", "7", "runs", "nowhere", "-"]
 
 
-def test_a_guild_that_nobody_has_is_explained_with_the_shard_it_would_be_on() -> None:
+def test_a_guild_that_no_application_has_is_explained_with_the_shard_it_would_be_on() -> None:
     shard = (int(GUILD) >> 22) % 16
     said = not_cached(view(), GUILD, ["music", "other"])
     assert said.startswith(f"no application of this cluster is in guild {GUILD}")
@@ -66,7 +67,7 @@ def test_a_guild_is_shown_within_80_columns() -> None:
     assert "state      not known" in guild_text(found(guild=None))
 
 
-def test_lists_are_tables_that_say_what_is_hidden_and_what_is_not_there() -> None:
+def test_lists_are_tables_that_mark_hidden_and_missing_objects() -> None:
     channels = [
         {"id": "1", "type": 0, "name": "general"},
         {"id": "2", "type": 2, "name": "___hidden___", "flags": 1 << 17},
@@ -87,7 +88,7 @@ def test_lists_are_tables_that_say_what_is_hidden_and_what_is_not_there() -> Non
     assert some.endswith("5       -\nand 100 more")
 
 
-def test_mutual_guilds_are_a_table_in_80_columns_with_long_names_cut() -> None:
+def test_mutual_guilds_are_a_table_in_80_columns_with_long_names_truncated() -> None:
     rows = [
         {"guild": GUILD, "name": "棋" * 100, "namespace": "shared", "apps": ["music", "welcomer"]},
         {"guild": "9", "name": None, "namespace": "shared", "apps": ["music"]},
@@ -104,7 +105,7 @@ def test_mutual_guilds_are_a_table_in_80_columns_with_long_names_cut() -> None:
     assert mutual_text([], "1", ["music", "other"]) == "user 1 shares no cached guild with music, other"
 
 
-def test_a_name_cannot_steer_the_terminal() -> None:
+def test_a_name_cannot_control_the_terminal() -> None:
     assert plain("a\x1b[2J\n\u202eb\x9b1m", 40) == "a?[2J??b?1m"
     assert plain("exactly", 7) == "exactly"
     assert plain("exactly!", 7) == "exactl…"
@@ -112,7 +113,7 @@ def test_a_name_cannot_steer_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "abc", "1" * 21, str(2**64), "１", "1 "])
-def test_what_is_no_id_is_refused_in_plain_words(text: str) -> None:
+def test_an_invalid_id_is_refused_with_an_explanation(text: str) -> None:
     with pytest.raises(CommandError, match="is not a Discord id") as refused:
         check_id(text)
     assert refused.value.code == 2

@@ -1,4 +1,4 @@
-"""Mistakes of an operator are said in an operator's words, with what was meant and what to do."""
+"""Messages about an operator's errors: understandable, with suggestions and advice."""
 
 import asyncio
 import errno
@@ -15,12 +15,15 @@ import nats.errors
 import pytest
 from pydantic import BaseModel
 
-from sandwich_coordinator.cli.errors import CommandError, no_such
+from sandwich_coordinator.cli.changes import change_lines, parse_changes
+from sandwich_coordinator.cli.errors import command_error
 from sandwich_coordinator.cli.load import ConfigError, parse_config
 from sandwich_coordinator.cli.main import main
-from sandwich_coordinator.cli.settings import edited, parse_changes
 from sandwich_coordinator.config import SECTIONS
 from sandwich_coordinator.network_errors import network_words
+from sandwich_coordinator.operations import errors
+from sandwich_coordinator.operations.applications import plan_change
+from sandwich_coordinator.operations.errors import Invalid, NotFound
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.types import AppRecord
 from sandwich_sdk.errors import reason
@@ -66,7 +69,7 @@ def yaml_with(path: str, value: str) -> str:
 
 
 @pytest.mark.parametrize("path", keys())
-def test_no_wrong_value_of_any_key_is_explained_in_the_words_of_a_library(path: str) -> None:
+def test_no_wrong_value_of_any_key_gives_a_librarys_message(path: str) -> None:
     for value in WRONG:
         try:
             parse_config(yaml_with(path, value), source="c.yml", env={}, directory=Path("/nonexistent"))
@@ -83,8 +86,8 @@ def test_no_wrong_value_of_any_key_is_explained_in_the_words_of_a_library(path: 
         ("events.ignore=TYPING_START", "apps.a.events.ignore: must be a list, such as [TYPING_START]"),
         ("events.ignore=null", "apps.a.events.ignore: must be a list: [A, B]"),
         ("events.ignore=[5]", "apps.a.events.ignore[0]: must be text: put it in quotes"),
-        ("events.lanes=[]", "apps.a.events.lanes: must hold names with what belongs to each: {NAME: ...}"),
-        ("events=5", "apps.a.events: must hold keys: {KEY: VALUE}"),
+        ("events.lanes=[]", "apps.a.events.lanes: must be a mapping of names: {NAME: ...}"),
+        ("events=5", "apps.a.events: must be a mapping: {KEY: VALUE}"),
         ("paused=maybe", "apps.a.paused: must be true or false"),
         ("large_threshold=many", "apps.a.large_threshold: must be a whole number"),
         ("large_threshold=5", "apps.a.large_threshold: must be 50 or more"),
@@ -96,30 +99,46 @@ def test_no_wrong_value_of_any_key_is_explained_in_the_words_of_a_library(path: 
     ],
 )
 def test_app_set_says_what_a_value_must_be(change: str, message: str) -> None:
-    with pytest.raises(CommandError) as caught:
-        edited(APP, parse_changes([change]), {})
-    assert message in str(caught.value)
+    with pytest.raises(Invalid) as caught:
+        plan_change(APP, parse_changes([change]), {})
+    assert message in str(command_error(caught.value))
 
 
-def test_apps_that_are_a_list_are_said_to_need_names() -> None:
+def test_a_list_of_apps_is_refused_because_they_need_names() -> None:
     for value in ("[]", "null", "5"):
         with pytest.raises(ConfigError) as caught:
             parse_config(yaml_with("apps", value), source="c.yml", env={}, directory=Path("."))
-        assert caught.value.problems == ["c.yml:4: apps: must hold names with what belongs to each: {NAME: ...}"]
+        assert caught.value.problems == ["c.yml:4: apps: must be a mapping of names: {NAME: ...}"]
 
 
-def test_a_change_of_intents_is_told_by_their_names() -> None:
-    edit = edited(APP, parse_changes(["intents=[GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT]"]), {})
-    assert edit.lines == (
-        "~ application a: intents: [GUILDS, GUILD_MESSAGES] -> [GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT]",
-    )
+def test_a_change_of_intents_is_shown_by_their_names() -> None:
+    plan = plan_change(APP, parse_changes(["intents=[GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT]"]), {})
+    assert change_lines(plan.changes) == [
+        "~ application a: intents: [GUILDS, GUILD_MESSAGES] -> [GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT]"
+    ]
 
 
-def test_a_name_that_is_not_there_is_answered_with_the_nearest_and_all_others() -> None:
-    error = no_such("application", "welcomr", ["music", "welcomer"])
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_others() -> None:
+    error = NotFound("application", "welcomr", ["welcomer", "music"])
     assert str(error) == "there is no application welcomr (did you mean welcomer?); there are: music, welcomer"
-    assert error.code == 1
-    assert str(no_such("node", "x", [])) == "there is no node x; there are: none yet"
+    assert (error.kind, error.name, error.known) == ("application", "welcomr", ("music", "welcomer"))
+    assert str(NotFound("node", "x", [])) == "there is no node x; there are: none yet"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.Refused, 1),
+        (errors.Invalid, 1),
+        (errors.Conflict, 1),
+        (errors.NotReached, 1),
+        (errors.Unavailable, 2),
+    ],
+)
+def test_each_error_of_an_operation_has_an_exit_code(kind: type[errors.OperationError], code: int) -> None:
+    ended = command_error(kind(["one", "two\x1b"]))
+    assert (str(ended), ended.code) == ("one\ntwo\\x1b", code)
+    assert command_error(NotFound("node", "x", ["a"])).code == 1
 
 
 def closed_port() -> int:
@@ -165,11 +184,11 @@ async def test_an_http_connection_that_fails_says_why_and_where() -> None:
         (ssl.SSLError(1, "odd"), "operation not permitted"),
     ],
 )
-def test_other_trouble_is_named_without_a_library_s_text(error: Exception, words: str) -> None:
+def test_other_errors_are_named_without_a_library_s_text(error: Exception, words: str) -> None:
     assert network_words(error) == words
 
 
-async def test_an_etcd_that_refuses_connections_is_said_to_refuse_them() -> None:
+async def test_an_etcd_that_refuses_connections_is_reported_as_refusing_them() -> None:
     port = closed_port()
     store = EtcdStore([f"http://127.0.0.1:{port}"])
     with pytest.raises(Exception, match=f"connection refused at 127.0.0.1:{port}") as caught:
@@ -181,7 +200,7 @@ async def test_an_etcd_that_refuses_connections_is_said_to_refuse_them() -> None
 @pytest.mark.parametrize(
     "url", ["http://:pw@h:1", "http://u@h:1", "http://h:99999", "http://h:0", "http://h?x", "ftp://h"]
 )
-def test_an_etcd_url_that_cannot_be_used_is_refused_before_it_is(url: str) -> None:
+def test_an_unusable_etcd_url_is_refused_before_its_use(url: str) -> None:
     with pytest.raises(ValueError, match="an etcd endpoint is") as caught:
         EtcdStore([url])
     assert "pw" not in str(caught.value)
@@ -190,7 +209,7 @@ def test_an_etcd_url_that_cannot_be_used_is_refused_before_it_is(url: str) -> No
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (nats.errors.OutboundBufferLimitError(), "there is no connection"),
+        (nats.errors.OutboundBufferLimitError(), "not connected"),
         (nats.errors.TimeoutError(), "no answer in time"),
         (TimeoutError(), "no answer in time"),
         (nats.errors.NoServersError(), "no server could be reached"),
@@ -200,7 +219,7 @@ def test_an_etcd_url_that_cannot_be_used_is_refused_before_it_is(url: str) -> No
         (nats.errors.Error("nats: permissions violation\x1b"), "nats: permissions violation\\x1b"),
     ],
 )
-def test_trouble_with_nats_is_said_in_words(error: Exception, words: str) -> None:
+def test_errors_of_nats_are_explained(error: Exception, words: str) -> None:
     assert reason(error) == words
 
 

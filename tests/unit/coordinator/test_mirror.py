@@ -1,4 +1,4 @@
-"""The mirror equals the store whatever happens between them. Time is virtual throughout."""
+"""The mirror equals the store after any faults. Time is virtual."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         really_select = selector.select
 
         def select(timeout: float | None) -> object:
-            assert timeout is not None, "everybody waits and no timer is set"
+            assert timeout is not None, "all tasks wait and no timer is set"
             self._virtual_s += timeout
             return really_select(0)
 
@@ -73,7 +73,7 @@ def test_it_lists_then_follows() -> None:
     virtual(main())
 
 
-def test_it_lists_again_after_a_compaction_and_tells_what_it_missed() -> None:
+def test_it_lists_again_after_a_compaction_and_reports_the_missed_changes() -> None:
     async def check(mirror: Mirror, batches: list[WatchBatch]) -> None:
         await mirror.synced.wait()
         away.fail(StoreUnavailable("cut"), times=None)
@@ -114,7 +114,7 @@ def test_a_lost_event_is_found_by_the_periodic_listing() -> None:
     virtual(with_mirror(deaf, check))
 
 
-def test_while_the_store_is_away_it_keeps_what_it_has_and_says_since_when() -> None:
+def test_while_the_store_is_away_it_keeps_its_items_and_reports_since_when() -> None:
     async def check(mirror: Mirror, batches: list[WatchBatch]) -> None:
         await asyncio.sleep(30)
         assert not mirror.synced.is_set()
@@ -204,7 +204,7 @@ def test_after_any_history_of_faults_it_equals_the_store(seed: int) -> None:
                     seen[event.kv.key] = event.kv.value
                 else:
                     del seen[event.kv.key]
-        assert seen == values(mirror), "the batches tell the same story"
+        assert seen == values(mirror), "the batches give the same state"
 
     rng = random.Random(seed)
     store = MemoryStore()

@@ -1,4 +1,4 @@
-"""What commands print of strangers' text: no raw control character leaves any of them."""
+"""Untrusted text in the output of commands: none prints a raw control character."""
 
 import json
 import re
@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from sandwich_coordinator.cli import output, render
-from sandwich_coordinator.cli.errors import CommandError, no_such
-from sandwich_coordinator.cli.letters import Found, content_text, letters_text
+from sandwich_coordinator.cli.errors import CommandError, command_error
+from sandwich_coordinator.cli.letter_text import content_row, content_text, letters_text
 from sandwich_coordinator.cli.lookups import guild_text, mutual_text, where_text
 from sandwich_coordinator.cli.paint import Paint
-from sandwich_coordinator.cli.shards import _is_live
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import LeaderTerm, ShardId
+from sandwich_coordinator.operations.dead_letters import LetterContent, StoredLetter
+from sandwich_coordinator.operations.errors import NotFound, NotReached
+from sandwich_coordinator.operations.shards import _is_live
 from sandwich_coordinator.status import FailoverStatus, LossStatus, NodeStatus, ShardStatus
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
@@ -32,7 +34,9 @@ def snapshot() -> render.Snapshot:
         KEYS.node("n1"): NodeRecord(node="n1", instance="i", address=NASTY, version=NASTY),
         KEYS.leader: LeaderRecord(node=NASTY, instance="i"),
         KEYS.app("a"): AppRecord(app="a", token="v1:x", token_hash="h", intents=1),
-        KEYS.group("a", 1): GroupRecord(app="a", group=1, count=2, ids="0-1", epoch=1, state="failed", reason=NASTY),
+        KEYS.group("a", 1): GroupRecord(
+            app="a", group=1, count=2, ids="0-1", term=LeaderTerm(1), state="failed", reason=NASTY
+        ),
         KEYS.claim("a", 1, 0): ClaimRecord(
             app="a", group=1, shard=0, node=NASTY, instance="i", worker=0, state="failed", reason=NASTY
         ),
@@ -77,7 +81,7 @@ def test_tables_and_problems_of_the_cluster_are_plain() -> None:
     assert_plain(render.shards_text(shown, NASTY))
 
 
-def test_colours_are_all_that_a_terminal_is_steered_by() -> None:
+def test_colours_are_the_only_control_sequences() -> None:
     painted = render.status_text(snapshot(), Paint(on=True))
     assert "\x1b[31mdegraded\x1b[0m" in painted
     assert_plain(re.sub(r"\x1b\[\d+m", "", painted))
@@ -88,13 +92,16 @@ def test_dead_letters_are_plain() -> None:
     letter = DeadLetter(
         kind="event", group=NASTY, id=NASTY, type=NASTY, subject=NASTY, stream_seq=1, tries=1, error=NASTY, at=1.0
     )
-    found = Found(app=NASTY, number=1, seqs=(1,), letter=letter)
+    found = StoredLetter(app=NASTY, number=1, seqs=(1,), letter=letter)
     assert_plain(letters_text([found], 5, 2.0))
-    assert_plain(content_text(found.row() | {"event": {"content": NASTY, NASTY: [NASTY]}}))
-    assert_plain(content_text(found.row() | {"headers": {NASTY: NASTY}, "payload": NASTY}))
+    event = LetterContent(stored=found, event={"content": NASTY, NASTY: [NASTY]})
+    assert_plain(content_text(content_row(event)))
+    frame = LetterContent(stored=found, headers={NASTY: NASTY}, payload=NASTY.encode(), unreadable=NASTY)
+    assert_plain(content_text(content_row(frame)))
+    assert_plain(content_text(content_row(frame) | {"payload": NASTY}))
 
 
-def test_what_the_cache_has_of_guilds_and_users_is_plain() -> None:
+def test_cached_guilds_and_users_are_plain() -> None:
     row = {"app": NASTY, "namespace": NASTY, "group": 1, "shard": 1, "node": NASTY, "state": NASTY}
     thing = {"id": NASTY, "name": NASTY, "user": {"id": NASTY, "username": NASTY}, "nick": NASTY}
     lists = {name: [thing] for name in ("channels", "roles", "members")}
@@ -104,14 +111,14 @@ def test_what_the_cache_has_of_guilds_and_users_is_plain() -> None:
     assert_plain(mutual_text([{"guild": "1", "name": NASTY, "namespace": NASTY, "apps": [NASTY]}], "1", [NASTY]))
 
 
-def test_errors_are_plain_and_have_the_lines_that_were_meant(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_plain_and_keep_their_own_line_feeds(capsys: pytest.CaptureFixture[str]) -> None:
     assert_plain(str(CommandError(f"failed: {NASTY}")))
     assert str(CommandError(["a", f"b{NASTY}"])).count("\n") == 1
-    assert_plain(str(no_such("application", NASTY, [NASTY])))
+    assert_plain(str(command_error(NotFound("application", NASTY, [NASTY]))))
     claim = ClaimRecord(app="a", group=1, shard=0, node="n", instance="i", worker=0, state="failed", reason=NASTY)
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(NotReached) as caught:
         _is_live(ShardId("a", 1, 0), claim)
-    assert_plain(str(caught.value))
+    assert_plain(str(command_error(caught.value)))
     output.fail("sandwich", f"a{NASTY}")
     output.warn(NASTY)
     output.say(NASTY, err=True)
@@ -119,7 +126,7 @@ def test_errors_are_plain_and_have_the_lines_that_were_meant(capsys: pytest.Capt
         assert line.isprintable()
 
 
-def test_json_and_yaml_read_back_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_yaml_decode_to_the_same_values(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"name": f"café {NASTY}", "more": [NASTY, "\x00", "\ud83d"]}
     output.show_json(value)
     printed = capsys.readouterr().out
@@ -153,7 +160,7 @@ def test_commands_write_only_where_text_is_made_plain() -> None:
         ({"TERM": "dumb"}, True, False),
     ],
 )
-def test_colours_are_for_terminals_whose_user_does_not_object(
+def test_colours_are_used_on_terminals_without_no_color(
     env: dict[str, str], tty: bool, on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stream:

@@ -39,7 +39,7 @@ def test_no_more_than_the_limit_moves_and_a_cordoned_node_keeps_what_it_has(weig
     assert {s for s, o in result.items() if o == nodes[0].node} == held
 
 
-def test_a_fresh_group_is_contiguous_and_a_draining_node_gives_everything():
+def test_a_new_group_is_contiguous_and_a_draining_node_gives_all_its_shards_away():
     nodes, groups, _ = setup({"a": 1, "b": 1}, ["x"] * 8)
     assert list(plan(nodes, groups, {})[KEY].values()) == ["a"] * 4 + ["b"] * 4
     drained = [NodeCapacity("a", 1, drains=True), nodes[1]]
@@ -73,7 +73,7 @@ def test_no_plan_moves_fewer_shards(weights, owners):
     moved = sum(owner in weights and result[shard] != owner for shard, owner in current[KEY].items())
     exact = {name: len(owners) * weight / sum(weights.values()) for name, weight in weights.items()}
     have = {name: list(current[KEY].values()).count(name) for name in weights}
-    # Whoever has more than its share rounded up must give the difference, and only so many may be rounded up.
+    # A node above its rounded-up share must give the difference away, and only so many shares may be rounded up.
     floors = {name: int(value) for name, value in exact.items()}
     extra = len(owners) - sum(floors.values())
     over = sorted((have[name] - floors[name] for name in weights if have[name] > floors[name]), reverse=True)

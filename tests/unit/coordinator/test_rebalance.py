@@ -1,7 +1,7 @@
-"""What `cluster rebalance --dry-run` says."""
+"""The output of `cluster rebalance --dry-run`."""
 
-from sandwich_coordinator.cli.shards import move_lines
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.cli.progress import move_lines
+from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.rebalance import moves
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
@@ -22,11 +22,11 @@ KEYS = Keys()
 
 
 def view(plan: dict[str, str], pins: dict[int, str] | None = None, **nodes: NodeState) -> ClusterView:
-    """Four shards of one bot, claimed as `plan` says where the node is there."""
+    """Four shards of one bot, claimed as in `plan`, if the node is registered."""
     records: dict[str, Record] = {
         KEYS.app("bot"): AppRecord(app="bot", token="t", token_hash="h", intents=1, shards=ShardsSpec(count=4)),
-        KEYS.group("bot", 0): GroupRecord(app="bot", group=0, count=4, ids="0-3", epoch=1),
-        KEYS.plan("bot", 0): PlanRecord(app="bot", group=0, epoch=1, nodes=plan),
+        KEYS.group("bot", 0): GroupRecord(app="bot", group=0, count=4, ids="0-3", term=LeaderTerm(1)),
+        KEYS.plan("bot", 0): PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes=plan),
     }
     for name, state in nodes.items():
         records[KEYS.node(name)] = NodeRecord(node=name, instance=name, address="", version="1", state=state)
@@ -47,7 +47,7 @@ def test_a_balanced_cluster_moves_nothing() -> None:
     assert move_lines([]) == ["nothing to move: every shard is where it should be"]
 
 
-def test_each_move_says_why() -> None:
+def test_each_move_has_its_reason() -> None:
     joined = moves(view({"a": "0-3"}, a="ready", b="ready"))
     assert [(move.shard, move.target, move.reason) for move in joined] == [
         (ShardId("bot", 0, 2), "b", "a has more than its share"),

@@ -1,14 +1,26 @@
-from sandwich_coordinator.cli.render import Snapshot, duration, serious, status_text
+import pytest
+
+from sandwich_coordinator.cli.render import Snapshot, app_rows, duration, serious, status_text
+from sandwich_coordinator.ids import LeaderTerm
+from sandwich_coordinator.status import AppStatus, CacheStatus, NodeStatus
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import AppRecord, BudgetRecord, ClaimRecord, GroupRecord, LeaderRecord, NodeRecord
+from sandwich_coordinator.types import (
+    AppRecord,
+    BudgetRecord,
+    ClaimRecord,
+    GroupRecord,
+    GroupState,
+    LeaderRecord,
+    NodeRecord,
+)
 from sandwich_coordinator.view import ClusterView
 
 KEYS = Keys()
 NODE = NodeRecord(node="n1", instance="i", address="10.0.0.1:5469", version="0.1.0")
 LEADER = LeaderRecord(node="n1", instance="i")
 APP = AppRecord(app="a", token="v1:x", token_hash="h", intents=1)
-GROUP = GroupRecord(app="a", group=1, count=2, ids="0-1", epoch=1, state="degraded")
+GROUP = GroupRecord(app="a", group=1, count=2, ids="0-1", term=LeaderTerm(1), state="degraded")
 CLAIM = ClaimRecord(
     app="a", group=1, shard=0, node="n1", instance="i", worker=0, state="failed", reason="4004 token refused"
 )
@@ -52,3 +64,45 @@ def test_an_empty_cluster_says_what_to_run() -> None:
 
 def test_durations_have_two_units_at_most() -> None:
     assert [duration(s) for s in (59, 720, 12_000, 352_800)] == ["59s", "12m", "3h 20m", "4d 2h"]
+
+
+def cache_as_told(*parts: CacheStatus | str, state: GroupState = "live") -> str:
+    """What the status says of the cache of two shards, by what each node tells of it."""
+    group = GroupRecord(app="a", group=1, count=2, ids="0-1", term=LeaderTerm(1), state=state)
+    records = {KEYS.app("a"): APP, KEYS.group("a", 1): group}
+    items = {key: KeyValue(key, record.encode(), 1, 1, 1, 9) for key, record in records.items()}
+    answers: dict[str, NodeStatus | str] = {
+        f"n{number}": part
+        if isinstance(part, str)
+        else NodeStatus(node=f"n{number}", instance="i", version="0", uptime_s=1.0, apps={"a": AppStatus(cache=part)})
+        for number, part in enumerate(parts)
+    }
+    view = ClusterView.from_items(KEYS, items)
+    (row,) = app_rows(Snapshot(cluster="default", view=view, configured=True, now=100.0, answers=answers))
+    return str(row["cache"])
+
+
+ONE = CacheStatus(shards=1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ((ONE, ONE), "complete"),
+        ((CacheStatus(shards=2),), "complete"),
+        ((ONE,), "not known of 1 of 2 shards"),
+        ((ONE, "no connection"), "not known of 1 of 2 shards"),
+        ((CacheStatus(shards=1, awaited=3),), "not known of 1 of 2 shards"),
+        ((ONE, CacheStatus(shards=1, behind=1)), "1 of 2 shards behind"),
+        ((ONE, CacheStatus(shards=1, behind=1, backlog=7)), "7 events behind"),
+        ((ONE, CacheStatus(shards=1, behind=1, backlog=7, incomplete=1)), "1 of 2 shards incomplete"),
+        ((ONE, CacheStatus(shards=1, awaited=3)), "3 guilds to come"),
+        ((), "-"),
+    ],
+)
+def test_a_cache_is_complete_only_where_every_shard_says_so(parts: tuple[CacheStatus | str, ...], says: str) -> None:
+    assert cache_as_told(*parts) == says
+
+
+def test_shards_that_are_not_to_run_are_not_missed() -> None:
+    assert cache_as_told(ONE, state="failed") == "complete"

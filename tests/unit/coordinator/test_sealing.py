@@ -1,4 +1,4 @@
-"""Tokens are sealed for one application with one key, and neither shows up anywhere."""
+"""Tokens are sealed for one application with one key, and neither is shown anywhere."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, s
 TOKEN = "MTk4.Gx.secret-part"
 
 
-def test_what_is_sealed_opens_under_the_same_name_and_key_only() -> None:
+def test_a_sealed_token_can_be_unsealed_only_with_the_same_name_and_key() -> None:
     key = ClusterKey.generate()
     sealed = key.seal("bot", TOKEN)
     assert sealed.startswith(f"v1:{key.key_id}:")
@@ -23,13 +23,13 @@ def test_what_is_sealed_opens_under_the_same_name_and_key_only() -> None:
 
 
 @pytest.mark.parametrize("damaged", ["", "v1", "v1:", "v2:a:b", "v1:{id}:", "v1:{id}:!!", "v1:{id}:AAAA", "v1:{id}:é"])
-def test_a_damaged_value_is_an_error_of_its_own(damaged: str) -> None:
+def test_a_corrupt_value_is_its_own_error(damaged: str) -> None:
     key = ClusterKey.generate()
     with pytest.raises(SealingError):
         key.unseal("bot", damaged.format(id=key.key_id))
 
 
-def test_the_key_survives_the_way_through_text_and_shows_in_no_repr() -> None:
+def test_the_key_can_be_written_as_text_and_no_repr_shows_it() -> None:
     key = ClusterKey.generate()
     same = ClusterKey.from_base64(f" {key.to_base64()}\n")
     assert same.unseal("bot", key.seal("bot", TOKEN)) == TOKEN
@@ -40,7 +40,7 @@ def test_the_key_survives_the_way_through_text_and_shows_in_no_repr() -> None:
         assert bad not in str(caught.value)
 
 
-def test_a_key_file_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
+def test_a_key_file_that_all_users_can_read_is_refused(tmp_path: Path) -> None:
     key, path = ClusterKey.generate(), tmp_path / "cluster.key"
     path.write_text(key.to_base64())
     path.chmod(0o644)
@@ -81,13 +81,13 @@ ROOT, US, OTHER = 0, 1000, 2000
         (0o640, US, US, "its group"),
         (0o640, ROOT, ROOT, "its group"),
         (0o640, OTHER, ROOT, "its group"),
-        (0o444, ROOT, US, "everybody"),
+        (0o444, ROOT, US, "all users"),
         (0o460, ROOT, US, "changed"),
         (0o602, US, US, "changed"),
         (0o620, US, US, "changed"),
     ],
 )
-def test_who_may_own_read_and_change_a_file_with_a_secret(mode: int, owner: int, us: int, words: str) -> None:
+def test_which_users_may_own_read_and_change_a_file_with_a_secret(mode: int, owner: int, us: int, words: str) -> None:
     reason = refusal(mode, owner, us)
     assert words in reason
     assert bool(words) == bool(reason)

@@ -1,4 +1,4 @@
-"""What `sandwich tail` makes of frames."""
+"""The output of `sandwich tail` for frames."""
 
 import json
 from typing import Any
@@ -43,7 +43,7 @@ def shown(kind: str, data: Any, options: TailOptions = ALL, width: int = 100) ->
     return [line.text for line in frame_lines("music", headers(), frame(event(kind, data)), options, width)]
 
 
-def test_a_message_begins_with_author_channel_and_text_and_ends_with_what_it_is() -> None:
+def test_a_message_begins_with_author_channel_and_text_and_ends_with_its_type() -> None:
     assert shown("MESSAGE_CREATE", MESSAGE) == [f"ada #{CHANNEL} hello there  MESSAGE_CREATE music 3/4"]
 
 
@@ -63,10 +63,10 @@ def test_a_message_begins_with_author_channel_and_text_and_ends_with_what_it_is(
         ("RESUMED", None, "RESUMED music 3/4"),
         ("SONG", [1, 2], "[1,2]  SONG"),
         ("MESSAGE_CREATE", {"author": {"username": ["x"]}, "content": 5, "channel_id": {}}, "['x']  MESSAGE_CREATE"),
-        ("X", {"author": "nobody", "user": [], "member": None}, "X music"),
+        ("X", {"author": "none", "user": [], "member": None}, "X music"),
     ],
 )
-def test_any_event_is_one_line_that_begins_with_what_is_known_of_it(kind: str, data: Any, begin: str) -> None:
+def test_any_event_is_one_line_that_begins_with_its_known_parts(kind: str, data: Any, begin: str) -> None:
     (line,) = shown(kind, data)
     assert line.startswith(begin)
 
@@ -82,22 +82,22 @@ def test_a_line_is_never_wider_than_the_terminal_and_always_names_the_type(width
         assert "\n" not in line
 
 
-def test_text_from_discord_cannot_steer_the_terminal_or_forge_a_line() -> None:
+def test_text_from_discord_cannot_control_the_terminal_or_forge_a_line() -> None:
     nasty = "\x1b[2J\x9b1m\x7f\r\n\u2028music 3/4\u202e\u2066\ud83d"
     for data in ({**MESSAGE, "content": nasty}, {"a": nasty}, {**MESSAGE, "author": {"username": nasty}}):
         line = json.dumps({"t": f"T{nasty}", "d": data, "__sandwich": {"shard": [0, nasty, 4]}}).encode()
-        # A lone surrogate is no JSON for msgspec: it is named as what cannot be read.
+        # msgspec refuses a lone surrogate: the event is shown as unreadable.
         for raw in (line, line.replace(b"\\ud83d", b"")):
             for found in frame_lines("music", headers(), frame(raw), ALL):
                 assert found.text.isprintable()
 
 
-def test_colours_are_added_around_what_is_plain() -> None:
+def test_colours_are_added_to_plain_text() -> None:
     (line,) = frame_lines("music", headers(), frame(event("X", MESSAGE)), ALL, 100, Paint(on=True))
     assert "\x1b[36mada\x1b[0m" in line.text
 
 
-def test_an_event_as_json_is_one_line_that_reads_back_as_it_was() -> None:
+def test_an_event_as_json_is_one_line_that_decodes_to_the_same_value() -> None:
     content = "café \x7f\x9b\u202e\u2028"
     raw = event("MESSAGE_CREATE", {"content": content}).replace(b'"d":', b'"d":\r\t')
     (line,) = frame_lines("music", headers(), frame(raw), TailOptions(as_json=True))
@@ -107,7 +107,7 @@ def test_an_event_as_json_is_one_line_that_reads_back_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"{", b'{"t":1}', b"[]", b'{"t":"X","d":"\xff"}', b"[" * 5000, b'{"d":1}', b"\x1b"])
-def test_what_cannot_be_read_is_a_note_and_no_crash(raw: bytes) -> None:
+def test_an_unreadable_event_is_shown_as_a_note(raw: bytes) -> None:
     for options in (ALL, TailOptions(as_json=True), TailOptions(text="x")):
         for line in frame_lines("music", headers(), frame(raw), options):
             assert line.is_note
@@ -154,14 +154,14 @@ def test_filters_by_type_guild_channel_user_and_text(options: TailOptions, kind:
     assert bool(shown(kind, data, options)) is wanted
 
 
-def test_a_filter_that_is_no_id_is_refused_with_its_option() -> None:
+def test_a_filter_with_an_invalid_id_is_refused_with_its_option() -> None:
     assert check_filter("--guild", None) == ""
     assert check_filter("--guild", GUILD) == GUILD
     with pytest.raises(CommandError, match=r"^--user: 'ada' is not a Discord id"):
         check_filter("--user", "ada")
 
 
-def test_an_unknown_type_is_warned_about_with_the_nearest_name() -> None:
+def test_an_unknown_type_gives_a_warning_with_the_nearest_name() -> None:
     assert unknown_types(frozenset({"MESAGE_UPDATE"})) == [
         "--type MESAGE_UPDATE: Discord documents no event MESAGE_UPDATE: did you mean MESSAGE_UPDATE?"
     ]
@@ -172,7 +172,7 @@ def test_an_unknown_type_is_warned_about_with_the_nearest_name() -> None:
     ]
 
 
-def test_parts_are_joined_and_a_run_whose_start_was_missed_is_passed_over() -> None:
+def test_parts_are_joined_and_parts_without_their_start_are_skipped() -> None:
     parts: dict[str, bytes] = {}
     assert joined(parts, "s", headers(part=(2, 3)), b"b") is None
     assert joined(parts, "s", headers(part=(3, 3)), b"c") is None
@@ -195,7 +195,7 @@ def test_parts_are_joined_and_a_run_whose_start_was_missed_is_passed_over() -> N
         b"",
     ],
 )
-def test_a_damaged_event_hides_no_other_event_of_its_frame(damaged: bytes, as_json: bool) -> None:
+def test_a_corrupt_event_hides_no_other_event_of_its_frame(damaged: bytes, as_json: bool) -> None:
     good = b'{"t":"X","s":8,"op":0,"d":{"a":1},"__sandwich":{"shard":[0,3,4]}}'
     options = TailOptions(types=frozenset({"X"}), as_json=as_json)
     lines = frame_lines("music", headers(count=2), frame(damaged, good), options)
@@ -206,7 +206,7 @@ def test_a_damaged_event_hides_no_other_event_of_its_frame(damaged: bytes, as_js
 
 
 @pytest.mark.parametrize("shard", [b"[]", b"{}", b"1", b"null"])
-def test_a_shard_of_an_odd_shape_is_still_one_line(shard: bytes) -> None:
+def test_an_event_with_an_unusual_shard_field_is_still_one_line(shard: bytes) -> None:
     line = b'{"t":"X","s":7,"op":0,"d":1,"__sandwich":{"shard":%b}}' % shard
     (short,) = frame_lines("music", headers(), frame(line), ALL)
     assert "X music" in short.text

@@ -1,4 +1,4 @@
-"""Whoever writes to etcd without the cluster key cannot say where secrets are sent."""
+"""A writer to etcd without the cluster key cannot choose where secrets are sent."""
 
 from typing import Any
 
@@ -29,10 +29,10 @@ def changed(section: str, **fields: Any) -> ClusterSettings:
     return msgspec.structs.replace(settings, **{section: part})
 
 
-def test_settings_that_were_applied_with_the_key_are_taken_also_by_way_of_etcd() -> None:
+def test_settings_that_were_applied_with_the_key_are_accepted_from_etcd() -> None:
     stored = ClusterSettings.decode(proved().encode())
     check_settings(stored, "default", KEY)
-    # A limit is no destination: another version may write more of them.
+    # Limits are not authenticated: another version may write more of them.
     check_settings(msgspec.structs.replace(stored, policy=type(stored.policy)(linger_ms=3)), "default", KEY)
 
 
@@ -60,7 +60,7 @@ def test_a_changed_destination_is_refused(settings: ClusterSettings) -> None:
         check_settings(settings, "default", KEY)
 
 
-def test_a_proof_that_was_taken_away_is_refused_with_what_to_do() -> None:
+def test_a_removed_proof_is_refused_with_advice() -> None:
     with pytest.raises(NotAuthenticated, match=r"older version.*apply"):
         check_settings(msgspec.structs.replace(proved(), proof=""), "default", KEY)
 
@@ -78,13 +78,13 @@ def test_the_proof_of_another_cluster_or_key_is_refused() -> None:
         check_settings(msgspec.structs.replace(proved(), proof="plain:ü\ud800"), "default", KEY)
 
 
-def test_without_a_key_only_settings_without_a_proof_are_taken() -> None:
+def test_without_a_key_only_settings_without_a_proof_are_accepted() -> None:
     check_settings(msgspec.structs.replace(proved(), proof=""), "default", None)
     with pytest.raises(SealingError, match=f"sealed with cluster key {KEY.key_id} and this node has none"):
         check_settings(proved(), "default", None)
 
 
-def test_the_key_of_a_stored_value_is_told_from_plain_text_and_nothing() -> None:
+def test_the_key_of_a_stored_value_is_distinguished_from_plain_text_and_nothing() -> None:
     assert key_id_of(KEY.seal("a", "secret")) == KEY.key_id
     assert key_id_of(proved().proof) == KEY.key_id
     assert (key_id_of("plain:secret"), key_id_of("")) == ("", None)

@@ -1,7 +1,7 @@
-"""A Discord in virtual time for the tracker: invites, joins, events that take a while, REST that takes longer.
+"""A model of Discord on virtual time for the tracker: invites, joins, delayed events and slower REST answers.
 
-It keeps the truth of every join, and drives a tracker as the shell does: events in order, one wish at a time for each
-guild, ticks at the tracker's deadlines.
+It records by which code every user really joined, and drives a tracker as the shell does: events in order, one request
+at a time for each guild, ticks at the tracker's deadlines.
 """
 
 import heapq
@@ -28,18 +28,18 @@ MANAGES = {"id": "77", "permissions": str(1 << 5)}
 
 @dataclass
 class Delays:
-    """How long things take, in seconds: an answer is read `read_s` after it was asked for, and comes at `answer_s`."""
+    """Delays in seconds. An answer is computed `read_s` after its request and arrives `answer_s` after it."""
 
     event_s: float = 0.01
     read_s: float = 0.03
     answer_s: float = 0.06
     lag_s: float = 0.0
-    """What is read is so old."""
+    """The age of the counts in an answer."""
 
 
 @dataclass
 class Guild:
-    """A guild as Discord has it."""
+    """A guild in Discord's state."""
 
     id: str
     invites: dict[str, Invite] = field(default_factory=dict)
@@ -59,26 +59,26 @@ class Guild:
 
 
 class Model:
-    """Discord, a gateway session, and the tracker that listens to it."""
+    """Discord, a gateway session, and the tracker under test."""
 
-    def __init__(self, *, patience_s: float = 0.3, keeps: bool = False, delays: Delays | None = None) -> None:
+    def __init__(self, *, patience_s: float = 0.3, persists: bool = False, delays: Delays | None = None) -> None:
         self.delays = delays or Delays()
-        self.tracker = InviteTracker(patience_s=patience_s, keeps=keeps)
+        self.tracker = InviteTracker(patience_s=patience_s, persists=persists)
         self.now = 0.0
         self.clock_error_s = 0.0
         self.guilds: dict[str, Guild] = {}
         self.truth: dict[str, str | None] = {}
-        """By user: the code really used."""
-        self.told: dict[str, Attribution] = {}
-        """By user: the last that was said."""
+        """By user: the code that was used."""
+        self.reported: dict[str, Attribution] = {}
+        """By user: the last final attribution."""
         self.released: dict[str, Attribution] = {}
         self.store: dict[str, bytes | None] = {}
         self.requests: list[tuple[float, str]] = []
-        self.failing: Callable[[FetchRequest], tuple[Reason, float] | None] = lambda wish: None
+        self.failing: Callable[[FetchRequest], tuple[Reason, float] | None] = lambda request: None
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._heard_at = 0.0
-        self._heard: deque[tuple[float, str, bytes]] = deque(maxlen=100)
+        self._received_at = 0.0
+        self._received: deque[tuple[float, str, bytes]] = deque(maxlen=100)
         self._users = itertools.count(1000)
         self.tracker.begin("session", ME, kept={})
 
@@ -103,13 +103,13 @@ class Model:
         return {"id": guild.id, "owner_id": "5", "vanity_url_code": vanity, "roles": roles, "members": [own]}
 
     def make(
-        self, guild: Guild, code: str, *, max_uses: int = 0, uses: int = 0, age_s: float = 0, told: bool = True
+        self, guild: Guild, code: str, *, max_uses: int = 0, uses: int = 0, age_s: float = 0, announced: bool = True
     ) -> None:
         expires_at = WALL + self.now + age_s if age_s else None
         invite = Invite(code, uses, max_uses, expires_at, "c1", Inviter(f"by-{code}"))
         guild.invites[code] = invite
         self._changed(guild)
-        if told:
+        if announced:
             self.event("INVITE_CREATE", self.invite_json(guild, invite))
 
     def invite_json(self, guild: Guild, invite: Invite) -> dict[str, Any]:
@@ -123,16 +123,16 @@ class Model:
             "inviter": {"id": f"by-{invite.code}"},
         }
 
-    def delete(self, guild: Guild, code: str, *, told: bool = True) -> None:
+    def delete(self, guild: Guild, code: str, *, announced: bool = True) -> None:
         invite = guild.invites.pop(code)
         self._changed(guild)
-        if told:
+        if announced:
             self.event("INVITE_DELETE", {"code": code, "guild_id": guild.id, "channel_id": invite.channel})
 
     def join(
         self, guild: Guild, code: str | None = None, *, user: str = "", bot: bool = False, delete_first: bool = False
     ) -> str:
-        """Somebody joins by a code, by VANITY, or by nothing; the user."""
+        """A user joins by a code, by VANITY, or without an invite; returns the user."""
         user = user or str(next(self._users))
         used_up = False
         if code == VANITY:
@@ -161,12 +161,12 @@ class Model:
 
     def event(self, name: str, d: dict[str, Any], user: str = "", *, delay_s: float | None = None) -> None:
         """A dispatch, which arrives after those before it."""
-        self._heard_at = max(self._heard_at, self.now + (self.delays.event_s if delay_s is None else delay_s))
+        self._received_at = max(self._received_at, self.now + (self.delays.event_s if delay_s is None else delay_s))
         data = msgspec.json.encode(d)
-        self.at(self._heard_at, lambda: self._hear(name, data))
+        self.at(self._received_at, lambda: self._receive(name, data))
 
-    def _hear(self, name: str, data: bytes) -> None:
-        self._heard.append((self.now, name, data))
+    def _receive(self, name: str, data: bytes) -> None:
+        self._received.append((self.now, name, data))
         self.tracker.observe(name, data, self.moment)
 
     def counts_kept(self, guild: str = "1") -> bool:
@@ -176,11 +176,11 @@ class Model:
         return kept is not None and kept.counts is not None
 
     def hand_over(self, *, replayed_s: float) -> None:
-        """The shard's next owner RESUMEs the session: what was not stored, of the last seconds, it hears again."""
-        self.tracker = InviteTracker(patience_s=0.3, keeps=True)
+        """The shard's next owner RESUMEs the session and receives the events of the last `replayed_s` again."""
+        self.tracker = InviteTracker(patience_s=0.3, persists=True)
         kept = {guild: state for guild, state in self.store.items() if state is not None}
         self.tracker.begin("session", ME, kept=kept)
-        for at, name, data in list(self._heard):
+        for at, name, data in list(self._received):
             if at >= self.now - replayed_s:
                 self.tracker.observe(name, data, self.moment)
 
@@ -188,7 +188,7 @@ class Model:
         heapq.heappush(self._agenda, (when, next(self._order), action))
 
     def run(self, seconds: float) -> None:
-        """Time passes."""
+        """Let time pass."""
         end = self.now + seconds
         self._pump()
         while True:
@@ -211,19 +211,19 @@ class Model:
         while True:
             for effect in self.tracker.effects():
                 self._perform(effect)
-            wish = self.tracker.urgent(self.moment) or self.tracker.background(self.moment)
-            if wish is None:
+            request = self.tracker.urgent(self.moment) or self.tracker.background(self.moment)
+            if request is None:
                 return
-            self._ask(wish)
+            self._ask(request)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Report(user=user, verdict=verdict, final=True):
-                # A repeated event of somebody who is accounted for says nothing new.
-                if not isinstance(self.told.get(user), ByInvite):
-                    self.told[user] = verdict
-            case Report(user=user, verdict=verdict):
-                self.released[user] = verdict
+            case Report(user=user, attribution=attribution, final=True):
+                # A repeated event of a user who is attributed already adds nothing.
+                if not isinstance(self.reported.get(user), ByInvite):
+                    self.reported[user] = attribution
+            case Report(user=user, attribution=attribution):
+                self.released[user] = attribution
             case PersistCounts(guild, None):
                 self.store.pop(guild, None)
             case PersistCounts(guild, state):
@@ -231,39 +231,39 @@ class Model:
             case DropCounts():
                 self.store.clear()
 
-    def _ask(self, wish: FetchRequest) -> None:
-        self.requests.append((self.now, wish.guild))
-        self.tracker.sent(wish, self.moment)
-        refused = self.failing(wish)
+    def _ask(self, request: FetchRequest) -> None:
+        self.requests.append((self.now, request.guild))
+        self.tracker.sent(request, self.moment)
+        refused = self.failing(request)
         if refused is not None:
             reason, retry_s = refused
-            self.at(self.now + self.delays.answer_s, lambda: self.tracker.failed(wish, reason, self.moment, retry_s))
+            self.at(self.now + self.delays.answer_s, lambda: self.tracker.failed(request, reason, self.moment, retry_s))
             return
-        guild, delays, found = self.guilds[wish.guild], self.delays, {}
+        guild, delays, found = self.guilds[request.guild], self.delays, {}
 
         def read() -> None:
             found.update(guild.as_of(self.now - delays.lag_s))
-            if not wish.vanity:
+            if not request.vanity:
                 found.pop(VANITY, None)
 
         self.at(self.now + delays.read_s, read)
-        self.at(self.now + delays.answer_s, lambda: self.tracker.told(wish, found, self.moment))
+        self.at(self.now + delays.answer_s, lambda: self.tracker.answered(request, found, self.moment))
 
-    # --- judging ------------------------------------------------------------------------------------------------
+    # --- checks -------------------------------------------------------------------------------------------------
 
-    def code_told(self, user: str) -> str | None:
-        """The code that was said of this user, None when it is unknown."""
-        verdict = self.told[user]
-        return verdict.invite.code if isinstance(verdict, ByInvite) else None
+    def code_reported(self, user: str) -> str | None:
+        """The code reported for this user, None when it is unknown."""
+        attribution = self.reported[user]
+        return attribution.invite.code if isinstance(attribution, ByInvite) else None
 
     def reason(self, user: str) -> Reason:
-        verdict = self.told[user]
-        assert isinstance(verdict, Unknown)
-        return verdict.reason
+        attribution = self.reported[user]
+        assert isinstance(attribution, Unknown)
+        return attribution.reason
 
     def wrong(self) -> list[str]:
-        """Those of whom a code was said that they did not use."""
-        return [u for u in self.told if (code := self.code_told(u)) is not None and code != self.truth[u]]
+        """The users with a reported code that they did not use."""
+        return [u for u in self.reported if (code := self.code_reported(u)) is not None and code != self.truth[u]]
 
 
 def _iso(epoch_s: float) -> str:

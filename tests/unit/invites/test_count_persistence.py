@@ -1,4 +1,4 @@
-"""What a shard's next owner is left: written seldom, taken back at once, bounded. Virtual time."""
+"""Counts saved for a shard's next owner: written seldom, removed at once, bounded. Virtual time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +11,7 @@ from verification.simulation.loop import run_virtual
 
 
 class FakeStore:
-    """Takes writes in `delay` seconds, or not at all while `away`; counts them."""
+    """Accepts writes after `delay` seconds, or none while `away`; counts them."""
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {"old": b"from before"}
@@ -43,10 +43,10 @@ Story = Callable[[CountPersistence, FakeStore, list[str]], Awaitable[Any]]
 def play(story: Story, *, is_clean: bool = True) -> None:
     async def main() -> None:
         store, news = FakeStore(), []
-        keeper = CountPersistence(store, is_clean=is_clean, news=lambda: news.append("whole"))
-        running = asyncio.create_task(keeper.run())
+        persistence = CountPersistence(store, is_clean=is_clean, on_whole=lambda: news.append("whole"))
+        running = asyncio.create_task(persistence.run())
         try:
-            await story(keeper, store, news)
+            await story(persistence, store, news)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -54,97 +54,97 @@ def play(story: Story, *, is_clean: bool = True) -> None:
     run_virtual(main())
 
 
-def test_what_is_to_be_kept_is_written_together_once_a_second() -> None:
-    async def story(keeper: CountPersistence, store: FakeStore, news: list[str]) -> None:
+def test_changes_are_written_together_once_a_second() -> None:
+    async def story(persistence: CountPersistence, store: FakeStore, news: list[str]) -> None:
         for number in range(30):
-            keeper.keep(f"g{number % 10}", b"%d" % number, urgent=False)
+            persistence.save(f"g{number % 10}", b"%d" % number, urgent=False)
             await asyncio.sleep(0.1)
         await asyncio.sleep(2.0)
         assert store.writes <= 4
         assert store.kept == {"old": b"from before"} | {f"g{number}": b"%d" % (20 + number) for number in range(10)}
-        assert (keeper.is_whole, news) == (True, [])
+        assert (persistence.is_whole, news) == (True, [])
 
     play(story)
 
 
-def test_what_is_true_no_longer_is_taken_back_at_once() -> None:
-    async def story(keeper: CountPersistence, store: FakeStore, news: list[str]) -> None:
-        keeper.keep("a", b"1", urgent=False)
-        keeper.keep("old", None, urgent=True)
-        assert not keeper.is_whole
+def test_outdated_counts_are_removed_at_once() -> None:
+    async def story(persistence: CountPersistence, store: FakeStore, news: list[str]) -> None:
+        persistence.save("a", b"1", urgent=False)
+        persistence.save("old", None, urgent=True)
+        assert not persistence.is_whole
         await asyncio.sleep(0.02)
-        assert (keeper.is_whole, news, store.kept) == (True, ["whole"], {"a": b"1"})
+        assert (persistence.is_whole, news, store.kept) == (True, ["whole"], {"a": b"1"})
 
     play(story)
 
 
-def test_what_is_taken_back_while_it_is_being_written_is_gone_in_the_end() -> None:
-    async def story(keeper: CountPersistence, store: FakeStore, news: list[str]) -> None:
+def test_counts_that_become_outdated_during_their_write_are_removed_after_it() -> None:
+    async def story(persistence: CountPersistence, store: FakeStore, news: list[str]) -> None:
         store.delay = 0.5
-        keeper.keep("a", b"0", urgent=True)
-        keeper.keep("a", b"1", urgent=False)
-        assert not keeper.is_whole
+        persistence.save("a", b"0", urgent=True)
+        persistence.save("a", b"1", urgent=False)
+        assert not persistence.is_whole
         await asyncio.sleep(0.1)
-        keeper.keep("a", None, urgent=True)
+        persistence.save("a", None, urgent=True)
         await asyncio.sleep(0.5)
-        assert (keeper.is_whole, store.kept["a"]) == (False, b"1")
+        assert (persistence.is_whole, store.kept["a"]) == (False, b"1")
         await asyncio.sleep(0.5)
-        assert (keeper.is_whole, "a" in store.kept, news) == (True, False, ["whole"])
+        assert (persistence.is_whole, "a" in store.kept, news) == (True, False, ["whole"])
 
     play(story)
 
 
-def test_a_store_whose_content_is_not_known_is_emptied_before_it_is_whole() -> None:
-    async def story(keeper: CountPersistence, store: FakeStore, news: list[str]) -> None:
-        assert not keeper.is_whole
-        keeper.keep("a", b"1", urgent=False)
+def test_a_store_with_unknown_content_is_cleared_before_it_is_whole() -> None:
+    async def story(persistence: CountPersistence, store: FakeStore, news: list[str]) -> None:
+        assert not persistence.is_whole
+        persistence.save("a", b"1", urgent=False)
         await asyncio.sleep(0.02)
-        assert (keeper.is_whole, news, store.kept) == (True, ["whole"], {"a": b"1"})
-        keeper.keep("b", b"2", urgent=False)
-        keeper.clear()
+        assert (persistence.is_whole, news, store.kept) == (True, ["whole"], {"a": b"1"})
+        persistence.save("b", b"2", urgent=False)
+        persistence.clear()
         await asyncio.sleep(0.02)
-        assert (keeper.is_whole, store.kept) == (True, {})
+        assert (persistence.is_whole, store.kept) == (True, {})
 
     play(story, is_clean=False)
 
 
-def test_a_store_that_is_away_is_tried_again_and_what_waits_for_it_is_bounded() -> None:
-    async def story(keeper: CountPersistence, store: FakeStore, news: list[str]) -> None:
+def test_writes_to_an_unavailable_store_are_repeated_and_the_waiting_changes_are_bounded() -> None:
+    async def story(persistence: CountPersistence, store: FakeStore, news: list[str]) -> None:
         store.away = True
-        keeper.keep("old", None, urgent=True)
+        persistence.save("old", None, urgent=True)
         size = count_persistence.WAITING_BYTES_MAX // 10
         for number in range(20):
-            keeper.keep(f"g{number}", bytes(size), urgent=False)
+            persistence.save(f"g{number}", bytes(size), urgent=False)
         await asyncio.sleep(10.0)
-        assert not keeper.is_whole
+        assert not persistence.is_whole
         assert 8 <= store.writes <= 12
         store.away = False
         await asyncio.sleep(2.0)
-        assert (keeper.is_whole, news) == (True, ["whole"])
+        assert (persistence.is_whole, news) == (True, ["whole"])
         await asyncio.sleep(10.0)
         assert sorted(store.kept) == sorted(f"g{number}" for number in range(10, 20))
 
     play(story)
 
 
-def test_whoever_leaves_waits_for_no_more_than_the_writes_themselves() -> None:
-    async def story(keeper: CountPersistence, store: FakeStore, news: list[str]) -> None:
+def test_an_owner_that_leaves_waits_only_for_the_writes() -> None:
+    async def story(persistence: CountPersistence, store: FakeStore, news: list[str]) -> None:
         for number in range(GUILDS):
-            keeper.keep(f"g{number}", b"1", urgent=False)
+            persistence.save(f"g{number}", b"1", urgent=False)
         started = asyncio.get_running_loop().time()
-        await keeper.drained()
+        await persistence.drained()
         assert asyncio.get_running_loop().time() - started < 0.1
         assert len(store.kept) == GUILDS + 1
         store.away = True
-        keeper.keep("late", b"1", urgent=False)
-        await keeper.drained()
+        persistence.save("late", b"1", urgent=False)
+        await persistence.drained()
         assert asyncio.get_running_loop().time() - started < 0.2
 
     play(story)
 
 
-def test_what_is_kept_does_not_age_out_while_its_owner_lives() -> None:
-    async def story(keeper: CountPersistence, store: FakeStore, news: list[str]) -> None:
+def test_saved_counts_do_not_expire_while_their_owner_runs() -> None:
+    async def story(persistence: CountPersistence, store: FakeStore, news: list[str]) -> None:
         await asyncio.sleep(4 * 3600.0 + 1)
         assert store.renewed == 12
 

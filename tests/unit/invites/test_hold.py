@@ -1,4 +1,4 @@
-"""How long joins may hold a shard back."""
+"""The bound on how long joins may hold a shard's events."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,5 +38,5 @@ def test_a_long_hold_is_never_more_than_half_of_the_time() -> None:
     assert budget.allowed_s(15.0) == 5.0
 
 
-def test_a_hold_of_nothing_never_waits() -> None:
+def test_a_hold_of_zero_never_waits() -> None:
     assert HoldBudget(0.0).allowed_s(100.0) == 0.0

@@ -1,4 +1,4 @@
-"""Who is said to have come by which invite, on virtual time."""
+"""To which invite joins are attributed. Virtual time."""
 
 from typing import Any
 
@@ -21,41 +21,41 @@ def known(model: Model, **fields: Any) -> Guild:
     return guild
 
 
-def test_a_join_is_given_the_invite_whose_count_rose() -> None:
+def test_a_join_is_attributed_to_the_invite_whose_count_rose() -> None:
     model = Model()
     guild = model.add_guild()
-    model.make(guild, "a", uses=3, told=False)
-    model.make(guild, "b", uses=5, told=False)
+    model.make(guild, "a", uses=3, announced=False)
+    model.make(guild, "b", uses=5, announced=False)
     model.run(1.0)
     user = model.join(guild, "b")
     model.run(1.0)
-    verdict = model.told[user]
-    assert isinstance(verdict, ByInvite)
-    assert (verdict.invite.code, verdict.invite.inviter and verdict.invite.inviter.id) == ("b", "by-b")
-    assert (verdict.vanity, verdict.last_use) == (False, False)
+    attribution = model.reported[user]
+    assert isinstance(attribution, ByInvite)
+    assert (attribution.invite.code, attribution.invite.inviter and attribution.invite.inviter.id) == ("b", "by-b")
+    assert (attribution.vanity, attribution.last_use) == (False, False)
 
 
-def test_an_answer_takes_one_request_and_the_time_it_needs_to_settle() -> None:
+def test_an_attribution_takes_one_request_and_the_time_to_settle() -> None:
     model = Model(delays=Delays(event_s=0.0))
     guild = known(model)
     model.make(guild, "a")
     user = model.join(guild, "a")
     requests = len(model.requests)
     model.run(model.delays.answer_s + SETTLE_S - 0.001)
-    assert user not in model.told
+    assert user not in model.reported
     model.run(0.002)
-    assert model.code_told(user) == "a"
+    assert model.code_reported(user) == "a"
     assert len(model.requests) == requests + 1
 
 
-def test_the_vanity_url_is_told_as_such() -> None:
+def test_a_join_by_the_vanity_url_is_reported_as_vanity() -> None:
     model = Model()
     guild = known(model, vanity="disc")
     user = model.join(guild, VANITY)
     model.run(1.0)
-    verdict = model.told[user]
-    assert isinstance(verdict, ByInvite)
-    assert (verdict.vanity, verdict.invite.code) == (True, "disc")
+    attribution = model.reported[user]
+    assert isinstance(attribution, ByInvite)
+    assert (attribution.vanity, attribution.invite.code) == (True, "disc")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_join_that_no_invite_explains_says_why(bot: bool, manages: bool, reaso
     assert len(model.requests) - requests == (reason is Reason.NO_INVITE)
 
 
-def test_where_the_bot_may_not_manage_the_guild_discord_is_never_asked() -> None:
+def test_no_request_is_sent_for_a_guild_that_the_bot_may_not_manage() -> None:
     model = Model()
     guild = known(model, manages=False)
     model.join(guild)
@@ -96,7 +96,7 @@ def test_where_the_bot_may_not_manage_the_guild_discord_is_never_asked() -> None
         ("GUILD_ROLE_UPDATE", {"guild_id": "1", "role": {"id": "77", "permissions": "16"}}),
     ],
 )
-def test_power_is_lost_with_the_role_that_gave_it(name: str, d: dict[str, Any]) -> None:
+def test_the_permission_is_lost_with_the_role_that_granted_it(name: str, d: dict[str, Any]) -> None:
     model = Model()
     guild = known(model)
     model.event(name, d)
@@ -105,7 +105,7 @@ def test_power_is_lost_with_the_role_that_gave_it(name: str, d: dict[str, Any]) 
     assert model.reason(user) is Reason.NO_PERMISSION
 
 
-def test_the_owner_may_always_and_everybodys_role_counts() -> None:
+def test_the_owner_has_the_permission_and_the_role_of_all_members_can_grant_it() -> None:
     for change in ({"owner_id": ME}, {"roles": [{"id": "1", "permissions": "32"}]}):
         model = Model()
         model.add_guild(manages=False)
@@ -117,7 +117,7 @@ def test_the_owner_may_always_and_everybodys_role_counts() -> None:
 def test_a_refusal_that_was_not_expected_is_remembered() -> None:
     model = Model()
     guild = known(model)
-    model.failing = lambda wish: (Reason.NO_PERMISSION, 0.0)
+    model.failing = lambda request: (Reason.NO_PERMISSION, 0.0)
     first = model.join(guild)
     model.run(1.0)
     second, requests = model.join(guild), len(model.requests)
@@ -131,22 +131,22 @@ def test_a_refusal_that_was_not_expected_is_remembered() -> None:
 
 
 @pytest.mark.parametrize("delete_first", [False, True])
-def test_the_last_use_of_an_invite_is_told_by_its_deletion(delete_first: bool) -> None:
+def test_the_last_use_of_an_invite_is_inferred_from_its_deletion(delete_first: bool) -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "once", max_uses=1)
     user = model.join(guild, "once", delete_first=delete_first)
     model.run(1.0)
-    verdict = model.told[user]
-    assert isinstance(verdict, ByInvite)
-    assert (verdict.invite.code, verdict.last_use) == ("once", True)
+    attribution = model.reported[user]
+    assert isinstance(attribution, ByInvite)
+    assert (attribution.invite.code, attribution.last_use) == ("once", True)
     model.run(APART_S)
     other = model.join(guild)
     model.run(1.0)
     assert model.reason(other) is Reason.NO_INVITE
 
 
-def test_an_invite_that_vanished_otherwise_is_but_a_candidate() -> None:
+def test_an_invite_that_is_gone_for_another_reason_is_only_a_candidate() -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "a", max_uses=5)
@@ -154,7 +154,7 @@ def test_an_invite_that_vanished_otherwise_is_but_a_candidate() -> None:
     model.delete(guild, "a")
     user = model.join(guild)
     model.run(1.0)
-    assert model.told[user] == Unknown(Reason.INVITE_GONE, ("a",))
+    assert model.reported[user] == Unknown(Reason.INVITE_GONE, ("a",))
 
 
 def test_an_invite_deleted_long_before_has_nothing_to_do_with_a_join() -> None:
@@ -169,18 +169,18 @@ def test_an_invite_deleted_long_before_has_nothing_to_do_with_a_join() -> None:
     assert model.reason(user) is Reason.NO_INVITE
 
 
-def test_a_deletion_that_nobody_told_is_but_a_candidate_even_with_one_use_left() -> None:
+def test_an_invite_gone_without_an_event_is_only_a_candidate_even_with_one_use_left() -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "a", max_uses=1)
     model.run(1.0)
-    model.delete(guild, "a", told=False)
+    model.delete(guild, "a", announced=False)
     user = model.join(guild)
     model.run(1.0)
-    assert model.told[user] == Unknown(Reason.INVITE_GONE, ("a",))
+    assert model.reported[user] == Unknown(Reason.INVITE_GONE, ("a",))
 
 
-def test_nobody_tells_of_an_expiry_and_it_explains_no_later_join() -> None:
+def test_an_expiry_without_an_event_explains_no_later_join() -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "a", max_uses=1, age_s=10)
@@ -197,7 +197,7 @@ def test_an_invite_that_expired_just_now_is_a_candidate() -> None:
     model.run(9.99)
     user = model.join(guild, "a")
     model.run(1.0)
-    assert model.told[user] == Unknown(Reason.INVITE_GONE, ("a",))
+    assert model.reported[user] == Unknown(Reason.INVITE_GONE, ("a",))
 
 
 @pytest.mark.parametrize("error_s", [-1000.0, 1000.0])
@@ -210,23 +210,23 @@ def test_with_a_clock_that_is_wrong_no_code_is_wrong(error_s: float) -> None:
     model.run(APART_S)
     second = model.join(guild)
     model.run(1.0)
-    assert model.code_told(first) == "a"
+    assert model.code_reported(first) == "a"
     assert model.reason(second) is Reason.NO_INVITE
 
 
-def test_an_invite_used_before_its_creation_was_told_is_known_all_the_same() -> None:
+def test_an_invite_used_before_its_invite_create_arrives_is_still_attributed() -> None:
     model = Model()
     guild = known(model)
-    model.make(guild, "new", told=False)
+    model.make(guild, "new", announced=False)
     user = model.join(guild, "new")
     model.event("INVITE_CREATE", model.invite_json(guild, guild.invites["new"]))
     model.run(APART_S)
     again = model.join(guild, "new")
     model.run(1.0)
-    assert (model.code_told(user), model.code_told(again)) == ("new", "new")
+    assert (model.code_reported(user), model.code_reported(again)) == ("new", "new")
 
 
-def test_an_invite_made_while_discord_is_asked_did_not_vanish() -> None:
+def test_an_invite_created_during_a_request_does_not_count_as_gone() -> None:
     model = Model(delays=Delays(event_s=0.0, read_s=0.01, answer_s=0.1))
     guild = known(model)
     first = model.join(guild)
@@ -236,21 +236,21 @@ def test_an_invite_made_while_discord_is_asked_did_not_vanish() -> None:
     model.run(APART_S)
     second = model.join(guild, "late")
     model.run(1.0)
-    assert model.code_told(second) == "late"
+    assert model.code_reported(second) == "late"
 
 
-def test_several_who_came_by_the_same_invite_are_all_told_so_after_few_requests() -> None:
+def test_several_joins_by_one_invite_are_all_attributed_with_few_requests() -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "raid")
     requests = len(model.requests)
     users = [model.join(guild, "raid") for _ in range(50)]
     model.run(2.0)
-    assert {model.code_told(user) for user in users} == {"raid"}
+    assert {model.code_reported(user) for user in users} == {"raid"}
     assert len(model.requests) - requests <= 2
 
 
-def test_several_who_came_at_once_by_several_invites_are_ambiguous() -> None:
+def test_several_joins_at_once_by_several_invites_are_ambiguous() -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "a")
@@ -258,12 +258,12 @@ def test_several_who_came_at_once_by_several_invites_are_ambiguous() -> None:
     users = [model.join(guild, code) for code in ("a", "b")]
     model.run(2.0)
     for user in users:
-        verdict = model.told[user]
-        assert isinstance(verdict, Unknown)
-        assert (verdict.reason, set(verdict.candidates)) == (Reason.AMBIGUOUS, {"a", "b"})
+        attribution = model.reported[user]
+        assert isinstance(attribution, Unknown)
+        assert (attribution.reason, set(attribution.candidates)) == (Reason.AMBIGUOUS, {"a", "b"})
 
 
-def test_answers_in_between_tell_apart_who_came_shortly_after_one_another() -> None:
+def test_answers_in_between_distinguish_joins_in_short_succession() -> None:
     model = Model(delays=Delays(event_s=0.0, read_s=0.01, answer_s=0.1))
     guild = known(model)
     model.make(guild, "a")
@@ -272,10 +272,10 @@ def test_answers_in_between_tell_apart_who_came_shortly_after_one_another() -> N
     model.run(0.05)
     second = model.join(guild, "b")
     model.run(1.0)
-    assert (model.code_told(first), model.code_told(second)) == ("a", "b")
+    assert (model.code_reported(first), model.code_reported(second)) == ("a", "b")
 
 
-def test_whoever_comes_unheard_while_discord_is_asked_misleads_nobody() -> None:
+def test_a_join_whose_event_arrives_after_the_answer_causes_no_wrong_code() -> None:
     model = Model(delays=Delays(event_s=0.0, read_s=0.05, answer_s=0.06))
     guild = known(model)
     model.make(guild, "a")
@@ -285,27 +285,27 @@ def test_whoever_comes_unheard_while_discord_is_asked_misleads_nobody() -> None:
     model.delays.event_s = SETTLE_S * 0.9
     second = model.join(guild, "a")
     model.run(2.0)
-    assert model.told[first] == Unknown(Reason.AMBIGUOUS, ("a",))
-    assert model.code_told(second) is None
+    assert model.reported[first] == Unknown(Reason.AMBIGUOUS, ("a",))
+    assert model.code_reported(second) is None
 
 
-def test_more_uses_than_joins_give_nobody_a_code() -> None:
+def test_more_uses_than_joins_give_no_join_a_code() -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "a")
     model.make(guild, "b")
     model.run(1.0)
     guild.invites["b"] = guild.invites["a"]
-    model.make(guild, "b", uses=2, told=False)
+    model.make(guild, "b", uses=2, announced=False)
     user = model.join(guild, "a")
     model.run(1.0)
     assert model.reason(user) is Reason.AMBIGUOUS
 
 
-def test_a_count_that_rises_late_is_given_to_nobody() -> None:
+def test_a_count_that_rises_late_is_attributed_to_no_join() -> None:
     model = Model(delays=Delays(lag_s=1.5))
     guild = model.add_guild()
-    model.make(guild, "a", told=False)
+    model.make(guild, "a", announced=False)
     model.run(5.0)
     first = model.join(guild, "a")
     model.run(10.0)
@@ -316,14 +316,14 @@ def test_a_count_that_rises_late_is_given_to_nobody() -> None:
     model.delays.lag_s = 0.0
     third = model.join(guild, "a")
     model.run(5.0)
-    assert model.code_told(third) == "a"
+    assert model.code_reported(third) == "a"
 
 
 def test_before_the_counts_are_known_a_join_does_not_wait_and_its_guild_is_asked_for_first() -> None:
     model = Model()
     for number in range(20):
         model.add_guild(str(number))
-    model.failing = lambda wish: None
+    model.failing = lambda request: None
     user = model.join(model.guilds["15"])
     model.run(0.02)
     assert model.reason(user) is Reason.NO_BASELINE
@@ -333,7 +333,7 @@ def test_before_the_counts_are_known_a_join_does_not_wait_and_its_guild_is_asked
     assert model.reason(second) is Reason.NO_INVITE
 
 
-def test_a_join_while_the_counts_are_fetched_first_is_not_taken_for_a_later_one() -> None:
+def test_a_join_during_the_first_fetch_is_not_attributed_to_a_later_join() -> None:
     model = Model(delays=Delays(event_s=0.0, read_s=0.01, answer_s=0.2))
     guild = model.add_guild()
     model.make(guild, "a")
@@ -345,29 +345,29 @@ def test_a_join_while_the_counts_are_fetched_first_is_not_taken_for_a_later_one(
     assert model.reason(second) is Reason.NO_INVITE
 
 
-def test_a_failed_request_releases_who_waits_and_is_repeated() -> None:
+def test_a_failed_request_ends_the_wait_and_is_repeated() -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "a")
-    model.failing = lambda wish: (Reason.RATE_LIMITED, 1.5)
+    model.failing = lambda request: (Reason.RATE_LIMITED, 1.5)
     user = model.join(guild, "a")
     model.run(0.2)
     assert model.released[user] == Unknown(Reason.RATE_LIMITED)
-    assert user not in model.told
-    model.failing = lambda wish: None
+    assert user not in model.reported
+    model.failing = lambda request: None
     model.run(10.0)
-    assert model.code_told(user) == "a"
+    assert model.code_reported(user) == "a"
 
 
-def test_a_discord_that_stays_away_is_given_up_and_its_counts_are_not_believed_later() -> None:
+def test_a_round_is_given_up_when_discord_stays_unavailable_and_its_counts_are_not_used_later() -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "a")
-    model.failing = lambda wish: (Reason.UNAVAILABLE, 0.0)
+    model.failing = lambda request: (Reason.UNAVAILABLE, 0.0)
     lost = model.join(guild, "a")
     model.run(ROUND_MAX_S + 1)
-    assert isinstance(model.told[lost], Unknown)
-    model.failing = lambda wish: None
+    assert isinstance(model.reported[lost], Unknown)
+    model.failing = lambda request: None
     model.run(100.0)
     user = model.join(guild)
     model.run(1.0)
@@ -383,9 +383,9 @@ def test_a_raid_is_released_at_once_and_ends() -> None:
         users.append(model.join(guild, "raid"))
         model.run(0.005)
     assert len(model.requests) - requests <= 6
-    assert all(user in model.released or user in model.told for user in users[100:-2])
+    assert all(user in model.released or user in model.reported for user in users[100:-2])
     model.run(20.0)
-    assert {model.code_told(user) for user in users} == {"raid"}
+    assert {model.code_reported(user) for user in users} == {"raid"}
 
 
 def test_an_endless_raid_is_given_up_in_time_and_in_number() -> None:
@@ -397,29 +397,29 @@ def test_an_endless_raid_is_given_up_in_time_and_in_number() -> None:
         users.append(model.join(guild, "raid"))
         model.run(0.03)
     model.run(60.0)
-    assert all(user in model.told for user in users)
+    assert all(user in model.reported for user in users)
     assert model.wrong() == []
 
 
-def test_the_same_person_told_twice_is_one_join() -> None:
+def test_a_repeated_join_event_of_one_user_is_one_join() -> None:
     model = Model(delays=Delays(event_s=0.0))
     guild = known(model)
     model.make(guild, "a")
     user = model.join(guild, "a")
     model.event("GUILD_MEMBER_ADD", {"guild_id": "1", "user": {"id": user}, "roles": []})
     model.run(1.0)
-    assert model.code_told(user) == "a"
+    assert model.code_reported(user) == "a"
 
 
 def test_an_outage_and_a_new_session_make_the_counts_unknown_again() -> None:
     model = Model()
     guild = known(model)
-    model.make(guild, "a", told=False)
+    model.make(guild, "a", announced=False)
     model.run(1.0)
     model.event("GUILD_DELETE", {"id": "1", "unavailable": True})
     model.run(1.0)
     guild.invites["a"] = guild.invites["a"]
-    model.make(guild, "a", uses=1, told=False)
+    model.make(guild, "a", uses=1, announced=False)
     model.event("GUILD_CREATE", model.guild_json(guild))
     model.run(1.0)
     user = model.join(guild)
@@ -431,7 +431,7 @@ def test_an_outage_and_a_new_session_make_the_counts_unknown_again() -> None:
     assert model.reason(early) is Reason.NO_BASELINE
 
 
-def test_a_guild_that_was_left_is_forgotten_and_its_joins_are_told() -> None:
+def test_a_guild_that_the_bot_left_is_forgotten_and_its_joins_are_reported() -> None:
     model = Model()
     guild = known(model)
     user = model.join(guild)
@@ -441,7 +441,7 @@ def test_a_guild_that_was_left_is_forgotten_and_its_joins_are_told() -> None:
     assert model.reason(user) is Reason.INTERRUPTED
 
 
-def test_the_invites_of_a_deleted_channel_go_with_it() -> None:
+def test_the_invites_of_a_deleted_channel_are_gone_with_it() -> None:
     model = Model()
     guild = known(model)
     model.make(guild, "a")
@@ -455,43 +455,43 @@ def test_the_invites_of_a_deleted_channel_go_with_it() -> None:
     assert model.reason(user) is Reason.NO_INVITE
 
 
-def test_what_was_not_asked_while_nothing_was_heard_is_asked_afterwards() -> None:
+def test_requests_that_a_read_pause_delayed_are_sent_after_it() -> None:
     model = Model()
-    model.tracker.hears(model.moment, attentive=False)
+    model.tracker.reading_changed(model.moment, is_current=False)
     guild = model.add_guild()
     model.run(100.0)
     assert model.requests == []
-    model.tracker.hears(model.moment, attentive=True)
+    model.tracker.reading_changed(model.moment, is_current=True)
     model.run(3.0)
     user = model.join(guild)
     model.run(1.0)
     assert model.reason(user) is Reason.NO_INVITE
 
 
-def test_while_nothing_is_heard_no_round_ends() -> None:
+def test_no_round_ends_during_a_read_pause() -> None:
     model = Model(delays=Delays(event_s=0.0))
     guild = known(model)
     model.make(guild, "a")
     model.run(1.0)
     first = model.join(guild)
     model.run(0.01)
-    model.tracker.hears(model.moment, attentive=False)
+    model.tracker.reading_changed(model.moment, is_current=False)
     model._pump()
     assert model.released[first] == Unknown(Reason.TIMEOUT)
     model.delays.event_s = 6.0
     second = model.join(guild, "a")
     model.run(5.0)
-    assert first not in model.told
+    assert first not in model.reported
     model.run(1.0)
-    model.tracker.hears(model.moment, attentive=True)
+    model.tracker.reading_changed(model.moment, is_current=True)
     model.run(20.0)
     assert model.wrong() == []
     assert model.reason(first) is Reason.AMBIGUOUS
-    assert second in model.told
+    assert second in model.reported
 
 
-def test_counts_of_a_quiet_guild_are_kept_and_the_next_owner_goes_on_with_them() -> None:
-    model = Model(keeps=True)
+def test_counts_of_a_quiet_guild_are_saved_and_the_next_owner_continues_with_them() -> None:
+    model = Model(persists=True)
     guild = known(model, vanity="disc")
     model.make(guild, "a", max_uses=9, age_s=5000)
     model.run(QUIET_S + 1)
@@ -500,11 +500,11 @@ def test_counts_of_a_quiet_guild_are_kept_and_the_next_owner_goes_on_with_them()
     model.run(APART_S)
     by_vanity = model.join(guild, VANITY)
     model.run(1.0)
-    assert (model.code_told(by_a), model.code_told(by_vanity)) == ("a", "disc")
+    assert (model.code_reported(by_a), model.code_reported(by_vanity)) == ("a", "disc")
 
 
-def test_a_join_withdraws_what_is_kept_until_it_is_accounted_for() -> None:
-    model = Model(keeps=True)
+def test_a_join_removes_the_saved_counts_until_it_is_attributed() -> None:
+    model = Model(persists=True)
     guild = known(model)
     model.make(guild, "a")
     model.run(QUIET_S + 1)
@@ -516,8 +516,8 @@ def test_a_join_withdraws_what_is_kept_until_it_is_accounted_for() -> None:
     assert model.counts_kept()
 
 
-def test_without_kept_counts_the_next_owner_knows_nothing_at_first() -> None:
-    model = Model(keeps=True)
+def test_without_saved_counts_the_next_owner_has_no_baseline() -> None:
+    model = Model(persists=True)
     guild = known(model)
     model.hand_over(replayed_s=0.0)
     user = model.join(guild)
@@ -526,8 +526,8 @@ def test_without_kept_counts_the_next_owner_knows_nothing_at_first() -> None:
 
 
 @pytest.mark.parametrize("event", ["INVITE_DELETE", "CHANNEL_DELETE", "GUILD_ROLE_DELETE", "GUILD_DELETE"])
-def test_what_makes_kept_counts_untrue_withdraws_them(event: str) -> None:
-    model = Model(keeps=True)
+def test_an_event_that_outdates_saved_counts_removes_them(event: str) -> None:
+    model = Model(persists=True)
     guild = known(model)
     model.make(guild, "a")
     model.run(QUIET_S + 1)
@@ -538,8 +538,8 @@ def test_what_makes_kept_counts_untrue_withdraws_them(event: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [b"garbage", b'{"v":1,"session":"another","counts":{}}', b'{"v":2}'])
-def test_counts_of_another_session_or_kind_are_not_believed(kept: bytes) -> None:
-    model = Model(keeps=True)
+def test_saved_counts_of_another_session_or_version_are_not_used(kept: bytes) -> None:
+    model = Model(persists=True)
     guild = known(model)
     model.store["1"] = kept
     model.hand_over(replayed_s=0.0)
@@ -548,8 +548,8 @@ def test_counts_of_another_session_or_kind_are_not_believed(kept: bytes) -> None
     assert model.reason(user) is Reason.NO_BASELINE
 
 
-def test_the_next_owner_does_not_ask_where_the_bot_may_not_until_its_roles_change() -> None:
-    model = Model(keeps=True)
+def test_the_next_owner_sends_no_request_without_permission_until_the_roles_change() -> None:
+    model = Model(persists=True)
     guild = known(model, manages=False)
     model.hand_over(replayed_s=0.0)
     first = model.join(guild)
@@ -566,10 +566,10 @@ def test_the_next_owner_does_not_ask_where_the_bot_may_not_until_its_roles_chang
 
 
 @pytest.mark.parametrize("joined", [False, True])
-def test_what_was_not_known_yet_the_next_owner_finds_out_without_being_asked(joined: bool) -> None:
-    model = Model(keeps=True)
+def test_the_next_owner_fetches_counts_that_were_unknown_without_waiting_for_a_join(joined: bool) -> None:
+    model = Model(persists=True)
     guild = model.add_guild()
-    model.make(guild, "a", told=False)
+    model.make(guild, "a", announced=False)
     model.run(1.0 if joined else 0.02)
     if joined:
         model.join(guild, "a")
@@ -579,21 +579,21 @@ def test_what_was_not_known_yet_the_next_owner_finds_out_without_being_asked(joi
     model.run(APART_S)
     user = model.join(guild, "a")
     model.run(1.0)
-    assert model.code_told(user) == "a"
+    assert model.code_reported(user) == "a"
 
 
-def test_a_guild_that_was_left_is_not_asked_for_by_the_next_owner() -> None:
-    model = Model(keeps=True)
+def test_the_next_owner_sends_no_request_for_a_guild_that_the_bot_left() -> None:
+    model = Model(persists=True)
     known(model)
     model.event("GUILD_DELETE", {"id": "1"})
     model.run(1.0)
     assert model.store == {}
 
 
-def test_roles_that_change_without_giving_the_bot_anything_do_not_make_it_ask_again() -> None:
+def test_role_changes_that_grant_nothing_cause_no_further_request() -> None:
     model = Model()
     guild = known(model)
-    model.failing = lambda wish: (Reason.NO_PERMISSION, 0.0)
+    model.failing = lambda request: (Reason.NO_PERMISSION, 0.0)
     model.join(guild)
     model.run(1.0)
     requests = len(model.requests)
@@ -605,7 +605,7 @@ def test_roles_that_change_without_giving_the_bot_anything_do_not_make_it_ask_ag
     assert len(model.requests) == requests
 
 
-def test_somebody_who_is_told_of_before_the_guild_is_known_no_less() -> None:
+def test_a_join_before_its_guild_create_is_reported_as_well() -> None:
     model = Model()
     guild = Guild("1")
     model.guilds["1"] = guild
@@ -617,31 +617,31 @@ def test_somebody_who_is_told_of_before_the_guild_is_known_no_less() -> None:
     assert (model.reason(user), model.reason(second)) == (Reason.NO_BASELINE, Reason.NO_INVITE)
 
 
-def test_a_discord_that_is_away_for_days_is_asked_once_in_a_while() -> None:
+def test_a_discord_that_is_unavailable_for_days_receives_few_requests() -> None:
     model = Model()
     guild = known(model)
-    model.failing = lambda wish: (Reason.UNAVAILABLE, 0.0)
+    model.failing = lambda request: (Reason.UNAVAILABLE, 0.0)
     requests = len(model.requests)
     model.join(guild)
     model.run(2 * 86400.0)
     assert 2000 < len(model.requests) - requests < 3000
 
 
-def test_whoever_waits_when_the_shard_is_given_away_is_told_that_it_is_not_known() -> None:
-    model = Model(keeps=True)
+def test_joins_that_wait_when_the_shard_moves_are_reported_as_interrupted() -> None:
+    model = Model(persists=True)
     guild = known(model)
     user = model.join(guild)
     model.run(0.02)
-    model.tracker.part(model.moment)
+    model.tracker.hand_over(model.moment)
     model.run(60.0)
     assert (model.reason(user), len(model.requests)) == (Reason.INTERRUPTED, 2)
     assert not model.counts_kept()
 
 
-def test_the_owner_that_parts_keeps_what_is_known_at_once() -> None:
-    model = Model(keeps=True)
+def test_the_owner_that_hands_over_saves_its_counts_at_once() -> None:
+    model = Model(persists=True)
     known(model)
     assert not model.counts_kept()
-    model.tracker.part(model.moment)
+    model.tracker.hand_over(model.moment)
     model._pump()
     assert model.counts_kept()

@@ -1,4 +1,4 @@
-"""The tracker against a Discord that knows the truth: what it says is never false, and alone it is always right."""
+"""The tracker against a model that knows the truth: no code is ever wrong, and single joins are always attributed."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ EVENT_MAX_S = SETTLE_S * 0.9
 
 @dataclass(frozen=True)
 class Step:
-    """What happens, `pause` after the step before; `pick` chooses among the invites there are."""
+    """One step, `pause` seconds after the one before; `pick` chooses among the existing invites."""
 
     kind: str
     pause: float
@@ -49,7 +49,7 @@ MIXED = [*SEEN, "make_unseen"]
 
 
 class Story:
-    """Plays steps in a model. Invites with a limit are not deleted by hand: that may look just like their last use."""
+    """Plays steps in a model. Invites with a limit are not deleted by hand: that can look like their last use."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -58,7 +58,7 @@ class Story:
         model.run(3.0)
 
     def play(self, step: Step) -> str | None:
-        """One step; the user who joined, if somebody did."""
+        """Play one step; the user who joined, if one did."""
         model, guild = self.model, self.guild
         model.run(step.pause)
         self._expire()
@@ -67,7 +67,7 @@ class Story:
         match step.kind:
             case "make" | "make_unseen":
                 self.made += 1
-                model.make(guild, f"i{self.made}", max_uses=step.max_uses, told=step.kind == "make")
+                model.make(guild, f"i{self.made}", max_uses=step.max_uses, announced=step.kind == "make")
             case "expiring":
                 self.made += 1
                 model.make(guild, f"i{self.made}", max_uses=step.max_uses, age_s=AGE_S)
@@ -89,7 +89,7 @@ class Story:
         now = self.model.moment.wall
         for code, invite in list(self.guild.invites.items()):
             if invite.expires_at is not None and invite.expires_at <= now:
-                self.model.delete(self.guild, code, told=False)
+                self.model.delete(self.guild, code, announced=False)
 
 
 @given(
@@ -97,7 +97,7 @@ class Story:
     delays,
 )
 @settings(max_examples=150, deadline=None)
-def test_with_one_at_a_time_everybody_is_told_right(story: list[Step], how_long: Delays) -> None:
+def test_single_joins_are_always_attributed_correctly(story: list[Step], how_long: Delays) -> None:
     model = Model(delays=how_long)
     playing = Story(model)
     for step in story:
@@ -105,13 +105,13 @@ def test_with_one_at_a_time_everybody_is_told_right(story: list[Step], how_long:
         model.run(LAG_S + 2)
         if user is None:
             continue
-        truth, verdict = model.truth[user], model.told[user]
-        assert model.code_told(user) == truth
+        truth, attribution = model.truth[user], model.reported[user]
+        assert model.code_reported(user) == truth
         if truth is None:
             assert model.reason(user) is (Reason.BOT if step.kind == "bot" else Reason.NO_INVITE)
         else:
-            assert isinstance(verdict, ByInvite)
-            assert verdict.vanity == (step.kind == "vanity")
+            assert isinstance(attribution, ByInvite)
+            assert attribution.vanity == (step.kind == "vanity")
 
 
 @given(
@@ -120,17 +120,15 @@ def test_with_one_at_a_time_everybody_is_told_right(story: list[Step], how_long:
     st.lists(st.booleans(), max_size=20),
 )
 @settings(max_examples=300, deadline=None)
-def test_with_many_at_once_nobody_is_told_a_false_code(
-    story: list[Step], how_long: Delays, failures: list[bool]
-) -> None:
+def test_many_joins_at_once_get_no_wrong_code(story: list[Step], how_long: Delays, failures: list[bool]) -> None:
     model = Model(delays=how_long)
     playing = Story(model)
     fate = iter(failures)
-    model.failing = lambda wish: (Reason.UNAVAILABLE, 0.0) if next(fate, False) else None
+    model.failing = lambda request: (Reason.UNAVAILABLE, 0.0) if next(fate, False) else None
     users = [user for step in story if (user := playing.play(step)) is not None]
     model.run(120.0)
     assert model.wrong() == []
-    assert set(users) <= model.told.keys()
+    assert set(users) <= model.reported.keys()
 
 
 @given(
@@ -140,14 +138,14 @@ def test_with_many_at_once_nobody_is_told_a_false_code(
     st.lists(st.booleans(), max_size=20),
 )
 @settings(max_examples=200, deadline=None)
-def test_with_counts_that_rise_late_nobody_is_told_a_false_code(
+def test_counts_that_rise_late_cause_no_wrong_code(
     story: list[Step], how_long: Delays, lag_s: float, failures: list[bool]
 ) -> None:
     model = Model(delays=how_long)
     playing = Story(model)
     how_long.lag_s = lag_s
     fate = iter(failures)
-    model.failing = lambda wish: (Reason.UNAVAILABLE, 0.0) if next(fate, False) else None
+    model.failing = lambda request: (Reason.UNAVAILABLE, 0.0) if next(fate, False) else None
     for step in story:
         playing.play(step)
     model.run(120.0)
@@ -162,16 +160,16 @@ def test_with_counts_that_rise_late_nobody_is_told_a_false_code(
     st.floats(0, 3),
 )
 @settings(max_examples=150, deadline=None)
-def test_however_often_the_shard_changes_hands_nobody_is_told_a_false_code(
+def test_changes_of_owner_cause_no_wrong_code(
     story: list[Step], how_long: Delays, takeovers: list[int], parts: bool, replayed_s: float
 ) -> None:
-    model = Model(delays=how_long, keeps=True)
+    model = Model(delays=how_long, persists=True)
     playing = Story(model)
     for number, step in enumerate(story):
         playing.play(step)
         if number in takeovers:
             if parts:
-                model.tracker.part(model.moment)
+                model.tracker.hand_over(model.moment)
                 model.run(0.0)
             model.hand_over(replayed_s=0.0 if parts else replayed_s)
     model.run(120.0)
@@ -181,7 +179,7 @@ def test_however_often_the_shard_changes_hands_nobody_is_told_a_false_code(
 @example(Step("other", 0.0, 0), 0.3)
 @given(st.builds(Step, kind=st.just("other"), pause=st.just(0.0), pick=st.just(0)), st.floats(0, NEAR_S * 0.9))
 @settings(max_examples=20, deadline=None)
-def test_a_last_use_deleted_by_hand_just_before_a_join_without_it_is_the_one_thing_mistaken(
+def test_a_last_use_deleted_by_hand_just_before_another_join_is_the_one_known_mistake(
     step: Step, before_s: float
 ) -> None:
     model = Model(delays=Delays(event_s=0.0))
@@ -193,6 +191,6 @@ def test_a_last_use_deleted_by_hand_just_before_a_join_without_it_is_the_one_thi
     user = playing.play(step)
     model.run(1.0)
     assert user is not None
-    verdict = model.told[user]
-    assert isinstance(verdict, ByInvite)
-    assert verdict.last_use
+    attribution = model.reported[user]
+    assert isinstance(attribution, ByInvite)
+    assert attribution.last_use

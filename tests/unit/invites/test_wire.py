@@ -1,4 +1,4 @@
-"""What is read of Discord's JSON, and what consumers are shown."""
+"""Decoding of Discord's JSON, and the JSON that consumers see."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ LISTED: dict[str, Any] = {
 }
 
 
-def test_an_invite_is_read_with_what_may_be_missing() -> None:
+def test_an_invite_is_read_also_without_its_optional_fields() -> None:
     bare = {"code": "x", "uses": 0, "channel": None, "expires_at": None}
     found = read_invites(json.dumps([LISTED, bare]).encode())
     assert found["abc"] == Invite("abc", 3, 10, 1767323045.678, "2", Inviter("5", "ann", "Ann"))
@@ -44,14 +44,14 @@ def test_an_invite_is_read_with_what_may_be_missing() -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b"<html>", b"\xff", b"[" * 5000, b'[{"code":1,"uses":1}]'])
-def test_an_answer_that_is_not_the_documented_one_is_refused(body: bytes) -> None:
+def test_an_answer_without_the_documented_form_is_refused(body: bytes) -> None:
     with pytest.raises(BadAnswer):
         read_invites(body)
     with pytest.raises(BadAnswer):
         read_vanity(body if body != b"{}" else b"[]")
 
 
-def test_invites_without_counts_are_told_apart() -> None:
+def test_invites_without_counts_raise_an_error_of_their_own() -> None:
     with pytest.raises(NoCounts):
         read_invites(b'[{"code":"abc"}]')
 
@@ -62,11 +62,11 @@ def test_a_guild_may_have_no_vanity_url() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"null", b'{"user":{}}', b'{"user":{"id":"\xff"}}', b"[" * 5000])
-def test_an_event_that_is_not_the_documented_one_is_passed_over(data: bytes) -> None:
+def test_an_event_without_the_documented_form_is_ignored(data: bytes) -> None:
     assert read_event("GUILD_MEMBER_ADD", data) is None
 
 
-def test_what_is_damaged_in_a_guild_does_not_cost_the_rest() -> None:
+def test_a_damaged_part_of_a_guild_does_not_affect_the_rest() -> None:
     data = {
         "id": "1",
         "unavailable": None,
@@ -83,7 +83,7 @@ def test_what_is_damaged_in_a_guild_does_not_cost_the_rest() -> None:
 @pytest.mark.parametrize(
     "moment", ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999+14:00", "0001-01-01T00:00:00+14:00"]
 )
-def test_a_time_far_from_today_is_taken_as_it_is(moment: str) -> None:
+def test_a_time_far_from_today_is_accepted(moment: str) -> None:
     event = {"code": "x", "channel_id": "1", "expires_at": moment}
     made = read_event("INVITE_CREATE", json.dumps(event).encode())
     assert isinstance(made, InviteMade)
@@ -91,11 +91,11 @@ def test_a_time_far_from_today_is_taken_as_it_is(moment: str) -> None:
 
 
 @pytest.mark.parametrize("permissions", ["", "-8", "8.0", "x", "9" * 5000, "\u0663"])
-def test_permissions_that_are_no_number_of_discords_allow_nothing(permissions: str) -> None:
+def test_invalid_permissions_allow_nothing(permissions: str) -> None:
     assert not RoleSeen("1", permissions).manages
 
 
-def test_what_consumers_see_of_an_invite() -> None:
+def test_the_json_of_a_join_by_invite() -> None:
     by_invite = ByInvite(Invite("abc", 4, 10, None, "2", Inviter("5", "ann", "Ann")))
     assert invited_by(by_invite) == (
         b'{"source":"invite","code":"abc","inviter":{"id":"5","username":"ann","global_name":"Ann"},"evidence":"uses"}'
@@ -105,13 +105,13 @@ def test_what_consumers_see_of_an_invite() -> None:
     )
 
 
-def test_what_consumers_see_of_a_vanity_url() -> None:
+def test_the_json_of_a_join_by_vanity_url() -> None:
     assert invited_by(ByInvite(Invite("disc", 4), vanity=True)) == (
         b'{"source":"vanity","code":"disc","inviter":null,"evidence":"uses"}'
     )
 
 
-def test_what_consumers_see_when_it_is_unknown() -> None:
+def test_the_json_of_an_unknown_invite() -> None:
     assert invited_by(Unknown(Reason.BOT)) == b'{"source":"unknown","reason":"bot"}'
     pending = invited_by(Unknown(Reason.TIMEOUT), pending=True)
     assert pending == b'{"source":"unknown","reason":"timeout","pending":true}'
@@ -121,7 +121,7 @@ def test_what_consumers_see_when_it_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("guild", ["x", "../users/@me", "", "1\u0662", "1 "])
-def test_a_guild_whose_id_is_none_is_nobody_to_ask_about(guild: str) -> None:
+def test_an_event_whose_guild_id_is_invalid_is_ignored(guild: str) -> None:
     member = {"guild_id": guild, "user": {"id": "2"}}
     assert read_event("GUILD_MEMBER_ADD", json.dumps(member).encode()) is None
     assert read_event("GUILD_CREATE", json.dumps({"id": guild}).encode()) is None

@@ -68,17 +68,17 @@ def events(*seqs: int, size: int = 10, guild: str = "1") -> tuple[EventOps, ...]
 
 def play(story: Callable[[CacheFeed, FakeCache, list[str]], Awaitable[Any]]) -> Any:
     async def main() -> Any:
-        cache, told = FakeCache(), []
+        cache, calls = FakeCache(), []
         feed = CacheFeed(
             WRITER,
             cache,  # type: ignore[arg-type]
             rng=random.Random(1),
-            caught_up=lambda: told.append("caught up"),
+            caught_up=lambda: calls.append("caught up"),
         )
         running = asyncio.create_task(feed.run())
         try:
             await feed.apply("s", 0, events(1), starts_session=True)
-            return await story(feed, cache, told)
+            return await story(feed, cache, calls)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -86,17 +86,17 @@ def play(story: Callable[[CacheFeed, FakeCache, list[str]], Awaitable[Any]]) -> 
     return run_virtual(main())
 
 
-def test_a_frame_gets_what_its_events_replaced() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+def test_a_frame_gets_the_values_that_its_events_replaced() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         assert await feed.apply("s", 0, events(2, 3), starts_session=False) == {2: Extra(b"{}"), 3: Extra(b"{}")}
         assert feed.is_whole
-        assert told == []
+        assert calls == []
 
     play(story)
 
 
-def test_a_slow_redis_holds_up_one_frame_for_a_moment_and_the_next_ones_not_at_all() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+def test_a_slow_redis_delays_one_frame_briefly_and_the_next_ones_not_at_all() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         cache.delay = 5.0
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -104,16 +104,18 @@ def test_a_slow_redis_holds_up_one_frame_for_a_moment_and_the_next_ones_not_at_a
         assert await feed.apply("s", 0, events(3), starts_session=False) is None
         assert clock() - started <= feeding.WAIT_S + 0.01
         assert not feed.is_whole
+        assert feed.is_behind
         await feed.drained()
         assert cache.applied == [1, 2, 3]
         assert feed.is_whole
-        assert told == ["caught up"]
+        assert not feed.is_behind
+        assert calls == ["caught up"]
 
     play(story)
 
 
-def test_what_waits_while_redis_is_away_is_written_in_order_when_it_is_back() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+def test_changes_that_wait_for_redis_are_written_in_order_when_it_is_back() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         cache.away = True
         for seq in range(2, 40):
             assert await feed.apply("s", 0, events(seq), starts_session=False) is None
@@ -127,8 +129,8 @@ def test_what_waits_while_redis_is_away_is_written_in_order_when_it_is_back() ->
     play(story)
 
 
-def test_memory_is_bounded_and_what_was_given_up_is_told() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+def test_memory_is_bounded_and_dropped_events_are_reported() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         cache.away = True
         size = feeding.BACKLOG_BYTES_MAX // 10
         for seq in range(2, 40):
@@ -137,15 +139,15 @@ def test_memory_is_bounded_and_what_was_given_up_is_told() -> None:
         cache.away = False
         await feed.drained()
         assert feed.counters.dropped > 0
-        assert "away for too long" in feed.incomplete
+        assert "unavailable for too long" in feed.incomplete
         await feed.apply("t", 0, events(1), starts_session=True)
-        assert feed.is_whole, "READY: all guilds come anew"
+        assert feed.is_whole, "READY: all guilds follow"
 
     play(story)
 
 
 def test_a_redis_that_lost_its_data_is_noticed() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         await feed.apply("s", 0, events(2, 3), starts_session=False)
         cache.recorded = -1
         await feed.apply("s", 0, events(4), starts_session=False)
@@ -155,7 +157,7 @@ def test_a_redis_that_lost_its_data_is_noticed() -> None:
 
 
 def test_a_redis_that_lost_its_last_writes_is_noticed() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         await feed.apply("s", 0, events(2, 3), starts_session=False)
         cache.recorded = 2
         await feed.apply("s", 0, events(4), starts_session=False)
@@ -164,8 +166,8 @@ def test_a_redis_that_lost_its_last_writes_is_noticed() -> None:
     play(story)
 
 
-def test_what_happens_while_a_guild_is_read_anew_is_done_again_on_top_of_it() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+def test_operations_during_a_resync_are_repeated_after_the_guild_is_written() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         feed.mark_incomplete("Redis was emptied")
         cache.afresh.clear()
         feed.begin_resync()
@@ -182,13 +184,13 @@ def test_what_happens_while_a_guild_is_read_anew_is_done_again_on_top_of_it() ->
         assert shown == [["listed"], ["guild", "arrive", "x"], ["guild", "arrive", "x"]]
         assert [ops[-1] for ops in cache.afresh[1:]] == [("x", "1", "2"), ("x", "2", "3")]
         assert feed.is_whole
-        assert told == ["caught up"]
+        assert calls == ["caught up"]
 
     play(story)
 
 
-def test_what_is_to_be_done_again_is_so_too_after_a_call_that_failed_and_for_a_guild_that_comes_twice() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+def test_operations_are_repeated_also_after_a_failed_call_and_for_a_guild_that_arrives_twice() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         feed.mark_incomplete("Redis was emptied")
         cache.afresh.clear()
         feed.begin_resync()
@@ -209,7 +211,7 @@ def test_what_is_to_be_done_again_is_so_too_after_a_call_that_failed_and_for_a_g
 
 @pytest.mark.parametrize("stands", [-1, 1])
 def test_a_refill_is_given_up_when_redis_loses_data_again(stands: int) -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         await feed.apply("s", 0, events(2, 3), starts_session=False)
         feed.mark_incomplete("Redis was emptied")
         feed.begin_resync()
@@ -226,7 +228,7 @@ def test_a_refill_is_given_up_when_redis_loses_data_again(stands: int) -> None:
 
 
 def test_a_refill_ends_when_a_session_of_the_shards_own_begins() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         feed.mark_incomplete("Redis was emptied")
         feed.begin_resync()
         await feed.apply("t", 0, events(1), starts_session=True)
@@ -240,8 +242,8 @@ def test_a_refill_ends_when_a_session_of_the_shards_own_begins() -> None:
     play(story)
 
 
-def test_what_is_no_longer_kept_goes_and_what_is_kept_anew_has_to_be_read() -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+def test_entities_that_are_no_longer_kept_are_removed_and_newly_kept_ones_need_a_resync() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         feed.follow(replace(WRITER, settings=CacheSpec(presences=True, roles=False)))
         await feed.drained()
         assert cache.forgotten == ["r"]
@@ -250,7 +252,7 @@ def test_what_is_no_longer_kept_goes_and_what_is_kept_anew_has_to_be_read() -> N
     play(story)
 
 
-def test_an_owner_before_us_that_left_the_cache_behind_is_not_forgotten() -> None:
+def test_a_last_owner_with_an_incomplete_cache_makes_the_cache_incomplete() -> None:
     async def unfinished() -> CacheFeed:
         return CacheFeed(
             WRITER,
@@ -267,7 +269,7 @@ def test_an_owner_before_us_that_left_the_cache_behind_is_not_forgotten() -> Non
 
 
 def test_what_a_newer_owner_refuses_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> int:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> int:
         cache.newer = True
         for seq in (2, 3):
             assert await feed.apply("s", 1, events(seq, seq + 10), starts_session=False) == {}
@@ -286,7 +288,7 @@ def test_each_unreadable_event_is_counted_and_each_type_is_logged_now_and_then_w
     secret = "canary"
     damaged = b'{"id":"1","name":"%b","members":[{"user":"%b"},7],"roles":null}' % ((secret.encode(),) * 2)
 
-    async def story(feed: CacheFeed, cache: FakeCache, told: list[str]) -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         for _ in range(3):
             assert feed.translate("GUILD_CREATE", damaged)
             assert feed.translate("CHANNEL_UPDATE", b'{"id":7,"topic":"canary"}') == ()
@@ -299,10 +301,10 @@ def test_each_unreadable_event_is_counted_and_each_type_is_logged_now_and_then_w
         assert (feed.counters.malformed, feed.counters.lost) == (7, 12)
 
     play(story)
-    left_out = "shard bot/0:0: GUILD_CREATE has parts that have not the known shape and are left out: "
+    left_out = "shard bot/0:0: GUILD_CREATE has parts that do not have the documented form and are left out: "
     assert [record.getMessage() for record in caplog.records] == [
         f"{left_out}2 of members, 1 of roles",
-        "shard bot/0:0: CHANNEL_UPDATE has not the known shape (ValidationError); it changes nothing",
+        "shard bot/0:0: CHANNEL_UPDATE does not have the documented form (ValidationError); it changes nothing",
         "the cache of shard bot/0:0 is incomplete: an event CHANNEL_UPDATE could not be read",
         f"{left_out}2 of members, 1 of roles (2 more like it since the last such line)",
     ]

@@ -8,8 +8,11 @@ from functools import partial
 from typing import Any
 
 from sandwich_node.cache import handover_drain
+from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.handover_drain import LeftBehind, Standing, last_owner_is_through
+from sandwich_node.publishing.chain import Checkpoint
+from sandwich_node.shards.caching import ShardCaching
 from tests.unit.node.test_cache_feed import WRITER, FakeCache, events
 from verification.simulation.loop import run_virtual
 
@@ -35,7 +38,7 @@ class Owners:
     """Two owners of one shard, of which the first has given it up with something to write."""
 
     cache: KeyedCache = field(default_factory=KeyedCache)
-    told: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     async def begin(self) -> None:
         self.first = CacheFeed(WRITER, self.cache, rng=random.Random(1), caught_up=lambda: None)  # type: ignore[arg-type]
@@ -52,7 +55,7 @@ class Owners:
             replace(WRITER, fence=2),
             self.cache,  # type: ignore[arg-type]
             rng=random.Random(2),
-            caught_up=lambda: self.told.append("caught up"),
+            caught_up=lambda: self.calls.append("caught up"),
             incomplete=LATE,
             last_owner=partial(last_owner_is_through, self.cache, WRITER, STANDING, until),  # type: ignore[arg-type]
         )
@@ -72,7 +75,7 @@ def play(story: Callable[[Owners], Awaitable[Any]]) -> None:
     run_virtual(main())
 
 
-def test_the_next_owner_writes_behind_the_last_one_and_the_cache_lacks_nothing() -> None:
+def test_the_next_owner_writes_after_the_last_one_and_the_cache_is_complete() -> None:
     async def story(owners: Owners) -> None:
         finishing_now = asyncio.create_task(owners.left.finish())
         clock = asyncio.get_running_loop().time
@@ -80,6 +83,7 @@ def test_the_next_owner_writes_behind_the_last_one_and_the_cache_lacks_nothing()
         assert await owners.second.apply("s", 7, events(8), starts_session=False) is None
         assert clock() == started, "an event does not wait for what is known to be late"
         assert not owners.second.is_whole
+        assert owners.second.is_behind
         await asyncio.sleep(3.0)
         assert owners.cache.applied == [1]
         owners.cache.away = False
@@ -87,14 +91,15 @@ def test_the_next_owner_writes_behind_the_last_one_and_the_cache_lacks_nothing()
         await finishing_now
         assert owners.cache.applied == [1, 5, 7, 8]
         assert owners.second.is_whole
+        assert not owners.second.is_behind
         assert not owners.second.lacking.is_set()
-        assert owners.told == ["caught up"]
+        assert owners.calls == ["caught up"]
         assert await owners.second.apply("s", 7, events(9), starts_session=False) is not None
 
     play(story)
 
 
-def test_the_next_owner_waits_only_so_long() -> None:
+def test_the_wait_of_the_next_owner_is_bounded() -> None:
     async def story(owners: Owners) -> None:
         await asyncio.sleep(1.0)
         assert not owners.second.incomplete, "it is not known yet"
@@ -108,6 +113,53 @@ def test_the_next_owner_waits_only_so_long() -> None:
     play(story)
 
 
+def test_a_next_owner_that_was_told_of_no_event_yet_is_behind_until_the_last_one_is_through() -> None:
+    async def story(owners: Owners) -> None:
+        finishing_now = asyncio.create_task(owners.left.finish())
+        await asyncio.sleep(3.0)
+        assert (owners.second.backlog, owners.second.incomplete, owners.second.is_behind) == (0, "", True)
+        owners.cache.away = False
+        await owners.second.drained()
+        assert not owners.second.is_behind
+        await finishing_now
+
+    play(story)
+
+
+def test_what_a_shard_tells_of_its_cache_is_behind_until_its_last_owner_is_through() -> None:
+    async def main() -> list[bool]:
+        cache = KeyedCache()
+        told: list[bool] = []
+        async with asyncio.TaskGroup() as group:
+            caching = ShardCaching(
+                WRITER,
+                cache,  # type: ignore[arg-type]
+                None,  # type: ignore[arg-type]
+                None,  # type: ignore[arg-type]
+                group,
+                commands=None,  # type: ignore[arg-type]
+                send=lambda message: None,
+                rng=random.Random(1),
+                caught_up=lambda: None,
+                taken_over=Checkpoint("s", 7, behind=True, marked=True),
+            )
+            await asyncio.sleep(3.0)
+            told.append(behind(caching))
+            cache.keys[names_of(WRITER).through] = b"s 7"
+            await caching.drained()
+            told.append(behind(caching))
+            caching.stop()
+        return told
+
+    def behind(caching: ShardCaching) -> bool:
+        numbers = caching.numbers()
+        assert numbers is not None
+        assert (numbers.backlog, numbers.incomplete) == (0, "")
+        return numbers.behind
+
+    assert run_virtual(main()) == [True, False]
+
+
 def test_the_last_owner_gives_up_in_time() -> None:
     async def story(owners: Owners) -> None:
         started = asyncio.get_running_loop().time()
@@ -118,7 +170,7 @@ def test_the_last_owner_gives_up_in_time() -> None:
     play(story)
 
 
-def test_a_last_owner_whose_cache_lacked_something_or_that_was_overtaken_says_nothing() -> None:
+def test_a_last_owner_with_an_incomplete_cache_or_a_newer_owner_records_nothing() -> None:
     async def lacking(owners: Owners) -> None:
         owners.first.mark_incomplete("Redis lost its data")
         owners.cache.away = False
@@ -136,7 +188,7 @@ def test_a_last_owner_whose_cache_lacked_something_or_that_was_overtaken_says_no
     play(overtaken)
 
 
-def test_what_was_said_of_another_standing_is_not_believed() -> None:
+def test_a_record_of_another_position_is_not_accepted() -> None:
     async def story(owners: Owners) -> None:
         owners.cache.away = False
         older = LeftBehind(owners.first, owners.cache, Standing("s", 6))  # type: ignore[arg-type]

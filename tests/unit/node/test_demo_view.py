@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from sandwich_coordinator.cli.render import Snapshot
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, GroupRecord, NodeRecord
@@ -31,7 +32,7 @@ HEADINGS = {
 def snapshot(node: str = "node-a") -> Snapshot:
     records = {
         KEYS.node(node): NodeRecord(node=node, instance="i", address="127.0.0.1:45835", version="1", state="ready"),
-        KEYS.group("welcomer", 1): GroupRecord(app="welcomer", group=1, count=16, ids="0-15", epoch=1),
+        KEYS.group("welcomer", 1): GroupRecord(app="welcomer", group=1, count=16, ids="0-15", term=LeaderTerm(1)),
     }
     for shard, state in enumerate(("live", "resuming", "identifying", "draining")):
         records[KEYS.claim("welcomer", 1, shard)] = ClaimRecord(

@@ -28,7 +28,7 @@ class Feed:
         self.extras = extras
         self.seen: list[tuple[int, ...]] = []
 
-    def has_before(self, event_type: str) -> bool:
+    def reports_before(self, event_type: str) -> bool:
         return event_type.endswith(("_UPDATE", "_DELETE"))
 
     async def apply(

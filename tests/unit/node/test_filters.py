@@ -6,7 +6,7 @@ import pytest
 
 from sandwich_coordinator.types import EventsSpec, LaneSpec, PrefixSpec
 from sandwich_node.events.asks import MessageAsk
-from sandwich_node.events.filters import CACHE_ONLY, EventFilter, Verdict
+from sandwich_node.events.filters import CACHE_ONLY, Decision, EventFilter
 
 
 def message(content: str = "hi", *, bot: bool = False, guild: str | None = "5") -> bytes:
@@ -33,15 +33,15 @@ def test_messages_of_bots_stay_in_the_cache() -> None:
     rules = EventFilter(EventsSpec(ignore_bots=True), bot="9")
     assert rules.looks_inside("MESSAGE_UPDATE")
     assert not rules.looks_inside("TYPING_START")
-    assert rules.judge("MESSAGE_CREATE", message(bot=True), "all") == Verdict(CACHE_ONLY)
-    assert rules.judge("MESSAGE_CREATE", message(), "all") == Verdict("all")
-    assert rules.judge("MESSAGE_CREATE", b'{"author":5}', "all") == Verdict("all")
+    assert rules.judge("MESSAGE_CREATE", message(bot=True), "all") == Decision(CACHE_ONLY)
+    assert rules.judge("MESSAGE_CREATE", message(), "all") == Decision("all")
+    assert rules.judge("MESSAGE_CREATE", b'{"author":5}', "all") == Decision("all")
 
 
 def test_prefixes_are_asked_for_guilds_and_direct_messages_pass() -> None:
     rules = EventFilter(EventsSpec(prefixes=PrefixSpec(fallback="!")), bot="9")
-    assert rules.judge("MESSAGE_CREATE", message("?x"), "all") == Verdict("all", MessageAsk("5", "?x"))
-    assert rules.judge("MESSAGE_CREATE", message("?x", guild=None), "all") == Verdict("all")
+    assert rules.judge("MESSAGE_CREATE", message("?x"), "all") == Decision("all", MessageAsk("5", "?x"))
+    assert rules.judge("MESSAGE_CREATE", message("?x", guild=None), "all") == Decision("all")
     assert not rules.looks_inside("MESSAGE_UPDATE")
 
 

@@ -70,13 +70,13 @@ CACHES = ("off", "on", "emptied", "behind")
 
 
 class Bot:
-    """A shard's one guild, told to its owner and to a cache that remembers what the cache's script does."""
+    """A shard's one guild, sent to its owner and to a cache that records the same as the cache's script."""
 
     def __init__(self, *, announced: bool) -> None:
         self.guilds = ShardGuilds(0, announced=frozenset({"1"} if announced else ()))
         self.waiting = "l" if announced else ""
 
-    def tell(self, event_type: str, **fields: object) -> tuple[Arrival, str]:
+    def send(self, event_type: str, **fields: object) -> tuple[Arrival, str]:
         """What the owner makes of an event, and what the cache remembers of the guild."""
         data = json.dumps({"id": "1", **fields}).encode()
         arrival = self.guilds.take(event_type, data)
@@ -91,15 +91,15 @@ class Bot:
     def go_through(self, before: str) -> None:
         """What happened before."""
         if "came" in before:
-            self.tell("GUILD_CREATE", unavailable=False)
+            self.send("GUILD_CREATE", unavailable=False)
         if "left" in before:
-            self.tell("GUILD_DELETE")
+            self.send("GUILD_DELETE")
         if "outage" in before:
-            self.tell("GUILD_DELETE", unavailable=True)
+            self.send("GUILD_DELETE", unavailable=True)
         if "stub" in before:
-            self.tell("GUILD_CREATE", unavailable=True)
+            self.send("GUILD_CREATE", unavailable=True)
         if "back" in before:
-            self.tell("GUILD_CREATE", unavailable=False)
+            self.send("GUILD_CREATE", unavailable=False)
 
 
 def meaning(*, announced: bool, before: str, key: str, resumed: bool, remembers: bool) -> str | None:
@@ -132,7 +132,7 @@ def test_a_join_is_only_a_guild_without_the_key_that_ready_did_not_announce(
         bot.go_through(before)
         if resumed:
             bot.guilds = ShardGuilds(1)
-        arrival, remembered = bot.tell("GUILD_CREATE", **KEYS[key])
+        arrival, remembered = bot.send("GUILD_CREATE", **KEYS[key])
         if cache == "emptied":
             remembered = "u" if key == "true" else ""
         if cache in ("on", "emptied"):

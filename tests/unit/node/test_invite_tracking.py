@@ -1,4 +1,4 @@
-"""A shard that follows joins, from what it reads to what is in the stream, also over its owners. Virtual time."""
+"""Invite tracking of a shard, from the events read to the stream, also across owners. Virtual time."""
 
 import asyncio
 import random
@@ -32,7 +32,7 @@ OFF = InvitesSpec()
 
 
 class FakeDiscord:
-    """One guild's invites, answered after `delay`; stands in for the REST clients and the client."""
+    """One guild's invites, answered after `delay`; replaces the worker's REST clients and the client itself."""
 
     def __init__(self) -> None:
         self.uses = {"a": 3, "b": 7}
@@ -64,7 +64,7 @@ class FakeDiscord:
 
 
 class FakeRedis:
-    """Hashes, as far as `RedisCounts` uses them."""
+    """The hash commands that `RedisCounts` uses."""
 
     def __init__(self) -> None:
         self.hashes: dict[str, dict[bytes, bytes]] = {}
@@ -94,7 +94,7 @@ class FakeRedis:
         return None
 
     def kept(self, fence: int) -> list[str]:
-        """The guilds whose counts are there."""
+        """The guilds whose counts are saved."""
         found = self.hashes.get(f"sw:bot:invites:{{bot:1:0}}:{fence}", {})
         return [guild.decode() for guild, state in found.items() if state.startswith(b"{")]
 
@@ -169,13 +169,13 @@ class Shard:
 
 
 class FakeCommands:
-    """No request reaches this shard."""
+    """No command ever arrives."""
 
     is_waiting = False
 
 
 class StartShard:
-    """What of a StartShard matters here."""
+    """The fields of a StartShard that tracking reads."""
 
     def __init__(self, fence: int) -> None:
         self.key = ShardId("bot", 1, 0)
@@ -185,7 +185,7 @@ class StartShard:
 
 
 class World:
-    """What outlives an owner."""
+    """Everything that survives a change of owner."""
 
     def __init__(self, *, has_redis: bool = True, events: EventsSpec | None = None) -> None:
         self.log = MemoryLog()
@@ -197,7 +197,7 @@ class World:
         self.read_upto = 0
 
     def stream(self) -> list[dict[str, Any]]:
-        """The events that came since the last look."""
+        """The events since the last call."""
         found = []
         for _, _, payload, headers in self.log.messages:
             if headers.count:
@@ -206,15 +206,15 @@ class World:
         return new
 
     def joins(self) -> list[Any]:
-        """What was published about each join, in order."""
-        joins = []
+        """The reported joins, in order."""
+        reported = []
         for event in self.stream():
             if event["t"] == "GUILD_MEMBER_ADD":
-                joins.append((event["d"]["user"]["id"], event.get("__extra", {}).get("invited_by")))
+                reported.append((event["d"]["user"]["id"], event.get("__extra", {}).get("invited_by")))
             if event["t"] == MEMBER_INVITED:
                 assert event["__sandwich"]["id"].startswith("own:")
-                joins.append((event["d"]["user_id"], event["d"]["invited_by"], "late"))
-        return joins
+                reported.append((event["d"]["user_id"], event["d"]["invited_by"], "late"))
+        return reported
 
 
 def by(code: str, inviter: str) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def play(story: Callable[[World, Shard], Awaitable[Any]], world: World, spec: In
 
 
 async def another(world: World, before: Shard, fence: int, *, seq: int | None = None) -> Shard:
-    """The next owner resumes the session, from where the chain stands or from `seq`."""
+    """The next owner resumes the session at the chain's checkpoint, or at `seq`."""
     shard = Shard(world, fence, before.group)
     await shard.start(TRACK, seq=before.chain.checkpoint.last_seq if seq is None else seq)
     shard.live()
@@ -250,7 +250,7 @@ async def another(world: World, before: Shard, fence: int, *, seq: int | None = 
     return shard
 
 
-def test_a_join_leaves_with_its_invite_and_in_order_with_what_came_after_it() -> None:
+def test_a_join_is_published_with_its_invite_and_before_later_events() -> None:
     async def story(world: World, shard: Shard) -> None:
         shard.join("100", "a")
         shard.message()
@@ -260,12 +260,12 @@ def test_a_join_leaves_with_its_invite_and_in_order_with_what_came_after_it() ->
             ("GUILD_MEMBER_ADD", {"invited_by": by("a", "54")}),
             ("MESSAGE_CREATE", None),
         ]
-        assert shard.inviting.numbers() == ipc.InviteNumbers(told={"invite": 1}, requests=2)
+        assert shard.inviting.numbers() == ipc.InviteNumbers(reported={"invite": 1}, requests=2)
 
     play(story, World())
 
 
-def test_a_slow_discord_holds_the_shard_no_longer_than_it_may_and_is_reported_late() -> None:
+def test_a_slow_discord_holds_the_shard_within_the_bound_and_the_invite_is_reported_late() -> None:
     async def story(world: World, shard: Shard) -> None:
         world.discord.delay = 2.0
         shard.join("100", "a")
@@ -280,7 +280,7 @@ def test_a_slow_discord_holds_the_shard_no_longer_than_it_may_and_is_reported_la
     play(story, World())
 
 
-def test_a_discord_that_is_down_holds_nothing_and_joins_are_reported_once_it_is_back() -> None:
+def test_an_unavailable_discord_holds_no_event_and_the_invites_are_reported_once_it_is_back() -> None:
     async def story(world: World, shard: Shard) -> None:
         world.discord.fails = True
         shard.join("100", "b")
@@ -293,7 +293,7 @@ def test_a_discord_that_is_down_holds_nothing_and_joins_are_reported_once_it_is_
     play(story, World())
 
 
-def test_joins_one_after_another_hold_a_shard_for_no_more_than_their_part_of_a_second() -> None:
+def test_successive_joins_hold_a_shard_within_the_bound_of_each_second() -> None:
     async def story(world: World, shard: Shard) -> None:
         world.discord.delay = 5.0
         loop, slow = asyncio.get_running_loop(), 0.0
@@ -310,7 +310,7 @@ def test_joins_one_after_another_hold_a_shard_for_no_more_than_their_part_of_a_s
     play(story, World())
 
 
-def test_with_a_hold_of_nothing_events_leave_at_once_and_what_is_found_follows() -> None:
+def test_with_a_hold_of_zero_events_leave_at_once_and_the_invite_follows() -> None:
     async def story(world: World, shard: Shard) -> None:
         shard.join("100", "a")
         await asyncio.sleep(0.001)
@@ -350,7 +350,7 @@ def test_tracking_is_switched_on_and_off_while_the_shard_runs() -> None:
     play(story, World(), OFF)
 
 
-def test_a_join_that_is_not_published_is_counted_all_the_same() -> None:
+def test_joins_that_are_not_published_are_still_counted() -> None:
     async def story(world: World, shard: Shard) -> None:
         shard.join("100", "a")
         await asyncio.sleep(5.0)
@@ -363,7 +363,7 @@ def test_a_join_that_is_not_published_is_counted_all_the_same() -> None:
     play(story, World(events=EventsSpec(ignore=["GUILD_MEMBER_ADD", MEMBER_INVITED])))
 
 
-def test_the_next_owner_goes_on_after_a_crash_and_after_a_move() -> None:
+def test_the_next_owner_continues_after_a_crash_and_after_a_move() -> None:
     async def story(world: World, shard: Shard) -> None:
         await asyncio.sleep(QUIET_S + 2)
         shard.stop()
@@ -380,7 +380,7 @@ def test_the_next_owner_goes_on_after_a_crash_and_after_a_move() -> None:
     play(story, World())
 
 
-def test_every_join_before_a_move_leaves_with_an_answer() -> None:
+def test_a_move_in_the_middle_of_a_round_reports_every_join_before_it() -> None:
     async def story(world: World, shard: Shard) -> None:
         world.discord.delay = 2.0
         shard.join("100", "a")
@@ -402,7 +402,7 @@ def test_every_join_before_a_move_leaves_with_an_answer() -> None:
     play(story, World())
 
 
-def test_a_crash_before_redis_forgot_what_is_untrue_misleads_no_next_owner() -> None:
+def test_after_a_crash_before_redis_removed_outdated_counts_no_owner_uses_them() -> None:
     async def story(world: World, shard: Shard) -> None:
         await asyncio.sleep(QUIET_S + 2)
         world.redis.away = True
@@ -425,7 +425,7 @@ def test_a_crash_before_redis_forgot_what_is_untrue_misleads_no_next_owner() -> 
     play(story, World())
 
 
-def test_events_wait_for_a_redis_that_is_away_once_and_the_chain_gets_a_marker_when_it_is_back() -> None:
+def test_events_wait_once_for_an_unavailable_redis_and_the_chain_records_its_return() -> None:
     async def story(world: World, shard: Shard) -> None:
         await asyncio.sleep(QUIET_S + 2)
         world.redis.away = True
@@ -445,7 +445,7 @@ def test_events_wait_for_a_redis_that_is_away_once_and_the_chain_gets_a_marker_w
     play(story, World())
 
 
-def test_what_an_overtaken_owner_still_keeps_is_not_used() -> None:
+def test_counts_saved_by_an_overtaken_owner_are_not_used() -> None:
     async def story(world: World, shard: Shard) -> None:
         await asyncio.sleep(QUIET_S + 2)
         # Cut off from the stream and from Discord, but not from Redis.
@@ -467,7 +467,7 @@ def test_what_an_overtaken_owner_still_keeps_is_not_used() -> None:
     play(story, World())
 
 
-def test_a_redis_that_hangs_at_the_take_over_delays_it_for_a_moment_only() -> None:
+def test_a_redis_that_hangs_delays_the_take_over_only_briefly() -> None:
     async def story(world: World, shard: Shard) -> None:
         await asyncio.sleep(QUIET_S + 2)
         await shard.give_away()

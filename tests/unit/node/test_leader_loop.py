@@ -33,7 +33,12 @@ class Office:
         own = NodeRecord(node="a", instance="1", address="h:1", version="1")
         self._membership = Membership(self._store, KEYS, own, ttl_s=3600, on_change=lambda: None)
         self._leading = LeaderLoop(
-            self._store, self._membership, view=lambda: self.view, look_up=self._look_up, policy=Policy()
+            self._store,
+            self._membership,
+            view=lambda: self.view,
+            look_up=self._look_up,
+            policy=Policy(),
+            wall=time.time,
         )
 
     async def _look_up(self, app: str) -> BudgetRecord:

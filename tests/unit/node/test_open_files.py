@@ -8,6 +8,7 @@ import sys
 import aiohttp
 import pytest
 
+from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import PlanRecord
@@ -59,7 +60,7 @@ def test_the_plan_of_a_node_is_counted_over_all_applications() -> None:
     plans = {"a": {"n1": "0-3,7", "n2": "4-6"}, "b": {"n1": "0"}, "c": {"n1": "what"}}
     items = {
         KEYS.plan(app, 0): KeyValue(
-            KEYS.plan(app, 0), PlanRecord(app=app, group=0, epoch=1, nodes=nodes).encode(), 1, 1, 1, 0
+            KEYS.plan(app, 0), PlanRecord(app=app, group=0, term=LeaderTerm(1), nodes=nodes).encode(), 1, 1, 1, 0
         )
         for app, nodes in plans.items()
     }

@@ -153,7 +153,7 @@ class Shard:
             hold_s=0.1,
             store=None,
             kept=None,
-            publish_late=lambda late: None,
+            report_late=lambda late: None,
             caught_up=self.publisher.mark,
         )
         self.intake.observer = self.invites

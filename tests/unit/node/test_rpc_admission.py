@@ -27,7 +27,7 @@ def test_who_asks_what_is_asked_already_takes_no_place_of_its_own() -> None:
     for ticket in waiters[:5]:
         assert ticket is not None
         places.give_back(ticket)
-    # Nobody asks it any more: the next one is a request again.
+    # No request with this question is left: the next one is a request again.
     assert places.take("music", "q") is not None
     assert places.take("music") is None
 

@@ -187,7 +187,7 @@ def test_joining_voice_is_answered_with_both_events_and_leaving_with_one() -> No
     play(story)
 
 
-def test_silence_ends_in_words_and_a_refusal_is_told_at_once() -> None:
+def test_silence_ends_in_an_error_and_a_refusal_is_reported_at_once() -> None:
     async def story(commands: ShardCommands, discord: Discord) -> None:
         with pytest.raises(RpcError, match="the channel is full or gone") as caught:
             await ask(commands, "update_voice_state", channel_id="21", timeout=2.0)

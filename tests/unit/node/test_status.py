@@ -11,21 +11,21 @@ def numbers(shard: int, events: int, invites: InviteNumbers | None) -> ShardNumb
     return ShardNumbers(key=ShardId("bot", 1, shard), events=events, invites=invites)
 
 
-def test_how_joins_were_told_is_added_up_over_shards_and_survives_them() -> None:
+def test_how_joins_were_reported_is_added_up_over_shards_and_survives_them() -> None:
     figures = Figures()
-    first = InviteNumbers(told={"invite": 3, "timeout": 1}, late=1, requests=5, limited=1)
-    second = InviteNumbers(told={"invite": 1, "bot": 2}, requests=1)
+    first = InviteNumbers(reported={"invite": 3, "timeout": 1}, late=1, requests=5, limited=1)
+    second = InviteNumbers(reported={"invite": 1, "bot": 2}, requests=1)
     figures.note(1.0, 0, 0.0, [numbers(0, 10, first), numbers(1, 10, second), numbers(2, 10, None)])
     figures.forget(ShardId("bot", 1, 0))
-    figures.note(2.0, 0, 0.0, [numbers(1, 2, InviteNumbers(told={"vanity": 1}, requests=1))])
+    figures.note(2.0, 0, 0.0, [numbers(1, 2, InviteNumbers(reported={"vanity": 1}, requests=1))])
     told = {"invite": 4, "timeout": 1, "bot": 2, "vanity": 1}
     expected = InviteStatus(told_total=told, late_total=1, requests_total=7, limited_total=1)
     assert figures.of_app("bot").invites == expected
 
 
-def test_metrics_show_joins_by_how_they_were_told() -> None:
+def test_metrics_show_joins_by_how_they_were_reported() -> None:
     figures = Figures()
-    figures.note(1.0, 0, 0.0, [numbers(0, 10, InviteNumbers(told={"invite": 3}, late=2, requests=5, limited=1))])
+    figures.note(1.0, 0, 0.0, [numbers(0, 10, InviteNumbers(reported={"invite": 3}, late=2, requests=5, limited=1))])
     status = NodeStatus(node="a", instance="1", version="0", uptime_s=1.0, apps={"bot": figures.of_app("bot")})
     page = render_metrics(lambda: status).decode()
     for line in (
@@ -49,13 +49,17 @@ def caching(shard: int, cache: CacheNumbers) -> ShardNumbers:
 
 def test_caches_are_added_up_over_shards_what_happened_for_good_and_what_waits_as_it_is() -> None:
     figures = Figures()
-    behind = CacheNumbers(applied=9, late=2, backlog=3, incomplete="Redis was emptied", refilling=True, to_chunk=4)
+    lost = "Redis was emptied"
+    behind = CacheNumbers(applied=9, late=2, backlog=3, behind=True, incomplete=lost, refilling=True, to_chunk=4)
     figures.note(1.0, 0, 0.0, [caching(0, CacheNumbers(applied=5, replayed=1, damaged=1)), caching(1, behind)])
     figures.forget(ShardId("bot", 1, 1))
     assert figures.of_app("bot").cache == CacheStatus(
         shards=1, awaited=2, applied_total=14, replayed_total=1, late_total=2, damaged_total=1
     )
     figures.note(2.0, 0, 0.0, [caching(1, behind)])
+    cache = figures.of_app("bot").cache
+    assert cache is not None
+    assert (cache.shards, cache.backlog, cache.behind, cache.incomplete) == (2, 3, 1, 1)
     status = NodeStatus(node="a", instance="1", version="0", uptime_s=1.0, apps={"bot": figures.of_app("bot")})
     page = render_metrics(lambda: status).decode()
     for line in (

@@ -1,4 +1,4 @@
-"""The REST shell against an HTTP server that answers what it is told: errors, turns, deadlines, secrets."""
+"""The REST shell against an HTTP server that answers as configured: errors, turns, deadlines, secrets."""
 
 import asyncio
 import logging
@@ -10,8 +10,7 @@ import pytest
 from aiohttp import web
 
 from sandwich_coordinator.discord_api import DiscordApiError, DiscordUnavailable, RateLimited, TokenRefused
-from sandwich_node.rest import client as client_module
-from sandwich_node.rest.client import RequestRefused, RestClient
+from sandwich_node.rest.client import BODY_BYTES_MAX, WAITING_MAX, RequestRefused, RestClient
 from sandwich_node.rest.limiter import InvalidGuard, RestLimiter, Route
 from sandwich_node.secret import Secret
 
@@ -58,8 +57,17 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def client(discord: Discord, http: aiohttp.ClientSession, limiter: RestLimiter | None = None) -> RestClient:
-    return RestClient(http, discord.url, Secret(TOKEN), limiter or RestLimiter(1000.0, InvalidGuard()))
+def client(
+    discord: Discord,
+    http: aiohttp.ClientSession,
+    limiter: RestLimiter | None = None,
+    *,
+    waiting_max: int = WAITING_MAX,
+    body_bytes_max: int = BODY_BYTES_MAX,
+) -> RestClient:
+    limiter = limiter or RestLimiter(1000.0, InvalidGuard())
+    token = Secret(TOKEN)
+    return RestClient(http, discord.url, token, limiter, waiting_max=waiting_max, body_bytes_max=body_bytes_max)
 
 
 async def test_a_request_is_polite_and_says_when_it_goes_out(discord: Discord, http: aiohttp.ClientSession) -> None:
@@ -94,17 +102,16 @@ async def test_every_other_answer_is_an_error_of_its_own(
 
 
 async def test_no_error_or_log_shows_the_token(
-    discord: Discord, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    discord: Discord, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(client_module, "BODY_BYTES_MAX", 1000)
     discord.answers = [
         web.Response(text="x" * 600_000),
         web.Response(status=500, text=TOKEN),
         web.Response(status=403, text=TOKEN),
         web.Response(status=401, text=TOKEN),
     ]
-    one, shown = client(discord, http), ""
+    one, shown = client(discord, http, body_bytes_max=1000), ""
     for _ in range(4):
         with pytest.raises(DiscordApiError) as caught:
             await one.get(ROUTE, urgent=True)
@@ -138,7 +145,7 @@ async def test_a_429_is_waited_out_and_the_request_repeated(discord: Discord, ht
     assert loop.time() - started >= 0.05
 
 
-async def test_a_429_beyond_the_deadline_is_told_at_once(discord: Discord, http: aiohttp.ClientSession) -> None:
+async def test_a_429_beyond_the_deadline_is_reported_at_once(discord: Discord, http: aiohttp.ClientSession) -> None:
     discord.answers = [limited(30.0)]
     one = client(discord, http)
     async with asyncio.timeout(10):
@@ -191,12 +198,9 @@ async def test_a_request_that_is_cancelled_gives_its_place_back(discord: Discord
     assert await one.get(ROUTE, urgent=True) == b"[]"
 
 
-async def test_more_than_the_queue_holds_are_refused_at_once(
-    discord: Discord, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_module, "WAITING_MAX", 1)
+async def test_more_than_the_queue_holds_are_refused_at_once(discord: Discord, http: aiohttp.ClientSession) -> None:
     discord.gate.clear()
-    one = client(discord, http)
+    one = client(discord, http, waiting_max=1)
     tasks = [asyncio.create_task(one.get(ROUTE, urgent=True)) for _ in range(2)]
     await discord.arrived.wait()
     with pytest.raises(RateLimited):

@@ -41,11 +41,18 @@ def limiter(share: float = 1000.0, invalid: int = INVALID_MAX) -> RestLimiter:
 
 
 def ask(
-    one: RestLimiter, route: Route, now: float, told: dict[str, str], status: int = 200, retry_after_s: float = 0.0
+    one: RestLimiter,
+    route: Route,
+    now: float,
+    answer_headers: dict[str, str],
+    status: int = 200,
+    retry_after_s: float = 0.0,
 ) -> None:
     """One request, answered at once."""
     assert one.free_at(route, now, urgent=True) == now
-    one.answered(one.send(route, now, urgent=True), now, status=status, headers=told, retry_after_s=retry_after_s)
+    one.answered(
+        one.send(route, now, urgent=True), now, status=status, headers=answer_headers, retry_after_s=retry_after_s
+    )
 
 
 def test_until_discord_named_a_bucket_one_request_at_a_time_finds_it_out() -> None:
@@ -102,10 +109,10 @@ def test_a_limited_bucket_is_left_alone_and_the_rest_goes_on(scope: str) -> None
     assert one.free_at(invites(2), 0.0, urgent=True) == (0.0 if scope == "shared" else 600.0)
 
 
-@pytest.mark.parametrize("told", [{"X-RateLimit-Global": "true", "X-RateLimit-Scope": "global"}, {}])
-def test_a_global_limit_or_one_of_the_edge_stops_everything_and_slows_it_down(told: dict[str, str]) -> None:
+@pytest.mark.parametrize("answer_headers", [{"X-RateLimit-Global": "true", "X-RateLimit-Scope": "global"}, {}])
+def test_a_global_limit_or_one_of_the_edge_stops_everything_and_slows_it_down(answer_headers: dict[str, str]) -> None:
     one = limiter(share=10.0)
-    ask(one, invites(), 0.0, told, 429, 3.0)
+    ask(one, invites(), 0.0, answer_headers, 429, 3.0)
     assert one.free_at(vanity(9), 0.0, urgent=True) == 3.0
     assert _sent_within(one, 3.0, 33.0) == pytest.approx(10 + 5 * 30, abs=1)
     assert _sent_within(one, 200.0, 210.0) == pytest.approx(10 + 10 * 10, abs=1)
@@ -120,7 +127,7 @@ def _sent_within(one: RestLimiter, start: float, end: float, *, urgent: bool = T
     return sent
 
 
-def test_the_share_is_kept_and_half_of_it_is_for_what_somebody_waits_for() -> None:
+def test_the_share_is_kept_and_half_of_it_is_reserved_for_urgent_requests() -> None:
     assert _sent_within(limiter(share=10.0), 0.0, 60.0) == pytest.approx(610, abs=1)
     assert _sent_within(limiter(share=10.0), 0.0, 60.0, urgent=False) == pytest.approx(305, abs=1)
     one = limiter(share=10.0)
@@ -163,8 +170,8 @@ def test_a_refused_token_is_remembered() -> None:
 def test_headers_that_make_no_sense_change_nothing() -> None:
     bucket = Bucket()
     for value in ("", "nan", "inf", "-1", "x"):
-        bucket.told(headers(0, 5.0) | {"X-RateLimit-Reset-After": value}, 0.0)
-        bucket.told(headers(0, 5.0) | {"X-RateLimit-Remaining": value}, 0.0)
+        bucket.update(headers(0, 5.0) | {"X-RateLimit-Reset-After": value}, 0.0)
+        bucket.update(headers(0, 5.0) | {"X-RateLimit-Remaining": value}, 0.0)
     assert bucket == Bucket()
 
 
@@ -211,8 +218,8 @@ def test_a_discord_that_counts_for_itself_refuses_nothing(
 
     def land(until: float) -> None:
         while flying and flying[0][0] <= until:
-            at, ticket, status, told = flying.popleft()
-            one.answered(ticket, at, status=status, headers=told, retry_after_s=window_s)  # type: ignore[arg-type]
+            at, ticket, status, answer_headers = flying.popleft()
+            one.answered(ticket, at, status=status, headers=answer_headers, retry_after_s=window_s)  # type: ignore[arg-type]
 
     for pause, guild, urgent in wishes:
         now += pause

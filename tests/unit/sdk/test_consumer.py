@@ -1,4 +1,4 @@
-"""The consumer's promises, run against the cluster in memory."""
+"""The consumer's guarantees, tested against the cluster in memory."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ async def test_handlers_get_their_types_in_order_and_on_any_gets_all() -> None:
     assert cluster.handled == ids
 
 
-async def test_a_failed_event_comes_again_and_the_others_of_its_frame_do_not() -> None:
+async def test_a_failed_event_is_retried_and_the_others_of_its_frame_are_not() -> None:
     cluster = FakeCluster()
     ids = cluster.dispatch_many([("A", 1), ("A", 2), ("A", 3)])
     consumer = consumer_of(cluster)
@@ -52,7 +52,7 @@ async def test_a_failed_event_comes_again_and_the_others_of_its_frame_do_not() -
     assert not failures[0].given_up
 
 
-async def test_an_ordered_consumer_tries_the_failed_event_again_before_it_goes_on() -> None:
+async def test_an_ordered_consumer_retries_the_failed_event_before_it_continues() -> None:
     cluster = FakeCluster()
     cluster.dispatch_many([("A", 1), ("A", 2), ("A", 3)])
     consumer = consumer_of(cluster, ordered=True)
@@ -88,7 +88,7 @@ async def test_an_event_that_always_fails_is_reported_by_the_fake_cluster() -> N
     assert (cluster.failed, cluster.handled, cluster.delays) == ([bad], [good], [3.0, 6.0])
 
 
-async def test_iterating_acknowledges_a_frame_when_the_event_after_its_last_is_asked_for() -> None:
+async def test_iterating_acknowledges_a_frame_when_the_event_after_its_last_is_requested() -> None:
     cluster = FakeCluster()
     ids = cluster.dispatch_many([("A", 1), ("A", 2)])
     ids += cluster.dispatch_many([("A", 3)])
@@ -101,7 +101,7 @@ async def test_iterating_acknowledges_a_frame_when_the_event_after_its_last_is_a
     assert cluster.handled == ids
 
 
-async def test_the_event_at_which_a_loop_was_left_is_not_handled_and_comes_first_in_the_next_loop() -> None:
+async def test_the_event_at_which_a_loop_ended_is_not_handled_and_comes_first_in_the_next_loop() -> None:
     cluster = FakeCluster()
     cluster.dispatch_many([("A", 1), ("A", 2), ("A", 3)])
     seen: list[int] = []
@@ -116,7 +116,7 @@ async def test_the_event_at_which_a_loop_was_left_is_not_handled_and_comes_first
     assert len(cluster.handled) == 3
 
 
-async def test_leaving_the_loop_for_good_hands_the_frame_back() -> None:
+async def test_closing_after_an_unfinished_loop_hands_the_frame_back() -> None:
     cluster = FakeCluster()
     cluster.dispatch_many([("A", 1), ("A", 2)])
     async with consumer_of(cluster) as consumer:
@@ -194,7 +194,7 @@ async def test_closing_from_a_handler_finishes_its_frame_and_hands_the_rest_back
     assert cluster.delays == [0]
 
 
-async def test_closing_beside_a_loop_lets_it_finish_its_frame() -> None:
+async def test_closing_from_another_task_lets_a_loop_finish_its_frame() -> None:
     cluster = FakeCluster()
     ids = cluster.dispatch_many([("A", 1), ("A", 2)])
     cluster.dispatch("A", 3)
@@ -210,7 +210,7 @@ async def test_closing_beside_a_loop_lets_it_finish_its_frame() -> None:
     assert cluster.handled == ids
 
 
-async def test_handlers_that_do_not_end_are_given_up_after_the_drain_timeout() -> None:
+async def test_handlers_that_do_not_end_are_cancelled_after_the_drain_timeout() -> None:
     cluster = FakeCluster()
     cluster.dispatch("A", 1)
     consumer = consumer_of(cluster, drain_timeout=0.05)
@@ -262,6 +262,6 @@ def test_a_handler_that_is_not_a_coroutine_function_is_refused_at_once() -> None
         {"app": "a", "ack_wait": 0},
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
+def test_invalid_arguments_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         Consumer(**options)  # type: ignore[arg-type]

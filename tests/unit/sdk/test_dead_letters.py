@@ -1,4 +1,4 @@
-"""Tries, and what becomes of an event that has used them up; against the cluster in memory."""
+"""Tries of events, and dead letters; against the cluster in memory."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from sandwich_sdk.wire.dead import ERROR_CHARACTERS_MAX, MESSAGE_ID, error_text,
 
 
 def poisoned(*poison: int, **options: object) -> tuple[Consumer, list[int], list[Failure]]:
-    """A consumer whose handler fails for these numbers: what it was given, and what it told."""
+    """A consumer whose handler fails for these numbers; the events it received, and the failures it reported."""
     consumer = Consumer(app="app", **options)  # type: ignore[arg-type]
     seen: list[int] = []
     failures: list[Failure] = []
@@ -37,7 +37,7 @@ async def test_an_event_is_a_dead_letter_after_max_tries_and_its_frame_is_handle
     assert [(failure.tries, failure.given_up) for failure in failures] == [(1, False), (2, False), (3, True)]
 
 
-async def test_an_ordered_shard_goes_on_behind_its_dead_letter_and_nothing_is_waited_for() -> None:
+async def test_an_ordered_shard_continues_after_its_dead_letter_without_delays() -> None:
     cluster = FakeCluster(shards=2)
     cluster.dispatch_many([("A", 1), ("A", 2)])
     cluster.dispatch("A", 3)
@@ -50,27 +50,27 @@ async def test_an_ordered_shard_goes_on_behind_its_dead_letter_and_nothing_is_wa
     assert cluster.delays == []
 
 
-async def test_tries_are_counted_over_workers_and_what_was_not_begun_has_none() -> None:
+async def test_tries_are_counted_over_workers_and_an_event_that_was_not_begun_has_none() -> None:
     cluster = FakeCluster(tries_max=100)
     cluster.dispatch_many([("A", 1), ("A", 2)])
     first, _, _ = poisoned(2)
-    told: list[Failure] = []
+    reported: list[Failure] = []
 
     def stop(failure: Failure) -> None:
-        told.append(failure)
+        reported.append(failure)
         first._stop()
 
     first.on_error(stop)
     await cluster.run(first)
     second, _, failures = poisoned(1, 2, max_tries=3)
     await cluster.run(second)
-    assert [failure.tries for failure in told] == [1]
+    assert [failure.tries for failure in reported] == [1]
     assert [(failure.event and failure.event.data, failure.tries, failure.given_up) for failure in failures] == [
         (1, 1, False), (2, 2, False), (1, 2, False), (2, 3, True), (1, 3, True),
     ]  # fmt: skip
 
 
-async def test_without_max_tries_an_event_is_tried_for_ever_and_nothing_is_noted() -> None:
+async def test_without_max_tries_an_event_is_retried_without_limit_and_no_tries_are_saved() -> None:
     cluster = FakeCluster(tries_max=30)
     bad = cluster.dispatch("A", 1)
     consumer, seen, _ = poisoned(1, max_tries=None)
@@ -80,20 +80,22 @@ async def test_without_max_tries_an_event_is_tried_for_ever_and_nothing_is_noted
 
 
 class Refusing(FakeCluster):
-    """Keeps no letters for a while."""
+    """Refuses the first dead letters."""
 
     refusals = 2
 
-    async def bury(self, delivery: Delivery, *what: object) -> None:  # type: ignore[override]
+    async def store(self, delivery: Delivery, *what: object) -> None:  # type: ignore[override]
         if self.refusals:
             self.refusals -= 1
             raise TimeoutError
-        await super().bury(delivery, *what)  # type: ignore[arg-type]
+        await super().store(delivery, *what)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("max_tries", [1, 2])
-async def test_an_event_whose_letter_is_not_stored_is_tried_again_and_never_lost(max_tries: int, ordered: bool) -> None:
+async def test_an_event_whose_dead_letter_is_not_stored_is_retried_and_never_lost(
+    max_tries: int, ordered: bool
+) -> None:
     cluster = Refusing(tries_max=10)
     ids = cluster.dispatch_many([("A", 1), ("A", 2)])
     consumer, seen, failures = poisoned(1, max_tries=max_tries, ordered=ordered, nak_delay=0.0)
@@ -121,19 +123,19 @@ async def test_an_event_that_left_its_loop_too_often_is_a_dead_letter() -> None:
     assert [dead.id for dead in cluster.dead] == [bad]
 
 
-def test_an_error_is_one_short_line_that_a_header_can_carry() -> None:
+def test_an_error_is_one_short_line_that_fits_in_a_header() -> None:
     assert error_text(ValueError("two\nlines\r\n and a \N{SNOWMAN}")) == "ValueError: two lines and a \\u2603"
     assert error_text(ValueError()) == "ValueError"
     assert len(error_text(ValueError("x" * 9999))) == ERROR_CHARACTERS_MAX
 
 
-def test_the_frame_of_a_letter_has_neither_its_headers_nor_nats() -> None:
+def test_the_frame_of_a_dead_letter_has_neither_its_headers_nor_those_of_nats() -> None:
     headers = {"Sandwich-Version": "1", "Sandwich-Dead-Id": "a", "Sandwich-Part": "1/2", "Nats-Msg-Id": "x"}
     assert frame_of({**headers, "Nats-Expected-Last-Subject-Sequence": "7"}) == {"Sandwich-Version": "1"}
     assert frame_of(None) == {}
 
 
-def test_a_letter_too_large_for_a_message_travels_in_parts_with_names_of_their_own() -> None:
+def test_a_dead_letter_too_large_for_a_message_is_split_into_parts_with_message_ids_of_their_own() -> None:
     cut = list(pieces({MESSAGE_ID: "g/1/a"}, b"abcde", 2))
     assert [payload for _, payload in cut] == [b"ab", b"cd", b"e"]
     assert [headers for headers, _ in cut] == [

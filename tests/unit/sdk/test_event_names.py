@@ -1,11 +1,11 @@
-"""A name that no event has is noticed when the consumer is made, not when nothing comes."""
+"""An unknown event name is reported when the consumer is created, not by events that never arrive."""
 
 import pytest
 
 from sandwich_coordinator import event_names as coordinator
 from sandwich_node.shards.invite_tracking import MEMBER_INVITED
 from sandwich_sdk import Consumer, Event
-from sandwich_sdk.event_names import KNOWN, doubt
+from sandwich_sdk.event_names import KNOWN, name_warning
 from sandwich_sdk.guild_events import SOURCES
 
 
@@ -22,7 +22,7 @@ from sandwich_sdk.guild_events import SOURCES
         (" MESSAGE_CREATE", "MESSAGE_CREATE"),
     ],
 )
-def test_a_misspelt_name_warns_with_the_nearest_one(name: str, near: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_misspelled_name_warns_with_the_nearest_one(name: str, near: str, caplog: pytest.LogCaptureFixture) -> None:
     consumer = Consumer(app="app")
 
     @consumer.on("MESSAGE_CREATE", name)
@@ -35,12 +35,12 @@ def test_a_misspelt_name_warns_with_the_nearest_one(name: str, near: str, caplog
 
 @pytest.mark.parametrize("name", ["on_message", "", "A" * 65, "A.B", "MESSAGE_*"])
 def test_a_name_that_no_event_can_have_warns(name: str) -> None:
-    assert "names are of A-Z, 0-9 and '_'" in (doubt(name) or "")
+    assert "names consist of A-Z, 0-9 and '_'" in (name_warning(name) or "")
 
 
 @pytest.mark.parametrize("name", [*sorted(KNOWN), "SONG", "SONG_ENDED", "MY_EVENT", "A"])
-def test_a_known_name_and_one_that_is_like_none_pass(name: str) -> None:
-    assert doubt(name) is None
+def test_a_known_name_and_one_that_resembles_none_give_no_warning(name: str) -> None:
+    assert name_warning(name) is None
 
 
 def test_the_sdk_knows_the_names_that_the_cluster_knows() -> None:

@@ -1,4 +1,4 @@
-"""A handler that awaits what other code cancelled has failed once; only the worker's own cancellation ends it."""
+"""A handler that awaits something cancelled by other code fails once; only its own cancellation ends the worker."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ def consumer_of(cluster: FakeCluster, **options: object) -> tuple[Consumer, list
 
 @pytest.mark.parametrize("timeout", [None, 30.0])
 @pytest.mark.parametrize(("ordered", "concurrency"), [(False, 1), (True, 1), (False, 4), (True, 4)])
-async def test_it_counts_as_a_failed_try_and_the_worker_goes_on(
+async def test_it_counts_as_a_failed_try_and_the_worker_continues(
     ordered: bool, concurrency: int, timeout: float | None
 ) -> None:
     cluster = FakeCluster(tries_max=9, shards=2)
@@ -66,7 +66,7 @@ async def test_a_bare_cancelled_error_is_a_failed_try_and_the_next_one_succeeds(
     assert (tries, cluster.handled, len(failures)) == ([only, only], [only], 1)
 
 
-async def test_a_gap_handler_is_tried_again_and_then_its_gap_is_a_dead_letter() -> None:
+async def test_a_gap_handler_is_retried_and_then_its_gap_is_a_dead_letter() -> None:
     cluster = FakeCluster(tries_max=9)
     cluster.gap()
     good = cluster.dispatch("GOOD", None)
@@ -84,7 +84,7 @@ async def test_a_gap_handler_is_tried_again_and_then_its_gap_is_a_dead_letter() 
     assert [failure.given_up for failure in failures] == [False, False, True]
 
 
-async def test_a_loop_outlives_a_gap_handler_that_awaits_what_was_cancelled() -> None:
+async def test_a_loop_continues_after_a_gap_handler_that_awaits_something_cancelled() -> None:
     cluster = FakeCluster(tries_max=9)
     cluster.gap()
     good = cluster.dispatch("GOOD", None)
@@ -99,7 +99,7 @@ async def test_a_loop_outlives_a_gap_handler_that_awaits_what_was_cancelled() ->
     assert len(failures) == 3
 
 
-async def test_an_error_callback_that_asks_a_cancelled_task_for_its_result_ends_nothing() -> None:
+async def test_an_error_callback_that_reads_the_result_of_a_cancelled_task_does_not_end_the_worker() -> None:
     cluster = FakeCluster(tries_max=9)
     cluster.dispatch("BAD", None)
     good = cluster.dispatch("GOOD", None)
@@ -177,10 +177,10 @@ async def _fail() -> None:
 
 
 @pytest.mark.parametrize(("ordered", "concurrency"), [(False, 1), (True, 1), (False, 4)])
-async def test_a_handler_that_outlived_a_failed_task_group_and_then_meets_a_cancellation_has_failed(
+async def test_a_handler_that_outlived_a_failed_task_group_and_then_gets_a_cancellation_has_failed(
     ordered: bool, concurrency: int
 ) -> None:
-    """On Python 3.11 the group leaves its task's count of cancellations one too high."""
+    """On Python 3.11 the group leaves its task's cancellation count one too high."""
     cluster = FakeCluster(tries_max=9)
     poisoned = cluster.dispatch("BAD", None)
     good = cluster.dispatch("GOOD", None)
@@ -227,7 +227,7 @@ async def test_a_run_that_is_cancelled_after_a_failed_task_group_ends() -> None:
     assert failures == []
 
 
-async def test_a_worker_that_fails_ends_the_others_and_run_says_why() -> None:
+async def test_a_worker_that_fails_ends_the_others_and_run_raises_its_error() -> None:
     cluster = FakeCluster(shards=2)
     cluster.dispatch("WAIT", None, shard=0)
     cluster.dispatch("EXIT", None, shard=1)

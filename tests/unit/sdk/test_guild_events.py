@@ -1,4 +1,4 @@
-"""Derived guild events: which event means what, and how a consumer asks for them."""
+"""Derived guild events: what each event means, and how a consumer selects them."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from sandwich_sdk.event_filter import EventFilter
 from sandwich_sdk.guild_events import SOURCES, derive, source_types
 from sandwich_sdk.testing import FakeCluster
 
-NOT_TOLD: dict[str, Any] = {}
+NOT_ADDED: dict[str, Any] = {}
 NEITHER = {"lazy": False, "unavailable": False}
 
 
@@ -34,23 +34,23 @@ def derived(event_type: str, data: Any, extra: Any) -> str | None:
         ("GUILD_CREATE", {"id": "1", "unavailable": True}, NEITHER, "GUILD_UNAVAILABLE"),
         ("GUILD_DELETE", {"id": "1"}, {"before": {"id": "1"}, **NEITHER}, "GUILD_LEAVE"),
         ("GUILD_DELETE", {"id": "1", "unavailable": True}, {"lazy": False, "unavailable": True}, "GUILD_UNAVAILABLE"),
-        ("GUILD_CREATE", {"id": "1"}, NOT_TOLD, "GUILD_JOIN"),
-        ("GUILD_CREATE", {"id": "1", "unavailable": False}, NOT_TOLD, None),
-        ("GUILD_DELETE", {"id": "1"}, NOT_TOLD, "GUILD_LEAVE"),
-        ("GUILD_DELETE", {"id": "1", "unavailable": True}, NOT_TOLD, "GUILD_UNAVAILABLE"),
+        ("GUILD_CREATE", {"id": "1"}, NOT_ADDED, "GUILD_JOIN"),
+        ("GUILD_CREATE", {"id": "1", "unavailable": False}, NOT_ADDED, None),
+        ("GUILD_DELETE", {"id": "1"}, NOT_ADDED, "GUILD_LEAVE"),
+        ("GUILD_DELETE", {"id": "1", "unavailable": True}, NOT_ADDED, "GUILD_UNAVAILABLE"),
         ("GUILD_UPDATE", {"id": "1"}, NEITHER, None),
         ("GUILD_CREATE", 7, NEITHER, None),
         ("GUILD_DELETE", {"id": "1"}, [], None),
     ],
 )
-def test_an_event_means_what_discord_and_the_cluster_say_together(
+def test_the_derived_name_follows_from_the_fields_of_discord_and_the_cluster(
     event_type: str, data: Any, extra: Any, means: str | None
 ) -> None:
     assert derived(event_type, data, extra) == means
     assert means is None or event_type in SOURCES[means]
 
 
-def test_frames_are_chosen_by_what_derived_events_are_derived_from() -> None:
+def test_frames_are_selected_by_the_types_that_derived_names_come_from() -> None:
     assert source_types(["GUILD_JOIN", "A"]) == {"GUILD_JOIN", "GUILD_CREATE", "A"}
     assert source_types([]) == frozenset()
     joins = EventFilter(frozenset({"GUILD_JOIN"}), None)
@@ -75,7 +75,7 @@ def filled() -> FakeCluster:
     return cluster
 
 
-async def test_handlers_for_derived_names_get_those_and_every_handler_an_event_once() -> None:
+async def test_handlers_for_derived_names_receive_them_and_each_handler_receives_an_event_once() -> None:
     cluster = filled()
     consumer = Consumer(app="app")
     seen: list[tuple[str, str, str | None]] = []
@@ -97,7 +97,7 @@ async def test_handlers_for_derived_names_get_those_and_every_handler_an_event_o
     ]  # fmt: skip
 
 
-async def test_a_loop_over_derived_names_has_those_events_with_their_own_type_and_id() -> None:
+async def test_a_loop_over_derived_names_yields_those_events_with_their_own_type_and_id() -> None:
     cluster = filled()
     async with Consumer(app="app", source=cluster, types=["GUILD_JOIN", "GUILD_LEAVE"]) as consumer:
         seen = [(event.type, event.derived, event.data["id"], event.id) async for event in consumer]

@@ -1,11 +1,11 @@
-"""Where deliveries wait."""
+"""The queue of deliveries, and the ack floor."""
 
 import asyncio
 
 import pytest
 
 from sandwich_sdk.delivery import Delivery, Intake
-from sandwich_sdk.pull_consumer import NOWHERE, Place, Spot
+from sandwich_sdk.pull_consumer import NOWHERE, AckFloor, StreamPosition
 
 
 class Unanswered:
@@ -29,7 +29,7 @@ async def take(intake: Intake) -> int:
     return taken.stream_seq
 
 
-async def test_one_frame_of_a_shard_is_in_hand_at_a_time_and_others_pass_it() -> None:
+async def test_one_frame_of_a_shard_is_handled_at_a_time_and_other_shards_continue() -> None:
     intake = Intake(limit=8)
     first, second, other = delivery(1), delivery(2), delivery(3, shard=1)
     for each in (first, second, other):
@@ -43,27 +43,27 @@ async def test_one_frame_of_a_shard_is_in_hand_at_a_time_and_others_pass_it() ->
     assert await waiting == 2
 
 
-async def test_what_is_put_aside_comes_first_for_its_shard_and_holds_it_up_until_then() -> None:
+async def test_a_frame_to_retry_later_comes_first_for_its_shard_which_waits_for_it() -> None:
     intake = Intake(limit=8)
     intake.patient = False
     first, second, other = delivery(1), delivery(2), delivery(3, shard=1)
     for each in (first, second, other):
         intake.push(each)
     assert await take(intake) == 1
-    intake.put_aside(first, 60.0)
+    intake.retry_later(first, 60.0)
     assert await take(intake) == 3
     assert await take(intake) == 1
     intake.settle(first)
     assert await take(intake) == 2
 
 
-async def test_only_what_nobody_has_begun_with_is_overdue() -> None:
+async def test_only_deliveries_that_no_handler_has_begun_with_are_overdue() -> None:
     intake = Intake(limit=8)
     begun, waiting = delivery(1), delivery(2, shard=1)
     intake.push(begun)
     intake.push(waiting)
     assert await take(intake) == 1
-    intake.put_aside(begun, 60.0)
+    intake.retry_later(begun, 60.0)
     assert intake.overdue("S", 0.0) == [waiting]
     assert intake.overdue("S", 60.0) == []
     assert intake.overdue("T", 0.0) == []
@@ -73,7 +73,7 @@ async def test_only_what_nobody_has_begun_with_is_overdue() -> None:
     assert await intake.next() is None
 
 
-async def test_a_frame_that_is_handed_back_unbegun_leaves_its_shard_to_the_next() -> None:
+async def test_after_a_frame_was_handed_back_unbegun_the_next_one_of_its_shard_follows() -> None:
     intake = Intake(limit=8)
     first, second = delivery(1), delivery(2)
     intake.push(first)
@@ -85,7 +85,7 @@ async def test_a_frame_that_is_handed_back_unbegun_leaves_its_shard_to_the_next(
     assert await take(intake) == 1
 
 
-async def test_who_waits_for_room_learns_that_none_is_wanted_when_it_stops() -> None:
+async def test_waiting_for_room_returns_0_when_the_intake_stops() -> None:
     intake = Intake(limit=2)
     assert await intake.room("S") == 2
     for seq in (1, 2):
@@ -97,7 +97,7 @@ async def test_who_waits_for_room_learns_that_none_is_wanted_when_it_stops() -> 
     assert await waiting == 0
 
 
-async def test_the_end_is_told_when_nothing_waits_any_more() -> None:
+async def test_the_error_of_the_source_is_raised_after_the_last_waiting_frame() -> None:
     intake = Intake(limit=8)
     first = delivery(1)
     intake.push(first)
@@ -107,40 +107,40 @@ async def test_the_end_is_told_when_nothing_waits_any_more() -> None:
         await intake.next()
 
 
-def spot(seq: int, published_ns: int = 0) -> Spot:
-    return Spot(published_ns or 1000 + seq, seq)
+def position(seq: int, published_ns: int = 0) -> StreamPosition:
+    return StreamPosition(published_ns or 1000 + seq, seq)
 
 
-def test_a_place_is_behind_what_is_still_in_hand() -> None:
-    place = Place()
+def test_the_ack_floor_is_before_the_first_unacknowledged_frame() -> None:
+    ack_floor = AckFloor()
     for seq in (5, 6, 7):
-        place.take(spot(seq))
-    place.settle(spot(5), again=False)
-    assert place.passed.seq == 5
-    place.settle(spot(6), again=True)
-    place.settle(spot(7), again=False)
-    assert place.passed == spot(7)
+        ack_floor.take(position(seq))
+    ack_floor.settle(position(5), redeliver=False)
+    assert ack_floor.position.seq == 5
+    ack_floor.settle(position(6), redeliver=True)
+    ack_floor.settle(position(7), redeliver=False)
+    assert ack_floor.position == position(7)
 
 
-def test_a_place_of_a_durable_that_gives_out_one_by_one_stays_before_what_was_handed_back() -> None:
-    place = Place(in_turn=True)
-    place.take(spot(5))
-    place.settle(spot(5), again=True)
-    assert place.passed.seq == 4
-    place.take(spot(9))
-    assert place.passed.seq == 8
-    place.settle(spot(9), again=False)
-    assert place.passed == spot(9)
+def test_the_ack_floor_of_a_one_at_a_time_durable_stays_before_a_frame_that_was_handed_back() -> None:
+    ack_floor = AckFloor(one_at_a_time=True)
+    ack_floor.take(position(5))
+    ack_floor.settle(position(5), redeliver=True)
+    assert ack_floor.position.seq == 4
+    ack_floor.take(position(9))
+    assert ack_floor.position.seq == 8
+    ack_floor.settle(position(9), redeliver=False)
+    assert ack_floor.position == position(9)
 
 
-def test_frames_of_a_stream_made_again_are_newer_though_their_numbers_are_lower() -> None:
-    place = Place()
-    assert place.passed == NOWHERE
-    for at in (spot(9), spot(1, 5000), spot(2, 5001)):
-        place.take(at)
-    assert place.passed == Spot(1009, 8)
-    place.settle(spot(9), again=False)
-    assert place.passed == Spot(5000, 0)
-    for at in (spot(1, 5000), spot(2, 5001)):
-        place.settle(at, again=False)
-    assert place.passed == Spot(5001, 2)
+def test_frames_of_a_stream_created_again_are_newer_although_their_sequences_are_lower() -> None:
+    ack_floor = AckFloor()
+    assert ack_floor.position == NOWHERE
+    for at in (position(9), position(1, 5000), position(2, 5001)):
+        ack_floor.take(at)
+    assert ack_floor.position == StreamPosition(1009, 8)
+    ack_floor.settle(position(9), redeliver=False)
+    assert ack_floor.position == StreamPosition(5000, 0)
+    for at in (position(1, 5000), position(2, 5001)):
+        ack_floor.settle(at, redeliver=False)
+    assert ack_floor.position == StreamPosition(5001, 2)

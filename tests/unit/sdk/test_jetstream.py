@@ -17,25 +17,25 @@ def test_a_reply_subject_is_read_with_and_without_a_domain() -> None:
         AckAddress.parse("_INBOX.x")
 
 
-def test_a_group_that_was_deleted_goes_on_behind_the_last_frame_seen() -> None:
-    assert start_policy("new", last_seen=9, anew=False) == {
+def test_a_group_that_was_deleted_continues_behind_the_last_frame_received() -> None:
+    assert start_policy("new", last_seen=9, stream_is_new=False) == {
         "deliver_policy": DeliverPolicy.BY_START_SEQUENCE,
         "opt_start_seq": 10,
     }
 
 
-def test_a_stream_that_was_made_anew_is_read_from_its_beginning() -> None:
-    assert start_policy("new", last_seen=9, anew=True) == {"deliver_policy": DeliverPolicy.ALL}
+def test_a_stream_that_was_created_again_is_read_from_its_beginning() -> None:
+    assert start_policy("new", last_seen=9, stream_is_new=True) == {"deliver_policy": DeliverPolicy.ALL}
 
 
-def test_a_fresh_group_starts_where_it_was_told() -> None:
+def test_a_new_group_starts_where_the_options_say() -> None:
     moment = datetime(2026, 1, 2, tzinfo=UTC)
-    assert start_policy("new", last_seen=0, anew=True) == {"deliver_policy": DeliverPolicy.NEW}
-    assert start_policy("all", last_seen=0, anew=True) == {"deliver_policy": DeliverPolicy.ALL}
-    assert start_policy(moment, last_seen=0, anew=True)["opt_start_time"] == moment
+    assert start_policy("new", last_seen=0, stream_is_new=True) == {"deliver_policy": DeliverPolicy.NEW}
+    assert start_policy("all", last_seen=0, stream_is_new=True) == {"deliver_policy": DeliverPolicy.ALL}
+    assert start_policy(moment, last_seen=0, stream_is_new=True)["opt_start_time"] == moment
 
 
-def test_credentials_do_not_show_in_the_repr_of_the_options() -> None:
+def test_the_repr_of_the_options_contains_no_credentials() -> None:
     options = SourceOptions(
         servers=["nats://user:hunter2@example"],
         apps=["a"],

@@ -1,4 +1,4 @@
-"""How an ordered group's workers share its shards."""
+"""How an ordered group's workers divide its shards."""
 
 import msgspec
 import pytest
@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from sandwich_sdk.partitioning import (
     SILENT_MAX_S,
-    Beat,
-    Roster,
+    GroupMembership,
+    Heartbeat,
+    assigned_partitions,
     partition_filters,
     partition_of,
     partitions_in,
-    share,
 )
 from sandwich_sdk.wire import subjects
 
@@ -39,7 +39,7 @@ def test_partitions_are_found_by_the_subjects_of_a_stream() -> None:
 def test_every_partition_has_one_worker_that_is_not_busy_and_all_have_about_as_many(
     partitions: set[int], here: dict[str, bool]
 ) -> None:
-    shares = {worker: share(partitions, here, worker) for worker in here}
+    shares = {worker: assigned_partitions(partitions, here, worker) for worker in here}
     assert sorted(partition for part in shares.values() for partition in part) == sorted(partitions)
     free = [worker for worker, busy in here.items() if not busy] or list(here)
     sizes = [len(shares[worker]) for worker in free]
@@ -47,36 +47,36 @@ def test_every_partition_has_one_worker_that_is_not_busy_and_all_have_about_as_m
     assert all(not shares[worker] for worker in here.keys() - free)
 
 
-def test_a_worker_is_known_from_its_first_beat_until_it_leaves_or_is_silent() -> None:
-    roster = Roster("b", partitions=frozenset({0, 1, 2, 3}))
-    assert roster.mine() == {0, 1, 2, 3}
-    assert roster.hear(Beat(worker="a", partitions=[0, 1, 2, 3, 4]), 10.0)
-    assert not roster.hear(Beat(worker="a"), 11.0)
-    assert roster.mine() == {1, 3}
-    roster.forget_silent(11.0 + SILENT_MAX_S)
-    assert roster.mine() == {1, 3}
-    roster.forget_silent(11.1 + SILENT_MAX_S)
-    assert roster.mine() == {0, 1, 2, 3, 4}
-    assert roster.hear(Beat(worker="c"), 20.0)
-    assert not roster.hear(Beat(worker="c", left=True), 20.5)
-    assert roster.mine() == {0, 1, 2, 3, 4}
-    assert not roster.hear(Beat(worker="b", partitions=[9]), 21.0)
-    assert 9 not in roster.partitions
+def test_a_worker_is_known_from_its_first_heartbeat_until_it_leaves_or_is_silent() -> None:
+    membership = GroupMembership("b", partitions=frozenset({0, 1, 2, 3}))
+    assert membership.own_partitions() == {0, 1, 2, 3}
+    assert membership.receive(Heartbeat(worker="a", partitions=[0, 1, 2, 3, 4]), 10.0)
+    assert not membership.receive(Heartbeat(worker="a"), 11.0)
+    assert membership.own_partitions() == {1, 3}
+    membership.remove_silent(11.0 + SILENT_MAX_S)
+    assert membership.own_partitions() == {1, 3}
+    membership.remove_silent(11.1 + SILENT_MAX_S)
+    assert membership.own_partitions() == {0, 1, 2, 3, 4}
+    assert membership.receive(Heartbeat(worker="c"), 20.0)
+    assert not membership.receive(Heartbeat(worker="c", left=True), 20.5)
+    assert membership.own_partitions() == {0, 1, 2, 3, 4}
+    assert not membership.receive(Heartbeat(worker="b", partitions=[9]), 21.0)
+    assert 9 not in membership.partitions
 
 
-def test_a_busy_worker_is_relieved_by_one_that_is_not() -> None:
-    roster = Roster("b", busy=True, partitions=frozenset({0, 1}))
-    assert not roster.relieved
-    roster.hear(Beat(worker="a", busy=True), 0.0)
-    assert not roster.relieved
-    assert roster.mine() == {1}
-    roster.hear(Beat(worker="a"), 1.0)
-    assert roster.relieved
-    assert roster.mine() == frozenset()
+def test_a_busy_worker_hands_its_partitions_over_to_one_that_is_not() -> None:
+    membership = GroupMembership("b", busy=True, partitions=frozenset({0, 1}))
+    assert not membership.can_hand_over
+    membership.receive(Heartbeat(worker="a", busy=True), 0.0)
+    assert not membership.can_hand_over
+    assert membership.own_partitions() == {1}
+    membership.receive(Heartbeat(worker="a"), 1.0)
+    assert membership.can_hand_over
+    assert membership.own_partitions() == frozenset()
 
 
-def test_a_beat_of_a_later_version_is_read_for_what_is_known_of_it() -> None:
-    beat = msgspec.json.decode(b'{"v":2,"worker":"a","busy":true,"more":1}', type=Beat)
-    assert (beat.worker, beat.busy, beat.partitions) == ("a", True, [])
+def test_known_fields_of_a_heartbeat_of_a_later_version_are_read() -> None:
+    heartbeat = msgspec.json.decode(b'{"v":2,"worker":"a","busy":true,"more":1}', type=Heartbeat)
+    assert (heartbeat.worker, heartbeat.busy, heartbeat.partitions) == ("a", True, [])
     with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(b'{"worker":"a","partitions":[1000000000]}', type=Beat)
+        msgspec.json.decode(b'{"worker":"a","partitions":[1000000000]}', type=Heartbeat)

@@ -1,4 +1,4 @@
-"""Parts of a large event: whole, interrupted, or not yet there."""
+"""Parts of a large event: complete, interrupted, or incomplete."""
 
 from sandwich_sdk.parts import COMPLETE, INCOMPLETE, INTERRUPTED, Assembly
 from sandwich_sdk.wire.headers import FENCE, FrameHeaders
@@ -16,7 +16,7 @@ def begun() -> Assembly:
     return assembly
 
 
-def test_parts_in_chain_order_make_the_frame() -> None:
+def test_parts_in_chain_order_give_the_frame() -> None:
     assembly = begun()
     assembly.add(SUBJECT, part(2), b"b")
     assert assembly.state == INCOMPLETE
@@ -24,7 +24,7 @@ def test_parts_in_chain_order_make_the_frame() -> None:
     assert (assembly.state, assembly.payload) == (COMPLETE, b"abc")
 
 
-def test_a_fence_discards_what_came_before_it() -> None:
+def test_a_fence_discards_the_parts_before_it() -> None:
     assembly = begun()
     fence = FrameHeaders(session="s", first_seq=6, last_seq=6, count=0, epoch=9, kind=FENCE)
     assembly.add("sandwich.app.events.other.0.1", fence, b"")
@@ -37,7 +37,7 @@ def test_the_new_writers_parts_do_not_complete_the_old_writers() -> None:
     assert assembly.state == INTERRUPTED
 
 
-def test_the_same_writers_frame_on_another_lane_is_passed_over() -> None:
+def test_the_same_writers_frame_on_another_lane_is_skipped() -> None:
     assembly = begun()
     assembly.add("sandwich.app.events.other.0.1", part(1), b"x")
     assembly.add(SUBJECT, part(2), b"b")

@@ -1,4 +1,4 @@
-"""Text from strangers is made plain before anybody prints or logs it."""
+"""Untrusted text is made plain before it is printed or logged."""
 
 import json
 import logging
@@ -31,15 +31,15 @@ def test_every_control_separator_bidi_and_surrogate_character_is_replaced() -> N
 
 
 @pytest.mark.parametrize("text", ["", "plain", "café 棋 Привет שלום", "👩‍👩‍👧‍👦 🏴󠁧󠁢󠁥󠁮󠁧󠁿 ❤️", "क्‍ष", "a\u00a0b", "\\x1b"])
-def test_what_people_write_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert plain_text(text) == text
 
 
-def test_lines_stay_lines_where_they_are_wanted() -> None:
+def test_plain_lines_keeps_line_feeds() -> None:
     assert plain_lines("a\nb\r\nc\x1b\u2028") == "a\nb\\r\nc\\x1b\\u2028"
 
 
-def test_json_is_escaped_and_reads_back_as_it_was() -> None:
+def test_escaped_json_decodes_to_the_same_value() -> None:
     value = {NASTY: ["café", "".join(UNSAFE[:200]), "\U000e0001"]}
     text = plain_json(json.dumps(value, indent=2, ensure_ascii=False))
     assert json.loads(text) == value
@@ -51,7 +51,7 @@ def test_anything_can_be_made_plain() -> None:
     assert [plain_text(value) for value in (None, 5, ValueError("a\nb"))] == ["None", "5", "a\\nb"]
 
 
-def test_what_the_sdk_logs_and_keeps_of_errors_is_one_plain_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_in_the_log_and_in_dead_letters_are_one_plain_line(caplog: pytest.LogCaptureFixture) -> None:
     assert reason(OSError(None, NASTY)).isprintable()
     assert error_text(ValueError(NASTY)).isprintable()
     failure = Failure(error=ValueError("x"), event=None, app="music", stream_seq=1, tries=1, given_up=False)

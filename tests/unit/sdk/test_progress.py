@@ -1,14 +1,14 @@
-"""What a process remembers of frames."""
+"""The events of each frame that a process has handled."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandwich_sdk.progress import Done, Progress, retry_delay_s
+from sandwich_sdk.progress import FrameProgress, Progress, retry_delay_s
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=6))
-def test_no_handled_event_remains_and_every_other_one_does(rounds: list[list[bool]]) -> None:
-    done, handled = Done(), set[int]()
+def test_exactly_the_events_that_were_not_handled_remain(rounds: list[list[bool]]) -> None:
+    done, handled = FrameProgress(), set[int]()
     for outcomes in rounds:
         for offset in done.remaining(6):
             assert offset not in handled
@@ -20,7 +20,7 @@ def test_no_handled_event_remains_and_every_other_one_does(rounds: list[list[boo
         assert set(done.remaining(6)) == set(range(6)) - handled
 
 
-def test_the_oldest_frames_are_forgotten_first() -> None:
+def test_the_oldest_frames_are_dropped_first() -> None:
     progress = Progress(limit=2)
     for seq in (1, 2):
         progress.of(("app", seq)).mark(0)

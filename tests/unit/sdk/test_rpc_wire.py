@@ -1,4 +1,4 @@
-"""Answers to requests as they travel."""
+"""Encoding of answers to requests."""
 
 import os
 
@@ -17,21 +17,21 @@ def through(answer: bytes, part_bytes: int = 1000) -> bytes:
     return made.result()
 
 
-def test_a_long_answer_travels_in_parts() -> None:
+def test_a_long_answer_is_sent_in_parts() -> None:
     assert through(encode_result(b'{"a":1}')) == b'{"a":1}'
     long = b'"' + os.urandom(5000).hex().encode() + b'"'
     assert len(list(parts(encode_result(long), 1000))) > 3
     assert through(encode_result(long)) == long
 
 
-def test_an_error_comes_with_its_code_and_when_to_try_again() -> None:
+def test_an_error_has_its_code_and_retry_after() -> None:
     with pytest.raises(RpcError, match="too many") as caught:
         through(encode_error(RpcError("limited", "too many", 1.5)))
     assert (caught.value.code, caught.value.retry_after) == ("limited", 1.5)
     assert str(caught.value) == "too many (limited)"
 
 
-def test_a_part_that_is_missing_or_damaged_is_noticed() -> None:
+def test_a_missing_or_corrupt_part_is_detected() -> None:
     messages = list(parts(encode_result(b'"' + os.urandom(5000).hex().encode() + b'"'), 1000))
     made = Answer()
     made.add(*messages[0])

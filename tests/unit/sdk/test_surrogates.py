@@ -1,4 +1,4 @@
-"""Half a surrogate pair in an event."""
+"""Lone surrogates in an event."""
 
 import pytest
 
@@ -21,17 +21,17 @@ META = rb',"__sandwich":{"v":1,"app":"a","bot":"","route":"","shard":[0,0,1],"id
         (rb"\u00e9\n\ud83d\ude00", rb"\u00e9\n\ud83d\ude00"),
     ],
 )
-def test_only_halves_are_replaced(text: bytes, read: bytes) -> None:
+def test_only_lone_surrogates_are_replaced(text: bytes, read: bytes) -> None:
     assert without_lone_surrogates(text) == read
 
 
-def test_an_event_with_half_a_pair_can_be_read() -> None:
+def test_an_event_with_a_lone_surrogate_can_be_read() -> None:
     raw = rb'{"t":"X","s":1,"op":0,"d":{"content":"a\ud83d"}' + META
     event = Event(raw)
     assert event.data == {"content": "a\ufffd"}
     assert event.raw == raw
 
 
-def test_what_is_no_json_is_still_an_error() -> None:
+def test_invalid_json_is_still_an_error() -> None:
     with pytest.raises(WireError):
         Event(rb'{"t":"X","s":1,"op":0,"d":{"content":"\ud83d}' + META)

@@ -1,4 +1,4 @@
-"""Whatever cannot be decoded is a corrupt frame: counted, then a dead letter, and the events behind it go on."""
+"""A frame that cannot be decoded is counted, then a dead letter, and later events continue."""
 
 import msgspec
 import pytest
@@ -93,7 +93,7 @@ async def test_a_frame_that_cannot_be_decoded_is_counted_and_then_a_dead_letter(
         {"Sandwich_Part": "-1/2"},
     ],
 )
-async def test_headers_that_make_no_sense_are_a_corrupt_frame(changed: dict[str, str]) -> None:
+async def test_invalid_headers_are_a_corrupt_frame(changed: dict[str, str]) -> None:
     cluster = FakeCluster(tries_max=5)
     put(cluster, zstd(line(b"1")), **changed)
     cluster.dispatch("GOOD", 1)
@@ -102,20 +102,20 @@ async def test_headers_that_make_no_sense_are_a_corrupt_frame(changed: dict[str,
     assert [failure.given_up for failure in failures] == [False, False, True]
 
 
-@pytest.mark.parametrize("note", [DEEP, b'{"at":%b}' % DEEP, b'{"reason":"\xff"}', b"[1]", b"\xff", b"{"])
-async def test_a_gap_whose_note_cannot_be_decoded_is_a_corrupt_frame(note: bytes) -> None:
+@pytest.mark.parametrize("payload", [DEEP, b'{"at":%b}' % DEEP, b'{"reason":"\xff"}', b"[1]", b"\xff", b"{"])
+async def test_a_gap_whose_payload_cannot_be_decoded_is_a_corrupt_frame(payload: bytes) -> None:
     cluster = FakeCluster(tries_max=5)
-    put(cluster, note, Sandwich_Kind="gap", Sandwich_Count="0")
+    put(cluster, payload, Sandwich_Kind="gap", Sandwich_Count="0")
     cluster.dispatch("GOOD", 1)
     seen, failures = await read_all(cluster)
     assert seen == ["GOOD"]
     assert [failure.given_up for failure in failures] == [False, False, True]
     headers = FrameHeaders(session="s", first_seq=1, last_seq=1, count=0, epoch=1, kind="gap")
     with pytest.raises(WireError):
-        read_gap("sandwich.app.events.all.0.0", note, headers)
+        read_gap("sandwich.app.events.all.0.0", payload, headers)
 
 
-async def test_a_decoder_that_runs_out_of_memory_costs_one_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_decoder_that_runs_out_of_memory_fails_only_one_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     real = frame.split_events
     bomb = b"bomb"
 
@@ -133,13 +133,13 @@ async def test_a_decoder_that_runs_out_of_memory_costs_one_frame(monkeypatch: py
     assert failures[-1].given_up
 
 
-def test_what_inflates_beyond_the_limit_is_refused() -> None:
+def test_a_payload_that_inflates_beyond_the_limit_is_refused() -> None:
     with pytest.raises(WireError, match="inflates beyond"):
         frame.inflate(zstd(b"0" * 5000 + b"\n"), limit=4096)
 
 
 async def test_an_event_that_only_its_handler_cannot_decode_is_a_failed_try() -> None:
-    """How deep a decoder gets depends on the stack above it: what the reader takes, a handler may not."""
+    """A decoder's depth limit depends on the caller's stack: the reader may succeed where a handler fails."""
     cluster = FakeCluster(tries_max=5)
     # The frame's decoder skips `d`; its numbers are read by the handler.
     put(cluster, zstd(line(b"1e999")))
@@ -158,13 +158,13 @@ async def test_an_event_that_only_its_handler_cannot_decode_is_a_failed_try() ->
     assert [failure.given_up for failure in failures] == [False, True]
 
 
-def test_a_guild_event_that_is_too_deep_to_look_into_has_no_derived_name() -> None:
+def test_a_guild_event_that_is_nested_too_deeply_has_no_derived_name() -> None:
     assert derive("GUILD_CREATE", msgspec.Raw(b'{"x":%b}' % DEEP), msgspec.Raw(b"{}")) is None
     assert derive("GUILD_DELETE", msgspec.Raw(b"{}"), msgspec.Raw(b'{"before":%b}' % DEEP)) is None
 
 
 @pytest.mark.parametrize("value", [DEEP, b'{"x":%b}' % DEEP, b'{"x":"\xff"}', b'{"x":1e999}', b'{"x":"\\ud83d"}'])
-def test_a_cached_value_that_cannot_be_decoded_is_no_object(value: bytes) -> None:
+def test_a_cached_value_that_cannot_be_decoded_is_treated_as_missing(value: bytes) -> None:
     with pytest.raises(ValueError, match="not a JSON object"):
         read_object(value)
 
@@ -205,7 +205,7 @@ async def test_an_answer_whose_result_cannot_be_decoded_is_an_rpc_error(monkeypa
 
 
 @pytest.mark.parametrize("at", ["nan", "inf", "-inf", "1e300", "-1"])
-def test_a_letter_from_no_time_is_not_a_letter(at: str) -> None:
+def test_a_dead_letter_with_an_invalid_time_is_refused(at: str) -> None:
     letter = DeadLetter(
         kind=EVENT, group="g", id="x:1", type="A", subject="s", stream_seq=1, tries=1, error="", at=1.0
     ).encode()
@@ -226,7 +226,7 @@ def test_a_letter_from_no_time_is_not_a_letter(at: str) -> None:
         (rb'{"\ud83d":["\uD83D\uDE00","\u00e9","\n"]}', {"\ufffd": ["\U0001f600", "é", "\n"]}),
     ],
 )
-def test_half_a_character_is_replaced_and_the_rest_of_the_event_is_as_it_was(data: bytes, read: object) -> None:
+def test_a_lone_surrogate_is_replaced_and_the_rest_of_the_event_is_unchanged(data: bytes, read: object) -> None:
     raw = line(data, extra=b'{"before":%b}' % data)[:-1]
     event = Event(raw)
     assert event.data == event.before == read

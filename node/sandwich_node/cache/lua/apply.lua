@@ -1,4 +1,4 @@
--- The record: who wrote last, and how far.
+-- The record: the fence and session of the last write, and its sequence.
 
 local stood, text, written = -1, call('GET', record), nil
 if text then
@@ -13,7 +13,7 @@ if text then
   end
 end
 if not follow then written = format('%.0f %s %.0f', fence, session, math.max(stood, last)) end
--- Before anything else is written: a server that is full or read-only refuses here, and nothing was done by halves.
+-- Write the record first: a server that is full or read-only refuses it here, and nothing is applied in part.
 if written then
   local reply = redis.pcall('SET', record, written, 'EX', RECORD_TTL_S)
   if type(reply) == 'table' and reply.err then return redis.error_reply((string.gsub(reply.err, '^%-', ''))) end
@@ -32,19 +32,19 @@ if not follow then
   end
 end
 
--- Changes of a guild that only those make who are in it, and which argument says that what was replaced is told ('':
--- always). Until the application is told of a guild again that Redis lost, it can not say what it sees there and how far
--- it is; and what it is told then has all that came before.
-local OF_THOSE_IN_IT = {
+-- Operations that require guild membership, with the argument that requests `before` ('': always, false: never). If
+-- Redis lost a guild that other applications have written again, this application's operations are skipped until its
+-- own GUILD_CREATE. That event contains the effect of all skipped ones.
+local REQUIRES_MEMBERSHIP = {
   set = '', list = '', del = '', channel_del = 2, guild_set = '', member_set = '', member_del = 3, patch = 4,
   put = false, forum_post = false, tally = false, threads_sync = false, thread_left = false, posted = false,
   unposted = false, join = false, role_strip = false, learn = false,
 }
 
 local function is_too_early(name, from)
-  local told = OF_THOSE_IN_IT[name]
-  if told == nil or not is_strange(ARGV[from]) then return false end
-  if told == '' or (told and ARGV[from + told] == '1') then out('b', 'null') end
+  local shows_before = REQUIRES_MEMBERSHIP[name]
+  if shows_before == nil or not is_strange(ARGV[from]) then return false end
+  if shows_before == '' or (shows_before and ARGV[from + shows_before] == '1') then out('b', 'null') end
   return true
 end
 
@@ -56,7 +56,7 @@ while at <= stop do
   if not follow and tonumber(seq) <= stood then
     replayed[seq], is_replay = true, true
   elseif follow and name == 'leave' and tonumber(seq) <= stood then
-    -- A READY that is replayed says again what was left then; the guild has had later events of the session since.
+    -- A replayed READY repeats the departures of that time; later events of the session were applied since.
   elseif not is_too_early(name, from) then
     local done, reason = pcall(op[name], from, at - 1)
     if not done then

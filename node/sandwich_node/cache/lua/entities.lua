@@ -1,4 +1,4 @@
--- A channel's last message is never an earlier one: an application that is slower than another one says so.
+-- Never move a channel's last message back, which the event of a slower application would do.
 local function with_last_message(old, new)
   local was = old and match(old, '"last_message_id":"(%d+)"')
   local is = match(new, '"last_message_id":"?(%w+)')
@@ -6,11 +6,11 @@ local function with_last_message(old, new)
   return merge(new, '{"last_message_id":"' .. was .. '"}')
 end
 
--- A channel or thread as a whole, of which other applications may see more, have counted further, or have been told what
--- no guild and no channel that comes says: a voice channel's status
+-- Store a whole channel or thread. Other applications may see more of it, have later counts, or know the status of a
+-- voice channel, which neither GUILD_CREATE nor CHANNEL_CREATE contains.
 local function place_put(guild, letter, id, new)
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
-  local old = sound(call('HGET', key, id))
+  local old = valid(call('HGET', key, id))
   if letter == 'c' then
     local was_lost, is_lost_to_all
     new, was_lost, is_lost_to_all = channel_for_all(guild, id, new, old)
@@ -19,7 +19,7 @@ local function place_put(guild, letter, id, new)
     elseif is_shared(guild) then
       new = with_last_message(old, new)
       if old and has_voice_status(old) then
-        voice_untold(guild, id)
+        voice_unreported(guild, id)
         if is_voiced_by_others(guild, id) then new = merge(old, new, VOICE_STATUS) end
       end
     end
@@ -35,7 +35,7 @@ op.put = function(a, z)
   local guild, letter = ARGV[a], ARGV[a + 1]
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
   if letter == 'x' and is_shared(guild) then
-    for at = a + 3, z, 2 do ARGV[at + 1] = counted(guild, letter, ARGV[at], sound(call('HGET', key, ARGV[at])), ARGV[at + 1]) end
+    for at = a + 3, z, 2 do ARGV[at + 1] = counted(guild, letter, ARGV[at], valid(call('HGET', key, ARGV[at])), ARGV[at + 1]) end
   end
   if ARGV[a + 2] == '1' and may_replace(guild, letter) then call('UNLINK', key) end
   local is_place = letter == 'c' or letter == 't'
@@ -45,7 +45,7 @@ op.put = function(a, z)
   if not is_place or not is_shared(guild) then many('HSET', key, a + 3, z, CHUNK) end
 end
 
--- guild, letter, ids: these channels or threads are all that the application is told of
+-- guild, letter, ids: all channels or threads that the application sees
 op.only = function(a, z)
   local guild, letter, listed = ARGV[a], ARGV[a + 1], {}
   for at = a + 2, z do listed[ARGV[at]] = true end
@@ -61,7 +61,7 @@ op.only = function(a, z)
     end
   end
   if letter == 't' and find(letters, 'c', 1, true) then
-    -- Of a thread that was lost with the cache, and ended before the guild came again, only messages may be there.
+    -- If Redis lost a thread that then ended before the next GUILD_CREATE, only its messages may exist.
     local base = GUILD .. guild .. '}:'
     for _, place in ipairs(call('SMEMBERS', base .. 'talking')) do
       local is_known = listed[place] or call('HEXISTS', base .. NAMES.c, place) == 1
@@ -70,13 +70,13 @@ op.only = function(a, z)
   end
 end
 
--- guild, letter, '1' to replace the collection, then id, JSON ...; before is the list of what was there
+-- guild, letter, '1' to replace the collection, then id, JSON ...; `before` is the list of the old values
 op.list = function(a, z)
   local key, olds = GUILD .. ARGV[a] .. '}:' .. NAMES[ARGV[a + 1]], {}
   if ARGV[a + 2] == '1' then
-    for _, old in ipairs(call('HVALS', key)) do olds[#olds + 1] = sound(old) end
+    for _, old in ipairs(call('HVALS', key)) do olds[#olds + 1] = valid(old) end
   else
-    for at = a + 3, z, 2 do olds[#olds + 1] = sound(call('HGET', key, ARGV[at])) end
+    for at = a + 3, z, 2 do olds[#olds + 1] = valid(call('HGET', key, ARGV[at])) end
   end
   local new = {}
   for at = a + 4, z, 2 do new[#new + 1] = ARGV[at] end
@@ -90,7 +90,7 @@ end
 op.set = function(a)
   local guild, letter, mode, id, new = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
-  local old, is_lost, is_lost_to_all = sound(call('HGET', key, id)), false, false
+  local old, is_lost, is_lost_to_all = valid(call('HGET', key, id)), false, false
   if (letter == 'p' or letter == 'v') and has_left(guild, id) then return before(guild, letter .. id, old, old) end
   if letter == 'c' then
     new, is_lost, is_lost_to_all = channel_for_all(guild, id, new, old)
@@ -111,27 +111,27 @@ op.set = function(a)
   if is_lost_to_all then messages_drop(guild, id) end
 end
 
--- guild, letters to look in, id, JSON to merge where there is something, '1' to return what was there
+-- guild, letters to search, id, JSON to merge into the first match, '1' to return the old value
 op.patch = function(a)
-  local guild, id, tell = ARGV[a], ARGV[a + 2], ARGV[a + 4] == '1'
+  local guild, id, report = ARGV[a], ARGV[a + 2], ARGV[a + 4] == '1'
   for letter in string.gmatch(ARGV[a + 1], '.') do
     local key = GUILD .. guild .. '}:' .. NAMES[letter]
-    local old = sound(call('HGET', key, id))
+    local old = valid(call('HGET', key, id))
     if old then
       local is_seen = letter ~= 't' or not is_shared(guild) or sees_thread(guild, id)
       local new = is_seen and merge(old, counted(guild, letter, id, old, ARGV[a + 3])) or old
-      if tell then before(guild, letter .. id, old, new) end
-      if letter == 'c' and is_shared(guild) and has_voice_status(ARGV[a + 3]) then voice_told(guild, id, new ~= old) end
+      if report then before(guild, letter .. id, old, new) end
+      if letter == 'c' and is_shared(guild) and has_voice_status(ARGV[a + 3]) then voice_reported(guild, id, new ~= old) end
       return call('HSET', key, id, new)
     end
   end
-  if tell then out('b', 'null') end
+  if report then out('b', 'null') end
 end
 
 -- guild, parent of a new thread, JSON to merge into a forum or media channel
 op.forum_post = function(a)
   local key, id = GUILD .. ARGV[a] .. '}:' .. NAMES.c, ARGV[a + 1]
-  local json = sound(call('HGET', key, id))
+  local json = valid(call('HGET', key, id))
   local _, values = fields(json or '')
   if values and (values.type == '15' or values.type == '16') then call('HSET', key, id, merge(json, ARGV[a + 2])) end
 end
@@ -140,24 +140,24 @@ end
 op.del = function(a)
   local guild, letter, id = ARGV[a], ARGV[a + 1], ARGV[a + 2]
   local key = GUILD .. guild .. '}:' .. NAMES[letter]
-  before(guild, letter .. id, sound(call('HGET', key, id)), nil)
+  before(guild, letter .. id, valid(call('HGET', key, id)), nil)
   call('HDEL', key, id)
   if letter == 't' then thread_drop(guild, id) end
 end
 
--- guild, letter, id, field, change: a counter that every application's stream changes counts in one of them
+-- guild, letter, id, field, change: a counter, which only one application of the guild changes
 op.tally = function(a)
   local guild, key = ARGV[a], GUILD .. ARGV[a] .. '}:' .. NAMES[ARGV[a + 1]]
   local json = call('HGET', key, ARGV[a + 2])
   local from, to, number = find(json or '', '"' .. ARGV[a + 3] .. '":(%d+)')
-  -- Done again on top of a guild that was read anew, the event is most likely in its count already.
+  -- Repeated after a resync, the event is most likely in the count already.
   if from and counts(guild) and not follow then
     number = format('%d', math.max(0, tonumber(number) + tonumber(ARGV[a + 4])))
     call('HSET', key, ARGV[a + 2], sub(json, 1, from + #ARGV[a + 3] + 2) .. number .. sub(json, to + 1))
   end
 end
 
--- Ids of the collection's entities that name the channel in this field
+-- The ids of the collection's entities that have the channel in this field
 local function those_in(guild, letter, field, channel)
   local found, named = {}, '"' .. channel .. '"'
   local all = call('HGETALL', GUILD .. guild .. '}:' .. NAMES[letter])
@@ -170,10 +170,10 @@ local function those_in(guild, letter, field, channel)
   return found
 end
 
--- guild, channel, '1' when channels are kept: Discord sends no event about what goes with it
+-- guild, channel, '1' when channels are kept: Discord sends no events for what the channel contains
 op.channel_del = function(a)
   local guild, channel, base = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:'
-  if ARGV[a + 2] == '1' then before(guild, 'c' .. channel, sound(call('HGET', base .. NAMES.c, channel)), nil) end
+  if ARGV[a + 2] == '1' then before(guild, 'c' .. channel, valid(call('HGET', base .. NAMES.c, channel)), nil) end
   call('HDEL', base .. NAMES.c, channel)
   messages_drop(guild, channel)
   channel_forgotten(guild, channel)
@@ -198,10 +198,10 @@ op.threads_sync = function(a, z)
   for at = from, z, 2 do place_put(guild, 't', ARGV[at], ARGV[at + 1]) end
 end
 
--- guild, thread: the bot was removed from it; a private one is then out of its sight
+-- guild, thread: the bot was removed from it, and does not see a private thread any more
 op.thread_left = function(a)
   local key, id = GUILD .. ARGV[a] .. '}:' .. NAMES.t, ARGV[a + 1]
-  local json = sound(call('HGET', key, id))
+  local json = valid(call('HGET', key, id))
   local _, values = fields(json or '')
   if values and values.type == '12' and thread_lost(ARGV[a], id) then return end
   if not values or not values.member then return end

@@ -1,4 +1,4 @@
--- Guilds that several applications write.
+-- Guilds that several applications share.
 
 local shared, strange = {}, {}
 local function look_who(guild)
@@ -12,13 +12,13 @@ local function is_shared(guild)
   return shared[guild]
 end
 
--- Only others are in the guild. Redis lost it, and this application has yet to be told of it again.
+-- Whether only other applications are recorded in the guild: Redis lost it, and this application's GUILD_CREATE is due.
 local function is_strange(guild)
   if shared[guild] == nil then look_who(guild) end
   return strange[guild]
 end
 
--- Letters of the collections that the other applications in the guild maintain, and their bots.
+-- The letters of the collections that the other applications in the guild maintain, and their bots.
 local function others(guild)
   local all, bots = '', {}
   local by = call('HGETALL', GUILD .. guild .. '}:by')
@@ -43,7 +43,7 @@ local function counts(guild)
   return apps[1] == app
 end
 
--- What an event replaced. Where another application's stream brought the same change before, it left the value here.
+-- Return the value that an event replaced. If another application applied the same change first, it left the value here.
 local function before(guild, slot, old, new, shown)
   shown = shown or old or ''
   if is_shared(guild) then
@@ -60,7 +60,7 @@ local function before(guild, slot, old, new, shown)
   out('b', shown ~= '' and shown or 'null')
 end
 
--- Users and who shares which guild with them.
+-- Users and their mutual guilds.
 
 local function user_put(user, json, guild)
   if json ~= '' then call('SET', USER .. user .. '}', json) end
@@ -75,14 +75,14 @@ end
 local function with_user(member, user, known)
   if not member then return nil, nil end
   local whole = known
-  if inline then whole = sound(call('GET', USER .. user .. '}')) end
+  if inline then whole = valid(call('GET', USER .. user .. '}')) end
   if not whole or whole == '' then return member, nil end
   local from, to = find(member, '"user":{"id":"' .. user .. '"}', 1, true)
   if not from then return member, whole end
   return sub(member, 1, from + 6) .. whole .. sub(member, to + 1), whole
 end
 
--- `unknown`: somebody who is not cached. Where all members are, that is one whose going the guild knew already.
+-- `unknown`: the user is not cached. If all members are cached, the count already excludes this user.
 local function count_members(guild, change, unknown)
   local key = GUILD .. guild .. '}:guild'
   local json = call('GET', key)
@@ -94,7 +94,7 @@ local function count_members(guild, change, unknown)
   end
 end
 
--- Whether the user left a moment ago: an event about them was on its way, and no later one would undo it.
+-- Whether the user left recently. A late event about them must not be applied, since no later event would undo it.
 local function has_left(guild, user)
   local base = GUILD .. guild .. '}:'
   return call('SISMEMBER', base .. 'gone', user) == 1 and call('HEXISTS', base .. NAMES.m, user) == 0
@@ -104,7 +104,7 @@ local function lose(guild, user)
   if inline then user_drop(user, guild) else out('e', guild .. ',' .. user, guild) end
 end
 
--- Members who are to go wait in `leaving`, so that a large guild does not keep the server from everybody else.
+-- Members to remove wait in `leaving`, so that a large guild does not block the server.
 local function members_leave(guild)
   local members, leaving = GUILD .. guild .. '}:members', GUILD .. guild .. '}:leaving'
   if call('HLEN', members) == 0 then return end
@@ -149,7 +149,7 @@ local function thread_drop(guild, thread)
   messages_drop(guild, thread)
 end
 
--- Collections that nobody maintains any more; the other applications' own members stay.
+-- Remove collections that no application maintains any more. The members of the other applications' bots stay.
 local function let_go(guild, going, bots)
   local base = GUILD .. guild .. '}:'
   for letter in string.gmatch(going, '.') do
@@ -176,7 +176,7 @@ end
 
 local sharing_begins, sharing_ends
 
--- The application is no longer in the guild: what only it maintained goes, all of it when it was the last.
+-- The application left the guild: remove what only it maintained, or everything if it was the last one.
 local function leave(guild)
   local base = GUILD .. guild .. '}:'
   local mine, holder = match(call('HGET', base .. 'by', app) or '', '^(%l*) %d* (%d+)$')
@@ -197,8 +197,8 @@ local function leave(guild)
   let_go(guild, without(mine or '', theirs), bots)
 end
 
--- A guild as an application is told of it, whose `member_count` another one may know better: who is not told of members
--- does not see it change.
+-- The guild JSON with the `member_count` of an application that receives member events. Others do not see the count
+-- change.
 local function with_member_count(guild, json)
   if may_replace(guild, 'm') then return json end
   local count = match(call('GET', GUILD .. guild .. '}:guild') or '', '"member_count":(%d+)')
@@ -223,7 +223,7 @@ end
 -- guild, JSON to merge
 op.guild_set = function(a)
   local guild, key, new = ARGV[a], GUILD .. ARGV[a] .. '}:guild', ARGV[a + 1]
-  local old = sound(call('GET', key))
+  local old = valid(call('GET', key))
   if old then new = merge(old, with_member_count(guild, new)) end
   before(guild, 'guild', old, new)
   call('SET', key, new)
@@ -232,28 +232,28 @@ end
 -- guild
 op.guild_down = function(a)
   local key = GUILD .. ARGV[a] .. '}:guild'
-  local old = sound(call('GET', key))
+  local old = valid(call('GET', key))
   out('b', old or 'null')
   if old then call('SET', key, merge(old, '{"unavailable":true}')) end
 end
 
--- guild: Discord says once more that there is an outage
+-- guild: Discord reports an outage again
 op.guild_stub = function(a)
   local key = GUILD .. ARGV[a] .. '}:guild'
-  local old = sound(call('GET', key))
+  local old = valid(call('GET', key))
   if old then call('SET', key, merge(old, '{"unavailable":true}')) end
 end
 
 op.guild_del = function(a)
-  out('b', sound(call('GET', GUILD .. ARGV[a] .. '}:guild')) or 'null')
+  out('b', valid(call('GET', GUILD .. ARGV[a] .. '}:guild')) or 'null')
   leave(ARGV[a])
-  -- Where others stay it may have put its bot back among the members, after they were told that it had left.
+  -- If other applications stay, this one may have stored its bot as a member after they received its departure.
   if bot ~= '' and call('HDEL', GUILD .. ARGV[a] .. '}:' .. NAMES.m, bot) == 1 then lose(ARGV[a], bot) end
 end
 
 op.leave = function(a) leave(ARGV[a]) end
 
--- guild, letters of what the application no longer keeps: also w messages, q the guild itself
+-- guild, letters that the application does not keep any more; w: messages, q: the guild itself
 op.forget = function(a)
   local guild, gone, base = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:'
   local theirs, bots = others(guild)

@@ -5,21 +5,21 @@ end
 -- guild, then user id, member, user or '' ...
 op.members = function(a, z)
   local guild, base = ARGV[a], GUILD .. ARGV[a] .. '}:'
-  -- Who is told of members knows better than this application how they are now. It also counts them, and may yet have to
-  -- be told of these: a bot that was just added is one.
-  local is_told = may_replace(guild, 'm')
-  local are_gone = is_told and call('EXISTS', base .. 'gone') == 1
+  -- An application that receives member events is authoritative for members and their count. It may not have received
+  -- these members yet, for example a bot that was just added.
+  local receives_members = may_replace(guild, 'm')
+  local are_gone = receives_members and call('EXISTS', base .. 'gone') == 1
   for at = a + 1, z, 3 do
     local id = ARGV[at]
     if are_gone then call('SREM', base .. 'gone', id) end
-    local is_new = call(is_told and 'HSET' or 'HSETNX', base .. NAMES.m, id, ARGV[at + 1]) == 1
-    if is_new and not is_told and is_shared(guild) then
+    local is_new = call(receives_members and 'HSET' or 'HSETNX', base .. NAMES.m, id, ARGV[at + 1]) == 1
+    if is_new and not receives_members and is_shared(guild) then
       call('SADD', base .. 'early', id)
       call('EXPIRE', base .. 'early', GONE_TTL_S)
     end
     if inline then
-      user_put(id, (is_new or is_told) and ARGV[at + 2] or '', guild)
-    elseif (is_new or is_told) and not find(letters, 'm', 1, true) then
+      user_put(id, (is_new or receives_members) and ARGV[at + 2] or '', guild)
+    elseif (is_new or receives_members) and not find(letters, 'm', 1, true) then
       out('p', id, id)
     end
   end
@@ -27,7 +27,7 @@ end
 
 op.members_end = function(a) drain(ARGV[a]) end
 
--- guild, users whom the client let go
+-- guild, users that the client has removed
 op.drain = function(a, z)
   local guild, base = ARGV[a], GUILD .. ARGV[a] .. '}:'
   many('HDEL', base .. 'leaving', a + 1, z, CHUNK)
@@ -52,8 +52,8 @@ op.drain = function(a, z)
   end
 end
 
--- guild, role, cursor: members no longer have a role that was deleted. A large guild's are looked through in steps, so that
--- it does not keep the server from everybody else.
+-- guild, role, cursor: remove a deleted role from the members. Large guilds are scanned in steps, so that they do not
+-- block the server.
 op.role_strip = function(a)
   local guild, role, key = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:' .. NAMES.m
   local named = '"' .. role .. '"'
@@ -89,12 +89,12 @@ op.join = function(a)
   if is_new then count_members(guild, 1) end
 end
 
--- guild, user id, member to merge, user or '', the user as known when it is on another server. It does not bring back
--- who has left: only a GUILD_MEMBER_ADD, a GUILD_CREATE or an answer to a request says that somebody is a member.
+-- guild, user id, member to merge, user or '', the cached user if it is on another server. A member who left is not
+-- stored again: only GUILD_MEMBER_ADD, GUILD_CREATE or the answer to a request adds a member.
 op.member_set = function(a)
   local guild, id, new, user = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
   local key = GUILD .. guild .. '}:' .. NAMES.m
-  local old = sound(call('HGET', key, id))
+  local old = valid(call('HGET', key, id))
   if not old and has_left(guild, id) then return before(guild, 'm' .. id, nil, nil) end
   local shown, whole = with_user(old, id, ARGV[a + 4])
   if old then new = merge(old, new) end
@@ -103,22 +103,22 @@ op.member_set = function(a)
   if inline then user_put(id, user, guild) else out('p', id, id) end
 end
 
--- guild, user id, member to merge, user or '': seen in passing by an application that is not told of members
+-- guild, user id, member to merge, user or '': a member learned by an application without member events
 op.learn = function(a)
   local guild, id, new = ARGV[a], ARGV[a + 1], ARGV[a + 2]
   if not may_replace(guild, 'm') then return end
   local key = GUILD .. guild .. '}:' .. NAMES.m
-  local old = sound(call('HGET', key, id))
+  local old = valid(call('HGET', key, id))
   call('HSET', key, id, old and merge(old, new) or new)
   if inline then user_put(id, ARGV[a + 3], guild) else out('p', id) end
 end
 
--- guild, user id, the user as known when it is on another server, '1' when members are kept
+-- guild, user id, the cached user if it is on another server, '1' when members are kept
 op.member_del = function(a)
   local guild, id, base = ARGV[a], ARGV[a + 1], GUILD .. ARGV[a] .. '}:'
   local was_known = false
   if ARGV[a + 3] == '1' then
-    local old = sound(call('HGET', base .. NAMES.m, id))
+    local old = valid(call('HGET', base .. NAMES.m, id))
     was_known = old ~= nil
     before(guild, 'm' .. id, old, nil, (with_user(old, id, ARGV[a + 2])))
     call('HDEL', base .. NAMES.m, id)

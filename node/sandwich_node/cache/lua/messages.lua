@@ -1,5 +1,5 @@
--- Another application's stream, further on, may have told of the end of a channel or thread: whoever sees it no longer is
--- not told of that, and would leave its messages for ever.
+-- Whether another application's stream has already ended the channel or thread. An application that does not see it any
+-- more receives no event for its end, and would leave its messages in the cache.
 local function is_over(guild, place)
   if not is_shared(guild) or not (find(letters, 'c', 1, true) and find(letters, 't', 1, true)) then return false end
   local base = GUILD .. guild .. '}:'
@@ -7,12 +7,12 @@ local function is_over(guild, place)
 end
 
 -- guild, channel, message id, Unix ms of the message, JSON, how many to keep, how long in ms, then
--- '1' when it changes a known one, 'm' when it has only what changed: then it is merged, and nothing where it is not known
+-- '1': an update of a message, 'm': only its changed fields, which are merged into a cached message
 op.message = function(a)
   local guild, channel, id, base = ARGV[a], ARGV[a + 1], ARGV[a + 2], GUILD .. ARGV[a] .. '}:'
   local key, order, new = base .. 'messages:' .. channel, base .. 'messages:' .. channel .. ':order', ARGV[a + 4]
   if ARGV[a + 7] ~= '0' then
-    local old = sound(call('HGET', key, id))
+    local old = valid(call('HGET', key, id))
     local is_partial = ARGV[a + 7] == 'm'
     if is_partial and old then new = merge(old, new) end
     before(guild, 'w' .. id, old, (old or not is_partial) and new or nil)
@@ -34,29 +34,29 @@ op.message = function(a)
   call('SADD', base .. 'talking', channel)
 end
 
--- JSON with a number changed, where it is there
+-- JSON with a number changed, if it has the field
 local function add_to(json, name, change)
   local from, to, number = find(json, '"' .. name .. '":(%d+)')
   if not from then return json end
   return sub(json, 1, from + #name + 2) .. format('%d', math.max(0, tonumber(number) + change)) .. sub(json, to + 1)
 end
 
--- Where this application counts a thread's messages: key and field
+-- The key and field in which this application counts a thread's messages
 local function counts_of(guild, thread)
   local base = GUILD .. guild .. '}:'
   if not is_shared(guild) or leads(guild, thread) then return base .. NAMES.t, thread end
   return base .. 'own', app .. ' ' .. thread
 end
 
--- guild, channel or thread, message: it is the last one there, unless a later one was told of before
+-- guild, channel or thread, message: its last message, unless a later one was applied before
 op.posted = function(a)
   local guild, channel, id = ARGV[a], ARGV[a + 1], ARGV[a + 2]
   local key, field, json = GUILD .. guild .. '}:' .. NAMES.c, channel, nil
-  json = sound(call('HGET', key, channel))
+  json = valid(call('HGET', key, channel))
   local is_thread = not json
   if is_thread then
     key, field = counts_of(guild, channel)
-    json = sound(call('HGET', key, field))
+    json = valid(call('HGET', key, field))
   end
   if not json then return end
   local from, to, last = find(json, '"last_message_id":"(%d+)"')
@@ -73,10 +73,10 @@ end
 
 -- guild, thread, messages: deleted ones no longer count
 op.unposted = function(a, z)
-  -- Done again on top of a guild that was read anew, the event is most likely in its count already.
+  -- Repeated after a resync, the event is most likely in the count already.
   if follow then return end
   local key, field = counts_of(ARGV[a], ARGV[a + 1])
-  local json = sound(call('HGET', key, field))
+  local json = valid(call('HGET', key, field))
   if json then call('HSET', key, field, add_to(json, 'message_count', a + 1 - z)) end
 end
 
@@ -86,7 +86,7 @@ op.message_del = function(a, z)
   local key, olds = base .. 'messages:' .. channel, {}
   for at = a + 3, z do
     local id = ARGV[at]
-    local old = sound(call('HGET', key, id))
+    local old = valid(call('HGET', key, id))
     if ARGV[a + 2] == '1' then olds[#olds + 1] = old else before(guild, 'w' .. id, old, nil) end
     call('HDEL', key, id)
     call('ZREM', key .. ':order', id)
@@ -99,19 +99,19 @@ op.user = function(a) user_put(ARGV[a], ARGV[a + 1], ARGV[a + 2] ~= '' and ARGV[
 op.user_drop = function(a) user_drop(ARGV[a], ARGV[a + 1]) end
 op.user_patch = function(a)
   local key = USER .. ARGV[a] .. '}'
-  local old = sound(call('GET', key))
+  local old = valid(call('GET', key))
   if old then call('SET', key, merge(old, ARGV[a + 1])) end
 end
 op.user_set = function(a)
   local key, new = USER .. ARGV[a] .. '}', ARGV[a + 1]
-  local old = sound(call('GET', key))
+  local old = valid(call('GET', key))
   out('b', old or 'null')
   call('SET', key, old and merge(old, new) or new)
 end
 
--- Where the application's guilds are.
+-- The locations of the application's guilds.
 
--- The guilds of the shard are those listed; one that is not was left while nobody looked.
+-- The listed guilds are all guilds of the shard. The bot left the others while no session was connected.
 local function list(from, to)
   local listed = {}
   for at = from, to do listed[ARGV[at]] = true end
@@ -131,7 +131,7 @@ local function list(from, to)
   end
 end
 
--- '', then all guilds of the shard: of a session that begins, and of one that is only read for the cache
+-- '', then all guilds of the shard: `ready` for a new session, `listed` for a resync
 op.ready = function(a, z)
   list(a + 1, z)
   for at = a + 1, z do call('HSET', waiting, ARGV[at], 'l') end
@@ -155,7 +155,7 @@ op.down = function(a)
   local was = call('HGET', waiting, ARGV[a]) or ''
   out('a', (find(was, 'l', 1, true) and 'l' or '') .. 'u')
   if not find(was, 'u', 1, true) then call('HSET', waiting, ARGV[a], was .. 'u') end
-  -- The bot may have been added to a guild that is in an outage: nothing else says so.
+  -- The bot may have been added to a guild in an outage. No other event reports that.
   locate(ARGV[a])
 end
 

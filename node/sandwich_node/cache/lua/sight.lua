@@ -1,12 +1,11 @@
--- Which applications see what. Kept of guilds that several of them share: a thread goes, and a channel is hidden, when
--- none of them sees it any more.
---   seen    thread -> " app app ", in the order in which they came to see it
---   own     "app thread" -> what this application knows of the thread's counts and of its own membership, when it does
---           not lead
---   unseen  "app channel" -> the channel as Discord shows it to who may not view it
---   voiced  channel -> " app app ", who told of its voice status as it is: no GUILD_CREATE does
+-- The visibility of channels and threads in guilds that several applications share. When no application sees a thread
+-- any more, it is removed; a channel is stored as hidden.
+--   seen    thread -> " app app ", in the order in which they first saw it
+--   own     "app thread" -> the thread's counts and own membership as received by this application, if it does not lead
+--   unseen  "app channel" -> the channel as Discord shows it to a bot that may not view it
+--   voiced  channel -> " app app ", the applications that received its current voice status, which GUILD_CREATE lacks
 
--- Channels that the bot may not view carry flag 1 << 17, and are without what they say to those who may.
+-- Channels that the bot may not view have the flag 1 << 17, and lack the fields for those who may.
 local function is_hidden(json)
   for flags in string.gmatch(json, '"flags":(%d+)') do
     if math.floor(tonumber(flags) / 131072) % 2 == 1 then
@@ -35,21 +34,21 @@ local function has_voice_status(json)
   return find(json, '"status":', 1, true) or find(json, '"voice_start_time":', 1, true)
 end
 
-local function voice_told(guild, channel, is_new)
+local function voice_reported(guild, channel, is_new)
   local key = GUILD .. guild .. '}:voiced'
   local apps = not is_new and call('HGET', key, channel) or ' '
   if not find(apps, ' ' .. app .. ' ', 1, true) then call('HSET', key, channel, apps .. app .. ' ') end
 end
 
--- The application may have missed what became of the channel's voice status.
-local function voice_untold(guild, channel)
+-- The application may have missed changes of the channel's voice status.
+local function voice_unreported(guild, channel)
   local key = GUILD .. guild .. '}:voiced'
   local apps = call('HGET', key, channel) or ' '
   local from, to = find(apps, ' ' .. app .. ' ', 1, true)
   if from then call('HSET', key, channel, sub(apps, 1, from) .. sub(apps, to + 1)) end
 end
 
--- Whether another application would have told if the channel's voice status had changed.
+-- Whether another application would have received a change of the channel's voice status.
 local function is_voiced_by_others(guild, channel)
   local apps = call('HGET', GUILD .. guild .. '}:voiced', channel) or ' '
   for _, other in ipairs(other_viewers(guild)) do
@@ -58,8 +57,8 @@ local function is_voiced_by_others(guild, channel)
   return false
 end
 
--- The channel as it is to be stored, given how the application is told of it; whether the application no longer sees
--- it; whether nobody does. Nothing would ever say what becomes of what is in a channel that nobody sees.
+-- The channel JSON to store, given the JSON that the application received; whether this application stopped seeing it;
+-- whether no application sees it. No event would report changes inside a channel that no application sees.
 local function channel_for_all(guild, channel, json, old)
   local is_shown = old and not is_hidden(old)
   local field, key = app .. ' ' .. channel, GUILD .. guild .. '}:unseen'
@@ -70,7 +69,7 @@ local function channel_for_all(guild, channel, json, old)
     return json, is_shown, true
   end
   local is_new = call('HSET', key, field, json) == 1
-  voice_untold(guild, channel)
+  voice_unreported(guild, channel)
   for _, other in ipairs(other_viewers(guild)) do
     if is_shown and views(guild, other, channel) then return old, is_new, false end
   end
@@ -100,17 +99,17 @@ local function has_member(thread)
   return find(thread, '"member":', 1, true) ~= nil
 end
 
--- What the thread's new leader knows of it counts from now on.
+-- Another application leads for the thread: store its counts.
 local function lead_passes(guild, thread, leader)
   local base = GUILD .. guild .. '}:'
-  local json, own = sound(call('HGET', base .. NAMES.t, thread)), call('HGET', base .. 'own', leader .. ' ' .. thread)
+  local json, own = valid(call('HGET', base .. NAMES.t, thread)), call('HGET', base .. 'own', leader .. ' ' .. thread)
   if not json or not own then return end
   if has_member(json) and not has_member(own) then json = merge(json, '{"member":null}') end
   call('HSET', base .. NAMES.t, thread, merge(json, own))
   call('HDEL', base .. 'own', leader .. ' ' .. thread)
 end
 
--- The application does not see the thread any more, which goes when no other one does.
+-- The application does not see the thread any more. Remove the thread if no other one sees it.
 local function thread_lost(guild, thread)
   if is_shared(guild) then
     local base = GUILD .. guild .. '}:'
@@ -135,8 +134,8 @@ local function threads_lost(guild, channel)
   end
 end
 
--- Every application tells of the same counts, each at its own pace: one of them leads. Of a thread that is the one that
--- has seen it longest, and for how many members it has the first that is told of them.
+-- Each application receives the same counts at its own pace, so one of them leads. For a thread it is the one that saw
+-- it first; for the member count it is the first that receives member events.
 local THREAD_COUNTS = {'message_count', 'total_message_sent', 'last_message_id', 'member'}
 local function leads(guild, thread)
   local first, of_members
@@ -151,7 +150,7 @@ local function leads(guild, thread)
   return first == app, (of_members or first) == app
 end
 
--- The named fields of a JSON object that it has
+-- The named fields of a JSON object, if present
 local function picked(json, names)
   local _, values = fields(json)
   local held = {}
@@ -168,7 +167,7 @@ local function own_put(guild, thread, new, is_whole)
   call('HSET', key, field, known and merge(known, own) or own)
 end
 
--- What is told of an entity, with the counts of the application that leads
+-- The received entity with the counts of the application that leads
 local function counted(guild, letter, id, old, new, is_whole)
   if not old or not is_shared(guild) then return new end
   if letter == 'x' then return counts(guild) and new or merge(new, picked(old, {'user_count'})) end
@@ -182,7 +181,7 @@ local function counted(guild, letter, id, old, new, is_whole)
   return merge(new, held)
 end
 
--- A second application has come into the guild: what is there is what the first one saw.
+-- A second application joined the guild: everything stored so far is what the first one saw.
 sharing_begins = function(guild)
   local base, first = GUILD .. guild .. '}:', nil
   for _, name in ipairs(call('SMEMBERS', base .. 'apps')) do first = name ~= app and name or first end
@@ -200,7 +199,7 @@ sharing_begins = function(guild)
   end
 end
 
--- The application no longer keeps the guild, or its channels or threads: what only it saw goes.
+-- The application does not keep the guild, its channels or its threads any more: remove what only it saw.
 sharing_ends = function(guild, gone)
   local base = GUILD .. guild .. '}:'
   if find(gone, 't', 1, true) then

@@ -8,8 +8,8 @@
 -- Returns {fence of the record when it is newer, else 0, sequence before this call (-1: no record of this session),
 --          values that were damaged, operations that failed, the first failure, {"<sequence><kind><guild>", value ...}}
 -- kinds  b before  a arrival ("l" announced by READY, "u" back from an outage)  e guild and users who left it  p user learned
---        s guild, role and cursor: members to take a role from
---        g guild that was left  d guild with more members to let go  k members let go that `drain` may forget
+--        s guild, role and cursor: members to remove a role from
+--        g guild that the bot left  d guild with more members to remove  k removed members that `drain` may forget
 -- Runs on Redis 6.2. Values are spliced as text: cjson would round large numbers and turn [] into {}.
 
 local NAMES = {--[[NAMES]]}
@@ -36,7 +36,7 @@ local function out(kind, value, of)
   kept[#kept + 1], kept[#kept + 2] = field, value
 end
 
--- A key that holds another type than ours was written by somebody else: replaced, and counted.
+-- A key of an unexpected type was written by another program: replace it, and count it.
 local function call(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) == 'table' and reply.err then
@@ -48,7 +48,7 @@ local function call(command, key, ...)
   return reply
 end
 
-local function sound(value)
+local function valid(value)
   if value and byte(value) ~= 123 then
     poisoned = poisoned + 1
     return nil
@@ -60,7 +60,7 @@ local function many(command, key, from, to, step)
   for at = from, to, step do call(command, key, unpack(ARGV, at, min(at + step - 1, to))) end
 end
 
--- JSON: only the top level of an object is ever looked at.
+-- JSON: only the top level of an object is parsed.
 
 local function value_end(json, at)
   local first = byte(json, at)
@@ -132,7 +132,7 @@ local function array(values)
   return '[' .. concat(values, ',') .. ']'
 end
 
--- Of two ids, whether the first was made later.
+-- Whether the first of two ids was created later.
 local function is_later(id, other)
   return #id > #other or (#id == #other and id > other)
 end

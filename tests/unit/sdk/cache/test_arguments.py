@@ -1,4 +1,4 @@
-"""What users give to a Cache: each mistake is named, and no message repeats a secret."""
+"""Arguments of Cache: each error is explained, and no message contains a secret."""
 
 import pytest
 from hypothesis import given
@@ -16,13 +16,13 @@ SECRET = "hunter2"
 @pytest.mark.parametrize(
     "value", [0, -1, 1 << 64, True, "", "0", "01", "12a", "１２", " 1", "1\n", "9" * 21, None, 1.5, b"1"]
 )
-def test_what_is_no_snowflake_is_refused_by_name(value: object) -> None:
+def test_an_invalid_snowflake_is_refused_by_name(value: object) -> None:
     with pytest.raises(ValueError, match=r"guild .* is not a Discord id"):
         snowflake(value, what="guild")  # type: ignore[arg-type]
 
 
 @given(value=st.integers(1, (1 << 64) - 1))
-def test_a_snowflake_may_be_a_number_or_its_text(value: int) -> None:
+def test_a_snowflake_may_be_a_number_or_a_string(value: int) -> None:
     assert snowflake(value) == snowflake(str(value)) == str(value)
 
 
@@ -33,7 +33,7 @@ def test_a_long_wrong_id_is_shortened_in_the_message() -> None:
 
 
 @given(values=st.lists(st.binary()))
-def test_of_a_set_what_is_no_id_is_left_out(values: list[bytes]) -> None:
+def test_members_of_a_set_that_are_not_ids_are_left_out(values: list[bytes]) -> None:
     found = snowflakes([*values, b"20", b"3"])
     assert {"3", "20"} <= set(found)
     assert all(map(is_snowflake, found))
@@ -60,7 +60,7 @@ def test_a_url_that_cannot_be_used_is_explained_without_its_secret(url: str, sai
     assert SECRET not in str(failed.value)
 
 
-def test_a_url_is_taken_apart() -> None:
+def test_a_url_is_parsed() -> None:
     one = Address.parse(f"rediss://ada:{SECRET}%40%2F@redis.example:7000/3")
     assert (one.server, one.host, one.port, one.db, one.is_tls) == (
         "redis.example:7000",
@@ -77,7 +77,7 @@ def test_a_url_is_taken_apart() -> None:
 
 
 @pytest.mark.parametrize("namespace", ["", "Music", "a b", "a:b", "{a}", "a*", "a" * 33, "-a", "é"])
-def test_a_namespace_that_could_steer_a_key_is_refused(namespace: str) -> None:
+def test_a_namespace_that_could_change_a_key_is_refused(namespace: str) -> None:
     with pytest.raises(ValueError, match="cache namespace"):
         Cache(namespace=namespace)
     with pytest.raises(ValueError, match="cache namespace"):
@@ -85,17 +85,17 @@ def test_a_namespace_that_could_steer_a_key_is_refused(namespace: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"timeout": 0}, {"connections": 0}, {"scan_timeout": 0}, {"tls": Tls()}])
-def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, object]) -> None:
+def test_invalid_arguments_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         Cache(namespace="music", **arguments)  # type: ignore[arg-type]
 
 
-def test_a_certificate_that_is_not_there_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no file nowhere\.pem"):
+def test_a_missing_certificate_is_named() -> None:
+    with pytest.raises(ValueError, match=r"the file nowhere\.pem"):
         Cache("rediss://h", namespace="music", tls=Tls(ca="nowhere.pem"))
 
 
-async def test_every_question_refuses_an_id_that_is_none() -> None:
+async def test_every_method_refuses_an_invalid_id() -> None:
     cache = FakeCache()
     for question in (
         cache.guild, cache.guilds, cache.guild_apps, cache.sizes, cache.channels, cache.threads, cache.roles,

@@ -1,4 +1,4 @@
-"""The cache that users test with; what it answers like Redis is in tests/contract/test_cache_reader.py."""
+"""The fake cache for users' tests; tests/contract/test_cache_reader.py compares its answers with Redis."""
 
 import logging
 
@@ -24,7 +24,7 @@ async def test_a_guild_is_put_changed_and_removed() -> None:
     cache.remove_guild(GUILD)
 
 
-async def test_a_guild_of_two_applications_goes_with_the_last() -> None:
+async def test_a_guild_of_two_applications_is_deleted_with_the_last() -> None:
     cache = FakeCache(namespace="shared")
     for app in ("music", "other"):
         cache.put_guild(rich_guild(), app=app)
@@ -37,7 +37,7 @@ async def test_a_guild_of_two_applications_goes_with_the_last() -> None:
     assert await cache.mutual_guilds(ADA) == [OTHER_GUILD]
 
 
-async def test_messages_are_put_in_any_order_and_come_newest_first() -> None:
+async def test_messages_are_put_in_any_order_and_returned_newest_first() -> None:
     cache = FakeCache()
     cache.put_guild(rich_guild())
     for number in (1, 0, 2):
@@ -45,7 +45,7 @@ async def test_messages_are_put_in_any_order_and_come_newest_first() -> None:
     assert [one.id for one in await cache.messages(GUILD, CHANNEL, limit=2)] == [MESSAGES[2], MESSAGES[1]]
 
 
-async def test_other_namespaces_are_apart() -> None:
+async def test_namespaces_are_separate() -> None:
     cache = FakeCache(namespace="one")
     other = cache.in_namespace("two")
     other.put_guild(rich_guild())
@@ -54,16 +54,16 @@ async def test_other_namespaces_are_apart() -> None:
     assert await cache.mutual_guilds(ADA, namespaces=["one", "two"]) == [GUILD]
 
 
-async def test_a_cache_that_is_away_raises_instead_of_saying_that_nothing_is_there() -> None:
+async def test_a_cache_that_is_away_raises_instead_of_returning_nothing() -> None:
     async with FakeCache() as cache:
         cache.is_away = True
-        with pytest.raises(CacheUnavailable, match="it is away"):
+        with pytest.raises(CacheUnavailable, match="the server is away"):
             await cache.guild(GUILD)
         cache.is_away = False
         assert (await cache.guild(GUILD), cache.is_away) == (None, False)
 
 
-def test_damage_is_told_once_a_key_and_not_for_ever(
+def test_a_corrupt_value_is_logged_once_for_each_key_up_to_a_limit(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(corruption, "_reported", set())
@@ -71,6 +71,6 @@ def test_damage_is_told_once_a_key_and_not_for_ever(
     with caplog.at_level(logging.WARNING):
         for number in (1, 1, 2, 1, 3, 4, 5):
             corruption.report(f"sw:{number}", "a value that is wrong")
-    told = [record.getMessage() for record in caplog.records]
-    assert told[:3] == [f"the cache's key sw:{n}: a value that is wrong; treated as missing" for n in (1, 2, 3)]
-    assert told[3:] == ["the cache has 3 damaged keys; further ones are not told"]
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged[:3] == [f"the cache's key sw:{n}: a value that is wrong; treated as missing" for n in (1, 2, 3)]
+    assert logged[3:] == ["the cache has 3 corrupt keys; further ones are not logged"]

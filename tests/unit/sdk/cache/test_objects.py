@@ -1,4 +1,4 @@
-"""Objects of the cache: Discord's field names, and no surprise that Redis or Discord could bring breaks them."""
+"""Objects of the cache: Discord's field names, and unexpected values from Redis or Discord do not break them."""
 
 import json
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ objects = st.dictionaries(st.sampled_from(sorted(ATTRIBUTES)) | st.just("user"),
 
 
 @given(raw=objects)
-def test_no_attribute_fails_whatever_its_field_holds(raw: dict[str, Any]) -> None:
+def test_no_attribute_fails_for_any_value_of_its_field(raw: dict[str, Any]) -> None:
     for kind in KINDS:
         made = kind(raw)
         for name in dir(kind):
@@ -55,7 +55,7 @@ def test_a_role_and_an_overwrite_have_permissions() -> None:
     assert Channel(raw).permission_overwrites == (Overwrite("1", 1, 8, 1024),)
 
 
-def test_a_moment_is_aware_or_none() -> None:
+def test_a_time_has_a_zone_or_is_none() -> None:
     at = Guild({"joined_at": "2021-01-01T12:00:00.5+00:00"}).joined_at
     assert at == datetime(2021, 1, 1, 12, microsecond=500_000, tzinfo=UTC)
     assert Guild({"joined_at": "2021-01-01T12:00:00"}).joined_at is None
@@ -78,7 +78,7 @@ def test_a_member_has_a_user_only_when_more_than_its_id_is_known() -> None:
     )
 
 
-def test_channels_and_threads_say_what_they_are() -> None:
+def test_channels_and_threads_have_their_kind() -> None:
     assert Channel({"flags": 1 << 17}).is_obfuscated
     assert not Channel({"flags": 1 << 4}).is_obfuscated
     thread = Thread({"type": 12, "thread_metadata": {"archived": False, "locked": True}})
@@ -88,7 +88,7 @@ def test_channels_and_threads_say_what_they_are() -> None:
 @pytest.mark.parametrize(
     "value", [b"", b"[]", b"null", b'"x"', b"{", b"\xff\xfe", b"1", b'{"a":' * 100_000, b'{"a":"\xff"}']
 )
-def test_what_is_no_json_object_is_refused(value: bytes) -> None:
+def test_anything_but_a_json_object_is_refused(value: bytes) -> None:
     with pytest.raises(ValueError, match="not a JSON object"):
         read_object(value)
 

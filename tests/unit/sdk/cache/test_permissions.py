@@ -1,4 +1,4 @@
-"""Permissions: cases from Discord's documentation, and discord.py as a second opinion about generated guilds."""
+"""Permissions: cases from Discord's documentation, and a comparison with discord.py for generated guilds."""
 
 import functools
 from datetime import UTC, datetime, timedelta
@@ -43,7 +43,7 @@ def guild(
     flags: int = 0,
     until: datetime | None = None,
 ) -> dict[str, Any]:
-    """A GUILD_CREATE with one channel, one thread in it, and one member who is of interest."""
+    """A GUILD_CREATE with one channel, one thread in it, and one member under test."""
     channel = {
         "id": CHANNEL,
         "type": kind,
@@ -116,12 +116,12 @@ async def test_overwrites_apply_in_order_everyone_then_roles_then_the_member() -
     assert await ask(made) == base & ~P.ADD_REACTIONS
 
 
-async def test_an_overwrite_of_somebody_else_or_of_a_role_not_held_changes_nothing() -> None:
+async def test_an_overwrite_of_another_member_or_of_a_role_not_held_changes_nothing() -> None:
     strange = (overwrite("101", 0, deny=ALL), overwrite(BOT, 1, deny=ALL), overwrite(USER, 0, deny=ALL))
     assert await ask(guild(everyone=P.VIEW_CHANNEL, roles={"101": 0}, overwrites=strange)) == P.VIEW_CHANNEL
 
 
-async def test_who_does_not_see_a_channel_can_do_nothing_there() -> None:
+async def test_a_member_who_does_not_see_a_channel_has_no_permissions_there() -> None:
     made = guild(everyone=ALL & ~P.ADMINISTRATOR, overwrites=(overwrite(GUILD, 0, deny=P.VIEW_CHANNEL),))
     found = await ask(made)
     assert found is not None
@@ -129,20 +129,20 @@ async def test_who_does_not_see_a_channel_can_do_nothing_there() -> None:
     assert found & P.BAN_MEMBERS
 
 
-async def test_who_cannot_send_cannot_mention_everyone_attach_or_embed() -> None:
+async def test_a_member_who_cannot_send_cannot_mention_everyone_attach_or_embed() -> None:
     sending = P.MENTION_EVERYONE | P.ATTACH_FILES | P.EMBED_LINKS | P.SEND_TTS_MESSAGES
     made = guild(everyone=P.VIEW_CHANNEL | P.ADD_REACTIONS | sending)
     assert await ask(made) == P.VIEW_CHANNEL | P.ADD_REACTIONS
 
 
 @pytest.mark.parametrize("kind", [VOICE, STAGE])
-async def test_who_cannot_connect_cannot_manage_a_voice_channel(kind: int) -> None:
+async def test_a_member_who_cannot_connect_cannot_manage_a_voice_channel(kind: int) -> None:
     everyone = P.VIEW_CHANNEL | P.SPEAK | P.MANAGE_CHANNELS | P.MANAGE_ROLES | P.SEND_MESSAGES
     assert await ask(guild(everyone=everyone, kind=kind)) == P.VIEW_CHANNEL | P.SEND_MESSAGES
     assert await ask(guild(everyone=everyone | P.CONNECT, kind=kind)) == everyone | P.CONNECT
 
 
-async def test_a_thread_has_its_parents_permissions_but_for_sending() -> None:
+async def test_a_thread_has_its_parents_permissions_except_for_sending() -> None:
     everyone = P.VIEW_CHANNEL | P.SEND_MESSAGES | P.ATTACH_FILES | P.ADD_REACTIONS
     assert await ask(guild(everyone=everyone), THREAD) == P.VIEW_CHANNEL | P.ADD_REACTIONS
     both = guild(everyone=everyone | P.SEND_MESSAGES_IN_THREADS)
@@ -158,7 +158,7 @@ async def test_a_time_out_leaves_only_seeing_and_reading_until_it_ends() -> None
         assert await ask(guild(everyone=everyone, until=NOW), channel) == everyone
 
 
-async def test_what_is_not_known_is_none_and_not_denied() -> None:
+async def test_unknown_permissions_are_none_and_not_denied() -> None:
     everything = guild(everyone=P.VIEW_CHANNEL)
     assert await ask(everything, "999") is None
     assert await ask(everything, "999", OWNER) is None
@@ -170,7 +170,7 @@ async def test_what_is_not_known_is_none_and_not_denied() -> None:
 
 
 @pytest.mark.parametrize("channel", [CHANNEL, THREAD])
-async def test_a_channel_that_discord_hides_from_the_bot_says_nothing_about_others(channel: str) -> None:
+async def test_a_channel_that_discord_hides_from_the_bot_gives_no_result_for_other_members(channel: str) -> None:
     redacted = (overwrite(GUILD, 0, deny=P.VIEW_CHANNEL),)
     hidden = guild(everyone=P.VIEW_CHANNEL, overwrites=redacted, flags=1 << 17)
     assert await ask(hidden, channel) is None
@@ -186,7 +186,7 @@ async def test_bits_that_this_version_does_not_know_are_kept() -> None:
     assert await ask(made, THREAD) == P.VIEW_CHANNEL | new
 
 
-async def test_a_role_that_was_deleted_gives_nothing() -> None:
+async def test_a_role_that_was_deleted_adds_no_permissions() -> None:
     made = guild(everyone=P.VIEW_CHANNEL, has=("101",), overwrites=(overwrite("101", 0, allow=P.SEND_MESSAGES),))
     assert await ask(made) == P.VIEW_CHANNEL
 
@@ -247,7 +247,7 @@ def second_opinion(made: dict[str, Any], channel: str | None, user: str) -> int:
 
 @given(made=guilds(), channel=st.sampled_from([None, CHANNEL, THREAD]), user=st.sampled_from([OWNER, USER]))
 @settings(max_examples=200, deadline=None)
-async def test_discord_py_comes_to_the_same_result(made: dict[str, Any], channel: str | None, user: str) -> None:
+async def test_discord_py_gives_the_same_result(made: dict[str, Any], channel: str | None, user: str) -> None:
     kind = made["channels"][0]["type"]
     assume(channel != THREAD or kind in THREADED)
     cache = FakeCache()
@@ -260,12 +260,12 @@ async def test_discord_py_comes_to_the_same_result(made: dict[str, Any], channel
         # discord.py lets these stand in a channel that is not seen; Discord's table gives them channel types.
         ignored |= int(P.CREATE_EVENTS | P.MANAGE_EVENTS | P.SET_VOICE_CHANNEL_STATUS)
         if channel == CHANNEL and kind in THREADED:
-            # discord.py leaves out what a kind of channel does not have.
+            # discord.py leaves out permissions that a kind of channel does not have.
             ignored |= NOT_IN_TEXT
         if kind in (VOICE, STAGE):
-            # Only heard in a call; discord.py lets it stand without CONNECT.
+            # Has an effect only in a call; discord.py keeps it without CONNECT.
             ignored |= int(P.REQUEST_TO_SPEAK)
         if channel == THREAD:
-            # discord.py says of a thread what holds for its parent.
+            # discord.py gives a thread the permissions of its parent.
             ignored |= int(P.SEND_MESSAGES)
     assert int(ours) & ~ignored == theirs & ~ignored, P(int(ours) ^ theirs & ~ignored).names()

@@ -1,4 +1,4 @@
-"""Every kind of wrong value is found, and nothing is found where there is none."""
+"""The comparison finds each kind of wrong value, and no difference where there is none."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +34,7 @@ COLLECTIONS = (
 
 
 def found(cached: Cached, *truths: GuildTruth) -> dict[str, int]:
-    """How many differences of which kind."""
+    """The number of differences by kind."""
     comparison = Comparison()
     compare(comparison, cached, truths)
     assert len(comparison.examples) <= comparison.different.total()
@@ -46,7 +46,7 @@ def truth() -> GuildTruth:
     return GuildTruth((view(state()),))
 
 
-def test_what_should_be_there_is_right(truth: GuildTruth) -> None:
+def test_a_correct_cache_has_no_differences(truth: GuildTruth) -> None:
     comparison = Comparison()
     compare(comparison, cache_of(truth), [truth])
     assert not comparison.different
@@ -61,14 +61,14 @@ def test_a_changed_field_is_found(truth: GuildTruth, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-def test_one_too_few_is_found(truth: GuildTruth, name: str) -> None:
+def test_a_missing_value_is_found(truth: GuildTruth, name: str) -> None:
     cached = cache_of(truth)
     cached.collections[name][GUILD].popitem()
     assert found(cached, truth) == {name: 1}
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-def test_one_too_many_is_found(truth: GuildTruth, name: str) -> None:
+def test_an_extra_value_is_found(truth: GuildTruth, name: str) -> None:
     cached = cache_of(truth)
     ghost = next(iter(cached.collections[name][GUILD].values()))
     cached.collections[name][GUILD]["7777"] = dict(ghost)
@@ -96,7 +96,7 @@ def misplace_guild(cached: Cached) -> None:
 
 
 def rename_user(cached: Cached) -> None:
-    cached.users[ADA] = cached.users[ADA] | {"username": "somebody"}
+    cached.users[ADA] = cached.users[ADA] | {"username": "another"}
 
 
 def lose_user(cached: Cached) -> None:
@@ -107,15 +107,15 @@ def invent_user(cached: Cached) -> None:
     cached.users["7777"] = {"id": "7777"}
 
 
-def share_too_much(cached: Cached) -> None:
+def add_shared_guild(cached: Cached) -> None:
     cached.mutual[ADA].add("1001")
 
 
-def share_too_little(cached: Cached) -> None:
+def remove_shared_guild(cached: Cached) -> None:
     cached.mutual[ADA].clear()
 
 
-def share_with_a_stranger(cached: Cached) -> None:
+def add_unknown_user(cached: Cached) -> None:
     cached.mutual["7777"] = {GUILD}
 
 
@@ -123,7 +123,7 @@ def keep_deleted_message(cached: Cached) -> None:
     cached.messages[GUILD][CHANNEL]["13"] = message("13")
 
 
-def keep_message_of_a_place_that_is_gone(cached: Cached) -> None:
+def keep_message_of_deleted_channel(cached: Cached) -> None:
     cached.messages[GUILD]["3001"] = {"13": message("13", "3001")}
 
 
@@ -146,11 +146,11 @@ def keep_old_version(cached: Cached) -> None:
         (rename_user, "user"),
         (lose_user, "user"),
         (invent_user, "user"),
-        (share_too_much, "mutual"),
-        (share_too_little, "mutual"),
-        (share_with_a_stranger, "mutual"),
+        (add_shared_guild, "mutual"),
+        (remove_shared_guild, "mutual"),
+        (add_unknown_user, "mutual"),
         (keep_deleted_message, "messages"),
-        (keep_message_of_a_place_that_is_gone, "messages"),
+        (keep_message_of_deleted_channel, "messages"),
         (lose_message, "messages"),
         (keep_old_version, "messages"),
     ],
@@ -161,7 +161,7 @@ def test_each_other_wrong_value_is_found(truth: GuildTruth, spoil: Callable[[Cac
     assert found(cached, truth) == {kind: 1}
 
 
-def test_a_wrong_value_is_shown_with_the_true_one(truth: GuildTruth) -> None:
+def test_an_example_shows_the_wrong_and_the_true_value(truth: GuildTruth) -> None:
     cached = cache_of(truth)
     spoil_guild(cached)
     comparison = Comparison()
@@ -180,9 +180,9 @@ def test_a_guild_in_an_outage_may_be_missing_but_not_be_wrong() -> None:
     assert found(cached, truth) == {"roles": 1}
 
 
-def test_a_guild_in_an_outage_that_could_not_be_read_anew_is_left_out_and_counted() -> None:
+def test_a_guild_in_an_outage_during_a_resync_is_left_out_and_counted() -> None:
     first, second = (replace(one, state=one.state | {"unavailable": True}) for one in shared_truth().views)
-    lost = GuildTruth((first, replace(second, was_refilled=True)))
+    lost = GuildTruth((first, replace(second, was_resynced=True)))
     cached = cache_of(lost)
     cached.apps[GUILD].remove(OTHER)
     cached.collections["roles"][GUILD].clear()
@@ -190,7 +190,7 @@ def test_a_guild_in_an_outage_that_could_not_be_read_anew_is_left_out_and_counte
     cached.mutual[BOB].clear()
     comparison = Comparison()
     compare(comparison, cached, [lost])
-    assert (comparison.different.total(), comparison.in_doubt) == (0, 1)
+    assert (comparison.different.total(), comparison.left_out) == (0, 1)
     down = GuildTruth((first, second))
     assert found(cached, down) == {"apps": 1, "roles": 1, "mutual": 1}
     cached.located[OTHER].clear()
@@ -206,7 +206,7 @@ def test_messages_that_changed_before_the_session_began_may_be_missing_but_other
     assert found(cached, truth) == {"messages": 1}
 
 
-def test_a_status_told_before_the_guild_came_may_be_missing_but_not_be_wrong() -> None:
+def test_a_status_sent_before_the_guild_may_be_missing_but_not_be_wrong() -> None:
     seen = state() | {"created": 30}
     truth = GuildTruth((view(seen),))
     cached = cache_of(truth)
@@ -214,11 +214,11 @@ def test_a_status_told_before_the_guild_came_may_be_missing_but_not_be_wrong() -
     assert found(cached, truth) == {"channels": 1}
     del cached.collections["channels"][GUILD][VOICE]["status"]
     assert found(cached, truth) == {}
-    told_since = GuildTruth((view(seen | {"created": 5}),))
-    assert found(cached, told_since) == {"channels": 1}
+    known_since = GuildTruth((view(seen | {"created": 5}),))
+    assert found(cached, known_since) == {"channels": 1}
 
 
-def test_a_member_has_the_roles_that_are_there_and_none_that_is_gone(truth: GuildTruth) -> None:
+def test_a_member_has_existing_roles_and_no_deleted_ones(truth: GuildTruth) -> None:
     cached = cache_of(truth)
     assert found(cached, truth) == {}
     cached.collections["members"][GUILD][ADA]["roles"] = ["4000", "4999"]
@@ -228,7 +228,7 @@ def test_a_member_has_the_roles_that_are_there_and_none_that_is_gone(truth: Guil
 
 
 def shared_truth() -> GuildTruth:
-    """The second bot does not see the text channel, and is not told of members."""
+    """The second bot does not see the text channel and has no intent GUILD_MEMBERS."""
     seen = state()
     seen["channels"] = seen["channels"] | {CHANNEL: hidden(CHANNEL)}
     seen["threads"], seen["messages"] = {}, []
@@ -241,7 +241,7 @@ def test_a_shared_namespace_holds_what_any_bot_sees() -> None:
     assert found(cache_of(truth), GuildTruth(truth.views[::-1])) == {}
 
 
-def test_a_shared_namespace_that_forgets_what_one_bot_sees_is_found() -> None:
+def test_a_shared_namespace_without_what_one_bot_sees_is_found() -> None:
     truth, cached = shared_truth(), cache_of(shared_truth())
     cached.collections["channels"][GUILD][CHANNEL] = hidden(CHANNEL) | {"guild_id": GUILD}
     cached.collections["threads"][GUILD].clear()
@@ -249,7 +249,7 @@ def test_a_shared_namespace_that_forgets_what_one_bot_sees_is_found() -> None:
     assert found(cached, truth) == {"channels": 1, "threads": 1, "messages": 3}
 
 
-def test_what_no_bot_sees_must_be_gone() -> None:
+def test_the_cache_must_not_hold_what_no_bot_sees() -> None:
     seen = state()
     seen["channels"] = seen["channels"] | {CHANNEL: hidden(CHANNEL)}
     seen["threads"], seen["messages"] = {}, []
@@ -257,7 +257,7 @@ def test_what_no_bot_sees_must_be_gone() -> None:
     assert found(cached, GuildTruth((view(seen),))) == {"channels": 1, "threads": 1, "messages": 3}
 
 
-def test_without_members_intent_only_what_nobody_tells_is_free() -> None:
+def test_without_members_intent_only_unsent_values_are_not_checked() -> None:
     truth = GuildTruth((view(state(), intents=UNTOLD_OF_MEMBERS),))
     cached = cache_of(truth)
     cached.collections["presences"][GUILD].clear()
@@ -271,27 +271,27 @@ def test_without_members_intent_only_what_nobody_tells_is_free() -> None:
     assert found(cached, truth) == {"members": 1, "threads": 1, "guild": 1}
 
 
-def test_where_the_cache_was_read_anew_two_counters_are_free_and_nothing_else(truth: GuildTruth) -> None:
-    anew = GuildTruth((replace(truth.views[0], was_refilled=True),))
+def test_after_a_resync_only_two_counters_are_not_checked(truth: GuildTruth) -> None:
+    resynced = GuildTruth((replace(truth.views[0], was_resynced=True),))
     cached = cache_of(truth)
     cached.collections["events"][GUILD]["6200"]["user_count"] = 2
     cached.collections["threads"][GUILD][THREAD]["message_count"] = 9
-    assert found(cached, anew) == {}
+    assert found(cached, resynced) == {}
     assert found(cached, truth) == {"events": 1, "threads": 1}
     cached.collections["events"][GUILD]["6200"]["name"] = "wrong"
     cached.collections["threads"][GUILD][THREAD]["name"] = "wrong"
-    assert found(cached, anew) == {"events": 1, "threads": 1}
+    assert found(cached, resynced) == {"events": 1, "threads": 1}
     del cached.collections["events"][GUILD]["6200"]
-    assert found(cached, anew) == {"events": 1, "threads": 1}
+    assert found(cached, resynced) == {"events": 1, "threads": 1}
 
 
-def test_a_thread_that_one_bot_is_told_of_is_counted_right() -> None:
+def test_a_thread_that_one_bot_with_members_intent_sees_has_the_right_count() -> None:
     truth, cached = shared_truth(), cache_of(shared_truth())
     cached.collections["threads"][GUILD][THREAD]["member_count"] = 9
     assert found(cached, truth) == {"threads": 1}
 
 
-def test_the_cache_of_another_channel_is_one_too_many(truth: GuildTruth) -> None:
+def test_messages_of_an_unknown_channel_are_found(truth: GuildTruth) -> None:
     cached = cache_of(truth)
     cached.collections["channels"][GUILD]["2002"] = channel("2002", guild_id=GUILD)
     assert found(cached, truth) == {"channels": 1}

@@ -56,7 +56,7 @@ def cache() -> Cached:
     return cached
 
 
-def opinion(*events: tuple[str, dict[str, Any]]) -> DiscordPyOracle:
+def oracle(*events: tuple[str, dict[str, Any]]) -> DiscordPyOracle:
     made = DiscordPyOracle(APP, 1)
     for name, data in (("READY", ready(GUILD)), ("GUILD_CREATE", guild()), *events):
         made.take(name, msgspec.json.encode({"t": name, "s": 1, "op": 0, "d": data}))
@@ -70,8 +70,8 @@ def found(second: DiscordPyOracle, cached: Cached, *, is_shared: bool = False) -
     return {kind: count for kind, count in comparison.different.items() if count}
 
 
-async def test_two_that_agree() -> None:
-    assert found(opinion(), cache()) == {}
+async def test_equal_caches_have_no_differences() -> None:
+    assert found(oracle(), cache()) == {}
 
 
 def of(name: str) -> Callable[[Cached], dict[str, Any]]:
@@ -79,13 +79,13 @@ def of(name: str) -> Callable[[Cached], dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["channels", "threads", "roles", "members"])
-async def test_one_too_few_and_one_too_many_are_found(name: str) -> None:
+async def test_missing_and_extra_values_are_found(name: str) -> None:
     cached = cache()
     objects = of(name)(cached)
     objects["7777"] = next(iter(objects.values()))
-    assert found(opinion(), cached) == {f"discord.py {name}": 1}
+    assert found(oracle(), cached) == {f"discord.py {name}": 1}
     objects.clear()
-    assert set(found(opinion(), cached)) >= {f"discord.py {name}"}
+    assert set(found(oracle(), cached)) >= {f"discord.py {name}"}
 
 
 @pytest.mark.parametrize(
@@ -101,27 +101,27 @@ async def test_one_too_few_and_one_too_many_are_found(name: str) -> None:
 async def test_a_changed_field_is_found(name: str, key: str, change: dict[str, Any]) -> None:
     cached = cache()
     of(name)(cached)[key] |= change
-    assert found(opinion(), cached) == {f"discord.py {name}": 1}
+    assert found(oracle(), cached) == {f"discord.py {name}": 1}
 
 
 async def test_another_name_and_another_guild_are_found() -> None:
     cached = cache()
     cached.guilds[GUILD] = cached.guilds[GUILD] | {"name": "Go"}
     cached.guilds[SECOND], cached.apps[SECOND] = {"id": SECOND}, {APP}
-    assert found(opinion(), cached) == {"discord.py guilds": 2}
+    assert found(oracle(), cached) == {"discord.py guilds": 2}
 
 
-async def test_a_guild_that_ready_does_not_list_is_left_out_until_it_comes_again() -> None:
-    without = opinion(("READY", ready()))
+async def test_a_guild_that_ready_does_not_list_is_left_out_until_it_is_sent_again() -> None:
+    without = oracle(("READY", ready()))
     comparison = Comparison()
     without.compare(comparison, cache(), is_shared=False)
     assert not comparison.compared
-    again = opinion(("READY", ready()), ("GUILD_CREATE", guild(name="Go")))
+    again = oracle(("READY", ready()), ("GUILD_CREATE", guild(name="Go")))
     assert found(again, cache()) == {"discord.py guilds": 1}
 
 
 async def test_a_guild_in_an_outage_may_be_missing_but_not_be_wrong() -> None:
-    down = opinion(("GUILD_DELETE", {"id": GUILD, "unavailable": True}))
+    down = oracle(("GUILD_DELETE", {"id": GUILD, "unavailable": True}))
     assert found(down, cache()) == {}
     renamed = cache()
     renamed.guilds[GUILD]["name"] = "Go"
@@ -129,11 +129,11 @@ async def test_a_guild_in_an_outage_may_be_missing_but_not_be_wrong() -> None:
     comparison = Comparison()
     down.compare(comparison, Cached(), is_shared=False)
     assert not comparison.compared
-    assert found(opinion(), Cached()) == {"discord.py guilds": 1}
+    assert found(oracle(), Cached()) == {"discord.py guilds": 1}
 
 
-async def test_what_went_during_an_outage_is_left_out_and_nothing_else() -> None:
-    back = opinion(
+async def test_only_objects_deleted_during_an_outage_are_left_out() -> None:
+    back = oracle(
         ("GUILD_DELETE", {"id": GUILD, "unavailable": True}),
         ("GUILD_CREATE", guild(threads=[], channels=[], members=[member(BOT)])),
     )
@@ -146,9 +146,9 @@ async def test_what_went_during_an_outage_is_left_out_and_nothing_else() -> None
     assert found(back, cached) == {"discord.py roles": 2}
 
 
-async def test_threads_of_a_channel_that_the_bot_lost_are_left_out() -> None:
+async def test_threads_of_a_lost_channel_are_left_out() -> None:
     hidden = channel(name="___hidden___", flags=1 << 17, guild_id=GUILD)
-    lost = opinion(("CHANNEL_UPDATE", hidden))
+    lost = oracle(("CHANNEL_UPDATE", hidden))
     cached = cache()
     of("channels")(cached)[CHANNEL] = hidden
     of("threads")(cached).clear()
@@ -158,6 +158,6 @@ async def test_threads_of_a_channel_that_the_bot_lost_are_left_out() -> None:
 async def test_in_a_shared_namespace_the_cache_may_have_more_but_not_less() -> None:
     cached = cache()
     of("threads")(cached)["3001"] = thread(id="3001")
-    assert found(opinion(), cached, is_shared=True) == {}
+    assert found(oracle(), cached, is_shared=True) == {}
     of("threads")(cached).clear()
-    assert found(opinion(), cached, is_shared=True) == {"discord.py threads": 1}
+    assert found(oracle(), cached, is_shared=True) == {"discord.py threads": 1}

@@ -1,4 +1,4 @@
-"""A small world as the simulator tells of it, and the cache that holds just that."""
+"""A small world in the simulator's format, and a cache with exactly its content."""
 
 import copy
 from typing import Any
@@ -29,7 +29,7 @@ def member(user: str, **more: Any) -> Json:
 
 
 def state(guild: str = GUILD) -> Json:
-    """A guild as the simulator's `guild?as=seen` has it."""
+    """A guild in the format of the simulator's `guild?as=seen`."""
     return {
         "guild": {"id": guild, "name": "Chess", "member_count": 3, "joined_at": "then"},
         "unavailable": False,
@@ -59,7 +59,7 @@ def view(seen: Json, app: str = APP, bot: str = BOT, intents: int = ALL, began: 
 
 
 def cache_of(*truths: GuildTruth) -> Cached:
-    """The cache that holds what the first view of each guild has, in the form in which it is kept."""
+    """A cache with the first view of each guild, in the cache's format."""
     cached = Cached()
     for truth in truths:
         seen = copy.deepcopy(truth.state)

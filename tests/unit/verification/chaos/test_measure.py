@@ -1,4 +1,4 @@
-"""Chaos: what is planned, measured and judged, without a process."""
+"""Chaos: plan, measurement and verdict, without processes."""
 
 from itertools import islice
 from typing import Any
@@ -12,14 +12,14 @@ def record(kind: str, ns: int, shard: int = 0, outcome: str = "ok") -> dict[str,
     return {"kind": kind, "ns": ns, "bot": "1", "shard": shard, "outcome": outcome}
 
 
-def test_a_seed_decides_everything_and_every_kind_comes_before_any_comes_again() -> None:
+def test_a_seed_decides_the_order_and_each_kind_comes_once_a_round() -> None:
     first = list(islice(faults(7, ("a", "b", "c")), 2 * len(KINDS)))
     assert first == list(islice(faults(7, ("a", "b", "c")), 2 * len(KINDS)))
     assert {fault.kind for fault in first[: len(KINDS)]} == set(KINDS)
     assert first != list(islice(faults(8, ("a", "b", "c")), 2 * len(KINDS)))
 
 
-def test_a_shard_is_back_with_its_first_accepted_resume_after_the_fault() -> None:
+def test_a_shard_has_recovered_at_its_first_accepted_resume_after_the_fault() -> None:
     records = [
         record("resume", 900_000_000),
         record("resume", 1_500_000_000, outcome="overflowed"),
@@ -35,14 +35,14 @@ def test_silence_is_from_the_closed_socket_to_the_resume() -> None:
     assert silences(records, 3_500_000_000) == []
 
 
-def test_percentiles_are_of_values_that_occurred() -> None:
+def test_percentiles_are_measured_values() -> None:
     assert percentile([], 0.95) == 0.0
     assert percentile([3.0], 0.95) == 3.0
     assert percentile([float(n) for n in range(1, 101)], 0.95) == 95.0
     assert percentile([1.0, 2.0, 3.0], 0.5) == 2.0
 
 
-def test_only_what_came_after_a_gap_of_its_session_is_not_owed() -> None:
+def test_only_events_after_a_sessions_gap_are_not_owed() -> None:
     assert owed_up_to_gaps({"s": [1, 2, 3], "t": [1, 2]}, {"s": 2}) == {"s": [1, 2], "t": [1, 2]}
 
 
@@ -61,7 +61,7 @@ def test_a_result_is_correct_only_if_something_was_owed_and_nothing_went_wrong()
         assert not Result(1, owed=10, **wrong).correct  # type: ignore[arg-type]
 
 
-def test_the_table_says_what_was_missed() -> None:
+def test_the_table_shows_missed_targets() -> None:
     good = Result(1, seconds=60, owed=5, recoveries={"death": [0.5] * 20, "move": [0.1]}, faults={"worker killed": 2})
     bad = Result(2, seconds=60, owed=5, lost=3, recoveries={"death": [4.0] * 20}, unrecovered=["not settled"])
     text = table([good])

@@ -1,4 +1,4 @@
-"""Faults that random seeds meet too rarely, each by itself."""
+"""Single faults that random seeds produce too rarely."""
 
 import asyncio
 
@@ -9,9 +9,9 @@ from verification.simulation.run import HOUR_S, Simulation
 
 
 class GatewayAwayForMinutes(Simulation):
-    """Nobody can connect for longer than Discord keeps a session (90 s here)."""
+    """No shard can connect for longer than Discord keeps a session (90 s here)."""
 
-    async def befall(self) -> None:
+    async def inject_faults(self) -> None:
         await asyncio.sleep(120.0)
         self.gateway_away(300.0)
         await asyncio.sleep(300.0)
@@ -19,7 +19,7 @@ class GatewayAwayForMinutes(Simulation):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_gateway_away_for_minutes_costs_each_shard_one_session_start_and_a_named_gap(seed):
-    """That every gap is named, that starts keep their distance and that all is live in time, the simulation checks."""
+    """The simulation checks that gaps are named, that IDENTIFYs are spaced and that all shards are live in time."""
     simulation = GatewayAwayForMinutes(seed)
     outcome = run_virtual(simulation.run())
     assert outcome.violations == []
@@ -27,15 +27,15 @@ def test_a_gateway_away_for_minutes_costs_each_shard_one_session_start_and_a_nam
 
 
 class GatewayAwayForAMoment(Simulation):
-    """Nobody can connect, for less than Discord keeps a session."""
+    """No shard can connect, for less time than Discord keeps a session."""
 
-    async def befall(self) -> None:
+    async def inject_faults(self) -> None:
         await asyncio.sleep(120.0)
         self.gateway_away(45.0)
         await asyncio.sleep(45.0)
 
 
-def test_a_gateway_back_while_discord_keeps_the_sessions_costs_none():
+def test_a_gateway_that_returns_while_discord_keeps_the_sessions_costs_no_session_start():
     simulation = GatewayAwayForAMoment(1)
     outcome = run_virtual(simulation.run())
     assert (outcome.violations, outcome.identifies) == ([], simulation.shards)
@@ -43,7 +43,7 @@ def test_a_gateway_back_while_discord_keeps_the_sessions_costs_none():
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("wrong_s", [-HOUR_S, HOUR_S])
-def test_whoever_has_a_clock_that_is_an_hour_wrong_every_promise_is_kept(seed, wrong_s):
-    """Node a is the first to lead; after it, nodes with right clocks lead and follow."""
+def test_a_wall_clock_with_an_error_of_an_hour_violates_nothing(seed, wrong_s):
+    """Node a leads first; after it, nodes with correct clocks lead."""
     assert run_virtual(Simulation(seed, skews={"a": wrong_s}).run()).violations == []
     assert run_virtual(Simulation(seed, skews={"b": wrong_s, "c": -wrong_s}).run()).violations == []

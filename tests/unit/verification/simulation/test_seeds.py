@@ -1,4 +1,4 @@
-"""Seeds that once found something, and that a seed is a replay."""
+"""Seeds that once found a fault, and the replay of a seed."""
 
 import os
 import subprocess
@@ -8,18 +8,17 @@ import pytest
 
 from verification.simulation.run import simulate
 
-# What each found: 27 and 187 two runs of one shard in one worker; 71 a READY that never reached the stream;
-# 93 and 258 an IDENTIFY of a node that had lost the shard; 89 the request of such a shard, which then
-# kept the others of its bucket waiting.
+# Faults that the seeds found: 27 and 187 one shard ran twice in one worker; 71 a READY never reached the stream;
+# 93 and 258 a node sent IDENTIFY after it had lost the shard; 89 the request of such a shard blocked its bucket.
 FOUND = [27, 71, 89, 93, 187, 258]
 
 
 @pytest.mark.parametrize("seed", FOUND)
-def test_what_a_seed_found_stays_mended(seed):
+def test_a_seed_that_found_a_fault_passes(seed):
     assert simulate(seed).violations == []
 
 
-def test_the_same_seed_is_the_same_run():
+def test_equal_seeds_give_equal_runs():
     script = "from verification.simulation.run import simulate; print(simulate(5).digest)"
     command = [sys.executable, "-c", script]
     runs = {

@@ -1,16 +1,15 @@
-"""From a cluster file to transactions: what would change, and the guarded writes that change it.
+"""From a cluster file to guarded writes: what would change, as values, and what to write. Pure.
 
-`diff` is pure. Secrets are compared after opening what is stored, because sealing the same token twice gives two
-different values. Each write is guarded by the revision that was read: of two operators, the second is told.
+Secrets are compared after opening the stored ones, because sealing the same token twice gives two different values.
+Each write is guarded by the revision that was read: of two operators who write at the same time, the second is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
-from sandwich_coordinator.app_options import sharing_problems
+from sandwich_coordinator.app_options import sharing_problems, stored_options
 from sandwich_coordinator.config import (
     NATS_SECRET,
     REDIS_SECRET,
@@ -23,25 +22,27 @@ from sandwich_coordinator.config import (
     RedisSettings,
 )
 from sandwich_coordinator.ids import ShardId
-from sandwich_coordinator.intents import intent_names
-from sandwich_coordinator.ranges import format_ranges
+from sandwich_coordinator.operations.changes import (
+    AppAdded,
+    AppRemoved,
+    AppReplaced,
+    Change,
+    SettingsAdded,
+    SettingsAuthenticated,
+    SettingsReplaced,
+    ShardsRetried,
+    app_changes,
+    settings_changes,
+)
+from sandwich_coordinator.operations.errors import Refused
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
-from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put, Store
+from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import key_id_of, proof_of
-from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord, ShardsSpec
+from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord
 from sandwich_coordinator.view import ClusterView
 
-WRITES_PER_TXN_MAX = 100
-"""etcd's default --max-txn-ops is 128."""
-
-
-class ApplyRefused(Exception):
-    """What is wanted does not fit what the cluster holds; the message says why and what to do."""
-
-
-class ApplyConflict(Exception):
-    """Somebody else changed the configuration since it was read. Nothing of this transaction was written."""
+Write = tuple[Compare, Put | Delete]
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,15 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What to write, and what to tell. `lines` start with +, ~ or - as in a diff; empty writes: nothing to do."""
+class ConfigurationPlan:
+    """What to write, and what that changes. Without writes nothing is to do.
 
-    writes: tuple[tuple[Compare, Put | Delete], ...] = field(default=(), repr=False)
-    lines: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    `kept`: applications that the cluster has, the file does not name, and that stay.
+    """
+
+    writes: tuple[Write, ...] = field(default=(), repr=False)
+    changes: tuple[Change, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,26 +102,7 @@ class Sealer:
 
 def app_record(name: str, app: AppConfig, token: str, sealed: str) -> AppRecord:
     """An application as stored."""
-    limits = {"max_age_s": app.stream.max_age, "max_bytes": app.stream.max_bytes, "replicas": app.stream.replicas}
-    presence = None
-    if app.presence is not None:
-        presence = app.presence.model_dump(mode="json", exclude_none=True) | {"since": None}
-    return AppRecord(
-        app=name,
-        token=sealed,
-        token_hash=token_hash(token),
-        intents=app.intents,
-        shards=ShardsSpec(count=app.shards.count, ids=app.shards.ids),
-        route=app.route,
-        presence=presence,
-        compression=app.compression,
-        large_threshold=app.large_threshold,
-        paused=app.paused,
-        stream={limit: value for limit, value in limits.items() if value is not None},
-        cache=app.cache.spec(),
-        events=app.events.spec(),
-        invites=app.invites.spec(),
-    )
+    return AppRecord(app=name, token=sealed, token_hash=token_hash(token), **stored_options(app))
 
 
 def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | None) -> ClusterSettings:
@@ -159,51 +144,7 @@ def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | 
     return msgspec.structs.replace(settings, proof=proof_of(settings, wanted.config.cluster, sealer.key))
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= _flat(inner, f"{path}.{name}" if path else name)
-    return flat
-
-
-_UNTOLD = frozenset({"token_hash", "proof"})
-"""They follow from what is told."""
-_SECRET = frozenset({"token", "token_hash", "nats.password", "redis.password"})
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    """Every field, defaults included, by dotted path."""
-    return _flat(_plain(record))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, msgspec.Struct):
-        value = msgspec.structs.asdict(value)
-    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
-
-
-def _shown(path: str, value: Any) -> object:
-    """A value for people: intents by their names."""
-    return f"[{', '.join(intent_names(value))}]" if path == "intents" and isinstance(value, int) else value
-
-
-def edited_fields(label: str, before: Any, after: Any) -> list[str]:
-    """What differs between two records, a line a field; secrets are not shown."""
-    old, new = _fields(before), _fields(after)
-    lines = []
-    for path in sorted(old.keys() | new.keys(), key=lambda name: (name not in new, name)):
-        if old.get(path) == new.get(path) or path in _UNTOLD:
-            continue
-        if path in _SECRET:
-            lines.append(f"~ {label}: {path}: changed")
-        else:
-            lines.append(f"~ {label}: {path}: {_shown(path, old.get(path))} -> {_shown(path, new.get(path))}")
-    return lines
-
-
-def diff(
+def plan_configuration(
     current: Listing,
     wanted: Wanted,
     *,
@@ -212,74 +153,90 @@ def diff(
     prune: bool = False,
     rekey: bool = False,
     now: float = 0.0,
-) -> Changes:
-    """What makes the cluster as `wanted`. An application that the file does not name goes only with `prune`.
+) -> ConfigurationPlan:
+    """What makes the cluster as `wanted`. An application that the file does not name is removed only with `prune`.
 
-    Shards of applications in the file that have failed for good are to try again, whatever else changes. `now` (Unix
-    seconds) goes into what asks for that.
+    Failed shards of applications in the file try again, whatever else changes; `now` (Unix seconds) is the time of
+    that request.
 
-    Raises ApplyRefused when a token already belongs to an application that stays under another name, when two
-    applications would share a cache in different ways, or when the cluster's secrets are sealed with another key than
-    the sealer's and `rekey` does not say that this is meant.
+    Raises Refused when a token belongs to an application that stays under another name, when two applications would
+    share a cache in different ways, or when the cluster's secrets are sealed with another key than the sealer's and
+    `rekey` is not given.
     """
     stored = {item.key: item for item in current.items}
     _check_keys(stored, wanted, keys, sealer, prune=prune, rekey=rekey)
-    writes: list[tuple[Compare, Put | Delete]] = []
-    lines: list[str] = []
-    warnings: list[str] = []
-    _diff_settings(stored.get(keys.config), wanted, keys, sealer, writes, lines)
-    kept: dict[str, str] = {}
-    caches: dict[str, CacheSpec] = {name: app.cache.spec() for name, app in wanted.config.apps.items()}
+    writes: list[Write] = []
+    changes: list[Change] = []
+    _plan_settings(stored.get(keys.config), wanted, keys, sealer, writes, changes)
+    kept = _plan_unnamed(stored, wanted, keys, prune, writes, changes)
+    _check_kept(kept, wanted)
+    for name, app in wanted.config.apps.items():
+        _plan_app(stored.get(keys.app(name)), name, app, wanted.tokens[name], keys, sealer, writes, changes)
+    _retry_failed(stored, wanted, keys, now, writes, changes)
+    return ConfigurationPlan(tuple(writes), tuple(changes), tuple(kept))
+
+
+def _plan_unnamed(
+    stored: Mapping[str, KeyValue],
+    wanted: Wanted,
+    keys: Keys,
+    prune: bool,
+    writes: list[Write],
+    changes: list[Change],
+) -> dict[str, AppRecord | None]:
+    """Remove the applications that the file does not name, or return them by name; None: the record is damaged."""
+    kept: dict[str, AppRecord | None] = {}
     for key, item in stored.items():
         name = key.removeprefix(keys.apps)
         if not key.startswith(keys.apps) or name in wanted.config.apps:
             continue
         if prune:
             writes.append((Compare(key, "mod_revision", item.mod_revision), Delete(key)))
-            lines.append(f"- application {name}: removed")
+            changes.append(AppRemoved(name))
         else:
-            record = _record_of(item)
-            if record is not None:
-                kept[record.token_hash], caches[name] = name, record.cache
-            warnings.append(f"application {name} is not in the file and stays; --prune removes it")
-    for app_name, path, text in sharing_problems(caches):
-        raise ApplyRefused(f"apps.{app_name}.{path} {text}")
-    for name, app in wanted.config.apps.items():
-        token = wanted.tokens[name]
-        if owner := kept.get(token_hash(token)):
-            raise ApplyRefused(
+            kept[name] = _record_of(item)
+    return kept
+
+
+def _check_kept(kept: Mapping[str, AppRecord | None], wanted: Wanted) -> None:
+    """Raise Refused when the file's applications do not fit each other, or those that stay beside them."""
+    caches: dict[str, CacheSpec] = {name: app.cache.spec() for name, app in wanted.config.apps.items()}
+    caches |= {name: record.cache for name, record in kept.items() if record is not None}
+    for app, path, text in sharing_problems(caches):
+        raise Refused(f"apps.{app}.{path} {text}")
+    owners = {record.token_hash: name for name, record in kept.items() if record is not None}
+    for name in wanted.config.apps:
+        if owner := owners.get(token_hash(wanted.tokens[name])):
+            raise Refused(
                 f"apps.{name}.token is the token of application {owner!r}, which the cluster holds and the file does "
                 f"not name: name it {owner!r} in the file, or use --prune to remove {owner!r}"
             )
-        _diff_app(stored.get(keys.app(name)), name, app, token, keys, sealer, writes, lines)
-    _retry_failed(stored, wanted, keys, now, writes, lines)
-    return Changes(tuple(writes), tuple(lines), tuple(warnings))
 
 
 def _check_keys(
     stored: Mapping[str, KeyValue], wanted: Wanted, keys: Keys, sealer: Sealer, *, prune: bool, rekey: bool
 ) -> None:
-    """Nodes know one key: what another one seals would take shards from them at their next restart."""
+    """Nodes have one key: they could not open secrets sealed with another one at their next restart."""
     held = _key_ids(stored, keys)
     foreign = {key: key_id for key, key_id in held.items() if key_id != sealer.key_id}
     if foreign and not rekey:
-        there = " and ".join(_key_in_words(key_id) for key_id in sorted(set(foreign.values())))
-        raise ApplyRefused(
-            f"cluster {wanted.config.cluster!r} is sealed with {there}, and this is {_key_in_words(sealer.key_id)}: "
+        there = " and ".join(key_in_words(key_id) for key_id in sorted(set(foreign.values())))
+        raise Refused(
+            f"cluster {wanted.config.cluster!r} is sealed with {there}, and this is {key_in_words(sealer.key_id)}: "
             "nodes with the other key would lose these shards at their next restart. Give the cluster's own key; or, "
             "to change it, stop every node, apply with --rekey and start the nodes with the new key"
         )
     left = [key.removeprefix(keys.apps) for key in foreign if key.startswith(keys.apps)]
     left = sorted(name for name in left if name not in wanted.config.apps)
     if left and not prune:
-        raise ApplyRefused(
+        raise Refused(
             f"--rekey needs every token, and {', '.join(left)} is not in the file: its token is sealed with another "
             "key and no node could open it. Name it in the file, or use --prune to remove it"
         )
 
 
 def _key_ids(stored: Mapping[str, KeyValue], keys: Keys) -> dict[str, str]:
-    """Which key seals what is stored, by etcd key; "" where secrets are in plain text. Damaged values do not count."""
+    """The id of the key that seals each stored secret, by etcd key; "" for plain text. Damaged values do not count."""
     found: dict[str, str] = {}
     for key, item in stored.items():
         sealed: list[str] = []
@@ -298,7 +255,8 @@ def _key_ids(stored: Mapping[str, KeyValue], keys: Keys) -> dict[str, str]:
     return found
 
 
-def _key_in_words(key_id: str) -> str:
+def key_in_words(key_id: str) -> str:
+    """How a message names a key."""
     return f"cluster key {key_id}" if key_id else "no cluster key (secrets in plain text)"
 
 
@@ -307,10 +265,10 @@ def _retry_failed(
     wanted: Wanted,
     keys: Keys,
     now: float,
-    writes: list[tuple[Compare, Put | Delete]],
-    lines: list[str],
+    writes: list[Write],
+    changes: list[Change],
 ) -> None:
-    """What made a shard fail may have been put right at Discord: nothing in the file shows that."""
+    """The cause of a failed shard may be fixed at Discord, which nothing in the file shows."""
     claims = {key: item for key, item in stored.items() if key.startswith(keys.claims)}
     failed: dict[str, list[ShardId]] = {}
     view = ClusterView.from_items(keys, claims)
@@ -320,8 +278,7 @@ def _retry_failed(
             guard = Compare(keys.claim(*shard), "create_revision", claim.create_revision)
             writes.append((guard, Put(keys.restart(*shard), RestartRecord(at=now).encode())))
     for name, shards in failed.items():
-        numbers = format_ranges(sorted({shard.shard for shard in shards}))
-        lines.append(f"~ application {name}: failed shards {numbers} try again")
+        changes.append(ShardsRetried(name, tuple(sorted({shard.shard for shard in shards}))))
 
 
 def _record_of(item: KeyValue) -> AppRecord | None:
@@ -331,68 +288,55 @@ def _record_of(item: KeyValue) -> AppRecord | None:
         return None
 
 
-def _diff_settings(
+def _plan_settings(
     item: KeyValue | None,
     wanted: Wanted,
     keys: Keys,
     sealer: Sealer,
-    writes: list[tuple[Compare, Put | Delete]],
-    lines: list[str],
+    writes: list[Write],
+    changes: list[Change],
 ) -> None:
     current = None
     if item is not None:
         try:
             current = ClusterSettings.decode(item.value)
         except msgspec.MsgspecError:
-            lines.append("~ cluster: the stored configuration is damaged and is replaced")
+            changes.append(SettingsReplaced())
     after = cluster_settings(wanted, sealer, current)
     if after == current:
         return
     if item is None:
-        lines.append("+ cluster: configured")
+        changes.append(SettingsAdded())
     elif current is not None:
-        proved = f"~ cluster: its addresses are authenticated with {_key_in_words(sealer.key_id)}"
-        lines += edited_fields("cluster", current, after) or [proved]
+        changes += settings_changes(current, after) or [SettingsAuthenticated(sealer.key_id)]
     writes.append((_unchanged(keys.config, item), Put(keys.config, after.encode())))
 
 
-def _diff_app(
+def _plan_app(
     item: KeyValue | None,
     name: str,
     app: AppConfig,
     token: str,
     keys: Keys,
     sealer: Sealer,
-    writes: list[tuple[Compare, Put | Delete]],
-    lines: list[str],
+    writes: list[Write],
+    changes: list[Change],
 ) -> None:
     current = None
     if item is not None:
         try:
             current = msgspec.json.decode(item.value, type=AppRecord)
         except msgspec.MsgspecError:
-            lines.append(f"~ application {name}: its stored configuration is damaged and is replaced")
+            changes.append(AppReplaced(name))
     after = app_record(name, app, token, sealer.keep_or_close(name, token, current.token if current else ""))
     if after == current:
         return
     if item is None:
-        lines.append(f"+ application {name}: shards {app.shards.count}, intents {_shown('intents', app.intents)}")
+        changes.append(AppAdded(name, app.shards.count, app.intents))
     elif current:
-        lines += edited_fields(f"application {name}", current, after)
+        changes += app_changes(name, current, after)
     writes.append((_unchanged(keys.app(name), item), Put(keys.app(name), after.encode())))
 
 
 def _unchanged(key: str, item: KeyValue | None) -> Compare:
     return Compare(key, "mod_revision", item.mod_revision if item else 0)
-
-
-async def write_changes(store: Store, writes: Sequence[tuple[Compare, Put | Delete]]) -> None:
-    """Write in one transaction (several of `WRITES_PER_TXN_MAX` when there are more).
-
-    Raises ApplyConflict when somebody else was first, and the store's errors.
-    """
-    for start in range(0, len(writes), WRITES_PER_TXN_MAX):
-        part = writes[start : start + WRITES_PER_TXN_MAX]
-        result = await store.txn([guard for guard, _ in part], [write for _, write in part])
-        if not result.succeeded:
-            raise ApplyConflict("somebody else changed the configuration at the same time: look, then apply again")

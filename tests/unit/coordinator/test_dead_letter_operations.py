@@ -1,4 +1,4 @@
-"""What `sandwich dead` makes of letters."""
+"""Dead letters: how they are read from their stream, chosen and shown."""
 
 import base64
 import json
@@ -6,9 +6,10 @@ import json
 import pytest
 import zstandard
 
-from sandwich_coordinator.cli.context import CommandError
 from sandwich_coordinator.cli.dead import _wanted
-from sandwich_coordinator.cli.letters import Found, Wanted, content_of, content_text, gather, letters_text
+from sandwich_coordinator.cli.errors import CommandError
+from sandwich_coordinator.cli.letter_text import content_row, content_text, letter_row, letters_text
+from sandwich_coordinator.operations.dead_letters import LetterContent, LetterFilter, StoredLetter, content_of, gather
 from sandwich_sdk.wire.dead import MESSAGE_ID, DeadLetter
 
 
@@ -20,8 +21,8 @@ def letter(**changes: object) -> DeadLetter:
     return DeadLetter(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def found(number: int, **changes: object) -> Found:
-    return Found(app="music", number=number, seqs=(number,), letter=letter(**changes))
+def found(number: int, **changes: object) -> StoredLetter:
+    return StoredLetter(app="music", number=number, seqs=(number,), letter=letter(**changes))
 
 
 def part(index: int, total: int, event: str = "aa:7") -> dict[str, str]:
@@ -59,24 +60,24 @@ def test_what_is_no_letter_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("wanted", "numbers"),
     [
-        (Wanted(), [1, 2, 3]),
-        (Wanted(names=("2", "cc:9")), [2, 3]),
-        (Wanted(group="other"), [2]),
-        (Wanted(type="B"), [3]),
-        (Wanted(names=("1",), type="B"), []),
+        (LetterFilter(), [1, 2, 3]),
+        (LetterFilter(names=("2", "cc:9")), [2, 3]),
+        (LetterFilter(group="other"), [2]),
+        (LetterFilter(type="B"), [3]),
+        (LetterFilter(names=("1",), type="B"), []),
     ],
 )
-def test_letters_are_chosen_by_number_event_group_and_type(wanted: Wanted, numbers: list[int]) -> None:
+def test_letters_are_chosen_by_number_event_group_and_type(wanted: LetterFilter, numbers: list[int]) -> None:
     letters = [found(1), found(2, group="other"), found(3, id="cc:9", type="B")]
-    assert [each.number for each in letters if wanted.wants(each)] == numbers
+    assert [each.number for each in letters if wanted.matches(each)] == numbers
 
 
-def test_a_command_that_changes_letters_is_told_which_ones() -> None:
+def test_a_command_that_changes_letters_must_name_them() -> None:
     with pytest.raises(CommandError, match="say which letters"):
         _wanted((), None, None, checked=True)
     with pytest.raises(CommandError, match="either letters or --all"):
         _wanted(("1",), None, None, everything=True, checked=True)
-    assert _wanted((), None, "message_create", checked=True) == Wanted(type="MESSAGE_CREATE")
+    assert _wanted((), None, "message_create", checked=True) == LetterFilter(type="MESSAGE_CREATE")
 
 
 def test_the_table_says_what_where_and_why() -> None:
@@ -92,7 +93,8 @@ def test_the_table_says_what_where_and_why() -> None:
 def test_a_frame_that_could_not_be_read_is_shown_by_its_kind() -> None:
     corrupt = found(9, kind="corrupt", id="", type="")
     assert "corrupt" in letters_text([corrupt], 1, 1000.0)
-    text = content_text(corrupt.row() | {"headers": {"Sandwich-Count": "1"}, "payload": "aGk="})
+    content = LetterContent(stored=corrupt, headers={"Sandwich-Count": "1"}, payload=b"hi")
+    text = content_text(content_row(content))
     assert "kind         corrupt" in text
     assert "aGk=" in text
     assert "None" not in text
@@ -100,7 +102,8 @@ def test_a_frame_that_could_not_be_read_is_shown_by_its_kind() -> None:
 
 def test_an_event_is_shown_as_json() -> None:
     content = content_of(found(1), {}, zstandard.compress(b'{"t":"A","d":{"a":[1]}}\n'))
-    assert content["event"] == {"t": "A", "d": {"a": [1]}}
+    assert content.event == {"t": "A", "d": {"a": [1]}}
+    assert content_row(content)["event"] == content.event
 
 
 @pytest.mark.parametrize(
@@ -115,25 +118,27 @@ def test_an_event_is_shown_as_json() -> None:
 )
 def test_an_event_that_cannot_be_decoded_or_printed_is_shown_as_it_came(payload: bytes) -> None:
     content = content_of(found(1), {"Sandwich-Version": "1", "Sandwich-Dead-Kind": "event"}, payload)
-    assert content["unreadable"]
-    assert content["headers"] == {"Sandwich-Version": "1"}
-    assert base64.b64decode(content["payload"]) == payload
-    assert content["payload"] in content_text(content)
-    assert json.loads(json.dumps(content, indent=2)) == content
+    assert content.unreadable
+    assert content.headers == {"Sandwich-Version": "1"}
+    assert content.payload == payload
+    row = content_row(content)
+    assert base64.b64decode(row["payload"]) == payload
+    assert row["payload"] in content_text(row)
+    assert json.loads(json.dumps(row, indent=2)) == row
 
 
 def test_an_event_as_deep_as_a_relay_may_be_is_shown() -> None:
     content = content_of(found(1), {}, zstandard.compress(b'{"d":%b}\n' % (b"[" * 100 + b"]" * 100)))
-    assert content_text(content).count("[") == 100
+    assert content_text(content_row(content)).count("[") == 100
 
 
 @pytest.mark.parametrize("subject", ["", "x", "a.b", "a.1", "a.b.1.x", f"a.{'1' * 5000}.2", "a.\u00b2.\u0663"])
 def test_a_letter_from_an_odd_subject_is_shown(subject: str) -> None:
     odd = found(1, subject=subject)
     assert len(letters_text([odd], 1, 2000.0).splitlines()) == 2
-    assert odd.row()["shard_group"] in (None, 1)
+    assert letter_row(odd)["shard_group"] in (None, 1)
 
 
 def test_a_letter_says_its_shard() -> None:
-    row = found(1).row()
+    row = letter_row(found(1))
     assert (row["shard_group"], row["shard"]) == (3, 5)

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from sandwich_coordinator.cli.context import CommandError
-from sandwich_coordinator.cli.operate import change_state, drain
+from sandwich_coordinator.cli.progress import progress_lines, shown
+from sandwich_coordinator.ids import LeaderTerm
+from sandwich_coordinator.operations.errors import NotFound, NotReached, OperationError, Refused
+from sandwich_coordinator.operations.nodes import change_state, drain
+from sandwich_coordinator.operations.progress import NodeStateSet, NoOtherNodeReady, OthersDraining, ignore
 from sandwich_coordinator.store.base import Compare, Delete, Put, StoreAmbiguous, StoreUnavailable, TxnResult
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
@@ -36,14 +39,14 @@ async def claim(store: MemoryStore, node: str, shard: int, lease: int) -> None:
 
 
 async def refused(store: MemoryStore, node: str, wanted: NodeState) -> str:
-    with pytest.raises(CommandError) as raised:
+    with pytest.raises(OperationError) as raised:
         await change_state(store, KEYS, node, wanted)
-    assert raised.value.code == 1
+    assert isinstance(raised.value, NotFound | Refused)
     return str(raised.value)
 
 
 class Interfering(MemoryStore):
-    """Lets somebody else's write, `other`, come first: between our reading and our transaction, once."""
+    """Another writer's write, `other`, comes between our reading and our transaction, once."""
 
     other: Put | None = None
 
@@ -92,7 +95,8 @@ def test_the_last_ready_node_is_drained_only_by_force() -> None:
         assert "b is cordoned" in await refused(store, "a", "draining")
         assert await state_of(store, "a") == "ready"
         edit = await change_state(store, KEYS, "a", "draining", force=True)
-        assert "no other node is ready" in edit.notes[-1]
+        assert edit.notes[-1] == NoOtherNodeReady()
+        assert progress_lines(edit.notes[-1])[0].startswith("no other node is ready")
         assert await state_of(store, "a") == "draining"
 
     virtual(main())
@@ -111,14 +115,18 @@ def test_of_two_operators_draining_each_others_last_resort_the_later_is_refused(
     virtual(main())
 
 
-def test_a_second_operator_is_told_of_the_first() -> None:
+def test_a_second_operator_is_shown_the_drain_of_the_first() -> None:
     async def main() -> None:
         store = MemoryStore()
         for node in "abc":
             await add_node(store, node)
         await change_state(store, KEYS, "a", "draining")
-        assert "draining already" in (await change_state(store, KEYS, "a", "draining")).notes[0]
-        assert "draining too: a" in (await change_state(store, KEYS, "b", "draining")).notes
+        again = (await change_state(store, KEYS, "a", "draining")).notes[0]
+        assert again == NodeStateSet("a", "draining", "draining")
+        assert progress_lines(again) == ["node a is draining already"]
+        second = (await change_state(store, KEYS, "b", "draining")).notes
+        assert OthersDraining(("a",)) in second
+        assert progress_lines(second[1]) == ["draining too: a"]
         assert "uncordon it first" in await refused(store, "a", "cordoned")
 
     virtual(main())
@@ -142,11 +150,11 @@ def test_a_drain_waits_until_no_shard_is_claimed_or_planned_and_rides_out_a_sile
         await add_node(store, "b")
         for shard in (0, 1):
             await claim(store, "a", shard, lease)
-        plan = PlanRecord(app="music", group=0, epoch=1, nodes={"a": "1-2", "b": "0"})
+        plan = PlanRecord(app="music", group=0, term=LeaderTerm(1), nodes={"a": "1-2", "b": "0"})
         await store.txn([], [Put(KEYS.plan("music", 0), plan.encode())])
         operator = store.peer()
         said: list[str] = []
-        task = asyncio.create_task(drain(operator, KEYS, "a", force=False, timeout_s=60, say=said.append))
+        task = asyncio.create_task(drain(operator, KEYS, "a", force=False, timeout_s=60, report=shown(said.append)))
         await asyncio.sleep(2)
         assert said == ["node a is draining now (was ready)", "node a: 3 to move (music 3)"]
         operator.fail(StoreUnavailable("cut"), times=1)
@@ -178,7 +186,7 @@ def test_a_drain_that_cannot_finish_ends_with_the_reason(event: str, reason: str
         lease = await add_node(store, "a")
         other = await add_node(store, "b")
         await claim(store, "a", 0, other)
-        task = asyncio.create_task(drain(store, KEYS, "a", force=False, timeout_s=30, say=lambda _: None))
+        task = asyncio.create_task(drain(store, KEYS, "a", force=False, timeout_s=30, report=ignore))
         await asyncio.sleep(2)
         match event:
             case "uncordoned":
@@ -187,9 +195,8 @@ def test_a_drain_that_cannot_finish_ends_with_the_reason(event: str, reason: str
                 await add_node(store, "a", instance="2")
             case "gone":
                 await store.revoke(lease)
-        with pytest.raises(CommandError, match=reason) as raised:
+        with pytest.raises(NotReached, match=reason):
             await task
-        assert raised.value.code == 1
 
     virtual(main())
 
@@ -201,7 +208,7 @@ def test_an_interrupted_drain_says_that_the_node_stays_draining() -> None:
         await add_node(store, "b")
         await claim(store, "a", 0, lease)
         said: list[str] = []
-        task = asyncio.create_task(drain(store, KEYS, "a", force=False, timeout_s=30, say=said.append))
+        task = asyncio.create_task(drain(store, KEYS, "a", force=False, timeout_s=30, report=shown(said.append)))
         await asyncio.sleep(2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

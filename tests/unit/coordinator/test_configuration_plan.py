@@ -1,15 +1,23 @@
+"""From a cluster file to what is written: what changes, what is refused, and how secrets are kept."""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from sandwich_coordinator.apply import ApplyRefused, Changes, Sealer, Wanted, diff
-from sandwich_coordinator.cli.export import exported_cluster
+from sandwich_coordinator.cli.changes import change_lines
 from sandwich_coordinator.cli.load import ConfigError, parse_config
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings
+from sandwich_coordinator.operations.changes import AppChange, AppRemoved, SettingsAuthenticated, ShardsRetried
+from sandwich_coordinator.operations.configuration import apply_configuration, read_configuration
+from sandwich_coordinator.operations.configuration_plan import ConfigurationPlan, Sealer, Wanted, plan_configuration
+from sandwich_coordinator.operations.errors import Conflict, Refused
+from sandwich_coordinator.operations.export import exported_cluster
 from sandwich_coordinator.sealing import ClusterKey
-from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put
+from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put, TxnResult
 from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import ClaimRecord, RestartRecord, ShardState
 
 KEYS = Keys()
@@ -24,15 +32,20 @@ def wanted(apps: str) -> Wanted:
     return Wanted(loaded.config, loaded.tokens, loaded.nats_password, loaded.redis_url, loaded.redis_password)
 
 
-def after(changes: Changes) -> Listing:
-    puts = [write for _, write in changes.writes if isinstance(write, Put)]
+def after(plan: ConfigurationPlan) -> Listing:
+    puts = [write for _, write in plan.writes if isinstance(write, Put)]
     return Listing(tuple(KeyValue(put.key, put.value, 7, 7, 1) for put in puts), 7)
 
 
 def run(
     current: Listing, apps: str, *, sealer: Sealer = SEALER, prune: bool = False, rekey: bool = False, now: float = 5.0
-) -> Changes:
-    return diff(current, wanted(apps), keys=KEYS, sealer=sealer, prune=prune, rekey=rekey, now=now)
+) -> ConfigurationPlan:
+    return plan_configuration(current, wanted(apps), keys=KEYS, sealer=sealer, prune=prune, rekey=rekey, now=now)
+
+
+def lines(plan: ConfigurationPlan) -> list[str]:
+    """What `sandwich cluster apply` shows of a plan."""
+    return change_lines(plan.changes)
 
 
 def with_claim(current: Listing, app: str, shard: int, state: ShardState, reason: str = "") -> Listing:
@@ -47,12 +60,13 @@ def test_the_first_apply_writes_everything_sealed_and_a_second_writes_nothing() 
     first = run(Listing((), 0), A + B)
     assert [guard.expected for guard, _ in first.writes] == [0, 0, 0]
     assert b"canary" not in b"".join(item.value for item in after(first).items)
-    assert run(after(first), A + B) == Changes()
+    assert run(after(first), A + B) == ConfigurationPlan()
 
 
 def test_an_edit_names_the_field_and_is_guarded_by_the_revision_read() -> None:
     changes = run(after(run(Listing((), 0), A)), A.replace("intents: 1", "intents: 3"))
-    assert changes.lines == ("~ application a: intents: [GUILDS] -> [GUILDS, GUILD_MEMBERS]",)
+    assert changes.changes == (AppChange("a", "intents", 1, 3),)
+    assert lines(changes) == ["~ application a: intents: [GUILDS] -> [GUILDS, GUILD_MEMBERS]"]
     assert [guard.expected for guard, _ in changes.writes] == [7]
 
 
@@ -60,13 +74,13 @@ def test_an_application_not_in_the_file_goes_only_with_prune() -> None:
     current = after(run(Listing((), 0), A + B))
     kept = run(current, A)
     assert kept.writes == ()
-    assert "b is not in the file and stays" in kept.warnings[0]
+    assert kept.kept == ("b",)
     assert [write for _, write in run(current, A, prune=True).writes] == [Delete(KEYS.app("b"))]
 
 
 def test_renaming_an_application_without_prune_is_refused() -> None:
     current = after(run(Listing((), 0), A))
-    with pytest.raises(ApplyRefused, match="token of application 'a'"):
+    with pytest.raises(Refused, match="token of application 'a'"):
         run(current, A.replace("a:", "c:", 1))
 
 
@@ -79,8 +93,8 @@ def test_the_proxy_on_the_way_to_discord_is_stored_and_exported(proxy: str) -> N
     assert settings.discord.proxy == proxy
     exported = exported_cluster("default", settings, [])
     assert exported["discord"] == {"api_url": "https://discord.com/api/v10", "proxy": proxy}
-    assert run(after(first), A + discord) == Changes()
-    assert run(after(first), A).lines != ()
+    assert run(after(first), A + discord) == ConfigurationPlan()
+    assert run(after(first), A).changes != ()
 
 
 @pytest.mark.parametrize("proxy", ["proxy.test:3128", "socks5://h:1", "http://u:hush@h:1", "http://", ""])
@@ -94,12 +108,13 @@ def test_what_is_no_proxy_is_refused_and_no_password_is_repeated(proxy: str) -> 
 def test_another_cluster_key_is_refused_with_both_ids_and_seals_again_when_it_is_meant() -> None:
     current = after(run(Listing((), 0), A))
     other = Sealer(ClusterKey.generate())
-    with pytest.raises(ApplyRefused, match=f"cluster key {SEALER.key_id}, and this is cluster key {other.key_id}"):
+    with pytest.raises(Refused, match=f"cluster key {SEALER.key_id}, and this is cluster key {other.key_id}"):
         run(current, A, sealer=other)
     changes = run(current, A, sealer=other, rekey=True)
-    assert changes.lines == ("~ cluster: nats.password: changed", "~ application a: token: changed")
-    assert run(after(changes), A, sealer=other) == Changes()
-    with pytest.raises(ApplyRefused):
+    assert lines(changes) == ["~ cluster: nats.password: changed", "~ application a: token: changed"]
+    assert AppChange("a", "token", None, None, is_secret=True) in changes.changes
+    assert run(after(changes), A, sealer=other) == ConfigurationPlan()
+    with pytest.raises(Refused):
         run(after(changes), A)
 
 
@@ -108,7 +123,7 @@ def test_a_cluster_without_any_secret_still_knows_its_key() -> None:
     bare = msgspec.structs.replace(
         ClusterSettings.decode(settings.value), nats=NatsSettings(servers=["nats://h:1"]), version=1
     )
-    with pytest.raises(ApplyRefused, match=SEALER.key_id):
+    with pytest.raises(Refused, match=SEALER.key_id):
         run(Listing((KeyValue(KEYS.config, bare.encode(), 7, 7, 1),), 7), A, sealer=Sealer(ClusterKey.generate()))
 
 
@@ -116,26 +131,29 @@ def test_a_cluster_without_any_secret_still_knows_its_key() -> None:
 def test_taking_the_key_away_and_giving_a_first_one_must_be_meant_too(to_plain: bool) -> None:
     old, new = (SEALER, Sealer(None)) if to_plain else (Sealer(None), SEALER)
     current = after(run(Listing((), 0), A, sealer=old))
-    with pytest.raises(ApplyRefused, match="no cluster key"):
+    with pytest.raises(Refused, match="no cluster key"):
         run(current, A, sealer=new)
     changed = after(run(current, A, sealer=new, rekey=True))
-    assert run(changed, A, sealer=new) == Changes()
+    assert run(changed, A, sealer=new) == ConfigurationPlan()
     assert (b"canary" in b"".join(item.value for item in changed.items)) is to_plain
 
 
 def test_a_new_key_needs_the_token_of_every_application_that_stays() -> None:
     current, other = after(run(Listing((), 0), A + B)), Sealer(ClusterKey.generate())
-    with pytest.raises(ApplyRefused, match="b is not in the file"):
+    with pytest.raises(Refused, match="b is not in the file"):
         run(current, A, sealer=other, rekey=True)
-    assert "- application b: removed" in run(current, A, sealer=other, rekey=True, prune=True).lines
+    removed = run(current, A, sealer=other, rekey=True, prune=True)
+    assert AppRemoved("b") in removed.changes
+    assert "- application b: removed" in lines(removed)
 
 
 def test_a_configuration_of_an_older_version_gets_its_proof_by_one_apply() -> None:
     settings, app = after(run(Listing((), 0), A)).items
     old = msgspec.structs.replace(ClusterSettings.decode(settings.value), proof="")
     changes = run(Listing((KeyValue(KEYS.config, old.encode(), 7, 7, 1), app), 7), A)
-    assert changes.lines == (f"~ cluster: its addresses are authenticated with cluster key {SEALER.key_id}",)
-    assert run(Listing((*after(changes).items, app), 7), A) == Changes()
+    assert changes.changes == (SettingsAuthenticated(SEALER.key_id),)
+    assert lines(changes) == [f"~ cluster: its addresses are authenticated with cluster key {SEALER.key_id}"]
+    assert run(Listing((*after(changes).items, app), 7), A) == ConfigurationPlan()
 
 
 def test_what_a_stranger_changed_in_the_addresses_is_shown_and_put_right() -> None:
@@ -144,7 +162,7 @@ def test_what_a_stranger_changed_in_the_addresses_is_shown_and_put_right() -> No
         ClusterSettings.decode(settings.value), discord=DiscordSettings(api_url="https://stranger.example")
     )
     changes = run(Listing((KeyValue(KEYS.config, evil.encode(), 7, 7, 1), app), 7), A)
-    assert changes.lines == ("~ cluster: discord.api_url: https://stranger.example -> https://discord.com/api/v10",)
+    assert lines(changes) == ["~ cluster: discord.api_url: https://stranger.example -> https://discord.com/api/v10"]
 
 
 def test_failed_shards_of_an_application_that_is_applied_again_try_again() -> None:
@@ -152,8 +170,37 @@ def test_failed_shards_of_an_application_that_is_applied_again_try_again() -> No
     for shard in (0, 1, 2, 5):
         current = with_claim(current, "a", shard, "live" if shard == 5 else "failed", "4014: disallowed intents")
     changes = run(with_claim(current, "gone", 0, "failed"), A)
-    assert changes.lines == ("~ application a: failed shards 0-2 try again",)
+    assert changes.changes == (ShardsRetried("a", (0, 1, 2)),)
+    assert lines(changes) == ["~ application a: failed shards 0-2 try again"]
     assert [write for _, write in changes.writes] == [
         Put(KEYS.restart("a", 0, shard), RestartRecord(at=5.0).encode()) for shard in (0, 1, 2)
     ]
     assert changes.writes[0][0] == Compare(KEYS.claim("a", 0, 0), "create_revision", 9)
+
+
+async def test_a_configuration_is_applied_read_back_and_not_written_twice() -> None:
+    store, key = MemoryStore(), SEALER.key
+    with pytest.raises(Refused, match="the cluster is not configured"):
+        await read_configuration(store, KEYS, key)
+    planned = await apply_configuration(store, KEYS, wanted(A), SEALER, now=5.0, dry_run=True)
+    assert (await store.list(KEYS.prefix)).items == ()
+    assert lines(planned) == ["+ cluster: configured", "+ application a: shards auto, intents [GUILDS]"]
+    await apply_configuration(store, KEYS, wanted(A), SEALER, now=5.0)
+    assert await apply_configuration(store, KEYS, wanted(A), SEALER, now=5.0) == ConfigurationPlan()
+    stored = await read_configuration(store, KEYS, key)
+    assert [record.app for record in stored.apps] == ["a"]
+    assert stored.is_checked
+    assert not (await read_configuration(store, KEYS, None)).is_checked
+
+
+class Interfering(MemoryStore):
+    """Another operator's write comes between our reading and our transaction."""
+
+    async def txn(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> TxnResult:
+        await super().txn([], [Put(KEYS.config, b"{}")])
+        return await super().txn(compares, writes)
+
+
+async def test_of_two_operators_who_apply_at_the_same_time_the_second_is_refused() -> None:
+    with pytest.raises(Conflict, match="another operator changed the configuration at the same time"):
+        await apply_configuration(Interfering(), KEYS, wanted(A), SEALER, now=5.0)

@@ -1,0 +1,95 @@
+"""The cluster's whole configuration: apply a cluster file, read the stored one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.operations.configuration_plan import (
+    ConfigurationPlan,
+    Sealer,
+    Wanted,
+    Write,
+    plan_configuration,
+)
+from sandwich_coordinator.operations.errors import Conflict, Refused
+from sandwich_coordinator.sealing import ClusterKey
+from sandwich_coordinator.store.base import KeyValue, Store
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.trust import check_settings
+from sandwich_coordinator.types import AppRecord
+
+WRITES_PER_TXN_MAX = 100
+"""etcd's default --max-txn-ops is 128."""
+
+
+@dataclass(frozen=True)
+class StoredConfiguration:
+    """What the cluster has stored. `is_checked`: the cluster key confirms who wrote the settings, or none was used."""
+
+    settings: ClusterSettings
+    apps: tuple[AppRecord, ...]
+    is_checked: bool
+
+
+async def apply_configuration(
+    store: Store,
+    keys: Keys,
+    wanted: Wanted,
+    sealer: Sealer,
+    *,
+    now: float,
+    prune: bool = False,
+    rekey: bool = False,
+    dry_run: bool = False,
+) -> ConfigurationPlan:
+    """Make the cluster as `wanted`, in one transaction if it fits into one; with `dry_run` write nothing.
+
+    Raises Refused, Conflict, and the store's errors.
+    """
+    current = await store.list(keys.prefix)
+    plan = plan_configuration(current, wanted, keys=keys, sealer=sealer, prune=prune, rekey=rekey, now=now)
+    if not dry_run:
+        await _write(store, plan.writes)
+    return plan
+
+
+async def _write(store: Store, writes: Sequence[Write]) -> None:
+    for start in range(0, len(writes), WRITES_PER_TXN_MAX):
+        part = writes[start : start + WRITES_PER_TXN_MAX]
+        result = await store.txn([guard for guard, _ in part], [write for _, write in part])
+        if not result.succeeded:
+            raise Conflict("another operator changed the configuration at the same time: look, then apply again")
+
+
+async def read_configuration(store: Store, keys: Keys, key: ClusterKey | None) -> StoredConfiguration:
+    """The stored configuration; with `key` only if the key authenticates it.
+
+    Raises Refused when there is none or it cannot be read, SealingError for another key or changed settings, and the
+    store's errors.
+    """
+    item = await store.get(keys.config)
+    listing = await store.list(keys.apps)
+    if item is None:
+        raise Refused("the cluster is not configured: run sandwich cluster apply -f cluster.yml")
+    settings = read_settings(item, keys, key)
+    try:
+        apps = tuple(msgspec.json.decode(kv.value, type=AppRecord) for kv in listing.items)
+    except msgspec.MsgspecError as error:
+        raise Refused(f"the stored configuration cannot be read: {error}") from None
+    return StoredConfiguration(settings, apps, is_checked=key is not None or not settings.proof)
+
+
+def read_settings(item: KeyValue, keys: Keys, key: ClusterKey | None) -> ClusterSettings:
+    """The cluster's settings as stored; with `key` only if the key authenticates them.
+
+    Raises Refused when they cannot be read, SealingError for another key or settings that another writer changed.
+    """
+    try:
+        settings = ClusterSettings.decode(item.value)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Refused(f"the stored configuration cannot be read: {error}") from None
+    if key is not None:
+        check_settings(settings, keys.cluster, key)
+    return settings

@@ -1,0 +1,117 @@
+"""What the agent uses outside of its own code, as protocols and factories.
+
+`composition/agent.py` fills them in for a real node, the simulation for a node on virtual time.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandwich_coordinator.addresses import Address
+from sandwich_coordinator.config import DiscordSettings
+from sandwich_coordinator.discord_api import CurrentUser, GatewayBot
+from sandwich_coordinator.status import NodeStatus
+from sandwich_coordinator.store.base import Store
+from sandwich_node import ipc
+from sandwich_node.cache.options import RedisOptions
+
+
+class NodeStore(Store, Protocol):
+    """The store of a node: etcd."""
+
+    async def server_version(self) -> str:
+        """The server's version. Raises StoreError."""
+
+
+class Worker(Protocol):
+    """One worker slot: a process and what it last said of itself. `WorkerProcess` is the real one."""
+
+    index: int
+    pid: int
+    ready: bool
+    waiting: str
+    stats: ipc.WorkerStats
+    ended: asyncio.Event
+
+    @property
+    def alive(self) -> bool:
+        """Whether messages reach the process now."""
+
+    def send(self, message: ipc.ToWorker) -> None:
+        """Send to the process; a message that it cannot take any more is dropped."""
+
+    async def run(self) -> None:
+        """Keep a process alive until `stop`; then set `ended`."""
+
+    def stop(self) -> None:
+        """Ask the process to stop its shards and end."""
+
+
+class MakeWorker(Protocol):
+    """Makes a worker slot. The callbacks run on the agent's loop and must not wait."""
+
+    def __call__(
+        self,
+        settings: ipc.WorkerSettings,
+        *,
+        on_message: Callable[[Worker, ipc.ToAgent], None],
+        on_started: Callable[[Worker], None],
+        on_gone: Callable[[Worker], None],
+    ) -> Worker:
+        """A slot that runs nothing yet."""
+
+
+class ServerHealth(Protocol):
+    """What etcd, NATS and Redis say about themselves. `Servers` is the real one."""
+
+    @property
+    def waiting(self) -> Sequence[str]:
+        """What keeps this node from working as it should."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What else an operator must know."""
+
+    def nats_said(self, texts: list[str]) -> None:
+        """A worker asked NATS, and this is wrong."""
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+
+
+class DiscordApi(Protocol):
+    """Discord's REST API as the leader uses it. The methods raise DiscordApiError."""
+
+    async def gateway_bot(self, token: str) -> GatewayBot:
+        """`GET /gateway/bot`."""
+
+    async def current_user(self, token: str) -> CurrentUser:
+        """`GET /users/@me`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDependencies:
+    """Everything outside that an agent reaches.
+
+    store               etcd; the agent closes it
+    listen              the HTTP server over status and what the node waits for; yields the port. Raises HttpError
+    open_discord        Discord's REST API, while the context lasts
+    make_worker         a worker slot
+    make_server_health  the health checks of the servers; the second argument makes a worker ask NATS
+    rng                 for jitter and for the name of this start
+    wall                Unix seconds, for records that people read. What waits uses the loop's time
+    """
+
+    store: NodeStore
+    listen: Callable[
+        [Callable[[], NodeStatus], Callable[[], list[str]], Address],
+        AbstractAsyncContextManager[int],
+    ]
+    open_discord: Callable[[DiscordSettings], AbstractAsyncContextManager[DiscordApi]]
+    make_worker: MakeWorker
+    make_server_health: Callable[[RedisOptions, Callable[[], bool]], ServerHealth]
+    rng: random.Random
+    wall: Callable[[], float]

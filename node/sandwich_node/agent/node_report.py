@@ -1,0 +1,62 @@
+"""What the node says of itself: whether it is ready, and its status."""
+
+from sandwich_coordinator.status import NodeStatus
+from sandwich_node.agent.membership import Membership
+from sandwich_node.agent.node_state import NodeState
+from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.serving import Serving
+from sandwich_node.agent.status import cache_troubles, node_status, waiting_shards
+from sandwich_sdk._version import __version__
+
+
+class NodeReport:
+    """Reads the parts of the node, as far as there are any yet.
+
+    `starting`: "" or the step of the start that is not finished. `started_at` is Unix seconds.
+    """
+
+    def __init__(self, options: NodeOptions, state: NodeState, *, instance: str, started_at: float) -> None:
+        self.starting = "starting"
+        self.membership: Membership | None = None
+        self.serving: Serving | None = None
+        self._options = options
+        self._state = state
+        self._instance = instance
+        self._started_at = started_at
+
+    def not_ready(self) -> list[str]:
+        """What the node still waits for; empty when it serves."""
+        waits = [self.starting] if self.starting else []
+        if self.membership is not None and self.membership.waiting:
+            waits.append(self.membership.waiting)
+        if self.serving is not None:
+            waits += self.serving.waiting
+        waits += [
+            f"worker {worker.index}: {worker.waiting or 'starting'}"
+            for worker in self._state.workers.slots.values()
+            if not worker.ready
+        ]
+        return waits
+
+    def status(self) -> NodeStatus:
+        """The status of the node. Answers at any time, also before the node has joined."""
+        state, serving = self._state, self.serving
+        facts = serving.shards.facts if serving is not None else {}
+        return node_status(
+            node=self._options.node,
+            instance=self._instance,
+            version=__version__,
+            started_at=self._started_at,
+            leader=serving is not None and serving.leading.leads,
+            workers=state.workers.slots.values(),
+            shards=facts,
+            figures=state.figures,
+            history=state.history,
+            problems=[
+                *self.not_ready(),
+                *(serving.problems if serving is not None else ()),
+                *waiting_shards(facts, state.figures),
+                *cache_troubles(facts, state.figures),
+                *state.history.problems(state.wall()),
+            ],
+        )

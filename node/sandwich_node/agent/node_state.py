@@ -1,0 +1,19 @@
+"""What the parts of a node record and share, from its start to its end."""
+
+from collections.abc import Callable
+
+from sandwich_node.agent.failover_history import History
+from sandwich_node.agent.status import Figures
+from sandwich_node.agent.status_publisher import StatusPublisher
+from sandwich_node.agent.worker_set import WorkerSet
+
+
+class NodeState:
+    """The workers, their figures, and what happened to shards. `wall` gives Unix seconds."""
+
+    def __init__(self, node: str, wall: Callable[[], float]) -> None:
+        self.wall = wall
+        self.workers = WorkerSet()
+        self.figures = Figures()
+        self.history = History(node)
+        self.status_publisher = StatusPublisher(node, lambda: self.workers.slots, wall=wall)

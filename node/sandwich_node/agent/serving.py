@@ -1,0 +1,163 @@
+"""The parts of a node that has joined: made, connected to each other, and run together."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterator
+
+from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.store.base import StoreError
+from sandwich_coordinator.store.etcd import version_warning
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.view import ClusterView
+from sandwich_node import ipc
+from sandwich_node.agent.configuration import OpenSecret, stream_of
+from sandwich_node.agent.dependencies import AgentDependencies, DiscordApi, MakeWorker
+from sandwich_node.agent.identify_loop import IdentifyLoop
+from sandwich_node.agent.leader_loop import LeaderLoop
+from sandwich_node.agent.membership import Membership
+from sandwich_node.agent.node_state import NodeState
+from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.shard_control import ShardControl
+from sandwich_node.agent.token_lookup import TokenLookup
+from sandwich_node.agent.view_following import ViewChanges, ViewFollower
+from sandwich_node.agent.worker_messages import WorkerMessages
+from sandwich_node.agent.worker_settings import redis_options, worker_settings
+
+_log = logging.getLogger(__name__)
+
+
+class Serving:
+    """A node at work. Nothing runs before `run`."""
+
+    def __init__(
+        self,
+        options: NodeOptions,
+        dependencies: AgentDependencies,
+        settings: ClusterSettings,
+        membership: Membership,
+        discord: DiscordApi,
+        open_secret: OpenSecret,
+        state: NodeState,
+    ) -> None:
+        store, wall, policy = dependencies.store, dependencies.wall, settings.policy.policy()
+        redis = redis_options(settings, open_secret)
+        self._store = store
+        self._node = options.node
+        self._membership = membership
+        self._state = state
+        self._following = ViewFollower(store, Keys(options.cluster), rng=dependencies.rng, on_change=self._view_changed)
+        view = self._following.view
+        self.shards = self._make_shards(settings, open_secret)
+        self._identifying = self.shards.identifying = IdentifyLoop(
+            store,
+            options.node,
+            view=view,
+            grant=self.shards.identify_granted,
+            refuse=self.shards.identify_refused,
+            policy=policy,
+            wall=wall,
+        )
+        lookup = TokenLookup(discord, view=view, open_secret=open_secret, wall=wall)
+        self.leading = LeaderLoop(store, membership, view=view, look_up=lookup.budget, policy=policy, wall=wall)
+        self.servers = dependencies.make_server_health(redis, self._ask_nats)
+        self._changes = ViewChanges(options, state, leads=lambda: self.leading.leads)
+        self._fill_workers(dependencies.make_worker, worker_settings(options, settings, redis, open_secret))
+
+    def _make_shards(self, settings: ClusterSettings, open_secret: OpenSecret) -> ShardControl:
+        return ShardControl(
+            self._store,
+            self._membership,
+            self._state,
+            view=self._following.view,
+            connected=lambda: not self._following.is_stale,
+            token_of=lambda app: open_secret(app.app, app.token),
+            stream_of=lambda app: stream_of(app, settings),
+            api_url=settings.discord.api_url,
+        )
+
+    def _fill_workers(self, make: MakeWorker, settings: list[ipc.WorkerSettings]) -> None:
+        workers = self._state.workers
+        workers.share_lease(self._membership.lease)
+        workers.fill(
+            make,
+            settings,
+            on_message=WorkerMessages(self._state, self.shards, self.servers).receive,
+            on_started=self.shards.changed,
+            on_gone=self.shards.on_worker_gone,
+        )
+
+    @property
+    def waiting(self) -> list[str]:
+        """What the node waits for although it has joined."""
+        waits = []
+        if self._following.is_stale:
+            waits.append("etcd does not answer; shards keep running, nothing is moved")
+        return [*waits, *self.servers.waiting]
+
+    @property
+    def problems(self) -> list[str]:
+        """What else an operator must know."""
+        too_few_files = self._changes.too_few_files
+        return [
+            *([too_few_files] if too_few_files else ()),
+            *self.shards.problems.values(),
+            *self.servers.problems,
+        ]
+
+    def others_ready(self) -> bool:
+        """Whether another node can be given shards, as far as this node can see."""
+        view = self._following.view()
+        if view is None or self._following.is_stale:
+            return False
+        others = (entry.record for name, entry in view.nodes.items() if name != self._node)
+        return any(record.state == "ready" and record.capacity > 0 for record in others)
+
+    async def run(self) -> None:
+        """Run all parts until cancelled. Raises NodeIdTaken."""
+        async with asyncio.TaskGroup() as group:
+            for part in self._parts():
+                group.create_task(part)
+
+    def _parts(self) -> Iterator[Coroutine[None, None, None]]:
+        yield self.servers.run()
+        yield self._warn_of_old_etcd()
+        yield self._following.run()
+        yield self._membership.keep(self._rejoined)
+        yield self.leading.run()
+        yield self._identifying.run()
+        yield self.shards.run()
+        for worker in self._state.workers.slots.values():
+            yield worker.run()
+
+    def changed(self) -> None:
+        """The view or the lease changed: every part that depends on them decides again soon."""
+        self._state.workers.share_lease(self._membership.lease)
+        self.leading.changed()
+        self.shards.changed()
+        self._identifying.changed()
+
+    async def _rejoined(self) -> None:
+        self.changed()
+
+    def _view_changed(self, before: ClusterView | None, after: ClusterView) -> None:
+        self._changes.note(before, after)
+        own = after.nodes.get(self._node)
+        if own is not None:
+            self._membership.follow(own.record)
+        self.changed()
+
+    def _ask_nats(self) -> bool:
+        """Make a worker ask NATS. False: another node does that, because only the leader asks."""
+        worker = self._state.workers.ready_worker()
+        if not self.leading.leads or worker is None:
+            return False
+        worker.send(ipc.AskNats())
+        return True
+
+    async def _warn_of_old_etcd(self) -> None:
+        try:
+            warning = version_warning(await self._store.server_version())
+        except StoreError:
+            return
+        if warning is not None:
+            _log.warning("%s", warning)

@@ -1,0 +1,111 @@
+"""The cluster as this node sees it, and what a change of it means for the node.
+
+`ViewFollower` keeps the view up to date. `ViewChanges` compares two views: what goes into the history, what the leader
+publishes, which caches are released, and what the workers must know.
+"""
+
+import logging
+import random
+from collections.abc import Callable
+
+from sandwich_coordinator.store.base import Store, WatchBatch
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.store.mirror import Mirror
+from sandwich_coordinator.types import CacheSpec
+from sandwich_coordinator.view import ClusterView
+from sandwich_node import ipc, open_files
+from sandwich_node.agent.node_state import NodeState
+from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.status import planned_shards
+
+_log = logging.getLogger(__name__)
+
+
+class ViewFollower:
+    """The view, kept up to date while `run` runs. `on_change(before, after)` is called on every change."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        *,
+        rng: random.Random,
+        on_change: Callable[[ClusterView | None, ClusterView], None],
+    ) -> None:
+        self._keys = keys
+        self._view: ClusterView | None = None
+        self._on_change = on_change
+        self._mirror = Mirror(store, keys.prefix, rng=rng)
+        self._mirror.listen(self._on_batch)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the store does not answer, so that the view may be old."""
+        return self._mirror.stale_since is not None
+
+    def view(self) -> ClusterView | None:
+        """The cluster as last seen; None before the first listing."""
+        return self._view
+
+    async def run(self) -> None:
+        """Follow the store until cancelled."""
+        await self._mirror.run()
+
+    def _on_batch(self, batch: WatchBatch) -> None:
+        before = self._view
+        view = self._view = (before or ClusterView(keys=self._keys)).apply(batch)
+        self._on_change(before, view)
+
+
+class ViewChanges:
+    """What a change of the view means for this node. `leads`: whether this node is the leader now.
+
+    `too_few_files`: "" or why this node cannot hold the shards that are planned for it.
+    """
+
+    def __init__(self, options: NodeOptions, state: NodeState, *, leads: Callable[[], bool]) -> None:
+        self.too_few_files = ""
+        self._options = options
+        self._state = state
+        self._leads = leads
+        self._cache_specs: dict[str, CacheSpec] = {}
+
+    def note(self, before: ClusterView | None, after: ClusterView) -> None:
+        """Take the change from `before` (None: nothing was known) to `after`."""
+        if before is None or after.apps is not before.apps:
+            self._cache_specs |= {name: entry.record.cache for name, entry in after.apps.items()}
+        if before is not None:
+            self._note_claims(before, after)
+            if self._leads():
+                self._state.status_publisher.cluster(before, after)
+                self._release_caches(before, after)
+        if before is None or after.plans is not before.plans:
+            self._check_open_files(after)
+        self._state.workers.share_apps(after)
+
+    def _note_claims(self, before: ClusterView, after: ClusterView) -> None:
+        if after.claims is not before.claims:
+            changed = {shard for shard, claim in before.claims.items() if after.claims.get(shard) is not claim}
+            changed |= after.claims.keys() - before.claims.keys()
+            self._state.history.claims_changed(before, after, changed, self._state.wall())
+
+    def _release_caches(self, before: ClusterView, after: ClusterView) -> None:
+        """Guilds of shard groups that are gone leave the cache."""
+        if after.groups is before.groups:
+            return
+        for key in before.groups.keys() - after.groups.keys():
+            cache = self._cache_specs.get(key.app)
+            worker = self._state.workers.ready_worker()
+            if cache is None or not cache.enabled or worker is None:
+                continue
+            count = before.groups[key].record.count
+            worker.send(
+                ipc.CleanGroupCache(app=key.app, group=key.group, count=count, fence=after.revision, cache=cache)
+            )
+
+    def _check_open_files(self, view: ClusterView) -> None:
+        options = self._options
+        too_few = open_files.problem(planned_shards(view, options.node), options.workers, options.open_files)
+        if too_few and too_few != self.too_few_files:
+            _log.warning("%s", too_few)
+        self.too_few_files = too_few

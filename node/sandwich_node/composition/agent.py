@@ -1,0 +1,64 @@
+"""An agent with everything real: etcd, Discord over HTTPS, worker processes, an HTTP server."""
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import aiohttp
+
+from sandwich_coordinator.addresses import Address
+from sandwich_coordinator.config import DiscordSettings
+from sandwich_coordinator.discord_api import CurrentUser, GatewayBot, fetch_current_user, fetch_gateway_bot
+from sandwich_coordinator.sealing import ClusterKey
+from sandwich_coordinator.status import NodeStatus
+from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_node.agent.agent import Agent
+from sandwich_node.agent.dependencies import AgentDependencies
+from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.server_health import Servers
+from sandwich_node.discord_http import discord_session
+from sandwich_node.http.app import make_app, serve
+from sandwich_node.worker_process import WorkerProcess
+
+
+def compose_agent(options: NodeOptions, store: EtcdStore, key: ClusterKey | None) -> Agent:
+    """A node that is ready to `run`."""
+    dependencies = AgentDependencies(
+        store=store,
+        listen=_listen,
+        open_discord=_open_discord,
+        make_worker=WorkerProcess,
+        make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
+        rng=random.SystemRandom(),
+        wall=time.time,
+    )
+    return Agent(options, dependencies, key)
+
+
+def _listen(
+    status: Callable[[], NodeStatus], not_ready: Callable[[], list[str]], address: Address
+) -> AbstractAsyncContextManager[int]:
+    return serve(make_app(status, not_ready), address)
+
+
+class _DiscordRest:
+    """`DiscordApi` over one HTTP session."""
+
+    def __init__(self, http: aiohttp.ClientSession, api_url: str) -> None:
+        self._http = http
+        self._api_url = api_url
+
+    async def gateway_bot(self, token: str) -> GatewayBot:
+        """See `DiscordApi.gateway_bot`."""
+        return await fetch_gateway_bot(self._http, self._api_url, token)
+
+    async def current_user(self, token: str) -> CurrentUser:
+        """See `DiscordApi.current_user`."""
+        return await fetch_current_user(self._http, self._api_url, token)
+
+
+@asynccontextmanager
+async def _open_discord(settings: DiscordSettings) -> AsyncIterator[_DiscordRest]:
+    async with discord_session(settings.proxy) as http:
+        yield _DiscordRest(http, settings.api_url)

@@ -1,0 +1,127 @@
+"""What a change of the view means for a node: what its workers are sent, and what only the leader does."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from sandwich_coordinator.addresses import Address
+from sandwich_coordinator.ids import GroupId, LeaderTerm
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import AppRecord, CacheSpec, GroupRecord, PlanRecord
+from sandwich_coordinator.view import ClusterView, Entry
+from sandwich_node import ipc
+from sandwich_node.agent.dependencies import Worker
+from sandwich_node.agent.node_state import NodeState
+from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.view_following import ViewChanges
+from sandwich_node.agent.worker_set import WorkerSet
+from sandwich_node.agent.worker_settings import app_infos
+
+BOT = GroupId("bot", 0)
+EMPTY = ClusterView(keys=Keys())
+ADDED = replace(
+    EMPTY,
+    apps={"bot": Entry(AppRecord(app="bot", token="t", token_hash="h", intents=1), 1, 1, 0)},
+    groups={BOT: Entry(GroupRecord(app="bot", group=0, count=3, ids="0-2", term=LeaderTerm(1)), 1, 1, 0)},
+)
+GONE = replace(ADDED, apps={}, groups={}, revision=9)
+
+
+@dataclass
+class FakeWorker:
+    """A slot that keeps what it is sent."""
+
+    index: int = 0
+    pid: int = 1
+    ready: bool = True
+    waiting: str = ""
+    alive: bool = True
+    stats: ipc.WorkerStats = field(default_factory=lambda: ipc.WorkerStats(0, 0.0, []))
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: list[ipc.ToWorker] = field(default_factory=list)
+
+    def send(self, message: ipc.ToWorker) -> None:
+        self.sent.append(message)
+
+    async def run(self) -> None:
+        self.ended.set()
+
+    def stop(self) -> None:
+        self.send(ipc.Shutdown())
+
+    def cleaned(self) -> list[ipc.CleanGroupCache]:
+        """The caches that it was asked to clean."""
+        return [message for message in self.sent if isinstance(message, ipc.CleanGroupCache)]
+
+
+def node(worker: FakeWorker, *, leads: bool, open_files: int = 1024) -> ViewChanges:
+    state = NodeState("a", lambda: 0.0)
+    state.workers.slots[0] = worker
+    options = NodeOptions(
+        node="a", cluster="c", listen=Address("127.0.0.1", 1), workers=1, capacity=1, labels={}, open_files=open_files
+    )
+    return ViewChanges(options, state, leads=lambda: leads)
+
+
+def test_the_leader_has_the_cache_of_a_removed_group_cleaned_under_a_fence_above_its_owners() -> None:
+    worker = FakeWorker()
+    changes = node(worker, leads=True)
+    changes.note(None, ADDED)
+    changes.note(ADDED, GONE)
+    assert worker.cleaned() == [ipc.CleanGroupCache(app="bot", group=0, count=3, fence=9, cache=CacheSpec())]
+
+
+def test_a_node_that_does_not_lead_cleans_no_cache() -> None:
+    worker = FakeWorker()
+    changes = node(worker, leads=False)
+    changes.note(None, ADDED)
+    changes.note(ADDED, GONE)
+    assert worker.cleaned() == []
+
+
+def test_workers_are_sent_the_applications_only_when_these_change() -> None:
+    worker = FakeWorker()
+    changes = node(worker, leads=False)
+    changes.note(None, ADDED)
+    changes.note(ADDED, replace(ADDED, revision=5))
+    assert worker.sent == [ipc.AppsChanged(app_infos(ADDED))]
+
+
+def test_a_plan_with_more_shards_than_files_is_a_problem_until_it_shrinks() -> None:
+    changes = node(FakeWorker(), leads=False, open_files=1)
+    plan = PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={"a": "0-2"})
+    planned = replace(ADDED, plans={BOT: Entry(plan, 2, 2, 0)})
+    changes.note(ADDED, planned)
+    assert "3 shards" in changes.too_few_files
+    changes.note(planned, ADDED)
+    assert changes.too_few_files == ""
+
+
+def test_a_worker_that_starts_later_is_sent_the_lease_and_the_applications() -> None:
+    workers = WorkerSet()
+    made: list[Callable[[Worker], None]] = []
+
+    def make(
+        settings: ipc.WorkerSettings,
+        *,
+        on_message: Callable[[Worker, ipc.ToAgent], None],
+        on_started: Callable[[Worker], None],
+        on_gone: Callable[[Worker], None],
+    ) -> FakeWorker:
+        made.append(on_started)
+        return FakeWorker(settings.worker)
+
+    workers.share_lease(7)
+    workers.share_apps(ADDED)
+    started: list[bool] = []
+    workers.fill(
+        make,
+        [ipc.WorkerSettings(worker=0, node="a", nats_servers=(), api_url="")],
+        on_message=lambda worker, message: None,
+        on_started=lambda: started.append(True),
+        on_gone=lambda worker: None,
+    )
+    worker = FakeWorker()
+    made[0](worker)
+    assert worker.sent == [ipc.LeaseHeld(7), ipc.AppsChanged(app_infos(ADDED))]
+    assert started == [True]
