@@ -53,13 +53,13 @@ def intake_of(*, follows: bool) -> ShardIntake:
     nowhere: Any = Nowhere()
     intake = ShardIntake(nowhere, nowhere, EventFilter(EventsSpec(), "9"), bot="9", guilds=0)
     if follows:
-        intake.invites = InviteLookup(
+        intake.observer = InviteLookup(
             nowhere,
             LookupCounters(Counter()),
             hold_s=0.3,
             store=None,
             kept=None,
-            tell_late=lambda _: None,
+            report_late=lambda _: None,
             caught_up=lambda: None,
         )
     return intake

@@ -308,13 +308,13 @@ class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class InviteNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a shard's joins were told, totals since it started here.
+    """How a shard's joins were reported, totals since it started here.
 
-    `told`: by source, unknown ones by their reason; `late`: of these, in an event of their own. `requests` went to
+    `reported`: by source, unknown ones by their reason; `late`: of these, in an event of their own. `requests` went to
     Discord; `limited` of them it answered 429.
     """
 
-    told: dict[str, int] = {}
+    reported: dict[str, int] = {}
     late: int = 0
     requests: int = 0
     limited: int = 0

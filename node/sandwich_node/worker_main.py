@@ -45,10 +45,13 @@ from sandwich_node.ipc import (
 )
 from sandwich_node.logs import configure_logging
 from sandwich_node.names import WorkerLoop
+from sandwich_node.nats_connection import NatsUnreachable
 from sandwich_node.publishing.log import LogUnavailable
+from sandwich_node.rpc.nats_requests import NatsRequests
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.shards.runner import ShardRunner
+from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.shard_set import ShardSet
 
 _log = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class Worker:
         self._channel = channel
         self._settings = settings
         self._parts = parts
+        self._nats = parts.nats
         self._events = parts.log
         # Open once: the report must not fail when no file descriptor is free.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY)
@@ -79,7 +83,7 @@ class Worker:
             reader = self._parts.reader
             questions = CacheQuestions(reader, lambda: self._apps) if reader is not None else None
             self._rpc = RpcServer(
-                self._events.client,
+                NatsRequests(self._nats.client),
                 lambda: self._apps,
                 questions,
                 group,
@@ -108,11 +112,10 @@ class Worker:
 
     def _make_runner(self, start: StartShard) -> ShardRunner:
         parts = self._parts
-        return ShardRunner(
-            start,
-            parts.log,
-            parts.http,
-            tell=self._channel.send,
+        services = WorkerServices(
+            log=parts.log,
+            http=parts.http,
+            send=self._channel.send,
             rng=parts.rng,
             rests=parts.rests,
             cache=parts.cache,
@@ -121,6 +124,7 @@ class Worker:
             failures=parts.failures,
             room=parts.room,
         )
+        return ShardRunner(start, services)
 
     async def _serve(self, shards: ShardSet, start: Callable[[Coroutine[None, None, None]], None]) -> bool:
         """Do what the agent sends, until Shutdown (True) or until the agent is gone (False)."""
@@ -162,10 +166,10 @@ class Worker:
         backoff = Backoff(CONNECT_RETRY_FIRST_S, CONNECT_RETRY_MAX_S, self._parts.rng)
         while True:
             try:
-                if not self._events.connected:
-                    await self._events.connect()
+                if not self._nats.is_connected:
+                    await self._nats.connect()
                 await self._events.check()
-            except LogUnavailable as error:
+            except (NatsUnreachable, LogUnavailable) as error:
                 _log.warning("waiting for NATS: %s", error)
                 self._channel.send(WorkerWaiting(str(error), error.code))
                 await asyncio.sleep(backoff.next_s())

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.intents import ALL, INTENTS
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.dev.embedded import EmbeddedRedis
 from sandwich_sdk.cache import Cache, MemberPage
 from sandwich_sdk.cache.testing import FakeCache
@@ -35,12 +36,12 @@ class Node:
     shard: int = 7
     bot: str = BOT
     seq: int = 0
-    writer: Writer = field(init=False)
+    writer: CacheWriter = field(init=False)
 
     def __post_init__(self) -> None:
         settings = CacheSpec(namespace=NS, presences=True, messages_per_channel=50)
-        self.writer = Writer(
-            app=self.app, group=3, shard=self.shard, fence=1, bot=self.bot, intents=ALL, settings=settings
+        self.writer = CacheWriter(
+            shard=ShardId(self.app, 3, self.shard), fence=Fence(1), bot=self.bot, intents=ALL, settings=settings
         )
 
     async def receive(self, *events: tuple[str, dict[str, Any]]) -> None:

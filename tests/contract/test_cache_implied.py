@@ -10,13 +10,14 @@ import msgspec
 import pytest
 import redis.asyncio as redis
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.intents import ALL
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.dev.embedded import EmbeddedRedis
 from sandwich_sdk.wire.cache_keys import collection_key, guild_key, messages_key, mutual_key, user_key
 from tests.support.cache_layout import (
@@ -51,7 +52,7 @@ class Shard:
 
     def keep(self, settings: CacheSpec) -> None:
         """Use these settings from now on."""
-        self.writer = Writer(app=NS, group=3, shard=7, fence=1, bot="9", intents=ALL, settings=settings)
+        self.writer = CacheWriter(shard=ShardId(NS, 3, 7), fence=Fence(1), bot="9", intents=ALL, settings=settings)
         self.translator = Translator(self.writer)
 
     async def receive(self, event_type: str, data: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.intents import ALL
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache.batch import Batch, EventOps
@@ -15,7 +16,7 @@ from sandwich_node.cache.context import BadEvent
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.dev.embedded import EmbeddedRedis
 from sandwich_node.gateway.envelope import ProtocolError, read_envelope
 from sandwich_node.gateway.salvage import salvage
@@ -41,7 +42,7 @@ def as_read(name: str, d: bytes) -> bytes:
 
 async def test_corrupt_events_cause_no_error_in_redis_and_leave_it_usable(tmp_path: Path) -> None:
     settings = CacheSpec(namespace=NS, presences=True, messages_per_channel=5)
-    writer = Writer(app=NS, group=1, shard=0, fence=1, bot=BOT, intents=ALL, settings=settings)
+    writer = CacheWriter(shard=ShardId(NS, 1, 0), fence=Fence(1), bot=BOT, intents=ALL, settings=settings)
     translator, rng = Translator(writer), random.Random(7)
     async with EmbeddedRedis(tmp_path) as server:
         store = RedisCache(RedisOptions(url=server.url), clock=time.monotonic)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import redis.asyncio as redis
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.intents import ALL
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache.batch import Batch, EventOps
@@ -17,7 +18,7 @@ from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.dev.embedded import EmbeddedRedis
 from sandwich_node.dev.ports import free_ports
 from sandwich_node.events.prefixes import GUILDS_MAX, GuildPrefixes
@@ -30,8 +31,8 @@ from tests.support.starvation import fair_time
 pytestmark = pytest.mark.contract
 NS, SECRET = "music", "hunter2-canary"
 SOON_S = 3.0
-WRITER = Writer(
-    app=NS, group=3, shard=7, fence=1, bot="9", intents=ALL, settings=CacheSpec(namespace=NS, presences=True)
+WRITER = CacheWriter(
+    shard=ShardId(NS, 3, 7), fence=Fence(1), bot="9", intents=ALL, settings=CacheSpec(namespace=NS, presences=True)
 )
 
 

@@ -12,7 +12,8 @@ import pytest
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedNats, EmbeddedRedis
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import FENCE, FrameHeaders
 
@@ -34,11 +35,11 @@ async def cache(tmp_path: Path) -> AsyncIterator[RedisCache]:
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[JetStreamLog]:
     async with EmbeddedNats(tmp_path) as server:
-        made = JetStreamLog(NatsOptions(servers=(server.url,)))
-        await made.connect()
+        made = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))))
+        await made.connection.connect()
         await made.ensure_stream("bot")
         yield made
-        await made.close()
+        await made.connection.close()
 
 
 async def all_end(call: Callable[[], Awaitable[object]]) -> None:

@@ -9,18 +9,20 @@ import nats.js.errors
 import pytest
 from nats.js.api import StreamSource
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.dev.embedded import EmbeddedNats, nats_cluster
+from sandwich_node.nats_connection import NatsConnection, NatsOptions, NatsUnreachable
 from sandwich_node.publishing.chain import Chain, Checkpoint
-from sandwich_node.publishing.frames import EventBuffer, ShardAddress
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
-from sandwich_node.publishing.log import Fenced, LogUnavailable
+from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
+from sandwich_node.publishing.jetstream import JetStreamLog
+from sandwich_node.publishing.log import Fenced, LogUnavailable, StreamLimits
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import inflate, split_events
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, FrameHeaders
 
 pytestmark = pytest.mark.contract
 
-ADDRESS = ShardAddress(app="bot", group=0, shard=3, count=4, route="bot", bot="42")
+ORIGIN = ShardOrigin(shard=ShardId("bot", 0, 3), count=4, route="bot", bot="42")
 
 
 @pytest.fixture
@@ -31,16 +33,16 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
 
 @pytest.fixture
 async def log(server: EmbeddedNats) -> AsyncIterator[JetStreamLog]:
-    made = JetStreamLog(NatsOptions(servers=(server.url,)))
-    await made.connect()
+    made = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))))
+    await made.connection.connect()
     await made.check()
     await made.ensure_stream("bot")
     yield made
-    await made.close()
+    await made.connection.close()
 
 
-def chain(log: JetStreamLog, epoch: int) -> Chain:
-    return Chain(log, ADDRESS, epoch=epoch, pause=asyncio.sleep, rng=random.Random(1))
+def chain(log: JetStreamLog, fence: int) -> Chain:
+    return Chain(log, ORIGIN, fence=Fence(fence), pause=asyncio.sleep, rng=random.Random(1))
 
 
 def event(seq: int, pad: str = "") -> bytes:
@@ -48,7 +50,7 @@ def event(seq: int, pad: str = "") -> bytes:
 
 
 def publisher(writer: Chain, last: int = 0) -> ShardPublisher:
-    events = EventBuffer(ADDRESS)
+    events = EventBuffer(ORIGIN)
     events.start_session("aa", last)
     return ShardPublisher(events, writer)
 
@@ -143,7 +145,7 @@ async def test_a_stream_deleted_by_hand_is_made_again_and_says_so(log: JetStream
     assert remade == ["bot"]
     gap = await log._jetstream.get_msg("SANDWICH_bot", 1)
     assert FrameHeaders.decode(gap.headers).kind == "gap"
-    assert b"what nobody had read is lost" in (gap.data or b"")
+    assert b"what no consumer had read is lost" in (gap.data or b"")
 
 
 SUBJECT = "sandwich.bot.events.all.0.3"
@@ -155,8 +157,8 @@ FOREIGN: list[dict[str, str] | None] = [
     {"Nats-TTL": "1s"},
     # Like a frame of ours: of a newer owner, of another session, of the same one far ahead.
     *(
-        FrameHeaders(session=session, first_seq=last, last_seq=last, count=1, epoch=epoch).encode()
-        for session, last, epoch in (("bb", 1, 1 << 60), ("bb", 7, 10), ("aa", 5000, 10), ("aa", 3, 9))
+        FrameHeaders(session=session, first_seq=last, last_seq=last, count=1, epoch=fence).encode()
+        for session, last, fence in (("bb", 1, 1 << 60), ("bb", 7, 10), ("aa", 5000, 10), ("aa", 3, 9))
     ),
 ]
 
@@ -166,11 +168,11 @@ async def test_what_no_node_wrote_costs_the_chain_nothing(log: JetStreamLog, hea
     first, second = chain(log, 10), chain(log, 11)
     await first.take_over()
     await run_through(first, 1, 5)
-    await log.client.publish(SUBJECT, b"foreign", headers=headers)
-    await log.client.flush()
+    await log.connection.client.publish(SUBJECT, b"foreign", headers=headers)
+    await log.connection.client.flush()
     await run_through(first, 6, 10)
-    await log.client.publish(SUBJECT.replace("all", "other"), b"foreign", headers=headers)
-    await log.client.flush()
+    await log.connection.client.publish(SUBJECT.replace("all", "other"), b"foreign", headers=headers)
+    await log.connection.client.flush()
     assert await second.take_over() == Checkpoint("aa", 10)
     await run_through(second, 11, 15)
     assert await stored(log) == list(range(1, 16))
@@ -208,7 +210,7 @@ async def test_a_thousand_messages_of_others_among_events_lose_and_double_none(l
 
     async def publish() -> None:
         for index in range(1000):
-            await log.client.publish(SUBJECT, b"x", headers=FOREIGN[index % 4])
+            await log.connection.client.publish(SUBJECT, b"x", headers=FOREIGN[index % 4])
             if index % 20 == 0:
                 await asyncio.sleep(0.002)
 
@@ -221,8 +223,8 @@ async def test_a_thousand_messages_of_others_among_events_lose_and_double_none(l
 
 async def test_a_server_at_its_storage_limit_is_said_and_costs_nothing(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path, file_bytes_max=1_000_000) as server:
-        log = JetStreamLog(NatsOptions(servers=(server.url,)))
-        await log.connect()
+        log = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))))
+        await log.connection.connect()
         await log.ensure_stream("bot")
         writer = chain(log, 10)
         await writer.take_over()
@@ -240,13 +242,13 @@ async def test_a_server_at_its_storage_limit_is_said_and_costs_nothing(tmp_path:
             await feeding.flushed()
             running.cancel()
         assert await stored(log) == [1, 2, 3, 4, 5]
-        await log.close()
+        await log.connection.close()
 
 
 async def test_an_event_above_max_payload_travels_in_parts(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path, max_payload=64 * 1024) as server:
-        log = JetStreamLog(NatsOptions(servers=(server.url,)))
-        await log.connect()
+        log = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))))
+        await log.connection.connect()
         await log.ensure_stream("bot")
         writer = chain(log, 10)
         await writer.take_over()
@@ -259,32 +261,34 @@ async def test_an_event_above_max_payload_travels_in_parts(tmp_path: Path) -> No
             await feeding.flushed()
             running.cancel()
         assert await stored(log) == [1, 2]
-        await log.close()
+        await log.connection.close()
 
 
 async def test_jetstream_switched_off_is_said(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path, jetstream=False) as server:
-        log = JetStreamLog(NatsOptions(servers=(server.url,)))
-        await log.connect()
+        log = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))))
+        await log.connection.connect()
         with pytest.raises(LogUnavailable, match="JetStream is not enabled"):
             await log.check()
-        await log.close()
+        await log.connection.close()
 
 
-async def test_nobody_there_is_said_without_the_password() -> None:
-    log = JetStreamLog(NatsOptions(servers=("nats://user:secret@127.0.0.1:1",)))
-    with pytest.raises(LogUnavailable) as raised:
-        await log.connect()
+async def test_an_unreachable_server_is_reported_without_the_password() -> None:
+    connection = NatsConnection(NatsOptions(servers=("nats://user:secret@127.0.0.1:1",)))
+    with pytest.raises(NatsUnreachable) as raised:
+        await connection.connect()
     assert "secret" not in str(raised.value)
-    await log.close()
+    await connection.close()
 
 
 async def test_the_leader_of_a_replicated_stream_may_die(tmp_path: Path) -> None:
     servers = nats_cluster(tmp_path)
     await asyncio.gather(*(server.start() for server in servers))
-    log = JetStreamLog(NatsOptions(servers=tuple(server.url for server in servers), replicas=3))
+    log = JetStreamLog(
+        NatsConnection(NatsOptions(servers=tuple(server.url for server in servers))), limits=StreamLimits(replicas=3)
+    )
     try:
-        await log.connect()
+        await log.connection.connect()
         async with asyncio.timeout(30):
             while True:
                 try:
@@ -304,5 +308,5 @@ async def test_the_leader_of_a_replicated_stream_may_die(tmp_path: Path) -> None
         await run_through(writer, 1, 200, kill_the_leader())
         assert await stored(log) == list(range(1, 201))
     finally:
-        await log.close()
+        await log.connection.close()
         await asyncio.gather(*(server.kill() for server in servers))

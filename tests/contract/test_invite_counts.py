@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.contract
 
 
 def counts(cache: RedisCache, fence: int, *, shard: int = 0) -> RedisCounts:
-    return RedisCounts(cache, "music", "bot", 3, shard, fence)
+    return RedisCounts(cache, "music", ShardId("bot", 3, shard), Fence(fence))
 
 
 @pytest.fixture(params=["one server", "a cluster"])

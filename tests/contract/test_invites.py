@@ -13,12 +13,13 @@ import msgspec
 import pytest
 
 from sandwich_node.cache.errors import CacheUnavailable
+from sandwich_node.events.asks import ObserverAsk
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway.events import IdentifyGranted, StopRequested
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.gateway.session import Session
-from sandwich_node.invites.lookup import InviteLookup, JoinAsk, LookupCounters, MemberInvited
+from sandwich_node.invites.lookup import InviteLookup, LookupCounters, MemberInvited
 from sandwich_node.invites.tracker import CATCH_UP_S
 from sandwich_node.invites.wire import EVENT_TYPES
 from sandwich_node.rest.client import RestClient
@@ -39,7 +40,7 @@ PATIENT_S = 5.0
 """A hold for tests in which no answer may be late: a loaded machine may delay it by more than the usual hold."""
 Who = tuple[str, str]
 """A guild and a user: somebody may join several guilds."""
-Waiting = tuple[JoinAsk | None, Who, float]
+Waiting = tuple[ObserverAsk | None, Who, float]
 
 
 class MemoryStore:
@@ -76,7 +77,7 @@ class Owner:
             hold_s=rig.hold_s,
             store=rig.store,
             kept=None if rig.store.fails else dict(rig.store.kept),
-            tell_late=self._late,
+            report_late=self._late,
             caught_up=lambda: None,
         )
         self.waiting: list[Waiting] = []
@@ -93,7 +94,7 @@ class Owner:
             self.session_id = session_id
             self.lookup.begin(session_id, self.rig.bot)
         self.rig.seq = seq
-        ask = self.lookup.observe(type, bytes(data), is_told=True) if type in EVENT_TYPES else None
+        ask = self.lookup.observe(type, bytes(data), is_published=True) if type in EVENT_TYPES else None
         d = msgspec.json.decode(data) if ask is not None else {}
         who = (d["guild_id"], d["user"]["id"]) if d else ("", "")
         self.waiting.append((ask, who, fair_time()))

@@ -18,7 +18,8 @@ from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis
 from sandwich_node.discord_http import discord_session
 from sandwich_node.names import Address, Names, NodeLoop, WorkerLoop
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog
 from tests.support.certificates import certificate
 
 pytestmark = pytest.mark.contract
@@ -99,10 +100,10 @@ def test_nats_is_reached_while_the_resolver_stalls(
             for stalls in (False, True):
                 if stalls:
                     resolver.stall()
-                log = JetStreamLog(options)
-                await log.connect()
+                log = JetStreamLog(NatsConnection(options))
+                await log.connection.connect()
                 await log.check()
-                await log.close()
+                await log.connection.close()
 
     run(body)
     assert resolver.asked == ["nats.test", "nats.test"]

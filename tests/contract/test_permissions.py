@@ -18,7 +18,8 @@ from nats.js.errors import NotFoundError
 from sandwich_coordinator.cli import accounts
 from sandwich_coordinator.operations import dead_letters
 from sandwich_coordinator.operations.consumer_groups import GroupSpec, create_group
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_sdk import Consumer, Event, Failure, GroupConflict, jetstream
 from sandwich_sdk.rpc import Rpc
 from sandwich_sdk.wire.rpc import encode_result, parts
@@ -37,11 +38,11 @@ async def server(tmp_path: Path) -> AsyncIterator[AccountNats]:
 @pytest.fixture
 async def node(server: AccountNats) -> AsyncIterator[Client]:
     client = await nats.connect(server.url, user="node", password="node")
-    log = JetStreamLog(NatsOptions(servers=(server.url,), user="node", password="node"))
-    await log.connect()
+    log = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,), user="node", password="node")))
+    await log.connection.connect()
     for app in server.apps:
         await log.ensure_stream(app)
-    await log.close()
+    await log.connection.close()
     yield client
     await client.close()
 
@@ -237,15 +238,15 @@ class Raid:
 async def raid(server: AccountNats, api: str, ears: Sequence[str]) -> Raid:
     """Act as a hostile consumer of alpha: every permission, every body, every subject for the answer."""
     node = await nats.connect(server.url, user="node", password="node")
-    log = JetStreamLog(NatsOptions(servers=(server.url,), user="node", password="node"))
-    await log.connect()
+    log = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,), user="node", password="node")))
+    await log.connection.connect()
     for app in server.apps:
         await log.ensure_stream(app)
         for _ in range(3):
             await Publisher(node, app).control("fence")
             await node.jetstream().publish(f"sandwich.{app}.replay.g.1", b"x")
         await create_group(node, spec(app))
-    await log.close()
+    await log.connection.close()
     victim = Victim(node)
     done = Raid(await victim.look())
 
@@ -310,10 +311,10 @@ async def test_nodes_remove_stream_settings_that_move_messages_besides_its_subje
         raw |= {"sources": [{"name": "SANDWICH_beta"}]}
         answer = json.loads((await node.request(f"$JS.API.STREAM.UPDATE.{name}", json.dumps(raw).encode())).data)
         assert "error" not in answer
-    log = JetStreamLog(NatsOptions(servers=(server.url,), user="node", password="node"))
-    await log.connect()
+    log = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,), user="node", password="node")))
+    await log.connection.connect()
     await log.ensure_stream("bot")
-    await log.close()
+    await log.connection.close()
     for name in ("SANDWICH_bot", "SANDWICH-TRIES_bot", "SANDWICH-DEAD_bot"):
         assert not (await js.stream_info(name)).config.sources
 

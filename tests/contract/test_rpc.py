@@ -14,9 +14,11 @@ from nats.aio.client import Client
 from sandwich_coordinator.ids import ShardId
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_node.ipc import AppInfo
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.rpc import admission
+from sandwich_node.rpc.nats_requests import NatsRequests
 from sandwich_node.rpc.server import RpcServer
 from sandwich_sdk.rpc import Rpc, RpcError
 from sandwich_sdk.wire import subjects
@@ -63,7 +65,12 @@ class Node:
         self.questions = Questions(cluster)
         given: Any = self.questions
         self.server = RpcServer(
-            client, lambda: self.apps, given, group, cluster=cluster, belongs_elsewhere=self.belongs_elsewhere
+            NatsRequests(client),
+            lambda: self.apps,
+            given,
+            group,
+            cluster=cluster,
+            belongs_elsewhere=self.belongs_elsewhere,
         )
 
     async def belongs_elsewhere(self, app: str) -> bool:
@@ -150,9 +157,9 @@ async def test_added_and_removed_applications_are_served_accordingly(server: Emb
 async def test_of_two_clusters_with_an_application_of_the_same_name_the_one_that_has_its_stream_answers(
     server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs = [JetStreamLog(NatsOptions(servers=(server.url,), cluster=name)) for name in ("one", "two")]
+    logs = [JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))), cluster=name) for name in ("one", "two")]
     for log in logs:
-        await log.connect()
+        await log.connection.connect()
     first, second = logs
     await first.ensure_stream("music")
     await first.ensure_stream("music")
@@ -162,29 +169,29 @@ async def test_of_two_clusters_with_an_application_of_the_same_name_the_one_that
     assert await second.belongs_elsewhere("music")
     assert not await second.belongs_elsewhere("chess")
     async with nodes(server, ("one", "music")) as (one,), asyncio.TaskGroup() as group:
-        two = Node("two", {"music": AppInfo(group=1, count=1)}, second.client, group)
+        two = Node("two", {"music": AppInfo(group=1, count=1)}, second.connection.client, group)
         two.server._belongs_elsewhere = second.belongs_elsewhere
         assert await two.server._follow()
         async with Rpc(server.url, app="music") as rpc:
             assert [await rpc.fetch("guild", guild_id="1") for _ in range(20)] == ["one"] * 20
         assert (one.questions.asked, two.questions.asked) == (20, 0)
     for log in logs:
-        await log.close()
+        await log.connection.close()
 
 
 async def test_a_stream_from_before_gets_the_name_of_its_cluster(server: EmbeddedNats) -> None:
-    old = JetStreamLog(NatsOptions(servers=(server.url,)))
-    await old.connect()
+    old = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))))
+    await old.connection.connect()
     await old.ensure_stream("music")
-    new = JetStreamLog(NatsOptions(servers=(server.url,), cluster="one"))
-    await new.connect()
+    new = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))), cluster="one")
+    await new.connection.connect()
     await new.ensure_stream("music")
-    info = await old.client.jetstream().stream_info("SANDWICH_music")
+    info = await old.connection.client.jetstream().stream_info("SANDWICH_music")
     assert info.config.metadata is not None
     assert info.config.metadata["sandwich.cluster"] == "one"
     assert "sandwich.made_by" in info.config.metadata
     for log in (old, new):
-        await log.close()
+        await log.connection.close()
 
 
 async def test_a_burst_above_the_limit_is_refused_at_once_only_above_it(server: EmbeddedNats) -> None:

@@ -21,7 +21,9 @@ from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_health import redis_problems
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis, etcd_cluster, nats_cluster
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog
+from sandwich_node.publishing.log import StreamLimits
 from sandwich_sdk.wire import subjects
 
 pytestmark = pytest.mark.contract
@@ -139,14 +141,14 @@ def texts(problems: list[Problem]) -> str:
 
 
 def jetstream(*servers: EmbeddedNats) -> JetStreamLog:
-    return JetStreamLog(NatsOptions(servers=tuple(server.url for server in servers)))
+    return JetStreamLog(NatsConnection(NatsOptions(servers=tuple(server.url for server in servers))))
 
 
 async def test_a_jetstream_account_at_its_limit_is_a_problem(tmp_path: Path) -> None:
     limits = "accounts { A { jetstream { max_file: 1000000, max_streams: 1 }, users: [{user: u, password: p}] } }"
     async with EmbeddedNats(tmp_path / "nats", extra=(limits, "no_auth_user: u")) as server:
         log = jetstream(server)
-        await log.connect()
+        await log.connection.connect()
         client = await nats.connect(server.url)
         try:
             assert await log.problems(["bot"]) == []
@@ -158,7 +160,7 @@ async def test_a_jetstream_account_at_its_limit_is_a_problem(tmp_path: Path) -> 
             assert "storage limit is nearly used up" in texts(await log.problems(["bot"]))
         finally:
             await client.close()
-            await log.close()
+            await log.connection.close()
 
 
 async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_problems(tmp_path: Path) -> None:
@@ -167,9 +169,9 @@ async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_proble
         for server in servers:
             stack.push_async_exit(server)
         await asyncio.gather(*(server.start() for server in servers))
-        log = JetStreamLog(NatsOptions(servers=(servers[0].url,), replicas=3))
-        await log.connect()
-        stack.push_async_callback(log.close)
+        log = JetStreamLog(NatsConnection(NatsOptions(servers=(servers[0].url,))), limits=StreamLimits(replicas=3))
+        await log.connection.connect()
+        stack.push_async_callback(log.connection.close)
 
         async def made() -> bool:
             try:

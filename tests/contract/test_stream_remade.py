@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.dev.embedded import EmbeddedNats
+from sandwich_node.nats_connection import NatsConnection, NatsOptions
 from sandwich_node.publishing.chain import Chain
-from sandwich_node.publishing.frames import EventBuffer, ShardAddress
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
+from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_sdk import Consumer, Gap
 
 pytestmark = pytest.mark.contract
 
-ADDRESS = ShardAddress(app="bot", group=0, shard=3, count=4, route="bot", bot="42")
+ORIGIN = ShardOrigin(shard=ShardId("bot", 0, 3), count=4, route="bot", bot="42")
 STORED_BEFORE = 40
 
 
@@ -51,12 +53,12 @@ async def test_what_is_stored_after_the_deletion_is_read_all_of_it_and_once(
     """However long the new stream has become before its reader finds it."""
     reader = Reader(ordered=ordered)
     async with EmbeddedNats(tmp_path) as server:
-        log = JetStreamLog(NatsOptions(servers=(server.url,)))
-        await log.connect()
+        log = JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))))
+        await log.connection.connect()
         await log.ensure_stream("bot")
-        chain = Chain(log, ADDRESS, epoch=10, pause=asyncio.sleep, rng=random.Random(1))
+        chain = Chain(log, ORIGIN, fence=Fence(10), pause=asyncio.sleep, rng=random.Random(1))
         await chain.take_over()
-        buffer = EventBuffer(ADDRESS)
+        buffer = EventBuffer(ORIGIN)
         buffer.start_session("aa", 0)
         publisher = ShardPublisher(buffer, chain)
         tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(reader.run(server.url))]
@@ -71,7 +73,7 @@ async def test_what_is_stored_after_the_deletion_is_read_all_of_it_and_once(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await log.close()
+            await log.connection.close()
     assert reader.seen == list(range(1, 201))
     assert [(gap.session, gap.last_seq) for gap in reader.gaps] == [("aa", STORED_BEFORE)]
 
@@ -85,15 +87,17 @@ async def publish(publisher: ShardPublisher, first: int, last: int) -> None:
 
 
 async def test_of_many_that_make_a_deleted_stream_again_at_once_one_says_so(tmp_path: Path) -> None:
-    told: list[str] = []
+    remade: list[str] = []
     async with EmbeddedNats(tmp_path) as server:
-        logs = [JetStreamLog(NatsOptions(servers=(server.url,)), on_remade=told.append) for _ in range(8)]
+        logs = [
+            JetStreamLog(NatsConnection(NatsOptions(servers=(server.url,))), on_remade=remade.append) for _ in range(8)
+        ]
         for log in logs:
-            await log.connect()
+            await log.connection.connect()
             await log.ensure_stream("bot")
         for _ in range(5):
             await logs[0]._jetstream.delete_stream("SANDWICH_bot")
             await asyncio.gather(*(log.ensure_stream("bot") for log in logs))
         for log in logs:
-            await log.close()
-    assert told == ["bot"] * 5
+            await log.connection.close()
+    assert remade == ["bot"] * 5

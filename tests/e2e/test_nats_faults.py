@@ -111,7 +111,7 @@ async def test_a_slow_nats_costs_only_time_and_a_deleted_stream_is_made_again_an
             await running.until("a gap in each chain of the stream", all_reported, 20)
             for gap in running.gaps:
                 assert gap.app == "welcomer"
-                assert "nobody had read is lost" in gap.detail["reason"]
+                assert "no consumer had read is lost" in gap.detail["reason"]
             # All events had been read when the stream was deleted, so no event may be lost.
             assert_clean(await running.verdicts())
             assert await running.spent() == (SHARDS, 0)

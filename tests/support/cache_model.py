@@ -4,7 +4,7 @@ import copy
 from collections import defaultdict
 from typing import Any
 
-from sandwich_node.cache.settings import Writer, letters_of
+from sandwich_node.cache.settings import CacheWriter, letters_of
 from tests.support.cache_places import Places, has_ended
 from tests.support.cache_visibility import NONE, VOICE_STATUS, Guild, Json, is_hidden
 
@@ -42,9 +42,9 @@ class CacheModel:
         self.records: dict[tuple[str, str], tuple[int, str, int]] = {}
         self.extras: dict[tuple[str, str], dict[int, Json]] = defaultdict(dict)
 
-    def apply(self, writer: Writer, session: str, events: list[tuple[int, str, Json]]) -> dict[int, Json] | None:
+    def apply(self, writer: CacheWriter, session: str, events: list[tuple[int, str, Json]]) -> dict[int, Json] | None:
         """The additions to each event; None when a newer owner has written."""
-        key = (writer.app, writer.location)
+        key = (writer.shard.app, writer.location)
         fence, of, stood = self.records.get(key, (0, "", -1))
         if fence > writer.fence:
             return None
@@ -60,7 +60,7 @@ class CacheModel:
         self.records[key] = (writer.fence, session, stood)
         return made
 
-    def release(self, writer: Writer) -> None:
+    def release(self, writer: CacheWriter) -> None:
         """The shard's group is removed."""
         _Step(self, writer).relocate(set())
 
@@ -68,10 +68,10 @@ class CacheModel:
 class _Step(Places):
     """One event of one writer."""
 
-    def __init__(self, model: CacheModel, writer: Writer) -> None:
+    def __init__(self, model: CacheModel, writer: CacheWriter) -> None:
         self.model = model
         self.writer = writer
-        self.app = writer.app
+        self.app = writer.shard.app
         self.on = set(letters_of(writer.settings))
         self.users = writer.settings.users and writer.settings.members
         self.extra: Json = {}
@@ -84,7 +84,7 @@ class _Step(Places):
                 self.extra = dict.fromkeys(self.extra_of(name, d).keys() & {"before"})
             else:
                 handler(d)
-        learns = self.writer.settings.members and not self.writer.is_told_of_members
+        learns = self.writer.settings.members and not self.writer.receives_members
         if learns and name in SHOW_MEMBERS and "member" in d:
             self.learn(d)
         return self.extra
@@ -205,12 +205,12 @@ class _Step(Places):
 
     def is_held_by_newer(self) -> bool:
         held = self.model.locations[self.app].get(self.id)
-        return held is not None and int(held.split(":")[0]) > self.writer.group
+        return held is not None and int(held.split(":")[0]) > self.writer.shard.group
 
     def leave(self) -> None:
         guild = self.guild
         letters, _, group = guild.by.get(self.app, ("", "", 0))
-        if group > self.writer.group:
+        if group > self.writer.shard.group:
             return
         if self.is_shared and self.app in guild.apps:
             self.stop_sharing()
@@ -261,8 +261,8 @@ class _Step(Places):
                 if not is_hidden(channel) and not VOICE_STATUS.isdisjoint(channel)
             }
         guild.apps.add(self.app)
-        if guild.by.get(self.app, ("", "", 0))[2] <= self.writer.group:
-            guild.by[self.app] = (self.writer.maintains, self.writer.bot, self.writer.group)
+        if guild.by.get(self.app, ("", "", 0))[2] <= self.writer.shard.group:
+            guild.by[self.app] = (self.writer.maintains, self.writer.bot, self.writer.shard.group)
         if self.writer.settings.guilds:
             new = {key: value for key, value in d.items() if key not in LISTS} | {"unavailable": False}
             guild.guild = new | self.member_count(new)

@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.intents import ALL, INTENTS
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from tests.support.cache_model import CacheModel, Json, in_order
 
 GUILDS = ("100", "101")
@@ -177,7 +178,7 @@ class Maker:
 class Application:
     """One application with its shard's events for cache and model."""
 
-    writer: Writer
+    writer: CacheWriter
     maker: Maker
     session: str = "s0"
     sessions: int = 0
@@ -203,7 +204,8 @@ class Story:
             intents["b"] &= ~(INTENTS["GUILD_MEMBERS"] | INTENTS["GUILD_PRESENCES"])
         self.applications = {
             app: Application(
-                Writer(app=app, group=0, shard=0, fence=1, bot=bot, intents=intents[app], settings=settings), Maker(bot)
+                CacheWriter(shard=ShardId(app, 0, 0), fence=Fence(1), bot=bot, intents=intents[app], settings=settings),
+                Maker(bot),
             )
             for app, bot in BOTS.items()
         }
@@ -211,7 +213,7 @@ class Story:
     def act(self, app: str, kind: str, guild: int, n: int, v: int) -> None:
         """An action with an event for this application."""
         application = self.applications[app]
-        if kind in _MEMBER_EVENTS and not application.writer.is_told_of_members:
+        if kind in _MEMBER_EVENTS and not application.writer.receives_members:
             return
         if kind == "PRESENCE_UPDATE" and not application.writer.intents & INTENTS["GUILD_PRESENCES"]:
             return
@@ -276,7 +278,7 @@ class Story:
         self.confirm(app)
 
     async def _apply(
-        self, application: Application, writer: Writer, translator: Translator, events: list[tuple[int, str, Json]]
+        self, application: Application, writer: CacheWriter, translator: Translator, events: list[tuple[int, str, Json]]
     ) -> None:
         translated = [(event, translator.translate(event[1], msgspec.json.encode(event[2]))) for event in events]
         sent = [event for event, ops in translated if ops]

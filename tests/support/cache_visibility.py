@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandwich_node.cache.settings import LETTERS, Writer
+from sandwich_node.cache.settings import LETTERS, CacheWriter
 
 Json = dict[str, Any]
 HIDDEN = 1 << 17
@@ -50,7 +50,7 @@ class Visibility:
     """The changes of an event to what applications see."""
 
     app: str
-    writer: Writer
+    writer: CacheWriter
     on: set[str]
     """Letters of the enabled collections."""
 

@@ -9,6 +9,7 @@ from sandwich_node.publishing.log import (
     LogError,
     LogUnavailable,
     PayloadTooLarge,
+    StreamLimits,
     StreamMissing,
     Tail,
     WrongLast,
@@ -30,6 +31,7 @@ class MemoryLog:
         """Called before each request takes effect."""
         self.streams = {"SANDWICH_bot"}
         self.fail_next: list[tuple[LogError, bool]] = []
+        self.limits: dict[str, StreamLimits] = {}
         self._next = 1
         self.delay_s = 0.0
         """The duration of an append."""
@@ -91,6 +93,9 @@ class MemoryLog:
             raise StreamMissing(stream)
         self.before()
         return next((message for message in self._all(chain) if message.stream_seq >= seq), None)
+
+    def limit_stream(self, app: str, limits: StreamLimits) -> None:
+        self.limits[app] = limits
 
     async def ensure_stream(self, app: str) -> None:
         if app == "unavailable":

@@ -84,7 +84,7 @@ class Conditions:
 
 
 class NodeLog:
-    """One worker's connection to the stream: slow, cut off, or with lost answers. Replaces `JetStreamLog`."""
+    """One worker's connection to the stream: slow, cut off, or with lost answers. Implements `Log`."""
 
     part_bytes = 1_000_000
 
@@ -94,7 +94,7 @@ class NodeLog:
         self._conditions = conditions
 
     def limit_stream(self, app: str, limits: StreamLimits) -> None:
-        """See `LimitedLog.limit_stream`: nothing is limited here."""
+        """See `Log.limit_stream`: nothing is limited here."""
 
     async def ensure_stream(self, app: str) -> None:
         """The stream always exists."""

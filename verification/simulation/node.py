@@ -33,6 +33,7 @@ from sandwich_node.agent.agent import Agent
 from sandwich_node.agent.dependencies import AgentDependencies, Worker
 from sandwich_node.agent.options import NodeOptions
 from sandwich_node.shards.runner import ShardRunner
+from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.shard_set import ShardSet
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
@@ -221,14 +222,14 @@ class _WorkerLife:
 
     def _make_runner(self, start: ipc.StartShard) -> ShardRunner:
         world = self._process.node.world
-        return ShardRunner(
-            start,
-            NodeLog(world.stream, world.rng, self._process.conditions),
-            world.discord,
-            tell=self.send,
+        services = WorkerServices(
+            log=NodeLog(world.stream, world.rng, self._process.conditions),
+            http=world.discord,
+            send=self.send,
             rng=world.rng,
             linger_s=self._linger_s,
         )
+        return ShardRunner(start, services)
 
     def send(self, message: ipc.ToAgent) -> None:
         """Send to the agent, while this process lives."""

@@ -53,7 +53,7 @@ class FrameHeaders:
     first_seq  Discord sequence of the first event in the frame
     last_seq   Discord sequence of the chain after this frame: the checkpoint
     count      events in the frame; 0 for fence, marker and gap frames
-    epoch      the writer's fence: the revision of its claim
+    epoch      the writer's fence: the revision of its claim. The wire keeps this older name for it
     kind       "" for events, else "fence", "marker" or "gap"
     types      event types in the frame, each once
     part       (i, n) for part i of an event that is split into n messages, 1 <= i <= n

@@ -172,7 +172,7 @@ def _sum_invites(parts: list[InviteNumbers]) -> InviteNumbers | None:
     if not parts:
         return None
     return InviteNumbers(
-        told=_sum_counts(part.told for part in parts),
+        reported=_sum_counts(part.reported for part in parts),
         late=sum(part.late for part in parts),
         requests=sum(part.requests for part in parts),
         limited=sum(part.limited for part in parts),
@@ -183,7 +183,7 @@ def _invite_status(total: InviteNumbers | None) -> InviteStatus | None:
     if total is None:
         return None
     return InviteStatus(
-        told_total=total.told,
+        told_total=total.reported,
         late_total=total.late,
         requests_total=total.requests,
         limited_total=total.limited,

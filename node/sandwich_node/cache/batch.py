@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from sandwich_node.cache.context import Op
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_sdk.wire.cache_keys import guild_prefix, locations_key, mutual_key, user_key
 
 CALL_EVENTS_MAX: Final = 512
@@ -37,7 +37,7 @@ class Batch:
     replay; the others are dropped.
     """
 
-    writer: Writer
+    writer: CacheWriter
     session: str
     confirmed: int
     events: tuple[EventOps, ...]
@@ -96,16 +96,16 @@ class Names:
 
 
 @lru_cache(maxsize=4096)
-def names_of(writer: Writer) -> Names:
+def names_of(writer: CacheWriter) -> Names:
     """The writer's key names. The script completes the prefixes with an id and a brace."""
     namespace = writer.namespace
     return Names(
-        app=writer.app,
+        app=writer.shard.app,
         shard=writer.location,
         guild=guild_prefix(namespace, 0).removesuffix("0}:"),
         user=user_key(namespace, 0).removesuffix("0}"),
         mutual=mutual_key(namespace, 0).removesuffix("0}"),
-        locations=locations_key(namespace, writer.app),
+        locations=locations_key(namespace, writer.shard.app),
         namespace=namespace,
     )
 
@@ -137,7 +137,7 @@ def pack(batch: Batch, keys: tuple[str, str], events: Iterable[EventOps], *, fla
 def _header(batch: Batch, last: int, flags: str) -> list[str | bytes | int]:
     writer, names = batch.writer, names_of(batch.writer)
     return [
-        *(writer.fence, batch.session or "-", last, batch.confirmed, flags, writer.app, writer.location),
+        *(writer.fence, batch.session or "-", last, batch.confirmed, flags, writer.shard.app, writer.location),
         *(writer.maintains, writer.bot, names.guild, names.user, names.mutual, names.locations),
     ]
 

@@ -21,7 +21,7 @@ from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied, Extra
-from sandwich_node.cache.settings import Writer, changed_letters, kept_letters
+from sandwich_node.cache.settings import CacheWriter, changed_letters, kept_letters
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class CacheFeed:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: CacheWriter,
         cache: RedisCache,
         *,
         rng: random.Random,
@@ -137,7 +137,7 @@ class CacheFeed:
 
     @property
     def _shard(self) -> tuple[str, str]:
-        return self.writer.app, self.writer.location
+        return self.writer.shard.app, self.writer.location
 
     @property
     def backlog(self) -> int:
@@ -335,7 +335,7 @@ class CacheFeed:
         else:
             counters.applied += len(batch.events)
         if applied.failure and applied.failed == counters.failed:
-            _log.error("the cache refused a change of %s: %s", self.writer.app, applied.failure)
+            _log.error("the cache refused a change of %s: %s", self.writer.shard.app, applied.failure)
 
     # --- resync ---------------------------------------------------------------------------------------------------
 
@@ -397,7 +397,7 @@ class CacheFeed:
         if self._recorded_bytes > RECORDED_BYTES_MAX:
             self._recorded = None
 
-    def follow(self, writer: Writer) -> None:
+    def follow(self, writer: CacheWriter) -> None:
         """The application's cache settings changed: remove the entities that it does not keep any more."""
         self.writer = writer
         self._translator = Translator(writer)

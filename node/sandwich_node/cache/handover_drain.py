@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 
 _log = logging.getLogger(__name__)
 
@@ -46,16 +46,14 @@ class LeftBehind:
             async with asyncio.timeout(FINISH_S):
                 await self.feed.finish(self._record_end)
         except TimeoutError:
-            _log.warning(
-                "the cache of shard %s/%s lacks its last events", self.feed.writer.app, self.feed.writer.location
-            )
+            _log.warning("the cache of shard %s lacks its last events", self.feed.writer.shard)
 
     async def _record_end(self) -> None:
         text = f"{self.standing.session} {self.standing.last_seq}"
         await self.cache.command("SET", names_of(self.feed.writer).through, text, "EX", str(RECORD_TTL_S))
 
 
-async def last_owner_is_through(cache: RedisCache, writer: Writer, standing: Standing, until: float) -> bool:
+async def last_owner_is_through(cache: RedisCache, writer: CacheWriter, standing: Standing, until: float) -> bool:
     """Wait until the last owner has written everything; False if it has not by `until` (loop time).
 
     Raises CacheError.

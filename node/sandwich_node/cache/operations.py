@@ -15,7 +15,7 @@ from sandwich_node.cache import channels, guilds, members, messages
 from sandwich_node.cache import payloads as pl
 from sandwich_node.cache.context import UNREADABLE, BadEvent, Context, Op, Translation, snowflake
 from sandwich_node.cache.json_patch import compact
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 
 LEARNED_MAX = 8192
 """Members known as stored, so that an active member is not stored again with every message."""
@@ -101,9 +101,9 @@ def _translations(settings: CacheSpec) -> dict[str, Translation]:
 class Translator:
     """Translates one shard's events into operations. Its only state is the members learned from other events."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: CacheWriter) -> None:
         settings = writer.settings
-        self._context = Context(settings, writer.bot, settings.members and not writer.is_told_of_members)
+        self._context = Context(settings, writer.bot, settings.members and not writer.receives_members)
         self._translations = _translations(settings)
         self._learned: dict[tuple[str, str], int] = {}
         self._learned_before: dict[tuple[str, str], int] = {}

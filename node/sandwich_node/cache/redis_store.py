@@ -20,7 +20,7 @@ from sandwich_node.cache.errors import CacheUnavailable, NotRedis, classify
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.replies import Applied, Left, read_reply
 from sandwich_node.cache.script import SCRIPT, SCRIPT_SHA
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_sdk.cancellation import honouring_cancel
 from sandwich_sdk.wire.cache_keys import guild_prefix, mutual_key, user_key
 
@@ -135,7 +135,7 @@ class RedisCache:
             for reply in replies
         ]
 
-    async def apply_afresh(self, writer: Writer, events: tuple[EventOps, ...]) -> Applied:
+    async def apply_afresh(self, writer: CacheWriter, events: tuple[EventOps, ...]) -> Applied:
         """Apply events outside a session, without a check of their sequences. Raises CacheError."""
         return await self._guarded(self._apply_afresh(Batch(writer=writer, session="", confirmed=0, events=events)))
 
@@ -170,18 +170,18 @@ class RedisCache:
             return 0.0
         return max(int(await self.command("PTTL", key)), 1) / 1000
 
-    async def keep(self, writer: Writer, letters: str) -> str | None:
+    async def keep(self, writer: CacheWriter, letters: str) -> str | None:
         """Record the letters that the shard keeps from now on; returns those before, or None. Raises CacheError."""
         before = await self.command("GETSET", names_of(writer).kept, letters)
         return before.decode(errors="replace") if isinstance(before, bytes) else before
 
-    async def forget(self, writer: Writer, letters: str) -> None:
+    async def forget(self, writer: CacheWriter, letters: str) -> None:
         """Remove entities that the application does not keep any more from the shard's guilds. Raises CacheError."""
         guilds = await self.read_sets([names_of(writer).index])
         for guild in sorted(guilds[0]):
             await self.apply_afresh(writer, (EventOps(0, (("forget", guild, letters),), 0),))
 
-    async def release(self, writer: Writer) -> Applied:
+    async def release(self, writer: CacheWriter) -> Applied:
         """Remove all guilds that are still located at this shard: its group is deleted. Raises CacheError."""
         batch = Batch(writer=writer, session="", confirmed=0, events=())
         return await self._guarded(self._release(batch))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sandwich_coordinator.cache_entities import COLLECTIONS, ENTITIES
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.intents import INTENTS
 from sandwich_coordinator.types import CacheSpec
 from sandwich_sdk.wire.cache_keys import location
@@ -32,13 +33,11 @@ def changed_letters(before: str, after: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Writer:
-    """One owner of one shard. `fence` is the revision of its claim; `bot` the bot's user id."""
+class CacheWriter:
+    """The owner of a shard, as the cache knows it. `bot` is the bot's user id."""
 
-    app: str
-    group: int
-    shard: int
-    fence: int
+    shard: ShardId
+    fence: Fence
     bot: str
     intents: int
     settings: CacheSpec
@@ -46,12 +45,12 @@ class Writer:
     @property
     def namespace(self) -> str:
         """The namespace that it writes to."""
-        return self.settings.namespace_of(self.app)
+        return self.settings.namespace_of(self.shard.app)
 
     @property
     def location(self) -> str:
         """The location of the shard's guilds, as readers see it."""
-        return location(self.group, self.shard)
+        return location(self.shard.group, self.shard.shard)
 
     @property
     def maintains(self) -> str:
@@ -60,6 +59,6 @@ class Writer:
         return "".join(letter for letter in letters if self.intents & INTENTS[COLLECTIONS[letter].intent])
 
     @property
-    def is_told_of_members(self) -> bool:
+    def receives_members(self) -> bool:
         """Whether Discord sends joins and leaves. Otherwise members are learned from other events."""
         return bool(self.intents & INTENTS["GUILD_MEMBERS"])

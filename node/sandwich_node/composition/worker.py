@@ -10,8 +10,9 @@ import aiohttp
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.ipc import Channel, StreamRemade, WorkerSettings
+from sandwich_node.nats_connection import NatsConnection, NatsOptions
 from sandwich_node.open_files import SocketRoom, raise_limit, sockets_for_shards
-from sandwich_node.publishing.jetstream import JetStreamLog, NatsOptions
+from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.shards.failures import FailureLog
 from sandwich_sdk.cache import Cache, Tls
@@ -21,6 +22,7 @@ from sandwich_sdk.cache import Cache, Tls
 class WorkerParts:
     """What the shards of one process share. Without Redis `cache` and `reader` are None.
 
+    nats      the connection that events and requests share
     log       where events go
     http      for gateway connections
     rests     Discord's REST API, a client for each bot
@@ -30,6 +32,7 @@ class WorkerParts:
     room      limits how many shards have a socket
     """
 
+    nats: NatsConnection
     log: JetStreamLog
     http: aiohttp.ClientSession
     rests: RestClients
@@ -41,7 +44,7 @@ class WorkerParts:
 
     async def close(self) -> None:
         """Close the connections that belong to the worker; `http` belongs to the caller."""
-        await self.log.close()
+        await self.nats.close()
         if self.cache is not None:
             await self.cache.close()
         if self.reader is not None:
@@ -51,8 +54,10 @@ class WorkerParts:
 def compose_worker_parts(channel: Channel, settings: WorkerSettings, http: aiohttp.ClientSession) -> WorkerParts:
     """The real parts. Nothing is connected yet; the process's limit of open files is raised."""
     redis = settings.redis
+    nats = NatsConnection(_nats_options(settings))
     return WorkerParts(
-        log=JetStreamLog(_nats_options(settings), on_remade=lambda app: channel.send(StreamRemade(app))),
+        nats=nats,
+        log=JetStreamLog(nats, cluster=settings.cluster, on_remade=lambda app: channel.send(StreamRemade(app))),
         http=http,
         rests=RestClients(http, settings.api_url),
         cache=RedisCache(redis, clock=time.monotonic) if redis is not None else None,
@@ -76,7 +81,6 @@ def _nats_options(settings: WorkerSettings) -> NatsOptions:
     return NatsOptions(
         servers=settings.nats_servers,
         name=f"sandwich {settings.node}/{settings.worker}",
-        cluster=settings.cluster,
         user=settings.nats_user,
         password=settings.nats_password,
         credentials=path(settings.nats_credentials),

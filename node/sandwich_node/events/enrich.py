@@ -1,4 +1,4 @@
-"""From a batch as read to the lines that are published: cache, prefixes and invites add fields or drop events.
+"""From a batch as read to the lines that are published: cache, prefixes and the observer add fields or drop events.
 
 A shell: each lookup has a bounded time.
 """
@@ -13,10 +13,10 @@ import msgspec
 from sandwich_node.cache.batch import EventOps
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.replies import Extra
-from sandwich_node.events.filters import EventFilter, MessageAsk
-from sandwich_node.events.guild_arrivals import Arrival
+from sandwich_node.events.asks import Arrival, MessageAsk, ObserverAsk
+from sandwich_node.events.filters import EventFilter
+from sandwich_node.events.observers import ExtraSource
 from sandwich_node.events.prefixes import GuildPrefixes
-from sandwich_node.invites.lookup import InviteLookup, JoinAsk
 from sandwich_node.publishing.frames import Batch, Item
 
 _log = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ class EnrichCounters:
 
 @dataclass(slots=True)
 class ShardEnricher:
-    """Implements `Enricher` for one shard. `cache` None: no cache is kept. `invites` None: joins are not tracked."""
+    """Implements `Enricher` for one shard. `cache` None: no cache is kept. `extra` None: no observer adds a field."""
 
     rules: EventFilter
     cache: CacheFeed | None = None
     prefixes: GuildPrefixes | None = None
-    invites: InviteLookup | None = None
+    extra: ExtraSource | None = None
     counters: EnrichCounters = field(default_factory=EnrichCounters)
 
     @property
@@ -61,8 +61,8 @@ class ShardEnricher:
         asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, MessageAsk)]
         if asks:
             await self._done(self._prefixes(asks, lines, added))
-        if self.invites is not None:
-            await self._done(self._joins(self.invites, items, added))
+        if self.extra is not None:
+            await self._done(self._observed(self.extra, items, added))
         for at, fields in added.items():
             if lines[at]:
                 lines[at] = with_extra(lines[at], b",".join(fields))
@@ -81,7 +81,7 @@ class ShardEnricher:
     @property
     def is_whole(self) -> bool:
         """See `Enricher`."""
-        return (self.cache is None or self.cache.is_whole) and (self.invites is None or self.invites.is_whole)
+        return (self.cache is None or self.cache.is_whole) and (self.extra is None or self.extra.is_whole)
 
     async def _cache(
         self, cache: CacheFeed, batch: Batch, confirmed: int, added: dict[int, list[bytes]]
@@ -123,11 +123,11 @@ class ShardEnricher:
                 added.setdefault(at, []).append(b'"prefix":null')
                 self.counters.prefix_unknown += 1
 
-    async def _joins(self, invites: InviteLookup, items: Sequence[Item], added: dict[int, list[bytes]]) -> None:
-        joins = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, JoinAsk)]
-        found = await invites.resolve([ask for _, ask in joins])
-        for (at, _), how in zip(joins, found, strict=True):
-            added.setdefault(at, []).append(b'"invited_by":' + how)
+    async def _observed(self, extra: ExtraSource, items: Sequence[Item], added: dict[int, list[bytes]]) -> None:
+        asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, ObserverAsk)]
+        answers = await extra.resolve([ask for _, ask in asks])
+        for (at, _), answer in zip(asks, answers, strict=True):
+            added.setdefault(at, []).append(b'"%b":%b' % (extra.extra_name.encode(), answer))
 
 
 def _add_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dict[int, list[bytes]]) -> None:

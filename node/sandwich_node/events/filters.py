@@ -1,13 +1,13 @@
 """Which events are published, on which lane, and which only change the cache. Pure."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sandwich_coordinator.event_names import matches_any
 from sandwich_coordinator.types import EventsSpec, PrefixSpec
+from sandwich_node.events.asks import MessageAsk
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 CACHE_ONLY = ""
@@ -33,13 +33,6 @@ class _Text(Struct, gc=False):
 
 _authored = msgspec.json.Decoder(_Authored).decode
 _text = msgspec.json.Decoder(_Text).decode
-
-
-class MessageAsk(NamedTuple):
-    """A message that is published only if it begins with a prefix of its guild."""
-
-    guild: str
-    content: str
 
 
 @dataclass(frozen=True, slots=True)

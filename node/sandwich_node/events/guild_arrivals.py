@@ -9,11 +9,12 @@ The new owner of a resumed session cannot know which announced guilds are still 
 announcement; without one, a guild with the key counts as back.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
+
+from sandwich_node.events.asks import Arrival
 
 
 class _Guild(Struct):
@@ -22,31 +23,6 @@ class _Guild(Struct):
 
 
 _decode = msgspec.json.Decoder(_Guild).decode
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """The meaning of a GUILD_CREATE or GUILD_DELETE. Both False: a real join, or a real leave.
-
-    lazy         READY announced the guild, and this is its first GUILD_CREATE
-    unavailable  GUILD_CREATE: the guild is back from an outage, or still in one; GUILD_DELETE: an outage began
-    is_sure      False when the cache may know better whether the guild was announced
-    """
-
-    lazy: bool
-    unavailable: bool
-    is_sure: bool = field(default=False, compare=False)
-
-    def fields(self) -> bytes:
-        """The fields of a JSON object."""
-        return b'"lazy":%b,"unavailable":%b' % (_TEXT[self.lazy], _TEXT[self.unavailable])
-
-    def as_cached(self, *, lazy: bool, unavailable: bool) -> "Arrival":
-        """With the announcement that the cache recorded, if this shard did not see READY itself."""
-        return self if self.is_sure or not lazy else Arrival(True, unavailable)
-
-
-_TEXT = {False: b"false", True: b"true"}
 
 
 class ShardGuilds:

@@ -10,9 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from sandwich_coordinator.discord_api import DiscordApiError, RateLimited
+from sandwich_node.events.asks import ObserverAsk
 from sandwich_node.invites.attribution import Reason, Unknown, invited_by
 from sandwich_node.invites.count_persistence import CountPersistence, CountStore
 from sandwich_node.invites.effects import DropCounts, FetchRequest, PersistCounts, Report
@@ -20,7 +20,7 @@ from sandwich_node.invites.guild import Moment
 from sandwich_node.invites.hold import HoldBudget
 from sandwich_node.invites.invite_counts import NEVER
 from sandwich_node.invites.tracker import InviteTracker
-from sandwich_node.invites.wire import VANITY, BadAnswer, Invite, NoCounts, read_invites, read_vanity
+from sandwich_node.invites.wire import EVENT_TYPES, VANITY, BadAnswer, Invite, NoCounts, read_invites, read_vanity
 from sandwich_node.rest.client import RequestRefused, RestClient
 from sandwich_node.rest.limiter import Route
 
@@ -37,12 +37,6 @@ LOOP_TURNS = 8
 _TIMEOUT = Unknown(Reason.TIMEOUT)
 
 
-class JoinAsk(NamedTuple):
-    """The attribution that a GUILD_MEMBER_ADD waits for, by its handle."""
-
-    handle: int
-
-
 @dataclass(frozen=True, slots=True)
 class MemberInvited:
     """An attribution that was made after its GUILD_MEMBER_ADD was published; `invited_by` is JSON."""
@@ -54,21 +48,24 @@ class MemberInvited:
 
 @dataclass(slots=True)
 class LookupCounters:
-    """Totals since the shard started here. `told`: final attributions by source, unknown ones by reason."""
+    """Totals since the shard started here. `reported`: final attributions by source, unknown ones by reason."""
 
-    told: Counter[str]
+    reported: Counter[str]
     late: int = 0
     requests: int = 0
     limited: int = 0
 
 
 class InviteLookup:
-    """The lookup of one shard.
+    """The lookup of one shard: an `EventObserver` and an `ExtraSource`.
 
     `kept`: by guild, the states that the shard's last owner saved; None: the store's content is unknown or not valid.
-    `tell_late` publishes a late attribution. `caught_up` is called when the store holds no outdated counts any more,
+    `report_late` publishes a late attribution. `caught_up` is called when the store holds no outdated counts any more,
     if events were published meanwhile. Neither may wait.
     """
+
+    event_types = EVENT_TYPES
+    extra_name = "invited_by"
 
     def __init__(
         self,
@@ -78,14 +75,14 @@ class InviteLookup:
         hold_s: float,
         store: CountStore | None,
         kept: Mapping[str, bytes] | None,
-        tell_late: Callable[[MemberInvited], None],
+        report_late: Callable[[MemberInvited], None],
         caught_up: Callable[[], None],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.counters = counters
         self._rest = rest
         self._kept = kept or {}
-        self._tell_late = tell_late
+        self._report_late = report_late
         self._caught_up = caught_up
         self._wall = wall
         self._tracker = InviteTracker(patience_s=hold_s, persists=store is not None)
@@ -143,28 +140,28 @@ class InviteLookup:
             self._hold = HoldBudget(hold_s)
             self._tracker.patience_s = hold_s
 
-    def observe(self, event_type: str, data: bytes, *, is_told: bool) -> JoinAsk | None:
+    def observe(self, event_type: str, data: bytes, *, is_published: bool) -> ObserverAsk | None:
         """Take an event of `wire.EVENT_TYPES`, by the JSON of its `d`, in order, as it is read.
 
-        `is_told`: the event is published. A published GUILD_MEMBER_ADD gets a `JoinAsk` to resolve.
+        A GUILD_MEMBER_ADD that is published (`is_published`) gets an ask to resolve.
         """
         if not self._tracker.concerns(event_type, data):
             return None
         now = self._now()
         handle = self._tracker.observe(event_type, data, now)
-        if handle is not None and is_told:
+        if handle is not None and is_published:
             self._read_at[handle] = now.mono
             if len(self._read_at) > HANDLES_MAX:
                 self._abandon(next(iter(self._read_at)))
         self._act()
-        return JoinAsk(handle) if handle is not None and is_told else None
+        return ObserverAsk(handle) if handle is not None and is_published else None
 
     @property
     def is_whole(self) -> bool:
         """Whether the store holds no outdated counts."""
         return self._persistence.is_whole
 
-    async def resolve(self, asks: Sequence[JoinAsk]) -> list[bytes]:
+    async def resolve(self, asks: Sequence[ObserverAsk]) -> list[bytes]:
         """`invited_by` of each join as JSON, to publish with its event. Raises only when cancelled.
 
         Waits at most until `hold_s` after the last join was read, and within the hold budget. Without joins it waits
@@ -266,14 +263,14 @@ class InviteLookup:
 
     def _reported(self, answer: Report) -> None:
         if answer.final:
-            self.counters.told[_kind_of(answer)] += 1
+            self.counters.reported[_kind_of(answer)] += 1
         if answer.handle in self._read_at:
             self._answers[answer.handle] = answer
             self._progress.set()
         elif answer.final and answer.handle in self._late:
             self._late.remove(answer.handle)
             self.counters.late += 1
-            self._tell_late(MemberInvited(answer.guild, answer.user, invited_by(answer.attribution)))
+            self._report_late(MemberInvited(answer.guild, answer.user, invited_by(answer.attribution)))
 
     def _whole_again(self) -> None:
         self._progress.set()

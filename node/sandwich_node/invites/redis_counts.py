@@ -6,6 +6,7 @@ still writes recreates a hash under its old name, which no owner reads.
 
 from collections.abc import Mapping
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.cache.redis_store import RedisCache
 
 EXPIRE_S = 3600
@@ -15,12 +16,12 @@ EXPIRE_S = 3600
 class RedisCounts:
     """A `count_persistence.CountStore`. Every call may raise CacheError."""
 
-    def __init__(self, cache: RedisCache, namespace: str, app: str, group: int, shard: int, fence: int) -> None:
+    def __init__(self, cache: RedisCache, namespace: str, shard: ShardId, fence: Fence) -> None:
         self._cache = cache
-        self._prefix = f"sw:{namespace}:invites:{{{app}:{group}:{shard}}}:"
+        self._prefix = f"sw:{namespace}:invites:{{{shard.app}:{shard.group}:{shard.shard}}}:"
         self._key = f"{self._prefix}{fence}"
 
-    async def take_over(self, fence: int) -> dict[str, bytes]:
+    async def take_over(self, fence: Fence) -> dict[str, bytes]:
         """The states that the owner with this fence saved, by guild. They belong to this owner from now on."""
         before = f"{self._prefix}{fence}"
         if before != self._key and await self._cache.command("EXISTS", before):

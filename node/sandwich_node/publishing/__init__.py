@@ -1,1 +1,1 @@
-"""Where events go: frames, the per-shard chain in JetStream, and the queue in front of it."""
+"""The way of events out of a shard: its queue, frames, and the chain in the event log."""

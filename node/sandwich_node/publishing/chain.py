@@ -1,15 +1,17 @@
 """One shard's chain of frames, with one writer.
 
 Each append asserts the stream sequence of the chain's last frame, over all lanes
-(`Nats-Expected-Last-Subject-Sequence-Subject`). Taking over appends a fence frame first: from then on every older
-writer's append is refused, whatever its clock or its lease say. An append whose outcome is unknown is settled by
-reading the tail: ours -> it landed; a newer epoch -> we are fenced; unchanged -> send it again, and only one of the
-two can land. A tail that ends before what was acknowledged means that the stream lost it (deleted or purged by hand,
-restored, out of age): a gap frame tells consumers, and the chain goes on behind it. So it does behind a message that no
-node wrote (`walk`), once nothing of a newer owner's is between our last frame and that message.
+(`Nats-Expected-Last-Subject-Sequence-Subject`). A new owner first appends a fence frame: from then on every append of
+an older owner is refused, whatever its clock or its lease say.
 
-Invariants: at most one append is in flight; `_last` is only ever set from our own fence, our own acknowledged append,
-or an end of the chain before which no newer owner wrote. `_own` is our last frame.
+An append whose outcome is unknown is settled by reading the tail. The tail is our append: it was stored. It has a newer
+fence: we are fenced. It is unchanged: the append is sent again, and only one of the two can be stored. If the tail is
+before what was acknowledged, the stream lost frames (deleted or purged by hand, restored, expired): a gap frame informs
+consumers, and the chain goes on behind it. After a message that no node wrote, the chain goes on behind that message,
+once it is certain that no newer owner wrote between our last frame and it (`Walk`).
+
+Invariants: at most one append is in flight. `_last` is only set from our own fence frame, our own acknowledged append,
+or an end of the chain before which no newer owner wrote. `_own` is the sequence of our last frame.
 """
 
 import logging
@@ -21,8 +23,9 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from sandwich_coordinator.backoff import Backoff
-from sandwich_node.publishing.foreign_messages import Search, Stand, Walk
-from sandwich_node.publishing.frames import Frame, ShardAddress, split_payload
+from sandwich_coordinator.ids import Fence
+from sandwich_node.publishing.foreign_messages import ChainEnd, Search, Walk
+from sandwich_node.publishing.frames import Frame, ShardOrigin, split_payload
 from sandwich_node.publishing.log import (
     Fenced,
     Foreign,
@@ -46,30 +49,31 @@ BUSY_RETRY_S = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where the chain stands: the session it was written from, and the last Discord sequence in it.
+    """How far the chain is: the session that it was written from, and the last Discord sequence in it.
 
-    `behind`: what is kept in Redis did not have all of it. Known of a frame that was read: `epoch`, its writer's,
-    `stored_at`, when it was stored (Unix seconds), and `marked`: it is a marker, as an owner leaves it who ends in
-    good order with the cache behind.
+    behind     Redis did not have all of its events
+    marked     the frame is a marker: its owner ended in good order, with the cache behind
+    fence      the fence of the frame's owner; 0 when no frame was read
+    stored_at  when the frame was stored (Unix seconds); None when no frame was read
     """
 
     session: str
     last_seq: int
     behind: bool = False
     marked: bool = field(default=False, compare=False)
-    epoch: int = field(default=0, compare=False)
+    fence: Fence = field(default=Fence(0), compare=False)
     stored_at: float | None = field(default=None, compare=False)
 
 
 def checkpoint_of(headers: FrameHeaders) -> Checkpoint:
-    """What a frame says of the chain. The last of an incomplete run of parts does not count as stored."""
+    """The checkpoint that a frame holds. An event of which parts are missing does not count as stored."""
     if headers.part is not None and headers.part[0] < headers.part[1]:
         return Checkpoint(headers.session, headers.first_seq - 1, headers.behind)
     return Checkpoint(headers.session, headers.last_seq, headers.behind)
 
 
 class _EndLost(Exception):
-    """The stream lost what it had acknowledged: `tail` is the chain's last frame now, `end` its last message."""
+    """The stream lost frames that it had acknowledged. `tail` is the chain's last frame now, `end` its last message."""
 
     def __init__(self, tail: Tail | None, end: int) -> None:
         super().__init__("the stream lost the end of a chain")
@@ -78,25 +82,24 @@ class _EndLost(Exception):
 
 
 class Chain:
-    """The writer of one shard's chain. `epoch` is the revision of our claim."""
+    """The writer of one shard's chain, under the owner's fence."""
 
     def __init__(
         self,
         log: Log,
-        address: ShardAddress,
+        origin: ShardOrigin,
         *,
-        epoch: int,
+        fence: Fence,
         pause: Callable[[float], Awaitable[None]],
         rng: random.Random,
     ) -> None:
         self._store = log
-        self._epoch = epoch
+        self._fence = fence
         self._pause = pause
         self._rng = rng
-        self._stream = subjects.stream_name(address.app)
-        self._app = address.app
-        self._filter = subjects.chain_filter(address.app, address.group, address.shard)
-        self._address = address
+        self._shard = origin.shard
+        self._stream = subjects.stream_name(origin.shard.app)
+        self._filter = subjects.chain_filter(*origin.shard)
         self._last = self._own = 0
         self._owes_notice = False
         self.checkpoint = Checkpoint("", 0)
@@ -106,56 +109,56 @@ class Chain:
         self.waiting_reason = ""
 
     async def take_over(self) -> Checkpoint:
-        """Append our fence and return the checkpoint before it. Raises Fenced; waits while the log is away."""
+        """Append our fence frame and return the checkpoint before it. Raises Fenced. Waits while the log is away."""
         writer = foreign = 0
         backoff = self._backoff()
-        found: Stand | None = None
+        found: ChainEnd | None = None
         while True:
             try:
                 found = await self._find_end(found)
                 tail, foreign = found.tail, max(foreign, found.foreign)
-                if tail is not None and tail.headers.epoch > self._epoch:
-                    raise Fenced(self._epoch, tail.headers.epoch)
-                stands = Checkpoint("", 0)
+                if tail is not None and tail.headers.epoch > self._fence:
+                    raise Fenced(self._fence, Fence(tail.headers.epoch))
+                before = Checkpoint("", 0)
                 if tail is not None:
-                    # Our own epoch: a fence of ours had landed after all.
-                    writer = tail.headers.epoch if tail.headers.epoch < self._epoch else writer
-                    stands = replace(
+                    # With our own fence: an earlier attempt was stored after all.
+                    writer = tail.headers.epoch if tail.headers.epoch < self._fence else writer
+                    before = replace(
                         checkpoint_of(tail.headers),
-                        epoch=writer,
+                        fence=Fence(writer),
                         stored_at=tail.stored_at,
                         marked=tail.headers.kind == MARKER,
                     )
-                self._last = self._own = await self._append_fence(stands, found.end)
+                self._last = self._own = await self._append_fence(before, found.end)
             except (WrongLast, LogBusy):
                 await self._pause(BUSY_RETRY_S)
             except (LogUnavailable, StreamMissing) as error:
                 await self._wait(backoff, error)
             else:
                 self.waiting_reason = ""
-                self.checkpoint = stands
+                self.checkpoint = before
                 self._passed(foreign)
-                await self._tell_of_foreign()
-                return stands
+                await self._append_notice()
+                return before
 
-    async def _append_fence(self, stands: Checkpoint, expected: int) -> int:
+    async def _append_fence(self, at: Checkpoint, expected: int) -> int:
         fence = FrameHeaders(
-            session=stands.session,
-            first_seq=stands.last_seq,
-            last_seq=stands.last_seq,
+            session=at.session,
+            first_seq=at.last_seq,
+            last_seq=at.last_seq,
             count=0,
-            epoch=self._epoch,
+            epoch=self._fence,
             kind=FENCE,
-            behind=stands.behind,
+            behind=at.behind,
         )
         subject = self._subject(subjects.DEFAULT_LANE)
         return await self._store.append(subject, b"", fence.encode(), chain=self._filter, expected=expected)
 
-    async def _find_end(self, known: Stand | None = None) -> Stand:
-        """Where the chain ends. What was `known` is not read again: more foreign messages may come meanwhile."""
+    async def _find_end(self, known: ChainEnd | None = None) -> ChainEnd:
+        """Where the chain ends. `known` is not read again: more foreign messages may come meanwhile."""
         end = await self._store.tail(self._stream, self._filter)
         if not isinstance(end, Foreign):
-            return Stand(end, end.stream_seq if end is not None else 0)
+            return ChainEnd(end, end.stream_seq if end is not None else 0)
         if known is None or known.end > end.stream_seq:
             known = await self._search(end)
         while known.end < end.stream_seq:
@@ -165,7 +168,7 @@ class Chain:
             known = known.then(message)
         return known
 
-    async def _search(self, end: Foreign) -> Stand:
+    async def _search(self, end: Foreign) -> ChainEnd:
         first = await self._store.following(self._stream, self._filter, 1)
         search = Search(end.stream_seq, may_be_copy=isinstance(first, Foreign) and first.copied is not None)
         while True:
@@ -173,11 +176,11 @@ class Chain:
             while at:
                 at = search.see(await self._store.following(self._stream, self._filter, at))
             if search.is_over:
-                return search.stand
+                return search.chain_end
             search.widen()
 
     def _passed(self, foreign: int) -> None:
-        """The chain goes on behind messages that are not ours."""
+        """The chain goes on behind messages that no node wrote."""
         if foreign:
             self.foreign += foreign
             self._owes_notice = True
@@ -185,8 +188,8 @@ class Chain:
                 "chain %s: %d messages that no node wrote are on it; it goes on behind them", self._filter, foreign
             )
 
-    async def _tell_of_foreign(self) -> None:
-        """Say in the chain what was on it. More that comes meanwhile is told of with the next frame."""
+    async def _append_notice(self) -> None:
+        """Report foreign messages in the chain. Those that come meanwhile are reported after the next frame."""
         owed, self._owes_notice = self._owes_notice, False
         if owed:
             await self._append_gap(
@@ -194,10 +197,11 @@ class Chain:
             )
 
     def _subject(self, lane: str) -> str:
-        return subjects.events_subject(self._app, lane, self._address.group, self._address.shard)
+        app, group, shard = self._shard
+        return subjects.events_subject(app, lane, group, shard)
 
     async def append(self, frame: Frame) -> None:
-        """Append one frame, in parts when it is too large. Raises Fenced; waits while the log is away."""
+        """Append one frame, in parts when it is too large. Raises Fenced. Waits while the log is away."""
         payload = frame.payload()
         lost: _EndLost | None = None
         while True:
@@ -206,19 +210,19 @@ class Chain:
                     await self._go_on_behind(lost)
                 await self._append_whole(frame, payload)
             except _EndLost as found:
-                # Parts that were stored may be gone with the rest: the whole frame again.
+                # Parts that were stored may be lost with the rest: send the whole frame again.
                 lost = found
             else:
                 break
         self.checkpoint = Checkpoint(frame.session, frame.last_seq, frame.behind)
-        # Not before the frame: its parts follow each other.
-        await self._tell_of_foreign()
+        # Not before the frame: nothing may come between its parts.
+        await self._append_notice()
 
     async def _append_whole(self, frame: Frame, payload: bytes) -> None:
         part_bytes = self._store.part_bytes
         if len(payload) <= part_bytes:
             try:
-                await self._append(frame, payload, frame.headers(self._epoch))
+                await self._append(frame, payload, frame.headers(self._fence))
             except PayloadTooLarge:
                 # The server's limit was lowered since we connected: the connection knows the new one.
                 part_bytes = min(self._store.part_bytes, len(payload) // 2 + 1)
@@ -227,27 +231,32 @@ class Chain:
             await self._append_parts(frame, payload, part_bytes)
 
     async def _go_on_behind(self, lost: _EndLost) -> None:
-        """Continue behind what is left of the chain, and say there what is missing."""
+        """Continue behind what is left of the chain, with a gap frame that names what is missing."""
         tail = lost.tail
         self._last = self._own = lost.end
-        stands, stood = self.checkpoint if tail is None else checkpoint_of(tail.headers), self.checkpoint
-        reason = "nothing is left of it in the stream (deleted, emptied, or out of age): what nobody had read is lost"
+        stored = self.checkpoint
+        left = stored if tail is None else checkpoint_of(tail.headers)
+        reason = (
+            "nothing is left of it in the stream (deleted, emptied, or out of age): what no consumer had read is lost"
+        )
         if tail is not None:
-            reason = f"the stream lost its end: what it held up to {stood.last_seq} of session {stood.session} is lost"
+            reason = (
+                f"the stream lost its end: what it held up to {stored.last_seq} of session {stored.session} is lost"
+            )
         _log.error("chain %s: %s", self._filter, reason)
-        await self._append_gap(stands, reason)
+        await self._append_gap(left, reason)
 
-    async def _append_gap(self, stands: Checkpoint, reason: str) -> None:
-        if stands.session:
-            note = {"session": stands.session, "last_seq": stands.last_seq, "at": time.time(), "reason": reason}
+    async def _append_gap(self, at: Checkpoint, reason: str) -> None:
+        if at.session:
+            note = {"session": at.session, "last_seq": at.last_seq, "at": time.time(), "reason": reason}
             encoded = msgspec.json.encode(note)
-            gap = Frame(stands.session, stands.last_seq, stands.last_seq, kind=GAP, note=encoded, behind=stands.behind)
-            await self._append(gap, gap.payload(), gap.headers(self._epoch))
+            gap = Frame(at.session, at.last_seq, at.last_seq, kind=GAP, note=encoded, behind=at.behind)
+            await self._append(gap, gap.payload(), gap.headers(self._fence))
 
     async def _append_parts(self, frame: Frame, payload: bytes, part_bytes: int) -> None:
         parts = split_payload(payload, part_bytes)
         for index, part in enumerate(parts, start=1):
-            await self._append(frame, part, frame.headers(self._epoch, (index, len(parts))))
+            await self._append(frame, part, frame.headers(self._fence, (index, len(parts))))
 
     async def _append(self, frame: Frame, payload: bytes, headers: FrameHeaders) -> None:
         backoff = self._backoff()
@@ -275,7 +284,7 @@ class Chain:
         self.waiting_reason = ""
 
     async def _settled(self, headers: FrameHeaders) -> bool:
-        """After an append of unknown outcome: did it land? Raises Fenced, _EndLost."""
+        """Whether an append of unknown outcome was stored. Raises Fenced, _EndLost."""
         backoff = self._backoff()
         while True:
             try:
@@ -289,21 +298,21 @@ class Chain:
 
     def _recognise(self, tail: Tail | None, headers: FrameHeaders) -> bool:
         """Whether the tail is the append that `headers` belong to. Raises Fenced, _EndLost."""
-        if tail is not None and tail.headers.epoch > self._epoch:
-            raise Fenced(self._epoch, tail.headers.epoch)
+        if tail is not None and tail.headers.epoch > self._fence:
+            raise Fenced(self._fence, Fence(tail.headers.epoch))
         if tail is not None and tail.headers == headers and tail.stream_seq > self._last:
             self._last = self._own = tail.stream_seq
             return True
         end = tail.stream_seq if tail is not None else 0
-        if end < self._own or (tail is not None and tail.headers.epoch < self._epoch):
-            # Our fence at least was stored, and is not there any more.
+        if end < self._own or (tail is not None and tail.headers.epoch < self._fence):
+            # At least our fence frame was stored, and it is gone.
             raise _EndLost(tail, end)
-        # Before `_last`: what was not ours, behind our last frame, is gone.
+        # Before `_last`: foreign messages behind our last frame are gone.
         self._last = end
         return False
 
     async def _settled_before(self, end: Foreign, headers: FrameHeaders) -> bool:
-        """As `_recognise`, of a chain that ends with a message which is not ours. Raises what reading raises, too."""
+        """As `_recognise`, for a chain that ends with a foreign message. Raises also what reading raises."""
         kept = await self._store.following(self._stream, self._filter, self._own) if self._own else None
         if self._own and (not isinstance(kept, Tail) or kept.stream_seq != self._own):
             found = await self._find_end()
@@ -312,7 +321,7 @@ class Chain:
                 raise _EndLost(found.tail, found.end)
             self._last = found.end
             return True
-        walk, at = Walk(self._epoch, headers), self._last + 1
+        walk, at = Walk(self._fence, headers), self._last + 1
         while at <= end.stream_seq:
             message = await self._store.following(self._stream, self._filter, at)
             if message is None:
@@ -333,7 +342,7 @@ class Chain:
         self.waiting_reason = str(error)
         if isinstance(error, StreamMissing):
             try:
-                await self._store.ensure_stream(self._app)
+                await self._store.ensure_stream(self._shard.app)
             except LogUnavailable as failure:
                 self.waiting_reason = str(failure)
         await self._pause(backoff.next_s())

@@ -1,7 +1,7 @@
 """From events to frames: the bounded queue of events not yet in the stream, and how a batch becomes a payload.
 
-Pure. The queue holds what was read from Discord and not yet acknowledged by JetStream; it is the only place in a node
-where an event waits. A batch never mixes sessions, so that a frame's headers name one session and one range of it.
+Pure. The queue holds what was read from Discord and not yet acknowledged by the log. It is the only place in a node
+where an event waits. A batch has events of one session only, so that a frame's headers name one session and one range.
 """
 
 from collections import deque
@@ -12,7 +12,9 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.cache.context import Op
+from sandwich_node.events.asks import Ask
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_sdk.wire.headers import GAP, FrameHeaders
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
@@ -27,23 +29,24 @@ _compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_content_si
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardAddress:
-    """Where a shard's events belong. `bot` is the bot's user id, "" while unknown."""
+class ShardOrigin:
+    """Where events come from: their shard, how many shards its group has, its route, and the bot.
 
-    app: str
-    group: int
-    shard: int
+    `bot` is the bot's user id, "" while it is not known.
+    """
+
+    shard: ShardId
     count: int
     route: str
     bot: str = ""
 
 
 class Item(NamedTuple):
-    """One event that was read. `line` is b"" of one that is not published; `ops` is what it changes in the cache.
+    """One event that was read. `line` is b"" if it is not published; `ops` are its cache operations.
 
-    `ask`: what has to be found out before it can leave, or who waits for it. `is_own`: not Discord's but a consumer's
-    or ours; it has no sequence, `seq` is the session's before it. `apart`: in a frame of its own, since a reader that
-    cannot read it gives up the whole frame.
+    `ask`: what has to be answered before it leaves, or once it is stored. `is_own`: an own event; it has no sequence,
+    `seq` is the session's before it. `apart`: in a frame of its own, since a reader that cannot read it gives up the
+    whole frame.
     """
 
     session: str
@@ -53,7 +56,7 @@ class Item(NamedTuple):
     lane: str
     ops: tuple[Op, ...]
     size: int
-    ask: object
+    ask: Ask | None
     is_own: bool = False
     apart: bool = False
 
@@ -79,9 +82,9 @@ class Batch:
 class Frame:
     """One message of a shard's chain: events, or a gap, marker or fence (`kind`) without any.
 
-    last_seq  where the chain stands once it is stored: also past events that are not published
-    ttl_s     the stream keeps it at most so long; 0: as everything else
-    behind    what is kept in Redis does not have its events yet
+    last_seq  the checkpoint once it is stored; this may be past events that are not published
+    ttl_s     the stream keeps it for at most so long; 0: as long as everything else
+    behind    Redis has not applied its events yet
     """
 
     session: str
@@ -95,14 +98,14 @@ class Frame:
     ttl_s: float = 0.0
     behind: bool = False
 
-    def headers(self, epoch: int, part: tuple[int, int] | None = None) -> FrameHeaders:
-        """The frame's headers for the writer with this claim revision."""
+    def headers(self, fence: Fence, part: tuple[int, int] | None = None) -> FrameHeaders:
+        """The frame's headers, as the owner with this fence writes them."""
         return FrameHeaders(
             session=self.session,
             first_seq=self.first_seq,
             last_seq=self.last_seq,
             count=len(self.lines),
-            epoch=epoch,
+            epoch=fence,
             kind=self.kind,
             types=self.types,
             part=part,
@@ -119,31 +122,33 @@ class Frame:
 def frames_of(batch: Batch, lines: Sequence[bytes], ttls: Mapping[str, float], *, behind: bool = False) -> list[Frame]:
     """The frames that publish a batch, in order: one for each run of events of the same lane.
 
-    `lines` are the items' own, changed as consumers get them; b"" is not published. Each frame says where the chain
-    stands behind it; what is not published is counted to the frame before it, so that no run can be lost between two.
+    `lines` are the items' lines as consumers get them; b"" is not published. Each frame's `last_seq` includes the
+    unpublished events behind it, so that no event is between two frames.
     """
     frames: list[Frame] = []
     run: list[tuple[bytes, Item]] = []
-    stands = batch.first_seq - 1
+    last_seq = batch.first_seq - 1
     for line, item in zip(lines, batch.items, strict=True):
         if line and run and (run[-1][1].lane != item.lane or item.apart or run[-1][1].apart):
-            frames.append(_frame(batch.session, run, stands, ttls, behind))
+            frames.append(_frame(batch.session, run, last_seq, ttls, behind))
             run = []
         if line:
             run.append((line, item))
-        stands = item.seq
+        last_seq = item.seq
     if run:
-        frames.append(_frame(batch.session, run, stands, ttls, behind))
+        frames.append(_frame(batch.session, run, last_seq, ttls, behind))
     return frames
 
 
-def _frame(session: str, run: list[tuple[bytes, Item]], stands: int, ttls: Mapping[str, float], behind: bool) -> Frame:
+def _frame(
+    session: str, run: list[tuple[bytes, Item]], last_seq: int, ttls: Mapping[str, float], behind: bool
+) -> Frame:
     first = run[0][1]
     return Frame(
         session,
-        # An event without a sequence stands behind `seq`: what is before the frame is not in it.
+        # An own event has no sequence and follows `seq`: the frame begins behind it.
         first.seq + 1 if first.is_own else first.seq,
-        stands,
+        last_seq,
         lines=tuple(line for line, _ in run),
         types=frozenset(item.type for _, item in run),
         lane=first.lane,
@@ -156,11 +161,11 @@ def _frame(session: str, run: list[tuple[bytes, Item]], stands: int, ttls: Mappi
 class EventBuffer:
     """Events read and not yet acknowledged, in order, with a bound in bytes and in events.
 
-    `push` always takes the event (it was already read) and answers False once the buffer is full: the reader then
-    stops reading until `has_room`. An event whose sequence the session has passed already is dropped and counted.
+    `push` always takes the event, which was already read, and returns False once the buffer is full: the reader then
+    stops reading until `has_room`. An event whose sequence the session has already passed is dropped and counted.
     """
 
-    address: ShardAddress
+    origin: ShardOrigin
     bytes_max: int = BUFFER_BYTES_MAX
     events_max: int = BUFFER_EVENTS_MAX
     session: str = ""
@@ -176,13 +181,14 @@ class EventBuffer:
         """Events pushed from now on belong to this session, which the shard has read up to `last_seq`."""
         self.session = session
         self.last_seq = last_seq
-        address = self.address
+        origin = self.origin
+        app, group, shard = origin.shard
         meta = {
             "v": 1,
-            "app": address.app,
-            "bot": bot or address.bot,
-            "route": address.route,
-            "shard": [address.group, address.shard, address.count],
+            "app": app,
+            "bot": bot or origin.bot,
+            "route": origin.route,
+            "shard": [group, shard, origin.count],
             "id": f"{session}:",
         }
         self._prefix = b',"__sandwich":' + msgspec.json.encode(meta)[:-2]
@@ -193,16 +199,15 @@ class EventBuffer:
         raw: bytes,
         event_type: str,
         seq: int,
-        *,
         lane: str = DEFAULT_LANE,
         ops: tuple[Op, ...] = (),
         size: int = 0,
-        ask: object = None,
+        ask: Ask | None = None,
         apart: bool = False,
     ) -> bool:
         """Take one dispatch as received; `raw` b"" when it is not published. `size`: about how many bytes `ops` hold.
 
-        False: full, stop reading until there is room.
+        False: the buffer is full; stop reading until there is room.
         """
         if seq <= self.last_seq:
             self.repeated += 1
@@ -210,8 +215,8 @@ class EventBuffer:
         line = b""
         if raw:
             if raw[-1] != 0x7D or b"\n" in raw:
-                # Discord sends compact JSON; whatever else stands there must still be one line that ends in '}'.
-                # It is JSON, so that a line break is never within a string.
+                # Discord sends compact JSON. Any other form must still become one line that ends in '}'.
+                # In JSON, a line break is never within a string.
                 raw = raw.strip().replace(b"\n", b" ")
             line = b'%b%b%d"}}\n' % (raw[:-1], self._prefix, seq)
         self.last_seq = seq
@@ -220,8 +225,8 @@ class EventBuffer:
         self.bytes_held += len(line) + size
         return self.bytes_held < self.bytes_max and self.events_held < self.events_max
 
-    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: object) -> str:
-        """Take an event that is not Discord's, behind what was read; its id, made of `name`, which is unique.
+    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: Ask | None) -> str:
+        """Take an own event, behind what was read. Returns its id, made of `name`, which must be unique.
 
         Raises ValueError before the shard's first session.
         """
@@ -239,12 +244,12 @@ class EventBuffer:
 
     @property
     def has_room(self) -> bool:
-        """Whether reading may go on: well below the bound, so that it does not flap."""
+        """Whether reading may go on: well below the bound, so that it does not stop again at once."""
         return self.bytes_held * 2 < self.bytes_max and self.events_held * 2 < self.events_max
 
     @property
     def empty(self) -> bool:
-        """Nothing waits and nothing is unacknowledged."""
+        """No event waits, and all are acknowledged."""
         return not self._pending and not self.events_held
 
     def take(self) -> Batch | None:

@@ -1,4 +1,4 @@
-"""The event log in NATS JetStream: connection, streams, compare-and-append.
+"""The event log in NATS JetStream: streams and compare-and-append.
 
 Error codes are the server's (`nats-io/nats-server`, server/errors.json): 10071 wrong last sequence, 10164 another
 append of the subject is in process, 10059 stream not found, 10076/10039 JetStream not enabled, 10023/10077 no space.
@@ -6,21 +6,17 @@ append of the subject is in process, 10059 stream not found, 10076/10039 JetStre
 
 import asyncio
 import logging
-import ssl
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageType, StreamConfig
 
 from sandwich_coordinator.problems import Code, Problem
+from sandwich_node.nats_connection import NatsConnection
 from sandwich_node.publishing.jetstream_health import account_problems, stream_problems
 from sandwich_node.publishing.log import (
     Foreign,
@@ -33,7 +29,6 @@ from sandwich_node.publishing.log import (
     WrongLast,
 )
 from sandwich_sdk.cancellation import honouring_cancel
-from sandwich_sdk.errors import reason
 from sandwich_sdk.streams import foreign_settings, keep_streams
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import (
@@ -65,89 +60,36 @@ _NO_ANSWER = (
     f"NATS is connected and did not answer an append in {APPEND_TIMEOUT_S:g} s: is its disk full (free space, then "
     "restart it), or has the stream lost its quorum?"
 )
-_REFUSALS = ("authorization violation", "authentication timeout", "authentication expired")
-"""nats-server, server/errors.go, sent as `-ERR`."""
 _OWNER = "sandwich.cluster"
 """In a stream's metadata: the name of the cluster that made it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NatsOptions:
-    """How to reach NATS, and how streams are made there. Ages in seconds, sizes in bytes, 0 for no limit.
-
-    `cluster`: whose streams they are; "" is nobody's in particular.
-    """
-
-    servers: tuple[str, ...]
-    name: str = "sandwich"
-    cluster: str = ""
-    user: str | None = None
-    password: str | None = None
-    credentials: Path | None = None
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    replicas: int = 1
-    max_age_s: float = 24 * 3600.0
-    max_bytes: int = 0
-
-    def __repr__(self) -> str:
-        return f"NatsOptions(servers={len(self.servers)}, replicas={self.replicas})"
-
-
 class JetStreamLog:
-    """Implements `Log`. One connection per worker; it reconnects for ever.
+    """Implements `Log` over one connection. All shards of a worker share it.
 
-    `on_remade(app)` is called when a stream that was there is gone and was made again.
+    `cluster`: the owner of the streams that it makes; "" sets none. `limits`: of streams that have no limits of their
+    own. `on_remade(app)` is called when a stream that existed was deleted and is made again.
     """
 
-    def __init__(self, options: NatsOptions, *, on_remade: Callable[[str], None] = lambda app: None) -> None:
-        self._options = options
+    def __init__(
+        self,
+        connection: NatsConnection,
+        *,
+        cluster: str = "",
+        limits: StreamLimits | None = None,
+        on_remade: Callable[[str], None] = lambda app: None,
+    ) -> None:
+        self.connection = connection
+        self._cluster = cluster
+        self._default_limits = limits or StreamLimits()
         self._on_remade = on_remade
-        self._maker = f"{options.name} {uuid.uuid4().hex}"
+        self._maker = f"{connection.name} {uuid.uuid4().hex}"
         self._limits: dict[str, StreamLimits] = {}
-        self._client = Client()
+        self._client = connection.client
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S)
-        # What the connection last failed with; "" while it is there.
-        self._trouble = ""
-        self._code = Code.NATS_UNREACHABLE
-        self._where = ", ".join(urlsplit(server).netloc.rpartition("@")[2] for server in options.servers)
         self._ensured: set[str] = set()
         self._kept: set[str] = set()
         self._ensure_lock = asyncio.Lock()
-
-    @property
-    def client(self) -> Client:
-        """The connection, for what else the worker says and hears."""
-        return self._client
-
-    @property
-    def connected(self) -> bool:
-        """Whether a server answers now."""
-        return self._client.is_connected
-
-    async def connect(self) -> None:
-        """Connect; raises LogUnavailable naming the reason. The connection then mends itself."""
-        options = self._options
-        try:
-            async with asyncio.timeout(API_TIMEOUT_S):
-                await self._client.connect(
-                    servers=list(options.servers),
-                    name=options.name,
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.5,  # type: ignore[arg-type]  # annotated int, used as seconds
-                    connect_timeout=2,
-                    ping_interval=10,
-                    max_outstanding_pings=2,
-                    # What cannot be sent is refused at once: an append must not be sent after we gave it up for lost.
-                    pending_size=-1,
-                    error_cb=self._on_error,
-                    reconnected_cb=self._on_reconnect,
-                    **connection_secrets(options),
-                )
-        except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise self._unreachable(error) from None
 
     async def check(self) -> None:
         """Raise LogUnavailable unless JetStream is enabled and answers, on a server that knows our guard."""
@@ -163,7 +105,9 @@ class JetStreamLog:
         except nats.js.errors.ServiceUnavailableError:
             raise LogUnavailable("JetStream is not enabled on this NATS server", Code.JETSTREAM_DISABLED) from None
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogUnavailable(f"JetStream does not answer: {self._why(error)}", Code.JETSTREAM_SILENT) from None
+            raise LogUnavailable(
+                f"JetStream does not answer: {self.connection.reason(error)}", Code.JETSTREAM_SILENT
+            ) from None
 
     async def problems(self, apps: Iterable[str]) -> list[Problem]:
         """The problems of JetStream and of these applications' streams; [] while NATS is away."""
@@ -173,12 +117,12 @@ class JetStreamLog:
         requests = ["$JS.API.INFO", *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams)]
         account, *infos = await asyncio.gather(*(self._ask(request) for request in requests))
         if found := account_problems(account):
-            # Without it no stream can be asked either.
+            # Without it no stream answers either.
             return found
         return [one for name, info in zip(streams, infos, strict=True) for one in stream_problems(name, info)]
 
     async def _ask(self, subject: str) -> bytes | None:
-        """The answer; None when there is none. One that we may not ask for counts as an empty one."""
+        """The answer; None when there is none. A request that NATS does not permit counts as an empty answer."""
         try:
             return (await self._client.request(subject, b"", timeout=API_TIMEOUT_S)).data
         except (nats.errors.Error, OSError, TimeoutError):
@@ -191,7 +135,7 @@ class JetStreamLog:
         return max(limit - PART_RESERVE_BYTES, limit // 2)
 
     def limit_stream(self, app: str, limits: StreamLimits) -> None:
-        """Set what the application's stream keeps; applied by the next `ensure_stream`."""
+        """See `Log.limit_stream`."""
         if self._limits.get(app) != limits:
             self._limits[app] = limits
             self._ensured.discard(app)
@@ -201,7 +145,7 @@ class JetStreamLog:
     ) -> int:
         """See `Log.append`."""
         if not self._client.is_connected:
-            raise LogUnavailable(self._unconnected())
+            raise LogUnavailable(self.connection.absence())
         guarded = {**headers, EXPECTED_LAST_SEQ: str(expected), EXPECTED_LAST_SUBJECT: chain}
         with honouring_cancel():
             try:
@@ -213,9 +157,9 @@ class JetStreamLog:
             except nats.errors.MaxPayloadError:
                 raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload") from None
             except TimeoutError:
-                raise LogUnavailable(_NO_ANSWER if self._client.is_connected else self._unconnected()) from None
+                raise LogUnavailable(_NO_ANSWER if self._client.is_connected else self.connection.absence()) from None
             except (nats.errors.Error, OSError) as error:
-                raise LogUnavailable(f"append had no answer: {self._why(error)}") from None
+                raise LogUnavailable(f"append had no answer: {self.connection.reason(error)}") from None
         return ack.seq
 
     async def _no_answer(self, subject: str) -> Exception:
@@ -226,7 +170,7 @@ class JetStreamLog:
         except nats.js.errors.NotFoundError:
             return StreamMissing(f"stream {stream} does not exist")
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            return LogUnavailable(f"JetStream does not answer: {self._why(error)}")
+            return LogUnavailable(f"JetStream does not answer: {self.connection.reason(error)}")
         return LogUnavailable(f"stream {stream} has no leader now")
 
     async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:
@@ -240,7 +184,7 @@ class JetStreamLog:
     async def _read(self, stream: str, chain: str, seq: int | None) -> Tail | Foreign | None:
         """The chain's last message, or its first from `seq` on."""
         if not self._client.is_connected:
-            raise LogUnavailable(self._unconnected())
+            raise LogUnavailable(self.connection.absence())
         try:
             with honouring_cancel():
                 if seq is None:
@@ -252,7 +196,7 @@ class JetStreamLog:
                 raise StreamMissing(f"stream {stream} does not exist") from None
             return None
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogUnavailable(f"the chain's last frame could not be read: {self._why(error)}") from None
+            raise LogUnavailable(f"the chain's last frame could not be read: {self.connection.reason(error)}") from None
         return read_message(found, chain)
 
     async def ensure_stream(self, app: str) -> None:
@@ -263,7 +207,7 @@ class JetStreamLog:
                     await self._ensure_stream(app)
                     await self._keep_others(app)
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                raise LogUnavailable(f"stream for {app} could not be made: {self._why(error)}") from None
+                raise LogUnavailable(f"stream for {app} could not be made: {self.connection.reason(error)}") from None
 
     async def _ensure_stream(self, app: str) -> None:
         wanted = self._stream_config(app)
@@ -272,11 +216,11 @@ class JetStreamLog:
             present = (await self._jetstream.stream_info(wanted.name)).config
         except nats.js.errors.NotFoundError:
             try:
-                # Two that make it at once with the same configuration would both be told that they did.
-                owner = {_OWNER: self._options.cluster} if self._options.cluster else {}
+                # `made_by`: without it, JetStream answers "created" to each of several that make it at once.
+                owner = {_OWNER: self._cluster} if self._cluster else {}
                 await self._jetstream.add_stream(wanted, metadata={"sandwich.made_by": self._maker, **owner})
             except nats.js.errors.BadRequestError:
-                # Somebody made it between our look and our request: another worker of ours, or another cluster's.
+                # Another worker made it after our look: one of this cluster, or of another.
                 present = (await self._jetstream.stream_info(wanted.name)).config
             else:
                 self._say_made(app, wanted.name)
@@ -296,8 +240,8 @@ class JetStreamLog:
                 "of this name: give one of the two another name (where that cluster is no more: remove "
                 f"{_OWNER} from the stream's metadata)"
             )
-        if self._options.cluster and _OWNER not in (present.metadata or {}):
-            changed["metadata"] = {**(present.metadata or {}), _OWNER: self._options.cluster}
+        if self._cluster and _OWNER not in (present.metadata or {}):
+            changed["metadata"] = {**(present.metadata or {}), _OWNER: self._cluster}
         if present.retention != RetentionPolicy.LIMITS or present.storage != StorageType.FILE:
             raise LogUnavailable(f"stream {wanted.name} exists with another retention or storage: it is not ours")
         if changed:
@@ -308,7 +252,7 @@ class JetStreamLog:
     def _other_owner(self, stream: StreamConfig) -> str | None:
         """The cluster that a stream belongs to, when it is not ours."""
         owner = (stream.metadata or {}).get(_OWNER, "")
-        return owner if owner and self._options.cluster and owner != self._options.cluster else None
+        return owner if owner and self._cluster and owner != self._cluster else None
 
     async def belongs_elsewhere(self, app: str) -> bool:
         """Whether another cluster on this NATS has an application of this name; False where that cannot be seen."""
@@ -320,25 +264,25 @@ class JetStreamLog:
         return self._other_owner(present) is not None
 
     async def _keep_others(self, app: str) -> None:
-        """The streams of dead letters and what goes with them. Events do not wait for those that cannot be made."""
+        """Make the streams of dead letters and what belongs to them. Events do not wait for one that cannot be made."""
         if app in self._kept:
             return
         try:
             async with asyncio.timeout(API_TIMEOUT_S):
                 await keep_streams(self._jetstream, app, replicas=self._limits_of(app).replicas)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            _log.warning("the streams for dead letters of %s could not be made: %s", app, self._why(error))
+            _log.warning("the streams for dead letters of %s could not be made: %s", app, self.connection.reason(error))
         self._kept.add(app)
 
     def _limits_of(self, app: str) -> StreamLimits:
-        options = self._options
-        return self._limits.get(app) or StreamLimits(
-            max_age_s=options.max_age_s, max_bytes=options.max_bytes, replicas=options.replicas
-        )
+        return self._limits.get(app, self._default_limits)
 
     def _say_made(self, app: str, stream: str) -> None:
         if app in self._ensured:
-            _log.error("stream %s was deleted under its shards and is made again: what nobody had read is lost", stream)
+            _log.error(
+                "stream %s was deleted under its shards and is made again: what no consumer had read is lost",
+                stream,
+            )
             self._on_remade(app)
         else:
             _log.info("stream %s was made", stream)
@@ -360,44 +304,13 @@ class JetStreamLog:
         )
 
     async def publish_status(self, app: str, body: bytes) -> None:
-        """Tell a status change. It is told or not: nothing may wait for it."""
+        """Publish a status change. Nothing waits for it, and it is lost while NATS is away."""
         if not self._client.is_connected:
             return
         try:
             await self._client.publish(subjects.status_subject(app), body)
         except (nats.errors.Error, OSError) as error:
-            _log.debug("a status message of %s was not sent: %s", app, self._why(error))
-
-    async def close(self) -> None:
-        """Close the connection; what was not acknowledged stays unacknowledged."""
-        if not self._client.is_closed:
-            try:
-                async with asyncio.timeout(2.0):
-                    await self._client.close()
-            except (TimeoutError, nats.errors.Error, OSError):
-                pass
-
-    async def _on_error(self, error: Exception) -> None:
-        self._trouble = reason(error)
-        self._code = Code.NATS_UNAUTHORIZED if is_refusal(error) else Code.NATS_UNREACHABLE
-        _log.warning("NATS at %s: %s", self._where, self._trouble)
-
-    async def _on_reconnect(self) -> None:
-        self._trouble = ""
-        _log.warning("NATS: reconnected")
-
-    def _unreachable(self, error: Exception) -> LogUnavailable:
-        if is_refusal(error) or (self._trouble and self._code is Code.NATS_UNAUTHORIZED):
-            return LogUnavailable(f"NATS at {self._where}: authorization refused", Code.NATS_UNAUTHORIZED)
-        return LogUnavailable(f"NATS is not reachable at {self._where}: {self._trouble or reason(error)}")
-
-    def _unconnected(self) -> str:
-        return f"NATS is not connected ({self._where}{': ' if self._trouble else ''}{self._trouble})"
-
-    def _why(self, error: BaseException) -> str:
-        """What went wrong, and with which server; why there is no connection, when that is the cause."""
-        is_answer = isinstance(error, nats.js.errors.APIError)
-        return reason(error) if self._client.is_connected or is_answer else self._unconnected()
+            _log.debug("a status message of %s was not sent: %s", app, self.connection.reason(error))
 
 
 def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:
@@ -421,26 +334,6 @@ def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:
         return Foreign(message.seq)
     tail = Tail(message.seq, read, message.time.timestamp() if message.time is not None else None)
     return tail if guard else Foreign(message.seq, tail)
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether the server refuses our credentials. nats-py has no type for a refusal in the handshake, only its text."""
-    return isinstance(error, nats.errors.AuthorizationError) or any(words in str(error).lower() for words in _REFUSALS)
-
-
-def connection_secrets(options: NatsOptions) -> dict[str, Any]:
-    """Credentials and TLS as nats-py wants them."""
-    secrets: dict[str, Any] = {}
-    if options.user is not None:
-        secrets |= {"user": options.user, "password": options.password or ""}
-    if options.credentials is not None:
-        secrets["user_credentials"] = str(options.credentials)
-    if options.tls_ca or options.tls_cert:
-        context = ssl.create_default_context(cafile=str(options.tls_ca) if options.tls_ca else None)
-        if options.tls_cert:
-            context.load_cert_chain(options.tls_cert, options.tls_key)
-        secrets["tls"] = context
-    return secrets
 
 
 def _append_error(error: nats.js.errors.APIError) -> Exception:

@@ -94,7 +94,7 @@ def stream_problems(stream: str, answer: bytes | None) -> list[Problem]:
         return [problem(Code.STREAM_NO_LEADER, subject, f"stream {stream} does not answer, as one without a leader")]
     info = _read(answer, _Stream)
     if info is None or (info.error is not None and info.error.err_code == _NO_STREAM):
-        # Its shards make it.
+        # A shard makes it when it starts.
         return []
     if info.error is not None:
         words = f"stream {stream} cannot be read: {info.error.description} ({info.error.err_code})"
@@ -103,9 +103,9 @@ def stream_problems(stream: str, answer: bytes | None) -> list[Problem]:
 
 
 def _is_gone(peer: _Peer, led_s: float) -> bool:
-    """Whether a replica is gone. NATS calls it `offline` late. `led_s`: how long its leader has been the leader.
+    """Whether a replica is gone. NATS reports `offline` late. `led_s`: for how long its leader has been the leader.
 
-    `active`: nanoseconds since the leader's last message from it; 0 and not current: there was none.
+    `active` is the time in nanoseconds since its last answer to the leader; 0 and not current: it never answered.
     """
     if peer.offline or peer.current:
         return peer.offline

@@ -1,9 +1,14 @@
-"""What a shard's chain needs of the event log, and how the log may answer."""
+"""What a shard needs of the event log, and how the log may answer.
+
+`Log` carries everything that `shards/` and `Chain` use of the broker. Another broker that has a guarded append is a
+second implementation of it; decision 0011 says which brokers can be one.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.problems import Code
 from sandwich_sdk.wire.headers import FrameHeaders
 
@@ -13,7 +18,7 @@ class LogError(Exception):
 
 
 class WrongLast(LogError):
-    """The chain's end is not where the writer thought (JetStream 10071)."""
+    """The chain does not end where the writer assumed (JetStream 10071)."""
 
 
 class LogBusy(LogError):
@@ -21,9 +26,9 @@ class LogBusy(LogError):
 
 
 class LogUnavailable(LogError):
-    """No answer, or the log cannot store now. Whether an append landed is unknown: read the tail.
+    """No answer, or the log cannot store now. Whether an append was stored is unknown: read the tail.
 
-    `code`: the problem that it is, where that is known.
+    `code`: its problem, where that is known.
     """
 
     def __init__(self, message: str, code: Code = Code.NATS_UNREACHABLE) -> None:
@@ -40,11 +45,11 @@ class PayloadTooLarge(LogError):
 
 
 class Fenced(Exception):
-    """Somebody with a newer claim writes this chain now: this writer has to stop."""
+    """An owner with a newer fence writes this chain: this writer has to stop."""
 
-    def __init__(self, epoch: int, newer: int) -> None:
-        super().__init__(f"claim {epoch} was superseded by claim {newer}")
-        self.epoch = epoch
+    def __init__(self, fence: Fence, newer: Fence) -> None:
+        super().__init__(f"claim {fence} was superseded by claim {newer}")
+        self.fence = fence
         self.newer = newer
 
 
@@ -61,7 +66,7 @@ class Tail:
 class Foreign:
     """A message on a chain's subjects that no node wrote there, and its sequence in the stream.
 
-    `copied`: it reads like a frame. NATS takes a frame's guard away when it copies a stream into another.
+    `copied`: the frame that it is a copy of. NATS removes a frame's guard when it copies a stream into another.
     """
 
     stream_seq: int
@@ -70,11 +75,11 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLimits:
-    """What one application's stream keeps, where it differs from the cluster's."""
+    """What one application's stream keeps. Age in seconds, size in bytes; 0 is no limit."""
 
-    max_age_s: float
-    max_bytes: int
-    replicas: int
+    max_age_s: float = 24 * 3600.0
+    max_bytes: int = 0
+    replicas: int = 1
 
 
 class Log(Protocol):
@@ -82,7 +87,7 @@ class Log(Protocol):
 
     @property
     def part_bytes(self) -> int:
-        """The largest payload one message may carry."""
+        """The largest payload that one message may carry."""
 
     async def append(
         self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
@@ -101,12 +106,8 @@ class Log(Protocol):
     async def following(self, stream: str, chain: str, seq: int) -> Tail | Foreign | None:
         """The first message on the chain's subjects at or behind stream sequence `seq`. Raises as `tail` does."""
 
-    async def ensure_stream(self, app: str) -> None:
-        """Create the application's stream, or bring it in line with configuration. Raises LogUnavailable."""
-
-
-class LimitedLog(Log, Protocol):
-    """A log whose streams have limits of their own."""
-
     def limit_stream(self, app: str, limits: StreamLimits) -> None:
-        """From the next `ensure_stream` on, the application's stream keeps no more than this."""
+        """Set what the application's stream keeps. The next `ensure_stream` applies it."""
+
+    async def ensure_stream(self, app: str) -> None:
+        """Create the application's stream, or bring it in line with its limits. Raises LogUnavailable."""

@@ -1,7 +1,7 @@
-"""Events that are not Discord's: a consumer's (`relay`), and our own. Pure.
+"""Own events: those that a consumer puts into the stream (`relay`), and those that the cluster adds. Pure.
 
-Their data is written again before it enters a shard's buffer. So it is valid JSON in UTF-8, on one line whatever stood
-between its tokens, and of a depth that every reader can decode.
+Their data is encoded again before it enters a shard's buffer. So it is valid JSON in UTF-8, on one line, and of a depth
+that every reader can decode.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sandwich_node.gateway.nesting import NESTING_MAX, nests_deeper
 
 @dataclass(frozen=True, slots=True)
 class OwnEvent:
-    """An event without its place in a stream; `raw` is one JSON object on one line. Made by `own_event`."""
+    """An own event before it is in a stream. `raw` is one JSON object on one line. Made by `own_event`."""
 
     type: str
     raw: bytes

@@ -1,27 +1,35 @@
-"""A shard's publisher: takes what the shard read, appends it to the chain, one append at a time.
+"""A shard's publisher: takes what the shard read, and appends it to the chain, one append at a time.
 
-Events that arrive while an append is in flight form the next frame (group commit): frames grow under load. A busy
-shard's appends are `linger_s` apart, because each costs several times what an event does; a quiet shard's event leaves
-at once, and nothing waits once enough of them are there.
+Events that arrive while an append is in flight form the next frame (group commit), so that frames grow under load. A
+busy shard's appends are `linger_s` apart, because an append costs several times what an event does. A quiet shard's
+event leaves at once, and a frame that is full enough does not wait.
+
+`ShardPublisher.run` decides when a shard publishes; `publish` is what it does then: the cache operations, the additions
+to events, and the appends. A step that publishes once per worker and tick, for all its shards, replaces `run` by one
+task of the worker. That task takes a batch of each shard whose buffer is not empty, applies their cache operations in
+one call (`Enricher.finish`), and appends their frames together. It belongs in `shards/services.py`.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
+from sandwich_node.cache.context import Op
+from sandwich_node.events.asks import Ask, StoredAsk
 from sandwich_node.publishing.chain import Chain
 from sandwich_node.publishing.frames import Batch, EventBuffer, Frame, frames_of
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_sdk.wire.headers import GAP, MARKER
+from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 ENOUGH_EVENTS = 64
 """A frame this full is not worth waiting for."""
 REPLAY_EVENTS_MIN = 100
 """Discord replays at least this many events of a session after a RESUME (docs/design/protocol.md, section 7)."""
 UNPUBLISHED_MAX_S = 10.0
-"""How long the chain may not know of events that are not published."""
+"""For how long unpublished events may be missing from the checkpoint."""
 MARKERS_PER_TTL = 4
 
 
@@ -37,28 +45,28 @@ class PublishCounters:
 
 
 class Enricher(Protocol):
-    """What adds to events before they leave, or keeps them from consumers."""
+    """Adds to events before they leave, or keeps them from consumers."""
 
     @property
     def ttls(self) -> Mapping[str, float]:
-        """Seconds that lanes with a retention of their own keep their frames."""
+        """For how long each lane with its own retention keeps its frames, in seconds."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether what is kept in Redis, if anything is, has all that was read."""
+        """Whether Redis has everything that was read. True if nothing is kept there."""
 
     async def finish(self, batch: Batch, confirmed: int) -> Sequence[bytes]:
-        """The lines as they leave, one for each item, b"" for what is not published.
+        """The lines as they leave, one for each item; b"" for an item that is not published.
 
         `confirmed`: the last sequence of the session that is in the stream. Takes a bounded time.
         """
 
 
 class ShardPublisher:
-    """Moves events from the buffer to the chain. Its `take`, `skip` and `drained` are the shard's sink.
+    """Moves events from the buffer to the chain.
 
-    `enricher` adds to events, or keeps them from consumers, before they leave. `replay_events` says how many events
-    Discord would replay at least: before so many that are not published, a marker tells the chain how far the shard is.
+    `enricher` adds to events, or keeps them from consumers, before they leave. `replay_events`: how many events Discord
+    replays at least. Before that many events are unpublished in a row, a marker brings the checkpoint up to date.
     """
 
     def __init__(
@@ -89,9 +97,19 @@ class ShardPublisher:
         self._mark_wanted = False
         self._last_ttl_s = 0.0
 
-    def push(self, raw: bytes, event_type: str, seq: int, **more: Any) -> bool:
+    def push(
+        self,
+        raw: bytes,
+        event_type: str,
+        seq: int,
+        lane: str = DEFAULT_LANE,
+        ops: tuple[Op, ...] = (),
+        size: int = 0,
+        ask: Ask | None = None,
+        apart: bool = False,
+    ) -> bool:
         """Take one event, as `EventBuffer.push`. False: the buffer is full; await `drained` before reading on."""
-        room = self.buffer.push(raw, event_type, seq, **more)
+        room = self.buffer.push(raw, event_type, seq, lane, ops, size, ask, apart)
         if not self._wake.is_set():
             self._wake.set()
             self._idle.clear()
@@ -105,8 +123,8 @@ class ShardPublisher:
         self._idle.clear()
         self._wake.set()
 
-    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: object = None) -> str:
-        """Queue an event that is not Discord's, behind what was read; its id. ValueError when it is not taken."""
+    def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: Ask | None = None) -> str:
+        """Queue an own event, behind what was read. Returns its id. Raises ValueError when it is not taken."""
         if not self.buffer.has_room:
             raise ValueError("the shard's buffer is full: NATS takes less than comes in")
         event_id = self.buffer.push_own(event, name, lane=lane, ask=ask)
@@ -117,12 +135,17 @@ class ShardPublisher:
     async def publish_own(self, event: OwnEvent, name: str, *, lane: str) -> str:
         """As `push_own`; returns once the event is stored."""
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        event_id = self.push_own(event, name, lane=lane, ask=stored)
+
+        def on_stored() -> None:
+            if not stored.done():
+                stored.set_result(None)
+
+        event_id = self.push_own(event, name, lane=lane, ask=StoredAsk(on_stored))
         await stored
         return event_id
 
     def mark(self) -> None:
-        """Say once more how far the shard is, though nothing happens: once what was read before is stored."""
+        """Append a marker once what was read before is stored, although no event comes."""
         self._mark_wanted = True
         self._idle.clear()
         self._wake.set()
@@ -132,19 +155,19 @@ class ShardPublisher:
         await self._room.wait()
 
     async def flushed(self) -> None:
-        """Wait until everything taken is in the stream; nothing lingers any more."""
+        """Wait until everything that was taken is in the stream. From now on, no event waits for others."""
         self._flushing = True
         self._wake.set()
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Append for ever. Raises Fenced when somebody else took the chain over."""
+        """Append for ever. Raises Fenced when a newer owner took the chain over."""
         clock = asyncio.get_running_loop().time
         not_before = 0.0
         while True:
             if self.buffer.empty:
                 if self._mark_wanted or (self._flushing and self._unmarked is not None):
-                    # Something may have been read meanwhile: look again.
+                    # Events may have been read meanwhile: look again.
                     await self._append_marker()
                     continue
                 self._idle.set()
@@ -156,9 +179,10 @@ class ShardPublisher:
             not_before = clock() + self._linger_s
             batch = self.buffer.take()
             if batch is not None:
-                await self._publish(batch)
+                await self.publish(batch)
 
-    async def _publish(self, batch: Batch) -> None:
+    async def publish(self, batch: Batch) -> None:
+        """Publish one batch of the buffer. Raises Fenced. Call it for one batch at a time, in order."""
         for frame in await self._frames(batch):
             await self.chain.append(frame)
             self._last_ttl_s = frame.ttl_s
@@ -167,8 +191,8 @@ class ShardPublisher:
             self.counters.gaps += frame.kind == GAP
         self.buffer.confirm(batch)
         for item in batch.items:
-            if item.is_own and isinstance(item.ask, asyncio.Future) and not item.ask.done():
-                item.ask.set_result(None)
+            if item.is_own and isinstance(item.ask, StoredAsk):
+                item.ask.on_stored()
         self.counters.bytes += batch.size
         self.counters.unpublished += sum(not item.line for item in batch.items)
         if not self._room.is_set() and self.buffer.has_room:
@@ -180,13 +204,13 @@ class ShardPublisher:
         enricher = self.enricher
         if enricher is None:
             return self._accounted(batch, frames_of(batch, [item.line for item in batch.items], {}))
-        stands = self.chain.checkpoint
-        confirmed = stands.last_seq if stands.session == batch.session else 0
+        stored = self.chain.checkpoint
+        confirmed = stored.last_seq if stored.session == batch.session else 0
         lines = await enricher.finish(batch, confirmed)
         return self._accounted(batch, frames_of(batch, lines, enricher.ttls, behind=self._is_behind))
 
     def _accounted(self, batch: Batch, frames: list[Frame]) -> list[Frame]:
-        """The frames; a marker when nothing of the batch is published and too much was not before it."""
+        """The frames. A marker instead, when too many events in a row, up to this batch's end, are not published."""
         if frames:
             self._unmarked, self._unmarked_events = None, 0
             return frames
@@ -197,9 +221,9 @@ class ShardPublisher:
         return [self._marker()]
 
     def _marker(self) -> Frame:
-        """How far the shard is *now*: behind it nothing may be stored already, or a next owner would store it again."""
-        stands, batch = self.chain.checkpoint, self._unmarked
-        session, last_seq = (stands.session, stands.last_seq) if batch is None else (batch.session, batch.last_seq)
+        """How far the shard is *now*. With an older sequence, a next owner would store later events a second time."""
+        stored, batch = self.chain.checkpoint, self._unmarked
+        session, last_seq = (stored.session, stored.last_seq) if batch is None else (batch.session, batch.last_seq)
         self._unmarked, self._unmarked_events = None, 0
         return Frame(session, last_seq, last_seq, kind=MARKER, note=_marker_note(), behind=self._is_behind)
 
@@ -213,7 +237,7 @@ class ShardPublisher:
         self.counters.frames += 1
 
     async def _next_or_marker(self) -> None:
-        """Wait for an event; when none comes for long, renew the checkpoint before it can age out of the stream."""
+        """Wait for an event. When none comes for long, renew the checkpoint before it expires in the stream."""
         wait_s = min(self._marker_s, self._last_ttl_s / MARKERS_PER_TTL) if self._last_ttl_s else self._marker_s
         if self._unmarked is not None:
             wait_s = min(wait_s, UNPUBLISHED_MAX_S)

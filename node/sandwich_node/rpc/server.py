@@ -1,4 +1,4 @@
-"""Receives consumers' requests from NATS: answers those about the cache, and forwards those for a shard.
+"""Receives consumers' requests: answers those about the cache, and forwards those for a shard.
 
 All workers of a cluster share one queue group for each of the cluster's applications, so that any of them answers. They
 do not subscribe for other applications, which may belong to another cluster on the same NATS. Requests for a shard are
@@ -10,10 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from sandwich_coordinator.ids import ShardId
 from sandwich_node.ipc import AppInfo
@@ -22,6 +18,7 @@ from sandwich_node.rpc.questions import VERBS as CACHE_VERBS
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.requests import OPS, may_answer, snowflake
 from sandwich_node.rpc.shard import ShardCommands, gone
+from sandwich_node.rpc.transport import Message, NoAnswer, NoResponder, Requests, Serving, TransportError
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.rpc import (
     INVALID,
@@ -45,6 +42,7 @@ PING = "ping"
 """The verb that a shard answers at once."""
 FIND_TIMEOUT_S = 1.0
 FIND_AGAIN_S = 0.2
+NO_OWNER = "no node runs this shard at this moment"
 FAN_OUT_AT_ONCE = 64
 FAN_OUT_TIMEOUT_S = 3.0
 PART_RESERVE_BYTES = 4096
@@ -72,7 +70,7 @@ class RpcServer:
 
     def __init__(
         self,
-        client: Client,
+        requests: Requests,
         apps: Callable[[], Mapping[str, AppInfo]],
         questions: CacheQuestions | None,
         group: asyncio.TaskGroup,
@@ -81,15 +79,15 @@ class RpcServer:
         belongs_elsewhere: Callable[[str], Awaitable[bool]],
         admission: Admission | None = None,
     ) -> None:
-        self._client = client
+        self._requests = requests
         self._apps = apps
         self._questions = questions
         self._group = group
         self._queue = f"{QUEUE}-{cluster}"
         self._belongs_elsewhere = belongs_elsewhere
         self._admission = admission or Admission()
-        self._listening: dict[str, Subscription] = {}
-        self._shards: dict[ShardId, Subscription] = {}
+        self._listening: dict[str, Serving] = {}
+        self._shards: dict[ShardId, Serving] = {}
         self._changed = asyncio.Event()
         self._packed: tuple[bytes | None, _Parts] = (None, [])
 
@@ -98,13 +96,13 @@ class RpcServer:
         self._changed.set()
 
     async def run(self) -> None:
-        """Follow `apps` until cancelled. The client must be connected."""
+        """Follow `apps` until cancelled. Call it once there is a connection."""
         while True:
             self._changed.clear()
             try:
                 silent = await self._follow()
-            except (nats.errors.Error, OSError) as error:
-                _log.warning("requests are not served yet: %s", type(error).__name__)
+            except TransportError as error:
+                _log.warning("requests are not served yet: %s", error)
                 silent = True
             try:
                 async with asyncio.timeout(LOOK_AGAIN_S if silent else None):
@@ -113,49 +111,52 @@ class RpcServer:
                 continue
 
     async def _follow(self) -> bool:
-        """Subscribe for this cluster's applications only. Returns whether one belongs to another cluster."""
+        """Subscribe for this cluster's applications only. Returns whether one belongs to another cluster.
+
+        For all others the broker answers that no process serves them.
+        """
         apps, silent = self._apps(), False
         for app in self._listening.keys() - apps.keys():
-            await self._listening.pop(app).unsubscribe()
+            await self._listening.pop(app).end()
         for app in sorted(apps.keys() - self._listening.keys()):
             if await self._belongs_elsewhere(app):
                 silent = True
                 continue
             # With two clusters each would receive a request; within one cluster, one worker does.
             subject = subjects.rpc_subject(app, "*")
-            self._listening[app] = await self._client.subscribe(subject, queue=self._queue, cb=self._on_request)
+            self._listening[app] = await self._requests.serve(subject, self._on_request, queue=self._queue)
         return silent
 
     async def add_shard(self, key: ShardId, commands: ShardCommands) -> None:
         """Serve requests for a shard that runs here."""
 
-        async def on_passed(message: Msg) -> None:
-            verb = (message.headers or {}).get(subjects.SHARD_VERB, "")
+        async def on_passed(message: Message) -> None:
+            verb = message.headers.get(subjects.SHARD_VERB, "")
             if verb == PING:
                 await self._reply(message.reply, encode_result(b"null"))
                 return
-            question = (key, message.data) if verb in SHARED_VERBS else None
-            await self._spawn(message, key.app, question, lambda: commands.handle(verb, message.data))
+            question = (key, message.body) if verb in SHARED_VERBS else None
+            await self._spawn(message, key.app, question, lambda: commands.handle(verb, message.body))
 
         subject = subjects.shard_subject(key.app, key.group, key.shard)
-        self._shards[key] = await self._client.subscribe(subject, cb=on_passed)
+        self._shards[key] = await self._requests.serve(subject, on_passed)
 
     async def remove_shard(self, key: ShardId) -> None:
         """Stop serving requests for the shard."""
-        subscription = self._shards.pop(key, None)
-        if subscription is not None and not self._client.is_closed:
+        serving = self._shards.pop(key, None)
+        if serving is not None:
             try:
-                await subscription.unsubscribe()
-            except nats.errors.Error as error:
-                _log.debug("shard %s: %s", key, type(error).__name__)
+                await serving.end()
+            except TransportError as error:
+                _log.debug("shard %s: %s", key, error)
 
-    async def _on_request(self, message: Msg) -> None:
+    async def _on_request(self, message: Message) -> None:
         _, app, _, verb = message.subject.split(".")
-        question = (verb, message.data) if verb in SHARED_VERBS else None
+        question = (verb, message.body) if verb in SHARED_VERBS else None
         await self._spawn(message, app, question, lambda: self._answer(message))
 
     async def _spawn(
-        self, message: Msg, app: str, question: object, work: Callable[[], Awaitable[bytes | None]]
+        self, message: Message, app: str, question: object, work: Callable[[], Awaitable[bytes | None]]
     ) -> None:
         """Start a request, or refuse it before any work."""
         if not may_answer(message.reply):
@@ -167,7 +168,7 @@ class RpcServer:
         task = self._group.create_task(self._serve(message, work))
         task.add_done_callback(lambda _: self._admission.give_back(ticket))
 
-    async def _serve(self, message: Msg, work: Callable[[], Awaitable[bytes | None]]) -> None:
+    async def _serve(self, message: Message, work: Callable[[], Awaitable[bytes | None]]) -> None:
         try:
             result = await work()
         except RpcError as error:
@@ -188,21 +189,21 @@ class RpcServer:
         """The messages of a result. A result that several requests share is packed once."""
         before, packed = self._packed
         if result is not before:
-            packed = list(parts(encode_result(result), self._client.max_payload - PART_RESERVE_BYTES))
+            packed = list(parts(encode_result(result), self._requests.body_bytes_max - PART_RESERVE_BYTES))
             self._packed = (result, packed) if len(result) <= PACKED_BYTES_MAX else (None, [])
         return packed
 
     async def _reply(self, inbox: str, answer: bytes) -> None:
-        await self._send(inbox, parts(answer, self._client.max_payload - PART_RESERVE_BYTES))
+        await self._send(inbox, parts(answer, self._requests.body_bytes_max - PART_RESERVE_BYTES))
 
     async def _send(self, inbox: str, messages: Iterable[tuple[bytes, dict[str, str] | None]]) -> None:
         try:
             for payload, headers in messages:
-                await self._client.publish(inbox, payload, headers=headers)
-        except (nats.errors.Error, OSError) as error:
-            _log.warning("an answer was not sent: %s", type(error).__name__)
+                await self._requests.publish(inbox, payload, headers=headers)
+        except TransportError as error:
+            _log.warning("an answer was not sent: %s", error)
 
-    async def _answer(self, message: Msg) -> bytes | None:
+    async def _answer(self, message: Message) -> bytes | None:
         """The result; None when the shard answers the consumer itself."""
         _, app, _, verb = message.subject.split(".")
         seen = self._apps().get(app)
@@ -212,28 +213,28 @@ class RpcServer:
         if verb in CACHE_VERBS:
             if self._questions is None:
                 raise RpcError(UNAVAILABLE, "this cluster has no Redis")
-            return await self._questions.answer(app, verb, message.data)
+            return await self._questions.answer(app, verb, message.body)
         if verb not in _SHARD_VERBS:
             raise RpcError(INVALID, f"unknown verb {verb[:40]!r}")
-        shard = _shard_of(verb, message.data, seen)
+        shard = _shard_of(verb, message.body, seen)
         if shard is None:
-            return await self._to_all(app, seen, verb, message.data)
+            return await self._to_all(app, seen, verb, message.body)
         subject = subjects.shard_subject(app, seen.group, shard)
         if verb == "relay":
             # `relay` is not idempotent: first check that a node runs the shard.
             await self._find(subject)
-        await self._client.publish(subject, message.data, reply=message.reply, headers={subjects.SHARD_VERB: verb})
+        await self._requests.publish(subject, message.body, reply=message.reply, headers={subjects.SHARD_VERB: verb})
         if verb != "relay":
             await self._find(subject)
         return None
 
     async def _find(self, subject: str) -> None:
-        """Check that a node runs the shard: NATS reports it only to requests, not to publishes. Raises RpcError."""
+        """Check that a worker runs the shard: only a request, not a publish, shows that none does. Raises RpcError."""
         try:
-            await self._client.request(subject, b"", timeout=FIND_TIMEOUT_S, headers={subjects.SHARD_VERB: PING})
-        except nats.errors.NoRespondersError:
-            raise RpcError(UNAVAILABLE, "no node runs this shard at this moment", FIND_AGAIN_S) from None
-        except TimeoutError:
+            await self._requests.request(subject, b"", timeout_s=FIND_TIMEOUT_S, headers={subjects.SHARD_VERB: PING})
+        except NoResponder:
+            raise RpcError(UNAVAILABLE, NO_OWNER, FIND_AGAIN_S) from None
+        except NoAnswer:
             # The shard exists and is busy; the consumer waits for its answer.
             pass
 
@@ -245,18 +246,18 @@ class RpcServer:
         async def one(shard: int) -> None:
             try:
                 async with gate:
-                    reply = await self._client.request(
+                    reply = await self._requests.request(
                         subjects.shard_subject(app, seen.group, shard),
                         body,
-                        timeout=FAN_OUT_TIMEOUT_S,
+                        timeout_s=FAN_OUT_TIMEOUT_S,
                         headers={subjects.SHARD_VERB: verb},
                     )
                 answer = Answer()
-                answer.add(reply.data, reply.headers)
+                answer.add(reply.body, reply.headers)
                 answer.result()
-            except nats.errors.NoRespondersError:
-                failed[str(shard)] = "no node runs this shard at this moment"
-            except (nats.errors.Error, OSError, TimeoutError):
+            except NoResponder:
+                failed[str(shard)] = NO_OWNER
+            except TransportError:
                 failed[str(shard)] = "no answer"
             except RpcError as error:
                 failed[str(shard)] = error.message

@@ -1,1 +1,1 @@
-"""Shells around the shard protocol: websocket, publishing, hand-over."""
+"""A running shard: its connection, its events, its requests, and its hand-over. `runner.py` joins the parts."""

@@ -1,4 +1,4 @@
-"""A running shard's part in the cache: its feed, what of it is read anew, and changes of what is kept."""
+"""The cache of one running shard: its feed, its resyncs, and changes of what is cached."""
 
 import asyncio
 import logging
@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from functools import partial
 
-from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.handover_drain import WAIT_S, LeftBehind, Standing, last_owner_is_through
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
@@ -27,28 +26,27 @@ from sandwich_node.shards.resync import CacheResync
 
 _log = logging.getLogger(__name__)
 
-REFILL_LOOK_S = (1.0, 3.0)
-REFILL_EVERY_S = 300.0
-"""Between two readings of a shard: each costs a session start."""
-REFILL_UNREAD_EVERY_S = 3600.0
-"""As long as it lacks only events that could not be read: the next ones may be as bad."""
+RESYNC_LOOK_S = (1.0, 3.0)
+RESYNC_EVERY_S = 300.0
+"""Between two resyncs of a shard: each costs a session start."""
+RESYNC_UNREAD_EVERY_S = 3600.0
+"""The same, while the cache lacks only events that could not be read: a resync may not help."""
 MARK_BUDGET_S = 1.0
 
 
 class ShardCaching:
-    """Owned by the shard's runner. `caught_up` is called when the cache has everything again."""
+    """Owned by the shard's features. `caught_up` is called when the cache has everything again."""
 
     def __init__(
         self,
-        writer: Writer,
+        writer: CacheWriter,
         cache: RedisCache,
         config: ShardConfig,
         http: WebSocketClient,
         group: asyncio.TaskGroup,
         *,
-        key: ShardId,
         commands: ShardCommands,
-        tell: Callable[[ipc.ToAgent], None],
+        send: Callable[[ipc.ToAgent], None],
         rng: random.Random,
         caught_up: Callable[[], None],
         taken_over: Checkpoint,
@@ -62,27 +60,27 @@ class ShardCaching:
         self._room = room
         self._http = http
         self._group = group
-        self._key = key
+        self._key = writer.shard
         self._commands = commands
         self._chunking: MemberChunking | None = None
-        self._tell = tell
+        self._send = send
         self._rng = rng
         self._caught_up = caught_up
         self._state = State.NEW
-        self._refill: CacheResync | None = None
+        self._resync: CacheResync | None = None
         self._tasks: list[asyncio.Task[None]] = []
         if writer.settings.enabled:
             incomplete = "its last owner ended before the cache had everything" if taken_over.behind else ""
             self._open(incomplete, self._last_owner(taken_over))
 
     def gateway_moved(self, url: str) -> None:
-        """The gateway has another address: a session that only reads the guilds goes there too."""
+        """The gateway has another address: the session of a resync uses it too."""
         self._config = replace(self._config, gateway_url=url)
-        if self._refill is not None:
-            self._refill.gateway_moved(url)
+        if self._resync is not None:
+            self._resync.gateway_moved(url)
 
     def _last_owner(self, left: Checkpoint) -> Callable[[], Awaitable[bool]] | None:
-        """Whether to wait for the last owner, which may be about to write what the cache lacks."""
+        """A wait for the last owner, which may still write what the cache lacks; None when it will not."""
         if not left.behind or not left.marked:
             return None
         until = asyncio.get_running_loop().time() + WAIT_S
@@ -101,19 +99,19 @@ class ShardCaching:
         self._chunk()
 
     def _chunk(self) -> None:
-        """Fetch all members from now on, where that is wanted."""
+        """Fetch all members from now on, if the options ask for it."""
         wanted = self._writer.settings.chunk_members and self._writer.settings.members
-        if wanted and self._writer.is_told_of_members and self._chunking is None:
+        if wanted and self._writer.receives_members and self._chunking is None:
             self._chunking = MemberChunking(self._writer, self._cache, self._commands)
             self._tasks.append(self._group.create_task(self._chunking.run()))
 
     def observe(self, event_type: str, data: bytes) -> None:
-        """Look at what tells of whole guilds."""
+        """Look at an event about a whole guild."""
         if self._chunking is not None:
             self._chunking.observe(event_type, data)
 
     def follow(self, spec: CacheSpec) -> None:
-        """Keep what is wanted from now on."""
+        """Cache what the options ask for, from now on."""
         before = self._writer.settings
         if spec == before:
             return
@@ -131,21 +129,21 @@ class ShardCaching:
             self._open("it was switched on or moved to another namespace")
 
     def state_changed(self, state: State) -> None:
-        """The shard's own connection moved on."""
+        """The shard's own connection changed its state."""
         self._state = state
-        if state is State.QUEUED and self._refill is not None:
-            self._refill.abandon("the shard begins a new session of its own")
+        if state is State.QUEUED and self._resync is not None:
+            self._resync.abandon("the shard begins a new session of its own")
 
     def identify_granted(self) -> bool:
-        """The shard's turn to IDENTIFY came; False when it is not for us."""
-        refill = self._refill
-        if refill is None or self._state is State.QUEUED or not refill.wants_identify:
+        """The shard's turn to IDENTIFY came. False when no resync takes it."""
+        resync = self._resync
+        if resync is None or self._state is State.QUEUED or not resync.wants_identify:
             return False
-        refill.identify_granted()
+        resync.identify_granted()
         return True
 
     def numbers(self) -> ipc.CacheNumbers | None:
-        """Figures as of now; None when nothing is kept."""
+        """Figures as of now; None when nothing is cached."""
         feed = self.feed
         if feed is None:
             return None
@@ -155,7 +153,7 @@ class ShardCaching:
             behind=feed.is_behind,
             waiting=feed.waiting,
             incomplete=feed.incomplete,
-            refilling=self._refill is not None,
+            refilling=self._resync is not None,
             to_chunk=self._chunking.left if self._chunking is not None else 0,
         )
 
@@ -170,9 +168,9 @@ class ShardCaching:
             task.cancel()
 
     async def leave(self, publisher: ShardPublisher) -> LeftBehind | None:
-        """What is still to be written of what the stream has, once the shard has ended here.
+        """What is in the stream and still to be written to the cache, once the shard has ended here.
 
-        The next owner is told by a marker to wait for it. None where nothing is left, or too much is missing.
+        A marker makes the next owner wait for it. None when nothing is left, or when too much is missing.
         """
         feed = self.feed
         if feed is None or feed.incomplete or (feed.is_whole and not publisher.chain.checkpoint.behind):
@@ -183,41 +181,41 @@ class ShardCaching:
                 await publisher.flushed()
         except TimeoutError:
             return None
-        stands = publisher.chain.checkpoint
-        if not stands.behind:
+        stored = publisher.chain.checkpoint
+        if not stored.behind:
             return None
-        return LeftBehind(feed, self._cache, Standing(stands.session, stands.last_seq))
+        return LeftBehind(feed, self._cache, Standing(stored.session, stored.last_seq))
 
     async def _keep_complete(self, feed: CacheFeed) -> None:
-        """Read the guilds anew whenever the cache lacks something, as often as session starts allow."""
+        """Resync the guilds whenever the cache lacks something, as often as session starts allow."""
         clock = asyncio.get_running_loop().time
         unread_from = clock()
         while True:
             await feed.lacking.wait()
-            await asyncio.sleep(self._rng.uniform(*REFILL_LOOK_S))
+            await asyncio.sleep(self._rng.uniform(*RESYNC_LOOK_S))
             if not feed.incomplete or feed.backlog or self._state is not State.LIVE:
                 continue
             if not feed.is_urgent and clock() < unread_from:
                 continue
-            self._refill = CacheResync(
+            self._resync = CacheResync(
                 self._key,
                 ShardMachine(self._config, None, self._rng),
                 feed,
                 self._http,
-                tell=self._tell,
+                send=self._send,
                 clock=asyncio.get_running_loop().time,
                 room=self._room,
             )
             try:
-                complete = await self._refill.run()
-                spent = self._refill.has_identified
+                complete = await self._resync.run()
+                spent = self._resync.has_identified
             finally:
-                self._refill = None
+                self._resync = None
             if complete:
-                _log.info("the cache of shard %s was read anew", self._key)
+                _log.info("the cache of shard %s was resynced", self._key)
             if spent:
-                unread_from = clock() + REFILL_UNREAD_EVERY_S
-                await asyncio.sleep(REFILL_EVERY_S)
+                unread_from = clock() + RESYNC_UNREAD_EVERY_S
+                await asyncio.sleep(RESYNC_EVERY_S)
 
 
 async def _end(feed: CacheFeed, tasks: list[asyncio.Task[None]]) -> None:

@@ -1,7 +1,7 @@
-"""Asks Discord for all members of a shard's guilds, one guild after the other, and remembers how far it is.
+"""Requests all members of a shard's guilds from Discord, one guild after the other, and remembers which it has.
 
-Which guilds have all their members is kept in Redis beside the shard's guilds, so that the shard's next owner goes on.
-A guild that comes anew (GUILD_CREATE replaces its members) is asked for again, unless all of them were listed.
+Redis keeps which guilds have all their members, beside the shard's guilds, so that the shard's next owner goes on. A
+GUILD_CREATE replaces the guild's members: they are requested again, unless it listed all of them.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ import msgspec
 from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_sdk.wire.rpc import LIMITED, RpcError
 
 _log = logging.getLogger(__name__)
 
 PACE_S = 1.0
-"""Between two guilds: well below what a shard may send (120 in 60 s), so that other commands have room."""
+"""Between two guilds. A shard may send 120 commands in 60 s: other commands have room."""
 GUILD_TIMEOUT_S = 30.0
 TRIES_MAX = 3
 RETRY_S = 5.0
@@ -46,7 +46,7 @@ _some = msgspec.json.Decoder(_Some).decode
 
 
 def _guild(data: bytes) -> _Guild:
-    """The guild. Of one whose list of members cannot be read, nobody is there yet. Raises MsgspecError."""
+    """The guild. If its list of members cannot be read, it counts as empty. Raises MsgspecError."""
     try:
         return _whole(data)
     except msgspec.MsgspecError:
@@ -55,9 +55,9 @@ def _guild(data: bytes) -> _Guild:
 
 
 class MemberChunking:
-    """One shard's. `observe` takes its READY, GUILD_CREATE and GUILD_DELETE in order."""
+    """Requests the members of one shard. `observe` takes its READY, GUILD_CREATE and GUILD_DELETE in order."""
 
-    def __init__(self, writer: Writer, cache: RedisCache, commands: ShardCommands) -> None:
+    def __init__(self, writer: CacheWriter, cache: RedisCache, commands: ShardCommands) -> None:
         self._key = names_of(writer).index + ":chunked"
         self._index = names_of(writer).index
         self._cache = cache
@@ -70,11 +70,11 @@ class MemberChunking:
 
     @property
     def left(self) -> int:
-        """Guilds whose members are still to be asked for."""
+        """How many guilds' members are still to be requested."""
         return len(self._pending)
 
     def observe(self, event_type: str, data: bytes) -> None:
-        """Look at what tells of whole guilds."""
+        """Look at an event about a whole guild."""
         if event_type == "READY":
             self._pending.clear()
             self._complete.clear()
@@ -97,7 +97,7 @@ class MemberChunking:
         self._woken.set()
 
     async def run(self) -> None:
-        """Ask for ever, as long as something is left."""
+        """Request members for ever, whenever a guild is left."""
         resumed = await self._until_redis(self._left_by_others)
         for guild in resumed:
             self._pending.setdefault(guild, 0)
@@ -117,7 +117,7 @@ class MemberChunking:
             await asyncio.sleep(PACE_S)
 
     def _later(self, guild: str, tries: int, error: RpcError) -> None:
-        """It was not this guild's turn, or Discord did not answer: after all the others once more."""
+        """It was not this guild's turn, or Discord did not answer: try again after all the others."""
         if error.code != LIMITED:
             tries += 1
             _log.info("members of guild %s were not all fetched: %s", guild, error)
@@ -133,14 +133,14 @@ class MemberChunking:
                 await asyncio.sleep(RETRY_S)
 
     async def _left_by_others(self) -> list[str]:
-        """What the shard's last owner had not got to; nothing when the session began here."""
+        """The guilds that the shard's last owner had not requested; none when the session began here."""
         if self._is_new_session:
             return []
         guilds, complete = await self._cache.read_sets([self._index, self._key])
         return sorted(guilds - complete)
 
     async def _note(self) -> list[str]:
-        """Write down what is complete now."""
+        """Store which guilds are complete now."""
         if self._is_new_session:
             await self._cache.command("DEL", self._key)
             self._is_new_session = False

@@ -1,4 +1,4 @@
-"""The shell around a shard machine: one websocket after another, bytes in and out. Decides nothing."""
+"""The shell around a shard machine: one websocket after another, bytes in and out. It makes no decisions."""
 
 import asyncio
 from collections import deque
@@ -42,10 +42,10 @@ from sandwich_node.open_files import SocketRoom, shortage
 
 SEND_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
-"""How long we wait for the answer to our close frame: Discord has the frame by then or never."""
+"""How long to wait for the answer to our close frame. After it, Discord will not receive the frame any more."""
 CLOSE_REASON_CHARS = 200
 MESSAGES_A_TURN = 128
-"""After so many messages already buffered the other shards of this process get their turn."""
+"""After so many buffered messages, the other shards of this process get their turn."""
 
 _CONTROLLED = frozenset({"READY", "RESUMED"})
 """Dispatches that the machine must understand."""
@@ -103,7 +103,7 @@ class DispatchReceiver(Protocol):
 
 
 class Observer(Protocol):
-    """Who is told what happens to a shard. Must not wait and must not raise."""
+    """Receives what happens to a shard. Must not wait and must not raise."""
 
     def observe(self, report: Report) -> None:
         """Take one report, in order."""
@@ -163,7 +163,7 @@ class ShardConnection:
         return self._end
 
     def post(self, event: Event) -> None:
-        """Tell the machine a fact and do what it asks. Never waits."""
+        """Pass the machine an event and do what it asks. Never waits."""
         self._perform(self._machine.handle(event, self._clock()))
 
     async def _keep_time(self) -> None:
@@ -203,7 +203,7 @@ class ShardConnection:
 
     def _close_socket(self, effect: CloseSocket) -> None:
         if self._target is not None:
-            # It was not even begun to open, since the one before is still closing.
+            # Opening did not begin, since the previous socket is still closing.
             self._target = None
             return
         self._hang_up = effect
@@ -238,12 +238,12 @@ class ShardConnection:
                     task.cancel()
         finally:
             if any(isinstance(item, IdentifySent) for item in self._outgoing):
-                # It may have left: the bucket has to be taken as used.
+                # It may have been sent: the bucket counts as used.
                 self._observer.observe(IdentifySent())
             await self._close(ws)
 
     async def _open(self, url: str) -> Socket | None:
-        """Open the socket; the machine holds the deadline. The token is sent here, so this is where the host counts."""
+        """Open the socket. The machine holds the deadline. The token is sent here, and so the host is checked here."""
         if refusal := self._machine.config.refusal(url):
             self.post(ConnectFailed(refusal))
             return None
@@ -254,7 +254,7 @@ class ShardConnection:
                     # We answer the server's close ourselves, with a code that keeps the session.
                     autoclose=False,
                     compress=0,
-                    # What is no UTF-8 is met where all else is that cannot be read.
+                    # Text that is not UTF-8 is handled where other unreadable messages are.
                     decode_text=False,
                     max_msg_size=self._limit,
                     timeout=ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
@@ -302,7 +302,7 @@ class ShardConnection:
             await self._sendable.wait()
 
     async def _read(self, ws: Socket) -> None:
-        """Messages until the connection ends. Waits neither on the loop nor on anything for one already buffered."""
+        """Messages until the connection ends. Does not wait for a message that is already buffered."""
         inflate = open_inflate(self._machine.config.compression, self._limit)
         receive, feed, take = ws.receive, inflate.feed, self._take
         turn = 0
@@ -351,7 +351,7 @@ class ShardConnection:
         return room
 
     def _take_damaged(self, raw: bytes) -> bool:
-        """A message that the strict reader refused: as far as it can be used. Raises ProtocolError."""
+        """A message that the strict reader refused: use what can be read. Raises ProtocolError."""
         machine = self._machine
         found = salvage(raw)
         if found is None:

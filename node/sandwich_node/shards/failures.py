@@ -1,4 +1,4 @@
-"""What a worker logs of its shards' connections: enough to see what is wrong, however many shards there are. Pure."""
+"""A bound on what a worker logs about its shards' connections, however many shards there are. Pure."""
 
 LINES_MAX = 10
 WINDOW_S = 30.0

@@ -1,18 +1,18 @@
-"""What a shard does with each event that it reads: looks at it once, and hands it to the publisher.
+"""What a shard does with each event that it reads: looks at it once, and passes it to the publisher.
 
-Whatever an event says, it is published: what fails on it here is left out, counted and logged, the event leaves as it
-came, and the cache lacks it. An error would end the shard, and Discord would replay the event for ever.
+Whatever an event contains, it is published. A step that fails on it is left out, counted and logged: the event leaves
+as it came, and the cache lacks it. An error would end the shard, and Discord would replay the event without end.
 """
 
 import msgspec
 
 from sandwich_node.cache.context import Op
 from sandwich_node.cache.feed import CacheFeed
+from sandwich_node.events.asks import Arrival, Ask, MessageAsk, ObserverAsk
 from sandwich_node.events.filters import CACHE_ONLY, EventFilter
 from sandwich_node.events.guild_arrivals import ShardGuilds
+from sandwich_node.events.observers import EventObserver
 from sandwich_node.events.unreadable import Unreadable
-from sandwich_node.invites.lookup import InviteLookup
-from sandwich_node.invites.wire import EVENT_TYPES
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rpc.answers import ANSWERS
 from sandwich_node.rpc.shard import ShardCommands
@@ -23,7 +23,7 @@ _OF_GUILDS = frozenset({"READY", "GUILD_CREATE", "GUILD_DELETE"})
 
 
 class ShardIntake:
-    """The connection's sink. `rules`, `guilds`, `caching` and `invites` may be exchanged while it runs."""
+    """Implements `DispatchReceiver`. `rules`, `guilds`, `caching` and `observer` may be replaced while it runs."""
 
     def __init__(
         self,
@@ -39,21 +39,32 @@ class ShardIntake:
         self.unreadable = unreadable or Unreadable("")
         self.guilds = ShardGuilds(guilds)
         self.caching: ShardCaching | None = None
-        self.invites: InviteLookup | None = None
         self.bot = bot
         self.session_id = ""
         self._publisher = publisher
         self._commands = commands
+        self._observer: EventObserver | None = None
+        self._observed_types: frozenset[str] = frozenset()
         self._trouble: str | Exception | None = None
         """What failed first on the event that is being taken."""
+
+    @property
+    def observer(self) -> EventObserver | None:
+        """What follows the shard's events, from the next one on; None: nothing does."""
+        return self._observer
+
+    @observer.setter
+    def observer(self, observer: EventObserver | None) -> None:
+        self._observer = observer
+        self._observed_types = observer.event_types if observer is not None else frozenset()
 
     def begin_session(self, session_id: str, seq: int) -> None:
         """Events are of this session from now on; it was read up to `seq`."""
         self.session_id = session_id
         session = session_hash(session_id)
         self._publisher.buffer.start_session(session, seq, bot=self.bot)
-        if self.invites is not None:
-            self.invites.begin(session, self.bot)
+        if self._observer is not None:
+            self._observer.begin(session, self.bot)
 
     def dispatch(
         self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
@@ -64,13 +75,13 @@ class ShardIntake:
         self._trouble = "not JSON as every reader takes it" if damaged else None
         rules = self.rules
         lane = rules.lane(type)
-        ask: object = None
+        ask: Ask | None = None
         if type in _OF_GUILDS:
             ask = self._of_guilds(type, bytes(data), is_new=seq > self._publisher.buffer.last_seq)
         if self._commands.is_waiting and type in ANSWERS:
             self._answers(type, bytes(data))
-        if self.invites is not None and type in EVENT_TYPES and seq > self._publisher.buffer.last_seq:
-            ask = self._joins(self.invites, type, bytes(data), is_told=bool(lane)) or ask
+        if type in self._observed_types and seq > self._publisher.buffer.last_seq:
+            ask = self._observed(type, bytes(data), is_published=bool(lane)) or ask
         ops: tuple[Op, ...] = ()
         if lane is not None:
             if type == "GUILD_MEMBERS_CHUNK" or rules.looks_inside(type):
@@ -83,13 +94,13 @@ class ShardIntake:
         if not lane:
             raw = b""
         size = len(data) if ops else 0
-        return self._publisher.push(raw, type, seq, lane=lane or CACHE_ONLY, ops=ops, size=size, ask=ask, apart=damaged)
+        return self._publisher.push(raw, type, seq, lane or CACHE_ONLY, ops, size, ask, damaged)
 
     def _failed(self, why: str | Exception) -> None:
         self._trouble = self._trouble or why
 
-    def _of_guilds(self, type: str, data: bytes, *, is_new: bool) -> object:
-        """What tells of whole guilds; whether the guild was announced, of one that comes or goes."""
+    def _of_guilds(self, type: str, data: bytes, *, is_new: bool) -> Arrival | None:
+        """Look at an event about a whole guild. For one that comes or goes, whether it was announced."""
         try:
             if self.caching is not None:
                 self.caching.observe(type, data)
@@ -109,15 +120,18 @@ class ShardIntake:
         except Exception as error:
             self._failed(error)
 
-    def _joins(self, invites: InviteLookup, type: str, data: bytes, *, is_told: bool) -> object:
+    def _observed(self, type: str, data: bytes, *, is_published: bool) -> ObserverAsk | None:
+        observer = self._observer
+        if observer is None:
+            return None
         try:
-            return invites.observe(type, data, is_told=is_told)
+            return observer.observe(type, data, is_published=is_published)
         except Exception as error:
             self._failed(error)
-            invites.interrupt()
+            observer.interrupt()
             return None
 
-    def _judged(self, rules: EventFilter, type: str, data: msgspec.Raw, lane: str) -> tuple[str, object]:
+    def _judged(self, rules: EventFilter, type: str, data: msgspec.Raw, lane: str) -> tuple[str, MessageAsk | None]:
         try:
             if type == "GUILD_MEMBERS_CHUNK":
                 return CACHE_ONLY if self._commands.is_for_cache(bytes(data)) else lane, None
@@ -137,11 +151,11 @@ class ShardIntake:
 
     async def drained(self) -> None:
         """Wait until the publisher has room."""
-        invites = self.invites
-        if invites is not None:
-            invites.is_reading(False)
+        observer = self._observer
+        if observer is not None:
+            observer.is_reading(False)
         try:
             await self._publisher.drained()
         finally:
-            if invites is not None:
-                invites.is_reading(True)
+            if observer is not None:
+                observer.is_reading(True)

@@ -1,4 +1,4 @@
-"""A running shard's part in telling by whose invite members joined: its lookup, and changes of what is wanted."""
+"""Invite tracking of one running shard: attaches the lookup to the shard's events, and follows the configuration."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.types import InvitesSpec
 from sandwich_node import ipc
 from sandwich_node.cache.errors import CacheError
@@ -26,18 +27,18 @@ from sandwich_sdk.wire.frame import session_hash
 _log = logging.getLogger(__name__)
 
 MEMBER_INVITED = "SANDWICH_MEMBER_INVITED"
-"""The type of an own event, which tells what was not known yet when its GUILD_MEMBER_ADD left."""
+"""The type of an own event: the invite, where it was not known yet when its GUILD_MEMBER_ADD left."""
 TAKE_OVER_BUDGET_S = 0.25
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _LateAnswer(msgspec.Struct, frozen=True):
     guild_id: str
     user_id: str
     invited_by: msgspec.Raw
 
 
 class ShardInviteTracking:
-    """Owned by the shard's runner. `lookup` is the last one there was; only one that is wanted observes events."""
+    """Owned by the shard's features. `lookup` is the latest one; it observes events only while tracking is on."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class ShardInviteTracking:
         group: asyncio.TaskGroup,
     ) -> None:
         self.lookup: InviteLookup | None = None
+        self._observing: InviteLookup | None = None
         self._start = start
         self._rests = rests
         self._store = _counts_of(start, cache) if cache is not None else None
@@ -60,32 +62,34 @@ class ShardInviteTracking:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, spec: InvitesSpec, before: Checkpoint) -> None:
-        """Begin, before the first event; `before`: where the chain stood when the shard was taken over."""
+        """Begin, before the first event; `before`: the chain's checkpoint at the take-over."""
         if spec.track:
             resumes = bool(self._intake.session_id) and not before.behind
-            self._observe(spec, await self._take_over(before.epoch) if resumes else None)
+            self._observe(spec, await self._take_over(before.fence) if resumes else None)
 
-    async def _take_over(self, epoch: int) -> Mapping[str, bytes] | None:
+    async def _take_over(self, fence: Fence) -> Mapping[str, bytes] | None:
         if self._store is None:
             return None
         try:
             async with asyncio.timeout(TAKE_OVER_BUDGET_S):
-                return await self._store.take_over(epoch)
+                return await self._store.take_over(fence)
         except (CacheError, TimeoutError) as error:
-            _log.warning("what was known of invites of shard %s is not: %s", self._start.key, error or "no answer")
+            _log.warning(
+                "the invite counts of shard %s could not be taken over: %s", self._start.key, error or "no answer"
+            )
             return None
 
     def _observe(self, spec: InvitesSpec, kept: Mapping[str, bytes] | None) -> None:
-        """Take part from the next event on."""
+        """Observe from the next event on."""
         self.stop()
         start, intake = self._start, self._intake
-        lookup = self.lookup = intake.invites = InviteLookup(
+        lookup = self.lookup = self._observing = intake.observer = InviteLookup(
             self._rests.take(start.token_hash, Secret(start.token), start.count),
             self._counters,
             hold_s=spec.hold_ms / 1000,
             store=self._store,
             kept=kept,
-            tell_late=self._tell_late,
+            report_late=self._report_late,
             caught_up=self._publisher.mark,
         )
         if intake.session_id:
@@ -97,13 +101,13 @@ class ShardInviteTracking:
 
     def follow(self, spec: InvitesSpec) -> None:
         """The application's configuration changed."""
-        lookup = self._intake.invites
+        lookup = self._observing
         if lookup is None and spec.track:
             self._observe(spec, None)
         elif lookup is not None and spec.track:
             lookup.follow(spec.hold_ms / 1000)
         elif lookup is not None:
-            self._intake.invites = None
+            self._observing = self._intake.observer = None
             lookup.close()
             self._tasks.append(self._group.create_task(self._end(lookup, self._tasks[0])))
 
@@ -117,43 +121,42 @@ class ShardInviteTracking:
         if self.lookup is not None:
             self.lookup.is_live(state is State.LIVE)
 
-    def _tell_late(self, told: MemberInvited) -> None:
+    def _report_late(self, late: MemberInvited) -> None:
         lane = self._intake.rules.lane(MEMBER_INVITED)
         if not lane:
             return
-        data = msgspec.json.encode(_Told(told.guild, told.user, msgspec.Raw(told.invited_by)))
+        data = msgspec.json.encode(_LateAnswer(late.guild, late.user, msgspec.Raw(late.invited_by)))
         try:
             self._publisher.push_own(own_event(MEMBER_INVITED, data), uuid.uuid4().hex, lane=lane)
         except ValueError as error:
-            _log.warning("shard %s does not tell how %s joined: %s", self._start.key, told.user, error)
+            _log.warning("shard %s does not report how %s joined: %s", self._start.key, late.user, error)
 
     def numbers(self) -> ipc.InviteNumbers | None:
-        """Totals; None when joins were never followed here."""
+        """Totals; None when joins were never tracked here."""
         if self.lookup is None:
             return None
         counters = self._counters
         return ipc.InviteNumbers(
-            told=dict(counters.told), late=counters.late, requests=counters.requests, limited=counters.limited
+            reported=dict(counters.reported), late=counters.late, requests=counters.requests, limited=counters.limited
         )
 
     def part(self) -> None:
-        """The shard reads no more: nobody is kept waiting."""
-        if self._intake.invites is not None:
-            self._intake.invites.part()
+        """The shard reads no more: no event waits any longer."""
+        if self._observing is not None:
+            self._observing.part()
 
     async def drained(self) -> None:
-        """Wait until the next owner of the shard finds all that it can use."""
+        """Wait until the counts that the next owner can use are stored."""
         if self.lookup is not None:
             await self.lookup.drained()
 
     def stop(self) -> None:
-        """Ask and write nothing more."""
+        """Send no more requests, and write nothing more."""
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
 
 
 def _counts_of(start: ipc.StartShard, cache: RedisCache) -> RedisCounts:
-    key = start.key
-    namespace = start.options.cache.namespace_of(key.app)
-    return RedisCounts(cache, namespace, key.app, key.group, key.shard, start.fence)
+    namespace = start.options.cache.namespace_of(start.key.app)
+    return RedisCounts(cache, namespace, start.key, Fence(start.fence))

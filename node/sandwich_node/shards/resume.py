@@ -1,14 +1,15 @@
-"""Which session a new owner resumes, from where, and how much comes again. Pure.
+"""Which session a new owner resumes, from where, and how much Discord replays. Pure.
 
-etcd keeps the session (one write at READY), the stream keeps the sequence (the chain's last frame). Both must speak of
-the same session: a record older than the chain must never be resumed, since Discord would replay what is stored.
-The agent deletes a lost session's record before the next IDENTIFY is granted, so that a record which the chain
-does not know yet can only be newer than the chain.
+etcd keeps the session (one write at READY), the stream keeps the sequence (the chain's last frame). Both must be of the
+same session: a record older than the chain must never be resumed, since Discord would replay what is stored. The agent
+deletes a lost session's record before the next IDENTIFY is granted. So a record of a session that the chain does not
+know is always newer than the chain.
 """
 
 from dataclasses import dataclass
 
 from sandwich_coordinator.types import SessionRecord
+from sandwich_node.gateway.session import Session
 from sandwich_node.publishing.chain import Checkpoint
 from sandwich_sdk.wire.frame import session_hash
 
@@ -37,6 +38,37 @@ def resume_point(
         return ResumePoint("", "", 0, "the shard count changed")
     stored = checkpoint.session == session_hash(record.session_id)
     return ResumePoint(record.session_id, record.resume_url, checkpoint.last_seq if stored else record.first_seq)
+
+
+@dataclass(frozen=True, slots=True)
+class LostEvents:
+    """Events of a session after `last_seq` that are not in the stream and will not come again."""
+
+    session: str
+    last_seq: int
+    reason: str
+
+
+def first_session(
+    record: SessionRecord | None, checkpoint: Checkpoint, *, intents: int, count: int, token_hash: str
+) -> tuple[Session | None, tuple[LostEvents, ...]]:
+    """The session that a new owner resumes, None to IDENTIFY, and what consumers have to know of lost events."""
+    point = resume_point(record, checkpoint, intents=intents, count=count, token_hash=token_hash)
+    if not point.session_id:
+        ended = LostEvents(checkpoint.session, checkpoint.last_seq, point.reason)
+        return None, (ended,) if checkpoint.session else ()
+    session = Session(id=point.session_id, sequence=point.seq, resume_url=point.url)
+    name = session_hash(point.session_id)
+    if checkpoint.session == name:
+        return session, ()
+    # The last owner ended after READY and before the stream had it: etcd knows the session, the stream does not.
+    lost = LostEvents(name, point.seq - 1, "the session's READY was not stored")
+    if not checkpoint.session:
+        return session, (lost,)
+    return session, (
+        LostEvents(checkpoint.session, checkpoint.last_seq, "the session ended and its end was not stored"),
+        lost,
+    )
 
 
 def replay_events(guilds: int) -> int:

@@ -1,8 +1,8 @@
-"""Reads a shard's guilds anew for the cache, without touching the session that streams.
+"""Reads a shard's guilds again for the cache, without touching the session that streams.
 
-Discord tells all of a guild only to a session that begins. So a second one is started beside the first, on the same
-shard (Discord: Gateway, Sharding: several sessions may share one), through the IDENTIFY queue; its READY and
-GUILD_CREATEs go to the cache alone; then it is ended. The streaming session loses nothing and is not resumed.
+Discord sends a whole guild only when a session begins. So a second session is started beside the first, on the same
+shard (Discord: Gateway, Sharding: several sessions may share one), through the IDENTIFY queue. Its READY and
+GUILD_CREATEs go to the cache alone, then it is ended. The streaming session loses nothing and is not resumed.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from sandwich_node.shards.connection import ShardConnection, WebSocketClient
 _log = logging.getLogger(__name__)
 
 QUIET_S = 10.0
-"""A guild that has not come for so long is in an outage: it comes to the streaming session when that is over."""
+"""A guild that has not come for so long is in an outage. The streaming session receives it when the outage ends."""
 TOTAL_S = 300.0
 END_S = 5.0
 
@@ -58,7 +58,7 @@ def _listed(data: msgspec.Raw) -> set[str] | None:
 
 
 class CacheResync:
-    """One reading. `tell` passes messages to the agent and must not wait.
+    """One resync. `send` passes messages to the agent and must not wait.
 
     `has_identified`: a session start was spent.
     """
@@ -70,14 +70,14 @@ class CacheResync:
         feed: CacheFeed,
         http: WebSocketClient,
         *,
-        tell: Callable[[ipc.ToAgent], None],
+        send: Callable[[ipc.ToAgent], None],
         clock: Callable[[], float],
         room: SocketRoom | None = None,
     ) -> None:
-        """`machine` has no session, and the configuration of the shard's own."""
+        """`machine` has no session, and the configuration of the shard's own machine."""
         self._key = key
         self._feed = feed
-        self._tell = tell
+        self._send = send
         self._connection = ShardConnection(machine, http=http, sink=self, observer=self, clock=clock, room=room)
         self._awaited: set[str] | None = None
         self._moved = asyncio.Event()
@@ -91,7 +91,7 @@ class CacheResync:
         self._connection.post(ev.GatewayMoved(url))
 
     def identify_granted(self) -> None:
-        """Our turn to IDENTIFY came."""
+        """The turn to IDENTIFY came."""
         self.wants_identify = False
         self.has_identified = True
         if self._deadline is not None:
@@ -100,7 +100,7 @@ class CacheResync:
         self._connection.post(ev.IdentifyGranted())
 
     async def run(self) -> bool:
-        """Read everything. False when it did not come to its end: try again later."""
+        """Read everything. False when it did not finish: try again later."""
         complete = False
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self._connection.run())
@@ -114,13 +114,13 @@ class CacheResync:
             running.cancel()
         self._feed.end_resync(complete=complete)
         if not complete:
-            _log.warning("the cache of shard %s was not read anew: %s", self._key, self._over)
+            _log.warning("the cache of shard %s was not resynced: %s", self._key, self._over)
         return complete
 
     async def _until_read(self) -> bool:
         while not self._over:
             if self._awaited is not None and not self._feed.refilling:
-                self._over = "too much happened meanwhile"
+                self._over = "too many events came meanwhile"
                 return False
             if self._awaited is not None and not self._awaited:
                 return True
@@ -132,12 +132,12 @@ class CacheResync:
                 return self._feed.refilling
         return False
 
-    # --- the connection's sink and observer ---------------------------------------------------------------------
+    # --- the connection's receiver and observer ---------------------------------------------------------------------
 
     def dispatch(
         self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
     ) -> bool:
-        """Take what the cache wants of this session: its list, and each guild once."""
+        """Take what the cache needs of this session: its list of guilds, and each guild once."""
         if type == "READY":
             self._awaited = _listed(data)
             if self._awaited is None:
@@ -156,16 +156,16 @@ class CacheResync:
         await self._feed.drained()
 
     def observe(self, report: fx.Report) -> None:
-        """Follow the machine: one attempt, and no second one."""
+        """Follow the machine. There is one attempt and no second one."""
         match report:
             case fx.RequestIdentify():
                 self.wants_identify = True
-                self._tell(ipc.IdentifyWanted(self._key, spare=True))
+                self._send(ipc.IdentifyWanted(self._key, spare=True))
             case fx.IdentifySent():
-                self._tell(ipc.IdentifySent(self._key))
+                self._send(ipc.IdentifySent(self._key))
             case fx.IdentifyWithdrawn():
                 self.wants_identify = False
-                self._tell(ipc.IdentifyWithdrawn(self._key))
+                self._send(ipc.IdentifyWithdrawn(self._key))
             case fx.StateChanged(State.WAITING, reason) if self.has_identified:
                 self._stop(reason)
             case fx.Failed(_, reason):

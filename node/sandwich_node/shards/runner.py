@@ -1,159 +1,98 @@
-"""One shard in a worker, from its claim to its release: chain, publisher, protocol machine and socket together."""
+"""One shard in a worker, from its claim to its release.
+
+    take_over.py        the stream, the chain, the fence frame
+    resume.py           which session to resume; pure
+    session_reports.py  state, sessions and gaps, to the agent
+    command_port.py     gateway commands and own events, from requests
+    features.py         the cache, guild prefixes and invite tracking
+    intake.py           each event, from the connection to the publisher
+
+The runner joins them to the connection and the publisher, and runs them until the shard is released, fenced or failed.
+"""
 
 import asyncio
 import logging
-import random
-import time
-import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
-
-from sandwich_coordinator.backoff import jittered_s
-from sandwich_coordinator.types import SessionRecord
+from sandwich_coordinator.ids import Fence
 from sandwich_node import ipc
 from sandwich_node.cache.handover_drain import LeftBehind
-from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.cache.settings import Writer
-from sandwich_node.events.enrich import ShardEnricher
 from sandwich_node.events.filters import EventFilter
-from sandwich_node.events.guild_arrivals import ShardGuilds
-from sandwich_node.events.prefixes import GuildPrefixes
 from sandwich_node.events.unreadable import Unreadable
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
-from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig, connect_url
 from sandwich_node.gateway.session import Session
-from sandwich_node.open_files import SocketRoom
 from sandwich_node.publishing.chain import Chain, Checkpoint
-from sandwich_node.publishing.frames import EventBuffer, ShardAddress
-from sandwich_node.publishing.log import Fenced, LimitedLog, LogError, StreamLimits
-from sandwich_node.publishing.own_events import OwnEvent
+from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
+from sandwich_node.publishing.log import Fenced
 from sandwich_node.publishing.publisher import ShardPublisher
-from sandwich_node.rest.clients import RestClients
-from sandwich_node.rpc.server import RpcServer
-from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret, bot_id_of
-from sandwich_node.shards.caching import ShardCaching
-from sandwich_node.shards.connection import ShardConnection, WebSocketClient
-from sandwich_node.shards.failures import FailureLog
+from sandwich_node.shards.command_port import CommandPort
+from sandwich_node.shards.connection import ShardConnection
+from sandwich_node.shards.features import ShardFeatures
 from sandwich_node.shards.intake import ShardIntake
-from sandwich_node.shards.invite_tracking import ShardInviteTracking
-from sandwich_node.shards.resume import replay_events, resume_point
-from sandwich_sdk.wire.frame import session_hash
-from sandwich_sdk.wire.rpc import TIMEOUT, UNAVAILABLE, RpcError
-from sandwich_sdk.wire.subjects import DEFAULT_LANE
+from sandwich_node.shards.resume import first_session, replay_events
+from sandwich_node.shards.services import WorkerServices
+from sandwich_node.shards.session_reports import STATE_NAMES, SessionReports
+from sandwich_node.shards.take_over import TakeOver
 
 _log = logging.getLogger(__name__)
 
 FLUSH_BUDGET_S = 5.0
-STREAM_RETRY_S = 1.0
 MARKERS_PER_AGE = 4
 MARKER_MAX_S = 3600.0
 
 READY_BUDGET_S = 5.0
 CACHE_BUDGET_S = 1.0
-"""A shard is silent meanwhile; what the cache still lacks then is written when the shard has moved on."""
-OWN_TIMEOUT_S = 10.0
-"""How long a consumer's own event may take into the stream."""
-
-_SHOWN = {
-    State.NEW: "connecting",
-    State.CONNECTING: "connecting",
-    State.GREETING: "connecting",
-    State.WAITING: "connecting",
-    State.QUEUED: "identifying",
-    State.IDENTIFYING: "identifying",
-    State.RESUMING: "resuming",
-    State.LIVE: "live",
-}
+"""The shard has no owner meanwhile; what the cache still lacks then is written after the shard has moved on."""
 
 
 class ShardRunner:
-    """Runs one claimed shard. `tell` passes messages to the agent and must not wait."""
+    """Runs one claimed shard. `left_behind`: what is still to be written to the cache once `run` has returned."""
 
-    def __init__(
-        self,
-        start: ipc.StartShard,
-        log: LimitedLog,
-        http: WebSocketClient,
-        *,
-        tell: Callable[[ipc.ToAgent], None],
-        rng: random.Random,
-        rests: RestClients | None = None,
-        cache: RedisCache | None = None,
-        rpc: RpcServer | None = None,
-        linger_s: float = 0.0,
-        failures: FailureLog | None = None,
-        room: SocketRoom | None = None,
-    ) -> None:
+    def __init__(self, start: ipc.StartShard, services: WorkerServices) -> None:
         self.key = start.key
         self.number = start.run
+        self.left_behind: LeftBehind | None = None
         self._start = start
+        self._services = services
         self._gateway_url = start.gateway_url
-        self._store = log
-        self._http = http
-        self._tell = tell
-        self._rng = rng
-        address = ShardAddress(
-            app=start.key.app,
-            group=start.key.group,
-            shard=start.key.shard,
-            count=start.count,
-            route=start.route,
-            bot=start.bot or bot_id_of(start.token),
-        )
-        self._bot = address.bot
-        self._buffer = EventBuffer(address)
-        self._chain = Chain(log, address, epoch=start.fence, pause=asyncio.sleep, rng=rng)
-        age = start.stream_max_age_s
-        marker_s = min(MARKER_MAX_S, age / MARKERS_PER_AGE) if age else MARKER_MAX_S
-        self._rests = rests
-        self._cache = cache
-        self._rpc = rpc
-        self._failures = failures or FailureLog()
-        self._room = room
-        self._refusal = ""
-        self._options = start.options
-        self._commands = ShardCommands(
-            app=start.key.app,
-            namespace=start.options.cache.namespace_of(start.key.app),
-            intents=start.intents,
-            bot=lambda: self._bot,
-            send=self._send_command,
-            relay=self._publish_own,
-            cache=cache,
-            rng=rng,
-            clock=time.monotonic,
-        )
-        self._caching: ShardCaching | None = None
-        self._inviting: ShardInviteTracking | None = None
-        self._taken_over = Checkpoint("", 0)
+        bot = start.bot or bot_id_of(start.token)
+        origin = ShardOrigin(shard=start.key, count=start.count, route=start.route, bot=bot)
+        self._chain = Chain(services.log, origin, fence=Fence(start.fence), pause=asyncio.sleep, rng=services.rng)
         self._publisher = ShardPublisher(
-            self._buffer,
+            EventBuffer(origin),
             self._chain,
-            linger_s=linger_s,
-            marker_s=marker_s,
+            linger_s=services.linger_s,
+            marker_s=_marker_s(start.stream_max_age_s),
             replay_events=lambda: replay_events(self._intake.guilds.count),
         )
+        self._port = CommandPort(
+            start,
+            services,
+            self._publisher,
+            bot=lambda: self._intake.bot,
+            lane=lambda event_type: self._intake.rules.lane(event_type),
+        )
+        self._intake = ShardIntake(
+            self._publisher,
+            self._port.commands,
+            EventFilter(start.options.events, bot),
+            Unreadable(str(start.key)),
+            bot=bot,
+            guilds=start.session.guilds if start.session else 0,
+        )
+        self._take_over = TakeOver(start, services.log, self._chain, services.rng)
+        self._reports = SessionReports(start, services, self._intake, self._publisher)
+        self._features = ShardFeatures(start, services, self._intake, self._publisher, self._port.commands)
         self._connection: ShardConnection | None = None
         self._stopping = asyncio.Event()
         self._stop_reason = ""
         self._awaiting_ready = False
-        self._waiting = ""
-        self._replayed = 0
-        guilds = start.session.guilds if start.session else 0
-        rules = EventFilter(start.options.events, self._bot)
-        unreadable = Unreadable(str(start.key))
-        self._intake = ShardIntake(self._publisher, self._commands, rules, unreadable, bot=self._bot, guilds=guilds)
-        self._record = start.session
-        self.left_behind: LeftBehind | None = None
-        self._latency_ms: float | None = None
-        self._stored_at: float | None = None
 
     # --- what the worker asks -----------------------------------------------------------------------------------
 
@@ -162,9 +101,10 @@ class ShardRunner:
         self._stop_reason = reason
         if not self._stopping.is_set():
             self._stopping.set()
-            self._save_guilds()
+            self._port.detach()
+            self._reports.save_guilds()
             if self._awaiting_ready:
-                # An IDENTIFY is spent once it is sent: leaving before READY would throw the session away.
+                # An IDENTIFY is spent once it is sent: to leave before READY would waste the session.
                 asyncio.get_running_loop().call_later(READY_BUDGET_S, self._post_stop)
             else:
                 self._post_stop()
@@ -181,94 +121,63 @@ class ShardRunner:
             _log.warning("shard %s keeps its gateway address: %s", self.key, error)
             return
         self._gateway_url = url
-        if self._caching is not None:
-            self._caching.gateway_moved(url)
+        self._features.gateway_moved(url)
         if self._connection is not None:
             self._connection.post(ev.GatewayMoved(url))
 
     def identify_granted(self) -> None:
         """The shard's turn to IDENTIFY came."""
-        if self._caching is not None and self._caching.identify_granted():
+        if self._features.identify_granted():
             return
         if self._connection is not None and not self._stopping.is_set():
             self._connection.post(ev.IdentifyGranted())
 
     def show_presence(self, presence: dict[str, Any]) -> None:
-        """Send the presence once the shard is live; the machine remembers it for every later IDENTIFY."""
-        if self._connection is not None and not self._stopping.is_set():
-            self._connection.post(ev.CommandQueued(opcodes.PRESENCE_UPDATE, presence))
+        """Show this presence from now on."""
+        self._port.show_presence(presence)
 
     def set_options(self, options: ipc.ShardOptions) -> None:
         """Follow a changed configuration from the next event on."""
-        self._options = options
-        self._intake.rules = EventFilter(options.events, self._bot)
-        if self._caching is not None:
-            self._caching.follow(options.cache)
-        if self._inviting is not None:
-            self._inviting.follow(options.invites)
-        if self._publisher.enricher is not None:
-            self._publisher.enricher = self._enricher()
-
-    def _send_command(self, op: int, data: dict[str, Any]) -> None:
-        """Queue a gateway command. Raises ValueError with the reason when it is not taken."""
-        if self._connection is None or self._stopping.is_set():
-            raise ValueError("the shard moves to another node at this moment")
-        self._refusal = ""
-        self._connection.post(ev.CommandQueued(op, data))
-        if self._refusal:
-            raise ValueError(self._refusal)
-
-    async def _publish_own(self, event: OwnEvent) -> str:
-        lane = self._intake.rules.lane(event.type) or DEFAULT_LANE
-        try:
-            async with asyncio.timeout(OWN_TIMEOUT_S):
-                return await self._publisher.publish_own(event, uuid.uuid4().hex, lane=lane)
-        except ValueError as error:
-            raise RpcError(UNAVAILABLE, str(error), 1.0) from None
-        except TimeoutError:
-            raise RpcError(TIMEOUT, f"not stored within {OWN_TIMEOUT_S:.0f} s: it may still be") from None
+        self._features.follow(options)
 
     def numbers(self) -> ipc.ShardNumbers:
         """Figures as of now."""
-        counters = self._publisher.counters
+        counters, buffer, intake = self._publisher.counters, self._publisher.buffer, self._intake
         return ipc.ShardNumbers(
             key=self.key,
             events=counters.events,
             frames=counters.frames,
             bytes=counters.bytes,
             gaps=counters.gaps,
-            replayed=self._replayed,
-            repeated=self._buffer.repeated,
+            replayed=self._reports.replayed,
+            repeated=buffer.repeated,
             retries=self._chain.retries,
             foreign=self._chain.foreign,
-            backlog_events=self._buffer.events_held,
-            backlog_bytes=self._buffer.bytes_held,
-            guilds=self._intake.guilds.count,
-            awaited=self._intake.guilds.awaited,
+            backlog_events=buffer.events_held,
+            backlog_bytes=buffer.bytes_held,
+            guilds=intake.guilds.count,
+            awaited=intake.guilds.awaited,
             unpublished=counters.unpublished,
-            unreadable=dict(self._intake.unreadable.totals),
-            passed_over=self._intake.unreadable.passed_over,
-            cache=self._caching.numbers() if self._caching is not None else None,
-            invites=self._inviting.numbers() if self._inviting is not None else None,
-            latency_ms=self._latency_ms,
-            waiting=self._waiting or self._chain.waiting_reason,
+            unreadable=dict(intake.unreadable.totals),
+            passed_over=intake.unreadable.passed_over,
+            cache=self._features.cache_numbers(),
+            invites=self._features.invite_numbers(),
+            latency_ms=self._reports.latency_ms,
+            waiting=self._take_over.waiting or self._chain.waiting_reason,
         )
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> ipc.ShardStopped:
-        """Carry the shard until it is released, fenced or failed; returns which, and why."""
+        """Run the shard until it is released, fenced or failed; returns which, and why."""
         try:
-            checkpoint = await self._until_stopped(self._take_over())
+            checkpoint = await self._until_stopped(self._take_over.run())
             if checkpoint is None:
                 return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
-            self._taken_over = checkpoint
             try:
-                end = await self._carry(self._first_session(checkpoint))
+                end = await self._hold(self._first_session(checkpoint), checkpoint)
             finally:
-                if self._rpc is not None:
-                    await self._rpc.remove_shard(self.key)
-                await self._commands.close()
+                await self._port.close()
             if isinstance(end, fx.Failed):
                 reason = f"{end.code}: {end.reason}"
                 return ipc.ShardStopped(self.key, self.number, "failed", reason, close_code=end.code)
@@ -278,56 +187,6 @@ class ShardRunner:
             assert isinstance(fenced, Fenced)
             reason, newer = str(fenced), fenced.newer
         return ipc.ShardStopped(self.key, self.number, "fenced", reason, newer)
-
-    def _open_cache(self, config: ShardConfig, group: asyncio.TaskGroup) -> None:
-        if self._cache is not None:
-            key = self.key
-            writer = Writer(
-                app=key.app,
-                group=key.group,
-                shard=key.shard,
-                fence=self._start.fence,
-                bot=self._bot,
-                intents=self._start.intents,
-                settings=self._options.cache,
-            )
-            self._caching = self._intake.caching = ShardCaching(
-                writer,
-                self._cache,
-                config,
-                self._http,
-                group,
-                key=key,
-                commands=self._commands,
-                tell=self._tell,
-                rng=self._rng,
-                caught_up=self._publisher.mark,
-                taken_over=self._taken_over,
-                room=self._room,
-            )
-
-    @property
-    def _parts(self) -> list[ShardCaching | ShardInviteTracking]:
-        return [part for part in (self._caching, self._inviting) if part is not None]
-
-    async def _open_invites(self, group: asyncio.TaskGroup) -> None:
-        if self._rests is None:
-            return
-        inviting = ShardInviteTracking(self._start, self._rests, self._cache, self._intake, self._publisher, group)
-        await inviting.open(self._options.invites, self._taken_over)
-        # The configuration may have changed meanwhile.
-        inviting.follow(self._options.invites)
-        self._inviting = inviting
-
-    def _enricher(self) -> ShardEnricher:
-        prefixes = None
-        if self._cache is not None and self._intake.rules.prefixes is not None:
-            namespace = self._options.cache.namespace_of(self.key.app)
-            prefixes = GuildPrefixes(self._cache, namespace, clock=asyncio.get_running_loop().time)
-        feed = self._caching.feed if self._caching is not None else None
-        return ShardEnricher(
-            self._intake.rules, feed, prefixes, self._inviting.lookup if self._inviting is not None else None
-        )
 
     async def _until_stopped(self, work: Coroutine[None, None, Checkpoint]) -> Checkpoint | None:
         """Await `work`, or None once the shard is to stop."""
@@ -341,52 +200,51 @@ class ShardRunner:
                 pending.cancel()
             await asyncio.gather(task, stopping, return_exceptions=True)
 
-    async def _take_over(self) -> Checkpoint:
-        start = self._start
-        self._store.limit_stream(
-            start.key.app,
-            StreamLimits(
-                max_age_s=start.stream_max_age_s, max_bytes=start.stream_max_bytes, replicas=start.stream_replicas
-            ),
-        )
-        while True:
-            try:
-                await self._store.ensure_stream(start.key.app)
-            except LogError as error:
-                self._waiting = str(error)
-                await asyncio.sleep(jittered_s(STREAM_RETRY_S, self._rng))
-            else:
-                self._waiting = ""
-                return await self._chain.take_over()
-
     def _first_session(self, checkpoint: Checkpoint) -> Session | None:
-        """The session to resume. When the chain's last session cannot be, consumers are told of the gap."""
+        """The session to resume. Events that are lost with the last one are reported."""
         start = self._start
-        self._stored_at = checkpoint.stored_at
-        point = resume_point(
+        self._reports.taken_over(checkpoint)
+        session, lost = first_session(
             start.session, checkpoint, intents=start.intents, count=start.count, token_hash=start.token_hash
         )
-        if not point.session_id:
-            if checkpoint.session:
-                self._gap(checkpoint.session, checkpoint.last_seq, point.reason)
-            return None
-        name = session_hash(point.session_id)
-        if checkpoint.session != name:
-            # Its last owner ended between READY and the stream: etcd knows the session, the stream nothing of it.
-            if checkpoint.session:
-                self._gap(checkpoint.session, checkpoint.last_seq, "the session ended and its end was not stored")
-            self._gap(name, point.seq - 1, "the session's READY was not stored")
-        self._intake.begin_session(point.session_id, point.seq)
-        return Session(id=point.session_id, sequence=point.seq, resume_url=point.url)
+        for events in lost:
+            self._reports.lost(events)
+        if session is not None:
+            self._intake.begin_session(session.id, session.sequence)
+        return session
 
-    def _gap(self, session: str, last_seq: int, reason: str) -> None:
-        note = {"session": session, "last_seq": last_seq, "at": time.time(), "reason": reason}
-        self._publisher.gap(session=session, last_seq=last_seq, note=msgspec.json.encode(note))
-        self._tell(ipc.EventsLost(key=self.key, session=session, last_seq=last_seq, reason=reason))
+    async def _hold(self, session: Session | None, checkpoint: Checkpoint) -> fx.Stopped | fx.Failed:
+        """Hold the connection and publish until the shard ends; returns how."""
+        services = self._services
+        config = self._config()
+        connection = ShardConnection(
+            ShardMachine(config, session, services.rng),
+            http=services.http,
+            sink=self._intake,
+            observer=self,
+            clock=asyncio.get_running_loop().time,
+            room=services.room,
+        )
+        async with asyncio.TaskGroup() as group:
+            await self._features.open(config, checkpoint, group)
+            publishing = group.create_task(self._publisher.run())
+            running = group.create_task(connection.run())
+            self._connection = connection
+            if self._stopping.is_set():
+                connection.post(ev.StopRequested(self._stop_reason))
+            else:
+                self._port.attach(connection)
+            await self._port.open()
+            end = await running
+            self._connection = None
+            self._port.detach()
+            await self._finish()
+            publishing.cancel()
+        return end
 
-    async def _carry(self, session: Session | None) -> fx.Stopped | fx.Failed:
+    def _config(self) -> ShardConfig:
         start = self._start
-        config = ShardConfig(
+        return ShardConfig(
             token=Secret(start.token),
             shard=start.key.shard,
             count=start.count,
@@ -397,95 +255,35 @@ class ShardRunner:
             large_threshold=start.large_threshold,
             presence=start.presence,
         )
-        clock = asyncio.get_running_loop().time
-        connection = ShardConnection(
-            ShardMachine(config, session, self._rng),
-            http=self._http,
-            sink=self._intake,
-            observer=self,
-            clock=clock,
-            room=self._room,
-        )
-        async with asyncio.TaskGroup() as group:
-            self._open_cache(config, group)
-            await self._open_invites(group)
-            self._publisher.enricher = self._enricher()
-            publishing = group.create_task(self._publisher.run())
-            running = group.create_task(connection.run())
-            self._connection = connection
-            if self._stopping.is_set():
-                connection.post(ev.StopRequested(self._stop_reason))
-            if self._rpc is not None:
-                await self._rpc.add_shard(self.key, self._commands)
-            end = await running
-            self._connection = None
-            await self._finish()
-            publishing.cancel()
-        return end
 
     async def _finish(self) -> None:
         """Nothing more is read: store what was, and what the next owner needs."""
-        parts = self._parts
-        if self._inviting is not None:
-            self._inviting.part()
+        self._features.reading_ended()
         try:
             async with asyncio.timeout(FLUSH_BUDGET_S):
                 await self._publisher.flushed()
             async with asyncio.timeout(CACHE_BUDGET_S):
-                for part in parts:
-                    await part.drained()
+                await self._features.drained()
         except TimeoutError:
-            # What is not in the stream yet is replayed to the next owner: the checkpoint is behind it.
-            # Nor is what the cache lacks lost: the chain's last frame says that it is behind.
-            _log.warning("shard %s ends with %d events not stored", self.key, self._buffer.events_held)
-        for part in parts:
-            part.stop()
-        if self._caching is not None:
-            self.left_behind = await self._caching.leave(self._publisher)
+            # Discord replays what is not in the stream yet to the next owner: the checkpoint is before it.
+            # What the cache lacks is not lost either: the chain's last frame says that it is behind.
+            _log.warning("shard %s ends with %d events not stored", self.key, self._publisher.buffer.events_held)
+        self._features.stop()
+        self.left_behind = await self._features.leave()
 
-    # --- the connection's observer ---------------------------------------------------------------------
+    # --- the connection's observer ------------------------------------------------------------------------------
 
     def observe(self, report: fx.Report) -> None:
-        """Pass on what the machine reports."""
+        """Do what a report of the machine means here, and pass it on."""
         match report:
-            case fx.StateChanged(state, reason) if state in _SHOWN:
+            case fx.StateChanged(state) if state in STATE_NAMES:
                 self._ready_or_refused(state)
-                for part in self._parts:
-                    part.state_changed(state)
-                self._tell(ipc.ShardChanged(self.key, _SHOWN[state], reason))
-                if state is State.WAITING:
-                    self._log_failure(logging.INFO, f"connects again: {reason}")
+                self._features.state_changed(state)
             case fx.SessionStarted():
-                self._session_started(report)
-            case fx.SessionLost(session, reason):
-                _log.warning("shard %s lost its session: %s", self.key, reason)
-                self._gap(session_hash(session.id), session.sequence, reason)
-                self._tell(ipc.SessionDropped(self.key, reason))
-            case fx.Resumed(replayed):
-                self._replayed += replayed
-                _log.info("shard %s resumed, %d events replayed", self.key, replayed)
-                self._tell_back("resumed", replayed)
-            case fx.RequestIdentify():
-                self._tell(ipc.IdentifyWanted(self.key))
-            case fx.IdentifyWithdrawn():
-                self._tell(ipc.IdentifyWithdrawn(self.key))
-            case fx.IdentifySent():
-                self._tell(ipc.IdentifySent(self.key))
-            case fx.GatewayUnreachable(url, why):
-                self._log_failure(logging.WARNING, f"cannot reach the gateway at {url}: {why}")
-                self._tell(ipc.GatewayUnreachable(self.key, url, why))
-            case fx.LatencyMeasured(seconds):
-                self._latency_ms = round(seconds * 1000, 1)
-            case fx.Malformed(sequence, reason):
-                self._intake.unreadable.pass_over(sequence, reason)
-            case fx.CommandRefused(op, reason):
-                self._refusal = reason
-                _log.warning("shard %s: command %d was not sent: %s", self.key, op, reason)
-
-    def _log_failure(self, level: int, text: str) -> None:
-        line = self._failures.note(f"shard {self.key} {text}", time.monotonic())
-        if line is not None:
-            _log.log(level, "%s", line)
+                self._port.commands.session_began()
+            case fx.CommandRefused(_, reason):
+                self._port.refused(reason)
+        self._reports.observe(report)
 
     def _ready_or_refused(self, state: State) -> None:
         """The answer to an IDENTIFY came, or the wait for it ended: a stop that waited for it goes on."""
@@ -494,33 +292,7 @@ class ShardRunner:
             # Not at once: what the machine asked for together with this report (the READY, its session) comes first.
             asyncio.get_running_loop().call_soon(self._post_stop)
 
-    def _session_started(self, started: fx.SessionStarted) -> None:
-        self._bot = self._intake.bot = started.user_id or self._bot
-        self._commands.session_began()
-        self._intake.guilds = ShardGuilds(len(started.guild_ids), announced=frozenset(started.guild_ids))
-        self._record = SessionRecord(
-            session_id=started.session_id,
-            resume_url=started.resume_url,
-            intents=self._start.intents,
-            count=self._start.count,
-            first_seq=started.first_seq,
-            token_hash=self._start.token_hash,
-            guilds=self._intake.guilds.count,
-        )
-        self._tell(ipc.SessionSaved(self.key, self._record, self._bot, started.user_name))
-        self._tell_back("identified", 0)
 
-    def _tell_back(self, how: str, replayed: int) -> None:
-        stored_at, self._stored_at = self._stored_at, None
-        self._tell(ipc.ShardBack(key=self.key, how=how, replayed=replayed, stored_at=stored_at))
-
-    def _save_guilds(self) -> None:
-        """Let the next owner know how many guilds the shard is in."""
-        record = self._record
-        if (
-            record is not None
-            and record.session_id == self._intake.session_id
-            and record.guilds != self._intake.guilds.count
-        ):
-            self._record = msgspec.structs.replace(record, guilds=self._intake.guilds.count)
-            self._tell(ipc.SessionSaved(self.key, self._record, self._bot, ""))
+def _marker_s(stream_max_age_s: float) -> float:
+    """How often a quiet shard renews its checkpoint, before the stream's maximum age removes it."""
+    return min(MARKER_MAX_S, stream_max_age_s / MARKERS_PER_AGE) if stream_max_age_s else MARKER_MAX_S

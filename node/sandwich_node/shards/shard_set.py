@@ -1,4 +1,4 @@
-"""The shards of one worker: at most one runner of each, and every message to the right one."""
+"""The shards of one worker: at most one runner for each, and each message to its runner."""
 
 import asyncio
 import logging
@@ -13,39 +13,39 @@ _log = logging.getLogger(__name__)
 
 
 class ShardSet:
-    """Starts, addresses and ends runners. `make` builds one; `tell` passes a message to the agent and must not wait.
+    """Starts and ends runners. `make` builds one; `send` passes a message to the agent and must not wait.
 
-    An agent that gave a shard up may claim it again before its old runner has ended. The new one then waits for the
-    old: two runners of one shard in one process would take the session from each other.
+    An agent that gave a shard up may claim it again before its old runner has ended. The new runner then waits for the
+    old one: two runners of one shard in one process would take the session from each other.
     """
 
     def __init__(
         self,
         group: asyncio.TaskGroup,
         make: Callable[[ipc.StartShard], ShardRunner],
-        tell: Callable[[ipc.ToAgent], None],
+        send: Callable[[ipc.ToAgent], None],
     ) -> None:
         self._group = group
         self._make = make
-        self._tell = tell
+        self._send = send
         self._running: dict[ShardId, tuple[ShardRunner, asyncio.Task[None]]] = {}
         self._waiting: dict[ShardId, ipc.StartShard] = {}
         self._finishing: set[asyncio.Task[None]] = set()
 
     @property
     def runners(self) -> list[ShardRunner]:
-        """What runs now."""
+        """The runners of now."""
         return [runner for runner, _ in self._running.values()]
 
     def receive(self, message: ipc.ToWorker) -> None:
-        """Do what the agent says of a shard; what is not about a shard that runs here is passed over."""
+        """Do what the agent asks. A message about a shard that does not run here is ignored."""
         match message:
             case ipc.StartShard():
                 self._start(message)
             case ipc.StopShard(key=key) if key in self._waiting:
                 # The old runner is being stopped already.
                 waiting = self._waiting.pop(key)
-                self._tell(ipc.ShardStopped(key, waiting.run, "released", message.reason))
+                self._send(ipc.ShardStopped(key, waiting.run, "released", message.reason))
             case ipc.StopShard(key=key, reason=reason) if key in self._running:
                 self._running[key][0].stop(reason)
             case ipc.IdentifyGranted(key=key) if key in self._running:
@@ -61,15 +61,15 @@ class ShardSet:
 
     def _start(self, start: ipc.StartShard) -> None:
         if start.key in self._running:
-            _log.warning("shard %s is claimed anew while it still ends here; it starts again then", start.key)
+            _log.warning("shard %s was claimed again while it still ends here; it starts after that", start.key)
             self._waiting[start.key] = start
-            self._running[start.key][0].stop("the shard was claimed anew")
+            self._running[start.key][0].stop("the shard was claimed again")
             return
         runner = self._make(start)
         self._running[start.key] = runner, self._group.create_task(self._run(runner), name=f"shard {start.key}")
 
     async def _run(self, runner: ShardRunner) -> None:
-        """A shard's failure ends the shard, never the worker."""
+        """Run it to its end. An error ends the shard, never the worker."""
         key = runner.key
         try:
             stopped = await runner.run()
@@ -82,7 +82,7 @@ class ShardSet:
             task = self._group.create_task(self._finish(key, runner.left_behind), name=f"the rest of shard {key}")
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
-        self._tell(stopped)
+        self._send(stopped)
         following = self._waiting.pop(key, None)
         if following is not None:
             self._start(following)
@@ -94,7 +94,7 @@ class ShardSet:
             _log.exception("the rest of shard %s is not in the cache", key)
 
     async def stop_all(self, reason: str, budget_s: float) -> None:
-        """End every shard with its session kept; what is late is cut off."""
+        """End every shard with its session kept. Those that are not done within `budget_s` are cancelled."""
         self._waiting.clear()
         for runner in self.runners:
             runner.stop(reason)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache import feed as feeding
 from sandwich_node.cache.batch import Batch, EventOps
@@ -15,10 +16,10 @@ from sandwich_node.cache.context import Op
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.replies import Applied, Extra
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from verification.simulation.loop import run_virtual
 
-WRITER = Writer(app="bot", group=0, shard=0, fence=1, bot="9", intents=1, settings=CacheSpec())
+WRITER = CacheWriter(shard=ShardId("bot", 0, 0), fence=Fence(1), bot="9", intents=1, settings=CacheSpec())
 
 
 class FakeCache:
@@ -34,14 +35,14 @@ class FakeCache:
         self.kept: str | None = None
         self.forgotten: list[str] = []
 
-    async def keep(self, writer: Writer, letters: str) -> str | None:
+    async def keep(self, writer: CacheWriter, letters: str) -> str | None:
         before, self.kept = self.kept, letters
         return before
 
-    async def forget(self, writer: Writer, letters: str) -> None:
+    async def forget(self, writer: CacheWriter, letters: str) -> None:
         self.forgotten.append(letters)
 
-    async def apply_afresh(self, writer: Writer, events: tuple[EventOps, ...]) -> Applied:
+    async def apply_afresh(self, writer: CacheWriter, events: tuple[EventOps, ...]) -> Applied:
         if self.away:
             raise CacheUnavailable("Redis does not answer")
         self.afresh.append(tuple(op for event in events for op in event.ops))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from sandwich_coordinator.ids import ShardId
 from sandwich_node.cache import handover_drain
 from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.feed import CacheFeed
@@ -130,7 +129,6 @@ def test_a_next_owner_that_was_told_of_no_event_yet_is_behind_until_the_last_one
 def test_what_a_shard_tells_of_its_cache_is_behind_until_its_last_owner_is_through() -> None:
     async def main() -> list[bool]:
         cache = KeyedCache()
-        key = ShardId("bot", 0, 0)
         told: list[bool] = []
         async with asyncio.TaskGroup() as group:
             caching = ShardCaching(
@@ -139,9 +137,8 @@ def test_what_a_shard_tells_of_its_cache_is_behind_until_its_last_owner_is_throu
                 None,  # type: ignore[arg-type]
                 None,  # type: ignore[arg-type]
                 group,
-                key=key,
                 commands=None,  # type: ignore[arg-type]
-                tell=lambda message: None,
+                send=lambda message: None,
                 rng=random.Random(1),
                 caught_up=lambda: None,
                 taken_over=Checkpoint("s", 7, behind=True, marked=True),

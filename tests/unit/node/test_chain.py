@@ -4,20 +4,21 @@ import random
 
 import pytest
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.publishing.chain import Chain, Checkpoint
-from sandwich_node.publishing.frames import EventBuffer, Frame, ShardAddress, frames_of
+from sandwich_node.publishing.frames import EventBuffer, Frame, ShardOrigin, frames_of
 from sandwich_node.publishing.log import Fenced, LogBusy, LogUnavailable
 from sandwich_sdk.wire.frame import inflate, split_events
 from tests.support.memory_log import MemoryLog
 
-ADDRESS = ShardAddress(app="bot", group=1, shard=7, count=8, route="bot", bot="42")
+ORIGIN = ShardOrigin(shard=ShardId("bot", 1, 7), count=8, route="bot", bot="42")
 
 
-def chain(log: MemoryLog, epoch: int) -> Chain:
+def chain(log: MemoryLog, fence: int) -> Chain:
     async def pause(_: float) -> None:
         return None
 
-    return Chain(log, ADDRESS, epoch=epoch, pause=pause, rng=random.Random(1))
+    return Chain(log, ORIGIN, fence=Fence(fence), pause=pause, rng=random.Random(1))
 
 
 def event(seq: int, kind: str = "MESSAGE_CREATE", pad: str = "") -> bytes:
@@ -25,7 +26,7 @@ def event(seq: int, kind: str = "MESSAGE_CREATE", pad: str = "") -> bytes:
 
 
 def buffer(session: str = "aa", last: int = 0) -> EventBuffer:
-    made = EventBuffer(ADDRESS)
+    made = EventBuffer(ORIGIN)
     made.start_session(session, last)
     return made
 
@@ -107,7 +108,7 @@ async def test_a_stream_deleted_by_hand_is_made_again_and_the_chain_goes_on_behi
     log.messages.clear()
     log.streams.clear()
     await fill(log, writer, 2, 2)
-    assert [h.kind for _, _, _, h in log.messages] == ["gap", ""], "consumers are told before events go on"
+    assert [h.kind for _, _, _, h in log.messages] == ["gap", ""], "the gap is in the chain before events go on"
     assert (gaps(log), stored(log)) == ([("aa", 1)], [2])
     assert log.streams == {"SANDWICH_bot"}
     await fill(log, writer, 3, 3)

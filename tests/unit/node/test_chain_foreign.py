@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from sandwich_node.publishing.chain import Chain, Checkpoint
-from sandwich_node.publishing.foreign_messages import Search, Stand, Walk
+from sandwich_node.publishing.foreign_messages import ChainEnd, Search, Walk
 from sandwich_node.publishing.log import Fenced, Foreign, LogUnavailable, Tail
 from sandwich_sdk.wire.headers import FrameHeaders
 from tests.support.memory_log import MemoryLog
@@ -21,8 +21,8 @@ def kinds(log: MemoryLog) -> list[str]:
     return [headers.kind for _, _, _, headers in log.messages]
 
 
-async def started(log: MemoryLog, epoch: int = 10) -> Chain:
-    writer = chain(log, epoch)
+async def started(log: MemoryLog, fence: int = 10) -> Chain:
+    writer = chain(log, fence)
     await writer.take_over()
     return writer
 
@@ -66,7 +66,7 @@ async def test_a_chain_of_nothing_but_foreign_messages_begins_behind_them() -> N
 
 
 @pytest.mark.parametrize("landed", [True, False])
-async def test_an_append_without_an_answer_behind_which_somebody_published_is_stored_once(landed: bool) -> None:
+async def test_an_append_without_an_answer_behind_which_another_client_published_is_stored_once(landed: bool) -> None:
     log = MemoryLog()
     writer = await started(log)
     await fill(log, writer, 1, 1)
@@ -172,11 +172,11 @@ async def test_nothing_is_lost_or_doubled_whatever_is_published_among_faults_and
             log.intrude(rng.choice([SUBJECT, OTHER_LANE, OTHER_SHARD]))
 
     log.before = weather
-    writers, epoch = [await started(log, 1)], 1
+    writers, fence = [await started(log, 1)], 1
     for _ in range(25):
         if rng.random() < 0.2:
-            epoch += 1
-            writers.append(chain(log, epoch))
+            fence += 1
+            writers.append(chain(log, fence))
             await writers[-1].take_over()
         if rng.random() < 0.3:
             log.fail_next = [(LogUnavailable("timeout"), rng.random() < 0.5)]
@@ -188,11 +188,11 @@ async def test_nothing_is_lost_or_doubled_whatever_is_published_among_faults_and
     assert stored(log) == list(range(1, writers[-1].checkpoint.last_seq + 1))
 
 
-def headers(epoch: int, last: int = 1) -> FrameHeaders:
-    return FrameHeaders(session="aa", first_seq=last, last_seq=last, count=1, epoch=epoch)
+def headers(fence: int, last: int = 1) -> FrameHeaders:
+    return FrameHeaders(session="aa", first_seq=last, last_seq=last, count=1, epoch=fence)
 
 
-def test_a_walk_tells_our_append_from_what_others_wrote() -> None:
+def test_a_walk_distinguishes_our_append_from_what_others_wrote() -> None:
     walk = Walk(10, headers(10, 5))
     for message in (Foreign(3), Tail(4, headers(10, 5)), Foreign(6), Tail(7, headers(9))):
         walk.see(message)
@@ -212,7 +212,7 @@ def test_a_search_finds_the_last_frame_at_any_distance(at: int) -> None:
         if search.is_over:
             break
         search.widen()
-    assert search.stand == Stand(messages[at], 1000, 1000 - at)
+    assert search.chain_end == ChainEnd(messages[at], 1000, 1000 - at)
 
 
 @pytest.mark.parametrize("events", [1, 40, 600])

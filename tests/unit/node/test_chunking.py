@@ -6,15 +6,18 @@ from typing import Any
 
 import msgspec
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.errors import CacheUnavailable
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.shards.chunking import PACE_S, TRIES_MAX, MemberChunking
 from sandwich_sdk.wire.rpc import LIMITED, TIMEOUT, RpcError
 from verification.simulation.loop import run_virtual
 
-WRITER = Writer(app="bot", group=0, shard=0, fence=1, bot="9", intents=1, settings=CacheSpec(chunk_members=True))
+WRITER = CacheWriter(
+    shard=ShardId("bot", 0, 0), fence=Fence(1), bot="9", intents=1, settings=CacheSpec(chunk_members=True)
+)
 INDEX = names_of(WRITER).index
 
 

@@ -10,10 +10,9 @@ import pytest
 from sandwich_coordinator.types import EventsSpec, PrefixSpec
 from sandwich_node.cache.batch import EventOps
 from sandwich_node.cache.replies import Extra
+from sandwich_node.events.asks import Arrival, MessageAsk, ObserverAsk
 from sandwich_node.events.enrich import ShardEnricher
-from sandwich_node.events.filters import EventFilter, MessageAsk
-from sandwich_node.events.guild_arrivals import Arrival
-from sandwich_node.invites.lookup import JoinAsk
+from sandwich_node.events.filters import EventFilter
 from sandwich_node.publishing.frames import Batch, Item
 
 OPS: Any = ("an op",)
@@ -50,11 +49,12 @@ class Prefixes:
 
 
 class Invites:
-    """Knows everything."""
+    """An observer that answers every ask."""
 
+    extra_name = "invited_by"
     is_whole = True
 
-    async def resolve(self, asks: Sequence[JoinAsk]) -> list[bytes]:
+    async def resolve(self, asks: Sequence[ObserverAsk]) -> list[bytes]:
         return [b'{"handle":%d}' % ask.handle for ask in asks]
 
 
@@ -136,10 +136,10 @@ def test_prefixes_choose_messages_and_an_unknown_prefix_leaves_the_choice_to_con
     assert (tested.counters.without_prefix, tested.counters.prefix_unknown) == (1, 1)
 
 
-def test_invited_by_is_added_beside_the_fields_of_the_cache() -> None:
+def test_what_an_observer_adds_leaves_beside_what_the_cache_adds() -> None:
     extras = finish(
-        enricher(cache=Feed({}), invites=Invites()),
-        item(1, "GUILD_MEMBER_ADD", ops=OPS, ask=JoinAsk(7)),
+        enricher(cache=Feed({}), extra=Invites()),
+        item(1, "GUILD_MEMBER_ADD", ops=OPS, ask=ObserverAsk(7)),
         item(2, "GUILD_MEMBER_ADD", ops=OPS),
     )
     assert extras == [{"invited_by": {"handle": 7}}, None]
@@ -149,5 +149,5 @@ def test_invited_by_is_added_beside_the_fields_of_the_cache() -> None:
 def test_it_is_whole_only_with_all_its_parts(cache: bool, invites: bool) -> None:
     feed, lookup = Feed({}), Invites()
     feed.is_whole, lookup.is_whole = cache, invites
-    assert not enricher(cache=feed, invites=lookup).is_whole
+    assert not enricher(cache=feed, extra=lookup).is_whole
     assert enricher().is_whole

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from sandwich_coordinator.types import EventsSpec, LaneSpec, PrefixSpec
-from sandwich_node.events.filters import CACHE_ONLY, Decision, EventFilter, MessageAsk
+from sandwich_node.events.asks import MessageAsk
+from sandwich_node.events.filters import CACHE_ONLY, Decision, EventFilter
 
 
 def message(content: str = "hi", *, bot: bool = False, guild: str | None = "5") -> bytes:

@@ -4,18 +4,19 @@ import json
 
 import pytest
 
-from sandwich_node.publishing.frames import Batch, EventBuffer, Frame, ShardAddress, frames_of
+from sandwich_coordinator.ids import ShardId
+from sandwich_node.publishing.frames import Batch, EventBuffer, Frame, ShardOrigin, frames_of
 from sandwich_node.publishing.own_events import own_event
 from sandwich_node.rpc import requests as rq
 from sandwich_sdk.event import read_events
 from sandwich_sdk.wire.frame import inflate, split_events
 
-ADDRESS = ShardAddress(app="bot", group=1, shard=7, count=8, route="music", bot="42")
+ORIGIN = ShardOrigin(shard=ShardId("bot", 1, 7), count=8, route="music", bot="42")
 RAW = b'{"t":"X","s":%d,"op":0,"d":{"big":12345678901234567890,"f":1.10}}'
 
 
 def made(**bounds: int) -> EventBuffer:
-    events = EventBuffer(ADDRESS, **bounds)
+    events = EventBuffer(ORIGIN, **bounds)
     events.start_session("aa", 0)
     return events
 

@@ -6,7 +6,8 @@ import json
 import msgspec
 import pytest
 
-from sandwich_node.events.guild_arrivals import Arrival, ShardGuilds
+from sandwich_node.events.asks import Arrival
+from sandwich_node.events.guild_arrivals import ShardGuilds
 from sandwich_sdk.guild_events import derive
 
 ANNOUNCED, BACK, NEW = Arrival(True, False), Arrival(False, True), Arrival(False, False)

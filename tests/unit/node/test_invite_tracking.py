@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sandwich_coordinator.discord_api import DiscordUnavailable
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec
 from sandwich_node import ipc
 from sandwich_node.cache.errors import CacheUnavailable
@@ -17,7 +17,7 @@ from sandwich_node.events.filters import EventFilter
 from sandwich_node.gateway.effects import State
 from sandwich_node.invites.tracker import QUIET_S
 from sandwich_node.publishing.chain import Chain
-from sandwich_node.publishing.frames import EventBuffer, ShardAddress
+from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rest.limiter import Route
 from sandwich_node.shards.intake import ShardIntake
@@ -103,9 +103,9 @@ class Shard:
     """One owner of the shard, without a socket."""
 
     def __init__(self, world: "World", fence: int, group: asyncio.TaskGroup) -> None:
-        address = ShardAddress(app="bot", group=1, shard=0, count=1, route="", bot=ME)
-        self.chain = Chain(world.log, address, epoch=fence, pause=asyncio.sleep, rng=random.Random(1))
-        self.publisher = ShardPublisher(EventBuffer(address), self.chain)
+        origin = ShardOrigin(shard=ShardId("bot", 1, 0), count=1, route="", bot=ME)
+        self.chain = Chain(world.log, origin, fence=Fence(fence), pause=asyncio.sleep, rng=random.Random(1))
+        self.publisher = ShardPublisher(EventBuffer(origin), self.chain)
         rules = EventFilter(world.events, ME)
         self.intake = ShardIntake(self.publisher, FakeCommands(), rules, bot=ME, guilds=0)  # type: ignore[arg-type]
         start: Any = StartShard(fence)
@@ -260,7 +260,7 @@ def test_a_join_is_published_with_its_invite_and_before_later_events() -> None:
             ("GUILD_MEMBER_ADD", {"invited_by": by("a", "54")}),
             ("MESSAGE_CREATE", None),
         ]
-        assert shard.inviting.numbers() == ipc.InviteNumbers(told={"invite": 1}, requests=2)
+        assert shard.inviting.numbers() == ipc.InviteNumbers(reported={"invite": 1}, requests=2)
 
     play(story, World())
 

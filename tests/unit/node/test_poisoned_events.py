@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.intents import ALL
 from sandwich_coordinator.types import CacheSpec, EventsSpec, LaneSpec, PrefixSpec
 from sandwich_node.cache.batch import Batch
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.cache.feed import CacheFeed
-from sandwich_node.cache.settings import Writer
+from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.events.enrich import ShardEnricher
 from sandwich_node.events.filters import EventFilter
 from sandwich_node.events.prefixes import GuildPrefixes
@@ -28,7 +29,7 @@ from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.invites.lookup import InviteLookup, LookupCounters
 from sandwich_node.publishing.chain import Chain
-from sandwich_node.publishing.frames import EventBuffer, ShardAddress
+from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret
@@ -122,10 +123,10 @@ class Shard:
     def __init__(self, discord: Discord, spec: EventsSpec) -> None:
         loop = asyncio.get_running_loop()
         rng = random.Random(1)
-        address = ShardAddress(app="bot", group=1, shard=0, count=1, route="", bot=BOT)
+        origin = ShardOrigin(shard=ShardId("bot", 1, 0), count=1, route="", bot=BOT)
         self.discord, self.log, self.redis = discord, MemoryLog(), Redis()
-        self.chain = Chain(self.log, address, epoch=1, pause=asyncio.sleep, rng=rng)
-        self.publisher = ShardPublisher(EventBuffer(address), self.chain)
+        self.chain = Chain(self.log, origin, fence=Fence(1), pause=asyncio.sleep, rng=rng)
+        self.publisher = ShardPublisher(EventBuffer(origin), self.chain)
         self.commands = ShardCommands(
             app="bot",
             namespace="bot",
@@ -137,7 +138,7 @@ class Shard:
             rng=rng,
             clock=loop.time,
         )
-        writer = Writer(app="bot", group=1, shard=0, fence=1, bot=BOT, intents=ALL, settings=CacheSpec())
+        writer = CacheWriter(shard=ShardId("bot", 1, 0), fence=Fence(1), bot=BOT, intents=ALL, settings=CacheSpec())
         cache: Any = self.redis
         self.feed = CacheFeed(writer, cache, rng=rng, caught_up=self.publisher.mark)
         rules = EventFilter(spec, BOT)
@@ -152,10 +153,10 @@ class Shard:
             hold_s=0.1,
             store=None,
             kept=None,
-            tell_late=lambda late: None,
+            report_late=lambda late: None,
             caught_up=self.publisher.mark,
         )
-        self.intake.invites = self.invites
+        self.intake.observer = self.invites
         prefixes = GuildPrefixes(cache, "bot", clock=loop.time)
         self.publisher.enricher = ShardEnricher(rules, self.feed, prefixes, self.invites)
         config = ShardConfig(

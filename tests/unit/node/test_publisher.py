@@ -5,17 +5,18 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.publishing.chain import Chain, Checkpoint
-from sandwich_node.publishing.frames import Batch, EventBuffer, ShardAddress
+from sandwich_node.publishing.frames import Batch, EventBuffer, ShardOrigin
 from sandwich_node.publishing.publisher import UNPUBLISHED_MAX_S, ShardPublisher
 from tests.support.memory_log import MemoryLog
 from verification.simulation.loop import run_virtual
 
-ADDRESS = ShardAddress(app="bot", group=0, shard=3, count=16, route="7", bot="9")
+ORIGIN = ShardOrigin(shard=ShardId("bot", 0, 3), count=16, route="7", bot="9")
 
 
-def chain(log: MemoryLog, epoch: int) -> Chain:
-    return Chain(log, ADDRESS, epoch=epoch, pause=asyncio.sleep, rng=random.Random(epoch))
+def chain(log: MemoryLog, fence: int) -> Chain:
+    return Chain(log, ORIGIN, fence=Fence(fence), pause=asyncio.sleep, rng=random.Random(fence))
 
 
 class SlowEnricher:
@@ -40,7 +41,7 @@ class Shard:
         self.enricher = SlowEnricher()
         self.chain = chain(self.log, 1)
         given: Any = self.enricher
-        self.publisher = ShardPublisher(EventBuffer(ADDRESS), self.chain, enricher=given)
+        self.publisher = ShardPublisher(EventBuffer(ORIGIN), self.chain, enricher=given)
 
     async def start(self, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
         await self.chain.take_over()

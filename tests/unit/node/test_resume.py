@@ -3,8 +3,9 @@
 import pytest
 
 from sandwich_coordinator.types import SessionRecord
+from sandwich_node.gateway.session import Session
 from sandwich_node.publishing.chain import Checkpoint
-from sandwich_node.shards.resume import resume_point
+from sandwich_node.shards.resume import LostEvents, first_session, resume_point
 from sandwich_sdk.wire.frame import session_hash
 
 RECORD = SessionRecord(
@@ -31,3 +32,25 @@ def test_a_session_of_another_configuration_is_not_resumed(changed: dict[str, ob
 
 def test_without_a_record_the_shard_identifies() -> None:
     assert resume_point(None, Checkpoint("x", 3), **SAME).session_id == ""
+
+
+def test_a_session_that_the_stream_knows_is_resumed_and_loses_nothing() -> None:
+    session, lost = first_session(RECORD, Checkpoint(session_hash("abc"), 117), **SAME)
+    assert session == Session(id="abc", sequence=117, resume_url="wss://r")
+    assert lost == ()
+
+
+def test_a_session_that_cannot_be_resumed_is_reported_with_its_last_stored_event() -> None:
+    assert first_session(None, Checkpoint("x", 3), **SAME) == (None, (LostEvents("x", 3, "no session is kept"),))
+    assert first_session(None, Checkpoint("", 0), **SAME) == (None, ())
+
+
+def test_a_session_whose_ready_was_not_stored_is_resumed_and_both_losses_are_reported() -> None:
+    session, lost = first_session(RECORD, Checkpoint(session_hash("older"), 900), **SAME)
+    assert session == Session(id="abc", sequence=1, resume_url="wss://r")
+    assert [(events.session, events.last_seq) for events in lost] == [
+        (session_hash("older"), 900),
+        (session_hash("abc"), 0),
+    ]
+    session, lost = first_session(RECORD, Checkpoint("", 0), **SAME)
+    assert [(events.session, events.last_seq) for events in lost] == [(session_hash("abc"), 0)]

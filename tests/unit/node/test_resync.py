@@ -1,4 +1,4 @@
-"""Reading a shard's guilds anew beside its session: when it is done, when it is given up. Virtual time."""
+"""Reading a shard's guilds again beside its session: when it is done, when it is given up. Virtual time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ KEY = ShardId("bot", 0, 3)
 
 
 class FakeConnection:
-    """Runs until it is asked to stop. `posted` is what the machine was told."""
+    """Runs until it is asked to stop. `posted` is what was passed to the machine."""
 
     made: "FakeConnection"
 
@@ -63,13 +63,13 @@ class FakeFeed:
 class Reading:
     def __init__(self) -> None:
         self.feed = FakeFeed()
-        self.told: list[ipc.ToAgent] = []
+        self.sent: list[ipc.ToAgent] = []
         self.refill = CacheResync(
             KEY,
             None,  # type: ignore[arg-type]
             self.feed,  # type: ignore[arg-type]
             None,  # type: ignore[arg-type]
-            tell=self.told.append,
+            send=self.sent.append,
             clock=lambda: 0.0,
         )
 
@@ -112,7 +112,7 @@ def play(story: Callable[[Reading], Awaitable[None]]) -> tuple[bool, Reading, fl
 def test_it_is_done_when_every_listed_guild_has_come_and_takes_nothing_else() -> None:
     async def story(reading: Reading) -> None:
         reading.granted()
-        assert ipc.IdentifyWanted(KEY, spare=True) in reading.told
+        assert ipc.IdentifyWanted(KEY, spare=True) in reading.sent
         assert reading.dispatch("GUILD_CREATE", {"id": "1"}), "before READY it is nothing"
         reading.ready("1", "2")
         for event_type, guild in (("GUILD_CREATE", "2"), ("MESSAGE_CREATE", "2"), ("GUILD_CREATE", "1")):
@@ -194,7 +194,7 @@ def test_it_is_given_up_when_the_shard_begins_a_session_of_its_own_or_too_much_h
     complete, reading, _ = play(own)
     assert not complete
     assert not reading.refill.has_identified
-    assert ipc.IdentifyWithdrawn(KEY) in reading.told
+    assert ipc.IdentifyWithdrawn(KEY) in reading.sent
 
     async def much(reading: Reading) -> None:
         reading.granted()

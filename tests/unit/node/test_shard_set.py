@@ -32,8 +32,8 @@ class FakeRunner:
 
 class Harness:
     def __init__(self, group):
-        self.made, self.told = [], []
-        self.shards = ShardSet(group, self._make, self.told.append)
+        self.made, self.sent = [], []
+        self.shards = ShardSet(group, self._make, self.sent.append)
 
     def _make(self, start):
         self.made.append(FakeRunner(start))
@@ -80,16 +80,16 @@ def run(story):
     asyncio.run(main())
 
 
-def test_a_shard_claimed_anew_waits_for_its_old_run_and_then_starts():
+def test_a_shard_claimed_again_waits_for_its_old_run_and_then_starts():
     async def story(harness):
         harness.start(1)
         harness.start(2)
         await turns()
         assert [runner.number for runner in harness.made] == [1]
-        assert harness.made[0].stops == ["the shard was claimed anew"]
+        assert harness.made[0].stops == ["the shard was claimed again"]
         harness.made[0].may_end.set()
         await turns()
-        assert [told.run for told in harness.told] == [1]
+        assert [message.run for message in harness.sent] == [1]
         assert [runner.number for runner in harness.shards.runners] == [2]
 
     run(story)
@@ -100,23 +100,23 @@ def test_a_stop_of_the_waiting_run_is_answered_at_once_and_it_never_starts():
         harness.start(1)
         harness.start(2)
         harness.shards.receive(ipc.StopShard(KEY, "moved"))
-        assert harness.told == [ipc.ShardStopped(KEY, 2, "released", "moved")]
+        assert harness.sent == [ipc.ShardStopped(KEY, 2, "released", "moved")]
         harness.made[0].may_end.set()
         await turns()
         assert [runner.number for runner in harness.made] == [1]
-        assert [told.run for told in harness.told] == [2, 1]
+        assert [message.run for message in harness.sent] == [2, 1]
 
     run(story)
 
 
-def test_a_crash_is_told_with_its_run_and_spares_the_others():
+def test_a_crash_is_reported_with_its_run_and_spares_the_others():
     async def story(harness):
         harness.start(7)
         harness.made[0].crash = True
         harness.made[0].may_end.set()
         await turns()
-        (told,) = harness.told
-        assert (told.run, told.how) == (7, "crashed")
+        (message,) = harness.sent
+        assert (message.run, message.how) == (7, "crashed")
         assert harness.shards.runners == []
 
     run(story)
@@ -164,7 +164,7 @@ def test_what_a_shard_left_is_written_when_it_has_moved_on_and_the_workers_end_w
         rest = FakeRest()
         leaving(harness, rest)
         await turns()
-        assert [told.how for told in harness.told] == ["released"], "nobody waits for the rest"
+        assert [message.how for message in harness.sent] == ["released"], "the agent does not wait for the rest"
         ending = asyncio.create_task(harness.shards.stop_all("the worker ends", 5.0))
         await turns()
         assert not ending.done()
@@ -190,6 +190,6 @@ def test_the_rest_is_cut_off_with_everything_else_that_is_late_and_its_failure_s
         harness.made[1].may_end.set()
         await turns()
         await turns()
-        assert [told.how for told in harness.told] == ["released", "released"]
+        assert [message.how for message in harness.sent] == ["released", "released"]
 
     run(story)

@@ -13,21 +13,21 @@ def numbers(shard: int, events: int, invites: InviteNumbers | None) -> ShardNumb
     return ShardNumbers(key=ShardId("bot", 1, shard), events=events, invites=invites)
 
 
-def test_how_joins_were_told_is_added_up_over_shards_and_survives_them() -> None:
+def test_how_joins_were_reported_is_added_up_over_shards_and_survives_them() -> None:
     figures = Figures()
-    first = InviteNumbers(told={"invite": 3, "timeout": 1}, late=1, requests=5, limited=1)
-    second = InviteNumbers(told={"invite": 1, "bot": 2}, requests=1)
+    first = InviteNumbers(reported={"invite": 3, "timeout": 1}, late=1, requests=5, limited=1)
+    second = InviteNumbers(reported={"invite": 1, "bot": 2}, requests=1)
     figures.note(1.0, 0, 0.0, [numbers(0, 10, first), numbers(1, 10, second), numbers(2, 10, None)])
     figures.forget(ShardId("bot", 1, 0))
-    figures.note(2.0, 0, 0.0, [numbers(1, 2, InviteNumbers(told={"vanity": 1}, requests=1))])
+    figures.note(2.0, 0, 0.0, [numbers(1, 2, InviteNumbers(reported={"vanity": 1}, requests=1))])
     told = {"invite": 4, "timeout": 1, "bot": 2, "vanity": 1}
     expected = InviteStatus(told_total=told, late_total=1, requests_total=7, limited_total=1)
     assert figures.of_app("bot").invites == expected
 
 
-def test_metrics_show_joins_by_how_they_were_told() -> None:
+def test_metrics_show_joins_by_how_they_were_reported() -> None:
     figures = Figures()
-    figures.note(1.0, 0, 0.0, [numbers(0, 10, InviteNumbers(told={"invite": 3}, late=2, requests=5, limited=1))])
+    figures.note(1.0, 0, 0.0, [numbers(0, 10, InviteNumbers(reported={"invite": 3}, late=2, requests=5, limited=1))])
     status = NodeStatus(node="a", instance="1", version="0", uptime_s=1.0, apps={"bot": figures.of_app("bot")})
     page = render_metrics(lambda: status).decode()
     for line in (

@@ -1,0 +1,145 @@
+"""A worker's connection to NATS. Events and requests share it; each has its own seam over it."""
+
+import asyncio
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from sandwich_coordinator.problems import Code
+from sandwich_sdk.errors import reason
+
+_log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+
+
+_REFUSALS = ("authorization violation", "authentication timeout", "authentication expired")
+"""nats-server, server/errors.go, sent as `-ERR`."""
+
+
+class NatsUnreachable(Exception):
+    """No server answers. The text says which servers were tried, and why they did not answer. `code`: the problem."""
+
+    def __init__(self, message: str, code: Code = Code.NATS_UNREACHABLE) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server refuses our credentials. nats-py has no type for a refusal in the handshake, only its text."""
+    return isinstance(error, nats.errors.AuthorizationError) or any(words in str(error).lower() for words in _REFUSALS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsOptions:
+    """How to reach NATS."""
+
+    servers: tuple[str, ...]
+    name: str = "sandwich"
+    user: str | None = None
+    password: str | None = None
+    credentials: Path | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"NatsOptions(servers={len(self.servers)}, name={self.name!r})"
+
+
+class NatsConnection:
+    """One connection. Once it was there, it reconnects by itself for ever.
+
+    `client` is for the modules that speak NATS: `publishing/jetstream.py` and `rpc/nats_requests.py`.
+    """
+
+    def __init__(self, options: NatsOptions) -> None:
+        self.client = Client()
+        self.name = options.name
+        self._options = options
+        # Why the last attempt failed; "" while there is a connection.
+        self._trouble = ""
+        self._is_refused = False
+        self._where = ", ".join(urlsplit(server).netloc.rpartition("@")[2] for server in options.servers)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server answers now."""
+        return self.client.is_connected
+
+    async def connect(self) -> None:
+        """Connect for the first time. Raises NatsUnreachable with the reason."""
+        options = self._options
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self.client.connect(
+                    servers=list(options.servers),
+                    name=options.name,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.5,  # type: ignore[arg-type]  # annotated int, used as seconds
+                    connect_timeout=2,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    # What cannot be sent is refused at once: no append may leave after its writer gave it up.
+                    pending_size=-1,
+                    error_cb=self._on_error,
+                    reconnected_cb=self._on_reconnect,
+                    **_secrets(options),
+                )
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            raise self._unreachable(error) from None
+
+    async def close(self) -> None:
+        """Close the connection. What was not acknowledged stays unacknowledged."""
+        if not self.client.is_closed:
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self.client.close()
+            except (TimeoutError, nats.errors.Error, OSError):
+                pass
+
+    def _unreachable(self, error: Exception) -> NatsUnreachable:
+        if is_refusal(error) or (self._trouble and self._is_refused):
+            return NatsUnreachable(f"NATS at {self._where}: authorization refused", Code.NATS_UNAUTHORIZED)
+        return NatsUnreachable(f"NATS is not reachable at {self._where}: {self._trouble or reason(error)}")
+
+    def absence(self) -> str:
+        """What to say while there is no connection: to which servers, and why."""
+        return f"NATS is not connected ({self._where}{': ' if self._trouble else ''}{self._trouble})"
+
+    def reason(self, error: BaseException) -> str:
+        """What went wrong, in words. Without a connection, why there is none."""
+        is_answer = isinstance(error, nats.js.errors.APIError)
+        return reason(error) if self.is_connected or is_answer else self.absence()
+
+    async def _on_error(self, error: Exception) -> None:
+        self._trouble, self._is_refused = reason(error), is_refusal(error)
+        _log.warning("NATS at %s: %s", self._where, self._trouble)
+
+    async def _on_reconnect(self) -> None:
+        self._trouble = ""
+        _log.warning("NATS: reconnected")
+
+
+def _secrets(options: NatsOptions) -> dict[str, Any]:
+    """Credentials and TLS as nats-py takes them."""
+    secrets: dict[str, Any] = {}
+    if options.user is not None:
+        secrets |= {"user": options.user, "password": options.password or ""}
+    if options.credentials is not None:
+        secrets["user_credentials"] = str(options.credentials)
+    if options.tls_ca or options.tls_cert:
+        context = ssl.create_default_context(cafile=str(options.tls_ca) if options.tls_ca else None)
+        if options.tls_cert:
+            context.load_cert_chain(options.tls_cert, options.tls_key)
+        secrets["tls"] = context
+    return secrets

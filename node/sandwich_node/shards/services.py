@@ -1,0 +1,34 @@
+"""What a worker provides to all its shards."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sandwich_node import ipc
+from sandwich_node.cache.redis_store import RedisCache
+from sandwich_node.open_files import SocketRoom
+from sandwich_node.publishing.log import Log
+from sandwich_node.rest.clients import RestClients
+from sandwich_node.rpc.server import RpcServer
+from sandwich_node.shards.connection import WebSocketClient
+from sandwich_node.shards.failures import FailureLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerServices:
+    """Shared by the shards of one worker. `send` passes a message to the agent and must not wait.
+
+    A step that publishes and caches once per worker and tick, for all its shards, goes here: an object beside `log` and
+    `cache` that the shards' publishers register with, in place of a `ShardPublisher.run` task each.
+    """
+
+    log: Log
+    http: WebSocketClient
+    send: Callable[[ipc.ToAgent], None]
+    rng: random.Random
+    rests: RestClients | None = None
+    cache: RedisCache | None = None
+    rpc: RpcServer | None = None
+    linger_s: float = 0.0
+    failures: FailureLog = field(default_factory=FailureLog)
+    room: SocketRoom | None = None
