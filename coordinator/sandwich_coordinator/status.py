@@ -11,7 +11,7 @@ from sandwich_coordinator.problems import Problem
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker process. `cpu_percent` is of one core; `figures_age_s`: since it last told its figures, None before.
+    """One worker process. `cpu_percent` is of one core; `figures_age_s`: None before its first figures.
 
     All figures of its shards are of that age, about a second at most while all is well.
     """
@@ -27,8 +27,8 @@ class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How much of an application the cache holds, of the shards on one node; totals count since the agent started.
 
     shards, incomplete   shards that keep a cache, and those of them that lack something
-    refilling            shards whose guilds are being read anew
-    awaited              guilds that Discord announced and has not told of yet
+    refilling            shards whose guilds are being read again
+    awaited              guilds that Discord announced and has not sent yet
     backlog              events that wait for Redis
     behind               shards with something still to be written, by this node or by the shard's last owner
     to_chunk             guilds whose members are still to be asked for (chunk_members)
@@ -59,10 +59,10 @@ class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InviteStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How an application's joins were told on one node; totals count since the agent started.
+    """How an application's joins were attributed on one node; totals count since the agent started.
 
-    told_total            joins by the source that was told (invite, vanity), unknown ones by their reason
-    late_total            of these, told in an event of their own
+    told_total            joins by their source (invite, vanity), unknown ones by their reason
+    late_total            of these, reported in an event of their own
     requests_total        requests to Discord's REST API
     limited_total         of these, answered 429
     """

@@ -37,7 +37,7 @@ class SetOptions(msgspec.Struct, tag=True, frozen=True):
 
 
 class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """Run this shard under this claim. `run` tells this start from every other of this agent's.
+    """Run this shard under this claim. `run` distinguishes this start from every other one of this agent.
 
     `session` is what etcd knows; the sequence is read from the stream.
     """
@@ -399,7 +399,7 @@ _to_agent = msgspec.json.Decoder(ToAgent)
 
 
 class Channel:
-    """One end of the socket. `send` never waits nor fails: that the peer is gone is told by `receive` alone.
+    """One end of the socket. `send` never waits nor fails: only `receive` reports that the peer is gone.
 
     A peer that has not read for too long counts as gone.
     """

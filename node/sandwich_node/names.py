@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 FRESH_S = 5.0
 """An answer this old is still used, and asked for again meanwhile."""
 STALE_MAX_S = 3600.0
-"""After so long without a new answer the old one is not used any more: its address may be somebody else's."""
+"""After so long without a new answer the old one is not used any more: its address may belong to another server."""
 ASK_AGAIN_S = 1.0
 """Between a question that failed and the next for the same name."""
 SLOW_S = 1.0
@@ -121,7 +121,7 @@ class Names:
             try:
                 loop.call_soon_threadsafe(self._answered, host, entry, answer)
             except RuntimeError:
-                # The loop is closed: nobody waits any more.
+                # The loop is closed: no task waits any more.
                 return
 
         try:
@@ -151,7 +151,7 @@ class Names:
             question.set_result(None)
         else:
             question.set_exception(answer if isinstance(answer, OSError) else _no_address(host))
-            # It is nobody's fault when all who waited are gone.
+            # An error is no fault when no task waits for it.
             question.exception()
 
 

@@ -114,10 +114,10 @@ async def test_a_redirect_of_the_gateway_is_not_followed() -> None:
         assert (gateway.visits, stranger.visits) == (1, 0)
 
 
-@pytest.mark.parametrize("told", ["ws://127.0.0.2:{port}", "ws://127.0.0.1:1@127.0.0.2:{port}"])
-async def test_a_session_is_resumed_at_the_gateway_when_its_own_address_is_a_strangers(told: str) -> None:
+@pytest.mark.parametrize("address", ["ws://127.0.0.2:{port}", "ws://127.0.0.1:1@127.0.0.2:{port}"])
+async def test_a_session_is_resumed_at_the_gateway_when_its_own_address_is_a_strangers(address: str) -> None:
     async with served(Place(STRANGER)) as stranger, served(Place("127.0.0.1")) as gateway:
-        session = Session("s", 7, told.format(port=stranger.url.rpartition(":")[2]))
+        session = Session("s", 7, address.format(port=stranger.url.rpartition(":")[2]))
         async with shard(gateway.url, session), asyncio.timeout(10):
             await gateway.visited.wait()
         assert stranger.visits == 0

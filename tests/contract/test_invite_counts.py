@@ -69,7 +69,7 @@ async def test_shards_are_kept_apart(cache: RedisCache) -> None:
     assert await counts(cache, 11, shard=1).take_over(10) == {}
 
 
-async def test_what_nobody_owns_any_more_ages_out(cache: RedisCache) -> None:
+async def test_counts_without_an_owner_expire(cache: RedisCache) -> None:
     one = counts(cache, 10)
     await one.write({"1": b"one"}, clear=False)
     key = "sw:music:invites:{bot:3:0}:10"

@@ -1,4 +1,4 @@
-"""Invite tracking through a real shard and real HTTP against the simulator, which knows how everybody came in."""
+"""Invite tracking through a real shard and real HTTP against the simulator, which knows how each member joined."""
 
 import asyncio
 import random
@@ -39,7 +39,7 @@ LOOP_S = 0.15
 PATIENT_S = 5.0
 """A hold for tests in which no answer may be late: a loaded machine may delay it by more than the usual hold."""
 Who = tuple[str, str]
-"""A guild and a user: somebody may join several guilds."""
+"""A guild and a user: one user may join several guilds."""
 Waiting = tuple[ObserverAsk | None, Who, float]
 
 
@@ -116,16 +116,16 @@ class Owner:
             self.wake.clear()
             batch, self.waiting = self.waiting, []
             joins = [(ask, who) for ask, who, _ in batch if ask is not None]
-            told = await self.lookup.resolve([ask for ask, _ in joins])
+            reported = await self.lookup.resolve([ask for ask, _ in joins])
             now = fair_time()
             self.rig.delays += [now - read_at for _, _, read_at in batch]
-            for (_, who), how in zip(joins, told, strict=True):
+            for (_, who), how in zip(joins, reported, strict=True):
                 self.rig.events[who] = msgspec.json.decode(how)
             if self.waiting:
                 self.wake.set()
 
-    def _late(self, told: MemberInvited) -> None:
-        self.rig.late[told.guild, told.user] = msgspec.json.decode(told.invited_by)
+    def _late(self, reported: MemberInvited) -> None:
+        self.rig.late[reported.guild, reported.user] = msgspec.json.decode(reported.invited_by)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -230,7 +230,7 @@ class Score:
     def __str__(self) -> str:
         return (
             f"{self.right} of {self.with_code} attributed ({self.share:.1%}), {len(self.wrong)} wrong,"
-            f" {self.late} told late; unknown: {dict(self.unknown)}, of which had a code: {dict(self.missed)}"
+            f" {self.late} reported late; unknown: {dict(self.unknown)}, of which had a code: {dict(self.missed)}"
         )
 
 
@@ -284,7 +284,7 @@ async def some_joins(made: Rig, joins: int, *, pause_s: float, guilds: list[str]
         await asyncio.sleep(pause_s * rng.uniform(0.2, 1.8))
 
 
-async def test_who_joins_now_and_then_is_told_with_the_event_and_never_wrongly() -> None:
+async def test_occasional_joins_are_attributed_with_the_event_and_never_wrongly() -> None:
     async with rig(share_per_s=40.0, guilds=40) as made:
         await made.sim.fault("http_delay", delay=0.08, seconds=600, path="/guilds/")
         await known(made)
@@ -307,7 +307,7 @@ async def spend(made: Rig) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def test_bursts_beside_a_consumer_that_spends_the_limits_meet_429s_and_are_never_told_wrongly() -> None:
+async def test_bursts_beside_a_consumer_that_uses_up_the_limits_meet_429s_and_are_never_attributed_wrongly() -> None:
     async with rig(share_per_s=200.0, guilds=3, unmanaged_guilds=0.0, vanity_guilds=1.0) as made:
         await made.sim.fault("http_delay", delay=0.02, seconds=600, path="/guilds/")
         await known(made)
@@ -324,7 +324,7 @@ async def test_bursts_beside_a_consumer_that_spends_the_limits_meet_429s_and_are
         assert max(made.delays) < HOLD_S + LOOP_S
 
 
-async def test_a_raid_by_one_invite_does_not_hold_the_shard_and_is_told_in_the_end() -> None:
+async def test_a_raid_by_one_invite_does_not_hold_the_shard_and_is_attributed_in_the_end() -> None:
     async with rig(guilds=3, members_per_guild=400, unmanaged_guilds=0.0) as made:
         await made.sim.fault("http_delay", delay=0.08, seconds=600, path="/guilds/")
         await known(made)
@@ -340,7 +340,7 @@ async def test_a_raid_by_one_invite_does_not_hold_the_shard_and_is_told_in_the_e
         assert max(made.delays) < HOLD_S + LOOP_S
 
 
-async def test_without_patience_nothing_waits_and_everything_is_told_later() -> None:
+async def test_with_no_hold_nothing_waits_and_every_join_is_attributed_later() -> None:
     async with rig(guilds=5, unmanaged_guilds=0.0, hold_s=0.0) as made:
         await known(made)
         await some_joins(made, 40, pause_s=0.1, guilds=await made.guilds())
@@ -351,7 +351,7 @@ async def test_without_patience_nothing_waits_and_everything_is_told_later() -> 
         assert max(made.delays) < LOOP_S
 
 
-async def test_a_discord_that_fails_delays_nothing_for_long_and_misleads_nobody() -> None:
+async def test_a_failing_discord_delays_nothing_for_long_and_causes_no_wrong_attribution() -> None:
     async with rig(guilds=6, unmanaged_guilds=0.0) as made:
         await known(made)
         await made.sim.fault("http_status", status=503, seconds=3.0, path="/guilds/")
@@ -363,7 +363,7 @@ async def test_a_discord_that_fails_delays_nothing_for_long_and_misleads_nobody(
         assert max(made.delays) < HOLD_S + LOOP_S
 
 
-async def test_connections_that_break_mislead_nobody() -> None:
+async def test_broken_connections_cause_no_wrong_attribution() -> None:
     async with rig(guilds=4, unmanaged_guilds=0.0) as made:
         await made.sim.fault("http_delay", delay=0.05, seconds=600, path="/guilds/")
         await known(made)

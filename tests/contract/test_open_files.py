@@ -124,7 +124,7 @@ async def test_shards_without_a_socket_wait_while_others_live_and_the_worker_goe
     assert f"this process may have {FILES}" in next(reason for state, reason in slot.states.values() if state != "live")
     reports = slot.worker.stats
     await until(lambda: slot.worker.stats is not reports)
-    assert slot.live() >= live, "nobody lost its socket"
+    assert slot.live() >= live, "no shard lost its socket"
     assert slot.ready == [slot.worker.pid]
 
     limit(slot.worker.pid, 512)

@@ -6,7 +6,7 @@ advance SECONDS                            ticks at every deadline on the way
 reconnect                                  advances to the end of the wait
 hello SECONDS | ready SEQ | dispatch SEQ.. | resumed SEQ | ack | asked | op7 | op9 true|false
 close [CODE]                               the server closes; no code: the connection is lost
-command OP JSON                            somebody wants a gateway command sent
+command OP JSON                            a gateway command is requested
 """
 
 import json
@@ -90,7 +90,7 @@ class Stage:
                 assert self.machine.streaming
                 self.machine.dispatched(int(sequence))
             return []
-        return self._told(self.machine.handle(self._event(word, rest), self.now))
+        return self._shown(self.machine.handle(self._event(word, rest), self.now))
 
     def _event(self, word: str, rest: list[str]) -> ev.Event:
         match word:
@@ -119,13 +119,13 @@ class Stage:
         end, out = self.now + seconds, []
         while (due := self.machine.deadline()) is not None and due <= end:
             self.now = max(self.now, due)
-            out += self._told(self.machine.tick(self.now))
+            out += self._shown(self.machine.tick(self.now))
             after = self.machine.deadline()
             assert after is None or after > self.now, "tick() must move its deadline"
         self.now = end
         return out
 
-    def _told(self, effects: Sequence[fx.Effect]) -> list[str]:
+    def _shown(self, effects: Sequence[fx.Effect]) -> list[str]:
         self.machine.check_invariants()
         return [f"{self.now:.2f} {shown(effect)}" for effect in effects]
 
@@ -136,8 +136,8 @@ def replay(text: str) -> str:
     for line in text.splitlines():
         if line == "----":
             expected = True
-            told = [said for command in block for said in stage.run(command)]
-            out += ["----", *(told or ["(nothing)"])]
+            shown = [said for command in block for said in stage.run(command)]
+            out += ["----", *(shown or ["(nothing)"])]
             block = []
         elif not line:
             expected = False

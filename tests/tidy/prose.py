@@ -37,6 +37,8 @@ REFUSED = {
 }
 SUFFIXES = frozenset({".py", ".lua", ".md", ".yml", ".toml", ".service", ".mjs", ".go"})
 EXEMPT = frozenset({"tests/tidy/prose.py", "docs/reference/glossary.md"})
+_PUBLIC = re.compile(r"told_total")
+"""A field of the status, which keeps its name."""
 _WORDS = re.compile(
     r"(?<![A-Za-z])(" + "|".join(sorted(REFUSED, key=len, reverse=True)) + r")(?![A-Za-z])", re.IGNORECASE
 )
@@ -57,7 +59,7 @@ class Finding:
 def findings(path: str, text: str) -> Iterator[Finding]:
     """The refused words in one file's text."""
     for number, line in enumerate(text.splitlines(), start=1):
-        for match in _WORDS.finditer(line):
+        for match in _WORDS.finditer(_PUBLIC.sub("", line)):
             yield Finding(path, number, match[1])
 
 

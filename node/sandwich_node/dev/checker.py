@@ -86,7 +86,7 @@ class DeliveryCheck:
 
 
 def spare_sessions(identifies: Iterable[Mapping[str, Any]], streamed: Container[str]) -> set[str]:
-    """Hashes of the sessions that were begun beside one that streams, only to read the cache anew.
+    """Hashes of the sessions that were begun beside one that streams, only to resync the cache.
 
     `identifies`: the simulator's ledger; `streamed`: the hashes of sessions of which something was published. A node
     that identifies a shard without need publishes from that session: it is none of these.

@@ -207,7 +207,7 @@ class DevCluster:
     async def owed(self, app: str, streamed: Container[str]) -> dict[str, list[int]]:
         """What the simulated Discord owed the application: session hash -> sequences.
 
-        Without the sessions that were only begun to read the cache anew: none of `streamed`, see `spare_sessions`.
+        Without the sessions that were only begun to resync the cache: none of `streamed`, see `spare_sessions`.
         """
         owed: dict[str, list[int]] = {}
         names: dict[str, str] = {}

@@ -33,7 +33,7 @@ READY_BUDGET_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What `sandwich-node dev` was told. `seconds` None: until Ctrl-C."""
+    """The options of `sandwich-node dev`. `seconds` None: until Ctrl-C."""
 
     nodes: int
     workers: int
@@ -228,7 +228,7 @@ def print_plain(console: Console, snapshot: Snapshot, seen: dict[str, Seen], sec
 
 
 def screen(snapshot: Snapshot, seen: dict[str, Seen], seconds: float, width: int) -> Group:
-    """The live view. What does not fit into `width` columns is told by fewer columns, never by cut headings."""
+    """The live view. Columns that do not fit into `width` are left out; headings are never cut."""
     held: dict[str, int] = {}
     for entry in snapshot.view.claims.values():
         held[entry.record.node] = held.get(entry.record.node, 0) + 1

@@ -1,6 +1,6 @@
 """Real etcd, nats-server and redis-server, as child processes, from the Python wheels of the `dev` extra.
 
-A server keeps its ports when it is started again (see `ports`). A child is put in our process group and told to die
+A server keeps its ports when it is started again (see `ports`). A child is put in our process group and set to die
 with us (PR_SET_PDEATHSIG, prctl(2)), so that even a killed parent leaves nothing behind.
 """
 

@@ -1,7 +1,7 @@
 """TCP ports for child servers on the loopback address.
 
 A server learns its port before it binds it, and binds the same one again after a restart. Meanwhile the port must not
-go to somebody else: not to an outgoing connection, for which Linux picks a source port from 32,768 on, and not to
+go to another program: not to an outgoing connection, for which Linux picks a source port from 32,768 on, and not to
 another process that chooses ports as we do. So ports come from below, and each process has blocks of its own: it holds
 an abstract Unix socket named after the block, which goes with the process and belongs to the same network namespace.
 """

@@ -1,4 +1,4 @@
-"""What a shard machine asks for (for the socket) and reports (for everybody else)."""
+"""What a shard machine asks for (for the socket) and reports (for all others)."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -130,7 +130,7 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Discord will not have this shard until somebody acts: `reason` says what happened and what to do."""
+    """Discord will not have this shard until an operator acts: `reason` says what happened and what to do."""
 
     code: int
     reason: str

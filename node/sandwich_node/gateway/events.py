@@ -1,4 +1,4 @@
-"""Facts a shard machine is told. Past tense; a fact about a socket always means the current one."""
+"""Facts that a shard machine receives. Past tense; a fact about a socket always means the current one."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,7 +61,7 @@ class GatewayMoved:
 
 @dataclass(frozen=True, slots=True)
 class CommandQueued:
-    """Somebody wants a gateway command sent: `op` one of opcodes.COMMANDS, `data` its `d`."""
+    """A gateway command is requested: `op` one of opcodes.COMMANDS, `data` its `d`."""
 
     op: int
     data: dict[str, Any]

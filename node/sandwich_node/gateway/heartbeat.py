@@ -70,7 +70,7 @@ class Heartbeat:
             self._sent_at = now
 
     def acknowledged(self, now: float) -> float | None:
-        """An ACK came: the latency in seconds, None when it cannot be told (nothing sent, or we read late)."""
+        """An ACK came: the latency in seconds, None when it is unknown (nothing sent, or we read late)."""
         sent_at, self._sent_at = self._sent_at, None
         if sent_at is None or self._looked_away:
             return None

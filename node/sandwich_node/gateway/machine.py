@@ -308,8 +308,8 @@ class ShardMachine:
 
     def _on_closed(self, event: ev.Closed, now: float) -> None:
         rule = opcodes.close_rule(event.code)
-        told = f" ({event.reason})" if event.reason else ""
-        reason = rule.meaning + told if event.code is None else f"closed with {event.code}: {rule.meaning}{told}"
+        said = f" ({event.reason})" if event.reason else ""
+        reason = rule.meaning + said if event.code is None else f"closed with {event.code}: {rule.meaning}{said}"
         if rule.action is CloseAction.STOP:
             assert event.code is not None
             self._withdraw()

@@ -116,7 +116,7 @@ class Outbox:
         self._waiting.pop((opcodes.PRESENCE_UPDATE, ""), None)
 
     def take(self, now: float, limiter: SendLimiter) -> tuple[int, bytes] | None:
-        """The next command that may be sent now; it then counts as sent. A limited presence holds nobody up."""
+        """The next command that may be sent now; it then counts as sent. A limited presence delays no other command."""
         slot = next((slot for slot in self._waiting if limiter.command_at(now, slot[0]) <= now), None)
         if slot is None:
             return None

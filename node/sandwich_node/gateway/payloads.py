@@ -150,7 +150,7 @@ class Ready(msgspec.Struct):
     guilds: list[_Guild] = []
 
 
-_NOBODY = _User("")
+_UNKNOWN_USER = _User("")
 SESSION_ID_CHARS_MAX = 512
 """Far above any of Discord's; a RESUME with it still fits into a payload."""
 
@@ -192,7 +192,7 @@ def read_ready(data: bytes) -> Ready:
     if not 0 < len(ready.session_id) <= SESSION_ID_CHARS_MAX:
         raise ProtocolError("malformed READY: no session id")
     if not _is_id(ready.user.id):
-        ready.user = _NOBODY
+        ready.user = _UNKNOWN_USER
     ready.guilds = [guild for guild in ready.guilds if _is_id(guild.id)]
     return ready
 
@@ -202,7 +202,7 @@ def _damaged_ready(data: bytes) -> Ready:
     guilds = (_part(_guild, item) for item in _part(_items, fields.get("guilds")) or ())
     return Ready(
         _part(_string, fields.get("session_id")) or "",
-        _part(_user, fields.get("user")) or _NOBODY,
+        _part(_user, fields.get("user")) or _UNKNOWN_USER,
         _part(_string, fields.get("resume_gateway_url")) or "",
         [guild for guild in guilds if guild is not None],
     )

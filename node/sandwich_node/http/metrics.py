@@ -88,8 +88,8 @@ def _caches(status: NodeStatus) -> Iterator[Metric]:
 
 
 def _invites(status: NodeStatus) -> Iterator[Metric]:
-    joins = CounterMetricFamily("sandwich_joins", "Joins by how they were told.", labels=["app", "outcome"])
-    late = CounterMetricFamily("sandwich_joins_late", "Joins told in an event of their own.", labels=["app"])
+    joins = CounterMetricFamily("sandwich_joins", "Joins by how they were attributed.", labels=["app", "outcome"])
+    late = CounterMetricFamily("sandwich_joins_late", "Joins reported in an event of their own.", labels=["app"])
     requests = CounterMetricFamily("sandwich_rest_requests", "Requests to Discord's REST API.", labels=["app"])
     limited = CounterMetricFamily("sandwich_rest_limited", "Requests that Discord answered 429.", labels=["app"])
     for app, numbers in status.apps.items():

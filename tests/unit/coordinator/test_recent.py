@@ -1,4 +1,4 @@
-"""What the status tells of failovers and losses."""
+"""What the status shows of failovers and losses."""
 
 from sandwich_coordinator.cli.recent import failover_rows, loss_rows, recent_text
 from sandwich_coordinator.status import FailoverStatus, LossStatus, NodeStatus

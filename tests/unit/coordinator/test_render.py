@@ -71,8 +71,8 @@ def test_durations_have_two_units_at_most() -> None:
     assert [duration(s) for s in (59, 720, 12_000, 352_800)] == ["59s", "12m", "3h 20m", "4d 2h"]
 
 
-def cache_as_told(*parts: CacheStatus | str, state: GroupState = "live") -> str:
-    """What the status says of the cache of two shards, by what each node tells of it."""
+def cache_as_reported(*parts: CacheStatus | str, state: GroupState = "live") -> str:
+    """What the status says of the cache of two shards, by what each node reports of it."""
     group = GroupRecord(app="a", group=1, count=2, ids="0-1", term=LeaderTerm(1), state=state)
     records = {KEYS.app("a"): APP, KEYS.group("a", 1): group}
     items = {key: KeyValue(key, record.encode(), 1, 1, 1, 9) for key, record in records.items()}
@@ -106,8 +106,8 @@ ONE = CacheStatus(shards=1)
     ],
 )
 def test_a_cache_is_complete_only_where_every_shard_says_so(parts: tuple[CacheStatus | str, ...], says: str) -> None:
-    assert cache_as_told(*parts) == says
+    assert cache_as_reported(*parts) == says
 
 
 def test_shards_that_are_not_to_run_are_not_missed() -> None:
-    assert cache_as_told(ONE, state="failed") == "complete"
+    assert cache_as_reported(ONE, state="failed") == "complete"

@@ -42,7 +42,7 @@ class Shard:
         self.now = 1000.0
         self.did: list[fx.Effect] = []
 
-    def tell(self, event: ev.Event) -> Sequence[fx.Effect]:
+    def feed(self, event: ev.Event) -> Sequence[fx.Effect]:
         return self._note(self.machine.handle(event, self.now))
 
     def _note(self, effects: Sequence[fx.Effect]) -> Sequence[fx.Effect]:
@@ -67,17 +67,17 @@ class Shard:
 
     def hello(self, interval_s: float = 40.0) -> Sequence[fx.Effect]:
         if self.machine.state is fx.State.NEW:
-            self.tell(ev.Started())
-        self.tell(ev.Connected())
-        return self.tell(ev.Received(10, b'{"heartbeat_interval":%f}' % (interval_s * 1000)))
+            self.feed(ev.Started())
+        self.feed(ev.Connected())
+        return self.feed(ev.Received(10, b'{"heartbeat_interval":%f}' % (interval_s * 1000)))
 
     def live(self, interval_s: float = 40.0) -> "Shard":
         self.hello(interval_s)
         if self.machine.session is None:
-            self.tell(ev.IdentifyGranted())
-            self.tell(ev.Received(0, READY, 1, "READY"))
+            self.feed(ev.IdentifyGranted())
+            self.feed(ev.Received(0, READY, 1, "READY"))
         else:
-            self.tell(ev.Received(0, b"{}", self.machine.session.sequence + 1, "RESUMED"))
+            self.feed(ev.Received(0, b"{}", self.machine.session.sequence + 1, "RESUMED"))
         return self
 
     def all(self, kind: type[_Wanted]) -> list[_Wanted]:

@@ -127,10 +127,10 @@ def test_a_bomb_is_refused_without_the_memory_it_asks_for(kind: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", BOMB_UNDER_A_MEMORY_LIMIT, kind], capture_output=True, text=True, timeout=60, check=True
     )
-    bomb_bytes, grown_mib, told = done.stdout.split(maxsplit=2)
+    bomb_bytes, grown_mib, message = done.stdout.split(maxsplit=2)
     assert int(bomb_bytes) < 1_500_000
     assert int(grown_mib) < 128
-    assert "limit of 67108864 bytes" in told
+    assert "limit of 67108864 bytes" in message
 
 
 def test_the_limit_and_the_compression_are_checked() -> None:

@@ -22,7 +22,7 @@ KEEPS_SESSION = (None, 1000, 1001, 1006, 1011, 3000, 4000, 4002, 4005, 4008, 432
 @pytest.mark.parametrize("session", [SESSION, None])
 def test_a_fatal_close_stops_the_shard_and_says_what_to_do(code: int, session: Session | None) -> None:
     shard = Shard(session).live()
-    shard.tell(ev.Closed(code))
+    shard.feed(ev.Closed(code))
     failed = shard.last(fx.Failed)
     assert failed.code == code
     assert str(code) in failed.reason
@@ -34,7 +34,7 @@ def test_a_fatal_close_stops_the_shard_and_says_what_to_do(code: int, session: S
 def test_a_close_that_ends_the_session_says_so_before_asking_to_identify(code: int) -> None:
     shard = Shard().live()
     shard.machine.dispatched(30)
-    shard.tell(ev.Closed(code))
+    shard.feed(ev.Closed(code))
     assert shard.last(fx.SessionLost).session == Session("abc", 30, RESUME_URL)
     assert shard.reconnect().url.startswith("wss://gateway.example/")
     shard.hello()
@@ -46,7 +46,7 @@ def test_a_close_that_ends_the_session_says_so_before_asking_to_identify(code: i
 def test_any_other_close_resumes_on_the_resume_url(code: int | None) -> None:
     shard = Shard().live()
     shard.machine.dispatched(30)
-    shard.tell(ev.Closed(code))
+    shard.feed(ev.Closed(code))
     assert shard.reconnect().url.startswith("wss://resume.example/")
     shard.hello()
     assert json.loads(shard.sent(6)[-1])["d"] == {"token": TOKEN, "session_id": "abc", "seq": 30}
@@ -57,7 +57,7 @@ def test_any_other_close_resumes_on_the_resume_url(code: int | None) -> None:
 def test_a_close_to_be_resumed_once_identifies_when_it_answers_the_resume(code: int) -> None:
     shard = Shard()
     shard.hello()
-    shard.tell(ev.Closed(code))
+    shard.feed(ev.Closed(code))
     assert shard.all(fx.SessionLost)
 
 
@@ -66,7 +66,7 @@ def test_a_resume_that_made_progress_is_never_counted_as_refused() -> None:
     for sequence in range(18, 30):
         shard.hello()
         shard.machine.dispatched(sequence)
-        shard.tell(ev.Closed(4000))
+        shard.feed(ev.Closed(4000))
         shard.reconnect()
     assert not shard.all(fx.SessionLost)
 
@@ -76,7 +76,7 @@ def test_dropped_resumes_try_both_urls_and_give_the_session_up_in_the_end() -> N
     while not shard.all(fx.SessionLost):
         shard.hello()
         urls.append(shard.last(fx.Connect).url)
-        shard.tell(ev.Closed())
+        shard.feed(ev.Closed())
         shard.reconnect()
     assert len(urls) == 6
     assert {url.split("?")[0] for url in urls} == {"wss://resume.example/", "wss://gateway.example/"}
@@ -88,7 +88,7 @@ def test_an_invalid_session_waits_a_moment_before_the_next_connection(
     answer: bytes, code: int, lost: int, seed: int
 ) -> None:
     shard = Shard(seed=seed).live()
-    shard.tell(ev.Received(9, answer))
+    shard.feed(ev.Received(9, answer))
     assert shard.last(fx.CloseSocket).code == code
     assert len(shard.all(fx.SessionLost)) == lost
     before = shard.now
@@ -99,8 +99,8 @@ def test_an_invalid_session_waits_a_moment_before_the_next_connection(
 def test_an_invalid_session_without_a_session_identifies_again_later() -> None:
     shard = Shard(None)
     shard.hello()
-    shard.tell(ev.IdentifyGranted())
-    shard.tell(ev.Received(9, b"true"))
+    shard.feed(ev.IdentifyGranted())
+    shard.feed(ev.Received(9, b"true"))
     assert not shard.all(fx.SessionLost)
     shard.reconnect()
     shard.hello()
@@ -114,7 +114,7 @@ def test_the_first_heartbeat_comes_after_a_random_part_of_the_interval(seed: int
     shard.advance(40, until=lambda effect: isinstance(effect, fx.Send) and effect.op == 1)
     assert 0 <= shard.now - start < 40
     first = shard.now
-    shard.tell(ev.Received(11))
+    shard.feed(ev.Received(11))
     shard.advance(41, until=lambda effect: isinstance(effect, fx.Send) and effect.op == 1)
     assert shard.now - first == pytest.approx(40)
 
@@ -124,7 +124,7 @@ def test_a_requested_heartbeat_neither_judges_nor_moves_the_next() -> None:
     shard.advance(40)
     due = shard.machine.deadline()
     for _ in range(3):
-        shard.tell(ev.Received(1))
+        shard.feed(ev.Received(1))
     assert shard.machine.deadline() == due
     assert len(shard.sent(1)) == 4
     assert not shard.all(fx.CloseSocket)
@@ -133,10 +133,10 @@ def test_a_requested_heartbeat_neither_judges_nor_moves_the_next() -> None:
 def test_a_flood_of_heartbeat_requests_leaves_room_for_our_own() -> None:
     shard = Shard().live(40)
     for _ in range(500):
-        shard.tell(ev.Received(1))
+        shard.feed(ev.Received(1))
     requested = len(shard.sent(1))
     assert requested < 120
-    shard.tell(ev.Received(11))
+    shard.feed(ev.Received(11))
     shard.advance(40)
     assert len(shard.sent(1)) == requested + 1
 
@@ -150,18 +150,18 @@ def test_a_shard_that_overslept_does_not_blame_the_connection() -> None:
 
 def test_latency_is_the_time_to_the_acknowledgement() -> None:
     shard = Shard().live(40)
-    shard.tell(ev.Received(1))
+    shard.feed(ev.Received(1))
     shard.now += 0.25
-    assert shard.tell(ev.Received(11)) == [fx.LatencyMeasured(0.25)]
-    assert shard.tell(ev.Received(11)) == []
+    assert shard.feed(ev.Received(11)) == [fx.LatencyMeasured(0.25)]
+    assert shard.feed(ev.Received(11)) == []
 
 
 @pytest.mark.parametrize("data", [b"null", b"{}", b'{"heartbeat_interval":0}', b'{"heartbeat_interval":"x"}', b"[1"])
 def test_an_absurd_hello_is_a_protocol_error(data: bytes) -> None:
     shard = Shard()
-    shard.tell(ev.Started())
-    shard.tell(ev.Connected())
-    shard.tell(ev.Received(10, data))
+    shard.feed(ev.Started())
+    shard.feed(ev.Connected())
+    shard.feed(ev.Received(10, data))
     assert shard.last(fx.CloseSocket).code == 4000
     assert not shard.all(fx.SessionLost)
 
@@ -170,8 +170,8 @@ def test_an_absurd_hello_is_a_protocol_error(data: bytes) -> None:
 def test_a_ready_without_a_session_identifies_again(data: bytes) -> None:
     shard = Shard(None)
     shard.hello()
-    shard.tell(ev.IdentifyGranted())
-    shard.tell(ev.Received(0, data, 1, "READY"))
+    shard.feed(ev.IdentifyGranted())
+    shard.feed(ev.Received(0, data, 1, "READY"))
     assert shard.last(fx.CloseSocket).code == 4000
     assert shard.machine.session is None
 
@@ -179,28 +179,28 @@ def test_a_ready_without_a_session_identifies_again(data: bytes) -> None:
 def test_a_dispatch_before_ready_is_a_protocol_error() -> None:
     shard = Shard(None)
     shard.hello()
-    shard.tell(ev.Received(0, b"{}", 4, "MESSAGE_CREATE"))
+    shard.feed(ev.Received(0, b"{}", 4, "MESSAGE_CREATE"))
     assert shard.last(fx.CloseSocket).code == 4000
 
 
 def test_a_resume_url_that_is_less_protected_than_the_base_is_not_used() -> None:
     shard = Shard(Session("abc", 1, "ws://resume.example"))
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     assert shard.last(fx.Connect).url.startswith("wss://gateway.example/")
 
 
 def test_unknown_opcodes_are_a_sign_of_life_and_nothing_else() -> None:
     shard = Shard().live()
-    assert shard.tell(ev.Received(99, b'{"x":1}')) == []
+    assert shard.feed(ev.Received(99, b'{"x":1}')) == []
 
 
 def test_no_ready_for_minutes_is_given_up_while_heartbeats_go_on() -> None:
     shard = Shard(None)
     shard.hello(40)
-    shard.tell(ev.IdentifyGranted())
+    shard.feed(ev.IdentifyGranted())
     for _ in range(17):
         shard.advance(10)
-        shard.tell(ev.Received(11))
+        shard.feed(ev.Received(11))
     assert shard.machine.state is State.IDENTIFYING
     shard.advance(11, until=lambda effect: isinstance(effect, fx.CloseSocket))
     assert shard.machine.state is State.WAITING
@@ -219,11 +219,11 @@ def test_a_long_replay_is_not_given_up_while_it_makes_progress() -> None:
 def test_a_day_of_refused_identifies_stays_far_below_the_budget(seed: int) -> None:
     shard = Shard(None, seed=seed)
     end = shard.now + 86_400
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     while shard.now < end:
         shard.hello()
-        shard.tell(ev.IdentifyGranted())
-        shard.tell(ev.Received(9, b"false"))
+        shard.feed(ev.IdentifyGranted())
+        shard.feed(ev.Received(9, b"false"))
         shard.reconnect()
     assert 100 < len(shard.all(fx.IdentifySent)) < 400
 
@@ -231,21 +231,21 @@ def test_a_day_of_refused_identifies_stays_far_below_the_budget(seed: int) -> No
 def test_a_day_of_sessions_that_die_at_once_stays_far_below_the_budget() -> None:
     shard = Shard(None)
     end = shard.now + 86_400
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     while shard.now < end:
         shard.live()
         shard.advance(3)
-        shard.tell(ev.Closed(4003))
+        shard.feed(ev.Closed(4003))
         shard.reconnect()
     assert len(shard.all(fx.IdentifySent)) < 400
 
 
 def test_backoff_grows_while_connections_open_but_no_session_lives() -> None:
     shard, waits = Shard(None), []
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     for _ in range(12):
-        shard.tell(ev.Connected())
-        shard.tell(ev.Closed())
+        shard.feed(ev.Connected())
+        shard.feed(ev.Closed())
         before = shard.now
         shard.reconnect()
         waits.append(shard.now - before)
@@ -258,7 +258,7 @@ def test_a_session_that_keeps_resuming_never_waits_long_enough_to_overflow_its_r
     shard, waits = Shard(), []
     shard.live()
     for _ in range(20):
-        shard.tell(ev.Closed())
+        shard.feed(ev.Closed())
         before = shard.now
         shard.reconnect()
         waits.append(shard.now - before)
@@ -269,12 +269,12 @@ def test_a_session_that_keeps_resuming_never_waits_long_enough_to_overflow_its_r
 
 def test_while_discord_may_keep_the_session_a_gateway_that_is_away_is_tried_every_few_seconds() -> None:
     shard, tries = Shard().live(), []
-    shard.tell(ev.Closed())
+    shard.feed(ev.Closed())
     began = shard.now
     while shard.now < began + 3600:
         shard.reconnect()
         tries.append(shard.now - began)
-        shard.tell(ev.ConnectFailed("refused"))
+        shard.feed(ev.ConnectFailed("refused"))
     waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
     hopeful = [wait for wait, at in zip(waits, tries, strict=False) if at < 180]
     assert max(hopeful) <= 10
@@ -284,10 +284,10 @@ def test_while_discord_may_keep_the_session_a_gateway_that_is_away_is_tried_ever
 
 def test_a_shard_without_a_session_gives_a_gateway_that_is_away_more_and_more_time() -> None:
     shard, waits = Shard(None), []
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     for _ in range(12):
         before = shard.now
-        shard.tell(ev.ConnectFailed("refused"))
+        shard.feed(ev.ConnectFailed("refused"))
         shard.reconnect()
         waits.append(shard.now - before)
     assert 60 < max(waits) <= 120
@@ -298,7 +298,7 @@ def test_shards_closed_together_come_back_apart() -> None:
     for seed in range(50):
         shard = Shard(seed=seed).live()
         shard.advance(11)
-        shard.tell(ev.Closed(4000))
+        shard.feed(ev.Closed(4000))
         before = shard.now
         shard.reconnect()
         waits.append(shard.now - before)
@@ -317,27 +317,27 @@ def test_a_stop_at_any_moment_keeps_the_session_and_ends_everything(steps: int) 
         ev.Closed(),
     ]
     for event in story[:steps]:
-        shard.tell(event)
-    shard.tell(ev.StopRequested("released"))
+        shard.feed(event)
+    shard.feed(ev.StopRequested("released"))
     stopped = shard.last(fx.Stopped)
     assert stopped.session is not None
     assert stopped.session.id == "abc"
     assert {close.code for close in shard.all(fx.CloseSocket)} <= {4000}
     assert shard.machine.deadline() is None
-    assert shard.tell(ev.StopRequested("again")) == []
+    assert shard.feed(ev.StopRequested("again")) == []
 
 
 def test_a_stop_that_ends_the_session_closes_with_1000() -> None:
     shard = Shard().live()
-    shard.tell(ev.StopRequested("removed", keep_session=False))
+    shard.feed(ev.StopRequested("removed", keep_session=False))
     assert shard.last(fx.CloseSocket).code == 1000
     assert shard.last(fx.Stopped).session is None
 
 
 def test_a_presence_changed_at_run_time_is_shown_by_the_next_identify() -> None:
     shard = Shard(None, presence={"status": "online"}).live()
-    shard.tell(ev.CommandQueued(3, {"status": "dnd"}))
-    shard.tell(ev.Closed(4003))
+    shard.feed(ev.CommandQueued(3, {"status": "dnd"}))
+    shard.feed(ev.Closed(4003))
     shard.reconnect()
     shard.live()
     first, second = (json.loads(payload)["d"]["presence"] for payload in shard.sent(2))
@@ -346,8 +346,8 @@ def test_a_presence_changed_at_run_time_is_shown_by_the_next_identify() -> None:
 
 def test_commands_survive_a_reconnect_and_leave_after_resumed() -> None:
     shard = Shard().live()
-    shard.tell(ev.Closed())
-    shard.tell(ev.CommandQueued(8, {"guild_id": "1", "query": "", "limit": 0}))
+    shard.feed(ev.Closed())
+    shard.feed(ev.CommandQueued(8, {"guild_id": "1", "query": "", "limit": 0}))
     assert not shard.sent(8)
     shard.reconnect()
     shard.live()
@@ -356,7 +356,7 @@ def test_commands_survive_a_reconnect_and_leave_after_resumed() -> None:
 
 def test_a_refused_command_does_not_become_the_presence() -> None:
     shard = Shard(None)
-    shard.tell(ev.CommandQueued(3, {"status": "x" * 5000}))
+    shard.feed(ev.CommandQueued(3, {"status": "x" * 5000}))
     assert shard.all(fx.CommandRefused)
     assert shard.machine.presence is None
 
@@ -391,7 +391,7 @@ def test_random_histories_keep_the_invariants_and_never_identify_without_a_permi
             event = _random_event(rng, shard)
             granted += isinstance(event, ev.IdentifyGranted) and shard.machine.state is State.QUEUED
             if (shard.machine.state, type(event)) in TRANSITIONS:
-                shard.tell(event)
+                shard.feed(event)
             shard.advance(rng.choice([0, 0, 0.1, 3, 30]))
         assert len(shard.sent(2)) == granted
         assert {close.code for close in shard.all(fx.CloseSocket)} <= {4000, 1000}

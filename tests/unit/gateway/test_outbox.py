@@ -72,7 +72,7 @@ def test_what_the_limiter_promises_comes_true() -> None:
     assert sent == {0.0: 114, 60.5: 86}
 
 
-def test_a_limited_presence_holds_nobody_up() -> None:
+def test_a_limited_presence_delays_no_other_command() -> None:
     limiter, outbox = SendLimiter(41.25), Outbox(256)
     for _ in range(5):
         outbox.put(3, {"status": "idle"})

@@ -116,7 +116,7 @@ def test_a_heartbeat_names_the_last_sequence() -> None:
     assert (heartbeat(None), heartbeat(7)) == (b'{"op":1,"d":null}', b'{"op":1,"d":7}')
 
 
-def test_a_secret_shows_itself_to_nobody() -> None:
+def test_a_secret_is_never_shown() -> None:
     secret = Secret("hidden")
     assert "hidden" not in f"{secret} {secret!r} {secret:>9} {[secret]}"
     assert secret == Secret("hidden")

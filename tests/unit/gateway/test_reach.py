@@ -17,11 +17,11 @@ def refused_for(shard: Shard, seconds: float) -> None:
     """Every connection is refused, until so much time has passed."""
     end = shard.now + seconds
     if shard.machine.state is State.NEW:
-        shard.tell(ev.Started())
+        shard.feed(ev.Started())
     while shard.now < end:
         if shard.machine.state is State.WAITING:
             shard.reconnect()
-        shard.tell(ev.ConnectFailed("connection refused"))
+        shard.feed(ev.ConnectFailed("connection refused"))
 
 
 @pytest.mark.parametrize("session", [None, SESSION])
@@ -40,41 +40,41 @@ def test_the_general_address_is_doubted_after_some_seconds_and_not_before(sessio
 
 def test_an_address_that_takes_connections_and_says_nothing_is_doubted_too() -> None:
     shard = Shard(None)
-    shard.tell(ev.Started())
-    shard.tell(ev.Connected())
+    shard.feed(ev.Started())
+    shard.feed(ev.Connected())
     shard.advance(21)
     assert shard.last(fx.GatewayUnreachable).url == BASE_URL
     shard = Shard(None)
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     while shard.now < 1030:
-        shard.tell(ev.Connected())
-        shard.tell(ev.Closed(None, "connection reset"))
+        shard.feed(ev.Connected())
+        shard.feed(ev.Closed(None, "connection reset"))
         shard.reconnect()
     assert shard.all(fx.GatewayUnreachable)
 
 
 def test_an_address_that_answers_between_failures_is_not_doubted() -> None:
     shard = Shard(None)
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     for _ in range(20):
-        shard.tell(ev.ConnectFailed("connection refused"))
+        shard.feed(ev.ConnectFailed("connection refused"))
         shard.reconnect()
         shard.hello()
         shard.advance(4)
-        shard.tell(ev.Closed())
+        shard.feed(ev.Closed())
         shard.reconnect()
     assert not shard.all(fx.GatewayUnreachable)
 
 
 def test_a_session_whose_own_address_fails_falls_back_and_doubts_nothing() -> None:
     shard = Shard()
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     assert shard.last(fx.Connect).url.startswith("wss://resume.example/")
     for _ in range(4):
         shard.advance(10)
         assert shard.reconnect().url.startswith(BASE_URL)
         shard.hello()
-        shard.tell(ev.Closed())
+        shard.feed(ev.Closed())
         shard.reconnect()
     assert not shard.all(fx.GatewayUnreachable)
 
@@ -85,7 +85,7 @@ def test_a_shard_that_waits_after_failures_takes_a_new_address_at_once(session: 
     shard = Shard(session)
     refused_for(shard, waited)
     before = shard.now
-    shard.tell(ev.GatewayMoved(MOVED))
+    shard.feed(ev.GatewayMoved(MOVED))
     assert shard.reconnect().url.startswith(MOVED)
     assert shard.now - before < 0.5
 
@@ -93,10 +93,10 @@ def test_a_shard_that_waits_after_failures_takes_a_new_address_at_once(session: 
 @pytest.mark.parametrize("connected", [False, True])
 def test_a_shard_that_is_trying_the_old_address_lets_it_go_for_the_new_one(connected: bool) -> None:
     shard = Shard(None)
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     if connected:
-        shard.tell(ev.Connected())
-    shard.tell(ev.GatewayMoved(MOVED))
+        shard.feed(ev.Connected())
+    shard.feed(ev.GatewayMoved(MOVED))
     assert shard.last(fx.CloseSocket).code == 4000
     before = shard.now
     assert shard.reconnect().url.startswith(MOVED)
@@ -105,20 +105,20 @@ def test_a_shard_that_is_trying_the_old_address_lets_it_go_for_the_new_one(conne
 
 def test_a_live_shard_keeps_its_connection_and_uses_the_new_address_once_the_session_is_gone() -> None:
     shard = Shard().live()
-    assert shard.tell(ev.GatewayMoved(MOVED)) == []
+    assert shard.feed(ev.GatewayMoved(MOVED)) == []
     assert shard.machine.state is State.LIVE
-    shard.tell(ev.Closed())
+    shard.feed(ev.Closed())
     assert shard.reconnect().url.startswith("wss://resume.example/")
     shard.hello()
-    shard.tell(ev.Closed(4009))
+    shard.feed(ev.Closed(4009))
     assert shard.reconnect().url.startswith(MOVED)
 
 
 def test_a_connection_to_the_sessions_own_address_is_not_given_up_for_a_new_general_one() -> None:
     shard = Shard()
-    shard.tell(ev.Started())
-    assert shard.tell(ev.GatewayMoved(MOVED)) == []
-    shard.tell(ev.ConnectFailed("refused"))
+    shard.feed(ev.Started())
+    assert shard.feed(ev.GatewayMoved(MOVED)) == []
+    shard.feed(ev.ConnectFailed("refused"))
     assert shard.reconnect().url.startswith(MOVED)
 
 
@@ -126,7 +126,7 @@ def test_a_connection_to_the_sessions_own_address_is_not_given_up_for_a_new_gene
 def test_what_is_no_address_changes_nothing(url: str) -> None:
     shard = Shard(None)
     refused_for(shard, 10)
-    shard.tell(ev.GatewayMoved(url))
+    shard.feed(ev.GatewayMoved(url))
     assert shard.reconnect().url.startswith(BASE_URL)
 
 
@@ -137,7 +137,7 @@ def lose_session_by_resets(shard: Shard) -> tuple[float, float]:
     """Every RESUME is reset; when the session was given up, and when the shard asked to IDENTIFY."""
     while not shard.all(fx.SessionLost):
         shard.hello()
-        shard.tell(ev.Closed(None, "connection reset"))
+        shard.feed(ev.Closed(None, "connection reset"))
         if not shard.all(fx.SessionLost):
             shard.reconnect()
     lost = shard.now
@@ -159,11 +159,11 @@ def test_so_it_does_with_a_session_of_its_own_that_lived_for_a_while(seed: int) 
     for _ in range(6):
         for _ in range(4):
             shard.advance(12)
-            shard.tell(ev.Received(11))
-        shard.tell(ev.Closed())
+            shard.feed(ev.Received(11))
+        shard.feed(ev.Closed())
         shard.reconnect()
         shard.live()
-    shard.tell(ev.Closed())
+    shard.feed(ev.Closed())
     shard.reconnect()
     lost, asked = lose_session_by_resets(shard)
     assert asked - lost < 0.5
@@ -174,17 +174,17 @@ def test_connections_that_fail_after_the_session_is_gone_do_not_begin_the_wait_f
     for _ in range(6):
         # Sessions that die at once: the next IDENTIFY is minutes away.
         shard.live()
-        shard.tell(ev.Closed(4009))
+        shard.feed(ev.Closed(4009))
         shard.reconnect()
     shard.live()
     sent = shard.now
-    shard.tell(ev.Closed(4009))
+    shard.feed(ev.Closed(4009))
     shard.reconnect()
     due = shard.now
     assert due - sent > 60
     began = shard.now
     for _ in range(3):
-        shard.tell(ev.ConnectFailed("refused"))
+        shard.feed(ev.ConnectFailed("refused"))
         shard.reconnect()
     assert shard.now - began < 10
 
@@ -194,7 +194,7 @@ def test_sessions_that_die_at_once_still_wait_longer_and_longer_for_an_identify(
     for _ in range(8):
         shard.live()
         times.append(shard.now)
-        shard.tell(ev.Closed(4009))
+        shard.feed(ev.Closed(4009))
         shard.reconnect()
     waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert waits[0] >= 2.5

@@ -113,7 +113,7 @@ def test_the_wait_of_the_next_owner_is_bounded() -> None:
     play(story)
 
 
-def test_a_next_owner_that_was_told_of_no_event_yet_is_behind_until_the_last_one_is_through() -> None:
+def test_a_next_owner_without_an_event_yet_is_behind_until_the_last_one_is_through() -> None:
     async def story(owners: Owners) -> None:
         finishing_now = asyncio.create_task(owners.left.finish())
         await asyncio.sleep(3.0)
@@ -126,10 +126,10 @@ def test_a_next_owner_that_was_told_of_no_event_yet_is_behind_until_the_last_one
     play(story)
 
 
-def test_what_a_shard_tells_of_its_cache_is_behind_until_its_last_owner_is_through() -> None:
+def test_the_report_of_a_shards_cache_is_behind_until_its_last_owner_is_through() -> None:
     async def main() -> list[bool]:
         cache = KeyedCache()
-        told: list[bool] = []
+        reported: list[bool] = []
         async with asyncio.TaskGroup() as group:
             caching = ShardCaching(
                 WRITER,
@@ -144,12 +144,12 @@ def test_what_a_shard_tells_of_its_cache_is_behind_until_its_last_owner_is_throu
                 taken_over=Checkpoint("s", 7, behind=True, marked=True),
             )
             await asyncio.sleep(3.0)
-            told.append(behind(caching))
+            reported.append(behind(caching))
             cache.keys[names_of(WRITER).through] = b"s 7"
             await caching.drained()
-            told.append(behind(caching))
+            reported.append(behind(caching))
             caching.stop()
-        return told
+        return reported
 
     def behind(caching: ShardCaching) -> bool:
         numbers = caching.numbers()

@@ -27,7 +27,7 @@ def verdict_of(received: Sequence[int], owed: Sequence[int]) -> tuple[int, int, 
         ([], (4, 0, 0, False)),
     ],
 )
-def test_each_fault_is_told_apart(received: list[int], expected: tuple[int, int, int, bool]) -> None:
+def test_each_fault_is_distinguished(received: list[int], expected: tuple[int, int, int, bool]) -> None:
     assert verdict_of(received, [1, 2, 3, 4]) == expected
 
 

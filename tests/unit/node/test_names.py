@@ -1,4 +1,4 @@
-"""Kept names: who asks twice does not wait, whatever the resolver does. The resolver is ours, and answers when told."""
+"""Kept names: a repeated question does not wait for the resolver. The resolver is a fake that answers on command."""
 
 import asyncio
 import socket

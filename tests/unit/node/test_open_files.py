@@ -99,14 +99,14 @@ def test_sockets_of_shards_are_counted() -> None:
 
 def test_a_shard_without_a_socket_tries_again_and_doubts_no_address() -> None:
     shard = Shard(None)
-    shard.tell(ev.Started())
+    shard.feed(ev.Started())
     for _ in range(12):
-        shard.tell(ev.ConnectFailed("no file descriptor is free", ours=True))
+        shard.feed(ev.ConnectFailed("no file descriptor is free", ours=True))
         assert shard.reconnect().url.startswith(BASE_URL)
     assert not shard.all(fx.GatewayUnreachable)
-    shard.tell(ev.ConnectFailed("refused"))
+    shard.feed(ev.ConnectFailed("refused"))
     assert not shard.all(fx.GatewayUnreachable), "the time without a socket does not count"
     shard = Shard()
-    shard.tell(ev.Started())
-    shard.tell(ev.ConnectFailed("no file descriptor is free", ours=True))
+    shard.feed(ev.Started())
+    shard.feed(ev.ConnectFailed("no file descriptor is free", ours=True))
     assert shard.reconnect().url.startswith("wss://resume.example/"), "the session's own address was not tried"

@@ -20,8 +20,8 @@ def test_how_joins_were_reported_is_added_up_over_shards_and_survives_them() -> 
     figures.note(1.0, 0, 0.0, [numbers(0, 10, first), numbers(1, 10, second), numbers(2, 10, None)])
     figures.forget(ShardId("bot", 1, 0))
     figures.note(2.0, 0, 0.0, [numbers(1, 2, InviteNumbers(reported={"vanity": 1}, requests=1))])
-    told = {"invite": 4, "timeout": 1, "bot": 2, "vanity": 1}
-    expected = InviteStatus(told_total=told, late_total=1, requests_total=7, limited_total=1)
+    by_source = {"invite": 4, "timeout": 1, "bot": 2, "vanity": 1}
+    expected = InviteStatus(told_total=by_source, late_total=1, requests_total=7, limited_total=1)
     assert figures.of_app("bot").invites == expected
 
 
