@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.ids import ShardId
-from sandwich_coordinator.problems import Code
+from sandwich_coordinator.problems import Code, Problem
 from sandwich_coordinator.store.base import (
     Compare,
     Delete,
@@ -30,6 +30,7 @@ from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_node import ipc
 from sandwich_node.agent import agent as agent_module
 from sandwich_node.agent.agent import Agent, NodeOptions
+from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.shard_set import ShardSet
 from verification.simulation.checks import Journal
@@ -267,8 +268,9 @@ class _WorkerLife:
 
 
 class _NoServers:
-    waiting: Sequence[str] = ()
-    problems: Sequence[str] = ()
+    waiting: Sequence[Problem] = ()
+    problems: Sequence[Problem] = ()
+    consumers = ConsumerLag()
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass

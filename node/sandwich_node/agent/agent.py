@@ -16,8 +16,10 @@ import aiohttp
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
 from sandwich_coordinator.discord_api import fetch_current_user, fetch_gateway_bot
+from sandwich_coordinator.fingerprints import fingerprints
 from sandwich_coordinator.ids import ShardId
-from sandwich_coordinator.problems import Code, Problem, problem
+from sandwich_coordinator.problems import KINDS, Code, Problem, problem
+from sandwich_coordinator.reachability import locally_advertised
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import StoreError, WatchBatch
@@ -28,6 +30,7 @@ from sandwich_coordinator.types import BudgetRecord, CacheSpec, NodeRecord
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc, open_files
 from sandwich_node.agent.configuration import await_settings, check_tokens, stream_of
+from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.agent.failover_history import History
 from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.leader_loop import LeaderLoop
@@ -101,6 +104,8 @@ class Agent:
         self._figures = Figures()
         self._workers: dict[int, WorkerProcess] = {}
         self._too_few_files: Problem | None = None
+        self._settings: dict[str, str] = {}
+        self._address_warned = False
         self._starting = "starting"
         self._membership: Membership | None = None
         self._leading: LeaderLoop | None = None
@@ -138,6 +143,7 @@ class Agent:
 
     async def _main(self, port: int) -> None:
         settings = await await_settings(self._store, self._keys, self._key, self._wait_for)
+        self._settings = fingerprints(settings)
         await check_tokens(self._store, self._keys, self._open)
         address = self._options.advertise or str(self._options.listen._replace(port=port))
         membership = self._membership = Membership(
@@ -291,11 +297,22 @@ class Agent:
             self._note_changes(before, view)
         if before is None or view.plans is not before.plans:
             self._check_open_files(view)
+        if before is None or view.nodes is not before.nodes:
+            self._check_address(view)
         self._share_apps(view)
         own = view.nodes.get(self._options.node)
         if own is not None and self._membership is not None:
             self._membership.follow(own.record)
         self._tell()
+
+    def _check_address(self, view: ClusterView) -> None:
+        """Warn at once when this node advertises an address that the nodes on other hosts cannot reach."""
+        node = self._options.node
+        wrong = node in locally_advertised(view)
+        if wrong and not self._address_warned:
+            advice = KINDS[Code.NODE_ADDRESS_LOCAL].advice
+            _log.warning("other hosts cannot reach %s: %s", view.nodes[node].record.address, advice)
+        self._address_warned = wrong
 
     def _check_open_files(self, view: ClusterView) -> None:
         options = self._options
@@ -373,8 +390,8 @@ class Agent:
                     self._teller.flush()
                 case ipc.WorkerWaiting(reason, code):
                     worker.ready, worker.waiting, worker.waiting_code = False, reason, code
-                case ipc.NatsSaid(problems) if self._servers is not None:
-                    self._servers.nats_said(problems)
+                case ipc.NatsSaid() if self._servers is not None:
+                    self._servers.nats_said(message, time.time())
                 case ipc.StreamRemade(app):
                     self._history.streams_remade[app] = time.time()
                     self._teller.stream_remade(app)
@@ -501,6 +518,8 @@ class Agent:
             shards=facts,
             figures=self._figures,
             history=self._history,
+            consumers=self._servers.consumers if self._servers is not None else ConsumerLag(),
+            settings=self._settings,
             problems=[
                 *self.not_ready(),
                 *([self._too_few_files] if self._too_few_files is not None else ()),
@@ -509,6 +528,7 @@ class Agent:
                 *waiting_shards(facts, self._figures),
                 *cache_problems(facts, self._figures),
                 *self._history.problems(time.time()),
+                *(self._servers.consumers.problems(time.time()) if self._servers is not None else ()),
             ],
         )
 

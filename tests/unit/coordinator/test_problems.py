@@ -85,5 +85,5 @@ def test_a_problem_reads_back_from_json_as_it_was() -> None:
         "summary": "a is gone",
         "advice": KINDS[Code.NODE_GONE].advice,
         "since": 5.0,
-        "nodes": [],
+        "nodes": (),
     }
