@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from sandwich_coordinator.backoff import doubled_s
+from sandwich_coordinator.departures import departure_writes, expiry
 from sandwich_coordinator.groups import (
     Shape,
     group_states,
@@ -97,13 +98,16 @@ def reconcile(
         *_removals(view),
         *_group_writes(view, gateway, states, term=term, wall=wall, policy=policy),
         *plan_writes(view, memory, term=term, now=now, policy=policy),
+        # Last: what only informs must not delay a move.
+        *departure_writes(view, memory.departed, now=now, wall=wall),
     ]
     lookups, lookup_at = _lookups(view, gateway, now=now, wall=wall, policy=policy)
+    wakes = (*_timers(memory, policy), *lookup_at, *expiry(view, now=now, wall=wall))
     return LeaderDecision(
         tuple(replace(write, compares=(guard, *write.compares)) for write in writes),
         lookups,
         memory,
-        min((at for at in (*_timers(memory, policy), *lookup_at) if at > now), default=None),
+        min((at for at in wakes if at > now), default=None),
     )
 
 

@@ -156,11 +156,22 @@ class FailoverTotal(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class ConsumerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A consumer group. `lag`: frames that are not acknowledged; `floor` grows when some are."""
+
+    app: str
+    group: str
+    lag: int
+    floor: int = 0
+
+
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A node's report about itself.
 
     `problems`: worst first. A node of an older version reports plain sentences.
     `fenced_total`: by application, how often another owner took a shard over while it ran here.
+    `consumers`, `dead_letters`: of every application; the leader alone asks JetStream for them.
+    `settings`: fingerprints of the settings that the node runs with, by section.
     """
 
     node: str
@@ -176,3 +187,6 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     failover_totals: list[FailoverTotal] = []
     losses: list[LossStatus] = []
     fenced_total: dict[str, int] = {}
+    consumers: list[ConsumerStatus] = []
+    dead_letters: dict[str, int] = {}
+    settings: dict[str, str] = {}

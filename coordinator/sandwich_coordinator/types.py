@@ -38,6 +38,17 @@ class NodeRecord(Record, frozen=True):
     protocol: int = 1
 
 
+class DepartedRecord(Record, frozen=True):
+    """`departed/<node>`: a node that is not registered any more, for one hour.
+
+    `left`: the node wrote it itself while it left in order; otherwise the leader did, and the node was killed or lost.
+    """
+
+    node: str
+    at: float
+    left: bool = False
+
+
 class LeaderRecord(Record, frozen=True):
     """`leader`, under the leader's lease. Its create revision is the leader term, which guards every write."""
 

@@ -17,6 +17,7 @@ from sandwich_coordinator.types import (
     AppRecord,
     BudgetRecord,
     ClaimRecord,
+    DepartedRecord,
     GroupRecord,
     IdentifyRecord,
     LeaderRecord,
@@ -105,6 +106,7 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         _Table("identifies", keys.identifies, (str, int), Bucket, json(IdentifyRecord), (), leased=True),
         _Table("budgets", keys.budgets, one, str, json(BudgetRecord), ()),
         _Table("nodes", keys.nodes, one, str, json(NodeRecord), ("node",), leased=True),
+        _Table("departed", keys.departed, one, str, json(DepartedRecord), ("node",)),
         _Table("apps", keys.apps, one, str, json(AppRecord), ("app",)),
         _Table("groups", keys.groups, (str, int), GroupId, json(GroupRecord), group_names),
         _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
@@ -119,6 +121,7 @@ class ClusterView:
     revision: int = 0
     leader: Entry[LeaderRecord] | None = None
     nodes: Mapping[str, Entry[NodeRecord]] = field(default_factory=dict)
+    departed: Mapping[str, Entry[DepartedRecord]] = field(default_factory=dict)
     apps: Mapping[str, Entry[AppRecord]] = field(default_factory=dict)
     groups: Mapping[GroupId, Entry[GroupRecord]] = field(default_factory=dict)
     plans: Mapping[GroupId, Entry[PlanRecord]] = field(default_factory=dict)

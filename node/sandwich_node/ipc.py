@@ -12,6 +12,7 @@ import msgspec
 
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.problems import Code, Problem
+from sandwich_coordinator.status import ConsumerStatus
 from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec, SessionRecord
 from sandwich_node.cache.options import RedisOptions
 
@@ -246,9 +247,11 @@ class StreamRemade(msgspec.Struct, tag=True, frozen=True):
 
 
 class NatsSaid(msgspec.Struct, tag=True, frozen=True):
-    """What is wrong with JetStream or our streams."""
+    """What is wrong with JetStream or our streams, how far consumer groups are, and how many dead letters there are."""
 
     problems: list[Problem]
+    consumers: list[ConsumerStatus] = []
+    dead_letters: dict[str, int] = {}
 
 
 class IdentifyWanted(msgspec.Struct, tag=True, frozen=True):

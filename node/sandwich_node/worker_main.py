@@ -149,7 +149,9 @@ class Worker:
         return False
 
     async def _ask_nats(self) -> None:
-        self._channel.send(NatsSaid(await self._events.problems(self._apps)))
+        problems = await self._events.problems(self._apps)
+        consumption = await self._events.consumers(self._apps)
+        self._channel.send(NatsSaid(problems, consumption.groups, consumption.dead_letters))
 
     async def _release_lease(self) -> None:
         """The agent died: release the node's shards now, instead of when the lease expires."""

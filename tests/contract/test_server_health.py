@@ -21,6 +21,7 @@ from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_health import redis_problems
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis, etcd_cluster, nats_cluster
+from sandwich_node.ipc import NatsSaid
 from sandwich_node.nats_connection import NatsConnection, NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.log import StreamLimits
@@ -212,7 +213,7 @@ async def test_the_agent_says_what_blocks_and_what_does_not(tmp_path: Path) -> N
             await until(said, bool)
             assert "evicts keys" in servers.problems[0].text
             lacking = problem(Code.STREAM_REPLICAS_MISSING, "nats/S", "stream S lacks replicas")
-            servers.nats_said([lacking])
+            servers.nats_said(NatsSaid([lacking]), 1.0)
             assert servers.problems[-1] == lacking
         finally:
             running.cancel()

@@ -132,11 +132,14 @@ async def continues_behind_foreign_messages(running: FaultJob) -> None:
     async def reported() -> bool:
         return {(gap.app, gap.shard) for gap in running.gaps} == {("welcomer", shard) for shard in range(6)}
 
+    async def counted() -> bool:
+        status = [await running.node_status(name) for name in sorted(NODES)]
+        return sum(node["apps"]["welcomer"]["foreign_total"] for node in status) == 6
+
     await running.until("foreign messages in the status", shown, 20)
     await running.until("a gap in each chain", reported, 20)
     assert all("nothing is lost" in gap.detail["reason"] for gap in running.gaps)
-    counted = [(await running.node_status(name))["apps"]["welcomer"]["foreign_total"] for name in sorted(NODES)]
-    assert sum(counted) == 6
+    await running.until("six foreign messages counted", counted, 20)
     assert_clean(await running.verdicts())
     assert await running.spent() == (SHARDS, 0)
     running.gaps.clear()

@@ -30,6 +30,7 @@ from sandwich_coordinator.store.base import (
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_node import ipc
 from sandwich_node.agent.agent import Agent
+from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.agent.dependencies import AgentDependencies, Worker
 from sandwich_node.agent.options import NodeOptions
 from sandwich_node.shards.runner import ShardRunner
@@ -273,8 +274,9 @@ class _NoServerHealth:
 
     waiting: Sequence[Problem] = ()
     problems: Sequence[Problem] = ()
+    consumers = ConsumerLag()
 
-    def nats_said(self, problems: list[Problem]) -> None:
+    def nats_said(self, said: ipc.NatsSaid, at: float) -> None:
         """See `ServerHealth.nats_said`: never called."""
 
     async def run(self) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 _RESET = "\x1b[0m"
 _GOOD = frozenset({"live", "ready", "healthy", "yes", "complete"})
-_BAD = frozenset({"failed", "degraded", "lost"})
+_BAD = frozenset({"failed", "degraded", "lost", "gone", "down"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sandwich_coordinator.operations.health import find_problems, wanted_shards
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import KINDS, Problem, Severity, degraded
 from sandwich_coordinator.status import CacheStatus, NodeStatus
+from sandwich_coordinator.types import GroupRecord
 from sandwich_sdk.wire.plain_text import plain_text
 
 _AT_REST = ("paused", "closing", "failed")
@@ -102,7 +103,7 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
         rows.append(
             {
                 "app": name,
-                "state": "paused" if entry.record.paused else groups[-1].state if groups else "waiting",
+                "state": _app_state(entry.record.paused, groups, nodes=len(view.nodes)),
                 "reason": groups[-1].reason if groups else "",
                 "shards_wanted": sum(len(wanted_shards(group)) for group in groups),
                 "shards": dict(sorted(states.items())),
@@ -119,6 +120,31 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _app_state(paused: bool, groups: Sequence[GroupRecord], *, nodes: int) -> str:
+    """What the leader wrote; without a node no leader writes, and nothing runs."""
+    if paused or not groups:
+        return "paused" if paused else "waiting"
+    return groups[-1].state if nodes else "down"
+
+
+def departed_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """One row a node that is gone. `left`: it left in order."""
+    view = snapshot.view
+    return [
+        {"node": name, "at": entry.record.at, "left": entry.record.left}
+        for name, entry in sorted(view.departed.items())
+        if name not in view.nodes
+    ]
+
+
+def consumer_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """One row a consumer group, as the leader reports them."""
+    answers = [answer for answer in snapshot.answers.values() if isinstance(answer, NodeStatus) and answer.leader]
+    return [
+        {"app": group.app, "group": group.group, "lag_frames": group.lag} for one in answers for group in one.consumers
+    ]
 
 
 def _cache(enabled: bool, parts: Sequence[CacheStatus], wanted: int) -> str:
@@ -189,6 +215,8 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "etcd_version": snapshot.etcd_version,
         "nodes": node_rows(snapshot),
         "apps": app_rows(snapshot),
+        "departed": departed_rows(snapshot),
+        "consumers": consumer_rows(snapshot),
         "failovers": failover_rows(snapshot.answers.values()),
         "losses": loss_rows(snapshot.answers.values()),
     }
@@ -219,6 +247,7 @@ APP_COLUMNS = {
     "app": "APP", "state": "STATE", "shards": "SHARDS", "guilds": "GUILDS", "events_per_s": "EVENTS/S",
     "cache": "CACHE",
 }  # fmt: skip
+CONSUMER_COLUMNS = {"app": "APP", "group": "GROUP", "lag_frames": "LAG/FRAMES"}
 SHARD_COLUMNS = {
     "app": "APP", "group": "GROUP", "shard": "SHARD", "state": "STATE", "node": "NODE", "worker": "WORKER",
     "latency_ms": "LATENCY/MS", "guilds": "GUILDS", "events_per_s": "EVENTS/S", "reason": "REASON",
@@ -227,7 +256,12 @@ SHARD_COLUMNS = {
 
 def nodes_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     """The nodes as a table."""
-    return rows_text(node_rows(snapshot), NODE_COLUMNS, _NO_NODES, paint)
+    gone = [
+        dict.fromkeys(NODE_COLUMNS) | {"node": row["node"], "state": "gone"}
+        for row in departed_rows(snapshot)
+        if not row["left"]
+    ]
+    return rows_text([*node_rows(snapshot), *gone], NODE_COLUMNS, _NO_NODES, paint)
 
 
 def apps_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
@@ -260,6 +294,8 @@ def status_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
         parts.append(paint.bold("problems") + "\n" + "\n".join(lines))
     parts.append(f"{paint.bold('nodes')}\n{nodes_text(snapshot, paint)}")
     parts.append(f"{paint.bold('applications')}\n{apps_text(snapshot, paint)}")
+    if groups := consumer_rows(snapshot):
+        parts.append(f"{paint.bold('consumer groups')}\n{rows_text(groups, CONSUMER_COLUMNS, '', paint)}")
     answers = snapshot.answers.values()
     if recent := recent_text(failover_rows(answers), loss_rows(answers)):
         parts.append(recent)

@@ -6,13 +6,17 @@ import msgspec
 
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
+from sandwich_coordinator.groups import newest_groups
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.reachability import locally_advertised
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import ClaimRecord, GroupRecord
 
 BUDGET_LOW_FRACTION = 0.1
+NOT_LIVE_AFTER_S = 60.0
+"""A shard that starts or moves may be so long without being live."""
 ETCD_MIN = (3, 5, 13)
 """Below it a member may lose consistency after a crash (etcd's advisories); accepted for development."""
 
@@ -22,9 +26,12 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
     found = [
         *snapshot.etcd_problems,
         *_cluster_problems(snapshot),
+        *_app_problems(snapshot),
         *_shard_problems(snapshot),
+        *_late_shards(snapshot),
         *_budget_problems(snapshot),
         *_unreachable_nodes(snapshot),
+        *_node_problems(snapshot),
         *_version_problems(snapshot),
     ]
     return worst_first([*found, *_reported(snapshot, found)])
@@ -58,8 +65,61 @@ def _cluster_problems(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _unreachable_nodes(snapshot: Snapshot) -> Iterator[Problem]:
     for node, answer in sorted(snapshot.answers.items()):
-        if isinstance(answer, str):
+        if (other := snapshot.misdirected.get(node)) is not None:
+            address = snapshot.view.nodes[node].record.address if node in snapshot.view.nodes else "its address"
+            summary = f"node {node} advertises {address}, and node {other} answers there"
+            yield problem(Code.NODE_MISDIRECTED, f"node/{node}", summary)
+        elif isinstance(answer, str):
             yield problem(Code.NODE_UNREACHABLE, f"node/{node}", f"node {node} does not answer ({answer})")
+
+
+def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    view = snapshot.view
+    for node in locally_advertised(view):
+        summary = f"node {node} advertises {view.nodes[node].record.address}, which other hosts cannot reach"
+        yield problem(Code.NODE_ADDRESS_LOCAL, f"node/{node}", summary)
+    for node, departed in sorted(view.departed.items()):
+        if node not in view.nodes and not departed.record.left:
+            summary = f"node {node} is gone without having left"
+            yield problem(Code.NODE_GONE, f"node/{node}", summary, since=departed.record.at)
+    for node, answer in sorted(snapshot.answers.items()):
+        # A node of an older version reports no fingerprints.
+        if isinstance(answer, NodeStatus) and answer.settings:
+            stored = snapshot.settings
+            old = [name for name in stored if answer.settings.get(name, stored[name]) != stored[name]]
+            if old:
+                summary = f"node {node} runs with older settings of {', '.join(old)} than those that are stored"
+                yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary)
+
+
+def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    view = snapshot.view
+    for name, key in newest_groups(view).items():
+        group, app = view.groups[key].record, view.apps.get(name)
+        if not view.nodes and group.state in ("starting", "live", "degraded"):
+            yield problem(Code.APP_DOWN, f"app/{name}", f"{name}: no node runs it (its last state was {group.state})")
+        budget = view.budgets.get(app.record.token_hash) if app is not None else None
+        if app is None or budget is None or budget.record.error or app.record.shards.count != "auto":
+            continue
+        wanted = budget.record.shards
+        if wanted > 0 and group.count > 0 and wanted != group.count:
+            summary = f"{name}: Discord recommends {wanted} shards, and {group.count} run"
+            yield problem(Code.SHARD_COUNT_PENDING, f"app/{name}", summary)
+
+
+def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:
+    late: dict[tuple[str, str], dict[int, float]] = {}
+    for shard, claim in sorted(snapshot.view.claims.items()):
+        record = claim.record
+        if record.state in ("live", "failed") or not record.since:
+            continue
+        if snapshot.now - record.since >= NOT_LIVE_AFTER_S:
+            late.setdefault((shard.app, record.state), {})[shard.shard] = record.since
+    for (app, state), since in late.items():
+        shards = sorted(since)
+        summary = f"{app}: shards {format_ranges(shards)} are not live but {state}"
+        subject = shards_subject(app, shards)
+        yield problem(Code.SHARDS_NOT_LIVE, subject, summary, since=min(since.values()))
 
 
 def _version_problems(snapshot: Snapshot) -> Iterator[Problem]:

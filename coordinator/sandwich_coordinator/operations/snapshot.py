@@ -9,6 +9,8 @@ import aiohttp
 import msgspec
 
 from sandwich_coordinator.addresses import http_url
+from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.fingerprints import fingerprints
 from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.problems import Problem, Severity
 from sandwich_coordinator.status import NodeStatus
@@ -27,7 +29,9 @@ STATUS_BYTES_MAX = 32 * 1024 * 1024
 class Snapshot:
     """The cluster at `now` (Unix seconds).
 
-    answers         each ready node's own status, or why it did not answer
+    answers         each node's own status, or why it did not answer
+    misdirected     by node: which other node answers at the address that it advertises
+    settings        fingerprints of the stored settings, by section
     etcd_problems   why etcd does not do its work
     """
 
@@ -36,6 +40,8 @@ class Snapshot:
     configured: bool
     now: float
     answers: Mapping[str, NodeStatus | str] = field(default_factory=dict)
+    misdirected: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     etcd_version: str = ""
     etcd_problems: Sequence[Problem] = ()
 
@@ -55,16 +61,38 @@ async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
     records = [entry.record for entry in view.nodes.values()]
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         asked = {record.node: tasks.create_task(_ask(http, record)) for record in records if record.address}
+    answers = {node: task.result() for node, task in asked.items()}
+    others = misdirected(answers)
     return Snapshot(
         cluster=keys.cluster,
         view=view,
         configured=any(item.key == keys.config for item in listing.items),
         now=time.time(),
-        answers={node: task.result() for node, task in asked.items()},
+        answers=answers | {node: f"node {other} answers there" for node, other in others.items()},
+        misdirected=others,
+        settings=_settings(listing, keys),
         etcd_version=version,
         # Which members a node reaches, that node reports.
         etcd_problems=tuple(one for one in found if one.severity is Severity.CRITICAL),
     )
+
+
+def misdirected(answers: Mapping[str, NodeStatus | str]) -> dict[str, str]:
+    """The nodes for which another node answered, and which. Figures of such an answer would count twice. Pure."""
+    return {
+        node: answer.node for node, answer in answers.items() if isinstance(answer, NodeStatus) and answer.node != node
+    }
+
+
+def _settings(listing: Listing, keys: Keys) -> dict[str, str]:
+    """Fingerprints of the stored settings; {} when there are none that can be read."""
+    for item in listing.items:
+        if item.key == keys.config:
+            try:
+                return fingerprints(ClusterSettings.decode(item.value))
+            except (msgspec.MsgspecError, ValueError):
+                return {}
+    return {}
 
 
 async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:

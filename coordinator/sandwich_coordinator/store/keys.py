@@ -62,6 +62,13 @@ class Keys:
     def budgets(self) -> str:
         return f"{self.prefix}budget/"
 
+    @property
+    def departed(self) -> str:
+        return f"{self.prefix}departed/"
+
+    def departed_node(self, node: str) -> str:
+        return f"{self.departed}{node}"
+
     def node(self, node: str) -> str:
         return f"{self.nodes}{node}"
 

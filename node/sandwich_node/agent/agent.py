@@ -8,6 +8,7 @@ import logging
 import os
 
 from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.fingerprints import fingerprints
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.keys import Keys
@@ -90,6 +91,7 @@ class Agent:
 
     async def _main(self, port: int) -> None:
         settings = await await_settings(self._store, self._keys, self._key, self._wait_for)
+        self._report.settings = fingerprints(settings)
         await check_tokens(self._store, self._keys, self._open_secret)
         membership = await self._join(
             settings, self._options.advertise or str(self._options.listen._replace(port=port))

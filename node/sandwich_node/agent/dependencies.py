@@ -17,6 +17,7 @@ from sandwich_coordinator.problems import Code, Problem
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import Store
 from sandwich_node import ipc
+from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.cache.options import RedisOptions
 
 
@@ -77,7 +78,9 @@ class ServerHealth(Protocol):
     def problems(self) -> Sequence[Problem]:
         """What else an operator must know."""
 
-    def nats_said(self, problems: list[Problem]) -> None:
+    consumers: ConsumerLag
+
+    def nats_said(self, said: ipc.NatsSaid, at: float) -> None:
         """A worker asked NATS, and this is wrong."""
 
     async def run(self) -> None:

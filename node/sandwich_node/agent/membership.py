@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -17,12 +18,12 @@ import msgspec
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.store.base import Compare, KeyValue, LeaseLost, Put, Store, StoreError, StoreRefused
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import NodeRecord
+from sandwich_coordinator.types import DepartedRecord, NodeRecord
 
 _log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-REPORT_EVERY_S = 5.0
+LEAVING_S = 1.0
 
 
 class NodeIdTaken(RuntimeError):
@@ -169,10 +170,25 @@ class Membership:
             _log.warning("the cluster could not be informed that this node leaves: %s", error)
             return False
 
+    async def _record_leaving(self, lease: int) -> None:
+        """Without this record the leader takes the node for killed; nothing else depends on it."""
+        key, node = self._keys.node(self.record.node), self.record.node
+        record = DepartedRecord(node=node, at=time.time(), left=True)
+        try:
+            async with asyncio.timeout(LEAVING_S):
+                present = await self._store.get(key)
+                if present is None or present.lease != lease:
+                    return
+                guard = Compare(key, "mod_revision", present.mod_revision)
+                await self._store.txn([guard], [Put(self._keys.departed_node(node), record.encode())])
+        except (StoreError, LeaseLost, TimeoutError) as error:
+            _log.warning("it is not recorded that this node left in order: %s", error or "no answer in time")
+
     async def leave(self) -> None:
-        """Release the lease and everything under it, now."""
+        """Release the lease and everything under it, now, and record that this was in order."""
         lease, self.lease = self.lease, None
         if lease is not None:
+            await self._record_leaving(lease)
             try:
                 await self._store.revoke(lease)
             except StoreError as error:

@@ -2,6 +2,7 @@
 
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.status import NodeStatus
+from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.options import NodeOptions
@@ -15,11 +16,13 @@ class NodeReport:
     """Reads the parts of the node, as far as there are any yet.
 
     `starting`: "" or the unfinished step of the start (when `leaving`: of the end). `started_at`: Unix seconds.
+    `settings`: fingerprints of the sections that this node runs with.
     """
 
     def __init__(self, options: NodeOptions, state: NodeState, *, instance: str, started_at: float) -> None:
         self.starting = "starting"
         self.leaving = False
+        self.settings: dict[str, str] = {}
         self.membership: Membership | None = None
         self.serving: Serving | None = None
         self._options = options
@@ -58,11 +61,14 @@ class NodeReport:
             shards=facts,
             figures=state.figures,
             history=state.history,
+            consumers=serving.servers.consumers if serving is not None else ConsumerLag(),
+            settings=self.settings,
             problems=[
                 *self.not_ready(),
                 *(serving.problems if serving is not None else ()),
                 *waiting_shards(facts, state.figures),
                 *cache_problems(facts, state.figures),
                 *state.history.problems(state.wall()),
+                *(serving.servers.consumers.problems(state.wall()) if serving is not None else ()),
             ],
         )

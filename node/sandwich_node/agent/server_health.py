@@ -12,8 +12,10 @@ from typing import Protocol
 from sandwich_coordinator.problems import Problem, Severity
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd_health import MemberStatus, etcd_problems
+from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.ipc import NatsSaid
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Servers:
         self._ask_nats = ask_nats
         self._etcd: list[Problem] = []
         self._nats: list[Problem] = []
+        self.consumers = ConsumerLag()
 
     @property
     def waiting(self) -> list[Problem]:
@@ -53,10 +56,11 @@ class Servers:
     def _found(self) -> list[Problem]:
         return [*self._etcd, *self._redis.problems]
 
-    def nats_said(self, problems: list[Problem]) -> None:
-        """A worker asked NATS, and this is wrong."""
-        self._log_new(self._nats, problems)
-        self._nats = problems
+    def nats_said(self, said: NatsSaid, at: float) -> None:
+        """A worker asked NATS. `at` is Unix seconds."""
+        self._log_new(self._nats, said.problems)
+        self._nats = said.problems
+        self.consumers.note(said.consumers, said.dead_letters, at)
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -75,6 +79,7 @@ class Servers:
             self._etcd = found
             if not self._ask_nats():
                 self._nats = []
+                self.consumers.forget()
             await asyncio.sleep(EVERY_S)
 
     @staticmethod

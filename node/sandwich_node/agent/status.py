@@ -18,6 +18,7 @@ from sandwich_coordinator.status import (
     WorkerStatus,
 )
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.agent.dependencies import Worker
 from sandwich_node.agent.failover_history import History
 from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardNumbers
@@ -235,6 +236,8 @@ def node_status(
     figures: Figures,
     history: History,
     problems: Sequence[Problem],
+    consumers: ConsumerLag,
+    settings: Mapping[str, str],
 ) -> NodeStatus:
     """Put it all together. `started_at` is Unix seconds."""
     return NodeStatus(
@@ -278,4 +281,7 @@ def node_status(
         ],
         losses=list(history.losses),
         fenced_total=dict(history.fenced),
+        consumers=list(consumers.groups),
+        dead_letters=dict(consumers.dead_letters),
+        settings=dict(settings),
     )

@@ -8,7 +8,8 @@ import logging
 import random
 from collections.abc import Callable
 
-from sandwich_coordinator.problems import Problem
+from sandwich_coordinator.problems import KINDS, Code, Problem
+from sandwich_coordinator.reachability import locally_advertised
 from sandwich_coordinator.store.base import Store, WatchBatch
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.mirror import Mirror
@@ -66,6 +67,7 @@ class ViewChanges:
 
     def __init__(self, options: NodeOptions, state: NodeState, *, leads: Callable[[], bool]) -> None:
         self.too_few_files: Problem | None = None
+        self._address_warned = False
         self._options = options
         self._state = state
         self._leads = leads
@@ -82,6 +84,8 @@ class ViewChanges:
                 self._release_caches(before, after)
         if before is None or after.plans is not before.plans:
             self._check_open_files(after)
+        if before is None or after.nodes is not before.nodes:
+            self._check_address(after)
         self._state.workers.share_apps(after)
 
     def _note_claims(self, before: ClusterView, after: ClusterView) -> None:
@@ -103,6 +107,15 @@ class ViewChanges:
             worker.send(
                 ipc.CleanGroupCache(app=key.app, group=key.group, count=count, fence=after.revision, cache=cache)
             )
+
+    def _check_address(self, view: ClusterView) -> None:
+        """Warn at once when this node advertises an address that the nodes on other hosts cannot reach."""
+        node = self._options.node
+        wrong = node in locally_advertised(view)
+        if wrong and not self._address_warned:
+            advice = KINDS[Code.NODE_ADDRESS_LOCAL].advice
+            _log.warning("other hosts cannot reach %s: %s", view.nodes[node].record.address, advice)
+        self._address_warned = wrong
 
     def _check_open_files(self, view: ClusterView) -> None:
         options = self._options

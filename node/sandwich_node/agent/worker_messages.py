@@ -25,8 +25,8 @@ class WorkerMessages:
                 state.status_publisher.flush()
             case ipc.WorkerWaiting(reason, code):
                 worker.ready, worker.waiting, worker.waiting_code = False, reason, code
-            case ipc.NatsSaid(problems):
-                self._servers.nats_said(problems)
+            case ipc.NatsSaid():
+                self._servers.nats_said(message, state.wall())
             case ipc.StreamRemade(app):
                 state.history.streams_remade[app] = state.wall()
                 state.status_publisher.stream_remade(app)

@@ -50,6 +50,7 @@ class _StatusCollector(Collector):
         yield from _unreadable(status)
         yield from _caches(status)
         yield from _invites(status)
+        yield from _consumers(status)
         yield from _failovers(status)
         yield from _workers(status)
         yield from _shards(status)
@@ -101,6 +102,19 @@ def _invites(status: NodeStatus) -> Iterator[Metric]:
         requests.add_metric([app], float(numbers.invites.requests_total))
         limited.add_metric([app], float(numbers.invites.limited_total))
     yield from (joins, late, requests, limited)
+
+
+def _consumers(status: NodeStatus) -> Iterator[Metric]:
+    """The leader alone asks JetStream: the other nodes have no such series."""
+    lag = GaugeMetricFamily(
+        "sandwich_consumer_lag_frames", "Frames that a consumer group has not acknowledged.", labels=["app", "group"]
+    )
+    letters = GaugeMetricFamily("sandwich_dead_letters", "Dead letters that wait.", labels=["app"])
+    for group in status.consumers:
+        lag.add_metric([group.app, group.group], float(group.lag))
+    for app, count in status.dead_letters.items():
+        letters.add_metric([app], float(count))
+    yield from (lag, letters)
 
 
 def _failovers(status: NodeStatus) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageTyp
 
 from sandwich_coordinator.problems import Code, Problem
 from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.publishing.consumption import Consumption, group_lags, messages_of, next_offset
 from sandwich_node.publishing.jetstream_health import account_problems, stream_problems
 from sandwich_node.publishing.log import (
     Foreign,
@@ -121,10 +122,26 @@ class JetStreamLog:
             return found
         return [one for name, info in zip(streams, infos, strict=True) for one in stream_problems(name, info)]
 
-    async def _ask(self, subject: str) -> bytes | None:
+    async def consumers(self, apps: Iterable[str]) -> Consumption:
+        """The lag of every consumer group and the dead letters; nothing while NATS is away."""
+        found = Consumption()
+        for app in sorted(apps):
+            if not self.connection.is_connected:
+                return Consumption()
+            pages: list[bytes] = []
+            while (offset := next_offset(pages)) is not None:
+                subject = f"$JS.API.CONSUMER.LIST.{subjects.stream_name(app)}"
+                pages.append(await self._ask(subject, b'{"offset": %d}' % offset) or b"")
+            found.groups += group_lags(app, pages)
+            found.dead_letters[app] = messages_of(
+                await self._ask(f"$JS.API.STREAM.INFO.{subjects.dead_stream_name(app)}")
+            )
+        return found
+
+    async def _ask(self, subject: str, body: bytes = b"") -> bytes | None:
         """The answer; None when there is none. A request that NATS does not permit counts as an empty answer."""
         try:
-            return (await self._client.request(subject, b"", timeout=API_TIMEOUT_S)).data
+            return (await self._client.request(subject, body, timeout=API_TIMEOUT_S)).data
         except (nats.errors.Error, OSError, TimeoutError):
             return None if self._client.is_connected else b"{}"
 

@@ -323,7 +323,8 @@ def test_the_shards_of_one_crashed_node_move_at_once():
 def test_when_most_nodes_vanish_at_once_nothing_moves_for_one_more_ttl():
     desk = crash(fleet(), "b", "c", "d")
     done = desk.lead(10.0)
-    assert (done.writes, done.memory.hold_until) == ((), 15.0)
+    assert [write.reason for write in done.writes] == [f"node {node} is gone" for node in "bcd"]
+    assert done.memory.hold_until == 15.0
     assert desk.planned(14.9) == "nothing"
     assert desk.planned(15.0) == {"a": "0-3"}
 
