@@ -99,7 +99,8 @@ async def test_messages_come_newest_first_and_go_when_deleted(sides: Sides) -> N
     assert [one.content for one in await sides.cache.messages(GUILD, CHANNEL)] == ["move 2", "move 0"]
     assert [one.content for one in await sides.cache.messages(GUILD, CHANNEL, limit=1)] == ["move 2"]
     assert await sides.cache.message(GUILD, CHANNEL, second["id"]) is None
-    assert await sides.cache.message(GUILD, CHANNEL, third["id"]) == third
+    kept: object = await sides.cache.message(GUILD, CHANNEL, third["id"])
+    assert kept == third
 
 
 async def test_what_was_deleted_is_not_told(sides: Sides) -> None:
@@ -346,6 +347,7 @@ async def test_a_guild_as_a_bot_without_members_is_told_of_it_does_not_turn_memb
     await added.tell(("GUILD_CREATE", rich_guild() | {"members": [member(ADA, "ada"), member(added.bot, "robot")]}))
     found = await sides.cache.member(GUILD, ADA)
     assert found is not None
+    assert found.user is not None
     assert (found.nick, found.user.username) == ("countess", "ada lovelace")
     assert await sides.cache.member(GUILD, added.bot) is not None
     assert await sides.cache.mutual_guilds(added.bot) == [GUILD]

@@ -77,7 +77,7 @@ QUESTIONS: dict[str, Callable[[Cache], Awaitable[Any]]] = {
     "user": lambda cache: cache.user(ADA),
 }
 """Every question that a Cache answers. The last one is about no guild."""
-NOTHING = (None, [], 0, frozenset(), MemberPage())
+NOTHING: tuple[Any, ...] = (None, [], 0, frozenset(), MemberPage())
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["single", "cluster"])

@@ -88,7 +88,7 @@ def test_lists_are_tables_that_say_what_is_hidden_and_what_is_not_there() -> Non
 
 
 def test_mutual_guilds_are_a_table_in_80_columns_with_long_names_cut() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"guild": GUILD, "name": "棋" * 100, "namespace": "shared", "apps": ["music", "welcomer"]},
         {"guild": "9", "name": None, "namespace": "shared", "apps": ["music"]},
     ]

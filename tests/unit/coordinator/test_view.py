@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,23 +15,23 @@ CLAIM = ClaimRecord(app="bot", group=0, shard=1, node="a", instance="a1", worker
 SHARD = ShardId("bot", 0, 1)
 
 
-def kv(key, value, revision=5, lease=0, created=None):
+def kv(key: str, value: bytes, revision: int = 5, lease: int = 0, created: int | None = None) -> KeyValue:
     return KeyValue(key, value, revision if created is None else created, revision, 1, lease)
 
 
-def view(*items, revision=0):
+def view(*items: KeyValue, revision: int = 0) -> ClusterView:
     return ClusterView.from_items(KEYS, {item.key: item for item in items}, revision)
 
 
-def put(*args, **more):
+def put(*args: Any, **more: Any) -> WatchEvent:
     return WatchEvent("put", kv(*args, **more))
 
 
-def delete(key, revision):
+def delete(key: str, revision: int) -> WatchEvent:
     return WatchEvent("delete", KeyValue(key, b"", 0, revision, 0))
 
 
-def test_a_claim_counts_with_its_lease_and_its_fence_is_its_revision_until_it_is_written_down():
+def test_a_claim_counts_with_its_lease_and_its_fence_is_its_revision_until_it_is_written_down() -> None:
     name = KEYS.claim(*SHARD)
     assert view(kv(name, CLAIM.encode(), lease=9)).fence(SHARD) == 5
     written = ClaimRecord(app="bot", group=0, shard=1, node="a", instance="a1", worker=0, fence=3)
@@ -53,7 +55,9 @@ def test_a_claim_counts_with_its_lease_and_its_fence_is_its_revision_until_it_is
         (KEYS.plan("bot", 0), b"[]", 0, "object"),
     ],
 )
-def test_a_damaged_entry_is_set_aside_with_its_reason_and_never_raised(key, value, lease, reason):
+def test_a_damaged_entry_is_set_aside_with_its_reason_and_never_raised(
+    key: str, value: bytes, lease: int, reason: str
+) -> None:
     picture = view(kv(key, value, lease=lease), kv(KEYS.leader, LeaderRecord(node="a", instance="i").encode(), lease=1))
     assert picture.bad.keys() == {key}
     assert reason in picture.bad[key].reason
@@ -62,7 +66,7 @@ def test_a_damaged_entry_is_set_aside_with_its_reason_and_never_raised(key, valu
     assert picture.leader is not None
 
 
-def test_a_damaged_entry_that_is_repaired_or_deleted_is_no_longer_bad():
+def test_a_damaged_entry_that_is_repaired_or_deleted_is_no_longer_bad() -> None:
     name = KEYS.claim(*SHARD)
     broken = view(kv(name, b"{", lease=9))
     repaired = broken.apply(WatchBatch((put(name, CLAIM.encode(), 6, 9, created=5),), 6))
@@ -73,13 +77,13 @@ def test_a_damaged_entry_that_is_repaired_or_deleted_is_no_longer_bad():
 
 
 @pytest.mark.parametrize("key", [KEYS.app("bot"), KEYS.group("bot", 0), KEYS.plan("bot", 0)])
-def test_a_group_is_unreadable_when_its_application_group_or_plan_is(key):
+def test_a_group_is_unreadable_when_its_application_group_or_plan_is(key: str) -> None:
     picture = view(kv(key, b"{"))
     assert picture.unreadable(GroupId("bot", 0))
     assert not picture.unreadable(GroupId("other", 0))
 
 
-def test_an_unreadable_leader_is_still_an_epoch():
+def test_an_unreadable_leader_is_still_an_epoch() -> None:
     picture = view(kv(KEYS.leader, b"{", 5, 1))
     assert picture.leader is not None
     assert picture.leader.create_revision == 5
@@ -87,7 +91,7 @@ def test_an_unreadable_leader_is_still_an_epoch():
     assert picture.apply(WatchBatch((delete(KEYS.leader, 6),), 6)).leader is None
 
 
-def test_a_change_shares_what_it_does_not_touch_and_leaves_the_old_view_as_it_was():
+def test_a_change_shares_what_it_does_not_touch_and_leaves_the_old_view_as_it_was() -> None:
     node = kv(KEYS.node("a"), NodeRecord(node="a", instance="i", address="", version="1").encode(), lease=1)
     before = view(node)
     after = before.apply(WatchBatch((put(KEYS.claim(*SHARD), CLAIM.encode(), 6, 9),), 6))
@@ -95,13 +99,13 @@ def test_a_change_shares_what_it_does_not_touch_and_leaves_the_old_view_as_it_wa
     assert (before.claims, list(after.claims)) == ({}, [SHARD])
 
 
-def test_a_progress_notification_only_advances_the_revision_and_never_sets_it_back():
+def test_a_progress_notification_only_advances_the_revision_and_never_sets_it_back() -> None:
     before = view(kv(KEYS.claim(*SHARD), CLAIM.encode(), lease=9), revision=40)
     assert before.apply(WatchBatch((), 50)).revision == 50
     assert before.apply(WatchBatch((), 30)).revision == 40
 
 
-def test_keys_of_no_known_kind_are_ignored():
+def test_keys_of_no_known_kind_are_ignored() -> None:
     picture = view(kv(KEYS.config, b"{"), kv(KEYS.prefix + "future/thing", b"{"))
     assert (picture.bad, picture.revision) == ({}, 5)
 
@@ -111,8 +115,10 @@ EVENT = st.tuples(st.integers(0, 3), st.sampled_from(["good", "bad", "leaseless"
 
 @given(st.lists(st.lists(EVENT, max_size=4), max_size=8))
 @settings(max_examples=100, deadline=None)
-def test_applying_changes_one_batch_at_a_time_gives_the_view_that_a_fresh_listing_gives(batches):
-    items, picture, revision = {}, view(), 0
+def test_applying_changes_one_batch_at_a_time_gives_the_view_that_a_fresh_listing_gives(
+    batches: list[list[tuple[int, str]]],
+) -> None:
+    items, picture, revision = dict[str, KeyValue](), view(), 0
     for batch in batches:
         events = []
         for shard, kind in batch:

@@ -1,6 +1,7 @@
 """The queue of events not yet in the stream."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ ADDRESS = ShardAddress(app="bot", group=1, shard=7, count=8, route="music", bot=
 RAW = b'{"t":"X","s":%d,"op":0,"d":{"big":12345678901234567890,"f":1.10}}'
 
 
-def made(**bounds: int) -> EventBuffer:
+def made(**bounds: Any) -> EventBuffer:
     events = EventBuffer(ADDRESS, **bounds)
     events.start_session("aa", 0)
     return events

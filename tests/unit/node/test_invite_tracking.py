@@ -207,7 +207,7 @@ class World:
 
     def joins(self) -> list[Any]:
         """What is told of those who joined, in order."""
-        told = []
+        told: list[Any] = []
         for event in self.stream():
             if event["t"] == "GUILD_MEMBER_ADD":
                 told.append((event["d"]["user"]["id"], event.get("__extra", {}).get("invited_by")))
