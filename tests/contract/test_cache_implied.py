@@ -71,12 +71,13 @@ class Shard:
 
     async def messages(self, place: str) -> dict[str, Any]:
         """The messages of a channel or thread."""
-        held = await self.client.hgetall(messages_key(NS, GUILD, place))
+        held: dict[Any, Any] = await self.client.hgetall(messages_key(NS, GUILD, place))
         return {key.decode(): msgspec.json.decode(value) for key, value in held.items()}
 
     async def shares(self, user_id: str) -> set[str]:
         """The guilds that a user is in."""
-        return {guild.decode() for guild in await self.client.smembers(mutual_key(NS, user_id))}
+        guilds: set[Any] = await self.client.smembers(mutual_key(NS, user_id))
+        return {guild.decode() for guild in guilds}
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ async def test_members_lose_a_deleted_role_even_in_a_large_guild(shard: Shard, r
     added = await shard.receive("GUILD_ROLE_DELETE", {"guild_id": GUILD, "role_id": "7"})
     assert added == ({"before": {"id": "7"}} if roles_kept else {})
     assert shard.store.counters.calls - calls > 2, "in steps"
-    held = await shard.client.hgetall(collection_key(NS, GUILD, "members"))
+    held: dict[Any, Any] = await shard.client.hgetall(collection_key(NS, GUILD, "members"))
     now = {key.decode(): msgspec.json.decode(value) for key, value in held.items()}
     for one in people:
         one["roles"] = [role for role in one["roles"] if role != "7"]
@@ -283,7 +284,17 @@ LISTS = {
     "guild_scheduled_events": "events",
     "soundboard_sounds": "sounds",
 }
-DAMAGED = (None, 7, "x", [], {}, {"id": None}, {"user": None}, {"user": {"id": "x"}}, {"user_id": 7, "channel_id": "1"})
+DAMAGED: tuple[Any, ...] = (
+    None,
+    7,
+    "x",
+    [],
+    {},
+    {"id": None},
+    {"user": None},
+    {"user": {"id": "x"}},
+    {"user_id": 7, "channel_id": "1"},
+)
 
 
 @pytest.mark.parametrize("damaged", LISTS)

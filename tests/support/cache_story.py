@@ -138,9 +138,10 @@ class Maker:
             case "GUILD_MEMBERS_CHUNK":
                 return {"members": [self.member(person, v) for person in USERS[n % 4 :]]} | at
             case "PRESENCE_UPDATE":
-                full = {"status": ("online", "idle", "offline")[v], "activities": [], "client_status": {}}
-                named = {"username": f"p{n}"} if n > 6 else {}
-                return {"user": {"id": who} | named} | (full if n % 2 else {"status": "dnd"}) | at
+                full: Json = {"status": ("online", "idle", "offline")[v], "activities": [], "client_status": {}}
+                renamed = {"username": f"p{n}"} if n > 6 else {}
+                shown = full if n % 2 else {"status": "dnd"}
+                return {"user": {"id": who} | renamed} | shown | at
             case "VOICE_STATE_UPDATE":
                 member = {"member": {"user": user(who, v)} | seen}
                 return {"user_id": who, "channel_id": "21" if v else None, "mute": n > 5} | member | at

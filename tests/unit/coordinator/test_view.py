@@ -14,19 +14,19 @@ CLAIM = ClaimRecord(app="bot", group=0, shard=1, node="a", instance="a1", worker
 SHARD = ShardId("bot", 0, 1)
 
 
-def kv(key, value, revision=5, lease=0, created=None):
+def kv(key: str, value: bytes, revision: int = 5, lease: int = 0, created: int | None = None) -> KeyValue:
     return KeyValue(key, value, revision if created is None else created, revision, 1, lease)
 
 
-def view(*items, revision=0):
+def view(*items: KeyValue, revision: int = 0) -> ClusterView:
     return ClusterView.from_items(KEYS, {item.key: item for item in items}, revision)
 
 
-def put(*args, **more):
+def put(*args: Any, **more: Any) -> WatchEvent:
     return WatchEvent("put", kv(*args, **more))
 
 
-def delete(key, revision):
+def delete(key: str, revision: int) -> WatchEvent:
     return WatchEvent("delete", KeyValue(key, b"", 0, revision, 0))
 
 
@@ -74,7 +74,7 @@ def test_a_corrupt_entry_that_is_repaired_or_deleted_is_no_longer_bad():
 
 
 @pytest.mark.parametrize("key", [KEYS.app("bot"), KEYS.group("bot", 0), KEYS.plan("bot", 0)])
-def test_a_group_is_unreadable_when_its_application_group_or_plan_is(key):
+def test_a_group_is_unreadable_when_its_application_group_or_plan_is(key: str) -> None:
     picture = view(kv(key, b"{"))
     assert picture.unreadable(GroupId("bot", 0))
     assert not picture.unreadable(GroupId("other", 0))
@@ -96,7 +96,7 @@ def test_a_change_shares_unchanged_parts_and_leaves_the_old_view_unchanged():
     assert (before.claims, list(after.claims)) == ({}, [SHARD])
 
 
-def test_a_progress_notification_only_advances_the_revision_and_never_sets_it_back():
+def test_a_progress_notification_only_advances_the_revision_and_never_sets_it_back() -> None:
     before = view(kv(KEYS.claim(*SHARD), CLAIM.encode(), lease=9), revision=40)
     assert before.apply(WatchBatch((), 50)).revision == 50
     assert before.apply(WatchBatch((), 30)).revision == 40

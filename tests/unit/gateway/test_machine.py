@@ -201,7 +201,8 @@ def test_no_ready_for_minutes_is_given_up_while_heartbeats_go_on() -> None:
     for _ in range(17):
         shard.advance(10)
         shard.tell(ev.Received(11))
-    assert shard.machine.state is State.IDENTIFYING
+    before: State = shard.machine.state
+    assert before is State.IDENTIFYING
     shard.advance(11, until=lambda effect: isinstance(effect, fx.CloseSocket))
     assert shard.machine.state is State.WAITING
 
@@ -370,7 +371,14 @@ def test_the_token_is_in_no_repr() -> None:
 
 
 def test_what_is_not_in_the_table_is_one_error() -> None:
-    events = (ev.Started(), ev.Connected(), ev.ConnectFailed(""), ev.Received(11), ev.Garbled(""), ev.Closed())
+    events: tuple[ev.Event, ...] = (
+        ev.Started(),
+        ev.Connected(),
+        ev.ConnectFailed(""),
+        ev.Received(11),
+        ev.Garbled(""),
+        ev.Closed(),
+    )
     refused = 0
     for state, event in itertools.product(State, events):
         if (state, type(event)) not in TRANSITIONS:

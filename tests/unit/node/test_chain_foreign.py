@@ -203,8 +203,11 @@ def test_a_walk_distinguishes_our_append_from_what_others_wrote() -> None:
 
 @pytest.mark.parametrize("at", [1, 2, 900, 936, 999])
 def test_a_search_finds_the_last_frame_at_any_distance(at: int) -> None:
-    search = Search(1000)
-    messages = {at: Tail(at, headers(10)), **{seq: Foreign(seq) for seq in range(at + 1, 1001)}}
+    search, last = Search(1000), Tail(at, headers(10))
+    messages: dict[int, Tail | Foreign] = {
+        at: last,
+        **{seq: Foreign(seq) for seq in range(at + 1, 1001)},
+    }
     while True:
         look = search.start
         while look:

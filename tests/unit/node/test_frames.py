@@ -1,6 +1,7 @@
 """The queue of events not yet in the stream."""
 
 import json
+from typing import Any
 
 import pytest
 
