@@ -1,7 +1,6 @@
 """The queue of events not yet in the stream."""
 
 import json
-from typing import Any
 
 import pytest
 
