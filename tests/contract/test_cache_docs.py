@@ -148,7 +148,7 @@ def rule(*, keys: str = "~sw:*", more: str = "") -> list[str]:
 
 
 async def test_the_acl_rule_for_readers_is_sufficient_and_allows_nothing_else(server: EmbeddedRedis) -> None:
-    login = {"username": "website", "password": "secret"}
+    login: dict[str, Any] = {"username": "website", "password": "secret"}
     async with redis.Redis.from_url(server.url) as client:
         await store(client, guild_layout("shared", rich_guild(), app="music"))
         await client.execute_command("ACL", "SETUSER", *rule())

@@ -67,7 +67,8 @@ class Shard:
 
     async def ids(self, collection: str, guild: str = GUILD) -> set[str]:
         """The ids in a collection."""
-        return {key.decode() for key in await self.client.hkeys(collection_key(NS, guild, collection))}
+        held: list[Any] = await self.client.hkeys(collection_key(NS, guild, collection))
+        return {key.decode() for key in held}
 
     async def messages(self, place: str) -> dict[str, Any]:
         """The messages of a channel or thread."""
@@ -124,7 +125,7 @@ async def test_objects_in_a_deleted_channel_are_deleted_even_if_channels_are_not
     shard: Shard, kept: str
 ) -> None:
     names = ("channels", "threads", "scheduled_events", "stages", "voice_states")
-    shard.keep(CacheSpec(namespace=NS, **{name: name == kept for name in names}))  # type: ignore[arg-type]
+    shard.keep(CacheSpec(namespace=NS, **{name: name == kept for name in names}))
     await shard.receive("GUILD_CREATE", guild())
     collection = {"scheduled_events": "events", "voice_states": "voice"}.get(kept, kept)
     assert await shard.ids(collection)
@@ -303,6 +304,7 @@ async def test_corrupt_parts_of_a_guild_do_not_affect_the_rest(shard: Shard, dam
     await shard.receive("GUILD_CREATE", whole)
     there = {name: await shard.ids(collection) for name, collection in LISTS.items()}
     assert all(there.values())
+    broken: object
     for broken in (None, 7, "x", {}):
         await shard.receive("GUILD_CREATE", whole | {damaged: broken})
         assert shard.translator.lost == (damaged,)

@@ -32,8 +32,8 @@ def failing(
     server: EmbeddedNats, *poison: int, group: str = "g", **options: Any
 ) -> tuple[Consumer, list[int], list[Failure]]:
     """A worker whose handler fails for some events; the events it handled, and the failures it reported."""
-    options = {"start": "all", "nak_delay": 0.01, "max_tries": 3} | options
-    consumer = Consumer(server.url, app="bot", group=group, **options)
+    defaults: dict[str, Any] = {"start": "all", "nak_delay": 0.01, "max_tries": 3}
+    consumer = Consumer(server.url, app="bot", group=group, **(defaults | options))
     handled: list[int] = []
     failures: list[Failure] = []
     consumer.on_error(failures.append)

@@ -1,8 +1,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandwich_coordinator.assignment import Claim, LocalNode, LocalShard, Release, Start, Stop, reconcile_node
-from sandwich_coordinator.ids import LeaderTerm
+from sandwich_coordinator.assignment import Action, Claim, LocalNode, LocalShard, Release, Start, Stop, reconcile_node
+from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.leader import reconcile
 from sandwich_coordinator.plans import LeaderMemory, LeaderWrite
 from sandwich_coordinator.policy import Policy

@@ -50,7 +50,7 @@ def test_a_node_that_may_not_lead_only_follows(items: tuple[KeyValue, ...], own:
     assert decide(view(*items), own, 100.0, POLICY) == Follow(None)
 
 
-def test_the_winner_leads_with_the_create_revision_of_its_key_even_if_it_got_no_answer():
+def test_the_winner_leads_with_the_create_revision_of_its_key_even_if_it_got_no_answer() -> None:
     assert decide(view(member(), leads(revision=9)), OWN, 100.0, POLICY) == Lead(LeaderTerm(9))
 
 
@@ -59,12 +59,12 @@ def test_a_node_follows_whoever_else_leads_and_does_not_take_over_a_key_of_its_o
     assert decide(view(member(), leads(instance="a0", lease=9)), OWN, 100.0, POLICY) == Follow("a")
 
 
-def test_an_unreadable_leader_record_is_still_a_leader_and_no_node_campaigns_against_it():
+def test_an_unreadable_leader_record_is_still_a_leader_and_no_node_campaigns_against_it() -> None:
     broken = KeyValue(KEYS.leader, b"{", 7, 7, 1, 12)
     assert decide(view(member(), broken), OWN, 100.0, POLICY) == Follow(None)
 
 
-def test_a_leader_steps_down_before_its_lease_can_have_run_out_and_not_earlier():
+def test_a_leader_steps_down_before_its_lease_can_have_run_out_and_not_earlier() -> None:
     own, picture = replace(OWN, leads=LeaderTerm(7)), view(member(), leads())
     assert deadline(own, POLICY) == 104.0
     assert decide(picture, own, 103.9, POLICY) == Lead(LeaderTerm(7))
@@ -79,11 +79,13 @@ def test_a_follower_has_no_deadline() -> None:
 @pytest.mark.parametrize(
     "items", [(), (leads("b", "b1", 12, 9),), (leads(revision=9),)], ids=["gone", "other", "newer"]
 )
-def test_a_leader_whose_key_is_gone_or_of_another_term_steps_down_before_anything_else(items):
+def test_a_leader_whose_key_is_gone_or_of_another_term_steps_down_before_anything_else(
+    items: tuple[KeyValue, ...],
+) -> None:
     assert isinstance(decide(view(member(), *items), replace(OWN, leads=LeaderTerm(7)), 100.0, POLICY), StepDown)
 
 
-def test_a_leader_that_leaves_gives_its_key_back_guarded_by_its_term():
+def test_a_leader_that_leaves_gives_its_key_back_guarded_by_its_term() -> None:
     own = replace(OWN, leads=LeaderTerm(7), leaving=True)
     resign = Resign((Compare(KEYS.leader, "create_revision", 7),), (Delete(KEYS.leader),))
     assert decide(view(member(), leads()), own, 100.0, POLICY) == resign

@@ -41,7 +41,7 @@ def attempting() -> IdentifyQueue:
     return queue
 
 
-def test_a_bucket_is_freed_only_after_the_spacing_and_then_the_next_shard_tries():
+def test_a_bucket_is_freed_only_after_the_spacing_and_then_the_next_shard_tries() -> None:
     queue = attempting()
     assert queue.handle(TakeEnded(bucket=BUCKET, outcome="granted"), 1.5) == [Grant(ONE, 1.0 + 4.3)]
     queue.handle(Sent(ONE), 2.0)
@@ -58,7 +58,7 @@ def test_a_spent_budget_parks_every_shard_of_the_token_until_its_reset() -> None
     assert queue.tick(100.0) == [TakeBucket(bucket=BUCKET, shard=ONE, failover=False)]
 
 
-def test_a_start_that_only_fills_the_cache_comes_last_and_its_refusal_delays_no_other():
+def test_a_start_that_only_fills_the_cache_comes_last_and_its_refusal_delays_no_other() -> None:
     queue = IdentifyQueue(Policy())
     queue.handle(BucketsSeen(frozenset({BUCKET})), 0.0)
     queue.handle(Requested(token_hash="h", shard=ONE, bucket=0, spare=True), 0.0)
@@ -80,14 +80,14 @@ def ended(outcome: Outcome, **more: Any) -> TakeEnded:
     return TakeEnded(bucket=BUCKET, outcome=outcome, **more)
 
 
-def granted():
+def granted() -> IdentifyQueue:
     """Shard 1 has had the bucket since 1.0 and may use it until 5.3; shard 2 waits."""
     queue = attempting()
     queue.handle(ended("granted"), 1.5)
     return queue
 
 
-def test_a_bucket_that_another_node_took_is_retried_soon_and_not_while_it_is_seen_taken():
+def test_a_bucket_that_another_node_took_is_retried_soon_and_not_while_it_is_seen_taken() -> None:
     queue = attempting()
     assert queue.handle(ended("taken"), 2.0) == []
     assert queue.deadline() == 2.5
@@ -104,7 +104,7 @@ def test_after_an_ambiguous_attempt_the_bucket_rests_for_as_long_as_its_lease_ma
     assert queue.tick(12.0) == [TAKE_ONE]
 
 
-def test_an_attempt_without_a_report_blocks_its_bucket_and_a_bucket_taken_too_late_is_freed():
+def test_an_attempt_without_a_report_blocks_its_bucket_and_a_bucket_taken_too_late_is_freed() -> None:
     queue = attempting()
     assert queue.deadline() == 11.0
     assert queue.tick(11.0) == []
@@ -112,7 +112,7 @@ def test_an_attempt_without_a_report_blocks_its_bucket_and_a_bucket_taken_too_la
     assert queue.tick(21.0) == [TAKE_ONE]
 
 
-def test_a_bucket_taken_so_slowly_that_its_lease_would_end_before_the_spacing_is_freed():
+def test_a_bucket_taken_so_slowly_that_its_lease_would_end_before_the_spacing_is_freed() -> None:
     queue = attempting()
     assert queue.handle(ended("granted"), 5.3) == [ReleaseBucket(BUCKET)]
     assert queue.tick(5.8) == [TAKE_ONE]
@@ -148,7 +148,7 @@ def test_a_grant_not_used_in_time_is_refused_and_its_shard_tries_again_after_the
     assert queue.tick(10.5) == [ReleaseBucket(BUCKET), TAKE_ONE]
 
 
-def test_a_report_of_an_identify_after_the_grant_was_withdrawn_ends_the_request():
+def test_a_report_of_an_identify_after_the_grant_was_withdrawn_ends_the_request() -> None:
     queue = granted()
     queue.tick(5.3)
     assert queue.handle(Sent(ONE), 6.0) == []
@@ -156,21 +156,21 @@ def test_a_report_of_an_identify_after_the_grant_was_withdrawn_ends_the_request(
     assert queue.tick(11.2) == [ReleaseBucket(BUCKET), TAKE_TWO]
 
 
-def test_a_request_while_its_token_is_parked_is_answered_at_once_with_the_end():
+def test_a_request_while_its_token_is_parked_is_answered_at_once_with_the_end() -> None:
     queue = attempting()
     queue.handle(ended("exhausted", until=100.0, reason="none left"), 2.0)
     late = Requested(token_hash="h", shard=ShardId("a", 0, 3), bucket=3)
     assert queue.handle(late, 50.0) == [Refuse(late.shard, 100.0, "none left")]
 
 
-def test_a_parked_token_does_not_delay_another_one():
+def test_a_parked_token_does_not_delay_another_one() -> None:
     queue = attempting()
     queue.handle(ended("exhausted", until=100.0, reason="none left"), 2.0)
     other = Requested(token_hash="x", shard=ShardId("b", 0, 0), bucket=0)
     assert queue.handle(other, 3.0) == [TakeBucket(bucket=Bucket("x", 0), shard=other.shard, failover=False)]
 
 
-def test_buckets_are_tried_concurrently_in_order_of_shards():
+def test_buckets_are_tried_concurrently_in_order_of_shards() -> None:
     queue = IdentifyQueue(Policy())
     queue.handle(BucketsSeen(frozenset({Bucket("h", 0), Bucket("h", 1)})), 0.0)
     for shard in (3, 1, 2, 0):
@@ -180,7 +180,7 @@ def test_buckets_are_tried_concurrently_in_order_of_shards():
     assert len(tried) == 2
 
 
-def test_inputs_about_unknown_buckets_and_shards_are_ignored():
+def test_inputs_about_unknown_buckets_and_shards_are_ignored() -> None:
     queue = IdentifyQueue(Policy())
     assert queue.handle(Sent(ONE), 1.0) == []
     assert queue.handle(Withdrawn(ONE), 1.0) == []
@@ -289,7 +289,7 @@ def test_taking_a_bucket_creates_it_under_its_lease_and_spends_one_start_in_the_
     )
 
 
-def test_a_node_that_was_cut_off_does_not_identify_a_shard_that_another_node_now_has():
+def test_a_node_that_was_cut_off_does_not_identify_a_shard_that_another_node_now_has() -> None:
     assert taking(budget(3), claimed_by="m") is None
 
 
@@ -298,7 +298,9 @@ def test_without_starts_left_taking_is_refused_until_the_reset() -> None:
 
 
 @pytest.mark.parametrize("behind_s", [0.0, 3600.0])
-def test_a_spent_budget_is_checked_every_minute_even_by_a_node_whose_clock_is_an_hour_behind(behind_s):
+def test_a_spent_budget_is_checked_every_minute_even_by_a_node_whose_clock_is_an_hour_behind(
+    behind_s: float,
+) -> None:
     refused = taking(budget(0, reset_at=1000.0 + behind_s + 1800.0))
     assert refused == TakeRefused(1060.0, "no session starts left")
 

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from sandwich_coordinator.ids import GroupId, LeaderTerm
-from sandwich_coordinator.leader import GatewayState, LookupWanted, reconcile
+from sandwich_coordinator.leader import GatewayState, LeaderDecision, LookupWanted, reconcile
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
@@ -15,6 +15,7 @@ from sandwich_coordinator.types import (
     BudgetRecord,
     ClaimRecord,
     GroupRecord,
+    GroupState,
     LeaderRecord,
     NodeRecord,
     PinRecord,
@@ -58,13 +59,15 @@ class Desk:
         record = AppRecord(app="bot", token="sealed", token_hash="h", intents=1, shards=ShardsSpec(count=count), **more)
         return self.put(KEYS.app("bot"), record, revision)
 
-    def group(self, state="live", reason="", count=4, ids="0-3", group=0):
+    def group(
+        self, state: GroupState = "live", reason: str = "", count: int = 4, ids: str = "0-3", group: int = 0
+    ) -> Self:
         record = GroupRecord(
             app="bot", group=group, count=count, ids=ids, term=LeaderTerm(1), state=state, reason=reason
         )
         return self.put(KEYS.group("bot", group), record)
 
-    def plan(self, group=0, **nodes):
+    def plan(self, group: int = 0, **nodes: str) -> Self:
         return self.put(KEYS.plan("bot", group), PlanRecord(app="bot", group=group, term=LeaderTerm(1), nodes=nodes))
 
     def claims(self, states: Sequence[Any], group: int = 0, sessions: bool = True, **owners: Iterable[int]) -> Self:
@@ -154,7 +157,9 @@ def test_a_group_that_is_as_it_should_be_is_left_alone() -> None:
         ("failed", ["connecting"] * 4, ("starting", "")),
     ],
 )
-def test_the_state_of_a_group_follows_its_claims(before: str, claims: list[str], after: str | tuple[str, str]) -> None:
+def test_the_state_of_a_group_follows_its_claims(
+    before: GroupState, claims: list[str], after: str | tuple[str, str]
+) -> None:
     assert Desk().app().budget().group(before).plan(a="0-1", b="2-3").claims(claims).state() == after
 
 
@@ -166,7 +171,7 @@ def test_a_live_group_is_called_degraded_only_after_a_while_so_that_a_move_write
     assert desk.state(110.0) == ("degraded", "some shards are not live")
 
 
-def test_a_group_that_became_whole_in_between_starts_its_patience_again():
+def test_a_group_that_became_whole_in_between_starts_its_patience_again() -> None:
     desk = running().claims(["resuming"] + ["live"] * 3, a=(0, 1), b=(2, 3))
     desk.lead(100.0)
     desk.claims(["live"] * 4, a=(0, 1), b=(2, 3)).lead(105.0)
@@ -194,7 +199,7 @@ def test_an_automatic_count_once_chosen_stays_when_discord_recommends_another() 
     assert running().app("auto").budget(shards=16).lead().writes == ()
 
 
-def test_the_reason_names_why_an_automatic_count_is_not_known():
+def test_the_reason_names_why_an_automatic_count_is_not_known() -> None:
     desk = Desk().app("auto")
     desk.gateway["h"] = GatewayState(ended_at=0.0, failures=1, error="no route")
     assert desk.state() == ("waiting", "Discord did not say how many shards are needed: no route")
@@ -304,7 +309,7 @@ def test_discord_is_not_asked_before_the_time_that_its_rate_limit_names() -> Non
     assert desk.lead(160.0).lookups == (LookupWanted("h", "bot"),)
 
 
-def test_an_old_answer_does_not_fill_in_for_a_missing_budget_and_is_asked_for_again():
+def test_an_old_answer_does_not_fill_in_for_a_missing_budget_and_is_asked_for_again() -> None:
     desk = running()
     del desk.items[KEYS.budget("h")]
     desk.gateway["h"] = GatewayState(ended_at=5.0, answer=answer(5.0))
@@ -485,7 +490,7 @@ def test_a_pin_to_a_node_that_takes_nothing_rests() -> None:
     assert desk.lead().writes == ()
 
 
-def test_a_restart_request_goes_once_the_shard_was_claimed_again():
+def test_a_restart_request_goes_once_the_shard_was_claimed_again() -> None:
     desk = running().put(KEYS.restart("bot", 0, 2), RestartRecord(), revision=10)
     assert desk.lead().writes == ()
     desk.put(KEYS.restart("bot", 0, 2), RestartRecord(), revision=9)

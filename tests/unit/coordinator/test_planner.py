@@ -47,7 +47,7 @@ def test_no_more_than_the_limit_moves_and_a_cordoned_node_keeps_what_it_has(
     assert {s for s, o in result.items() if o == nodes[0].node} == held
 
 
-def test_a_new_group_is_contiguous_and_a_draining_node_gives_all_its_shards_away():
+def test_a_new_group_is_contiguous_and_a_draining_node_gives_all_its_shards_away() -> None:
     nodes, groups, _ = setup({"a": 1, "b": 1}, ["x"] * 8)
     assert list(plan(nodes, groups, {})[KEY].values()) == ["a"] * 4 + ["b"] * 4
     drained = [NodeCapacity("a", 1, drains=True), nodes[1]]

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from sandwich_coordinator.assignment import LocalShard, ShardConfig
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put, StoreUnavailable, TxnResult
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
@@ -68,7 +68,7 @@ class Node:
         self.gateways = ShardGateways(store, view=lambda: self.view, send=lambda *what: self.sent.append(what))
 
     def follow(self, record: BudgetRecord, phase: Any = "running") -> list[Any]:
-        self.gateways.follow(view_of(record), {SHARD: LocalShard(1, 10, CONFIG, phase)})
+        self.gateways.follow(view_of(record), {SHARD: LocalShard(1, Fence(10), CONFIG, phase)})
         sent, self.sent = self.sent, []
         return sent
 

@@ -30,6 +30,7 @@ from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.invites.lookup import InviteLookup, LookupCounters
 from sandwich_node.publishing.chain import Chain
 from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
+from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret

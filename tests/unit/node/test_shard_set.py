@@ -33,8 +33,9 @@ class FakeRunner:
 
 
 class Harness:
-    def __init__(self, group):
-        self.made, self.sent = [], []
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self.made: list[FakeRunner] = []
+        self.sent: list[Any] = []
         self.shards = ShardSet(group, self._make, self.sent.append)
 
     def _make(self, start: ipc.StartShard) -> Any:
@@ -82,8 +83,8 @@ def run(story: Callable[[Harness], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_a_shard_claimed_again_waits_for_its_old_run_and_then_starts():
-    async def story(harness):
+def test_a_shard_claimed_again_waits_for_its_old_run_and_then_starts() -> None:
+    async def story(harness: Harness) -> None:
         harness.start(1)
         harness.start(2)
         await turns()
@@ -111,8 +112,8 @@ def test_a_stop_of_the_waiting_run_is_answered_at_once_and_it_never_starts() -> 
     run(story)
 
 
-def test_a_crash_is_reported_with_its_run_and_spares_the_others():
-    async def story(harness):
+def test_a_crash_is_reported_with_its_run_and_spares_the_others() -> None:
+    async def story(harness: Harness) -> None:
         harness.start(7)
         harness.made[0].crash = True
         harness.made[0].may_end.set()
