@@ -50,12 +50,12 @@ async def fill(cluster: DevCluster, empty: dict[str, Any]) -> Used:
     async with redis.Redis.from_url(cluster.redis.url) as server:
 
         async def all_there() -> bool:
-            return bool(await server.hlen("sw:bot:guilds:{bot}") == cluster.bots[0].guilds and await complete())  # type: ignore[misc]
+            return bool(await server.hlen("sw:bot:guilds:{bot}") == cluster.bots[0].guilds and await complete())
 
         await until(all_there, START_S)
         await asyncio.sleep(SETTLE_S)
         full = await server.info("memory")
-        guilds = await server.hlen("sw:bot:guilds:{bot}")  # type: ignore[misc]
+        guilds = await server.hlen("sw:bot:guilds:{bot}")
     return Used(full["used_memory"] - empty["used_memory"], full["used_memory_rss"] - empty["used_memory_rss"], guilds)
 
 

@@ -166,7 +166,7 @@ async def measure(jetstream: JetStreamContext, url: str, group: str, load: Load,
             await process.wait()
     counts, ends = zip(*(map(int, report.split()[-2:]) for report in reports), strict=True)
     assert sum(counts) == load.frames * load.events, f"{sum(counts)} events were handled"
-    return sum(counts) / (max(ends) - begun_ns) * 1e9
+    return float(sum(counts) / (max(ends) - begun_ns) * 1e9)
 
 
 async def main(rounds: int) -> None:

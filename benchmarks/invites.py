@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.__main__ import all_live, burst_cost, check_published, node_status, spread, until
+from benchmarks.__main__ import all_live, burst_cost, check_published, node_status, spread
 from benchmarks.cache import SHARDS, bots_of
+from benchmarks.processes import until
 from sandwich_coordinator.types import EventsSpec
 from sandwich_node.dev.cluster import dev_cluster
 from sandwich_node.events.filters import EventFilter

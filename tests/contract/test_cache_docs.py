@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio as redis
@@ -147,7 +148,7 @@ def rule(*, keys: str = "~sw:*", more: str = "") -> list[str]:
 
 
 async def test_the_acl_rule_for_readers_is_sufficient_and_allows_nothing_else(server: EmbeddedRedis) -> None:
-    login = {"username": "website", "password": "secret"}
+    login: dict[str, Any] = {"username": "website", "password": "secret"}
     async with redis.Redis.from_url(server.url) as client:
         await store(client, guild_layout("shared", rich_guild(), app="music"))
         await client.execute_command("ACL", "SETUSER", *rule())
@@ -178,7 +179,7 @@ async def test_the_acl_rule_for_readers_is_sufficient_and_allows_nothing_else(se
 
 async def test_the_acl_rule_for_readers_of_a_cluster(tmp_path: Path) -> None:
     assert f"also `{CLUSTER_RIGHTS}`" in PAGE
-    login = {"username": "website", "password": "secret"}
+    login: dict[str, Any] = {"username": "website", "password": "secret"}
     async with redis_cluster(tmp_path, 2) as servers:
         for number, rights in enumerate((CLUSTER_RIGHTS, "")):
             for server in servers:

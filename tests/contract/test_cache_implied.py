@@ -67,16 +67,18 @@ class Shard:
 
     async def ids(self, collection: str, guild: str = GUILD) -> set[str]:
         """The ids in a collection."""
-        return {key.decode() for key in await self.client.hkeys(collection_key(NS, guild, collection))}
+        held: list[Any] = await self.client.hkeys(collection_key(NS, guild, collection))
+        return {key.decode() for key in held}
 
     async def messages(self, place: str) -> dict[str, Any]:
         """The messages of a channel or thread."""
-        held = await self.client.hgetall(messages_key(NS, GUILD, place))
+        held: dict[Any, Any] = await self.client.hgetall(messages_key(NS, GUILD, place))
         return {key.decode(): msgspec.json.decode(value) for key, value in held.items()}
 
     async def shares(self, user_id: str) -> set[str]:
         """The guilds that a user is in."""
-        return {guild.decode() for guild in await self.client.smembers(mutual_key(NS, user_id))}
+        guilds: set[Any] = await self.client.smembers(mutual_key(NS, user_id))
+        return {guild.decode() for guild in guilds}
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ async def test_objects_in_a_deleted_channel_are_deleted_even_if_channels_are_not
     shard: Shard, kept: str
 ) -> None:
     names = ("channels", "threads", "scheduled_events", "stages", "voice_states")
-    shard.keep(CacheSpec(namespace=NS, **{name: name == kept for name in names}))  # type: ignore[arg-type]
+    shard.keep(CacheSpec(namespace=NS, **{name: name == kept for name in names}))
     await shard.receive("GUILD_CREATE", guild())
     collection = {"scheduled_events": "events", "voice_states": "voice"}.get(kept, kept)
     assert await shard.ids(collection)
@@ -161,7 +163,7 @@ async def test_members_lose_a_deleted_role_even_in_a_large_guild(shard: Shard, r
     added = await shard.receive("GUILD_ROLE_DELETE", {"guild_id": GUILD, "role_id": "7"})
     assert added == ({"before": {"id": "7"}} if roles_kept else {})
     assert shard.store.counters.calls - calls > 2, "in steps"
-    held = await shard.client.hgetall(collection_key(NS, GUILD, "members"))
+    held: dict[Any, Any] = await shard.client.hgetall(collection_key(NS, GUILD, "members"))
     now = {key.decode(): msgspec.json.decode(value) for key, value in held.items()}
     for one in people:
         one["roles"] = [role for role in one["roles"] if role != "7"]
@@ -283,7 +285,17 @@ LISTS = {
     "guild_scheduled_events": "events",
     "soundboard_sounds": "sounds",
 }
-DAMAGED = (None, 7, "x", [], {}, {"id": None}, {"user": None}, {"user": {"id": "x"}}, {"user_id": 7, "channel_id": "1"})
+DAMAGED: tuple[Any, ...] = (
+    None,
+    7,
+    "x",
+    [],
+    {},
+    {"id": None},
+    {"user": None},
+    {"user": {"id": "x"}},
+    {"user_id": 7, "channel_id": "1"},
+)
 
 
 @pytest.mark.parametrize("damaged", LISTS)
@@ -292,6 +304,7 @@ async def test_corrupt_parts_of_a_guild_do_not_affect_the_rest(shard: Shard, dam
     await shard.receive("GUILD_CREATE", whole)
     there = {name: await shard.ids(collection) for name, collection in LISTS.items()}
     assert all(there.values())
+    broken: object
     for broken in (None, 7, "x", {}):
         await shard.receive("GUILD_CREATE", whole | {damaged: broken})
         assert shard.translator.lost == (damaged,)

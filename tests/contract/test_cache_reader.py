@@ -77,7 +77,7 @@ QUESTIONS: dict[str, Callable[[Cache], Awaitable[Any]]] = {
     "user": lambda cache: cache.user(ADA),
 }
 """Calls of all methods of Cache. The last one is not about a guild."""
-NOTHING = (None, [], 0, frozenset(), MemberPage())
+NOTHING: tuple[object, ...] = (None, [], 0, frozenset(), MemberPage())
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["single", "cluster"])

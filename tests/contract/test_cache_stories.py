@@ -79,10 +79,10 @@ def server(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def cluster(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     made = redis_cluster(Path(tmp_path_factory.mktemp("cluster")), 1)
-    (server,) = runner.run(made.__aenter__())  # type: ignore[arg-type]
+    (server,) = runner.run(made.__aenter__())
     runner.run(add_user(server, CLUSTER_RIGHTS))
     yield server
-    runner.run(made.__aexit__(None, None, None))  # type: ignore[arg-type]
+    runner.run(made.__aexit__(None, None, None))
 
 
 async def add_user(server: EmbeddedRedis, more: str = "") -> None:

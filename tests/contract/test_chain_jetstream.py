@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import nats.js.errors
 import pytest
@@ -79,12 +80,12 @@ async def stored(log: JetStreamLog) -> list[int]:
     return found
 
 
-async def run_through(writer: Chain, first: int, last: int, meanwhile: object = None) -> None:
+async def run_through(writer: Chain, first: int, last: int, meanwhile: Coroutine[Any, Any, None] | None = None) -> None:
     """Publish the events one by one while `meanwhile` runs."""
     feeding = publisher(writer, first - 1)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         running = group.create_task(feeding.run())
-        trouble = group.create_task(meanwhile) if meanwhile is not None else None  # type: ignore[arg-type]
+        trouble = group.create_task(meanwhile) if meanwhile is not None else None
         for seq in range(first, last + 1):
             feeding.push(event(seq), "MESSAGE_CREATE", seq)
             await asyncio.sleep(0.002)

@@ -87,7 +87,7 @@ async def test_a_name_that_is_not_there_and_a_nats_that_refuses_are_said_by_ever
             ("app", "show"),
             ("shard", "restart"),
         ):
-            code, said = await run(*arguments, "welcomr", *(["0"] if arguments[-1] == "restart" else []))
+            code, said = await run(*arguments, "welcomr", *(["0"] if "restart" in arguments else []))
             assert code == 1, arguments
             assert "there is no application welcomr (did you mean welcomer?); there are: welcomer" in said, arguments
         assert (await run("shard", "list", "--app", "welcomer"))[0] == 0

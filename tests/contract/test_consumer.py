@@ -221,8 +221,8 @@ async def test_a_foreign_message_is_given_up_and_delays_neither_frames_nor_parts
         {VERSION: "\u0663"},
         FrameHeaders(session="x", first_seq=1, last_seq=1, count=1, epoch=7).encode(),
     ]
-    for headers in foreign:
-        await publisher.send(headers, b"foreign")
+    for of_others in foreign:
+        await publisher.send(of_others, b"foreign")
     one_part = FrameHeaders(session="x", first_seq=1, last_seq=1, count=1, epoch=7, part=(1, 2)).encode()
     await publisher.client.jetstream().publish("sandwich.bot.events.all.nowhere", b"foreign", headers=one_part)
     headers, payload = publisher.frame(1, pad=b"x" * 100)

@@ -32,8 +32,8 @@ def failing(
     server: EmbeddedNats, *poison: int, group: str = "g", **options: Any
 ) -> tuple[Consumer, list[int], list[Failure]]:
     """A worker whose handler fails for some events; the events it handled, and the failures it reported."""
-    options = {"start": "all", "nak_delay": 0.01, "max_tries": 3} | options
-    consumer = Consumer(server.url, app="bot", group=group, **options)
+    defaults: dict[str, Any] = {"start": "all", "nak_delay": 0.01, "max_tries": 3}
+    consumer = Consumer(server.url, app="bot", group=group, **(defaults | options))
     handled: list[int] = []
     failures: list[Failure] = []
     consumer.on_error(failures.append)
@@ -55,7 +55,7 @@ async def test_an_event_is_a_dead_letter_after_its_tries_over_all_workers_and_th
     for _ in range(3):
         consumer, _, failures = failing(server, 2)
         async with running(consumer):
-            await until(lambda failures=failures: bool(failures))
+            await until(lambda: bool(failures))  # noqa: B023 (awaited in this turn)
         tries.append((failures[0].tries, failures[0].given_up))
     assert tries == [(1, False), (2, False), (3, True)]
     await settled(publisher, "g")
@@ -75,7 +75,7 @@ async def test_a_frame_that_stopping_workers_hand_back_unbegun_uses_up_no_tries(
     for _ in range(5):
         idle = Consumer(server.url, app="bot", group="g", start="all")
         async with idle:
-            await until(lambda idle=idle: bool(idle._intake.held))
+            await until(lambda: bool(idle._intake.held))  # noqa: B023 (awaited in this turn)
     consumer, _, failures = failing(server, 1, max_tries=2)
     async with running(consumer):
         await until(lambda: len(failures) == 2)
@@ -204,7 +204,7 @@ async def test_an_unreadable_frame_of_a_stream_created_again_is_stored_although_
         for count in (1, 2):
             headers, payload = publisher.frame(1)
             assert await publisher.send(headers.encode(), payload[:-3]) == 1
-            await until(lambda count=count: len(failures) == count)
+            await until(lambda: len(failures) == count)  # noqa: B023 (awaited in this turn)
             await publisher.client.jetstream().delete_stream(subjects.stream_name("bot"))
             await publisher.make_stream()
     assert [letter.letter.stream_seq for letter in await found(publisher)] == [1, 1]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -66,7 +67,9 @@ class Seen:
         self.reasons: list[str] = []
         self.failed = asyncio.Event()
 
-    def dispatch(self, raw: bytes, data: bytes, type: str, seq: int, session_id: str) -> bool:
+    def dispatch(
+        self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
+    ) -> bool:
         return True
 
     async def drained(self) -> None:

@@ -43,30 +43,30 @@ async def cache(request: Any, tmp_path: Path) -> AsyncIterator[RedisCache]:
 
 async def test_the_next_owner_finds_what_was_kept_and_not_what_was_taken_back(cache: RedisCache) -> None:
     first = counts(cache, 10)
-    assert await first.take_over(7) == {}
+    assert await first.take_over(Fence(7)) == {}
     await first.write({"1": b"one", "2": b"two", "3": b"three"}, clear=False)
     await first.write({"4": b"four", "2": None, "9": None}, clear=False)
     await first.write({"3": None}, clear=False)
     second = counts(cache, 11)
-    assert await second.take_over(10) == {"1": b"one", "4": b"four"}
+    assert await second.take_over(Fence(10)) == {"1": b"one", "4": b"four"}
     # An owner that was overtaken and does not know it yet.
     await first.write({"1": b"stale", "5": b"stale"}, clear=False)
-    assert await counts(cache, 12).take_over(11) == {"1": b"one", "4": b"four"}
-    assert await second.take_over(11) == {}, "it is the third one's"
+    assert await counts(cache, 12).take_over(Fence(11)) == {"1": b"one", "4": b"four"}
+    assert await second.take_over(Fence(11)) == {}, "it is the third one's"
 
 
 async def test_what_is_not_believed_is_emptied(cache: RedisCache) -> None:
     one = counts(cache, 10)
     await one.write({"1": b"one"}, clear=False)
     await one.write({"2": b"two", "7": None}, clear=True)
-    assert await one.take_over(10) == {"2": b"two"}
+    assert await one.take_over(Fence(10)) == {"2": b"two"}
     await one.write({}, clear=True)
-    assert await one.take_over(10) == {}
+    assert await one.take_over(Fence(10)) == {}
 
 
 async def test_shards_are_kept_apart(cache: RedisCache) -> None:
     await counts(cache, 10, shard=0).write({"1": b"one"}, clear=False)
-    assert await counts(cache, 11, shard=1).take_over(10) == {}
+    assert await counts(cache, 11, shard=1).take_over(Fence(10)) == {}
 
 
 async def test_counts_without_an_owner_expire(cache: RedisCache) -> None:
@@ -85,7 +85,7 @@ async def test_a_redis_that_is_away_is_a_cache_error(tmp_path: Path) -> None:
         async with redis.Redis.from_url(server.url) as client:
             await client.set("sw:music:invites:{bot:3:0}:10", "another type")
         with pytest.raises(CacheError):
-            await counts(made, 11).take_over(10)
+            await counts(made, 11).take_over(Fence(10))
     with pytest.raises(CacheError):
-        await counts(made, 11).take_over(10)
+        await counts(made, 11).take_over(Fence(10))
     await made.close()

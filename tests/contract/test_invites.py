@@ -89,7 +89,9 @@ class Owner:
         self.machine = ShardMachine(config, session, random.Random(1))
         self.connection = ShardConnection(self.machine, http=rig.http, sink=self, observer=self, clock=time.monotonic)
 
-    def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
+    def dispatch(
+        self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
+    ) -> bool:
         if session_id != self.session_id:
             self.session_id = session_id
             self.lookup.begin(session_id, self.rig.bot)

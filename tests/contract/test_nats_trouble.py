@@ -38,7 +38,7 @@ async def test_a_server_that_went_away_is_named_by_whatever_needs_it(tmp_path: P
             lambda: log.ensure_stream("other"),
         ):
             with pytest.raises(LogUnavailable) as caught:
-                await ask()  # type: ignore[no-untyped-call]
+                await ask()
             said.add(str(caught.value))
         assert all(where in text for text in said), said
         assert not any(re.search(r"\w+Error\b", text) for text in said), said

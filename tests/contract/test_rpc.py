@@ -20,8 +20,9 @@ from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.rpc import admission
 from sandwich_node.rpc.nats_requests import NatsRequests
 from sandwich_node.rpc.server import RpcServer
-from sandwich_sdk.rpc import Rpc, RpcError
+from sandwich_sdk.rpc import Rpc
 from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.rpc import RpcError
 
 pytestmark = pytest.mark.contract
 

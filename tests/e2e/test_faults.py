@@ -63,8 +63,8 @@ class FaultJob(Job):
 
     async def ledger(self, kind: str) -> list[Any]:
         """The simulator's ledger records of `kind`."""
-        found = await self.cluster.simulator(f"ledger?kind={kind}")
-        return found["records"] if isinstance(found, dict) else found
+        found: Any = await self.cluster.simulator(f"ledger?kind={kind}")
+        return list(found["records"] if isinstance(found, dict) else found)
 
     async def resumes(self) -> int:
         """The number of RESUMEs so far."""
@@ -190,7 +190,8 @@ async def test_a_worker_that_hangs_is_killed_and_failovers_are_announced() -> No
             await running.until("the hung worker is killed", killed, 30)
 
         async def back() -> set[tuple[str, int]]:
-            return {(one.app, one.shard) for one in received if isinstance(one, Failover)} >= mine and mine
+            seen = {(one.app, one.shard) for one in received if isinstance(one, Failover)}
+            return mine if seen >= mine else set()
 
         await running.until("a failover message for each of its shards", back, 30)
         assert {(one.cause, one.how) for one in received if isinstance(one, Failover)} == {("worker died", "resumed")}

@@ -33,8 +33,8 @@ async def counts_kept(running: ClusterFixture) -> bool:
     """Whether the counts of all guilds are in Redis for a next owner of the shards."""
     async with redis.Redis.from_url(running.cluster.redis.url) as client:
         keys = [key async for key in client.scan_iter(match=f"sw:{APP}:invites:*")]
-        states = [state for key in keys for state in await client.hvals(key)]
-        return sum(state.startswith(b"{") for state in states) == GUILDS
+        states: list[Any] = [state for key in keys for state in await client.hvals(key)]
+        return sum(bool(state.startswith(b"{")) for state in states) == GUILDS
 
 
 def attributions(running: ClusterFixture) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -232,7 +233,7 @@ async def loses_only_what_discord_dropped(running: FaultJob) -> None:
     for name in sorted(NODES):
         for pid in (await running.pids(name))[1]:
             os.kill(pid, signal.SIGKILL)
-            await running.until("the worker is gone", lambda pid=pid: gone(pid), 10)
+            await running.until("the worker is gone", partial(gone, pid), 10)
     await restored(running)
 
     async def identified() -> bool:

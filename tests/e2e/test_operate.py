@@ -47,7 +47,7 @@ async def test_an_operator_moves_and_restarts_shards_and_restores_the_balance() 
 
         async def owner(shard: int) -> str:
             listed = msgspec.json.decode((await run("shard", "list", "--app", "welcomer", "--json"))[1])
-            return next(row["node"] for row in listed if row["shard"] == shard)
+            return str(next(row["node"] for row in listed if row["shard"] == shard))
 
         source = await owner(3)
         target = "b" if source == "a" else "a"

@@ -26,7 +26,7 @@ from sandwich_node.secret import Secret
 FILES = sorted(Path(__file__).parent.glob("gateway_*.txt"))
 TOKEN = "the-token"
 RESUME_URL = "wss://resume.example"
-PLAIN = {
+PLAIN: dict[str, ev.Event] = {
     "start": ev.Started(),
     "connected": ev.Connected(),
     "refused": ev.ConnectFailed("connection refused"),
@@ -131,7 +131,7 @@ class Stage:
 
 
 def replay(text: str) -> str:
-    stage, out, block = Stage(), [], []
+    stage, out, block = Stage(), list[str](), list[str]()
     expected = False
     for line in text.splitlines():
         if line == "----":

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -179,7 +179,7 @@ async def test_hikari_becomes_ready_receives_events_and_chunks_and_resumes(make_
     assert sim.gateway.ledger.count("identify", outcome="ok") == 2
 
 
-def _appender(target: list[Any]) -> Callable[[Any], Awaitable[None]]:
+def _appender(target: list[Any]) -> Callable[[Any], Coroutine[Any, Any, None]]:
     async def append(event: Any) -> None:
         target.append(event)
 

@@ -113,7 +113,12 @@ async def test_a_session_taken_over_closes_the_older_socket(make_simulator: Make
 
 async def test_each_fault_has_its_effect(make_simulator: MakeSimulator) -> None:
     sim = await make_simulator(BotConfig(token=TOKEN, guilds=1, name="b"), identify_interval_s=0.0)
-    for kind, fields, code in (("close", {"code": 4009}, 4009), ("drop", {}, 1006), ("reset", {}, 1006)):
+    kinds: list[tuple[str, dict[str, Any], int]] = [
+        ("close", {"code": 4009}, 4009),
+        ("drop", {}, 1006),
+        ("reset", {}, 1006),
+    ]
+    for kind, fields, code in kinds:
         async with GatewayClient(sim.url) as client:
             await client.identify(TOKEN)
             await client.until("GUILD_CREATE")

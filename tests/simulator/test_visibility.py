@@ -27,7 +27,7 @@ class Watched(Fake):
     """A fake gateway with one bot in one guild; no channel is hidden."""
 
     def __init__(self, intents: int = ALL_INTENTS, **fields: Any) -> None:
-        known = {"guilds": 1, "hidden_channels": 0.0, "token": TOKEN}
+        known: dict[str, Any] = {"guilds": 1, "hidden_channels": 0.0, "token": TOKEN}
         super().__init__(BotConfig(**(known | fields)))
         self.connection = self.live(intents=intents)
         taken(self.connection)
@@ -257,7 +257,7 @@ class TwoBots(Fake):
     """Two bots in one world; the second one is in the first guild of two."""
 
     def __init__(self) -> None:
-        known = {"world": "w", "hidden_channels": 0.0}
+        known: dict[str, Any] = {"world": "w", "hidden_channels": 0.0}
         super().__init__(
             BotConfig(token=TOKEN, guilds=2, **known),
             BotConfig(token="other", guilds=1, **known),

@@ -3,6 +3,7 @@
 from typing import Any
 
 import redis.asyncio as redis
+from redis.asyncio.cluster import RedisCluster
 
 from sandwich_sdk.cache.testing import Layout
 
@@ -53,7 +54,7 @@ def message(number: int) -> dict[str, Any]:
     return {"id": MESSAGES[number], "channel_id": CHANNEL, "guild_id": GUILD, "content": f"move {number}"}
 
 
-async def store(client: redis.Redis, layout: Layout) -> None:
+async def store(client: redis.Redis | RedisCluster, layout: Layout) -> None:
     """Write the layout's keys into Redis; other keys stay."""
     for key, value in layout.items():
         if isinstance(value, bytes):

@@ -14,7 +14,8 @@ from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied
 from sandwich_node.cache.settings import CacheWriter
-from tests.support.cache_model import CacheModel, Json, in_order
+from tests.support.cache_model import CacheModel, in_order
+from tests.support.cache_visibility import Json
 
 GUILDS = ("100", "101")
 USERS = ("1", "2", "3", "9007199254740993")
@@ -138,9 +139,10 @@ class Maker:
             case "GUILD_MEMBERS_CHUNK":
                 return {"members": [self.member(person, v) for person in USERS[n % 4 :]]} | at
             case "PRESENCE_UPDATE":
-                full = {"status": ("online", "idle", "offline")[v], "activities": [], "client_status": {}}
-                named = {"username": f"p{n}"} if n > 6 else {}
-                return {"user": {"id": who} | named} | (full if n % 2 else {"status": "dnd"}) | at
+                full: Json = {"status": ("online", "idle", "offline")[v], "activities": [], "client_status": {}}
+                renamed = {"username": f"p{n}"} if n > 6 else {}
+                shown = full if n % 2 else {"status": "dnd"}
+                return {"user": {"id": who} | renamed} | shown | at
             case "VOICE_STATE_UPDATE":
                 member = {"member": {"user": user(who, v)} | seen}
                 return {"user_id": who, "channel_id": "21" if v else None, "mute": n > 5} | member | at
@@ -243,7 +245,7 @@ class Story:
     def crash(self, app: str) -> None:
         """The owner dies; another one resumes from the last confirmed event."""
         application = self.applications[app]
-        application.writer = replace(application.writer, fence=application.writer.fence + 1)
+        application.writer = replace(application.writer, fence=Fence(application.writer.fence + 1))
         application.translator = Translator(application.writer)
         application.queue = application.applied + application.queue
         application.applied = []
@@ -266,7 +268,7 @@ class Story:
         """An old owner that was replaced applies the next event."""
         application = self.applications[app]
         if application.writer.fence > 1 and application.queue:
-            old = replace(application.writer, fence=application.writer.fence - 1)
+            old = replace(application.writer, fence=Fence(application.writer.fence - 1))
             await self._apply(application, old, Translator(old), application.queue[:1])
 
     async def release(self, app: str) -> None:

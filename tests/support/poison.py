@@ -76,7 +76,8 @@ def damaged(rng: random.Random, data: Any, kind: bytes | None = None) -> bytes:
     """The JSON of `data` with one damaged place: a value, the whole, or a missing key."""
     kind = rng.choice([*RAW.values()]) if kind is None else kind
     copy = json.loads(json.dumps(data))
-    where = rng.choice(list(_places(copy)) or [None])
+    places: list[tuple[Any, Any] | None] = [*_places(copy)]
+    where = rng.choice(places or [None])
     if where is None or rng.random() < 0.05:
         return kind
     holder, key = where

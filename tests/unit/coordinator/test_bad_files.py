@@ -214,7 +214,12 @@ def test_a_cluster_file_is_small_and_regular_or_comes_through_a_pipe(tmp_path: P
         with pytest.raises(ConfigError, match=reason.strip() if reason != "pipe" else "is empty"):
             load_config(path, {})
     ours, theirs = os.pipe()
-    writer = threading.Thread(target=lambda: (os.write(theirs, HEAD.encode()), os.close(theirs)))
+
+    def write() -> None:
+        os.write(theirs, HEAD.encode())
+        os.close(theirs)
+
+    writer = threading.Thread(target=write)
     writer.start()
     assert load_config(Path(f"/dev/fd/{ours}"), {}).config.cluster == "default"
     writer.join()

@@ -9,6 +9,7 @@ import pytest
 from sandwich_coordinator.cli.changes import change_lines
 from sandwich_coordinator.cli.load import ConfigError, parse_config
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings
+from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.operations.changes import AppChange, AppRemoved, SettingsAuthenticated, ShardsRetried
 from sandwich_coordinator.operations.configuration import apply_configuration, read_configuration
 from sandwich_coordinator.operations.configuration_plan import ConfigurationPlan, Sealer, Wanted, plan_configuration
@@ -50,7 +51,7 @@ def lines(plan: ConfigurationPlan) -> list[str]:
 
 def with_claim(current: Listing, app: str, shard: int, state: ShardState, reason: str = "") -> Listing:
     record = ClaimRecord(
-        app=app, group=0, shard=shard, node="n", instance="i", worker=0, state=state, reason=reason, fence=9
+        app=app, group=0, shard=shard, node="n", instance="i", worker=0, state=state, reason=reason, fence=Fence(9)
     )
     item = KeyValue(KEYS.claim(app, 0, shard), record.encode(), 9, 11, 1, lease=77)
     return Listing((*current.items, item), 11)

@@ -1,10 +1,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandwich_coordinator.assignment import Claim, LocalNode, LocalShard, Release, Start, Stop, reconcile_node
-from sandwich_coordinator.ids import LeaderTerm
+from sandwich_coordinator.assignment import Action, Claim, LocalNode, LocalShard, Release, Start, Stop, reconcile_node
+from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.leader import reconcile
-from sandwich_coordinator.plans import LeaderMemory
+from sandwich_coordinator.plans import LeaderMemory, LeaderWrite
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Delete, KeyValue
 from sandwich_coordinator.store.keys import Keys
@@ -15,23 +15,25 @@ KEYS = Keys("t")
 
 
 class World:
-    def __init__(self):
-        self.items, self.revision, self.memory, self.now, self.local = {}, 0, LeaderMemory(), 0.0, {}
+    def __init__(self) -> None:
+        self.items: dict[str, KeyValue] = {}
+        self.local: dict[str, dict[ShardId, LocalShard]] = {}
+        self.revision, self.memory, self.now = 0, LeaderMemory(), 0.0
         self.put(KEYS.leader, LeaderRecord(node="a", instance="a").encode(), 1)
         self.term = LeaderTerm(self.revision)
         self.set_app(4)
 
-    def put(self, key, value, lease=0):
+    def put(self, key: str, value: bytes, lease: int = 0) -> None:
         self.revision += 1
         old = self.items.get(key)
         created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
         self.items[key] = KeyValue(key, value, created, self.revision, version, lease)
 
-    def set_app(self, count):
+    def set_app(self, count: int) -> None:
         app = AppRecord(app="bot", token="sealed", token_hash="h", intents=1, shards=ShardsSpec(count=count))
         self.put(KEYS.app("bot"), app.encode())
 
-    def toggle(self, node):
+    def toggle(self, node: str) -> None:
         if KEYS.node(node) in self.items:
             lease = self.items[KEYS.node(node)].lease
             self.items = {k: v for k, v in self.items.items() if v.lease != lease or k == KEYS.leader}
@@ -41,7 +43,7 @@ class World:
             self.put(KEYS.node(node), record.encode(), self.revision + 100)
             self.local[node] = {}
 
-    def commit(self, txn):
+    def commit(self, txn: LeaderWrite | Claim | Release) -> None:
         for guard in txn.compares:
             kv = self.items.get(guard.key)
             if (getattr(kv, guard.field) if kv else 0) != guard.expected:
@@ -53,7 +55,7 @@ class World:
             else:
                 self.put(write.key, write.value, write.lease)
 
-    def lead(self, prefix=None):
+    def lead(self, prefix: int | None = None) -> tuple[LeaderWrite, ...]:
         view = ClusterView.from_items(KEYS, self.items)
         done = reconcile(view, {}, self.memory, term=self.term, now=self.now, wall=self.now, policy=Policy())
         self.memory = done.memory
@@ -61,7 +63,7 @@ class World:
             self.commit(write)
         return done.writes
 
-    def run_node(self, node):
+    def run_node(self, node: str) -> tuple[Action, ...]:
         view, mine = ClusterView.from_items(KEYS, self.items), self.local[node]
         own = LocalNode(
             node=node, instance=node, lease=self.items[KEYS.node(node)].lease, connected=True, loads={0: len(mine)}
@@ -87,7 +89,9 @@ STEP = st.tuples(st.sampled_from(["toggle", "count", "lead", "node"]), st.sample
 
 @given(st.lists(STEP, max_size=30))
 @settings(max_examples=60, deadline=None)
-def test_no_shard_runs_twice_and_every_history_ends_at_a_fixpoint_with_all_shards_running(steps):
+def test_no_shard_runs_twice_and_every_history_ends_at_a_fixpoint_with_all_shards_running(
+    steps: list[tuple[str, str, int]],
+) -> None:
     world = World()
     for kind, node, number in steps:
         world.now += 1.0
@@ -107,4 +111,5 @@ def test_no_shard_runs_twice_and_every_history_ends_at_a_fixpoint_with_all_shard
         quiet = not [a for node in sorted(world.local) for a in world.run_node(node)] and quiet
     assert quiet
     count = ClusterView.from_items(KEYS, world.items).apps["bot"].record.shards.count
+    assert isinstance(count, int)
     assert sorted(s.shard for shards in world.local.values() for s in shards) == list(range(count))

@@ -89,7 +89,7 @@ def test_lists_are_tables_that_mark_hidden_and_missing_objects() -> None:
 
 
 def test_mutual_guilds_are_a_table_in_80_columns_with_long_names_truncated() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"guild": GUILD, "name": "棋" * 100, "namespace": "shared", "apps": ["music", "welcomer"]},
         {"guild": "9", "name": None, "namespace": "shared", "apps": ["music"]},
     ]

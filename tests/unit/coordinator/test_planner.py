@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,14 +11,18 @@ OWNERS = st.lists(st.sampled_from("abcdefgxyz"), max_size=40)
 KEY = GroupId("app", 0)
 
 
-def setup(weights, owners):
+def setup(
+    weights: Mapping[str, int], owners: list[str]
+) -> tuple[list[NodeCapacity], list[GroupShards], dict[GroupId, dict[int, str]]]:
     nodes = [NodeCapacity(name, weight) for name, weight in weights.items()]
     return nodes, [GroupShards("app", 0, range(len(owners)))], {KEY: dict(enumerate(owners))}
 
 
 @given(NODES, OWNERS)
 @settings(max_examples=100, deadline=None)
-def test_every_shard_is_placed_once_within_one_of_proportional_and_planning_again_changes_nothing(weights, owners):
+def test_every_shard_is_placed_once_within_one_of_proportional_and_planning_again_changes_nothing(
+    weights: dict[str, int], owners: list[str]
+) -> None:
     nodes, groups, current = setup(weights, owners)
     result = plan(nodes, groups, current)
     assert sorted(result[KEY]) == list(range(len(owners)))
@@ -29,7 +35,9 @@ def test_every_shard_is_placed_once_within_one_of_proportional_and_planning_agai
 
 @given(NODES, OWNERS, st.integers(0, 5))
 @settings(max_examples=100, deadline=None)
-def test_no_more_than_the_limit_moves_and_a_cordoned_node_keeps_what_it_has(weights, owners, limit):
+def test_no_more_than_the_limit_moves_and_a_cordoned_node_keeps_what_it_has(
+    weights: dict[str, int], owners: list[str], limit: int
+) -> None:
     nodes, groups, current = setup(weights, owners)
     nodes[0] = NodeCapacity(nodes[0].node, 1, accepts_new=False)
     result = plan(nodes, groups, current, PlanLimits(limit))[KEY]
@@ -39,7 +47,7 @@ def test_no_more_than_the_limit_moves_and_a_cordoned_node_keeps_what_it_has(weig
     assert {s for s, o in result.items() if o == nodes[0].node} == held
 
 
-def test_a_new_group_is_contiguous_and_a_draining_node_gives_all_its_shards_away():
+def test_a_new_group_is_contiguous_and_a_draining_node_gives_all_its_shards_away() -> None:
     nodes, groups, _ = setup({"a": 1, "b": 1}, ["x"] * 8)
     assert list(plan(nodes, groups, {})[KEY].values()) == ["a"] * 4 + ["b"] * 4
     drained = [NodeCapacity("a", 1, drains=True), nodes[1]]
@@ -51,7 +59,9 @@ PINS = st.dictionaries(st.integers(0, 39), st.sampled_from("abcdefgxyz"), max_si
 
 @given(NODES, OWNERS, PINS)
 @settings(max_examples=200, deadline=None)
-def test_pinned_shards_are_where_they_should_be_and_the_rest_is_as_even_as_they_allow(weights, owners, wishes):
+def test_pinned_shards_are_where_they_should_be_and_the_rest_is_as_even_as_they_allow(
+    weights: dict[str, int], owners: list[str], wishes: dict[int, str]
+) -> None:
     nodes, groups, current = setup(dict.fromkeys(weights, 1), owners)
     pinned = {ShardId("app", 0, shard): node for shard, node in wishes.items()}
     result = plan(nodes, groups, current, pinned=pinned)
@@ -67,7 +77,7 @@ def test_pinned_shards_are_where_they_should_be_and_the_rest_is_as_even_as_they_
 
 @given(NODES, OWNERS)
 @settings(max_examples=200, deadline=None)
-def test_no_plan_moves_fewer_shards(weights, owners):
+def test_no_plan_moves_fewer_shards(weights: dict[str, int], owners: list[str]) -> None:
     nodes, groups, current = setup(weights, owners)
     result = plan(nodes, groups, current)[KEY]
     moved = sum(owner in weights and result[shard] != owner for shard, owner in current[KEY].items())

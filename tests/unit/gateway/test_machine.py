@@ -370,7 +370,14 @@ def test_the_token_is_in_no_repr() -> None:
 
 
 def test_what_is_not_in_the_table_is_one_error() -> None:
-    events = (ev.Started(), ev.Connected(), ev.ConnectFailed(""), ev.Received(11), ev.Garbled(""), ev.Closed())
+    events: tuple[ev.Event, ...] = (
+        ev.Started(),
+        ev.Connected(),
+        ev.ConnectFailed(""),
+        ev.Received(11),
+        ev.Garbled(""),
+        ev.Closed(),
+    )
     refused = 0
     for state, event in itertools.product(State, events):
         if (state, type(event)) not in TRANSITIONS:

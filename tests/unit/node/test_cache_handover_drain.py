@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from sandwich_coordinator.ids import Fence
 from sandwich_node.cache import handover_drain
 from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.feed import CacheFeed
@@ -52,7 +53,7 @@ class Owners:
         self.left = LeftBehind(self.first, self.cache, STANDING)  # type: ignore[arg-type]
         until = asyncio.get_running_loop().time() + handover_drain.WAIT_S
         self.second = CacheFeed(
-            replace(WRITER, fence=2),
+            replace(WRITER, fence=Fence(2)),
             self.cache,  # type: ignore[arg-type]
             rng=random.Random(2),
             caught_up=lambda: self.calls.append("caught up"),

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 
+from sandwich_coordinator.ids import Fence
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.foreign_messages import ChainEnd, Search, Walk
 from sandwich_node.publishing.log import Fenced, Foreign, LogUnavailable, Tail
@@ -193,7 +194,7 @@ def headers(fence: int, last: int = 1) -> FrameHeaders:
 
 
 def test_a_walk_distinguishes_our_append_from_what_others_wrote() -> None:
-    walk = Walk(10, headers(10, 5))
+    walk = Walk(Fence(10), headers(10, 5))
     for message in (Foreign(3), Tail(4, headers(10, 5)), Foreign(6), Tail(7, headers(9))):
         walk.see(message)
     assert (walk.landed, walk.foreign, walk.left) == (4, 2, Tail(7, headers(9)))
@@ -203,8 +204,11 @@ def test_a_walk_distinguishes_our_append_from_what_others_wrote() -> None:
 
 @pytest.mark.parametrize("at", [1, 2, 900, 936, 999])
 def test_a_search_finds_the_last_frame_at_any_distance(at: int) -> None:
-    search = Search(1000)
-    messages = {at: Tail(at, headers(10)), **{seq: Foreign(seq) for seq in range(at + 1, 1001)}}
+    search, last = Search(1000), Tail(at, headers(10))
+    messages: dict[int, Tail | Foreign] = {
+        at: last,
+        **{seq: Foreign(seq) for seq in range(at + 1, 1001)},
+    }
     while True:
         look = search.start
         while look:
@@ -212,7 +216,7 @@ def test_a_search_finds_the_last_frame_at_any_distance(at: int) -> None:
         if search.is_over:
             break
         search.widen()
-    assert search.chain_end == ChainEnd(messages[at], 1000, 1000 - at)
+    assert search.chain_end == ChainEnd(last, 1000, 1000 - at)
 
 
 @pytest.mark.parametrize("events", [1, 40, 600])

@@ -9,7 +9,7 @@ from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import ClaimRecord, GroupRecord, NodeRecord
+from sandwich_coordinator.types import ClaimRecord, GroupRecord, NodeRecord, Record, ShardState
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.dev.demo import Seen, print_plain, screen
 
@@ -30,11 +30,12 @@ HEADINGS = {
 
 
 def snapshot(node: str = "node-a") -> Snapshot:
-    records = {
+    records: dict[str, Record] = {
         KEYS.node(node): NodeRecord(node=node, instance="i", address="127.0.0.1:45835", version="1", state="ready"),
         KEYS.group("welcomer", 1): GroupRecord(app="welcomer", group=1, count=16, ids="0-15", term=LeaderTerm(1)),
     }
-    for shard, state in enumerate(("live", "resuming", "identifying", "draining")):
+    states: tuple[ShardState, ...] = ("live", "resuming", "identifying", "draining")
+    for shard, state in enumerate(states):
         records[KEYS.claim("welcomer", 1, shard)] = ClaimRecord(
             app="welcomer", group=1, shard=shard, node=node, instance="i", worker=0, state=state
         )

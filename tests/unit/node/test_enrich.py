@@ -10,7 +10,7 @@ import pytest
 from sandwich_coordinator.types import EventsSpec, PrefixSpec
 from sandwich_node.cache.batch import EventOps
 from sandwich_node.cache.replies import Extra
-from sandwich_node.events.asks import Arrival, MessageAsk, ObserverAsk
+from sandwich_node.events.asks import Arrival, Ask, MessageAsk, ObserverAsk
 from sandwich_node.events.enrich import ShardEnricher
 from sandwich_node.events.filters import EventFilter
 from sandwich_node.publishing.frames import Batch, Item
@@ -58,7 +58,7 @@ class Invites:
         return [b'{"handle":%d}' % ask.handle for ask in asks]
 
 
-def item(seq: int, event_type: str, *, ops: Any = (), ask: object = None, published: bool = True) -> Item:
+def item(seq: int, event_type: str, *, ops: Any = (), ask: Ask | None = None, published: bool = True) -> Item:
     line = json.dumps({"t": event_type, "s": seq, "op": 0, "d": {}}).encode() + b"\n" if published else b""
     return Item("session", line, event_type, seq, "events", ops, 100, ask)
 

@@ -22,7 +22,9 @@ def view(owner: str | None, *, state: ShardState = "live", nodes: tuple[str, ...
 
 
 def test_a_released_shard_was_moved_and_an_unreleased_one_was_lost() -> None:
-    for state, nodes, cause in (("draining", ("a", "b"), "moved"), ("live", ("b",), NODE_GONE)):
+    kinds: tuple[tuple[ShardState, tuple[str, ...], str], ...]
+    kinds = (("draining", ("a", "b"), "moved"), ("live", ("b",), NODE_GONE))
+    for state, nodes, cause in kinds:
         history = History("b")
         history.claims_changed(view("a", state=state), view(None, nodes=nodes), [SHARD], 100.0)
         failover = history.back(SHARD, "resumed", replayed=4, stored_at=98.5, at=100.75)

@@ -4,8 +4,16 @@ import json
 
 import pytest
 
-from sandwich_coordinator.ids import ShardId
-from sandwich_node.publishing.frames import Batch, EventBuffer, Frame, ShardOrigin, frames_of
+from sandwich_coordinator.ids import Fence, ShardId
+from sandwich_node.publishing.frames import (
+    BUFFER_BYTES_MAX,
+    BUFFER_EVENTS_MAX,
+    Batch,
+    EventBuffer,
+    Frame,
+    ShardOrigin,
+    frames_of,
+)
 from sandwich_node.publishing.own_events import own_event
 from sandwich_node.rpc import requests as rq
 from sandwich_sdk.event import read_events
@@ -15,8 +23,8 @@ ORIGIN = ShardOrigin(shard=ShardId("bot", 1, 7), count=8, route="music", bot="42
 RAW = b'{"t":"X","s":%d,"op":0,"d":{"big":12345678901234567890,"f":1.10}}'
 
 
-def made(**bounds: int) -> EventBuffer:
-    events = EventBuffer(ORIGIN, **bounds)
+def made(bytes_max: int = BUFFER_BYTES_MAX, events_max: int = BUFFER_EVENTS_MAX) -> EventBuffer:
+    events = EventBuffer(ORIGIN, bytes_max, events_max)
     events.start_session("aa", 0)
     return events
 
@@ -143,7 +151,7 @@ def test_an_own_event_is_one_line_whatever_stands_between_its_tokens(data: bytes
     (frame,) = frames(buffer.take())
     (line,) = lines(frame)
     assert not {*b"\n\r\t "} & {*line}
-    (event,) = read_events(line + b"\n", frame.headers(1))
+    (event,) = read_events(line + b"\n", frame.headers(Fence(1)))
     assert (event.type, event.id, event.data) == ("SONG", "own:n1", json.loads(written))
 
 

@@ -207,7 +207,7 @@ class World:
 
     def joins(self) -> list[Any]:
         """The reported joins, in order."""
-        reported = []
+        reported: list[tuple[Any, ...]] = []
         for event in self.stream():
             if event["t"] == "GUILD_MEMBER_ADD":
                 reported.append((event["d"]["user"]["id"], event.get("__extra", {}).get("invited_by")))

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from sandwich_node import names as module
 from sandwich_node.names import ASK_AGAIN_S, FRESH_S, NAMES_MAX, QUESTIONS_MAX, STALE_MAX_S, Address, Names
 
 DEADLINE_S = 10.0
@@ -164,7 +163,7 @@ async def test_a_thread_that_cannot_be_started_is_a_name_that_is_not_resolved(
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(module.threading.Thread, "start", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(socket.gaierror, match="can't start new thread"):
         await stage.ask()
     monkeypatch.undo()

@@ -30,6 +30,7 @@ from sandwich_node.gateway.payloads import ShardConfig
 from sandwich_node.invites.lookup import InviteLookup, LookupCounters
 from sandwich_node.publishing.chain import Chain
 from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
+from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.rpc.shard import ShardCommands
 from sandwich_node.secret import Secret
@@ -46,9 +47,13 @@ from verification.simulation.loop import run_virtual
 
 READY = {"session_id": "s", "user": {"id": BOT}, "resume_gateway_url": "ws://h", "guilds": [{"id": "100"}]}
 EVERYTHING = EventsSpec(
-    ignore_bots=True, prefixes=PrefixSpec(fallback="!"), lanes={"talk": LaneSpec(types=("MESSAGE_*",))}
+    ignore_bots=True, prefixes=PrefixSpec(fallback="!"), lanes={"talk": LaneSpec(types=["MESSAGE_*"])}
 )
 _SEQUENCE = re.compile(rb'"id":"[0-9a-f]{16}:(\d+)"')
+
+
+async def _relay(_: OwnEvent) -> str:
+    return ""
 
 
 class Discord:
@@ -133,7 +138,7 @@ class Shard:
             intents=ALL,
             bot=lambda: BOT,
             send=lambda op, data: None,
-            relay=lambda event_type, raw: asyncio.sleep(0, ""),
+            relay=_relay,
             cache=None,
             rng=rng,
             clock=loop.time,

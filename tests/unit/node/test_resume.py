@@ -1,5 +1,7 @@
 """Which session a new owner resumes, and from where."""
 
+from typing import Any
+
 import pytest
 
 from sandwich_coordinator.types import SessionRecord
@@ -11,7 +13,7 @@ from sandwich_sdk.wire.frame import session_hash
 RECORD = SessionRecord(
     session_id="abc", resume_url="wss://r", intents=5, count=4, first_seq=1, token_hash="t"
 )  # fmt: skip
-SAME = {"intents": 5, "count": 4, "token_hash": "t"}
+SAME: dict[str, Any] = {"intents": 5, "count": 4, "token_hash": "t"}
 
 
 def test_the_sequence_comes_from_the_stream() -> None:

@@ -106,7 +106,7 @@ def play(story: Callable[[Reading], Awaitable[None]]) -> tuple[bool, Reading, fl
         assert reading.feed.complete is complete
         return complete, reading, asyncio.get_running_loop().time()
 
-    return run_virtual(main())  # type: ignore[no-any-return]
+    return run_virtual(main())
 
 
 def test_it_is_done_when_every_listed_guild_has_come_and_takes_nothing_else() -> None:

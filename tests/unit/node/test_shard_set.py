@@ -1,6 +1,8 @@
 """One run of a shard at a time in a worker, whatever the agent says in which order."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec
@@ -13,33 +15,34 @@ KEY = ShardId("bot", 0, 3)
 class FakeRunner:
     """Runs until it is stopped and allowed to end."""
 
-    def __init__(self, start):
+    def __init__(self, start: ipc.StartShard) -> None:
         self.key, self.number = start.key, start.run
-        self.stops = []
+        self.stops: list[str] = []
         self.may_end = asyncio.Event()
         self.crash = False
-        self.left_behind = None
+        self.left_behind: FakeRest | None = None
 
-    async def run(self):
+    async def run(self) -> ipc.ShardStopped:
         await self.may_end.wait()
         if self.crash:
             raise RuntimeError("a bug")
         return ipc.ShardStopped(self.key, self.number, "released", self.stops[-1] if self.stops else "")
 
-    def stop(self, reason):
+    def stop(self, reason: str) -> None:
         self.stops.append(reason)
 
 
 class Harness:
-    def __init__(self, group):
-        self.made, self.sent = [], []
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self.made: list[FakeRunner] = []
+        self.sent: list[Any] = []
         self.shards = ShardSet(group, self._make, self.sent.append)
 
-    def _make(self, start):
+    def _make(self, start: ipc.StartShard) -> Any:
         self.made.append(FakeRunner(start))
         return self.made[-1]
 
-    def start(self, run):
+    def start(self, run: int) -> None:
         self.shards.receive(
             ipc.StartShard(
                 key=KEY,
@@ -64,13 +67,13 @@ class Harness:
         )
 
 
-async def turns():
+async def turns() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def run(story):
-    async def main():
+def run(story: Callable[[Harness], Awaitable[None]]) -> None:
+    async def main() -> None:
         async with asyncio.TaskGroup() as group:
             harness = Harness(group)
             await story(harness)
@@ -80,8 +83,8 @@ def run(story):
     asyncio.run(main())
 
 
-def test_a_shard_claimed_again_waits_for_its_old_run_and_then_starts():
-    async def story(harness):
+def test_a_shard_claimed_again_waits_for_its_old_run_and_then_starts() -> None:
+    async def story(harness: Harness) -> None:
         harness.start(1)
         harness.start(2)
         await turns()
@@ -95,8 +98,8 @@ def test_a_shard_claimed_again_waits_for_its_old_run_and_then_starts():
     run(story)
 
 
-def test_a_stop_of_the_waiting_run_is_answered_at_once_and_it_never_starts():
-    async def story(harness):
+def test_a_stop_of_the_waiting_run_is_answered_at_once_and_it_never_starts() -> None:
+    async def story(harness: Harness) -> None:
         harness.start(1)
         harness.start(2)
         harness.shards.receive(ipc.StopShard(KEY, "moved"))
@@ -109,8 +112,8 @@ def test_a_stop_of_the_waiting_run_is_answered_at_once_and_it_never_starts():
     run(story)
 
 
-def test_a_crash_is_reported_with_its_run_and_spares_the_others():
-    async def story(harness):
+def test_a_crash_is_reported_with_its_run_and_spares_the_others() -> None:
+    async def story(harness: Harness) -> None:
         harness.start(7)
         harness.made[0].crash = True
         harness.made[0].may_end.set()
@@ -122,8 +125,8 @@ def test_a_crash_is_reported_with_its_run_and_spares_the_others():
     run(story)
 
 
-def test_what_is_late_when_all_stop_is_cut_off():
-    async def story(harness):
+def test_what_is_late_when_all_stop_is_cut_off() -> None:
+    async def story(harness: Harness) -> None:
         harness.start(1)
         await turns()
         await harness.shards.stop_all("the worker ends", 0.01)
@@ -137,12 +140,12 @@ def test_what_is_late_when_all_stop_is_cut_off():
 class FakeRest:
     """What a shard left to be written, until it `may_end`."""
 
-    def __init__(self, crash=False):
+    def __init__(self, crash: bool = False) -> None:
         self.may_end = asyncio.Event()
         self.crash = crash
         self.ended = ""
 
-    async def finish(self):
+    async def finish(self) -> None:
         try:
             await self.may_end.wait()
             if self.crash:
@@ -153,14 +156,14 @@ class FakeRest:
             raise
 
 
-def leaving(harness, rest):
+def leaving(harness: Harness, rest: FakeRest) -> None:
     harness.start(1)
     harness.made[0].left_behind = rest
     harness.made[0].may_end.set()
 
 
-def test_what_a_shard_left_is_written_when_it_has_moved_on_and_the_workers_end_waits_for_it():
-    async def story(harness):
+def test_what_a_shard_left_is_written_when_it_has_moved_on_and_the_workers_end_waits_for_it() -> None:
+    async def story(harness: Harness) -> None:
         rest = FakeRest()
         leaving(harness, rest)
         await turns()
@@ -175,8 +178,8 @@ def test_what_a_shard_left_is_written_when_it_has_moved_on_and_the_workers_end_w
     run(story)
 
 
-def test_the_rest_is_cut_off_with_everything_else_that_is_late_and_its_failure_spares_the_others():
-    async def story(harness):
+def test_the_rest_is_cut_off_with_everything_else_that_is_late_and_its_failure_spares_the_others() -> None:
+    async def story(harness: Harness) -> None:
         late = FakeRest()
         leaving(harness, late)
         await turns()

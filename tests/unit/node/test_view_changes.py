@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.ids import GroupId, LeaderTerm
+from sandwich_coordinator.problems import Code
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import AppRecord, CacheSpec, GroupRecord, PlanRecord
 from sandwich_coordinator.view import ClusterView, Entry
@@ -35,6 +36,7 @@ class FakeWorker:
     pid: int = 1
     ready: bool = True
     waiting: str = ""
+    waiting_code: Code = Code.WORKER_NOT_READY
     alive: bool = True
     stats: ipc.WorkerStats = field(default_factory=lambda: ipc.WorkerStats(0, 0.0, []))
     ended: asyncio.Event = field(default_factory=asyncio.Event)

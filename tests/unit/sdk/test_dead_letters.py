@@ -84,7 +84,7 @@ class Refusing(FakeCluster):
 
     refusals = 2
 
-    async def store(self, delivery: Delivery, *what: object) -> None:  # type: ignore[override]
+    async def store(self, delivery: Delivery, *what: object) -> None:
         if self.refusals:
             self.refusals -= 1
             raise TimeoutError

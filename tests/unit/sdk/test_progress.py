@@ -23,11 +23,11 @@ def test_exactly_the_events_that_were_not_handled_remain(rounds: list[list[bool]
 def test_the_oldest_frames_are_dropped_first() -> None:
     progress = Progress(limit=2)
     for seq in (1, 2):
-        progress.of(("app", seq)).mark(0)
-    progress.of(("app", 1))
-    progress.of(("app", 3))
-    assert progress.of(("app", 1)).position == 1
-    assert progress.of(("app", 2)).position == 0
+        progress.of(("app", seq, 0)).mark(0)
+    progress.of(("app", 1, 0))
+    progress.of(("app", 3, 0))
+    assert progress.of(("app", 1, 0)).position == 1
+    assert progress.of(("app", 2, 0)).position == 0
 
 
 def test_the_delay_doubles_up_to_a_minute() -> None:

@@ -1,6 +1,7 @@
 """Permissions: cases from Discord's documentation, and a comparison with discord.py for generated guilds."""
 
 import functools
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,7 +37,7 @@ def overwrite(of: str, kind: int, *, allow: int = 0, deny: int = 0) -> dict[str,
 def guild(
     *,
     everyone: int = 0,
-    roles: dict[str, int] | None = None,
+    roles: Mapping[str, int] | None = None,
     has: tuple[str, ...] = (),
     overwrites: tuple[dict[str, Any], ...] = (),
     kind: int = TEXT,

@@ -58,7 +58,7 @@ def test_a_result_is_correct_only_if_something_was_owed_and_nothing_went_wrong()
         {"violations": 1},
         {"unrecovered": ["x"]},
     ):
-        assert not Result(1, owed=10, **wrong).correct  # type: ignore[arg-type]
+        assert not Result(1, owed=10, **wrong).correct
 
 
 def test_the_table_shows_missed_targets() -> None:

@@ -14,11 +14,11 @@ FOUND = [27, 71, 89, 93, 187, 258]
 
 
 @pytest.mark.parametrize("seed", FOUND)
-def test_a_seed_that_found_a_fault_passes(seed):
+def test_a_seed_that_found_a_fault_passes(seed: int) -> None:
     assert simulate(seed).violations == []
 
 
-def test_equal_seeds_give_equal_runs():
+def test_equal_seeds_give_equal_runs() -> None:
     script = "from verification.simulation.run import simulate; print(simulate(5).digest)"
     command = [sys.executable, "-c", script]
     runs = {
