@@ -135,7 +135,7 @@ async def continues_behind_foreign_messages(running: FaultJob) -> None:
 
     async def counted() -> bool:
         status = [await running.node_status(name) for name in sorted(NODES)]
-        return sum(node["apps"]["welcomer"]["foreign_total"] for node in status) == 6
+        return sum(int(node["apps"]["welcomer"]["foreign_total"]) for node in status) == 6
 
     await running.until("foreign messages in the status", shown, 20)
     await running.until("a gap in each chain", reported, 20)

@@ -45,7 +45,7 @@ def answer(name: str, **fields: Any) -> NodeStatus:
 
 
 def claim(shard: int, **fields: Any) -> ClaimRecord:
-    fields = {"state": "live", "since": NOW - 900} | fields
+    fields = {"state": "live", "since": NOW - 900, **fields}
     return ClaimRecord(app="bot", group=1, shard=shard, node="a", instance="a", worker=0, **fields)
 
 
@@ -71,7 +71,11 @@ def cluster(changes: dict[str, Record | None] | None = None, **fields: Any) -> S
     found = {key: record for key, record in (records() | (changes or {})).items() if record is not None}
     items = {key: KeyValue(key, record.encode(), 1, 1, 1, 9) for key, record in found.items()}
     view = ClusterView.from_items(KEYS, items)
-    given = {"answers": {name: answer(name) for name in view.nodes}, "settings": fingerprints(SETTINGS)} | fields
+    given: dict[str, Any] = {
+        "answers": {name: answer(name) for name in view.nodes},
+        "settings": fingerprints(SETTINGS),
+        **fields,
+    }
     return Snapshot(cluster="default", view=view, configured=True, now=NOW, **given)
 
 

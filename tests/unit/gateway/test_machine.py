@@ -201,9 +201,9 @@ def test_no_ready_for_minutes_is_given_up_while_heartbeats_go_on() -> None:
     for _ in range(17):
         shard.advance(10)
         shard.feed(ev.Received(11))
-    assert shard.machine.state is State.IDENTIFYING
+    before = shard.machine.state
     shard.advance(11, until=lambda effect: isinstance(effect, fx.CloseSocket))
-    assert shard.machine.state is State.WAITING
+    assert (before, shard.machine.state) == (State.IDENTIFYING, State.WAITING)
 
 
 def test_a_long_replay_is_not_given_up_while_it_makes_progress() -> None:
