@@ -82,7 +82,7 @@ async def test_a_wrong_password_and_a_user_without_rights_are_refused_and_said(t
         for password in (None, SECRET + "x"):
             error = await Shard(url, password=password).refused()
             assert type(error) is CacheRefused
-            assert str(error) == "Redis refuses the user name or password"
+            assert str(error) == "Redis refuses the user name or password (authorization refused)"
         async with redis.Redis.from_url(url, password=SECRET) as client:
             await client.execute_command("ACL", "SETUSER", *acl_rule("website"))
             await client.execute_command("ACL", "SETUSER", *acl_rule("sandwich", keys="~sw:{other:*}:*"))

@@ -6,7 +6,7 @@ import typer
 
 from sandwich_coordinator.cli.node_commands import list_rows
 from sandwich_coordinator.cli.options import AppName, Json, command_group, run
-from sandwich_coordinator.cli.output import say, show_json, show_yaml, warn
+from sandwich_coordinator.cli.output import say, show_json, show_json_document, show_yaml, warn
 
 apps_app = command_group("The applications (bots).")
 
@@ -26,7 +26,7 @@ def app_show(context: typer.Context, app_name: AppName, as_json: Json = False) -
 
     shown = run(show_app(context.obj, app_name))
     if as_json:
-        show_json(shown)
+        show_json_document(shown)
     else:
         show_yaml(shown)
 

@@ -21,12 +21,13 @@ from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.group_commands import group_app, nats_config
 from sandwich_coordinator.cli.node_commands import node_app
 from sandwich_coordinator.cli.options import HelpGroup, Json, KeyFile, run, with_key_file
-from sandwich_coordinator.cli.output import fail, warn
+from sandwich_coordinator.cli.output import fail, show_json_error, warn
 from sandwich_coordinator.cli.shard_commands import shard_app
 from sandwich_sdk._version import __version__
 from sandwich_sdk.wire.plain_text import plain_text
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # typer brings click under a name of its own since 0.20
+_ERROR_CODES = {1: "refused", 2: "unavailable"}
 _HOISTED = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
 
 app = typer.Typer(name="sandwich", cls=HelpGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -155,7 +156,7 @@ def main() -> None:
     except CommandError as error:
         _fail(str(error), error.code)
     except _UsageError as error:
-        _fail(error.format_message(), 2)
+        _fail(error.format_message(), 2, kind="usage")
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:
@@ -173,9 +174,18 @@ def main() -> None:
         raise
 
 
-def _fail(message: str, code: int) -> None:
-    fail("sandwich", message)
+def _fail(message: str, code: int, kind: str = "") -> None:
+    """End with one line on stderr, as JSON with --json. `kind`: the error's code, where the exit code says less."""
+    if wants_json(sys.argv[1:]):
+        show_json_error(kind or _ERROR_CODES[code], message)
+    else:
+        fail("sandwich", message)
     sys.exit(code)
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether the command line asks for JSON, even when it cannot be parsed."""
+    return "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
 
 
 if __name__ == "__main__":

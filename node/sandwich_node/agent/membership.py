@@ -164,7 +164,7 @@ class Membership:
             guard = Compare(key, "mod_revision", present.mod_revision)
             return (await self._store.txn([guard], [Put(key, record.encode(), self.lease)])).succeeded
         except (StoreError, LeaseLost) as error:
-            _log.warning("the cluster could not be told that this node leaves: %s", error)
+            _log.warning("the cluster does not know that this node leaves: %s", error)
             return False
 
     async def _record_leaving(self, lease: int) -> None:

@@ -184,7 +184,7 @@ def test_a_failed_shard_has_the_advice_of_its_close_code_and_an_unknown_one_its_
     assert "correct the application's configuration" in older.advice
 
 
-def test_a_refused_token_and_a_group_that_cannot_start_are_told_apart_by_their_code() -> None:
+def test_a_refused_token_and_a_group_that_cannot_start_have_different_codes() -> None:
     failed = msgspec.structs.replace(records()[KEYS.group("bot", 1)], state="failed", reason="a count of 0")
     assert only(cluster({KEYS.group("bot", 1): failed})).code is Code.APP_INVALID
     refused = msgspec.structs.replace(records()[KEYS.budget("h")], error="Discord refused the token (401)")

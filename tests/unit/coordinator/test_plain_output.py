@@ -123,7 +123,7 @@ def test_errors_are_plain_and_have_the_lines_that_were_meant(capsys: pytest.Capt
 
 def test_json_and_yaml_read_back_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"name": f"café {NASTY}", "more": [NASTY, "\x00", "\ud83d"]}
-    output.show_json(value)
+    output.show_json_document(value)
     printed = capsys.readouterr().out
     assert_plain(printed)
     assert json.loads(printed) == value
