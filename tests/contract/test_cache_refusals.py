@@ -83,7 +83,7 @@ async def test_a_wrong_password_and_a_user_without_permissions_are_reported(tmp_
         for password in (None, SECRET + "x"):
             error = await Shard(url, password=password).refused()
             assert type(error) is CacheRefused
-            assert str(error) == "authorization refused: Redis refuses the user name or password"
+            assert str(error) == "Redis refuses the user name or password (authorization refused)"
         async with redis.Redis.from_url(url, password=SECRET) as client:
             await client.execute_command("ACL", "SETUSER", *acl_rule("website"))
             await client.execute_command("ACL", "SETUSER", *acl_rule("sandwich", keys="~sw:{other:*}:*"))

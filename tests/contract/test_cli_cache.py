@@ -144,7 +144,7 @@ def test_mutual_guilds_of_all_applications_one_application_and_one_namespace(run
         assert (found["user"], [row["guild"] for row in found["guilds"]]) == (BOB, expected)
     code, out, _ = run("user", "mutual", "12345")
     assert (code, out) == (0, "user 12345 shares no cached guild with music, other\n")
-    assert run.json("user", "mutual", "12345") == {"user": "12345", "guilds": []}
+    assert run.json("user", "mutual", "12345") == {"v": 1, "user": "12345", "guilds": []}
 
 
 def test_missing_objects_are_reported_with_exit_code_1(run: Cli) -> None:

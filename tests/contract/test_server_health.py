@@ -9,12 +9,13 @@ from typing import TypeVar
 import nats
 import pytest
 import redis.asyncio
-from nats.js.api import StreamConfig
+from nats.js.api import ConsumerConfig, StreamConfig
 
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.store.base import Put, StoreUnavailable
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.etcd_health import etcd_problems
+from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.agent.server_health import Servers
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.cache.options import RedisOptions
@@ -22,7 +23,7 @@ from sandwich_node.cache.redis_health import redis_problems
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis, etcd_cluster, nats_cluster
 from sandwich_node.ipc import NatsSaid
-from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.nats_connection import NatsConnection, NatsOptions, NatsUnreachable
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.log import StreamLimits
 from sandwich_sdk.wire import subjects
@@ -219,3 +220,64 @@ async def test_the_agent_says_what_blocks_and_what_does_not(tmp_path: Path) -> N
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await store.close()
+
+
+async def test_a_nats_that_refuses_the_credentials_says_so(tmp_path: Path) -> None:
+    accounts = "accounts { A { jetstream: enabled, users: [{user: u, password: p}] } }"
+    async with EmbeddedNats(tmp_path / "nats", extra=(accounts, "no_auth_user: u")) as server:
+        connection = NatsConnection(NatsOptions(servers=(server.url,), user="u", password="wrong"))
+        try:
+            with pytest.raises(NatsUnreachable, match="authorization refused") as caught:
+                await connection.connect()
+            assert caught.value.code is Code.NATS_UNAUTHORIZED
+        finally:
+            await connection.close()
+    connection = NatsConnection(NatsOptions(servers=("nats://127.0.0.1:1",)))
+    with pytest.raises(NatsUnreachable, match="not reachable") as caught:
+        await connection.connect()
+    assert caught.value.code is Code.NATS_UNREACHABLE
+    await connection.close()
+
+
+async def test_a_redis_that_refuses_the_password_says_so(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path / "redis") as server:
+        async with redis.asyncio.Redis.from_url(server.url) as client:
+            await client.config_set("requirepass", "right")
+        probe = RedisProbe(RedisOptions(url=server.url, password="wrong"))
+        running = asyncio.create_task(probe.run())
+
+        async def code() -> Code | None:
+            return probe.waiting.code if probe.waiting is not None else None
+
+        try:
+            await until(code, lambda found: found is Code.REDIS_UNAUTHORIZED)
+            assert probe.waiting is not None
+            assert "authorization refused" in probe.waiting.summary
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_lag_of_groups_and_the_dead_letters_are_read_from_jetstream(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path / "nats") as server:
+        log = jetstream(server)
+        await log.connection.connect()
+        client = await nats.connect(server.url)
+        try:
+            await log.ensure_stream("bot")
+            context, name = client.jetstream(), subjects.stream_name("bot")
+            for durable in ("greeter", "sorted", "sorted@0", "sorted@1"):
+                await context.add_consumer(name, ConsumerConfig(durable_name=durable, name=durable))
+            await context.add_consumer(name, ConsumerConfig(name="passing", inactive_threshold=60))
+            for _ in range(3):
+                await context.publish("sandwich.bot.events.all.0.0", b"x")
+            await context.publish(subjects.dead_subject("bot", "greeter"), b"x")
+            found = await log.consumers(["bot", "music"])
+            assert [(group.app, group.group, group.lag) for group in found.groups] == [
+                ("bot", "greeter", 3),
+                ("bot", "sorted", 9),
+            ]
+            assert found.dead_letters == {"bot": 1, "music": 0}
+        finally:
+            await client.close()
+            await log.connection.close()

@@ -6,7 +6,7 @@ import typer
 
 from sandwich_coordinator.cli.node_commands import list_rows
 from sandwich_coordinator.cli.options import AppName, Json, command_group, run
-from sandwich_coordinator.cli.output import say, show_json, show_yaml, warn
+from sandwich_coordinator.cli.output import say, show_json, show_json_document, show_yaml, warn
 
 if TYPE_CHECKING:
     from sandwich_coordinator.operations.applications import AppPlan
@@ -35,7 +35,7 @@ def app_show(context: typer.Context, app_name: AppName, as_json: Json = False) -
 
     shown = exported_app(run(work()))
     if as_json:
-        show_json(shown)
+        show_json_document(shown)
     else:
         show_yaml(shown)
 

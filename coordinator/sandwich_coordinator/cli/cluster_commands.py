@@ -11,7 +11,7 @@ import typer
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, KeyFile, WaitS, command_group, run, with_key_file
-from sandwich_coordinator.cli.output import paint_for, say, show_json, show_painted, show_yaml, warn
+from sandwich_coordinator.cli.output import paint_for, say, show_json, show_json_document, show_painted, show_yaml, warn
 
 if TYPE_CHECKING:
     from sandwich_coordinator.operations.configuration import StoredConfiguration
@@ -185,7 +185,7 @@ def cluster_export(context: typer.Context, key_file: KeyFile = None, as_json: Js
         warn("without the cluster key it is not checked who wrote the addresses in this")
     exported = exported_cluster(connection.keys.cluster, stored.settings, stored.apps)
     if as_json:
-        show_json(exported)
+        show_json_document(exported)
     else:
         show_yaml(exported)
 

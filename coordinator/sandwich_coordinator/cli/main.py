@@ -21,12 +21,13 @@ from sandwich_coordinator.cli.errors import EXIT_CANNOT_SAY, EXIT_REFUSED, Comma
 from sandwich_coordinator.cli.group_commands import group_app, nats_config
 from sandwich_coordinator.cli.node_commands import node_app
 from sandwich_coordinator.cli.options import HelpGroup, Json, KeyFile, run, with_key_file
-from sandwich_coordinator.cli.output import fail, warn
+from sandwich_coordinator.cli.output import fail, show_json_error, warn
 from sandwich_coordinator.cli.shard_commands import shard_app
 from sandwich_coordinator.operations.errors import OperationError
 from sandwich_sdk._version import __version__
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # typer brings click under a name of its own since 0.20
+_ERROR_CODES = {1: "refused", 2: "unavailable"}
 _HOISTED = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
 
 app = typer.Typer(name="sandwich", cls=HelpGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -157,7 +158,7 @@ def main() -> None:
     except OperationError as error:
         _fail(command_error(error))
     except _UsageError as error:
-        _fail(CommandError(error.format_message().splitlines()))
+        _fail(CommandError(error.format_message().splitlines()), "usage")
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:
@@ -175,9 +176,18 @@ def main() -> None:
         raise
 
 
-def _fail(error: CommandError) -> None:
-    fail("sandwich", str(error))
+def _fail(error: CommandError, kind: str = "") -> None:
+    """End with the error on stderr, as JSON with --json. `kind`: its code, where the exit code is ambiguous."""
+    if wants_json(sys.argv[1:]):
+        show_json_error(kind or _ERROR_CODES[error.code], str(error))
+    else:
+        fail("sandwich", str(error))
     sys.exit(error.code)
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether the command line asks for JSON, even when it cannot be parsed."""
+    return "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
 
 
 if __name__ == "__main__":

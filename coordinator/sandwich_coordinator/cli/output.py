@@ -13,6 +13,9 @@ import typer
 from sandwich_coordinator.cli.paint import Paint
 from sandwich_sdk.wire.plain_text import plain_json, plain_lines, plain_text
 
+JSON_VERSION = 1
+"""The version of what `--json` prints: docs/reference/commands.md. Keys are only added under one version."""
+
 
 def paint_for(stream: TextIO) -> Paint:
     """Colours if the stream is a terminal that can show them and NO_COLOR is not set."""
@@ -48,8 +51,19 @@ def fail(program: str, message: str) -> None:
 
 
 def show_json(value: Any) -> None:
-    """A value as JSON: names stay readable, control characters are escaped."""
+    """A result as JSON: an object begins with the schema's version, a table is an array of rows."""
+    show_json_document({"v": JSON_VERSION, **value} if isinstance(value, dict) else value)
+
+
+def show_json_document(value: Any) -> None:
+    """A value as JSON, without the schema's version: names stay readable, control characters are escaped."""
     typer.echo(plain_json(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def show_json_error(code: str, message: str) -> None:
+    """What ended a command, as one line of JSON on stderr: stdout has results only."""
+    body = {"v": JSON_VERSION, "error": {"code": code, "message": message}}
+    typer.echo(plain_json(json.dumps(body, ensure_ascii=False)), err=True)
 
 
 def show_yaml(value: Any) -> None:

@@ -62,7 +62,7 @@ def classify(error: BaseException) -> CacheError:
         case CacheError():
             return error
         case rx.AuthenticationError() | rx.AuthenticationWrongNumberOfArgsError() | rx.AuthorizationError():
-            return CacheRefused("authorization refused: Redis refuses the user name or password")
+            return CacheRefused("Redis refuses the user name or password (authorization refused)")
         case rx.NoPermissionError():
             return CacheRefused("Redis refuses a command or key: the user lacks rights that docs/guide/cache.md lists")
         case rx.OutOfMemoryError():

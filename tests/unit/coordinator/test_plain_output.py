@@ -130,7 +130,7 @@ def test_errors_are_plain_and_keep_their_own_line_feeds(capsys: pytest.CaptureFi
 
 def test_json_and_yaml_decode_to_the_same_values(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"name": f"café {NASTY}", "more": [NASTY, "\x00", "\ud83d"]}
-    output.show_json(value)
+    output.show_json_document(value)
     printed = capsys.readouterr().out
     assert_plain(printed)
     assert json.loads(printed) == value
