@@ -225,7 +225,8 @@ async def waits_for_space_and_continues(running: FaultJob) -> None:
 
 async def loses_only_what_discord_dropped(running: FaultJob) -> None:
     """The disk is full again, Discord drops events from its replay buffer, and the workers that read them die."""
-    before = {session: count.last_seq for session, count in running.checks["welcomer"].sessions.items()}
+    sessions = running.checks["welcomer"].sessions
+    before = {session: count.last_seq for session, count in sessions.items()}
     fill(running.cluster.nats.store)
     await running.cluster.simulator("happen", {"bot": "welcomer", "events": 10 * KEPT_BY_DISCORD["welcomer"]})
     await running.cluster.simulator("happen", {"bot": "music", "events": KEPT_BY_DISCORD["music"] // 2})
@@ -240,12 +241,15 @@ async def loses_only_what_discord_dropped(running: FaultJob) -> None:
         return len(running.gaps) == 6 and await running.settled(NODES)
 
     await running.until("a gap of each shard that Discord would not resume", identified, 40)
+    # A small frame can still fit into the last page of an open file, so a session may end shortly after `before`.
+    ends = {session: sessions[session].last_seq for session in before}
+    assert all(0 <= ends[session] - before[session] < KEPT_BY_DISCORD["welcomer"] for session in before)
     assert {(gap.app, gap.session): gap.last_seq for gap in running.gaps} == {
-        ("welcomer", session): last_seq for session, last_seq in before.items()
+        ("welcomer", session): last_seq for session, last_seq in ends.items()
     }
     lost = (await running.status())["losses"]
     assert {(row["app"], row["session"], row["last_seq"]) for row in lost} == {
-        ("welcomer", session, last_seq) for session, last_seq in before.items()
+        ("welcomer", session, last_seq) for session, last_seq in ends.items()
     }
     _, text = await running.cluster.run_cli("cluster", "status")
     assert text.count("ended after sequence") == 6
