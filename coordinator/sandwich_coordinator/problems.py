@@ -111,7 +111,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a code stands for. `advice` holds where a problem has none of its own. `momentary`: it happened once."""
+    """What a code means. `advice` holds where a problem has none of its own. `momentary`: it happened once."""
 
     severity: Severity
     meaning: str
