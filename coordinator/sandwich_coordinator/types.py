@@ -11,8 +11,13 @@ import msgspec
 from sandwich_coordinator.ids import Fence, LeaderTerm
 
 NodeState = Literal["ready", "cordoned", "draining"]
-ShardState = Literal["claiming", "connecting", "identifying", "resuming", "live", "draining", "failed"]
+ShardState = Literal[
+    "claiming", "connecting", "identifying", "resuming", "ready", "holding", "live", "draining", "ended", "failed"
+]
+"""`ready` and `holding`: of an upcoming group, output withheld. `ended`: of a closing group, its chain is complete."""
 GroupState = Literal["waiting", "starting", "live", "degraded", "failed", "paused", "closing"]
+GroupPhase = Literal["canary", "preparing", "holding", "switching", "active", "closing"]
+"""Where a group is between its start and its end (docs/design/scaling.md). Only the leader changes it."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -130,7 +135,10 @@ class InvitesSpec(Record, frozen=True):
 
 
 class AppRecord(Record, frozen=True):
-    """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key."""
+    """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key.
+
+    `restart` counts the requests for a new group of the same shape.
+    """
 
     app: str
     token: str
@@ -146,12 +154,15 @@ class AppRecord(Record, frozen=True):
     cache: CacheSpec = CacheSpec()
     events: EventsSpec = EventsSpec()
     invites: InvitesSpec = InvitesSpec()
+    restart: int = 0
 
 
 class GroupRecord(Record, frozen=True):
     """`groups/<app>/<group>`: one generation of an application's shards. Only the leader writes it.
 
-    `term`: the leader's at its last write; stored as `epoch`.
+    `term`: the leader's at its last write; stored as `epoch`. `replaces`: the group that it takes over from, while its
+    phase is not `active`. `intents`, `token` (sealed) and `token_hash`: of its sessions; "" and 0: the application's.
+    `restart`: the application's counter of restarts when the group was made.
     """
 
     app: str
@@ -162,6 +173,12 @@ class GroupRecord(Record, frozen=True):
     state: GroupState = "starting"
     reason: str = ""
     created_at: float = 0.0
+    phase: GroupPhase = "active"
+    replaces: int | None = None
+    intents: int = 0
+    token: str = ""
+    token_hash: str = ""
+    restart: int = 0
 
 
 class PlanRecord(Record, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.problems import Code, Problem
 from sandwich_coordinator.status import ConsumerStatus
-from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec, SessionRecord
+from sandwich_coordinator.types import CacheSpec, EventsSpec, GroupPhase, InvitesSpec, SessionRecord
 from sandwich_node.cache.options import RedisOptions
 
 _log = logging.getLogger(__name__)
@@ -37,10 +37,19 @@ class SetOptions(msgspec.Struct, tag=True, frozen=True):
     options: ShardOptions
 
 
+class PreviousGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The group that an upcoming group replaces. `ids`: its shards, as ranges ("0-3,7")."""
+
+    group: int
+    count: int
+    ids: str
+
+
 class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """Run this shard under this claim. `run` distinguishes this start from every other one of this agent.
 
-    `session` is what etcd knows; the sequence is read from the stream.
+    `session` is what etcd knows; the sequence is read from the stream. `phase`: its group's now; SetPhase follows
+    every change. `previous`: the group that its group replaces, while the phase is not `active`.
     """
 
     key: ShardId
@@ -62,6 +71,8 @@ class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     stream_max_bytes: int
     stream_replicas: int
     options: ShardOptions
+    phase: GroupPhase = "active"
+    previous: PreviousGroup | None = None
 
     def __repr__(self) -> str:
         return f"StartShard({self.key}, fence={self.fence})"
@@ -72,6 +83,13 @@ class StopShard(msgspec.Struct, tag=True, frozen=True):
 
     key: ShardId
     reason: str
+
+
+class SetPhase(msgspec.Struct, tag=True, frozen=True):
+    """The phase of the shard's group changed (docs/design/scaling.md)."""
+
+    key: ShardId
+    phase: GroupPhase
 
 
 class SetPresence(msgspec.Struct, tag=True, frozen=True):
@@ -276,7 +294,8 @@ class IdentifySent(msgspec.Struct, tag=True, frozen=True):
 class ShardStopped(msgspec.Struct, tag=True, frozen=True):
     """The run of the shard that StartShard called `run` is over.
 
-    `how`: released (all published), fenced (by claim `newer`), failed (with the gateway's `close_code`) or crashed.
+    `how`: released (all published), ended (its group is closing, its chain is complete), fenced (by claim `newer`),
+    failed (with the gateway's `close_code`) or crashed.
     """
 
     key: ShardId
@@ -364,6 +383,7 @@ class WorkerStats(msgspec.Struct, tag=True, frozen=True):
 ToWorker = (
     StartShard
     | StopShard
+    | SetPhase
     | SetPresence
     | SetOptions
     | IdentifyGranted

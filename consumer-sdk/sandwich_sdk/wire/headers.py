@@ -29,6 +29,10 @@ MESSAGE_TTL = "Nats-TTL"
 FENCE = "fence"
 MARKER = "marker"
 GAP = "gap"
+END = "end"
+"""No frame follows on this chain: its shard group was replaced."""
+SWITCH = "switch"
+"""The first frame of a chain that goes on behind the chains of the group that it replaces."""
 BEHIND = "behind"
 
 
@@ -52,9 +56,9 @@ class FrameHeaders:
     session    hash of the Discord session (`frame.session_hash`), "" before the shard's first session
     first_seq  Discord sequence of the first event in the frame
     last_seq   Discord sequence of the chain after this frame: the checkpoint
-    count      events in the frame; 0 for fence, marker and gap frames
+    count      events in the frame; 0 when it has a kind
     epoch      the writer's fence: the revision of its claim. The wire keeps this older name for it
-    kind       "" for events, else "fence", "marker" or "gap"
+    kind       "" for events, else "fence", "marker", "gap", "end" or "switch"
     types      event types in the frame, each once
     part       (i, n) for part i of an event that is split into n messages, 1 <= i <= n
     behind     the cache did not contain the frame's events yet when the frame was stored
