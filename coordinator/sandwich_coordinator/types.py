@@ -135,10 +135,7 @@ class InvitesSpec(Record, frozen=True):
 
 
 class AppRecord(Record, frozen=True):
-    """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key.
-
-    `restart` counts the requests for a new group of the same shape.
-    """
+    """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key."""
 
     app: str
     token: str
@@ -154,7 +151,6 @@ class AppRecord(Record, frozen=True):
     cache: CacheSpec = CacheSpec()
     events: EventsSpec = EventsSpec()
     invites: InvitesSpec = InvitesSpec()
-    restart: int = 0
 
 
 class GroupRecord(Record, frozen=True):
@@ -162,7 +158,7 @@ class GroupRecord(Record, frozen=True):
 
     `term`: the leader's at its last write; stored as `epoch`. `replaces`: the group that it takes over from, while its
     phase is not `active`. `intents`, `token` (sealed) and `token_hash`: of its sessions; "" and 0: the application's.
-    `restart`: the application's counter of restarts when the group was made.
+    `restart`: that of the application's `RolloutRecord` when the group was made.
     """
 
     app: str
@@ -179,6 +175,17 @@ class GroupRecord(Record, frozen=True):
     token: str = ""
     token_hash: str = ""
     restart: int = 0
+
+
+class RolloutRecord(Record, frozen=True):
+    """`rollouts/<app>`: what operators asked of the application's groups, beside its configuration.
+
+    `restart` counts the requests for a new group of the same shape. `auto_count`: the count that was accepted for an
+    application with an automatic one; 0: none.
+    """
+
+    restart: int = 0
+    auto_count: int = 0
 
 
 class PlanRecord(Record, frozen=True):

@@ -26,6 +26,7 @@ from sandwich_coordinator.types import (
     PlanRecord,
     Record,
     RestartRecord,
+    RolloutRecord,
     SessionRecord,
 )
 
@@ -109,6 +110,7 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         _Table("departed", keys.departed, one, str, json(DepartedRecord), ("node",)),
         _Table("apps", keys.apps, one, str, json(AppRecord), ("app",)),
         _Table("groups", keys.groups, (str, int), GroupId, json(GroupRecord), group_names),
+        _Table("rollouts", keys.rollouts, one, str, json(RolloutRecord), ()),
         _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
     )
 
@@ -124,6 +126,7 @@ class ClusterView:
     departed: Mapping[str, Entry[DepartedRecord]] = field(default_factory=dict)
     apps: Mapping[str, Entry[AppRecord]] = field(default_factory=dict)
     groups: Mapping[GroupId, Entry[GroupRecord]] = field(default_factory=dict)
+    rollouts: Mapping[str, Entry[RolloutRecord]] = field(default_factory=dict)
     plans: Mapping[GroupId, Entry[PlanRecord]] = field(default_factory=dict)
     claims: Mapping[ShardId, Entry[ClaimRecord]] = field(default_factory=dict)
     sessions: Mapping[ShardId, Entry[SessionRecord]] = field(default_factory=dict)

@@ -39,6 +39,10 @@ class Keys:
         return f"{self.prefix}plan/"
 
     @property
+    def rollouts(self) -> str:
+        return f"{self.prefix}rollouts/"
+
+    @property
     def claims(self) -> str:
         return f"{self.prefix}claims/"
 
@@ -77,6 +81,9 @@ class Keys:
 
     def group(self, app: str, group: int) -> str:
         return f"{self.groups}{app}/{group}"
+
+    def rollout(self, app: str) -> str:
+        return f"{self.rollouts}{app}"
 
     def plan(self, app: str, group: int) -> str:
         return f"{self.plans}{app}/{group}"
