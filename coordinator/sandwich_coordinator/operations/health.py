@@ -6,7 +6,7 @@ import msgspec
 
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
-from sandwich_coordinator.groups import serving_groups, upcoming_groups
+from sandwich_coordinator.groups import planned_ids, serving_groups, upcoming_groups
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
@@ -38,11 +38,12 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
 
 
 def wanted_shards(group: GroupRecord) -> set[int]:
-    """The shards that a group should run; all of its count when its ids cannot be read."""
+    """The shards that a group should run now; all of its count when its ids cannot be read."""
     try:
-        return set(parse_ranges(group.ids)) if group.ids else set(range(group.count))
+        parse_ranges(group.ids)
     except ValueError:
         return set(range(group.count))
+    return set(planned_ids(group)) if group.ids else set(range(group.count))
 
 
 def shards_subject(app: str, shards: Sequence[int] | set[int]) -> str:
