@@ -311,3 +311,11 @@ class ClusterSettings(Record, frozen=True):
         if settings.version != 1:
             raise ValueError(f"the cluster's configuration has version {settings.version}; this program knows 1")
         return settings
+
+
+def policy_of(value: bytes | None) -> Policy:
+    """The policy in the `config` key's value; the default one without a value that can be read."""
+    try:
+        return ClusterSettings.decode(value).policy.policy() if value is not None else Policy()
+    except (msgspec.MsgspecError, ValueError):
+        return Policy()
