@@ -4,6 +4,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -305,12 +306,13 @@ async def test_taking_back_loses_against_a_switch_that_begins_at_the_same_time()
     txn = cluster.store.txn
 
     async def late(*args: Any) -> Any:
-        cluster.store.txn = txn  # type: ignore[method-assign]
+        store.stop()
         await cluster.claims("holding", 1)
         await cluster.lead()
         return await txn(*args)
 
-    cluster.store.txn = late  # type: ignore[method-assign]
+    store = patch.object(cluster.store, "txn", late)
+    store.start()
     with pytest.raises(Conflict):
         await cluster.cancel()
     record = await cluster.group(1)
