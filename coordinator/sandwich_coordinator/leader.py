@@ -28,6 +28,7 @@ from sandwich_coordinator.plans import (
     unreadable_nodes,
 )
 from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.proposals import proposal_writes
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import BudgetRecord
 from sandwich_coordinator.view import ClusterView, Entry
@@ -78,17 +79,19 @@ def reconcile(
     accepting = any(node.accepts for node in capacities(view))
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
+    memory, proposals, proposal_at = proposal_writes(view, memory, now=now, wall=wall)
     writes = [
         *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
         *group_writes(view, gateway, states, term=term, wall=wall, policy=policy),
         *switch_writes(view, memory.relocated, term),
+        *proposals,
         *plan_writes(view, memory, term=term, now=now, policy=policy),
         # Last: what only informs must not delay a move.
         *departure_writes(view, memory.departed, now=now, wall=wall),
     ]
     lookups, lookup_at = _lookups(view, gateway, now=now, wall=wall, policy=policy)
-    wakes = (*_timers(memory, policy), *lookup_at, *expiry(view, now=now, wall=wall))
+    wakes = (*_timers(memory, policy), *lookup_at, *proposal_at, *expiry(view, now=now, wall=wall))
     return LeaderDecision(
         tuple(replace(write, compares=(guard, *write.compares)) for write in writes),
         lookups,
