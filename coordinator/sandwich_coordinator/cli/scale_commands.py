@@ -149,7 +149,7 @@ def _carry_out(
             return request
 
     request = run(planned())
-    tell = partial(say, err=as_json)
+    report_line = partial(say, err=as_json)
     plans = [request.plan] if request.plan is not None else []
     if only_plan:
         show_costs(plans, err=as_json)
@@ -164,7 +164,7 @@ def _carry_out(
         async with connection.store() as store:
             policy = await _policy(store, connection)
             await store_request(store, request)
-            report = shown(tell)
+            report = shown(report_line)
             return (
                 await await_scale(store, connection.keys, app_name, policy=policy, timeout_s=timeout_s, report=report)
             ).took_s
