@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
-from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState, PlanRecord
+from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, GroupState, PlanRecord
 from sandwich_coordinator.view import ClusterView, Entry
+
+UPCOMING: frozenset[GroupPhase] = frozenset({"canary", "preparing", "holding"})
+"""Phases of a group whose output is withheld: it may be removed and the serving group is untouched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,15 @@ class Shape:
 def newest_groups(view: ClusterView) -> dict[str, GroupId]:
     """The newest generation of each application."""
     return {key.app: key for key in sorted(view.groups)}
+
+
+def serving_groups(view: ClusterView) -> dict[str, GroupId]:
+    """The group of each application that takes requests and whose events consumers get.
+
+    From `switching` on, that is the group that replaces the other one.
+    """
+    order = sorted(view.groups, key=lambda key: (view.groups[key].record.phase != "closing", key))
+    return {key.app: key for key in order if view.groups[key].record.phase not in UPCOMING}
 
 
 def wanted_shape(app: AppRecord, group: GroupRecord | None, budget: BudgetRecord | None, lookup_error: str) -> Shape:

@@ -407,7 +407,7 @@ class WorkerStats(msgspec.Struct, tag=True, frozen=True):
 
 
 class GuildsRelocated(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """The guilds of `group` that `to` serves are located there; `moved` of them now. `error`: why not ("": they are)."""
+    """The guilds of `group` that `to` serves are located there, `moved` of them now. `error`: why not; "": they are."""
 
     app: str
     group: int

@@ -6,23 +6,27 @@ Both tasks can be repeated, also by two nodes at the same time, and continue in 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
+import msgspec
+
 from sandwich_coordinator.ids import Fence, ShardId
-from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
 from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.errors import CacheError
-from sandwich_node.cache.locations import Destination
+from sandwich_node.cache.handover_drain import WAIT_S
+from sandwich_node.cache.locations import Destination, ids_of
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import CacheWriter
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-TRIES_MAX = 30
 RETRY_S = 5.0
+TRY_FOR_S = 150.0
+"""How long each step is tried again while Redis is unavailable."""
 
 
 async def relocate_group(cache: RedisCache, asked: ipc.RelocateGuilds) -> ipc.GuildsRelocated:
@@ -35,29 +39,40 @@ async def relocate_group(cache: RedisCache, asked: ipc.RelocateGuilds) -> ipc.Gu
     try:
         moved = await _until_done(lambda: cache.relocate(writer, asked.group, _destination(asked.to)), what)
     except CacheError as error:
-        return ipc.GuildsRelocated(app=asked.app, group=asked.group, to=asked.to.group, error=str(error))
-    return ipc.GuildsRelocated(app=asked.app, group=asked.group, to=asked.to.group, moved=moved)
+        return msgspec.structs.replace(done, error=str(error))
+    return msgspec.structs.replace(done, moved=moved)
 
 
 async def release_group(cache: RedisCache, gone: ipc.CleanGroupCache) -> None:
     """Remove the group's guilds, except those of the next one. Tries again for some minutes, as `relocate_group`.
 
-    Guilds of a next group that continues have been located there before; what is not would be removed with everything
-    that is cached of it. So they are located first, behind a fence that keeps the old group from locating another one.
+    A guild of the next group would be removed with everything that is cached of it. So guilds are located there first,
+    behind a fence that keeps the old group from locating another one.
     """
     writers = [_writer(ShardId(gone.app, gone.group, number), gone.fence, gone.cache) for number in range(gone.count)]
-    what = f"group {gone.app}/{gone.group} is not removed from the cache"
+    if gone.next is not None:
+        if gone.next.continues:
+            # Owners that ended with the cache behind still write, and the next group's shards wait for that.
+            await asyncio.sleep(WAIT_S)
+        to, only_unbegun = _destination(gone.next), not gone.next.continues
+
+        async def keep() -> None:
+            await cache.fence_out(writers, ())
+            await cache.relocate(writers[0], gone.group, to, only_unbegun=only_unbegun)
+
+        if not await _is_done(keep, f"group {gone.app}/{gone.group}"):
+            return
+    for writer in writers:
+        await _is_done(partial(_release, cache, writer), f"shard {writer.shard}")
+
+
+async def _is_done(work: Callable[[], Awaitable[None]], of: str) -> bool:
     try:
-        if gone.next is not None:
-            to, only_unbegun = _destination(gone.next), not gone.next.continues
-            await _until_done(lambda: cache.fence_out(writers, ()), what)
-            await _until_done(
-                lambda: cache.relocate(writers[0], gone.group, to, only_unbegun=only_unbegun), what
-            )
-        for writer in writers:
-            await _until_done(lambda: _release(cache, writer), what)
+        await _until_done(work, f"{of} is not removed from the cache")
     except CacheError:
-        _log.error("%s: Redis was unavailable for too long", what)
+        _log.error("%s stays in the cache: Redis was unavailable for too long", of)
+        return False
+    return True
 
 
 async def _release(cache: RedisCache, writer: CacheWriter) -> None:
@@ -67,15 +82,16 @@ async def _release(cache: RedisCache, writer: CacheWriter) -> None:
 
 async def _until_done(work: Callable[[], Awaitable[_T]], what: str) -> _T:
     """The result of `work`. Raises the CacheError of the last try."""
-    for left in reversed(range(TRIES_MAX)):
+    clock = asyncio.get_running_loop().time
+    until = clock() + TRY_FOR_S
+    while True:
         try:
             return await work()
         except CacheError as error:
-            if not left:
+            if clock() >= until:
                 raise
             _log.warning("%s yet: %s", what, error)
-            await asyncio.sleep(RETRY_S)
-    raise AssertionError("unreachable")
+        await asyncio.sleep(RETRY_S)
 
 
 def _writer(shard: ShardId, fence: int, settings: CacheSpec) -> CacheWriter:
@@ -83,4 +99,4 @@ def _writer(shard: ShardId, fence: int, settings: CacheSpec) -> CacheWriter:
 
 
 def _destination(group: ipc.NextGroup) -> Destination:
-    return Destination(group=group.group, count=group.count, ids=frozenset(parse_ranges(group.ids)))
+    return Destination(group=group.group, count=group.count, ids=ids_of(group.ids, group.count))

@@ -8,10 +8,9 @@ owners still write, then refuses every further write of theirs, and locates thei
 from dataclasses import dataclass, replace
 
 from sandwich_coordinator.ids import Fence, ShardId
-from sandwich_coordinator.ranges import parse_ranges
 from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.handover_drain import Standing
-from sandwich_node.cache.locations import moves_to, shards_in_common
+from sandwich_node.cache.locations import ids_of, moves_to, shards_in_common
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import CacheWriter
 
@@ -55,7 +54,7 @@ class PreviousShards:
 
 def shards_before(shard: int, count: int, before_count: int, before_ids: str) -> list[int]:
     """The shards of a group of `before_count` that ran and can have guilds of this shard, of a group of `count`."""
-    ran = set(parse_ranges(before_ids))
+    ran = ids_of(before_ids, before_count)
     return [each for each in shards_in_common(shard, count, before_count) if each in ran]
 
 

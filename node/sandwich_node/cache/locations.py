@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import gcd
 
+from sandwich_coordinator.ranges import parse_ranges
 from sandwich_sdk.wire.cache_keys import parse_location
 
 
@@ -21,6 +22,14 @@ def shards_in_common(shard: int, count: int, other_count: int) -> list[int]:
     """The shards of a group of `other_count` shards that can have guilds of this one, of a group of `count`."""
     step = gcd(count, other_count)
     return list(range(shard % step, other_count, step))
+
+
+def ids_of(ranges: str, count: int) -> frozenset[int]:
+    """The shards of a group that run; all of them when the ranges cannot be read."""
+    try:
+        return frozenset(parse_ranges(ranges))
+    except ValueError:
+        return frozenset(range(count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
