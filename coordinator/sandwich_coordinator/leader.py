@@ -50,7 +50,7 @@ class LeaderDecision:
     """What to write and look up, what to remember, and when to decide again although nothing changed.
 
     `relocations`: for each finished switch, the group that serves now and the one that it replaced: the cache is to
-    locate the guilds of the old one in the new one. Then the memory's `relocated` gets the new one.
+    locate the guilds of the old one in the new one. Once it does, the memory's `relocated` has the new one.
     """
 
     writes: tuple[LeaderWrite, ...]
@@ -97,14 +97,8 @@ def reconcile(
         lookups,
         memory,
         min((at for at in wakes if at > now), default=None),
-        tuple(_relocations(view, memory)),
+        tuple(pair for pair in finished_switches(view) if needs_relocation(view, pair[0])),
     )
-
-
-def _relocations(view: ClusterView, memory: LeaderMemory) -> Iterator[tuple[GroupId, GroupId]]:
-    for key, old in finished_switches(view):
-        if needs_relocation(view, key) and key not in memory.relocated:
-            yield key, old
 
 
 # --- membership -------------------------------------------------------------------------------------------------

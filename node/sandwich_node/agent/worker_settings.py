@@ -64,3 +64,8 @@ def app_infos(view: ClusterView) -> dict[str, ipc.AppInfo]:
             namespace=entry.record.cache.namespace_of(name),
         )
     return infos
+
+
+def next_group(record: GroupRecord, *, continues: bool) -> ipc.NextGroup:
+    """A group as the cache needs it. See `ipc.NextGroup`."""
+    return ipc.NextGroup(group=record.group, count=record.count, ids=record.ids, continues=continues)
