@@ -2,6 +2,7 @@
 
 from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
 from sandwich_coordinator.groups import serving_groups
+from sandwich_coordinator.types import GroupRecord
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.configuration import OpenSecret
