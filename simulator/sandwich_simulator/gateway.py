@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from . import event_routing, visibility
+from .action_context import ActionContext
+from .actions import voice
 from .clock import Now
 from .config import BotConfig, SimulatorConfig
 from .delays import ACK, Delay, Dispatch
@@ -205,7 +207,17 @@ class Gateway:
         bot.sessions.remove(session)
         session.backfill.clear()
         session.delay = None
+        self._leave_voice(bot, session, now)
         self._note_presence("offline", bot, session, now)
+
+    def _leave_voice(self, bot: Bot, session: Session, now: Now) -> None:
+        """A bot leaves the voice channels that it joined by a session when this session ends."""
+        for guild in list(bot.world.known_guilds()):
+            state = guild.voice_states.get(bot.id)
+            if state is not None and state["session_id"] == session.id:
+                action = ActionContext(bot.world, guild, bot.world.rng, now.wall_ms)
+                for event in voice.move(action, bot.id, None):
+                    self.publish(bot, event, now)
 
     def _note_presence(self, status: str, bot: Bot, session: Session, now: Now) -> None:
         """A bot is online in a guild as long as it has a session of it. Notes how many guilds this one changes."""
