@@ -138,7 +138,7 @@ class Run:
             node = self._cluster.nodes[self._rng.choice(NODES)]
             match self._rng.choice(["sockets", "worker", "agent"]):
                 case "sockets":
-                    await self._cluster.simulator("fault", {"kind": "drop"})
+                    await self._cluster.simulator("faults", {"kind": "drop", "shards": "all"})
                 case "worker":
                     with contextlib.suppress(OSError, ProcessLookupError):
                         for child in children(node.process.pid):
@@ -152,8 +152,8 @@ class Run:
     async def lag(self) -> None:
         """Let every session be behind by a random time, until cancelled: no two are alike."""
         while True:
-            fault = {"kind": "delay_events", "delay": self._options.lag_s, "seconds": 4.0}
-            await self._cluster.simulator("fault", fault)
+            fault = {"kind": "delay_events", "shards": "all", "delay": self._options.lag_s, "seconds": 4.0}
+            await self._cluster.simulator("faults", fault)
             await asyncio.sleep(1.0)
 
     async def consume(self) -> None:
