@@ -41,6 +41,11 @@ def serving_groups(view: ClusterView) -> dict[str, GroupId]:
     return {key.app: key for key in order if view.groups[key].record.phase not in UPCOMING}
 
 
+def upcoming_groups(view: ClusterView) -> dict[str, GroupId]:
+    """The next generation of each application that has one: its output is withheld."""
+    return {key.app: key for key in sorted(view.groups) if view.groups[key].record.phase in UPCOMING}
+
+
 def wanted_shape(app: AppRecord, group: GroupRecord | None, budget: BudgetRecord | None, lookup_error: str) -> Shape:
     """What an application's group should be; `lookup_error` says why no count is known from Discord.
 

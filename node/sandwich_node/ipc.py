@@ -100,10 +100,14 @@ class SetPresence(msgspec.Struct, tag=True, frozen=True):
 
 
 class AppInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """An application, for who answers requests: its present shard group, its bot's user id, its cache."""
+    """An application, for who answers requests: the shard group that serves, its bot's user id, its cache.
+
+    `upcoming`: number and shard count of the next group, whose sessions show the bot's presence too.
+    """
 
     group: int = 0
     count: int = 0
+    upcoming: tuple[int, int] | None = None
     bot: str = ""
     caches: bool = True
     namespace: str = ""

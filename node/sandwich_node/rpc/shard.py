@@ -26,6 +26,17 @@ RESULT_BYTES_MAX = 64 * 1024 * 1024
 REMEMBERED_MAX = 4096
 
 
+class ShardGone(RpcError):
+    """The shard does not act on the request: it ends here. Its next owner, or the next group's shard, can."""
+
+    def __init__(self) -> None:
+        super().__init__(UNAVAILABLE, "the shard moves to another node at this moment", 1.0)
+
+
+class Leaving(ValueError):
+    """The shard takes no commands any more: it ends here."""
+
+
 _MEMBERS_SILENCE = "the bot is not in that guild, or the guild is in an outage"
 
 
@@ -39,7 +50,8 @@ class _Shared:
 
 class ShardCommands:
     """Owned by the shard's runner. `send` queues a gateway command, raising ValueError with the reason when it is not
-    taken; `relay` puts an event into the stream and returns its id.
+    taken (`Leaving`: by this shard); `relay` puts an event into the stream and returns its id. `presence`: the one that
+    the bot shows on this shard; None for Discord's default.
     """
 
     def __init__(
@@ -51,10 +63,12 @@ class ShardCommands:
         bot: Callable[[], str],
         send: Callable[[int, dict[str, Any]], None],
         relay: Callable[[OwnEvent], Coroutine[None, None, str]],
+        presence: Callable[[], dict[str, Any] | None],
         cache: RedisCache | None,
         rng: random.Random,
         clock: Callable[[], float],
     ) -> None:
+        self.presence = presence
         self._app = app
         self._namespace = namespace
         self._intents = intents
@@ -70,6 +84,7 @@ class ShardCommands:
         self._shared: dict[bytes, _Shared] = {}
         self._asked_at: dict[str, float] = {}
         self._new_session = asyncio.Event()
+        self._closed = asyncio.Event()
 
     @property
     def is_waiting(self) -> bool:
@@ -116,6 +131,8 @@ class ShardCommands:
     def _command(self, verb: str, data: dict[str, Any]) -> None:
         try:
             self._send(rq.OPS[verb], data)
+        except Leaving:
+            raise ShardGone from None
         except ValueError as error:
             raise RpcError(REFUSED, str(error)) from None
 
@@ -139,7 +156,9 @@ class ShardCommands:
         try:
             self._command(verb, data)
             async with asyncio.timeout(timeout_s):
-                await done.wait()
+                await _until_any(done, self._closed)
+            if not done.is_set():
+                raise ShardGone
         except TimeoutError:
             raise RpcError(TIMEOUT, f"Discord did not answer within {timeout_s:g} s: {silence}") from None
         finally:
@@ -176,7 +195,7 @@ class ShardCommands:
             raise RpcError(TIMEOUT, f"not all members came within {ask.timeout:g} s: {_MEMBERS_SILENCE}") from None
         except asyncio.CancelledError:
             if shared.task.cancelled():
-                raise gone() from None
+                raise ShardGone from None
             raise
         finally:
             shared.waiters -= 1
@@ -207,13 +226,7 @@ class ShardCommands:
         self._waiting[number] = answer, done
         try:
             self._command("request_members", data | {"nonce": answer.nonce})
-            ended = asyncio.create_task(new_session.wait())
-            answered = asyncio.create_task(done.wait())
-            try:
-                await asyncio.wait({ended, answered}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                ended.cancel()
-                answered.cancel()
+            await _until_any(done, new_session)
             return answer if done.is_set() else None
         finally:
             del self._waiting[number]
@@ -244,13 +257,18 @@ class ShardCommands:
         return max(0.0, wait_s)
 
     async def close(self) -> None:
-        """Cancel the requests in progress. Their waiters get the error `gone`."""
+        """End the requests in progress. Their waiters get `ShardGone`."""
+        self._closed.set()
         tasks = [shared.task for shared in self._shared.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def gone() -> RpcError:
-    """The shard stops here; another node takes it over."""
-    return RpcError(UNAVAILABLE, "the shard moves to another node at this moment", 1.0)
+async def _until_any(*events: asyncio.Event) -> None:
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -11,7 +11,7 @@ from sandwich_node.gateway import events as ev
 from sandwich_node.gateway import opcodes
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.publishing.publisher import ShardPublisher
-from sandwich_node.rpc.shard import ShardCommands
+from sandwich_node.rpc.shard import Leaving, ShardCommands, ShardGone
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.services import WorkerServices
 from sandwich_sdk.wire.rpc import TIMEOUT, UNAVAILABLE, RpcError
@@ -49,6 +49,7 @@ class CommandPort:
             bot=bot,
             send=self._send,
             relay=self._publish_own,
+            presence=lambda: self._connection.presence if self._connection is not None else None,
             cache=services.cache,
             rng=services.rng,
             clock=time.monotonic,
@@ -73,6 +74,12 @@ class CommandPort:
             await self._rpc.remove_shard(self._key)
         await self.commands.close()
 
+    async def presence_of(self, group: int, shard: int) -> dict[str, Any] | None:
+        """The presence that the bot shows on a shard of another group of its application; None: not known."""
+        if self._rpc is None:
+            return None
+        return await self._rpc.presence_of(self._key._replace(group=group, shard=shard))
+
     def show_presence(self, presence: dict[str, Any]) -> None:
         """Send the presence once the shard is live. The machine keeps it for every later IDENTIFY."""
         if self._connection is not None:
@@ -85,13 +92,15 @@ class CommandPort:
     def _send(self, op: int, data: dict[str, Any]) -> None:
         """Queue a gateway command. Raises ValueError with the reason when the machine does not take it."""
         if self._connection is None:
-            raise ValueError("the shard moves to another node at this moment")
+            raise Leaving
         self._refusal = ""
         self._connection.post(ev.CommandQueued(op, data))
         if self._refusal:
             raise ValueError(self._refusal)
 
     async def _publish_own(self, event: OwnEvent) -> str:
+        if self._connection is None:
+            raise ShardGone
         lane = self._lane(event.type) or DEFAULT_LANE
         try:
             async with asyncio.timeout(OWN_TIMEOUT_S):
