@@ -38,11 +38,12 @@ class SetOptions(msgspec.Struct, tag=True, frozen=True):
 
 
 class PreviousGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """The group that an upcoming group replaces. `ids`: its shards, as ranges ("0-3,7")."""
+    """The group that an upcoming group replaces. `ids`: its shards, as ranges ("0-3,7"). `intents` 0: not known."""
 
     group: int
     count: int
     ids: str
+    intents: int = 0
 
 
 class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
 from sandwich_node.cache import group_cleanup, group_switch, redis_store
 from sandwich_node.cache.batch import Batch, EventOps, names_of
+from sandwich_node.cache.errors import CacheError
 from sandwich_node.cache.group_switch import PreviousShard, PreviousShards
 from sandwich_node.cache.handover_drain import Standing
 from sandwich_node.cache.locations import Destination, shard_of
@@ -106,7 +107,6 @@ class Groups:
             PreviousShards(
                 group=OLD,
                 count=OLD_COUNT,
-                ids="0-1",
                 own_count=NEW_COUNT,
                 shards=ends,
                 session="new",
@@ -469,7 +469,7 @@ async def test_nothing_is_removed_while_redis_cannot_say_what_the_next_group_has
     held = await single.client.hgetall(locations_key(NS, APP))
 
     async def refuse(*args: Any, **more: Any) -> int:
-        raise group_cleanup.CacheError("refused")
+        raise CacheError("refused")
 
     monkeypatch.setattr(single.store, "relocate", refuse)
     await group_cleanup.release_group(single.store, released(next=next_group()))

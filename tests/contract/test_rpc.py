@@ -209,7 +209,7 @@ async def test_requests_that_no_shard_takes_up_end_with_an_error_that_says_to_re
         assert not (await ask(client, "music", "request_members", guild_id="1"))["ok"]
         assert ended.asked == server_module.PASSED_MAX + 2, "a worker that ends passes nothing on"
         await node.server.remove_shard(ShardId("music", 1, 0))
-        answer = await ask(client, "music", "request_members", guild_id="1")
+        answer = await ask(client, "music", "request_members", guild_id="1", timeout=0.1)
         assert (answer["error"]["message"], answer["error"]["retry_after"]) == (server_module.NO_OWNER, 0.2)
         await client.close()
 
@@ -256,7 +256,7 @@ async def test_a_presence_for_all_shards_goes_to_the_group_that_serves_afterward
 
 async def test_a_shard_asks_another_one_for_the_presence_that_the_bot_shows(server: EmbeddedNats) -> None:
     async with nodes(server, ("one", "music"), ("one", "music")) as (a, b):
-        shown = {"status": "dnd", "activities": [], "since": None, "afk": False}
+        shown: dict[str, Any] = {"status": "dnd", "activities": [], "since": None, "afk": False}
         old: Any = running(b"null")
         await a.server.add_shard(ShardId("music", 1, 0), old)
         assert await b.server.presence_of(ShardId("music", 1, 0)) is None

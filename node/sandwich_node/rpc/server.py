@@ -48,8 +48,13 @@ PASSED = "Sandwich-Passed"
 PASSED_MAX = 5
 FIND_TIMEOUT_S = 1.0
 FIND_AGAIN_S = 0.2
-FIND_FOR_S = 3.0
-"""How long a request waits here for a shard that moves, or for the next group's. Afterwards the consumer may retry."""
+FIND_FOR_S = 4.5
+"""How long a request without a `timeout` waits here for a shard that moves, or for the next group's.
+
+Consumers wait for five seconds by default; after an error they may retry.
+"""
+FIND_MAX_S = 10.0
+"""The same for a request with a `timeout`, at most."""
 NO_OWNER = "no node runs this shard at this moment"
 FAN_OUT_AT_ONCE = 64
 FAN_OUT_TIMEOUT_S = 3.0
@@ -73,6 +78,7 @@ _Parts = list[tuple[bytes, dict[str, str] | None]]
 class _Target(msgspec.Struct):
     guild_id: str | None = None
     shard: int | None = None
+    timeout: float = FIND_FOR_S
 
 
 _target = msgspec.json.Decoder(_Target).decode
@@ -271,14 +277,14 @@ class RpcServer:
 
         A shard that no node has at this moment is looked for again, in the group that serves then.
         """
-        clock = asyncio.get_running_loop().time
-        until = clock() + FIND_FOR_S
+        clock, target = asyncio.get_running_loop().time, _read_target(message.body)
+        until = clock() + min(target.timeout, FIND_MAX_S)
         while True:
             seen = self._apps().get(app)
             if seen is None:
                 # The application was removed at this moment.
                 raise RpcError(NOT_FOUND, f"there is no application {app[:40]!r} in this cluster")
-            shard = _shard_of(verb, message.body, seen)
+            shard = _shard_of(verb, target, seen)
             if shard is None:
                 result = await self._to_all(app, seen, verb, message.body)
                 if _group_of(self._apps().get(app)) == _group_of(seen):
@@ -379,12 +385,15 @@ def _busy(app: str) -> RpcError:
     return RpcError(LIMITED, f"busy: too many requests of application {app} are under way", 1.0)
 
 
-def _shard_of(verb: str, body: bytes, seen: AppInfo) -> int | None:
-    """The shard that a request is for (Discord: Gateway, Sharding); None for all shards. Raises RpcError."""
+def _read_target(body: bytes) -> _Target:
     try:
-        target = _target(body or b"{}")
+        return _target(body or b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RpcError(INVALID, f"the request is not valid: {error}") from None
+
+
+def _shard_of(verb: str, target: _Target, seen: AppInfo) -> int | None:
+    """The shard that a request is for (Discord: Gateway, Sharding); None for all shards. Raises RpcError."""
     if seen.count < 1:
         raise RpcError(UNAVAILABLE, "the application has no shards at this moment", 5.0)
     if target.guild_id is not None:

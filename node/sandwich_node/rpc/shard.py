@@ -24,6 +24,8 @@ WHOLE_LIST_EVERY_S = 30.0
 WAITING_MAX = 256
 RESULT_BYTES_MAX = 64 * 1024 * 1024
 REMEMBERED_MAX = 4096
+RELEASE_WAIT_S = 10.0
+"""How long a request waits for the shard of a group that is about to serve."""
 
 
 class ShardGone(RpcError):
@@ -85,6 +87,16 @@ class ShardCommands:
         self._asked_at: dict[str, float] = {}
         self._new_session = asyncio.Event()
         self._closed = asyncio.Event()
+        self._released = asyncio.Event()
+        self._released.set()
+
+    def withhold(self) -> None:
+        """The shard is not serving yet: until `release`, requests other than for the presence wait."""
+        self._released.clear()
+
+    def release(self) -> None:
+        """The shard serves from now on."""
+        self._released.set()
 
     @property
     def is_waiting(self) -> bool:
@@ -107,6 +119,8 @@ class ShardCommands:
 
     async def handle(self, verb: str, body: bytes) -> bytes:
         """Execute one request; the result's JSON. Raises RpcError."""
+        if verb != "update_presence" and not self._released.is_set():
+            await self._until_released()
         match verb:
             case "request_members":
                 return await self._members(rq.read(body, rq.MembersAsk))
@@ -127,6 +141,15 @@ class ShardCommands:
                 relayed = rq.read(body, rq.RelayAsk)
                 return msgspec.json.encode({"id": await self._relay(rq.relay(relayed))})
         raise RpcError(REFUSED, f"a shard does not know {verb}")
+
+    async def _until_released(self) -> None:
+        try:
+            async with asyncio.timeout(RELEASE_WAIT_S):
+                await _until_any(self._released, self._closed)
+        except TimeoutError:
+            pass
+        if not self._released.is_set():
+            raise ShardGone
 
     def _command(self, verb: str, data: dict[str, Any]) -> None:
         try:

@@ -25,7 +25,7 @@ ENDS = tuple(
     PreviousShard(shard=number, end=Standing(f"s{number}", 7), behind=False, fence=Fence(5)) for number in (0, 1)
 )
 BEFORE = PreviousShards(
-    group=0, count=2, ids="0-1", own_count=3, shards=ENDS, session="new", seq=40, guilds=frozenset({str(1 << 22)})
+    group=0, count=2, own_count=3, shards=ENDS, session="new", seq=40, guilds=frozenset({str(1 << 22)})
 )
 FRESH = Checkpoint("", 0)
 

@@ -11,7 +11,7 @@ import pytest
 from sandwich_coordinator.intents import ALL
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.publishing.own_events import OwnEvent
-from sandwich_node.rpc.shard import Leaving, ShardCommands, ShardGone
+from sandwich_node.rpc.shard import RELEASE_WAIT_S, Leaving, ShardCommands, ShardGone
 from sandwich_sdk.wire.rpc import RpcError
 from verification.simulation.loop import run_virtual
 
@@ -230,5 +230,35 @@ def test_a_command_that_a_leaving_shard_does_not_take_is_not_refused_by_discord(
                 await ask(commands, verb, **fields)
         with pytest.raises(ShardGone):
             await commands.handle("update_presence", b"{}")
+
+    play(story)
+
+
+def test_before_the_switch_only_a_presence_is_set_and_other_requests_wait_for_it() -> None:
+    async def story(commands: ShardCommands, discord: Discord) -> None:
+        commands.withhold()
+        assert await commands.handle("update_presence", b"{}") == b"null"
+        asking = ask(commands, "request_sounds")
+        await asyncio.sleep(RELEASE_WAIT_S - 1.0)
+        assert len(discord.sent) == 1
+        commands.release()
+        await sent(discord, 2)
+        commands.observe("SOUNDBOARD_SOUNDS", json.dumps({"guild_id": GUILD, "soundboard_sounds": []}).encode())
+        assert json.loads(await asking)["guild_id"] == GUILD
+
+    play(story)
+
+
+def test_a_request_waits_for_the_switch_for_a_bounded_time_and_not_beyond_the_shards_end() -> None:
+    async def story(commands: ShardCommands, discord: Discord) -> None:
+        commands.withhold()
+        with pytest.raises(ShardGone):
+            await ask(commands, "relay", type="SONG")
+        asking = ask(commands, "request_sounds")
+        await asyncio.sleep(0.1)
+        await commands.close()
+        with pytest.raises(ShardGone):
+            await asking
+        assert discord.sent == []
 
     play(story)
