@@ -38,11 +38,12 @@ class SetOptions(msgspec.Struct, tag=True, frozen=True):
 
 
 class PreviousGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """The group that an upcoming group replaces. `ids`: its shards, as ranges ("0-3,7")."""
+    """The group that an upcoming group replaces. `ids`: its shards, as ranges ("0-3,7"). `intents` 0: not known."""
 
     group: int
     count: int
     ids: str
+    intents: int = 0
 
 
 class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
@@ -100,10 +101,14 @@ class SetPresence(msgspec.Struct, tag=True, frozen=True):
 
 
 class AppInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """An application, for who answers requests: its present shard group, its bot's user id, its cache."""
+    """An application, for who answers requests: the shard group that serves, its bot's user id, its cache.
+
+    `upcoming`: number and shard count of the next group, whose sessions show the bot's presence too.
+    """
 
     group: int = 0
     count: int = 0
+    upcoming: tuple[int, int] | None = None
     bot: str = ""
     caches: bool = True
     namespace: str = ""

@@ -102,6 +102,7 @@ class Worker:
 
             try:
                 shut_down = await self._serve(shards, start)
+                self._rpc.end()
                 await shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
                 await self._channel.flush(1.0)
                 if not shut_down:

@@ -33,17 +33,16 @@ class PreviousShard:
 class PreviousShards:
     """The replaced group, as far as one shard of the next group needs it.
 
-    group, count, ids  of the replaced group; `ids`: its shards, as ranges ("0-3,7")
-    intents            of its sessions; 0: the same as now
-    own_count          the shard count of the next group
-    shards             the ends of all shards that `shards_before` names
-    session, seq       the public name of the next group's session, and its last sequence that the cache does not get
-    guilds             the guilds of that session, as far as they are known
+    group, count  of the replaced group
+    intents       of its sessions; 0: the same as now
+    own_count     the shard count of the next group
+    shards        the ends of all shards that `shards_before` names
+    session, seq  the public name of the next group's session, and its last sequence that the cache does not get
+    guilds        the guilds of that session, as far as they are known
     """
 
     group: int
     count: int
-    ids: str
     intents: int = 0
     own_count: int
     shards: tuple[PreviousShard, ...]

@@ -31,7 +31,7 @@ SIDE_BY_SIDE = 16
 MOVES_MAX = 3
 VERSION_MIN = (6, 2)
 FOLLOW_UPS_MAX = 10_000
-MOVES_IN_CALL = 512
+MOVES_IN_CALL = 128
 """Guilds that one call locates at other shards: it blocks the server for some milliseconds."""
 
 _Result = TypeVar("_Result")
