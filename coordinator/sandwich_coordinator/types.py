@@ -180,11 +180,12 @@ class GroupRecord(Record, frozen=True):
 class RolloutRecord(Record, frozen=True):
     """`rollouts/<app>`: what operators asked of the application's groups, beside its configuration.
 
-    `restart` counts the requests for a new group of the same shape. `auto_count`: the count that was accepted for an
-    application with an automatic one; 0: none.
+    `restart` counts the requests for a new group of the same shape; `hard`: the last one wants the old group to end
+    first. `auto_count`: the count that was accepted for an application with an automatic one; 0: none.
     """
 
     restart: int = 0
+    hard: bool = False
     auto_count: int = 0
 
 

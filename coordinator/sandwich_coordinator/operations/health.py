@@ -6,7 +6,7 @@ import msgspec
 
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
-from sandwich_coordinator.groups import newest_groups
+from sandwich_coordinator.groups import planned_ids, serving_groups, upcoming_groups
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
@@ -38,11 +38,12 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
 
 
 def wanted_shards(group: GroupRecord) -> set[int]:
-    """The shards that a group should run; all of its count when its ids cannot be read."""
+    """The shards that a group should run now; all of its count when its ids cannot be read."""
     try:
-        return set(parse_ranges(group.ids)) if group.ids else set(range(group.count))
+        parse_ranges(group.ids)
     except ValueError:
         return set(range(group.count))
+    return set(planned_ids(group)) if group.ids else set(range(group.count))
 
 
 def shards_subject(app: str, shards: Sequence[int] | set[int]) -> str:
@@ -94,7 +95,7 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
     view = snapshot.view
-    for name, key in newest_groups(view).items():
+    for name, key in serving_groups(view).items():
         group, app = view.groups[key].record, view.apps.get(name)
         if not view.nodes and group.state in ("starting", "live", "degraded"):
             yield problem(Code.APP_DOWN, f"app/{name}", f"{name}: no node runs it (its last state was {group.state})")
@@ -109,9 +110,13 @@ def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:
     late: dict[tuple[str, str], dict[int, float]] = {}
+    upcoming = frozenset(upcoming_groups(snapshot.view).values())
     for shard, claim in sorted(snapshot.view.claims.items()):
         record = claim.record
-        if record.state in ("live", "failed") or not record.since:
+        if record.state in ("live", "failed", "ended") or not record.since:
+            continue
+        if shard.of in upcoming:
+            # It waits for its turn to IDENTIFY, or for the others; the serving group has the events.
             continue
         if snapshot.now - record.since >= NOT_LIVE_AFTER_S:
             late.setdefault((shard.app, record.state), {})[shard.shard] = record.since

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from sandwich_coordinator import election, leader
 from sandwich_coordinator.discord_api import DiscordUnavailable, RateLimited, TokenRefused
+from sandwich_coordinator.gateway_state import GatewayState
 from sandwich_coordinator.ids import LeaderTerm
-from sandwich_coordinator.leader import GatewayState, LookupWanted
+from sandwich_coordinator.leader import LookupWanted
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import LeaseLost, Store, StoreError
