@@ -108,11 +108,16 @@ class Chain:
         self._owes_notice = False
         self.checkpoint = Checkpoint("", 0)
         self.hold: int | None = None
-        """Where the chain's hold began: in each frame, from the marker that begins the hold until the switch is over."""
+        """Where the chain's hold began: in each frame from the hold's marker on, until the switch is over."""
         self.retries = 0
         self.foreign = 0
         """Messages that no node wrote, found on the chain's subjects."""
         self.waiting_reason = ""
+
+    @property
+    def end(self) -> int:
+        """The stream sequence of our last frame."""
+        return self._own
 
     async def take_over(self) -> Checkpoint:
         """Append our fence frame and return the checkpoint before it. Raises Fenced. Waits while the log is away.

@@ -105,9 +105,7 @@ class Frame:
     ttl_s: float = 0.0
     behind: bool = False
 
-    def headers(
-        self, fence: Fence, part: tuple[int, int] | None = None, *, hold: int | None = None
-    ) -> FrameHeaders:
+    def headers(self, fence: Fence, part: tuple[int, int] | None = None, *, hold: int | None = None) -> FrameHeaders:
         """The frame's headers, as the owner with this fence writes them. `hold`: of the chain."""
         return FrameHeaders(
             session=self.session,

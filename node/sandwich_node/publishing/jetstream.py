@@ -254,7 +254,8 @@ class JetStreamLog:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LogUnavailable(f"the stream could not be read: {self.connection.reason(error)}") from None
         frames = [frame for message in messages if (frame := _stored_frame(message)) is not None]
-        return Page(tuple(frames), int(messages[-1].headers[_SEQUENCE]) + 1 if messages else seq)
+        last = messages[-1].headers if messages else None
+        return Page(tuple(frames), int(last[_SEQUENCE]) + 1 if last else seq)
 
     async def _page(self, subject: str, ask: bytes) -> list[Msg]:
         """The messages that answer; raises TimeoutError when their end does not come."""

@@ -139,7 +139,7 @@ class Log(Protocol):
         """What the stream has, from its leader. Raises LogUnavailable, StreamMissing."""
 
     async def read(self, stream: str, subjects: str, seq: int) -> Page:
-        """The next frames on `subjects`, which may have wildcards, at or behind stream sequence `seq`; a bounded number.
+        """The next frames on `subjects`, which may have wildcards, at or behind stream sequence `seq`. Bounded.
 
         It may be read from a replica that is not up to date: then the page ends early. Raises as `extent` does.
         """

@@ -1,7 +1,7 @@
 """What the group that is replaced has published: its chains, read from the stream until they end.
 
-A worker reads an old group once for all its shards (`PreviousGroups`). There is no task for it: of the shards that wait,
-one reads a page for all of them.
+A worker reads an old group once for all its shards (`PreviousGroups`). There is no task for it: of the shards that
+wait, one reads a page for all of them.
 """
 
 import asyncio
@@ -265,7 +265,7 @@ def old_chains(shard: int, count: int, old_count: int, old_ids: Iterable[int]) -
     """The old shards (of `old_count`) that have guilds in common with a shard of `count`.
 
     A guild is in shard `(id >> 22) % count` (Discord: Gateway, Sharding), so both numbers have one remainder by each
-    common divisor of the counts.
+    common divisor of the counts. An old count of 0: there was no group.
     """
     common = math.gcd(count, old_count)
     return frozenset(old for old in old_ids if old % common == shard % common)

@@ -114,11 +114,16 @@ class Hold:
 
 
 class HoldNote(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The note of the marker that begins a hold. `before`: the identities of the last events before it, as text.
+    """The note of the marker that begins a hold.
 
-    recent  how many of these were received since the stream's last sequence was read
+    group, count, ids  the group that is replaced: its number, its shard count, its shards as ranges
+    before             the identities of the last events before the hold, as text
+    recent             how many of these were received since the stream's last sequence was read
     """
 
+    group: int = 0
+    count: int = 0
+    ids: str = ""
     before: tuple[str, ...] = ()
     recent: int = 0
 
@@ -127,14 +132,10 @@ class ReleaseNote(msgspec.Struct, frozen=True, omit_defaults=True):
     """The note of the marker that begins a release: what a next owner has to leave out.
 
     twins    the held events that the old group has published: session (hash) -> their sequences, as ranges
-    through  up to which sequence that is decided, for the last session of the hold
-    session  that session's hash
     switch   the note of the switch frames
     lanes    the lanes that get one
     """
 
-    session: str
-    through: int
     twins: dict[str, str]
     switch: str
     lanes: tuple[str, ...]
@@ -160,19 +161,13 @@ def identity_of_text(text: str) -> Identity:
 
 
 def release_note(events: list[HeldEvent], switch: bytes, lanes: tuple[str, ...]) -> ReleaseNote:
-    """The decision about these events; at least one."""
+    """The decision about these events."""
     twins: dict[str, list[int]] = {}
     for event in events:
         if event.is_twin:
             twins.setdefault(session_hash(event.session_id), []).append(event.seq)
-    last = events[-1] if events else None
-    return ReleaseNote(
-        session=session_hash(last.session_id) if last is not None else "",
-        through=last.seq if last is not None else 0,
-        twins={session: format_ranges(sequences) for session, sequences in twins.items()},
-        switch=switch.decode(),
-        lanes=lanes,
-    )
+    ranges = {session: format_ranges(sequences) for session, sequences in twins.items()}
+    return ReleaseNote(twins=ranges, switch=switch.decode(), lanes=lanes)
 
 
 def twins_of(note: ReleaseNote, session: str) -> frozenset[int]:
