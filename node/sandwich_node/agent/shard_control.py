@@ -54,7 +54,7 @@ def _previous(view: ClusterView, key: GroupId) -> ipc.PreviousGroup | None:
     if entry is None:
         return None
     record = entry.record
-    return ipc.PreviousGroup(group=record.group, count=record.count, ids=record.ids)
+    return ipc.PreviousGroup(group=record.group, count=record.count, ids=record.ids, intents=record.intents)
 
 
 def _options_of(app: AppRecord) -> ipc.ShardOptions:

@@ -10,13 +10,15 @@ import math
 import random
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from sandwich_coordinator.backoff import Backoff
+from sandwich_coordinator.ids import Fence
 from sandwich_node.events.identity import Identity, identity
+from sandwich_node.publishing.chain import Checkpoint, checkpoint_of
 from sandwich_node.publishing.log import Log, LogError, StoredFrame, StreamMissing
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.frame import inflate, split_events
@@ -69,7 +71,7 @@ class Follower:
     read_to    the stream sequence up to which it knows them
     published  identities of its guilds' events in them, in order
     ends       the stream sequence of the first end frame of each chain that ended
-    is_behind  an old shard ended before the cache had everything
+    left       how each of these chains was left, with the fence of its last owner
     trouble    why something that was published may not be known; "" for nothing
     """
 
@@ -79,7 +81,7 @@ class Follower:
     read_to: int
     published: deque[Identity] = field(default_factory=lambda: deque(maxlen=PUBLISHED_MAX))
     ends: dict[int, int] = field(default_factory=dict)
-    is_behind: bool = False
+    left: dict[int, Checkpoint] = field(default_factory=dict)
     trouble: str = ""
     lost_at: float | None = None
 
@@ -93,11 +95,11 @@ class Follower:
         if chain in self.chains:
             self.published.extend(one for one in events if not one[0] or (one[0] >> 22) % self.count == self.shard)
 
-    def end(self, chain: int, stream_seq: int, *, is_behind: bool) -> None:
+    def end(self, chain: int, stream_seq: int, left: Checkpoint) -> None:
         """The chain ended."""
         if chain in self.chains and chain not in self.ends:
             self.ends[chain] = stream_seq
-            self.is_behind = self.is_behind or is_behind
+            self.left[chain] = left
 
 
 class PreviousGroups:
@@ -212,7 +214,8 @@ class PreviousGroup:
         takers = [one for one in followers if chain in one.chains and one.read_to < frame.stream_seq]
         if headers.kind == END:
             for follower in takers:
-                follower.end(chain, frame.stream_seq, is_behind=headers.behind)
+                left = replace(checkpoint_of(headers), fence=Fence(headers.epoch))
+                follower.end(chain, frame.stream_seq, left)
         elif headers.count and takers:
             events = self._events(chain, lane, frame)
             for follower in takers:

@@ -4,6 +4,7 @@ import asyncio
 
 from sandwich_coordinator.ids import Fence
 from sandwich_node import ipc
+from sandwich_node.cache.group_switch import PreviousShards
 from sandwich_node.cache.handover_drain import LeftBehind
 from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.events.enrich import ShardEnricher
@@ -42,17 +43,26 @@ class ShardFeatures:
         self._state = State.NEW
 
     async def open(
-        self, config: ShardConfig, taken_over: Checkpoint, group: asyncio.TaskGroup, *, is_first: bool = False
+        self,
+        config: ShardConfig,
+        taken_over: Checkpoint,
+        group: asyncio.TaskGroup,
+        *,
+        before: PreviousShards | None = None,
+        is_first: bool = False,
     ) -> None:
         """Begin, before the first event that counts. `taken_over`: how the shard's last owner left it.
 
-        `is_first`: the output was withheld until now, so that no owner before followed invites.
+        `is_first`: the output was withheld until now, so that no owner before followed invites. `before`: the shards
+        of the group whose guilds it takes over then.
         """
-        self._open_cache(config, taken_over, group)
+        self._open_cache(config, taken_over, before, group)
         await self._open_invites(None if is_first else taken_over, group)
         self._publisher.enricher = self._enricher()
 
-    def _open_cache(self, config: ShardConfig, taken_over: Checkpoint, group: asyncio.TaskGroup) -> None:
+    def _open_cache(
+        self, config: ShardConfig, taken_over: Checkpoint, before: PreviousShards | None, group: asyncio.TaskGroup
+    ) -> None:
         services, start = self._services, self._start
         if services.cache is None:
             return
@@ -74,6 +84,7 @@ class ShardFeatures:
             rng=services.rng,
             caught_up=self._publisher.mark,
             taken_over=taken_over,
+            before=before,
             room=services.room,
         )
         self._caching.state_changed(self._state)

@@ -14,8 +14,7 @@ The runner joins them to the connection and the publisher, and runs them until t
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from dataclasses import replace
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from sandwich_coordinator.ids import Fence
@@ -36,6 +35,7 @@ from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.log import Fenced
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.secret import Secret, bot_id_of
+from sandwich_node.shards.caching import group_before
 from sandwich_node.shards.closing import ENDED, Closing, end_chain, lanes_left
 from sandwich_node.shards.command_port import CommandPort
 from sandwich_node.shards.connection import ShardConnection
@@ -48,6 +48,7 @@ from sandwich_node.shards.session_reports import STATE_NAMES, SessionReports
 from sandwich_node.shards.take_over import TakeOver
 from sandwich_node.shards.upcoming import WITHHELD_PHASES, LeavingOut, Upcoming, push_switch_frames
 from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 _T = TypeVar("_T")
@@ -337,9 +338,16 @@ class ShardRunner:
         if own is None and self._phase not in WITHHELD_PHASES:
             return
 
-        async def open_output(is_behind: bool) -> None:
-            left = replace(checkpoint, behind=True, marked=False) if is_behind else checkpoint
-            await self._features.open(config, left, group, is_first=True)
+        async def open_output(left: Mapping[int, Checkpoint]) -> None:
+            intake = self._intake
+            before = group_before(
+                self._start,
+                left,
+                session=session_hash(intake.session_id),
+                seq=self._publisher.buffer.last_seq,
+                guilds=intake.guilds.known,
+            )
+            await self._features.open(config, checkpoint, group, before=before, is_first=True)
             if self._connection is not None and not self._stopping.is_set():
                 self._port.attach(self._connection)
             await self._port.open()

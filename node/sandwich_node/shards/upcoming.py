@@ -14,7 +14,7 @@ import copy
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from itertools import count
 
@@ -28,6 +28,7 @@ from sandwich_node.events.identity import Identity, identity
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway.effects import State
+from sandwich_node.publishing.chain import Checkpoint
 from sandwich_node.publishing.overlap import published_before
 from sandwich_node.publishing.previous_group import Follower, old_chains
 from sandwich_node.publishing.publisher import ShardPublisher
@@ -80,7 +81,7 @@ class Upcoming:
 
     own           what an earlier owner left of the hold, None for nothing
     post          passes an event to the shard's machine
-    open_output   opens cache, invite tracking and requests; its argument: the cache lacks what the old group still had
+    open_output   opens cache, invite tracking and requests; its argument: how the old group's chains were left
     publish_loss  puts a gap frame behind what was published
     lanes         the application's lanes now
     on_open       called once the shard is open
@@ -95,7 +96,7 @@ class Upcoming:
         *,
         own: OwnChain | None,
         post: Callable[[ev.Event], None],
-        open_output: Callable[[bool], Awaitable[None]],
+        open_output: Callable[[Mapping[int, Checkpoint]], Awaitable[None]],
         publish_loss: Callable[[LostEvents], None],
         lanes: Callable[[], tuple[str, ...]],
         on_open: Callable[[], None],
@@ -391,7 +392,7 @@ class Upcoming:
             self._hold.widen()
             self._filled.clear()
             self._room.set()
-            await self._open_output(follower.is_behind)
+            await self._open_output(follower.left)
             await self._twins_received()
             self._decide(follower)
         finally:
