@@ -28,6 +28,7 @@ from sandwich_node.events.identity import Identity, identity
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway.effects import State
+from sandwich_node.publishing.log import LogError
 from sandwich_node.publishing.overlap import published_before
 from sandwich_node.publishing.previous_group import Follower, old_chains
 from sandwich_node.publishing.publisher import ShardPublisher
@@ -45,7 +46,7 @@ from sandwich_node.shards.hold import (
     twins_of,
 )
 from sandwich_node.shards.intake import ShardIntake
-from sandwich_node.shards.own_chain import OwnChain, Patience
+from sandwich_node.shards.own_chain import OwnChain
 from sandwich_node.shards.resume import LostEvents
 from sandwich_node.shards.services import WorkerServices
 from sandwich_sdk.wire import subjects
@@ -58,6 +59,9 @@ READY_QUIET_S = 30.0
 """A shard is ready although guilds are missing, when none arrived for so long: they may be in an outage."""
 RESUMED_QUIET_S = 5.0
 """The same for the next owner of a session: it does not know which guilds are still to come."""
+SETTLE_S = 2.0
+"""Between the moment a shard may hold, or the log answers again, and the hold. What the old group stores late, behind L,
+is then among the events that the upcoming one remembers, and repeated events can be told apart."""
 EVENTS_A_TURN = 128
 """After so many released events, the other shards of this process get their turn."""
 
@@ -135,7 +139,6 @@ class Upcoming:
         self._room = asyncio.Event()
         self._room.set()
         self._filled = asyncio.Event()
-        self._patience = Patience(services.rng)
         self._waits_for = ""
         self._follower: Follower | None = None
         if own is not None:
@@ -187,8 +190,6 @@ class Upcoming:
         """What the shard waits for; "" for nothing."""
         if self.mode is Mode.OPEN:
             return ""
-        if self._patience.waiting:
-            return self._patience.waiting
         if self._follower is not None and self._follower.open_chains:
             return f"waits for the end of old shards {format_ranges(self._follower.open_chains)}"
         if self._is_live and not self._is_complete:
@@ -329,7 +330,12 @@ class Upcoming:
         """Keep events from a barrier on that is requested behind a look at the stream's end."""
         stream = subjects.stream_name(self._key.app)
         while self.mode is Mode.WITHHELD:
-            extent = await self._patience.of(lambda: self._services.log.extent(stream))
+            await asyncio.sleep(SETTLE_S)
+            try:
+                extent = await self._services.log.extent(stream)
+            except LogError as error:
+                self._waits_for = str(error)
+                continue
             self._hold_from, self._recent = extent.last, 0
             await self._pass_barrier(self._start_hold)
 
@@ -424,7 +430,8 @@ class Upcoming:
             (at >= recent, one) for at, (one, is_asked) in enumerate(self._before) if not is_asked or one in known
         ]
         held = [event.identity if not event.is_asked or event.identity in known else None for event in events]
-        twins = published_before([one for _, one in before], sum(late for late, _ in before), held, published)
+        recent = sum(is_late for is_late, _ in before)
+        twins = published_before([one for _, one in before], recent, held, published, max(1, self._previous.count))
         for event, is_twin in zip(events, twins, strict=True):
             event.is_twin = is_twin
         self.twins += sum(twins)
