@@ -67,8 +67,8 @@ def _end_of_run(
 ) -> int | None:
     """How many of a guild's held events (`late`) are among the stored ones; None when these fit nowhere.
 
-    Of several places where they fit, the one that begins nearest to `likely` counts. A run that begins before the
-    events that are known (`early`) fits nowhere else, and agrees in as many events as possible.
+    Of several places where they fit, the one that begins nearest to `likely` counts. A run may begin before the events
+    that are known (`early`), if it fits nowhere else. Then more events have to agree than seem to be out of order.
     """
     received = [*early, *late]
     last = min(len(early), len(received) - len(stored))
@@ -80,7 +80,7 @@ def _end_of_run(
         while fits and unknown < len(stored):
             fits = stored[unknown] == received[at]
             at, unknown, comparisons = at + 1, unknown + 1, comparisons + 1
-        if fits:
+        if fits and len(stored) + start > sum(one in received for one in stored[: max(-start, 0)]):
             return max(0, start + len(stored) - len(early))
         if comparisons > COMPARISONS_MAX:
             return None

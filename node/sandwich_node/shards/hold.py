@@ -14,7 +14,7 @@ from sandwich_sdk.wire.frame import session_hash
 
 HELD_BYTES_MAX = 16 * 1024 * 1024
 HELD_EVENTS_MAX = 32_768
-BEFORE_MAX = 512
+BEFORE_MAX = 2048
 """Events of before the hold that are remembered: more than the old group can be late with when L is read."""
 _EVENT_BYTES = 300
 """About what an event takes beside its text."""
@@ -70,8 +70,8 @@ class Hold:
     bound: what the old group received before its end must still be read.
     """
 
-    bytes_max: int = HELD_BYTES_MAX
-    events_max: int = HELD_EVENTS_MAX
+    bytes_max: int = field(default_factory=lambda: HELD_BYTES_MAX)
+    events_max: int = field(default_factory=lambda: HELD_EVENTS_MAX)
     bytes_held: int = 0
     events_held: int = 0
     _kept: deque[Held] = field(default_factory=deque, repr=False)

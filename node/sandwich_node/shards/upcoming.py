@@ -60,8 +60,8 @@ READY_QUIET_S = 30.0
 RESUMED_QUIET_S = 5.0
 """The same for the next owner of a session: it does not know which guilds are still to come."""
 SETTLE_S = 2.0
-"""Between the moment a shard may hold, or the log answers again, and the hold. What the old group stores late, behind L,
-is then among the events that the upcoming one remembers, and repeated events can be told apart."""
+"""Before the stream's last sequence is read, and between that and the hold. What the old group stores behind it is then
+among the events that the upcoming one remembers, and is long enough for repeated events to be distinguished."""
 EVENTS_A_TURN = 128
 """After so many released events, the other shards of this process get their turn."""
 
@@ -337,6 +337,7 @@ class Upcoming:
                 self._waits_for = str(error)
                 continue
             self._hold_from, self._recent = extent.last, 0
+            await asyncio.sleep(SETTLE_S)
             await self._pass_barrier(self._start_hold)
 
     def _start_hold(self) -> None:

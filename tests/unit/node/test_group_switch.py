@@ -5,7 +5,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from sandwich_coordinator.types import EventsSpec, LaneSpec
 from sandwich_node.publishing.log import LogUnavailable
+from sandwich_node.shards import hold
+from sandwich_sdk.wire.frame import session_hash
+from sandwich_sdk.wire.rpc import RpcError
 from tests.support.two_groups import Group, World, switch
 from verification.simulation.loop import run_virtual
 
@@ -25,6 +29,9 @@ def play(story: Callable[[World], Awaitable[None]], *, seed: int = 1, guilds: in
 async def settled(world: World, *groups: Group) -> None:
     """Everything that was sent has been published; the shards are stopped."""
     await asyncio.sleep(3)
+    async with asyncio.timeout(300):
+        while any(runner.numbers().backlog_events for group in groups for runner in group.runners.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
     for group in groups:
         for shard, runner in group.runners.items():
             if not group.tasks[shard].done():
@@ -157,3 +164,212 @@ def test_a_fault_in_any_phase_loses_and_doubles_nothing(fault: Fault, step: str,
         assert not old.lost + new.lost
 
     play(story, seed=seed)
+
+
+def test_a_new_session_of_the_old_group_is_not_begun_to_end_a_chain() -> None:
+    async def story(world: World) -> None:
+        old = Group(world, 1, 2)
+        new = Group(world, 2, 3, previous=old)
+        old.start()
+        await old.all_are("live")
+        identifies = old.identifies
+
+        def between(now: str) -> None:
+            if now == "switching":
+                for shard in range(old.count):
+                    session = old.session_of(shard)
+                    session.is_dead = True
+                    assert session.socket is not None
+                    session.socket.end(4009)
+
+        await switch(world, old, new, between=between)
+        await settled(world, old, new)
+        assert old.identifies == identifies
+        lost = {loss.session for loss in old.lost}
+        assert lost == {session_hash(old.session_of(shard).id) for shard in range(old.count)}
+        for shard in range(old.count):
+            assert world.kinds(old, shard)[-2:] == ["gap", "end"]
+
+    play(story)
+
+
+@pytest.mark.parametrize("step", ["preparing", "holding"])
+def test_a_session_of_the_new_group_that_is_lost_before_the_switch_costs_nothing(step: str) -> None:
+    async def story(world: World) -> None:
+        old = Group(world, 1, 3)
+        new = Group(world, 2, 2, previous=old)
+        old.start()
+        await old.all_are("live")
+        traffic = world.tasks.create_task(world.discord.traffic(40.0))
+        new.start(phase="preparing")
+        await new.all_are("ready")
+        if step == "holding":
+            new.set_phase("holding")
+            await new.all_are("holding")
+        session = new.session_of(1)
+        session.is_dead = True
+        assert session.socket is not None
+        session.socket.end(4009)
+        await asyncio.sleep(1)
+        new.set_phase("holding")
+        await new.all_are("holding")
+        assert new.session_of(1) is not session
+        new.set_phase("switching")
+        old.set_phase("closing")
+        await new.all_are("live")
+        await asyncio.sleep(2)
+        traffic.cancel()
+        await settled(world, old, new)
+        check(world, old, new)
+        assert not old.lost + new.lost
+
+    play(story)
+
+
+def test_a_hold_that_is_lost_with_its_session_after_the_switch_is_reported() -> None:
+    async def story(world: World) -> None:
+        old = Group(world, 1, 1)
+        new = Group(world, 2, 1, previous=old)
+        old.start()
+        await old.all_are("live")
+        new.start(phase="preparing")
+        await new.all_are("ready")
+        new.set_phase("holding")
+        await new.all_are("holding")
+        new.set_phase("switching")
+        session = new.session_of(0)
+        new.kill(0)
+        session.is_dead = True
+        new.start([0])
+        await asyncio.sleep(1)
+        old.set_phase("closing")
+        await new.all_are("live")
+        await settled(world, old, new)
+        assert [loss.session for loss in new.lost] == [session_hash(session.id)]
+        kinds = world.kinds(new, 0)
+        assert kinds.index("switch") < kinds.index("gap") < kinds.index("")
+
+    play(story)
+
+
+def test_a_full_hold_stops_reading_and_is_released_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> None:
+        old = Group(world, 1, 2)
+        new = Group(world, 2, 1, previous=old)
+        old.start()
+        await old.all_are("live")
+        traffic = world.tasks.create_task(world.discord.traffic(40.0))
+        new.start(phase="preparing")
+        await new.all_are("ready")
+        new.set_phase("holding")
+        await new.all_are("holding")
+        await asyncio.sleep(20)
+        assert new.runners[0].numbers().held == 50
+        new.set_phase("switching")
+        old.set_phase("closing")
+        await new.all_are("live")
+        await asyncio.sleep(2)
+        traffic.cancel()
+        await settled(world, old, new)
+        got = world.published(old, new)
+        for guild, numbers in world.discord.emitted.items():
+            assert set(got[guild]) == set(numbers)
+
+    monkeypatch.setattr(hold, "HELD_EVENTS_MAX", 50)
+    play(story)
+
+
+@pytest.mark.parametrize("appended", [1, 2, 3])
+def test_end_frames_that_an_owner_did_not_come_to_are_appended_by_the_next(appended: int) -> None:
+    async def story(world: World) -> None:
+        lanes = EventsSpec(lanes={"voice": LaneSpec(types=["VOICE_*"]), "other": LaneSpec(types=["TYPING_START"])})
+        old = Group(world, 1, 1, events=lanes)
+        old.start()
+        await old.all_are("live")
+
+        world.log.delay_s = 1.0
+        old.set_phase("closing")
+        while world.kinds(old, 0).count("end") < appended:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        old.kill(0)
+        old.start()
+        await old.all_are("ended")
+        ends = [subject.split(".")[3] for _, subject, _, headers in world.log.messages if headers.kind == "end"]
+        assert ends == ["all", "voice", "other"]
+        before = len(world.log.messages)
+        old.start()
+        await old.all_are("ended")
+        assert len(world.log.messages) == before, "nothing is appended to a chain that has ended"
+
+    play(story)
+
+
+def test_a_shard_without_a_session_ends_its_chain_without_connecting() -> None:
+    async def story(world: World) -> None:
+        old = Group(world, 1, 1)
+        old.start(phase="closing")
+        await old.all_are("ended")
+        assert (world.kinds(old, 0), world.discord.sessions) == (["fence", "end"], [])
+
+    play(story)
+
+
+def test_the_session_of_a_chain_that_ended_is_closed_for_good() -> None:
+    async def story(world: World) -> None:
+        old = Group(world, 1, 1)
+        old.start()
+        await old.all_are("live")
+        socket = old.session_of(0).socket
+        assert socket is not None
+        old.set_phase("closing")
+        await old.all_are("ended")
+        assert (socket.closed_with, old.records[0]) == (1000, None)
+
+    play(story)
+
+
+def test_a_stream_that_is_deleted_during_the_switch_does_not_hold_it_up_for_ever() -> None:
+    async def story(world: World) -> None:
+        old = Group(world, 1, 1)
+        new = Group(world, 2, 1, previous=old)
+        old.start()
+        await old.all_are("live")
+        world.discord.emit(world.discord.guilds[0], "MESSAGE_CREATE", id="1", channel_id="1")
+        await asyncio.sleep(1)
+        new.start(phase="preparing")
+        await new.all_are("ready")
+        new.set_phase("holding")
+        await new.all_are("holding")
+        old.set_phase("closing")
+        await old.all_are("ended")
+        world.log.messages.clear()
+        world.log._next = 1
+        number = world.discord.emit(world.discord.guilds[0], "MESSAGE_CREATE", id="2", channel_id="1")
+        new.set_phase("switching")
+        await new.all_are("live")
+        await settled(world, new)
+        assert world.published(new)[world.discord.guilds[0]] == [number]
+
+    play(story)
+
+
+def test_requests_reach_a_shard_of_the_new_group_from_the_switch_on_only() -> None:
+    async def story(world: World) -> None:
+        old = Group(world, 1, 1)
+        new = Group(world, 2, 1, previous=old)
+        old.start()
+        await old.all_are("live")
+        new.start(phase="preparing")
+        await new.all_are("ready")
+        commands = new.runners[0]._port.commands
+        with pytest.raises(RpcError):
+            await commands.handle("update_presence", b'{"status":"idle"}')
+        new.set_phase("holding")
+        await new.all_are("holding")
+        new.set_phase("switching")
+        old.set_phase("closing")
+        await new.all_are("live")
+        assert await commands.handle("update_presence", b'{"status":"idle"}') == b"null"
+        await settled(world, old, new)
+
+    play(story)
