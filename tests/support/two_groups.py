@@ -128,7 +128,13 @@ class SmallDiscord:
         session.socket, socket.session = socket, session
         listed = [{"id": str(guild), "unavailable": True} for guild in sorted(guilds)]
         user = {"id": "42", "username": "bot"}
-        ready = {"v": 10, "user": user, "guilds": listed, "session_id": session.id, "resume_gateway_url": "ws://discord"}
+        ready = {
+            "v": 10,
+            "user": user,
+            "guilds": listed,
+            "session_id": session.id,
+            "resume_gateway_url": "ws://discord",
+        }
         session.dispatch("READY", ready)
         for guild in sorted(guilds):
             session.dispatch("GUILD_CREATE", {"id": str(guild), "unavailable": False})

@@ -80,11 +80,17 @@ def _end_of_run(
         while fits and unknown < len(stored):
             fits = stored[unknown] == received[at]
             at, unknown, comparisons = at + 1, unknown + 1, comparisons + 1
-        if fits and len(stored) + start > sum(one in received for one in stored[: max(-start, 0)]):
+        if fits and (start >= 0 or len(stored) + start > _repeated(stored[:-start], received)):
             return max(0, start + len(stored) - len(early))
         if comparisons > COMPARISONS_MAX:
             return None
     return None
+
+
+def _repeated(unknown: Sequence[Identity], received: Sequence[Identity]) -> int:
+    """How many published events of before all known ones look like one that was received."""
+    known = set(received)
+    return sum(one in known for one in unknown)
 
 
 class _Begins:
