@@ -50,7 +50,7 @@ def newest_number(view: ClusterView, app: str) -> int:
 
 
 def begins_at_once(view: ClusterView, serving: GroupId, group: GroupRecord, wanted: WantedGroup) -> bool:
-    """Whether the next group replaces the serving one without a switch: there is nothing to keep, or nobody wants it.
+    """Whether the next group replaces the serving one without a switch: there is nothing to keep, or it was asked for.
 
     Nothing is to keep when no shard has a session, when all shards failed for good, or when the token is another bot's.
     """

@@ -28,6 +28,7 @@ from sandwich_coordinator.plans import (
     unreadable_nodes,
 )
 from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.proposals import proposal_writes
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import BudgetRecord
 from sandwich_coordinator.view import ClusterView, Entry
@@ -49,7 +50,7 @@ class LeaderDecision:
     """What to write and look up, what to remember, and when to decide again although nothing changed.
 
     `relocations`: for each finished switch, the group that serves now and the one that it replaced: the cache is to
-    locate the guilds of the old one in the new one. Then the memory's `relocated` gets the new one.
+    locate the guilds of the old one in the new one. Once it does, the memory's `relocated` has the new one.
     """
 
     writes: tuple[LeaderWrite, ...]
@@ -78,30 +79,26 @@ def reconcile(
     accepting = any(node.accepts for node in capacities(view))
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
+    memory, proposals, proposal_at = proposal_writes(view, memory, now=now, wall=wall)
     writes = [
         *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
         *group_writes(view, gateway, states, term=term, wall=wall, policy=policy),
         *switch_writes(view, memory.relocated, term),
+        *proposals,
         *plan_writes(view, memory, term=term, now=now, policy=policy),
         # Last: what only informs must not delay a move.
         *departure_writes(view, memory.departed, now=now, wall=wall),
     ]
     lookups, lookup_at = _lookups(view, gateway, now=now, wall=wall, policy=policy)
-    wakes = (*_timers(memory, policy), *lookup_at, *expiry(view, now=now, wall=wall))
+    wakes = (*_timers(memory, policy), *lookup_at, *proposal_at, *expiry(view, now=now, wall=wall))
     return LeaderDecision(
         tuple(replace(write, compares=(guard, *write.compares)) for write in writes),
         lookups,
         memory,
         min((at for at in wakes if at > now), default=None),
-        tuple(_relocations(view, memory)),
+        tuple(pair for pair in finished_switches(view) if needs_relocation(view, pair[0])),
     )
-
-
-def _relocations(view: ClusterView, memory: LeaderMemory) -> Iterator[tuple[GroupId, GroupId]]:
-    for key, old in finished_switches(view):
-        if needs_relocation(view, key) and key not in memory.relocated:
-            yield key, old
 
 
 # --- membership -------------------------------------------------------------------------------------------------

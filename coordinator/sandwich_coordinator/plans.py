@@ -31,7 +31,8 @@ class LeaderMemory:
 
     `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
     `departures`: recent disappearances per node, to notice one that keeps coming and going. `relocated`: groups
-    at which the cache locates all guilds of the groups that they replaced.
+    at which the cache locates all guilds of the groups that they replaced. `checked`: when each application's automatic
+    shard count was looked at.
     """
 
     members: frozenset[str] | None = None
@@ -41,6 +42,7 @@ class LeaderMemory:
     hold_until: float | None = None
     not_live_since: Mapping[GroupId, float] = field(default_factory=dict)
     relocated: frozenset[GroupId] = frozenset()
+    checked: Mapping[str, float] = field(default_factory=dict)
 
 
 def unreadable_nodes(view: ClusterView) -> frozenset[str]:

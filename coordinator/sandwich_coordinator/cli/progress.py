@@ -9,7 +9,7 @@ from sandwich_coordinator.operations.nodes import next_steps
 from sandwich_coordinator.operations.progress import GroupProgress, NodeProgress, Progress, Report, ShardProgress
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.rebalance import Move
-from sandwich_coordinator.scale_plan import ScalePlan
+from sandwich_coordinator.scale_plan import ScalePlan, ScaleProgress
 
 
 def shown(say: Callable[[str], None]) -> Report:
@@ -84,12 +84,20 @@ _PHASES = {
 }
 
 
+def progress_line(progress: ScaleProgress) -> str:
+    """How far a change of an application's shard group is."""
+    left = f", about {duration(progress.seconds_left)} left" if progress.seconds_left else ""
+    failed = f"; shards {format_ranges(progress.failed)} failed" if progress.failed else ""
+    done = f"{progress.done} of {1 if progress.phase == 'canary' else progress.total}"
+    return (
+        f"{progress.app}: group {progress.replaces} -> {progress.group}: {done} {_PHASES[progress.phase]}{left}{failed}"
+    )
+
+
 def _group_line(event: GroupProgress) -> str:
     match event:
         case happened.ScaleAdvanced(progress):
-            left = f", about {duration(progress.seconds_left)} left" if progress.seconds_left else ""
-            done = f"{progress.done} of {1 if progress.phase == 'canary' else progress.total}"
-            return f"{progress.app} group {progress.group}: {done} {_PHASES[progress.phase]}{left}"
+            return progress_line(progress)
         case happened.ScaleFailing(app, shards, advice):
             which = format_ranges(shards)
             return f"{app}: shards {which} of the new group failed; the old group serves as before; {advice}"

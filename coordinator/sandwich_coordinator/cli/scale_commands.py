@@ -24,6 +24,7 @@ def app_scale(
     shards: Annotated[str | None, typer.Option("--shards", metavar="N|auto", help="The new shard count.")] = None,
     ids: Annotated[str | None, typer.Option("--ids", help="Only these run in this cluster: 0-31,40.")] = None,
     plan: OnlyPlan = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Take the count that the cluster proposes.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Take a change back that has not switched yet.")] = False,
     yes: Yes = False,
     timeout_s: WaitS = 3600.0,
@@ -35,16 +36,29 @@ def app_scale(
 
     Example: sandwich app scale welcomer --shards 64 --plan
     """
-    from sandwich_coordinator.operations.scaling import cancel_scale, plan_scale
+    from sandwich_coordinator.operations.scaling import cancel_scale, plan_accept, plan_scale
 
     connection: Connection = context.obj
+    if accept and (shards is not None or ids is not None or cancel):
+        raise CommandError("--accept takes the proposed count: --shards, --ids and --cancel do not go with it", 2)
     if cancel:
         if shards is not None or ids is not None or plan:
             raise CommandError("--cancel takes the change back that is under way: give no other option with it", 2)
         _cancel(connection, app_name, cancel_scale, as_json)
         return
+    if accept:
+        _carry_out(
+            connection,
+            app_name,
+            lambda store, policy: plan_accept(store, connection.keys, app_name, policy=policy),
+            only_plan=plan,
+            yes=yes,
+            timeout_s=timeout_s,
+            as_json=as_json,
+        )
+        return
     if shards is None:
-        raise CommandError("say how many: --shards 64, or --shards auto; or --cancel", 2)
+        raise CommandError("say how many: --shards 64, --shards auto, or --accept; or --cancel", 2)
     count: Any = shards
     if shards != "auto":
         if not (shards.isascii() and shards.isdecimal()) or len(shards) > 9:
@@ -135,7 +149,7 @@ def _carry_out(
             return request
 
     request = run(planned())
-    tell = partial(say, err=as_json)
+    report_line = partial(say, err=as_json)
     plans = [request.plan] if request.plan is not None else []
     if only_plan:
         show_costs(plans, err=as_json)
@@ -150,7 +164,7 @@ def _carry_out(
         async with connection.store() as store:
             policy = await _policy(store, connection)
             await store_request(store, request)
-            report = shown(tell)
+            report = shown(report_line)
             return (
                 await await_scale(store, connection.keys, app_name, policy=policy, timeout_s=timeout_s, report=report)
             ).took_s

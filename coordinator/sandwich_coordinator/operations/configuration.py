@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.config import ClusterSettings, policy_of
 from sandwich_coordinator.operations.configuration_plan import (
     ConfigurationPlan,
     Sealer,
@@ -62,7 +62,10 @@ async def apply_configuration(
 def _new_groups(current: Listing, plan: ConfigurationPlan, keys: Keys) -> tuple[ScalePlan, ...]:
     """The shard groups that these writes lead to."""
     items = {item.key: item for item in current.items}
-    view, policy = ClusterView.from_items(keys, items, current.revision), _policy_of(items.get(keys.config))
+    view, policy = (
+        ClusterView.from_items(keys, items, current.revision),
+        policy_of(items[keys.config].value if keys.config in items else None),
+    )
     records = [
         msgspec.json.decode(write.value, type=AppRecord)
         for _, write in plan.writes
@@ -100,14 +103,8 @@ async def read_configuration(store: Store, keys: Keys, key: ClusterKey | None) -
 
 async def stored_policy(store: Store, keys: Keys) -> Policy:
     """The policy of the cluster; the default one while none is stored that can be read. Raises the store's errors."""
-    return _policy_of(await store.get(keys.config))
-
-
-def _policy_of(item: KeyValue | None) -> Policy:
-    try:
-        return ClusterSettings.decode(item.value).policy.policy() if item is not None else Policy()
-    except (msgspec.MsgspecError, ValueError):
-        return Policy()
+    item = await store.get(keys.config)
+    return policy_of(item.value if item is not None else None)
 
 
 def read_settings(item: KeyValue, keys: Keys, key: ClusterKey | None) -> ClusterSettings:

@@ -99,13 +99,15 @@ def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
         group, app = view.groups[key].record, view.apps.get(name)
         if not view.nodes and group.state in ("starting", "live", "degraded"):
             yield problem(Code.APP_DOWN, f"app/{name}", f"{name}: no node runs it (its last state was {group.state})")
-        budget = view.budgets.get(app.record.token_hash) if app is not None else None
-        if app is None or budget is None or budget.record.error or app.record.shards.count != "auto":
+        proposal = view.proposals.get(name)
+        if app is None or proposal is None or proposal.record.count == group.count:
             continue
-        wanted = budget.record.shards
-        if wanted > 0 and group.count > 0 and wanted != group.count:
-            summary = f"{name}: Discord recommends {wanted} shards, and {group.count} run"
-            yield problem(Code.SHARD_COUNT_PENDING, f"app/{name}", summary)
+        found = proposal.record
+        summary = f"{name}: {found.count} shards are proposed, and {group.count} run ({found.reason})"
+        spec = app.record.shards
+        when = f"; by itself at {spec.window}" if spec.window and not spec.confirm else ""
+        advice = f"sandwich app scale {name} --accept{when}"
+        yield problem(Code.SHARD_COUNT_PENDING, f"app/{name}", summary, advice, found.at)
 
 
 def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:

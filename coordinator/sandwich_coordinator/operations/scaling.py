@@ -19,7 +19,7 @@ from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.scale_plan import ScalePlan, ScaleProgress, count_problem, plan_next_group, scale_progress
 from sandwich_coordinator.store.base import Compare, Put, Store, StoreAmbiguous, StoreUnavailable
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import AppRecord, RolloutRecord, ShardsSpec
+from sandwich_coordinator.types import AppRecord, RolloutRecord
 from sandwich_coordinator.view import ClusterView
 
 RESTART_HINT = "sandwich app scale {app} --cancel takes it back"
@@ -55,7 +55,7 @@ async def plan_scale(
             parse_ranges(ids, count=count if count != "auto" else None)
         except ValueError as error:
             raise Invalid(f"--ids {ids!r}: {error}") from None
-    after = msgspec.structs.replace(record, shards=ShardsSpec(count=count, ids=ids))
+    after = msgspec.structs.replace(record, shards=msgspec.structs.replace(record.shards, count=count, ids=ids))
     plan = plan_next_group(view, after, policy=policy)
     if plan is not None:
         _check_idle(view, app, policy)
@@ -78,6 +78,26 @@ async def plan_restart(store: Store, keys: Keys, app: str, *, hard: bool, policy
     stored = view.rollouts.get(app)
     before = stored.record if stored is not None else RolloutRecord()
     after = msgspec.structs.replace(before, restart=before.restart + 1, hard=hard)
+    guard = Compare(keys.rollout(app), "mod_revision", stored.mod_revision if stored is not None else 0)
+    return ScaleRequest(
+        guard, Put(keys.rollout(app), after.encode()), plan_next_group(view, record, after, policy=policy)
+    )
+
+
+async def plan_accept(store: Store, keys: Keys, app: str, *, policy: Policy) -> ScaleRequest:
+    """What accepting the leader's proposal would do; writes nothing.
+
+    Raises NotFound, and Refused without a proposal or while another change is under way.
+    """
+    view = await read_view(store, keys)
+    record, _ = _app(view, app)
+    proposal = view.proposals.get(app)
+    if proposal is None or record.shards.count != "auto":
+        raise Refused(f"{app}: no shard count is proposed")
+    _check_idle(view, app, policy)
+    stored = view.rollouts.get(app)
+    before = stored.record if stored is not None else RolloutRecord()
+    after = msgspec.structs.replace(before, auto_count=proposal.record.count)
     guard = Compare(keys.rollout(app), "mod_revision", stored.mod_revision if stored is not None else 0)
     return ScaleRequest(
         guard, Put(keys.rollout(app), after.encode()), plan_next_group(view, record, after, policy=policy)
@@ -108,9 +128,11 @@ async def cancel_scale(store: Store, keys: Keys, app: str, *, policy: Policy) ->
         return False
     group = view.groups[serving_groups(view)[app]].record
     everything = parse_ranges(group.ids) == list(range(group.count))
+    # An automatic count stays automatic: only what was accepted is taken back.
+    count = "auto" if record.shards.count == "auto" else group.count
     before = msgspec.structs.replace(
         record,
-        shards=ShardsSpec(count=group.count, ids=None if everything else group.ids),
+        shards=msgspec.structs.replace(record.shards, count=count, ids=None if everything else group.ids),
         intents=group.intents if group.token_hash else record.intents,
         token=group.token or record.token,
         token_hash=group.token_hash or record.token_hash,
@@ -118,8 +140,9 @@ async def cancel_scale(store: Store, keys: Keys, app: str, *, policy: Policy) ->
     writes = [Put(keys.app(app), before.encode())] if before != record else []
     guards = [Compare(keys.app(app), "mod_revision", revision)]
     stored = view.rollouts.get(app)
-    if stored is not None and stored.record.restart != group.restart:
-        rollout = msgspec.structs.replace(stored.record, restart=group.restart, hard=False)
+    if stored is not None:
+        rollout = msgspec.structs.replace(stored.record, restart=group.restart, hard=False, auto_count=0)
+    if stored is not None and rollout != stored.record:
         guards.append(Compare(keys.rollout(app), "mod_revision", stored.mod_revision))
         writes.append(Put(keys.rollout(app), rollout.encode()))
     upcoming = upcoming_groups(view).get(app)

@@ -213,7 +213,8 @@ def test_an_automatic_count_waits_for_discord_and_then_takes_what_it_recommends(
 
 
 def test_an_automatic_count_once_chosen_stays_when_discord_recommends_another() -> None:
-    assert running().app("auto").budget(shards=16).lead().writes == ()
+    writes = running().app("auto").budget(shards=16).lead().writes
+    assert [change.key for write in writes for change in write.writes] == [KEYS.proposal("bot")]
 
 
 def test_the_reason_names_why_an_automatic_count_is_not_known() -> None:
