@@ -5,8 +5,9 @@ L being the stream's last sequence shortly before the hold. So of each guild, th
 with some that the upcoming group had received before its hold, and goes on with the first events of the hold.
 
 Where a guild's published events fit as a run, their end in the hold is known, also for events that repeat themselves
-(mute, unmute, mute). Where they fit nowhere, the two sessions received the guild's events in another order, or not the
-same events. Then they are matched by identity and count, without any order.
+(mute, unmute, mute). Where they do not fit, the two sessions received the guild's events in another order, or not the
+same events. Then the last published ones are looked for, and the events up to them are matched by identity and count.
+Where they are found nowhere, all are matched so, without any order.
 """
 
 from collections import Counter, defaultdict
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sandwich_node.events.identity import Identity
 
+LAST_EVENTS = 16
+"""So many of the last published events of a guild say where it goes on."""
 COMPARISONS_MAX = 200_000
 """For one guild. Only events that repeat themselves without end need more."""
 
@@ -41,8 +44,9 @@ def published_before(
         likely = begins.among(guild)
         end = _end_of_run(early[guild], late[guild], stored[guild], likely)
         if end is None:
-            left.update(stored[guild])
-            left.subtract(one for one in early[guild][likely:] if one in counts)
+            ours = Counter(stored[guild])
+            ours.subtract(one for one in early[guild][likely:] if one in counts)
+            left.update(ours & Counter(late[guild][: _end_of_last(early[guild], late[guild], stored[guild])]))
         else:
             left.update(late[guild][:end])
     twins = []
@@ -72,7 +76,8 @@ def _end_of_run(
     """
     received = [*early, *late]
     last = min(len(early), len(received) - len(stored))
-    starts = [*sorted(range(last + 1), key=lambda start: abs(start - likely)), *range(-1, -len(stored), -1)]
+    within: list[int] = sorted(range(last + 1), key=lambda start: abs(start - likely))
+    starts = [*within, *range(-1, -len(stored), -1)]
     comparisons = 0
     for start in starts:
         at, unknown = max(start, 0), max(-start, 0)
@@ -85,6 +90,14 @@ def _end_of_run(
         if comparisons > COMPARISONS_MAX:
             return None
     return None
+
+
+def _end_of_last(early: Sequence[Identity], late: Sequence[Identity], stored: Sequence[Identity]) -> int | None:
+    """How many of a guild's held events there are up to the last published ones; None where these are not found."""
+    last = stored[-LAST_EVENTS:]
+    received = [*early, *late]
+    found = [at for at in range(len(last), len(received) + 1) if received[at - len(last) : at] == last]
+    return max(0, found[-1] - len(early)) if len(found) == 1 and len(last) == LAST_EVENTS else None
 
 
 def _repeated(unknown: Sequence[Identity], received: Sequence[Identity]) -> int:

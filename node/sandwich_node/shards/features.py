@@ -4,6 +4,7 @@ import asyncio
 
 from sandwich_coordinator.ids import Fence
 from sandwich_node import ipc
+from sandwich_node.cache.group_switch import PreviousShards
 from sandwich_node.cache.handover_drain import LeftBehind
 from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.events.enrich import ShardEnricher
@@ -42,17 +43,26 @@ class ShardFeatures:
         self._state = State.NEW
 
     async def open(
-        self, config: ShardConfig, taken_over: Checkpoint, group: asyncio.TaskGroup, *, is_first: bool = False
+        self,
+        config: ShardConfig,
+        taken_over: Checkpoint,
+        group: asyncio.TaskGroup,
+        *,
+        before: PreviousShards | None = None,
+        was_withheld: bool = False,
     ) -> None:
         """Begin, before the first event that counts. `taken_over`: how the shard's last owner left it.
 
-        `is_first`: the output was withheld until now, so that no owner before followed invites.
+        `before`: the group that the shard's own replaces at this moment. `was_withheld`: until now the shard published
+        nothing, so that no owner before followed invites.
         """
-        self._open_cache(config, taken_over, group)
-        await self._open_invites(None if is_first else taken_over, group)
+        self._open_cache(config, taken_over, before, group)
+        await self._open_invites(None if was_withheld else taken_over, group)
         self._publisher.enricher = self._enricher()
 
-    def _open_cache(self, config: ShardConfig, taken_over: Checkpoint, group: asyncio.TaskGroup) -> None:
+    def _open_cache(
+        self, config: ShardConfig, taken_over: Checkpoint, before: PreviousShards | None, group: asyncio.TaskGroup
+    ) -> None:
         services, start = self._services, self._start
         if services.cache is None:
             return
@@ -74,9 +84,10 @@ class ShardFeatures:
             rng=services.rng,
             caught_up=self._publisher.mark,
             taken_over=taken_over,
+            before=before,
+            state=self._state,
             room=services.room,
         )
-        self._caching.state_changed(self._state)
 
     async def _open_invites(self, taken_over: Checkpoint | None, group: asyncio.TaskGroup) -> None:
         services = self._services
@@ -150,6 +161,10 @@ class ShardFeatures:
         """Write nothing more."""
         for part in self._parts:
             part.stop()
+
+    def left_at(self, stored: Checkpoint) -> LeftBehind | None:
+        """As `leave`, for a chain that has ended with this checkpoint."""
+        return self._caching.left_at(stored) if self._caching is not None else None
 
     async def leave(self) -> LeftBehind | None:
         """What the cache still lacks of the stream, to be written after the shard has ended here; None for nothing."""

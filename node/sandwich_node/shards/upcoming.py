@@ -14,7 +14,7 @@ import copy
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from itertools import count
 
@@ -30,7 +30,7 @@ from sandwich_node.gateway import events as ev
 from sandwich_node.gateway.effects import State
 from sandwich_node.publishing.log import LogError
 from sandwich_node.publishing.overlap import published_before
-from sandwich_node.publishing.previous_group import Follower, old_chains
+from sandwich_node.publishing.previous_group import Follower, OldEnd, old_chains
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.shards.hold import (
     BEFORE_MAX,
@@ -52,6 +52,7 @@ from sandwich_node.shards.services import WorkerServices
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.headers import MARKER, SWITCH
+from sandwich_sdk.wire.switch import Switch
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Upcoming:
 
     own           what an earlier owner left of the hold, None for nothing
     post          passes an event to the shard's machine
-    open_output   opens cache, invite tracking and requests; its argument: the cache lacks what the old group still had
+    open_output   opens cache, invite tracking and requests, behind the ends of the old chains
     publish_loss  puts a gap frame behind what was published
     lanes         the application's lanes now
     on_open       called once the shard is open
@@ -99,7 +100,7 @@ class Upcoming:
         *,
         own: OwnChain | None,
         post: Callable[[ev.Event], None],
-        open_output: Callable[[bool], Awaitable[None]],
+        open_output: Callable[[Mapping[int, OldEnd]], Awaitable[None]],
         publish_loss: Callable[[LostEvents], None],
         lanes: Callable[[], tuple[str, ...]],
         on_open: Callable[[], None],
@@ -392,13 +393,14 @@ class Upcoming:
         chains = (
             old_chains(self._key.shard, self._count, old.count, parse_ranges(old.ids)) if old.count else frozenset()
         )
-        follower = self._follower = reader.follow(self._key.shard, self._count, chains, self._hold_from)
+        follower = reader.follow(self._key.shard, self._count, max(1, old.count), chains, self._hold_from)
+        self._follower = follower
         try:
             await reader.ended(follower)
             self._hold.widen()
             self._filled.clear()
             self._room.set()
-            await self._open_output(follower.is_behind)
+            await self._open_output(follower.ends)
             await self._twins_received()
             self._decide(follower)
         finally:
@@ -438,11 +440,9 @@ class Upcoming:
         self.twins += sum(twins)
         if follower.trouble:
             _log.error("shard %s: %s", self._key, follower.trouble)
-        after = {str(chain): follower.ends[chain] for chain in sorted(follower.ends)}
-        switch = msgspec.json.encode({"from": self._previous.group, "after": after})
-        note = release_note(events, switch, self._lanes())
+        note = release_note(events, follower.ends, self._lanes())
         self._publisher.push_kind(MARKER, _marker(release=note))
-        push_switch_frames(self._publisher, note)
+        push_switch_frames(self._publisher, self._previous.group, note)
         self.mode = Mode.RELEASING
         _log.info(
             "shard %s releases %d events; the old group has published %d more of the hold",
@@ -522,11 +522,14 @@ class LeavingOut:
         await self._publisher.drained()
 
 
-def push_switch_frames(publisher: ShardPublisher, note: ReleaseNote, switched: frozenset[str] = frozenset()) -> None:
+def push_switch_frames(
+    publisher: ShardPublisher, old_group: int, note: ReleaseNote, switched: frozenset[str] = frozenset()
+) -> None:
     """Queue the switch frames of the lanes that have none yet."""
+    switch = Switch(old_group=old_group, after={chain: end.stream_seq for chain, end in sorted(note.ends.items())})
     for lane in note.lanes:
         if lane not in switched:
-            publisher.push_kind(SWITCH, note.switch.encode(), lane=lane)
+            publisher.push_kind(SWITCH, switch.encode(), lane=lane)
 
 
 def _marker(hold: HoldNote | None = None, release: ReleaseNote | None = None) -> bytes:

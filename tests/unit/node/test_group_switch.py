@@ -9,7 +9,6 @@ from sandwich_coordinator.types import EventsSpec, LaneSpec
 from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.shards import hold
 from sandwich_sdk.wire.frame import session_hash
-from sandwich_sdk.wire.rpc import RpcError
 from tests.support.two_groups import Group, World, switch
 from verification.simulation.loop import run_virtual
 
@@ -353,7 +352,7 @@ def test_a_stream_that_is_deleted_during_the_switch_does_not_hold_it_up_for_ever
     play(story)
 
 
-def test_requests_reach_a_shard_of_the_new_group_from_the_switch_on_only() -> None:
+def test_requests_to_a_shard_of_the_new_group_wait_for_the_switch() -> None:
     async def story(world: World) -> None:
         old = Group(world, 1, 1)
         new = Group(world, 2, 1, previous=old)
@@ -362,14 +361,14 @@ def test_requests_reach_a_shard_of_the_new_group_from_the_switch_on_only() -> No
         new.start(phase="preparing")
         await new.all_are("ready")
         commands = new.runners[0]._port.commands
-        with pytest.raises(RpcError):
-            await commands.handle("update_presence", b'{"status":"idle"}')
+        relay = world.tasks.create_task(commands.handle("relay", b'{"type":"SONG_ENDED","data":{}}'))
         new.set_phase("holding")
         await new.all_are("holding")
         new.set_phase("switching")
         old.set_phase("closing")
+        assert not relay.done()
         await new.all_are("live")
-        assert await commands.handle("update_presence", b'{"status":"idle"}') == b"null"
+        assert b"own:" in await relay
         await settled(world, old, new)
 
     play(story)

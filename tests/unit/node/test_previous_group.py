@@ -74,7 +74,7 @@ def test_a_follower_gets_its_guilds_events_behind_its_hold_up_to_the_ends() -> N
         mine, others = 5 << 22, 1 << 22
         await old.event(1, mine, 1)
         hold = await old.event(1, mine, 2)
-        follower = old.reader.follow(5, 8, frozenset({1}), hold)
+        follower = old.reader.follow(5, 8, SHARDS, frozenset({1}), hold)
         await old.event(1, mine, 3)
         await old.event(1, others, 4)
         await old.event(1, mine, 5, own=True)
@@ -83,7 +83,7 @@ def test_a_follower_gets_its_guilds_events_behind_its_hold_up_to_the_ends() -> N
         end = await old.end(1)
         await old.reader.ended(follower)
         assert numbers(follower, mine, 9) == [3, 7]
-        assert follower.ends == {1: end}
+        assert {chain: ended.stream_seq for chain, ended in follower.ends.items()} == {1: end}
 
     play(story)
 
@@ -92,10 +92,10 @@ def test_one_reader_serves_followers_that_begin_at_different_places() -> None:
     async def story(old: Old) -> None:
         guild = guild_of(1)
         places = [await old.event(1, guild, number) for number in range(12)]
-        late = old.reader.follow(1, 4, frozenset({1}), places[8])
+        late = old.reader.follow(1, 4, SHARDS, frozenset({1}), places[8])
         waiting = asyncio.create_task(old.reader.ended(late))
         await asyncio.sleep(1)
-        early = old.reader.follow(1, 4, frozenset({1}), places[2])
+        early = old.reader.follow(1, 4, SHARDS, frozenset({1}), places[2])
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(old.reader.ended(early))
             await asyncio.sleep(1)
@@ -111,7 +111,7 @@ def test_parts_are_joined_and_what_cannot_be_read_is_counted() -> None:
     async def story(old: Old) -> None:
         guild = guild_of(1)
         whole = zstandard.compress(line(guild, 1))
-        follower = old.reader.follow(1, 4, frozenset({1}), 0)
+        follower = old.reader.follow(1, 4, SHARDS, frozenset({1}), 0)
         await old.put(1, "", whole[:9], count=1, part=(1, 2))
         await old.event(3, guild_of(3), 5)
         await old.put(1, "", whole[9:], count=1, part=(2, 2))
@@ -127,7 +127,7 @@ def test_parts_are_joined_and_what_cannot_be_read_is_counted() -> None:
 
 def test_a_log_that_is_away_is_waited_for() -> None:
     async def story(old: Old) -> None:
-        follower = old.reader.follow(1, 4, frozenset({1}), 0)
+        follower = old.reader.follow(1, 4, SHARDS, frozenset({1}), 0)
         old.log.away = True
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(old.reader.ended(follower))
@@ -145,7 +145,7 @@ def test_a_stream_that_lost_what_was_not_read_is_reported_and_waited_for_no_long
         loop = asyncio.get_running_loop()
         for number in range(5):
             await old.event(1, guild_of(1), number)
-        follower = old.reader.follow(1, 4, frozenset({1}), 4)
+        follower = old.reader.follow(1, 4, SHARDS, frozenset({1}), 4)
         old.log.messages.clear()
         old.log._next = 1
         began = loop.time()
@@ -162,7 +162,7 @@ def test_frames_that_were_removed_before_they_were_read_are_reported() -> None:
             await old.event(1, guild_of(1), number)
         await old.end(1)
         del old.log.messages[:4]
-        follower = old.reader.follow(1, 4, frozenset({1}), 1)
+        follower = old.reader.follow(1, 4, SHARDS, frozenset({1}), 1)
         await old.reader.ended(follower)
         assert numbers(follower, guild_of(1), 5) == [4]
         assert "removed" in follower.trouble
@@ -173,7 +173,7 @@ def test_frames_that_were_removed_before_they_were_read_are_reported() -> None:
 def test_a_group_is_read_once_for_all_and_forgotten_when_another_is_read() -> None:
     groups = PreviousGroups(MemoryLog(), random.Random(1))
     first = groups.reader("bot", 1)
-    follower = first.follow(0, 1, frozenset({0}), 0)
+    follower = first.follow(0, 1, 1, frozenset({0}), 0)
     assert groups.reader("bot", 1) is first
     groups.reader("bot", 2)
     assert groups.reader("bot", 1) is first
