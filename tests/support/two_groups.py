@@ -336,12 +336,11 @@ class World:
 
     def kinds(self, group: Group, shard: int) -> list[str]:
         """The kinds of a chain's frames, in order; "" for events."""
-        chain = [
+        return [
             headers.kind
             for _, subject, _, headers in self.log.messages
             if subject.split(".")[4:] == [str(group.number), str(shard)]
         ]
-        return chain
 
 
 async def switch(

@@ -15,17 +15,18 @@ The runner joins them to the connection and the publisher, and runs them until t
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.types import GroupPhase
 from sandwich_node import ipc
+from sandwich_node.cache.group_switch import PreviousShards
 from sandwich_node.cache.handover_drain import LeftBehind
 from sandwich_node.events.filters import EventFilter
 from sandwich_node.events.unreadable import Unreadable
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
-from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig, connect_url
@@ -33,6 +34,7 @@ from sandwich_node.gateway.session import Session
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.log import Fenced
+from sandwich_node.publishing.previous_group import OldEnd
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.secret import Secret, bot_id_of
 from sandwich_node.shards.caching import group_before
@@ -152,11 +154,7 @@ class ShardRunner:
 
     def show_presence(self, presence: dict[str, Any]) -> None:
         """Show this presence from now on."""
-        if self._upcoming is not None and self._connection is not None:
-            # It takes no requests yet; its session shows the presence all the same.
-            self._connection.post(ev.CommandQueued(opcodes.PRESENCE_UPDATE, presence))
-        else:
-            self._port.show_presence(presence)
+        self._port.show_presence(presence)
 
     def set_phase(self, phase: GroupPhase) -> None:
         """The phase of the shard's group changed."""
@@ -286,7 +284,10 @@ class ShardRunner:
             self._prepare_switch(config, checkpoint, own, group)
             session = self._first_session(checkpoint)
             if self._upcoming is None:
-                await self._features.open(config, checkpoint, group)
+                before = self._group_before(own.release.ends) if own is not None and own.release is not None else None
+                await self._features.open(config, checkpoint, group, before=before)
+            elif session is None:
+                config = replace(config, presence=await self._port.first_presence())
             publishing = group.create_task(self._publisher.run())
             if session is None and self._phase == "closing":
                 has_ended = await self._until_stopped(self._end_chain())
@@ -306,10 +307,9 @@ class ShardRunner:
             upcoming = group.create_task(self._upcoming.run()) if self._upcoming is not None else None
             if self._stopping.is_set():
                 connection.post(ev.StopRequested(self._stop_reason))
-            elif self._upcoming is None:
+            else:
                 self._port.attach(connection)
-            if self._upcoming is None:
-                await self._port.open()
+            await self._port.open(withheld=self._upcoming is not None)
             if self._phase == "closing":
                 self._begin_closing()
             ending = group.create_task(self._end_when_read(connection))
@@ -332,25 +332,17 @@ class ShardRunner:
     ) -> None:
         """Withhold the output of an upcoming group's shard, or go on with its release."""
         if own is not None and own.release is not None:
-            push_switch_frames(self._publisher, own.release, frozenset(own.switched))
+            old_group = own.note.group if own.note is not None else 0
+            push_switch_frames(self._publisher, old_group, own.release, frozenset(own.switched))
             self._intake.gate = LeavingOut(self._intake, self._publisher, own.release, on_open=self._forget_hold)
             return
         if own is None and self._phase not in WITHHELD_PHASES:
             return
 
-        async def open_output(left: Mapping[int, Checkpoint]) -> None:
-            intake = self._intake
-            before = group_before(
-                self._start,
-                left,
-                session=session_hash(intake.session_id),
-                seq=self._publisher.buffer.last_seq,
-                guilds=intake.guilds.known,
-            )
-            await self._features.open(config, checkpoint, group, before=before, is_first=True)
-            if self._connection is not None and not self._stopping.is_set():
-                self._port.attach(self._connection)
-            await self._port.open()
+        async def open_output(ends: Mapping[int, OldEnd]) -> None:
+            before = self._group_before(ends)
+            await self._features.open(config, checkpoint, group, before=before, was_withheld=True)
+            self._port.release()
 
         self._upcoming = self._intake.gate = Upcoming(
             self._start,
@@ -366,6 +358,12 @@ class ShardRunner:
         )
         self._upcoming.phase_changed(self._phase)
         self._reports.withheld = self._upcoming.lost
+
+    def _group_before(self, ends: Mapping[int, OldEnd]) -> PreviousShards | None:
+        """What the cache has to know of the group that is replaced."""
+        checkpoints = {chain: end.checkpoint for chain, end in ends.items()}
+        buffer, guilds = self._publisher.buffer, self._intake.guilds.known
+        return group_before(self._start, checkpoints, session=buffer.session, seq=buffer.last_seq, guilds=guilds)
 
     @property
     def _lanes(self) -> tuple[str, ...]:
@@ -428,8 +426,8 @@ class ShardRunner:
         except TimeoutError:
             _log.warning("the cache of shard %s lacks events at the end of its chain", self.key)
         self._features.stop()
-        self.left_behind = await self._features.leave()
         await end_chain(self._publisher, self._lanes)
+        self.left_behind = self._features.left_at(self._chain.checkpoint)
         return True
 
     async def _complete_end(self, checkpoint: Checkpoint) -> bool:
