@@ -377,7 +377,8 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A shard's figures since it started here, and its backlog now.
 
     `unreadable`: events published as they came, by type, though something here could not read them; `passed_over`:
-    dispatches that could not be published at all.
+    dispatches that could not be published at all. `held`: kept now, until the switch between shard groups; `twins`:
+    of these, what the replaced group had published already, in total.
     """
 
     key: ShardId
@@ -400,6 +401,8 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     invites: InviteNumbers | None = None
     latency_ms: float | None = None
     waiting: str = ""
+    held: int = 0
+    twins: int = 0
 
 
 class WorkerStats(msgspec.Struct, tag=True, frozen=True):

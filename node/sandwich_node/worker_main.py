@@ -117,6 +117,7 @@ class Worker:
         parts = self._parts
         services = WorkerServices(
             log=parts.log,
+            previous=parts.previous,
             http=parts.http,
             send=self._channel.send,
             rng=parts.rng,
