@@ -15,6 +15,7 @@ The runner joins them to the connection and the publisher, and runs them until t
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sandwich_coordinator.ids import Fence
@@ -25,7 +26,6 @@ from sandwich_node.events.filters import EventFilter
 from sandwich_node.events.unreadable import Unreadable
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
-from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig, connect_url
@@ -152,11 +152,7 @@ class ShardRunner:
 
     def show_presence(self, presence: dict[str, Any]) -> None:
         """Show this presence from now on."""
-        if self._upcoming is not None and self._connection is not None:
-            # It takes no requests yet; its session shows the presence all the same.
-            self._connection.post(ev.CommandQueued(opcodes.PRESENCE_UPDATE, presence))
-        else:
-            self._port.show_presence(presence)
+        self._port.show_presence(presence)
 
     def set_phase(self, phase: GroupPhase) -> None:
         """The phase of the shard's group changed."""
@@ -282,6 +278,8 @@ class ShardRunner:
             return None if await self._until_stopped(self._complete_end(checkpoint)) else fx.Stopped(None)
         services = self._services
         config = self._config()
+        if self._phase in WITHHELD_PHASES:
+            config = replace(config, presence=await self._port.first_presence())
         async with asyncio.TaskGroup() as group:
             self._prepare_switch(config, checkpoint, own, group)
             session = self._first_session(checkpoint)
@@ -306,10 +304,9 @@ class ShardRunner:
             upcoming = group.create_task(self._upcoming.run()) if self._upcoming is not None else None
             if self._stopping.is_set():
                 connection.post(ev.StopRequested(self._stop_reason))
-            elif self._upcoming is None:
+            else:
                 self._port.attach(connection)
-            if self._upcoming is None:
-                await self._port.open()
+            await self._port.open(withheld=self._upcoming is not None)
             if self._phase == "closing":
                 self._begin_closing()
             ending = group.create_task(self._end_when_read(connection))
@@ -348,9 +345,7 @@ class ShardRunner:
                 guilds=intake.guilds.known,
             )
             await self._features.open(config, checkpoint, group, before=before, is_first=True)
-            if self._connection is not None and not self._stopping.is_set():
-                self._port.attach(self._connection)
-            await self._port.open()
+            self._port.release()
 
         self._upcoming = self._intake.gate = Upcoming(
             self._start,

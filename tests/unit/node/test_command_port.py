@@ -58,7 +58,9 @@ def port(rpc: Rpc | None, previous: ipc.PreviousGroup | None) -> CommandPort:
     )
     given: Any = rpc
     none: Any = None
-    services = WorkerServices(log=none, http=none, send=lambda message: None, rng=random.Random(1), previous=none, rpc=given)
+    services = WorkerServices(
+        log=none, http=none, send=lambda message: None, rng=random.Random(1), previous=none, rpc=given
+    )
     return CommandPort(start, services, none, bot=lambda: "9", lane=lambda name: None)
 
 
