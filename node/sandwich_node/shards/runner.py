@@ -280,6 +280,8 @@ class ShardRunner:
             return None if await self._until_stopped(self._complete_end(checkpoint)) else fx.Stopped(None)
         services = self._services
         config = self._config()
+        if self._phase in WITHHELD_PHASES:
+            config = replace(config, presence=await self._port.first_presence())
         async with asyncio.TaskGroup() as group:
             self._prepare_switch(config, checkpoint, own, group)
             session = self._first_session(checkpoint)
