@@ -1,7 +1,8 @@
 """One worker of an ordered group: it finds partitions and other workers, and pulls its share of the partitions.
 
-The decisions are in `partitioning` and, about `switch` frames, in `switching`. Workers announce themselves once a second with plain NATS messages. A worker that
-receives no message from others requests all partitions: the load is uneven then, and the order is still kept.
+The decisions are in `partitioning` and, for a `switch` frame, in `switching`. Workers announce themselves once a second
+with plain NATS messages. A worker that receives no message from others requests all partitions: the load is uneven
+then, and the order is still kept.
 """
 
 import asyncio

@@ -35,7 +35,7 @@ class OldChain:
 
 
 def old_chains(switch: Switch, stream_seq: int) -> frozenset[OldChain]:
-    """What a `switch` frame with this stream sequence comes after. A later end than the frame itself is not possible."""
+    """What a `switch` frame with this stream sequence comes after: nothing behind itself, whatever it names."""
     return frozenset(OldChain(switch.old_group, shard, min(end, stream_seq)) for shard, end in switch.after.items())
 
 

@@ -137,9 +137,7 @@ class Stream:
         for group, shard in running:
             self._events(group, shard, counts[group])
 
-    def _write_group(
-        self, group: int, count: int, old_count: int, old: list[tuple[int, int]]
-    ) -> list[tuple[int, int]]:
+    def _write_group(self, group: int, count: int, old_count: int, old: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Old shards go on and end, new ones begin, in a random order."""
         after = {
             shard: {guild % old_count for guild in self.guilds if guild % count == shard} if old_count else set()
