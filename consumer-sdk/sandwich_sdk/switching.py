@@ -71,6 +71,11 @@ class Switches:
             self._chains.setdefault(chain.partition, {}).setdefault(chain, set()).add(frame)
 
     @property
+    def frames(self) -> frozenset[FrameKey]:
+        """The frames that are kept."""
+        return frozenset(self._frames)
+
+    @property
     def partitions(self) -> frozenset[int]:
         """The partitions whose state is needed."""
         return frozenset(self._chains)
