@@ -187,7 +187,7 @@ class OrderedGroup:
             await _answer(delivery.reply.nak(0))
 
     def _not_begun(self) -> list[Delivery]:
-        """What can be handed back. A `switch` frame that waits needs no handler: only a worker that stops returns it."""
+        """What can be handed back. A `switch` frame that waits needs no handler: only a stopping worker returns it."""
         kept = self._switches.frames if self._intake.stopping else frozenset()
         waiting = self._intake.overdue(self._stream, 0.0)
         return [*waiting, *(delivery for delivery in self._intake.held if delivery.key in kept)]
