@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sandwich_coordinator.groups import planned_nodes, shard_ids
+from sandwich_coordinator.groups import planned_ids, planned_nodes
 from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.planner import GroupShards, plan
 from sandwich_coordinator.plans import capacities, pins, planned_groups
@@ -23,7 +23,7 @@ def moves(view: ClusterView) -> list[Move]:
     """Every shard that should run on another node than its claim says, in order of shards."""
     nodes = capacities(view)
     known = {node.node: node for node in nodes}
-    groups = [GroupShards(key.app, key.group, shard_ids(view.groups[key].record)) for key in planned_groups(view)]
+    groups = [GroupShards(key.app, key.group, planned_ids(view.groups[key].record)) for key in planned_groups(view)]
     owners: dict[GroupId, dict[int, str]] = {}
     for group in groups:
         key = GroupId(group.app, group.group)

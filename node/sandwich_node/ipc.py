@@ -38,11 +38,12 @@ class SetOptions(msgspec.Struct, tag=True, frozen=True):
 
 
 class PreviousGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """The group that an upcoming group replaces. `ids`: its shards, as ranges ("0-3,7")."""
+    """The group that an upcoming group replaces. `ids`: its shards, as ranges ("0-3,7"). `intents` 0: not known."""
 
     group: int
     count: int
     ids: str
+    intents: int = 0
 
 
 class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
@@ -100,10 +101,14 @@ class SetPresence(msgspec.Struct, tag=True, frozen=True):
 
 
 class AppInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """An application, for who answers requests: its present shard group, its bot's user id, its cache."""
+    """An application, for who answers requests: the shard group that serves, its bot's user id, its cache.
+
+    `upcoming`: number and shard count of the next group, whose sessions show the bot's presence too.
+    """
 
     group: int = 0
     count: int = 0
+    upcoming: tuple[int, int] | None = None
     bot: str = ""
     caches: bool = True
     namespace: str = ""
@@ -115,13 +120,39 @@ class AppsChanged(msgspec.Struct, tag=True, frozen=True):
     apps: dict[str, AppInfo]
 
 
+class NextGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The group that has the guilds of one that ended. `ids`: its shards, as ranges ("0-3,7").
+
+    `continues`: its sessions had begun before the old group ended, so that it has every guild that the old one had.
+    Otherwise its READYs say which guilds it has.
+    """
+
+    group: int
+    count: int
+    ids: str
+    continues: bool
+
+
 class CleanGroupCache(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """A shard group is gone: take its guilds out of the cache, under a fence above all that its shards had."""
+    """A shard group is gone: take its guilds out of the cache, under a fence above all that its shards had.
+
+    The guilds of `next` stay.
+    """
 
     app: str
     group: int
     count: int
     fence: int
+    cache: CacheSpec
+    next: NextGroup | None = None
+
+
+class RelocateGuilds(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """Every shard of a group ended and `to` took over: locate its guilds at `to`. GuildsRelocated follows."""
+
+    app: str
+    group: int
+    to: NextGroup
     cache: CacheSpec
 
 
@@ -346,7 +377,8 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A shard's figures since it started here, and its backlog now.
 
     `unreadable`: events published as they came, by type, though something here could not read them; `passed_over`:
-    dispatches that could not be published at all.
+    dispatches that could not be published at all. `held`: kept now, until the switch between shard groups; `twins`:
+    of these, what the replaced group had published already, in total.
     """
 
     key: ShardId
@@ -369,6 +401,8 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     invites: InviteNumbers | None = None
     latency_ms: float | None = None
     waiting: str = ""
+    held: int = 0
+    twins: int = 0
 
 
 class WorkerStats(msgspec.Struct, tag=True, frozen=True):
@@ -378,6 +412,16 @@ class WorkerStats(msgspec.Struct, tag=True, frozen=True):
     cpu_s: float
     shards: list[ShardNumbers]
     at: float | None = None
+
+
+class GuildsRelocated(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """The guilds of `group` that `to` serves are located there, `moved` of them now. `error`: why not; "": they are."""
+
+    app: str
+    group: int
+    to: int
+    moved: int = 0
+    error: str = ""
 
 
 ToWorker = (
@@ -393,6 +437,7 @@ ToWorker = (
     | PublishStatus
     | LeaseHeld
     | CleanGroupCache
+    | RelocateGuilds
     | AppsChanged
     | AskNats
 )
@@ -411,6 +456,7 @@ ToAgent = (
     | IdentifyWithdrawn
     | IdentifySent
     | ShardStopped
+    | GuildsRelocated
     | WorkerStats
 )
 

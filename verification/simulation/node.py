@@ -33,6 +33,7 @@ from sandwich_node.agent.agent import Agent
 from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.agent.dependencies import AgentDependencies, Worker
 from sandwich_node.agent.options import NodeOptions
+from sandwich_node.publishing.previous_group import PreviousGroups
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.shard_set import ShardSet
@@ -214,6 +215,9 @@ class _WorkerLife:
         self._ended = False
         self._stopping: asyncio.Task[None] | None = None
         self._shards: ShardSet | None = None
+        world = process.node.world
+        self._log = NodeLog(world.stream, world.rng, process.conditions)
+        self._previous = PreviousGroups(self._log, world.rng)
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -224,7 +228,8 @@ class _WorkerLife:
     def _make_runner(self, start: ipc.StartShard) -> ShardRunner:
         world = self._process.node.world
         services = WorkerServices(
-            log=NodeLog(world.stream, world.rng, self._process.conditions),
+            log=self._log,
+            previous=self._previous,
             http=world.discord,
             send=self.send,
             rng=world.rng,

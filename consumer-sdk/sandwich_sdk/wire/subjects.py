@@ -45,6 +45,11 @@ def chain_filter(app: str, group: int, shard: int) -> str:
     return f"sandwich.{check_name(app, what='application')}.events.*.{group:d}.{shard:d}"
 
 
+def group_filter(app: str, group: int) -> str:
+    """All lanes of all shards of one shard group."""
+    return f"sandwich.{check_name(app, what='application')}.events.*.{group:d}.*"
+
+
 def check_lane(lane: str) -> str:
     """Return `lane` when it names one, or is `EVERY_LANE`; else raise ValueError."""
     return lane if lane == EVERY_LANE else check_name(lane, what="lane")

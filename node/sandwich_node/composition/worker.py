@@ -13,6 +13,7 @@ from sandwich_node.ipc import Channel, StreamRemade, WorkerSettings
 from sandwich_node.nats_connection import NatsConnection, NatsOptions
 from sandwich_node.open_files import SocketRoom, raise_limit, sockets_for_shards
 from sandwich_node.publishing.jetstream import JetStreamLog
+from sandwich_node.publishing.previous_group import PreviousGroups
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.shards.failures import FailureLog
 from sandwich_sdk.cache import Cache, Tls
@@ -24,6 +25,7 @@ class WorkerParts:
 
     nats      the connection that events and requests share
     log       where events go
+    previous  what replaced shard groups have published
     http      for gateway connections
     rests     Discord's REST API, a client for each bot
     cache     what events change in Redis
@@ -34,6 +36,7 @@ class WorkerParts:
 
     nats: NatsConnection
     log: JetStreamLog
+    previous: PreviousGroups
     http: aiohttp.ClientSession
     rests: RestClients
     cache: RedisCache | None
@@ -55,16 +58,19 @@ def compose_worker_parts(channel: Channel, settings: WorkerSettings, http: aioht
     """The real parts. Nothing is connected yet; the process's limit of open files is raised."""
     redis = settings.redis
     nats = NatsConnection(_nats_options(settings))
+    log = JetStreamLog(nats, cluster=settings.cluster, on_remade=lambda app: channel.send(StreamRemade(app)))
+    rng = random.Random()
     return WorkerParts(
         nats=nats,
-        log=JetStreamLog(nats, cluster=settings.cluster, on_remade=lambda app: channel.send(StreamRemade(app))),
+        log=log,
+        previous=PreviousGroups(log, rng),
         http=http,
         rests=RestClients(http, settings.api_url),
         cache=RedisCache(redis, clock=time.monotonic) if redis is not None else None,
         reader=_reader(redis) if redis is not None else None,
         failures=FailureLog(),
         room=SocketRoom(sockets_for_shards(raise_limit())),
-        rng=random.Random(),
+        rng=rng,
     )
 
 

@@ -83,6 +83,9 @@ class ShardMachine:
         self._live_since = 0.0
         self._away_since: float | None = None
         self._flushed_at = 0.0
+        self._barrier: int | None = None
+        self._barrier_acks: int | None = None
+        """How many ACKs are still to come until the barrier is passed; None: its heartbeat was not sent yet."""
         self._out: list[Effect] = []
 
     @property
@@ -144,6 +147,7 @@ class ShardMachine:
         assert (self._heart.next_at is not None) == greeted
         timed = {State.CONNECTING, State.GREETING, State.IDENTIFYING, State.RESUMING, State.WAITING}
         assert (self._timer is not None) == (self.state in timed)
+        assert self._barrier_acks is None or (self._barrier is not None and self.state is State.LIVE)
         assert not self._out
 
     # Connecting
@@ -233,6 +237,10 @@ class ShardMachine:
         latency = self._heart.acknowledged(now)
         if latency is not None:
             self._emit(fx.LatencyMeasured(latency))
+        if self._barrier_acks is not None:
+            self._barrier_acks -= 1
+            if not self._barrier_acks:
+                self._pass_barrier()
 
     def _on_reconnect(self, event: ev.Received, now: float) -> None:
         self._leave(now, "Discord asked for a new connection (op 7)", close=opcodes.KEEP_SESSION)
@@ -252,6 +260,8 @@ class ShardMachine:
             self.dispatched(self._sequence if event.sequence is None else event.sequence)
             self._emit(fx.Resumed(self._dispatches - self._replay_start - 1))
             self._go_live(now)
+            # What was missed was replayed before RESUMED (Discord: Gateway, Resuming).
+            self._pass_barrier()
         elif self.state is State.IDENTIFYING:
             self._on_answer(event, now)
         elif not self.streaming:
@@ -292,6 +302,9 @@ class ShardMachine:
             )
         )
         self._go_live(now)
+        if self._barrier is not None:
+            number, self._barrier = self._barrier, None
+            self._emit(fx.BarrierFailed(number))
 
     def _go_live(self, now: float) -> None:
         self._timer = None
@@ -357,6 +370,8 @@ class ShardMachine:
 
     def _send_heartbeat(self, now: float) -> None:
         self._heart.sent(now)
+        if self._barrier is not None and self._barrier_acks is None and self.state is State.LIVE:
+            self._barrier_acks = self._heart.unanswered
         sequence = self._sequence if self.streaming or self._session else None
         self._emit(fx.Send(opcodes.HEARTBEAT, payloads.heartbeat(sequence)))
 
@@ -378,6 +393,19 @@ class ShardMachine:
         self._flushed_at = now
         while (command := self._outbox.take(now, self._limiter)) is not None:
             self._emit(fx.Send(*command))
+
+    # Barriers
+
+    def _on_barrier(self, event: ev.BarrierRequested, now: float) -> None:
+        self._barrier, self._barrier_acks = event.number, None
+        if self.state is State.LIVE and self._limiter.heartbeat(now, requested=True):
+            # Otherwise the next heartbeat counts, or the RESUMED of the next connection.
+            self._send_heartbeat(now)
+
+    def _pass_barrier(self) -> None:
+        if self._barrier is not None:
+            number, self._barrier, self._barrier_acks = self._barrier, None, None
+            self._emit(fx.BarrierPassed(number))
 
     # Reading suspended
 
@@ -454,6 +482,7 @@ class ShardMachine:
     def _disconnected(self) -> None:
         self.streaming = ""
         self._timer = None
+        self._barrier_acks = None
         self._heart.stop()
 
     def _on_stop(self, event: ev.StopRequested, now: float) -> None:
@@ -497,6 +526,7 @@ def _transitions() -> Mapping[tuple[State, type], _Handler]:
         table[state, ev.GatewayMoved] = machine._ignore if ended else machine._on_gateway_moved
         table[state, ev.ReadingSuspended] = machine._ignore
         table[state, ev.ReadingResumed] = machine._ignore
+        table[state, ev.BarrierRequested] = machine._ignore if ended else machine._on_barrier
     for state in CONNECTED:
         table[state, ev.Received] = machine._on_received
         table[state, ev.Garbled] = machine._on_garbled

@@ -39,11 +39,17 @@ class ShardFeatures:
         self._options = start.options
         self._caching: ShardCaching | None = None
         self._invites: ShardInviteTracking | None = None
+        self._state = State.NEW
 
-    async def open(self, config: ShardConfig, taken_over: Checkpoint, group: asyncio.TaskGroup) -> None:
-        """Begin, before the first event. `taken_over`: how the shard's last owner left it."""
+    async def open(
+        self, config: ShardConfig, taken_over: Checkpoint, group: asyncio.TaskGroup, *, is_first: bool = False
+    ) -> None:
+        """Begin, before the first event that counts. `taken_over`: how the shard's last owner left it.
+
+        `is_first`: the output was withheld until now, so that no owner before followed invites.
+        """
         self._open_cache(config, taken_over, group)
-        await self._open_invites(taken_over, group)
+        await self._open_invites(None if is_first else taken_over, group)
         self._publisher.enricher = self._enricher()
 
     def _open_cache(self, config: ShardConfig, taken_over: Checkpoint, group: asyncio.TaskGroup) -> None:
@@ -70,15 +76,17 @@ class ShardFeatures:
             taken_over=taken_over,
             room=services.room,
         )
+        self._caching.state_changed(self._state)
 
-    async def _open_invites(self, taken_over: Checkpoint, group: asyncio.TaskGroup) -> None:
+    async def _open_invites(self, taken_over: Checkpoint | None, group: asyncio.TaskGroup) -> None:
         services = self._services
         if services.rests is None:
             return
         invites = ShardInviteTracking(self._start, services.rests, services.cache, self._intake, self._publisher, group)
         await invites.open(self._options.invites, taken_over)
-        # The options may have changed meanwhile.
+        # The options and the state may have changed meanwhile.
         invites.follow(self._options.invites)
+        invites.state_changed(self._state)
         self._invites = invites
 
     def _enricher(self) -> ShardEnricher:
@@ -112,6 +120,7 @@ class ShardFeatures:
 
     def state_changed(self, state: State) -> None:
         """The shard's connection changed its state."""
+        self._state = state
         for part in self._parts:
             part.state_changed(state)
 

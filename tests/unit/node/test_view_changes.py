@@ -8,7 +8,7 @@ from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.problems import Code
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import AppRecord, CacheSpec, GroupRecord, PlanRecord
+from sandwich_coordinator.types import AppRecord, CacheSpec, GroupPhase, GroupRecord, PlanRecord
 from sandwich_coordinator.view import ClusterView, Entry
 from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
@@ -71,6 +71,58 @@ def test_the_leader_has_the_cache_of_a_removed_group_cleaned_under_a_fence_above
     changes.note(None, ADDED)
     changes.note(ADDED, GONE)
     assert worker.cleaned() == [ipc.CleanGroupCache(app="bot", group=0, count=3, fence=9, cache=CacheSpec())]
+
+
+def group(number: int, *, phase: GroupPhase = "active", replaces: int | None = None, count: int = 3) -> GroupRecord:
+    ids = f"0-{count - 1}"
+    return GroupRecord(
+        app="bot", group=number, count=count, ids=ids, term=LeaderTerm(1), phase=phase, replaces=replaces
+    )
+
+
+def having(*groups: GroupRecord) -> ClusterView:
+    return replace(ADDED, groups={GroupId("bot", each.group): Entry(each, 1, 1, 0) for each in groups}, revision=9)
+
+
+def cleaned_for(before: ClusterView, after: ClusterView) -> list[tuple[int, ipc.NextGroup | None]]:
+    worker = FakeWorker()
+    changes = node(worker, leads=True)
+    changes.note(None, before)
+    changes.note(before, after)
+    return [(message.group, message.next) for message in worker.cleaned()]
+
+
+def test_the_guilds_of_a_removed_group_go_to_the_group_that_serves() -> None:
+    switching = having(group(4, phase="closing"), group(5, phase="switching", replaces=4, count=8))
+    after = ipc.NextGroup(group=5, count=8, ids="0-7", continues=True)
+    assert cleaned_for(switching, having(group(5, count=8))) == [(4, after)]
+    at_once = ipc.NextGroup(group=5, count=8, ids="0-7", continues=False)
+    assert cleaned_for(having(group(4)), having(group(5, count=8))) == [(4, at_once)]
+    # While another group is being prepared, and when an upcoming one is removed.
+    both = having(group(5, count=8), group(6, phase="preparing", replaces=5))
+    assert cleaned_for(having(group(4, phase="closing"), *records(both)), both) == [(4, at_once)]
+    assert cleaned_for(both, having(group(5, count=8))) == [(6, None)]
+    assert cleaned_for(switching, replace(switching, groups={}, apps={})) == [(4, None), (5, None)]
+
+
+def records(view: ClusterView) -> list[GroupRecord]:
+    return [entry.record for entry in view.groups.values()]
+
+
+def test_requests_go_to_the_new_group_from_the_switch_on() -> None:
+    phases: list[tuple[GroupPhase, GroupPhase, int]] = [
+        ("active", "canary", 4),
+        ("active", "preparing", 4),
+        ("active", "holding", 4),
+        ("closing", "switching", 5),
+        ("closing", "active", 5),
+    ]
+    for old, new, serving in phases:
+        view = having(group(4, phase=old), group(5, phase=new, replaces=4, count=8))
+        info = app_infos(view)["bot"]
+        assert (info.group, info.count) == (serving, {4: 3, 5: 8}[serving]), new
+    without = app_infos(replace(ADDED, groups={}))["bot"]
+    assert (without.group, without.count) == (0, 0)
 
 
 def test_a_node_that_does_not_lead_cleans_no_cache() -> None:
