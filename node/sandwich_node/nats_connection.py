@@ -13,6 +13,7 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from sandwich_coordinator.problems import Code
+from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.errors import reason
 
 _log = logging.getLogger(__name__)
@@ -122,6 +123,8 @@ class NatsConnection:
         return reason(error) if self.is_connected or is_answer else self.absence()
 
     async def _on_error(self, error: Exception) -> None:
+        # Called by `connect`, too, which tries again for ever.
+        honour_cancel()
         self._trouble, self._is_refused = reason(error), is_refusal(error)
         _log.warning("NATS at %s: %s", self._where, self._trouble)
 
