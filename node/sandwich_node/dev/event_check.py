@@ -198,7 +198,7 @@ class EventCheck:
 
         A session that was lost has only events up to its gap, and is not missed after it.
         """
-        got, inside = bytearray(len(self._of)), bytearray(len(self._of))
+        got, inside = array("H", [0]) * len(self._of), bytearray(len(self._of))
         for name, session in self._sessions.items():
             end = gaps.get(name, len(session.events))
             for seq, event in enumerate(session.events, 1):
