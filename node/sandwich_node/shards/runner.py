@@ -50,7 +50,6 @@ from sandwich_node.shards.session_reports import STATE_NAMES, SessionReports
 from sandwich_node.shards.take_over import TakeOver
 from sandwich_node.shards.upcoming import WITHHELD_PHASES, LeavingOut, Upcoming, push_switch_frames
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 _T = TypeVar("_T")
