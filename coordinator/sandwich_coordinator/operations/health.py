@@ -6,6 +6,7 @@ import msgspec
 
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
+from sandwich_coordinator.fingerprints import LEASE_TTL
 from sandwich_coordinator.groups import newest_groups
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import Code, Problem, problem, worst_first
@@ -15,6 +16,8 @@ from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import ClaimRecord, GroupRecord
 
 BUDGET_LOW_FRACTION = 0.1
+READ_AT_START = {"discord", LEASE_TTL}
+"""The settings of which a running node takes no change."""
 NOT_LIVE_AFTER_S = 60.0
 """A shard that starts or moves may be so long without being live."""
 ETCD_MIN = (3, 5, 13)
@@ -89,7 +92,8 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
             old = [name for name in stored if answer.settings.get(name, stored[name]) != stored[name]]
             if old:
                 summary = f"node {node} runs with older settings of {', '.join(old)} than those that are stored"
-                yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary)
+                advice = "restart the node; its sessions are kept" if READ_AT_START & set(old) else None
+                yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary, advice)
 
 
 def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:

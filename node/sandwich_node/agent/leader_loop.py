@@ -26,7 +26,10 @@ WRITE_RETRY_S = 0.3
 
 
 class LeaderLoop:
-    """One node's part in leadership. Call `changed` when the view or the lease changes. `wall` gives Unix seconds."""
+    """One node's part in leadership. Call `changed` when the view, the lease or `policy` changes.
+
+    `wall` gives Unix seconds.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class LeaderLoop:
         wall: Callable[[], float],
     ) -> None:
         self.term: LeaderTerm | None = None
+        self.policy = policy
         self._leaving = False
         self.resigned = asyncio.Event()
         self.resigned.set()
@@ -46,7 +50,6 @@ class LeaderLoop:
         self._membership = membership
         self._view = view
         self._look_up = look_up
-        self._policy = policy
         self._wall = wall
         self._wake = asyncio.Event()
         self._gateway: dict[str, GatewayState] = {}
@@ -89,7 +92,7 @@ class LeaderLoop:
         if view is None:
             return None
         own = self._candidate()
-        decision = election.decide(view, own, now, self._policy)
+        decision = election.decide(view, own, now, self.policy)
         try:
             match decision:
                 case election.Campaign(compares, writes):
@@ -134,7 +137,7 @@ class LeaderLoop:
             self.resigned.clear()
             self._memory = LeaderMemory()
         decision = leader.reconcile(
-            view, self._gateway, self._memory, term=term, now=now, wall=self._wall(), policy=self._policy
+            view, self._gateway, self._memory, term=term, now=now, wall=self._wall(), policy=self.policy
         )
         self._memory = decision.memory
         for lookup in decision.lookups:
@@ -145,7 +148,7 @@ class LeaderLoop:
             if done.succeeded:
                 _log.info("leader: %s", write.reason, extra={"term": term})
             refused = refused or not done.succeeded
-        own_deadline = election.deadline(self._candidate(), self._policy)
+        own_deadline = election.deadline(self._candidate(), self.policy)
         times = [at for at in (decision.wake_at, own_deadline) if at is not None]
         if refused:
             times.append(now + WRITE_RETRY_S)

@@ -10,31 +10,28 @@ from sandwich_node.cache.options import RedisOptions
 
 def worker_settings(
     options: NodeOptions, settings: ClusterSettings, redis: RedisOptions, open_secret: OpenSecret
-) -> list[ipc.WorkerSettings]:
-    """The settings of each worker of this node. Raises SealingError."""
+) -> ipc.WorkerSettings:
+    """The settings of the node's workers; each has a number of its own instead of 0. Raises SealingError."""
     nats = settings.nats
     password = open_secret(NATS_SECRET, nats.password) if nats.password else None
-    return [
-        ipc.WorkerSettings(
-            worker=index,
-            node=options.node,
-            cluster=options.cluster,
-            nats_servers=tuple(nats.servers),
-            nats_user=nats.user or None,
-            nats_password=password,
-            nats_credentials=nats.credentials or None,
-            nats_tls_ca=nats.tls_ca or None,
-            nats_tls_cert=nats.tls_cert or None,
-            nats_tls_key=nats.tls_key or None,
-            redis=redis,
-            api_url=settings.discord.api_url,
-            proxy=settings.discord.proxy,
-            linger_s=settings.policy.linger_ms / 1000,
-            log_level=options.log_level,
-            etcd=options.etcd,
-        )
-        for index in range(options.workers)
-    ]
+    return ipc.WorkerSettings(
+        worker=0,
+        node=options.node,
+        cluster=options.cluster,
+        nats_servers=tuple(nats.servers),
+        nats_user=nats.user or None,
+        nats_password=password,
+        nats_credentials=nats.credentials or None,
+        nats_tls_ca=nats.tls_ca or None,
+        nats_tls_cert=nats.tls_cert or None,
+        nats_tls_key=nats.tls_key or None,
+        redis=redis,
+        api_url=settings.discord.api_url,
+        proxy=settings.discord.proxy,
+        linger_s=settings.policy.linger_ms / 1000,
+        log_level=options.log_level,
+        etcd=options.etcd,
+    )
 
 
 def redis_options(settings: ClusterSettings, open_secret: OpenSecret) -> RedisOptions:

@@ -119,7 +119,8 @@ def test_a_worker_that_starts_later_is_sent_the_lease_and_the_applications() -> 
     started: list[bool] = []
     workers.fill(
         make,
-        [ipc.WorkerSettings(worker=0, node="a", nats_servers=(), api_url="")],
+        ipc.WorkerSettings(worker=0, node="a", nats_servers=(), api_url=""),
+        1,
         on_message=lambda worker, message: None,
         on_started=lambda: started.append(True),
         on_gone=lambda worker: None,
