@@ -218,7 +218,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.NODE_GONE: Kind(
             _W,
             "A node disappeared without leaving: it was killed, or its host or network failed. Shown for one hour.",
-            "start it again, or find out why it ended; stop nodes with SIGTERM",
+            "start it again, or find out why it ended, then sandwich node forget NODE; stop nodes with SIGTERM",
             momentary=True,
         ),
         Code.NODE_STARTING: Kind(_W, "A node is not ready yet; the summary says what it waits for.", ""),

@@ -9,7 +9,7 @@ from sandwich_coordinator.durations import duration
 from sandwich_coordinator.fingerprints import LEASE_TTL
 from sandwich_coordinator.groups import newest_groups
 from sandwich_coordinator.operations.snapshot import Snapshot
-from sandwich_coordinator.problems import Code, Problem, problem, worst_first
+from sandwich_coordinator.problems import KINDS, Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.reachability import locally_advertised
 from sandwich_coordinator.status import NodeStatus
@@ -84,7 +84,8 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
     for node, departed in sorted(view.departed.items()):
         if node not in view.nodes and not departed.record.left:
             summary = f"node {node} is gone without having left"
-            yield problem(Code.NODE_GONE, f"node/{node}", summary, since=departed.record.at)
+            advice = KINDS[Code.NODE_GONE].advice.replace("NODE", node)
+            yield problem(Code.NODE_GONE, f"node/{node}", summary, advice, since=departed.record.at)
     for node, answer in sorted(snapshot.answers.items()):
         # A node of an older version reports no fingerprints.
         if isinstance(answer, NodeStatus) and answer.settings:

@@ -1,4 +1,4 @@
-"""Cordon, uncordon and drain: what is refused, what is written, and how long a drain waits. Time is virtual."""
+"""Cordon, uncordon, drain and forget: what is refused and written, and how long a drain waits. Time is virtual."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import pytest
 
 from sandwich_coordinator.cli.progress import progress_lines, shown
 from sandwich_coordinator.ids import LeaderTerm
-from sandwich_coordinator.operations.errors import NotFound, NotReached, OperationError, Refused
-from sandwich_coordinator.operations.nodes import change_state, drain
+from sandwich_coordinator.operations.errors import Conflict, NotFound, NotReached, OperationError, Refused
+from sandwich_coordinator.operations.nodes import change_state, drain, forget
 from sandwich_coordinator.operations.progress import NodeStateSet, NoOtherNodeReady, OthersDraining, ignore
 from sandwich_coordinator.store.base import Compare, Delete, Put, StoreAmbiguous, StoreUnavailable, TxnResult
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
-from sandwich_coordinator.types import ClaimRecord, NodeRecord, NodeState, PlanRecord
+from sandwich_coordinator.types import ClaimRecord, DepartedRecord, NodeRecord, NodeState, PlanRecord
 from tests.unit.coordinator.test_mirror import virtual
 
 KEYS = Keys()
@@ -215,5 +215,76 @@ def test_an_interrupted_drain_says_that_the_node_stays_draining() -> None:
             await task
         assert said[-1].startswith("node a stays draining: ")
         assert await state_of(store, "a") == "draining"
+
+    virtual(main())
+
+
+async def departed(store: MemoryStore, node: str) -> DepartedRecord:
+    found = await store.get(KEYS.departed_node(node))
+    assert found is not None
+    return msgspec.json.decode(found.value, type=DepartedRecord)
+
+
+def gone(node: str, **fields: bool) -> Put:
+    return Put(KEYS.departed_node(node), DepartedRecord(node=node, at=5.0, **fields).encode())
+
+
+def test_a_forgotten_node_counts_as_one_that_left_so_that_the_leader_does_not_record_it_again() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await store.txn([], [gone("b"), gone("c")])
+        await forget(store, KEYS, "b")
+        assert await departed(store, "b") == DepartedRecord(node="b", at=5.0, left=True)
+        assert await departed(store, "c") == DepartedRecord(node="c", at=5.0)
+        revision = store.database.revision
+        await forget(store, KEYS, "b")
+        assert store.database.revision == revision
+
+    virtual(main())
+
+
+def test_a_node_that_is_registered_or_unknown_is_not_forgotten() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await add_node(store, "a")
+        await store.txn([], [gone("a"), gone("boxer")])
+        with pytest.raises(Refused, match="node a is registered"):
+            await forget(store, KEYS, "a")
+        with pytest.raises(NotFound, match="there is no node that is gone boxr \\(did you mean boxer\\?\\)"):
+            await forget(store, KEYS, "boxr")
+        await store.txn([], [Put(KEYS.node("boxer"), b"{", await store.grant(60))])
+        with pytest.raises(Refused, match="node boxer is registered"):
+            await forget(store, KEYS, "boxer")
+        assert not (await departed(store, "a")).left
+        assert not (await departed(store, "boxer")).left
+
+    virtual(main())
+
+
+def test_a_node_that_returns_while_it_is_forgotten_is_not_marked() -> None:
+    async def main() -> None:
+        store = Interfering()
+        await store.txn([], [gone("b")])
+        record = NodeRecord(node="b", instance="2", address="h:1", version="1")
+        store.other = Put(KEYS.node("b"), record.encode(), await store.grant(60))
+        with pytest.raises(Refused, match="node b is registered"):
+            await forget(store, KEYS, "b")
+        assert not (await departed(store, "b")).left
+
+    virtual(main())
+
+
+def test_a_record_that_keeps_changing_is_a_conflict() -> None:
+    class Restless(MemoryStore):
+        async def txn(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> TxnResult:
+            if compares:
+                await super().txn([], [gone("b")])
+            return await super().txn(compares, writes)
+
+    async def main() -> None:
+        store = Restless()
+        await store.txn([], [gone("b")])
+        with pytest.raises(Conflict, match="node b keeps changing"):
+            await forget(store, KEYS, "b")
 
     virtual(main())
