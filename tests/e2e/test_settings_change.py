@@ -127,15 +127,15 @@ async def test_a_changed_nats_password_is_taken_while_events_flow_and_no_session
 async def test_another_redis_is_taken_once_it_can_be_written() -> None:
     async with dev_cluster(BOTS, nodes=0, rate=300) as cluster, nats_job(cluster) as running:
         first = await workers(running)
-        address = cluster.redis.url
-        await apply(cluster, redis={"url": f"{address.rpartition(':')[0]}:1"})
+        server = cluster.redis.url.rpartition("/")[0]
+        await apply(cluster, redis={"url": f"{server.rpartition(':')[0]}:1/0"})
 
         async def refused() -> bool:
             return await found(running) == {"node/a": Code.SETTINGS_REFUSED, "node/b": Code.SETTINGS_REFUSED}
 
         await running.until("both nodes refuse a Redis that is not there", refused, TIMEOUT_S)
         assert await workers(running) == first
-        await apply(cluster, redis={"url": f"{address}/1"})
+        await apply(cluster, redis={"url": f"{server}/1"})
         await running.until("all workers replaced", lambda: replaced(running, first), TIMEOUT_S)
         await running.until("all shards live", lambda: running.settled(NODES), TIMEOUT_S)
         assert_clean(await running.verdicts())

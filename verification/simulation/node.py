@@ -147,7 +147,7 @@ class SimWorker:
         self.ended = asyncio.Event()
         self.lease: int | None = None
         self._linger_s = settings.linger_s
-        self.nats_user = settings.nats_user
+        self.nats_user = settings.nats.user
         self._on_message, self._on_started, self._on_gone = on_message, on_started, on_gone
         self._process = process
         self._life: _WorkerLife | None = None
@@ -388,7 +388,8 @@ class SimNode:
 
     def problems(self) -> list[Code]:
         """The problems that its agent reports."""
-        return [found.code for found in self._process.agent.status().problems] if self._process is not None else []
+        found = self._process.agent.status().problems if self._process is not None else ()
+        return [one.code for one in found if isinstance(one, Problem)]
 
     def start(self) -> None:
         """Start a process in its own context, so that all its tasks belong to this machine."""

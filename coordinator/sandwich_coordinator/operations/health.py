@@ -93,8 +93,8 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
             old = [name for name in stored if answer.settings.get(name, stored[name]) != stored[name]]
             if old:
                 summary = f"node {node} runs with older settings of {', '.join(old)} than those that are stored"
-                advice = "restart the node; its sessions are kept" if READ_AT_START & set(old) else None
-                yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary, advice)
+                restart = "restart the node; its sessions are kept" if READ_AT_START & set(old) else None
+                yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary, restart)
 
 
 def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:

@@ -24,6 +24,7 @@ from sandwich_node.agent.settings_changes import spread_s, without_restart
 from sandwich_node.agent.shard_control import ShardControl
 from sandwich_node.agent.worker_set import WorkerSet
 from sandwich_node.agent.worker_settings import redis_options, worker_settings
+from sandwich_node.cache.options import RedisOptions
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class SettingsFollower:
         self._candidate_with: WorkerGeneration | None = None
         self._ending: set[int] = set()
         self._redis = self._generation.worker.redis
+        self._writable: RedisOptions | None = None
         self._begin_at = 0.0
         self._wake = asyncio.Event()
 
@@ -126,8 +128,16 @@ class SettingsFollower:
 
     async def _step(self, group: asyncio.TaskGroup) -> float | None:
         """The next step; returns after how many seconds another one follows although nothing changed."""
-        workers = self._workers
+        refusal = await self._redis_refusal()
+        if self._wake.is_set():
+            # Other settings came meanwhile.
+            return 0.0
         self._end_retiring()
+        return self._advance(refusal, group)
+
+    def _advance(self, refusal: Problem | None, group: asyncio.TaskGroup) -> float | None:
+        """As `_step`. `refusal`: why the wanted Redis cannot be written."""
+        workers = self._workers
         if self._candidate_with != self._generation:
             workers.drop_candidate()
         old = [number for number, made_with in self._made_with.items() if made_with != self._generation]
@@ -139,6 +149,9 @@ class SettingsFollower:
         now = asyncio.get_running_loop().time()
         if now < self._begin_at:
             return self._begin_at - now
+        if refusal is not None:
+            self._refuse(refusal.summary)
+            return RETRY_S
         if workers.candidate is None:
             self._candidate_with = self._generation
             group.create_task(workers.try_out(self._generation.worker).run())
@@ -148,12 +161,6 @@ class SettingsFollower:
             if candidate.waiting not in ("", "starting"):
                 self._refuse(candidate.waiting)
             return POLL_S
-        if (refusal := await self._redis_refusal()) is not None:
-            self._refuse(refusal.summary)
-            return RETRY_S
-        if self._candidate_with != self._generation:
-            # Changed again while Redis was asked.
-            return 0
         self.problem = None
         workers.replace(old[0], candidate)
         self._made_with[candidate.index] = self._generation
@@ -174,8 +181,13 @@ class SettingsFollower:
                 worker.stop()
 
     async def _redis_refusal(self) -> Problem | None:
+        """Why another Redis cannot be used. One that could be written is not asked again for the next worker."""
         wanted = self._generation.worker.redis
-        return None if wanted is None or wanted == self._redis else await self._servers.redis_refusal(wanted)
+        if wanted is None or wanted in (self._redis, self._writable):
+            return None
+        refusal = await self._servers.redis_refusal(wanted)
+        self._writable = wanted if refusal is None else None
+        return refusal
 
     def _complete(self) -> None:
         redis = self._generation.worker.redis

@@ -61,7 +61,7 @@ class FakeWorker:
         self.sent.append(message)
 
     async def run(self) -> None:
-        if self.settings.nats_user == "refused":
+        if self.settings.nats.user == "refused":
             self.waiting, self.waiting_code = "authorization refused", Code.NATS_UNAUTHORIZED
         else:
             self.ready = True
@@ -157,7 +157,7 @@ class Node:
 
     def users(self) -> dict[int, str | None]:
         """The NATS user of each slot, by its number."""
-        return {number: worker.settings.nats_user for number, worker in self._slots().items()}
+        return {number: worker.settings.nats.user for number, worker in self._slots().items()}
 
     def _slots(self) -> dict[int, FakeWorker]:
         return {number: worker for number, worker in self.workers.slots.items() if isinstance(worker, FakeWorker)}
