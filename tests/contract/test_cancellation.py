@@ -13,7 +13,8 @@ from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedNats, EmbeddedRedis
 from sandwich_node.dev.ports import free_ports
-from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_sdk import Consumer
 from sandwich_sdk.rpc import Rpc
