@@ -73,7 +73,7 @@ def _count(value: object) -> object:
 
 def _ids(value: object) -> object:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX):
+    if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX, once=True):
         raise ValueError('must be shard ranges such as "0-7,12"')
     return text
 

@@ -238,7 +238,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.TOKEN_REFUSED: Kind(
             _C,
             "Discord refused an application's token.",
-            "put the application's current token into its source; then apply again",
+            "store the application's current token: sandwich app set APP --token-file FILE",
         ),
         Code.TOKEN_UNUSABLE: Kind(
             _C,
@@ -253,7 +253,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.SHARDS_FAILED: Kind(
             _C,
             "Discord refused shards in a way that no retry can change. The advice follows from the close code.",
-            "do what the summary asks; then apply again, or restart the shards",
+            "do what the advice of the close code asks (below); then run sandwich shard restart APP SHARDS",
         ),
         Code.SHARDS_UNCLAIMED: Kind(_C, "No node runs these shards.", "they start when a node takes them"),
         Code.SHARDS_NOT_LIVE: Kind(

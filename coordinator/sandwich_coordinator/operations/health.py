@@ -7,12 +7,14 @@ import msgspec
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
 from sandwich_coordinator.groups import newest_groups
+from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.reachability import locally_advertised
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import ClaimRecord, GroupRecord
+from sandwich_coordinator.view import ClusterView
 
 BUDGET_LOW_FRACTION = 0.1
 NOT_LIVE_AFTER_S = 60.0
@@ -152,7 +154,7 @@ def _shard_problems(snapshot: Snapshot) -> Iterator[Problem]:
     view = snapshot.view
     for key, group in sorted(view.groups.items()):
         claims = {shard.shard: claim.record for shard, claim in view.claims.items() if shard.of == key}
-        failed = list(_failed_shards(key.app, claims))
+        failed = list(_failed_shards(view, key.app, claims))
         yield from failed
         if group.record.state == "failed" and not failed:
             yield from _failed_group(snapshot, group.record)
@@ -162,7 +164,11 @@ def _shard_problems(snapshot: Snapshot) -> Iterator[Problem]:
             yield problem(Code.SHARDS_UNCLAIMED, shards_subject(key.app, missing), summary)
 
 
-def _failed_shards(app: str, claims: Mapping[int, ClaimRecord]) -> Iterator[Problem]:
+def _failed_shards(view: ClusterView, app: str, claims: Mapping[int, ClaimRecord]) -> Iterator[Problem]:
+    entry = view.apps.get(app)
+    intents = ", ".join(privileged_names(entry.record.intents)) if entry is not None else ""
+    budget = view.budgets.get(entry.record.token_hash) if entry is not None else None
+    count = budget.record.shards if budget is not None and not budget.record.error else None
     causes: dict[tuple[int, str], list[int]] = {}
     for shard, claim in sorted(claims.items()):
         if claim.state == "failed":
@@ -172,8 +178,7 @@ def _failed_shards(app: str, claims: Mapping[int, ClaimRecord]) -> Iterator[Prob
         known = STOP_CODES.get(code)
         why = f"Discord closed with {code}: {known.meaning}" if known else reason or "no reason given"
         ranges = format_ranges(shards)
-        retry = f"sandwich cluster apply, or sandwich shard restart {app} {ranges}"
-        advice = f"{stop_advice(code)}; then apply again ({retry})"
+        advice = stop_advice(code, app=app, shards=ranges, intents=intents, count=count)
         since = min((claims[shard].since for shard in shards if claims[shard].since), default=None)
         summary = f"{app}: shards {ranges} failed ({why})"
         yield problem(Code.SHARDS_FAILED, shards_subject(app, shards), summary, advice, since)
@@ -194,7 +199,7 @@ def _budget_problems(snapshot: Snapshot) -> Iterator[Problem]:
             continue
         record = budget.record
         if record.error:
-            advice = f"{stop_advice(TOKEN_REFUSED)}; then apply again"
+            advice = stop_advice(TOKEN_REFUSED, app=name)
             summary = f"{name}: {record.error}"
             yield problem(Code.TOKEN_REFUSED, f"app/{name}", summary, advice)
         elif record.reset_at > snapshot.now and record.remaining <= record.total * BUDGET_LOW_FRACTION:

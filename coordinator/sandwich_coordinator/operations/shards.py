@@ -33,6 +33,7 @@ from sandwich_coordinator.view import ClusterView
 
 POLL_S = 0.2
 WRITES_AT_ONCE = 50
+_SHOWN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,11 @@ def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardId]:
         raise Refused(f"{app} has no shards yet: see sandwich cluster status for the reason")
     present = shard_ids(view.groups[group].record)
     try:
-        wanted = parse_ranges(ranges)
+        wanted = parse_ranges(ranges, once=True)
     except ValueError as error:
-        raise Invalid(f"shards {ranges!r}: {error}") from None
+        raise Invalid(f"shards {ranges[:_SHOWN]!r}: {error}") from None
+    if not wanted:
+        raise Invalid("no shards are named: write them as '3' or '0-7,12'")
     missing = sorted(set(wanted) - set(present))
     if missing:
         there, absent = format_ranges(present), format_ranges(missing)

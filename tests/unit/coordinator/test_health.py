@@ -186,7 +186,7 @@ def test_a_failed_shard_has_the_advice_of_its_close_code_and_an_unknown_one_its_
     assert "sandwich shard restart bot 0" in found.advice
     older = only(cluster({KEYS.claim("bot", 1, 0): claim(0, state="failed", reason="4004 token refused")}))
     assert "(4004 token refused)" in older.summary
-    assert "correct the application's configuration" in older.advice
+    assert "correct what the reason names; then run sandwich shard restart bot 0" in older.advice
 
 
 def test_a_refused_token_and_a_group_that_cannot_start_have_codes_of_their_own() -> None:
