@@ -10,7 +10,15 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sandwich_coordinator.app_options import (
     CacheConfig,
@@ -141,11 +149,13 @@ class ShardsConfig(Section):
     count: Annotated[int | Literal["auto"], BeforeValidator(_count)] = "auto"
     ids: Annotated[str, BeforeValidator(_ids)] | None = None
 
-    @model_validator(mode="after")
-    def _ids_below_count(self) -> Self:
-        if self.ids is not None and self.count != "auto":
-            parse_ranges(self.ids, count=self.count)
-        return self
+    @field_validator("ids")
+    @classmethod
+    def _ids_below_count(cls, ids: str | None, info: ValidationInfo) -> str | None:
+        count = info.data.get("count")
+        if ids is not None and isinstance(count, int):
+            parse_ranges(ids, count=count)
+        return ids
 
 
 class ActivityConfig(Section):

@@ -50,6 +50,8 @@ class Code(StrEnum):
 
     APP_DOWN = "app-down"
     APP_INVALID = "app-invalid"
+    APP_PAUSED = "app-paused"
+    REMOVAL_UNFINISHED = "removal-unfinished"
     TOKEN_REFUSED = "token-refused"
     TOKEN_UNUSABLE = "token-unusable"
     GATEWAY_UNTRUSTED = "gateway-untrusted"
@@ -234,6 +236,14 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
             _C,
             "An application cannot start as it is configured; the summary has the reason.",
             "correct the application's configuration; then apply again",
+        ),
+        Code.APP_PAUSED: Kind(
+            _N, "An operator paused an application with sandwich app pause.", "sandwich app resume APP starts it again"
+        ),
+        Code.REMOVAL_UNFINISHED: Kind(
+            _W,
+            "The removal of an application began over a minute ago and is not finished: it was interrupted, or waits.",
+            "run sandwich app remove APP again: it goes on",
         ),
         Code.TOKEN_REFUSED: Kind(
             _C,

@@ -1,5 +1,6 @@
 """Changes of the stored configuration as text: read from KEY=VALUE, shown as the lines of a diff."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from sandwich_coordinator.operations.changes import Change
 from sandwich_coordinator.operations.configuration_plan import key_in_words
 from sandwich_coordinator.ranges import format_ranges
 
+_KEY = re.compile(r"[a-z_]{1,32}(\.[a-z_0-9-]{1,32}){0,4}=?")
+
 
 def parse_changes(changes: Sequence[str]) -> dict[tuple[str, ...], Any]:
     """`events.ignore=[A, B]` by path. Raises CommandError and Invalid."""
@@ -20,7 +23,9 @@ def parse_changes(changes: Sequence[str]) -> dict[tuple[str, ...], Any]:
         key, equals, text = change.partition("=")
         path = tuple(part.strip() for part in key.split("."))
         if not equals or not all(path):
-            raise CommandError(f"{change!r}: write it as KEY=VALUE, such as events.ignore=[TYPING_START]", 1)
+            # What is no key is not repeated: it may be a token.
+            shown = repr(change) if _KEY.fullmatch(change) else "an argument that has no key"
+            raise CommandError(f"{shown}: write it as KEY=VALUE, such as events.ignore=[TYPING_START]", 1)
         check_path(path)
         try:
             found[path] = read_yaml(text)[0]

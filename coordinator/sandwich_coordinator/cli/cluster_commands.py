@@ -114,6 +114,7 @@ def _show_plan(plan: "ConfigurationPlan", *, dry_run: bool, as_json: bool) -> No
 
     lines = change_lines(plan.changes)
     warnings = [f"application {app} is not in the file and stays; --prune removes it" for app in plan.kept]
+    warnings += plan.warnings
     for warning in warnings:
         warn(warning)
     if as_json:

@@ -19,6 +19,8 @@ from sandwich_coordinator.view import ClusterView
 BUDGET_LOW_FRACTION = 0.1
 NOT_LIVE_AFTER_S = 60.0
 """A shard that starts or moves may be so long without being live."""
+UNFINISHED_AFTER_S = 60.0
+"""A removal may take so long before it counts as interrupted."""
 ETCD_MIN = (3, 5, 13)
 """Below it a member may lose consistency after a crash (etcd's advisories); accepted for development."""
 
@@ -29,6 +31,7 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
         *snapshot.etcd_problems,
         *_cluster_problems(snapshot),
         *_app_problems(snapshot),
+        *_standing_requests(snapshot),
         *_shard_problems(snapshot),
         *_late_shards(snapshot),
         *_budget_problems(snapshot),
@@ -107,6 +110,20 @@ def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
         if wanted > 0 and group.count > 0 and wanted != group.count:
             summary = f"{name}: Discord recommends {wanted} shards, and {group.count} run"
             yield problem(Code.SHARD_COUNT_PENDING, f"app/{name}", summary)
+
+
+def _standing_requests(snapshot: Snapshot) -> Iterator[Problem]:
+    """What operators asked for and may have forgotten."""
+    view = snapshot.view
+    for name, removal in sorted(view.removals.items()):
+        if snapshot.now - removal.record.at >= UNFINISHED_AFTER_S:
+            advice = f"run sandwich app remove {name} again: it goes on"
+            summary = f"{name} is being removed and not gone"
+            yield problem(Code.REMOVAL_UNFINISHED, f"app/{name}", summary, advice, since=removal.record.at)
+    for name, app in sorted(view.apps.items()):
+        if app.record.paused_at and name not in view.removals:
+            advice = f"sandwich app resume {name} starts it again"
+            yield problem(Code.APP_PAUSED, f"app/{name}", f"{name} is paused", advice, since=app.record.paused_at)
 
 
 def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:

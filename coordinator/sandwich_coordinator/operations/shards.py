@@ -25,13 +25,13 @@ from sandwich_coordinator.operations.progress import (
     StoreSilent,
     Unpinned,
 )
+from sandwich_coordinator.operations.waiting import POLL_S, read_view
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.store.base import Compare, Delete, Put, Store, StoreAmbiguous, StoreUnavailable
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, PinRecord, RestartRecord
 from sandwich_coordinator.view import ClusterView
 
-POLL_S = 0.2
 WRITES_AT_ONCE = 50
 _SHOWN = 64
 
@@ -43,12 +43,6 @@ class Pin:
     shard: ShardId
     node: str
     at: float
-
-
-async def read_view(store: Store, keys: Keys) -> ClusterView:
-    """Everything the cluster has stored, at one revision."""
-    listing = await store.list(keys.prefix)
-    return ClusterView.from_items(keys, {item.key: item for item in listing.items}, listing.revision)
 
 
 def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardId]:

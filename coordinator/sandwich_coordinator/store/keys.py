@@ -43,6 +43,10 @@ class Keys:
         return f"{self.prefix}rollouts/"
 
     @property
+    def removals(self) -> str:
+        return f"{self.prefix}removals/"
+
+    @property
     def claims(self) -> str:
         return f"{self.prefix}claims/"
 
@@ -84,6 +88,9 @@ class Keys:
 
     def rollout(self, app: str) -> str:
         return f"{self.rollouts}{app}"
+
+    def removal(self, app: str) -> str:
+        return f"{self.removals}{app}"
 
     def plan(self, app: str, group: int) -> str:
         return f"{self.plans}{app}/{group}"

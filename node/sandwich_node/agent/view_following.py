@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable
 
+from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.problems import KINDS, Code, Problem
 from sandwich_coordinator.reachability import locally_advertised
 from sandwich_coordinator.store.base import Store, WatchBatch
@@ -95,18 +96,20 @@ class ViewChanges:
             self._state.history.claims_changed(before, after, changed, self._state.wall())
 
     def _release_caches(self, before: ClusterView, after: ClusterView) -> None:
-        """Guilds of shard groups that are gone leave the cache."""
-        if after.groups is before.groups:
-            return
-        for key in before.groups.keys() - after.groups.keys():
-            cache = self._cache_specs.get(key.app)
-            worker = self._state.workers.ready_worker()
-            if cache is None or not cache.enabled or worker is None:
-                continue
-            count = before.groups[key].record.count
-            worker.send(
-                ipc.CleanGroupCache(app=key.app, group=key.group, count=count, fence=after.revision, cache=cache)
-            )
+        """Guilds of shard groups that are gone leave the cache; those of a removed application when it is asked for."""
+        for key in before.groups.keys() - after.groups.keys() if after.groups is not before.groups else ():
+            if key.app not in after.removals:
+                self._clean(key, before.groups[key].record.count, after.revision, self._cache_specs.get(key.app))
+        for app, entry in after.removals.items() if after.removals is not before.removals else ():
+            known = before.removals.get(app)
+            if entry.record.clean > (known.record.clean if known is not None else 0):
+                for group, count in entry.record.groups.items():
+                    self._clean(GroupId(app, group), count, after.revision, entry.record.cache)
+
+    def _clean(self, group: GroupId, count: int, fence: int, cache: CacheSpec | None) -> None:
+        worker = self._state.workers.ready_worker()
+        if cache is not None and cache.enabled and worker is not None:
+            worker.send(ipc.CleanGroupCache(app=group.app, group=group.group, count=count, fence=fence, cache=cache))
 
     def _check_address(self, view: ClusterView) -> None:
         """Warn at once when this node advertises an address that the nodes on other hosts cannot reach."""

@@ -45,8 +45,8 @@ NODE  STATE  LEADER  SHARDS  EVENTS/S  WORKERS  VERSION  ADDRESS
 n1    ready  yes     1       -         1        0.1.0    10.0.0.1:5469
 
 applications
-APP  STATE     SHARDS    GUILDS  EVENTS/S  CACHE  SESSION STARTS
-a    degraded  1 failed  0       0         -      50/1000, reset in 2h 0m"""
+APP  STATE     SHARDS LIVE    GUILDS  EVENTS/S  CACHE  SESSION STARTS           PROBLEMS
+a    degraded  0/2, 1 failed  0       0         -      50/1000, reset in 2h 0m  3"""
 
 
 def test_problems_come_first_with_what_to_do() -> None:
