@@ -1,5 +1,14 @@
 """A bot's token as an operator gives it, before it is sealed. Pure; no message contains a token."""
 
+import re
+
+_FORM = re.compile(r"(?:Bot )?[\w-]{18,}\.[\w-]{4,}\.[\w-]{16,}", re.IGNORECASE)
+
+
+def looks_like_token(text: str) -> bool:
+    """Whether a text that should be something else has the form of a token: no message may repeat it."""
+    return _FORM.fullmatch(text.strip()) is not None
+
 
 def check_token(token: str) -> tuple[str, str | None]:
     """A bot token as used, and a warning about its form. Raises ValueError; never shows the token."""

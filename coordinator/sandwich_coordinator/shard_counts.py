@@ -1,7 +1,7 @@
 """Whether a shard count and shard ids suit a bot, from what Discord says about it. Pure.
 
 Rules: https://discord.com/developers/docs/events/gateway#sharding, "Sharding for Very Large Bots" and "Session Start
-Limit". The number whose multiple a very large bot needs is not told; the recommended count is valid.
+Limit". Discord does not say whose multiple a very large bot needs; the recommended count is always valid.
 """
 
 from dataclasses import dataclass, field

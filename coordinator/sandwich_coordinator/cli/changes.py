@@ -1,10 +1,10 @@
 """Changes of the stored configuration as text: read from KEY=VALUE, shown as the lines of a diff."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from sandwich_coordinator.app_options import shown_option
+from sandwich_coordinator.bot_token import looks_like_token
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
 from sandwich_coordinator.operations import changes as changed
@@ -13,8 +13,6 @@ from sandwich_coordinator.operations.changes import Change
 from sandwich_coordinator.operations.configuration_plan import key_in_words
 from sandwich_coordinator.ranges import format_ranges
 
-_KEY = re.compile(r"[a-z_]{1,32}(\.[a-z_0-9-]{1,32}){0,4}=?")
-
 
 def parse_changes(changes: Sequence[str]) -> dict[tuple[str, ...], Any]:
     """`events.ignore=[A, B]` by path. Raises CommandError and Invalid."""
@@ -22,10 +20,10 @@ def parse_changes(changes: Sequence[str]) -> dict[tuple[str, ...], Any]:
     for change in changes:
         key, equals, text = change.partition("=")
         path = tuple(part.strip() for part in key.split("."))
+        if looks_like_token(key):
+            raise CommandError("a token is no argument, which other users could see: say --token-env or --token-file")
         if not equals or not all(path):
-            # What is no key is not repeated: it may be a token.
-            shown = repr(change) if _KEY.fullmatch(change) else "an argument that has no key"
-            raise CommandError(f"{shown}: write it as KEY=VALUE, such as events.ignore=[TYPING_START]", 1)
+            raise CommandError(f"{change!r}: write it as KEY=VALUE, such as events.ignore=[TYPING_START]", 1)
         check_path(path)
         try:
             found[path] = read_yaml(text)[0]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sandwich_coordinator.bot_token import check_token
+from sandwich_coordinator.bot_token import check_token, looks_like_token
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.output import warn
 from sandwich_coordinator.config_values import SecretSource
@@ -13,7 +13,6 @@ from sandwich_coordinator.small_files import read_secret_stream
 
 STANDARD_INPUT = Path("-")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
-_LIKE_A_TOKEN = re.compile(r"[\w-]{18,}\.[\w-]{4,}\.[\w-]{16,}")
 
 
 def read_token(variable: str | None, file: Path | None, prompt: str, env: Mapping[str, str]) -> str:
@@ -22,7 +21,7 @@ def read_token(variable: str | None, file: Path | None, prompt: str, env: Mappin
         raise CommandError("give either --token-env or --token-file")
     if variable is not None and _VARIABLE.fullmatch(variable) is None:
         raise CommandError("--token-env takes the name of an environment variable, and never the token itself")
-    if file is not None and _LIKE_A_TOKEN.fullmatch(str(file)):
+    if file is not None and looks_like_token(str(file)):
         raise CommandError("--token-file takes the path of a file, and never the token itself")
     try:
         if variable is not None:
