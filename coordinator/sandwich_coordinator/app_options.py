@@ -223,10 +223,8 @@ def _stored_stream(stream: Any) -> dict[str, Any]:
 
 
 def _exported_stream(stored: Mapping[str, Any]) -> dict[str, Any]:
-    stream = dict(stored)
-    if "max_age_s" in stream:
-        stream["max_age"] = f"{stream.pop('max_age_s'):g}s"
-    return stream
+    age = {"max_age": f"{stored['max_age_s']:g}s"} if "max_age_s" in stored else {}
+    return age | {name: value for name, value in stored.items() if name != "max_age_s"}
 
 
 def _exported_cache(cache: CacheSpec) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def app_add(
     context: typer.Context,
     app_name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, _ and -; part of the subjects' names.")],
     changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="More keys as in cluster.yml, values in YAML.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="More keys as in cluster.yml, values in YAML.")
     ] = None,
     token_env: TokenEnv = None,
     token_file: TokenFile = None,
@@ -148,7 +148,7 @@ def app_set(
     context: typer.Context,
     app_name: AppName,
     changes: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Keys as in cluster.yml, values in YAML.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Keys as in cluster.yml, values in YAML.")
     ] = None,
     token_env: TokenEnv = None,
     token_file: TokenFile = None,
@@ -208,10 +208,11 @@ def _new_token(
 
 @apps_app.command("pause")
 def app_pause(context: typer.Context, app_name: AppName, timeout_s: WaitS = 60.0, as_json: Json = False) -> None:
-    """Close an application's shards, sessions kept, until it is resumed; wait until they are closed.
+    """Close an application's shards until it is resumed.
 
-    Discord keeps a session that is not connected only for minutes, and its events only up to a limit. Consumers keep
-    what is in the stream and get nothing new. An apply does not resume it. Paused already: nothing is changed.
+    Their sessions are kept, and the command waits until they are closed. Discord keeps a session that is not connected
+    only for minutes, and its events only up to a limit. Consumers keep what is in the stream and get nothing new. An
+    apply does not resume it. Paused already: nothing is changed.
 
     Example: sandwich app pause welcomer
     """
@@ -233,10 +234,11 @@ def app_pause(context: typer.Context, app_name: AppName, timeout_s: WaitS = 60.0
 
 @apps_app.command("resume")
 def app_resume(context: typer.Context, app_name: AppName, timeout_s: WaitS = 600.0, as_json: Json = False) -> None:
-    """Start a paused application's shards: by RESUME where Discord still has the session, else with a session start.
+    """Start the shards of a paused application.
 
-    Waits until all are live. Exit code 1: a shard failed, or not all are live in time; they go on. A `paused: true` in
-    cluster.yml pauses it again with the next apply.
+    By RESUME where Discord still has the session, else with a session start. Waits until all are live. Exit code 1: a
+    shard failed, or not all are live in time; they go on. A `paused: true` in cluster.yml pauses it again with the next
+    apply.
 
     Example: sandwich app resume welcomer
     """
@@ -254,7 +256,7 @@ def app_resume(context: typer.Context, app_name: AppName, timeout_s: WaitS = 600
     done = run(work())
     if as_json:
         show_json({"app": app_name, "resumed": done.resumed, "identified": done.identified})
-    else:
+    elif done.resumed or done.identified:
         say(f"{counted(done.resumed, 'session')} continued, {counted(done.identified, 'new session')}")
 
 
@@ -266,12 +268,13 @@ def app_remove(
         str | None, typer.Option("--yes", metavar="NAME", help="The application's name again, instead of typing it.")
     ] = None,
     keep_cache: Annotated[
-        bool, typer.Option("--keep-cache/--delete-cache", help="Whether its guilds stay in Redis. [delete]")
+        bool, typer.Option("--keep-cache/--delete-cache", help="Whether its guilds stay in Redis.")
     ] = False,
     delete_stream: Annotated[
         bool,
         typer.Option(
-            "--delete-stream/--keep-stream", help="Whether its events go now, with its dead letters. [keep: they age]"
+            "--delete-stream/--keep-stream",
+            help="Whether its events and dead letters go now, or when they are too old.",
         ),
     ] = False,
     force: Annotated[
@@ -282,10 +285,11 @@ def app_remove(
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Remove an application: its shards close, then its configuration and its guilds in the cache go.
+    """Remove an application, and what it has.
 
-    Shows what goes and has the name typed. In a shared namespace other applications keep their guilds. Refused while
-    consumers read it. After Ctrl-C or a timeout (exit code 1), the same command goes on, as it was begun.
+    Its shards close, then its configuration and its guilds in the cache go. Shows what goes and has the name typed. In
+    a shared namespace other applications keep their guilds. Refused while consumers read it. After Ctrl-C or a timeout
+    (exit code 1), the same command goes on, as it was begun.
 
     Example: sandwich app remove welcomer --yes welcomer --delete-stream
     """

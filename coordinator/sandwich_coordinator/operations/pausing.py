@@ -27,7 +27,7 @@ LIVE = "live"
 
 @dataclass(frozen=True, slots=True)
 class ResumedShards:
-    """How the shards of an application came back: their old session continued, or a new one started."""
+    """How the shards of a paused application came back: their old session continued, or a new one started."""
 
     resumed: int
     identified: int
@@ -76,6 +76,8 @@ async def resume_app(
         )
     )
     after = await await_shards(store, keys, app, _not_live(app), LIVE, timeout_s=timeout_s, report=report)
+    if not record.paused:
+        return ResumedShards(0, 0)
     kept = sum(_session(before, shard) == _session(after, shard) != "" for shard in _shards(after, app) or ())
     return ResumedShards(kept, len(_shards(after, app) or ()) - kept)
 

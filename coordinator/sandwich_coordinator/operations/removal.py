@@ -186,7 +186,10 @@ async def _begin(
         groups={key.group: entry.record.count for key, entry in view.groups.items() if key.app == app},
     )
     paused = msgspec.json.encode({**msgspec.json.decode(found.raw), "paused": True, "paused_at": now})
-    guards = (Compare(keys.app(app), "mod_revision", found.revision), Compare(keys.removal(app), "mod_revision", 0))
+    guards = (
+        Compare(keys.app(app), "mod_revision", found.revision),
+        Compare(keys.removal(app), "mod_revision", view.revision_of_bad(keys.removal(app))),
+    )
     revision = await _write(store, guards, (Put(keys.app(app), paused), Put(keys.removal(app), record.encode())))
     return Entry(record, revision, revision, 0)
 

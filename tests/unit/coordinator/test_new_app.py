@@ -65,12 +65,14 @@ def test_a_wrong_option_is_named_by_its_key(options: dict[str, Any], words: str)
     assert words in str(caught.value)
 
 
-def test_what_is_missing_or_given_twice_is_said() -> None:
-    options: dict[str, Any]
-    for options, words in (({}, "say which intents"), ({"file": Path("x"), "intents": "1"}, "give either --from, or")):
-        with pytest.raises(CommandError, match=words) as caught:
-            given(**options)
-        assert caught.value.code == 2
+@pytest.mark.parametrize(
+    ("file", "intents", "words"),
+    [(None, None, "say which intents"), (Path("x"), "1", "give either --from, or options")],
+)
+def test_what_is_missing_or_given_twice_is_said(file: Path | None, intents: str | None, words: str) -> None:
+    with pytest.raises(CommandError, match=words) as caught:
+        given(file=file, intents=intents)
+    assert caught.value.code == 2
 
 
 def test_a_file_has_the_section_of_cluster_yml_with_the_line_of_each_mistake(tmp_path: Path) -> None:
@@ -78,12 +80,12 @@ def test_a_file_has_the_section_of_cluster_yml_with_the_line_of_each_mistake(tmp
     file.write_text("token: {env: BOT_TOKEN}\nintents: [GUILDS]\nshards: {count: 2}\n")
     new = given(file=file, token_env=None)
     assert (new.config.shards.count, new.token, new.warnings) == (2, TOKEN, ())
-    file.write_text("intents: [GUILDS]\nshards:\n  count: 2\n  ids: 0-2\nchache: {}\n")
+    file.write_text("intents: [GUILDS]\nshards:\n  count: 2\n  ids: 0-2\nroutes: x\n")
     with pytest.raises(CommandError) as caught:
         given(file=file)
     assert str(caught.value).splitlines() == [
         f"{file}:4: shards.ids: bad shard range '0-2': with 2 shards the last id is 1",
-        f"{file}:5: chache: unknown key (did you mean cache?)",
+        f"{file}:5: routes: unknown key (did you mean route?)",
     ]
     file.write_text(f"token: {TOKEN}\nintents: [GUILDS]\n")
     new = given(file=file, token_env=None)
