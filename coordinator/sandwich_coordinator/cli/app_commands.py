@@ -319,7 +319,7 @@ def app_remove(
                 store,
                 connection.keys,
                 app_name,
-                choice,
+                wanted,
                 client=reached.client,
                 guilds=reached.guilds,
                 now=time.time(),

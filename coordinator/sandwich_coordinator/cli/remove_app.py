@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 import typer
@@ -41,19 +41,15 @@ async def servers(connection: Connection, warn: Callable[[str], None], *, force:
             raise Unavailable(str(error)) from None
 
     messaging = await read_messaging(connection)
-    try:
-        context = connect(messaging)
-        client = await context.__aenter__()
-    except CommandError as error:
-        if not force:
-            raise
-        warn(f"{error}; whether consumers read it is not known")
-        yield Servers(None, guilds)
-        return
-    try:
+    async with AsyncExitStack() as stack:
+        client: Client | None = None
+        try:
+            client = await stack.enter_async_context(connect(messaging))
+        except CommandError as error:
+            if not force:
+                raise
+            warn(f"{error}; whether consumers read it is not known")
         yield Servers(client, guilds)
-    finally:
-        await context.__aexit__(None, None, None)
 
 
 async def look_at(

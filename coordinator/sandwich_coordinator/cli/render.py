@@ -21,7 +21,7 @@ from sandwich_sdk.wire.plain_text import plain_text
 
 _AT_REST = ("paused", "closing", "failed")
 """States of a group whose shards are not to run."""
-_NO_APPS = "no applications yet: run sandwich cluster apply -f cluster.yml"
+_NO_APPS = "no applications yet: run sandwich cluster apply -f cluster.yml, or sandwich app add NAME"
 _NO_NODES = "no nodes: start one with sandwich-node join --etcd URL"
 
 

@@ -115,6 +115,8 @@ async def remove_app(
 ) -> RemovalChoice:
     """Remove an application, or finish a removal that began, as it was chosen then; returns the choice that holds.
 
+    `force`: also while it is read; and a removal that began then ends with the cache kept, when `choice` says so.
+
     `client` None: NATS is not asked, which only `force` allows. `now`: Unix seconds.
     Raises NotFound; Refused while consumer groups read it, unless `force`; Conflict, Unavailable; NotReached when a
     step is not done after `timeout_s`, and then the same call goes on.
@@ -128,6 +130,9 @@ async def remove_app(
             check_unread(app, await _stream_content(client, app))
         entry = await _begin(store, keys, view, app, choice, now)
     record = entry.record
+    if force and choice.keep_cache:
+        # The way out when the Redis of a removal that has begun will not come back.
+        record = msgspec.structs.replace(record, keep_cache=True)
     report(AppRemoving(app, sum(shard.app == app for shard in view.claims), is_new=app not in view.removals))
     await await_shards(
         store,
@@ -215,7 +220,12 @@ async def _clean_cache(
         entry = view.removals.get(app)
         if entry is None:
             raise Conflict(f"another operator finished the removal of {app}")
-        left = await guilds(entry.record.cache.namespace_of(app), app)
+        try:
+            left = await guilds(entry.record.cache.namespace_of(app), app)
+        except Unavailable as error:
+            raise Unavailable(
+                f"{error}; sandwich app remove {app} goes on, or ends with --force --keep-cache"
+            ) from None
         if not left:
             return
         if left != reported:

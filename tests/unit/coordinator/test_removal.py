@@ -148,6 +148,27 @@ def test_a_leader_that_did_not_see_the_request_is_asked_again_and_a_cache_that_s
     virtual(main())
 
 
+def test_without_redis_a_removal_waits_and_ends_by_force_with_the_cache_kept() -> None:
+    async def main() -> None:
+        cluster = await Removing().begin()
+        await cluster.release()
+
+        async def silent(namespace: str, app: str) -> int:
+            raise Unavailable("Redis does not answer")
+
+        cluster.count = silent  # type: ignore[method-assign]
+        task = asyncio.create_task(cluster.remove())
+        await asyncio.sleep(1)
+        await cluster.lead()
+        with pytest.raises(Unavailable, match=r"Redis does not answer; .* ends with --force --keep-cache"):
+            await task
+        assert await cluster.removal() is not None
+        assert await cluster.remove(KEPT) == KEPT
+        assert await cluster.removal() is None
+
+    virtual(main())
+
+
 async def test_a_removal_is_refused_while_consumers_read_and_when_that_is_not_known() -> None:
     cluster = await Removing().begin()
     with pytest.raises(Unavailable, match="not known whether consumers read it"):
