@@ -10,7 +10,15 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sandwich_coordinator.app_options import (
     CacheConfig,
@@ -74,7 +82,7 @@ def _count(value: object) -> object:
 
 def _ids(value: object) -> object:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX):
+    if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX, once=True):
         raise ValueError('must be shard ranges such as "0-7,12"')
     return text
 
@@ -154,11 +162,13 @@ class ShardsConfig(Section):
     window: Annotated[str, AfterValidator(_window)] | None = None
     confirm: bool = True
 
-    @model_validator(mode="after")
-    def _ids_below_count(self) -> Self:
-        if self.ids is not None and self.count != "auto":
-            parse_ranges(self.ids, count=self.count)
-        return self
+    @field_validator("ids")
+    @classmethod
+    def _ids_below_count(cls, ids: str | None, info: ValidationInfo) -> str | None:
+        count = info.data.get("count")
+        if ids is not None and isinstance(count, int):
+            parse_ranges(ids, count=count)
+        return ids
 
     def spec(self) -> ShardsSpec:
         """As stored."""

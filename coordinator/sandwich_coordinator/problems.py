@@ -51,6 +51,8 @@ class Code(StrEnum):
 
     APP_DOWN = "app-down"
     APP_INVALID = "app-invalid"
+    APP_PAUSED = "app-paused"
+    REMOVAL_UNFINISHED = "removal-unfinished"
     TOKEN_REFUSED = "token-refused"
     TOKEN_UNUSABLE = "token-unusable"
     GATEWAY_UNTRUSTED = "gateway-untrusted"
@@ -243,10 +245,18 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
             "An application cannot start as it is configured; the summary has the reason.",
             "correct the application's configuration; then apply again",
         ),
+        Code.APP_PAUSED: Kind(
+            _N, "An operator paused an application with sandwich app pause.", "sandwich app resume APP starts it again"
+        ),
+        Code.REMOVAL_UNFINISHED: Kind(
+            _W,
+            "The removal of an application began over a minute ago and is not finished: it was interrupted, or waits.",
+            "run sandwich app remove APP again: it goes on",
+        ),
         Code.TOKEN_REFUSED: Kind(
             _C,
             "Discord refused an application's token.",
-            "put the application's current token into its source; then apply again",
+            "store the application's current token: sandwich app set APP --token-file FILE",
         ),
         Code.TOKEN_UNUSABLE: Kind(
             _C,
@@ -261,7 +271,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.SHARDS_FAILED: Kind(
             _C,
             "Discord refused shards in a way that no retry can change. The advice follows from the close code.",
-            "do what the summary asks; then apply again, or restart the shards",
+            "do what the advice of the close code asks (below); then run sandwich shard restart APP SHARDS",
         ),
         Code.SHARDS_UNCLAIMED: Kind(_C, "No node runs these shards.", "they start when a node takes them"),
         Code.SHARDS_NOT_LIVE: Kind(

@@ -146,7 +146,10 @@ class InvitesSpec(Record, frozen=True):
 
 
 class AppRecord(Record, frozen=True):
-    """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key."""
+    """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key.
+
+    `paused_at` (Unix seconds): paused by an operator's command since then, which `apply` does not undo; 0: not so.
+    """
 
     app: str
     token: str
@@ -158,6 +161,7 @@ class AppRecord(Record, frozen=True):
     compression: Literal["zstd-stream", "zlib-stream", "none"] = "zstd-stream"
     large_threshold: int = 50
     paused: bool = False
+    paused_at: float = 0.0
     stream: dict[str, Any] = {}
     cache: CacheSpec = CacheSpec()
     events: EventsSpec = EventsSpec()
@@ -207,6 +211,21 @@ class ProposalRecord(Record, frozen=True):
     reason: str
     guilds: int = 0
     at: float = 0.0
+
+
+class RemovalRecord(Record, frozen=True):
+    """`removals/<app>`: an operator removes the application, since `at` (Unix seconds). It goes when all else is gone.
+
+    `groups`: count of each of its shard groups, by number. `cache`: what it kept. `clean` grows each time that the
+    leader's node is asked to remove the application's guilds from the cache; 0: the cache stays, or its turn is later.
+    """
+
+    at: float
+    keep_cache: bool = False
+    delete_stream: bool = False
+    cache: CacheSpec = CacheSpec()
+    groups: dict[int, int] = {}
+    clean: int = 0
 
 
 class PlanRecord(Record, frozen=True):

@@ -26,7 +26,7 @@ from sandwich_sdk.wire.plain_text import plain_lines, plain_text
 
 _AT_REST = ("paused", "closing", "failed")
 """States of a group whose shards are not to run."""
-_NO_APPS = "no applications yet: run sandwich cluster apply -f cluster.yml"
+_NO_APPS = "no applications yet: run sandwich cluster apply -f cluster.yml, or sandwich app add NAME"
 _NO_NODES = "no nodes: start one with sandwich-node join --etcd URL"
 
 
@@ -99,17 +99,22 @@ def node_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
 def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     """One row an application."""
     view = snapshot.view
+    problems = find_problems(snapshot)
     rows = []
     for name, entry in sorted(view.apps.items()):
         serving = serving_groups(view).get(name)
         groups = [view.groups[serving].record] if serving is not None else []
         states = Counter(claim.record.state for key, claim in view.claims.items() if key.of == serving)
         budget = view.budgets.get(entry.record.token_hash)
+        wrong = Counter(found.severity.value for found in problems if _is_about(found, name))
         figures = [a.apps[name] for a in snapshot.answers.values() if isinstance(a, NodeStatus) and name in a.apps]
         rows.append(
             {
                 "app": name,
-                "state": _app_state(entry.record.paused, groups, nodes=len(view.nodes)),
+                "state": "removing"
+                if name in view.removals
+                else _app_state(entry.record.paused, groups, nodes=len(view.nodes)),
+                "paused_at": entry.record.paused_at or None,
                 "reason": groups[-1].reason if groups else "",
                 "shards_wanted": sum(len(wanted_shards(group)) for group in groups),
                 "shards": dict(sorted(states.items())),
@@ -124,6 +129,7 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
                 "session_starts_left": budget.record.remaining if budget else None,
                 "session_starts_total": budget.record.total if budget else None,
                 "session_starts_reset_at": budget.record.reset_at if budget else None,
+                "problems": dict(sorted(wrong.items())),
             }
         )
     return rows
@@ -158,6 +164,10 @@ def _change_lines(snapshot: Snapshot) -> list[str]:
             wait = "" if plan.reset_at is None else f", reset in {duration(plan.reset_at - snapshot.now)}"
             lines.append(f"  {name}: {', '.join(plan.reasons)} waits for {plan.starts} session starts{wait}")
     return lines
+
+
+def _is_about(found: Problem, app: str) -> bool:
+    return found.subject == f"app/{app}" or found.subject.startswith(f"app/{app}/")
 
 
 def _app_state(paused: bool, groups: Sequence[GroupRecord], *, nodes: int) -> str:
@@ -211,8 +221,10 @@ def _cache(enabled: bool, parts: Sequence[CacheStatus], wanted: int) -> str:
     return "complete" if parts else "-"
 
 
-def shard_rows(snapshot: Snapshot, app: str | None = None) -> list[dict[str, Any]]:
-    """One row a claimed shard; figures where its node answered."""
+def shard_rows(
+    snapshot: Snapshot, app: str | None = None, numbers: frozenset[int] | None = None
+) -> list[dict[str, Any]]:
+    """One row a claimed shard, of one application, or only these numbers of it; figures where its node answered."""
     figures = {
         (shard.app, shard.group, shard.shard, name): shard
         for name, answer in snapshot.answers.items()
@@ -221,7 +233,7 @@ def shard_rows(snapshot: Snapshot, app: str | None = None) -> list[dict[str, Any
     }
     rows = []
     for key, claim in sorted(snapshot.view.claims.items()):
-        if app is not None and key.app != app:
+        if (app is not None and key.app != app) or (numbers is not None and key.shard not in numbers):
             continue
         record, known = claim.record, figures.get((*key, claim.record.node))
         rows.append(
@@ -282,7 +294,7 @@ NODE_COLUMNS = {
     "workers": "WORKERS", "version": "VERSION", "address": "ADDRESS",
 }  # fmt: skip
 APP_COLUMNS = {
-    "app": "APP", "state": "STATE", "shards": "SHARDS", "guilds": "GUILDS", "events_per_s": "EVENTS/S",
+    "app": "APP", "state": "STATE", "shards": "SHARDS LIVE", "guilds": "GUILDS", "events_per_s": "EVENTS/S",
     "cache": "CACHE",
 }  # fmt: skip
 CONSUMER_COLUMNS = {"app": "APP", "group": "GROUP", "lag_frames": "LAG/FRAMES"}
@@ -308,18 +320,30 @@ def apps_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     for row in rows:
         left, reset = row["session_starts_left"], row["session_starts_reset_at"]
         soon = f", reset in {duration(reset - snapshot.now)}" if reset and reset > snapshot.now else ""
+        row["shards"] = _shards_text(row["shards"], row["shards_wanted"])
+        row["problems"] = sum(row["problems"].values()) or None
+        if row["state"] == "paused" and row["paused_at"]:
+            row["state"] = f"paused for {duration(snapshot.now - row['paused_at'])}"
         row["budget"] = None if left is None else f"{left}/{row['session_starts_total']}{soon}"
-    return rows_text(rows, APP_COLUMNS | {"budget": "SESSION STARTS"}, _NO_APPS, paint)
+    return rows_text(rows, APP_COLUMNS | {"budget": "SESSION STARTS", "problems": "PROBLEMS"}, _NO_APPS, paint)
 
 
-def shards_text(snapshot: Snapshot, app: str | None = None, paint: Paint = PLAIN) -> str:
+def _shards_text(states: Mapping[str, int], wanted: int) -> str:
+    """Live shards of those wanted, then what the others are."""
+    others = [f"{count} {state}" for state, count in states.items() if state != "live"]
+    return ", ".join([f"{states.get('live', 0)}/{wanted or '-'}", *others])
+
+
+def shards_text(
+    snapshot: Snapshot, app: str | None = None, paint: Paint = PLAIN, numbers: frozenset[int] | None = None
+) -> str:
     """The shards as a table."""
     empty = (
         "no shard is claimed"
         + (f" for {plain_text(app)}" if app else "")
         + ": see sandwich cluster status for the reason"
     )
-    return rows_text(shard_rows(snapshot, app), SHARD_COLUMNS, empty, paint)
+    return rows_text(shard_rows(snapshot, app, numbers), SHARD_COLUMNS, empty, paint)
 
 
 def status_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:

@@ -82,9 +82,13 @@ def test_all_errors_are_reported_together_and_none_shows_a_token() -> None:
     assert CANARY not in "\n".join(found)
 
 
-def test_one_token_under_two_names_is_refused() -> None:
-    found = problems("  a: {token: {env: T}, intents: 1}\n  b: {token: 'Bot canary-token-7f3a', intents: 1}\n")
-    assert found == ["c.yml:6: apps.b.token: is also the token of 'a': one bot, one application"]
+def test_one_token_under_two_names_gives_a_warning() -> None:
+    text = "  a: {token: {env: T}, intents: 1}\n  b: {token: 'Bot canary-token-7f3a', intents: 1}\n"
+    warnings = parse_config(HEAD + text, source="c.yml", env=ENV, directory=Path(".")).warnings
+    assert [warning for warning in warnings if "also the token" in warning] == [
+        "c.yml:6: apps.b.token: is also the token of 'a': both are sessions of one bot, each has all its events, and "
+        "they share its session starts"
+    ]
 
 
 def test_a_key_given_twice_is_refused() -> None:
