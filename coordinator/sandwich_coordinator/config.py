@@ -28,7 +28,7 @@ from sandwich_coordinator.app_options import (
     MessagesConfig,
     PrefixConfig,
 )
-from sandwich_coordinator.autoscale import GUILDS_PER_SHARD_MAX, parse_window
+from sandwich_coordinator.autoscale import parse_window
 from sandwich_coordinator.config_urls import check_database, server_url
 from sandwich_coordinator.config_values import (
     Duration,
@@ -45,6 +45,7 @@ from sandwich_coordinator.config_values import (
 from sandwich_coordinator.intents import check_intents, intents_from_names
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
+from sandwich_coordinator.shard_counts import GUILDS_PER_SHARD_MAX
 from sandwich_coordinator.types import Record, ShardsSpec
 
 SHARDS_MAX = 65_536

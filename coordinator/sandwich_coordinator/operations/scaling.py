@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from sandwich_coordinator.config_values import SHARDS_MAX
+from sandwich_coordinator.config import SHARDS_MAX
 from sandwich_coordinator.groups import serving_groups, upcoming_groups
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, Refused, Unavailable
 from sandwich_coordinator.operations.progress import Report, ScaleAdvanced, ScaleDone, ScaleFailing, StoreSilent
@@ -61,9 +61,8 @@ async def plan_scale(
         running=view.groups[serving].record.count if serving is not None else 0,
     )
     if verdict.problems:
-        raise Invalid(
-            [f"--{key.removeprefix('shards.').replace('count', 'shards')}: {text}" for key, text in verdict.problems]
-        )
+        options = {"shards.ids": "--ids"}
+        raise Invalid([f"{options.get(key, '--shards')}: {text}" for key, text in verdict.problems])
     plan = plan_next_group(view, after, policy=policy)
     if plan is not None:
         _check_idle(view, app, policy)
