@@ -287,6 +287,21 @@ async def test_a_redis_that_was_emptied_before_the_switch_is_noticed(groups: Gro
     assert await groups.topics() == set()
 
 
+async def test_ids_that_are_no_guilds_do_not_stop_the_take_over(groups: Groups) -> None:
+    await groups.client.sadd(names_of(groups.old[0].writer).index, "x", "-1")
+    assert await groups.take_over(guilds=frozenset({GUILD, "y", ""})) == ""
+    assert (await groups.locations())[GUILD] == f"{NEW}:{MINE}"
+
+
+async def test_a_shard_that_has_no_guilds_is_complete(groups: Groups) -> None:
+    lonely = replace(
+        groups.new.writer, shard=ShardId(APP, NEW, shard_of(str(int(ELSEWHERE) + (1 << 22)), NEW_COUNT) or 0)
+    )
+    assert lonely.shard.shard not in (MINE, shard_of(ELSEWHERE, NEW_COUNT))
+    before = groups.before(guilds=frozenset())
+    assert await group_switch.take_over(groups.store, before, lonely) == ""
+
+
 async def test_a_redis_that_is_emptied_during_the_switch_is_noticed_with_the_first_event(single: Groups) -> None:
     assert await single.take_over() == ""
     await single.client.flushall()
@@ -315,7 +330,7 @@ async def test_a_hundred_thousand_guilds_move_in_bounded_steps(
 
         monkeypatch.setattr(groups.store, "_run_script", counted)
         assert await groups.store.relocate(writer, OLD, to) == 100_000
-        assert max(steps) <= redis_store.MOVES_IN_CALL
+        assert max(steps) <= redis_store.PIECE
         assert await client.hgetall(key) == {
             guild.encode(): f"{NEW}:{shard_of(guild, 160)}".encode() for guild in guilds
         }

@@ -13,7 +13,8 @@ from nats.js.api import StreamSource
 
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.dev.embedded import EmbeddedNats, nats_cluster
-from sandwich_node.nats_connection import NatsConnection, NatsOptions, NatsUnreachable
+from sandwich_node.nats_connection import NatsConnection, NatsUnreachable
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing import jetstream
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import EventBuffer, ShardOrigin

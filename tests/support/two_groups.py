@@ -7,7 +7,7 @@ own; an acknowledged heartbeat has everything before it that was sent `SPREAD_S`
 import asyncio
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.types import CacheSpec, EventsSpec, GroupPhase, InvitesSpec, SessionRecord
 from sandwich_node import ipc
 from sandwich_node.publishing.previous_group import PreviousGroups
+from sandwich_node.rpc.server import RpcServer
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.services import WorkerServices
 from sandwich_sdk.wire.frame import inflate, split_events
@@ -44,6 +45,8 @@ class GatewaySession:
     socket: "GatewaySocket | None" = None
     is_dead: bool = False
     free_at: float = 0.0
+    presence: Any = None
+    commands: Counter[int] = field(default_factory=Counter)
 
     def dispatch(self, name: str, data: Any) -> None:
         text = json.dumps({"t": name, "s": len(self.sent) + 1, "op": 0, "d": data}, separators=(",", ":"))
@@ -96,6 +99,8 @@ class GatewaySocket:
                 self._discord.identify(self, message["d"])
             case 6:
                 self._discord.resume(self, message["d"])
+            case op if self.session is not None:
+                self._discord.command(self.session, op, message["d"])
 
     async def close(self, *, code: int) -> None:
         self.closed_with = code
@@ -124,6 +129,7 @@ class SmallDiscord:
         shard, count = data["shard"]
         guilds = {guild for guild in self.guilds if (guild >> 22) % count == shard}
         session = GatewaySession(f"session-{len(self.sessions)}", shard, count, guilds)
+        session.presence = data.get("presence")
         self.sessions.append(session)
         session.socket, socket.session = socket, session
         listed = [{"id": str(guild), "unavailable": True} for guild in sorted(guilds)]
@@ -138,6 +144,17 @@ class SmallDiscord:
         session.dispatch("READY", ready)
         for guild in sorted(guilds):
             session.dispatch("GUILD_CREATE", {"id": str(guild), "unavailable": False})
+
+    def command(self, session: GatewaySession, op: int, data: Any) -> None:
+        """Presence (3), and Request Soundboard Sounds (31)."""
+        session.commands[op] += 1
+        match op:
+            case 3:
+                session.presence = data
+            case 31:
+                for guild in data["guild_ids"]:
+                    found = {"guild_id": guild, "soundboard_sounds": []}
+                    asyncio.get_running_loop().call_later(SPREAD_S, session.dispatch, "SOUNDBOARD_SOUNDS", found)
 
     def resume(self, socket: GatewaySocket, data: dict[str, Any]) -> None:
         found = next(session for session in self.sessions if session.id == data["session_id"])
@@ -252,6 +269,7 @@ class Group:
             http=http,
             send=lambda message: self._receive(shard, message),
             rng=world.rng,
+            rpc=world.rpc,
         )
         runner = self.runners[shard] = ShardRunner(start, services)
         self.tasks[shard] = world.tasks.create_task(self._run(shard, runner))
@@ -314,6 +332,7 @@ class World:
         self.discord = SmallDiscord(self.rng, guilds)
         self.log = MemoryLog()
         self.previous = PreviousGroups(self.log, self.rng)
+        self.rpc: RpcServer | None = None
         self._fence = 100
 
     def next_fence(self) -> int:
@@ -333,6 +352,16 @@ class World:
                     if "n" in data:
                         found[int(data.get("guild_id", 0))].append(data["n"])
         return found
+
+    def songs(self, *groups: Group) -> list[int]:
+        """The numbers of the own events of type SONG, in the stream's order."""
+        lines = (
+            msgspec.json.decode(line)
+            for _, subject, payload, headers in self.log.messages
+            if not headers.kind and int(subject.split(".")[4]) in {group.number for group in groups}
+            for line in split_events(inflate(payload))
+        )
+        return [line["d"]["song"] for line in lines if line["t"] == "SONG"]
 
     def kinds(self, group: Group, shard: int) -> list[str]:
         """The kinds of a chain's frames, in order; "" for events."""

@@ -161,13 +161,13 @@ class Run:
 
         async def work() -> None:
             servers = [server.url for server in self._cluster.natses]
-            async with Consumer(servers, apps=[APP], group="guilds", ordered=True, start="all") as consumer:
+            consumer = Consumer(servers, apps=[APP], group="guilds", ordered=True, start="all")
 
-                @consumer.on("*")
-                async def take(event: Event) -> None:
-                    self._group.take(event.id)
+            @consumer.on_any
+            async def take(event: Event) -> None:
+                self._group.take(event.id)
 
-                await consumer.run()
+            await consumer.run(handle_signals=False)
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(GROUP_WORKERS):
@@ -268,7 +268,10 @@ async def run(options: Options, *, say: Say) -> Result:
             await cancelled(background)
             await running.judge()
         finally:
-            await cancelled([consuming, *background])
+            await cancelled(background)
+            if consuming.done():
+                result.problems.append(f"the ordered group ended: {consuming.exception()!r}")
+            await cancelled([consuming])
             await running.close()
             if not result.correct:
                 keep_logs(cluster, options.seed, say)

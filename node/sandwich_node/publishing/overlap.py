@@ -77,7 +77,7 @@ def _end_of_run(
     received = [*early, *late]
     last = min(len(early), len(received) - len(stored))
     within: list[int] = sorted(range(last + 1), key=lambda start: abs(start - likely))
-    starts = [*within, *range(-1, -len(stored), -1)]
+    starts: list[int] = [*within, *range(-1, -len(stored), -1)]
     comparisons = 0
     for start in starts:
         at, unknown = max(start, 0), max(-start, 0)

@@ -80,7 +80,7 @@ class OldEnd(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True, eq=False)
 class Follower:
-    """What one shard of the upcoming group has to know of the old group's chains. The counts are of the groups' shards.
+    """What one shard of the upcoming group (`shard` of `count`) knows of the chains of an old one (of `old_count`).
 
     chains     the old shards that have guilds in common with it
     read_to    the stream sequence up to which it knows them

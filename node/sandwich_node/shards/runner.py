@@ -279,14 +279,14 @@ class ShardRunner:
             return None if await self._until_stopped(self._complete_end(checkpoint)) else fx.Stopped(None)
         services = self._services
         config = self._config()
+        if self._phase in WITHHELD_PHASES:
+            config = replace(config, presence=await self._port.first_presence())
         async with asyncio.TaskGroup() as group:
             self._prepare_switch(config, checkpoint, own, group)
             session = self._first_session(checkpoint)
             if self._upcoming is None:
                 before = self._group_before(own.release.ends) if own is not None and own.release is not None else None
                 await self._features.open(config, checkpoint, group, before=before)
-            elif session is None:
-                config = replace(config, presence=await self._port.first_presence())
             publishing = group.create_task(self._publisher.run())
             if session is None and self._phase == "closing":
                 has_ended = await self._until_stopped(self._end_chain())

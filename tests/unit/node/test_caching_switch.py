@@ -45,13 +45,13 @@ class SwitchedCache(FakeCache):
             raise CacheUnavailable("Redis does not answer")
         self.steps.append(name)
 
-    async def fence_out(self, writers: Sequence[CacheWriter], guilds: Iterable[str]) -> bool:
+    async def fence_out(self, writers: Sequence[CacheWriter], guilds: Iterable[Any] = ()) -> bool:
         self._step("fence")
         self.fences |= {writer.location: writer.fence for writer in writers}
         return self.was_written
 
     async def read_sets(self, keys: Sequence[str]) -> list[frozenset[str]]:
-        return [frozenset({str(1 << 22)})] + [frozenset() for _ in keys[1:]]
+        return [frozenset({str(1 << 22)} if self.was_written else ())] + [frozenset() for _ in keys[1:]]
 
     async def move_guilds(self, writer: CacheWriter, group: int, moves: list[tuple[str, int]], *, to: int) -> int:
         self._step(f"move {moves} from {group} to {to}")
