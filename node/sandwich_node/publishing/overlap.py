@@ -86,7 +86,8 @@ def _end_of_run(
             fits = stored[unknown] == received[at]
             at, unknown, comparisons = at + 1, unknown + 1, comparisons + 1
         if fits and (start >= 0 or len(stored) + start > _repeated(stored[:-start], received)):
-            return max(0, start + len(stored) - len(early))
+            of_hold: int = start + len(stored) - len(early)
+            return max(0, of_hold)
         if comparisons > COMPARISONS_MAX:
             return None
     return None

@@ -287,8 +287,6 @@ class ShardRunner:
             if self._upcoming is None:
                 before = self._group_before(own.release.ends) if own is not None and own.release is not None else None
                 await self._features.open(config, checkpoint, group, before=before)
-            elif session is None:
-                config = replace(config, presence=await self._port.first_presence())
             publishing = group.create_task(self._publisher.run())
             if session is None and self._phase == "closing":
                 has_ended = await self._until_stopped(self._end_chain())
