@@ -37,6 +37,10 @@ from sandwich_coordinator.view import ClusterView, Entry
 
 CONFIRMED_WITHIN_S = 300.0
 """An address that was confirmed longer ago than this is asked for at the first pace again."""
+WINDOW_SLACK_S = 60.0
+"""Within one window the time to its reset only becomes shorter; Discord's answers may travel for so long."""
+CLOCKS_APART_S = 7200.0
+"""The most by which the clocks of two leaders may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,9 @@ class GatewayState:
     `answer` is the last answer, to be recorded; for a refusal that retrying cannot help (401) its `error` is set.
     `failures` counts look-ups in a row that brought no answer; `error` says why. Before `retry_at` (monotonic) Discord
     does not want to be asked again.
+
+    `before` and `under_way`: the budget when the look-up of `answer` began, and how many buckets were held then. Discord
+    may not have counted those starts.
     """
 
     in_flight: bool = False
@@ -62,6 +69,8 @@ class GatewayState:
     failures: int = 0
     error: str = ""
     retry_at: float = 0.0
+    before: BudgetRecord | None = None
+    under_way: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,35 +239,53 @@ def _budget_writes(
     Their times do not say whether an answer is newer than the record: another clock may have written it.
     """
     for token_hash in sorted(_tokens(view)):
-        answer = gateway.get(token_hash, GatewayState()).answer
+        state = gateway.get(token_hash, GatewayState())
+        answer = state.answer
         entry = view.budgets.get(token_hash)
         if answer is None or (entry is not None and entry.record.fetched_at == answer.fetched_at):
             continue
         if wall - answer.fetched_at > policy.gateway_answer_fresh_s:
             continue
-        record = _confirmed(None if entry is None else entry.record, answer, policy)
+        record = _confirmed(None if entry is None else entry.record, answer, state)
         key = view.keys.budget(token_hash)
         guard = Compare(key, "mod_revision", view.revision_of_bad(key) if entry is None else entry.mod_revision)
         yield LeaderWrite((guard,), (Put(key, record.encode()),), "recorded what Discord says about session starts")
 
 
-def _confirmed(old: BudgetRecord | None, new: BudgetRecord, policy: Policy) -> BudgetRecord:
+def _confirmed(old: BudgetRecord | None, new: BudgetRecord, state: GatewayState) -> BudgetRecord:
     """The record to write. It forgets the doubt and counts how often the doubted address was confirmed lately."""
-    record = _merged(old, new)
+    record = _merged(old, new, state)
     again = old is not None and record.url == old.url and new.fetched_at - old.fetched_at < CONFIRMED_WITHIN_S
     confirmed = old.confirmed + bool(old.unreachable) if old is not None and again else 0
     return msgspec.structs.replace(record, unreachable="", confirmed=confirmed)
 
 
-def _merged(old: BudgetRecord | None, new: BudgetRecord) -> BudgetRecord:
-    """A refusal keeps the numbers we have; within one window the lower remainder counts (starts may be under way)."""
-    if old is None:
-        return new
+def _merged(old: BudgetRecord | None, new: BudgetRecord, state: GatewayState) -> BudgetRecord:
+    """What may be reserved from now on. It is never more than what Discord would still allow.
+
+    A refusal keeps the numbers we have. Within one window the lower remainder counts: starts may be under way. For a new
+    window Discord's answer counts, less what it may not have counted: buckets that were held when it was asked, and
+    what was reserved since. No clock of another leader is part of this.
+    """
     if new.error:
-        return msgspec.structs.replace(old, error=new.error, fetched_at=new.fetched_at)
-    if new.fetched_at < old.reset_at:
-        return msgspec.structs.replace(new, remaining=min(old.remaining, new.remaining))
-    return new
+        return new if old is None else msgspec.structs.replace(old, error=new.error, fetched_at=new.fetched_at)
+    left = new.remaining - state.under_way
+    if old is not None:
+        known = state.before is None or state.before.fetched_at == old.fetched_at
+        if not known or not _next_window(old, new):
+            left = min(old.remaining, new.remaining)
+        elif state.before is not None:
+            left -= state.before.remaining - old.remaining
+    return msgspec.structs.replace(new, remaining=max(0, left))
+
+
+def _next_window(old: BudgetRecord, new: BudgetRecord) -> bool:
+    """Whether the budget was reset between two answers, from the times to the reset that Discord named in them.
+
+    Only after more than a day without an answer may they look alike; then the clocks decide, if they are clear.
+    """
+    had, has = old.reset_at - old.fetched_at, new.reset_at - new.fetched_at
+    return has > had + WINDOW_SLACK_S or new.fetched_at - old.fetched_at > had + CLOCKS_APART_S
 
 
 # --- groups -----------------------------------------------------------------------------------------------------

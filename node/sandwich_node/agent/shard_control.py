@@ -92,6 +92,7 @@ class ShardControl:
         self._gateways = ShardGateways(store, view=view, send=self._send)
         self._run_numbers = itertools.count(1)
         self._runs: dict[ShardId, int] = {}
+        self._rereads: set[ShardId] = set()
 
     def changed(self) -> None:
         """Compare again soon."""
@@ -282,8 +283,7 @@ class ShardControl:
         if self.local.pop(shard, None) is not None:
             self._status_publisher.shard(shard, "released", "")
         self.facts.pop(shard, None)
-        if self.identifying is not None:
-            self.identifying.withdraw(shard)
+        self._withdraw(shard)
         self._presences.pop(shard, None)
         self._options.pop(shard, None)
         self._runs.pop(shard, None)
@@ -304,6 +304,11 @@ class ShardControl:
             self._status_publisher.shard(shard, state, reason)
         self.facts[shard] = ShardFacts(worker, state, reason, since, close_code)
 
+    def _withdraw(self, shard: ShardId) -> None:
+        self._rereads.discard(shard)
+        if self.identifying is not None:
+            self.identifying.withdraw(shard)
+
     def identify_granted(self, shard: ShardId) -> None:
         """It is the shard's turn to identify."""
         running = self.local.get(shard)
@@ -322,7 +327,10 @@ class ShardControl:
         if facts is None or running is None or claim is None or facts.state not in _STATES:
             return True
         record = claim.record
-        if record.instance != self._membership.record.instance or facts.state == record.state:
+        rereads = shard in self._rereads
+        if (facts.state, rereads) == (record.state, record.rereads):
+            return True
+        if record.instance != self._membership.record.instance:
             return True
         if (record.fence or Fence(claim.mod_revision)) != running.fence or self._membership.lease is None:
             return True
@@ -333,6 +341,7 @@ class ShardControl:
             fence=running.fence,
             since=facts.since,
             close_code=facts.close_code,
+            rereads=rereads,
         )
         key = view.keys.claim(*shard)
         guard = Compare(key, "mod_revision", claim.mod_revision)
@@ -365,9 +374,10 @@ class ShardControl:
                 self._enqueue(key, lambda: self._gateways.unreachable(key, url, reason))
             case ipc.IdentifyWanted(key, spare):
                 self._enqueue(key, lambda: self._want_identify(key, spare=spare))
-            case ipc.IdentifyWithdrawn(key) if self.identifying is not None:
-                self.identifying.withdraw(key)
+            case ipc.IdentifyWithdrawn(key):
+                self._withdraw(key)
             case ipc.IdentifySent(key) if self.identifying is not None:
+                self._rereads.discard(key)
                 self.identifying.sent(key)
             case _:
                 return
@@ -378,8 +388,7 @@ class ShardControl:
         if running is not None and (running.worker, self._runs.get(shard)) != (worker.index, stopped.run):
             # An earlier run that was given up before it had ended: the present one continues.
             return
-        if self.identifying is not None:
-            self.identifying.withdraw(shard)
+        self._withdraw(shard)
         if running is None:
             return
         match stopped.how:
@@ -424,8 +433,7 @@ class ShardControl:
     def on_worker_gone(self, worker: Worker) -> None:
         """The worker's process ended: its shards run nowhere until they are claimed again."""
         for shard in [shard for shard, running in self.local.items() if running.worker == worker.index]:
-            if self.identifying is not None:
-                self.identifying.withdraw(shard)
+            self._withdraw(shard)
             if self.local[shard].phase != "failed":
                 self._history.lost(shard, WORKER_DIED, self._wall())
                 self._forget(shard)
@@ -447,7 +455,9 @@ class ShardControl:
 
     async def _want_identify(self, shard: ShardId, *, spare: bool) -> None:
         if self.identifying is not None and shard in self.local:
+            (self._rereads.add if spare else self._rereads.discard)(shard)
             self.identifying.want(shard, spare=spare)
+            self.changed()
 
     # --- sessions, in order per shard ---------------------------------------------------------------------------
 
