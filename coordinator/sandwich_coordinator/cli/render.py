@@ -5,6 +5,7 @@ Reasons, addresses and names come from Discord, from nodes and from every writer
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from sandwich_coordinator.durations import duration
 from sandwich_coordinator.operations.health import find_problems, wanted_shards
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import KINDS, Problem, Severity, degraded
+from sandwich_coordinator.start_order import at_utc
+from sandwich_coordinator.start_progress import start_progress
 from sandwich_coordinator.status import CacheStatus, NodeStatus
 from sandwich_coordinator.types import GroupRecord
 from sandwich_sdk.wire.plain_text import plain_text
@@ -129,6 +132,11 @@ def _app_state(paused: bool, groups: Sequence[GroupRecord], *, nodes: int) -> st
     return groups[-1].state if nodes else "down"
 
 
+def start_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """One row a shard group that starts, or whose shards wait for a session start."""
+    return [asdict(progress) for progress in start_progress(snapshot.view, snapshot.policy, snapshot.now)]
+
+
 def departed_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     """One row a node that is gone. `left`: it left in order."""
     view = snapshot.view
@@ -215,6 +223,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "etcd_version": snapshot.etcd_version,
         "nodes": node_rows(snapshot),
         "apps": app_rows(snapshot),
+        "starts": start_rows(snapshot),
         "departed": departed_rows(snapshot),
         "consumers": consumer_rows(snapshot),
         "failovers": failover_rows(snapshot.answers.values()),
@@ -248,6 +257,9 @@ APP_COLUMNS = {
     "cache": "CACHE",
 }  # fmt: skip
 CONSUMER_COLUMNS = {"app": "APP", "group": "GROUP", "lag_frames": "LAG/FRAMES"}
+START_COLUMNS = {
+    "app": "APP", "group": "GROUP", "have": "STARTED", "waiting": "WAITING", "per_minute": "PER MINUTE", "eta": "ETA",
+}  # fmt: skip
 SHARD_COLUMNS = {
     "app": "APP", "group": "GROUP", "shard": "SHARD", "state": "STATE", "node": "NODE", "worker": "WORKER",
     "latency_ms": "LATENCY/MS", "guilds": "GUILDS", "events_per_s": "EVENTS/S", "reason": "REASON",
@@ -274,6 +286,24 @@ def apps_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     return rows_text(rows, APP_COLUMNS | {"budget": "SESSION STARTS"}, _NO_APPS, paint)
 
 
+def starts_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
+    """How far each start is, as a table; "" when nothing starts."""
+    rows = start_rows(snapshot)
+    for row in rows:
+        row["have"] = f"{row['started']}/{row['wanted']}"
+        row["eta"] = _eta(row)
+    return rows_text(rows, START_COLUMNS, "", paint)
+
+
+def _eta(row: Mapping[str, Any]) -> str | None:
+    eta = None if row["eta_s"] is None else duration(row["eta_s"])
+    if row["blocked_until"] is None:
+        return eta
+    left = row["starts_left"]
+    starts = "no starts" if not left else f"only {left} starts"
+    return f"{starts} left until {at_utc(row['blocked_until'])}" + (f"; {eta}" if eta else "")
+
+
 def shards_text(snapshot: Snapshot, app: str | None = None, paint: Paint = PLAIN) -> str:
     """The shards as a table."""
     empty = (
@@ -294,6 +324,8 @@ def status_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
         parts.append(paint.bold("problems") + "\n" + "\n".join(lines))
     parts.append(f"{paint.bold('nodes')}\n{nodes_text(snapshot, paint)}")
     parts.append(f"{paint.bold('applications')}\n{apps_text(snapshot, paint)}")
+    if starts := starts_text(snapshot, paint):
+        parts.append(f"{paint.bold('session starts')}\n{starts}")
     if groups := consumer_rows(snapshot):
         parts.append(f"{paint.bold('consumer groups')}\n{rows_text(groups, CONSUMER_COLUMNS, '', paint)}")
     answers = snapshot.answers.values()

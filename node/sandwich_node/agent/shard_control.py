@@ -18,10 +18,11 @@ from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
+from sandwich_coordinator.start_order import bucket_of
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, BudgetRecord, SessionRecord, ShardState
-from sandwich_coordinator.view import ClusterView
+from sandwich_coordinator.view import Bucket, ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
 from sandwich_node.agent.failover_history import NODE_RESTARTED, WORKER_DIED
@@ -37,6 +38,11 @@ CLAIMS_AT_ONCE = 16
 CRASH_WAIT_S = 2.0
 SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
+NEAR_TURNS = 2
+"""Shards of one bucket that connect before their turn to IDENTIFY. The others wait without a connection: Discord and we
+need not hold hundreds of sockets for minutes, and one that connects takes less than the five seconds of a turn."""
+CONNECT_S = 10.0
+"""A shard that does not wait for its turn after so long keeps none of its bucket back."""
 _STATES: frozenset[str] = frozenset(ShardState.__args__)  # type: ignore[attr-defined]
 
 
@@ -93,6 +99,7 @@ class ShardControl:
         self._run_numbers = itertools.count(1)
         self._runs: dict[ShardId, int] = {}
         self._rereads: set[ShardId] = set()
+        self._near: dict[Bucket, dict[ShardId, float]] = {}
 
     def changed(self) -> None:
         """Compare again soon."""
@@ -181,6 +188,8 @@ class ShardControl:
         worker = self._workers.get(start.worker)
         if budget is None or not budget.record.url or worker is None or not worker.alive:
             return budget is not None and worker is not None
+        if start.session is None and not self._is_near(view, shard):
+            return False
         try:
             token = self._token_of(app)
         except Exception as error:
@@ -204,6 +213,26 @@ class ShardControl:
             self._history.lost(shard, NODE_RESTARTED, self._wall())
         self._note(shard, start.worker, "connecting", "")
         return True
+
+    def _is_near(self, view: ClusterView, shard: ShardId) -> bool:
+        """Whether a shard without a session may connect: its turn to IDENTIFY is near. It counts from now on."""
+        bucket = bucket_of(view, shard)
+        if bucket is None:
+            return False
+        near, now = self._near.setdefault(bucket, {}), asyncio.get_running_loop().time()
+        others = [other for other, since in near.items() if other != shard and self._keeps_back(other, now - since)]
+        if len(others) >= NEAR_TURNS:
+            return False
+        near[shard] = now
+        return True
+
+    def _keeps_back(self, shard: ShardId, age_s: float) -> bool:
+        facts = self.facts.get(shard)
+        return age_s < CONNECT_S or (facts is not None and facts.state == "identifying")
+
+    def _had_its_turn(self, shard: ShardId) -> None:
+        for near in self._near.values():
+            near.pop(shard, None)
 
     def _start_message(
         self, start: assignment.Start, app: AppRecord, count: int, budget: BudgetRecord, token: str
@@ -284,6 +313,7 @@ class ShardControl:
             self._status_publisher.shard(shard, "released", "")
         self.facts.pop(shard, None)
         self._withdraw(shard)
+        self._had_its_turn(shard)
         self._presences.pop(shard, None)
         self._options.pop(shard, None)
         self._runs.pop(shard, None)
@@ -302,6 +332,8 @@ class ShardControl:
         since = before.since if before is not None and same else self._wall()
         if not same:
             self._status_publisher.shard(shard, state, reason)
+        if state in ("live", "failed"):
+            self._had_its_turn(shard)
         self.facts[shard] = ShardFacts(worker, state, reason, since, close_code)
 
     def _withdraw(self, shard: ShardId) -> None:
@@ -378,6 +410,7 @@ class ShardControl:
                 self._withdraw(key)
             case ipc.IdentifySent(key) if self.identifying is not None:
                 self._rereads.discard(key)
+                self._had_its_turn(key)
                 self.identifying.sent(key)
             case _:
                 return

@@ -436,12 +436,12 @@ def test_a_connection_that_waits_long_for_its_turn_is_opened_again_and_asks_agai
     waited = set()
     for number in range(16):
         shard = Shard(session=None, shard=number, count=16)
-        shard.hello()
+        shard.hello(400.0)
         assert len(shard.all(fx.RequestIdentify)) == 1
         shard.advance(60.0, until=lambda effect: isinstance(effect, fx.Connect))
         waited.add(shard.now - 1000.0)
         assert (len(shard.all(fx.IdentifyWithdrawn)), shard.last(fx.CloseSocket).code) == (1, opcodes.KEEP_SESSION)
-        shard.hello()
+        shard.hello(400.0)
         assert len(shard.all(fx.RequestIdentify)) == 2
         shard.feed(ev.IdentifyGranted())
         assert len(shard.sent(opcodes.IDENTIFY)) == 1
