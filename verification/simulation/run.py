@@ -19,7 +19,7 @@ from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import AppRecord, ClaimRecord, PinRecord, RestartRecord, SessionRecord, ShardsSpec
 from sandwich_sdk.wire.frame import session_hash
 from verification.simulation.checks import Journal
-from verification.simulation.discord import Discord, Shard
+from verification.simulation.discord import THRESHOLD_MIN, Discord, Shard
 from verification.simulation.log import Conditions, Stream
 from verification.simulation.loop import EPOCH_S, run_virtual
 from verification.simulation.node import SimNode, World
@@ -56,14 +56,36 @@ def simulate(seed: int) -> Outcome:
 class Simulation:
     """A cluster of three to five nodes with one to three applications, all decided by `seed`."""
 
-    def __init__(self, seed: int, *, skews: Mapping[str, float] | None = None) -> None:
-        """`skews`: how wrong each node's wall clock is, in seconds; the seed decides when it is not given."""
+    def __init__(
+        self,
+        seed: int,
+        *,
+        skews: Mapping[str, float] | None = None,
+        total: int = 1000,
+        window_s: float = 86_400.0,
+        shared_token: bool | None = None,
+    ) -> None:
+        """`skews`: how wrong each node's wall clock is, in seconds. `shared_token`: all applications have one token.
+
+        The seed decides both when they are not given. `total`, `window_s`: the budget of session starts.
+        """
         self._seed = seed
         self._skews = skews
         rng = self._rng = random.Random(seed)
         self._apps = {f"app{index}": rng.randint(1, 6) for index in range(rng.randint(1, 3))}
         journal = self._journal = Journal()
-        discord = self._discord = Discord(journal, rng, apps=self._apps, concurrency=rng.choice([1, 1, 2]))
+        # Random numbers of their own: the histories of older seeds stay.
+        shared = shared_token if shared_token is not None else random.Random(f"{seed}:token").random() < 0.25
+        self._tokens = {app: next(iter(self._apps)) if shared else app for app in self._apps}
+        discord = self._discord = Discord(
+            journal,
+            rng,
+            apps=self._apps,
+            concurrency=rng.choice([1, 1, 2]),
+            tokens=self._tokens,
+            total=total,
+            window_s=window_s,
+        )
         self._stream = Stream(journal, discord)
         self._faults: Counter[str] = Counter()
         self._fault_s = rng.choice([40.0, 60.0, 90.0])
@@ -136,11 +158,12 @@ class Simulation:
             discord=DiscordSettings(api_url="http://discord.sim"),
         )
         writes = [Put(KEYS.config, msgspec.json.encode(settings))]
-        for app, count in self._apps.items():
+        for index, (app, count) in enumerate(sorted(self._apps.items())):
             record = AppRecord(
                 app=app,
-                token=f"plain:{app}",
-                token_hash=f"hash-{app}",
+                token=f"plain:{self._tokens[app]}",
+                token_hash=f"hash-{self._tokens[app]}",
+                large_threshold=THRESHOLD_MIN + index,
                 intents=1,
                 shards=ShardsSpec(count=count),
                 compression="none",
