@@ -152,6 +152,7 @@ class IdentifyQueue:
         self._policy = policy
         self._view: ClusterView | None = None
         self._requests: dict[Bucket, dict[ShardId, Requested]] = {}
+        self._queued_in: dict[ShardId, Bucket] = {}
         self._slots: dict[Bucket, _Slot] = {}
         self._refused: dict[ShardId, str] = {}
         self._ahead: Mapping[Bucket, Sequence[Waiting]] | None = None
@@ -165,7 +166,7 @@ class IdentifyQueue:
         match event:
             case Requested():
                 self._drop(event.shard)
-                self._requests.setdefault(Bucket(event.token_hash, event.bucket), {})[event.shard] = event
+                self._queue(Bucket(event.token_hash, event.bucket), event)
             case Withdrawn(shard):
                 self._withdraw(shard, now)
             case Seen(view):
@@ -186,7 +187,8 @@ class IdentifyQueue:
                 case _Granted(request, until):
                     # The shard may be sending at this moment: keep the spacing, as if it had sent.
                     self._slots[bucket] = _Spacing(request.shard, until + self._policy.identify_spacing_s)
-                    self._requests.setdefault(bucket, {}).setdefault(request.shard, request)
+                    if request.shard not in self._queued_in:
+                        self._queue(bucket, request)
                     effects.append(Refuse(request.shard, "the grant to identify was not used in time"))
                 case _Spacing():
                     del self._slots[bucket]
@@ -262,12 +264,12 @@ class IdentifyQueue:
         """Start one attempt in every free bucket that has a request, the first in the order."""
         if self._view is None:
             return []
-        busy = {slot.request.shard for slot in self._slots.values() if isinstance(slot, _Attempting)}
         effects: list[Effect] = []
         first: list[tuple[Turn, Bucket]] = []
-        for bucket, requests in self._requests.items():
-            if bucket in self._slots or bucket in self._view.identifies:
-                continue
+        free = [each for each in self._requests if each not in self._slots and each not in self._view.identifies]
+        busy = {slot.request.shard for slot in self._slots.values() if isinstance(slot, _Attempting)} if free else ()
+        for bucket in free:
+            requests = self._requests[bucket]
             allowed: list[Turn] = []
             for shard, request in requests.items():
                 turn = turn_of(self._view, shard, spare=request.spare)
@@ -331,12 +333,20 @@ class IdentifyQueue:
                     return [Refuse(request.shard, event.reason)]
         return []
 
+    def _queue(self, bucket: Bucket, request: Requested) -> None:
+        self._requests.setdefault(bucket, {})[request.shard] = request
+        self._queued_in[request.shard] = bucket
+
     def _drop(self, shard: ShardId) -> None:
         self._refused.pop(shard, None)
-        for bucket, requests in list(self._requests.items()):
-            if requests.pop(shard, None) is not None and not requests:
-                del self._requests[bucket]
-                self._yields.pop(bucket, None)
+        bucket = self._queued_in.pop(shard, None)
+        if bucket is None:
+            return
+        requests = self._requests[bucket]
+        del requests[shard]
+        if not requests:
+            del self._requests[bucket]
+            self._yields.pop(bucket, None)
 
     def _withdraw(self, shard: ShardId, now: float) -> None:
         """Drop a request. An attempt is undone when it ends; a granted bucket keeps its spacing.

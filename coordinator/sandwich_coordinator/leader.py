@@ -37,10 +37,8 @@ from sandwich_coordinator.view import ClusterView, Entry
 
 CONFIRMED_WITHIN_S = 300.0
 """An address that was confirmed longer ago than this is asked for at the first pace again."""
-WINDOW_SLACK_S = 60.0
-"""Within one window the time to its reset only becomes shorter; Discord's answers may travel for so long."""
 CLOCKS_APART_S = 7200.0
-"""The most by which the clocks of two leaders may differ."""
+"""A reset time that is later by more than this is another day's: the clocks of two leaders do not differ so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,29 +261,18 @@ def _confirmed(old: BudgetRecord | None, new: BudgetRecord, state: GatewayState)
 def _merged(old: BudgetRecord | None, new: BudgetRecord, state: GatewayState) -> BudgetRecord:
     """What may be reserved from now on. It is never more than what Discord would still allow.
 
-    A refusal keeps the numbers we have. Within one window the lower remainder counts: starts may be under way. For a new
-    window Discord's answer counts, less what it may not have counted: buckets that were held when it was asked, and
-    what was reserved since. No clock of another leader is part of this.
+    A refusal keeps the numbers we have. Otherwise Discord's answer counts, less the starts that it may not have counted:
+    of buckets that were held when it was asked, and what was reserved since. Of an answer that another one overtook, the
+    lower remainder of one day counts.
     """
     if new.error:
         return new if old is None else msgspec.structs.replace(old, error=new.error, fetched_at=new.fetched_at)
     left = new.remaining - state.under_way
-    if old is not None:
-        known = state.before is None or state.before.fetched_at == old.fetched_at
-        if not known or not _next_window(old, new):
-            left = min(old.remaining, new.remaining)
-        elif state.before is not None:
-            left -= state.before.remaining - old.remaining
+    if old is not None and state.before is not None and state.before.fetched_at == old.fetched_at:
+        left -= state.before.remaining - old.remaining
+    elif old is not None and new.reset_at <= old.reset_at + CLOCKS_APART_S:
+        left = min(left, old.remaining)
     return msgspec.structs.replace(new, remaining=max(0, left))
-
-
-def _next_window(old: BudgetRecord, new: BudgetRecord) -> bool:
-    """Whether the budget was reset between two answers, from the times to the reset that Discord named in them.
-
-    Only after more than a day without an answer may they look alike; then the clocks decide, if they are clear.
-    """
-    had, has = old.reset_at - old.fetched_at, new.reset_at - new.fetched_at
-    return has > had + WINDOW_SLACK_S or new.fetched_at - old.fetched_at > had + CLOCKS_APART_S
 
 
 # --- groups -----------------------------------------------------------------------------------------------------

@@ -53,6 +53,28 @@ def simulate(seed: int) -> Outcome:
     return run_virtual(Simulation(seed).run())
 
 
+async def configure(database: MemoryStore, apps: Mapping[str, int], tokens: Mapping[str, str]) -> None:
+    """Write the configuration of a cluster: applications with their number of shards and their token."""
+    settings = ClusterSettings(
+        nats=NatsSettings(servers=["nats://sim"]),
+        redis=RedisSettings(url="redis://sim"),
+        discord=DiscordSettings(api_url="http://discord.sim"),
+    )
+    writes = [Put(KEYS.config, msgspec.json.encode(settings))]
+    for index, (app, count) in enumerate(sorted(apps.items())):
+        record = AppRecord(
+            app=app,
+            token=f"plain:{tokens[app]}",
+            token_hash=f"hash-{tokens[app]}",
+            large_threshold=THRESHOLD_MIN + index,
+            intents=1,
+            shards=ShardsSpec(count=count),
+            compression="none",
+        )
+        writes.append(Put(KEYS.app(app), record.encode()))
+    await database.txn([], writes)
+
+
 class Simulation:
     """A cluster of three to five nodes with one to three applications, all decided by `seed`."""
 
@@ -104,7 +126,7 @@ class Simulation:
         self._database = database
         self._discord.recorded = self._recorded
         self._world = World(database, self._stream, self._discord, self._journal, self._rng)
-        await self._configure()
+        await configure(database, self._apps, self._tokens)
         self._nodes = self._make_nodes()
         traffic = asyncio.create_task(self._discord.traffic())
         for node in self._nodes:
@@ -150,26 +172,6 @@ class Simulation:
 
     def _skew(self, skewed: bool) -> float:
         return self._rng.choice([-HOUR_S, HOUR_S]) if skewed else 0.0
-
-    async def _configure(self) -> None:
-        settings = ClusterSettings(
-            nats=NatsSettings(servers=["nats://sim"]),
-            redis=RedisSettings(url="redis://sim"),
-            discord=DiscordSettings(api_url="http://discord.sim"),
-        )
-        writes = [Put(KEYS.config, msgspec.json.encode(settings))]
-        for index, (app, count) in enumerate(sorted(self._apps.items())):
-            record = AppRecord(
-                app=app,
-                token=f"plain:{self._tokens[app]}",
-                token_hash=f"hash-{self._tokens[app]}",
-                large_threshold=THRESHOLD_MIN + index,
-                intents=1,
-                shards=ShardsSpec(count=count),
-                compression="none",
-            )
-            writes.append(Put(KEYS.app(app), record.encode()))
-        await self._database.txn([], writes)
 
     def _recorded(self, shard: Shard) -> str:
         app, number = shard

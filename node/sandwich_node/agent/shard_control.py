@@ -43,6 +43,7 @@ NEAR_TURNS = 2
 need not hold hundreds of sockets for minutes, and one that connects takes less than the five seconds of a turn."""
 CONNECT_S = 10.0
 """A shard that does not wait for its turn after so long keeps none of its bucket back."""
+_NO_BUCKET = Bucket("", 0)
 _STATES: frozenset[str] = frozenset(ShardState.__args__)  # type: ignore[attr-defined]
 
 
@@ -100,6 +101,7 @@ class ShardControl:
         self._runs: dict[ShardId, int] = {}
         self._rereads: set[ShardId] = set()
         self._near: dict[Bucket, dict[ShardId, float]] = {}
+        self._near_in: dict[ShardId, Bucket] = {}
 
     def changed(self) -> None:
         """Compare again soon."""
@@ -224,6 +226,7 @@ class ShardControl:
         if len(others) >= NEAR_TURNS:
             return False
         near[shard] = now
+        self._near_in[shard] = bucket
         return True
 
     def _keeps_back(self, shard: ShardId, age_s: float) -> bool:
@@ -231,7 +234,8 @@ class ShardControl:
         return age_s < CONNECT_S or (facts is not None and facts.state == "identifying")
 
     def _had_its_turn(self, shard: ShardId) -> None:
-        for near in self._near.values():
+        near = self._near.get(self._near_in.pop(shard, _NO_BUCKET))
+        if near is not None:
             near.pop(shard, None)
 
     def _start_message(
