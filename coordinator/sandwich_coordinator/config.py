@@ -132,7 +132,7 @@ class PolicyConfig(Section):
     lease_ttl: Annotated[Duration, seconds(2, 60)] = 5.0
     restart_grace: Annotated[Duration, seconds(0, 3600)] = 0.0
     moves_in_flight: int = Field(default=32, ge=1, le=10_000)
-    identify_reserve: Annotated[int | str, AfterValidator(check_reserve)] = "20%"
+    identify_reserve: Annotated[int | str, BeforeValidator(check_reserve)] = "20%"
     linger_ms: Number = Field(default=10.0, ge=0.0, le=1000.0)
 
 

@@ -59,21 +59,19 @@ def _bounded_size(value: int) -> int:
     return value
 
 
-def check_reserve(value: int | str) -> int | str:
+def check_reserve(value: object) -> object:
     """Return `value` when it says how many session starts are reserved: a number, or a part of the total ("20%")."""
     reserve_of(value)
     return value
 
 
-def reserve_of(value: int | str) -> tuple[int, float]:
+def reserve_of(value: object) -> tuple[int, float]:
     """A number of session starts and a percentage, one of which is 0. Raises ValueError."""
-    if isinstance(value, int):
-        if not 0 <= value <= RESERVE_MAX:
-            raise ValueError(f"must be from 0 to {RESERVE_MAX}, or a percentage such as 20%")
+    if type(value) is int and 0 <= value <= RESERVE_MAX:
         return value, 0.0
-    match = _PERCENT.fullmatch(value.strip())
+    match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
     if match is None or float(match[1]) > 100:
-        raise ValueError("must be a number of session starts, or a percentage from 0% to 100%")
+        raise ValueError(f"must be a number of session starts from 0 to {RESERVE_MAX}, or a percentage such as 20%")
     return 0, float(match[1])
 
 

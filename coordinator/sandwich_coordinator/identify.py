@@ -280,10 +280,11 @@ class IdentifyQueue:
                 elif self._refused.get(shard) != refusal.reason:
                     self._refused[shard] = refusal.reason
                     effects.append(Refuse(shard, refusal.reason))
-            if (turn := min((turn for turn in allowed if turn.shard not in busy), default=None)) is None:
+            best = min((turn for turn in allowed if turn.shard not in busy), default=None)
+            if best is None:
                 self._yields.pop(bucket, None)
-            elif not self._yielding(bucket, turn, now):
-                first.append((turn, bucket))
+            elif not self._yielding(bucket, best, now):
+                first.append((best, bucket))
         for turn, bucket in sorted(first):
             request = self._requests[bucket][turn.shard]
             self._slots[bucket] = _Attempting(request, now, now + self._policy.identify_lease_ttl_s)

@@ -57,8 +57,8 @@ class GatewayState:
     `failures` counts look-ups in a row that brought no answer; `error` says why. Before `retry_at` (monotonic) Discord
     does not want to be asked again.
 
-    `before` and `under_way`: the budget when the look-up of `answer` began, and how many buckets were held then. Discord
-    may not have counted those starts.
+    `before` and `under_way`: the budget when the look-up of `answer` began, and how many buckets were held then: starts
+    that Discord may not have counted.
     """
 
     in_flight: bool = False
@@ -261,9 +261,9 @@ def _confirmed(old: BudgetRecord | None, new: BudgetRecord, state: GatewayState)
 def _merged(old: BudgetRecord | None, new: BudgetRecord, state: GatewayState) -> BudgetRecord:
     """What may be reserved from now on. It is never more than what Discord would still allow.
 
-    A refusal keeps the numbers we have. Otherwise Discord's answer counts, less the starts that it may not have counted:
-    of buckets that were held when it was asked, and what was reserved since. Of an answer that another one overtook, the
-    lower remainder of one day counts.
+    A refusal keeps the numbers we have. Otherwise Discord's answer counts, less the starts that it may not have
+    counted: of buckets that were held when it was asked, and what was reserved since. Where another answer was recorded
+    meanwhile, the lower remainder of one day counts.
     """
     if new.error:
         return new if old is None else msgspec.structs.replace(old, error=new.error, fetched_at=new.fetched_at)

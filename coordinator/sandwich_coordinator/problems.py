@@ -279,14 +279,14 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         ),
         Code.SESSION_STARTS_RESERVED: Kind(
             _W,
-            "Shards cannot start before the reset of the day's session starts: what is left is kept for shards that lose "
-            "their session (policy.identify_reserve).",
+            "Shards cannot start before the reset of the day's session starts: what is left is kept for shards that "
+            "lose their session (policy.identify_reserve).",
             "wait until the reset, or start fewer shards",
         ),
         Code.SESSION_STARTS_EXHAUSTED: Kind(
             _C,
-            "The day's session starts are used up: shards without a session start after the reset. More IDENTIFYs would "
-            "make Discord reset the token.",
+            "The day's session starts are used up: shards without a session start after the reset. More IDENTIFYs "
+            "would make Discord reset the token.",
             "wait until the reset; find out what used them up",
         ),
         Code.CACHE_WAITING: Kind(_W, "The cache cannot be written now; events flow without `before`.", ""),

@@ -143,7 +143,7 @@ def budget_refusal(view: ClusterView, token_hash: str, turn: Turn, policy: Polic
 def kept_back(view: ClusterView, budget: BudgetRecord, priority: Priority, shard: ShardId, policy: Policy) -> int:
     """How many session starts must be left after a start of this priority.
 
-    The reserve is for failover alone. A re-read also leaves one for each shard of its group: it is worth less than they.
+    The reserve is for failover alone. A re-read also leaves one for each shard of its group.
     """
     if priority is Priority.FAILOVER:
         return 0

@@ -11,12 +11,12 @@ from sandwich_coordinator.groups import shard_ids
 from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.start_order import UPCOMING_PHASES, Priority, group_priority, kept_back
-from sandwich_coordinator.types import BudgetRecord, GroupRecord
+from sandwich_coordinator.types import BudgetRecord, GroupRecord, ShardState
 from sandwich_coordinator.view import ClusterView
 
 LEGAL_SPACING_S = 5.0
 """Discord: Gateway, Sharding, max_concurrency: one IDENTIFY per bucket and 5 seconds."""
-_STARTED = frozenset({"ready", "holding", "live", "draining", "ended"})
+_STARTED: frozenset[ShardState] = frozenset({"ready", "holding", "live", "draining", "ended"})
 """States of a claim whose shard has its session."""
 
 
@@ -132,9 +132,7 @@ def _ahead(
             yield from ((other, number) for number in numbers)
 
 
-def _pace(
-    waiting: Sequence[int], before: Sequence[int], max_concurrency: int, spacing_s: float
-) -> tuple[float, float]:
+def _pace(waiting: Sequence[int], before: Sequence[int], max_concurrency: int, spacing_s: float) -> tuple[float, float]:
     """Seconds until the last one has its turn, and starts a minute while all their buckets have one that waits."""
     used = {number % max_concurrency for number in waiting}
     fill = Counter(number % max_concurrency for number in (*waiting, *before))

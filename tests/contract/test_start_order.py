@@ -1,6 +1,7 @@
 """Nodes that share real etcd start sessions one after the other in each bucket, in one order, from one budget."""
 
 import asyncio
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -64,7 +65,9 @@ class Node:
 
     async def claim(self, shards: list[ShardId]) -> None:
         self.lease = await self.store.grant(120)
-        await self.store.txn([], [Put(KEYS.claim(*one), claim_of(one, self.name).encode(), self.lease) for one in shards])
+        await self.store.txn(
+            [], [Put(KEYS.claim(*one), claim_of(one, self.name).encode(), self.lease) for one in shards]
+        )
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -129,7 +132,7 @@ async def test_shards_of_two_applications_with_one_token_start_in_order_over_thr
         expected = [ShardId(app, 0, number) for app in states for number in range(bucket, COUNT, BUCKETS)]
         assert [shard for _, shard in found] == expected
         times = [at for at, _ in found]
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert min(gaps) >= POLICY.identify_spacing_s
     assert entry is not None
     assert msgspec.json.decode(entry.value, type=BudgetRecord).remaining == 90 - len(shards)

@@ -1,9 +1,9 @@
 """A small and fast model of Discord: sessions, replay, the rules of IDENTIFY. No I/O.
 
 It follows reference sections 3 to 7 where they matter to the control plane: one connection for each session, a bounded
-replay buffer, op 9 for a session that cannot be resumed, one IDENTIFY per bucket every five seconds where Discord receives
-them, a budget of session starts with its reset. Buckets and budget belong to a token, which several applications may
-share; large_threshold shows which of them identifies.
+replay buffer, op 9 for a session that cannot be resumed, one IDENTIFY per bucket every five seconds where Discord
+receives them, a budget of session starts with its reset. Buckets and budget belong to a token, which several
+applications may share; large_threshold shows which of them identifies.
 """
 
 import asyncio

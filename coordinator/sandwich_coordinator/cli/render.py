@@ -300,7 +300,7 @@ def _eta(row: Mapping[str, Any]) -> str | None:
     if row["blocked_until"] is None:
         return eta
     left = row["starts_left"]
-    starts = "no starts" if not left else f"only {left} starts"
+    starts = f"only {left} {'start' if left == 1 else 'starts'}" if left else "no starts"
     return f"{starts} left until {at_utc(row['blocked_until'])}" + (f"; {eta}" if eta else "")
 
 

@@ -44,7 +44,7 @@ class Snapshot:
     answers: Mapping[str, NodeStatus | str] = field(default_factory=dict)
     misdirected: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     etcd_version: str = ""
     etcd_problems: Sequence[Problem] = ()
 

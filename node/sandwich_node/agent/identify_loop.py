@@ -174,9 +174,7 @@ class IdentifyLoop:
 
     def _failed(self, wanted: list[identify.TakeBucket], error: Exception) -> list[identify.TakeEnded]:
         until, reason = asyncio.get_running_loop().time() + FAILED_WAIT_S, f"etcd: {error}"
-        return [
-            identify.TakeEnded(bucket=one.bucket, outcome="refused", until=until, reason=reason) for one in wanted
-        ]
+        return [identify.TakeEnded(bucket=one.bucket, outcome="refused", until=until, reason=reason) for one in wanted]
 
     async def _seen(self, revision: int) -> None:
         """Wait until the view is as new as `revision`, so that the next decision does not repeat a mistake."""

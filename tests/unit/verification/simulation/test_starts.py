@@ -42,9 +42,7 @@ def test_a_budget_is_never_exceeded_and_used_again_after_its_reset_whoever_leads
 ) -> None:
     total = math.ceil(Simulation(seed).shards / 0.8) + 1
     skews = {"a": wrong_s, "c": -wrong_s}
-    outcome = run_virtual(
-        SessionsLost(seed, skews=skews, total=total, window_s=120.0, shared_token=True).run()
-    )
+    outcome = run_virtual(SessionsLost(seed, skews=skews, total=total, window_s=120.0, shared_token=True).run())
     assert outcome.violations == []
     assert outcome.identifies > total, "the budget of a later window was used"
 
