@@ -131,8 +131,10 @@ class ShardControl:
         self._show_presences(view)
         self._set_options(view)
         self._gateways.follow(view, self.local)
-        written = await asyncio.gather(*(self._write_state(view, shard) for shard in list(self.local)))
-        return not all(results) or not all(written)
+        # One coroutine for each change and none for each shard: a start of hundreds makes thousands of passes.
+        changes = [change for shard in self.local if (change := self._state_change(view, shard)) is not None]
+        await asyncio.gather(*(self._txn((guard,), (write,)) for guard, write in changes))
+        return not all(results)
 
     def _own(self) -> LocalNode:
         loads = {index: 0 for index, worker in self._workers.items() if worker.alive}
@@ -190,8 +192,9 @@ class ShardControl:
         worker = self._workers.get(start.worker)
         if budget is None or not budget.record.url or worker is None or not worker.alive:
             return budget is not None and worker is not None
-        if start.session is None and not self._is_near(view, shard):
-            return False
+        if start.session is None and (ahead := self._ahead(view, shard)):
+            # One that waits for its turn wakes this loop when it has had it; one that connects may hang.
+            return all(self._waits_for_turn(other) for other in ahead)
         try:
             token = self._token_of(app)
         except Exception as error:
@@ -216,22 +219,29 @@ class ShardControl:
         self._note(shard, start.worker, "connecting", "")
         return True
 
-    def _is_near(self, view: ClusterView, shard: ShardId) -> bool:
-        """Whether a shard without a session may connect: its turn to IDENTIFY is near. It counts from now on."""
+    def _ahead(self, view: ClusterView, shard: ShardId) -> list[ShardId]:
+        """The shards for which one without a session waits before it connects; none when its turn to IDENTIFY is near.
+
+        It counts itself from then on.
+        """
         bucket = bucket_of(view, shard)
         if bucket is None:
-            return False
+            return []
         near, now = self._near.setdefault(bucket, {}), asyncio.get_running_loop().time()
-        others = [other for other, since in near.items() if other != shard and self._keeps_back(other, now - since)]
-        if len(others) >= NEAR_TURNS:
-            return False
+        ahead = [
+            other
+            for other, since in near.items()
+            if other != shard and (now - since < CONNECT_S or self._waits_for_turn(other))
+        ]
+        if len(ahead) >= NEAR_TURNS:
+            return ahead
         near[shard] = now
         self._near_in[shard] = bucket
-        return True
+        return []
 
-    def _keeps_back(self, shard: ShardId, age_s: float) -> bool:
+    def _waits_for_turn(self, shard: ShardId) -> bool:
         facts = self.facts.get(shard)
-        return age_s < CONNECT_S or (facts is not None and facts.state == "identifying")
+        return facts is not None and facts.state == "identifying"
 
     def _had_its_turn(self, shard: ShardId) -> None:
         near = self._near.get(self._near_in.pop(shard, _NO_BUCKET))
@@ -336,7 +346,7 @@ class ShardControl:
         since = before.since if before is not None and same else self._wall()
         if not same:
             self._status_publisher.shard(shard, state, reason)
-        if state in ("live", "failed"):
+        if state not in ("connecting", "identifying"):
             self._had_its_turn(shard)
         self.facts[shard] = ShardFacts(worker, state, reason, since, close_code)
 
@@ -357,19 +367,19 @@ class ShardControl:
         if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
             self.facts[shard] = replace(facts, reason=reason)
 
-    async def _write_state(self, view: ClusterView, shard: ShardId) -> bool:
-        """Bring the claim's state in line with what the worker reported."""
+    def _state_change(self, view: ClusterView, shard: ShardId) -> tuple[Compare, Put] | None:
+        """What brings the claim in line with what the worker reported; None: nothing is missing."""
         facts, running, claim = self.facts.get(shard), self.local.get(shard), view.claims.get(shard)
         if facts is None or running is None or claim is None or facts.state not in _STATES:
-            return True
+            return None
         record = claim.record
         rereads = shard in self._rereads
         if (facts.state, rereads) == (record.state, record.rereads):
-            return True
+            return None
         if record.instance != self._membership.record.instance:
-            return True
+            return None
         if (record.fence or Fence(claim.mod_revision)) != running.fence or self._membership.lease is None:
-            return True
+            return None
         wanted = msgspec.structs.replace(
             record,
             state=facts.state,
@@ -380,9 +390,7 @@ class ShardControl:
             rereads=rereads,
         )
         key = view.keys.claim(*shard)
-        guard = Compare(key, "mod_revision", claim.mod_revision)
-        await self._txn((guard,), (Put(key, wanted.encode(), claim.lease),))
-        return True
+        return Compare(key, "mod_revision", claim.mod_revision), Put(key, wanted.encode(), claim.lease)
 
     # --- messages of workers ---------------------------------------------------------------------------------------
 

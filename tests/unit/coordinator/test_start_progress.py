@@ -66,11 +66,16 @@ def test_shards_of_another_application_with_the_token_delay_a_start() -> None:
     other = msgspec.structs.replace(records()[KEYS.group("bot", 1)], app="twin", state="live", count=8, ids="0-7")
     waits = msgspec.structs.replace(claim(6, state="identifying"), app="twin")
     app = msgspec.structs.replace(records()[KEYS.app("bot")], app="twin")
-    more = {KEYS.app("twin"): app, KEYS.group("twin", 1): other, KEYS.claim("twin", 1, 6): waits}
+    more: dict[str, Record | None] = {
+        KEYS.app("twin"): app,
+        KEYS.group("twin", 1): other,
+        KEYS.claim("twin", 1, 6): waits,
+    }
     with_twin = cluster(_records_of(snapshot) | more)
     bot, twin = start_progress(with_twin.view, with_twin.policy, NOW)
-    assert (bot.app, bot.waiting, bot.eta_s) == ("bot", 2, pytest.approx(2 * SPACING_S)), "the twin's 6 is before its 6"
-    assert (twin.app, twin.waiting, twin.eta_s) == ("twin", 1, pytest.approx(SPACING_S))
+    assert (bot.app, bot.waiting, twin.app, twin.waiting) == ("bot", 2, "twin", 1)
+    assert bot.eta_s == pytest.approx(2 * SPACING_S), "the twin's shard 6, which was live, is before its 6"
+    assert twin.eta_s == pytest.approx(SPACING_S)
 
 
 def _records_of(snapshot: Snapshot) -> dict[str, Record | None]:
@@ -82,9 +87,9 @@ def _records_of(snapshot: Snapshot) -> dict[str, Record | None]:
 
 def test_a_prepared_group_is_shown_and_a_group_that_only_resumes_is_not() -> None:
     assert start_rows(cluster()) == []
-    resuming = {KEYS.claim("bot", 1, 0): claim(0, state="resuming", since=NOW - 1)}
+    resuming: dict[str, Record | None] = {KEYS.claim("bot", 1, 0): claim(0, state="resuming", since=NOW - 1)}
     assert start_rows(cluster(resuming)) == []
-    lost = {KEYS.claim("bot", 1, 0): claim(0, state="identifying", since=NOW - 1)}
+    lost: dict[str, Record | None] = {KEYS.claim("bot", 1, 0): claim(0, state="identifying", since=NOW - 1)}
     (row,) = start_rows(cluster(lost))
     assert (row["waiting"], row["starts_left"]) == (1, 900), "a shard that was live may use the reserve"
     (row,) = start_rows(starting(["ready"], phase="preparing", state="waiting", replaces=0))
