@@ -40,6 +40,7 @@ from sandwich_coordinator.config_values import (
     SecretSource,
     Section,
     Size,
+    check_reserve,
     seconds,
 )
 from sandwich_coordinator.intents import check_intents, intents_from_names
@@ -143,7 +144,7 @@ class PolicyConfig(Section):
     lease_ttl: Annotated[Duration, seconds(2, 60)] = 5.0
     restart_grace: Annotated[Duration, seconds(0, 3600)] = 0.0
     moves_in_flight: int = Field(default=32, ge=1, le=10_000)
-    identify_reserve: int = Field(default=0, ge=0, le=100_000)
+    identify_reserve: Annotated[int | str, BeforeValidator(check_reserve)] = "20%"
     linger_ms: Number = Field(default=10.0, ge=0.0, le=1000.0)
 
 
@@ -309,12 +310,16 @@ class DiscordSettings(Record, frozen=True):
 
 
 class PolicySettings(Record, frozen=True):
-    """The limits an operator may set. `linger_ms`: time between the frames of a busy shard."""
+    """The limits an operator may set. `linger_ms`: time between the frames of a busy shard.
+
+    `identify_reserve` is a number of session starts; 0: `identify_reserve_percent` of the daily total.
+    """
 
     lease_ttl_s: float = 5.0
     restart_grace_s: float = 0.0
     moves_in_flight_max: int = 32
     identify_reserve: int = 0
+    identify_reserve_percent: float = 20.0
     linger_ms: float = 10.0
 
     def policy(self) -> Policy:
@@ -324,6 +329,7 @@ class PolicySettings(Record, frozen=True):
             restart_grace_s=self.restart_grace_s,
             moves_in_flight_max=self.moves_in_flight_max,
             identify_reserve=self.identify_reserve,
+            identify_reserve_percent=self.identify_reserve_percent,
         )
 
 

@@ -62,6 +62,8 @@ class Code(StrEnum):
     SHARDS_WAITING = "shards-waiting"
     SHARD_COUNT_PENDING = "shard-count-pending"
     SESSION_STARTS_LOW = "session-starts-low"
+    SESSION_STARTS_RESERVED = "session-starts-reserved"
+    SESSION_STARTS_EXHAUSTED = "session-starts-exhausted"
 
     CACHE_WAITING = "cache-waiting"
     CACHE_INCOMPLETE = "cache-incomplete"
@@ -290,8 +292,20 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         ),
         Code.SESSION_STARTS_LOW: Kind(
             _W,
-            "A tenth or less of the day's session starts is left.",
+            "A tenth or less of the day's session starts is left, or no more than what is kept for failover.",
             "avoid restarts that cannot resume until the reset",
+        ),
+        Code.SESSION_STARTS_RESERVED: Kind(
+            _W,
+            "Shards cannot start before the reset of the day's session starts: what is left is kept for shards that "
+            "lose their session (policy.identify_reserve).",
+            "wait until the reset, or start fewer shards",
+        ),
+        Code.SESSION_STARTS_EXHAUSTED: Kind(
+            _C,
+            "The day's session starts are used up: shards without a session start after the reset. More IDENTIFYs "
+            "would make Discord reset the token.",
+            "wait until the reset; find out what used them up",
         ),
         Code.CACHE_WAITING: Kind(_W, "The cache cannot be written now; events flow without `before`.", ""),
         Code.CACHE_INCOMPLETE: Kind(_W, "The cache lacks something; it is read again when that is possible.", ""),

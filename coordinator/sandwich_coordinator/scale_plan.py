@@ -74,7 +74,7 @@ def plan_next_group(
         starts=starts,
         left=budget.remaining if budget is not None else None,
         total=budget.total if budget is not None else None,
-        reserve=policy.identify_reserve,
+        reserve=policy.reserve_of(budget.total) if budget is not None else 0,
         reset_at=budget.reset_at if budget is not None else None,
         seconds=starts_take_s(starts, budget, policy),
         memory_bytes=starts * SHARD_BYTES,

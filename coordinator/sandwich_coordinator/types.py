@@ -242,6 +242,7 @@ class ClaimRecord(Record, frozen=True):
 
     `fence` is the revision of the transaction that made the claim; 0 in the claiming write itself (it cannot know
     its own revision), whose `mod_revision` then is the fence. `close_code`: the gateway's, of a failed shard; 0: none.
+    `rereads`: the shard is live, and waits for a second session to read its guilds again for the cache.
     """
 
     app: str
@@ -255,6 +256,7 @@ class ClaimRecord(Record, frozen=True):
     reason: str = ""
     since: float = 0.0
     close_code: int = 0
+    rereads: bool = False
 
 
 class SessionRecord(Record, frozen=True):
@@ -291,6 +293,7 @@ class IdentifyRecord(Record, frozen=True):
     node: str
     app: str
     shard: int
+    group: int = 0
 
 
 class BudgetRecord(Record, frozen=True):

@@ -191,6 +191,8 @@ class ClusterView:
 
     def unreadable(self, group: GroupId) -> bool:
         """Whether an application's, group's or plan's record exists but cannot be read: nothing is decided from it."""
+        if not self.bad:
+            return False
         keys = self.keys
         return not self.bad.keys().isdisjoint((keys.app(group.app), keys.group(*group), keys.plan(*group)))
 

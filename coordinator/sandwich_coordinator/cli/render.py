@@ -5,6 +5,7 @@ Reasons, addresses and names come from Discord, from nodes and from every writer
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -19,6 +20,8 @@ from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.problems import KINDS, Problem, Severity, degraded
 from sandwich_coordinator.scale_plan import plan_next_group, scale_progress
+from sandwich_coordinator.start_order import at_utc
+from sandwich_coordinator.start_progress import start_progress
 from sandwich_coordinator.status import CacheStatus, NodeStatus
 from sandwich_coordinator.types import GroupRecord
 from sandwich_coordinator.view import ClusterView
@@ -177,6 +180,11 @@ def _app_state(paused: bool, groups: Sequence[GroupRecord], *, nodes: int) -> st
     return groups[-1].state if nodes else "down"
 
 
+def start_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """One row a shard group that starts, or whose shards wait for a session start."""
+    return [asdict(progress) for progress in start_progress(snapshot.view, snapshot.policy, snapshot.now)]
+
+
 def departed_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     """One row a node that is gone. `left`: it left in order, or is forgotten."""
     view = snapshot.view
@@ -265,6 +273,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "etcd_version": snapshot.etcd_version,
         "nodes": node_rows(snapshot),
         "apps": app_rows(snapshot),
+        "starts": start_rows(snapshot),
         "departed": departed_rows(snapshot),
         "consumers": consumer_rows(snapshot),
         "failovers": failover_rows(snapshot.answers.values()),
@@ -298,6 +307,9 @@ APP_COLUMNS = {
     "cache": "CACHE",
 }  # fmt: skip
 CONSUMER_COLUMNS = {"app": "APP", "group": "GROUP", "lag_frames": "LAG/FRAMES"}
+START_COLUMNS = {
+    "app": "APP", "group": "GROUP", "have": "STARTED", "waiting": "WAITING", "per_minute": "PER MINUTE", "eta": "ETA",
+}  # fmt: skip
 SHARD_COLUMNS = {
     "app": "APP", "group": "GROUP", "shard": "SHARD", "state": "STATE", "node": "NODE", "worker": "WORKER",
     "latency_ms": "LATENCY/MS", "guilds": "GUILDS", "events_per_s": "EVENTS/S", "reason": "REASON",
@@ -326,6 +338,24 @@ def apps_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
             row["state"] = f"paused for {duration(snapshot.now - row['paused_at'])}"
         row["budget"] = None if left is None else f"{left}/{row['session_starts_total']}{soon}"
     return rows_text(rows, APP_COLUMNS | {"budget": "SESSION STARTS", "problems": "PROBLEMS"}, _NO_APPS, paint)
+
+
+def starts_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
+    """How far each start is, as a table; "" when nothing starts."""
+    rows = start_rows(snapshot)
+    for row in rows:
+        row["have"] = f"{row['started']}/{row['wanted']}"
+        row["eta"] = _eta(row)
+    return rows_text(rows, START_COLUMNS, "", paint)
+
+
+def _eta(row: Mapping[str, Any]) -> str | None:
+    eta = None if row["eta_s"] is None else duration(row["eta_s"])
+    if row["blocked_until"] is None:
+        return eta
+    left = row["starts_left"]
+    starts = f"only {left} {'start' if left == 1 else 'starts'}" if left else "no starts"
+    return f"{starts} left until {at_utc(row['blocked_until'])}" + (f"; {eta}" if eta else "")
 
 
 def _shards_text(states: Mapping[str, int], wanted: int) -> str:
@@ -358,6 +388,8 @@ def status_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     parts.append(f"{paint.bold('applications')}\n{apps_text(snapshot, paint)}")
     if changes := _change_lines(snapshot):
         parts.append(paint.bold("changes of shard groups") + "\n" + plain_lines("\n".join(changes)))
+    if starts := starts_text(snapshot, paint):
+        parts.append(f"{paint.bold('session starts')}\n{starts}")
     if groups := consumer_rows(snapshot):
         parts.append(f"{paint.bold('consumer groups')}\n{rows_text(groups, CONSUMER_COLUMNS, '', paint)}")
     answers = snapshot.answers.values()

@@ -21,6 +21,7 @@ from sandwich_coordinator.config import (
     PolicySettings,
     RedisSettings,
 )
+from sandwich_coordinator.config_values import reserve_of
 from sandwich_coordinator.groups import serving_groups
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.operations.changes import (
@@ -116,6 +117,7 @@ def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | 
     nats, redis, policy = wanted.config.nats, wanted.config.redis, wanted.config.policy
     old_nats = current.nats.password if current else ""
     old_redis = current.redis.password if current else ""
+    reserve, reserve_percent = reserve_of(policy.identify_reserve)
     settings = ClusterSettings(
         nats=NatsSettings(
             servers=list(nats.servers),
@@ -141,7 +143,8 @@ def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | 
             lease_ttl_s=policy.lease_ttl,
             restart_grace_s=policy.restart_grace,
             moves_in_flight_max=policy.moves_in_flight,
-            identify_reserve=policy.identify_reserve,
+            identify_reserve=reserve,
+            identify_reserve_percent=reserve_percent,
             linger_ms=policy.linger_ms,
         ),
     )

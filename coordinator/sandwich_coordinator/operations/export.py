@@ -38,7 +38,7 @@ def exported_cluster(cluster: str, settings: ClusterSettings, records: Sequence[
             "lease_ttl": f"{limits.lease_ttl_s:g}s",
             "restart_grace": f"{limits.restart_grace_s:g}s",
             "moves_in_flight": limits.moves_in_flight_max,
-            "identify_reserve": limits.identify_reserve,
+            "identify_reserve": limits.identify_reserve or f"{limits.identify_reserve_percent:g}%",
             "linger_ms": limits.linger_ms,
         },
         "apps": {record.app: exported_app(record) for record in records},

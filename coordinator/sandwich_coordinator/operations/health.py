@@ -7,12 +7,15 @@ import msgspec
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
 from sandwich_coordinator.fingerprints import LEASE_TTL
-from sandwich_coordinator.groups import planned_ids, serving_groups, upcoming_groups
+from sandwich_coordinator.groups import planned_ids, serving_groups, token_hash_of, upcoming_groups
+from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import KINDS, Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.reachability import locally_advertised
+from sandwich_coordinator.start_order import at_utc
+from sandwich_coordinator.start_progress import start_estimate, start_progress
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import ClaimRecord, GroupRecord
 from sandwich_coordinator.view import ClusterView
@@ -21,7 +24,7 @@ BUDGET_LOW_FRACTION = 0.1
 READ_AT_START = {"discord", LEASE_TTL}
 """The settings of which a running node takes no change."""
 NOT_LIVE_AFTER_S = 60.0
-"""A shard that starts or moves may be so long without being live."""
+"""A shard that starts or moves may be so long without being live, besides its wait for its turn to IDENTIFY."""
 UNFINISHED_AFTER_S = 60.0
 """A removal may take so long before it counts as interrupted."""
 ETCD_MIN = (3, 5, 13)
@@ -38,6 +41,7 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
         *_shard_problems(snapshot),
         *_late_shards(snapshot),
         *_budget_problems(snapshot),
+        *_blocked_starts(snapshot),
         *_unreachable_nodes(snapshot),
         *_node_problems(snapshot),
         *_version_problems(snapshot),
@@ -137,6 +141,7 @@ def _standing_requests(snapshot: Snapshot) -> Iterator[Problem]:
 def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:
     late: dict[tuple[str, str], dict[int, float]] = {}
     upcoming = frozenset(upcoming_groups(snapshot.view).values())
+    turns = _turns_s(snapshot)
     for shard, claim in sorted(snapshot.view.claims.items()):
         record = claim.record
         if record.state in ("live", "failed", "ended") or not record.since:
@@ -144,13 +149,26 @@ def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:
         if shard.of in upcoming:
             # It waits for its turn to IDENTIFY, or for the others; the serving group has the events.
             continue
-        if snapshot.now - record.since >= NOT_LIVE_AFTER_S:
+        waits = turns.get(shard.of, 0.0) if record.state in ("claiming", "identifying") else 0.0
+        if snapshot.now - record.since >= NOT_LIVE_AFTER_S + waits:
             late.setdefault((shard.app, record.state), {})[shard.shard] = record.since
     for (app, state), since in late.items():
         shards = sorted(since)
         summary = f"{app}: shards {format_ranges(shards)} are not live but {state}"
         subject = shards_subject(app, shards)
         yield problem(Code.SHARDS_NOT_LIVE, subject, summary, since=min(since.values()))
+
+
+def _turns_s(snapshot: Snapshot) -> dict[GroupId, float]:
+    """By group: how long a whole start of it takes, in seconds. A shard may wait for its turn as long as that."""
+    view, spacing_s = snapshot.view, snapshot.policy.identify_spacing_s
+    found: dict[GroupId, float] = {}
+    for progress in start_progress(view, snapshot.policy, snapshot.now):
+        key = GroupId(progress.app, progress.group)
+        budget = view.budgets.get(token_hash_of(view, key))
+        if budget is not None and budget.record.max_concurrency > 0:
+            found[key] = start_estimate(progress.wanted, budget.record.max_concurrency, spacing_s)
+    return found
 
 
 def _version_problems(snapshot: Snapshot) -> Iterator[Problem]:
@@ -231,7 +249,28 @@ def _budget_problems(snapshot: Snapshot) -> Iterator[Problem]:
             advice = stop_advice(TOKEN_REFUSED, app=name)
             summary = f"{name}: {record.error}"
             yield problem(Code.TOKEN_REFUSED, f"app/{name}", summary, advice)
-        elif record.reset_at > snapshot.now and record.remaining <= record.total * BUDGET_LOW_FRACTION:
+        elif record.reset_at > snapshot.now and record.remaining <= _low(snapshot, record.total):
             left = duration(record.reset_at - snapshot.now)
             summary = f"{name}: {record.remaining} of {record.total} session starts left, reset in {left}"
             yield problem(Code.SESSION_STARTS_LOW, f"app/{name}", summary)
+
+
+def _low(snapshot: Snapshot, total: int) -> float:
+    return max(total * BUDGET_LOW_FRACTION, snapshot.policy.reserve_of(total))
+
+
+def _blocked_starts(snapshot: Snapshot) -> Iterator[Problem]:
+    """Shards that the budget lets wait until its reset."""
+    view = snapshot.view
+    for progress in start_progress(view, snapshot.policy, snapshot.now):
+        if progress.blocked_until is None or progress.starts_left is None:
+            continue
+        budget = view.budgets[token_hash_of(view, GroupId(progress.app, progress.group))].record
+        late = progress.waiting - progress.starts_left
+        what = f"{progress.app}: {late} shards have no session start before {at_utc(progress.blocked_until)}"
+        if budget.remaining > progress.starts_left:
+            kept = f"the last {budget.remaining - progress.starts_left} are kept for failover"
+            yield problem(Code.SESSION_STARTS_RESERVED, f"app/{progress.app}", f"{what} ({kept})")
+        else:
+            why = f"{budget.remaining} of {budget.total} are left"
+            yield problem(Code.SESSION_STARTS_EXHAUSTED, f"app/{progress.app}", f"{what} ({why})")
