@@ -345,7 +345,6 @@ class ShardRunner:
                 guilds=intake.guilds.known,
             )
             await self._features.open(config, checkpoint, group, before=before, is_first=True)
-            self._port.release()
 
         self._upcoming = self._intake.gate = Upcoming(
             self._start,
@@ -371,7 +370,8 @@ class ShardRunner:
             self._connection.post(event)
 
     def _opened(self) -> None:
-        """The shard is as any other from now on."""
+        """The shard is as any other from now on. An own event before its first frames would overtake the old group."""
+        self._port.release()
         self._reports.withheld = None
         self._forget_hold()
 

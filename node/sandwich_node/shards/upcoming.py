@@ -81,7 +81,7 @@ class Upcoming:
 
     own           what an earlier owner left of the hold, None for nothing
     post          passes an event to the shard's machine
-    open_output   opens cache, invite tracking and requests; its argument: how the old group's chains were left
+    open_output   opens cache and invite tracking; its argument: how the old group's chains were left
     publish_loss  puts a gap frame behind what was published
     lanes         the application's lanes now
     on_open       called once the shard is open
