@@ -112,7 +112,7 @@ class Source(Protocol):
         """The next message of the delivery's chain after stream sequence `after`; None when there is none yet."""
 
     def keep(self, delivery: Delivery) -> bool:
-        """Whether the source keeps this `switch` frame, to acknowledge and settle it when the old chains are settled."""
+        """Whether the source keeps this `switch` frame: it acknowledges and settles it after the old frames."""
 
     async def close(self) -> None:
         """Hand back frames that were fetched and not pushed, and disconnect. Does not raise for a lost connection."""

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.dead_letter_store import JetStreamDeadLetters
 from sandwich_sdk.delivery import DeadLetters, Delivery, Intake
 from sandwich_sdk.errors import LOST, Unreachable, reason
@@ -83,6 +84,8 @@ class JetStreamSource:
         return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in urls)
 
     async def _on_error(self, error: Exception) -> None:
+        # Called by `connect`, too, which tries again for ever.
+        honour_cancel()
         if "permissions violation" in str(error).lower():
             if self._refusals < REFUSALS_LOGGED_MAX:
                 self._refusals += 1

@@ -1,7 +1,8 @@
 """One worker of an ordered group: it finds partitions and other workers, and pulls its share of the partitions.
 
-The decisions are in `partitioning` and, about `switch` frames, in `switching`. Workers announce themselves once a second with plain NATS messages. A worker that
-receives no message from others requests all partitions: the load is uneven then, and the order is still kept.
+The decisions are in `partitioning` and, for a `switch` frame, in `switching`. Workers announce themselves once a second
+with plain NATS messages. A worker that receives no message from others requests all partitions: the load is uneven
+then, and the order is still kept.
 """
 
 import asyncio
@@ -172,19 +173,24 @@ class OrderedGroup:
 
     async def _hand_back(self) -> None:
         """Hand the frames that no handler has begun with back to the group."""
-        partitions = {_partition(delivery) for delivery in self._intake.overdue(self._stream, 0.0)}
+        partitions = {_partition(delivery) for delivery in self._not_begun()}
         # Safe to cancel: the server sends nothing of a partition while we hold its frame.
         requested = [task for _, task in (self._pulls.pop(each) for each in partitions & self._pulls.keys())]
         for task in requested:
             task.cancel()
         if requested:
             await asyncio.wait(requested, timeout=END_TIMEOUT_S)
-        waiting = self._intake.overdue(self._stream, 0.0)
-        back = [delivery for delivery in waiting if _partition(delivery) in partitions]
+        back = [delivery for delivery in self._not_begun() if _partition(delivery) in partitions]
         for delivery in back:
             self._intake.settle(delivery)
         for delivery in back:
             await _answer(delivery.reply.nak(0))
+
+    def _not_begun(self) -> list[Delivery]:
+        """What can be handed back. A `switch` frame that waits needs no handler: only a stopping worker returns it."""
+        kept = self._switches.frames if self._intake.stopping else frozenset()
+        waiting = self._intake.overdue(self._stream, 0.0)
+        return [*waiting, *(delivery for delivery in self._intake.held if delivery.key in kept)]
 
     def keep(self, delivery: Delivery) -> bool:
         """See `Source.keep`."""
@@ -246,7 +252,7 @@ class OrderedGroup:
 
     async def _acknowledge_settled(self) -> None:
         settled = self._switches.take_settled()
-        for delivery in self._intake.held:
+        for delivery in self._intake.held if settled else ():
             if delivery.key in settled:
                 _log.info("%s continues where the shards before it ended", delivery.chain)
                 await _answer(delivery.reply.ack(confirm=False))

@@ -35,7 +35,7 @@ class OldChain:
 
 
 def old_chains(switch: Switch, stream_seq: int) -> frozenset[OldChain]:
-    """What a `switch` frame with this stream sequence comes after. A later end than the frame itself is not possible."""
+    """What a `switch` frame with this stream sequence comes after: nothing behind itself, whatever it names."""
     return frozenset(OldChain(switch.old_group, shard, min(end, stream_seq)) for shard, end in switch.after.items())
 
 
@@ -69,6 +69,11 @@ class Switches:
         self._frames[frame] = len(chains)
         for chain in chains:
             self._chains.setdefault(chain.partition, {}).setdefault(chain, set()).add(frame)
+
+    @property
+    def frames(self) -> frozenset[FrameKey]:
+        """The frames that are kept."""
+        return frozenset(self._frames)
 
     @property
     def partitions(self) -> frozenset[int]:

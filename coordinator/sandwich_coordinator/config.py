@@ -21,7 +21,7 @@ from sandwich_coordinator.app_options import (
     PrefixConfig,
 )
 from sandwich_coordinator.autoscale import GUILDS_PER_SHARD_MAX, parse_window
-from sandwich_coordinator.config_urls import server_url
+from sandwich_coordinator.config_urls import check_database, server_url
 from sandwich_coordinator.config_values import (
     Duration,
     FilePath,
@@ -115,7 +115,9 @@ class RedisConfig(Section):
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    _REDIS_URL.func(value.get_secret_value())
+    url = value.get_secret_value()
+    _REDIS_URL.func(url)
+    check_database(url)
     return value
 
 

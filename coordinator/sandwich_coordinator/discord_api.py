@@ -73,10 +73,6 @@ class _UserBody(msgspec.Struct):
     username: str
 
 
-class _ApplicationBody(msgspec.Struct):
-    id: str
-
-
 class _LimitedBody(msgspec.Struct):
     retry_after: float
 
@@ -106,11 +102,6 @@ async def fetch_current_user(
     """Request the bot user of the token. Raises TokenRefused, RateLimited, DiscordUnavailable."""
     body = await _get(http, f"{api_url.rstrip('/')}/users/@me", token, _UserBody, timeout_s)
     return CurrentUser(body.id, body.username)
-
-
-async def fetch_application_id(http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10) -> str:
-    """Request the application's id. Raises TokenRefused, RateLimited, DiscordUnavailable."""
-    return (await _get(http, f"{api_url.rstrip('/')}/applications/@me", token, _ApplicationBody, timeout_s)).id
 
 
 def _is_gateway(url: str) -> bool:

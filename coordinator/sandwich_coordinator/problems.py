@@ -37,6 +37,7 @@ class Code(StrEnum):
     NO_LEADER = "no-leader"
     BAD_RECORD = "bad-record"
     SETTINGS_OUTDATED = "settings-outdated"
+    SETTINGS_REFUSED = "settings-refused"
 
     NODE_UNREACHABLE = "node-unreachable"
     NODE_MISDIRECTED = "node-misdirected"
@@ -188,8 +189,15 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.BAD_RECORD: Kind(_W, "A value in etcd cannot be used and is ignored.", "apply again or delete the key"),
         Code.SETTINGS_OUTDATED: Kind(
             _W,
-            "A running node uses older settings than those that are stored; it reads them at its start.",
-            "restart the node; its sessions are kept",
+            "A running node uses older settings than those that are stored. It takes changes of nats, redis and policy "
+            "within a minute or two; discord and policy.lease_ttl are read at its start.",
+            "wait two minutes",
+        ),
+        Code.SETTINGS_REFUSED: Kind(
+            _W,
+            "A running node cannot work with the stored settings and keeps those it has: a server does not accept "
+            "them, or the cluster key does not authenticate them.",
+            "correct them and apply again, or make the server accept them: the node tries again by itself",
         ),
         Code.NODE_UNREACHABLE: Kind(
             _C,
@@ -210,7 +218,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.NODE_GONE: Kind(
             _W,
             "A node disappeared without leaving: it was killed, or its host or network failed. Shown for one hour.",
-            "start it again, or find out why it ended; stop nodes with SIGTERM",
+            "start it again, or find out why it ended, then sandwich node forget NODE; stop nodes with SIGTERM",
             momentary=True,
         ),
         Code.NODE_STARTING: Kind(_W, "A node is not ready yet; the summary says what it waits for.", ""),

@@ -46,7 +46,8 @@ class NodeRecord(Record, frozen=True):
 class DepartedRecord(Record, frozen=True):
     """`departed/<node>`: a node that is not registered any more, for one hour.
 
-    `left`: the node wrote it itself while it left in order; otherwise the leader did, and the node was killed or lost.
+    `left`: it left in order, or an operator has forgotten it. The node writes that itself. Otherwise the leader writes
+    the record, and the node was killed or lost.
     """
 
     node: str

@@ -119,10 +119,14 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
-    """Everything under the cluster's prefix, decoded, as of `revision`. Treat the mappings as read-only."""
+    """Everything under the cluster's prefix, decoded, as of `revision`. Treat the mappings as read-only.
+
+    `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`).
+    """
 
     keys: Keys
     revision: int = 0
+    config: KeyValue | None = None
     leader: Entry[LeaderRecord] | None = None
     nodes: Mapping[str, Entry[NodeRecord]] = field(default_factory=dict)
     departed: Mapping[str, Entry[DepartedRecord]] = field(default_factory=dict)
@@ -159,9 +163,12 @@ class ClusterView:
         tables = _tables(self.keys)
         edited: dict[str, Any] = {}
         bad = dict(self.bad)
-        leader = self.leader
+        leader, config = self.leader, self.config
         for key, kv in changes:
             bad.pop(key, None)
+            if key == self.keys.config:
+                config = kv
+                continue
             if key == self.keys.leader:
                 leader = _leader(kv, bad)
                 continue
@@ -172,7 +179,7 @@ class ClusterView:
             if target is None:
                 target = edited[table.name] = dict(getattr(self, table.name))
             _change(table, key, kv, target, bad)
-        return replace(self, revision=revision, leader=leader, bad=bad, **edited)
+        return replace(self, revision=revision, config=config, leader=leader, bad=bad, **edited)
 
     def revision_of_bad(self, key: str) -> int:
         """The revision that guards the replacement of a key that cannot be read; 0 when there is no such key."""

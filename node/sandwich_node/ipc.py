@@ -15,6 +15,7 @@ from sandwich_coordinator.problems import Code, Problem
 from sandwich_coordinator.status import ConsumerStatus
 from sandwich_coordinator.types import CacheSpec, EventsSpec, GroupPhase, InvitesSpec, SessionRecord
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.nats_options import NatsOptions
 
 _log = logging.getLogger(__name__)
 
@@ -202,13 +203,7 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     worker: int
     node: str
     cluster: str = ""
-    nats_servers: tuple[str, ...]
-    nats_user: str | None = None
-    nats_password: str | None = None
-    nats_credentials: str | None = None
-    nats_tls_ca: str | None = None
-    nats_tls_cert: str | None = None
-    nats_tls_key: str | None = None
+    nats: NatsOptions
     redis: RedisOptions | None = None
     api_url: str
     proxy: str = ""

@@ -18,7 +18,8 @@ from nats.js.errors import NotFoundError
 from sandwich_coordinator.cli import accounts
 from sandwich_coordinator.operations import dead_letters
 from sandwich_coordinator.operations.consumer_groups import GroupSpec, create_group
-from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_sdk import Consumer, Event, Failure, GroupConflict, jetstream
 from sandwich_sdk.rpc import Rpc

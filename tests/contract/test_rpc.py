@@ -14,7 +14,8 @@ from nats.aio.client import Client
 from sandwich_coordinator.ids import ShardId
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_node.ipc import AppInfo
-from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.rpc import admission

@@ -183,6 +183,26 @@ async def test_an_old_event_that_fails_delays_the_new_ones_of_its_shard_but_no_h
     assert log.of(0) == [1, 2]
 
 
+async def test_a_stopping_worker_hands_a_switch_frame_over_while_its_handler_still_runs(
+    server: EmbeddedNats, publisher: Publisher
+) -> None:
+    bot = Generations(publisher.client, 2)
+    log = Blocked((1, 1))
+    await bot.event(1)
+    await bot.switch(1)
+    await bot.event(1)
+    leaving, staying = log.worker(server), log.worker(server)
+    async with running(leaving):
+        await until(lambda: log.begun == [(1, 1)] and kept(leaving) == 1)
+        async with running(staying):
+            leaving._stop()
+            await until(lambda: kept(staying) == 1 and kept(leaving) == 0)
+            assert log.begun == [(1, 1)]
+            log.free.set()
+            await until(lambda: len(log.handled) == 2)
+    assert log.of(1) == [1, 2]
+
+
 async def test_switches_in_a_row_wait_for_each_other(server: EmbeddedNats, publisher: Publisher) -> None:
     bot = Generations(publisher.client, 3)
     log = Blocked((2, 1))

@@ -129,13 +129,17 @@ class Simulation:
     def _skew(self, skewed: bool) -> float:
         return self._rng.choice([-HOUR_S, HOUR_S]) if skewed else 0.0
 
-    async def _configure(self) -> None:
+    def configuration(self, nats_user: str = "") -> Put:
+        """The write of the cluster's settings."""
         settings = ClusterSettings(
-            nats=NatsSettings(servers=["nats://sim"]),
+            nats=NatsSettings(servers=["nats://sim"], user=nats_user),
             redis=RedisSettings(url="redis://sim"),
             discord=DiscordSettings(api_url="http://discord.sim"),
         )
-        writes = [Put(KEYS.config, msgspec.json.encode(settings))]
+        return Put(KEYS.config, msgspec.json.encode(settings))
+
+    async def _configure(self) -> None:
+        writes = [self.configuration()]
         for app, count in self._apps.items():
             record = AppRecord(
                 app=app,

@@ -6,7 +6,7 @@ import typer
 
 from sandwich_coordinator.cli.node_commands import list_rows
 from sandwich_coordinator.cli.options import AppName, Json, command_group, run
-from sandwich_coordinator.cli.output import say, show_json, show_json_document, show_yaml, warn
+from sandwich_coordinator.cli.output import show_changes, show_json_document, show_yaml
 
 if TYPE_CHECKING:
     from sandwich_coordinator.operations.applications import AppPlan
@@ -68,12 +68,6 @@ def app_set(
     plan = run(work())
     lines = change_lines(plan.changes)
     warnings = [f"{warning.path}: {warning.text}" for warning in plan.warnings]
-    for warning in warnings:
-        warn(warning)
-    if as_json:
-        show_json({"changes": lines, "warnings": warnings, "written": not dry_run})
-        return
-    for line in lines or ("no changes",):
-        say(line)
-    if lines:
-        say("would change (dry run: nothing was written)" if dry_run else "changed; see sandwich app list")
+    done = "would change (dry run: nothing was written)" if dry_run else "changed; see sandwich app list"
+    summary = done if lines else "no changes"
+    show_changes(lines, warnings, summary=summary, written=not dry_run, as_json=as_json)

@@ -168,7 +168,7 @@ def _app_state(paused: bool, groups: Sequence[GroupRecord], *, nodes: int) -> st
 
 
 def departed_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row a node that is gone. `left`: it left in order."""
+    """One row a node that is gone. `left`: it left in order, or is forgotten."""
     view = snapshot.view
     return [
         {"node": name, "at": entry.record.at, "left": entry.record.left}

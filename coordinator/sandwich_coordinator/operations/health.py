@@ -6,15 +6,18 @@ import msgspec
 
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
+from sandwich_coordinator.fingerprints import LEASE_TTL
 from sandwich_coordinator.groups import planned_ids, serving_groups, upcoming_groups
 from sandwich_coordinator.operations.snapshot import Snapshot
-from sandwich_coordinator.problems import Code, Problem, problem, worst_first
+from sandwich_coordinator.problems import KINDS, Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.reachability import locally_advertised
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import ClaimRecord, GroupRecord
 
 BUDGET_LOW_FRACTION = 0.1
+READ_AT_START = {"discord", LEASE_TTL}
+"""The settings of which a running node takes no change."""
 NOT_LIVE_AFTER_S = 60.0
 """A shard that starts or moves may be so long without being live."""
 ETCD_MIN = (3, 5, 13)
@@ -82,7 +85,8 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
     for node, departed in sorted(view.departed.items()):
         if node not in view.nodes and not departed.record.left:
             summary = f"node {node} is gone without having left"
-            yield problem(Code.NODE_GONE, f"node/{node}", summary, since=departed.record.at)
+            advice = KINDS[Code.NODE_GONE].advice.replace("NODE", node)
+            yield problem(Code.NODE_GONE, f"node/{node}", summary, advice, since=departed.record.at)
     for node, answer in sorted(snapshot.answers.items()):
         # A node of an older version reports no fingerprints.
         if isinstance(answer, NodeStatus) and answer.settings:
@@ -90,7 +94,8 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
             old = [name for name in stored if answer.settings.get(name, stored[name]) != stored[name]]
             if old:
                 summary = f"node {node} runs with older settings of {', '.join(old)} than those that are stored"
-                yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary)
+                restart = "restart the node; its sessions are kept" if READ_AT_START & set(old) else None
+                yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary, restart)
 
 
 def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 class IdentifyLoop:
     """`grant(shard)` and `refuse(shard, reason)` are called when a turn comes or is refused; they must not wait.
 
+    `policy` may be replaced: the reserve of session starts is read at each turn; the waits of the queue are constants.
     `wall` gives Unix seconds.
     """
 
@@ -31,12 +32,12 @@ class IdentifyLoop:
         policy: Policy,
         wall: Callable[[], float],
     ) -> None:
+        self.policy = policy
         self._store = store
         self._node = node
         self._view = view
         self._grant = grant
         self._refuse = refuse
-        self._policy = policy
         self._wall = wall
         self._queue = identify.IdentifyQueue(policy)
         self._inbox: asyncio.Queue[identify.Event] = asyncio.Queue(maxsize=100_000)
@@ -116,7 +117,7 @@ class IdentifyLoop:
         except StoreAmbiguous:
             outcome = "ambiguous"
         except (StoreError, LeaseLost) as error:
-            outcome, until, reason = "exhausted", wall + self._policy.identify_retry_s * 4, f"etcd: {error}"
+            outcome, until, reason = "exhausted", wall + self.policy.identify_retry_s * 4, f"etcd: {error}"
         self._inbox.put_nowait(
             identify.TakeEnded(bucket=wanted.bucket, outcome=outcome, until=now + max(0.0, until - wall), reason=reason)
         )
@@ -124,9 +125,9 @@ class IdentifyLoop:
     async def _try_take(self, wanted: identify.TakeBucket, wall: float) -> tuple[identify.Outcome, float, str]:
         view = self._view()
         if view is None:
-            return "exhausted", wall + self._policy.identify_retry_s, "etcd is not reachable"
-        lease = await self._store.grant(int(self._policy.identify_lease_ttl_s))
-        txn = identify.take(view, wanted, node=self._node, lease=lease, wall=wall, policy=self._policy)
+            return "exhausted", wall + self.policy.identify_retry_s, "etcd is not reachable"
+        lease = await self._store.grant(int(self.policy.identify_lease_ttl_s))
+        txn = identify.take(view, wanted, node=self._node, lease=lease, wall=wall, policy=self.policy)
         if txn is None:
             # Its claim is lost or was created again: a change of the view or a withdrawal follows.
             await self._release(lease)

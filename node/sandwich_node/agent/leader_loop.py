@@ -32,7 +32,10 @@ Relocate = Callable[[Iterable[tuple[GroupId, GroupId]], ClusterView, float], fro
 
 
 class LeaderLoop:
-    """One node's part in leadership. Call `changed` when the view or the lease changes. `wall` gives Unix seconds."""
+    """One node's part in leadership. Call `changed` when the view, the lease or `policy` changes.
+
+    `wall` gives Unix seconds.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class LeaderLoop:
         wall: Callable[[], float],
     ) -> None:
         self.term: LeaderTerm | None = None
+        self.policy = policy
         self._leaving = False
         self.resigned = asyncio.Event()
         self.resigned.set()
@@ -54,7 +58,6 @@ class LeaderLoop:
         self._view = view
         self._look_up = look_up
         self._relocate = relocate
-        self._policy = policy
         self._wall = wall
         self._wake = asyncio.Event()
         self._gateway: dict[str, GatewayState] = {}
@@ -97,7 +100,7 @@ class LeaderLoop:
         if view is None:
             return None
         own = self._candidate()
-        decision = election.decide(view, own, now, self._policy)
+        decision = election.decide(view, own, now, self.policy)
         try:
             match decision:
                 case election.Campaign(compares, writes):
@@ -142,7 +145,7 @@ class LeaderLoop:
             self.resigned.clear()
             self._memory = LeaderMemory()
         decision = leader.reconcile(
-            view, self._gateway, self._memory, term=term, now=now, wall=self._wall(), policy=self._policy
+            view, self._gateway, self._memory, term=term, now=now, wall=self._wall(), policy=self.policy
         )
         relocated = self._relocate(decision.relocations, view, now)
         # What was answered since the last decision leads to a write in the next one.
@@ -156,7 +159,7 @@ class LeaderLoop:
             if done.succeeded:
                 _log.info("leader: %s", write.reason, extra={"term": term})
             refused = refused or not done.succeeded
-        own_deadline = election.deadline(self._candidate(), self._policy)
+        own_deadline = election.deadline(self._candidate(), self.policy)
         times = [at for at in (decision.wake_at, own_deadline) if at is not None]
         if decision.relocations:
             # A worker that died does not answer.

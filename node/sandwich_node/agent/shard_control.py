@@ -24,11 +24,12 @@ from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, Grou
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
-from sandwich_node.agent.failover_history import NODE_RESTARTED, WORKER_DIED
+from sandwich_node.agent.failover_history import MOVED, NODE_RESTARTED, WORKER_DIED
 from sandwich_node.agent.gateway_addresses import ShardGateways
 from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.node_state import NodeState
+from sandwich_node.agent.settings_changes import shards_to_stop
 from sandwich_node.agent.status import ShardFacts
 
 _log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class ShardControl:
         self._stream_of = stream_of
         self._api_url = api_url
         self._workers: Mapping[int, Worker] = state.workers.slots
+        self._retiring = state.workers.retiring
         self._figures = state.figures
         self._history = state.history
         self._status_publisher = state.status_publisher
@@ -134,6 +136,7 @@ class ShardControl:
         if view is None:
             return True
         own = self._own()
+        self._leave_retiring(own)
         actions = assignment.reconcile_node(view, own, self.local, self._wall())
         results = await asyncio.gather(*(self._perform(view, action) for action in actions))
         self._show_presences(view)
@@ -144,7 +147,7 @@ class ShardControl:
         return not all(results) or not all(written)
 
     def _own(self) -> LocalNode:
-        loads = {index: 0 for index, worker in self._workers.items() if worker.alive}
+        loads = {index: 0 for index, worker in self._workers.items() if worker.alive and index not in self._retiring}
         for shard in self.local.values():
             if shard.worker in loads:
                 loads[shard.worker] += 1
@@ -156,6 +159,24 @@ class ShardControl:
             connected=self._connected(),
             loads=loads,
         )
+
+    def _leave_retiring(self, own: LocalNode) -> None:
+        """Move shards from retiring workers to others of this node. Without etcd none moves: it could not start again.
+
+        What has stopped in a worker that is retiring or gone is forgotten here; its claim stays, and the pass gives it
+        to another worker.
+        """
+        for shard, running in list(self.local.items()):
+            if running.phase == "stopped" and (running.worker in self._retiring or running.worker not in self._workers):
+                self._history.lost(shard, MOVED, self._wall())
+                self._forget(shard)
+        if own.connected and own.lease is not None:
+            for shard in shards_to_stop(self.local, self.facts, self._retiring):
+                self._stop(shard, "it moves to another worker of this node")
+
+    def has_left(self, worker: int) -> bool:
+        """Whether no shard depends on this worker any more. A failed one does not."""
+        return all(each.worker != worker or each.phase == "failed" for each in self.local.values())
 
     # --- actions ------------------------------------------------------------------------------------------------
 

@@ -8,35 +8,39 @@ from sandwich_node import ipc
 from sandwich_node.agent.configuration import OpenSecret
 from sandwich_node.agent.options import NodeOptions
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.nats_options import NatsOptions
 
 
 def worker_settings(
     options: NodeOptions, settings: ClusterSettings, redis: RedisOptions, open_secret: OpenSecret
-) -> list[ipc.WorkerSettings]:
-    """The settings of each worker of this node. Raises SealingError."""
+) -> ipc.WorkerSettings:
+    """The settings of the node's workers; each has a number of its own instead of 0. Raises SealingError."""
+    return ipc.WorkerSettings(
+        worker=0,
+        node=options.node,
+        cluster=options.cluster,
+        nats=nats_options(settings, open_secret),
+        redis=redis,
+        api_url=settings.discord.api_url,
+        proxy=settings.discord.proxy,
+        linger_s=settings.policy.linger_ms / 1000,
+        log_level=options.log_level,
+        etcd=options.etcd,
+    )
+
+
+def nats_options(settings: ClusterSettings, open_secret: OpenSecret) -> NatsOptions:
+    """How to reach NATS. Raises SealingError."""
     nats = settings.nats
-    password = open_secret(NATS_SECRET, nats.password) if nats.password else None
-    return [
-        ipc.WorkerSettings(
-            worker=index,
-            node=options.node,
-            cluster=options.cluster,
-            nats_servers=tuple(nats.servers),
-            nats_user=nats.user or None,
-            nats_password=password,
-            nats_credentials=nats.credentials or None,
-            nats_tls_ca=nats.tls_ca or None,
-            nats_tls_cert=nats.tls_cert or None,
-            nats_tls_key=nats.tls_key or None,
-            redis=redis,
-            api_url=settings.discord.api_url,
-            proxy=settings.discord.proxy,
-            linger_s=settings.policy.linger_ms / 1000,
-            log_level=options.log_level,
-            etcd=options.etcd,
-        )
-        for index in range(options.workers)
-    ]
+    return NatsOptions(
+        servers=tuple(nats.servers),
+        user=nats.user or None,
+        password=open_secret(NATS_SECRET, nats.password) if nats.password else None,
+        credentials=nats.credentials or None,
+        tls_ca=nats.tls_ca or None,
+        tls_cert=nats.tls_cert or None,
+        tls_key=nats.tls_key or None,
+    )
 
 
 def redis_options(settings: ClusterSettings, open_secret: OpenSecret) -> RedisOptions:

@@ -44,7 +44,7 @@ class ShardGuilds:
 
     @property
     def known(self) -> frozenset[str]:
-        """The guilds that the bot is in, as far as they are known."""
+        """The guilds that are known: all of them, if this owner received READY."""
         return frozenset(self._known)
 
     def take(self, event_type: str, data: bytes) -> Arrival | None:

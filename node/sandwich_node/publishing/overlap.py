@@ -1,20 +1,22 @@
 """Which events of a hold the replaced group has published already (docs/design/scaling.md). Pure.
 
-Both groups receive a guild's events X. The old one published X from some point to its end; what is read of it begins
-behind L, the stream's last sequence before the hold. So the published part begins with events that the upcoming group
-had received before its hold, and goes on with the first events of the hold. Events are matched by identity and counted:
-no order between guilds or sessions is assumed.
+Both groups receive a guild's events X. The old one published X up to its end; of that, what is stored behind L is read,
+L being the stream's last sequence shortly before the hold. So of each guild, the published events are a run: it begins
+with some that the upcoming group had received before its hold, and goes on with the first events of the hold.
 
-An identity can be that of several events (mute, unmute, mute). Where one was received shortly before the hold and comes
-again within it, the count alone does not say which of them was published behind L. Then the order of the guild's events
-decides: the published ones are a run of those that were received.
+Where a guild's published events fit as a run, their end in the hold is known, also for events that repeat themselves
+(mute, unmute, mute). Where they do not fit, the two sessions received the guild's events in another order, or not the
+same events. Then the last published ones are looked for, and the events up to them are matched by identity and count.
+Where they are found nowhere, all are matched so, without any order.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sandwich_node.events.identity import Identity
 
+LAST_EVENTS = 16
+"""So many of the last published events of a guild say where it goes on."""
 COMPARISONS_MAX = 200_000
 """For one guild. Only events that repeat themselves without end need more."""
 
@@ -24,6 +26,7 @@ def published_before(
     recent: int,
     held: Sequence[Identity | None],
     published: Sequence[Identity],
+    old_count: int,
 ) -> list[bool]:
     """For each held event, whether the old group has published it.
 
@@ -31,71 +34,115 @@ def published_before(
     recent     how many of these, at the end, were received since L was read
     held       None: the event is never one of the old group's
     published  what the old group published behind L, in order
+    old_count  the number of its shards
     """
-    left = Counter(published)
-    left.subtract(_before_the_hold(before, recent, held, published, left))
-    dropped = []
+    counts = Counter(published)
+    begins = _Begins(before, recent, held, counts, lambda guild: (guild >> 22) % old_count)
+    early, late, stored = (_by_guild(events) for events in (before, held, published))
+    left: Counter[Identity] = Counter()
+    for guild in stored.keys() & late.keys():
+        likely = begins.among(guild)
+        end = _end_of_run(early[guild], late[guild], stored[guild], likely)
+        if end is None:
+            ours = Counter(stored[guild])
+            ours.subtract(one for one in early[guild][likely:] if one in counts)
+            left.update(ours & Counter(late[guild][: _end_of_last(early[guild], late[guild], stored[guild])]))
+        else:
+            left.update(late[guild][:end])
+    twins = []
     for one in held:
         is_twin = one is not None and left[one] > 0
         if one is not None and is_twin:
             left[one] -= 1
-        dropped.append(is_twin)
-    return dropped
+        twins.append(is_twin)
+    return twins
 
 
-def _before_the_hold(
-    before: Sequence[Identity],
-    recent: int,
-    held: Sequence[Identity | None],
-    published: Sequence[Identity],
-    counts: Mapping[Identity, int],
-) -> Counter[Identity]:
-    """How many published events of each identity are those that were received before the hold.
-
-    Only identities that also occur within the hold matter.
-    """
-    doubtful = {one for one in before if one in counts}.intersection(held)
-    if not doubtful:
-        return Counter()
-    guilds = {guild for guild, _ in doubtful}
-    early, late, stored = (_by_guild(events, guilds) for events in (before, held, published))
-    lately = Counter(before[len(before) - recent :])
-    found: Counter[Identity] = Counter()
-    for guild in guilds:
-        start = _start(early[guild], late[guild], stored[guild])
-        if start is None:
-            # The two sessions received the guild's events in another order, or not the same events.
-            found.update({one: min(lately[one], counts[one]) for one in doubtful if one[0] == guild})
-        else:
-            found.update(one for one in early[guild][start:] if one in doubtful)
-    return found
-
-
-def _by_guild(events: Iterable[Identity | None], guilds: set[int]) -> dict[int, list[Identity]]:
+def _by_guild(events: Iterable[Identity | None]) -> dict[int, list[Identity]]:
     found: dict[int, list[Identity]] = defaultdict(list)
     for one in events:
-        if one is not None and one[0] in guilds:
+        if one is not None:
             found[one[0]].append(one)
     return found
 
 
-def _start(early: Sequence[Identity], late: Sequence[Identity], stored: Sequence[Identity]) -> int | None:
-    """Where, in the events before the hold, those begin that were stored: the last place that fits; None: none does.
+def _end_of_run(
+    early: Sequence[Identity], late: Sequence[Identity], stored: Sequence[Identity], likely: int
+) -> int | None:
+    """How many of a guild's held events (`late`) are among the stored ones; None when these fit nowhere.
 
-    `len(early)`: they begin in the hold. 0 also when what was stored begins before the events that are known.
+    Of several places where they fit, the one that begins nearest to `likely` counts. A run may begin before the events
+    that are known (`early`), if it fits nowhere else. Then more events have to agree than seem to be out of order.
     """
     received = [*early, *late]
+    last = min(len(early), len(received) - len(stored))
+    within: list[int] = sorted(range(last + 1), key=lambda start: abs(start - likely))
+    starts: list[int] = [*within, *range(-1, -len(stored), -1)]
     comparisons = 0
-    for start in range(len(early), -len(stored), -1):
-        if start + len(stored) > len(received):
-            continue
+    for start in starts:
         at, unknown = max(start, 0), max(-start, 0)
-        fits = True
+        fits = len(stored) + start <= len(received)
         while fits and unknown < len(stored):
             fits = stored[unknown] == received[at]
             at, unknown, comparisons = at + 1, unknown + 1, comparisons + 1
-        if fits:
-            return max(start, 0)
+        if fits and (start >= 0 or len(stored) + start > _repeated(stored[:-start], received)):
+            return max(0, start + len(stored) - len(early))
         if comparisons > COMPARISONS_MAX:
             return None
     return None
+
+
+def _end_of_last(early: Sequence[Identity], late: Sequence[Identity], stored: Sequence[Identity]) -> int | None:
+    """How many of a guild's held events there are up to the last published ones; None where these are not found."""
+    last = stored[-LAST_EVENTS:]
+    received = [*early, *late]
+    found = [at for at in range(len(last), len(received) + 1) if received[at - len(last) : at] == last]
+    return max(0, found[-1] - len(early)) if len(found) == 1 and len(last) == LAST_EVENTS else None
+
+
+def _repeated(unknown: Sequence[Identity], received: Sequence[Identity]) -> int:
+    """How many published events of before all known ones look like one that was received."""
+    known = set(received)
+    return sum(one in known for one in unknown)
+
+
+class _Begins:
+    """Where, among the events before the hold, those begin that are stored behind L, as far as single events show it.
+
+    An event that was received once, and is published at most once, is stored behind L if it is published there. An old
+    shard stores its events in order, so that one place divides them best. Without such events it is where L was read.
+    """
+
+    def __init__(
+        self,
+        before: Sequence[Identity],
+        recent: int,
+        held: Sequence[Identity | None],
+        counts: Mapping[Identity, int],
+        chain_of: Callable[[int], int],
+    ) -> None:
+        self._before = before
+        self._read_at = len(before) - recent
+        self._times = Counter(before)
+        self._times.update(one for one in held if one is not None)
+        self._counts = counts
+        self._chain_of = chain_of
+        self._places: dict[int, int] = {}
+
+    def among(self, guild: int) -> int:
+        """How many of the guild's events before the hold are stored up to L."""
+        chain = self._chain_of(guild)
+        if chain not in self._places:
+            self._places[chain] = self._place(chain)
+        return sum(one[0] == guild for one in self._before[: self._places[chain]])
+
+    def _place(self, chain: int) -> int:
+        """The index in `before` of the old shard's first event behind L."""
+        wrong = 0
+        """Events that would be on the wrong side, compared with a division before all of them."""
+        best = (0, self._read_at, 0)
+        for at, one in enumerate(self._before, start=1):
+            if self._chain_of(one[0]) == chain and self._times[one] == 1 and self._counts.get(one, 0) <= 1:
+                wrong += 1 if one in self._counts else -1
+            best = min(best, (wrong, abs(at - self._read_at), at))
+        return best[2]

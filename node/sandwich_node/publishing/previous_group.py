@@ -10,7 +10,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from sandwich_coordinator.backoff import Backoff
 from sandwich_coordinator.ids import Fence
 from sandwich_node.events.identity import Identity, identity
-from sandwich_node.publishing.chain import Checkpoint, checkpoint_of
+from sandwich_node.publishing.chain import Checkpoint
 from sandwich_node.publishing.log import Log, LogError, StoredFrame, StreamMissing
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.frame import inflate, split_events
@@ -63,25 +63,39 @@ def identity_of_line(line: bytes) -> Identity | None:
     return None if read.meta.id.startswith(OWN) else identity(read.t, read.d, lazy=read.extra.lazy is True)
 
 
+class OldEnd(msgspec.Struct, frozen=True):
+    """The first end frame of an old shard's chain: its place in the stream, its checkpoint, and its owner's fence."""
+
+    stream_seq: int
+    session: str
+    last_seq: int
+    fence: int
+    is_behind: bool
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint that the frame holds."""
+        return Checkpoint(self.session, self.last_seq, self.is_behind, fence=Fence(self.fence))
+
+
 @dataclass(slots=True, eq=False)
 class Follower:
-    """What one shard of the upcoming group (`shard` of `count`) has to know of the old group's chains.
+    """What one shard of the upcoming group (`shard` of `count`) knows of the chains of an old one (of `old_count`).
 
     chains     the old shards that have guilds in common with it
     read_to    the stream sequence up to which it knows them
     published  identities of its guilds' events in them, in order
-    ends       the stream sequence of the first end frame of each chain that ended
-    left       how each of these chains was left, with the fence of its last owner
+    ends       the first end frame of each chain that ended
     trouble    why something that was published may not be known; "" for nothing
     """
 
     shard: int
     count: int
+    old_count: int
     chains: frozenset[int]
     read_to: int
     published: deque[Identity] = field(default_factory=lambda: deque(maxlen=PUBLISHED_MAX))
-    ends: dict[int, int] = field(default_factory=dict)
-    left: dict[int, Checkpoint] = field(default_factory=dict)
+    ends: dict[int, OldEnd] = field(default_factory=dict)
     trouble: str = ""
     lost_at: float | None = None
 
@@ -93,13 +107,17 @@ class Follower:
     def take(self, chain: int, events: Iterable[Identity]) -> None:
         """Take the events of a frame."""
         if chain in self.chains:
-            self.published.extend(one for one in events if not one[0] or (one[0] >> 22) % self.count == self.shard)
+            self.published.extend(guilded for guilded in events if self._is_for_us(chain, guilded[0]))
 
-    def end(self, chain: int, stream_seq: int, left: Checkpoint) -> None:
+    def _is_for_us(self, chain: int, guild: int) -> bool:
+        # Which shard gets an event of no guild, or of another shard's, is not documented.
+        place = guild >> 22
+        return place % self.count == self.shard or not guild or place % self.old_count != chain
+
+    def end(self, chain: int, end: OldEnd) -> None:
         """The chain ended."""
-        if chain in self.chains and chain not in self.ends:
-            self.ends[chain] = stream_seq
-            self.left[chain] = left
+        if chain in self.chains:
+            self.ends.setdefault(chain, end)
 
 
 class PreviousGroups:
@@ -133,9 +151,9 @@ class PreviousGroup:
         self._parts: dict[tuple[int, str], list[bytes]] = {}
         self._check_at = 0.0
 
-    def follow(self, shard: int, count: int, chains: frozenset[int], after: int) -> Follower:
-        """Follow these chains behind stream sequence `after`, until `leave`."""
-        follower = Follower(shard, count, chains, after)
+    def follow(self, shard: int, count: int, old_count: int, chains: frozenset[int], after: int) -> Follower:
+        """Follow these chains behind stream sequence `after`, until `leave`. The counts: of both groups' shards."""
+        follower = Follower(shard, count, old_count, chains, after)
         self.followers.append(follower)
         self._check_at = 0.0
         return follower
@@ -213,9 +231,9 @@ class PreviousGroup:
         chain = int(number)
         takers = [one for one in followers if chain in one.chains and one.read_to < frame.stream_seq]
         if headers.kind == END:
+            end = OldEnd(frame.stream_seq, headers.session, headers.last_seq, headers.epoch, headers.behind)
             for follower in takers:
-                left = replace(checkpoint_of(headers), fence=Fence(headers.epoch))
-                follower.end(chain, frame.stream_seq, left)
+                follower.end(chain, end)
         elif headers.count and takers:
             events = self._events(chain, lane, frame)
             for follower in takers:

@@ -49,15 +49,15 @@ class ShardFeatures:
         group: asyncio.TaskGroup,
         *,
         before: PreviousShards | None = None,
-        is_first: bool = False,
+        was_withheld: bool = False,
     ) -> None:
         """Begin, before the first event that counts. `taken_over`: how the shard's last owner left it.
 
-        `is_first`: the output was withheld until now, so that no owner before followed invites. `before`: the shards
-        of the group whose guilds it takes over then.
+        `before`: the group that the shard's own replaces at this moment. `was_withheld`: until now the shard published
+        nothing, so that no owner before followed invites.
         """
         self._open_cache(config, taken_over, before, group)
-        await self._open_invites(None if is_first else taken_over, group)
+        await self._open_invites(None if was_withheld else taken_over, group)
         self._publisher.enricher = self._enricher()
 
     def _open_cache(
@@ -85,9 +85,9 @@ class ShardFeatures:
             caught_up=self._publisher.mark,
             taken_over=taken_over,
             before=before,
+            state=self._state,
             room=services.room,
         )
-        self._caching.state_changed(self._state)
 
     async def _open_invites(self, taken_over: Checkpoint | None, group: asyncio.TaskGroup) -> None:
         services = self._services
@@ -161,6 +161,10 @@ class ShardFeatures:
         """Write nothing more."""
         for part in self._parts:
             part.stop()
+
+    def left_at(self, stored: Checkpoint) -> LeftBehind | None:
+        """As `leave`, for a chain that has ended with this checkpoint."""
+        return self._caching.left_at(stored) if self._caching is not None else None
 
     async def leave(self) -> LeftBehind | None:
         """What the cache still lacks of the stream, to be written after the shard has ended here; None for nothing."""

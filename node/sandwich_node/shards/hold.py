@@ -9,12 +9,13 @@ import msgspec
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_node.events.guild_arrivals import ShardGuilds
 from sandwich_node.events.identity import Identity
+from sandwich_node.publishing.previous_group import OldEnd
 from sandwich_node.shards.resume import LostEvents
 from sandwich_sdk.wire.frame import session_hash
 
 HELD_BYTES_MAX = 16 * 1024 * 1024
 HELD_EVENTS_MAX = 32_768
-BEFORE_MAX = 512
+BEFORE_MAX = 2048
 """Events of before the hold that are remembered: more than the old group can be late with when L is read."""
 _EVENT_BYTES = 300
 """About what an event takes beside its text."""
@@ -70,8 +71,8 @@ class Hold:
     bound: what the old group received before its end must still be read.
     """
 
-    bytes_max: int = HELD_BYTES_MAX
-    events_max: int = HELD_EVENTS_MAX
+    bytes_max: int = field(default_factory=lambda: HELD_BYTES_MAX)
+    events_max: int = field(default_factory=lambda: HELD_EVENTS_MAX)
     bytes_held: int = 0
     events_held: int = 0
     _kept: deque[Held] = field(default_factory=deque, repr=False)
@@ -131,13 +132,13 @@ class HoldNote(msgspec.Struct, frozen=True, omit_defaults=True):
 class ReleaseNote(msgspec.Struct, frozen=True, omit_defaults=True):
     """The note of the marker that begins a release: what a next owner has to leave out.
 
-    twins    the held events that the old group has published: session (hash) -> their sequences, as ranges
-    switch   the note of the switch frames
-    lanes    the lanes that get one
+    twins  the held events that the old group has published: session (hash) -> their sequences, as ranges
+    ends   where the chains of the old shards ended
+    lanes  the lanes that get a switch frame
     """
 
     twins: dict[str, str]
-    switch: str
+    ends: dict[int, OldEnd]
     lanes: tuple[str, ...]
 
 
@@ -160,14 +161,14 @@ def identity_of_text(text: str) -> Identity:
     return int(guild), bytes.fromhex(digest)
 
 
-def release_note(events: list[HeldEvent], switch: bytes, lanes: tuple[str, ...]) -> ReleaseNote:
+def release_note(events: list[HeldEvent], ends: dict[int, OldEnd], lanes: tuple[str, ...]) -> ReleaseNote:
     """The decision about these events."""
     twins: dict[str, list[int]] = {}
     for event in events:
         if event.is_twin:
             twins.setdefault(session_hash(event.session_id), []).append(event.seq)
     ranges = {session: format_ranges(sequences) for session, sequences in twins.items()}
-    return ReleaseNote(twins=ranges, switch=switch.decode(), lanes=lanes)
+    return ReleaseNote(twins=ranges, ends=ends, lanes=lanes)
 
 
 def twins_of(note: ReleaseNote, session: str) -> frozenset[int]:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.types import GroupPhase
 from sandwich_node import ipc
+from sandwich_node.cache.group_switch import PreviousShards
 from sandwich_node.cache.handover_drain import LeftBehind
 from sandwich_node.events.filters import EventFilter
 from sandwich_node.events.unreadable import Unreadable
@@ -33,6 +34,7 @@ from sandwich_node.gateway.session import Session
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.log import Fenced
+from sandwich_node.publishing.previous_group import OldEnd
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.secret import Secret, bot_id_of
 from sandwich_node.shards.caching import group_before
@@ -48,7 +50,6 @@ from sandwich_node.shards.session_reports import STATE_NAMES, SessionReports
 from sandwich_node.shards.take_over import TakeOver
 from sandwich_node.shards.upcoming import WITHHELD_PHASES, LeavingOut, Upcoming, push_switch_frames
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 _T = TypeVar("_T")
@@ -284,7 +285,8 @@ class ShardRunner:
             self._prepare_switch(config, checkpoint, own, group)
             session = self._first_session(checkpoint)
             if self._upcoming is None:
-                await self._features.open(config, checkpoint, group)
+                before = self._group_before(own.release.ends) if own is not None and own.release is not None else None
+                await self._features.open(config, checkpoint, group, before=before)
             publishing = group.create_task(self._publisher.run())
             if session is None and self._phase == "closing":
                 has_ended = await self._until_stopped(self._end_chain())
@@ -329,22 +331,16 @@ class ShardRunner:
     ) -> None:
         """Withhold the output of an upcoming group's shard, or go on with its release."""
         if own is not None and own.release is not None:
-            push_switch_frames(self._publisher, own.release, frozenset(own.switched))
+            old_group = own.note.group if own.note is not None else 0
+            push_switch_frames(self._publisher, old_group, own.release, frozenset(own.switched))
             self._intake.gate = LeavingOut(self._intake, self._publisher, own.release, on_open=self._forget_hold)
             return
         if own is None and self._phase not in WITHHELD_PHASES:
             return
 
-        async def open_output(left: Mapping[int, Checkpoint]) -> None:
-            intake = self._intake
-            before = group_before(
-                self._start,
-                left,
-                session=session_hash(intake.session_id),
-                seq=self._publisher.buffer.last_seq,
-                guilds=intake.guilds.known,
-            )
-            await self._features.open(config, checkpoint, group, before=before, is_first=True)
+        async def open_output(ends: Mapping[int, OldEnd]) -> None:
+            before = self._group_before(ends)
+            await self._features.open(config, checkpoint, group, before=before, was_withheld=True)
 
         self._upcoming = self._intake.gate = Upcoming(
             self._start,
@@ -360,6 +356,12 @@ class ShardRunner:
         )
         self._upcoming.phase_changed(self._phase)
         self._reports.withheld = self._upcoming.lost
+
+    def _group_before(self, ends: Mapping[int, OldEnd]) -> PreviousShards | None:
+        """What the cache has to know of the group that is replaced."""
+        checkpoints = {chain: end.checkpoint for chain, end in ends.items()}
+        buffer, guilds = self._publisher.buffer, self._intake.guilds.known
+        return group_before(self._start, checkpoints, session=buffer.session, seq=buffer.last_seq, guilds=guilds)
 
     @property
     def _lanes(self) -> tuple[str, ...]:
@@ -423,8 +425,8 @@ class ShardRunner:
         except TimeoutError:
             _log.warning("the cache of shard %s lacks events at the end of its chain", self.key)
         self._features.stop()
-        self.left_behind = await self._features.leave()
         await end_chain(self._publisher, self._lanes)
+        self.left_behind = self._features.left_at(self._chain.checkpoint)
         return True
 
     async def _complete_end(self, checkpoint: Checkpoint) -> bool:

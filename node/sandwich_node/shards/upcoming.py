@@ -28,9 +28,9 @@ from sandwich_node.events.identity import Identity, identity
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway.effects import State
-from sandwich_node.publishing.chain import Checkpoint
+from sandwich_node.publishing.log import LogError
 from sandwich_node.publishing.overlap import published_before
-from sandwich_node.publishing.previous_group import Follower, old_chains
+from sandwich_node.publishing.previous_group import Follower, OldEnd, old_chains
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.shards.hold import (
     BEFORE_MAX,
@@ -46,12 +46,13 @@ from sandwich_node.shards.hold import (
     twins_of,
 )
 from sandwich_node.shards.intake import ShardIntake
-from sandwich_node.shards.own_chain import OwnChain, Patience
+from sandwich_node.shards.own_chain import OwnChain
 from sandwich_node.shards.resume import LostEvents
 from sandwich_node.shards.services import WorkerServices
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.headers import MARKER, SWITCH
+from sandwich_sdk.wire.switch import Switch
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,9 @@ READY_QUIET_S = 30.0
 """A shard is ready although guilds are missing, when none arrived for so long: they may be in an outage."""
 RESUMED_QUIET_S = 5.0
 """The same for the next owner of a session: it does not know which guilds are still to come."""
+SETTLE_S = 2.0
+"""Before the stream's last sequence is read, and between that and the hold. What the old group stores behind it is then
+among the events that the upcoming one remembers, and is long enough for repeated events to be distinguished."""
 EVENTS_A_TURN = 128
 """After so many released events, the other shards of this process get their turn."""
 
@@ -81,7 +85,7 @@ class Upcoming:
 
     own           what an earlier owner left of the hold, None for nothing
     post          passes an event to the shard's machine
-    open_output   opens cache and invite tracking; its argument: how the old group's chains were left
+    open_output   opens cache and invite tracking, behind the ends of the old chains
     publish_loss  puts a gap frame behind what was published
     lanes         the application's lanes now
     on_open       called once the shard is open
@@ -96,7 +100,7 @@ class Upcoming:
         *,
         own: OwnChain | None,
         post: Callable[[ev.Event], None],
-        open_output: Callable[[Mapping[int, Checkpoint]], Awaitable[None]],
+        open_output: Callable[[Mapping[int, OldEnd]], Awaitable[None]],
         publish_loss: Callable[[LostEvents], None],
         lanes: Callable[[], tuple[str, ...]],
         on_open: Callable[[], None],
@@ -136,7 +140,6 @@ class Upcoming:
         self._room = asyncio.Event()
         self._room.set()
         self._filled = asyncio.Event()
-        self._patience = Patience(services.rng)
         self._waits_for = ""
         self._follower: Follower | None = None
         if own is not None:
@@ -188,8 +191,6 @@ class Upcoming:
         """What the shard waits for; "" for nothing."""
         if self.mode is Mode.OPEN:
             return ""
-        if self._patience.waiting:
-            return self._patience.waiting
         if self._follower is not None and self._follower.open_chains:
             return f"waits for the end of old shards {format_ranges(self._follower.open_chains)}"
         if self._is_live and not self._is_complete:
@@ -330,8 +331,14 @@ class Upcoming:
         """Keep events from a barrier on that is requested behind a look at the stream's end."""
         stream = subjects.stream_name(self._key.app)
         while self.mode is Mode.WITHHELD:
-            extent = await self._patience.of(lambda: self._services.log.extent(stream))
+            await asyncio.sleep(SETTLE_S)
+            try:
+                extent = await self._services.log.extent(stream)
+            except LogError as error:
+                self._waits_for = str(error)
+                continue
             self._hold_from, self._recent = extent.last, 0
+            await asyncio.sleep(SETTLE_S)
             await self._pass_barrier(self._start_hold)
 
     def _start_hold(self) -> None:
@@ -386,13 +393,14 @@ class Upcoming:
         chains = (
             old_chains(self._key.shard, self._count, old.count, parse_ranges(old.ids)) if old.count else frozenset()
         )
-        follower = self._follower = reader.follow(self._key.shard, self._count, chains, self._hold_from)
+        follower = reader.follow(self._key.shard, self._count, max(1, old.count), chains, self._hold_from)
+        self._follower = follower
         try:
             await reader.ended(follower)
             self._hold.widen()
             self._filled.clear()
             self._room.set()
-            await self._open_output(follower.left)
+            await self._open_output(follower.ends)
             await self._twins_received()
             self._decide(follower)
         finally:
@@ -425,17 +433,16 @@ class Upcoming:
             (at >= recent, one) for at, (one, is_asked) in enumerate(self._before) if not is_asked or one in known
         ]
         held = [event.identity if not event.is_asked or event.identity in known else None for event in events]
-        twins = published_before([one for _, one in before], sum(late for late, _ in before), held, published)
+        recent = sum(is_late for is_late, _ in before)
+        twins = published_before([one for _, one in before], recent, held, published, max(1, self._previous.count))
         for event, is_twin in zip(events, twins, strict=True):
             event.is_twin = is_twin
         self.twins += sum(twins)
         if follower.trouble:
             _log.error("shard %s: %s", self._key, follower.trouble)
-        after = {str(chain): follower.ends[chain] for chain in sorted(follower.ends)}
-        switch = msgspec.json.encode({"from": self._previous.group, "after": after})
-        note = release_note(events, switch, self._lanes())
+        note = release_note(events, follower.ends, self._lanes())
         self._publisher.push_kind(MARKER, _marker(release=note))
-        push_switch_frames(self._publisher, note)
+        push_switch_frames(self._publisher, self._previous.group, note)
         self.mode = Mode.RELEASING
         _log.info(
             "shard %s releases %d events; the old group has published %d more of the hold",
@@ -515,11 +522,14 @@ class LeavingOut:
         await self._publisher.drained()
 
 
-def push_switch_frames(publisher: ShardPublisher, note: ReleaseNote, switched: frozenset[str] = frozenset()) -> None:
+def push_switch_frames(
+    publisher: ShardPublisher, old_group: int, note: ReleaseNote, switched: frozenset[str] = frozenset()
+) -> None:
     """Queue the switch frames of the lanes that have none yet."""
+    switch = Switch(old_group=old_group, after={chain: end.stream_seq for chain, end in sorted(note.ends.items())})
     for lane in note.lanes:
         if lane not in switched:
-            publisher.push_kind(SWITCH, note.switch.encode(), lane=lane)
+            publisher.push_kind(SWITCH, switch.encode(), lane=lane)
 
 
 def _marker(hold: HoldNote | None = None, release: ReleaseNote | None = None) -> bytes:

@@ -1,7 +1,5 @@
 """One application's configuration: read, changed as `sandwich app set` does it, removed."""
 
-from collections.abc import Sequence
-
 import pytest
 
 from sandwich_coordinator.cli.changes import change_lines, parse_changes
@@ -9,10 +7,10 @@ from sandwich_coordinator.cli.errors import CommandError, command_error
 from sandwich_coordinator.operations.applications import AppPlan, change_app, plan_change, read_app, remove_app
 from sandwich_coordinator.operations.changes import AppChange
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, OperationError, Refused
-from sandwich_coordinator.store.base import Compare, Delete, Put, TxnResult
+from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import AppRecord, CacheSpec, EventsSpec, LaneSpec, PrefixSpec
+from tests.support.interfering_store import InterferingStore
 
 APP = AppRecord(app="a", token="sealed:x", token_hash="h", intents=513, presence={"status": "dnd", "since": None})
 
@@ -83,20 +81,8 @@ KEYS = Keys()
 BARE = AppRecord(app="a", token="sealed:x", token_hash="h", intents=513)
 
 
-class Interfering(MemoryStore):
-    """Another operator's write, `other`, comes between our reading and our transaction, once."""
-
-    other: Put | None = None
-
-    async def txn(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> TxnResult:
-        other, self.other = self.other, None
-        if other is not None:
-            await super().txn([], [other])
-        return await super().txn(compares, writes)
-
-
-async def stored() -> Interfering:
-    store = Interfering()
+async def stored() -> InterferingStore:
+    store = InterferingStore()
     await store.txn([], [Put(KEYS.app("a"), BARE.encode())])
     return store
 

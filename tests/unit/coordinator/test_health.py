@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from sandwich_coordinator.cli.render import app_rows, departed_rows, nodes_text, status_text, to_json
-from sandwich_coordinator.config import ClusterSettings, NatsSettings, RedisSettings
-from sandwich_coordinator.fingerprints import fingerprints
+from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings, PolicySettings, RedisSettings
+from sandwich_coordinator.fingerprints import LEASE_TTL, fingerprints
 from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.operations.health import NOT_LIVE_AFTER_S, find_problems
 from sandwich_coordinator.operations.snapshot import Snapshot, misdirected
-from sandwich_coordinator.problems import Code, Problem, degraded
+from sandwich_coordinator.problems import KINDS, Code, Problem, degraded
 from sandwich_coordinator.reachability import is_local
 from sandwich_coordinator.status import ConsumerStatus, NodeStatus
 from sandwich_coordinator.store.base import KeyValue
@@ -125,6 +125,7 @@ def test_a_node_that_was_killed_is_shown_as_gone_with_when_and_one_that_left_is_
     found = only(snapshot)
     assert (found.code, found.subject, found.since) == (Code.NODE_GONE, "node/c", NOW - 120)
     assert "node c is gone without having left (2m ago)" in status_text(snapshot)
+    assert "sandwich node forget c" in found.advice
     assert [row.split()[:2] for row in nodes_text(snapshot).splitlines()][-1] == ["c", "gone"]
     left = cluster({KEYS.departed_node("c"): msgspec.structs.replace(killed, left=True)})
     assert find_problems(left) == []
@@ -167,7 +168,25 @@ def test_settings_that_a_running_node_has_not_taken_are_named() -> None:
     found = only(snapshot)
     assert (found.code, found.subject) == (Code.SETTINGS_OUTDATED, "node/a")
     assert "older settings of redis than" in found.summary
+    assert found.advice == KINDS[Code.SETTINGS_OUTDATED].advice
     assert find_problems(replace(snapshot, settings=fingerprints(SETTINGS))) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"discord": DiscordSettings(api_url="http://other")}, {"policy": PolicySettings(lease_ttl_s=9.0)}],
+    ids=["discord", "policy.lease_ttl"],
+)
+def test_settings_that_only_a_restart_takes_have_that_advice(change: dict[str, Any]) -> None:
+    answers = {"a": answer("a", settings=fingerprints(SETTINGS))}
+    found = only(cluster(answers=answers, settings=fingerprints(msgspec.structs.replace(SETTINGS, **change))))
+    assert found.advice == "restart the node; its sessions are kept"
+    assert f"older settings of {next(iter(change))}" in found.summary
+
+
+def test_a_node_that_reports_no_fingerprint_of_the_lease_is_of_an_older_version() -> None:
+    older = {name: value for name, value in fingerprints(SETTINGS).items() if name != LEASE_TTL}
+    assert find_problems(cluster(answers={"a": answer("a", settings=older)})) == []
 
 
 def test_a_fingerprint_changes_with_a_sealed_password_and_shows_nothing_of_a_plain_one() -> None:

@@ -41,7 +41,7 @@ from sandwich_coordinator.types import (
     ShardsSpec,
     ShardState,
 )
-from tests.unit.coordinator.test_mirror import virtual
+from verification.simulation.loop import run_virtual
 
 KEYS = Keys()
 
@@ -49,7 +49,7 @@ KEYS = Keys()
 def on_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     @functools.wraps(test)
     def run() -> None:
-        virtual(test())
+        run_virtual(test())
 
     return run
 

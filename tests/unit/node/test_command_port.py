@@ -59,7 +59,7 @@ def port(rpc: Rpc | None, previous: ipc.PreviousGroup | None) -> CommandPort:
     given: Any = rpc
     none: Any = None
     services = WorkerServices(
-        log=none, http=none, send=lambda message: None, rng=random.Random(1), previous=none, rpc=given
+        log=none, previous=none, http=none, send=lambda message: None, rng=random.Random(1), rpc=given
     )
     return CommandPort(start, services, none, bot=lambda: "9", lane=lambda name: None)
 

@@ -13,7 +13,7 @@ from tests.support.two_groups import Group, World, switch
 from tests.unit.node.test_group_switch import check, settled
 from verification.simulation.loop import run_virtual
 
-SHOWN = {"since": None, "activities": [], "status": "dnd", "afk": False}
+SHOWN: dict[str, Any] = {"since": None, "activities": [], "status": "dnd", "afk": False}
 
 
 class Cluster:

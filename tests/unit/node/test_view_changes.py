@@ -17,6 +17,7 @@ from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.view_following import ViewChanges
 from sandwich_node.agent.worker_set import WorkerSet
 from sandwich_node.agent.worker_settings import app_infos
+from sandwich_node.nats_options import NatsOptions
 
 BOT = GroupId("bot", 0)
 EMPTY = ClusterView(keys=Keys())
@@ -171,7 +172,8 @@ def test_a_worker_that_starts_later_is_sent_the_lease_and_the_applications() -> 
     started: list[bool] = []
     workers.fill(
         make,
-        [ipc.WorkerSettings(worker=0, node="a", nats_servers=(), api_url="")],
+        ipc.WorkerSettings(worker=0, node="a", nats=NatsOptions(servers=()), api_url=""),
+        1,
         on_message=lambda worker, message: None,
         on_started=lambda: started.append(True),
         on_gone=lambda worker: None,
