@@ -10,7 +10,15 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sandwich_coordinator.app_options import (
     CacheConfig,
@@ -20,7 +28,7 @@ from sandwich_coordinator.app_options import (
     MessagesConfig,
     PrefixConfig,
 )
-from sandwich_coordinator.autoscale import GUILDS_PER_SHARD_MAX, parse_window
+from sandwich_coordinator.autoscale import parse_window
 from sandwich_coordinator.config_urls import check_database, server_url
 from sandwich_coordinator.config_values import (
     Duration,
@@ -32,11 +40,13 @@ from sandwich_coordinator.config_values import (
     SecretSource,
     Section,
     Size,
+    check_reserve,
     seconds,
 )
 from sandwich_coordinator.intents import check_intents, intents_from_names
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
+from sandwich_coordinator.shard_counts import GUILDS_PER_SHARD_MAX
 from sandwich_coordinator.types import Record, ShardsSpec
 
 SHARDS_MAX = 65_536
@@ -74,7 +84,7 @@ def _count(value: object) -> object:
 
 def _ids(value: object) -> object:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX):
+    if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX, once=True):
         raise ValueError('must be shard ranges such as "0-7,12"')
     return text
 
@@ -134,7 +144,7 @@ class PolicyConfig(Section):
     lease_ttl: Annotated[Duration, seconds(2, 60)] = 5.0
     restart_grace: Annotated[Duration, seconds(0, 3600)] = 0.0
     moves_in_flight: int = Field(default=32, ge=1, le=10_000)
-    identify_reserve: int = Field(default=0, ge=0, le=100_000)
+    identify_reserve: Annotated[int | str, BeforeValidator(check_reserve)] = "20%"
     linger_ms: Number = Field(default=10.0, ge=0.0, le=1000.0)
 
 
@@ -154,11 +164,13 @@ class ShardsConfig(Section):
     window: Annotated[str, AfterValidator(_window)] | None = None
     confirm: bool = True
 
-    @model_validator(mode="after")
-    def _ids_below_count(self) -> Self:
-        if self.ids is not None and self.count != "auto":
-            parse_ranges(self.ids, count=self.count)
-        return self
+    @field_validator("ids")
+    @classmethod
+    def _ids_below_count(cls, ids: str | None, info: ValidationInfo) -> str | None:
+        count = info.data.get("count")
+        if ids is not None and isinstance(count, int):
+            parse_ranges(ids, count=count)
+        return ids
 
     def spec(self) -> ShardsSpec:
         """As stored."""
@@ -298,12 +310,16 @@ class DiscordSettings(Record, frozen=True):
 
 
 class PolicySettings(Record, frozen=True):
-    """The limits an operator may set. `linger_ms`: time between the frames of a busy shard."""
+    """The limits an operator may set. `linger_ms`: time between the frames of a busy shard.
+
+    `identify_reserve` is a number of session starts; 0: `identify_reserve_percent` of the daily total.
+    """
 
     lease_ttl_s: float = 5.0
     restart_grace_s: float = 0.0
     moves_in_flight_max: int = 32
     identify_reserve: int = 0
+    identify_reserve_percent: float = 20.0
     linger_ms: float = 10.0
 
     def policy(self) -> Policy:
@@ -313,6 +329,7 @@ class PolicySettings(Record, frozen=True):
             restart_grace_s=self.restart_grace_s,
             moves_in_flight_max=self.moves_in_flight_max,
             identify_reserve=self.identify_reserve,
+            identify_reserve_percent=self.identify_reserve_percent,
         )
 
 

@@ -146,7 +146,10 @@ class InvitesSpec(Record, frozen=True):
 
 
 class AppRecord(Record, frozen=True):
-    """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key."""
+    """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key.
+
+    `paused_at` (Unix seconds): paused by an operator's command since then, which `apply` does not undo; 0: not so.
+    """
 
     app: str
     token: str
@@ -158,6 +161,7 @@ class AppRecord(Record, frozen=True):
     compression: Literal["zstd-stream", "zlib-stream", "none"] = "zstd-stream"
     large_threshold: int = 50
     paused: bool = False
+    paused_at: float = 0.0
     stream: dict[str, Any] = {}
     cache: CacheSpec = CacheSpec()
     events: EventsSpec = EventsSpec()
@@ -209,6 +213,21 @@ class ProposalRecord(Record, frozen=True):
     at: float = 0.0
 
 
+class RemovalRecord(Record, frozen=True):
+    """`removals/<app>`: an operator removes the application, since `at` (Unix seconds). It goes when all else is gone.
+
+    `groups`: count of each of its shard groups, by number. `cache`: what it kept. `clean` grows each time that the
+    leader's node is asked to remove the application's guilds from the cache; 0: the cache stays, or its turn is later.
+    """
+
+    at: float
+    keep_cache: bool = False
+    delete_stream: bool = False
+    cache: CacheSpec = CacheSpec()
+    groups: dict[int, int] = {}
+    clean: int = 0
+
+
 class PlanRecord(Record, frozen=True):
     """`plan/<app>/<group>`: what the leader planned, node -> shard ranges ("0-3,7"); `term` is stored as `epoch`."""
 
@@ -223,6 +242,7 @@ class ClaimRecord(Record, frozen=True):
 
     `fence` is the revision of the transaction that made the claim; 0 in the claiming write itself (it cannot know
     its own revision), whose `mod_revision` then is the fence. `close_code`: the gateway's, of a failed shard; 0: none.
+    `rereads`: the shard is live, and waits for a second session to read its guilds again for the cache.
     """
 
     app: str
@@ -236,6 +256,7 @@ class ClaimRecord(Record, frozen=True):
     reason: str = ""
     since: float = 0.0
     close_code: int = 0
+    rereads: bool = False
 
 
 class SessionRecord(Record, frozen=True):
@@ -272,6 +293,7 @@ class IdentifyRecord(Record, frozen=True):
     node: str
     app: str
     shard: int
+    group: int = 0
 
 
 class BudgetRecord(Record, frozen=True):

@@ -26,6 +26,7 @@ from sandwich_coordinator.types import (
     PlanRecord,
     ProposalRecord,
     Record,
+    RemovalRecord,
     RestartRecord,
     RolloutRecord,
     SessionRecord,
@@ -113,6 +114,7 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         _Table("groups", keys.groups, (str, int), GroupId, json(GroupRecord), group_names),
         _Table("rollouts", keys.rollouts, one, str, json(RolloutRecord), ()),
         _Table("proposals", keys.proposals, one, str, json(ProposalRecord), ()),
+        _Table("removals", keys.removals, one, str, json(RemovalRecord), ()),
         _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
     )
 
@@ -134,6 +136,7 @@ class ClusterView:
     groups: Mapping[GroupId, Entry[GroupRecord]] = field(default_factory=dict)
     rollouts: Mapping[str, Entry[RolloutRecord]] = field(default_factory=dict)
     proposals: Mapping[str, Entry[ProposalRecord]] = field(default_factory=dict)
+    removals: Mapping[str, Entry[RemovalRecord]] = field(default_factory=dict)
     plans: Mapping[GroupId, Entry[PlanRecord]] = field(default_factory=dict)
     claims: Mapping[ShardId, Entry[ClaimRecord]] = field(default_factory=dict)
     sessions: Mapping[ShardId, Entry[SessionRecord]] = field(default_factory=dict)
@@ -188,6 +191,8 @@ class ClusterView:
 
     def unreadable(self, group: GroupId) -> bool:
         """Whether an application's, group's or plan's record exists but cannot be read: nothing is decided from it."""
+        if not self.bad:
+            return False
         keys = self.keys
         return not self.bad.keys().isdisjoint((keys.app(group.app), keys.group(*group), keys.plan(*group)))
 

@@ -20,7 +20,7 @@ from sandwich_coordinator.groups import serving_groups
 from sandwich_coordinator.operations.errors import OperationError
 from sandwich_coordinator.operations.progress import Progress, ScaleAdvanced
 from sandwich_coordinator.operations.scaling import await_scale, plan_scale, store_request
-from sandwich_coordinator.operations.shards import read_view
+from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import EtcdStore

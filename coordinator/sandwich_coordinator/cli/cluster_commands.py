@@ -131,6 +131,7 @@ def _show_plan(plan: "ConfigurationPlan", *, dry_run: bool, as_json: bool) -> No
 
     lines = change_lines(plan.changes)
     warnings = [f"application {app} is not in the file and stays; --prune removes it" for app in plan.kept]
+    warnings += plan.warnings
     done = "would change (dry run: nothing was written)" if dry_run else "applied"
     count = len(plan.writes)
     summary = f"{count} {'key' if count == 1 else 'keys'} {done}" if count else "no changes"

@@ -152,7 +152,7 @@ class LeaderLoop:
         again = relocated != decision.memory.relocated
         self._memory = replace(decision.memory, relocated=relocated)
         for lookup in decision.lookups:
-            self._begin_lookup(lookup, group)
+            self._begin_lookup(lookup, view, group)
         refused = False
         for write in decision.writes:
             done = await self._store.txn(write.compares, write.writes)
@@ -170,16 +170,21 @@ class LeaderLoop:
             times.append(now + WRITE_RETRY_S)
         return min(times, default=None)
 
-    def _begin_lookup(self, wanted: LookupWanted, group: asyncio.TaskGroup) -> None:
+    def _begin_lookup(self, wanted: LookupWanted, view: ClusterView, group: asyncio.TaskGroup) -> None:
         state = self._gateway.get(wanted.token_hash, GatewayState())
         self._gateway[wanted.token_hash] = replace(state, in_flight=True)
-        group.create_task(self._look_up_once(wanted))
+        group.create_task(self._look_up_once(wanted, view))
 
-    async def _look_up_once(self, wanted: LookupWanted) -> None:
+    async def _look_up_once(self, wanted: LookupWanted, view: ClusterView) -> None:
+        """Ask Discord. `view`: the cluster before the question."""
         state = self._gateway[wanted.token_hash]
         answer, error, failures, wait_s = state.answer, "", state.failures, 0.0
+        before, under_way = state.before, state.under_way
         try:
             answer = await self._look_up(wanted.app)
+            budget = view.budgets.get(wanted.token_hash)
+            before = None if budget is None else budget.record
+            under_way = sum(bucket.token_hash == wanted.token_hash for bucket in view.identifies)
             failures = 0
         except TokenRefused as refused:
             answer, error, failures = _refused(str(refused), self._wall()), str(refused), 0
@@ -196,6 +201,8 @@ class LeaderLoop:
             answer=answer,
             error=error,
             failures=failures,
+            before=before,
+            under_way=under_way,
         )
         self.changed()
 

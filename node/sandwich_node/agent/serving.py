@@ -60,7 +60,6 @@ class Serving:
             grant=self.shards.identify_granted,
             refuse=self.shards.identify_refused,
             policy=policy,
-            wall=wall,
         )
         lookup = TokenLookup(discord, view=view, open_secret=open_secret, wall=wall)
         self.leading = LeaderLoop(

@@ -18,10 +18,11 @@ from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
+from sandwich_coordinator.start_order import bucket_of
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, SessionRecord, ShardState
-from sandwich_coordinator.view import ClusterView
+from sandwich_coordinator.view import Bucket, ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
 from sandwich_node.agent.failover_history import MOVED, NODE_RESTARTED, WORKER_DIED
@@ -38,6 +39,12 @@ CLAIMS_AT_ONCE = 16
 CRASH_WAIT_S = 2.0
 SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
+NEAR_TURNS = 2
+"""Shards of one bucket that connect before their turn to IDENTIFY. The others wait without a connection: Discord and we
+need not hold hundreds of sockets for minutes, and one that connects takes less than the five seconds of a turn."""
+CONNECT_S = 10.0
+"""A shard that does not wait for its turn after so long keeps none of its bucket back."""
+_NO_BUCKET = Bucket("", 0)
 _STATES: frozenset[str] = frozenset(ShardState.__args__)  # type: ignore[attr-defined]
 
 
@@ -112,6 +119,9 @@ class ShardControl:
         self._gateways = ShardGateways(store, view=view, send=self._send)
         self._run_numbers = itertools.count(1)
         self._runs: dict[ShardId, int] = {}
+        self._rereads: set[ShardId] = set()
+        self._near: dict[Bucket, dict[ShardId, float]] = {}
+        self._near_in: dict[ShardId, Bucket] = {}
 
     def changed(self) -> None:
         """Compare again soon."""
@@ -143,8 +153,10 @@ class ShardControl:
         self._set_options(view)
         self._set_phases(view)
         self._gateways.follow(view, self.local)
-        written = await asyncio.gather(*(self._write_state(view, shard) for shard in list(self.local)))
-        return not all(results) or not all(written)
+        # One coroutine for each change and none for each shard: a start of hundreds makes thousands of passes.
+        changes = [change for shard in self.local if (change := self._state_change(view, shard)) is not None]
+        await asyncio.gather(*(self._txn((guard,), (write,)) for guard, write in changes))
+        return not all(results)
 
     def _own(self) -> LocalNode:
         loads = {index: 0 for index, worker in self._workers.items() if worker.alive and index not in self._retiring}
@@ -220,6 +232,9 @@ class ShardControl:
         worker = self._workers.get(start.worker)
         if budget is None or not budget.record.url or worker is None or not worker.alive:
             return budget is not None and worker is not None
+        if start.session is None and (ahead := self._ahead(view, shard)):
+            # One that waits for its turn wakes this loop when it has had it; one that connects may hang.
+            return all(self._waits_for_turn(other) for other in ahead)
         try:
             token = self._token_of(_with_token_of(group, app))
         except Exception as error:
@@ -244,6 +259,35 @@ class ShardControl:
             self._history.lost(shard, NODE_RESTARTED, self._wall())
         self._note(shard, start.worker, "connecting", "")
         return True
+
+    def _ahead(self, view: ClusterView, shard: ShardId) -> list[ShardId]:
+        """The shards for which one without a session waits before it connects; none when its turn to IDENTIFY is near.
+
+        It counts itself from then on.
+        """
+        bucket = bucket_of(view, shard)
+        if bucket is None:
+            return []
+        near, now = self._near.setdefault(bucket, {}), asyncio.get_running_loop().time()
+        ahead = [
+            other
+            for other, since in near.items()
+            if other != shard and (now - since < CONNECT_S or self._waits_for_turn(other))
+        ]
+        if len(ahead) >= NEAR_TURNS:
+            return ahead
+        near[shard] = now
+        self._near_in[shard] = bucket
+        return []
+
+    def _waits_for_turn(self, shard: ShardId) -> bool:
+        facts = self.facts.get(shard)
+        return facts is not None and facts.state == "identifying"
+
+    def _had_its_turn(self, shard: ShardId) -> None:
+        near = self._near.get(self._near_in.pop(shard, _NO_BUCKET))
+        if near is not None:
+            near.pop(shard, None)
 
     def _start_message(
         self, start: assignment.Start, app: AppRecord, view: ClusterView, budget: BudgetRecord, token: str
@@ -335,8 +379,8 @@ class ShardControl:
         if self.local.pop(shard, None) is not None:
             self._status_publisher.shard(shard, "released", "")
         self.facts.pop(shard, None)
-        if self.identifying is not None:
-            self.identifying.withdraw(shard)
+        self._withdraw(shard)
+        self._had_its_turn(shard)
         self._presences.pop(shard, None)
         self._options.pop(shard, None)
         self._phases.pop(shard, None)
@@ -356,7 +400,14 @@ class ShardControl:
         since = before.since if before is not None and same else self._wall()
         if not same:
             self._status_publisher.shard(shard, state, reason)
+        if state not in ("connecting", "identifying"):
+            self._had_its_turn(shard)
         self.facts[shard] = ShardFacts(worker, state, reason, since, close_code)
+
+    def _withdraw(self, shard: ShardId) -> None:
+        self._rereads.discard(shard)
+        if self.identifying is not None:
+            self.identifying.withdraw(shard)
 
     def identify_granted(self, shard: ShardId) -> None:
         """It is the shard's turn to identify."""
@@ -370,16 +421,19 @@ class ShardControl:
         if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
             self.facts[shard] = replace(facts, reason=reason)
 
-    async def _write_state(self, view: ClusterView, shard: ShardId) -> bool:
-        """Bring the claim's state in line with what the worker reported."""
+    def _state_change(self, view: ClusterView, shard: ShardId) -> tuple[Compare, Put] | None:
+        """What brings the claim in line with what the worker reported; None: nothing is missing."""
         facts, running, claim = self.facts.get(shard), self.local.get(shard), view.claims.get(shard)
         if facts is None or running is None or claim is None or facts.state not in _STATES:
-            return True
+            return None
         record = claim.record
-        if record.instance != self._membership.record.instance or facts.state == record.state:
-            return True
+        rereads = shard in self._rereads
+        if (facts.state, rereads) == (record.state, record.rereads):
+            return None
+        if record.instance != self._membership.record.instance:
+            return None
         if (record.fence or Fence(claim.mod_revision)) != running.fence or self._membership.lease is None:
-            return True
+            return None
         wanted = msgspec.structs.replace(
             record,
             state=facts.state,
@@ -387,11 +441,10 @@ class ShardControl:
             fence=running.fence,
             since=facts.since,
             close_code=facts.close_code,
+            rereads=rereads,
         )
         key = view.keys.claim(*shard)
-        guard = Compare(key, "mod_revision", claim.mod_revision)
-        await self._txn((guard,), (Put(key, wanted.encode(), claim.lease),))
-        return True
+        return Compare(key, "mod_revision", claim.mod_revision), Put(key, wanted.encode(), claim.lease)
 
     # --- messages of workers ---------------------------------------------------------------------------------------
 
@@ -419,9 +472,11 @@ class ShardControl:
                 self._enqueue(key, lambda: self._gateways.unreachable(key, url, reason))
             case ipc.IdentifyWanted(key, spare):
                 self._enqueue(key, lambda: self._want_identify(key, spare=spare))
-            case ipc.IdentifyWithdrawn(key) if self.identifying is not None:
-                self.identifying.withdraw(key)
+            case ipc.IdentifyWithdrawn(key):
+                self._withdraw(key)
             case ipc.IdentifySent(key) if self.identifying is not None:
+                self._rereads.discard(key)
+                self._had_its_turn(key)
                 self.identifying.sent(key)
             case _:
                 return
@@ -432,8 +487,7 @@ class ShardControl:
         if running is not None and (running.worker, self._runs.get(shard)) != (worker.index, stopped.run):
             # An earlier run that was given up before it had ended: the present one continues.
             return
-        if self.identifying is not None:
-            self.identifying.withdraw(shard)
+        self._withdraw(shard)
         if running is None:
             return
         match stopped.how:
@@ -481,8 +535,7 @@ class ShardControl:
     def on_worker_gone(self, worker: Worker) -> None:
         """The worker's process ended: its shards run nowhere until they are claimed again."""
         for shard in [shard for shard, running in self.local.items() if running.worker == worker.index]:
-            if self.identifying is not None:
-                self.identifying.withdraw(shard)
+            self._withdraw(shard)
             if self.local[shard].phase not in ("failed", "ended"):
                 self._history.lost(shard, WORKER_DIED, self._wall())
                 self._forget(shard)
@@ -504,7 +557,9 @@ class ShardControl:
 
     async def _want_identify(self, shard: ShardId, *, spare: bool) -> None:
         if self.identifying is not None and shard in self.local:
+            (self._rereads.add if spare else self._rereads.discard)(shard)
             self.identifying.want(shard, spare=spare)
+            self.changed()
 
     # --- sessions, in order per shard ---------------------------------------------------------------------------
 

@@ -36,6 +36,10 @@ CONNECT_TIMEOUT_S = 10.0
 HELLO_TIMEOUT_S = 20.0
 READY_TIMEOUT_S = 180.0
 """In an outage READY takes long; heartbeats go on meanwhile."""
+QUEUED_S = 45.0
+QUEUED_SPREAD_S = 10.0
+"""A connection that waits for its turn to IDENTIFY is opened again after so long, spread by shard: shards that began
+together do not all connect together. Discord documents no limit; the simulator closes one after 60 s (4009)."""
 REPLAY_TIMEOUT_S = 60.0
 """A RESUME that brings no dispatch and no answer for so long is given up."""
 INVALID_SESSION_WAIT_S = (1.0, 5.0)
@@ -43,6 +47,9 @@ RESUME_REFUSALS_MAX = 2
 RESUME_DROPS_MAX = 6
 SESSION_KEPT_S = 180.0
 """Discord keeps a session without a connection for a few minutes (Gateway, Resuming)."""
+
+_GOLDEN = 0.618034
+"""Multiples of it, modulo one, are far apart for numbers that are close."""
 
 CONNECTED = frozenset({State.GREETING, State.QUEUED, State.IDENTIFYING, State.RESUMING, State.LIVE})
 ENDED = frozenset({State.STOPPED, State.FAILED})
@@ -145,7 +152,7 @@ class ShardMachine:
         assert not self.streaming or (self._session is not None and self._session.id == self.streaming)
         greeted = self.state in CONNECTED and self.state is not State.GREETING
         assert (self._heart.next_at is not None) == greeted
-        timed = {State.CONNECTING, State.GREETING, State.IDENTIFYING, State.RESUMING, State.WAITING}
+        timed = {State.CONNECTING, State.GREETING, State.QUEUED, State.IDENTIFYING, State.RESUMING, State.WAITING}
         assert (self._timer is not None) == (self.state in timed)
         assert self._barrier_acks is None or (self._barrier is not None and self.state is State.LIVE)
         assert not self._out
@@ -218,7 +225,7 @@ class ShardMachine:
         self._limiter = SendLimiter(interval)
         session = self.session
         if session is None:
-            self._timer = None
+            self._timer = now + QUEUED_S + QUEUED_SPREAD_S * (self.config.shard * _GOLDEN % 1.0)
             self._enter(State.QUEUED)
             self._emit(fx.RequestIdentify())
             return
@@ -349,6 +356,13 @@ class ShardMachine:
         self._identify_at = now + self._backoff.identify()
         self._emit(fx.Send(opcodes.IDENTIFY, payloads.identify(self.config, self._presence)))
         self._emit(fx.IdentifySent())
+
+    def _queued_too_long(self, now: float) -> None:
+        """Nothing failed: connect again at once, and ask for the turn again."""
+        self._withdraw()
+        self._emit(fx.CloseSocket(opcodes.KEEP_SESSION, "the connection waited long for its turn to IDENTIFY"))
+        self._disconnected()
+        self._connect(now)
 
     def _ready_timed_out(self, now: float) -> None:
         self._drop(now, f"no READY within {READY_TIMEOUT_S:.0f} s")
@@ -554,6 +568,7 @@ _PAYLOADS: Mapping[int, _Handler] = {
 _TIMEOUTS: Mapping[State, Callable[[ShardMachine, float], None]] = {
     State.CONNECTING: ShardMachine._connect_timed_out,
     State.GREETING: ShardMachine._hello_timed_out,
+    State.QUEUED: ShardMachine._queued_too_long,
     State.IDENTIFYING: ShardMachine._ready_timed_out,
     State.RESUMING: ShardMachine._replay_timed_out,
     State.WAITING: ShardMachine._wait_over,

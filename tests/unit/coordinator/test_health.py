@@ -27,6 +27,8 @@ from sandwich_coordinator.types import (
     NodeRecord,
     ProposalRecord,
     Record,
+    RemovalRecord,
+    ShardsSpec,
 )
 from sandwich_coordinator.view import ClusterView
 
@@ -206,7 +208,7 @@ def test_a_failed_shard_has_the_advice_of_its_close_code_and_an_unknown_one_its_
     assert "sandwich shard restart bot 0" in found.advice
     older = only(cluster({KEYS.claim("bot", 1, 0): claim(0, state="failed", reason="4004 token refused")}))
     assert "(4004 token refused)" in older.summary
-    assert "correct the application's configuration" in older.advice
+    assert "correct what the reason names; then run sandwich shard restart bot 0" in older.advice
 
 
 def test_a_refused_token_and_a_group_that_cannot_start_have_codes_of_their_own() -> None:
@@ -222,3 +224,30 @@ def test_consumer_groups_are_shown_once_as_the_leader_reports_them() -> None:
     snapshot = cluster(answers={"a": answer("a", leader=True, consumers=groups), "b": answer("b")})
     assert to_json(snapshot)["consumers"] == [{"app": "bot", "group": "greeter", "lag_frames": 12}]
     assert "greeter" in status_text(snapshot)
+
+
+def test_what_an_operator_paused_is_a_notice_and_a_removal_that_does_not_end_is_a_warning() -> None:
+    paused = msgspec.structs.replace(records()[KEYS.app("bot")], paused=True, paused_at=NOW - 300)
+    (found,) = find_problems(snapshot := cluster({KEYS.app("bot"): paused}))
+    assert (found.code, found.subject, found.since) == (Code.APP_PAUSED, "app/bot", NOW - 300)
+    assert found.advice == "sandwich app resume bot starts it again"
+    assert to_json(snapshot)["healthy"] is True
+    (row,) = app_rows(snapshot)
+    assert (row["state"], row["paused_at"], row["problems"]) == ("paused", NOW - 300, {"notice": 1})
+    assert "paused for 5m" in status_text(snapshot)
+
+    gone: dict[str, Record | None]
+    gone = {KEYS.app("bot"): paused, KEYS.removal("bot"): RemovalRecord(at=NOW - 59)}
+    assert find_problems(cluster(gone)) == []
+    assert [row["state"] for row in app_rows(cluster(gone))] == ["removing"]
+    late = only(cluster(gone | {KEYS.removal("bot"): RemovalRecord(at=NOW - 60)}))
+    assert (late.code, late.subject) == (Code.REMOVAL_UNFINISHED, "app/bot")
+    assert late.advice == "run sandwich app remove bot again: it goes on"
+
+
+def test_a_shard_count_that_discord_refuses_has_the_recommended_one_in_its_advice() -> None:
+    small = claim(1, state="failed", reason="4011: ...", close_code=4011)
+    budget = msgspec.structs.replace(records()[KEYS.budget("h")], shards=12)
+    fixed = msgspec.structs.replace(records()[KEYS.app("bot")], shards=ShardsSpec(count=2))
+    found = only(cluster({KEYS.claim("bot", 1, 1): small, KEYS.budget("h"): budget, KEYS.app("bot"): fixed}))
+    assert found.advice.endswith("; then run sandwich app set bot shards.count=12")

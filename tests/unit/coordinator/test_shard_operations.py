@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -27,11 +27,11 @@ from sandwich_coordinator.operations.shards import (
     move_shards,
     pins,
     planned_moves,
-    read_view,
     restart_shards,
     restore_balance,
     unpin_shards,
 )
+from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.store.base import Delete, Put, StoreAmbiguous, StoreUnavailable
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
@@ -56,7 +56,7 @@ class Cluster:
         self.store = MemoryStore()
         self.events: list[Progress] = []
 
-    async def begin(self) -> "Cluster":
+    async def begin(self) -> Self:
         self.lease = await self.store.grant(10_000)
         app = AppRecord(app="bot", token="t", token_hash="h", intents=1, shards=ShardsSpec(count=4))
         group = GroupRecord(app="bot", group=0, count=4, ids="0-3", term=LeaderTerm(1))

@@ -8,6 +8,7 @@ import pytest
 
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
+from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import TRANSITIONS, IllegalEvent, ShardMachine
 from sandwich_node.gateway.session import Session
@@ -512,3 +513,22 @@ def _random_event(rng: random.Random, shard: Shard) -> ev.Event:
         ev.ReadingResumed(),
     ]
     return rng.choice(events)
+
+
+def test_a_connection_that_waits_long_for_its_turn_is_opened_again_and_asks_again_without_being_a_failure() -> None:
+    """Else Discord may close it at the moment of its turn; the simulator does so after 60 s."""
+    waited = set()
+    for number in range(16):
+        shard = Shard(session=None, shard=number, count=16)
+        shard.hello(400.0)
+        assert len(shard.all(fx.RequestIdentify)) == 1
+        shard.advance(60.0, until=lambda effect: isinstance(effect, fx.Connect))
+        waited.add(shard.now - 1000.0)
+        assert (len(shard.all(fx.IdentifyWithdrawn)), shard.last(fx.CloseSocket).code) == (1, opcodes.KEEP_SESSION)
+        shard.hello(400.0)
+        assert len(shard.all(fx.RequestIdentify)) == 2
+        shard.feed(ev.IdentifyGranted())
+        assert len(shard.sent(opcodes.IDENTIFY)) == 1
+    assert len(waited) == 16, "they do not all connect again together"
+    assert min(waited) >= 45.0
+    assert max(waited) <= 55.0

@@ -1,6 +1,7 @@
 """What a change of the view means for a node: what its workers are sent, and what only the leader does."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -8,7 +9,7 @@ from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.problems import Code
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import AppRecord, CacheSpec, GroupPhase, GroupRecord, PlanRecord
+from sandwich_coordinator.types import AppRecord, CacheSpec, GroupPhase, GroupRecord, PlanRecord, RemovalRecord
 from sandwich_coordinator.view import ClusterView, Entry
 from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
@@ -124,6 +125,28 @@ def test_requests_go_to_the_new_group_from_the_switch_on() -> None:
         assert (info.group, info.count) == (serving, {4: 3, 5: 8}[serving]), new
     without = app_infos(replace(ADDED, groups={}))["bot"]
     assert (without.group, without.count) == (0, 0)
+
+
+def test_the_cache_of_an_application_that_is_being_removed_is_cleaned_when_that_is_asked_for_and_again() -> None:
+    worker = FakeWorker()
+    changes = node(worker, leads=True)
+    spec = CacheSpec(namespace="shared")
+
+    def removing(view: ClusterView, clean: int, revision: int) -> ClusterView:
+        record = RemovalRecord(at=1.0, cache=spec, groups={0: 3, 2: 5}, clean=clean)
+        return replace(view, removals={"bot": Entry(record, 1, revision, 0)}, revision=revision)
+
+    views = [ADDED, removing(ADDED, 0, 4), removing(GONE, 0, 5), removing(GONE, 1, 6), removing(GONE, 2, 7), GONE]
+    changes.note(None, views[0])
+    found = []
+    for before, after in itertools.pairwise(views):
+        changes.note(before, after)
+        found.append(len(worker.cleaned()))
+    assert found == [0, 0, 2, 4, 4]
+    assert worker.cleaned()[:2] == [
+        ipc.CleanGroupCache(app="bot", group=0, count=3, fence=6, cache=spec),
+        ipc.CleanGroupCache(app="bot", group=2, count=5, fence=6, cache=spec),
+    ]
 
 
 def test_a_node_that_does_not_lead_cleans_no_cache() -> None:

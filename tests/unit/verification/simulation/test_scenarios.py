@@ -8,7 +8,7 @@ import pytest
 from sandwich_coordinator.problems import Code
 from verification.simulation.loop import run_virtual
 from verification.simulation.node import REFUSED_USER, SimWorker
-from verification.simulation.run import HOUR_S, Simulation
+from verification.simulation.run import HOUR_S, Simulation, configuration
 
 
 class GatewayAwayForMinutes(Simulation):
@@ -50,11 +50,11 @@ class SettingsChange(Simulation):
     async def inject_faults(self) -> None:
         await asyncio.sleep(120.0)
         before = self.workers()
-        await self._database.txn([], [self.configuration(REFUSED_USER)])
+        await self._database.txn([], [configuration(REFUSED_USER)])
         await asyncio.sleep(60.0)
         assert self.workers() == before
         assert {code for node in self._nodes for code in node.problems()} >= {Code.SETTINGS_REFUSED}
-        await self._database.txn([], [self.configuration("other")])
+        await self._database.txn([], [configuration("other")])
         await asyncio.sleep(60.0)
         assert not self.workers() & before
         assert len(self.workers()) == len(before)
@@ -80,7 +80,7 @@ class SettingsChangeAmongFaults(Simulation):
             changing = group.create_task(self._change_settings())
             await super().inject_faults()
             changing.cancel()
-        await self._database.txn([], [self.configuration("last")])
+        await self._database.txn([], [configuration("last")])
 
     async def _settle(self) -> None:
         await super()._settle()
@@ -91,7 +91,7 @@ class SettingsChangeAmongFaults(Simulation):
             await asyncio.sleep(self._rng.uniform(2.0, 20.0))
             user = self._rng.choice([f"user{number}", f"user{number}", REFUSED_USER])
             self._journal.note(f"fault: the user of NATS is {user}")
-            await self._database.txn([], [self.configuration(user)])
+            await self._database.txn([], [configuration(user)])
 
 
 @pytest.mark.parametrize("seed", range(1, 9))
