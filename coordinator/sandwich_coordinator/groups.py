@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.ranges import format_ranges, parse_ranges, size_of_ranges
+from sandwich_coordinator.room import shortage
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState, PlanRecord
 from sandwich_coordinator.view import ClusterView, Entry
 
@@ -80,7 +81,14 @@ def group_states(
             since[key] = not_live_since.get(key, now)
             patient = now - since[key] < policy.degraded_after_s
             if state == "starting":
-                state, reason = (record.state, record.reason) if patient else ("degraded", "some shards are not live")
+                state, reason = (
+                    (record.state, record.reason)
+                    if patient
+                    else (
+                        "degraded",
+                        reason or "some shards are not live",
+                    )
+                )
         states[key] = (state, reason)
     return states, since
 
@@ -105,6 +113,10 @@ def _derive(view: ClusterView, key: GroupId, group: GroupRecord, *, accepting: b
         return "live", "", True
     if not accepting and key not in view.plans:
         return "waiting", "no node accepts shards", whole
+    planned = sum(map(size_of_ranges, view.plans[key].record.nodes.values())) if key in view.plans else 0
+    short = shortage(view, key.app) if planned < len(shards) else None
+    if short is not None:
+        return "starting" if planned else "waiting", f"shards have no place: {short.reason}", whole
     return "starting", "", whole
 
 

@@ -171,7 +171,7 @@ def _sort(
         leaving, failover, new = (part.setdefault(kind, []) for part in (found.leaving, found.failover, found.new))
         for number in sorted(set(group.shard_ids)):
             shard, owner = ShardId(group.app, group.group, number), owners.get(number)
-            if owner in known:
+            if owner is not None and owner in known:
                 found.where[shard] = owner
             wanted = pinned.get(shard) if pinned else None
             if wanted in takers and found.pins[wanted] < known[wanted].room:
@@ -237,7 +237,7 @@ def _refuse(found: _Sorted, takers: Mapping[str, NodeCapacity], fitting: Fitting
     refused: set[ShardId] = set()
     while waiting:
         order = [kind.placement for kind, _ in waiting]
-        fit = len(order) if is_enough(counts + Counter(order), room, fitting) else _longest(order, counts, room, fitting)
+        fit = _longest(order, counts, room, fitting)
         counts += Counter(order[:fit])
         closed = order[fit] if fit < len(order) else None
         refused.update(shard for kind, shard in waiting[fit:] if kind.placement == closed)
@@ -255,7 +255,9 @@ def _longest(
     def is_too_many(first: int) -> bool:
         return not is_enough(counts + Counter(order[:first]), room, fitting)
 
-    return bisect_left(range(1, len(order) + 1), True, key=is_too_many)
+    if not is_too_many(len(order)):
+        return len(order)
+    return bisect_left(range(1, len(order)), True, key=is_too_many)
 
 
 # --- how many of each kind a node gets --------------------------------------------------------------------------

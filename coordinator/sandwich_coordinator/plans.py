@@ -12,7 +12,7 @@ from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, 
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.store.base import Compare, Delete, Put
-from sandwich_coordinator.types import PlanRecord
+from sandwich_coordinator.types import NodeRecord, PlanRecord
 from sandwich_coordinator.view import ClusterView
 
 
@@ -55,8 +55,20 @@ def apps_with_unreadable_groups(view: ClusterView) -> frozenset[str]:
 
 
 def capacities(view: ClusterView) -> list[NodeCapacity]:
-    records = (view.nodes[name].record for name in sorted(view.nodes))
-    return [NodeCapacity(r.node, r.capacity, r.state == "ready", r.state == "draining") for r in records]
+    return [capacity(view.nodes[name].record) for name in sorted(view.nodes)]
+
+
+def capacity(node: NodeRecord) -> NodeCapacity:
+    """A registered node as the planner sees it."""
+    return NodeCapacity(
+        node.node, node.capacity, node.state == "ready", node.state == "draining", node.max_shards, node.labels
+    )
+
+
+def group_shards(view: ClusterView, key: GroupId) -> GroupShards:
+    """A group as the planner sees it. Its application must be in the view."""
+    app = view.apps[key.app].record
+    return GroupShards(key.app, key.group, shard_ids(view.groups[key].record), app.placement, app.weight)
 
 
 def plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> list[NodeCapacity]:
@@ -67,7 +79,7 @@ def plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Polic
     awaited = [node for node, at in sorted(memory.departed.items()) if now - at < policy.restart_grace_s]
     usable = calm if any(node.accepts for node in calm) else present
     staying = sorted({*awaited, *unreadable_nodes(view)})
-    return [*usable, *(NodeCapacity(node, 1, accepts_new=False) for node in staying)]
+    return [*usable, *(NodeCapacity(node, 1, accepts_new=False, labels=None) for node in staying)]
 
 
 def planned_groups(view: ClusterView) -> list[GroupId]:
@@ -98,7 +110,7 @@ def plan_writes(
         return
     nodes = plannable(view, memory, now, policy)
     known = {node.node for node in nodes}
-    groups = [GroupShards(key.app, key.group, shard_ids(view.groups[key].record)) for key in planned_groups(view)]
+    groups = [group_shards(view, key) for key in planned_groups(view)]
     current: dict[GroupId, dict[int, str]] = {}
     moving = 0
     for group in groups:
@@ -113,7 +125,10 @@ def plan_writes(
 
 
 def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
-    """Who should have each shard now (the plan, else the claim), and how many shards are between two owners."""
+    """Who should have each shard now (the plan, else the claim), and how many shards are between two owners.
+
+    A shard without an owner that has run before has "": it comes before new ones.
+    """
     assigned = planned_nodes(view.plans.get(key))
     owners: dict[int, str] = {}
     moving = 0
@@ -122,6 +137,8 @@ def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str
         claim = view.claims.get(shard)
         planned = assigned.get(number)
         owner = planned if planned in known else claim.record.node if claim is not None else None
+        if owner is None and shard in view.sessions:
+            owner = ""
         if owner is not None:
             owners[number] = owner
         if planned is None:

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Iterator
 
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.problems import Code, Problem, problem
+from sandwich_coordinator.room import accepts
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import version_warning
 from sandwich_coordinator.store.keys import Keys
@@ -112,7 +113,7 @@ class Serving:
         if view is None or self._following.is_stale:
             return False
         others = (entry.record for name, entry in view.nodes.items() if name != self._node)
-        return any(record.state == "ready" and record.capacity > 0 for record in others)
+        return any(accepts(record) for record in others)
 
     async def run(self) -> None:
         """Run all parts until cancelled. Raises NodeIdTaken."""
