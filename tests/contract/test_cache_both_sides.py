@@ -22,6 +22,7 @@ from sandwich_sdk.cache import Cache, MemberPage
 from sandwich_sdk.cache.testing import FakeCache
 from tests.contract.test_cache_reader import NOTHING, QUESTIONS
 from tests.support.cache_layout import ADA, BOB, CHANNEL, GUILD, OTHER_GUILD, THREAD, VOICE, member, rich_guild, user
+from tests.support.starvation import PATIENT_S
 
 pytestmark = pytest.mark.contract
 NS, BOT = "shared", "9"
@@ -66,7 +67,7 @@ class Sides:
 @pytest.fixture
 async def sides(tmp_path: Path) -> AsyncIterator[Sides]:
     async with EmbeddedRedis(tmp_path) as server, Cache(server.url, namespace=NS) as cache:
-        store = RedisCache(RedisOptions(url=server.url), clock=time.monotonic)
+        store = RedisCache(RedisOptions(url=server.url, timeout_s=PATIENT_S), clock=time.monotonic)
         yield Sides(Node(store, "music"), Node(store, "other", shard=1, bot="10"), cache)
         await store.close()
 

@@ -34,6 +34,7 @@ from tests.support.cache_layout import (
     rich_guild,
     user,
 )
+from tests.support.starvation import PATIENT_S
 
 pytestmark = pytest.mark.contract
 NS = "music"
@@ -45,7 +46,7 @@ class Shard:
     """A shard that writes, and reads of the result."""
 
     def __init__(self, url: str, client: redis.Redis) -> None:
-        self.store = RedisCache(RedisOptions(url=url), clock=time.monotonic)
+        self.store = RedisCache(RedisOptions(url=url, timeout_s=PATIENT_S), clock=time.monotonic)
         self.client = client
         self.seq = 0
         self.keep(EVERYTHING)

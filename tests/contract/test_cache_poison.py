@@ -23,6 +23,7 @@ from sandwich_node.gateway.salvage import salvage
 from sandwich_sdk.wire.cache_keys import guild_key
 from tests.support.cache_layout import GUILD, rich_guild
 from tests.support.poison import BOT, damaged, happened
+from tests.support.starvation import PATIENT_S
 
 pytestmark = pytest.mark.contract
 NS = "music"
@@ -45,7 +46,7 @@ async def test_corrupt_events_cause_no_error_in_redis_and_leave_it_usable(tmp_pa
     writer = CacheWriter(shard=ShardId(NS, 1, 0), fence=Fence(1), bot=BOT, intents=ALL, settings=settings)
     translator, rng = Translator(writer), random.Random(7)
     async with EmbeddedRedis(tmp_path) as server:
-        store = RedisCache(RedisOptions(url=server.url), clock=time.monotonic)
+        store = RedisCache(RedisOptions(url=server.url, timeout_s=PATIENT_S), clock=time.monotonic)
         events: list[EventOps] = []
         failed = read = 0
         for seq, (name, data) in enumerate(happened(7, 1500), start=1):

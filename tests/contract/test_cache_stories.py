@@ -21,6 +21,7 @@ from tests.support.cache_story import KINDS, Story
 from tests.support.documented import CLUSTER_RIGHTS, acl_rule
 from tests.support.redis_cluster import redis_cluster
 from tests.support.redis_state import expected, read_namespace
+from tests.support.starvation import PATIENT_S
 
 pytestmark = pytest.mark.contract
 
@@ -92,7 +93,7 @@ async def add_user(server: EmbeddedRedis, more: str = "") -> None:
 
 
 async def play(url: str, story: list[Any], *, b_knows_members: bool = True) -> None:
-    options = RedisOptions(url=url.replace("://", "://sandwich@"), password="secret")
+    options = RedisOptions(url=url.replace("://", "://sandwich@"), password="secret", timeout_s=PATIENT_S)
     cache = RedisCache(options, clock=time.monotonic)
     async with redis.Redis.from_url(url) as client:
         await client.flushall()

@@ -17,6 +17,7 @@ from sandwich_node.dev.embedded import EmbeddedRedis
 from sandwich_node.invites.redis_counts import EXPIRE_S, RedisCounts
 from tests.support.documented import CLUSTER_RIGHTS, acl_rule
 from tests.support.redis_cluster import redis_cluster
+from tests.support.starvation import PATIENT_S
 
 pytestmark = pytest.mark.contract
 
@@ -36,7 +37,7 @@ async def cache(request: Any, tmp_path: Path) -> AsyncIterator[RedisCache]:
             async with redis.Redis.from_url(server.url) as client:
                 await client.execute_command("ACL", "SETUSER", *acl_rule("sandwich", more=more))
         url = servers[0].url.replace("://", "://sandwich@")
-        made = RedisCache(RedisOptions(url=url, password="secret"), clock=time.monotonic)
+        made = RedisCache(RedisOptions(url=url, password="secret", timeout_s=PATIENT_S), clock=time.monotonic)
         stack.push_async_callback(made.close)
         yield made
 
@@ -81,7 +82,7 @@ async def test_counts_without_an_owner_expire(cache: RedisCache) -> None:
 
 async def test_a_redis_that_is_away_is_a_cache_error(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path / "redis") as server:
-        made = RedisCache(RedisOptions(url=server.url), clock=time.monotonic)
+        made = RedisCache(RedisOptions(url=server.url, timeout_s=PATIENT_S), clock=time.monotonic)
         async with redis.Redis.from_url(server.url) as client:
             await client.set("sw:music:invites:{bot:3:0}:10", "another type")
         with pytest.raises(CacheError):

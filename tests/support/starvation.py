@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+PATIENT_S = 9.0
+"""A server's time to answer where a test compares contents: on a loaded machine a second is not enough."""
+
 
 def fair_time() -> float:
     """`time.monotonic` minus the seconds in which this thread waited for a core."""
