@@ -280,12 +280,24 @@ class AppOption:
     is_optional: bool = False
 
 
+def _exported_shards(stored: ShardsSpec) -> dict[str, Any]:
+    return {
+        "count": stored.count,
+        "ids": stored.ids,
+        "guilds_per_shard": stored.guilds_per_shard,
+        "check_every": f"{stored.check_every_s:g}s",
+        "max": stored.max or None,
+        "window": stored.window or None,
+        "confirm": stored.confirm,
+    }
+
+
 APP_OPTIONS = (
     AppOption(key="intents", export=intent_names, show=lambda value: f"[{', '.join(intent_names(value))}]"),
     AppOption(
         key="shards",
-        store=lambda shards: ShardsSpec(count=shards.count, ids=shards.ids),
-        export=lambda stored: {"count": stored.count, "ids": stored.ids},
+        store=lambda shards: shards.spec(),
+        export=_exported_shards,
     ),
     AppOption(key="presence", store=_stored_presence, export=_exported_presence),
     AppOption(key="compression"),

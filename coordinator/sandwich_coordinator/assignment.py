@@ -43,6 +43,7 @@ class ShardConfig:
 @dataclass(frozen=True, slots=True)
 class LocalShard:
     """A shard in a worker of this node. `stopped`: drained, its claim may go. `failed`: a fatal close, no socket.
+    `ended`: its group is closing and its chain is complete; the claim says so until the group is deleted.
 
     `failed_under`: the revision of the application's record when the shard failed, 0 when it has not. A later revision
     means that an operator changed the application: the shard is tried again.
@@ -51,7 +52,7 @@ class LocalShard:
     worker: int
     fence: Fence
     config: ShardConfig
-    phase: Literal["running", "stopping", "stopped", "failed"] = "running"
+    phase: Literal["running", "stopping", "stopped", "ended", "failed"] = "running"
     failed_under: int = 0
 
 
@@ -139,7 +140,9 @@ def pick_worker(loads: Mapping[int, int], previous: int | None = None) -> int | 
 
 def shard_config(app: AppRecord, group: GroupRecord) -> ShardConfig:
     """The configuration a shard of `group` runs with."""
-    return ShardConfig(app.token_hash, app.intents, group.count, app.compression, app.large_threshold)
+    # A group that an older version made does not name its intents and token: they are the application's.
+    token_hash, intents = (group.token_hash, group.intents) if group.token_hash else (app.token_hash, app.intents)
+    return ShardConfig(token_hash, intents, group.count, app.compression, app.large_threshold)
 
 
 def reconcile_node(
@@ -216,7 +219,7 @@ class _Step:
             return self._idle(shard, claim, config)
         if claim is not None and (claim.record.node, claim.record.instance) != (self.own.node, self.own.instance):
             return Abandon(shard, f"claimed by node {claim.record.node}")
-        if running.phase == "stopping":
+        if running.phase == "stopping" or (running.phase == "ended" and config is not None):
             return None
         if self.view.restart_wanted(shard):
             if running.phase == "running":
@@ -253,6 +256,8 @@ class _Step:
             return self._release(shard)
         ours = record.instance == self.own.instance and claim.lease == self.lease
         if ours and record.state == "failed" and not self._configured_since(shard, claim):
+            return None
+        if ours and record.state == "ended":
             return None
         if ours and record.state == "claiming" and record.worker in self.loads:
             fence = record.fence or Fence(claim.mod_revision)

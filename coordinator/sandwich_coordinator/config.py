@@ -20,6 +20,7 @@ from sandwich_coordinator.app_options import (
     MessagesConfig,
     PrefixConfig,
 )
+from sandwich_coordinator.autoscale import GUILDS_PER_SHARD_MAX, parse_window
 from sandwich_coordinator.config_urls import server_url
 from sandwich_coordinator.config_values import (
     Duration,
@@ -37,7 +38,7 @@ from sandwich_coordinator.intents import check_intents, intents_from_names
 from sandwich_coordinator.placement import check_label
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
-from sandwich_coordinator.types import Record
+from sandwich_coordinator.types import Record, ShardsSpec
 
 SHARDS_MAX = 65_536
 PLACEMENT_MAX = 16
@@ -144,17 +145,39 @@ class PolicyConfig(Section):
     linger_ms: Number = Field(default=10.0, ge=0.0, le=1000.0)
 
 
+def _window(value: str) -> str:
+    parse_window(value)
+    return value
+
+
 class ShardsConfig(Section):
-    """How many shards, and which of them run in this cluster."""
+    """How many shards, and which of them run in this cluster; for an automatic count, when it changes."""
 
     count: Annotated[int | Literal["auto"], BeforeValidator(_count)] = "auto"
     ids: Annotated[str, BeforeValidator(_ids)] | None = None
+    guilds_per_shard: int = Field(default=1000, ge=1, le=GUILDS_PER_SHARD_MAX)
+    check_every: Annotated[Duration, seconds(60, 7 * 86_400)] = 28_800.0
+    max: int | None = Field(default=None, ge=1, le=SHARDS_MAX)
+    window: Annotated[str, AfterValidator(_window)] | None = None
+    confirm: bool = True
 
     @model_validator(mode="after")
     def _ids_below_count(self) -> Self:
         if self.ids is not None and self.count != "auto":
             parse_ranges(self.ids, count=self.count)
         return self
+
+    def spec(self) -> ShardsSpec:
+        """As stored."""
+        return ShardsSpec(
+            count=self.count,
+            ids=self.ids,
+            guilds_per_shard=self.guilds_per_shard,
+            check_every_s=self.check_every,
+            max=self.max or 0,
+            window=self.window or "",
+            confirm=self.confirm,
+        )
 
 
 class ActivityConfig(Section):
@@ -322,3 +345,11 @@ class ClusterSettings(Record, frozen=True):
         if settings.version != 1:
             raise ValueError(f"the cluster's configuration has version {settings.version}; this program knows 1")
         return settings
+
+
+def policy_of(value: bytes | None) -> Policy:
+    """The policy in the `config` key's value; the default one without a value that can be read."""
+    try:
+        return ClusterSettings.decode(value).policy.policy() if value is not None else Policy()
+    except (msgspec.MsgspecError, ValueError):
+        return Policy()

@@ -11,8 +11,23 @@ from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import format_ranges, parse_ranges, size_of_ranges
 from sandwich_coordinator.room import shortage
-from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState, PlanRecord
+from sandwich_coordinator.types import (
+    AppRecord,
+    BudgetRecord,
+    ClaimRecord,
+    GroupPhase,
+    GroupRecord,
+    GroupState,
+    PlanRecord,
+    RolloutRecord,
+)
 from sandwich_coordinator.view import ClusterView, Entry
+
+UPCOMING: frozenset[GroupPhase] = frozenset({"canary", "preparing", "holding"})
+"""Phases of a group whose output is withheld: it may be removed and the serving group is untouched."""
+
+READY: frozenset[str] = frozenset({"ready", "holding"})
+"""States of a shard of an upcoming group that has its session and all its guilds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +40,35 @@ class Shape:
     reason: str = ""
 
 
-def newest_groups(view: ClusterView) -> dict[str, GroupId]:
-    """The newest generation of each application."""
-    return {key.app: key for key in sorted(view.groups)}
+def serving_groups(view: ClusterView) -> dict[str, GroupId]:
+    """The group of each application that takes requests and whose events consumers get.
+
+    From `switching` on, that is the group that replaces the other one.
+    """
+    order = sorted(view.groups, key=lambda key: (view.groups[key].record.phase != "closing", key))
+    return {key.app: key for key in order if view.groups[key].record.phase not in UPCOMING}
 
 
-def wanted_shape(app: AppRecord, group: GroupRecord | None, budget: BudgetRecord | None, lookup_error: str) -> Shape:
+def upcoming_groups(view: ClusterView) -> dict[str, GroupId]:
+    """The next generation of each application that has one: its output is withheld."""
+    return {key.app: key for key in sorted(view.groups) if view.groups[key].record.phase in UPCOMING}
+
+
+def wanted_shape(
+    app: AppRecord,
+    group: GroupRecord | None,
+    budget: BudgetRecord | None,
+    lookup_error: str,
+    rollout: RolloutRecord | None = None,
+) -> Shape:
     """What an application's group should be; `lookup_error` says why no count is known from Discord.
 
-    An automatic count, once chosen, stays: a change costs session starts and needs an operator.
+    An automatic count, once chosen, stays until `rollout` names another one: a change costs session starts.
     """
     count = app.shards.count
     if count == "auto":
-        known = group.count if group is not None else 0
+        accepted = rollout.auto_count if rollout is not None else 0
+        known = accepted or (group.count if group is not None else 0)
         if not known and budget is not None and not budget.error:
             # Discord's recommendation is valid as it is, for large bots too (Discord: Sharding for Large Bots).
             known = max(1, budget.shards)
@@ -64,16 +95,19 @@ def _unknown_count(budget: BudgetRecord | None, lookup_error: str) -> Shape:
 def group_states(
     view: ClusterView, not_live_since: Mapping[GroupId, float], *, accepting: bool, now: float, policy: Policy
 ) -> tuple[dict[GroupId, tuple[GroupState, str]], dict[GroupId, float]]:
-    """What the claims say about each newest group, and since when (monotonic) the live ones are not whole.
+    """What the claims say about each group, and since when (monotonic) the live ones are not whole.
 
     `accepting`: some node takes shards.
     """
     states: dict[GroupId, tuple[GroupState, str]] = {}
     since: dict[GroupId, float] = {}
-    busy = {claim.of for claim in view.claims}
-    for key in newest_groups(view).values():
-        record = view.groups[key].record
-        if any(other.app == key.app and other != key for other in busy):
+    stopping = apps_with_stopping_groups(view)
+    for key, entry in sorted(view.groups.items()):
+        record = entry.record
+        if record.phase == "closing":
+            states[key] = ("closing", "its successor takes over")
+            continue
+        if key.app in stopping:
             states[key] = ("waiting", "the previous generation is still stopping")
             continue
         state, reason, whole = _derive(view, key, record, accepting=accepting)
@@ -81,16 +115,40 @@ def group_states(
             since[key] = not_live_since.get(key, now)
             patient = now - since[key] < policy.degraded_after_s
             if state == "starting":
-                state, reason = (
-                    (record.state, record.reason)
-                    if patient
-                    else (
-                        "degraded",
-                        reason or "some shards are not live",
-                    )
-                )
+                why = reason or "some shards are not live"
+                state, reason = (record.state, record.reason) if patient else ("degraded", why)
         states[key] = (state, reason)
     return states, since
+
+
+def token_hash_of(view: ClusterView, key: GroupId) -> str:
+    """The token that a group's sessions are started with; "" when the application is not known."""
+    app, group = view.apps.get(key.app), view.groups.get(key)
+    if app is None:
+        return ""
+    return (group.record.token_hash if group is not None else "") or app.record.token_hash
+
+
+def apps_with_stopping_groups(view: ClusterView) -> frozenset[str]:
+    """Applications with shards of a group that is deleted: their next group waits until these have ended."""
+    claimed = {GroupId(app, group) for app, group in {claim[:2] for claim in view.claims}}
+    return frozenset(key.app for key in claimed - view.groups.keys())
+
+
+def claims_of(view: ClusterView, key: GroupId, group: GroupRecord) -> dict[int, ClaimRecord | None]:
+    """The claim of each shard of a group; None for a shard that runs nowhere."""
+    entries = {shard: view.claims.get(ShardId(key.app, key.group, shard)) for shard in shard_ids(group)}
+    return {shard: None if entry is None else entry.record for shard, entry in entries.items()}
+
+
+def all_in(view: ClusterView, key: GroupId, group: GroupRecord, states: frozenset[str]) -> bool:
+    """Whether every shard of a group is in one of these states."""
+    return all(claim is not None and claim.state in states for claim in claims_of(view, key, group).values())
+
+
+def planned_ids(group: GroupRecord) -> list[int]:
+    """The shards of a group that are to run now: in phase `canary` only the first one."""
+    return shard_ids(group)[: 1 if group.phase == "canary" else None]
 
 
 def _derive(view: ClusterView, key: GroupId, group: GroupRecord, *, accepting: bool) -> tuple[GroupState, str, bool]:
@@ -114,7 +172,7 @@ def _derive(view: ClusterView, key: GroupId, group: GroupRecord, *, accepting: b
     if not accepting and key not in view.plans:
         return "waiting", "no node accepts shards", whole
     planned = sum(map(size_of_ranges, view.plans[key].record.nodes.values())) if key in view.plans else 0
-    short = shortage(view, key.app) if planned < len(shards) else None
+    short = shortage(view, key.app) if planned < len(planned_ids(group)) else None
     if short is not None:
         return "starting" if planned else "waiting", f"shards have no place: {short.reason}", whole
     return "starting", "", whole

@@ -15,24 +15,22 @@ import msgspec
 
 from sandwich_coordinator.backoff import doubled_s
 from sandwich_coordinator.departures import departure_writes, expiry
-from sandwich_coordinator.groups import (
-    Shape,
-    group_states,
-    newest_groups,
-    wanted_shape,
-)
+from sandwich_coordinator.gateway_state import GatewayState
+from sandwich_coordinator.generations import finished_switches, needs_relocation
+from sandwich_coordinator.group_writes import all_of_group, group_writes, switch_writes
+from sandwich_coordinator.groups import UPCOMING, group_states, serving_groups
 from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.plans import (
     LeaderMemory,
     LeaderWrite,
-    apps_with_unreadable_groups,
     capacities,
     plan_writes,
     unreadable_nodes,
 )
 from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.proposals import proposal_writes
 from sandwich_coordinator.store.base import Compare, Delete, Put
-from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, GroupState
+from sandwich_coordinator.types import BudgetRecord
 from sandwich_coordinator.view import ClusterView, Entry
 
 CONFIRMED_WITHIN_S = 300.0
@@ -47,31 +45,19 @@ class LookupWanted:
     app: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayState:
-    """What this leader knows of one token's look-ups; kept by the shell. `ended_at` is monotonic.
-
-    `answer` is the last answer, to be recorded; for a refusal that retrying cannot help (401) its `error` is set.
-    `failures` counts look-ups in a row that brought no answer; `error` says why. Before `retry_at` (monotonic) Discord
-    does not want to be asked again.
-    """
-
-    in_flight: bool = False
-    ended_at: float | None = None
-    answer: BudgetRecord | None = None
-    failures: int = 0
-    error: str = ""
-    retry_at: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class LeaderDecision:
-    """What to write and look up, what to remember, and when to decide again although nothing changed."""
+    """What to write and look up, what to remember, and when to decide again although nothing changed.
+
+    `relocations`: for each finished switch, the group that serves now and the one that it replaced: the cache is to
+    locate the guilds of the old one in the new one. Once it does, the memory's `relocated` has the new one.
+    """
 
     writes: tuple[LeaderWrite, ...]
     lookups: tuple[LookupWanted, ...]
     memory: LeaderMemory
     wake_at: float | None
+    relocations: tuple[tuple[GroupId, GroupId], ...] = ()
 
 
 def reconcile(
@@ -93,21 +79,25 @@ def reconcile(
     accepting = any(node.accepts for node in capacities(view))
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
+    memory, proposals, proposal_at = proposal_writes(view, memory, now=now, wall=wall)
     writes = [
         *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
-        *_group_writes(view, gateway, states, term=term, wall=wall, policy=policy),
+        *group_writes(view, gateway, states, term=term, wall=wall, policy=policy),
+        *switch_writes(view, memory.relocated, term),
+        *proposals,
         *plan_writes(view, memory, term=term, now=now, policy=policy),
         # Last: what only informs must not delay a move.
         *departure_writes(view, memory.departed, now=now, wall=wall),
     ]
     lookups, lookup_at = _lookups(view, gateway, now=now, wall=wall, policy=policy)
-    wakes = (*_timers(memory, policy), *lookup_at, *expiry(view, now=now, wall=wall))
+    wakes = (*_timers(memory, policy), *lookup_at, *proposal_at, *expiry(view, now=now, wall=wall))
     return LeaderDecision(
         tuple(replace(write, compares=(guard, *write.compares)) for write in writes),
         lookups,
         memory,
         min((at for at in wakes if at > now), default=None),
+        tuple(pair for pair in finished_switches(view) if needs_relocation(view, pair[0])),
     )
 
 
@@ -261,105 +251,6 @@ def _merged(old: BudgetRecord | None, new: BudgetRecord) -> BudgetRecord:
     return new
 
 
-# --- groups -----------------------------------------------------------------------------------------------------
-
-
-def _group_writes(
-    view: ClusterView,
-    gateway: Mapping[str, GatewayState],
-    states: Mapping[GroupId, tuple[GroupState, str]],
-    *,
-    term: LeaderTerm,
-    wall: float,
-    policy: Policy,
-) -> Iterator[LeaderWrite]:
-    current = newest_groups(view)
-    unsure = apps_with_unreadable_groups(view)
-    for name in sorted(view.apps.keys() - unsure):
-        app = view.apps[name]
-        key = current.get(name)
-        entry = None if key is None else view.groups[key]
-        budget = view.budgets.get(app.record.token_hash)
-        shape = wanted_shape(
-            app.record,
-            None if entry is None else entry.record,
-            None if budget is None else budget.record,
-            gateway.get(app.record.token_hash, GatewayState()).error,
-        )
-        if app.record.paused:
-            shape = replace(shape, state="paused", reason="")
-        if key is None or entry is None:
-            yield _create(view, app, GroupId(name, 0), shape, term=term, wall=wall)
-        elif shape.count and entry.record.count and (shape.count, shape.ids) != (entry.record.count, entry.record.ids):
-            yield _next_generation(view, app, key, shape, term=term, wall=wall)
-        elif (write := _update(view, app, key, shape, states.get(key), term)) is not None:
-            yield write
-
-
-def _create(
-    view: ClusterView, app: Entry[AppRecord], key: GroupId, shape: Shape, *, term: LeaderTerm, wall: float
-) -> LeaderWrite:
-    name = view.keys.group(*key)
-    record = GroupRecord(
-        app=key.app,
-        group=key.group,
-        count=shape.count,
-        ids=shape.ids,
-        term=term,
-        state=shape.state,
-        reason=shape.reason,
-        created_at=wall,
-    )
-    guards = (_unchanged(view.keys.app(key.app), app), Compare(name, "mod_revision", 0))
-    return LeaderWrite(guards, (Put(name, record.encode()),), f"created group {key.app}/{key.group}")
-
-
-def _next_generation(
-    view: ClusterView, app: Entry[AppRecord], old: GroupId, shape: Shape, *, term: LeaderTerm, wall: float
-) -> LeaderWrite:
-    """The new group and the end of the old one in one transaction, so that no leader sees half of it."""
-    create = _create(view, app, GroupId(old.app, old.group + 1), shape, term=term, wall=wall)
-    return LeaderWrite(
-        (*create.compares, _unchanged(view.keys.group(*old), view.groups[old])),
-        (*create.writes, *_all_of_group(view, old)),
-        f"replaced group {old.app}/{old.group}: its shard count or ids changed",
-    )
-
-
-def _update(
-    view: ClusterView,
-    app: Entry[AppRecord],
-    key: GroupId,
-    shape: Shape,
-    derived: tuple[GroupState, str] | None,
-    term: LeaderTerm,
-) -> LeaderWrite | None:
-    """Record a change of state, or the count that was awaited; None when nothing changed."""
-    entry = view.groups[key]
-    old = entry.record
-    count, ids = (old.count, old.ids) if old.count else (shape.count, shape.ids)
-    if shape.state == "starting" and old.count and derived is not None:
-        state, reason = derived
-    else:
-        state, reason = shape.state, shape.reason
-    if (count, ids, state, reason) == (old.count, old.ids, old.state, old.reason):
-        return None
-    record = msgspec.structs.replace(old, count=count, ids=ids, state=state, reason=reason, term=term)
-    name = view.keys.group(*key)
-    guards = (_unchanged(view.keys.app(key.app), app), _unchanged(name, entry))
-    return LeaderWrite(guards, (Put(name, record.encode()),), f"group {key.app}/{key.group} is {state}")
-
-
-def _unchanged(key: str, entry: Entry[AppRecord] | Entry[GroupRecord]) -> Compare:
-    return Compare(key, "mod_revision", entry.mod_revision)
-
-
-def _all_of_group(view: ClusterView, key: GroupId) -> tuple[Delete, ...]:
-    keys = view.keys
-    of_shards = (f"{prefix}{key.app}/{key.group}/" for prefix in (keys.sessions, keys.pins, keys.restarts))
-    return Delete(keys.group(*key)), Delete(keys.plan(*key)), *(Delete(prefix, prefix=True) for prefix in of_shards)
-
-
 # --- removal ----------------------------------------------------------------------------------------------------
 
 
@@ -367,9 +258,15 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
     """Delete what has no owner any more. An application whose record cannot be read still counts as present."""
     keys = view.keys
     present = set(view.apps) | {key.removeprefix(keys.apps) for key in view.bad if key.startswith(keys.apps)}
-    newest = newest_groups(view)
+    serving = serving_groups(view)
+    successors = (entry.record for entry in view.groups.values())
+    replaced = {GroupId(new.app, new.replaces) for new in successors if new.replaces is not None}
     for key in sorted(
-        {*view.groups, *view.plans, *(shard.of for shard in (*view.sessions, *view.pins, *view.restarts))}
+        {
+            *view.groups,
+            *view.plans,
+            *(GroupId(*group) for group in {shard[:2] for shard in (*view.sessions, *view.pins, *view.restarts)}),
+        }
     ):
         group = view.groups.get(key)
         revision = 0 if group is None else group.mod_revision
@@ -378,9 +275,11 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
             continue
         if key.app not in present:
             gone = Compare(keys.app(key.app), "create_revision", 0)
-            yield LeaderWrite((gone, guard), _all_of_group(view, key), f"application {key.app} was removed")
-        elif group is None or newest[key.app] != key:
-            yield LeaderWrite((guard,), _all_of_group(view, key), f"group {key.app}/{key.group} is no more")
+            yield LeaderWrite((gone, guard), all_of_group(view, key), f"application {key.app} was removed")
+        elif group is None:
+            yield LeaderWrite((guard,), all_of_group(view, key), f"group {key} is no more")
+        elif group.record.phase not in UPCOMING and serving[key.app] != key and key not in replaced:
+            yield LeaderWrite((guard,), all_of_group(view, key), f"group {key} is not the serving one")
     for shard, request in sorted(view.restarts.items()):
         claim = view.claims.get(shard)
         if claim is not None and claim.create_revision > request.mod_revision:
@@ -388,11 +287,16 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
             guard = Compare(name, "mod_revision", request.mod_revision)
             yield LeaderWrite((guard,), (Delete(name),), f"shard {shard.app}/{shard.group}/{shard.shard} was restarted")
     used = {entry.record.token_hash for entry in view.apps.values()}
+    used |= {group.record.token_hash for key, group in view.groups.items() if key.app in present}
     readable = not any(key.startswith(keys.apps) for key in view.bad)
     for token_hash in sorted(set(view.budgets) - used if readable else ()):
         name = keys.budget(token_hash)
         guard = Compare(name, "mod_revision", view.budgets[token_hash].mod_revision)
         yield LeaderWrite((guard,), (Delete(name),), "no application uses this token any more")
+    for app in sorted(view.rollouts.keys() - present):
+        name = keys.rollout(app)
+        guard = Compare(name, "mod_revision", view.rollouts[app].mod_revision)
+        yield LeaderWrite((guard,), (Delete(name),), f"application {app} was removed")
     for name in sorted(key for key, bad in view.bad.items() if bad.lease == 0):
         if name.startswith((keys.claims, keys.identifies)):
             guard = Compare(name, "mod_revision", view.bad[name].mod_revision)

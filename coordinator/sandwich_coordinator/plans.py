@@ -6,7 +6,7 @@ Part of `leader.reconcile`; see there. Pure.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from sandwich_coordinator.groups import newest_groups, planned_nodes, shard_ids
+from sandwich_coordinator.groups import apps_with_stopping_groups, planned_ids, planned_nodes
 from sandwich_coordinator.ids import GroupId, LeaderTerm, ShardId
 from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
 from sandwich_coordinator.policy import Policy
@@ -30,7 +30,9 @@ class LeaderMemory:
     """What a leader remembers between two calls. Times are monotonic seconds.
 
     `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
-    `departures`: recent disappearances per node, to notice one that keeps coming and going.
+    `departures`: recent disappearances per node, to notice one that keeps coming and going. `relocated`: groups
+    at which the cache locates all guilds of the groups that they replaced. `checked`: when each application's automatic
+    shard count was looked at.
     """
 
     members: frozenset[str] | None = None
@@ -39,6 +41,8 @@ class LeaderMemory:
     changed_at: float | None = None
     hold_until: float | None = None
     not_live_since: Mapping[GroupId, float] = field(default_factory=dict)
+    relocated: frozenset[GroupId] = frozenset()
+    checked: Mapping[str, float] = field(default_factory=dict)
 
 
 def unreadable_nodes(view: ClusterView) -> frozenset[str]:
@@ -68,7 +72,7 @@ def capacity(node: NodeRecord) -> NodeCapacity:
 def group_shards(view: ClusterView, key: GroupId) -> GroupShards:
     """A group as the planner sees it. Its application must be in the view."""
     app = view.apps[key.app].record
-    return GroupShards(key.app, key.group, shard_ids(view.groups[key].record), app.placement, app.weight)
+    return GroupShards(key.app, key.group, planned_ids(view.groups[key].record), app.placement, app.weight)
 
 
 def plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> list[NodeCapacity]:
@@ -83,16 +87,14 @@ def plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Polic
 
 
 def planned_groups(view: ClusterView) -> list[GroupId]:
-    """The groups that get a plan: newest, of applications that are not paused, with no older generation running."""
-    claimed = {claim.of for claim in view.claims}
-    unsure = apps_with_unreadable_groups(view)
+    """The groups that get a plan: of applications that are not paused, and of which no deleted group still runs."""
+    unsure = apps_with_unreadable_groups(view) | apps_with_stopping_groups(view)
     chosen: list[GroupId] = []
-    for key in newest_groups(view).values():
+    for key, group in sorted(view.groups.items()):
         app = view.apps.get(key.app)
-        stopping = any(other.app == key.app and other != key for other in claimed)
-        if app is None or app.record.paused or stopping or key.app in unsure:
+        if app is None or app.record.paused or key.app in unsure:
             continue
-        if view.groups[key].record.count:
+        if group.record.count:
             chosen.append(key)
     return chosen
 

@@ -291,9 +291,9 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         ),
         Code.SHARD_COUNT_PENDING: Kind(
             _W,
-            "shards.count is auto, and Discord now recommends another count than the one that runs. A running count "
-            "is never changed by itself, because that costs a session start for each shard.",
-            "set shards.count to the number that you want and apply",
+            "shards.count is auto, and another count than the running one is proposed: for the number of guilds, by "
+            "Discord's recommendation, or after close code 4011. It costs a session start for each shard.",
+            "sandwich app scale APP --accept; or fix the count that you want",
         ),
         Code.SESSION_STARTS_LOW: Kind(
             _W,

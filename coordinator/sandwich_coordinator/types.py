@@ -71,10 +71,20 @@ class LeaderRecord(Record, frozen=True):
 
 
 class ShardsSpec(Record, frozen=True):
-    """How an application is sharded: a fixed count or "auto"; `ids` ("0-7,12") limits which run here."""
+    """How an application is sharded: a fixed count or "auto"; `ids` ("0-7,12") limits which run here.
+
+    Of an automatic count: more shards are proposed above `guilds_per_shard`, looked at every `check_every_s`, and never
+    more than `max` (0: no limit). With `confirm` an operator accepts a proposal; without, the leader does, within
+    `window` ("02:00-06:00 UTC"; "": at any time).
+    """
 
     count: int | Literal["auto"] = "auto"
     ids: str | None = None
+    guilds_per_shard: int = 1000
+    check_every_s: float = 28_800.0
+    max: int = 0
+    window: str = ""
+    confirm: bool = True
 
 
 class CacheSpec(Record, frozen=True):
@@ -195,12 +205,22 @@ class GroupRecord(Record, frozen=True):
 class RolloutRecord(Record, frozen=True):
     """`rollouts/<app>`: what operators asked of the application's groups, beside its configuration.
 
-    `restart` counts the requests for a new group of the same shape. `auto_count`: the count that was accepted for an
-    application with an automatic one; 0: none.
+    `restart` counts the requests for a new group of the same shape; `hard`: the last one wants the old group to end
+    first. `auto_count`: the count that was accepted for an application with an automatic one; 0: none.
     """
 
     restart: int = 0
+    hard: bool = False
     auto_count: int = 0
+
+
+class ProposalRecord(Record, frozen=True):
+    """`proposals/<app>`: a shard count that the leader proposes for an automatic one, and why. `at`: Unix seconds."""
+
+    count: int
+    reason: str
+    guilds: int = 0
+    at: float = 0.0
 
 
 class PlanRecord(Record, frozen=True):

@@ -24,6 +24,7 @@ from sandwich_coordinator.types import (
     NodeRecord,
     PinRecord,
     PlanRecord,
+    ProposalRecord,
     Record,
     RestartRecord,
     RolloutRecord,
@@ -111,6 +112,7 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         _Table("apps", keys.apps, one, str, json(AppRecord), ("app",)),
         _Table("groups", keys.groups, (str, int), GroupId, json(GroupRecord), group_names),
         _Table("rollouts", keys.rollouts, one, str, json(RolloutRecord), ()),
+        _Table("proposals", keys.proposals, one, str, json(ProposalRecord), ()),
         _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
     )
 
@@ -127,6 +129,7 @@ class ClusterView:
     apps: Mapping[str, Entry[AppRecord]] = field(default_factory=dict)
     groups: Mapping[GroupId, Entry[GroupRecord]] = field(default_factory=dict)
     rollouts: Mapping[str, Entry[RolloutRecord]] = field(default_factory=dict)
+    proposals: Mapping[str, Entry[ProposalRecord]] = field(default_factory=dict)
     plans: Mapping[GroupId, Entry[PlanRecord]] = field(default_factory=dict)
     claims: Mapping[ShardId, Entry[ClaimRecord]] = field(default_factory=dict)
     sessions: Mapping[ShardId, Entry[SessionRecord]] = field(default_factory=dict)

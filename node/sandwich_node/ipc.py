@@ -115,13 +115,39 @@ class AppsChanged(msgspec.Struct, tag=True, frozen=True):
     apps: dict[str, AppInfo]
 
 
+class NextGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The group that has the guilds of one that ended. `ids`: its shards, as ranges ("0-3,7").
+
+    `continues`: its sessions had begun before the old group ended, so that it has every guild that the old one had.
+    Otherwise its READYs say which guilds it has.
+    """
+
+    group: int
+    count: int
+    ids: str
+    continues: bool
+
+
 class CleanGroupCache(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """A shard group is gone: take its guilds out of the cache, under a fence above all that its shards had."""
+    """A shard group is gone: take its guilds out of the cache, under a fence above all that its shards had.
+
+    The guilds of `next` stay.
+    """
 
     app: str
     group: int
     count: int
     fence: int
+    cache: CacheSpec
+    next: NextGroup | None = None
+
+
+class RelocateGuilds(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """Every shard of a group ended and `to` took over: locate its guilds at `to`. GuildsRelocated follows."""
+
+    app: str
+    group: int
+    to: NextGroup
     cache: CacheSpec
 
 
@@ -380,6 +406,16 @@ class WorkerStats(msgspec.Struct, tag=True, frozen=True):
     at: float | None = None
 
 
+class GuildsRelocated(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """The guilds of `group` that `to` serves are located there, `moved` of them now. `error`: why not; "": they are."""
+
+    app: str
+    group: int
+    to: int
+    moved: int = 0
+    error: str = ""
+
+
 ToWorker = (
     StartShard
     | StopShard
@@ -393,6 +429,7 @@ ToWorker = (
     | PublishStatus
     | LeaseHeld
     | CleanGroupCache
+    | RelocateGuilds
     | AppsChanged
     | AskNats
 )
@@ -411,6 +448,7 @@ ToAgent = (
     | IdentifyWithdrawn
     | IdentifySent
     | ShardStopped
+    | GuildsRelocated
     | WorkerStats
 )
 

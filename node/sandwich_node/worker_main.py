@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine
 import uvloop
 
 from sandwich_coordinator.backoff import Backoff
-from sandwich_node.cache.group_cleanup import release_group
+from sandwich_node.cache.group_cleanup import release_group, relocate_group
 from sandwich_node.composition.worker import WorkerParts, compose_worker_parts
 from sandwich_node.discord_http import discord_session
 from sandwich_node.ipc import (
@@ -33,9 +33,11 @@ from sandwich_node.ipc import (
     AskNats,
     Channel,
     CleanGroupCache,
+    GuildsRelocated,
     LeaseHeld,
     NatsSaid,
     PublishStatus,
+    RelocateGuilds,
     Shutdown,
     StartShard,
     WorkerReady,
@@ -140,6 +142,8 @@ class Worker:
                         self._rpc.apps_changed()
                 case CleanGroupCache() if self._parts.cache is not None:
                     start(release_group(self._parts.cache, message))
+                case RelocateGuilds():
+                    start(self._relocate(message))
                 case AskNats():
                     start(self._ask_nats())
                 case Shutdown():
@@ -147,6 +151,11 @@ class Worker:
                 case _:
                     shards.receive(message)
         return False
+
+    async def _relocate(self, asked: RelocateGuilds) -> None:
+        cache = self._parts.cache
+        moved = GuildsRelocated(app=asked.app, group=asked.group, to=asked.to.group)
+        self._channel.send(await relocate_group(cache, asked) if cache is not None else moved)
 
     async def _ask_nats(self) -> None:
         problems = await self._events.problems(self._apps)

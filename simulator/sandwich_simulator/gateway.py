@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 
 from . import event_routing, visibility
+from .action_context import ActionContext
+from .actions import voice
 from .clock import Now
 from .config import BotConfig, SimulatorConfig
+from .delays import ACK, Delay, Dispatch
 from .entities import Json
 from .events import Event
 from .faults import Faults
@@ -54,8 +57,9 @@ class Bot:
 class _Sending:
     """One event on its way to many sessions. A payload that sessions share is encoded once."""
 
-    def __init__(self, event: Event, now: Now, held: Mapping[str, list[bytes]]) -> None:
+    def __init__(self, event: Event, number: int, now: Now, held: Mapping[str, list[bytes]]) -> None:
         self.event = event
+        self.number = number
         self.now = now
         self.held = held
         self._encoded: tuple[Json, bytes] | None = None
@@ -78,7 +82,10 @@ class Gateway:
         self.faults = Faults()
         self.url = ""
         self._rng = random.Random(f"{config.seed}:sessions")
+        self._events = 0
+        """The number of the last event, of all worlds."""
         self._backfilling: list[Session] = []
+        self._delayed: list[tuple[Bot, Session]] = []
         for bot in config.bots:
             self.add_bot(bot)
 
@@ -133,8 +140,10 @@ class Gateway:
             moment=bot.world.shared.moment,
             outbox=outbox,
         )
+        self._note_presence("online", bot, session, now)
         bot.sessions.add(session)
-        self.send_to(bot, session, "READY", self._ready(bot, identify, session_id, guild_ids), now)
+        ready = self._ready(bot, identify, session_id, guild_ids)
+        self._number(bot, session, Dispatch("READY", _encode(ready)), now)
         if identify.intents & GUILDS:
             session.backfill.extend(guild_ids)
             self._backfilling.append(session)
@@ -188,35 +197,101 @@ class Gateway:
         session.disconnected_at = None
         for payload in session.replay(seq):
             outbox.push(payload)
-        self.send_to(bot, session, "RESUMED", {"_trace": ['["gateway-simulator",{"micros":0}]']}, now)
+        resumed = {"_trace": ['["gateway-simulator",{"micros":0}]']}
+        self._number(bot, session, Dispatch("RESUMED", _encode(resumed)), now)
 
-    def end_session(self, bot: Bot, session: Session) -> None:
-        """Ends the session: it cannot be resumed and receives nothing more."""
+    def end_session(self, bot: Bot, session: Session, now: Now) -> None:
+        """Ends the session: it cannot be resumed and receives nothing more. Other sessions of the bot go on."""
+        if bot.sessions.get(session.id) is None:
+            return
         bot.sessions.remove(session)
         session.backfill.clear()
+        session.delay = None
+        self._leave_voice(bot, session, now)
+        self._note_presence("offline", bot, session, now)
 
-    def revoke_token(self, bot: Bot) -> None:
+    def _leave_voice(self, bot: Bot, session: Session, now: Now) -> None:
+        """A bot leaves the voice channels that it joined by a session when this session ends."""
+        for guild in list(bot.world.known_guilds()):
+            state = guild.voice_states.get(bot.id)
+            if state is not None and state["session_id"] == session.id:
+                action = ActionContext(bot.world, guild, bot.world.rng, now.wall_ms)
+                for event in voice.move(action, bot.id, None):
+                    self.publish(bot, event, now)
+
+    def _note_presence(self, status: str, bot: Bot, session: Session, now: Now) -> None:
+        """A bot is online in a guild as long as it has a session of it. Notes how many guilds this one changes."""
+        others = bot.sessions.by_count.items()
+        guilds = bot.world.guilds_of_shard(session.shard, session.count)
+        alone = sum(not any(shard_of(guild_id, count) in shards for count, shards in others) for guild_id in guilds)
+        if alone:
+            shard = (session.shard, session.count)
+            self.note("presence", status, now=now, bot=bot, shard=shard, session=session.id, detail=f"guilds={alone}")
+
+    def revoke_token(self, bot: Bot, now: Now) -> None:
         """As Discord does to a bot that exceeds its budget: all sessions end and the token becomes invalid."""
         bot.token = None
         for session in bot.sessions:
             if session.outbox is not None:
                 session.outbox.push(Close(AUTHENTICATION_FAILED, "Authentication failed."))
-            self.end_session(bot, session)
+            self.end_session(bot, session, now)
 
     def send_to(self, bot: Bot, session: Session, name: str, data: Json, now: Now) -> None:
-        """Sends one dispatch to one session, whatever its intents."""
-        self._deliver(bot, session, name, _encode(data), now)
+        """Sends one dispatch to this session only, whatever its intents."""
+        self._deliver(bot, session, Dispatch(name, _encode(data), _guild_of(data)), now)
+
+    def send_to_shard(self, bot: Bot, shard: int, name: str, data: Json, now: Now) -> int:
+        """Sends one event to all sessions of this shard id, whatever their intents; returns how many there are."""
+        sessions = [session for session in bot.sessions if session.shard == shard]
+        self._events += 1
+        dispatch = Dispatch(name, _encode(data), _guild_of(data), self._events, len(sessions))
+        for session in sessions:
+            self._deliver(bot, session, dispatch, now)
+        return len(sessions)
 
     def _deliver(
-        self, bot: Bot, session: Session, name: str, data: bytes, now: Now, held: list[bytes] | None = None
+        self, bot: Bot, session: Session, dispatch: Dispatch, now: Now, held: list[bytes] | None = None
     ) -> None:
-        if held is None:
-            payload = session.next_dispatch(name, data)
+        if session.delay is None:
+            self._number(bot, session, dispatch, now, held)
         else:
-            payload = session.keep_unsent(name, data)
+            session.delay.push(dispatch, now.mono)
+
+    def _number(
+        self, bot: Bot, session: Session, dispatch: Dispatch, now: Now, held: list[bytes] | None = None
+    ) -> None:
+        """Gives the event its sequence in the session, and sends it."""
+        if held is None:
+            payload = session.next_dispatch(dispatch.name, dispatch.data)
+        else:
+            payload = session.keep_unsent(dispatch.name, dispatch.data)
             held.append(payload)
         bot.dispatched += 1
-        self.journal.record(session.journal_number, session.seq, name, now.wall_ns, payload)
+        self.journal.record(session.journal_number, session.seq, dispatch, now.wall_ns, payload)
+
+    def delay(self, bot: Bot, session: Session, delay: Delay) -> None:
+        """Delays the events of a session from now on. While a delay lasts, another one only changes its settings."""
+        if session.delay is None:
+            session.delay = delay
+            self._delayed.append((bot, session))
+        else:
+            old = session.delay
+            old.max_s, old.until, old.acks_wait = delay.max_s, delay.until, delay.acks_wait
+
+    def deliver_due(self, now: Now) -> None:
+        """Sends the delayed events that are due."""
+        for bot, session in self._delayed:
+            delay = session.delay
+            if delay is None:
+                continue
+            for item in delay.due(now.mono):
+                if isinstance(item, Outbox):
+                    item.push(ACK)
+                else:
+                    self._number(bot, session, item, now)
+            if delay.is_over(now.mono):
+                session.delay = None
+        self._delayed = [(bot, session) for bot, session in self._delayed if session.delay is not None]
 
     def publish(self, bot: Bot, event: Event, now: Now, held: Mapping[str, list[bytes]] | None = None) -> int:
         """Sends an event to each session that should receive it, of all bots in this world; returns how many did.
@@ -228,7 +303,8 @@ class Gateway:
         shared.moment += 1
         guild = None if guild_id is None else shared.known(guild_id)
         outcome = event_routing.record(guild, event, shared.moment, redacts_loss=shared.config.redacts_lost_access)
-        sending = _Sending(event, now, held or {})
+        self._events += 1
+        sending = _Sending(event, self._events, now, held or {})
         owed = 0
         if event.only is not None or guild_id is None:
             owed = self._send(self.bots[event.only or bot.id], event.data, sending)
@@ -244,24 +320,40 @@ class Gateway:
 
     def _send(self, bot: Bot, data: Json, sending: "_Sending") -> int:
         """Sends one event to those sessions of one bot whose intents include it."""
-        event, me, owed = sending.event, bot.id, 0
+        event, me = sending.event, bot.id
         name, guild_id = event.name, event.guild_id
-        for count, shards in bot.sessions.by_count.items():
-            for session in shards.get(0 if guild_id is None else shard_of(guild_id, count), ()):
-                bits = session.intents
-                if not is_delivered(name, data, in_guild=guild_id is not None, intents=bits, self_id=me):
-                    continue
-                if name == "GUILD_CREATE" and guild_id is not None and not data:
-                    encoded = self._guild_create(bot, guild_id, session, joined=event.joined)
-                elif hides_content(name, data, intents=bits, self_id=me):
-                    encoded = _encode(without_content(data))
-                elif name == "THREAD_MEMBERS_UPDATE" and not bits & GUILD_MEMBERS:
-                    encoded = _encode(own_part(data, me))
-                else:
-                    encoded = sending.encode(data)
-                self._deliver(bot, session, name, encoded, sending.now, sending.held.get(session.id))
-                owed += 1
-        return owed
+        sessions = [
+            session
+            for count, shards in bot.sessions.by_count.items()
+            for session in shards.get(0 if guild_id is None else shard_of(guild_id, count), ())
+        ]
+        wanted = [
+            session
+            for session in sessions
+            if is_delivered(name, data, in_guild=guild_id is not None, intents=session.intents, self_id=me)
+        ]
+        wanted = self._without_omitted(wanted, name, sending.now)
+        for session in wanted:
+            bits = session.intents
+            if name == "GUILD_CREATE" and guild_id is not None and not data:
+                encoded = self._guild_create(bot, guild_id, session, joined=event.joined)
+            elif hides_content(name, data, intents=bits, self_id=me):
+                encoded = _encode(without_content(data))
+            elif name == "THREAD_MEMBERS_UPDATE" and not bits & GUILD_MEMBERS:
+                encoded = _encode(own_part(data, me))
+            else:
+                encoded = sending.encode(data)
+            dispatch = Dispatch(name, encoded, guild_id or 0, sending.number, len(sessions))
+            self._deliver(bot, session, dispatch, sending.now, sending.held.get(session.id))
+        return len(wanted)
+
+    def _without_omitted(self, sessions: list[Session], name: str, now: Now) -> list[Session]:
+        """The sessions without at most one that does not get this event; a session that is alone gets all."""
+        if len(sessions) < 2:
+            return sessions
+        omitting = (s for s in sessions if s.omission is not None and s.omission.omits(name, now.mono))
+        omitted = next(omitting, None)
+        return [session for session in sessions if session is not omitted]
 
     def _guild_create(self, bot: Bot, guild_id: int, session: Session, *, joined: bool) -> bytes:
         guild = bot.world.peek(guild_id)
@@ -289,21 +381,25 @@ class Gateway:
 
     def _backfill_one(self, bot: Bot, session: Session, guild_id: int, now: Now) -> None:
         if not bot.world.has_guild(guild_id):
-            self.send_to(bot, session, "GUILD_DELETE", {"id": str(guild_id)}, now)
+            self._backfill(bot, session, guild_id, "GUILD_DELETE", _encode({"id": str(guild_id)}), now)
         elif bot.world.shared.is_silent(guild_id):
             pass
         elif bot.world.is_unavailable(guild_id):
             name = "GUILD_CREATE" if bot.world.shared.config.outage_stubs else "GUILD_DELETE"
-            self.send_to(bot, session, name, {"unavailable": True, "id": str(guild_id)}, now)
+            encoded = _encode({"unavailable": True, "id": str(guild_id)})
+            self._backfill(bot, session, guild_id, name, encoded, now)
         else:
             encoded = self._guild_create(bot, guild_id, session, joined=False)
-            self._deliver(bot, session, "GUILD_CREATE", encoded, now)
+            self._backfill(bot, session, guild_id, "GUILD_CREATE", encoded, now)
+
+    def _backfill(self, bot: Bot, session: Session, guild_id: int, name: str, data: bytes, now: Now) -> None:
+        self._deliver(bot, session, Dispatch(name, data, guild_id), now)
 
     def expire(self, now: Now) -> None:
         """Removes the sessions whose resume window has passed."""
         for bot in self.bots.values():
-            for session in bot.sessions.expire(now.mono):
-                session.backfill.clear()
+            for session in bot.sessions.expired(now.mono):
+                self.end_session(bot, session, now)
 
     def may_request_all_members(self, bot: Bot, guild_id: int, now: Now) -> float:
         """Counts a request for a guild's whole member list. Returns 0, or the seconds to wait when it is too early."""
@@ -360,3 +456,9 @@ class Gateway:
             "reset_after_ms": bot.budget.reset_after_ms(now.mono),
             "token_valid": bot.token is not None,
         }
+
+
+def _guild_of(data: Json) -> int:
+    """The guild that a payload names; 0 for none. A test may send any JSON."""
+    value = data.get("guild_id") if isinstance(data, dict) else None
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else 0

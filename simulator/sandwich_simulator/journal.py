@@ -1,6 +1,6 @@
 """The records for later checks: the journal of all dispatches, and the ledger of what clients did.
 
-The journal only grows, by some 34 bytes per entry (columns, names interned), so millions of entries fit. The ledger
+The journal only grows, by some 52 bytes per entry (columns, names interned), so millions of entries fit. The ledger
 keeps exact counts and the latest `RECORDS_MAX` records.
 """
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+
+from .delays import Dispatch
 
 RECORDS_MAX = 100_000
 _encode = msgspec.json.encode
@@ -44,6 +46,9 @@ class Journal:
         self._type = array("H")
         self._seq = array("L")
         self._ns = array("Q")
+        self._event = array("Q")
+        self._guild = array("Q")
+        self._sessions = array("H")
         self._digest = bytearray()
         self._file: BinaryIO | None = path.open("ab") if path else None
 
@@ -55,16 +60,19 @@ class Journal:
         self._names.append(name)
         return len(self._names) - 1
 
-    def record(self, session: int, seq: int, event_type: str, ns: int, payload: bytes) -> None:
+    def record(self, session: int, seq: int, dispatch: Dispatch, ns: int, payload: bytes) -> None:
         """Adds one dispatch with its wall time and the digest of its exact JSON."""
-        number = self._types.get(event_type)
+        number = self._types.get(dispatch.name)
         if number is None:
-            number = self._types[event_type] = len(self._type_names)
-            self._type_names.append(event_type)
+            number = self._types[dispatch.name] = len(self._type_names)
+            self._type_names.append(dispatch.name)
         self._session.append(session)
         self._type.append(number)
         self._seq.append(seq)
         self._ns.append(ns)
+        self._event.append(dispatch.event)
+        self._guild.append(dispatch.guild)
+        self._sessions.append(dispatch.sessions)
         self._digest += digest_of(payload)
         if self._file is not None:
             self._file.write(_encode(self.entry(len(self._seq) - 1)) + b"\n")
@@ -80,6 +88,9 @@ class Journal:
             "seq": self._seq[index],
             "t": self._type_names[self._type[index]],
             "ns": self._ns[index],
+            "event": self._event[index],
+            "guild": str(self._guild[index]) if self._guild[index] else "",
+            "sessions": self._sessions[index],
             "digest": self._digest[index * 8 : index * 8 + 8].hex(),
         }
 
@@ -99,7 +110,7 @@ class Journal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One record about a client: `kind` is identify, resume, violation, close or connect."""
+    """One record about a client: `kind` is identify, resume, violation, close or presence."""
 
     ns: int
     kind: str

@@ -12,6 +12,7 @@ import msgspec
 
 from . import commands
 from .clock import Now
+from .delays import ACK
 from .gateway import Bot, Gateway
 from .identify_rules import (
     ALREADY_AUTHENTICATED,
@@ -38,7 +39,6 @@ from .sessions import ResumeOutcome, Session
 PAYLOAD_BYTES_MAX = 4096
 API_VERSIONS = frozenset({"9", "10"})
 HEARTBEAT, IDENTIFY, RESUME = 1, 2, 6
-_ACK = b'{"t":null,"s":null,"op":11,"d":null}'
 _RECONNECT = b'{"t":null,"s":null,"op":7,"d":null}'
 _BEAT = b'{"t":null,"s":null,"op":1,"d":null}'
 
@@ -160,8 +160,12 @@ class Connection:
         if d is not None and not is_integer(d):
             raise Rejected(BAD_PAYLOAD, "A heartbeat carries a sequence or null")
         self._expect_beat(now)
-        if self.acks:
-            self.outbox.push(_ACK)
+        if not self.acks:
+            return
+        if self.session is not None and self.session.delay is not None:
+            self.session.delay.push_ack(self.outbox, now.mono)
+        else:
+            self.outbox.push(ACK)
 
     def _identify(self, d: Any, now: Now) -> None:
         if self.state is State.LIVE:
@@ -200,7 +204,7 @@ class Connection:
         if not bot.budget.try_spend(now.mono):
             gateway.note("identify", "budget_exhausted", now=now, bot=bot, shard=shard, detail=self._host)
             gateway.note("violation", "budget_exhausted", now=now, bot=bot, shard=shard)
-            gateway.revoke_token(bot)
+            gateway.revoke_token(bot, now)
             raise Rejected(AUTHENTICATION_FAILED, "Authentication failed.")
         return True
 
@@ -229,11 +233,11 @@ class Connection:
             or outcome not in (ResumeOutcome.OK, ResumeOutcome.BAD_SEQ)
         ):
             if bot is not None and session is not None:
-                self._gateway.end_session(bot, session)
+                self._gateway.end_session(bot, session, now)
             self.invalidate(resumable=False, now=now)
             return
         if outcome is ResumeOutcome.BAD_SEQ:
-            self._gateway.end_session(bot, session)
+            self._gateway.end_session(bot, session, now)
             raise Rejected(INVALID_SEQ, "Invalid seq.")
         self.session, self.state = session, State.LIVE
         self._gateway.resume_session(bot, session, seq, self.outbox, now)
@@ -292,4 +296,4 @@ class Connection:
             return
         session.detach(now.mono)
         if not keep:
-            self._gateway.end_session(bot, session)
+            self._gateway.end_session(bot, session, now)

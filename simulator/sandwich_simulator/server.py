@@ -83,5 +83,6 @@ class GatewayServer:
             if now.mono >= expire_at:
                 self._gateway.expire(now)
                 expire_at = now.mono + EXPIRE_S
+            self._gateway.deliver_due(now)
             has_more = self._gateway.pump(now, guilds=BACKFILL_GUILDS)
             await asyncio.sleep(0 if has_more else TICK_S)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .delays import Delay, Omission
 from .outbox import Outbox
 
 REPLAY_MIN = 100
@@ -42,6 +43,8 @@ class Session:
     seq: int = 0
     backfill: deque[int] = field(default_factory=deque)
     """Guilds whose GUILD_CREATE is not sent yet."""
+    delay: Delay | None = None
+    omission: Omission | None = None
     _replay: deque[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,12 +136,9 @@ class SessionStore:
         if not shards:
             del self.by_count[session.count]
 
-    def expire(self, now: float) -> list[Session]:
-        """Removes and returns the sessions whose resume window has passed."""
-        gone = [s for s in self._by_id.values() if s.is_expired(now, self._window_s)]
-        for session in gone:
-            self.remove(session)
-        return gone
+    def expired(self, now: float) -> list[Session]:
+        """The sessions whose resume window has passed."""
+        return [s for s in self._by_id.values() if s.is_expired(now, self._window_s)]
 
     def judge_resume(self, session_id: str, seq: int, now: float) -> ResumeOutcome:
         """Whether the session can continue after `seq`. Changes nothing."""

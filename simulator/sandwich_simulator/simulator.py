@@ -19,6 +19,7 @@ from .actions.invites import DAY_S, JoinMethod, delete_invite, drop_expired, inv
 from .clock import Now, read_clock
 from .config import BotConfig, SimulatorConfig
 from .control import ControlApi
+from .delays import Delay, Omission
 from .entities import FORUM, Json, channel
 from .faults import HttpDelay, HttpFault
 from .gateway import Bot, Event, Gateway
@@ -166,7 +167,7 @@ class Simulator:
         self._paused = False
 
     async def pause_traffic(self) -> None:
-        """Stops traffic until `set_traffic`. When it returns, all events are in outboxes and journal."""
+        """Stops traffic until `set_traffic`. Then all events are in outboxes and journal, except those of a delay."""
         self._paused = True
 
     async def act(self, bot: str, number: int, seed: int | None = None) -> None:
@@ -180,7 +181,9 @@ class Simulator:
         connected = [session for bot in self.gateway.bots.values() for session in bot.sessions if session.outbox]
         backfill = sum(len(session.backfill) for session in connected)
         busy = sum(not writer.is_idle for writer in self._server.connections.values())
-        return {"quiescent": not backfill and not busy, "backfill_pending": backfill, "busy_sockets": busy}
+        delayed = sum(len(s.delay) for bot in self.gateway.bots.values() for s in bot.sessions if s.delay is not None)
+        is_quiescent = not (backfill or busy or delayed)
+        return {"quiescent": is_quiescent, "backfill_pending": backfill, "busy_sockets": busy, "delayed": delayed}
 
     def _context(self, bot: str, guild_id: int | str) -> tuple[Bot, ActionContext]:
         owner, now = self.gateway.bot_named(bot), self._clock()
@@ -244,10 +247,7 @@ class Simulator:
         owner, now = self.gateway.bot_named(bot), self._clock()
         if shard is None:
             return self.gateway.publish(owner, Event(t, d, int(guild_id) if guild_id else None, only=owner.id), now)
-        sessions = [session for session in owner.sessions if session.shard == shard]
-        for session in sessions:
-            self.gateway.send_to(owner, session, t, d, now)
-        return len(sessions)
+        return self.gateway.send_to_shard(owner, shard, t, d, now)
 
     async def big_guild(self, *, bot: str, megabytes: float) -> str:
         """The bot joins a guild whose GUILD_CREATE has at least this size; returns the guild's id."""
@@ -266,9 +266,12 @@ class Simulator:
         """Prepares `events` compressed dispatches for each chosen connected session, then writes them at once.
 
         The event loop is blocked meanwhile. They are numbered and recorded like all others. Returns how many.
+        ValueError when a session's events are delayed.
         """
         owner = self.gateway.bot_named(bot)
         chosen = {c.session.id: (c, c.session) for c in self._chosen(bot, shards) if c.session is not None}
+        if any(session.delay is not None for _, session in chosen.values()):
+            raise ValueError("a burst cannot be sent to a session whose events are delayed")
         held: dict[str, list[bytes]] = {session_id: [] for session_id in chosen}
         for _, session in chosen.values():
             self._fill(owner, session, held, events)
@@ -293,15 +296,23 @@ class Simulator:
             if not happened or (len(mine) == before and not session.intents):
                 return
 
-    def _chosen(self, bot: str | None, shards: Shards) -> list[Connection]:
-        owner = None if bot is None else self.gateway.bot_named(bot)
+    def _sessions(
+        self, bot: str | None, shards: Shards, count: int | None = None, session: str | None = None
+    ) -> list[tuple[Bot, Session]]:
+        """The sessions, connected or not, of these shards, of one shard count or all; or the one of this id."""
+        owners = list(self.gateway.bots.values()) if bot is None else [self.gateway.bot_named(bot)]
         wanted = None if shards == "all" else {int(shard) for shard in shards}
+        of_shards = ((o, s) for o in owners for s in o.sessions if wanted is None or s.shard in wanted)
+        return [(o, s) for o, s in of_shards if count in (None, s.count) and session in (None, s.id)]
+
+    def _chosen(
+        self, bot: str | None, shards: Shards, count: int | None = None, session: str | None = None
+    ) -> list[Connection]:
+        sessions = {found.id for _, found in self._sessions(bot, shards, count, session)}
         return [
             connection
             for connection in self._server.connections
-            if connection.state is State.LIVE
-            and (owner is None or connection.bot is owner)
-            and (wanted is None or connection.shard[0] in wanted)
+            if connection.state is State.LIVE and connection.session is not None and connection.session.id in sessions
         ]
 
     async def send_raw(
@@ -337,16 +348,21 @@ class Simulator:
         *,
         bot: str | None = None,
         shards: Shards = "all",
+        count: int | None = None,
+        session: str | None = None,
         code: int = 4000,
         seconds: float = 5.0,
         resumable: bool = False,
         status: int = 500,
         path: str = "/",
         delay: float = 1.0,
+        acks_wait: bool = True,
+        share: float = 0.1,
+        types: Iterable[str] = ("PRESENCE_UPDATE", "TYPING_START"),
     ) -> int:
         """Injects a fault (docs/reference/simulator.md lists the kinds); returns how many connections it affects.
 
-        Raises ValueError for an unknown kind.
+        Faults of sessions return how many sessions they affect. Raises ValueError for an unknown kind.
         """
         now = self._clock()
         if self._lasting_fault(kind, now.mono + seconds, status=status, path=path, delay=delay):
@@ -362,11 +378,21 @@ class Simulator:
             "start_ack": lambda c: setattr(c, "acks", True),
             "stall": lambda c: setattr(c, "stalled_until", now.mono + seconds),
         }
-        if kind == "invalidate_session":
-            return self._invalidate_sessions(bot, shards)
+        until, names = now.mono + seconds, frozenset(types)
+        of_sessions: dict[str, Callable[[Bot, Session], None]] = {
+            # Without notice to a connected client: it receives nothing more, and its next RESUME is refused.
+            "invalidate_session": lambda b, s: self.gateway.end_session(b, s, now),
+            "delay_events": lambda b, s: self.gateway.delay(b, s, Delay(delay, until, acks_wait, self._new_rng())),
+            "omit_events": lambda b, s: setattr(s, "omission", Omission(share, until, names, self._new_rng())),
+        }
+        if kind in of_sessions:
+            found = self._sessions(bot, shards, count, session)
+            for owner, one in found:
+                of_sessions[kind](owner, one)
+            return len(found)
         if kind not in actions:
             raise ValueError(f"no such fault: {kind}")
-        chosen = self._chosen(bot, shards)
+        chosen = self._chosen(bot, shards, count, session)
         for connection in chosen:
             actions[kind](connection)
         return len(chosen)
@@ -393,14 +419,8 @@ class Simulator:
             return False
         return True
 
-    def _invalidate_sessions(self, bot: str | None, shards: Shards) -> int:
-        """Removes sessions without notice to connected clients: the next RESUME is refused."""
-        owners = list(self.gateway.bots.values()) if bot is None else [self.gateway.bot_named(bot)]
-        wanted = None if shards == "all" else {int(shard) for shard in shards}
-        gone = [(o, s) for o in owners for s in o.sessions if wanted is None or s.shard in wanted]
-        for owner, session in gone:
-            self.gateway.end_session(owner, session)
-        return len(gone)
+    def _new_rng(self) -> random.Random:
+        return random.Random(self._rng.getrandbits(64))
 
     async def add_bot(self, config: BotConfig) -> str:
         """Adds a bot and returns its application id. ValueError when id or token is taken.
@@ -436,7 +456,7 @@ class Simulator:
         if remaining is not None:
             found.budget.set_remaining(remaining, self._clock().mono)
         if token is not None:
-            self.gateway.revoke_token(found)
+            self.gateway.revoke_token(found, self._clock())
             found.token = config.token = token
 
     async def stats(self) -> Json:
@@ -464,6 +484,7 @@ class Simulator:
                 "intents": session.intents,
                 "moment": session.moment,
                 "connected": session.outbox is not None,
+                "delayed": 0 if session.delay is None else len(session.delay),
                 "backfill_pending": len(session.backfill),
             }
             for owner in owners

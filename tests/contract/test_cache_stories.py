@@ -33,6 +33,8 @@ ACTIONS = {
     "crash": 4,
     "old_owner": 2,
     "session": 1.5,
+    "switch": 1.5,
+    "old_group": 2,
     "release": 0.5,
     "empty": 0.5,
 }
@@ -112,6 +114,10 @@ async def play(url: str, story: list[Any], *, b_knows_members: bool = True) -> N
                         made.crash(one)
                     case ("old_owner", one):
                         await made.old_owner_writes(one)
+                    case ("switch", one):
+                        await made.switch(one)
+                    case ("old_group", one):
+                        await made.replaced_group_writes(one)
                     case ("release", one):
                         await made.release(one)
                     case ("session", one, guilds):

@@ -16,8 +16,8 @@ from sandwich_simulator.guild_state import GuildState
 from sandwich_simulator.intents import ALL_INTENTS, GUILD_MEMBERS
 from sandwich_simulator.visibility import HIDDEN_NAME, OBFUSCATED, VIEW_CHANNEL, redacted
 
+from .fake_gateway import Fake, names, taken
 from .gateway_client import identify_payload
-from .test_rules import Fake, names, taken
 
 TOKEN = "a-token"
 CLOSED = {"type": 0, "allow": "0", "deny": str(VIEW_CHANNEL)}

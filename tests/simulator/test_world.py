@@ -147,7 +147,7 @@ def test_a_new_session_has_what_changed_while_no_session_existed() -> None:
     stage.connect(bot)
     stage.check(bot)
     for session in bot.sessions:
-        stage.gateway.end_session(bot, session)
+        stage.gateway.end_session(bot, session, stage.now)
     stage.play(6000)
     assert set(bot.world.guild_ids) != before
     stage.moment += 5000

@@ -60,6 +60,15 @@ class CacheModel:
         self.records[key] = (writer.fence, session, stood)
         return made
 
+    def switch(self, old: CacheWriter, new: CacheWriter, session: str, seq: int) -> None:
+        """The new writer's group replaces the old one's, in the middle of this session."""
+        app, was, now = new.shard.app, old.location, new.location
+        self.locations[app] = {guild: now if at == was else at for guild, at in self.locations[app].items()}
+        self.index[app, now] |= self.index.pop((app, was), set())
+        _, of, stood = self.records.get((app, was), (0, "", -1))
+        self.records[app, was] = (new.fence, of, stood)
+        self.records[app, now] = (new.fence, session, seq)
+
     def release(self, writer: CacheWriter) -> None:
         """The shard's group is removed."""
         _Step(self, writer).relocate(set())

@@ -9,7 +9,10 @@ import msgspec
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.intents import ALL, INTENTS
 from sandwich_coordinator.types import CacheSpec
+from sandwich_node.cache import group_switch
 from sandwich_node.cache.batch import Batch, EventOps
+from sandwich_node.cache.group_switch import PreviousShard, PreviousShards
+from sandwich_node.cache.handover_drain import Standing
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied
@@ -186,6 +189,7 @@ class Application:
     sessions: int = 0
     seq: int = 0
     confirmed: int = 0
+    replaced: CacheWriter | None = None
     queue: list[tuple[int, str, Json]] = field(default_factory=list)
     applied: list[tuple[int, str, Json]] = field(default_factory=list)
     translator: Translator = field(init=False)
@@ -269,6 +273,37 @@ class Story:
         application = self.applications[app]
         if application.writer.fence > 1 and application.queue:
             old = replace(application.writer, fence=Fence(application.writer.fence - 1))
+            await self._apply(application, old, Translator(old), application.queue[:1])
+
+    async def switch(self, app: str) -> None:
+        """The application's next group takes over, in the middle of a session of its own."""
+        await self.flush(app, 10_000)
+        application = self.applications[app]
+        old = application.replaced = application.writer
+        shard = ShardId(app, old.shard.group + 1, 0)
+        application.writer = replace(old, shard=shard, fence=Fence(old.fence + 1))
+        application.translator = Translator(application.writer)
+        application.sessions += 1
+        application.session, application.seq, application.confirmed = f"s{application.sessions}", 500, 500
+        application.applied.clear()
+        before = PreviousShards(
+            group=old.shard.group,
+            count=1,
+            ids="0",
+            own_count=1,
+            shards=(PreviousShard(shard=0, end=Standing("", 0), behind=False, fence=old.fence),),
+            session=application.session,
+            seq=500,
+            guilds=frozenset(GUILDS),
+        )
+        await group_switch.take_over(self.cache, before, application.writer)
+        self.model.switch(old, application.writer, application.session, 500)
+
+    async def replaced_group_writes(self, app: str) -> None:
+        """The owner of the group before applies the next event."""
+        application = self.applications[app]
+        old = application.replaced
+        if old is not None and application.queue:
             await self._apply(application, old, Translator(old), application.queue[:1])
 
     async def release(self, app: str) -> None:

@@ -25,6 +25,7 @@ from verification.simulation.log import Conditions
 from verification.simulation.loop import Machine, machine, wall_s
 from verification.simulation.node import NoServerHealth, RemoteStore, no_http_server
 
+POLL_S = 0.25
 CONNECT_S = 0.15
 RESUME_S = 0.3
 READY_S = 0.6
@@ -288,10 +289,21 @@ class Fleet:
         return states
 
     async def until_live(self, shards: int, *, limit_s: float) -> float:
-        """Wait until so many shards are live, at Discord and in etcd. Returns the virtual seconds. Raises TimeoutError."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        async with asyncio.timeout(limit_s):
-            while len(self.discord.live) != shards or self.claim_states() != {"live": shards}:
-                await asyncio.sleep(0.25)
-        return clock() - began
+        """Wait until so many shards are live, at Discord and in etcd. Returns how long that took (virtual seconds).
+
+        Raises TimeoutError.
+        """
+        return await until(
+            lambda: len(self.discord.live) == shards and self.claim_states() == {"live": shards}, limit_s=limit_s
+        )
+
+
+async def until(condition: Callable[[], bool], *, limit_s: float) -> float:
+    """Wait until the condition holds. Returns how long that took (virtual seconds). Raises TimeoutError."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    while not condition():
+        if clock() - began > limit_s:
+            raise TimeoutError(f"not reached in {limit_s:g} s")
+        await asyncio.sleep(POLL_S)
+    return clock() - began

@@ -12,7 +12,7 @@ from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSe
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import AppRecord, ShardsSpec
-from verification.scale.fleet import Discord, Fleet, ScaleNode
+from verification.scale.fleet import Discord, Fleet, ScaleNode, until
 
 KEYS = Keys("default")
 QUIET_S = 20.0
@@ -172,9 +172,7 @@ class Run:
         for node in self._lost:
             node.start()
         share = self._live // self._size.nodes
-        async with asyncio.timeout(1800.0):
-            while min(self._loads().values()) < share:
-                await asyncio.sleep(0.5)
+        await until(lambda: min(self._loads().values()) >= share, limit_s=1800.0)
         await self._fleet.until_live(self._live, limit_s=60.0)
         return clock() - began
 

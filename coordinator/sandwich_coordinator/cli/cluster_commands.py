@@ -10,6 +10,7 @@ import typer
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
+from sandwich_coordinator.cli.new_sessions import Yes, ask_before_new_sessions
 from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, KeyFile, WaitS, command_group, run, with_key_file
 from sandwich_coordinator.cli.output import paint_for, say, show_json, show_json_document, show_painted, show_yaml, warn
 
@@ -61,9 +62,12 @@ def cluster_apply(
     rekey: Annotated[
         bool, typer.Option("--rekey", help="Seal everything with another key than before; stop the nodes first.")
     ] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Make the cluster as the file says. Checks everything before it writes anything; repeating it writes nothing.
+
+    A change that needs new sessions (shards, intents, token) shows its cost and asks first.
 
     Example: sandwich cluster apply -f cluster.yml --dry-run
     """
@@ -77,13 +81,17 @@ def cluster_apply(
     connection = replace(with_key_file(context.obj, key_file), cluster=wanted.config.cluster)
     sealer = Sealer(None if insecure_plaintext else connection.key(os.environ))
 
-    async def work() -> "ConfigurationPlan":
+    async def work(*, dry_run: bool) -> "ConfigurationPlan":
         async with connection.store() as store:
             return await apply_configuration(
                 store, connection.keys, wanted, sealer, now=time.time(), prune=prune, rekey=rekey, dry_run=dry_run
             )
 
-    _show_plan(run(work()), dry_run=dry_run, as_json=as_json)
+    plan = run(work(dry_run=True))
+    ask_before_new_sessions(plan.new_groups, yes=yes or dry_run)
+    if not dry_run:
+        plan = run(work(dry_run=False))
+    _show_plan(plan, dry_run=dry_run, as_json=as_json)
 
 
 def _read_file(file: Path, connection: Connection) -> "Wanted":

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sandwich_coordinator.cli.render import rows_text
 from sandwich_coordinator.cli.widths import fitted
-from sandwich_coordinator.groups import newest_groups
+from sandwich_coordinator.groups import serving_groups
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.view import ClusterView
 from sandwich_sdk.wire.plain_text import plain_text
@@ -50,9 +50,11 @@ def where_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def not_cached(view: ClusterView, guild: str, apps: Sequence[str]) -> str:
     """The message for a guild that is not cached, with the shard it belongs to (Discord: (id >> 22) % count)."""
-    newest = newest_groups(view)
+    serving = serving_groups(view)
     shards = [
-        f"shard {(int(guild) >> 22) % view.groups[newest[app]].record.count} of {app}" for app in apps if app in newest
+        f"shard {(int(guild) >> 22) % view.groups[serving[app]].record.count} of {app}"
+        for app in apps
+        if app in serving
     ]
     would = f"; it would be on {', '.join(shards)}" if shards else ""
     who = f"application {apps[0]} is not" if len(apps) == 1 else "no application of this cluster is"

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sandwich_coordinator.durations import duration
 from sandwich_coordinator.operations import progress as happened
 from sandwich_coordinator.operations.nodes import next_steps
-from sandwich_coordinator.operations.progress import NodeProgress, Progress, Report, ShardProgress
+from sandwich_coordinator.operations.progress import GroupProgress, NodeProgress, Progress, Report, ShardProgress
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.rebalance import Move
+from sandwich_coordinator.scale_plan import ScalePlan, ScaleProgress
 
 
 def shown(say: Callable[[str], None]) -> Report:
@@ -27,6 +29,8 @@ def progress_lines(event: Progress) -> list[str]:
             return [f"the store does not answer, waiting ({reason})"]
         case happened.MovesPlanned(moves):
             return move_lines(moves)
+        case _ if isinstance(event, GroupProgress):
+            return [_group_line(event)]
         case _ if isinstance(event, NodeProgress):
             return [_node_line(event)]
         case _:
@@ -70,6 +74,73 @@ def _shard_line(event: ShardProgress) -> str:
             return f"{goal} after {took_s:.1f} s"
         case happened.Balanced():
             return "balanced"
+
+
+_PHASES = {
+    "canary": "the first shard of the new group is ready",
+    "preparing": "shards are ready",
+    "holding": "shards hold their events for the switch",
+    "switching": "shards have taken over",
+}
+
+
+def progress_line(progress: ScaleProgress) -> str:
+    """How far a change of an application's shard group is."""
+    left = f", about {duration(progress.seconds_left)} left" if progress.seconds_left else ""
+    failed = f"; shards {format_ranges(progress.failed)} failed" if progress.failed else ""
+    done = f"{progress.done} of {1 if progress.phase == 'canary' else progress.total}"
+    return (
+        f"{progress.app}: group {progress.replaces} -> {progress.group}: {done} {_PHASES[progress.phase]}{left}{failed}"
+    )
+
+
+def _group_line(event: GroupProgress) -> str:
+    match event:
+        case happened.ScaleAdvanced(progress):
+            return progress_line(progress)
+        case happened.ScaleFailing(app, shards, advice):
+            which = format_ranges(shards)
+            return f"{app}: shards {which} of the new group failed; the old group serves as before; {advice}"
+        case happened.ScaleDone(app, took_s):
+            return f"{app}: done after {took_s:.1f} s"
+
+
+def plan_lines(plan: ScalePlan, now: float) -> list[str]:
+    """What a change of an application's shards costs; `now`: Unix seconds."""
+    starts = f"{plan.starts} session {'start' if plan.starts == 1 else 'starts'}"
+    lines = [f"{plan.app}: {', '.join(plan.reasons)}"]
+    if plan.left is None:
+        lines.append(f"  {starts}; Discord has not said yet how many are left")
+    else:
+        kept = f", {plan.reserve} are kept for failover" if plan.reserve else ""
+        lines.append(f"  {starts} of the {plan.left} that are left of {plan.total}{kept}")
+    if plan.at_once:
+        lines.append(f"  the present shards end first; at least {duration(plan.seconds)} until all are back")
+    else:
+        lines.append(f"  at least {duration(plan.seconds)}; the present shards serve until the new ones are ready")
+        lines.append(f"  about {plan.memory_bytes / 2**20:.0f} MiB of memory more until then, without traffic")
+    if not plan.enough and not plan.at_once and plan.reset_at is not None:
+        lines.append(f"  it begins when the session starts are reset, in {duration(max(0.0, plan.reset_at - now))}")
+    return lines
+
+
+def plan_row(plan: ScalePlan) -> dict[str, Any]:
+    """The same as JSON."""
+    return {
+        "app": plan.app,
+        "reasons": list(plan.reasons),
+        "shards_before": plan.before,
+        "shards_after": plan.after,
+        "session_starts": plan.starts,
+        "session_starts_left": plan.left,
+        "session_starts_total": plan.total,
+        "session_starts_kept": plan.reserve,
+        "session_starts_reset_at": plan.reset_at,
+        "seconds": round(plan.seconds, 1),
+        "memory_bytes": plan.memory_bytes,
+        "at_once": plan.at_once,
+        "begins_now": plan.enough or plan.at_once,
+    }
 
 
 def move_lines(moves: Sequence[Move]) -> list[str]:

@@ -10,17 +10,21 @@ from typing import Any
 import msgspec
 
 from sandwich_coordinator.cli.paint import PLAIN, Paint
+from sandwich_coordinator.cli.progress import progress_line
 from sandwich_coordinator.cli.recent import failover_rows, loss_rows, recent_text
 from sandwich_coordinator.durations import duration
+from sandwich_coordinator.groups import serving_groups
 from sandwich_coordinator.operations.health import find_problems, wanted_shards
 from sandwich_coordinator.operations.shards import pins as pins_of
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.placement import labels_text, shown_labels
+from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.problems import KINDS, Problem, Severity, degraded
+from sandwich_coordinator.scale_plan import plan_next_group, scale_progress
 from sandwich_coordinator.status import CacheStatus, NodeStatus
 from sandwich_coordinator.types import CAPACITY, GroupRecord
 from sandwich_coordinator.view import ClusterView
-from sandwich_sdk.wire.plain_text import plain_text
+from sandwich_sdk.wire.plain_text import plain_lines, plain_text
 
 _AT_REST = ("paused", "closing", "failed")
 """States of a group whose shards are not to run."""
@@ -104,8 +108,9 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     view = snapshot.view
     rows = []
     for name, entry in sorted(view.apps.items()):
-        groups = [group.record for key, group in view.groups.items() if key.app == name]
-        states = Counter(claim.record.state for key, claim in view.claims.items() if key.app == name)
+        serving = serving_groups(view).get(name)
+        groups = [view.groups[serving].record] if serving is not None else []
+        states = Counter(claim.record.state for key, claim in view.claims.items() if key.of == serving)
         budget = view.budgets.get(entry.record.token_hash)
         figures = [a.apps[name] for a in snapshot.answers.values() if isinstance(a, NodeStatus) and name in a.apps]
         rows.append(
@@ -115,6 +120,7 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
                 "reason": groups[-1].reason if groups else "",
                 "shards_wanted": sum(len(wanted_shards(group)) for group in groups),
                 "shards": dict(sorted(states.items())),
+                "change": change_row(view, name, snapshot.policy),
                 "guilds": sum(figure.guilds for figure in figures),
                 "events_per_s": round(sum(figure.events_per_s for figure in figures), 1),
                 "cache": _cache(
@@ -128,6 +134,37 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def change_row(view: ClusterView, app: str, policy: Policy) -> dict[str, Any] | None:
+    """How far a change of the application's shard group is; None when there is none."""
+    found = scale_progress(view, app, policy=policy)
+    if found is None:
+        return None
+    return {
+        "from_group": found.replaces,
+        "to_group": found.group,
+        "phase": found.phase,
+        "shards_done": found.done,
+        "shards": found.total,
+        "shards_failed": list(found.failed),
+        "seconds_left": round(found.seconds_left) if found.seconds_left is not None else None,
+    }
+
+
+def _change_lines(snapshot: Snapshot) -> list[str]:
+    """A line for each change of shard groups that is under way or waits."""
+    lines = []
+    for name, entry in sorted(snapshot.view.apps.items()):
+        found = scale_progress(snapshot.view, name, policy=snapshot.policy)
+        if found is not None:
+            lines.append(f"  {progress_line(found)}")
+            continue
+        plan = None if entry.record.paused else plan_next_group(snapshot.view, entry.record, policy=snapshot.policy)
+        if plan is not None and not plan.enough and not plan.at_once:
+            wait = "" if plan.reset_at is None else f", reset in {duration(plan.reset_at - snapshot.now)}"
+            lines.append(f"  {name}: {', '.join(plan.reasons)} waits for {plan.starts} session starts{wait}")
+    return lines
 
 
 def _app_state(paused: bool, groups: Sequence[GroupRecord], *, nodes: int) -> str:
@@ -343,6 +380,8 @@ def status_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
         parts.append(paint.bold("problems") + "\n" + "\n".join(lines))
     parts.append(f"{paint.bold('nodes')}\n{nodes_text(snapshot, paint)}")
     parts.append(f"{paint.bold('applications')}\n{apps_text(snapshot, paint)}")
+    if changes := _change_lines(snapshot):
+        parts.append(paint.bold("changes of shard groups") + "\n" + plain_lines("\n".join(changes)))
     if groups := consumer_rows(snapshot):
         parts.append(f"{paint.bold('consumer groups')}\n{rows_text(groups, CONSUMER_COLUMNS, '', paint)}")
     answers = snapshot.answers.values()

@@ -1,11 +1,11 @@
 """The cluster's whole configuration: apply a cluster file, read the stored one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.config import ClusterSettings, policy_of
 from sandwich_coordinator.operations.configuration_plan import (
     ConfigurationPlan,
     Sealer,
@@ -14,11 +14,14 @@ from sandwich_coordinator.operations.configuration_plan import (
     plan_configuration,
 )
 from sandwich_coordinator.operations.errors import Conflict, Refused
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.scale_plan import ScalePlan, plan_next_group
 from sandwich_coordinator.sealing import ClusterKey
-from sandwich_coordinator.store.base import KeyValue, Store
+from sandwich_coordinator.store.base import KeyValue, Listing, Put, Store
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import check_settings
 from sandwich_coordinator.types import AppRecord
+from sandwich_coordinator.view import ClusterView
 
 WRITES_PER_TXN_MAX = 100
 """etcd's default --max-txn-ops is 128."""
@@ -50,9 +53,26 @@ async def apply_configuration(
     """
     current = await store.list(keys.prefix)
     plan = plan_configuration(current, wanted, keys=keys, sealer=sealer, prune=prune, rekey=rekey, now=now)
+    plan = replace(plan, new_groups=_new_groups(current, plan, keys))
     if not dry_run:
         await _write(store, plan.writes)
     return plan
+
+
+def _new_groups(current: Listing, plan: ConfigurationPlan, keys: Keys) -> tuple[ScalePlan, ...]:
+    """The shard groups that these writes lead to."""
+    items = {item.key: item for item in current.items}
+    view, policy = (
+        ClusterView.from_items(keys, items, current.revision),
+        policy_of(items[keys.config].value if keys.config in items else None),
+    )
+    records = [
+        msgspec.json.decode(write.value, type=AppRecord)
+        for _, write in plan.writes
+        if isinstance(write, Put) and write.key.startswith(keys.apps)
+    ]
+    found = (plan_next_group(view, record, policy=policy) for record in records if not record.paused)
+    return tuple(one for one in found if one is not None)
 
 
 async def _write(store: Store, writes: Sequence[Write]) -> None:
@@ -79,6 +99,12 @@ async def read_configuration(store: Store, keys: Keys, key: ClusterKey | None) -
     except msgspec.MsgspecError as error:
         raise Refused(f"the stored configuration cannot be read: {error}") from None
     return StoredConfiguration(settings, apps, is_checked=key is not None or not settings.proof)
+
+
+async def stored_policy(store: Store, keys: Keys) -> Policy:
+    """The policy of the cluster; the default one while none is stored that can be read. Raises the store's errors."""
+    item = await store.get(keys.config)
+    return policy_of(item.value if item is not None else None)
 
 
 def read_settings(item: KeyValue, keys: Keys, key: ClusterKey | None) -> ClusterSettings:

@@ -35,6 +35,7 @@ from sandwich_coordinator.operations.changes import (
     settings_changes,
 )
 from sandwich_coordinator.operations.errors import Refused
+from sandwich_coordinator.scale_plan import ScalePlan
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put
 from sandwich_coordinator.store.keys import Keys
@@ -60,12 +61,14 @@ class Wanted:
 class ConfigurationPlan:
     """What to write, and what that changes. Without writes nothing is to do.
 
-    `kept`: applications that the cluster has, the file does not name, and that stay.
+    `kept`: applications that the cluster has, the file does not name, and that stay. `new_groups`: what needs new
+    sessions, and what it costs.
     """
 
     writes: tuple[Write, ...] = field(default=(), repr=False)
     changes: tuple[Change, ...] = ()
     kept: tuple[str, ...] = ()
+    new_groups: tuple[ScalePlan, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import msgspec
 
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
-from sandwich_coordinator.groups import newest_groups, planned_nodes
+from sandwich_coordinator.groups import planned_ids, planned_nodes, serving_groups, upcoming_groups
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
@@ -40,11 +40,12 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
 
 
 def wanted_shards(group: GroupRecord) -> set[int]:
-    """The shards that a group should run; all of its count when its ids cannot be read."""
+    """The shards that a group should run now; all of its count when its ids cannot be read."""
     try:
-        return set(parse_ranges(group.ids)) if group.ids else set(range(group.count))
+        parse_ranges(group.ids)
     except ValueError:
         return set(range(group.count))
+    return set(planned_ids(group)) if group.ids else set(range(group.count))
 
 
 def shards_subject(app: str, shards: Sequence[int] | set[int]) -> str:
@@ -96,24 +97,30 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
     view = snapshot.view
-    for name, key in newest_groups(view).items():
+    for name, key in serving_groups(view).items():
         group, app = view.groups[key].record, view.apps.get(name)
         if not view.nodes and group.state in ("starting", "live", "degraded"):
             yield problem(Code.APP_DOWN, f"app/{name}", f"{name}: no node runs it (its last state was {group.state})")
-        budget = view.budgets.get(app.record.token_hash) if app is not None else None
-        if app is None or budget is None or budget.record.error or app.record.shards.count != "auto":
+        proposal = view.proposals.get(name)
+        if app is None or proposal is None or proposal.record.count == group.count:
             continue
-        wanted = budget.record.shards
-        if wanted > 0 and group.count > 0 and wanted != group.count:
-            summary = f"{name}: Discord recommends {wanted} shards, and {group.count} run"
-            yield problem(Code.SHARD_COUNT_PENDING, f"app/{name}", summary)
+        found = proposal.record
+        summary = f"{name}: {found.count} shards are proposed, and {group.count} run ({found.reason})"
+        spec = app.record.shards
+        when = f"; by itself at {spec.window}" if spec.window and not spec.confirm else ""
+        advice = f"sandwich app scale {name} --accept{when}"
+        yield problem(Code.SHARD_COUNT_PENDING, f"app/{name}", summary, advice, found.at)
 
 
 def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:
     late: dict[tuple[str, str], dict[int, float]] = {}
+    upcoming = frozenset(upcoming_groups(snapshot.view).values())
     for shard, claim in sorted(snapshot.view.claims.items()):
         record = claim.record
-        if record.state in ("live", "failed") or not record.since:
+        if record.state in ("live", "failed", "ended") or not record.since:
+            continue
+        if shard.of in upcoming:
+            # It waits for its turn to IDENTIFY, or for the others; the serving group has the events.
             continue
         if snapshot.now - record.since >= NOT_LIVE_AFTER_S:
             late.setdefault((shard.app, record.state), {})[shard.shard] = record.since

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sandwich_coordinator.rebalance import Move
+from sandwich_coordinator.scale_plan import ScaleProgress
 from sandwich_coordinator.types import NodeState
 
 
@@ -122,9 +123,34 @@ class Balanced:
     """Nothing is left to move."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScaleAdvanced:
+    """A change of shard groups went on."""
+
+    progress: ScaleProgress
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleFailing:
+    """These shards of the upcoming group failed; the serving group is untouched. `advice`: what can be done."""
+
+    app: str
+    shards: tuple[int, ...]
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleDone:
+    """The group that was asked for serves alone, after so many seconds."""
+
+    app: str
+    took_s: float
+
+
 NodeProgress = NodeStateSet | OthersDraining | NoOtherNodeReady | ShardsToMove | Drained | DrainInterrupted
 ShardProgress = Pinned | Unpinned | AllUnpinned | RestartRequested | Remaining | Reached | Balanced
-Progress = StoreSilent | MovesPlanned | NodeProgress | ShardProgress
+GroupProgress = ScaleAdvanced | ScaleFailing | ScaleDone
+Progress = StoreSilent | MovesPlanned | NodeProgress | ShardProgress | GroupProgress
 Report = Callable[[Progress], None]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sandwich_coordinator import rebalance
-from sandwich_coordinator.groups import newest_groups, shard_ids
+from sandwich_coordinator.groups import serving_groups, shard_ids
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, Refused, Unavailable
 from sandwich_coordinator.operations.progress import (
@@ -57,7 +57,7 @@ def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardId]:
     """The shards of an application that `ranges` ("3", "0-7,12") names. Raises NotFound and Invalid."""
     if app not in view.apps:
         raise NotFound("application", app, view.apps)
-    group = newest_groups(view).get(app)
+    group = serving_groups(view).get(app)
     if group is None:
         raise Refused(f"{app} has no shards yet: see sandwich cluster status for the reason")
     present = shard_ids(view.groups[group].record)

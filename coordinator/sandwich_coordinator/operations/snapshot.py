@@ -9,9 +9,10 @@ import aiohttp
 import msgspec
 
 from sandwich_coordinator.addresses import http_url
-from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.config import ClusterSettings, policy_of
 from sandwich_coordinator.fingerprints import fingerprints
 from sandwich_coordinator.network_errors import network_words
+from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.problems import Problem, Severity
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import Listing, StoreError
@@ -32,6 +33,7 @@ class Snapshot:
     answers         each node's own status, or why it did not answer
     misdirected     by node: which other node answers at the address that it advertises
     settings        fingerprints of the stored settings, by section
+    policy          the stored limits of the cluster's decisions
     etcd_problems   why etcd does not do its work
     """
 
@@ -42,6 +44,7 @@ class Snapshot:
     answers: Mapping[str, NodeStatus | str] = field(default_factory=dict)
     misdirected: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
     etcd_version: str = ""
     etcd_problems: Sequence[Problem] = ()
 
@@ -71,6 +74,7 @@ async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
         answers=answers | {node: f"node {other} answers there" for node, other in others.items()},
         misdirected=others,
         settings=_settings(listing, keys),
+        policy=policy_of(next((item.value for item in listing.items if item.key == keys.config), None)),
         etcd_version=version,
         # Which members a node reaches, that node reports.
         etcd_problems=tuple(one for one in found if one.severity is Severity.CRITICAL),

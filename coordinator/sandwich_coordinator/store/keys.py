@@ -43,6 +43,10 @@ class Keys:
         return f"{self.prefix}rollouts/"
 
     @property
+    def proposals(self) -> str:
+        return f"{self.prefix}proposals/"
+
+    @property
     def claims(self) -> str:
         return f"{self.prefix}claims/"
 
@@ -84,6 +88,9 @@ class Keys:
 
     def rollout(self, app: str) -> str:
         return f"{self.rollouts}{app}"
+
+    def proposal(self, app: str) -> str:
+        return f"{self.proposals}{app}"
 
     def plan(self, app: str, group: int) -> str:
         return f"{self.plans}{app}/{group}"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import msgspec
 
 from sandwich_coordinator.assignment import LocalShard
-from sandwich_coordinator.ids import ShardId
+from sandwich_coordinator.groups import token_hash_of
+from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.store.base import Compare, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
@@ -29,13 +30,13 @@ class Doubt:
     writes: tuple[Put, ...]
 
 
-def doubt(view: ClusterView, app: str, url: str, reason: str) -> Doubt | None:
+def doubt(view: ClusterView, group: GroupId, url: str, reason: str) -> Doubt | None:
     """What to write when `url` cannot be reached. None: it is an old address, or the leader knows already. Pure."""
-    entry = view.apps.get(app)
-    budget = view.budgets.get(entry.record.token_hash) if entry is not None else None
-    if entry is None or budget is None or budget.record.url != url or budget.record.unreachable:
+    token_hash = token_hash_of(view, group)
+    budget = view.budgets.get(token_hash)
+    if budget is None or budget.record.url != url or budget.record.unreachable:
         return None
-    key = view.keys.budget(entry.record.token_hash)
+    key = view.keys.budget(token_hash)
     record = msgspec.structs.replace(budget.record, unreachable=reason[:REASON_CHARS])
     return Doubt((Compare(key, "mod_revision", budget.mod_revision),), (Put(key, record.encode()),))
 
@@ -63,8 +64,7 @@ class ShardGateways:
     def follow(self, view: ClusterView, local: Mapping[ShardId, LocalShard]) -> None:
         """Pass a new address on to the shards that run."""
         for shard, running in local.items():
-            app = view.apps.get(shard.app)
-            budget = view.budgets.get(app.record.token_hash) if app is not None else None
+            budget = view.budgets.get(token_hash_of(view, shard.of))
             url = budget.record.url if budget is not None else ""
             if not url or running.phase != "running" or self._sent.get(shard, url) == url:
                 continue
@@ -74,7 +74,7 @@ class ShardGateways:
     async def unreachable(self, shard: ShardId, url: str, reason: str) -> None:
         """A shard cannot connect to `url`. It reports that with every attempt, so a failure here is no loss."""
         view = self._view()
-        wanted = doubt(view, shard.app, url, reason) if view is not None else None
+        wanted = doubt(view, shard.of, url, reason) if view is not None else None
         if wanted is None or shard.app in self._asking:
             return
         self._asking.add(shard.app)

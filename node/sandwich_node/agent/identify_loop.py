@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 from sandwich_coordinator import identify
+from sandwich_coordinator.groups import token_hash_of
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import LeaseLost, Store, StoreAmbiguous, StoreError
@@ -48,7 +49,8 @@ class IdentifyLoop:
         """
         view = self._view()
         app = view.apps.get(shard.app) if view else None
-        budget = view.budgets.get(app.record.token_hash) if view and app else None
+        token_hash = token_hash_of(view, shard.of) if view else ""
+        budget = view.budgets.get(token_hash) if view else None
         if app is None or budget is None:
             _log.warning("%s/%d/%d asks to identify before its token's limits are known", *shard)
             return
@@ -57,9 +59,7 @@ class IdentifyLoop:
         # A group that was live has members waiting for this shard: that is what the reserve is for.
         failover = not spare and group is not None and group.record.state in ("live", "degraded")
         self._inbox.put_nowait(
-            identify.Requested(
-                token_hash=app.record.token_hash, shard=shard, bucket=bucket, failover=failover, spare=spare
-            )
+            identify.Requested(token_hash=token_hash, shard=shard, bucket=bucket, failover=failover, spare=spare)
         )
 
     def withdraw(self, shard: ShardId) -> None:

@@ -6,13 +6,14 @@ view was old.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from sandwich_coordinator import election, leader
 from sandwich_coordinator.discord_api import DiscordUnavailable, RateLimited, TokenRefused
-from sandwich_coordinator.ids import LeaderTerm
-from sandwich_coordinator.leader import GatewayState, LookupWanted
+from sandwich_coordinator.gateway_state import GatewayState
+from sandwich_coordinator.ids import GroupId, LeaderTerm
+from sandwich_coordinator.leader import LookupWanted
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import LeaseLost, Store, StoreError
@@ -23,6 +24,11 @@ from sandwich_node.agent.membership import Membership
 _log = logging.getLogger(__name__)
 
 WRITE_RETRY_S = 0.3
+RELOCATION_LOOK_S = 30.0
+
+Relocate = Callable[[Iterable[tuple[GroupId, GroupId]], ClusterView, float], frozenset[GroupId]]
+"""Has the cache locate the guilds of replaced groups at the groups that serve now, by (serving, replaced), at a time
+(monotonic); returns the serving groups for which that is done."""
 
 
 class LeaderLoop:
@@ -35,6 +41,7 @@ class LeaderLoop:
         *,
         view: Callable[[], ClusterView | None],
         look_up: Callable[[str], Awaitable[BudgetRecord]],
+        relocate: Relocate,
         policy: Policy,
         wall: Callable[[], float],
     ) -> None:
@@ -46,6 +53,7 @@ class LeaderLoop:
         self._membership = membership
         self._view = view
         self._look_up = look_up
+        self._relocate = relocate
         self._policy = policy
         self._wall = wall
         self._wake = asyncio.Event()
@@ -136,7 +144,10 @@ class LeaderLoop:
         decision = leader.reconcile(
             view, self._gateway, self._memory, term=term, now=now, wall=self._wall(), policy=self._policy
         )
-        self._memory = decision.memory
+        relocated = self._relocate(decision.relocations, view, now)
+        # What was answered since the last decision leads to a write in the next one.
+        again = relocated != decision.memory.relocated
+        self._memory = replace(decision.memory, relocated=relocated)
         for lookup in decision.lookups:
             self._begin_lookup(lookup, group)
         refused = False
@@ -147,6 +158,11 @@ class LeaderLoop:
             refused = refused or not done.succeeded
         own_deadline = election.deadline(self._candidate(), self._policy)
         times = [at for at in (decision.wake_at, own_deadline) if at is not None]
+        if decision.relocations:
+            # A worker that died does not answer.
+            times.append(now + RELOCATION_LOOK_S)
+        if again:
+            times.append(now)
         if refused:
             times.append(now + WRITE_RETRY_S)
         return min(times, default=None)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from sandwich_node.agent.failover_history import History
+from sandwich_node.agent.relocations import Relocations
 from sandwich_node.agent.status import Figures
 from sandwich_node.agent.status_publisher import StatusPublisher
 from sandwich_node.agent.worker_set import WorkerSet
@@ -14,6 +15,7 @@ class NodeState:
     def __init__(self, node: str, wall: Callable[[], float]) -> None:
         self.wall = wall
         self.workers = WorkerSet()
+        self.relocations = Relocations(self.workers)
         self.figures = Figures()
         self.history = History(node)
         self.status_publisher = StatusPublisher(node, lambda: self.workers.slots, wall=wall)

@@ -60,7 +60,16 @@ class Serving:
             wall=wall,
         )
         lookup = TokenLookup(discord, view=view, open_secret=open_secret, wall=wall)
-        self.leading = LeaderLoop(store, membership, view=view, look_up=lookup.budget, policy=policy, wall=wall)
+        self.leading = LeaderLoop(
+            store,
+            membership,
+            view=view,
+            look_up=lookup.budget,
+            relocate=state.relocations.advance,
+            policy=policy,
+            wall=wall,
+        )
+        state.relocations.on_answer = self.leading.changed
         self.servers = dependencies.make_server_health(redis, self._ask_nats)
         self._changes = ViewChanges(options, state, leads=lambda: self.leading.leads)
         self._fill_workers(dependencies.make_worker, worker_settings(options, settings, redis, open_secret))

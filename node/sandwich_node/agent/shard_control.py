@@ -16,11 +16,11 @@ import msgspec
 
 from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
-from sandwich_coordinator.ids import Fence, ShardId
+from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.trust import gateway_refusal
-from sandwich_coordinator.types import AppRecord, BudgetRecord, SessionRecord, ShardState
+from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
@@ -38,6 +38,23 @@ CRASH_WAIT_S = 2.0
 SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
 _STATES: frozenset[str] = frozenset(ShardState.__args__)  # type: ignore[attr-defined]
+
+
+def _with_token_of(group: GroupRecord, app: AppRecord) -> AppRecord:
+    """The application with the token of one of its groups, which may be an earlier one."""
+    if group.token_hash in ("", app.token_hash):
+        return app
+    return msgspec.structs.replace(app, token=group.token, token_hash=group.token_hash)
+
+
+def _previous(view: ClusterView, key: GroupId) -> ipc.PreviousGroup | None:
+    """The group that a group replaces."""
+    replaces = view.groups[key].record.replaces
+    entry = view.groups.get(GroupId(key.app, replaces)) if replaces is not None else None
+    if entry is None:
+        return None
+    record = entry.record
+    return ipc.PreviousGroup(group=record.group, count=record.count, ids=record.ids)
 
 
 def _options_of(app: AppRecord) -> ipc.ShardOptions:
@@ -89,6 +106,7 @@ class ShardControl:
         self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
         self._presences: dict[ShardId, dict[str, Any] | None] = {}
         self._options: dict[ShardId, ipc.ShardOptions] = {}
+        self._phases: dict[ShardId, GroupPhase] = {}
         self._gateways = ShardGateways(store, view=view, send=self._send)
         self._run_numbers = itertools.count(1)
         self._runs: dict[ShardId, int] = {}
@@ -120,6 +138,7 @@ class ShardControl:
         results = await asyncio.gather(*(self._perform(view, action) for action in actions))
         self._show_presences(view)
         self._set_options(view)
+        self._set_phases(view)
         self._gateways.follow(view, self.local)
         written = await asyncio.gather(*(self._write_state(view, shard) for shard in list(self.local)))
         return not all(results) or not all(written)
@@ -175,13 +194,13 @@ class ShardControl:
     def _start(self, view: ClusterView, start: assignment.Start) -> bool:
         """Start the shard in its worker; False: try again although nothing changes."""
         shard = start.shard
-        app = view.apps[shard.app].record
-        budget = view.budgets.get(app.token_hash)
+        app, group = view.apps[shard.app].record, view.groups[shard.of].record
+        budget = view.budgets.get(start.config.token_hash)
         worker = self._workers.get(start.worker)
         if budget is None or not budget.record.url or worker is None or not worker.alive:
             return budget is not None and worker is not None
         try:
-            token = self._token_of(app)
+            token = self._token_of(_with_token_of(group, app))
         except Exception as error:
             found = problem(Code.TOKEN_UNUSABLE, f"app/{app.app}", str(error))
             self.problems[found.code, app.app] = found
@@ -191,13 +210,14 @@ class ShardControl:
             self._refuse_gateway(app.app, refusal)
             return False
         self.problems.pop((Code.GATEWAY_UNTRUSTED, app.app), None)
-        message = self._start_message(start, app, view.groups[shard.of].record.count, budget.record, token)
+        message = self._start_message(start, app, view, budget.record, token)
         worker.send(message)
         self._runs[shard] = message.run
         self._gateways.started(shard, budget.record.url)
         self.local[shard] = LocalShard(start.worker, start.fence, start.config)
         self._presences[shard] = app.presence
         self._options[shard] = _options_of(app)
+        self._phases[shard] = group.phase
         if start.session is not None:
             # Only a shard whose last owner was gone before this process could see it has a session here.
             self._history.lost(shard, NODE_RESTARTED, self._wall())
@@ -205,21 +225,22 @@ class ShardControl:
         return True
 
     def _start_message(
-        self, start: assignment.Start, app: AppRecord, count: int, budget: BudgetRecord, token: str
+        self, start: assignment.Start, app: AppRecord, view: ClusterView, budget: BudgetRecord, token: str
     ) -> ipc.StartShard:
         age_s, size, replicas = self._stream_of(app)
+        group = view.groups[start.shard.of].record
         return ipc.StartShard(
             key=start.shard,
             run=next(self._run_numbers),
             fence=start.fence,
-            count=count,
+            count=group.count,
             route=app.route or app.app,
             bot=budget.bot_id,
             token=token,
-            token_hash=app.token_hash,
+            token_hash=start.config.token_hash,
             gateway_url=budget.url,
             api_url=self._api_url,
-            intents=app.intents,
+            intents=start.config.intents,
             compression=app.compression,
             large_threshold=app.large_threshold,
             presence=app.presence,
@@ -228,6 +249,8 @@ class ShardControl:
             stream_max_bytes=size,
             stream_replicas=replicas,
             options=_options_of(app),
+            phase=group.phase,
+            previous=_previous(view, start.shard.of),
         )
 
     def _refuse_gateway(self, app: str, refusal: str) -> None:
@@ -256,6 +279,15 @@ class ShardControl:
             if options != self._options.get(shard):
                 self._options[shard] = options
                 self._send(running.worker, ipc.SetOptions(shard, options))
+
+    def _set_phases(self, view: ClusterView) -> None:
+        """Pass on the phases of the shards' groups."""
+        for shard, running in self.local.items():
+            group = view.groups.get(shard.of)
+            if group is None or running.phase != "running" or group.record.phase == self._phases.get(shard):
+                continue
+            self._phases[shard] = group.record.phase
+            self._send(running.worker, ipc.SetPhase(shard, group.record.phase))
 
     def _stop(self, shard: ShardId, reason: str) -> None:
         running = self.local[shard]
@@ -286,6 +318,7 @@ class ShardControl:
             self.identifying.withdraw(shard)
         self._presences.pop(shard, None)
         self._options.pop(shard, None)
+        self._phases.pop(shard, None)
         self._runs.pop(shard, None)
         self._gateways.forget(shard)
         self._figures.forget(shard)
@@ -385,6 +418,9 @@ class ShardControl:
         match stopped.how:
             case "released":
                 self._release_once_saved(shard, running.fence)
+            case "ended":
+                self.local[shard] = replace(running, phase="ended")
+                self._note(shard, worker.index, "ended", "")
             case "failed":
                 _log.error("shard %s/%d/%d failed: %s", *shard, reason)
                 self.local[shard] = replace(running, phase="failed", failed_under=self._revision_of(shard.app))
@@ -426,7 +462,7 @@ class ShardControl:
         for shard in [shard for shard, running in self.local.items() if running.worker == worker.index]:
             if self.identifying is not None:
                 self.identifying.withdraw(shard)
-            if self.local[shard].phase != "failed":
+            if self.local[shard].phase not in ("failed", "ended"):
                 self._history.lost(shard, WORKER_DIED, self._wall())
                 self._forget(shard)
         self.changed()

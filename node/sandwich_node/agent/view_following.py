@@ -8,6 +8,8 @@ import logging
 import random
 from collections.abc import Callable
 
+from sandwich_coordinator.groups import serving_groups
+from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.problems import KINDS, Code, Problem
 from sandwich_coordinator.reachability import locally_advertised
 from sandwich_coordinator.store.base import Store, WatchBatch
@@ -19,6 +21,7 @@ from sandwich_node import ipc, open_files
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.status import planned_shards
+from sandwich_node.agent.worker_settings import next_group
 
 _log = logging.getLogger(__name__)
 
@@ -103,9 +106,15 @@ class ViewChanges:
             worker = self._state.workers.ready_worker()
             if cache is None or not cache.enabled or worker is None:
                 continue
-            count = before.groups[key].record.count
             worker.send(
-                ipc.CleanGroupCache(app=key.app, group=key.group, count=count, fence=after.revision, cache=cache)
+                ipc.CleanGroupCache(
+                    app=key.app,
+                    group=key.group,
+                    count=before.groups[key].record.count,
+                    fence=after.revision,
+                    cache=cache,
+                    next=_next_group(key, before, after),
+                )
             )
 
     def _check_address(self, view: ClusterView) -> None:
@@ -124,3 +133,12 @@ class ViewChanges:
         if too_few is not None and too_few != self.too_few_files:
             _log.warning("%s", too_few.text)
         self.too_few_files = too_few
+
+
+def _next_group(gone: GroupId, before: ClusterView, after: ClusterView) -> ipc.NextGroup | None:
+    """The group that has the guilds of a group that is gone; None when they are gone too."""
+    key = serving_groups(after).get(gone.app)
+    if key is None or key < gone:
+        return None
+    record, was = after.groups[key].record, before.groups.get(key)
+    return next_group(record, continues=was is not None and was.record.replaces == gone.group)

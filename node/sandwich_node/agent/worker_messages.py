@@ -30,6 +30,8 @@ class WorkerMessages:
             case ipc.StreamRemade(app):
                 state.history.streams_remade[app] = state.wall()
                 state.status_publisher.stream_remade(app)
+            case ipc.GuildsRelocated():
+                state.relocations.answered(message)
             case ipc.WorkerStats(_, cpu_s, numbers):
                 state.figures.note(asyncio.get_running_loop().time(), worker.index, cpu_s, numbers)
                 for app in {each.key.app for each in numbers if each.foreign}:

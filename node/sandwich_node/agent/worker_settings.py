@@ -1,6 +1,8 @@
 """What workers are sent: the settings they start with, and the applications they answer requests about. Pure."""
 
 from sandwich_coordinator.config import NATS_SECRET, REDIS_SECRET, ClusterSettings
+from sandwich_coordinator.groups import serving_groups
+from sandwich_coordinator.types import GroupRecord
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.configuration import OpenSecret
@@ -50,17 +52,21 @@ def redis_options(settings: ClusterSettings, open_secret: OpenSecret) -> RedisOp
 
 
 def app_infos(view: ClusterView) -> dict[str, ipc.AppInfo]:
-    """The applications, each with its newest shard group."""
-    infos = {}
+    """The applications, each with the shard group that serves."""
+    infos, serving = {}, serving_groups(view)
     for name, entry in view.apps.items():
-        groups = [(key.group, group.record.count) for key, group in view.groups.items() if key.app == name]
+        key = serving.get(name)
         budget = view.budgets.get(entry.record.token_hash)
-        number, count = max(groups, default=(0, 0))
         infos[name] = ipc.AppInfo(
-            group=number,
-            count=count,
+            group=key.group if key is not None else 0,
+            count=view.groups[key].record.count if key is not None else 0,
             bot=budget.record.bot_id if budget is not None else "",
             caches=entry.record.cache.enabled,
             namespace=entry.record.cache.namespace_of(name),
         )
     return infos
+
+
+def next_group(record: GroupRecord, *, continues: bool) -> ipc.NextGroup:
+    """A group as the cache needs it. See `ipc.NextGroup`."""
+    return ipc.NextGroup(group=record.group, count=record.count, ids=record.ids, continues=continues)

@@ -74,6 +74,11 @@ class Names:
         return f"{self.index}:kept"
 
     @property
+    def chunked(self) -> str:
+        """Set: the guilds of which all members were requested."""
+        return f"{self.index}:chunked"
+
+    @property
     def through(self) -> str:
         """String: the final position of an owner that released the shard and then wrote everything."""
         return f"{self.index}:through"

@@ -75,13 +75,16 @@ class CacheFeed:
         caught_up: Callable[[], None],
         incomplete: str = "",
         last_owner: Callable[[], Awaitable[bool]] | None = None,
+        take_over: Callable[[CacheWriter], Awaitable[str]] | None = None,
         wait_s: float = WAIT_S,
     ) -> None:
         """`incomplete`: why the cache lacks earlier changes; "" if it is not known to lack any.
 
         `last_owner` waits until the shard's last owner has written everything. The cache is `incomplete` only if it
-        returns False, or if there is no last owner to wait for. `lacking` is set while the cache lacks anything;
-        `is_urgent` is true unless it lacks only unreadable events. `trouble`: the error of the last translation.
+        returns False, or if there is no last owner to wait for. `take_over` writes before everything else, and returns
+        why the cache lacks earlier changes; it is repeated after a CacheError. `lacking` is set while the cache lacks
+        anything; `is_urgent` is true unless it lacks only unreadable events. `trouble`: the error of the last
+        translation. `begun` is set after the first write.
         """
         self.writer = writer
         self.counters = FeedCounters()
@@ -89,10 +92,12 @@ class CacheFeed:
         self.trouble: Exception | None = None
         self.is_urgent = False
         self.lacking = asyncio.Event()
+        self.begun = asyncio.Event()
         self.waiting = ""
         self._cache = cache
         self._rng = rng
         self._caught_up = caught_up
+        self._take_over = take_over
         self._wait_s = wait_s
         self._translator = Translator(writer)
         self._shortfalls = Shortfalls()
@@ -121,8 +126,12 @@ class CacheFeed:
 
     async def _begin(self) -> Mapping[int, Extra]:
         """First write: it fences off older owners, and removes entities that are not kept any more."""
+        if self._take_over is not None and (lacks := await self._take_over(self.writer)):
+            self.mark_incomplete(lacks)
         await self._write_afresh("", (), 0)
-        return await self._keep()
+        await self._keep()
+        self.begun.set()
+        return {}
 
     async def _keep(self) -> Mapping[int, Extra]:
         writer, letters = self.writer, kept_letters(self.writer.settings)

@@ -17,9 +17,10 @@ from sandwich_node.cache.batch import FOLLOW_UP, INLINE, Batch, Call, EventOps, 
 from sandwich_node.cache.breaker import Breaker
 from sandwich_node.cache.context import Op
 from sandwich_node.cache.errors import CacheUnavailable, NotRedis, classify
+from sandwich_node.cache.locations import Destination, moves
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.replies import Applied, Left, read_reply
-from sandwich_node.cache.script import SCRIPT, SCRIPT_SHA
+from sandwich_node.cache.script import APPLY, FENCE_OUT, RELOCATE, Script
 from sandwich_node.cache.settings import CacheWriter
 from sandwich_sdk.cancellation import honouring_cancel
 from sandwich_sdk.wire.cache_keys import guild_prefix, mutual_key, user_key
@@ -30,6 +31,8 @@ SIDE_BY_SIDE = 16
 MOVES_MAX = 3
 VERSION_MIN = (6, 2)
 FOLLOW_UPS_MAX = 10_000
+MOVES_IN_CALL = 512
+"""Guilds that one call locates at other shards: it blocks the server for some milliseconds."""
 
 _Result = TypeVar("_Result")
 
@@ -186,6 +189,72 @@ class RedisCache:
         batch = Batch(writer=writer, session="", confirmed=0, events=())
         return await self._guarded(self._release(batch))
 
+    # --- the switch to another group ------------------------------------------------------------------------------
+
+    async def begin_session(self, writer: CacheWriter, session: str, seq: int) -> None:
+        """Record that the shard has applied this session up to `seq`, if it has not recorded more. Raises CacheError.
+
+        On a Redis Cluster each guild's record begins with the guild's first event.
+        """
+        events = (EventOps(seq, (), 0),)
+        await self._guarded(self._apply(Batch(writer=writer, session=session, confirmed=seq, events=events)))
+
+    async def fence_out(self, writers: Sequence[CacheWriter], guilds: Iterable[str]) -> bool:
+        """Refuse the owners of these shards whose fence is below the writer's, from now on.
+
+        The writers are of one application. On a Redis Cluster each guild has its own record: of `guilds`, and of those
+        that are located at the shards. Returns whether the shards have records; on a Redis Cluster they may have
+        expired, and the result is true. Raises CacheError.
+        """
+        records = [(names_of(writer).record()[0], writer.fence) for writer in writers]
+        have_written = await self._guarded(self._raise_fences(records))
+        if not self.is_cluster:
+            return all(have_written)
+        located = await self.read_sets([names_of(writer).index for writer in writers])
+        by_slot = [
+            [(names_of(writer).guild_record(guild)[0], writer.fence) for writer in writers]
+            for guild in sorted(frozenset(guilds).union(*located))
+        ]
+        by_slot += [[(names_of(each).user_record(each.bot)[0], each.fence) for each in writers if each.bot]]
+        for start in range(0, len(by_slot), MOVES_IN_CALL):
+            slots = by_slot[start : start + MOVES_IN_CALL]
+            await self._guarded(self._side_by_side(self._raise_fences(fences) for fences in slots if fences))
+        return True
+
+    async def move_guilds(
+        self, writer: CacheWriter, group: int, moves: Sequence[tuple[str, int]], *, to: int, only_unbegun: bool = False
+    ) -> int:
+        """Locate guilds at shards of group `to` that are located at `group`; returns how many. Raises CacheError.
+
+        `writer`: any of the application. `only_unbegun`: leave out shards that have applied a READY. One call of the
+        script moves `MOVES_IN_CALL` guilds.
+        """
+        names, moved = names_of(writer), 0
+        prefix = names.record()[0].removesuffix(writer.location)
+        for start in range(0, len(moves), MOVES_IN_CALL):
+            pairs = [word for guild, shard in moves[start : start + MOVES_IN_CALL] for word in (guild, str(shard))]
+            args = (str(group), str(to), prefix, str(int(only_unbegun)), *pairs)
+            moved += int(await self._guarded(self._run_script(RELOCATE, (names.locations,), args)))
+        return moved
+
+    async def relocate(self, writer: CacheWriter, group: int, to: Destination, *, only_unbegun: bool = False) -> int:
+        """Locate all guilds at `to` that are located at `group`; returns how many. See `move_guilds`.
+
+        One pass over the application's locations in bounded steps. It may be repeated, also at the same time. Raises
+        CacheError.
+        """
+        moved, cursor, key = 0, 0, names_of(writer).locations
+        while True:
+            cursor, page = await self.command("HSCAN", key, str(cursor), "COUNT", str(MOVES_IN_CALL))
+            found = moves(page, group, to)
+            moved += await self.move_guilds(writer, group, found, to=to.group, only_unbegun=only_unbegun)
+            if not cursor:
+                return moved
+
+    async def _raise_fences(self, fences: Sequence[tuple[str, int]]) -> list[int]:
+        keys = [record for record, _ in fences]
+        return list(await self._run_script(FENCE_OUT, keys, [str(fence) for _, fence in fences]))
+
     # --- all keys on one server ---------------------------------------------------------------------------------
 
     async def _apply(self, batch: Batch) -> Applied:
@@ -233,14 +302,18 @@ class RedisCache:
         return applied
 
     async def _run(self, call: Call) -> Any:
-        """Run the script. A server that does not know it receives the whole text, and stores it."""
+        self.counters.calls += 1
+        return await self._run_script(APPLY, call.keys, call.args)
+
+    async def _run_script(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+        """Run a script. A server that does not know it receives the whole text, and stores it."""
+        await self._connected()
         client = self._cluster or self._client
         assert client is not None
-        self.counters.calls += 1
         try:
-            return await client.execute_command("EVALSHA", SCRIPT_SHA, 2, *call.keys, *call.args)
+            return await client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return await client.execute_command("EVAL", SCRIPT, 2, *call.keys, *call.args)
+            return await client.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
     # --- a cluster ----------------------------------------------------------------------------------------------
 

@@ -1,21 +1,40 @@
-"""The script that Redis runs, assembled from its parts in lua/."""
+"""The scripts that Redis runs. The one that applies events is assembled from its parts in lua/."""
 
 import hashlib
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Final
+from typing import Final, Self
 
 from sandwich_node.cache.settings import LETTERS
 
 _PARTS = ("values", "guilds", "sight", "entities", "members", "messages", "apply")
 
 
-def _source() -> str:
-    directory = files("sandwich_node.cache") / "lua"
-    text = "\n".join((directory / f"{part}.lua").read_text(encoding="utf-8") for part in _PARTS)
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text, and the hash by which Redis identifies it."""
+
+    text: str
+    sha: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """The script with this text."""
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _part(name: str) -> str:
+    return (files("sandwich_node.cache") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _apply() -> str:
     names = ", ".join(f"{letter} = '{name}'" for letter, name in LETTERS.items())
-    return text.replace("--[[NAMES]]", names, 1)
+    return "\n".join(map(_part, _PARTS)).replace("--[[NAMES]]", names, 1)
 
 
-SCRIPT: Final = _source()
-SCRIPT_SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""The hash by which Redis identifies the script."""
+APPLY: Final = Script.of(_apply())
+"""Applies events."""
+FENCE_OUT: Final = Script.of(_part("fence_out"))
+"""Raises the fences of other shards' records."""
+RELOCATE: Final = Script.of(_part("relocate"))
+"""Locates guilds at the shards of another group."""

@@ -37,6 +37,7 @@ from sandwich_node.dev.embedded import (
     etcd_cluster,
     nats_cluster,
 )
+from sandwich_node.dev.event_check import JournalEntry
 from sandwich_node.dev.ports import free_ports
 from sandwich_sdk.wire.frame import session_hash
 
@@ -204,6 +205,14 @@ class DevCluster:
             response.raise_for_status()
             return await response.json()
 
+    async def journal(self, app: str) -> AsyncIterator[JournalEntry]:
+        """All dispatches that the simulated Discord sent to the application's sessions, for an `EventCheck`."""
+        url = f"{self.simulator_url}/_sim/journal"
+        async with aiohttp.ClientSession() as http, http.get(url, params={"bot": app}) as response:
+            response.raise_for_status()
+            async for line in response.content:
+                yield msgspec.json.decode(line, type=JournalEntry)
+
     async def owed(self, app: str, streamed: Container[str]) -> dict[str, list[int]]:
         """What the simulated Discord owed the application: session hash -> sequences.
 
@@ -211,13 +220,9 @@ class DevCluster:
         """
         owed: dict[str, list[int]] = {}
         names: dict[str, str] = {}
-        url = f"{self.simulator_url}/_sim/journal"
-        async with aiohttp.ClientSession() as http, http.get(url, params={"bot": app}) as response:
-            response.raise_for_status()
-            async for line in response.content:
-                entry = msgspec.json.decode(line, type=_JournalEntry)
-                name = names.get(entry.session) or names.setdefault(entry.session, session_hash(entry.session))
-                owed.setdefault(name, []).append(entry.seq)
+        async for entry in self.journal(app):
+            name = names.get(entry.session) or names.setdefault(entry.session, session_hash(entry.session))
+            owed.setdefault(name, []).append(entry.seq)
         spare = spare_sessions(await self.simulator(f"ledger?bot={app}&kind=identify"), streamed)
         return {name: sequences for name, sequences in owed.items() if name not in spare}
 
@@ -230,11 +235,6 @@ def _is_younger(answer: NodeStatus | str, seconds: float) -> bool:
     if isinstance(answer, str):
         return False
     return all(worker.figures_age_s is not None and worker.figures_age_s <= seconds for worker in answer.workers)
-
-
-class _JournalEntry(msgspec.Struct):
-    session: str
-    seq: int
 
 
 def command(name: str) -> str:

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
 from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
+from sandwich_node.cache import group_switch
 from sandwich_node.cache.feed import CacheFeed
+from sandwich_node.cache.group_switch import PreviousShards
 from sandwich_node.cache.handover_drain import WAIT_S, LeftBehind, Standing, last_owner_is_through
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import CacheWriter
@@ -32,6 +34,7 @@ RESYNC_EVERY_S = 300.0
 RESYNC_UNREAD_EVERY_S = 3600.0
 """The same, while the cache lacks only events that could not be read: a resync may not help."""
 MARK_BUDGET_S = 1.0
+NOT_ALL_WRITTEN = "its last owner ended before the cache had everything"
 
 
 class ShardCaching:
@@ -50,9 +53,15 @@ class ShardCaching:
         rng: random.Random,
         caught_up: Callable[[], None],
         taken_over: Checkpoint,
+        before: PreviousShards | None = None,
+        state: State = State.NEW,
         room: SocketRoom | None = None,
     ) -> None:
-        """`taken_over`: how the shard's last owner left it, and the cache."""
+        """`taken_over`: how the shard's last owner left it, and the cache.
+
+        `before`: the group whose guilds the shard takes over in the middle of its session; None when its session
+        continues or begins in this group. `state`: of the shard's connection now.
+        """
         self.feed: CacheFeed | None = None
         self._writer = writer
         self._cache = cache
@@ -66,12 +75,11 @@ class ShardCaching:
         self._send = send
         self._rng = rng
         self._caught_up = caught_up
-        self._state = State.NEW
+        self._state = state
         self._resync: CacheResync | None = None
         self._tasks: list[asyncio.Task[None]] = []
         if writer.settings.enabled:
-            incomplete = "its last owner ended before the cache had everything" if taken_over.behind else ""
-            self._open(incomplete, self._last_owner(taken_over))
+            self._begin(taken_over, before)
 
     def gateway_moved(self, url: str) -> None:
         """The gateway has another address: the session of a resync uses it too."""
@@ -79,14 +87,34 @@ class ShardCaching:
         if self._resync is not None:
             self._resync.gateway_moved(url)
 
-    def _last_owner(self, left: Checkpoint) -> Callable[[], Awaitable[bool]] | None:
-        """A wait for the last owner, which may still write what the cache lacks; None when it will not."""
-        if not left.behind or not left.marked:
-            return None
+    def _begin(self, left: Checkpoint, before: PreviousShards | None) -> None:
+        """Open the feed behind those who may still write what the cache lacks."""
+        gap = group_switch.missing(self._writer, before) if before is not None else ""
+        if gap or (left.behind and not left.marked):
+            self._open(gap or NOT_ALL_WRITTEN, before=before)
+            return
+        behind = [(self._writer, Standing(left.session, left.last_seq))] if left.behind else []
+        if before is not None:
+            behind += group_switch.left_behind(self._writer, before)
+        if not behind:
+            self._open("", before=before)
+            return
         until = asyncio.get_running_loop().time() + WAIT_S
-        return partial(last_owner_is_through, self._cache, self._writer, Standing(left.session, left.last_seq), until)
+        self._open(NOT_ALL_WRITTEN, partial(self._are_through, behind, until), before)
 
-    def _open(self, incomplete: str, last_owner: Callable[[], Awaitable[bool]] | None = None) -> None:
+    async def _are_through(self, behind: Sequence[tuple[CacheWriter, Standing]], until: float) -> bool:
+        for writer, standing in behind:
+            if not await last_owner_is_through(self._cache, writer, standing, until):
+                return False
+        return True
+
+    def _open(
+        self,
+        incomplete: str,
+        last_owner: Callable[[], Awaitable[bool]] | None = None,
+        before: PreviousShards | None = None,
+    ) -> None:
+        take_over = partial(group_switch.take_over, self._cache, before) if before is not None else None
         feed = self.feed = CacheFeed(
             self._writer,
             self._cache,
@@ -94,16 +122,23 @@ class ShardCaching:
             caught_up=self._caught_up,
             incomplete=incomplete,
             last_owner=last_owner,
+            take_over=take_over,
         )
         self._tasks = [self._group.create_task(feed.run()), self._group.create_task(self._keep_complete(feed))]
-        self._chunk()
+        self._chunk(feed)
 
-    def _chunk(self) -> None:
+    def _chunk(self, feed: CacheFeed) -> None:
         """Fetch all members from now on, if the options ask for it."""
         wanted = self._writer.settings.chunk_members and self._writer.settings.members
         if wanted and self._writer.receives_members and self._chunking is None:
             self._chunking = MemberChunking(self._writer, self._cache, self._commands)
-            self._tasks.append(self._group.create_task(self._chunking.run()))
+            self._tasks.append(self._group.create_task(self._fetch_members(self._chunking, feed)))
+
+    @staticmethod
+    async def _fetch_members(chunking: MemberChunking, feed: CacheFeed) -> None:
+        # The guilds of a group before, and which of them have all members, are known once the feed has begun.
+        await feed.begun.wait()
+        await chunking.run()
 
     def observe(self, event_type: str, data: bytes) -> None:
         """Look at an event about a whole guild."""
@@ -119,7 +154,7 @@ class ShardCaching:
         moved = spec.namespace_of(self._key.app) != before.namespace_of(self._key.app)
         if self.feed is not None and spec.enabled and not moved and spec.users == before.users:
             self.feed.follow(self._writer)
-            self._chunk()
+            self._chunk(self.feed)
             return
         if self.feed is not None:
             self.feed.release()
@@ -167,11 +202,17 @@ class ShardCaching:
         for task in self._tasks:
             task.cancel()
 
-    async def leave(self, publisher: ShardPublisher) -> LeftBehind | None:
-        """What is in the stream and still to be written to the cache, once the shard has ended here.
+    def left_at(self, stored: Checkpoint) -> LeftBehind | None:
+        """What is in the stream up to its last frame and still to be written to the cache, once the shard has ended.
 
-        A marker makes the next owner wait for it. None when nothing is left, or when too much is missing.
+        None when nothing is left, or when too much is missing.
         """
+        if self.feed is None or self.feed.incomplete or not stored.behind:
+            return None
+        return LeftBehind(self.feed, self._cache, Standing(stored.session, stored.last_seq))
+
+    async def leave(self, publisher: ShardPublisher) -> LeftBehind | None:
+        """As `left_at`, for a shard that another owner continues: a marker makes that one wait."""
         feed = self.feed
         if feed is None or feed.incomplete or (feed.is_whole and not publisher.chain.checkpoint.behind):
             return None
@@ -181,10 +222,7 @@ class ShardCaching:
                 await publisher.flushed()
         except TimeoutError:
             return None
-        stored = publisher.chain.checkpoint
-        if not stored.behind:
-            return None
-        return LeftBehind(feed, self._cache, Standing(stored.session, stored.last_seq))
+        return self.left_at(publisher.chain.checkpoint)
 
     async def _keep_complete(self, feed: CacheFeed) -> None:
         """Resync the guilds whenever the cache lacks something, as often as session starts allow."""

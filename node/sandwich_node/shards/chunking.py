@@ -58,7 +58,7 @@ class MemberChunking:
     """Requests the members of one shard. `observe` takes its READY, GUILD_CREATE and GUILD_DELETE in order."""
 
     def __init__(self, writer: CacheWriter, cache: RedisCache, commands: ShardCommands) -> None:
-        self._key = names_of(writer).index + ":chunked"
+        self._key = names_of(writer).chunked
         self._index = names_of(writer).index
         self._cache = cache
         self._commands = commands

@@ -22,7 +22,8 @@ def _inside(guild: GuildState, channel_id: str) -> list[str]:
 def move(action: ActionContext, who: str, channel_id: str | None, **settings: bool | str) -> Iterator[Event]:
     """A user joins, changes or leaves voice channels. A channel has a start time from its first user to its last.
 
-    `settings` are fields of the voice state, such as `self_mute`.
+    `settings` are fields of the voice state, such as `self_mute`. A bot is in voice by one of its sessions: its last
+    request decides by which (`session_id`).
     """
     guild = action.guild
     before = guild.voice_states.get(who)
@@ -35,7 +36,7 @@ def move(action: ActionContext, who: str, channel_id: str | None, **settings: bo
         del guild.voice_states[who]
     else:
         state = entities.voice_state(action.rng, who, channel_id) | settings
-        if before is not None:
+        if before is not None and "session_id" not in settings:
             state["session_id"] = before["session_id"]
         guild.voice_states[who] = state
     yield action.event("VOICE_STATE_UPDATE", {"member": guild.members[who], **state, "guild_id": guild.id})

@@ -25,8 +25,8 @@ from sandwich_coordinator.types import (
     GroupRecord,
     LeaderRecord,
     NodeRecord,
+    ProposalRecord,
     Record,
-    ShardsSpec,
 )
 from sandwich_coordinator.view import ClusterView
 
@@ -150,13 +150,14 @@ def test_shards_that_are_not_live_for_a_minute_are_a_problem() -> None:
     assert find_problems(cluster({KEYS.claim("bot", 1, 1): msgspec.structs.replace(late, since=NOW - 59)})) == []
 
 
-def test_a_recommended_count_that_waits_to_be_applied_is_a_problem_with_an_automatic_count() -> None:
-    other = msgspec.structs.replace(records()[KEYS.budget("h")], shards=8)
-    found = only(cluster({KEYS.budget("h"): other}))
-    assert found.code is Code.SHARD_COUNT_PENDING
-    assert found.summary == "bot: Discord recommends 8 shards, and 2 run"
-    fixed = msgspec.structs.replace(records()[KEYS.app("bot")], shards=ShardsSpec(count=2))
-    assert find_problems(cluster({KEYS.budget("h"): other, KEYS.app("bot"): fixed})) == []
+def test_a_proposed_count_that_waits_to_be_accepted_is_a_problem() -> None:
+    proposal = ProposalRecord(count=8, reason="Discord recommends 8 shards", at=NOW - 60)
+    found = only(cluster({KEYS.proposal("bot"): proposal}))
+    assert (found.code, found.since) == (Code.SHARD_COUNT_PENDING, NOW - 60)
+    assert found.summary == "bot: 8 shards are proposed, and 2 run (Discord recommends 8 shards)"
+    assert found.advice == "sandwich app scale bot --accept"
+    runs = msgspec.structs.replace(proposal, count=2)
+    assert find_problems(cluster({KEYS.proposal("bot"): runs})) == []
 
 
 def test_settings_that_a_running_node_has_not_taken_are_named() -> None:

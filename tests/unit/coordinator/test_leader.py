@@ -4,8 +4,9 @@ from typing import Any, Self
 import msgspec
 import pytest
 
+from sandwich_coordinator.gateway_state import GatewayState
 from sandwich_coordinator.ids import GroupId, LeaderTerm
-from sandwich_coordinator.leader import GatewayState, LeaderDecision, LookupWanted, reconcile
+from sandwich_coordinator.leader import LeaderDecision, LookupWanted, reconcile
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put
@@ -60,10 +61,26 @@ class Desk:
         return self.put(KEYS.app("bot"), record, revision)
 
     def group(
-        self, state: GroupState = "live", reason: str = "", count: int = 4, ids: str = "0-3", group: int = 0
+        self,
+        state: GroupState = "live",
+        reason: str = "",
+        count: int = 4,
+        ids: str = "0-3",
+        group: int = 0,
+        **more: Any,
     ) -> Self:
         record = GroupRecord(
-            app="bot", group=group, count=count, ids=ids, term=LeaderTerm(1), state=state, reason=reason
+            app="bot",
+            group=group,
+            count=count,
+            ids=ids,
+            term=LeaderTerm(1),
+            state=state,
+            reason=reason,
+            intents=1,
+            token="sealed",
+            token_hash="h",
+            **more,
         )
         return self.put(KEYS.group("bot", group), record)
 
@@ -196,7 +213,8 @@ def test_an_automatic_count_waits_for_discord_and_then_takes_what_it_recommends(
 
 
 def test_an_automatic_count_once_chosen_stays_when_discord_recommends_another() -> None:
-    assert running().app("auto").budget(shards=16).lead().writes == ()
+    writes = running().app("auto").budget(shards=16).lead().writes
+    assert [change.key for write in writes for change in write.writes] == [KEYS.proposal("bot")]
 
 
 def test_the_reason_names_why_an_automatic_count_is_not_known() -> None:
@@ -220,8 +238,9 @@ def test_a_shard_count_or_range_that_makes_no_sense_fails_the_group_and_plans_no
     assert desk.planned() == "nothing"
 
 
-def test_a_new_count_replaces_the_group_with_its_next_generation_in_one_transaction() -> None:
-    (write,) = running().app(8).lead().writes
+def test_a_new_count_of_a_group_without_sessions_replaces_it_in_one_transaction() -> None:
+    desk = Desk().app(8).budget().group("starting").plan(a="0-1", b="2-3").claims(["identifying"] * 4, sessions=False)
+    (write,) = desk.lead().writes
     assert {type(change) for change in write.writes} == {Put, Delete}
     deleted = [change.key for change in write.writes if isinstance(change, Delete)]
     assert deleted == [KEYS.group(*KEY), KEYS.plan(*KEY), *OF_SHARDS]

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from sandwich_coordinator.assignment import LocalShard, ShardConfig
-from sandwich_coordinator.ids import Fence, ShardId
+from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put, StoreUnavailable, TxnResult
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
@@ -46,7 +46,7 @@ def view_of(record: BudgetRecord) -> ClusterView:
 
 
 def test_the_doubt_is_written_beside_the_address_and_leaves_everything_else() -> None:
-    wanted = doubt(view_of(budget()), "bot", OLD, "refused")
+    wanted = doubt(view_of(budget()), GroupId("bot", 0), OLD, "refused")
     assert wanted is not None
     (write,) = wanted.writes
     assert msgspec.json.decode(write.value, type=BudgetRecord) == budget(unreachable="refused")
@@ -57,7 +57,7 @@ def test_the_doubt_is_written_beside_the_address_and_leaves_everything_else() ->
     ("record", "app"), [(budget(NEW), "bot"), (budget(unreachable="refused"), "bot"), (budget(), "another")]
 )
 def test_an_old_address_and_what_the_leader_knows_are_not_doubted(record: BudgetRecord, app: str) -> None:
-    assert doubt(view_of(record), app, OLD, "refused") is None
+    assert doubt(view_of(record), GroupId(app, 0), OLD, "refused") is None
 
 
 class Node:

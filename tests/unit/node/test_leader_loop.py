@@ -37,6 +37,7 @@ class Office:
             self._membership,
             view=lambda: self.view,
             look_up=self._look_up,
+            relocate=lambda switches, view, now: frozenset(),
             policy=Policy(),
             wall=time.time,
         )

@@ -1,0 +1,126 @@
+"""The check of events over several sessions can fail, and fails for the right reason."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from sandwich_node.dev.event_check import EventCheck, JournalEntry
+from sandwich_sdk.wire.frame import session_hash
+
+OLD, NEW = session_hash("old"), session_hash("new")
+Sent = tuple[str, int, int]
+"""A dispatch: session, number of the event, guild."""
+
+
+def entries(sent: Iterable[Sent], of: int = 2) -> list[JournalEntry]:
+    seqs: dict[str, int] = {}
+    found = []
+    for session, event, guild in sent:
+        seqs[session] = seqs.get(session, 0) + 1
+        count = 1 if session == "old" else 2
+        shard = 0 if session == "old" else (guild >> 22) % 2
+        name = str(guild) if guild else ""
+        found.append(JournalEntry(session, shard, count, seqs[session], "TYPING_START", event, name, of))
+    return found
+
+
+def check_of(sent: Iterable[JournalEntry], arrived: Iterable[str]) -> EventCheck:
+    check = EventCheck()
+    for entry in sent:
+        check.sent(entry)
+    for event_id in arrived:
+        check.take(event_id)
+    return check
+
+
+def both(*events: tuple[int, int]) -> list[JournalEntry]:
+    """The sessions get READY and these events (number, guild)."""
+    return entries([(s, 0, 0) for s in ("old", "new")] + [(s, *event) for event in events for s in ("old", "new")])
+
+
+SWITCH = both((1, 7), (2, 9), (3, 7), (4, 7), (5, 9))
+"""In both sessions event n has the sequence n + 1."""
+OLD_PART = [f"{OLD}:{seq}" for seq in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("new_part", "expected"),
+    [
+        ([5, 6], {}),
+        ([6, 5], {}),
+        ([6], {"lost": 1}),
+        ([5], {"lost": 1}),
+        ([4, 5, 6], {"doubled": 1}),
+        ([5, 6, 6], {"doubled": 1}),
+        ([5, 6, 7], {"unknown": 1}),
+        ([1, 5, 6], {"bound": 2}),
+        ([1, 1, 5, 6], {"bound": 3, "bound_doubled": 1}),
+    ],
+)
+def test_each_fault_of_a_switch_is_distinguished(new_part: list[int], expected: dict[str, int]) -> None:
+    """Guild 7 ends with event 4 in the new session, guild 9 with event 5; the order of two guilds is free."""
+    verdict = check_of(SWITCH, [*OLD_PART, *(f"{NEW}:{seq}" for seq in new_part)]).verdict()
+    figures = {"lost": 0, "doubled": 0, "disordered": 0, "unknown": 0, "bound": 1, "bound_doubled": 0} | expected
+    assert {name: getattr(verdict, name) for name in figures} == figures
+    assert verdict.owed == 5
+    assert verdict.clean == (not set(expected) - {"bound"})
+    assert bool(verdict.notes) == (not {"lost", "doubled", "unknown"}.isdisjoint(expected))
+
+
+def test_an_event_after_a_later_one_of_its_guild_is_disordered_whatever_sessions_they_came_by() -> None:
+    arrived = [f"{OLD}:2", f"{OLD}:3", f"{NEW}:5", f"{OLD}:4", f"{NEW}:6"]
+    verdict = check_of(SWITCH, arrived).verdict()
+    assert (verdict.lost, verdict.doubled, verdict.disordered, verdict.clean) == (0, 0, 1, False)
+    assert verdict.notes == (f"disordered: event 3, TYPING_START of guild 7, by {OLD}:4",)
+
+
+def test_nothing_owed_is_not_a_success() -> None:
+    assert not check_of([], []).verdict().clean
+
+
+def test_what_one_session_gets_is_owed_between_two_events_that_were_published_of_it() -> None:
+    """Event 1 comes before the new session publishes, event 3 while it does, and the old one never got either."""
+    sent = entries([("new", 1, 7), ("old", 2, 7), ("new", 2, 7), ("new", 3, 7), ("old", 4, 7), ("new", 4, 7)])
+    verdict = check_of(sent, [f"{NEW}:2", f"{NEW}:4"]).verdict()
+    assert (verdict.lost, verdict.one_sided, verdict.owed) == (1, 1, 3)
+    assert verdict.notes == ("lost: event 3, TYPING_START of guild 7",)
+
+
+def test_what_one_session_gets_may_come_late() -> None:
+    sent = entries([("new", 1, 7), ("old", 2, 7), ("new", 2, 7), ("old", 3, 7), ("new", 3, 7)])
+    verdict = check_of(sent, [f"{OLD}:1", f"{NEW}:1", f"{NEW}:3"]).verdict()
+    assert verdict.clean
+    assert verdict.received == 3
+
+
+def test_events_in_a_gap_are_not_owed_until_something_of_their_guild_arrives() -> None:
+    """The old session is lost after event 1. A session beside it gets events 2 to 4; events 3 and 5 are published."""
+    sent = entries(
+        [
+            ("old", 1, 7),
+            *((s, event, 7) for event in (2, 3, 4, 5) for s in ("old", "new")),
+        ]
+    )
+    for entry in sent[:1]:
+        entry.sessions = 1
+    check = check_of(sent, [f"{OLD}:1", f"{NEW}:2", f"{NEW}:4"])
+    assert check.verdict().lost == 2
+    verdict = check.verdict({OLD: 1})
+    assert (verdict.in_gaps, verdict.lost, verdict.owed) == (1, 1, 4)
+    assert check.verdict({OLD: 1, session_hash("unheard of"): 5}) == verdict
+
+
+def test_a_gap_ends_with_the_next_session_of_the_shard() -> None:
+    """Events 2 and 3 were sent to no session that lives on; event 4 was sent to the next one."""
+    sent = entries([("old", 1, 7), ("old", 2, 7), ("old", 3, 7)], of=1)
+    again = [JournalEntry("again", 0, 1, seq, "TYPING_START", event, "7", 1) for seq, event in ((1, 0), (2, 4), (3, 5))]
+    check = check_of([*sent, *again], [f"{OLD}:1", f"{session_hash('again')}:1", f"{session_hash('again')}:3"])
+    verdict = check.verdict({OLD: 1})
+    assert (verdict.in_gaps, verdict.lost, verdict.clean) == (2, 1, False)
+
+
+def test_a_journal_with_a_hole_is_refused() -> None:
+    check = EventCheck()
+    check.sent(entries([("old", 1, 7)])[0])
+    with pytest.raises(ValueError, match="incomplete before 3"):
+        check.sent(JournalEntry("old", 0, 1, 3, "TYPING_START", 3, "7", 1))
