@@ -80,13 +80,15 @@ def reconcile(
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
     memory, proposals, proposal_at = proposal_writes(view, memory, now=now, wall=wall)
+    planned, at_rest = plan_writes(view, memory, term=term, now=now, policy=policy)
+    memory = replace(memory, at_rest=at_rest)
     writes = [
         *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
         *group_writes(view, gateway, states, term=term, wall=wall, policy=policy),
         *switch_writes(view, memory.relocated, term),
         *proposals,
-        *plan_writes(view, memory, term=term, now=now, policy=policy),
+        *planned,
         # Last: what only informs must not delay a move.
         *departure_writes(view, memory.departed, now=now, wall=wall),
     ]

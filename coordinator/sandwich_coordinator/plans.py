@@ -3,7 +3,8 @@
 Part of `leader.reconcile`; see there. Pure.
 """
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandwich_coordinator.groups import apps_with_stopping_groups, planned_ids, planned_nodes
@@ -25,6 +26,24 @@ class LeaderWrite:
     reason: str
 
 
+_PLANNED_FROM = ("apps", "groups", "plans", "pins", "bad")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """What a plan is made from while every shard is planned: the nodes, and parts of the view.
+
+    Claims and sessions matter only for shards without a place, or on their way.
+    """
+
+    nodes: Sequence[NodeCapacity]
+    parts: tuple[object, ...]
+
+    def are(self, other: "PlanInputs") -> bool:
+        """Whether a plan from `other` would be the same. A view shares the parts that have not changed."""
+        return self.nodes == other.nodes and all(map(operator.is_, self.parts, other.parts))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaderMemory:
     """What a leader remembers between two calls. Times are monotonic seconds.
@@ -32,7 +51,7 @@ class LeaderMemory:
     `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
     `departures`: recent disappearances per node, to notice one that keeps coming and going. `relocated`: groups
     at which the cache locates all guilds of the groups that they replaced. `checked`: when each application's automatic
-    shard count was looked at.
+    shard count was looked at. `at_rest`: the inputs from which the last plan left nothing to do.
     """
 
     members: frozenset[str] | None = None
@@ -43,6 +62,7 @@ class LeaderMemory:
     not_live_since: Mapping[GroupId, float] = field(default_factory=dict)
     relocated: frozenset[GroupId] = frozenset()
     checked: Mapping[str, float] = field(default_factory=dict)
+    at_rest: PlanInputs | None = None
 
 
 def unreadable_nodes(view: ClusterView) -> frozenset[str]:
@@ -106,11 +126,16 @@ def pins(view: ClusterView) -> dict[ShardId, str]:
 
 def plan_writes(
     view: ClusterView, memory: LeaderMemory, *, term: LeaderTerm, now: float, policy: Policy
-) -> Iterator[LeaderWrite]:
-    yield from _paused_plans(view)
+) -> tuple[list[LeaderWrite], PlanInputs | None]:
+    """What of the plans has to be written; and the inputs of a plan that leaves nothing to do, for `LeaderMemory`."""
+    writes = list(_paused_plans(view))
     if memory.hold_until is not None:
-        return
+        return writes, None
+    settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
     nodes = plannable(view, memory, now, policy)
+    inputs = PlanInputs(nodes, tuple(getattr(view, name) for name in _PLANNED_FROM))
+    if settled and memory.at_rest is not None and memory.at_rest.are(inputs):
+        return writes, memory.at_rest
     known = {node.node for node in nodes}
     groups = [group_shards(view, key) for key in planned_groups(view)]
     current: dict[GroupId, dict[int, str]] = {}
@@ -119,11 +144,13 @@ def plan_writes(
         key = GroupId(group.app, group.group)
         current[key], in_flight = _present(view, key, group, known)
         moving += in_flight
-    settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
     limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
-    for key, assigned in plan(nodes, groups, current, limits, pins(view)).items():
-        if (write := _plan_write(view, key, assigned, term)) is not None:
-            yield write
+    planned = plan(nodes, groups, current, limits, pins(view))
+    changes = [_plan_write(view, key, assigned, term) for key, assigned in planned.items()]
+    writes += [write for write in changes if write is not None]
+    is_complete = all(len(planned[GroupId(group.app, group.group)]) == len(group.shard_ids) for group in groups)
+    at_rest = settled and is_complete and not writes and moving < policy.moves_in_flight_max
+    return writes, inputs if at_rest else None
 
 
 def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:

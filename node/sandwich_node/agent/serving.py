@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
 
+from sandwich_coordinator.assignment import concerns
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.room import accepts
@@ -156,7 +157,10 @@ class Serving:
         own = after.nodes.get(self._node)
         if own is not None:
             self._membership.follow(own.record)
-        self.changed()
+        self.leading.changed()
+        self._identifying.changed()
+        if before is None or concerns(before, after, self._node):
+            self.shards.changed()
 
     def _ask_nats(self) -> bool:
         """Make a worker ask NATS. False: another node does that, because only the leader asks."""
