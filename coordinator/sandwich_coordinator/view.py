@@ -145,7 +145,9 @@ class ClusterView:
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
     claimed_by: Mapping[str, frozenset[ShardId]] = field(default_factory=dict)
-    claims_before: tuple[Mapping[ShardId, Entry[ClaimRecord]], frozenset[ShardId]] | None = None
+    claims_before: tuple[Mapping[ShardId, Entry[ClaimRecord]], frozenset[ShardId]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     @classmethod
     def from_items(cls, keys: Keys, items: Mapping[str, KeyValue], revision: int = 0) -> "ClusterView":
