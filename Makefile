@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 PARALLEL := -n 3 --dist loadscope
 
-.PHONY: help install wheel check test test-repeat test-unit bench bench-drain cache-check chaos sim sim-long demo clean
+.PHONY: help install wheel check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check sim sim-long demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,8 +49,14 @@ bench: $(STAMP) ## the figures in docs/reference/benchmarks.md
 bench-drain: $(STAMP) ## how long a node takes to give 100 shards away: ARGS="--shards 100 200 --rate 1000"
 	$(BIN)/python -m benchmarks.drain $(ARGS)
 
+bench-start: $(STAMP) ## how long a first start takes: ARGS="--start 24/1/3 160/16/3", with --virtual on virtual time
+	$(BIN)/python -m benchmarks.start $(ARGS)
+
 chaos: $(STAMP) ## faults against real processes: ARGS="--minutes 5 --seed 1"
 	$(BIN)/python -m verification.chaos $(ARGS)
+
+switch-check: $(STAMP) ## one shard count after another under load, compared event by event: ARGS="--switches 100 --lag 0.5 --faults"
+	$(BIN)/python -m verification.switching $(ARGS)
 
 cache-check: $(STAMP) ## the cache against Discord's own state, with faults: ARGS="--events 200000 --seed 1"
 	$(BIN)/python -m verification.cache_check $(ARGS)

@@ -1,6 +1,8 @@
 """Between a source of frames and the consumer: a delivery, how it is answered, and the queue of deliveries."""
 
 import asyncio
+import heapq
+import itertools
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,6 +111,9 @@ class Source(Protocol):
     async def following(self, delivery: Delivery, after: int) -> Delivery | None:
         """The next message of the delivery's chain after stream sequence `after`; None when there is none yet."""
 
+    def keep(self, delivery: Delivery) -> bool:
+        """Whether the source keeps this `switch` frame: it acknowledges and settles it after the old frames."""
+
     async def close(self) -> None:
         """Hand back frames that were fetched and not pushed, and disconnect. Does not raise for a lost connection."""
 
@@ -116,6 +121,7 @@ class Source(Protocol):
 class Intake:
     """Deliveries that are not settled: at most `limit` for each stream. Only one of each shard is handled at a time.
 
+    The one that arrived first is handled first: with one handler, frames are handled in the order of the stream.
     If a frame is delivered again while it is held, only its reply is replaced.
     """
 
@@ -124,7 +130,10 @@ class Intake:
         self._held: dict[FrameKey, Delivery] = {}
         self._by_stream: Counter[str] = Counter()
         self._chains: dict[str, deque[Delivery]] = {}
-        self._ready: deque[str] = deque()
+        self._ready: list[tuple[int, str]] = []
+        """Heap of the chains whose first delivery can be handled, by its arrival."""
+        self._arrivals = itertools.count()
+        self._arrived: dict[FrameKey, int] = {}
         self._begun: set[FrameKey] = set()
         self._arrived_s: dict[FrameKey, float] = {}
         self._delayed = 0
@@ -149,6 +158,7 @@ class Intake:
             return
         self._held[delivery.key] = delivery
         self._by_stream[delivery.stream] += 1
+        self._arrived[delivery.key] = next(self._arrivals)
         self._arrived_s[delivery.key] = asyncio.get_running_loop().time()
         chain = self._chains.setdefault(delivery.chain, deque())
         chain.append(delivery)
@@ -180,7 +190,8 @@ class Intake:
                 await self._change()
         finally:
             self.idle -= 1
-        delivery = self._chains[self._ready.popleft()][0]
+        _, chain = heapq.heappop(self._ready)
+        delivery = self._chains[chain][0]
         self._begun.add(delivery.key)
         return delivery
 
@@ -214,20 +225,22 @@ class Intake:
             return
         self._by_stream[delivery.stream] -= 1
         self._begun.discard(delivery.key)
+        arrived = self._arrived.pop(delivery.key)
         del self._arrived_s[delivery.key]
         chain = self._chains[delivery.chain]
         was_first = chain[0].key == delivery.key
         chain.remove(delivery)
         if not chain:
             del self._chains[delivery.chain]
-        if was_first and delivery.chain in self._ready:
-            self._ready.remove(delivery.chain)
+        if was_first and (arrived, delivery.chain) in self._ready:
+            self._ready.remove((arrived, delivery.chain))
+            heapq.heapify(self._ready)
         if was_first and chain:
             self._make_ready(delivery.chain)
         self._changed.set()
 
     def _make_ready(self, chain: str) -> None:
-        self._ready.append(chain)
+        heapq.heappush(self._ready, (self._arrived[self._chains[chain][0].key], chain))
         self._changed.set()
 
     async def _change(self) -> None:

@@ -14,7 +14,7 @@ from sandwich_sdk.parts import COMPLETE, INTERRUPTED, Assembly
 from sandwich_sdk.progress import Progress, retry_delay_s
 from sandwich_sdk.wire.dead import CORRUPT, GAP_LETTER
 from sandwich_sdk.wire.frame import inflate
-from sandwich_sdk.wire.headers import GAP, FrameHeaders, NewerVersion, WireError
+from sandwich_sdk.wire.headers import GAP, SWITCH, FrameHeaders, NewerVersion, WireError
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class FrameReader:
     async def _open(self, delivery: Delivery) -> OpenFrame | None:
         with _decoding():
             headers = FrameHeaders.decode(delivery.headers)
-        if headers.kind:
+        if headers.kind or not headers.count:
             await self._control(delivery, headers)
             return None
         if not self._filter.may_hold(headers.types):
@@ -91,6 +91,9 @@ class FrameReader:
         return OpenFrame(delivery, headers, wanted, done)
 
     async def _control(self, delivery: Delivery, headers: FrameHeaders) -> None:
+        """A frame without events. Kinds that this version does not know are acknowledged."""
+        if headers.kind == SWITCH and self._source.keep(delivery):
+            return
         done = self._progress.of(delivery.key)
         if headers.kind == GAP and not done.position:
             with _decoding():

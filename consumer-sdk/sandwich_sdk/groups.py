@@ -21,6 +21,7 @@ from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy
 from sandwich_sdk.errors import GroupConflict, reason
 from sandwich_sdk.partitioning import partition_durable, partition_filters
 from sandwich_sdk.pull_consumer import NOWHERE, StreamPosition
+from sandwich_sdk.switching import OldChain, PartitionState
 from sandwich_sdk.wire import subjects
 
 MAX_ACK_PENDING = 10_000
@@ -98,6 +99,28 @@ class Group:
         filters = partition_filters(self._app, self._options.lane, partition)
         wanted = ConsumerConfig(filter_subjects=filters, max_ack_pending=1)
         await self._ensure(partition_durable(self._options.group, partition), wanted, start)
+
+    async def partition_state(self, partition: int) -> PartitionState | None:
+        """How far a partition's durable is; None if there is none. Raises an error of `LOST`."""
+        info = await self._find(partition_durable(self._options.group, partition))
+        if info is None:
+            return None
+        assert info.delivered is not None
+        # Not `ack_floor`: on replicated streams it is 0 until the first frame is settled, wherever the durable started.
+        last = info.delivered.stream_seq
+        return PartitionState(last - 1, in_hand=True) if info.num_ack_pending else PartitionState(last, in_hand=False)
+
+    async def first_behind(self, seq: int, chain: OldChain) -> int | None:
+        """The stream sequence of a chain's first frame behind `seq`, on the group's lane; None: there is none.
+
+        Raises an error of `LOST`.
+        """
+        subject = subjects.shard_filter(self._app, self._options.lane, chain.shard, group=chain.group)
+        try:
+            found = await self._jetstream.get_msg(self._stream, seq=seq + 1, subject=subject, next=True)
+        except nats.js.errors.NotFoundError:
+            return None
+        return found.seq
 
     async def _start(self, ack_floor: StreamPosition) -> dict[str, Any]:
         info = await self._jetstream.stream_info(self._stream)

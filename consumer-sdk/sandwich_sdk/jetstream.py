@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.dead_letter_store import JetStreamDeadLetters
 from sandwich_sdk.delivery import DeadLetters, Delivery, Intake
 from sandwich_sdk.errors import LOST, Unreachable, reason
@@ -43,6 +44,7 @@ class JetStreamSource:
         self._client = Client()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S, domain=options.domain)
         self._dead_letters = JetStreamDeadLetters(self._client, self._jetstream, options.group)
+        self._ordered_groups: dict[str, OrderedGroup] = {}
         self._closing = False
         self._warned = False
         self._refusals = 0
@@ -82,6 +84,8 @@ class JetStreamSource:
         return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in urls)
 
     async def _on_error(self, error: Exception) -> None:
+        # Called by `connect`, too, which tries again for ever.
+        honour_cancel()
         if "permissions violation" in str(error).lower():
             if self._refusals < REFUSALS_LOGGED_MAX:
                 self._refusals += 1
@@ -110,7 +114,9 @@ class JetStreamSource:
 
     def _ordered(self, app: str, intake: Intake) -> OrderedGroup:
         take = partial(self._take, app, subjects.stream_name(app), intake)
-        return OrderedGroup(self._client, self._jetstream, self._options, app, intake=intake, take=take)
+        group = OrderedGroup(self._client, self._jetstream, self._options, app, intake=intake, take=take)
+        self._ordered_groups[app] = group
+        return group
 
     def _plain(self, app: str, intake: Intake) -> PullConsumer:
         group, ack_floor, stream = Group(self._jetstream, self._options, app), AckFloor(), subjects.stream_name(app)
@@ -198,6 +204,11 @@ class JetStreamSource:
             stream_seq=found.seq,
             tries=1,
         )
+
+    def keep(self, delivery: Delivery) -> bool:
+        """See `Source.keep`. A plain group keeps no order over shards, and a replay is out of order anyway."""
+        group = self._ordered_groups.get(delivery.app)
+        return group is not None and not delivery.replay and group.keep(delivery)
 
     async def close(self) -> None:
         """See `Source.close`. Frames that still arrive are handed back."""

@@ -15,6 +15,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 
+from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.errors import reason
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import UNREADABLE
@@ -70,7 +71,8 @@ class Rpc:
             return
         try:
             async with asyncio.timeout(self._timeout):
-                await self._client.connect(servers=self._servers, max_reconnect_attempts=-1, **self._connection)
+                options = {"max_reconnect_attempts": -1, "error_cb": _on_error, **self._connection}
+                await self._client.connect(servers=self._servers, **options)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise RpcError(UNAVAILABLE, f"NATS is not reachable ({reason(error)})") from None
 
@@ -251,3 +253,9 @@ class Rpc:
                     return answer.result()
         finally:
             await answers.unsubscribe()
+
+
+async def _on_error(error: Exception) -> None:
+    # Called by `connect`, too, which tries again for ever.
+    honour_cancel()
+    _log.warning("NATS: %s", reason(error))

@@ -235,5 +235,9 @@ class FakeCluster:
         """See `Source.following`: a fake cluster never splits a frame."""
         return None
 
+    def keep(self, delivery: Delivery) -> bool:
+        """See `Source.keep`: a fake cluster has one shard group."""
+        return False
+
     async def close(self) -> None:
         """See `Source.close`."""

@@ -223,44 +223,47 @@ def _stored_stream(stream: Any) -> dict[str, Any]:
 
 
 def _exported_stream(stored: Mapping[str, Any]) -> dict[str, Any]:
-    stream = dict(stored)
-    if "max_age_s" in stream:
-        stream["max_age"] = f"{stream.pop('max_age_s'):g}s"
-    return stream
+    age = {"max_age": f"{stored['max_age_s']:g}s"} if "max_age_s" in stored else {}
+    return age | {name: value for name, value in stored.items() if name != "max_age_s"}
 
 
 def _exported_cache(cache: CacheSpec) -> dict[str, Any]:
     """Without the keys that have their default."""
-    exported: dict[str, Any] = {
-        name: getattr(cache, name)
-        for name, field in CacheConfig.model_fields.items()
-        if name not in ("namespace", "messages") and getattr(cache, name) != field.default
-    }
-    if cache.namespace:
-        exported["namespace"] = cache.namespace
-    if cache.messages_per_channel:
-        exported["messages"] = {"per_channel": cache.messages_per_channel, "ttl": f"{cache.messages_ttl_s}s"}
-    return exported
+    fields = CacheConfig.model_fields
+    return {name: value for name, value in _whole_cache(cache).items() if value != fields[name].default}
+
+
+def _whole_cache(cache: CacheSpec) -> dict[str, Any]:
+    shown: dict[str, Any] = {name: getattr(cache, name) for name in CacheConfig.model_fields if name != "messages"}
+    kept = cache.messages_per_channel
+    messages = {"per_channel": kept, "ttl": f"{cache.messages_ttl_s}s"} if kept else None
+    return {**shown, "namespace": cache.namespace or None, "messages": messages}
 
 
 def _exported_events(events: EventsSpec) -> dict[str, Any]:
     """Without the keys that have their default."""
-    exported: dict[str, Any] = {
-        name: getattr(events, name) for name in ("ignore", "cache_only", "ignore_bots") if getattr(events, name)
-    }
-    if events.prefixes is not None:
-        exported["prefixes"] = {"fallback": events.prefixes.fallback, "mention": events.prefixes.mention}
-    if events.lanes:
-        exported["lanes"] = {
+    return {name: value for name, value in _whole_events(events).items() if value}
+
+
+def _whole_events(events: EventsSpec) -> dict[str, Any]:
+    prefixes = events.prefixes
+    return {
+        **{name: getattr(events, name) for name in ("ignore", "cache_only", "ignore_bots")},
+        "prefixes": {"fallback": prefixes.fallback, "mention": prefixes.mention} if prefixes is not None else None,
+        "lanes": {
             name: {"types": lane.types} | ({"max_age": f"{lane.max_age_s:g}s"} if lane.max_age_s else {})
             for name, lane in events.lanes.items()
-        }
-    return exported
+        },
+    }
 
 
 def _exported_invites(invites: InvitesSpec) -> dict[str, Any]:
     """Nothing when both keys have their default."""
-    return {} if invites == InvitesSpec() else {"track": invites.track, "hold": f"{invites.hold_ms:g}ms"}
+    return {} if invites == InvitesSpec() else _whole_invites(invites)
+
+
+def _whole_invites(invites: InvitesSpec) -> dict[str, Any]:
+    return {"track": invites.track, "hold": f"{invites.hold_ms:g}ms"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +327,18 @@ def exported_options(record: AppRecord) -> dict[str, Any]:
     exported = {option.key: option.export(getattr(record, option.key)) for option in APP_OPTIONS}
     optional = {option.key for option in APP_OPTIONS if option.is_optional}
     return {key: value for key, value in exported.items() if value or key not in optional}
+
+
+def effective_options(record: AppRecord, stream: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option with the value in effect, as in cluster.yml. `stream`: what the stream inherits, as stored."""
+    inherited = {limit: record.stream.get(limit, value) for limit, value in stream.items()}
+    whole = {
+        "stream": _exported_stream({**inherited, **record.stream}),
+        "cache": _whole_cache(record.cache) | {"namespace": record.cache.namespace_of(record.app)},
+        "events": _whole_events(record.events),
+        "invites": _whole_invites(record.invites),
+    }
+    return {option.key: whole.get(option.key, option.export(getattr(record, option.key))) for option in APP_OPTIONS}
 
 
 def shown_option(key: str, value: Any) -> object:

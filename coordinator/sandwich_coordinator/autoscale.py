@@ -15,7 +15,6 @@ from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.types import BudgetRecord, GroupRecord, ProposalRecord, ShardsSpec
 from sandwich_coordinator.view import ClusterView
 
-GUILDS_PER_SHARD_MAX = 2500
 FILL = 0.8
 """A new group's shards have this part of `guilds_per_shard`, so that growth does not make the next proposal at once."""
 TOO_EMPTY = 0.4

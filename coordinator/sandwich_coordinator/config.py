@@ -10,7 +10,15 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sandwich_coordinator.app_options import (
     CacheConfig,
@@ -20,8 +28,8 @@ from sandwich_coordinator.app_options import (
     MessagesConfig,
     PrefixConfig,
 )
-from sandwich_coordinator.autoscale import GUILDS_PER_SHARD_MAX, parse_window
-from sandwich_coordinator.config_urls import server_url
+from sandwich_coordinator.autoscale import parse_window
+from sandwich_coordinator.config_urls import check_database, server_url
 from sandwich_coordinator.config_values import (
     Duration,
     FilePath,
@@ -32,12 +40,14 @@ from sandwich_coordinator.config_values import (
     SecretSource,
     Section,
     Size,
+    check_reserve,
     seconds,
 )
 from sandwich_coordinator.intents import check_intents, intents_from_names
 from sandwich_coordinator.placement import check_label
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
+from sandwich_coordinator.shard_counts import GUILDS_PER_SHARD_MAX
 from sandwich_coordinator.types import Record, ShardsSpec
 
 SHARDS_MAX = 65_536
@@ -77,7 +87,7 @@ def _count(value: object) -> object:
 
 def _ids(value: object) -> object:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX):
+    if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX, once=True):
         raise ValueError('must be shard ranges such as "0-7,12"')
     return text
 
@@ -124,7 +134,9 @@ class RedisConfig(Section):
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    _REDIS_URL.func(value.get_secret_value())
+    url = value.get_secret_value()
+    _REDIS_URL.func(url)
+    check_database(url)
     return value
 
 
@@ -141,7 +153,7 @@ class PolicyConfig(Section):
     lease_ttl: Annotated[Duration, seconds(2, 60)] = 5.0
     restart_grace: Annotated[Duration, seconds(0, 3600)] = 0.0
     moves_in_flight: int = Field(default=32, ge=1, le=10_000)
-    identify_reserve: int = Field(default=0, ge=0, le=100_000)
+    identify_reserve: Annotated[int | str, BeforeValidator(check_reserve)] = "20%"
     linger_ms: Number = Field(default=10.0, ge=0.0, le=1000.0)
 
 
@@ -161,11 +173,13 @@ class ShardsConfig(Section):
     window: Annotated[str, AfterValidator(_window)] | None = None
     confirm: bool = True
 
-    @model_validator(mode="after")
-    def _ids_below_count(self) -> Self:
-        if self.ids is not None and self.count != "auto":
-            parse_ranges(self.ids, count=self.count)
-        return self
+    @field_validator("ids")
+    @classmethod
+    def _ids_below_count(cls, ids: str | None, info: ValidationInfo) -> str | None:
+        count = info.data.get("count")
+        if ids is not None and isinstance(count, int):
+            parse_ranges(ids, count=count)
+        return ids
 
     def spec(self) -> ShardsSpec:
         """As stored."""
@@ -307,12 +321,16 @@ class DiscordSettings(Record, frozen=True):
 
 
 class PolicySettings(Record, frozen=True):
-    """The limits an operator may set. `linger_ms`: time between the frames of a busy shard."""
+    """The limits an operator may set. `linger_ms`: time between the frames of a busy shard.
+
+    `identify_reserve` is a number of session starts; 0: `identify_reserve_percent` of the daily total.
+    """
 
     lease_ttl_s: float = 5.0
     restart_grace_s: float = 0.0
     moves_in_flight_max: int = 32
     identify_reserve: int = 0
+    identify_reserve_percent: float = 20.0
     linger_ms: float = 10.0
 
     def policy(self) -> Policy:
@@ -322,6 +340,7 @@ class PolicySettings(Record, frozen=True):
             restart_grace_s=self.restart_grace_s,
             moves_in_flight_max=self.moves_in_flight_max,
             identify_reserve=self.identify_reserve,
+            identify_reserve_percent=self.identify_reserve_percent,
         )
 
 

@@ -32,6 +32,16 @@ def server_url(schemes: tuple[str, ...], *, secrets: str, login: bool = False, o
     return AfterValidator(check)
 
 
+def check_database(url: str) -> None:
+    """Raise ValueError unless the database in a Redis URL, if there is any, is a number: redis://HOST/0, ?db=0."""
+    parts = urlsplit(url)
+    databases = [value for _, value in parse_qsl(parts.query, keep_blank_values=True)]
+    if parts.scheme != "unix":
+        databases.append(parts.path.strip("/"))
+    if not all(text.isascii() and (text.isdecimal() or not text) for text in databases):
+        raise ValueError("has a database that is not a number: write it as redis://HOST:PORT/0")
+
+
 def _split(value: str, schemes: tuple[str, ...]) -> SplitResult:
     starts = " or ".join(f"{scheme}://" for scheme in schemes)
     if len(value) > URL_CHARACTERS_MAX:

@@ -19,6 +19,8 @@ NUMBER_CHARACTERS_MAX = 32
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%")
+RESERVE_MAX = 100_000
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
 _SIZE_UNITS = {"B": 1} | {f"{letter}iB": 1024**n for n, letter in enumerate("KMGT", 1)}
 _SIZE_UNITS |= {f"{letter}B": 1000**n for n, letter in enumerate("KMGT", 1)}
@@ -55,6 +57,22 @@ def _bounded_size(value: int) -> int:
     if value > SIZE_MAX:
         raise ValueError("is too large: sizes end below 8388608TiB")
     return value
+
+
+def check_reserve(value: object) -> object:
+    """Return `value` when it says how many session starts are reserved: a number, or a part of the total ("20%")."""
+    reserve_of(value)
+    return value
+
+
+def reserve_of(value: object) -> tuple[int, float]:
+    """A number of session starts and a percentage, one of which is 0. Raises ValueError."""
+    if type(value) is int and 0 <= value <= RESERVE_MAX:
+        return value, 0.0
+    match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) > 100:
+        raise ValueError(f"must be a number of session starts from 0 to {RESERVE_MAX}, or a percentage such as 20%")
+    return 0, float(match[1])
 
 
 def check_name(value: str) -> str:

@@ -55,6 +55,24 @@ class CurrentUser:
     name: str
 
 
+_INTENT_FLAGS = {
+    "GUILD_PRESENCES": 1 << 12 | 1 << 13,
+    "GUILD_MEMBERS": 1 << 14 | 1 << 15,
+    "MESSAGE_CONTENT": 1 << 18 | 1 << 19,
+}
+"""Flags of an application that show an enabled privileged intent, the second for bots in under 100 guilds (Discord:
+Application Flags)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """`GET /applications/@me`. `granted`: enabled privileged intents; `guilds`: about how many, None: not known."""
+
+    id: str
+    granted: frozenset[str]
+    guilds: int | None
+
+
 class _Limit(msgspec.Struct):
     total: int
     remaining: int
@@ -75,6 +93,8 @@ class _UserBody(msgspec.Struct):
 
 class _ApplicationBody(msgspec.Struct):
     id: str
+    flags: int = 0
+    approximate_guild_count: int | None = None
 
 
 class _LimitedBody(msgspec.Struct):
@@ -108,9 +128,13 @@ async def fetch_current_user(
     return CurrentUser(body.id, body.username)
 
 
-async def fetch_application_id(http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10) -> str:
-    """Request the application's id. Raises TokenRefused, RateLimited, DiscordUnavailable."""
-    return (await _get(http, f"{api_url.rstrip('/')}/applications/@me", token, _ApplicationBody, timeout_s)).id
+async def fetch_application(
+    http: aiohttp.ClientSession, api_url: str, token: str, timeout_s: float = 10
+) -> Application:
+    """Request the application of the token. Raises TokenRefused, RateLimited, DiscordUnavailable."""
+    body = await _get(http, f"{api_url.rstrip('/')}/applications/@me", token, _ApplicationBody, timeout_s)
+    granted = frozenset(name for name, flags in _INTENT_FLAGS.items() if body.flags & flags)
+    return Application(body.id, granted, body.approximate_guild_count)
 
 
 def _is_gateway(url: str) -> bool:

@@ -4,14 +4,15 @@ import hashlib
 
 import msgspec
 
-from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.config import ClusterSettings, PolicySettings
 from sandwich_coordinator.trust import key_id_of
 
 DIGITS = 16
+LEASE_TTL = "policy.lease_ttl"
 
 
 def fingerprints(settings: ClusterSettings) -> dict[str, str]:
-    """A fingerprint of each section, by its name in `cluster.yml`.
+    """A fingerprint of each section, by its name in `cluster.yml`, and of `policy.lease_ttl`.
 
     A password that is stored in plain is left out: a fingerprint must not help to guess it. A sealed one counts.
     """
@@ -21,6 +22,7 @@ def fingerprints(settings: ClusterSettings) -> dict[str, str]:
         "redis": msgspec.structs.replace(redis, password=_sealed(redis.password)),
         "discord": settings.discord,
         "policy": settings.policy,
+        LEASE_TTL: PolicySettings(lease_ttl_s=settings.policy.lease_ttl_s),
     }
     return {name: hashlib.sha256(section.encode()).hexdigest()[:DIGITS] for name, section in sections.items()}
 

@@ -76,8 +76,9 @@ def has_starts_for(wanted: WantedGroup, budget: BudgetRecord | None, policy: Pol
     """
     if budget is None or budget.error:
         return False
-    needed = min(len(parse_ranges(wanted.ids)), budget.total - policy.identify_reserve)
-    return budget.remaining - policy.identify_reserve >= needed
+    reserve = policy.reserve_of(budget.total)
+    needed = min(len(parse_ranges(wanted.ids)), budget.total - reserve)
+    return budget.remaining - reserve >= needed
 
 
 def next_phase(view: ClusterView, key: GroupId, group: GroupRecord) -> GroupPhase | None:

@@ -107,7 +107,7 @@ def group_states(
         if record.phase == "closing":
             states[key] = ("closing", "its successor takes over")
             continue
-        if key.app in stopping:
+        if key.app in stopping and key not in view.plans:
             states[key] = ("waiting", "the previous generation is still stopping")
             continue
         state, reason, whole = _derive(view, key, record, accepting=accepting)

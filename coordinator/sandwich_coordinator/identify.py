@@ -6,10 +6,15 @@ the holder dies, the lease frees it; the lease is longer than the spacing becaus
 
 `IdentifyQueue` is the machine of one node. Each bucket is Attempting (a transaction is under way), Granted (a shard may
 send until its time is over), Spacing (sent; not yet five seconds ago) and Waiting (not before a time).
-Invariants: one attempt or grant per bucket; lowest shard first; a shard is granted at most once per request.
+Invariants: one attempt or grant per bucket; the order of `start_order`; a shard is granted at most once per request.
 Only the store decides that a bucket of another node is free.
+
+A free bucket is left to another node's shard that is before ours in that order, for `identify_yield_s` at most: its
+node may hang. A node that let its turn pass is passed over for a while. So the order holds where nodes work, and no
+node can stop the others.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,24 +22,27 @@ import msgspec
 
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.start_order import Turn, Waiting, budget_refusal, turn_of, waiting
 from sandwich_coordinator.store.base import Compare, Put
 from sandwich_coordinator.types import IdentifyRecord
 from sandwich_coordinator.view import Bucket, ClusterView
 
-Outcome = Literal["granted", "taken", "ambiguous", "exhausted"]
+Outcome = Literal["granted", "taken", "ambiguous", "refused"]
+
+TAKEN_AT_ONCE = 60
+"""Buckets in one transaction: two comparisons for each and one for the budget; etcd allows 128 (--max-txn-ops)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requested:
-    """A shard has to IDENTIFY. `bucket` is its id modulo max_concurrency; `failover` may use the reserve.
+    """A shard has to IDENTIFY. `bucket` is its id modulo max_concurrency.
 
-    `spare`: the shard is live, and needs a start only if enough are left for all its group's shards; others come first.
+    `spare`: the shard is live, and a second session is to read its guilds again.
     """
 
     token_hash: str
     shard: ShardId
     bucket: int
-    failover: bool = False
     spare: bool = False
 
 
@@ -46,15 +54,15 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
-class BucketsSeen:
-    """The buckets that are taken by any node, as the store has them."""
+class Seen:
+    """The cluster as the store has it: taken buckets, budgets, and who waits on other nodes."""
 
-    taken: frozenset[Bucket]
+    view: ClusterView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeEnded:
-    """How an attempt ended. `until` (monotonic) and `reason` are for "exhausted"."""
+    """How an attempt ended. For "refused": `reason`, and `until` (monotonic) for when to try again."""
 
     bucket: Bucket
     outcome: Outcome
@@ -69,19 +77,22 @@ class Sent:
     shard: ShardId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TakeBucket:
     """Run the transaction of `take` under a fresh lease of `identify_lease_ttl_s`; report with `TakeEnded`."""
 
     bucket: Bucket
-    shard: ShardId
-    failover: bool
-    spare: bool = False
+    turn: Turn
+
+    @property
+    def shard(self) -> ShardId:
+        """The shard that is to IDENTIFY."""
+        return self.turn.shard
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseBucket:
-    """Free the bucket by revoking its lease. A failure is harmless: the lease expires by itself."""
+    """Free the bucket. A failure is harmless: its lease expires by itself."""
 
     bucket: Bucket
 
@@ -96,14 +107,13 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The shard cannot IDENTIFY before `until` (monotonic). Its request stays queued and is retried then."""
+    """Why the shard cannot IDENTIFY now. Its request stays queued."""
 
     shard: ShardId
-    until: float
     reason: str
 
 
-Event = Requested | Withdrawn | BucketsSeen | TakeEnded | Sent
+Event = Requested | Withdrawn | Seen | TakeEnded | Sent
 Effect = TakeBucket | ReleaseBucket | Grant | Refuse
 
 
@@ -137,26 +147,30 @@ _Slot = _Attempting | _Granted | _Spacing | _Waiting
 class IdentifyQueue:
     """The identify requests of one node's shards."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, node: str, policy: Policy) -> None:
+        self._node = node
         self._policy = policy
-        self._requests: dict[ShardId, Requested] = {}
+        self._view: ClusterView | None = None
+        self._requests: dict[Bucket, dict[ShardId, Requested]] = {}
+        self._queued_in: dict[ShardId, Bucket] = {}
         self._slots: dict[Bucket, _Slot] = {}
-        self._taken: frozenset[Bucket] = frozenset()
-        self._parked: dict[tuple[str, bool], tuple[float, str]] = {}
+        self._refused: dict[ShardId, str] = {}
+        self._ahead: Mapping[Bucket, Sequence[Waiting]] | None = None
+        self._yields: dict[Bucket, tuple[str, float]] = {}
+        self._distrusted: dict[str, float] = {}
+        self._served: dict[ShardId, int] = {}
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Process one input; return the effects. Inputs about unknown buckets or shards are ignored."""
         effects: list[Effect] = []
         match event:
             case Requested():
-                self._requests[event.shard] = event
-                until, reason = self._parked.get((event.token_hash, event.spare), (now, ""))
-                if until > now:
-                    effects.append(Refuse(event.shard, until, reason))
+                self._drop(event.shard)
+                self._queue(Bucket(event.token_hash, event.bucket), event)
             case Withdrawn(shard):
                 self._withdraw(shard, now)
-            case BucketsSeen(taken):
-                self._taken = taken
+            case Seen(view):
+                self._see(view)
             case TakeEnded():
                 effects += self._ended(event, now)
             case Sent(shard):
@@ -173,8 +187,9 @@ class IdentifyQueue:
                 case _Granted(request, until):
                     # The shard may be sending at this moment: keep the spacing, as if it had sent.
                     self._slots[bucket] = _Spacing(request.shard, until + self._policy.identify_spacing_s)
-                    self._requests.setdefault(request.shard, request)
-                    effects.append(Refuse(request.shard, now, "the grant to identify was not used in time"))
+                    if request.shard not in self._queued_in:
+                        self._queue(bucket, request)
+                    effects.append(Refuse(request.shard, "the grant to identify was not used in time"))
                 case _Spacing():
                     del self._slots[bucket]
                     effects.append(ReleaseBucket(bucket))
@@ -183,36 +198,112 @@ class IdentifyQueue:
                     self._slots[bucket] = _Waiting(now + self._policy.identify_lease_ttl_s)
                 case _Waiting():
                     del self._slots[bucket]
-        self._parked = {kind: (until, why) for kind, (until, why) in self._parked.items() if until > now}
         return [*effects, *self._start(now)]
 
     def deadline(self) -> float | None:
-        """When `tick` has to be called next (monotonic); None: not at all."""
+        """When `tick` has to be called next (monotonic); None: not at all.
+
+        Ends that are close together are left to one call, so that their buckets are freed together.
+        """
         times = [slot.until for slot in self._slots.values()]
-        return min([*times, *(until for until, _ in self._parked.values())], default=None)
+        times += [until for _, until in self._yields.values()]
+        if not times:
+            return None
+        first = min(times)
+        return max(time for time in times if time <= first + self._policy.identify_gather_s)
 
     def check_invariants(self) -> None:
-        """Raise AssertionError when a shard is queued and granted at once, or granted twice."""
+        """Raise AssertionError when a shard is queued in two buckets, or granted twice."""
         granted = [slot.request.shard for slot in self._slots.values() if isinstance(slot, _Granted)]
         assert len(granted) == len(set(granted)), "a shard is granted twice"
+        queued = [shard for requests in self._requests.values() for shard in requests]
+        assert len(queued) == len(set(queued)), "a shard is queued twice"
         for bucket, slot in self._slots.items():
             if isinstance(slot, _Attempting | _Granted):
                 assert Bucket(slot.request.token_hash, slot.request.bucket) == bucket, "a request is in a wrong bucket"
 
+    # --- what the store shows -----------------------------------------------------------------------------------
+
+    def _see(self, view: ClusterView) -> None:
+        before, self._view, self._ahead = self._view, view, None
+        if before is None or view.identifies is not before.identifies:
+            for bucket, entry in view.identifies.items():
+                self._yields.pop(bucket, None)
+                known = before.identifies.get(bucket) if before is not None else None
+                if known is None or known.create_revision != entry.create_revision:
+                    self._distrusted.pop(entry.record.node, None)
+        if before is None or view.identifies is not before.identifies or view.claims is not before.claims:
+            # A shard that had its turn still says that it identifies until its READY, which may take minutes.
+            claims = view.claims
+            holders = (ShardId(e.record.app, e.record.group, e.record.shard) for e in view.identifies.values())
+            self._served = {s: r for s, r in self._served.items() if s in claims and claims[s].mod_revision == r}
+            self._served |= {shard: claims[shard].mod_revision for shard in holders if shard in claims}
+
+    def _waiting_ahead(self, bucket: Bucket, turn: Turn, now: float) -> Waiting | None:
+        """The first shard of another node that is before ours in this bucket and could start."""
+        view = self._view
+        if view is None:
+            return None
+        if self._ahead is None:
+            found: dict[Bucket, list[Waiting]] = {}
+            for one in waiting(view):
+                if one.node != self._node and one.turn.shard not in self._served:
+                    found.setdefault(one.bucket, []).append(one)
+            self._ahead = {key: sorted(rivals, key=lambda one: one.turn) for key, rivals in found.items()}
+        for one in self._ahead.get(bucket, ()):
+            if one.turn >= turn:
+                return None
+            trusted = self._distrusted.get(one.node, now) <= now
+            if trusted and budget_refusal(view, bucket.token_hash, one.turn, self._policy) is None:
+                return one
+        return None
+
+    # --- attempts -----------------------------------------------------------------------------------------------
+
     def _start(self, now: float) -> list[Effect]:
-        """Start one attempt in every free bucket that has a request, lowest shard first."""
+        """Start one attempt in every free bucket that has a request, the first in the order."""
+        if self._view is None:
+            return []
         effects: list[Effect] = []
-        busy = {slot.request.shard for slot in self._slots.values() if isinstance(slot, _Attempting)}
-        for request in sorted(self._requests.values(), key=_turn):
-            bucket = Bucket(request.token_hash, request.bucket)
-            parked = self._parked.get((request.token_hash, request.spare), (now, ""))[0] > now
-            if parked or bucket in self._slots or bucket in self._taken or request.shard in busy:
-                continue
+        first: list[tuple[Turn, Bucket]] = []
+        free = [each for each in self._requests if each not in self._slots and each not in self._view.identifies]
+        busy = {slot.request.shard for slot in self._slots.values() if isinstance(slot, _Attempting)} if free else ()
+        for bucket in free:
+            requests = self._requests[bucket]
+            allowed: list[Turn] = []
+            for shard, request in requests.items():
+                turn = turn_of(self._view, shard, spare=request.spare)
+                refusal = budget_refusal(self._view, bucket.token_hash, turn, self._policy)
+                if refusal is None:
+                    self._refused.pop(shard, None)
+                    allowed.append(turn)
+                elif self._refused.get(shard) != refusal.reason:
+                    self._refused[shard] = refusal.reason
+                    effects.append(Refuse(shard, refusal.reason))
+            best = min((turn for turn in allowed if turn.shard not in busy), default=None)
+            if best is None:
+                self._yields.pop(bucket, None)
+            elif not self._yielding(bucket, best, now):
+                first.append((best, bucket))
+        for turn, bucket in sorted(first):
+            request = self._requests[bucket][turn.shard]
             self._slots[bucket] = _Attempting(request, now, now + self._policy.identify_lease_ttl_s)
-            effects.append(
-                TakeBucket(bucket=bucket, shard=request.shard, failover=request.failover, spare=request.spare)
-            )
+            effects.append(TakeBucket(bucket, turn))
         return effects
+
+    def _yielding(self, bucket: Bucket, turn: Turn, now: float) -> bool:
+        """Whether a free bucket is left to another node for now."""
+        while (other := self._waiting_ahead(bucket, turn, now)) is not None:
+            node, until = self._yields.get(bucket, ("", 0.0))
+            if node != other.node:
+                self._yields[bucket] = other.node, now + self._policy.identify_yield_s
+                return True
+            if until > now:
+                return True
+            self._distrusted[node] = now + self._policy.identify_distrust_s
+            del self._yields[bucket]
+        self._yields.pop(bucket, None)
+        return False
 
     def _ended(self, event: TakeEnded, now: float) -> list[Effect]:
         slot = self._slots.get(event.bucket)
@@ -225,10 +316,10 @@ class IdentifyQueue:
         match event.outcome:
             case "granted":
                 until = slot.began_at + policy.identify_grant_s
-                if self._requests.get(request.shard) != request or until <= now:
+                if self._requests.get(event.bucket, {}).get(request.shard) != request or until <= now:
                     self._slots[event.bucket] = _Waiting(now + policy.identify_retry_s)
                     return [ReleaseBucket(event.bucket)]
-                del self._requests[request.shard]
+                self._drop(request.shard)
                 self._slots[event.bucket] = _Granted(request, until)
                 return [Grant(request.shard, until)]
             case "taken":
@@ -236,20 +327,34 @@ class IdentifyQueue:
             case "ambiguous":
                 # If it was applied, its lease is not renewed: the key is gone when the lease ends.
                 self._slots[event.bucket] = _Waiting(now + policy.identify_lease_ttl_s)
-            case "exhausted":
-                until = max(event.until, now + policy.identify_retry_s)
-                kind = request.token_hash, request.spare
-                self._parked[kind] = (until, event.reason)
-                waiting = sorted(s for s, r in self._requests.items() if (r.token_hash, r.spare) == kind)
-                return [Refuse(shard, until, event.reason) for shard in waiting]
+            case "refused":
+                self._slots[event.bucket] = _Waiting(max(event.until, now + policy.identify_retry_s))
+                if self._refused.get(request.shard) != event.reason:
+                    self._refused[request.shard] = event.reason
+                    return [Refuse(request.shard, event.reason)]
         return []
+
+    def _queue(self, bucket: Bucket, request: Requested) -> None:
+        self._requests.setdefault(bucket, {})[request.shard] = request
+        self._queued_in[request.shard] = bucket
+
+    def _drop(self, shard: ShardId) -> None:
+        self._refused.pop(shard, None)
+        bucket = self._queued_in.pop(shard, None)
+        if bucket is None:
+            return
+        requests = self._requests[bucket]
+        del requests[shard]
+        if not requests:
+            del self._requests[bucket]
+            self._yields.pop(bucket, None)
 
     def _withdraw(self, shard: ShardId, now: float) -> None:
         """Drop a request. An attempt is undone when it ends; a granted bucket keeps its spacing.
 
         The worker may have died after its IDENTIFY and before its report.
         """
-        self._requests.pop(shard, None)
+        self._drop(shard)
         for bucket, slot in self._slots.items():
             if isinstance(slot, _Granted) and slot.request.shard == shard:
                 self._slots[bucket] = _Spacing(shard, now + self._policy.identify_spacing_s)
@@ -264,67 +369,55 @@ class IdentifyQueue:
                     self._slots[bucket] = _Spacing(shard, until)
                     return
                 case _Spacing(owner, ends) if owner == shard:
-                    self._requests.pop(shard, None)
+                    self._drop(shard)
                     self._slots[bucket] = _Spacing(shard, max(ends, until))
                     return
 
 
-def _turn(request: Requested) -> tuple[str, bool, int, ShardId]:
-    return request.token_hash, request.spare, request.shard.shard, request.shard
-
-
 @dataclass(frozen=True, slots=True)
-class TakeTxn:
-    """The transaction that takes a bucket and reserves one session start."""
+class Take:
+    """The transaction that takes buckets of one token and reserves a session start for each.
+
+    `granted`: what it takes, when it succeeds. `others`: what it leaves out, and why: `TakeEnded` of each but its time.
+    """
 
     compares: tuple[Compare, ...]
     writes: tuple[Put, ...]
+    granted: tuple[TakeBucket, ...]
+    others: tuple[tuple[TakeBucket, Outcome, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TakeRefused:
-    """No start may be reserved. `until` is Unix seconds."""
+def take(view: ClusterView, wanted: Sequence[TakeBucket], *, node: str, lease: int, policy: Policy) -> Take:
+    """The transaction for `wanted`, which are of one token. If it fails, decide again from a newer view.
 
-    until: float
-    reason: str
-
-
-def take(
-    view: ClusterView, wanted: TakeBucket, *, node: str, lease: int, wall: float, policy: Policy
-) -> TakeTxn | TakeRefused | None:
-    """The transaction for `wanted`, or why there is none. If it fails, read again: bucket or budget has changed.
-
-    A token without session starts is refused until the reset: Discord resets the token of a bot that continues.
-    None: the shard is not owned by this node now.
+    Buckets of one token are taken together: their transactions would fail each other, because each changes the budget.
+    A shard that is not owned by this node now, and a bucket that is taken, count as "taken".
     """
-    entry = view.budgets.get(wanted.bucket.token_hash)
-    soon = wall + policy.identify_budget_retry_s
-    if entry is None:
-        return TakeRefused(soon, "the session start budget is not known yet")
-    budget = entry.record
-    if budget.error:
-        return TakeRefused(soon, f"Discord refused the token: {budget.error}")
-    reserve = 0 if wanted.failover else policy.identify_reserve
-    if wanted.spare:
-        group = view.groups.get(wanted.shard.of)
-        reserve = max(reserve, group.record.count if group is not None else 0)
-    if budget.remaining <= reserve:
-        kept = f" ({reserve} are kept for failover)" if reserve else ""
-        until = min(max(budget.reset_at, soon), wall + policy.identify_budget_look_s)
-        return TakeRefused(until, f"no session starts left{kept}")
-    shard, keys = wanted.shard, view.keys
-    claim = view.claims.get(shard)
-    if claim is None or claim.record.node != node:
-        return None
-    key, budget_key = keys.identify(*wanted.bucket), keys.budget(wanted.bucket.token_hash)
-    spent = msgspec.structs.replace(budget, remaining=budget.remaining - 1)
-    record = IdentifyRecord(node=node, app=shard.app, shard=shard.shard)
-    return TakeTxn(
-        (
-            Compare(key, "create_revision", 0),
-            Compare(budget_key, "mod_revision", entry.mod_revision),
-            # A node that was cut off may not know yet that another one owns the shard and its session now.
-            Compare(keys.claim(*shard), "create_revision", claim.create_revision),
-        ),
-        (Put(key, record.encode(), lease), Put(budget_key, spent.encode())),
-    )
+    compares: list[Compare] = []
+    writes: list[Put] = []
+    granted: list[TakeBucket] = []
+    others: list[tuple[TakeBucket, Outcome, str]] = []
+    keys = view.keys
+    for one in sorted(wanted, key=lambda each: each.turn)[:TAKEN_AT_ONCE]:
+        claim = view.claims.get(one.shard)
+        if claim is None or claim.record.node != node or one.bucket in view.identifies:
+            others.append((one, "taken", ""))
+            continue
+        refusal = budget_refusal(view, one.bucket.token_hash, one.turn, policy, spent=len(granted))
+        if refusal is not None:
+            others.append((one, "refused", refusal.reason))
+            continue
+        key, shard = keys.identify(*one.bucket), one.shard
+        record = IdentifyRecord(node=node, app=shard.app, group=shard.group, shard=shard.shard)
+        # A node that was cut off may not know yet that another one owns the shard and its session now.
+        owned = Compare(keys.claim(*shard), "create_revision", claim.create_revision)
+        compares += [Compare(key, "create_revision", 0), owned]
+        writes.append(Put(key, record.encode(), lease))
+        granted.append(one)
+    if granted:
+        token_hash = granted[0].bucket.token_hash
+        budget = view.budgets[token_hash]
+        spent = msgspec.structs.replace(budget.record, remaining=budget.record.remaining - len(granted))
+        compares.append(Compare(keys.budget(token_hash), "mod_revision", budget.mod_revision))
+        writes.append(Put(keys.budget(token_hash), spent.encode()))
+    return Take(tuple(compares), tuple(writes), tuple(granted), tuple(others))

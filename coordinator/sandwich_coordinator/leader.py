@@ -35,6 +35,8 @@ from sandwich_coordinator.view import ClusterView, Entry
 
 CONFIRMED_WITHIN_S = 300.0
 """An address that was confirmed longer ago than this is asked for at the first pace again."""
+CLOCKS_APART_S = 7200.0
+"""A reset time that is later by more than this is another day's: the clocks of two leaders do not differ so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,35 +224,42 @@ def _budget_writes(
     Their times do not say whether an answer is newer than the record: another clock may have written it.
     """
     for token_hash in sorted(_tokens(view)):
-        answer = gateway.get(token_hash, GatewayState()).answer
+        state = gateway.get(token_hash, GatewayState())
+        answer = state.answer
         entry = view.budgets.get(token_hash)
         if answer is None or (entry is not None and entry.record.fetched_at == answer.fetched_at):
             continue
         if wall - answer.fetched_at > policy.gateway_answer_fresh_s:
             continue
-        record = _confirmed(None if entry is None else entry.record, answer, policy)
+        record = _confirmed(None if entry is None else entry.record, answer, state)
         key = view.keys.budget(token_hash)
         guard = Compare(key, "mod_revision", view.revision_of_bad(key) if entry is None else entry.mod_revision)
         yield LeaderWrite((guard,), (Put(key, record.encode()),), "recorded what Discord says about session starts")
 
 
-def _confirmed(old: BudgetRecord | None, new: BudgetRecord, policy: Policy) -> BudgetRecord:
+def _confirmed(old: BudgetRecord | None, new: BudgetRecord, state: GatewayState) -> BudgetRecord:
     """The record to write. It forgets the doubt and counts how often the doubted address was confirmed lately."""
-    record = _merged(old, new)
+    record = _merged(old, new, state)
     again = old is not None and record.url == old.url and new.fetched_at - old.fetched_at < CONFIRMED_WITHIN_S
     confirmed = old.confirmed + bool(old.unreachable) if old is not None and again else 0
     return msgspec.structs.replace(record, unreachable="", confirmed=confirmed)
 
 
-def _merged(old: BudgetRecord | None, new: BudgetRecord) -> BudgetRecord:
-    """A refusal keeps the numbers we have; within one window the lower remainder counts (starts may be under way)."""
-    if old is None:
-        return new
+def _merged(old: BudgetRecord | None, new: BudgetRecord, state: GatewayState) -> BudgetRecord:
+    """What may be reserved from now on. It is never more than what Discord would still allow.
+
+    A refusal keeps the numbers we have. Otherwise Discord's answer counts, less the starts that it may not have
+    counted: of buckets that were held when it was asked, and what was reserved since. Where another answer was recorded
+    meanwhile, the lower remainder of one day counts.
+    """
     if new.error:
-        return msgspec.structs.replace(old, error=new.error, fetched_at=new.fetched_at)
-    if new.fetched_at < old.reset_at:
-        return msgspec.structs.replace(new, remaining=min(old.remaining, new.remaining))
-    return new
+        return new if old is None else msgspec.structs.replace(old, error=new.error, fetched_at=new.fetched_at)
+    left = new.remaining - state.under_way
+    if old is not None and state.before is not None and state.before.fetched_at == old.fetched_at:
+        left -= state.before.remaining - old.remaining
+    elif old is not None and new.reset_at <= old.reset_at + CLOCKS_APART_S:
+        left = min(left, old.remaining)
+    return msgspec.structs.replace(new, remaining=max(0, left))
 
 
 # --- removal ----------------------------------------------------------------------------------------------------

@@ -107,14 +107,15 @@ def plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Polic
 
 
 def planned_groups(view: ClusterView) -> list[GroupId]:
-    """The groups that get a plan: of applications that are not paused, and of which no deleted group still runs."""
-    unsure = apps_with_unreadable_groups(view) | apps_with_stopping_groups(view)
+    """The groups that get a plan: of applications that are not paused. A first plan waits for the end of old shards."""
+    unsure, stopping = apps_with_unreadable_groups(view), apps_with_stopping_groups(view)
     chosen: list[GroupId] = []
     for key, group in sorted(view.groups.items()):
         app = view.apps.get(key.app)
         if app is None or app.record.paused or key.app in unsure:
             continue
-        if group.record.count:
+        # A group that has a plan is replanned all the same: its nodes may go meanwhile.
+        if group.record.count and (key.app not in stopping or key in view.plans):
             chosen.append(key)
     return chosen
 

@@ -1,5 +1,6 @@
 """The limits, waits and intervals of the control plane, with the unit in each name."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -36,19 +37,26 @@ class Policy:
     gateway_doubt_max_s: float = 60.0
     gateway_answer_fresh_s: float = 30.0
     """How long an answer may wait to be recorded. It lacks session starts made since, so it is requested again then."""
-    identify_spacing_s: float = 5.2
-    """Between two IDENTIFYs of a bucket: Discord's five seconds and a margin for the network."""
+    identify_spacing_s: float = 5.1
+    """Between two IDENTIFYs of a bucket, from when the first left. Discord counts five seconds where it receives them
+    (Gateway, Sharding: max_concurrency). Delays in our processes only lengthen the time between them; the margin is for
+    the network: a first IDENTIFY that travels longer than the second by up to 100 ms. A lost packet takes longer (RFC
+    6298; at least 200 ms with Linux) and costs one refused IDENTIFY. Other libraries (twilight) have no margin."""
     identify_lease_ttl_s: float = 10.0
     """TTL of the lease under which a bucket is taken; must exceed the spacing."""
     identify_margin_s: float = 0.5
+    identify_gather_s: float = 0.01
+    """Buckets whose spacing ends within so long of each other are freed in one write."""
     identify_retry_s: float = 0.5
-    """Wait after another node took a bucket that looked free."""
-    identify_budget_retry_s: float = 5.0
-    """Wait when the budget is unknown, or its reset has passed and the leader has not refreshed it yet."""
-    identify_budget_look_s: float = 60.0
-    """A spent budget is checked again this often, because its reset is a time on the leader's clock."""
+    """Wait after another node took a bucket that looked free, or after the store refused."""
+    identify_yield_s: float = 1.0
+    """How long a free bucket is left to another node's shard that is before ours; that node may hang."""
+    identify_distrust_s: float = 30.0
+    """How long a node that did not use its turn is passed over, unless it takes a bucket meanwhile."""
     identify_reserve: int = 0
-    """Session starts reserved for failover."""
+    """Session starts that are kept for failover; 0: see `identify_reserve_percent`."""
+    identify_reserve_percent: float = 20.0
+    """The part of a token's daily session starts that is kept for failover, when no number is set."""
 
     def __post_init__(self) -> None:
         if self.step_down_margin_s >= self.lease_ttl_s:
@@ -60,3 +68,7 @@ class Policy:
     def identify_grant_s(self) -> float:
         """How long after its acquisition started a bucket may be used, so that its lease is longer than the spacing."""
         return self.identify_lease_ttl_s - self.identify_spacing_s - self.identify_margin_s
+
+    def reserve_of(self, total: int) -> int:
+        """How many of `total` session starts a day are kept for failover."""
+        return self.identify_reserve or math.ceil(max(0, total) * self.identify_reserve_percent / 100)

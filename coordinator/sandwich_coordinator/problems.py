@@ -37,6 +37,7 @@ class Code(StrEnum):
     NO_LEADER = "no-leader"
     BAD_RECORD = "bad-record"
     SETTINGS_OUTDATED = "settings-outdated"
+    SETTINGS_REFUSED = "settings-refused"
 
     NODE_UNREACHABLE = "node-unreachable"
     NODE_MISDIRECTED = "node-misdirected"
@@ -50,6 +51,8 @@ class Code(StrEnum):
 
     APP_DOWN = "app-down"
     APP_INVALID = "app-invalid"
+    APP_PAUSED = "app-paused"
+    REMOVAL_UNFINISHED = "removal-unfinished"
     TOKEN_REFUSED = "token-refused"
     TOKEN_UNUSABLE = "token-unusable"
     GATEWAY_UNTRUSTED = "gateway-untrusted"
@@ -63,6 +66,8 @@ class Code(StrEnum):
     SHARDS_WAITING = "shards-waiting"
     SHARD_COUNT_PENDING = "shard-count-pending"
     SESSION_STARTS_LOW = "session-starts-low"
+    SESSION_STARTS_RESERVED = "session-starts-reserved"
+    SESSION_STARTS_EXHAUSTED = "session-starts-exhausted"
 
     CACHE_WAITING = "cache-waiting"
     CACHE_INCOMPLETE = "cache-incomplete"
@@ -192,8 +197,15 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.BAD_RECORD: Kind(_W, "A value in etcd cannot be used and is ignored.", "apply again or delete the key"),
         Code.SETTINGS_OUTDATED: Kind(
             _W,
-            "A running node uses older settings than those that are stored; it reads them at its start.",
-            "restart the node; its sessions are kept",
+            "A running node uses older settings than those that are stored. It takes changes of nats, redis and policy "
+            "within a minute or two; discord and policy.lease_ttl are read at its start.",
+            "wait two minutes",
+        ),
+        Code.SETTINGS_REFUSED: Kind(
+            _W,
+            "A running node cannot work with the stored settings and keeps those it has: a server does not accept "
+            "them, or the cluster key does not authenticate them.",
+            "correct them and apply again, or make the server accept them: the node tries again by itself",
         ),
         Code.NODE_UNREACHABLE: Kind(
             _C,
@@ -214,7 +226,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.NODE_GONE: Kind(
             _W,
             "A node disappeared without leaving: it was killed, or its host or network failed. Shown for one hour.",
-            "start it again, or find out why it ended; stop nodes with SIGTERM",
+            "start it again, or find out why it ended, then sandwich node forget NODE; stop nodes with SIGTERM",
             momentary=True,
         ),
         Code.NODE_STARTING: Kind(_W, "A node is not ready yet; the summary says what it waits for.", ""),
@@ -239,10 +251,18 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
             "An application cannot start as it is configured; the summary has the reason.",
             "correct the application's configuration; then apply again",
         ),
+        Code.APP_PAUSED: Kind(
+            _N, "An operator paused an application with sandwich app pause.", "sandwich app resume APP starts it again"
+        ),
+        Code.REMOVAL_UNFINISHED: Kind(
+            _W,
+            "The removal of an application began over a minute ago and is not finished: it was interrupted, or waits.",
+            "run sandwich app remove APP again: it goes on",
+        ),
         Code.TOKEN_REFUSED: Kind(
             _C,
             "Discord refused an application's token.",
-            "put the application's current token into its source; then apply again",
+            "store the application's current token: sandwich app set APP --token-file FILE",
         ),
         Code.TOKEN_UNUSABLE: Kind(
             _C,
@@ -257,7 +277,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.SHARDS_FAILED: Kind(
             _C,
             "Discord refused shards in a way that no retry can change. The advice follows from the close code.",
-            "do what the summary asks; then apply again, or restart the shards",
+            "do what the advice of the close code asks (below); then run sandwich shard restart APP SHARDS",
         ),
         Code.SHARDS_UNCLAIMED: Kind(_C, "No node runs these shards.", "they start when a node takes them"),
         Code.CAPACITY_SHORT: Kind(
@@ -297,8 +317,20 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         ),
         Code.SESSION_STARTS_LOW: Kind(
             _W,
-            "A tenth or less of the day's session starts is left.",
+            "A tenth or less of the day's session starts is left, or no more than what is kept for failover.",
             "avoid restarts that cannot resume until the reset",
+        ),
+        Code.SESSION_STARTS_RESERVED: Kind(
+            _W,
+            "Shards cannot start before the reset of the day's session starts: what is left is kept for shards that "
+            "lose their session (policy.identify_reserve).",
+            "wait until the reset, or start fewer shards",
+        ),
+        Code.SESSION_STARTS_EXHAUSTED: Kind(
+            _C,
+            "The day's session starts are used up: shards without a session start after the reset. More IDENTIFYs "
+            "would make Discord reset the token.",
+            "wait until the reset; find out what used them up",
         ),
         Code.CACHE_WAITING: Kind(_W, "The cache cannot be written now; events flow without `before`.", ""),
         Code.CACHE_INCOMPLETE: Kind(_W, "The cache lacks something; it is read again when that is possible.", ""),

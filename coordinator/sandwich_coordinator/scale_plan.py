@@ -18,9 +18,6 @@ from sandwich_coordinator.view import ClusterView
 SHARD_BYTES = 190 * 1024
 """Memory of a shard without traffic (docs/reference/benchmarks.md)."""
 
-LARGE_BOT_CONCURRENCY = 16
-"""From this `max_concurrency` on, Discord shards the bot by its own rules."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalePlan:
@@ -77,7 +74,7 @@ def plan_next_group(
         starts=starts,
         left=budget.remaining if budget is not None else None,
         total=budget.total if budget is not None else None,
-        reserve=policy.identify_reserve,
+        reserve=policy.reserve_of(budget.total) if budget is not None else 0,
         reset_at=budget.reset_at if budget is not None else None,
         seconds=starts_take_s(starts, budget, policy),
         memory_bytes=starts * SHARD_BYTES,
@@ -111,16 +108,6 @@ def _shards(count: int, ids: str) -> str:
 def starts_take_s(starts: int, budget: BudgetRecord | None, policy: Policy) -> float:
     """The least time that so many session starts take."""
     return math.ceil(starts / max(1, budget.max_concurrency if budget is not None else 1)) * policy.identify_spacing_s
-
-
-def count_problem(count: int, budget: BudgetRecord | None) -> str:
-    """Why Discord would refuse this shard count; "" when nothing is known against it (close codes 4010 and 4011)."""
-    concurrency = budget.max_concurrency if budget is not None else 1
-    if concurrency >= LARGE_BOT_CONCURRENCY and count % concurrency:
-        below = count - count % concurrency
-        near = " or ".join(str(one) for one in (below, below + concurrency) if one)
-        return f"Discord takes only multiples of {concurrency} for this bot (4010): take {near}"
-    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,6 @@ from sandwich_coordinator.private_files import PrivateFileError, read_private
 
 KEY_VARIABLE = "SANDWICH_CLUSTER_KEY"
 KEY_BYTES = 32
-KEY_FILE_BYTES_MAX = 4096
 NONCE_BYTES = 12
 _SEALED = "v1:"
 _PLAIN = "plain:"

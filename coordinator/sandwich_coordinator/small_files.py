@@ -63,6 +63,26 @@ def read_secret_file(path: Path) -> str:
     return check_secret(read_small_file(path, SECRET_BYTES_MAX))
 
 
+def read_secret_stream(descriptor: int, *, timeout_s: float = PIPE_TIMEOUT_S) -> str:
+    """The one line of text from an open pipe or file, as `read_secret_file`. Raises ValueError with the reason."""
+    content = b""
+    ends_at = time.monotonic() + timeout_s
+    try:
+        # Not by its path, which another user's pipe refuses (sudo); and its blocking mode is shared with its writer.
+        while select.select([descriptor], [], [], max(0.0, ends_at - time.monotonic()))[0]:
+            chunk = os.read(descriptor, _CHUNK_BYTES)
+            content += chunk
+            if len(content) > SECRET_BYTES_MAX:
+                raise ValueError(f"it is larger than {SECRET_BYTES_MAX} bytes")
+            if not chunk:
+                return check_secret(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise ValueError(error.strerror or type(error).__name__) from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8") from None
+    raise ValueError(f"its writer is silent for {timeout_s:g} s")
+
+
 def check_secret(text: str) -> str:
     """A secret without surrounding space. Raises ValueError for text that cannot be a secret; never shows it."""
     text = text.strip()

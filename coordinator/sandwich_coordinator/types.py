@@ -55,7 +55,8 @@ class NodeRecord(Record, frozen=True):
 class DepartedRecord(Record, frozen=True):
     """`departed/<node>`: a node that is not registered any more, for one hour.
 
-    `left`: the node wrote it itself while it left in order; otherwise the leader did, and the node was killed or lost.
+    `left`: it left in order, or an operator has forgotten it. The node writes that itself. Otherwise the leader writes
+    the record, and the node was killed or lost.
     """
 
     node: str
@@ -158,6 +159,7 @@ class AppRecord(Record, frozen=True):
 
     `placement`: labels that a node must have to run its shards. `weight`: how heavy one shard is, compared with those
     of other applications.
+    `paused_at` (Unix seconds): paused by an operator's command since then, which `apply` does not undo; 0: not so.
     """
 
     app: str
@@ -172,6 +174,7 @@ class AppRecord(Record, frozen=True):
     paused: bool = False
     placement: dict[str, str] = {}
     weight: float = 1.0
+    paused_at: float = 0.0
     stream: dict[str, Any] = {}
     cache: CacheSpec = CacheSpec()
     events: EventsSpec = EventsSpec()
@@ -223,6 +226,21 @@ class ProposalRecord(Record, frozen=True):
     at: float = 0.0
 
 
+class RemovalRecord(Record, frozen=True):
+    """`removals/<app>`: an operator removes the application, since `at` (Unix seconds). It goes when all else is gone.
+
+    `groups`: count of each of its shard groups, by number. `cache`: what it kept. `clean` grows each time that the
+    leader's node is asked to remove the application's guilds from the cache; 0: the cache stays, or its turn is later.
+    """
+
+    at: float
+    keep_cache: bool = False
+    delete_stream: bool = False
+    cache: CacheSpec = CacheSpec()
+    groups: dict[int, int] = {}
+    clean: int = 0
+
+
 class PlanRecord(Record, frozen=True):
     """`plan/<app>/<group>`: what the leader planned, node -> shard ranges ("0-3,7"); `term` is stored as `epoch`."""
 
@@ -237,6 +255,7 @@ class ClaimRecord(Record, frozen=True):
 
     `fence` is the revision of the transaction that made the claim; 0 in the claiming write itself (it cannot know
     its own revision), whose `mod_revision` then is the fence. `close_code`: the gateway's, of a failed shard; 0: none.
+    `rereads`: the shard is live, and waits for a second session to read its guilds again for the cache.
     """
 
     app: str
@@ -250,6 +269,7 @@ class ClaimRecord(Record, frozen=True):
     reason: str = ""
     since: float = 0.0
     close_code: int = 0
+    rereads: bool = False
 
 
 class SessionRecord(Record, frozen=True):
@@ -286,6 +306,7 @@ class IdentifyRecord(Record, frozen=True):
     node: str
     app: str
     shard: int
+    group: int = 0
 
 
 class BudgetRecord(Record, frozen=True):

@@ -27,6 +27,7 @@ from sandwich_coordinator.types import (
     PlanRecord,
     ProposalRecord,
     Record,
+    RemovalRecord,
     RestartRecord,
     RolloutRecord,
     SessionRecord,
@@ -115,6 +116,7 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         _Table("groups", keys.groups, (str, int), GroupId, json(GroupRecord), group_names),
         _Table("rollouts", keys.rollouts, one, str, json(RolloutRecord), ()),
         _Table("proposals", keys.proposals, one, str, json(ProposalRecord), ()),
+        _Table("removals", keys.removals, one, str, json(RemovalRecord), ()),
         _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
     )
 
@@ -125,10 +127,12 @@ class ClusterView:
 
     `claimed_by`: the shards of the claims of each node. `claims_before`: the claims of the view that this one was made
     from, and which of them differ; see `changed_claims`.
+    `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`).
     """
 
     keys: Keys
     revision: int = 0
+    config: KeyValue | None = None
     leader: Entry[LeaderRecord] | None = None
     nodes: Mapping[str, Entry[NodeRecord]] = field(default_factory=dict)
     departed: Mapping[str, Entry[DepartedRecord]] = field(default_factory=dict)
@@ -136,6 +140,7 @@ class ClusterView:
     groups: Mapping[GroupId, Entry[GroupRecord]] = field(default_factory=dict)
     rollouts: Mapping[str, Entry[RolloutRecord]] = field(default_factory=dict)
     proposals: Mapping[str, Entry[ProposalRecord]] = field(default_factory=dict)
+    removals: Mapping[str, Entry[RemovalRecord]] = field(default_factory=dict)
     plans: Mapping[GroupId, Entry[PlanRecord]] = field(default_factory=dict)
     claims: Mapping[ShardId, Entry[ClaimRecord]] = field(default_factory=dict)
     sessions: Mapping[ShardId, Entry[SessionRecord]] = field(default_factory=dict)
@@ -171,9 +176,12 @@ class ClusterView:
         edited: dict[str, Any] = {}
         claims: set[ShardId] = set()
         bad = dict(self.bad)
-        leader = self.leader
+        leader, config = self.leader, self.config
         for key, kv in changes:
             bad.pop(key, None)
+            if key == self.keys.config:
+                config = kv
+                continue
             if key == self.keys.leader:
                 leader = _leader(kv, bad)
                 continue
@@ -192,6 +200,7 @@ class ClusterView:
         return replace(
             self,
             revision=revision,
+            config=config,
             leader=leader,
             bad=self.bad if bad == self.bad else bad,
             claims_before=before,

@@ -15,6 +15,7 @@ from sandwich_coordinator.problems import Code, Problem
 from sandwich_coordinator.status import ConsumerStatus
 from sandwich_coordinator.types import CacheSpec, EventsSpec, GroupPhase, InvitesSpec, SessionRecord
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.nats_options import NatsOptions
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +39,12 @@ class SetOptions(msgspec.Struct, tag=True, frozen=True):
 
 
 class PreviousGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """The group that an upcoming group replaces. `ids`: its shards, as ranges ("0-3,7")."""
+    """The group that an upcoming group replaces. `ids`: its shards, as ranges ("0-3,7"). `intents` 0: not known."""
 
     group: int
     count: int
     ids: str
+    intents: int = 0
 
 
 class StartShard(msgspec.Struct, tag=True, frozen=True, kw_only=True):
@@ -100,10 +102,14 @@ class SetPresence(msgspec.Struct, tag=True, frozen=True):
 
 
 class AppInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """An application, for who answers requests: its present shard group, its bot's user id, its cache."""
+    """An application, for who answers requests: the shard group that serves, its bot's user id, its cache.
+
+    `upcoming`: number and shard count of the next group, whose sessions show the bot's presence too.
+    """
 
     group: int = 0
     count: int = 0
+    upcoming: tuple[int, int] | None = None
     bot: str = ""
     caches: bool = True
     namespace: str = ""
@@ -197,13 +203,7 @@ class WorkerSettings(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     worker: int
     node: str
     cluster: str = ""
-    nats_servers: tuple[str, ...]
-    nats_user: str | None = None
-    nats_password: str | None = None
-    nats_credentials: str | None = None
-    nats_tls_ca: str | None = None
-    nats_tls_cert: str | None = None
-    nats_tls_key: str | None = None
+    nats: NatsOptions
     redis: RedisOptions | None = None
     api_url: str
     proxy: str = ""
@@ -372,7 +372,8 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A shard's figures since it started here, and its backlog now.
 
     `unreadable`: events published as they came, by type, though something here could not read them; `passed_over`:
-    dispatches that could not be published at all.
+    dispatches that could not be published at all. `held`: kept now, until the switch between shard groups; `twins`:
+    of these, what the replaced group had published already, in total.
     """
 
     key: ShardId
@@ -395,6 +396,8 @@ class ShardNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     invites: InviteNumbers | None = None
     latency_ms: float | None = None
     waiting: str = ""
+    held: int = 0
+    twins: int = 0
 
 
 class WorkerStats(msgspec.Struct, tag=True, frozen=True):

@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import ssl
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +11,8 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from sandwich_coordinator.problems import Code
+from sandwich_node.nats_options import NatsOptions
+from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.errors import reason
 
 _log = logging.getLogger(__name__)
@@ -38,36 +38,21 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, nats.errors.AuthorizationError) or any(words in str(error).lower() for words in _REFUSALS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NatsOptions:
-    """How to reach NATS."""
-
-    servers: tuple[str, ...]
-    name: str = "sandwich"
-    user: str | None = None
-    password: str | None = None
-    credentials: Path | None = None
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-
-    def __repr__(self) -> str:
-        return f"NatsOptions(servers={len(self.servers)}, name={self.name!r})"
-
-
 class NatsConnection:
     """One connection. Once it was there, it reconnects by itself for ever.
 
     `client` is for the modules that speak NATS: `publishing/jetstream.py` and `rpc/nats_requests.py`.
     """
 
-    def __init__(self, options: NatsOptions) -> None:
+    def __init__(self, options: NatsOptions, *, name: str = "sandwich") -> None:
+        """`name`: what the server's list of connections shows."""
         self.client = Client()
-        self.name = options.name
+        self.name = name
         self._options = options
         # Why the last attempt failed; "" while there is a connection.
         self._trouble = ""
         self._is_refused = False
+        self._has_tried = False
         self._where = ", ".join(urlsplit(server).netloc.rpartition("@")[2] for server in options.servers)
 
     @property
@@ -78,11 +63,12 @@ class NatsConnection:
     async def connect(self) -> None:
         """Connect for the first time. Raises NatsUnreachable with the reason."""
         options = self._options
+        self._has_tried = True
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self.client.connect(
                     servers=list(options.servers),
-                    name=options.name,
+                    name=self.name,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.5,  # type: ignore[arg-type]  # annotated int, used as seconds
@@ -100,7 +86,8 @@ class NatsConnection:
 
     async def close(self) -> None:
         """Close the connection. What was not acknowledged stays unacknowledged."""
-        if not self.client.is_closed:
+        # nats-py cannot close a client that never tried to connect.
+        if self._has_tried and not self.client.is_closed:
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self.client.close()
@@ -122,6 +109,8 @@ class NatsConnection:
         return reason(error) if self.is_connected or is_answer else self.absence()
 
     async def _on_error(self, error: Exception) -> None:
+        # Called by `connect`, too, which tries again for ever.
+        honour_cancel()
         self._trouble, self._is_refused = reason(error), is_refusal(error)
         _log.warning("NATS at %s: %s", self._where, self._trouble)
 
@@ -136,9 +125,9 @@ def _secrets(options: NatsOptions) -> dict[str, Any]:
     if options.user is not None:
         secrets |= {"user": options.user, "password": options.password or ""}
     if options.credentials is not None:
-        secrets["user_credentials"] = str(options.credentials)
+        secrets["user_credentials"] = options.credentials
     if options.tls_ca or options.tls_cert:
-        context = ssl.create_default_context(cafile=str(options.tls_ca) if options.tls_ca else None)
+        context = ssl.create_default_context(cafile=options.tls_ca)
         if options.tls_cert:
             context.load_cert_chain(options.tls_cert, options.tls_key)
         secrets["tls"] = context

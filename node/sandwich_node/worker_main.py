@@ -102,6 +102,7 @@ class Worker:
 
             try:
                 shut_down = await self._serve(shards, start)
+                self._rpc.end()
                 await shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
                 await self._channel.flush(1.0)
                 if not shut_down:
@@ -116,6 +117,7 @@ class Worker:
         parts = self._parts
         services = WorkerServices(
             log=parts.log,
+            previous=parts.previous,
             http=parts.http,
             send=self._channel.send,
             rng=parts.rng,

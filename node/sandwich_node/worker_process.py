@@ -130,6 +130,7 @@ class WorkerProcess:
             what = "died"
             try:
                 await self._run_once()
+                self.waiting = "its process died; see the node's log"
             except OSError as error:
                 # No descriptor, process or memory for it now; the other workers and the agent go on.
                 what = f"could not be started ({shortage(error) or error})"

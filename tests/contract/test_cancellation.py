@@ -12,8 +12,12 @@ import pytest
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedNats, EmbeddedRedis
-from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.dev.ports import free_ports
+from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
+from sandwich_sdk import Consumer
+from sandwich_sdk.rpc import Rpc
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import FENCE, FrameHeaders
 
@@ -60,6 +64,22 @@ async def all_end(call: Callable[[], Awaitable[object]]) -> None:
             task.cancel()
         assert not still
         assert all(task.cancelled() for task in tasks)
+
+
+@pytest.mark.parametrize("name", ["consumer", "requests", "node"])
+async def test_connecting_while_no_server_listens(name: str) -> None:
+    url = f"nats://127.0.0.1:{free_ports(1)[0]}"
+
+    async def connect() -> None:
+        match name:
+            case "consumer":
+                await Consumer(url, app="bot").__aenter__()
+            case "requests":
+                await Rpc(url, app="bot").connect()
+            case "node":
+                await NatsConnection(NatsOptions(servers=(url,))).connect()
+
+    await all_end(connect)
 
 
 async def test_calls_of_redis(cache: RedisCache) -> None:

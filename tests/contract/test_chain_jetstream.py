@@ -6,17 +6,20 @@ from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nats.js.errors
 import pytest
 from nats.js.api import StreamSource
 
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.dev.embedded import EmbeddedNats, nats_cluster
-from sandwich_node.nats_connection import NatsConnection, NatsOptions, NatsUnreachable
+from sandwich_node.nats_connection import NatsConnection, NatsUnreachable
+from sandwich_node.nats_options import NatsOptions
+from sandwich_node.publishing import jetstream
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.jetstream import JetStreamLog
-from sandwich_node.publishing.log import Fenced, LogUnavailable, StreamLimits
+from sandwich_node.publishing.log import Extent, Fenced, LogUnavailable, StoredFrame, StreamLimits, StreamMissing
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_sdk.wire.frame import inflate, split_events
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, FrameHeaders
@@ -311,3 +314,42 @@ async def test_the_leader_of_a_replicated_stream_may_die(tmp_path: Path) -> None
     finally:
         await log.connection.close()
         await asyncio.gather(*(server.kill() for server in servers))
+
+
+async def test_a_group_is_read_in_pages_in_the_streams_order_without_what_no_node_wrote(
+    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream, "PAGE_MESSAGES_MAX", 4)
+    writer = chain(log, 10)
+    await writer.take_over()
+    await run_through(writer, 1, 30)
+    await log._jetstream.publish("sandwich.bot.events.all.0.3", b"x")
+    await log._jetstream.publish("sandwich.bot.events.all.9.3", b"x")
+    assert await log.extent("SANDWICH_bot") == Extent(1, writer.end + 2)
+    frames: list[StoredFrame] = []
+    at, pages = 2, 0
+    while (page := await log.read("SANDWICH_bot", "sandwich.bot.events.*.0.*", at)).next_seq > at:
+        frames += page.frames
+        at, pages = page.next_seq, pages + 1
+    assert pages > 1
+    lines = [line for frame in frames for line in split_events(inflate(frame.payload))]
+    assert [msgspec.json.decode(line)["s"] for line in lines] == list(range(1, 31))
+    assert {frame.subject for frame in frames} == {"sandwich.bot.events.all.0.3"}
+    assert [frame.stream_seq for frame in frames] == sorted(frame.stream_seq for frame in frames)
+    assert frames[-1].headers.last_seq == 30
+    assert at == writer.end + 2
+
+
+async def test_reading_a_stream_that_is_missing_says_so(log: JetStreamLog) -> None:
+    with pytest.raises(StreamMissing):
+        await log.extent("SANDWICH_other")
+    with pytest.raises(StreamMissing):
+        await log.read("SANDWICH_other", "sandwich.other.events.>", 1)
+
+
+async def test_reading_while_the_server_is_away_says_so(server: EmbeddedNats, log: JetStreamLog) -> None:
+    await server.stop()
+    with pytest.raises(LogUnavailable):
+        await log.read("SANDWICH_bot", "sandwich.bot.events.*.0.*", 1)
+    with pytest.raises(LogUnavailable):
+        await log.extent("SANDWICH_bot")

@@ -1,4 +1,6 @@
 import asyncio
+import json
+import os
 import stat
 import sys
 from pathlib import Path
@@ -7,10 +9,17 @@ import pytest
 
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_node.dev.embedded import EmbeddedEtcd
+from sandwich_simulator import BotConfig
+from sandwich_simulator.pytest_plugin import MakeSimulator, make_simulator
 from tests.support.processes import started
 
 pytestmark = pytest.mark.contract
 CANARY = "canary-token-91c2"
+TOKENS = {
+    name: f"MTAwMDAwMDAwMDAwMDAwMDA.Gaaaa{number}.canary-of-{name}-0123456789"
+    for number, name in enumerate(("one", "two", "three"))
+}
+__all__ = ["make_simulator"]
 FILE = """\
 version: 1
 nats: {servers: ["nats://127.0.0.1:4222"]}
@@ -26,13 +35,13 @@ class Cli:
         self.etcd = etcd
         self.seen = ""
 
-    async def __call__(self, *arguments: str) -> tuple[int, str]:
+    async def __call__(self, *arguments: str, piped: str = "") -> tuple[int, str]:
         async with asyncio.timeout(30), started(
-            sys.executable, "-m", "sandwich_coordinator.cli.main", *arguments,
-            cwd=self.directory, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            sys.executable, "-m", "sandwich_coordinator.cli.main", *arguments, cwd=self.directory,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env={"SANDWICH_ETCD": self.etcd, "WELCOMER_TOKEN": CANARY},
         ) as process:  # fmt: skip
-            output, _ = await process.communicate()
+            output, _ = await process.communicate(piped.encode())
         self.seen += output.decode()
         assert process.returncode is not None
         return process.returncode, output.decode()
@@ -96,4 +105,95 @@ async def test_a_name_that_is_not_there_and_a_nats_that_refuses_are_said_by_ever
             assert code == 2
             assert "NATS does not answer at nats://127.0.0.1:9: Connection refused" in said
             assert ("did you mean MESSAGE_CREATE?" in said) is (arguments[0] == "tail")
+        remove = ("app", "remove", "welcomer", "--yes", "welcomer")
+        code, said = await run(*remove)
+        assert (code, "NATS does not answer at nats://127.0.0.1:9" in said) == (2, True), said
+        code, said = await run(*remove, "--force", "--keep-cache")
+        assert (code, "whether consumers read it is not known" in said) == (0, True), said
+        assert "no applications yet" in (await run("app", "list"))[1]
         assert "Traceback" not in run.seen
+
+
+async def test_an_application_is_added_from_a_pipe_a_file_and_a_terminal_and_no_token_is_seen(
+    tmp_path: Path, make_simulator: MakeSimulator
+) -> None:
+    bots = enumerate(TOKENS.items(), start=10**17)
+    simulator = await make_simulator(
+        *(BotConfig(token=token, name=name, application_id=number, guilds=3) for number, (name, token) in bots)
+    )
+    async with EmbeddedEtcd(tmp_path / "etcd") as etcd:
+        run = Cli(tmp_path, etcd.url)
+        head, _, _ = FILE.partition("apps:")
+        (tmp_path / "cluster.yml").write_text(f"{head}discord: {{api_url: {simulator.api_url}}}\napps: {{}}\n")
+        assert (await run("cluster", "init"))[0] == 0
+        key = ("--key-file", "cluster.key")
+        assert (await run("cluster", "apply", "-f", "cluster.yml", *key))[0] == 0
+
+        add = ("app", "add", "one", "--intents", "GUILDS", *key)
+        code, said = await run(*add, piped="wrong.token\n")
+        assert (code, "Discord refused the token (401)" in said) == (1, True), said
+        assert (await run(*add))[0] == 1, "no token at all"
+        assert (await run(*add[:-2], piped=TOKENS["one"]))[0] == 1, "no cluster key"
+        code, said = await run(*add, "--shards", "2", "--ids", "0-2", piped=TOKENS["one"])
+        assert (code, "apps.one.shards.ids: bad shard range '0-2'" in said) == (1, True), said
+        code, said = await run(*add, "--shards", "2", piped=f"{TOKENS['one']}\n")
+        assert code == 0, said
+        assert "token of bot one (" in said
+        assert "about 3 guilds, recommends 1 shards, 1000 of 1000 session starts left" in said
+        assert "there is an application one already" in (await run(*add, piped=TOKENS["one"]))[1]
+
+        (tmp_path / "two.token").write_text(TOKENS["two"])
+        (tmp_path / "two.yml").write_text("token: {file: two.token}\nintents: [GUILDS]\nshards: {count: 1}\n")
+        code, said = await run("app", "add", "two", "--from", "two.yml", *key, "--json")
+        assert (code, json.loads(said)["bot"]["name"]) == (0, "two"), said
+        code, said = await typed(run, ("app", "add", "three", *key), ("GUILDS", "auto", TOKENS["three"]))
+        assert (code, "three is added" in said) == (0, True), said
+
+        code, said = await run("cluster", "apply", "-f", "cluster.yml", *key)
+        assert code == 0
+        assert said.count("is not in the file and stays; --prune removes it") == 3
+        code, said = await run("app", "set", "one", "--token-file", "two.token", *key)
+        assert (code, "~ application one: token: changed" in said) == (0, True), said
+        code, said = await run("app", "show", "one", "--all")
+        assert "compression: zstd-stream   # default" in said
+        assert "  count: 2\n" in said
+
+        store = EtcdStore([etcd.url])
+        stored = b"".join(item.value for item in (await store.list("/")).items).decode()
+        await store.close()
+        for token in TOKENS.values():
+            assert token not in stored
+            assert token not in run.seen
+        assert "Traceback" not in run.seen
+
+
+async def typed(run: Cli, arguments: tuple[str, ...], answers: tuple[str, ...]) -> tuple[int, str]:
+    """Run a command on a terminal and type these answers, each when it is asked for."""
+    terminal, end = os.openpty()
+    prompts = ("Which intents", "How many shards", "(not shown): ")
+    try:
+        async with asyncio.timeout(60), started(
+            sys.executable, "-m", "sandwich_coordinator.cli.main", *arguments, cwd=run.directory, stdin=end,
+            stdout=end, stderr=end, env={"SANDWICH_ETCD": run.etcd, "TERM": "dumb"}, start_new_session=True,
+        ) as process:  # fmt: skip
+            os.close(end)
+            seen = ""
+            for prompt, answer in zip(prompts, answers, strict=True):
+                while prompt not in seen:
+                    seen += await asyncio.to_thread(_read, terminal)
+                os.write(terminal, f"{answer}\n".encode())
+            while chunk := await asyncio.to_thread(_read, terminal):
+                seen += chunk
+            code = await process.wait()
+    finally:
+        os.close(terminal)
+    run.seen += seen
+    return code, seen
+
+
+def _read(terminal: int) -> str:
+    """What the command has written; "" once it has ended (EIO)."""
+    try:
+        return os.read(terminal, 4096).decode()
+    except OSError:
+        return ""

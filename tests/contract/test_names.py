@@ -18,7 +18,8 @@ from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis
 from sandwich_node.discord_http import discord_session
 from sandwich_node.names import Address, Names, NodeLoop, WorkerLoop
-from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from tests.support.certificates import certificate
 
@@ -96,7 +97,7 @@ def test_nats_is_reached_while_the_resolver_stalls(
 ) -> None:
     async def body() -> None:
         async with EmbeddedNats(tmp_path) as server:
-            options = NatsOptions(servers=(named(server.url, "nats.test"),), name="test")
+            options = NatsOptions(servers=(named(server.url, "nats.test"),))
             for stalls in (False, True):
                 if stalls:
                     resolver.stall()

@@ -7,7 +7,8 @@ import pytest
 
 from sandwich_node import nats_connection
 from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_node.nats_connection import NatsConnection, NatsOptions, NatsUnreachable
+from sandwich_node.nats_connection import NatsConnection, NatsUnreachable
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.log import LogUnavailable
 

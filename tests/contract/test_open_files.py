@@ -12,6 +12,7 @@ from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.types import CacheSpec, EventsSpec, InvitesSpec
 from sandwich_node import ipc
 from sandwich_node.dev.embedded import EmbeddedNats
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.worker_process import Child, WorkerProcess, spawn_worker
 from sandwich_simulator import BotConfig, Simulator, SimulatorConfig
 
@@ -31,7 +32,8 @@ class Slot:
         self.states: dict[int, tuple[str, str]] = {}
         self.ready: list[int] = []
         self.start_failures: list[OSError] = []
-        settings = ipc.WorkerSettings(worker=0, node="a", nats_servers=(server.url,), api_url=sim.api_url, proxy=proxy)
+        nats = NatsOptions(servers=(server.url,))
+        settings = ipc.WorkerSettings(worker=0, node="a", nats=nats, api_url=sim.api_url, proxy=proxy)
         self.worker = WorkerProcess(
             settings,
             on_message=self._received,

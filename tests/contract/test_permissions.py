@@ -18,13 +18,15 @@ from nats.js.errors import NotFoundError
 from sandwich_coordinator.cli import accounts
 from sandwich_coordinator.operations import dead_letters
 from sandwich_coordinator.operations.consumer_groups import GroupSpec, create_group
-from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_sdk import Consumer, Event, Failure, GroupConflict, jetstream
 from sandwich_sdk.rpc import Rpc
 from sandwich_sdk.wire.rpc import encode_result, parts
+from sandwich_sdk.wire.switch import Switch
 from tests.support.account_nats import AccountNats, rights
-from tests.support.publisher import Publisher, take, until
+from tests.support.publisher import Publisher, settled, take, until
 
 pytestmark = pytest.mark.contract
 
@@ -93,6 +95,8 @@ async def test_a_worker_needs_only_the_documented_permissions(
     monkeypatch.setattr(jetstream, "REPLAY_POLL_S", 0.05)
     await publish(node)
     await create_group(node, spec("bot", ordered=ordered))
+    follows = Switch(old_group=0, after={1: 3, 2: 3})
+    await Publisher(node, shard=3).control("switch", follows.encode())
     workers = Workers(server.url, ordered=ordered)
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for each in workers.consumers:
@@ -102,6 +106,7 @@ async def test_a_worker_needs_only_the_documented_permissions(
         assert await dead_letters.open_replays(node, "bot", "g")
         await dead_letters.replay_letter(node, letter)
         await until(lambda: workers.seen == [2, 1])
+        await settled(Publisher(node), "g@3" if ordered else "g")
         for each in workers.consumers:
             await each.close()
     assert "ermissions" not in caplog.text

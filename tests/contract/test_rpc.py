@@ -14,12 +14,15 @@ from nats.aio.client import Client
 from sandwich_coordinator.ids import ShardId
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_node.ipc import AppInfo
-from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.rpc import admission
+from sandwich_node.rpc import server as server_module
 from sandwich_node.rpc.nats_requests import NatsRequests
 from sandwich_node.rpc.server import RpcServer
+from sandwich_node.rpc.shard import ShardGone
 from sandwich_sdk.rpc import Rpc
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.rpc import RpcError
@@ -49,11 +52,18 @@ class Commands:
         self.gate = asyncio.Event()
         self.answer = b'{"members":[]}'
         self.asked = 0
+        self.has_ended = False
+        self.shows: dict[str, Any] | None = None
 
     async def handle(self, verb: str, body: bytes) -> bytes:
         self.asked += 1
         await self.gate.wait()
+        if self.has_ended:
+            raise ShardGone
         return self.answer
+
+    def presence(self) -> dict[str, Any] | None:
+        return self.shows
 
 
 class Node:
@@ -144,6 +154,125 @@ async def test_a_request_waits_for_a_shard_that_no_node_has_at_this_moment(serve
         given: Any = commands
         await node.server.add_shard(ShardId("music", 1, 0), given)
         assert await asking == "own:1"
+
+
+async def test_a_request_without_a_client_that_retries_does_not_see_the_switch(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music"), ("one", "music")) as both:
+        client = await nats.connect(server.url)
+        # The old shard has ended; the new one is not there yet.
+        asking = asyncio.create_task(ask(client, "music", "request_members", guild_id=str(1 << 22)))
+        done, _ = await asyncio.wait([asking], timeout=0.5)
+        assert not done
+        for node in both:
+            node.apps = {"music": AppInfo(group=2, count=2)}
+        new: Any = running(b'{"members":["new"]}')
+        await both[1].server.add_shard(ShardId("music", 2, 1), new)
+        assert (await asking)["result"] == {"members": ["new"]}
+        assert new.asked == 1
+        await client.close()
+
+
+async def test_a_request_under_way_in_a_shard_that_ends_is_answered_by_the_one_that_continues(
+    server: EmbeddedNats,
+) -> None:
+    async with nodes(server, ("one", "music"), ("one", "music")) as both:
+        client = await nats.connect(server.url)
+        old: Any = Commands()
+        await both[0].server.add_shard(ShardId("music", 1, 0), old)
+        asking = [
+            asyncio.create_task(ask(client, "music", "request_members", guild_id=str(1 << 22))) for _ in range(20)
+        ]
+        relaying = asyncio.create_task(ask(client, "music", "relay", guild_id=str(1 << 22)))
+        await until(lambda: old.asked == 21)
+        for node in both:
+            node.apps = {"music": AppInfo(group=2, count=2)}
+        new: Any = running(b'{"members":["new"]}')
+        await both[1].server.add_shard(ShardId("music", 2, 1), new)
+        old.has_ended = True
+        await both[0].server.remove_shard(ShardId("music", 1, 0))
+        old.gate.set()
+        answers = await asyncio.gather(relaying, *asking)
+        assert [answer["result"] for answer in answers] == [{"members": ["new"]}] * 21
+        assert new.asked == 21
+        await client.close()
+
+
+async def test_requests_that_no_shard_takes_up_end_with_an_error_that_says_to_retry(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music")) as (node,):
+        client = await nats.connect(server.url)
+        ended: Any = running(b"null")
+        ended.has_ended = True
+        await node.server.add_shard(ShardId("music", 1, 0), ended)
+        answer = await ask(client, "music", "request_members", guild_id="1")
+        assert (answer["error"]["code"], answer["error"]["retry_after"]) == ("unavailable", 1.0)
+        assert ended.asked == server_module.PASSED_MAX + 1
+        node.server.end()
+        assert not (await ask(client, "music", "request_members", guild_id="1"))["ok"]
+        assert ended.asked == server_module.PASSED_MAX + 2, "a worker that ends passes nothing on"
+        await node.server.remove_shard(ShardId("music", 1, 0))
+        answer = await ask(client, "music", "request_members", guild_id="1", timeout=0.1)
+        assert (answer["error"]["message"], answer["error"]["retry_after"]) == (server_module.NO_OWNER, 0.2)
+        await client.close()
+
+
+async def test_a_presence_for_all_shards_reaches_those_of_the_next_group_too(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music"), ("one", "music")) as both:
+        client = await nats.connect(server.url)
+        for node in both:
+            node.apps = {"music": AppInfo(group=1, count=2, upcoming=(2, 3))}
+        shards: dict[ShardId, Any] = {}
+        for group, count in ((1, 2), (2, 2)):
+            for number in range(count):
+                shards[ShardId("music", group, number)] = running(b"null")
+        for key, commands in shards.items():
+            await both[key.shard].server.add_shard(key, commands)
+        answer = await ask(client, "music", "update_presence", status="dnd")
+        # The third shard of the next group is not there: that is no failure.
+        assert answer["result"] == {"shards": 2, "failed": {}}
+        assert [commands.asked for commands in shards.values()] == [1, 1, 1, 1]
+        # A shard that ends does not send what is for all of them to all of them again.
+        shards[ShardId("music", 1, 0)].has_ended = True
+        answer = await ask(client, "music", "update_presence", status="idle")
+        assert answer["result"] == {"shards": 1, "failed": {"0": "the shard moves to another node at this moment"}}
+        assert [commands.asked for commands in shards.values()] == [2, 2, 2, 2]
+        await client.close()
+
+
+async def test_a_presence_for_all_shards_goes_to_the_group_that_serves_afterwards(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music")) as (node,):
+        client = await nats.connect(server.url)
+        old: Any = Commands()
+        new: Any = running(b"null")
+        await node.server.add_shard(ShardId("music", 1, 0), old)
+        await node.server.add_shard(ShardId("music", 2, 0), new)
+        asking = asyncio.create_task(ask(client, "music", "update_presence", status="dnd"))
+        await until(lambda: old.asked)
+        node.apps = {"music": AppInfo(group=2, count=1)}
+        old.has_ended = True
+        old.gate.set()
+        assert (await asking)["result"] == {"shards": 1, "failed": {}}
+        assert new.asked == 1
+        await client.close()
+
+
+async def test_a_shard_asks_another_one_for_the_presence_that_the_bot_shows(server: EmbeddedNats) -> None:
+    async with nodes(server, ("one", "music"), ("one", "music")) as (a, b):
+        shown: dict[str, Any] = {"status": "dnd", "activities": [], "since": None, "afk": False}
+        old: Any = running(b"null")
+        await a.server.add_shard(ShardId("music", 1, 0), old)
+        assert await b.server.presence_of(ShardId("music", 1, 0)) is None
+        old.shows = shown
+        assert await b.server.presence_of(ShardId("music", 1, 0)) == shown
+        assert await b.server.presence_of(ShardId("music", 1, 1)) is None
+        assert old.asked == 0
+
+
+def running(answer: bytes) -> Commands:
+    """A shard that answers at once."""
+    made = Commands()
+    made.answer = answer
+    made.gate.set()
+    return made
 
 
 async def test_added_and_removed_applications_are_served_accordingly(server: EmbeddedNats) -> None:

@@ -23,7 +23,8 @@ from sandwich_node.cache.redis_health import redis_problems
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis, etcd_cluster, nats_cluster
 from sandwich_node.ipc import NatsSaid
-from sandwich_node.nats_connection import NatsConnection, NatsOptions, NatsUnreachable
+from sandwich_node.nats_connection import NatsConnection, NatsUnreachable
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.log import StreamLimits
 from sandwich_sdk.wire import subjects

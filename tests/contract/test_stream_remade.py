@@ -8,7 +8,8 @@ import pytest
 
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_node.nats_connection import NatsConnection, NatsOptions
+from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.chain import Chain
 from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.jetstream import JetStreamLog

@@ -10,6 +10,7 @@ import pytest
 
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_node.ipc import ToAgent, WorkerReady, WorkerSettings
+from sandwich_node.nats_options import NatsOptions
 from sandwich_node.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.contract
@@ -20,7 +21,9 @@ class Slot:
 
     def __init__(self, server: EmbeddedNats) -> None:
         self.ready: list[int] = []
-        settings = WorkerSettings(worker=0, node="a", nats_servers=(server.url,), api_url="http://127.0.0.1:9/api/v10")
+        settings = WorkerSettings(
+            worker=0, node="a", nats=NatsOptions(servers=(server.url,)), api_url="http://127.0.0.1:9/api/v10"
+        )
         self.worker = WorkerProcess(
             settings,
             on_message=self._received,

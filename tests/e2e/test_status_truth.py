@@ -38,6 +38,10 @@ async def test_a_killed_node_is_gone_one_that_left_is_not_and_the_lag_of_a_group
 
         await until("the killed node in the status", gone, TIMEOUT_S)
         assert "node/c" not in await codes()
+        code, text = await cluster.run_cli("node", "forget", "a")
+        assert (code, "node a is registered" in text) == (1, True)
+        assert (await cluster.run_cli("node", "forget", "b", "--json"))[0] == 0
+        assert "node/b" not in await codes()
         await until("live shards on the node that is left", lambda: live(cluster, 2), TIMEOUT_S)
         client = await nats.connect(cluster.nats.url)
         wanted = ConsumerConfig(durable_name="greeter", name="greeter")

@@ -11,6 +11,7 @@ from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.dead import DeadLetter, frame_of
 from sandwich_sdk.wire.frame import inflate
 from sandwich_sdk.wire.headers import FrameHeaders, WireError
+from sandwich_sdk.wire.switch import Switch
 
 FRAMES = Path(__file__).parent / "frames"
 SUBJECT = "sandwich.music.events.all.3.5"
@@ -20,7 +21,7 @@ def frozen(name: str) -> tuple[dict[str, str], bytes]:
     return json.loads((FRAMES / f"{name}.headers.json").read_text()), (FRAMES / f"{name}.payload").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["events", "behind", "part-1", "part-2", "fence", "marker", "gap"])
+@pytest.mark.parametrize("name", ["events", "behind", "part-1", "part-2", "fence", "marker", "gap", "end", "switch"])
 def test_headers_are_encoded_as_they_were_frozen(name: str) -> None:
     headers, _ = frozen(name)
     assert FrameHeaders.decode(headers).encode() == headers
@@ -53,6 +54,13 @@ def test_the_frozen_parts_make_the_frozen_frame() -> None:
         assembly.add(SUBJECT, FrameHeaders.decode(headers), payload)
     assert assembly.state == COMPLETE
     assert assembly.payload == frozen("events")[1]
+
+
+def test_the_frozen_switch_is_read_and_written() -> None:
+    _, payload = frozen("switch")
+    switch = Switch(old_group=2, after={0: 1234, 8: 1240})
+    assert (Switch.decode(payload), switch.encode()) == (switch, payload)
+    assert Switch.decode(payload[:-1] + b',"more":[]}') == switch
 
 
 def test_the_frozen_gap_is_read() -> None:

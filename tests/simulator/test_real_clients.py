@@ -9,7 +9,9 @@ from typing import Any
 import discord
 import hikari
 import pytest
+from discord.gateway import DiscordWebSocket
 from discord.http import Route
+from yarl import URL
 
 from sandwich_simulator import BotConfig, Simulator
 from sandwich_simulator.pytest_plugin import MakeSimulator
@@ -35,8 +37,8 @@ class ZlibContext:
 class DiscordPyClient(discord.AutoShardedClient):
     """discord.py as its users run it, without its wait of five seconds before each further shard's IDENTIFY."""
 
-    def __init__(self) -> None:
-        super().__init__(intents=discord.Intents.all(), guild_ready_timeout=0.05)
+    def __init__(self, shard_count: int | None = None) -> None:
+        super().__init__(intents=discord.Intents.all(), guild_ready_timeout=0.05, shard_count=shard_count)
         self.is_chunked = asyncio.Event()
         self.messages: list[discord.Message] = []
         self.resumed: list[int] = []
@@ -62,10 +64,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def running_discord_py(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DiscordPyClient]:
-    """A started client; stopped, whatever happens."""
+async def running_discord_py(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, shard_count: int | None = None
+) -> AsyncIterator[DiscordPyClient]:
+    """A started client; stopped, whatever happens. With a shard count it does not ask for the gateway's address."""
     monkeypatch.setattr(Route, "BASE", sim.api_url)
-    client = DiscordPyClient()
+    monkeypatch.setattr(DiscordWebSocket, "DEFAULT_GATEWAY", URL(sim.url))
+    client = DiscordPyClient(shard_count)
     task = asyncio.create_task(client.start(TOKEN))
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -144,14 +149,14 @@ def has_its_threads(sim: Simulator, guild: discord.Guild) -> bool:
 
 
 @asynccontextmanager
-async def running_hikari(sim: Simulator) -> AsyncIterator[hikari.GatewayBot]:
+async def running_hikari(sim: Simulator, shard_count: int | None = None) -> AsyncIterator[hikari.GatewayBot]:
     """A started bot; closed, whatever happens."""
     bot = hikari.GatewayBot(
         TOKEN, rest_url=sim.api_url, banner=None, logs=None, intents=hikari.Intents.ALL, auto_chunk_members=True
     )
     try:
         async with asyncio.timeout(DEADLINE_S):
-            await bot.start(check_for_updates=False, shard_count=None)
+            await bot.start(check_for_updates=False, shard_count=shard_count)
         yield bot
     finally:
         await bot.close()
@@ -177,6 +182,49 @@ async def test_hikari_becomes_ready_receives_events_and_chunks_and_resumes(make_
         await sim.fault("drop", shards=[0])
         await until(lambda: resumes(sim) == 3)
     assert sim.gateway.ledger.count("identify", outcome="ok") == 2
+
+
+async def test_clients_with_two_shard_counts_work_side_by_side(
+    make_simulator: MakeSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """discord.py with 2 shards, hikari with 3: as while an application changes its count."""
+    config = BotConfig(token=TOKEN, name="b", guilds=6, members_per_guild=40, max_concurrency=4)
+    sim = await make_simulator(config, identify_interval_s=0.2)
+    received: list[hikari.MessageCreateEvent] = []
+
+    def counts() -> set[int]:
+        return {session.count for session in sim.gateway.bot_named("b").sessions}
+
+    async with running_hikari(sim, 3) as bot:
+        bot.subscribe(hikari.MessageCreateEvent, _appender(received))
+        await until(lambda: len(bot.cache.get_available_guilds_view()) == 6)
+        async with running_discord_py(sim, monkeypatch, 2) as client:
+            assert client.shard_count == 2
+            assert {guild.id for guild in client.guilds} == set(bot.cache.get_available_guilds_view())
+            await sim.act("b", EVENTS)
+            assert await sim.emit(bot="b", t="MESSAGE_CREATE", d=direct_message(sim)) == 2
+            sent = {int(entry["event"]) for entry in await sim.journal() if entry["t"] == "MESSAGE_CREATE"}
+            await until(lambda: len(received) == len(client.messages) == len(sent))
+            assert {message.id for message in client.messages} == {event.message_id for event in received}
+            assert counts() == {2, 3}
+        await until(lambda: counts() == {3})  # discord.py closed its own with 1000
+        before = len(received)
+        await sim.act("b", EVENTS)
+        await until(lambda: len(received) > before + 100)
+        assert sim.gateway.ledger.count("presence", outcome="offline") == 0
+    await until(lambda: counts() == set())
+    assert sim.gateway.ledger.count("presence", outcome="offline") > 0
+    ledger = sim.gateway.ledger
+    assert (ledger.count("identify", outcome="ok"), ledger.count("violation")) == (5, 0)
+    assert sim.gateway.bot_named("b").budget.remaining(0.0) == config.session_limit - 5
+
+
+def direct_message(sim: Simulator) -> dict[str, Any]:
+    """A message of the simulated world, in a direct channel instead of its guild."""
+    guilds = sim.gateway.bot_named("b").world.known_guilds()
+    found = next(message for guild in guilds for place in guild.channels for message in guild.messages.of(place))
+    bare = {key: value for key, value in found.items() if key not in ("guild_id", "member", "channel_type")}
+    return bare | {"id": "1", "channel_id": "2"}
 
 
 def _appender(target: list[Any]) -> Callable[[Any], Coroutine[Any, Any, None]]:

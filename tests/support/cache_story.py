@@ -289,7 +289,6 @@ class Story:
         before = PreviousShards(
             group=old.shard.group,
             count=1,
-            ids="0",
             own_count=1,
             shards=(PreviousShard(shard=0, end=Standing("", 0), behind=False, fence=old.fence),),
             session=application.session,

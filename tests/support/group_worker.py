@@ -28,7 +28,7 @@ async def main(url: str, name: str, path: str, mode: str) -> None:
     @consumer.on_any
     async def handle(event: Event) -> None:
         nonlocal done
-        what = f"{name} {event.shard.id} {event.data['n']}\n"
+        what = f"{name} {event.data.get('guild', event.shard.id)} {event.data['n']}\n"
         os.write(log, f"begin {what}".encode())
         if name == "victim" and done >= VICTIM_HANDLES:
             os.write(log, f"hang {what}".encode())

@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
 from sandwich_node.publishing.log import (
+    Extent,
     Foreign,
     LogError,
     LogUnavailable,
+    Page,
     PayloadTooLarge,
+    StoredFrame,
     StreamLimits,
     StreamMissing,
     Tail,
@@ -37,6 +40,9 @@ class MemoryLog:
         """The duration of an append."""
         self.forget_after: int | None = None
         """After this many further appends the log loses everything."""
+        self.page_frames = 3
+        self.away = False
+        """No request is answered."""
 
     @property
     def part_bytes(self) -> int:
@@ -59,6 +65,7 @@ class MemoryLog:
     ) -> int:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
+        self._answer()
         error, stored = self.fail_next.pop(0) if self.fail_next else (None, True)
         if error is not None and not stored:
             raise error
@@ -82,6 +89,7 @@ class MemoryLog:
         return seq
 
     async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:
+        self._answer()
         if stream not in self.streams:
             raise StreamMissing(stream)
         self.before()
@@ -89,10 +97,31 @@ class MemoryLog:
         return present[-1] if present else None
 
     async def following(self, stream: str, chain: str, seq: int) -> Tail | Foreign | None:
+        self._answer()
         if stream not in self.streams:
             raise StreamMissing(stream)
         self.before()
         return next((message for message in self._all(chain) if message.stream_seq >= seq), None)
+
+    async def extent(self, stream: str) -> Extent:
+        self._answer()
+        if stream not in self.streams:
+            raise StreamMissing(stream)
+        present = [seq for seq, *_ in self.messages] + [seq for seq, _ in self.foreign]
+        return Extent(min(present, default=self._next), self._next - 1)
+
+    async def read(self, stream: str, subjects: str, seq: int) -> Page:
+        self._answer()
+        if stream not in self.streams:
+            raise StreamMissing(stream)
+        found = [message for message in self.messages if message[0] >= seq and fnmatchcase(message[1], subjects)]
+        frames = tuple(StoredFrame(at, subject, headers, body) for at, subject, body, headers in found)
+        frames = frames[: self.page_frames]
+        return Page(frames, frames[-1].stream_seq + 1 if frames else seq)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise LogUnavailable("no answer")
 
     def limit_stream(self, app: str, limits: StreamLimits) -> None:
         self.limits[app] = limits

@@ -136,7 +136,7 @@ def test_every_event_of_a_cached_entity_is_in_the_table_of_changes(entity: Cache
 def test_an_option_is_in_the_table_the_configuration_and_the_record() -> None:
     keys = [option.key for option in APP_OPTIONS]
     assert keys == [name for name in AppConfig.model_fields if name != "token"]
-    assert set(keys) == set(AppRecord.__struct_fields__) - {"app", "token", "token_hash"}
+    assert set(keys) == set(AppRecord.__struct_fields__) - {"app", "token", "token_hash", "paused_at"}
 
 
 @pytest.mark.parametrize("key", [option.key for option in APP_OPTIONS])

@@ -26,8 +26,6 @@ AS_THEY_ARE: Mapping[str, str] = {
 }
 """All other collections: all bots see them alike. By collection, the name in the simulator's state."""
 
-VOICE_FIELDS = ("status", "voice_start_time")
-
 
 @dataclass(frozen=True, slots=True)
 class View:

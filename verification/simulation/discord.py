@@ -1,8 +1,9 @@
 """A small and fast model of Discord: sessions, replay, the rules of IDENTIFY. No I/O.
 
 It follows reference sections 3 to 7 where they matter to the control plane: one connection for each session, a bounded
-replay buffer, op 9 for a session that cannot be resumed, one IDENTIFY per bucket every five seconds, a budget of
-session starts.
+replay buffer, op 9 for a session that cannot be resumed, one IDENTIFY per bucket every five seconds where Discord
+receives them, a budget of session starts with its reset. Buckets and budget belong to a token, which several
+applications may share; large_threshold shows which of them identifies.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import json
 import random
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +28,9 @@ IDENTIFY_EVERY_S = 5.0
 URL = "ws://discord.sim"
 SESSION_TIMED_OUT = 4009
 REST_LATENCY_S = 0.02
+IDENTIFY_TRAVELS_S = (0.005, 0.095)
+"""An IDENTIFY may travel up to 90 ms longer than the next one in its bucket."""
+THRESHOLD_MIN = 50
 
 Shard = tuple[str, int]
 
@@ -103,7 +108,10 @@ class Socket:
             case 1:
                 self.deliver('{"op":11,"t":null,"s":null,"d":null}')
             case 2:
-                self._discord.identify(self, message["d"])
+                # Its own context: what is on its way arrives although the sender's machine is frozen.
+                travels_s = self._discord.identify_travels_s()
+                arrive = self._discord.identify
+                asyncio.get_running_loop().call_later(travels_s, arrive, self, message["d"], context=Context())
             case 6:
                 self._discord.resume(self, message["d"])
 
@@ -121,7 +129,18 @@ class Discord:
     `stored` is what the stream has of each (shard, session hash); `recorded` gives the session id of a shard in etcd.
     """
 
-    def __init__(self, journal: Journal, rng: random.Random, *, apps: dict[str, int], concurrency: int) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        rng: random.Random,
+        *,
+        apps: dict[str, int],
+        concurrency: int,
+        tokens: dict[str, str] | None = None,
+        total: int = 1000,
+        window_s: float = 86_400.0,
+    ) -> None:
+        """`tokens`: by application, each its own when not given. `total`, `window_s`: of each token's budget."""
         self.sessions: list[Session] = []
         self.current: dict[Shard, Session] = {}
         self.identifies = 0
@@ -130,12 +149,17 @@ class Discord:
         self.quiet = False
         self.stored: dict[tuple[Shard, str], int] = {}
         self.recorded: Callable[[Shard], str] = lambda _: ""
+        self.live_at: dict[Shard, float] = {}
         self._journal = journal
         self._rng = rng
+        self._travel_rng = random.Random(concurrency)
         self._apps = apps
         self._concurrency = concurrency
+        self._tokens = tokens if tokens is not None else {app: app for app in apps}
+        self._total = total
+        self._window_s = window_s
         self._last_identify: dict[tuple[str, int], float] = {}
-        self._remaining = dict.fromkeys(apps, 1000)
+        self._used: dict[tuple[str, int], int] = {}
 
     # --- called by the agent and the shards ---------------------------------------------------------------------
 
@@ -152,9 +176,9 @@ class Discord:
         return GatewayBot(
             url=URL,
             shards=self._apps[token],
-            total=1000,
-            remaining=self._remaining[token],
-            reset_after_s=80_000.0,
+            total=self._total,
+            remaining=self._total - self._used.get((token, self._window()), 0),
+            reset_after_s=self._window_s * (self._window() + 1) - asyncio.get_running_loop().time(),
             max_concurrency=self._concurrency,
         )
 
@@ -166,16 +190,32 @@ class Discord:
     def _user(self, token: str) -> CurrentUser:
         return CurrentUser(id=str(1000 + sorted(self._apps).index(token)), name=token)
 
+    def _window(self) -> int:
+        """The present window of the budgets."""
+        return int(asyncio.get_running_loop().time() // self._window_s)
+
+    def identify_travels_s(self) -> float:
+        """How long an IDENTIFY is on its way."""
+        return self._travel_rng.uniform(*IDENTIFY_TRAVELS_S)
+
     def identify(self, socket: Socket, data: dict[str, Any]) -> None:
-        """Op 2."""
+        """Op 2, when it arrives."""
+        if not socket.open:
+            return
         now = asyncio.get_running_loop().time()
-        app, (number, count) = data["token"], data["shard"]
+        token, (number, count) = data["token"], data["shard"]
+        app = sorted(self._apps)[data["large_threshold"] - THRESHOLD_MIN]
+        if self._tokens[app] != token:
+            self._journal.violate(f"{app} identifies with the token of {token}")
         shard = (app, number)
-        bucket = (app, number % self._concurrency)
+        bucket = (token, number % self._concurrency)
         last = self._last_identify.get(bucket)
         if last is not None and now - last < IDENTIFY_EVERY_S:
             self._journal.violate(f"IDENTIFY of {shard} only {now - last:.3f} s after the bucket's last")
         self._last_identify[bucket] = now
+        used = self._used[token, self._window()] = self._used.get((token, self._window()), 0) + 1
+        if used > self._total:
+            self._journal.violate(f"IDENTIFY of {shard}: the {used}th of {self._total} session starts")
         before = self.current.get(shard)
         if before is not None and shard not in self.refused:
             stored = self.stored.get((shard, session_hash(before.id)), 0)
@@ -183,15 +223,15 @@ class Discord:
                 self._journal.violate(f"IDENTIFY of {shard} although its session could be resumed from {stored}")
         self.refused.discard(shard)
         self.identifies += 1
-        self._remaining[app] -= 1
         if before is not None:
             before.dead = True
         session = Session(f"{app}-{number}-{self.identifies}", shard)
         self.sessions.append(session)
         self.current[shard] = session
+        self.live_at[shard] = now
         session.socket, socket.session = socket, session
         self._journal.note(f"discord: IDENTIFY {shard} -> {session.id}")
-        user = self._user(app)
+        user = self._user(token)
         session.dispatch(
             "READY",
             {

@@ -1,19 +1,22 @@
 """The event log that all nodes share. It checks each append."""
 
 import asyncio
+import bisect
 import contextlib
 import random
 from collections.abc import Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
-from sandwich_node.publishing.log import LogUnavailable, StreamLimits, Tail, WrongLast
+from sandwich_node.publishing.log import Extent, LogUnavailable, Page, StoredFrame, StreamLimits, Tail, WrongLast
 from sandwich_sdk.wire.headers import FrameHeaders
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
 
 ANSWER_LOST = 0.002
 LANDS_LATE = 0.0005
+PAGE = 64
 
 
 @dataclass(slots=True)
@@ -33,11 +36,24 @@ class Stream:
 
     def __init__(self, journal: Journal, discord: Discord) -> None:
         self.chains: dict[str, _Chain] = {}
+        self.frames: list[StoredFrame] = []
         self._journal = journal
         self._discord = discord
         self._seq = 0
 
-    def append(self, chain: str, headers: FrameHeaders, expected: int) -> int:
+    @property
+    def extent(self) -> Extent:
+        """What the stream has: everything."""
+        return Extent(1, self._seq)
+
+    def read(self, subjects: str, seq: int) -> Page:
+        """See `Log.read`."""
+        start = bisect.bisect_left(self.frames, seq, key=lambda frame: frame.stream_seq)
+        found = [frame for frame in self.frames[start : start + PAGE] if fnmatchcase(frame.subject, subjects)]
+        seen = self.frames[start : start + PAGE]
+        return Page(tuple(found), seen[-1].stream_seq + 1 if seen else seq)
+
+    def append(self, subject: str, payload: bytes, chain: str, headers: FrameHeaders, expected: int) -> int:
         """Raises WrongLast."""
         found = self.chains.setdefault(chain, _Chain())
         tail = found.tail
@@ -48,6 +64,7 @@ class Stream:
             self._journal.violate(f"{chain}: fence {headers.epoch} wrote after {tail.headers.epoch}")
         self._check(chain, found, headers)
         found.frames.append(Tail(self._seq, headers, None))
+        self.frames.append(StoredFrame(self._seq, subject, headers, payload))
         return self._seq
 
     def gap_of(self, app: str, number: int, session: str) -> int | None:
@@ -108,18 +125,18 @@ class NodeLog:
         decoded = FrameHeaders.decode(headers)
         if self._rng.random() < LANDS_LATE:
             # The writer stops waiting; the append reaches the stream later, perhaps after another owner took over.
-            self._land_later(chain, decoded, expected)
+            self._land_later(subject, payload, chain, decoded, expected)
             raise LogUnavailable("no answer in time")
-        seq = self._stream.append(chain, decoded, expected)
+        seq = self._stream.append(subject, payload, chain, decoded, expected)
         await self._travel()
         if self._rng.random() < ANSWER_LOST:
             raise LogUnavailable("the answer was lost")
         return seq
 
-    def _land_later(self, chain: str, headers: FrameHeaders, expected: int) -> None:
+    def _land_later(self, subject: str, payload: bytes, chain: str, headers: FrameHeaders, expected: int) -> None:
         def land() -> None:
             with contextlib.suppress(WrongLast):
-                self._stream.append(chain, headers, expected)
+                self._stream.append(subject, payload, chain, headers, expected)
 
         # Outside of the machine's context: a packet under way is not frozen with its sender.
         loop = asyncio.get_running_loop()
@@ -140,6 +157,20 @@ class NodeLog:
         first = next((frame for frame in found.frames if frame.stream_seq >= seq), None) if found else None
         await self._travel()
         return first
+
+    async def extent(self, stream: str) -> Extent:
+        """See `Log.extent`."""
+        await self._travel()
+        extent = self._stream.extent
+        await self._travel()
+        return extent
+
+    async def read(self, stream: str, subjects: str, seq: int) -> Page:
+        """See `Log.read`."""
+        await self._travel()
+        page = self._stream.read(subjects, seq)
+        await self._travel()
+        return page
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.0005, 0.004))

@@ -49,13 +49,8 @@ class _Handle(events.Handle):
             super()._run()
 
 
-class _TimerHandle(events.TimerHandle):
-    def _run(self) -> None:
-        where = self._context.get(machine)  # type: ignore[attr-defined]
-        if where is not None and where.frozen:
-            where.parked.append(self)
-        else:
-            super()._run()
+class _TimerHandle(_Handle, events.TimerHandle):
+    """The same at a time."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -33,6 +33,8 @@ from sandwich_node.agent.agent import Agent
 from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.agent.dependencies import AgentDependencies, Worker
 from sandwich_node.agent.options import NodeOptions
+from sandwich_node.cache.options import RedisOptions
+from sandwich_node.publishing.previous_group import PreviousGroups
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.shard_set import ShardSet
@@ -42,6 +44,8 @@ from verification.simulation.log import Conditions, NodeLog, Stream
 from verification.simulation.loop import Machine, machine, wall_s
 
 WORKER_RESTART_S = 0.8
+REFUSED_USER = "refused"
+"""The user of NATS with which no worker can connect."""
 SHUTDOWN_BUDGET_S = 8.0
 
 _T = TypeVar("_T")
@@ -144,6 +148,7 @@ class SimWorker:
         self.ended = asyncio.Event()
         self.lease: int | None = None
         self._linger_s = settings.linger_s
+        self.nats_user = settings.nats.user
         self._on_message, self._on_started, self._on_gone = on_message, on_started, on_gone
         self._process = process
         self._life: _WorkerLife | None = None
@@ -173,7 +178,10 @@ class SimWorker:
         life = self._life = _WorkerLife(self._process, self._linger_s)
         try:
             self._on_started(self)
-            life.send(ipc.WorkerReady())
+            if self.nats_user == REFUSED_USER:
+                life.send(ipc.WorkerWaiting("NATS at sim: authorization refused", Code.NATS_UNAUTHORIZED))
+            else:
+                life.send(ipc.WorkerReady())
             while (message := await life.mail.get()) is not None:
                 self._on_message(self, message)
         finally:
@@ -214,6 +222,9 @@ class _WorkerLife:
         self._ended = False
         self._stopping: asyncio.Task[None] | None = None
         self._shards: ShardSet | None = None
+        world = process.node.world
+        self._log = NodeLog(world.stream, world.rng, process.conditions)
+        self._previous = PreviousGroups(self._log, world.rng)
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -224,7 +235,8 @@ class _WorkerLife:
     def _make_runner(self, start: ipc.StartShard) -> ShardRunner:
         world = self._process.node.world
         services = WorkerServices(
-            log=NodeLog(world.stream, world.rng, self._process.conditions),
+            log=self._log,
+            previous=self._previous,
             http=world.discord,
             send=self.send,
             rng=world.rng,
@@ -275,6 +287,13 @@ class NoServerHealth:
     waiting: Sequence[Problem] = ()
     problems: Sequence[Problem] = ()
     consumers = ConsumerLag()
+
+    def use_redis(self, options: RedisOptions) -> None:
+        """See `ServerHealth.use_redis`."""
+
+    async def redis_refusal(self, options: RedisOptions) -> Problem | None:
+        """See `ServerHealth.redis_refusal`."""
+        return None
 
     def nats_said(self, said: ipc.NatsSaid, at: float) -> None:
         """See `ServerHealth.nats_said`: never called."""
@@ -371,6 +390,11 @@ class SimNode:
     def leads(self) -> bool:
         """Whether its agent believes that it leads."""
         return self._process is not None and self.running and self._process.agent.status().leader
+
+    def problems(self) -> list[Code]:
+        """The problems that its agent reports."""
+        found = self._process.agent.status().problems if self._process is not None else ()
+        return [one.code for one in found if isinstance(one, Problem)]
 
     def start(self) -> None:
         """Start a process in its own context, so that all its tasks belong to this machine."""

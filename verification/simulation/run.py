@@ -19,7 +19,7 @@ from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import AppRecord, ClaimRecord, PinRecord, RestartRecord, SessionRecord, ShardsSpec
 from sandwich_sdk.wire.frame import session_hash
 from verification.simulation.checks import Journal
-from verification.simulation.discord import Discord, Shard
+from verification.simulation.discord import THRESHOLD_MIN, Discord, Shard
 from verification.simulation.log import Conditions, Stream
 from verification.simulation.loop import EPOCH_S, run_virtual
 from verification.simulation.node import SimNode, World
@@ -53,17 +53,66 @@ def simulate(seed: int) -> Outcome:
     return run_virtual(Simulation(seed).run())
 
 
+def configuration(nats_user: str = "") -> Put:
+    """The write of a cluster's settings."""
+    settings = ClusterSettings(
+        nats=NatsSettings(servers=["nats://sim"], user=nats_user),
+        redis=RedisSettings(url="redis://sim"),
+        discord=DiscordSettings(api_url="http://discord.sim"),
+    )
+    return Put(KEYS.config, msgspec.json.encode(settings))
+
+
+async def configure(database: MemoryStore, apps: Mapping[str, int], tokens: Mapping[str, str]) -> None:
+    """Write the configuration of a cluster: applications with their number of shards and their token."""
+    writes = [configuration()]
+    for index, (app, count) in enumerate(sorted(apps.items())):
+        record = AppRecord(
+            app=app,
+            token=f"plain:{tokens[app]}",
+            token_hash=f"hash-{tokens[app]}",
+            large_threshold=THRESHOLD_MIN + index,
+            intents=1,
+            shards=ShardsSpec(count=count),
+            compression="none",
+        )
+        writes.append(Put(KEYS.app(app), record.encode()))
+    await database.txn([], writes)
+
+
 class Simulation:
     """A cluster of three to five nodes with one to three applications, all decided by `seed`."""
 
-    def __init__(self, seed: int, *, skews: Mapping[str, float] | None = None) -> None:
-        """`skews`: how wrong each node's wall clock is, in seconds; the seed decides when it is not given."""
+    def __init__(
+        self,
+        seed: int,
+        *,
+        skews: Mapping[str, float] | None = None,
+        total: int = 1000,
+        window_s: float = 86_400.0,
+        shared_token: bool | None = None,
+    ) -> None:
+        """`skews`: how wrong each node's wall clock is, in seconds. `shared_token`: all applications have one token.
+
+        The seed decides both when they are not given. `total`, `window_s`: the budget of session starts.
+        """
         self._seed = seed
         self._skews = skews
         rng = self._rng = random.Random(seed)
         self._apps = {f"app{index}": rng.randint(1, 6) for index in range(rng.randint(1, 3))}
         journal = self._journal = Journal()
-        discord = self._discord = Discord(journal, rng, apps=self._apps, concurrency=rng.choice([1, 1, 2]))
+        # Random numbers of their own: the histories of older seeds stay.
+        shared = shared_token if shared_token is not None else random.Random(f"{seed}:token").random() < 0.25
+        self._tokens = {app: next(iter(self._apps)) if shared else app for app in self._apps}
+        discord = self._discord = Discord(
+            journal,
+            rng,
+            apps=self._apps,
+            concurrency=rng.choice([1, 1, 2]),
+            tokens=self._tokens,
+            total=total,
+            window_s=window_s,
+        )
         self._stream = Stream(journal, discord)
         self._faults: Counter[str] = Counter()
         self._fault_s = rng.choice([40.0, 60.0, 90.0])
@@ -82,7 +131,7 @@ class Simulation:
         self._database = database
         self._discord.recorded = self._recorded
         self._world = World(database, self._stream, self._discord, self._journal, self._rng)
-        await self._configure()
+        await configure(database, self._apps, self._tokens)
         self._nodes = self._make_nodes()
         traffic = asyncio.create_task(self._discord.traffic())
         for node in self._nodes:
@@ -128,25 +177,6 @@ class Simulation:
 
     def _skew(self, skewed: bool) -> float:
         return self._rng.choice([-HOUR_S, HOUR_S]) if skewed else 0.0
-
-    async def _configure(self) -> None:
-        settings = ClusterSettings(
-            nats=NatsSettings(servers=["nats://sim"]),
-            redis=RedisSettings(url="redis://sim"),
-            discord=DiscordSettings(api_url="http://discord.sim"),
-        )
-        writes = [Put(KEYS.config, msgspec.json.encode(settings))]
-        for app, count in self._apps.items():
-            record = AppRecord(
-                app=app,
-                token=f"plain:{app}",
-                token_hash=f"hash-{app}",
-                intents=1,
-                shards=ShardsSpec(count=count),
-                compression="none",
-            )
-            writes.append(Put(KEYS.app(app), record.encode()))
-        await self._database.txn([], writes)
 
     def _recorded(self, shard: Shard) -> str:
         app, number = shard

@@ -19,6 +19,7 @@ TYPES = "Sandwich-Types"
 KIND = "Sandwich-Kind"
 PART = "Sandwich-Part"
 CACHE = "Sandwich-Cache"
+HOLD = "Sandwich-Hold"
 CONTENT_ENCODING = "Content-Encoding"
 CONTENT_TYPE = "Content-Type"
 
@@ -62,6 +63,7 @@ class FrameHeaders:
     types      event types in the frame, each once
     part       (i, n) for part i of an event that is split into n messages, 1 <= i <= n
     behind     the cache did not contain the frame's events yet when the frame was stored
+    hold       for nodes: the stream's last sequence when the chain's hold began (docs/design/scaling.md); None: no hold
     """
 
     session: str
@@ -73,6 +75,7 @@ class FrameHeaders:
     types: frozenset[str] = field(default_factory=frozenset)
     part: tuple[int, int] | None = None
     behind: bool = False
+    hold: int | None = None
 
     def encode(self) -> dict[str, str]:
         """The headers as published."""
@@ -95,6 +98,8 @@ class FrameHeaders:
             headers[PART] = f"{self.part[0]}/{self.part[1]}"
         if self.behind:
             headers[CACHE] = BEHIND
+        if self.hold is not None:
+            headers[HOLD] = str(self.hold)
         return headers
 
     @classmethod
@@ -111,6 +116,7 @@ class FrameHeaders:
         try:
             part = headers.get(PART)
             types = headers.get(TYPES)
+            hold = headers.get(HOLD)
             return cls(
                 session=headers[SESSION],
                 first_seq=int(headers[FIRST_SEQ]),
@@ -121,6 +127,7 @@ class FrameHeaders:
                 types=frozenset(types.split(",")) if types else frozenset(),
                 part=_part(part) if part else None,
                 behind=headers.get(CACHE) == BEHIND,
+                hold=int(hold) if hold else None,
             )
         except (KeyError, ValueError) as error:
             raise WireError(f"bad frame header: {error}") from error

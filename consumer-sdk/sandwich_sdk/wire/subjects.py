@@ -45,6 +45,11 @@ def chain_filter(app: str, group: int, shard: int) -> str:
     return f"sandwich.{check_name(app, what='application')}.events.*.{group:d}.{shard:d}"
 
 
+def group_filter(app: str, group: int) -> str:
+    """All lanes of all shards of one shard group."""
+    return f"sandwich.{check_name(app, what='application')}.events.*.{group:d}.*"
+
+
 def check_lane(lane: str) -> str:
     """Return `lane` when it names one, or is `EVERY_LANE`; else raise ValueError."""
     return lane if lane == EVERY_LANE else check_name(lane, what="lane")
@@ -55,9 +60,10 @@ def lane_filter(app: str, lane: str) -> str:
     return f"sandwich.{check_name(app, what='application')}.events.{check_lane(lane)}.>"
 
 
-def shard_filter(app: str, lane: str, shard: int) -> str:
-    """One lane, or all, of a shard id in every shard group: it still matches after the bot is rescaled."""
-    return f"sandwich.{check_name(app, what='application')}.events.{check_lane(lane)}.*.{shard:d}"
+def shard_filter(app: str, lane: str, shard: int, *, group: int | None = None) -> str:
+    """One lane, or all, of a shard id in one shard group; None: in every one, so that it matches after a switch."""
+    of_group = "*" if group is None else f"{group:d}"
+    return f"sandwich.{check_name(app, what='application')}.events.{check_lane(lane)}.{of_group}.{shard:d}"
 
 
 def empty_filter(app: str, lane: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sandwich_coordinator.app_options import shown_option
+from sandwich_coordinator.bot_token import looks_like_token
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
 from sandwich_coordinator.operations import changes as changed
@@ -19,6 +20,8 @@ def parse_changes(changes: Sequence[str]) -> dict[tuple[str, ...], Any]:
     for change in changes:
         key, equals, text = change.partition("=")
         path = tuple(part.strip() for part in key.split("."))
+        if looks_like_token(key):
+            raise CommandError("a token is no argument, which other users could see: say --token-env or --token-file")
         if not equals or not all(path):
             raise CommandError(f"{change!r}: write it as KEY=VALUE, such as events.ignore=[TYPING_START]", 1)
         check_path(path)

@@ -12,7 +12,16 @@ from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.new_sessions import Yes, ask_before_new_sessions
 from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, KeyFile, WaitS, command_group, run, with_key_file
-from sandwich_coordinator.cli.output import paint_for, say, show_json, show_json_document, show_painted, show_yaml, warn
+from sandwich_coordinator.cli.output import (
+    paint_for,
+    say,
+    show_changes,
+    show_json,
+    show_json_document,
+    show_painted,
+    show_yaml,
+    warn,
+)
 
 if TYPE_CHECKING:
     from sandwich_coordinator.operations.configuration import StoredConfiguration
@@ -122,16 +131,11 @@ def _show_plan(plan: "ConfigurationPlan", *, dry_run: bool, as_json: bool) -> No
 
     lines = change_lines(plan.changes)
     warnings = [f"application {app} is not in the file and stays; --prune removes it" for app in plan.kept]
-    for warning in warnings:
-        warn(warning)
-    if as_json:
-        show_json({"changes": lines, "warnings": warnings, "written": not dry_run})
-        return
-    for line in lines:
-        say(line)
+    warnings += plan.warnings
     done = "would change (dry run: nothing was written)" if dry_run else "applied"
     count = len(plan.writes)
-    say(f"{count} {'key' if count == 1 else 'keys'} {done}" if count else "no changes")
+    summary = f"{count} {'key' if count == 1 else 'keys'} {done}" if count else "no changes"
+    show_changes(lines, warnings, summary=summary, written=not dry_run, as_json=as_json)
 
 
 @cluster_app.command("status")

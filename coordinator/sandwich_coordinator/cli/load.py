@@ -6,17 +6,18 @@ No message repeats a value that may be a secret: pydantic's copy of the input is
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sandwich_coordinator.app_options import option_problems, option_warnings, sharing_problems
+from sandwich_coordinator.bot_token import check_token, shared_token_warning
 from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
 from sandwich_coordinator.config import AppConfig, ClusterConfig
 from sandwich_coordinator.config_mistakes import KEY_SHOWN, KeyPath, dotted, mistakes
-from sandwich_coordinator.config_values import SecretSource
+from sandwich_coordinator.config_values import SecretSource, Section
 from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.small_files import read_small_file
 from sandwich_sdk.wire.plain_text import plain_text
@@ -88,24 +89,40 @@ class _Lines:
         return plain_text(f"{self.source}:{line or self._lines[known]}: {name + ': ' if name else ''}{message}")
 
 
+_Model = TypeVar("_Model", bound=Section)
+
+
 def _parse(text: str, source: str) -> tuple[ClusterConfig, _Lines]:
+    document, lines = _document(
+        text, source, "is not a cluster file", "must be a mapping that starts with `version: 1`"
+    )
+    return _checked(ClusterConfig, document, lines, ()), lines
+
+
+def _document(text: str, source: str, other: str, wanted: str) -> tuple[dict[str, Any], _Lines]:
+    """The mapping in a file. `other`: what it is when it is none; `wanted`: what it should be. Raises ConfigError."""
     try:
         document, root = read_yaml(text)
     except YamlError as error:
         raise ConfigError([plain_text(f"{source}:{error.line}: {error}")]) from None
     lines = _Lines(source, root)
     if not isinstance(document, dict):
-        what = "is empty: it" if document is None else "is not a cluster file: it"
-        raise ConfigError([plain_text(f"{source}:1: {what} must be a mapping that starts with `version: 1`")])
+        raise ConfigError([plain_text(f"{source}:1: {'is empty' if document is None else other}: it {wanted}")])
     if any(not isinstance(key, str) for key in _keys(document)):
         raise ConfigError(lines.problems)
+    return document, lines
+
+
+def _checked(model: type[_Model], document: Mapping[str, Any], lines: _Lines, under: KeyPath) -> _Model:
+    """The document as this model. `under`: where it belongs in a cluster file. Raises ConfigError."""
     try:
-        config = ClusterConfig.model_validate(document)
+        config = model.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(lines.problems + [lines.at(path, text) for path, text in mistakes(error)]) from None
+        found = mistakes(error, under)
+        raise ConfigError(lines.problems + [lines.at(path[len(under) :], text) for path, text in found]) from None
     if lines.problems:
         raise ConfigError(lines.problems)
-    return config, lines
+    return config
 
 
 def _keys(value: Any) -> Iterator[object]:
@@ -117,18 +134,6 @@ def _keys(value: Any) -> Iterator[object]:
     elif isinstance(value, list):
         for inner in value:
             yield from _keys(inner)
-
-
-def check_token(token: str) -> tuple[str, str | None]:
-    """A bot token as used, and a warning about its form in the file. Raises ValueError; never shows the token."""
-    warning = None
-    if token[:4].lower() == "bot ":
-        token, warning = token[4:].strip(), "the token starts with 'Bot ': that prefix was left out"
-    if token.lower().startswith(("mfa.", "bearer ")):
-        raise ValueError("this is not a bot token but a user's: take the one from the Bot page of the developer portal")
-    if not token or not token.isascii() or any(character.isspace() for character in token):
-        raise ValueError("the token is empty, or has spaces or other characters that are not allowed")
-    return token, warning
 
 
 class _Reading:
@@ -153,23 +158,29 @@ class _Reading:
     def warn(self, path: KeyPath, text: str) -> None:
         self.warnings.append(self._lines.at(path, text))
 
+    def token(self, app: AppConfig, path: KeyPath) -> str | None:
+        raw = self.secret(app.token, *path)
+        if raw is None:
+            return None
+        try:
+            token, warning = check_token(raw)
+        except ValueError as error:
+            self.problems.append(self._lines.at(path, str(error)))
+            return None
+        if warning:
+            self.warn(path, warning)
+        return token
+
     def tokens(self, apps: Mapping[str, AppConfig]) -> dict[str, str]:
         tokens: dict[str, str] = {}
         for name, app in apps.items():
             path = ("apps", name, "token")
-            raw = self.secret(app.token, *path)
-            if raw is None:
+            token = self.token(app, path)
+            if token is None:
                 continue
-            try:
-                token, warning = check_token(raw)
-            except ValueError as error:
-                self.problems.append(self._lines.at(path, str(error)))
-                continue
-            if warning:
-                self.warn(path, warning)
             twin = next((other for other, known in tokens.items() if known == token), None)
             if twin:
-                self.problems.append(self._lines.at(path, f"is also the token of {twin!r}: one bot, one application"))
+                self.warn(path, shared_token_warning(twin))
             tokens[name] = token
             if privileged := privileged_names(app.intents):
                 text = f"privileged: enable {', '.join(privileged)} in Discord's developer portal"
@@ -200,6 +211,45 @@ def load_config(path: Path, env: Mapping[str, str]) -> LoadedConfig:
     except ValueError as error:
         raise ConfigError([plain_text(f"{source}: cannot be read: {error}")]) from None
     return parse_config(text, source=source, env=env, directory=path.parent)
+
+
+@dataclass(frozen=True)
+class LoadedApp:
+    """The section of one application. `token`: None when the file has none. The repr shows no secret."""
+
+    config: AppConfig
+    token: str | None = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+NO_TOKEN = {"env": "TOKEN"}
+"""In place of a token that is given elsewhere; it is not read."""
+
+
+def load_app(path: Path, name: str, env: Mapping[str, str], *, with_token: bool) -> LoadedApp:
+    """Read the section of application `name` from a file of its own; not `with_token`: its token is not read.
+
+    Raises ConfigError with every problem found.
+    """
+    source = str(path)
+    try:
+        text = read_small_file(path, FILE_BYTES_MAX, pipe_allowed=True)
+    except ValueError as error:
+        raise ConfigError([plain_text(f"{source}: cannot be read: {error}")]) from None
+    wanted = "must be the keys under apps.NAME in cluster.yml, such as intents: [GUILDS]"
+    document, lines = _document(text, source, "is not the section of an application", wanted)
+    if "apps" in document or "version" in document:
+        raise ConfigError(
+            [plain_text(f"{source}:1: is a whole cluster file: sandwich cluster apply takes it; here it {wanted}")]
+        )
+    config = _checked(AppConfig, {"token": NO_TOKEN, **document}, lines, ("apps", name))
+    if "token" not in document or not with_token:
+        return LoadedApp(config, None)
+    reading = _Reading(lines, env, path.parent)
+    token = reading.token(config, ("token",))
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    return LoadedApp(config, token, tuple(reading.warnings))
 
 
 def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: Path) -> LoadedConfig:

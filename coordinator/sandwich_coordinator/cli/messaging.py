@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nats
@@ -36,20 +36,26 @@ async def find_messaging(connection: Connection, app: str | None) -> Messaging:
 
     Raises CommandError, OperationError and StoreError.
     """
+    found = await read_messaging(connection)
+    if app is not None and app not in found.apps:
+        raise NotFound("application", app, found.apps)
+    if not found.apps:
+        raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
+    return found if app is None else replace(found, apps=(app,))
+
+
+async def read_messaging(connection: Connection) -> Messaging:
+    """As `find_messaging`, also for a cluster without applications."""
     async with connection.store() as store:
         item = await store.get(connection.keys.config)
         listing = await store.list(connection.keys.apps)
     if item is None:
         raise CommandError("the cluster is not configured: run sandwich cluster apply -f cluster.yml", 1)
-    names = [kv.key.removeprefix(connection.keys.apps) for kv in listing.items]
-    if app is not None and app not in names:
-        raise NotFound("application", app, names)
-    if not names:
-        raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
+    names = tuple(kv.key.removeprefix(connection.keys.apps) for kv in listing.items)
     password = read_settings(item, connection.keys, None).nats.password
     key = connection.key(os.environ) if password and not password.startswith("plain:") else None
     settings = read_settings(item, connection.keys, key).nats
-    return Messaging(settings=settings, key=key, apps=(app,) if app is not None else tuple(names))
+    return Messaging(settings=settings, key=key, apps=names)
 
 
 @asynccontextmanager

@@ -60,6 +60,21 @@ def node_uncordon(context: typer.Context, node: NodeName, as_json: Json = False)
     _change_state(context, node, "ready", as_json)
 
 
+@node_app.command("forget")
+def node_forget(context: typer.Context, node: NodeName, as_json: Json = False) -> None:
+    """Stop showing a node that is gone and will not come back. Example: sandwich node forget node-3"""
+    from sandwich_coordinator.operations.nodes import forget
+
+    async def work() -> None:
+        async with context.obj.store() as store:
+            await forget(store, context.obj.keys, node)
+
+    run(work())
+    say(f"node {node} is forgotten", err=as_json)
+    if as_json:
+        show_json({"node": node, "state": "forgotten"})
+
+
 def _change_state(context: typer.Context, node: str, wanted: Any, as_json: bool) -> None:
     from sandwich_coordinator.cli.progress import progress_lines
     from sandwich_coordinator.operations.nodes import change_state

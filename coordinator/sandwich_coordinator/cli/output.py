@@ -6,6 +6,7 @@ Colours are added afterwards, on a terminal (https://no-color.org: NO_COLOR swit
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import typer
@@ -53,6 +54,17 @@ def fail(program: str, message: str) -> None:
 def show_json(value: Any) -> None:
     """A result as JSON: an object begins with the schema's version, a table is an array of rows."""
     show_json_document({"v": JSON_VERSION, **value} if isinstance(value, dict) else value)
+
+
+def show_changes(lines: Sequence[str], warnings: Sequence[str], *, summary: str, written: bool, as_json: bool) -> None:
+    """What a command changed, or would change if not `written`; the text ends with `summary`."""
+    for warning in warnings:
+        warn(warning)
+    if as_json:
+        show_json({"changes": lines, "warnings": warnings, "written": written})
+        return
+    for line in (*lines, summary):
+        say(line)
 
 
 def show_json_document(value: Any) -> None:

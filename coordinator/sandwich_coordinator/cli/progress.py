@@ -1,12 +1,20 @@
 """Progress events of operations as lines of text. Pure."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from sandwich_coordinator.durations import duration
 from sandwich_coordinator.operations import progress as happened
 from sandwich_coordinator.operations.nodes import next_steps
-from sandwich_coordinator.operations.progress import GroupProgress, NodeProgress, Progress, Report, ShardProgress
+from sandwich_coordinator.operations.progress import (
+    AppProgress,
+    GroupProgress,
+    NodeProgress,
+    Progress,
+    Report,
+    ShardProgress,
+)
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.rebalance import Move
 from sandwich_coordinator.scale_plan import ScalePlan, ScaleProgress
@@ -33,6 +41,8 @@ def progress_lines(event: Progress) -> list[str]:
             return [_group_line(event)]
         case _ if isinstance(event, NodeProgress):
             return [_node_line(event)]
+        case _ if isinstance(event, AppProgress):
+            return _app_lines(event)
         case _:
             return [_shard_line(event)]
 
@@ -54,6 +64,48 @@ def _node_line(event: NodeProgress) -> str:
             return f"node {node} is drained: it has no shards and can be stopped"
         case happened.DrainInterrupted(node):
             return f"node {node} stays draining: {next_steps(node)}"
+
+
+def _app_lines(event: AppProgress) -> list[str]:
+    match event:
+        case happened.AppPaused(app, since, is_new=False):
+            return [f"{app} is paused already, since {clock_text(since)}: sandwich app resume {app} ends it"]
+        case happened.AppPaused(app, _, running, sessions):
+            return [
+                f"{app} is paused: {counted(running, 'shard')} to close, {counted(sessions, 'session')} kept. Discord "
+                "forgets a session after some minutes: then its shard needs a session start, and what happened "
+                "meanwhile is lost",
+                f"consumers keep what is in the stream, get no new events, and have no answer from {app}'s shards; "
+                f"apply does not resume it: sandwich app resume {app}",
+            ]
+        case happened.AppRemoving(app, running, is_new):
+            again = "" if is_new else ", as it was begun"
+            return [f"{app} is being removed{again}: {counted(running, 'shard')} to close"]
+        case happened.GuildsLeft(app, guilds):
+            return [f"{counted(guilds, 'guild')} of {app} in the cache"]
+        case happened.AppRemoved(app, kept_cache, deleted_stream):
+            cache = "nothing is removed from the cache" if kept_cache else "its guilds have left the cache"
+            stream = "its streams are deleted" if deleted_stream else "its stream stays until its messages are too old"
+            return [f"{app} is removed: {cache}, {stream}"]
+        case happened.AppResumed(app, is_new=False):
+            return [f"{app} is not paused"]
+        case happened.AppResumed(app, paused_s, sessions, starts_left):
+            paused = f" after {duration(paused_s)}" if paused_s is not None else ""
+            left = f" ({starts_left} are left)" if starts_left is not None else ""
+            return [
+                f"{app} is resumed{paused}: {counted(sessions, 'session')} to continue; for each that Discord has "
+                f"forgotten a session start{left}"
+            ]
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its noun."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def clock_text(at: float) -> str:
+    """A time (Unix seconds) in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _shard_line(event: ShardProgress) -> str:

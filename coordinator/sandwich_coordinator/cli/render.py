@@ -5,6 +5,7 @@ Reasons, addresses and names come from Discord, from nodes and from every writer
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ from sandwich_coordinator.placement import labels_text, shown_labels
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.problems import KINDS, Problem, Severity, degraded
 from sandwich_coordinator.scale_plan import plan_next_group, scale_progress
+from sandwich_coordinator.start_order import at_utc
+from sandwich_coordinator.start_progress import start_progress
 from sandwich_coordinator.status import CacheStatus, NodeStatus
 from sandwich_coordinator.types import CAPACITY, GroupRecord
 from sandwich_coordinator.view import ClusterView
@@ -28,7 +31,7 @@ from sandwich_sdk.wire.plain_text import plain_lines, plain_text
 
 _AT_REST = ("paused", "closing", "failed")
 """States of a group whose shards are not to run."""
-_NO_APPS = "no applications yet: run sandwich cluster apply -f cluster.yml"
+_NO_APPS = "no applications yet: run sandwich cluster apply -f cluster.yml, or sandwich app add NAME"
 _NO_NODES = "no nodes: start one with sandwich-node join --etcd URL"
 
 
@@ -106,17 +109,22 @@ def node_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
 def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     """One row an application."""
     view = snapshot.view
+    problems = find_problems(snapshot)
     rows = []
     for name, entry in sorted(view.apps.items()):
         serving = serving_groups(view).get(name)
         groups = [view.groups[serving].record] if serving is not None else []
         states = Counter(claim.record.state for key, claim in view.claims.items() if key.of == serving)
         budget = view.budgets.get(entry.record.token_hash)
+        wrong = Counter(found.severity.value for found in problems if _is_about(found, name))
         figures = [a.apps[name] for a in snapshot.answers.values() if isinstance(a, NodeStatus) and name in a.apps]
         rows.append(
             {
                 "app": name,
-                "state": _app_state(entry.record.paused, groups, nodes=len(view.nodes)),
+                "state": "removing"
+                if name in view.removals
+                else _app_state(entry.record.paused, groups, nodes=len(view.nodes)),
+                "paused_at": entry.record.paused_at or None,
                 "reason": groups[-1].reason if groups else "",
                 "shards_wanted": sum(len(wanted_shards(group)) for group in groups),
                 "shards": dict(sorted(states.items())),
@@ -131,6 +139,7 @@ def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
                 "session_starts_left": budget.record.remaining if budget else None,
                 "session_starts_total": budget.record.total if budget else None,
                 "session_starts_reset_at": budget.record.reset_at if budget else None,
+                "problems": dict(sorted(wrong.items())),
             }
         )
     return rows
@@ -167,6 +176,10 @@ def _change_lines(snapshot: Snapshot) -> list[str]:
     return lines
 
 
+def _is_about(found: Problem, app: str) -> bool:
+    return found.subject == f"app/{app}" or found.subject.startswith(f"app/{app}/")
+
+
 def _app_state(paused: bool, groups: Sequence[GroupRecord], *, nodes: int) -> str:
     """What the leader wrote; without a node no leader writes, and nothing runs."""
     if paused or not groups:
@@ -174,8 +187,13 @@ def _app_state(paused: bool, groups: Sequence[GroupRecord], *, nodes: int) -> st
     return groups[-1].state if nodes else "down"
 
 
+def start_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """One row a shard group that starts, or whose shards wait for a session start."""
+    return [asdict(progress) for progress in start_progress(snapshot.view, snapshot.policy, snapshot.now)]
+
+
 def departed_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row a node that is gone. `left`: it left in order."""
+    """One row a node that is gone. `left`: it left in order, or is forgotten."""
     view = snapshot.view
     return [
         {"node": name, "at": entry.record.at, "left": entry.record.left}
@@ -218,8 +236,10 @@ def _cache(enabled: bool, parts: Sequence[CacheStatus], wanted: int) -> str:
     return "complete" if parts else "-"
 
 
-def shard_rows(snapshot: Snapshot, app: str | None = None) -> list[dict[str, Any]]:
-    """One row a claimed shard; figures where its node answered."""
+def shard_rows(
+    snapshot: Snapshot, app: str | None = None, numbers: frozenset[int] | None = None
+) -> list[dict[str, Any]]:
+    """One row a claimed shard, of one application, or only these numbers of it; figures where its node answered."""
     figures = {
         (shard.app, shard.group, shard.shard, name): shard
         for name, answer in snapshot.answers.items()
@@ -228,7 +248,7 @@ def shard_rows(snapshot: Snapshot, app: str | None = None) -> list[dict[str, Any
     }
     rows = []
     for key, claim in sorted(snapshot.view.claims.items()):
-        if app is not None and key.app != app:
+        if (app is not None and key.app != app) or (numbers is not None and key.shard not in numbers):
             continue
         record, known, pin = claim.record, figures.get((*key, claim.record.node)), snapshot.view.pins.get(key)
         rows.append(
@@ -278,6 +298,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "nodes": node_rows(snapshot),
         "pins": pin_rows(snapshot.view),
         "apps": app_rows(snapshot),
+        "starts": start_rows(snapshot),
         "departed": departed_rows(snapshot),
         "consumers": consumer_rows(snapshot),
         "failovers": failover_rows(snapshot.answers.values()),
@@ -310,10 +331,13 @@ NODE_OPTION_COLUMNS = {"capacity": "CAPACITY", "max_shards": "MAX SHARDS", "pins
 """Shown where a node has something else than the default."""
 PIN_COLUMNS = {"app": "APP", "shard": "SHARD", "node": "NODE", "since": "SINCE", "unmet": "NOT FOLLOWED BECAUSE"}
 APP_COLUMNS = {
-    "app": "APP", "state": "STATE", "shards": "SHARDS", "guilds": "GUILDS", "events_per_s": "EVENTS/S",
+    "app": "APP", "state": "STATE", "shards": "SHARDS LIVE", "guilds": "GUILDS", "events_per_s": "EVENTS/S",
     "cache": "CACHE",
 }  # fmt: skip
 CONSUMER_COLUMNS = {"app": "APP", "group": "GROUP", "lag_frames": "LAG/FRAMES"}
+START_COLUMNS = {
+    "app": "APP", "group": "GROUP", "have": "STARTED", "waiting": "WAITING", "per_minute": "PER MINUTE", "eta": "ETA",
+}  # fmt: skip
 SHARD_COLUMNS = {
     "app": "APP", "group": "GROUP", "shard": "SHARD", "state": "STATE", "node": "NODE", "worker": "WORKER",
     "latency_ms": "LATENCY/MS", "guilds": "GUILDS", "events_per_s": "EVENTS/S", "reason": "REASON",
@@ -343,18 +367,48 @@ def apps_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     for row in rows:
         left, reset = row["session_starts_left"], row["session_starts_reset_at"]
         soon = f", reset in {duration(reset - snapshot.now)}" if reset and reset > snapshot.now else ""
+        row["shards"] = _shards_text(row["shards"], row["shards_wanted"])
+        row["problems"] = sum(row["problems"].values()) or None
+        if row["state"] == "paused" and row["paused_at"]:
+            row["state"] = f"paused for {duration(snapshot.now - row['paused_at'])}"
         row["budget"] = None if left is None else f"{left}/{row['session_starts_total']}{soon}"
-    return rows_text(rows, APP_COLUMNS | {"budget": "SESSION STARTS"}, _NO_APPS, paint)
+    return rows_text(rows, APP_COLUMNS | {"budget": "SESSION STARTS", "problems": "PROBLEMS"}, _NO_APPS, paint)
 
 
-def shards_text(snapshot: Snapshot, app: str | None = None, paint: Paint = PLAIN) -> str:
+def starts_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
+    """How far each start is, as a table; "" when nothing starts."""
+    rows = start_rows(snapshot)
+    for row in rows:
+        row["have"] = f"{row['started']}/{row['wanted']}"
+        row["eta"] = _eta(row)
+    return rows_text(rows, START_COLUMNS, "", paint)
+
+
+def _eta(row: Mapping[str, Any]) -> str | None:
+    eta = None if row["eta_s"] is None else duration(row["eta_s"])
+    if row["blocked_until"] is None:
+        return eta
+    left = row["starts_left"]
+    starts = f"only {left} {'start' if left == 1 else 'starts'}" if left else "no starts"
+    return f"{starts} left until {at_utc(row['blocked_until'])}" + (f"; {eta}" if eta else "")
+
+
+def _shards_text(states: Mapping[str, int], wanted: int) -> str:
+    """Live shards of those wanted, then what the others are."""
+    others = [f"{count} {state}" for state, count in states.items() if state != "live"]
+    return ", ".join([f"{states.get('live', 0)}/{wanted or '-'}", *others])
+
+
+def shards_text(
+    snapshot: Snapshot, app: str | None = None, paint: Paint = PLAIN, numbers: frozenset[int] | None = None
+) -> str:
     """The shards as a table."""
     empty = (
         "no shard is claimed"
         + (f" for {plain_text(app)}" if app else "")
         + ": see sandwich cluster status for the reason"
     )
-    rows = shard_rows(snapshot, app)
+    rows = shard_rows(snapshot, app, numbers)
     pinned = {"pinned_to": "PINNED TO"} if any(row["pinned_to"] for row in rows) else {}
     return rows_text(rows, SHARD_COLUMNS | pinned, empty, paint)
 
@@ -382,6 +436,8 @@ def status_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     parts.append(f"{paint.bold('applications')}\n{apps_text(snapshot, paint)}")
     if changes := _change_lines(snapshot):
         parts.append(paint.bold("changes of shard groups") + "\n" + plain_lines("\n".join(changes)))
+    if starts := starts_text(snapshot, paint):
+        parts.append(f"{paint.bold('session starts')}\n{starts}")
     if groups := consumer_rows(snapshot):
         parts.append(f"{paint.bold('consumer groups')}\n{rows_text(groups, CONSUMER_COLUMNS, '', paint)}")
     answers = snapshot.answers.values()

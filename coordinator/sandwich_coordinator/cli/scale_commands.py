@@ -8,7 +8,7 @@ import typer
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.new_sessions import Yes, ask_before_new_sessions, show_costs
 from sandwich_coordinator.cli.options import AppName, Json, WaitS, run
-from sandwich_coordinator.cli.output import say, show_json
+from sandwich_coordinator.cli.output import say, show_json, warn
 
 if TYPE_CHECKING:
     from sandwich_coordinator.cli.connection import Connection
@@ -150,6 +150,8 @@ def _carry_out(
 
     request = run(planned())
     report_line = partial(say, err=as_json)
+    for text in request.warnings:
+        warn(text)
     plans = [request.plan] if request.plan is not None else []
     if only_plan:
         show_costs(plans, err=as_json)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.node_commands import list_rows
 from sandwich_coordinator.cli.options import AppName, Json, WaitS, command_group, run
 from sandwich_coordinator.cli.output import paint_for, say, show_json, show_painted
@@ -28,19 +29,29 @@ ShardRanges = Annotated[str, typer.Argument(metavar="SHARDS", help="One shard or
 def shard_list(
     context: typer.Context,
     app_name: Annotated[str | None, typer.Option("--app", help="Only this application.")] = None,
+    shards: Annotated[str | None, typer.Option("--shards", help="With --app, only these: 3, 0-7,12.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Where each shard runs and how it is. Example: sandwich shard list --app welcomer"""
+    """Where each shard runs and how it is. Example: sandwich shard list --app welcomer --shards 0-7"""
     from sandwich_coordinator.cli import render
+    from sandwich_coordinator.operations.shards import find_shards
+
+    if shards is not None and app_name is None:
+        raise CommandError("--shards needs --app")
 
     def check(snapshot: "Snapshot") -> None:
         if app_name is not None and app_name not in snapshot.view.apps:
             raise NotFound("application", app_name, snapshot.view.apps)
 
+    def only(snapshot: "Snapshot") -> frozenset[int] | None:
+        if app_name is None or shards is None:
+            return None
+        return frozenset(shard.shard for shard in find_shards(snapshot.view, app_name, shards))
+
     list_rows(
         context,
-        lambda snapshot: render.shard_rows(snapshot, app_name),
-        lambda snapshot, paint: render.shards_text(snapshot, app_name, paint),
+        lambda snapshot: render.shard_rows(snapshot, app_name, only(snapshot)),
+        lambda snapshot, paint: render.shards_text(snapshot, app_name, paint, only(snapshot)),
         as_json,
         check,
     )
@@ -54,7 +65,7 @@ def shard_pins(
 ) -> None:
     """Which shards are pinned to which nodes, and why a pin is not followed. Example: sandwich shard pins"""
     from sandwich_coordinator.cli import render
-    from sandwich_coordinator.operations.shards import read_view
+    from sandwich_coordinator.operations.waiting import read_view
 
     async def look() -> "ClusterView":
         async with context.obj.store() as store:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-_DERIVED = frozenset({"token_hash", "proof"})
+_DERIVED = frozenset({"token_hash", "proof", "paused_at"})
 """They follow from other fields and are not reported."""
 _SECRET = frozenset({"token", "nats.password", "redis.password"})
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
@@ -73,6 +74,17 @@ def _new_groups(current: Listing, plan: ConfigurationPlan, keys: Keys) -> tuple[
     ]
     found = (plan_next_group(view, record, policy=policy) for record in records if not record.paused)
     return tuple(one for one in found if one is not None)
+
+
+def stream_defaults(item: KeyValue | None) -> dict[str, Any]:
+    """What an application's stream keeps where its own section says nothing; {} when the settings cannot be read."""
+    try:
+        nats = ClusterSettings.decode(item.value).nats if item is not None else None
+    except (msgspec.MsgspecError, ValueError):
+        nats = None
+    if nats is None:
+        return {}
+    return {"max_age_s": nats.max_age_s, "max_bytes": nats.max_bytes, "replicas": nats.replicas}
 
 
 async def _write(store: Store, writes: Sequence[Write]) -> None:

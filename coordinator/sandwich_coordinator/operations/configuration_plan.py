@@ -21,6 +21,8 @@ from sandwich_coordinator.config import (
     PolicySettings,
     RedisSettings,
 )
+from sandwich_coordinator.config_values import reserve_of
+from sandwich_coordinator.groups import serving_groups
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.operations.changes import (
     AppAdded,
@@ -37,10 +39,11 @@ from sandwich_coordinator.operations.changes import (
 from sandwich_coordinator.operations.errors import Refused
 from sandwich_coordinator.scale_plan import ScalePlan
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain, token_hash
+from sandwich_coordinator.shard_counts import judge_shards, recorded_limits
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import key_id_of, proof_of
-from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord
+from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord, ShardsSpec
 from sandwich_coordinator.view import ClusterView
 
 Write = tuple[Compare, Put | Delete]
@@ -61,14 +64,15 @@ class Wanted:
 class ConfigurationPlan:
     """What to write, and what that changes. Without writes nothing is to do.
 
-    `kept`: applications that the cluster has, the file does not name, and that stay. `new_groups`: what needs new
-    sessions, and what it costs.
+    `kept`: applications that the cluster has, the file does not name, and that stay. `warnings`: what is allowed and
+    may not be what it looks like. `new_groups`: what needs new sessions, and what it costs.
     """
 
     writes: tuple[Write, ...] = field(default=(), repr=False)
     changes: tuple[Change, ...] = ()
     kept: tuple[str, ...] = ()
     new_groups: tuple[ScalePlan, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | 
     nats, redis, policy = wanted.config.nats, wanted.config.redis, wanted.config.policy
     old_nats = current.nats.password if current else ""
     old_redis = current.redis.password if current else ""
+    reserve, reserve_percent = reserve_of(policy.identify_reserve)
     settings = ClusterSettings(
         nats=NatsSettings(
             servers=list(nats.servers),
@@ -138,7 +143,8 @@ def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | 
             lease_ttl_s=policy.lease_ttl,
             restart_grace_s=policy.restart_grace,
             moves_in_flight_max=policy.moves_in_flight,
-            identify_reserve=policy.identify_reserve,
+            identify_reserve=reserve,
+            identify_reserve_percent=reserve_percent,
             linger_ms=policy.linger_ms,
         ),
     )
@@ -162,6 +168,8 @@ def plan_configuration(
     Failed shards of applications in the file try again, whatever else changes; `now` (Unix seconds) is the time of
     that request.
 
+    An application that is paused by command stays so.
+
     Raises Refused when a token belongs to an application that stays under another name, when two applications would
     share a cache in different ways, or when the cluster's secrets are sealed with another key than the sealer's and
     `rekey` is not given.
@@ -172,11 +180,35 @@ def plan_configuration(
     changes: list[Change] = []
     _plan_settings(stored.get(keys.config), wanted, keys, sealer, writes, changes)
     kept = _plan_unnamed(stored, wanted, keys, prune, writes, changes)
-    _check_kept(kept, wanted)
+    view = ClusterView.from_items(keys, stored)
+    _check_kept(kept, {name: entry.record.token_hash for name, entry in view.apps.items()}, wanted)
+    warnings: list[str] = []
     for name, app in wanted.config.apps.items():
+        if name in view.removals:
+            raise Refused(f"{name} is being removed: sandwich app remove {name} finishes that, then apply again")
         _plan_app(stored.get(keys.app(name)), name, app, wanted.tokens[name], keys, sealer, writes, changes)
+        warnings += _judge(view, name, app, token_hash(wanted.tokens[name]), now)
     _retry_failed(stored, wanted, keys, now, writes, changes)
-    return ConfigurationPlan(tuple(writes), tuple(changes), tuple(kept))
+    return ConfigurationPlan(tuple(writes), tuple(changes), tuple(kept), warnings=tuple(warnings))
+
+
+def _judge(view: ClusterView, name: str, app: AppConfig, hashed: str, now: float) -> list[str]:
+    """Warnings about an application of the file. Raises Refused for a changed shard count or ids that cannot run."""
+    entry = view.apps.get(name)
+    warnings = []
+    if entry is not None and entry.record.paused_at:
+        warnings.append(f"application {name} stays paused by command: sandwich app resume {name} starts it")
+    shards = ShardsSpec(count=app.shards.count, ids=app.shards.ids)
+    if entry is not None and (entry.record.shards, entry.record.token_hash) == (shards, hashed):
+        return warnings
+    budget = view.budgets.get(hashed)
+    group = serving_groups(view).get(name)
+    running = view.groups[group].record.count if group is not None else 0
+    limits = recorded_limits(budget.record, now) if budget is not None else None
+    verdict = judge_shards(shards, limits, running=running)
+    for key, text in verdict.problems:
+        raise Refused(f"apps.{name}.{key}: {text}")
+    return [*warnings, *(f"apps.{name}.{key}: {text}" for key, text in verdict.warnings)]
 
 
 def _plan_unnamed(
@@ -201,15 +233,21 @@ def _plan_unnamed(
     return kept
 
 
-def _check_kept(kept: Mapping[str, AppRecord | None], wanted: Wanted) -> None:
-    """Raise Refused when the file's applications do not fit each other, or those that stay beside them."""
+def _check_kept(kept: Mapping[str, AppRecord | None], held: Mapping[str, str], wanted: Wanted) -> None:
+    """Raise Refused when the file's applications do not fit each other, or those that stay beside them.
+
+    `held`: the token hash of each application that the cluster has.
+    """
     caches: dict[str, CacheSpec] = {name: app.cache.spec() for name, app in wanted.config.apps.items()}
     caches |= {name: record.cache for name, record in kept.items() if record is not None}
     for app, path, text in sharing_problems(caches):
         raise Refused(f"apps.{app}.{path} {text}")
     owners = {record.token_hash: name for name, record in kept.items() if record is not None}
     for name in wanted.config.apps:
-        if owner := owners.get(token_hash(wanted.tokens[name])):
+        hashed = token_hash(wanted.tokens[name])
+        owner = owners.get(hashed)
+        # Two applications may share a token (sandwich app add); a renamed one must not run twice.
+        if owner is not None and held.get(name) != hashed:
             raise Refused(
                 f"apps.{name}.token is the token of application {owner!r}, which the cluster holds and the file does "
                 f"not name: name it {owner!r} in the file, or use --prune to remove {owner!r}"
@@ -332,6 +370,9 @@ def _plan_app(
         except msgspec.MsgspecError:
             changes.append(AppReplaced(name))
     after = app_record(name, app, token, sealer.keep_or_close(name, token, current.token if current else ""))
+    if current is not None and current.paused_at:
+        # Who paused it by a command resumes it by a command: another operator's apply must not.
+        after = msgspec.structs.replace(after, paused=True, paused_at=current.paused_at)
     if after == current:
         return
     if item is None:

@@ -1,9 +1,10 @@
 """The stored configuration as cluster.yml has it; secrets are replaced by {env: NAME}. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sandwich_coordinator.app_options import exported_options
+from sandwich_coordinator.app_options import effective_options, exported_options
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.types import AppRecord
 
@@ -37,7 +38,7 @@ def exported_cluster(cluster: str, settings: ClusterSettings, records: Sequence[
             "lease_ttl": f"{limits.lease_ttl_s:g}s",
             "restart_grace": f"{limits.restart_grace_s:g}s",
             "moves_in_flight": limits.moves_in_flight_max,
-            "identify_reserve": limits.identify_reserve,
+            "identify_reserve": limits.identify_reserve or f"{limits.identify_reserve_percent:g}%",
             "linger_ms": limits.linger_ms,
         },
         "apps": {record.app: exported_app(record) for record in records},
@@ -48,3 +49,30 @@ def exported_cluster(cluster: str, settings: ClusterSettings, records: Sequence[
 def exported_app(record: AppRecord) -> dict[str, Any]:
     """One application, its token replaced by the name of an environment variable."""
     return {"token": {"env": f"{record.app.upper().replace('-', '_')}_TOKEN"}, **exported_options(record)}
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveApp:
+    """Every key of an application with its value in effect, and the dotted paths of those that have their default."""
+
+    values: dict[str, Any]
+    defaults: tuple[str, ...]
+
+
+def effective_app(record: AppRecord, stream: Mapping[str, Any]) -> EffectiveApp:
+    """`stream`: what the cluster's settings say of streams (max_age_s, max_bytes, replicas), where they are known."""
+    token = exported_app(record)["token"]
+    values = effective_options(record, stream)
+    bare = AppRecord(app=record.app, token="", token_hash="", intents=0)
+    default = dict(_leaves(effective_options(bare, stream)))
+    required = ("intents",)
+    found = [path for path, value in _leaves(values) if path not in required and default.get(path) == value]
+    return EffectiveApp({"token": token, **values}, tuple(found))
+
+
+def _leaves(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{under}{key}.")
+        else:
+            yield f"{under}{key}", value

@@ -6,18 +6,28 @@ import msgspec
 
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
-from sandwich_coordinator.groups import planned_ids, planned_nodes, serving_groups, upcoming_groups
+from sandwich_coordinator.fingerprints import LEASE_TTL
+from sandwich_coordinator.groups import planned_ids, planned_nodes, serving_groups, token_hash_of, upcoming_groups
+from sandwich_coordinator.ids import GroupId
+from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.operations.snapshot import Snapshot
-from sandwich_coordinator.problems import Code, Problem, problem, worst_first
+from sandwich_coordinator.problems import KINDS, Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.reachability import locally_advertised
 from sandwich_coordinator.room import shortage, stuck, unmet_pins
+from sandwich_coordinator.start_order import at_utc
+from sandwich_coordinator.start_progress import start_estimate, start_progress
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import ClaimRecord, GroupRecord
+from sandwich_coordinator.view import ClusterView
 
 BUDGET_LOW_FRACTION = 0.1
+READ_AT_START = {"discord", LEASE_TTL}
+"""The settings of which a running node takes no change."""
 NOT_LIVE_AFTER_S = 60.0
-"""A shard that starts or moves may be so long without being live."""
+"""A shard that starts or moves may be so long without being live, besides its wait for its turn to IDENTIFY."""
+UNFINISHED_AFTER_S = 60.0
+"""A removal may take so long before it counts as interrupted."""
 ETCD_MIN = (3, 5, 13)
 """Below it a member may lose consistency after a crash (etcd's advisories); accepted for development."""
 
@@ -28,10 +38,12 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
         *snapshot.etcd_problems,
         *_cluster_problems(snapshot),
         *_app_problems(snapshot),
+        *_standing_requests(snapshot),
         *_shard_problems(snapshot),
         *_room_problems(snapshot),
         *_late_shards(snapshot),
         *_budget_problems(snapshot),
+        *_blocked_starts(snapshot),
         *_unreachable_nodes(snapshot),
         *_node_problems(snapshot),
         *_version_problems(snapshot),
@@ -84,7 +96,8 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
     for node, departed in sorted(view.departed.items()):
         if node not in view.nodes and not departed.record.left:
             summary = f"node {node} is gone without having left"
-            yield problem(Code.NODE_GONE, f"node/{node}", summary, since=departed.record.at)
+            advice = KINDS[Code.NODE_GONE].advice.replace("NODE", node)
+            yield problem(Code.NODE_GONE, f"node/{node}", summary, advice, since=departed.record.at)
     for node, answer in sorted(snapshot.answers.items()):
         # A node of an older version reports no fingerprints.
         if isinstance(answer, NodeStatus) and answer.settings:
@@ -92,7 +105,8 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
             old = [name for name in stored if answer.settings.get(name, stored[name]) != stored[name]]
             if old:
                 summary = f"node {node} runs with older settings of {', '.join(old)} than those that are stored"
-                yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary)
+                restart = "restart the node; its sessions are kept" if READ_AT_START & set(old) else None
+                yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary, restart)
 
 
 def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
@@ -112,9 +126,24 @@ def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
         yield problem(Code.SHARD_COUNT_PENDING, f"app/{name}", summary, advice, found.at)
 
 
+def _standing_requests(snapshot: Snapshot) -> Iterator[Problem]:
+    """What operators asked for and may have forgotten."""
+    view = snapshot.view
+    for name, removal in sorted(view.removals.items()):
+        if snapshot.now - removal.record.at >= UNFINISHED_AFTER_S:
+            advice = f"run sandwich app remove {name} again: it goes on"
+            summary = f"{name} is being removed and not gone"
+            yield problem(Code.REMOVAL_UNFINISHED, f"app/{name}", summary, advice, since=removal.record.at)
+    for name, app in sorted(view.apps.items()):
+        if app.record.paused_at and name not in view.removals:
+            advice = f"sandwich app resume {name} starts it again"
+            yield problem(Code.APP_PAUSED, f"app/{name}", f"{name} is paused", advice, since=app.record.paused_at)
+
+
 def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:
     late: dict[tuple[str, str], dict[int, float]] = {}
     upcoming = frozenset(upcoming_groups(snapshot.view).values())
+    turns = _turns_s(snapshot)
     for shard, claim in sorted(snapshot.view.claims.items()):
         record = claim.record
         if record.state in ("live", "failed", "ended") or not record.since:
@@ -122,13 +151,26 @@ def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:
         if shard.of in upcoming:
             # It waits for its turn to IDENTIFY, or for the others; the serving group has the events.
             continue
-        if snapshot.now - record.since >= NOT_LIVE_AFTER_S:
+        waits = turns.get(shard.of, 0.0) if record.state in ("claiming", "identifying") else 0.0
+        if snapshot.now - record.since >= NOT_LIVE_AFTER_S + waits:
             late.setdefault((shard.app, record.state), {})[shard.shard] = record.since
     for (app, state), since in late.items():
         shards = sorted(since)
         summary = f"{app}: shards {format_ranges(shards)} are not live but {state}"
         subject = shards_subject(app, shards)
         yield problem(Code.SHARDS_NOT_LIVE, subject, summary, since=min(since.values()))
+
+
+def _turns_s(snapshot: Snapshot) -> dict[GroupId, float]:
+    """By group: how long a whole start of it takes, in seconds. A shard may wait for its turn as long as that."""
+    view, spacing_s = snapshot.view, snapshot.policy.identify_spacing_s
+    found: dict[GroupId, float] = {}
+    for progress in start_progress(view, snapshot.policy, snapshot.now):
+        key = GroupId(progress.app, progress.group)
+        budget = view.budgets.get(token_hash_of(view, key))
+        if budget is not None and budget.record.max_concurrency > 0:
+            found[key] = start_estimate(progress.wanted, budget.record.max_concurrency, spacing_s)
+    return found
 
 
 def _version_problems(snapshot: Snapshot) -> Iterator[Problem]:
@@ -161,7 +203,7 @@ def _shard_problems(snapshot: Snapshot) -> Iterator[Problem]:
     view = snapshot.view
     for key, group in sorted(view.groups.items()):
         claims = {shard.shard: claim.record for shard, claim in view.claims.items() if shard.of == key}
-        failed = list(_failed_shards(key.app, claims))
+        failed = list(_failed_shards(view, key.app, claims))
         yield from failed
         if group.record.state == "failed" and not failed:
             yield from _failed_group(snapshot, group.record)
@@ -192,7 +234,11 @@ def _room_problems(snapshot: Snapshot) -> Iterator[Problem]:
         yield problem(Code.PIN_UNMET, shards_subject(app, numbers), summary)
 
 
-def _failed_shards(app: str, claims: Mapping[int, ClaimRecord]) -> Iterator[Problem]:
+def _failed_shards(view: ClusterView, app: str, claims: Mapping[int, ClaimRecord]) -> Iterator[Problem]:
+    entry = view.apps.get(app)
+    intents = ", ".join(privileged_names(entry.record.intents)) if entry is not None else ""
+    budget = view.budgets.get(entry.record.token_hash) if entry is not None else None
+    count = budget.record.shards if budget is not None and not budget.record.error else None
     causes: dict[tuple[int, str], list[int]] = {}
     for shard, claim in sorted(claims.items()):
         if claim.state == "failed":
@@ -202,8 +248,7 @@ def _failed_shards(app: str, claims: Mapping[int, ClaimRecord]) -> Iterator[Prob
         known = STOP_CODES.get(code)
         why = f"Discord closed with {code}: {known.meaning}" if known else reason or "no reason given"
         ranges = format_ranges(shards)
-        retry = f"sandwich cluster apply, or sandwich shard restart {app} {ranges}"
-        advice = f"{stop_advice(code)}; then apply again ({retry})"
+        advice = stop_advice(code, app=app, shards=ranges, intents=intents, count=count)
         since = min((claims[shard].since for shard in shards if claims[shard].since), default=None)
         summary = f"{app}: shards {ranges} failed ({why})"
         yield problem(Code.SHARDS_FAILED, shards_subject(app, shards), summary, advice, since)
@@ -224,10 +269,31 @@ def _budget_problems(snapshot: Snapshot) -> Iterator[Problem]:
             continue
         record = budget.record
         if record.error:
-            advice = f"{stop_advice(TOKEN_REFUSED)}; then apply again"
+            advice = stop_advice(TOKEN_REFUSED, app=name)
             summary = f"{name}: {record.error}"
             yield problem(Code.TOKEN_REFUSED, f"app/{name}", summary, advice)
-        elif record.reset_at > snapshot.now and record.remaining <= record.total * BUDGET_LOW_FRACTION:
+        elif record.reset_at > snapshot.now and record.remaining <= _low(snapshot, record.total):
             left = duration(record.reset_at - snapshot.now)
             summary = f"{name}: {record.remaining} of {record.total} session starts left, reset in {left}"
             yield problem(Code.SESSION_STARTS_LOW, f"app/{name}", summary)
+
+
+def _low(snapshot: Snapshot, total: int) -> float:
+    return max(total * BUDGET_LOW_FRACTION, snapshot.policy.reserve_of(total))
+
+
+def _blocked_starts(snapshot: Snapshot) -> Iterator[Problem]:
+    """Shards that the budget lets wait until its reset."""
+    view = snapshot.view
+    for progress in start_progress(view, snapshot.policy, snapshot.now):
+        if progress.blocked_until is None or progress.starts_left is None:
+            continue
+        budget = view.budgets[token_hash_of(view, GroupId(progress.app, progress.group))].record
+        late = progress.waiting - progress.starts_left
+        what = f"{progress.app}: {late} shards have no session start before {at_utc(progress.blocked_until)}"
+        if budget.remaining > progress.starts_left:
+            kept = f"the last {budget.remaining - progress.starts_left} are kept for failover"
+            yield problem(Code.SESSION_STARTS_RESERVED, f"app/{progress.app}", f"{what} ({kept})")
+        else:
+            why = f"{budget.remaining} of {budget.total} are left"
+            yield problem(Code.SESSION_STARTS_EXHAUSTED, f"app/{progress.app}", f"{what} ({why})")

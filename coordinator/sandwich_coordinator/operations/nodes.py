@@ -1,6 +1,6 @@
-"""Operating nodes: cordon, uncordon and drain.
+"""Operating nodes: cordon, uncordon and drain; forget one that is gone.
 
-An operation edits `state` in the node's registration and nothing else: the leader plans by it, the node keeps it when
+The first three edit `state` in the node's registration and nothing else: the leader plans by it, the node keeps it when
 it registers again. Every edit is guarded, so that two operators cannot undo each other unnoticed.
 """
 
@@ -125,6 +125,33 @@ async def change_state(store: Store, keys: Keys, node: str, wanted: NodeState, *
             # The next reading shows whether the node is gone or the write was applied.
             continue
     raise Conflict(f"the registration of node {node} keeps changing: another operator edits it; look and try again")
+
+
+async def forget(store: Store, keys: Keys, node: str) -> None:
+    """Stop showing a node that is gone for good. Raises NotFound; Refused while it is registered; Conflict; StoreError.
+
+    Its record stays as that of a node that left, for its hour: if it were deleted while the leader still waits for the
+    node (`policy.restart_grace`), the leader would write it again.
+    """
+    for _ in range(EDITS_MAX):
+        listings = [await store.list(prefix) for prefix in (keys.departed, keys.nodes)]
+        view = ClusterView.from_items(keys, {item.key: item for listing in listings for item in listing.items})
+        if node in view.nodes or keys.node(node) in view.bad:
+            raise Refused(f"node {node} is registered: stop it first (sandwich node drain {node} empties it)")
+        entry = view.departed.get(node)
+        if entry is None:
+            raise NotFound("node that is gone", node, view.departed)
+        if entry.record.left:
+            return
+        key = keys.departed_node(node)
+        guards = (Compare(key, "mod_revision", entry.mod_revision), Compare(keys.node(node), "mod_revision", 0))
+        write = Put(key, msgspec.structs.replace(entry.record, left=True).encode())
+        try:
+            if (await store.txn(guards, (write,))).succeeded:
+                return
+        except StoreAmbiguous:
+            continue
+    raise Conflict(f"the record of node {node} keeps changing; look and try again")
 
 
 def shards_left(view: ClusterView, node: str, instance: str) -> frozenset[ShardId]:

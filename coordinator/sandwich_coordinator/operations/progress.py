@@ -147,10 +147,66 @@ class ScaleDone:
     took_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class AppPaused:
+    """The application is paused since `since` (Unix seconds); not `is_new`: it was before.
+
+    `running` shards still have to close; `sessions` are stored, to be continued.
+    """
+
+    app: str
+    since: float
+    running: int
+    sessions: int
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppResumed:
+    """The application is to run again; not `is_new`: it was not paused.
+
+    `paused_s`: how long it was, None where that is not known. `sessions` are stored and are tried first;
+    `starts_left`: session starts, for those that Discord no longer has; None: not known.
+    """
+
+    app: str
+    paused_s: float | None
+    sessions: int
+    starts_left: int | None
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppRemoving:
+    """The application is being removed: `running` shards close first. Not `is_new`: the removal had begun before."""
+
+    app: str
+    running: int
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GuildsLeft:
+    """So many guilds of an application that is being removed are still in the cache."""
+
+    app: str
+    guilds: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppRemoved:
+    """The application is gone. `kept_cache`: nothing was removed from the cache."""
+
+    app: str
+    kept_cache: bool
+    deleted_stream: bool
+
+
 NodeProgress = NodeStateSet | OthersDraining | NoOtherNodeReady | ShardsToMove | Drained | DrainInterrupted
 ShardProgress = Pinned | Unpinned | AllUnpinned | RestartRequested | Remaining | Reached | Balanced
+AppProgress = AppPaused | AppResumed | AppRemoving | GuildsLeft | AppRemoved
 GroupProgress = ScaleAdvanced | ScaleFailing | ScaleDone
-Progress = StoreSilent | MovesPlanned | NodeProgress | ShardProgress | GroupProgress
+Progress = StoreSilent | MovesPlanned | NodeProgress | ShardProgress | AppProgress | GroupProgress
 Report = Callable[[Progress], None]
 
 

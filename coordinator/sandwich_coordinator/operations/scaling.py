@@ -5,18 +5,21 @@ was written stays when the operation is interrupted.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
+from sandwich_coordinator.config import SHARDS_MAX
 from sandwich_coordinator.groups import serving_groups, upcoming_groups
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, Refused, Unavailable
 from sandwich_coordinator.operations.progress import Report, ScaleAdvanced, ScaleDone, ScaleFailing, StoreSilent
-from sandwich_coordinator.operations.shards import POLL_S, read_view
+from sandwich_coordinator.operations.waiting import POLL_S, read_view
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
-from sandwich_coordinator.scale_plan import ScalePlan, ScaleProgress, count_problem, plan_next_group, scale_progress
+from sandwich_coordinator.scale_plan import ScalePlan, ScaleProgress, plan_next_group, scale_progress
+from sandwich_coordinator.shard_counts import judge_shards, recorded_limits
 from sandwich_coordinator.store.base import Compare, Put, Store, StoreAmbiguous, StoreUnavailable
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import AppRecord, RolloutRecord
@@ -27,11 +30,15 @@ RESTART_HINT = "sandwich app scale {app} --cancel takes it back"
 
 @dataclass(frozen=True, slots=True)
 class ScaleRequest:
-    """What to store, and what the leader will do then. `plan` None: no new group is needed."""
+    """What to store, and what the leader will do then. `plan` None: no new group is needed.
+
+    `warnings`: what Discord may not take.
+    """
 
     compare: Compare
     put: Put
     plan: ScalePlan | None
+    warnings: tuple[str, ...] = ()
 
 
 async def plan_scale(
@@ -44,23 +51,24 @@ async def plan_scale(
     """
     view = await read_view(store, keys)
     record, revision = _app(view, app)
-    if count != "auto":
-        if count < 1:
-            raise Invalid(f"--shards {count}: a bot has at least one shard")
-        budget = view.budgets.get(record.token_hash)
-        if problem := count_problem(count, budget.record if budget is not None else None):
-            raise Invalid(f"--shards {count}: {problem}")
-    if ids is not None:
-        try:
-            parse_ranges(ids, count=count if count != "auto" else None)
-        except ValueError as error:
-            raise Invalid(f"--ids {ids!r}: {error}") from None
+    if count != "auto" and not 1 <= count <= SHARDS_MAX:
+        raise Invalid(f"--shards {count}: a bot has 1 to {SHARDS_MAX} shards")
     after = msgspec.structs.replace(record, shards=msgspec.structs.replace(record.shards, count=count, ids=ids))
+    serving, budget = serving_groups(view).get(app), view.budgets.get(record.token_hash)
+    verdict = judge_shards(
+        after.shards,
+        recorded_limits(budget.record, time.time()) if budget is not None else None,
+        running=view.groups[serving].record.count if serving is not None else 0,
+    )
+    if verdict.problems:
+        options = {"shards.ids": "--ids"}
+        raise Invalid([f"{options.get(key, '--shards')}: {text}" for key, text in verdict.problems])
     plan = plan_next_group(view, after, policy=policy)
     if plan is not None:
         _check_idle(view, app, policy)
     guard = Compare(keys.app(app), "mod_revision", revision)
-    return ScaleRequest(guard, Put(keys.app(app), after.encode()), plan)
+    warnings = tuple(text for _, text in verdict.warnings)
+    return ScaleRequest(guard, Put(keys.app(app), after.encode()), plan, warnings)
 
 
 async def plan_restart(store: Store, keys: Keys, app: str, *, hard: bool, policy: Policy) -> ScaleRequest:

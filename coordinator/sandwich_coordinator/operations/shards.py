@@ -25,6 +25,7 @@ from sandwich_coordinator.operations.progress import (
     StoreSilent,
     Unpinned,
 )
+from sandwich_coordinator.operations.waiting import POLL_S, read_view
 from sandwich_coordinator.placement import fits, labels_text, placement_of
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.room import unmet_pins
@@ -33,8 +34,8 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, PinRecord, RestartRecord
 from sandwich_coordinator.view import ClusterView
 
-POLL_S = 0.2
 WRITES_AT_ONCE = 50
+_SHOWN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,6 @@ class Pin:
     unmet: str = ""
 
 
-async def read_view(store: Store, keys: Keys) -> ClusterView:
-    """Everything the cluster has stored, at one revision."""
-    listing = await store.list(keys.prefix)
-    return ClusterView.from_items(keys, {item.key: item for item in listing.items}, listing.revision)
-
-
 def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardId]:
     """The shards of an application that `ranges` ("3", "0-7,12") names. Raises NotFound and Invalid."""
     if app not in view.apps:
@@ -62,9 +57,11 @@ def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardId]:
         raise Refused(f"{app} has no shards yet: see sandwich cluster status for the reason")
     present = shard_ids(view.groups[group].record)
     try:
-        wanted = parse_ranges(ranges)
+        wanted = parse_ranges(ranges, once=True)
     except ValueError as error:
-        raise Invalid(f"shards {ranges!r}: {error}") from None
+        raise Invalid(f"shards {ranges[:_SHOWN]!r}: {error}") from None
+    if not wanted:
+        raise Invalid("no shards are named: write them as '3' or '0-7,12'")
     missing = sorted(set(wanted) - set(present))
     if missing:
         there, absent = format_ranges(present), format_ranges(missing)

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 
 from sandwich_coordinator.addresses import http_url
-from sandwich_coordinator.config import ClusterSettings, policy_of
+from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.fingerprints import fingerprints
 from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.policy import Policy
@@ -33,7 +33,7 @@ class Snapshot:
     answers         each node's own status, or why it did not answer
     misdirected     by node: which other node answers at the address that it advertises
     settings        fingerprints of the stored settings, by section
-    policy          the stored limits of the cluster's decisions
+    policy          the stored limits; the defaults when there are none
     etcd_problems   why etcd does not do its work
     """
 
@@ -66,6 +66,7 @@ async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
         asked = {record.node: tasks.create_task(_ask(http, record)) for record in records if record.address}
     answers = {node: task.result() for node, task in asked.items()}
     others = misdirected(answers)
+    settings = _settings(listing, keys)
     return Snapshot(
         cluster=keys.cluster,
         view=view,
@@ -73,8 +74,8 @@ async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
         now=time.time(),
         answers=answers | {node: f"node {other} answers there" for node, other in others.items()},
         misdirected=others,
-        settings=_settings(listing, keys),
-        policy=policy_of(next((item.value for item in listing.items if item.key == keys.config), None)),
+        settings=fingerprints(settings) if settings is not None else {},
+        policy=settings.policy.policy() if settings is not None else Policy(),
         etcd_version=version,
         # Which members a node reaches, that node reports.
         etcd_problems=tuple(one for one in found if one.severity is Severity.CRITICAL),
@@ -88,15 +89,15 @@ def misdirected(answers: Mapping[str, NodeStatus | str]) -> dict[str, str]:
     }
 
 
-def _settings(listing: Listing, keys: Keys) -> dict[str, str]:
-    """Fingerprints of the stored settings; {} when there are none that can be read."""
+def _settings(listing: Listing, keys: Keys) -> ClusterSettings | None:
+    """The stored settings; None when there are none that can be read."""
     for item in listing.items:
         if item.key == keys.config:
             try:
-                return fingerprints(ClusterSettings.decode(item.value))
+                return ClusterSettings.decode(item.value)
             except (msgspec.MsgspecError, ValueError):
-                return {}
-    return {}
+                return None
+    return None
 
 
 async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:

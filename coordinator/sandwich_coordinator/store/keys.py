@@ -47,6 +47,10 @@ class Keys:
         return f"{self.prefix}proposals/"
 
     @property
+    def removals(self) -> str:
+        return f"{self.prefix}removals/"
+
+    @property
     def claims(self) -> str:
         return f"{self.prefix}claims/"
 
@@ -91,6 +95,9 @@ class Keys:
 
     def proposal(self, app: str) -> str:
         return f"{self.proposals}{app}"
+
+    def removal(self, app: str) -> str:
+        return f"{self.removals}{app}"
 
     def plan(self, app: str, group: int) -> str:
         return f"{self.plans}{app}/{group}"

@@ -24,7 +24,7 @@ type event struct {
 
 var parts = map[string][][]byte{}
 
-// whole returns a frame's payload; nil for a part that is not the last, and for fence, marker and gap frames.
+// whole returns a frame's payload; nil for a part that is not the last, and for frames without events.
 func whole(message jetstream.Msg) ([]byte, error) {
 	headers := message.Headers()
 	if headers.Get("Sandwich-Count") == "0" {

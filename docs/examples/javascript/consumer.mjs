@@ -17,7 +17,7 @@ await manager.consumers.add(stream, {
 
 const parts = new Map();
 
-// A frame's payload; null for a part that is not the last, and for fence, marker and gap frames.
+// A frame's payload; null for a part that is not the last, and for frames without events.
 function whole(message) {
   if (message.headers?.get("Sandwich-Count") === "0") return null;
   const part = message.headers?.get("Sandwich-Part");

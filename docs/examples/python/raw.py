@@ -12,7 +12,7 @@ UNREADABLE = (ValueError, LookupError, TypeError, RecursionError, MemoryError, z
 
 
 def whole(message, parts: dict[str, list[bytes]]) -> bytes:
-    """A frame's payload; b"" for a part that is not the last, and for fence, marker and gap frames."""
+    """A frame's payload; b"" for a part that is not the last, and for frames without events."""
     headers = message.headers or {}
     if headers.get("Sandwich-Count") == "0":
         return b""

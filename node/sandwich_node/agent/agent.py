@@ -8,7 +8,6 @@ import logging
 import os
 
 from sandwich_coordinator.config import ClusterSettings
-from sandwich_coordinator.fingerprints import fingerprints
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.keys import Keys
@@ -42,7 +41,6 @@ class Agent:
         self._dependencies = dependencies
         self._store = dependencies.store
         self._key = key
-        self._open_secret = secret_opener(key)
         self._keys = Keys(options.cluster)
         self._instance = f"{dependencies.rng.getrandbits(64):016x}"
         self._started_at = dependencies.wall()
@@ -91,14 +89,13 @@ class Agent:
 
     async def _main(self, port: int) -> None:
         settings = await await_settings(self._store, self._keys, self._key, self._wait_for)
-        self._report.settings = fingerprints(settings)
-        await check_tokens(self._store, self._keys, self._open_secret)
+        await check_tokens(self._store, self._keys, secret_opener(self._key))
         membership = await self._join(
             settings, self._options.advertise or str(self._options.listen._replace(port=port))
         )
         async with self._dependencies.open_discord(settings.discord) as discord:
             serving = self._serving = self._report.serving = Serving(
-                self._options, self._dependencies, settings, membership, discord, self._open_secret, self._state
+                self._options, self._dependencies, settings, membership, discord, self._key, self._state
             )
             await serving.run()
 

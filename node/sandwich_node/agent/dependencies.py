@@ -80,6 +80,12 @@ class ServerHealth(Protocol):
 
     consumers: ConsumerLag
 
+    def use_redis(self, options: RedisOptions) -> None:
+        """Ask the Redis of these options from now on."""
+
+    async def redis_refusal(self, options: RedisOptions) -> Problem | None:
+        """Why the cache cannot be written with these options now; None when it can."""
+
     def nats_said(self, said: ipc.NatsSaid, at: float) -> None:
         """A worker asked NATS, and this is wrong."""
 

@@ -51,7 +51,11 @@ class History:
         """Claims came and went: remember who lost what, and forget it once another node has it."""
         for shard in shards:
             was, now = before.claims.get(shard), after.claims.get(shard)
-            if now is None and was is not None:
+            app = after.apps.get(shard.app)
+            if now is None and app is not None and app.record.paused:
+                # An operator wanted that: the time until it is resumed is no failover.
+                self._lost.pop(shard, None)
+            elif now is None and was is not None:
                 # A lease's keys may vanish in several steps, the node's own last: what is not released is lost.
                 cause = MOVED if was.record.state == "draining" else NODE_GONE
                 self._lost[shard] = _Lost(was.record.node, cause, at)

@@ -34,7 +34,10 @@ Relocate = Callable[[Iterable[tuple[GroupId, GroupId]], ClusterView, float], fro
 
 
 class LeaderLoop:
-    """One node's part in leadership. Call `changed` when the view or the lease changes. `wall` gives Unix seconds."""
+    """One node's part in leadership. Call `changed` when the view, the lease or `policy` changes.
+
+    `wall` gives Unix seconds.
+    """
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class LeaderLoop:
         wall: Callable[[], float],
     ) -> None:
         self.term: LeaderTerm | None = None
+        self.policy = policy
         self._leaving = False
         self.resigned = asyncio.Event()
         self.resigned.set()
@@ -56,7 +60,6 @@ class LeaderLoop:
         self._view = view
         self._look_up = look_up
         self._relocate = relocate
-        self._policy = policy
         self._wall = wall
         self._wake = asyncio.Event()
         self._gateway: dict[str, GatewayState] = {}
@@ -101,7 +104,7 @@ class LeaderLoop:
         if view is None:
             return None
         own = self._candidate()
-        decision = election.decide(view, own, now, self._policy)
+        decision = election.decide(view, own, now, self.policy)
         try:
             match decision:
                 case election.Campaign(compares, writes):
@@ -146,21 +149,21 @@ class LeaderLoop:
             self.resigned.clear()
             self._memory = LeaderMemory()
         decision = leader.reconcile(
-            view, self._gateway, self._memory, term=term, now=now, wall=self._wall(), policy=self._policy
+            view, self._gateway, self._memory, term=term, now=now, wall=self._wall(), policy=self.policy
         )
         relocated = self._relocate(decision.relocations, view, now)
         # What was answered since the last decision leads to a write in the next one.
         again = relocated != decision.memory.relocated
         self._memory = replace(decision.memory, relocated=relocated)
         for lookup in decision.lookups:
-            self._begin_lookup(lookup, group)
+            self._begin_lookup(lookup, view, group)
         refused = False
         for write in decision.writes:
             done = await self._store.txn(write.compares, write.writes)
             if done.succeeded:
                 _log.info("leader: %s", write.reason, extra={"term": term})
             refused = refused or not done.succeeded
-        own_deadline = election.deadline(self._candidate(), self._policy)
+        own_deadline = election.deadline(self._candidate(), self.policy)
         times = [at for at in (decision.wake_at, own_deadline) if at is not None]
         if decision.relocations:
             # A worker that died does not answer.
@@ -171,16 +174,21 @@ class LeaderLoop:
             times.append(now + WRITE_RETRY_S)
         return min(times, default=None)
 
-    def _begin_lookup(self, wanted: LookupWanted, group: asyncio.TaskGroup) -> None:
+    def _begin_lookup(self, wanted: LookupWanted, view: ClusterView, group: asyncio.TaskGroup) -> None:
         state = self._gateway.get(wanted.token_hash, GatewayState())
         self._gateway[wanted.token_hash] = replace(state, in_flight=True)
-        group.create_task(self._look_up_once(wanted))
+        group.create_task(self._look_up_once(wanted, view))
 
-    async def _look_up_once(self, wanted: LookupWanted) -> None:
+    async def _look_up_once(self, wanted: LookupWanted, view: ClusterView) -> None:
+        """Ask Discord. `view`: the cluster before the question."""
         state = self._gateway[wanted.token_hash]
         answer, error, failures, wait_s = state.answer, "", state.failures, 0.0
+        before, under_way = state.before, state.under_way
         try:
             answer = await self._look_up(wanted.app)
+            budget = view.budgets.get(wanted.token_hash)
+            before = None if budget is None else budget.record
+            under_way = sum(bucket.token_hash == wanted.token_hash for bucket in view.identifies)
             failures = 0
         except TokenRefused as refused:
             answer, error, failures = _refused(str(refused), self._wall()), str(refused), 0
@@ -197,6 +205,8 @@ class LeaderLoop:
             answer=answer,
             error=error,
             failures=failures,
+            before=before,
+            under_way=under_way,
         )
         self.changed()
 

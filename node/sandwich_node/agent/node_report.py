@@ -1,5 +1,6 @@
 """What the node says of itself: whether it is ready, and its status."""
 
+from sandwich_coordinator.fingerprints import fingerprints
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.status import NodeStatus
 from sandwich_node.agent.consumer_lag import ConsumerLag
@@ -16,13 +17,11 @@ class NodeReport:
     """Reads the parts of the node, as far as there are any yet.
 
     `starting`: "" or the unfinished step of the start (when `leaving`: of the end). `started_at`: Unix seconds.
-    `settings`: fingerprints of the sections that this node runs with.
     """
 
     def __init__(self, options: NodeOptions, state: NodeState, *, instance: str, started_at: float) -> None:
         self.starting = "starting"
         self.leaving = False
-        self.settings: dict[str, str] = {}
         self.membership: Membership | None = None
         self.serving: Serving | None = None
         self._options = options
@@ -62,7 +61,7 @@ class NodeReport:
             figures=state.figures,
             history=state.history,
             consumers=serving.servers.consumers if serving is not None else ConsumerLag(),
-            settings=self.settings,
+            settings=fingerprints(serving.settings.running) if serving is not None else {},
             problems=[
                 *self.not_ready(),
                 *(serving.problems if serving is not None else ()),

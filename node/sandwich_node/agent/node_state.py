@@ -18,4 +18,4 @@ class NodeState:
         self.relocations = Relocations(self.workers)
         self.figures = Figures()
         self.history = History(node)
-        self.status_publisher = StatusPublisher(node, lambda: self.workers.slots, wall=wall)
+        self.status_publisher = StatusPublisher(node, self.workers.ready_worker, wall=wall)

@@ -13,7 +13,7 @@ from sandwich_coordinator.problems import Problem, Severity
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd_health import MemberStatus, etcd_problems
 from sandwich_node.agent.consumer_lag import ConsumerLag
-from sandwich_node.agent.redis_probe import RedisProbe
+from sandwich_node.agent.redis_probe import RedisProbe, redis_refusal
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.ipc import NatsSaid
 
@@ -55,6 +55,14 @@ class Servers:
     @property
     def _found(self) -> list[Problem]:
         return [*self._etcd, *self._redis.problems]
+
+    def use_redis(self, options: RedisOptions) -> None:
+        """Ask the Redis of these options from now on."""
+        self._redis.use(options)
+
+    async def redis_refusal(self, options: RedisOptions) -> Problem | None:
+        """Why the cache cannot be written with these options now; None when it can."""
+        return await redis_refusal(options)
 
     def nats_said(self, said: NatsSaid, at: float) -> None:
         """A worker asked NATS. `at` is Unix seconds."""

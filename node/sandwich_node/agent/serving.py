@@ -6,20 +6,23 @@ from collections.abc import Coroutine, Iterator
 
 from sandwich_coordinator.assignment import concerns
 from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.room import accepts
+from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import version_warning
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
-from sandwich_node.agent.configuration import OpenSecret, stream_of
+from sandwich_node.agent.configuration import OpenSecret, secret_opener, stream_of, trusted_settings
 from sandwich_node.agent.dependencies import AgentDependencies, DiscordApi, MakeWorker
 from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.leader_loop import LeaderLoop
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.settings_following import SettingsFollower
 from sandwich_node.agent.shard_control import ShardControl
 from sandwich_node.agent.token_lookup import TokenLookup
 from sandwich_node.agent.view_following import ViewChanges, ViewFollower
@@ -39,10 +42,11 @@ class Serving:
         settings: ClusterSettings,
         membership: Membership,
         discord: DiscordApi,
-        open_secret: OpenSecret,
+        key: ClusterKey | None,
         state: NodeState,
     ) -> None:
         store, wall, policy = dependencies.store, dependencies.wall, settings.policy.policy()
+        open_secret = secret_opener(key)
         redis = redis_options(settings, open_secret)
         self._store = store
         self._node = options.node
@@ -50,7 +54,7 @@ class Serving:
         self._state = state
         self._following = ViewFollower(store, Keys(options.cluster), rng=dependencies.rng, on_change=self._view_changed)
         view = self._following.view
-        self.shards = self._make_shards(settings, open_secret)
+        self.shards = self._make_shards(settings.discord.api_url, open_secret)
         self._identifying = self.shards.identifying = IdentifyLoop(
             store,
             options.node,
@@ -58,7 +62,6 @@ class Serving:
             grant=self.shards.identify_granted,
             refuse=self.shards.identify_refused,
             policy=policy,
-            wall=wall,
         )
         lookup = TokenLookup(discord, view=view, open_secret=open_secret, wall=wall)
         self.leading = LeaderLoop(
@@ -73,9 +76,22 @@ class Serving:
         state.relocations.on_answer = self.leading.changed
         self.servers = dependencies.make_server_health(redis, self._ask_nats)
         self._changes = ViewChanges(options, state, leads=lambda: self.leading.leads)
-        self._fill_workers(dependencies.make_worker, worker_settings(options, settings, redis, open_secret))
+        self._fill_workers(
+            dependencies.make_worker, worker_settings(options, settings, redis, open_secret), options.workers
+        )
+        self.settings = SettingsFollower(
+            options,
+            settings,
+            read=lambda stored: trusted_settings(stored, options.cluster, key),
+            open_secret=open_secret,
+            workers=state.workers,
+            shards=self.shards,
+            servers=self.servers,
+            use_policy=self._use_policy,
+            rng=dependencies.rng,
+        )
 
-    def _make_shards(self, settings: ClusterSettings, open_secret: OpenSecret) -> ShardControl:
+    def _make_shards(self, api_url: str, open_secret: OpenSecret) -> ShardControl:
         return ShardControl(
             self._store,
             self._membership,
@@ -83,16 +99,17 @@ class Serving:
             view=self._following.view,
             connected=lambda: not self._following.is_stale,
             token_of=lambda app: open_secret(app.app, app.token),
-            stream_of=lambda app: stream_of(app, settings),
-            api_url=settings.discord.api_url,
+            stream_of=lambda app: stream_of(app, self.settings.wanted),
+            api_url=api_url,
         )
 
-    def _fill_workers(self, make: MakeWorker, settings: list[ipc.WorkerSettings]) -> None:
+    def _fill_workers(self, make: MakeWorker, settings: ipc.WorkerSettings, count: int) -> None:
         workers = self._state.workers
         workers.share_lease(self._membership.lease)
         workers.fill(
             make,
             settings,
+            count,
             on_message=WorkerMessages(self._state, self.shards, self.servers).receive,
             on_started=self.shards.changed,
             on_gone=self.shards.on_worker_gone,
@@ -110,9 +127,9 @@ class Serving:
     @property
     def problems(self) -> list[Problem]:
         """What else an operator must know."""
-        too_few_files = self._changes.too_few_files
+        own = (self._changes.too_few_files, self.settings.problem)
         return [
-            *([too_few_files] if too_few_files is not None else ()),
+            *(found for found in own if found is not None),
             *self.shards.problems.values(),
             *self.servers.problems,
         ]
@@ -139,6 +156,7 @@ class Serving:
         yield self.leading.run()
         yield self._identifying.run()
         yield self.shards.run()
+        yield self.settings.run()
         for worker in self._state.workers.slots.values():
             yield worker.run()
 
@@ -149,6 +167,10 @@ class Serving:
         self.shards.changed()
         self._identifying.changed()
 
+    def _use_policy(self, policy: Policy) -> None:
+        self.leading.policy = self._identifying.policy = policy
+        self.leading.changed()
+
     async def _rejoined(self) -> None:
         self.changed()
 
@@ -157,6 +179,7 @@ class Serving:
         own = after.nodes.get(self._node)
         if own is not None:
             self._membership.follow(own.record)
+        self.settings.follow(after)
         self.leading.changed()
         self._identifying.changed()
         if before is None or concerns(before, after, self._node):

@@ -18,17 +18,19 @@ from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
+from sandwich_coordinator.start_order import bucket_of
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, SessionRecord, ShardState
-from sandwich_coordinator.view import ClusterView
+from sandwich_coordinator.view import Bucket, ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
-from sandwich_node.agent.failover_history import NODE_RESTARTED, WORKER_DIED
+from sandwich_node.agent.failover_history import MOVED, NODE_RESTARTED, WORKER_DIED
 from sandwich_node.agent.gateway_addresses import ShardGateways
 from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.node_state import NodeState
+from sandwich_node.agent.settings_changes import shards_to_stop
 from sandwich_node.agent.status import ShardFacts
 
 _log = logging.getLogger(__name__)
@@ -42,6 +44,12 @@ CRASH_WAIT_S = 2.0
 SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
 _PASSING = frozenset({"connecting", "resuming"})
+NEAR_TURNS = 2
+"""Shards of one bucket that connect before their turn to IDENTIFY. The others wait without a connection: Discord and we
+need not hold hundreds of sockets for minutes, and one that connects takes less than the five seconds of a turn."""
+CONNECT_S = 10.0
+"""A shard that does not wait for its turn after so long keeps none of its bucket back."""
+_NO_BUCKET = Bucket("", 0)
 _STATES: frozenset[str] = frozenset(ShardState.__args__)  # type: ignore[attr-defined]
 
 
@@ -59,7 +67,7 @@ def _previous(view: ClusterView, key: GroupId) -> ipc.PreviousGroup | None:
     if entry is None:
         return None
     record = entry.record
-    return ipc.PreviousGroup(group=record.group, count=record.count, ids=record.ids)
+    return ipc.PreviousGroup(group=record.group, count=record.count, ids=record.ids, intents=record.intents)
 
 
 def _options_of(app: AppRecord) -> ipc.ShardOptions:
@@ -109,6 +117,7 @@ class ShardControl:
         self._stream_of = stream_of
         self._api_url = api_url
         self._workers: Mapping[int, Worker] = state.workers.slots
+        self._retiring = state.workers.retiring
         self._figures = state.figures
         self._history = state.history
         self._status_publisher = state.status_publisher
@@ -127,6 +136,9 @@ class ShardControl:
         self._runs: dict[ShardId, int] = {}
         # The revisions of writes that the view does not have yet.
         self._written: dict[ShardId, int] = {}
+        self._rereads: set[ShardId] = set()
+        self._near: dict[Bucket, dict[ShardId, float]] = {}
+        self._near_in: dict[ShardId, Bucket] = {}
 
     def changed(self) -> None:
         """Compare again soon."""
@@ -148,10 +160,12 @@ class ShardControl:
     async def _step(self) -> bool:
         """One pass; True when something has to be tried again."""
         view, own = self._view(), self._own()
-        if view is None or not own.connected:
+        if view is None:
             return True
+        self._leave_retiring(own)
         self._written = {shard: revision for shard, revision in self._written.items() if revision > view.revision}
-        done, writes = True, list[_Write]()
+        # Nothing is decided without etcd, and its return may change nothing that wakes this loop.
+        done, writes = own.connected, list[_Write]()
         for action in assignment.reconcile_node(view, own, self.local, self._wall()):
             if isinstance(action, assignment.Claim | assignment.Release):
                 # What is written already, and not in the view yet, is not written again.
@@ -169,7 +183,7 @@ class ShardControl:
         return not (await self._commit(states) and done) or awaited
 
     def _own(self) -> LocalNode:
-        loads = {index: 0 for index, worker in self._workers.items() if worker.alive}
+        loads = {index: 0 for index, worker in self._workers.items() if worker.alive and index not in self._retiring}
         for shard in self.local.values():
             if shard.worker in loads:
                 loads[shard.worker] += 1
@@ -181,6 +195,24 @@ class ShardControl:
             connected=self._connected(),
             loads=loads,
         )
+
+    def _leave_retiring(self, own: LocalNode) -> None:
+        """Move shards from retiring workers to others of this node. Without etcd none moves: it could not start again.
+
+        What has stopped in a worker that is retiring or gone is forgotten here; its claim stays, and the pass gives it
+        to another worker.
+        """
+        for shard, running in list(self.local.items()):
+            if running.phase == "stopped" and (running.worker in self._retiring or running.worker not in self._workers):
+                self._history.lost(shard, MOVED, self._wall())
+                self._forget(shard)
+        if own.connected and own.lease is not None:
+            for shard in shards_to_stop(self.local, self.facts, self._retiring):
+                self._stop(shard, "it moves to another worker of this node")
+
+    def has_left(self, worker: int) -> bool:
+        """Whether no shard depends on this worker any more. A failed one does not."""
+        return all(each.worker != worker or each.phase == "failed" for each in self.local.values())
 
     # --- actions ------------------------------------------------------------------------------------------------
 
@@ -245,6 +277,9 @@ class ShardControl:
         worker = self._workers.get(start.worker)
         if budget is None or not budget.record.url or worker is None or not worker.alive:
             return budget is not None and worker is not None
+        if start.session is None and (ahead := self._ahead(view, shard)):
+            # One that waits for its turn wakes this loop when it has had it; one that connects may hang.
+            return all(self._waits_for_turn(other) for other in ahead)
         try:
             token = self._token_of(_with_token_of(group, app))
         except Exception as error:
@@ -269,6 +304,35 @@ class ShardControl:
             self._history.lost(shard, NODE_RESTARTED, self._wall())
         self._note(shard, start.worker, "connecting", "")
         return True
+
+    def _ahead(self, view: ClusterView, shard: ShardId) -> list[ShardId]:
+        """The shards for which one without a session waits before it connects; none when its turn to IDENTIFY is near.
+
+        It counts itself from then on.
+        """
+        bucket = bucket_of(view, shard)
+        if bucket is None:
+            return []
+        near, now = self._near.setdefault(bucket, {}), asyncio.get_running_loop().time()
+        ahead = [
+            other
+            for other, since in near.items()
+            if other != shard and (now - since < CONNECT_S or self._waits_for_turn(other))
+        ]
+        if len(ahead) >= NEAR_TURNS:
+            return ahead
+        near[shard] = now
+        self._near_in[shard] = bucket
+        return []
+
+    def _waits_for_turn(self, shard: ShardId) -> bool:
+        facts = self.facts.get(shard)
+        return facts is not None and facts.state == "identifying"
+
+    def _had_its_turn(self, shard: ShardId) -> None:
+        near = self._near.get(self._near_in.pop(shard, _NO_BUCKET))
+        if near is not None:
+            near.pop(shard, None)
 
     def _start_message(
         self, start: assignment.Start, app: AppRecord, view: ClusterView, budget: BudgetRecord, token: str
@@ -360,8 +424,8 @@ class ShardControl:
         if self.local.pop(shard, None) is not None:
             self._status_publisher.shard(shard, "released", "")
         self.facts.pop(shard, None)
-        if self.identifying is not None:
-            self.identifying.withdraw(shard)
+        self._withdraw(shard)
+        self._had_its_turn(shard)
         self._presences.pop(shard, None)
         self._options.pop(shard, None)
         self._phases.pop(shard, None)
@@ -381,7 +445,14 @@ class ShardControl:
         since = before.since if before is not None and same else self._wall()
         if not same:
             self._status_publisher.shard(shard, state, reason)
+        if state not in ("connecting", "identifying"):
+            self._had_its_turn(shard)
         self.facts[shard] = ShardFacts(worker, state, reason, since, close_code)
+
+    def _withdraw(self, shard: ShardId) -> None:
+        self._rereads.discard(shard)
+        if self.identifying is not None:
+            self.identifying.withdraw(shard)
 
     def identify_granted(self, shard: ShardId) -> None:
         """It is the shard's turn to identify."""
@@ -414,9 +485,10 @@ class ShardControl:
         if facts is None or running is None or claim is None or facts.state not in _STATES:
             return None
         record = claim.record
-        if record.instance != self._membership.record.instance or facts.state == record.state:
+        rereads = shard in self._rereads
+        if shard in self._written or (facts.state, rereads) == (record.state, record.rereads):
             return None
-        if shard in self._written:
+        if record.instance != self._membership.record.instance:
             return None
         if (record.fence or Fence(claim.mod_revision)) != running.fence or self._membership.lease is None:
             return None
@@ -427,6 +499,7 @@ class ShardControl:
             fence=running.fence,
             since=facts.since,
             close_code=facts.close_code,
+            rereads=rereads,
         )
         key = view.keys.claim(*shard)
         guard = Compare(key, "mod_revision", claim.mod_revision)
@@ -458,9 +531,11 @@ class ShardControl:
                 self._enqueue(key, lambda: self._gateways.unreachable(key, url, reason))
             case ipc.IdentifyWanted(key, spare):
                 self._enqueue(key, lambda: self._want_identify(key, spare=spare))
-            case ipc.IdentifyWithdrawn(key) if self.identifying is not None:
-                self.identifying.withdraw(key)
+            case ipc.IdentifyWithdrawn(key):
+                self._withdraw(key)
             case ipc.IdentifySent(key) if self.identifying is not None:
+                self._rereads.discard(key)
+                self._had_its_turn(key)
                 self.identifying.sent(key)
             case _:
                 return
@@ -471,8 +546,7 @@ class ShardControl:
         if running is not None and (running.worker, self._runs.get(shard)) != (worker.index, stopped.run):
             # An earlier run that was given up before it had ended: the present one continues.
             return
-        if self.identifying is not None:
-            self.identifying.withdraw(shard)
+        self._withdraw(shard)
         if running is None:
             return
         match stopped.how:
@@ -520,8 +594,7 @@ class ShardControl:
     def on_worker_gone(self, worker: Worker) -> None:
         """The worker's process ended: its shards run nowhere until they are claimed again."""
         for shard in [shard for shard, running in self.local.items() if running.worker == worker.index]:
-            if self.identifying is not None:
-                self.identifying.withdraw(shard)
+            self._withdraw(shard)
             if self.local[shard].phase not in ("failed", "ended"):
                 self._history.lost(shard, WORKER_DIED, self._wall())
                 self._forget(shard)
@@ -543,7 +616,9 @@ class ShardControl:
 
     async def _want_identify(self, shard: ShardId, *, spare: bool) -> None:
         if self.identifying is not None and shard in self.local:
+            (self._rereads.add if spare else self._rereads.discard)(shard)
             self.identifying.want(shard, spare=spare)
+            self.changed()
 
     # --- sessions, in order per shard ---------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ once and not stored, so nothing waits for it; while no worker is connected, a bo
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -30,11 +30,14 @@ KEPT_MAX = 1000
 
 
 class StatusPublisher:
-    """Gives status messages to any worker that is connected. `wall` gives Unix seconds."""
+    """Gives status messages to a worker that is connected: `worker()`, None while there is none.
 
-    def __init__(self, node: str, workers: Callable[[], Mapping[int, Worker]], *, wall: Callable[[], float]) -> None:
+    `wall` gives Unix seconds.
+    """
+
+    def __init__(self, node: str, worker: Callable[[], Worker | None], *, wall: Callable[[], float]) -> None:
         self._node = node
-        self._workers = workers
+        self._worker = worker
         self._wall = wall
         self._kept: deque[StatusMessage] = deque(maxlen=KEPT_MAX)
 
@@ -76,7 +79,7 @@ class StatusPublisher:
             self._publish(message)
 
     def _publish(self, message: StatusMessage) -> None:
-        worker = next((worker for worker in self._workers().values() if worker.ready), None)
+        worker = self._worker()
         if worker is None:
             self._kept.append(message)
         else:

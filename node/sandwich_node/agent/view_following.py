@@ -126,22 +126,25 @@ class ViewChanges:
             self._state.history.claims_changed(before, after, after.changed_claims(before), self._state.wall())
 
     def _release_caches(self, before: ClusterView, after: ClusterView) -> None:
-        """Guilds of shard groups that are gone leave the cache."""
-        if after.groups is before.groups:
-            return
-        for key in before.groups.keys() - after.groups.keys():
-            cache = self._cache_specs.get(key.app)
-            worker = self._state.workers.ready_worker()
-            if cache is None or not cache.enabled or worker is None:
-                continue
+        """Guilds of shard groups that are gone leave the cache; those of a removed application when it is asked for."""
+        for key in before.groups.keys() - after.groups.keys() if after.groups is not before.groups else ():
+            if key.app not in after.removals:
+                count, cache = before.groups[key].record.count, self._cache_specs.get(key.app)
+                self._clean(key, count, after.revision, cache, _next_group(key, before, after))
+        for app, entry in after.removals.items() if after.removals is not before.removals else ():
+            known = before.removals.get(app)
+            if entry.record.clean > (known.record.clean if known is not None else 0):
+                for group, count in entry.record.groups.items():
+                    self._clean(GroupId(app, group), count, after.revision, entry.record.cache, None)
+
+    def _clean(
+        self, group: GroupId, count: int, fence: int, cache: CacheSpec | None, following: ipc.NextGroup | None
+    ) -> None:
+        worker = self._state.workers.ready_worker()
+        if cache is not None and cache.enabled and worker is not None:
             worker.send(
                 ipc.CleanGroupCache(
-                    app=key.app,
-                    group=key.group,
-                    count=before.groups[key].record.count,
-                    fence=after.revision,
-                    cache=cache,
-                    next=_next_group(key, before, after),
+                    app=group.app, group=group.group, count=count, fence=fence, cache=cache, next=following
                 )
             )
 

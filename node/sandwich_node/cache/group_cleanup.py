@@ -57,7 +57,7 @@ async def release_group(cache: RedisCache, gone: ipc.CleanGroupCache) -> None:
         to, only_unbegun = _destination(gone.next), not gone.next.continues
 
         async def keep() -> None:
-            await cache.fence_out(writers, ())
+            await cache.fence_out(writers)
             await cache.relocate(writers[0], gone.group, to, only_unbegun=only_unbegun)
 
         if not await _is_done(keep, f"group {gone.app}/{gone.group}"):

@@ -5,12 +5,13 @@ the guilds as the old group left them, and this shard goes on from there. It fir
 owners still write, then refuses every further write of theirs, and locates their guilds here.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.cache.batch import names_of
 from sandwich_node.cache.handover_drain import Standing
-from sandwich_node.cache.locations import ids_of, moves_to, shards_in_common
+from sandwich_node.cache.locations import ids_of, moves_to, shard_of, shards_in_common
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import CacheWriter
 
@@ -33,17 +34,16 @@ class PreviousShard:
 class PreviousShards:
     """The replaced group, as far as one shard of the next group needs it.
 
-    group, count, ids  of the replaced group; `ids`: its shards, as ranges ("0-3,7")
-    intents            of its sessions; 0: the same as now
-    own_count          the shard count of the next group
-    shards             the ends of all shards that `shards_before` names
-    session, seq       the public name of the next group's session, and its last sequence that the cache does not get
-    guilds             the guilds of that session, as far as they are known
+    group, count  of the replaced group
+    intents       of its sessions; 0: the same as now
+    own_count     the shard count of the next group
+    shards        the ends of all shards that `shards_before` names
+    session, seq  the public name of the next group's session, and its last sequence that the cache does not get
+    guilds        the guilds of that session, as far as they are known
     """
 
     group: int
     count: int
-    ids: str
     intents: int = 0
     own_count: int
     shards: tuple[PreviousShard, ...]
@@ -85,20 +85,24 @@ async def take_over(cache: RedisCache, before: PreviousShards, writer: CacheWrit
 
     Each step may be repeated, also by the shard's next owner. Raises CacheError.
     """
-    olds = [_old(writer, before, each) for each in before.shards]
+    olds = {each.shard: _old(writer, before, each) for each in before.shards}
     if not olds:
         return ""
-    are_known = await cache.fence_out(olds, before.guilds)
-    located = frozenset[str]().union(*await cache.read_sets([names_of(each).index for each in (writer, *olds)]))
+    shards = ((shard_of(guild, before.count), guild) for guild in sorted(before.guilds))
+    theirs = [(olds[shard], guild) for shard, guild in shards if shard in olds]
+    are_known = await cache.fence_out(list(olds.values()), theirs)
+    indexes = [names_of(each).index for each in (writer, *olds.values())]
+    located = frozenset[str]().union(*await cache.read_sets(indexes))
     guilds = moves_to(located, writer.shard.shard, before.own_count)
     await cache.move_guilds(writer, before.group, guilds, to=writer.shard.group)
     await cache.begin_session(writer, before.session, before.seq)
-    await _take_over_kept(cache, writer, olds)
-    # On a Redis Cluster a quiet shard's record expires; the locations of its guilds do not.
-    return "" if are_known and (guilds or not before.guilds) else LOST
+    await _take_over_kept(cache, writer, olds.values())
+    # The records of quiet shards expire; the locations of their guilds do not.
+    is_lost = bool(before.guilds) or not are_known
+    return LOST if is_lost and not guilds else ""
 
 
-async def _take_over_kept(cache: RedisCache, writer: CacheWriter, olds: list[CacheWriter]) -> None:
+async def _take_over_kept(cache: RedisCache, writer: CacheWriter, olds: Iterable[CacheWriter]) -> None:
     """Record what the old shards kept, so that a change of the options since then is noticed."""
     values = await cache.command("MGET", *(names_of(old).kept for old in olds))
     known = [set(value.decode(errors="replace")) for value in values if isinstance(value, bytes)]

@@ -11,11 +11,14 @@ from sandwich_coordinator.ranges import parse_ranges
 from sandwich_sdk.wire.cache_keys import parse_location
 
 
+def is_guild(text: str) -> bool:
+    """Whether this is the id of a guild."""
+    return text.isascii() and text.isdigit()
+
+
 def shard_of(guild: str, count: int) -> int | None:
     """The guild's shard in a group of `count` shards; None for what is no guild id."""
-    if not (guild.isascii() and guild.isdigit()):
-        return None
-    return (int(guild) >> 22) % count
+    return (int(guild) >> 22) % count if is_guild(guild) else None
 
 
 def shards_in_common(shard: int, count: int, other_count: int) -> list[int]:

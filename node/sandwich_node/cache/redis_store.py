@@ -1,7 +1,7 @@
 """Applies batches to Redis, one at a time per shard. A shell around batch.py, cluster.py and the script."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from sandwich_node.cache.batch import FOLLOW_UP, INLINE, Batch, Call, EventOps, 
 from sandwich_node.cache.breaker import Breaker
 from sandwich_node.cache.context import Op
 from sandwich_node.cache.errors import CacheUnavailable, NotRedis, classify
-from sandwich_node.cache.locations import Destination, moves
+from sandwich_node.cache.locations import Destination, is_guild, moves
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.replies import Applied, Left, read_reply
 from sandwich_node.cache.script import APPLY, FENCE_OUT, RELOCATE, Script
@@ -31,10 +31,11 @@ SIDE_BY_SIDE = 16
 MOVES_MAX = 3
 VERSION_MIN = (6, 2)
 FOLLOW_UPS_MAX = 10_000
-MOVES_IN_CALL = 512
-"""Guilds that one call locates at other shards: it blocks the server for some milliseconds."""
+PIECE = 128
+"""How many guilds one call locates at other shards, or how many records it fences: it takes some milliseconds."""
 
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 
 
 @dataclass(slots=True)
@@ -199,27 +200,37 @@ class RedisCache:
         events = (EventOps(seq, (), 0),)
         await self._guarded(self._apply(Batch(writer=writer, session=session, confirmed=seq, events=events)))
 
-    async def fence_out(self, writers: Sequence[CacheWriter], guilds: Iterable[str]) -> bool:
+    async def fence_out(self, writers: Sequence[CacheWriter], guilds: Iterable[tuple[CacheWriter, str]] = ()) -> bool:
         """Refuse the owners of these shards whose fence is below the writer's, from now on.
 
-        The writers are of one application. On a Redis Cluster each guild has its own record: of `guilds`, and of those
-        that are located at the shards. Returns whether the shards have records; on a Redis Cluster they may have
-        expired, and the result is true. Raises CacheError.
+        On a Redis Cluster each guild has its own record: those of `guilds` are fenced, and of the guilds located at the
+        shards. Returns whether the shards have records; on a Redis Cluster they may have expired, and the result is
+        true. Raises CacheError.
         """
-        records = [(names_of(writer).record()[0], writer.fence) for writer in writers]
-        have_written = await self._guarded(self._raise_fences(records))
-        if not self.is_cluster:
-            return all(have_written)
-        located = await self.read_sets([names_of(writer).index for writer in writers])
-        by_slot = [
-            [(names_of(writer).guild_record(guild)[0], writer.fence) for writer in writers]
-            for guild in sorted(frozenset(guilds).union(*located))
-        ]
-        by_slot += [[(names_of(each).user_record(each.bot)[0], each.fence) for each in writers if each.bot]]
-        for start in range(0, len(by_slot), MOVES_IN_CALL):
-            slots = by_slot[start : start + MOVES_IN_CALL]
-            await self._guarded(self._side_by_side(self._raise_fences(fences) for fences in slots if fences))
-        return True
+        are_known = True
+        for some in _pieces(writers):
+            records = [(names_of(writer).record()[0], writer.fence) for writer in some]
+            are_known = all(await self._guarded(self._raise_fences(records))) and are_known
+            if self.is_cluster:
+                located = await self.read_sets([names_of(writer).index for writer in some])
+                theirs = [
+                    (writer, guild)
+                    for writer, held in zip(some, located, strict=True)
+                    for guild in held
+                    if is_guild(guild)
+                ]
+                await self._fence_out_guilds(theirs)
+                users = [(names_of(each).user_record(each.bot)[0], each.fence) for each in some if each.bot]
+                if users:
+                    await self._guarded(self._raise_fences(users))
+        if self.is_cluster:
+            await self._fence_out_guilds(list(guilds))
+        return are_known or self.is_cluster
+
+    async def _fence_out_guilds(self, guilds: Sequence[tuple[CacheWriter, str]]) -> None:
+        for some in _pieces(guilds):
+            records = [(names_of(writer).guild_record(guild)[0], writer.fence) for writer, guild in some]
+            await self._guarded(self._side_by_side(self._raise_fences([record]) for record in records))
 
     async def move_guilds(
         self, writer: CacheWriter, group: int, moves: Sequence[tuple[str, int]], *, to: int, only_unbegun: bool = False
@@ -227,12 +238,12 @@ class RedisCache:
         """Locate guilds at shards of group `to` that are located at `group`; returns how many. Raises CacheError.
 
         `writer`: any of the application. `only_unbegun`: leave out shards that have applied a READY. One call of the
-        script moves `MOVES_IN_CALL` guilds.
+        script moves `PIECE` guilds at most.
         """
         names, moved = names_of(writer), 0
         prefix = names.record()[0].removesuffix(writer.location)
-        for start in range(0, len(moves), MOVES_IN_CALL):
-            pairs = [word for guild, shard in moves[start : start + MOVES_IN_CALL] for word in (guild, str(shard))]
+        for some in _pieces(moves):
+            pairs = [word for guild, shard in some for word in (guild, str(shard))]
             args = (str(group), str(to), prefix, str(int(only_unbegun)), *pairs)
             moved += int(await self._guarded(self._run_script(RELOCATE, (names.locations,), args)))
         return moved
@@ -245,7 +256,7 @@ class RedisCache:
         """
         moved, cursor, key = 0, 0, names_of(writer).locations
         while True:
-            cursor, page = await self.command("HSCAN", key, str(cursor), "COUNT", str(MOVES_IN_CALL))
+            cursor, page = await self.command("HSCAN", key, str(cursor), "COUNT", str(PIECE))
             found = moves(page, group, to)
             moved += await self.move_guilds(writer, group, found, to=to.group, only_unbegun=only_unbegun)
             if not cursor:
@@ -477,6 +488,11 @@ async def _is_cluster(client: redis.Redis) -> bool:
     if (major, minor) < VERSION_MIN:
         raise NotRedis(f"Redis {version} is too old: 6.2 or later is needed")
     return bool(info.get("cluster_enabled"))
+
+
+def _pieces(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), PIECE):
+        yield items[start : start + PIECE]
 
 
 def _first(error: BaseException) -> BaseException:

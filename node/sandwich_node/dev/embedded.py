@@ -246,9 +246,9 @@ class EmbeddedNats(EmbeddedServer):
         file_bytes_max: int | None = None,
         extra: Sequence[str] = (),
     ) -> None:
-        """`extra`: more lines of the server's configuration."""
+        """`extra`: more lines of the server's configuration, read at each start."""
         super().__init__(directory)
-        self._extra = tuple(extra)
+        self.extra = tuple(extra)
         self.file_bytes_max = file_bytes_max
         self.route_port = 0
         self.server_name = "n0"
@@ -283,7 +283,7 @@ class EmbeddedNats(EmbeddedServer):
             routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self.routes)
             lines.append(f'cluster {{ name: sandwich, listen: "127.0.0.1:{self.route_port}", routes: [{routes}] }}')
         config = self.directory / "nats.conf"
-        config.write_text("\n".join([*lines, *self._extra]) + "\n")
+        config.write_text("\n".join([*lines, *self.extra]) + "\n")
         return [_required(_in_scripts("nats-server"), "nats-server"), "-c", str(config)]
 
     async def ready(self) -> bool:

@@ -85,13 +85,16 @@ class _Session:
 
 @dataclass(slots=True)
 class _Outage:
-    """A shard without a session, between two places in the journal. `served`: its guilds of which something arrived."""
+    """A shard without a session, between two places in the journal.
+
+    `served`: by guild, the first event that arrived in that time: the next shard group may serve it already.
+    """
 
     shard: int
     count: int
     began: int
     ended: int
-    served: set[int] = field(default_factory=set)
+    served: dict[int, int] = field(default_factory=dict)
 
 
 class EventCheck:
@@ -151,8 +154,8 @@ class EventCheck:
             hit = [outage for outage in outages if self._is_within(event, outage)]
             if arrived[event]:
                 for outage in hit:
-                    outage.served.add(self._guild[event])
-            elif any(self._guild[event] not in outage.served for outage in hit):
+                    outage.served.setdefault(self._guild[event], event)
+            elif any(event < outage.served.get(self._guild[event], event + 1) for outage in hit):
                 found["in_gaps"] += 1
             elif one_sided[event] and not inside[event]:
                 found["one_sided"] += 1
@@ -195,7 +198,7 @@ class EventCheck:
 
         A session that was lost has only events up to its gap, and is not missed after it.
         """
-        got, inside = bytearray(len(self._of)), bytearray(len(self._of))
+        got, inside = array("H", [0]) * len(self._of), bytearray(len(self._of))
         for name, session in self._sessions.items():
             end = gaps.get(name, len(session.events))
             for seq, event in enumerate(session.events, 1):

@@ -42,6 +42,11 @@ class ShardGuilds:
         """The number of announced guilds without a GUILD_CREATE so far."""
         return len(self._awaited)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The guilds that are known: all of them, if this owner received READY."""
+        return frozenset(self._known)
+
     def take(self, event_type: str, data: bytes) -> Arrival | None:
         """Interpret a GUILD_CREATE or GUILD_DELETE, by the JSON of its `d`. None when it names no guild."""
         try:

@@ -129,6 +129,20 @@ class Malformed:
 
 
 @dataclass(frozen=True, slots=True)
+class BarrierPassed:
+    """What Discord had sent the session when the barrier was requested, was handed on before this report."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierFailed:
+    """A new session began, which says nothing of what the last one had still to send."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Discord will not have this shard until an operator acts: `reason` says what happened and what to do."""
 
@@ -155,6 +169,8 @@ Report = (
     | GatewayUnreachable
     | CommandRefused
     | Malformed
+    | BarrierPassed
+    | BarrierFailed
     | Failed
     | Stopped
 )

@@ -85,6 +85,16 @@ class StopRequested:
     keep_session: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class BarrierRequested:
+    """It is to be reported when everything is read that Discord had sent until now. Replaces an earlier request.
+
+    `number` distinguishes the request from others.
+    """
+
+    number: int
+
+
 Event = (
     Started
     | Connected
@@ -98,4 +108,5 @@ Event = (
     | ReadingSuspended
     | ReadingResumed
     | StopRequested
+    | BarrierRequested
 )

@@ -15,11 +15,13 @@ class Heartbeat:
     so late that the whole process must have stood still.
     """
 
-    __slots__ = ("_interval", "_looked_away", "_sent_at", "_suspended", "alive", "next_at")
+    __slots__ = ("_interval", "_looked_away", "_sent_at", "_suspended", "alive", "next_at", "unanswered")
 
     def __init__(self) -> None:
         self.alive = True
         self.next_at: float | None = None
+        self.unanswered = 0
+        """Heartbeats of this connection that have no ACK. ACKs come in the order of heartbeats."""
         self._interval = 0.0
         self._sent_at: float | None = None
         self._suspended = False
@@ -30,12 +32,14 @@ class Heartbeat:
         self._interval = interval_s
         self.next_at = now + interval_s * rng.random()
         self.alive = True
+        self.unanswered = 0
         self._sent_at = None
         self._looked_away = self._suspended
 
     def stop(self) -> None:
         """The connection ended, and with it any suspension of reading it."""
         self.next_at = None
+        self.unanswered = 0
         self._sent_at = None
         self._suspended = False
 
@@ -66,11 +70,13 @@ class Heartbeat:
 
     def sent(self, now: float) -> None:
         """A heartbeat left. An ACK is measured against the oldest that has none."""
+        self.unanswered += 1
         if self._sent_at is None:
             self._sent_at = now
 
     def acknowledged(self, now: float) -> float | None:
         """An ACK came: the latency in seconds, None when it is unknown (nothing sent, or we read late)."""
+        self.unanswered = max(0, self.unanswered - 1)
         sent_at, self._sent_at = self._sent_at, None
         if sent_at is None or self._looked_away:
             return None

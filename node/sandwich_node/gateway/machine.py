@@ -36,6 +36,10 @@ CONNECT_TIMEOUT_S = 10.0
 HELLO_TIMEOUT_S = 20.0
 READY_TIMEOUT_S = 180.0
 """In an outage READY takes long; heartbeats go on meanwhile."""
+QUEUED_S = 45.0
+QUEUED_SPREAD_S = 10.0
+"""A connection that waits for its turn to IDENTIFY is opened again after so long, spread by shard: shards that began
+together do not all connect together. Discord documents no limit; the simulator closes one after 60 s (4009)."""
 REPLAY_TIMEOUT_S = 60.0
 """A RESUME that brings no dispatch and no answer for so long is given up."""
 INVALID_SESSION_WAIT_S = (1.0, 5.0)
@@ -43,6 +47,9 @@ RESUME_REFUSALS_MAX = 2
 RESUME_DROPS_MAX = 6
 SESSION_KEPT_S = 180.0
 """Discord keeps a session without a connection for a few minutes (Gateway, Resuming)."""
+
+_GOLDEN = 0.618034
+"""Multiples of it, modulo one, are far apart for numbers that are close."""
 
 CONNECTED = frozenset({State.GREETING, State.QUEUED, State.IDENTIFYING, State.RESUMING, State.LIVE})
 ENDED = frozenset({State.STOPPED, State.FAILED})
@@ -83,6 +90,9 @@ class ShardMachine:
         self._live_since = 0.0
         self._away_since: float | None = None
         self._flushed_at = 0.0
+        self._barrier: int | None = None
+        self._barrier_acks: int | None = None
+        """How many ACKs are still to come until the barrier is passed; None: its heartbeat was not sent yet."""
         self._out: list[Effect] = []
 
     @property
@@ -142,8 +152,9 @@ class ShardMachine:
         assert not self.streaming or (self._session is not None and self._session.id == self.streaming)
         greeted = self.state in CONNECTED and self.state is not State.GREETING
         assert (self._heart.next_at is not None) == greeted
-        timed = {State.CONNECTING, State.GREETING, State.IDENTIFYING, State.RESUMING, State.WAITING}
+        timed = {State.CONNECTING, State.GREETING, State.QUEUED, State.IDENTIFYING, State.RESUMING, State.WAITING}
         assert (self._timer is not None) == (self.state in timed)
+        assert self._barrier_acks is None or (self._barrier is not None and self.state is State.LIVE)
         assert not self._out
 
     # Connecting
@@ -214,7 +225,7 @@ class ShardMachine:
         self._limiter = SendLimiter(interval)
         session = self.session
         if session is None:
-            self._timer = None
+            self._timer = now + QUEUED_S + QUEUED_SPREAD_S * (self.config.shard * _GOLDEN % 1.0)
             self._enter(State.QUEUED)
             self._emit(fx.RequestIdentify())
             return
@@ -233,6 +244,10 @@ class ShardMachine:
         latency = self._heart.acknowledged(now)
         if latency is not None:
             self._emit(fx.LatencyMeasured(latency))
+        if self._barrier_acks is not None:
+            self._barrier_acks -= 1
+            if not self._barrier_acks:
+                self._pass_barrier()
 
     def _on_reconnect(self, event: ev.Received, now: float) -> None:
         self._leave(now, "Discord asked for a new connection (op 7)", close=opcodes.KEEP_SESSION)
@@ -252,6 +267,8 @@ class ShardMachine:
             self.dispatched(self._sequence if event.sequence is None else event.sequence)
             self._emit(fx.Resumed(self._dispatches - self._replay_start - 1))
             self._go_live(now)
+            # What was missed was replayed before RESUMED (Discord: Gateway, Resuming).
+            self._pass_barrier()
         elif self.state is State.IDENTIFYING:
             self._on_answer(event, now)
         elif not self.streaming:
@@ -292,6 +309,9 @@ class ShardMachine:
             )
         )
         self._go_live(now)
+        if self._barrier is not None:
+            number, self._barrier = self._barrier, None
+            self._emit(fx.BarrierFailed(number))
 
     def _go_live(self, now: float) -> None:
         self._timer = None
@@ -337,6 +357,13 @@ class ShardMachine:
         self._emit(fx.Send(opcodes.IDENTIFY, payloads.identify(self.config, self._presence)))
         self._emit(fx.IdentifySent())
 
+    def _queued_too_long(self, now: float) -> None:
+        """Nothing failed: connect again at once, and ask for the turn again."""
+        self._withdraw()
+        self._emit(fx.CloseSocket(opcodes.KEEP_SESSION, "the connection waited long for its turn to IDENTIFY"))
+        self._disconnected()
+        self._connect(now)
+
     def _ready_timed_out(self, now: float) -> None:
         self._drop(now, f"no READY within {READY_TIMEOUT_S:.0f} s")
 
@@ -357,6 +384,8 @@ class ShardMachine:
 
     def _send_heartbeat(self, now: float) -> None:
         self._heart.sent(now)
+        if self._barrier is not None and self._barrier_acks is None and self.state is State.LIVE:
+            self._barrier_acks = self._heart.unanswered
         sequence = self._sequence if self.streaming or self._session else None
         self._emit(fx.Send(opcodes.HEARTBEAT, payloads.heartbeat(sequence)))
 
@@ -378,6 +407,19 @@ class ShardMachine:
         self._flushed_at = now
         while (command := self._outbox.take(now, self._limiter)) is not None:
             self._emit(fx.Send(*command))
+
+    # Barriers
+
+    def _on_barrier(self, event: ev.BarrierRequested, now: float) -> None:
+        self._barrier, self._barrier_acks = event.number, None
+        if self.state is State.LIVE and self._limiter.heartbeat(now, requested=True):
+            # Otherwise the next heartbeat counts, or the RESUMED of the next connection.
+            self._send_heartbeat(now)
+
+    def _pass_barrier(self) -> None:
+        if self._barrier is not None:
+            number, self._barrier, self._barrier_acks = self._barrier, None, None
+            self._emit(fx.BarrierPassed(number))
 
     # Reading suspended
 
@@ -454,6 +496,7 @@ class ShardMachine:
     def _disconnected(self) -> None:
         self.streaming = ""
         self._timer = None
+        self._barrier_acks = None
         self._heart.stop()
 
     def _on_stop(self, event: ev.StopRequested, now: float) -> None:
@@ -497,6 +540,7 @@ def _transitions() -> Mapping[tuple[State, type], _Handler]:
         table[state, ev.GatewayMoved] = machine._ignore if ended else machine._on_gateway_moved
         table[state, ev.ReadingSuspended] = machine._ignore
         table[state, ev.ReadingResumed] = machine._ignore
+        table[state, ev.BarrierRequested] = machine._ignore if ended else machine._on_barrier
     for state in CONNECTED:
         table[state, ev.Received] = machine._on_received
         table[state, ev.Garbled] = machine._on_garbled
@@ -524,6 +568,7 @@ _PAYLOADS: Mapping[int, _Handler] = {
 _TIMEOUTS: Mapping[State, Callable[[ShardMachine, float], None]] = {
     State.CONNECTING: ShardMachine._connect_timed_out,
     State.GREETING: ShardMachine._hello_timed_out,
+    State.QUEUED: ShardMachine._queued_too_long,
     State.IDENTIFYING: ShardMachine._ready_timed_out,
     State.RESUMING: ShardMachine._replay_timed_out,
     State.WAITING: ShardMachine._wait_over,

@@ -7,7 +7,7 @@ what established libraries do where that page is silent.
 from dataclasses import dataclass
 from enum import Enum
 
-from sandwich_coordinator.close_codes import STOP_CODES
+from sandwich_coordinator.close_codes import STOP_CODES, stop_cure
 
 DISPATCH = 0
 HEARTBEAT = 1
@@ -62,7 +62,7 @@ class CloseRule:
 
 
 CLOSE_RULES: dict[int, CloseRule] = {
-    **{code: CloseRule(CloseAction.STOP, stop.meaning, advice=stop.advice) for code, stop in STOP_CODES.items()},
+    **{code: CloseRule(CloseAction.STOP, stop.meaning, advice=stop_cure(code)) for code, stop in STOP_CODES.items()},
     4000: CloseRule(CloseAction.RESUME, "unknown error"),
     4001: CloseRule(CloseAction.IDENTIFY, "unknown opcode or bad payload"),
     4002: CloseRule(CloseAction.RESUME_ONCE, "a payload could not be decoded or was too large"),

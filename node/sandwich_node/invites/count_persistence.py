@@ -16,7 +16,6 @@ _log = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 1.0
 """Between two writes; urgent changes are written at once."""
-WRITE_TIMEOUT_S = 1.0
 RETRY_S = 1.0
 RENEW_S = 1200.0
 WRITE_BYTES_MAX = 512 * 1024

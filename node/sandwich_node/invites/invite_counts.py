@@ -64,7 +64,6 @@ class InviteCounts:
     _made: set[str] = field(default_factory=set)
     _over: frozenset[str] = frozenset()
     _answered_at: float = NEVER
-    _opened_at: float = NEVER
     _asked_at: float = -NEVER
     _joined_at: float = -NEVER
     refresh_at: float = NEVER
@@ -86,7 +85,6 @@ class InviteCounts:
 
     def _open(self, now: float, wall_s: float) -> None:
         """Begin a round, without invites that were gone long before it. Discord sends no event for an expiry."""
-        self._opened_at = now
         self._forget_gone(now)
         latest_s = wall_s - EXPIRY_MARGIN_S
         ends = ((code, invite.expires_at) for code, invite in self.counts.items())

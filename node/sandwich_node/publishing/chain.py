@@ -38,7 +38,7 @@ from sandwich_node.publishing.log import (
     WrongLast,
 )
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.headers import FENCE, GAP, MARKER, MESSAGE_TTL, FrameHeaders
+from sandwich_sdk.wire.headers import END, FENCE, GAP, MARKER, MESSAGE_TTL, FrameHeaders
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Checkpoint:
     marked     the frame is a marker: its owner ended in good order, with the cache behind
     fence      the fence of the frame's owner; 0 when no frame was read
     stored_at  when the frame was stored (Unix seconds); None when no frame was read
+    hold       of a chain that began a hold: the stream's last sequence before it
+    end        the stream sequence of the chain's last frame when that is an end frame; else 0
     """
 
     session: str
@@ -63,11 +65,13 @@ class Checkpoint:
     marked: bool = field(default=False, compare=False)
     fence: Fence = field(default=Fence(0), compare=False)
     stored_at: float | None = field(default=None, compare=False)
+    hold: int | None = field(default=None, compare=False)
+    end: int = field(default=0, compare=False)
 
 
 def checkpoint_of(headers: FrameHeaders) -> Checkpoint:
     """The checkpoint that a frame holds. An event of which parts are missing does not count as stored."""
-    if headers.part is not None and headers.part[0] < headers.part[1]:
+    if headers.part is not None and headers.part[0] < headers.part[1] and not headers.kind:
         return Checkpoint(headers.session, headers.first_seq - 1, headers.behind)
     return Checkpoint(headers.session, headers.last_seq, headers.behind)
 
@@ -103,13 +107,23 @@ class Chain:
         self._last = self._own = 0
         self._owes_notice = False
         self.checkpoint = Checkpoint("", 0)
+        self.hold: int | None = None
+        """Where the chain's hold began: in each frame from the hold's marker on, until the switch is over."""
         self.retries = 0
         self.foreign = 0
         """Messages that no node wrote, found on the chain's subjects."""
         self.waiting_reason = ""
 
+    @property
+    def end(self) -> int:
+        """The stream sequence of our last frame."""
+        return self._own
+
     async def take_over(self) -> Checkpoint:
-        """Append our fence frame and return the checkpoint before it. Raises Fenced. Waits while the log is away."""
+        """Append our fence frame and return the checkpoint before it. Raises Fenced. Waits while the log is away.
+
+        Nothing is appended to a chain that has ended.
+        """
         writer = foreign = 0
         backoff = self._backoff()
         found: ChainEnd | None = None
@@ -128,7 +142,14 @@ class Chain:
                         fence=Fence(writer),
                         stored_at=tail.stored_at,
                         marked=tail.headers.kind == MARKER,
+                        hold=tail.headers.hold,
+                        end=tail.stream_seq if tail.headers.kind == END else 0,
                     )
+                    self.hold = tail.headers.hold
+                if before.end:
+                    self._last, self._own, self.checkpoint = found.end, before.end, before
+                    self.waiting_reason = ""
+                    return before
                 self._last = self._own = await self._append_fence(before, found.end)
             except (WrongLast, LogBusy):
                 await self._pause(BUSY_RETRY_S)
@@ -150,6 +171,7 @@ class Chain:
             epoch=self._fence,
             kind=FENCE,
             behind=at.behind,
+            hold=at.hold,
         )
         subject = self._subject(subjects.DEFAULT_LANE)
         return await self._store.append(subject, b"", fence.encode(), chain=self._filter, expected=expected)
@@ -200,8 +222,11 @@ class Chain:
         app, group, shard = self._shard
         return subjects.events_subject(app, lane, group, shard)
 
-    async def append(self, frame: Frame) -> None:
-        """Append one frame, in parts when it is too large. Raises Fenced. Waits while the log is away."""
+    async def append(self, frame: Frame) -> int:
+        """Append one frame, in parts when it is too large; returns the stream sequence of its last part.
+
+        Raises Fenced. Waits while the log is away.
+        """
         payload = frame.payload()
         lost: _EndLost | None = None
         while True:
@@ -215,14 +240,17 @@ class Chain:
             else:
                 break
         self.checkpoint = Checkpoint(frame.session, frame.last_seq, frame.behind)
-        # Not before the frame: nothing may come between its parts.
-        await self._append_notice()
+        stored_as = self._own
+        if frame.kind != END:
+            # Not before the frame: nothing may come between its parts.
+            await self._append_notice()
+        return stored_as
 
     async def _append_whole(self, frame: Frame, payload: bytes) -> None:
         part_bytes = self._store.part_bytes
         if len(payload) <= part_bytes:
             try:
-                await self._append(frame, payload, frame.headers(self._fence))
+                await self._append(frame, payload, frame.headers(self._fence, hold=self.hold))
             except PayloadTooLarge:
                 # The server's limit was lowered since we connected: the connection knows the new one.
                 part_bytes = min(self._store.part_bytes, len(payload) // 2 + 1)
@@ -251,12 +279,12 @@ class Chain:
             note = {"session": at.session, "last_seq": at.last_seq, "at": time.time(), "reason": reason}
             encoded = msgspec.json.encode(note)
             gap = Frame(at.session, at.last_seq, at.last_seq, kind=GAP, note=encoded, behind=at.behind)
-            await self._append(gap, gap.payload(), gap.headers(self._fence))
+            await self._append(gap, gap.payload(), gap.headers(self._fence, hold=self.hold))
 
     async def _append_parts(self, frame: Frame, payload: bytes, part_bytes: int) -> None:
         parts = split_payload(payload, part_bytes)
         for index, part in enumerate(parts, start=1):
-            await self._append(frame, part, frame.headers(self._fence, (index, len(parts))))
+            await self._append(frame, part, frame.headers(self._fence, (index, len(parts)), hold=self.hold))
 
     async def _append(self, frame: Frame, payload: bytes, headers: FrameHeaders) -> None:
         backoff = self._backoff()

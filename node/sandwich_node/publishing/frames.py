@@ -5,7 +5,7 @@ where an event waits. A batch has events of one session only, so that a frame's 
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -63,7 +63,11 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events of one session in order, or a gap (`kind`, with its `note`)."""
+    """Events of one session in order, or a frame without events (`kind`, with its `note`, on `lane`).
+
+    hold       of a marker: the chain's hold begins with it, and this was the stream's last sequence before
+    on_stored  called with the frame's stream sequence, before anything else is appended
+    """
 
     session: str
     first_seq: int
@@ -72,15 +76,18 @@ class Batch:
     kind: str = ""
     note: bytes = b""
     size: int = 0
+    lane: str = DEFAULT_LANE
+    hold: int | None = None
+    on_stored: Callable[[int], None] | None = None
 
     def frame(self) -> "Frame":
-        """The gap frame."""
-        return Frame(self.session, self.first_seq, self.last_seq, kind=self.kind, note=self.note)
+        """The frame without events."""
+        return Frame(self.session, self.first_seq, self.last_seq, kind=self.kind, note=self.note, lane=self.lane)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message of a shard's chain: events, or a gap, marker or fence (`kind`) without any.
+    """One message of a shard's chain: events, or a gap, marker, fence, switch or end (`kind`) without any.
 
     last_seq  the checkpoint once it is stored; this may be past events that are not published
     ttl_s     the stream keeps it for at most so long; 0: as long as everything else
@@ -98,8 +105,8 @@ class Frame:
     ttl_s: float = 0.0
     behind: bool = False
 
-    def headers(self, fence: Fence, part: tuple[int, int] | None = None) -> FrameHeaders:
-        """The frame's headers, as the owner with this fence writes them."""
+    def headers(self, fence: Fence, part: tuple[int, int] | None = None, *, hold: int | None = None) -> FrameHeaders:
+        """The frame's headers, as the owner with this fence writes them. `hold`: of the chain."""
         return FrameHeaders(
             session=self.session,
             first_seq=self.first_seq,
@@ -110,6 +117,7 @@ class Frame:
             types=self.types,
             part=part,
             behind=self.behind,
+            hold=hold,
         )
 
     def payload(self) -> bytes:
@@ -241,6 +249,21 @@ class EventBuffer:
     def push_gap(self, *, session: str, last_seq: int, note: bytes) -> None:
         """Queue a gap frame behind what is pending."""
         self._pending.append(Batch(session, last_seq, last_seq, kind=GAP, note=note))
+
+    def push_kind(
+        self,
+        kind: str,
+        note: bytes,
+        *,
+        lane: str = DEFAULT_LANE,
+        hold: int | None = None,
+        on_stored: Callable[[int], None] | None = None,
+    ) -> None:
+        """Queue a frame without events behind what is pending. Its checkpoint is what was read until now."""
+        at = self.last_seq
+        self._pending.append(
+            Batch(self.session, at, at, kind=kind, note=note, lane=lane, hold=hold, on_stored=on_stored)
+        )
 
     @property
     def has_room(self) -> bool:

@@ -10,8 +10,10 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
 import nats.errors
 import nats.js.errors
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageType, StreamConfig
 
@@ -20,10 +22,13 @@ from sandwich_node.nats_connection import NatsConnection
 from sandwich_node.publishing.consumption import Consumption, group_lags, messages_of, next_offset
 from sandwich_node.publishing.jetstream_health import account_problems, stream_problems
 from sandwich_node.publishing.log import (
+    Extent,
     Foreign,
     LogBusy,
     LogUnavailable,
+    Page,
     PayloadTooLarge,
+    StoredFrame,
     StreamLimits,
     StreamMissing,
     Tail,
@@ -44,11 +49,16 @@ _log = logging.getLogger(__name__)
 
 APPEND_TIMEOUT_S = 5.0
 API_TIMEOUT_S = 5.0
+PAGE_MESSAGES_MAX = 256
+PAGE_BYTES_MAX = 4 * 1024 * 1024
 PART_RESERVE_BYTES = 16 * 1024
 """Kept free in each message for headers and protocol."""
 
 SERVER_VERSION_MIN = (2, 12)
 """The guard over a wildcard (`Nats-Expected-Last-Subject-Sequence-Subject`) and atomic batches are there since."""
+
+_SEQUENCE = "Nats-Sequence"
+_SUBJECT = "Nats-Subject"
 
 _WRONG_LAST = 10071
 _BUSY = 10164
@@ -216,6 +226,60 @@ class JetStreamLog:
             raise LogUnavailable(f"the chain's last frame could not be read: {self.connection.reason(error)}") from None
         return read_message(found, chain)
 
+    async def extent(self, stream: str) -> Extent:
+        """See `Log.extent`."""
+        if not self._client.is_connected:
+            raise LogUnavailable(self.connection.absence())
+        try:
+            with honouring_cancel():
+                state = (await self._jetstream.stream_info(stream)).state
+        except nats.js.errors.NotFoundError:
+            raise StreamMissing(f"stream {stream} does not exist") from None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogUnavailable(f"JetStream does not answer: {self.connection.reason(error)}") from None
+        return Extent(state.first_seq, state.last_seq)
+
+    async def read(self, stream: str, subjects: str, seq: int) -> Page:
+        """See `Log.read`: one batched direct get (NATS: ADR-31), which any replica answers."""
+        if not self._client.is_connected:
+            raise LogUnavailable(self.connection.absence())
+        ask = {"seq": seq, "next_by_subj": subjects, "batch": PAGE_MESSAGES_MAX, "max_bytes": PAGE_BYTES_MAX}
+        try:
+            with honouring_cancel():
+                messages = await self._page(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(ask))
+        except nats.errors.NoRespondersError:
+            # The stream is missing, or it has no leader now: asking its leader makes out which.
+            await self.extent(stream)
+            raise LogUnavailable(f"stream {stream} does not answer") from None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogUnavailable(f"the stream could not be read: {self.connection.reason(error)}") from None
+        frames = [frame for message in messages if (frame := _stored_frame(message)) is not None]
+        last = messages[-1].headers if messages else None
+        return Page(tuple(frames), int(last[_SEQUENCE]) + 1 if last else seq)
+
+    async def _page(self, subject: str, ask: bytes) -> list[Msg]:
+        """The messages that answer; raises TimeoutError when their end does not come."""
+        inbox = self._client.new_inbox()
+        answers = await self._client.subscribe(inbox)
+        try:
+            await self._client.publish(subject, ask, reply=inbox)
+            messages: list[Msg] = []
+            async with asyncio.timeout(API_TIMEOUT_S):
+                while True:
+                    message = await answers.next_msg(timeout=API_TIMEOUT_S)
+                    headers = message.headers or {}
+                    if _SEQUENCE in headers:
+                        messages.append(message)
+                        continue
+                    status = headers.get("Status", "")
+                    if status == "503":
+                        raise nats.errors.NoRespondersError
+                    if status not in ("204", "404"):
+                        raise nats.errors.Error(f"{status} {headers.get('Description', '')}".strip())
+                    return messages
+        finally:
+            await answers.unsubscribe()
+
     async def ensure_stream(self, app: str) -> None:
         """See `Log.ensure_stream`. Replicas, age and size follow the configuration; everything else stays."""
         async with self._ensure_lock:
@@ -328,6 +392,23 @@ class JetStreamLog:
             await self._client.publish(subjects.status_subject(app), body)
         except (nats.errors.Error, OSError) as error:
             _log.debug("a status message of %s was not sent: %s", app, self.connection.reason(error))
+
+
+def _stored_frame(message: Msg) -> StoredFrame | None:
+    """The frame; None for a message that no node wrote. Raises as `read_message` does."""
+    headers = message.headers or {}
+    app, _, group, shard = _tokens(headers.get(_SUBJECT, ""))
+    stored = RawStreamMsg(subject=headers[_SUBJECT], seq=int(headers[_SEQUENCE]), headers=headers)
+    found = read_message(stored, f"sandwich.{app}.events.*.{group}.{shard}")
+    if isinstance(found, Foreign):
+        return None
+    return StoredFrame(found.stream_seq, headers[_SUBJECT], found.headers, message.data or b"")
+
+
+def _tokens(subject: str) -> tuple[str, str, str, str]:
+    """Application, lane, group and shard of an event's subject; "" for each when it is none."""
+    parts = subject.split(".")
+    return (parts[1], parts[3], parts[4], parts[5]) if len(parts) == 6 else ("", "", "", "")
 
 
 def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:

@@ -73,6 +73,35 @@ class Foreign:
     copied: Tail | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A frame with its payload, as it is in the stream."""
+
+    stream_seq: int
+    subject: str
+    headers: FrameHeaders
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Frames of a stream in order. Reading goes on at stream sequence `next_seq`.
+
+    Messages that no node wrote are left out. Nothing more is stored yet when `next_seq` is where the page began.
+    """
+
+    frames: tuple[StoredFrame, ...]
+    next_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The first and the last sequence that a stream has now. An empty stream has `last` + 1 as its first."""
+
+    first: int
+    last: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLimits:
     """What one application's stream keeps. Age in seconds, size in bytes; 0 is no limit."""
@@ -105,6 +134,15 @@ class Log(Protocol):
 
     async def following(self, stream: str, chain: str, seq: int) -> Tail | Foreign | None:
         """The first message on the chain's subjects at or behind stream sequence `seq`. Raises as `tail` does."""
+
+    async def extent(self, stream: str) -> Extent:
+        """What the stream has, from its leader. Raises LogUnavailable, StreamMissing."""
+
+    async def read(self, stream: str, subjects: str, seq: int) -> Page:
+        """The next frames on `subjects`, which may have wildcards, at or behind stream sequence `seq`. Bounded.
+
+        It may be read from a replica that is not up to date: then the page ends early. Raises as `extent` does.
+        """
 
     def limit_stream(self, app: str, limits: StreamLimits) -> None:
         """Set what the application's stream keeps. The next `ensure_stream` applies it."""

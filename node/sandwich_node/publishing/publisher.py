@@ -123,6 +123,20 @@ class ShardPublisher:
         self._idle.clear()
         self._wake.set()
 
+    def push_kind(
+        self,
+        kind: str,
+        note: bytes,
+        *,
+        lane: str = DEFAULT_LANE,
+        hold: int | None = None,
+        on_stored: Callable[[int], None] | None = None,
+    ) -> None:
+        """Queue a frame without events, as `EventBuffer.push_kind`."""
+        self.buffer.push_kind(kind, note, lane=lane, hold=hold, on_stored=on_stored)
+        self._idle.clear()
+        self._wake.set()
+
     def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: Ask | None = None) -> str:
         """Queue an own event, behind what was read. Returns its id. Raises ValueError when it is not taken."""
         if not self.buffer.has_room:
@@ -184,7 +198,11 @@ class ShardPublisher:
     async def publish(self, batch: Batch) -> None:
         """Publish one batch of the buffer. Raises Fenced. Call it for one batch at a time, in order."""
         for frame in await self._frames(batch):
-            await self.chain.append(frame)
+            if batch.hold is not None:
+                self.chain.hold = batch.hold
+            stored_as = await self.chain.append(frame)
+            if batch.on_stored is not None:
+                batch.on_stored(stored_as)
             self._last_ttl_s = frame.ttl_s
             self.counters.frames += 1
             self.counters.events += len(frame.lines)
@@ -200,6 +218,8 @@ class ShardPublisher:
 
     async def _frames(self, batch: Batch) -> list[Frame]:
         if batch.kind:
+            # Its checkpoint is not before what was read and not published.
+            self._unmarked, self._unmarked_events = None, 0
             return [replace(batch.frame(), behind=self._is_behind)]
         enricher = self.enricher
         if enricher is None:

@@ -24,6 +24,19 @@ WHOLE_LIST_EVERY_S = 30.0
 WAITING_MAX = 256
 RESULT_BYTES_MAX = 64 * 1024 * 1024
 REMEMBERED_MAX = 4096
+RELEASE_WAIT_S = 10.0
+"""How long a request waits for the shard of a group that is about to serve."""
+
+
+class ShardGone(RpcError):
+    """The shard does not act on the request: it ends here. Its next owner, or the next group's shard, can."""
+
+    def __init__(self) -> None:
+        super().__init__(UNAVAILABLE, "the shard moves to another node at this moment", 1.0)
+
+
+class Leaving(ValueError):
+    """The shard takes no commands any more: it ends here."""
 
 
 _MEMBERS_SILENCE = "the bot is not in that guild, or the guild is in an outage"
@@ -39,7 +52,8 @@ class _Shared:
 
 class ShardCommands:
     """Owned by the shard's runner. `send` queues a gateway command, raising ValueError with the reason when it is not
-    taken; `relay` puts an event into the stream and returns its id.
+    taken (`Leaving`: by this shard); `relay` puts an event into the stream and returns its id. `presence`: the one that
+    the bot shows on this shard; None for Discord's default.
     """
 
     def __init__(
@@ -51,10 +65,12 @@ class ShardCommands:
         bot: Callable[[], str],
         send: Callable[[int, dict[str, Any]], None],
         relay: Callable[[OwnEvent], Coroutine[None, None, str]],
+        presence: Callable[[], dict[str, Any] | None],
         cache: RedisCache | None,
         rng: random.Random,
         clock: Callable[[], float],
     ) -> None:
+        self.presence = presence
         self._app = app
         self._namespace = namespace
         self._intents = intents
@@ -70,6 +86,17 @@ class ShardCommands:
         self._shared: dict[bytes, _Shared] = {}
         self._asked_at: dict[str, float] = {}
         self._new_session = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._released = asyncio.Event()
+        self._released.set()
+
+    def withhold(self) -> None:
+        """The shard is not serving yet: until `release`, requests other than for the presence wait."""
+        self._released.clear()
+
+    def release(self) -> None:
+        """The shard serves from now on."""
+        self._released.set()
 
     @property
     def is_waiting(self) -> bool:
@@ -92,6 +119,8 @@ class ShardCommands:
 
     async def handle(self, verb: str, body: bytes) -> bytes:
         """Execute one request; the result's JSON. Raises RpcError."""
+        if verb != "update_presence" and not self._released.is_set():
+            await self._until_released()
         match verb:
             case "request_members":
                 return await self._members(rq.read(body, rq.MembersAsk))
@@ -113,9 +142,20 @@ class ShardCommands:
                 return msgspec.json.encode({"id": await self._relay(rq.relay(relayed))})
         raise RpcError(REFUSED, f"a shard does not know {verb}")
 
+    async def _until_released(self) -> None:
+        try:
+            async with asyncio.timeout(RELEASE_WAIT_S):
+                await _until_any(self._released, self._closed)
+        except TimeoutError:
+            pass
+        if not self._released.is_set():
+            raise ShardGone
+
     def _command(self, verb: str, data: dict[str, Any]) -> None:
         try:
             self._send(rq.OPS[verb], data)
+        except Leaving:
+            raise ShardGone from None
         except ValueError as error:
             raise RpcError(REFUSED, str(error)) from None
 
@@ -139,7 +179,9 @@ class ShardCommands:
         try:
             self._command(verb, data)
             async with asyncio.timeout(timeout_s):
-                await done.wait()
+                await _until_any(done, self._closed)
+            if not done.is_set():
+                raise ShardGone
         except TimeoutError:
             raise RpcError(TIMEOUT, f"Discord did not answer within {timeout_s:g} s: {silence}") from None
         finally:
@@ -176,7 +218,7 @@ class ShardCommands:
             raise RpcError(TIMEOUT, f"not all members came within {ask.timeout:g} s: {_MEMBERS_SILENCE}") from None
         except asyncio.CancelledError:
             if shared.task.cancelled():
-                raise gone() from None
+                raise ShardGone from None
             raise
         finally:
             shared.waiters -= 1
@@ -207,13 +249,7 @@ class ShardCommands:
         self._waiting[number] = answer, done
         try:
             self._command("request_members", data | {"nonce": answer.nonce})
-            ended = asyncio.create_task(new_session.wait())
-            answered = asyncio.create_task(done.wait())
-            try:
-                await asyncio.wait({ended, answered}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                ended.cancel()
-                answered.cancel()
+            await _until_any(done, new_session)
             return answer if done.is_set() else None
         finally:
             del self._waiting[number]
@@ -244,13 +280,18 @@ class ShardCommands:
         return max(0.0, wait_s)
 
     async def close(self) -> None:
-        """Cancel the requests in progress. Their waiters get the error `gone`."""
+        """End the requests in progress. Their waiters get `ShardGone`."""
+        self._closed.set()
         tasks = [shared.task for shared in self._shared.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def gone() -> RpcError:
-    """The shard stops here; another node takes it over."""
-    return RpcError(UNAVAILABLE, "the shard moves to another node at this moment", 1.0)
+async def _until_any(*events: asyncio.Event) -> None:
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

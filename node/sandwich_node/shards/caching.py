@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from sandwich_coordinator.types import CacheSpec
 from sandwich_node import ipc
 from sandwich_node.cache import group_switch
 from sandwich_node.cache.feed import CacheFeed
-from sandwich_node.cache.group_switch import PreviousShards
+from sandwich_node.cache.group_switch import PreviousShard, PreviousShards
 from sandwich_node.cache.handover_drain import WAIT_S, LeftBehind, Standing, last_owner_is_through
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.settings import CacheWriter
@@ -35,6 +35,32 @@ RESYNC_UNREAD_EVERY_S = 3600.0
 """The same, while the cache lacks only events that could not be read: a resync may not help."""
 MARK_BUDGET_S = 1.0
 NOT_ALL_WRITTEN = "its last owner ended before the cache had everything"
+
+
+def group_before(
+    start: ipc.StartShard, ends: Mapping[int, Checkpoint], *, session: str, seq: int, guilds: Iterable[str]
+) -> PreviousShards | None:
+    """What the shard's cache has to know of the group that it replaces; None when it replaces none. Pure.
+
+    `ends`: by old shard, the checkpoint that the end frame of its chain holds, with the frame's fence. `session` is the
+    public name of this shard's session, `seq` its last sequence before the events that go into the cache.
+    """
+    previous = start.previous
+    if previous is None:
+        return None
+    return PreviousShards(
+        group=previous.group,
+        count=previous.count,
+        intents=previous.intents,
+        own_count=start.count,
+        shards=tuple(
+            PreviousShard(shard=shard, end=Standing(end.session, end.last_seq), behind=end.behind, fence=end.fence)
+            for shard, end in sorted(ends.items())
+        ),
+        session=session,
+        seq=seq,
+        guilds=frozenset(guilds),
+    )
 
 
 class ShardCaching:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from sandwich_node import ipc
+from sandwich_node.cache.group_switch import shards_before
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway import opcodes
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.publishing.publisher import ShardPublisher
-from sandwich_node.rpc.shard import ShardCommands
+from sandwich_node.rpc.shard import Leaving, ShardCommands, ShardGone
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.services import WorkerServices
 from sandwich_sdk.wire.rpc import TIMEOUT, UNAVAILABLE, RpcError
@@ -36,6 +37,7 @@ class CommandPort:
         bot: Callable[[], str],
         lane: Callable[[str], str | None],
     ) -> None:
+        self._start = start
         self._key = start.key
         self._rpc = services.rpc
         self._publisher = publisher
@@ -49,6 +51,7 @@ class CommandPort:
             bot=bot,
             send=self._send,
             relay=self._publish_own,
+            presence=lambda: self._connection.presence if self._connection is not None else None,
             cache=services.cache,
             rng=services.rng,
             clock=time.monotonic,
@@ -62,16 +65,38 @@ class CommandPort:
         """Take no more commands."""
         self._connection = None
 
-    async def open(self) -> None:
-        """Take consumers' requests."""
+    async def open(self, *, withheld: bool = False) -> None:
+        """Take consumers' requests. `withheld`: of an upcoming group's shard, requests wait until `release`.
+
+        Only a presence is set at once: the session shows it.
+        """
+        if withheld:
+            self.commands.withhold()
         if self._rpc is not None:
             await self._rpc.add_shard(self._key, self.commands)
+
+    def release(self) -> None:
+        """Handle all requests from now on."""
+        self.commands.release()
 
     async def close(self) -> None:
         """Take no more requests, and end those that are being handled."""
         if self._rpc is not None:
             await self._rpc.remove_shard(self._key)
         await self.commands.close()
+
+    async def first_presence(self) -> dict[str, Any] | None:
+        """The presence for the first session: what the bot shows on the shard that this one replaces.
+
+        A request may have set it. Without such a shard, or if it does not answer, the configured one.
+        """
+        previous, configured = self._start.previous, self._start.presence
+        if previous is None or self._rpc is None:
+            return configured
+        shards = shards_before(self._key.shard, self._start.count, previous.count, previous.ids)
+        if not shards:
+            return configured
+        return await self._rpc.presence_of(self._key._replace(group=previous.group, shard=shards[0])) or configured
 
     def show_presence(self, presence: dict[str, Any]) -> None:
         """Send the presence once the shard is live. The machine keeps it for every later IDENTIFY."""
@@ -85,13 +110,15 @@ class CommandPort:
     def _send(self, op: int, data: dict[str, Any]) -> None:
         """Queue a gateway command. Raises ValueError with the reason when the machine does not take it."""
         if self._connection is None:
-            raise ValueError("the shard moves to another node at this moment")
+            raise Leaving
         self._refusal = ""
         self._connection.post(ev.CommandQueued(op, data))
         if self._refusal:
             raise ValueError(self._refusal)
 
     async def _publish_own(self, event: OwnEvent) -> str:
+        if self._connection is None:
+            raise ShardGone
         lane = self._lane(event.type) or DEFAULT_LANE
         try:
             async with asyncio.timeout(OWN_TIMEOUT_S):

@@ -148,6 +148,11 @@ class ShardConnection:
         self._outgoing: deque[Send | IdentifySent] = deque()
         self._sendable = asyncio.Event()
 
+    @property
+    def presence(self) -> dict[str, Any] | None:
+        """The presence that the session shows, or that the next one is started with."""
+        return self._machine.presence
+
     async def run(self) -> Stopped | Failed:
         """Hold the shard. Returns when its last socket is closed; cancelling closes it with the session kept."""
         async with asyncio.TaskGroup() as group:

@@ -4,6 +4,7 @@ import asyncio
 
 from sandwich_coordinator.ids import Fence
 from sandwich_node import ipc
+from sandwich_node.cache.group_switch import PreviousShards
 from sandwich_node.cache.handover_drain import LeftBehind
 from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.events.enrich import ShardEnricher
@@ -39,14 +40,29 @@ class ShardFeatures:
         self._options = start.options
         self._caching: ShardCaching | None = None
         self._invites: ShardInviteTracking | None = None
+        self._state = State.NEW
 
-    async def open(self, config: ShardConfig, taken_over: Checkpoint, group: asyncio.TaskGroup) -> None:
-        """Begin, before the first event. `taken_over`: how the shard's last owner left it."""
-        self._open_cache(config, taken_over, group)
-        await self._open_invites(taken_over, group)
+    async def open(
+        self,
+        config: ShardConfig,
+        taken_over: Checkpoint,
+        group: asyncio.TaskGroup,
+        *,
+        before: PreviousShards | None = None,
+        was_withheld: bool = False,
+    ) -> None:
+        """Begin, before the first event that counts. `taken_over`: how the shard's last owner left it.
+
+        `before`: the group that the shard's own replaces at this moment. `was_withheld`: until now the shard published
+        nothing, so that no owner before followed invites.
+        """
+        self._open_cache(config, taken_over, before, group)
+        await self._open_invites(None if was_withheld else taken_over, group)
         self._publisher.enricher = self._enricher()
 
-    def _open_cache(self, config: ShardConfig, taken_over: Checkpoint, group: asyncio.TaskGroup) -> None:
+    def _open_cache(
+        self, config: ShardConfig, taken_over: Checkpoint, before: PreviousShards | None, group: asyncio.TaskGroup
+    ) -> None:
         services, start = self._services, self._start
         if services.cache is None:
             return
@@ -68,17 +84,20 @@ class ShardFeatures:
             rng=services.rng,
             caught_up=self._publisher.mark,
             taken_over=taken_over,
+            before=before,
+            state=self._state,
             room=services.room,
         )
 
-    async def _open_invites(self, taken_over: Checkpoint, group: asyncio.TaskGroup) -> None:
+    async def _open_invites(self, taken_over: Checkpoint | None, group: asyncio.TaskGroup) -> None:
         services = self._services
         if services.rests is None:
             return
         invites = ShardInviteTracking(self._start, services.rests, services.cache, self._intake, self._publisher, group)
         await invites.open(self._options.invites, taken_over)
-        # The options may have changed meanwhile.
+        # The options and the state may have changed meanwhile.
         invites.follow(self._options.invites)
+        invites.state_changed(self._state)
         self._invites = invites
 
     def _enricher(self) -> ShardEnricher:
@@ -112,6 +131,7 @@ class ShardFeatures:
 
     def state_changed(self, state: State) -> None:
         """The shard's connection changed its state."""
+        self._state = state
         for part in self._parts:
             part.state_changed(state)
 
@@ -141,6 +161,10 @@ class ShardFeatures:
         """Write nothing more."""
         for part in self._parts:
             part.stop()
+
+    def left_at(self, stored: Checkpoint) -> LeftBehind | None:
+        """As `leave`, for a chain that has ended with this checkpoint."""
+        return self._caching.left_at(stored) if self._caching is not None else None
 
     async def leave(self) -> LeftBehind | None:
         """What the cache still lacks of the stream, to be written after the shard has ended here; None for nothing."""

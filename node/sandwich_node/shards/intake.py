@@ -4,6 +4,8 @@ Whatever an event contains, it is published. A step that fails on it is left out
 as it came, and the cache lacks it. An error would end the shard, and Discord would replay the event without end.
 """
 
+from typing import Protocol
+
 import msgspec
 
 from sandwich_node.cache.context import Op
@@ -22,8 +24,24 @@ from sandwich_sdk.wire.frame import session_hash
 _OF_GUILDS = frozenset({"READY", "GUILD_CREATE", "GUILD_DELETE"})
 
 
+class Gate(Protocol):
+    """Takes a shard's events in place of its intake, while they are not published as they come."""
+
+    def dispatch(self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool) -> bool:
+        """As `DispatchReceiver.dispatch`."""
+
+    def begin_guilds(self, guilds: ShardGuilds) -> None:
+        """A session began with these guilds."""
+
+    async def drained(self) -> None:
+        """As `DispatchReceiver.drained`."""
+
+
 class ShardIntake:
-    """Implements `DispatchReceiver`. `rules`, `guilds`, `caching` and `observer` may be replaced while it runs."""
+    """Implements `DispatchReceiver`. `rules`, `guilds`, `caching` and `observer` may be replaced while it runs.
+
+    `gate` takes the events while there is one; it passes them to `take` or `pass_over`.
+    """
 
     def __init__(
         self,
@@ -41,6 +59,7 @@ class ShardIntake:
         self.caching: ShardCaching | None = None
         self.bot = bot
         self.session_id = ""
+        self.gate: Gate | None = None
         self._publisher = publisher
         self._commands = commands
         self._observer: EventObserver | None = None
@@ -58,6 +77,13 @@ class ShardIntake:
         self._observer = observer
         self._observed_types = observer.event_types if observer is not None else frozenset()
 
+    def begin_guilds(self, guilds: ShardGuilds) -> None:
+        """A session began with these guilds."""
+        if self.gate is not None:
+            self.gate.begin_guilds(guilds)
+        else:
+            self.guilds = guilds
+
     def begin_session(self, session_id: str, seq: int) -> None:
         """Events are of this session from now on; it was read up to `seq`."""
         self.session_id = session_id
@@ -70,6 +96,22 @@ class ShardIntake:
         self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
     ) -> bool:
         """Take one event from the connection."""
+        if self.gate is not None:
+            return self.gate.dispatch(raw, data, type, seq, session_id, damaged=damaged)
+        return self.take(raw, data, type, seq, session_id, damaged=damaged)
+
+    def pass_over(self, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
+        """Take an event that is neither published nor cached: another shard group does that."""
+        if session_id is not self.session_id and session_id != self.session_id:
+            self.begin_session(session_id, 0)
+        if type in _OF_GUILDS:
+            self._of_guilds(type, bytes(data), is_new=seq > self._publisher.buffer.last_seq)
+        return self._publisher.push(b"", type, seq, CACHE_ONLY)
+
+    def take(
+        self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
+    ) -> bool:
+        """Take one event that is published and cached as the rules say."""
         if session_id is not self.session_id and session_id != self.session_id:
             self.begin_session(session_id, 0)
         self._trouble = "not JSON as every reader takes it" if damaged else None
@@ -150,7 +192,10 @@ class ShardIntake:
         return ops
 
     async def drained(self) -> None:
-        """Wait until the publisher has room."""
+        """Wait until the publisher has room, or the gate."""
+        if self.gate is not None:
+            await self.gate.drained()
+            return
         observer = self._observer
         if observer is not None:
             observer.is_reading(False)

@@ -61,11 +61,11 @@ class ShardInviteTracking:
         self._counters = LookupCounters(Counter())
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def open(self, spec: InvitesSpec, before: Checkpoint) -> None:
-        """Begin, before the first event; `before`: the chain's checkpoint at the take-over."""
+    async def open(self, spec: InvitesSpec, before: Checkpoint | None) -> None:
+        """Begin, before the first event. `before`: the chain's checkpoint at the take-over; None: nothing is kept."""
         if spec.track:
-            resumes = bool(self._intake.session_id) and not before.behind
-            self._observe(spec, await self._take_over(before.fence) if resumes else None)
+            resumes = before is not None and bool(self._intake.session_id) and not before.behind
+            self._observe(spec, await self._take_over(before.fence) if before is not None and resumes else None)
 
     async def _take_over(self, fence: Fence) -> Mapping[str, bytes] | None:
         if self._store is None:

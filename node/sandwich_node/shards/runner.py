@@ -6,17 +6,22 @@
     command_port.py     gateway commands and own events, from requests
     features.py         the cache, guild prefixes and invite tracking
     intake.py           each event, from the connection to the publisher
+    upcoming.py         the shard of an upcoming group: withheld, held, released
+    closing.py          the shard of a closing group: read up to a barrier, its chain ended
 
 The runner joins them to the connection and the publisher, and runs them until the shard is released, fenced or failed.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from sandwich_coordinator.ids import Fence
+from sandwich_coordinator.types import GroupPhase
 from sandwich_node import ipc
+from sandwich_node.cache.group_switch import PreviousShards
 from sandwich_node.cache.handover_drain import LeftBehind
 from sandwich_node.events.filters import EventFilter
 from sandwich_node.events.unreadable import Unreadable
@@ -29,17 +34,25 @@ from sandwich_node.gateway.session import Session
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
 from sandwich_node.publishing.log import Fenced
+from sandwich_node.publishing.previous_group import OldEnd
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.secret import Secret, bot_id_of
+from sandwich_node.shards.caching import group_before
+from sandwich_node.shards.closing import ENDED, Closing, end_chain, lanes_left
 from sandwich_node.shards.command_port import CommandPort
 from sandwich_node.shards.connection import ShardConnection
 from sandwich_node.shards.features import ShardFeatures
 from sandwich_node.shards.intake import ShardIntake
+from sandwich_node.shards.own_chain import OwnChain, Patience, read_own_chain
 from sandwich_node.shards.resume import first_session, replay_events
 from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.session_reports import STATE_NAMES, SessionReports
 from sandwich_node.shards.take_over import TakeOver
+from sandwich_node.shards.upcoming import WITHHELD_PHASES, LeavingOut, Upcoming, push_switch_frames
+from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 FLUSH_BUDGET_S = 5.0
@@ -89,7 +102,13 @@ class ShardRunner:
         self._take_over = TakeOver(start, services.log, self._chain, services.rng)
         self._reports = SessionReports(start, services, self._intake, self._publisher)
         self._features = ShardFeatures(start, services, self._intake, self._publisher, self._port.commands)
+        self._machine: ShardMachine | None = None
         self._connection: ShardConnection | None = None
+        self._phase = start.phase
+        self._upcoming: Upcoming | None = None
+        self._closing: Closing | None = None
+        self._closes = asyncio.Event()
+        self._patience = Patience(services.rng)
         self._stopping = asyncio.Event()
         self._stop_reason = ""
         self._awaiting_ready = False
@@ -136,6 +155,15 @@ class ShardRunner:
         """Show this presence from now on."""
         self._port.show_presence(presence)
 
+    def set_phase(self, phase: GroupPhase) -> None:
+        """The phase of the shard's group changed."""
+        self._phase = phase
+        if phase == "closing":
+            self._begin_closing()
+        elif self._upcoming is not None:
+            self._upcoming.phase_changed(phase)
+        self._forget_hold()
+
     def set_options(self, options: ipc.ShardOptions) -> None:
         """Follow a changed configuration from the next event on."""
         self._features.follow(options)
@@ -163,32 +191,64 @@ class ShardRunner:
             cache=self._features.cache_numbers(),
             invites=self._features.invite_numbers(),
             latency_ms=self._reports.latency_ms,
-            waiting=self._take_over.waiting or self._chain.waiting_reason,
+            waiting=self._waiting,
+            held=self._upcoming.held if self._upcoming is not None else 0,
+            twins=self._upcoming.twins if self._upcoming is not None else 0,
         )
+
+    @property
+    def _waiting(self) -> str:
+        upcoming = self._upcoming.waiting if self._upcoming is not None else ""
+        return self._take_over.waiting or self._chain.waiting_reason or self._patience.waiting or upcoming
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> ipc.ShardStopped:
-        """Run the shard until it is released, fenced or failed; returns which, and why."""
+        """Run the shard until it is released, fenced or failed, or its chain has ended; returns which, and why."""
         try:
-            checkpoint = await self._until_stopped(self._take_over.run())
-            if checkpoint is None:
-                return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
+            taken_over = await self._until_stopped(self._taken_over())
+            if taken_over is None:
+                return self._stopped("released", self._stop_reason)
             try:
-                end = await self._hold(self._first_session(checkpoint), checkpoint)
+                end = await self._hold(*taken_over)
             finally:
                 await self._port.close()
+            if end is None:
+                self._services.send(ipc.SessionDropped(self.key, ENDED))
+                return self._stopped("ended", ENDED)
             if isinstance(end, fx.Failed):
                 reason = f"{end.code}: {end.reason}"
                 return ipc.ShardStopped(self.key, self.number, "failed", reason, close_code=end.code)
-            return ipc.ShardStopped(self.key, self.number, "released", self._stop_reason)
+            return self._stopped("released", self._stop_reason)
         except* Fenced as group:
             (fenced,) = group.exceptions
             assert isinstance(fenced, Fenced)
             reason, newer = str(fenced), fenced.newer
         return ipc.ShardStopped(self.key, self.number, "fenced", reason, newer)
 
-    async def _until_stopped(self, work: Coroutine[None, None, Checkpoint]) -> Checkpoint | None:
+    def _stopped(self, how: str, reason: str) -> ipc.ShardStopped:
+        return ipc.ShardStopped(self.key, self.number, how, reason)
+
+    async def _taken_over(self) -> tuple[Checkpoint, OwnChain | None]:
+        """The checkpoint, and what the chain has of a hold."""
+        checkpoint = await self._take_over.run()
+        if checkpoint.end or self._phase == "closing":
+            return checkpoint, None
+        hold = checkpoint.hold
+        if hold is not None:
+            end = self._chain.end
+            return checkpoint, await self._patience.of(lambda: read_own_chain(self._services.log, self.key, hold, end))
+        if self._phase == "switching":
+            # The hold is not in the chain any more: whatever came since the chain began may be in it.
+            return checkpoint, OwnChain(await self._patience.of(self._first_of_chain) - 1)
+        return checkpoint, None
+
+    async def _first_of_chain(self) -> int:
+        stream, chain = subjects.stream_name(self.key.app), subjects.chain_filter(*self.key)
+        first = await self._services.log.following(stream, chain, 1)
+        return first.stream_seq if first is not None else self._chain.end
+
+    async def _until_stopped(self, work: Coroutine[None, None, _T]) -> _T | None:
         """Await `work`, or None once the shard is to stop."""
         task = asyncio.ensure_future(work)
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -213,34 +273,171 @@ class ShardRunner:
             self._intake.begin_session(session.id, session.sequence)
         return session
 
-    async def _hold(self, session: Session | None, checkpoint: Checkpoint) -> fx.Stopped | fx.Failed:
-        """Hold the connection and publish until the shard ends; returns how."""
+    async def _hold(self, checkpoint: Checkpoint, own: OwnChain | None) -> fx.Stopped | fx.Failed | None:
+        """Hold the connection and publish until the shard ends; returns how. None: its chain has ended."""
+        if checkpoint.end:
+            return None if await self._until_stopped(self._complete_end(checkpoint)) else fx.Stopped(None)
         services = self._services
         config = self._config()
-        connection = ShardConnection(
-            ShardMachine(config, session, services.rng),
-            http=services.http,
-            sink=self._intake,
-            observer=self,
-            clock=asyncio.get_running_loop().time,
-            room=services.room,
-        )
+        if self._phase in WITHHELD_PHASES:
+            config = replace(config, presence=await self._port.first_presence())
         async with asyncio.TaskGroup() as group:
-            await self._features.open(config, checkpoint, group)
+            self._prepare_switch(config, checkpoint, own, group)
+            session = self._first_session(checkpoint)
+            if self._upcoming is None:
+                before = self._group_before(own.release.ends) if own is not None and own.release is not None else None
+                await self._features.open(config, checkpoint, group, before=before)
             publishing = group.create_task(self._publisher.run())
+            if session is None and self._phase == "closing":
+                has_ended = await self._until_stopped(self._end_chain())
+                publishing.cancel()
+                return None if has_ended else fx.Stopped(None)
+            self._machine = ShardMachine(config, session, services.rng)
+            connection = ShardConnection(
+                self._machine,
+                http=services.http,
+                sink=self._intake,
+                observer=self,
+                clock=asyncio.get_running_loop().time,
+                room=services.room,
+            )
             running = group.create_task(connection.run())
             self._connection = connection
+            upcoming = group.create_task(self._upcoming.run()) if self._upcoming is not None else None
             if self._stopping.is_set():
                 connection.post(ev.StopRequested(self._stop_reason))
             else:
                 self._port.attach(connection)
-            await self._port.open()
-            end = await running
+            await self._port.open(withheld=self._upcoming is not None)
+            if self._phase == "closing":
+                self._begin_closing()
+            ending = group.create_task(self._end_when_read(connection))
+            end: fx.Stopped | fx.Failed | None = await running
             self._connection = None
             self._port.detach()
-            await self._finish()
+            await _cancelled(upcoming)
+            if self._closing is None:
+                await _cancelled(ending)
+                await self._finish()
+            elif await self._finish_closing(self._closing, ending):
+                end = None
             publishing.cancel()
         return end
+
+    # --- the switch between shard groups ------------------------------------------------------------------------
+
+    def _prepare_switch(
+        self, config: ShardConfig, checkpoint: Checkpoint, own: OwnChain | None, group: asyncio.TaskGroup
+    ) -> None:
+        """Withhold the output of an upcoming group's shard, or go on with its release."""
+        if own is not None and own.release is not None:
+            old_group = own.note.group if own.note is not None else 0
+            push_switch_frames(self._publisher, old_group, own.release, frozenset(own.switched))
+            self._intake.gate = LeavingOut(self._intake, self._publisher, own.release, on_open=self._forget_hold)
+            return
+        if own is None and self._phase not in WITHHELD_PHASES:
+            return
+
+        async def open_output(ends: Mapping[int, OldEnd]) -> None:
+            before = self._group_before(ends)
+            await self._features.open(config, checkpoint, group, before=before, was_withheld=True)
+            self._port.release()
+
+        self._upcoming = self._intake.gate = Upcoming(
+            self._start,
+            self._services,
+            self._intake,
+            self._publisher,
+            own=own,
+            post=self._post,
+            open_output=open_output,
+            publish_loss=self._reports.publish_loss,
+            lanes=lambda: self._lanes,
+            on_open=self._opened,
+        )
+        self._upcoming.phase_changed(self._phase)
+        self._reports.withheld = self._upcoming.lost
+
+    def _group_before(self, ends: Mapping[int, OldEnd]) -> PreviousShards | None:
+        """What the cache has to know of the group that is replaced."""
+        checkpoints = {chain: end.checkpoint for chain, end in ends.items()}
+        buffer, guilds = self._publisher.buffer, self._intake.guilds.known
+        return group_before(self._start, checkpoints, session=buffer.session, seq=buffer.last_seq, guilds=guilds)
+
+    @property
+    def _lanes(self) -> tuple[str, ...]:
+        return DEFAULT_LANE, *(lane for lane in self._intake.rules.spec.lanes if lane != DEFAULT_LANE)
+
+    def _post(self, event: ev.Event) -> None:
+        if self._connection is not None:
+            self._connection.post(event)
+
+    def _opened(self) -> None:
+        """The shard is as any other from now on."""
+        self._reports.withheld = None
+        self._forget_hold()
+
+    def _forget_hold(self) -> None:
+        """A next owner needs to know of the hold until the shard is open, and the switch is over for all shards."""
+        if self._phase == "active" and self._intake.gate is None:
+            self._chain.hold = None
+
+    def _begin_closing(self) -> None:
+        """The shard's group is replaced: end the chain behind what Discord has sent until now."""
+        if self._closing is not None or self._connection is None:
+            return
+        self._closing = Closing(self._intake, self._connection.post)
+        self._closes.set()
+        self._closing.begin(has_session=self._machine is not None and self._machine.session is not None)
+
+    async def _finish_closing(self, closing: Closing, ending: asyncio.Task[None]) -> bool:
+        """The connection has ended; True once the chain has, too. False: the shard is released before that."""
+        if closing.read_all.is_set():
+            try:
+                async with asyncio.timeout(FLUSH_BUDGET_S if self._stopping.is_set() else None):
+                    await asyncio.shield(ending)
+            except TimeoutError:
+                await _cancelled(ending)
+            return not self._stopping.is_set()
+        await _cancelled(ending)
+        if not self._stopping.is_set() and await self._until_stopped(self._end_chain()):
+            return True
+        await self._finish()
+        return False
+
+    async def _end_when_read(self, connection: ShardConnection) -> None:
+        """End the chain once everything is read, while the session is kept; then end the session as well."""
+        await self._closes.wait()
+        assert self._closing is not None
+        await self._closing.read_all.wait()
+        await self._end_chain()
+        connection.post(ev.StopRequested(ENDED, keep_session=False))
+
+    async def _end_chain(self) -> bool:
+        """Nothing more is read: store what was, and the end frames. Returns True."""
+        self._port.detach()
+        await self._port.close()
+        self._features.reading_ended()
+        await self._publisher.flushed()
+        try:
+            async with asyncio.timeout(CACHE_BUDGET_S):
+                await self._features.drained()
+        except TimeoutError:
+            _log.warning("the cache of shard %s lacks events at the end of its chain", self.key)
+        self._features.stop()
+        await end_chain(self._publisher, self._lanes)
+        self.left_behind = self._features.left_at(self._chain.checkpoint)
+        return True
+
+    async def _complete_end(self, checkpoint: Checkpoint) -> bool:
+        """The chain has ended. Append the end frames that its last owner did not come to. Returns True."""
+        lanes, left = await self._patience.of(lambda: lanes_left(self._services.log, self.key, checkpoint.end))
+        self._publisher.buffer.start_session(checkpoint.session, checkpoint.last_seq)
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(self._publisher.run())
+            await end_chain(self._publisher, lanes, left)
+            publishing.cancel()
+        return True
 
     def _config(self) -> ShardConfig:
         start = self._start
@@ -275,6 +472,8 @@ class ShardRunner:
 
     def observe(self, report: fx.Report) -> None:
         """Do what a report of the machine means here, and pass it on."""
+        if self._closing is not None and not self._closing.observe(report):
+            return
         match report:
             case fx.StateChanged(state) if state in STATE_NAMES:
                 self._ready_or_refused(state)
@@ -284,6 +483,8 @@ class ShardRunner:
             case fx.CommandRefused(_, reason):
                 self._port.refused(reason)
         self._reports.observe(report)
+        if self._upcoming is not None:
+            self._upcoming.observe(report)
 
     def _ready_or_refused(self, state: State) -> None:
         """The answer to an IDENTIFY came, or the wait for it ended: a stop that waited for it goes on."""
@@ -291,6 +492,13 @@ class ShardRunner:
         if waited and not self._awaiting_ready and self._stopping.is_set():
             # Not at once: what the machine asked for together with this report (the READY, its session) comes first.
             asyncio.get_running_loop().call_soon(self._post_stop)
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    """Cancel the task and wait until it has ended."""
+    if task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _marker_s(stream_max_age_s: float) -> float:

@@ -8,6 +8,7 @@ from sandwich_node import ipc
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.open_files import SocketRoom
 from sandwich_node.publishing.log import Log
+from sandwich_node.publishing.previous_group import PreviousGroups
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.shards.connection import WebSocketClient
@@ -18,11 +19,14 @@ from sandwich_node.shards.failures import FailureLog
 class WorkerServices:
     """Shared by the shards of one worker. `send` passes a message to the agent and must not wait.
 
+    `previous` reads shard groups that are replaced, each once for all shards.
+
     A step that publishes and caches once per worker and tick, for all its shards, goes here: an object beside `log` and
     `cache` that the shards' publishers register with, in place of a `ShardPublisher.run` task each.
     """
 
     log: Log
+    previous: PreviousGroups
     http: WebSocketClient
     send: Callable[[ipc.ToAgent], None]
     rng: random.Random

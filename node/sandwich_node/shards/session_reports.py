@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -33,7 +34,10 @@ STATE_NAMES = {
 
 
 class SessionReports:
-    """Translates the machine's reports into messages to the agent. `latency_ms` and `replayed` are for the figures."""
+    """Translates the machine's reports into messages to the agent. `latency_ms` and `replayed` are for the figures.
+
+    `withheld`: takes lost events while the shard's output is withheld, and reports itself when the shard is live.
+    """
 
     def __init__(
         self, start: ipc.StartShard, services: WorkerServices, intake: ShardIntake, publisher: ShardPublisher
@@ -46,6 +50,7 @@ class SessionReports:
         self._publisher = publisher
         self._record = start.session
         self._stored_at: float | None = None
+        self.withheld: Callable[[LostEvents], None] | None = None
         self.latency_ms: float | None = None
         self.replayed = 0
 
@@ -54,6 +59,13 @@ class SessionReports:
         self._stored_at = checkpoint.stored_at
 
     def lost(self, events: LostEvents) -> None:
+        """Report events that will not come again."""
+        if self.withheld is not None:
+            self.withheld(events)
+        else:
+            self.publish_loss(events)
+
+    def publish_loss(self, events: LostEvents) -> None:
         """Put a gap frame into the chain, behind what was read, and report it."""
         note = {
             "session": events.session,
@@ -69,6 +81,8 @@ class SessionReports:
     def observe(self, report: fx.Report) -> None:
         """Pass on what the machine reports."""
         match report:
+            case fx.StateChanged(State.LIVE) if self.withheld is not None:
+                pass
             case fx.StateChanged(state, reason) if state in STATE_NAMES:
                 self._send(ipc.ShardChanged(self._key, STATE_NAMES[state], reason))
                 if state is State.WAITING:
@@ -107,7 +121,8 @@ class SessionReports:
     def _session_started(self, started: fx.SessionStarted) -> None:
         intake = self._intake
         intake.bot = started.user_id or intake.bot
-        intake.guilds = ShardGuilds(len(started.guild_ids), announced=frozenset(started.guild_ids))
+        guilds = ShardGuilds(len(started.guild_ids), announced=frozenset(started.guild_ids))
+        intake.begin_guilds(guilds)
         self._record = SessionRecord(
             session_id=started.session_id,
             resume_url=started.resume_url,
@@ -115,7 +130,7 @@ class SessionReports:
             count=self._start.count,
             first_seq=started.first_seq,
             token_hash=self._start.token_hash,
-            guilds=intake.guilds.count,
+            guilds=guilds.count,
         )
         self._send(ipc.SessionSaved(self._key, self._record, intake.bot, started.user_name))
         self._report_back("identified", 0)

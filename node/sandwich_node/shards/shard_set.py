@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from sandwich_coordinator.ids import ShardId
 from sandwich_node import ipc
 from sandwich_node.cache.handover_drain import LeftBehind
@@ -54,6 +56,10 @@ class ShardSet:
                 self._running[key][0].gateway_moved(url)
             case ipc.SetOptions(key=key, options=options) if key in self._running:
                 self._running[key][0].set_options(options)
+            case ipc.SetPhase(key=key, phase=phase) if key in self._waiting:
+                self._waiting[key] = msgspec.structs.replace(self._waiting[key], phase=phase)
+            case ipc.SetPhase(key=key, phase=phase) if key in self._running:
+                self._running[key][0].set_phase(phase)
             case ipc.SetPresence(key=key, presence=presence) if key in self._running:
                 self._running[key][0].show_presence(presence)
             case _:

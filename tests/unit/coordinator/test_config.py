@@ -1,14 +1,24 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 from pydantic import BaseModel
 
 from sandwich_coordinator.cli.load import ConfigError, load_config, parse_config
-from sandwich_coordinator.config import SECTIONS, StreamConfig
-from sandwich_coordinator.config_values import parse_duration, parse_size
+from sandwich_coordinator.config import (
+    SECTIONS,
+    ClusterSettings,
+    NatsSettings,
+    PolicySettings,
+    RedisSettings,
+    StreamConfig,
+)
+from sandwich_coordinator.config_values import parse_duration, parse_size, reserve_of
+from sandwich_coordinator.operations.export import exported_cluster
 
 EXAMPLE = Path(__file__).parents[3] / "cluster.example.yml"
-HEAD = 'version: 1\nnats: {servers: ["nats://h:1"]}\nredis: {url: "redis://h/0"}\napps:\n'
+TOP = 'version: 1\nnats: {servers: ["nats://h:1"]}\nredis: {url: "redis://h/0"}\n'
+HEAD = f"{TOP}apps:\n"
 CANARY = "canary-token-7f3a"
 ENV = {"T": CANARY, "U": "other-token"}
 
@@ -82,9 +92,13 @@ def test_all_errors_are_reported_together_and_none_shows_a_token() -> None:
     assert CANARY not in "\n".join(found)
 
 
-def test_one_token_under_two_names_is_refused() -> None:
-    found = problems("  a: {token: {env: T}, intents: 1}\n  b: {token: 'Bot canary-token-7f3a', intents: 1}\n")
-    assert found == ["c.yml:6: apps.b.token: is also the token of 'a': one bot, one application"]
+def test_one_token_under_two_names_gives_a_warning() -> None:
+    text = "  a: {token: {env: T}, intents: 1}\n  b: {token: 'Bot canary-token-7f3a', intents: 1}\n"
+    warnings = parse_config(HEAD + text, source="c.yml", env=ENV, directory=Path(".")).warnings
+    assert [warning for warning in warnings if "also the token" in warning] == [
+        "c.yml:6: apps.b.token: is also the token of 'a': both are sessions of one bot, each has all its events, and "
+        "they share its session starts"
+    ]
 
 
 def test_a_key_given_twice_is_refused() -> None:
@@ -94,6 +108,44 @@ def test_a_key_given_twice_is_refused() -> None:
 def test_units_are_read() -> None:
     assert [parse_duration(text) for text in ("250ms", "1.5m", "24h", 0)] == [0.25, 90.0, 86400.0, 0.0]
     assert [parse_size(text) for text in ("10GiB", "2GB", 5)] == [10 * 1024**3, 2 * 10**9, 5]
+
+
+@pytest.mark.parametrize(
+    ("written", "reserve", "exported"),
+    [
+        ("20%", 200, "20%"),
+        ("0", 0, "0%"),
+        ("35", 35, 35),
+        ("0%", 0, "0%"),
+        ("12.5%", 125, "12.5%"),
+        ("100%", 1000, "100%"),
+    ],
+)
+def test_the_reserve_of_session_starts_is_a_number_or_a_part_of_the_total(
+    written: str, reserve: int, exported: object
+) -> None:
+    text = f"{TOP}policy: {{identify_reserve: {written}}}\n"
+    config = parse_config(text, source="c.yml", env=ENV, directory=Path(".")).config
+    number, percent = reserve_of(config.policy.identify_reserve)
+    stored = PolicySettings(identify_reserve=number, identify_reserve_percent=percent)
+    assert stored.policy().reserve_of(1000) == reserve
+    settings = ClusterSettings(
+        nats=NatsSettings(servers=[]),
+        redis=RedisSettings(url=""),
+        policy=msgspec.json.decode(stored.encode(), type=PolicySettings),
+    )
+    assert exported_cluster("c", settings, [])["policy"]["identify_reserve"] == exported
+    assert PolicySettings().policy().reserve_of(999) == 200, "a fifth by default, rounded up"
+
+
+@pytest.mark.parametrize("written", ["101%", "-1", "true", "half", "100001", "1.5", "[1]", "null", "1e3%"])
+def test_a_reserve_that_is_no_number_and_no_percentage_is_one_error(written: str) -> None:
+    text = f"{TOP}policy: {{identify_reserve: {written}}}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, source="c.yml", env=ENV, directory=Path("."))
+    assert [line.split(": ", 1)[1] for line in caught.value.problems] == [
+        "policy.identify_reserve: must be a number of session starts from 0 to 100000, or a percentage such as 20%"
+    ]
 
 
 def test_applications_that_share_a_cache_must_store_the_same_thing_the_same_way() -> None:

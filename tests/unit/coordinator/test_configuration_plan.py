@@ -9,7 +9,7 @@ import pytest
 from sandwich_coordinator.cli.changes import change_lines
 from sandwich_coordinator.cli.load import ConfigError, parse_config
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings
-from sandwich_coordinator.ids import Fence
+from sandwich_coordinator.ids import Fence, LeaderTerm
 from sandwich_coordinator.operations.changes import AppChange, AppRemoved, SettingsAuthenticated, ShardsRetried
 from sandwich_coordinator.operations.configuration import apply_configuration, read_configuration
 from sandwich_coordinator.operations.configuration_plan import ConfigurationPlan, Sealer, Wanted, plan_configuration
@@ -19,7 +19,16 @@ from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put, TxnResult
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
-from sandwich_coordinator.types import ClaimRecord, RestartRecord, ShardState
+from sandwich_coordinator.types import (
+    AppRecord,
+    BudgetRecord,
+    ClaimRecord,
+    GroupRecord,
+    Record,
+    RemovalRecord,
+    RestartRecord,
+    ShardState,
+)
 
 KEYS = Keys()
 SEALER = Sealer(ClusterKey.generate())
@@ -205,3 +214,61 @@ class Interfering(MemoryStore):
 async def test_of_two_operators_who_apply_at_the_same_time_the_second_is_refused() -> None:
     with pytest.raises(Conflict, match="another operator changed the configuration at the same time"):
         await apply_configuration(Interfering(), KEYS, wanted(A), SEALER, now=5.0)
+
+
+def with_records(current: Listing, **records: Record) -> Listing:
+    """The listing with these records, by key with _ for each slash."""
+    items = {item.key: item for item in current.items}
+    for name, record in records.items():
+        key = KEYS.prefix + name.replace("_", "/")
+        items[key] = KeyValue(key, record.encode(), 8, 8, 1)
+    return Listing(tuple(items.values()), 8)
+
+
+def stored_app(current: Listing, name: str) -> AppRecord:
+    (item,) = (item for item in current.items if item.key == KEYS.app(name))
+    return msgspec.json.decode(item.value, type=AppRecord)
+
+
+@pytest.mark.parametrize("said", ["", ", paused: false", ", paused: true"])
+def test_what_a_command_paused_stays_paused_and_the_rest_of_the_file_is_applied(said: str) -> None:
+    current = after(run(Listing((), 0), A))
+    paused = msgspec.structs.replace(stored_app(current, "a"), paused=True, paused_at=3.0)
+    current = with_records(current, apps_a=paused)
+    plan = run(current, f"  a: {{token: {{env: T}}, intents: 1, route: r{said}}}\n")
+    assert lines(plan) == ["~ application a: route:  -> r"]
+    assert plan.warnings == ("application a stays paused by command: sandwich app resume a starts it",)
+    changed = stored_app(after(plan), "a")
+    assert (changed.paused, changed.paused_at, changed.route) == (True, 3.0, "r")
+
+
+def test_an_application_that_is_being_removed_is_not_added_again_meanwhile() -> None:
+    current = with_records(after(run(Listing((), 0), A)), removals_a=RemovalRecord(at=1.0))
+    with pytest.raises(Refused, match="a is being removed: sandwich app remove a finishes that, then apply again"):
+        run(current, A)
+    assert run(current, B, prune=True).changes[0] == AppRemoved("a")
+
+
+def test_shards_that_cannot_run_are_refused_when_they_change_and_left_alone_when_they_do_not() -> None:
+    ids = "  a: {token: {env: T}, intents: 1, shards: {ids: '0-4'}}\n"
+    current = after(run(Listing((), 0), A))
+    group = GroupRecord(app="a", group=0, count=4, ids="0-3", term=LeaderTerm(1))
+    with pytest.raises(Refused, match=r"apps.a.shards.ids: bad shard range '0-4': with 4 shards the last id is 3"):
+        run(with_records(current, groups_a_0=group), ids)
+    budget = BudgetRecord(url="u", shards=8, total=9, remaining=5, reset_at=100.0, max_concurrency=1, fetched_at=0.0)
+    known = with_records(current, **{f"budget_{stored_app(current, 'a').token_hash}": budget})
+    with pytest.raises(Refused, match="10 shards need as many session starts, and Discord allows this bot 9 a day"):
+        run(known, "  a: {token: {env: T}, intents: 1, shards: {count: 10}}\n")
+    plan = run(known, "  a: {token: {env: T}, intents: 1, shards: {count: 6}}\n")
+    assert len(plan.warnings) == 1
+    assert "6 session starts are needed and 5 are left" in plan.warnings[0]
+    kept = with_records(after(run(Listing((), 0), ids)), groups_a_0=group)
+    assert run(kept, ids).warnings == ()
+
+
+def test_two_applications_that_share_a_token_stay_and_a_renamed_one_is_still_refused() -> None:
+    both = after(run(Listing((), 0), A + "  b: {token: {env: T}, intents: 1}\n"))
+    assert run(both, A).kept == ("b",)
+    assert lines(run(both, A + "  b: {token: {env: T}, intents: 1}\n")) == []
+    with pytest.raises(Refused, match="is the token of application"):
+        run(both, "  c: {token: {env: T}, intents: 1}\n")

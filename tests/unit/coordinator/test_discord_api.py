@@ -16,6 +16,7 @@ from sandwich_coordinator.discord_api import (
     fetch_current_user,
     fetch_gateway_bot,
 )
+from tests.support.http_server import discord_api
 
 TOKEN = "canary.token.value"
 GOOD = (
@@ -43,14 +44,8 @@ class Discord:
 @pytest.fixture
 async def discord() -> AsyncIterator[Discord]:
     found = Discord()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", found.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v10"
-    yield found
-    await runner.cleanup()
+    async with discord_api(found.handle) as found.url:
+        yield found
 
 
 async def test_the_documented_answer_is_read_and_the_request_follows_discords_rules(discord: Discord) -> None:

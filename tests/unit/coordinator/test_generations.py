@@ -160,7 +160,7 @@ def test_a_token_of_another_bot_replaces_the_group_at_once() -> None:
 
 @pytest.mark.parametrize(("remaining", "reserve", "begins"), [(9, 0, True), (1, 0, False), (4, 3, False), (5, 3, True)])
 def test_a_group_begins_when_there_are_session_starts_for_all_of_it(remaining: int, reserve: int, begins: bool) -> None:
-    desk = running(identify_reserve=reserve).app(2).budget(remaining=remaining)
+    desk = running(identify_reserve=reserve, identify_reserve_percent=0).app(2).budget(remaining=remaining)
     assert (desk.written(KEYS.group(*NEW)) != "nothing") is begins
 
 

@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from sandwich_coordinator.cli.render import app_rows, departed_rows, nodes_text, status_text, to_json
-from sandwich_coordinator.config import ClusterSettings, NatsSettings, RedisSettings
-from sandwich_coordinator.fingerprints import fingerprints
+from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings, PolicySettings, RedisSettings
+from sandwich_coordinator.fingerprints import LEASE_TTL, fingerprints
 from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.operations.health import NOT_LIVE_AFTER_S, find_problems
 from sandwich_coordinator.operations.snapshot import Snapshot, misdirected
-from sandwich_coordinator.problems import Code, Problem, degraded
+from sandwich_coordinator.problems import KINDS, Code, Problem, degraded
 from sandwich_coordinator.reachability import is_local
 from sandwich_coordinator.status import ConsumerStatus, NodeStatus
 from sandwich_coordinator.store.base import KeyValue
@@ -27,6 +27,8 @@ from sandwich_coordinator.types import (
     NodeRecord,
     ProposalRecord,
     Record,
+    RemovalRecord,
+    ShardsSpec,
 )
 from sandwich_coordinator.view import ClusterView
 
@@ -125,6 +127,7 @@ def test_a_node_that_was_killed_is_shown_as_gone_with_when_and_one_that_left_is_
     found = only(snapshot)
     assert (found.code, found.subject, found.since) == (Code.NODE_GONE, "node/c", NOW - 120)
     assert "node c is gone without having left (2m ago)" in status_text(snapshot)
+    assert "sandwich node forget c" in found.advice
     assert [row.split()[:2] for row in nodes_text(snapshot).splitlines()][-1] == ["c", "gone"]
     left = cluster({KEYS.departed_node("c"): msgspec.structs.replace(killed, left=True)})
     assert find_problems(left) == []
@@ -167,7 +170,25 @@ def test_settings_that_a_running_node_has_not_taken_are_named() -> None:
     found = only(snapshot)
     assert (found.code, found.subject) == (Code.SETTINGS_OUTDATED, "node/a")
     assert "older settings of redis than" in found.summary
+    assert found.advice == KINDS[Code.SETTINGS_OUTDATED].advice
     assert find_problems(replace(snapshot, settings=fingerprints(SETTINGS))) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"discord": DiscordSettings(api_url="http://other")}, {"policy": PolicySettings(lease_ttl_s=9.0)}],
+    ids=["discord", "policy.lease_ttl"],
+)
+def test_settings_that_only_a_restart_takes_have_that_advice(change: dict[str, Any]) -> None:
+    answers = {"a": answer("a", settings=fingerprints(SETTINGS))}
+    found = only(cluster(answers=answers, settings=fingerprints(msgspec.structs.replace(SETTINGS, **change))))
+    assert found.advice == "restart the node; its sessions are kept"
+    assert f"older settings of {next(iter(change))}" in found.summary
+
+
+def test_a_node_that_reports_no_fingerprint_of_the_lease_is_of_an_older_version() -> None:
+    older = {name: value for name, value in fingerprints(SETTINGS).items() if name != LEASE_TTL}
+    assert find_problems(cluster(answers={"a": answer("a", settings=older)})) == []
 
 
 def test_a_fingerprint_changes_with_a_sealed_password_and_shows_nothing_of_a_plain_one() -> None:
@@ -187,7 +208,7 @@ def test_a_failed_shard_has_the_advice_of_its_close_code_and_an_unknown_one_its_
     assert "sandwich shard restart bot 0" in found.advice
     older = only(cluster({KEYS.claim("bot", 1, 0): claim(0, state="failed", reason="4004 token refused")}))
     assert "(4004 token refused)" in older.summary
-    assert "correct the application's configuration" in older.advice
+    assert "correct what the reason names; then run sandwich shard restart bot 0" in older.advice
 
 
 def test_a_refused_token_and_a_group_that_cannot_start_have_codes_of_their_own() -> None:
@@ -203,3 +224,30 @@ def test_consumer_groups_are_shown_once_as_the_leader_reports_them() -> None:
     snapshot = cluster(answers={"a": answer("a", leader=True, consumers=groups), "b": answer("b")})
     assert to_json(snapshot)["consumers"] == [{"app": "bot", "group": "greeter", "lag_frames": 12}]
     assert "greeter" in status_text(snapshot)
+
+
+def test_what_an_operator_paused_is_a_notice_and_a_removal_that_does_not_end_is_a_warning() -> None:
+    paused = msgspec.structs.replace(records()[KEYS.app("bot")], paused=True, paused_at=NOW - 300)
+    (found,) = find_problems(snapshot := cluster({KEYS.app("bot"): paused}))
+    assert (found.code, found.subject, found.since) == (Code.APP_PAUSED, "app/bot", NOW - 300)
+    assert found.advice == "sandwich app resume bot starts it again"
+    assert to_json(snapshot)["healthy"] is True
+    (row,) = app_rows(snapshot)
+    assert (row["state"], row["paused_at"], row["problems"]) == ("paused", NOW - 300, {"notice": 1})
+    assert "paused for 5m" in status_text(snapshot)
+
+    gone: dict[str, Record | None]
+    gone = {KEYS.app("bot"): paused, KEYS.removal("bot"): RemovalRecord(at=NOW - 59)}
+    assert find_problems(cluster(gone)) == []
+    assert [row["state"] for row in app_rows(cluster(gone))] == ["removing"]
+    late = only(cluster(gone | {KEYS.removal("bot"): RemovalRecord(at=NOW - 60)}))
+    assert (late.code, late.subject) == (Code.REMOVAL_UNFINISHED, "app/bot")
+    assert late.advice == "run sandwich app remove bot again: it goes on"
+
+
+def test_a_shard_count_that_discord_refuses_has_the_recommended_one_in_its_advice() -> None:
+    small = claim(1, state="failed", reason="4011: ...", close_code=4011)
+    budget = msgspec.structs.replace(records()[KEYS.budget("h")], shards=12)
+    fixed = msgspec.structs.replace(records()[KEYS.app("bot")], shards=ShardsSpec(count=2))
+    found = only(cluster({KEYS.claim("bot", 1, 1): small, KEYS.budget("h"): budget, KEYS.app("bot"): fixed}))
+    assert found.advice.endswith("; then run sandwich app set bot shards.count=12")

@@ -312,6 +312,34 @@ def test_an_answer_within_the_same_window_never_raises_what_is_left() -> None:
     assert desk.budget(remaining=3, reset_at=4.0).written(KEYS.budget("h"), 5.0)["remaining"] == 7
 
 
+def asked(before: BudgetRecord | None, remaining: int, under_way: int = 0, reset_at: float = 9e9) -> GatewayState:
+    """An answer of 5.0, to a question that was asked while the record was `before`."""
+    new = answer(5.0, remaining=remaining, reset_at=reset_at)
+    return GatewayState(ended_at=5.0, answer=new, before=before, under_way=under_way)
+
+
+@pytest.mark.parametrize("clock_s", [0.0, -3600.0, 3600.0])
+def test_an_answer_counts_less_what_discord_may_not_have_counted_whatever_the_clock_of_the_leader_before(
+    clock_s: float,
+) -> None:
+    """It had 9 left when the question was asked; two were reserved since, and three buckets were held."""
+    before = answer(clock_s, remaining=9, reset_at=clock_s + 4.0)
+    desk = running().put(KEYS.budget("h"), msgspec.structs.replace(before, remaining=7))
+    desk.gateway["h"] = asked(before, remaining=1000, under_way=3, reset_at=80_000.0)
+    assert desk.written(KEYS.budget("h"), 5.0)["remaining"] == 1000 - 2 - 3
+    desk.gateway["h"] = asked(before, remaining=4, under_way=3)
+    assert desk.written(KEYS.budget("h"), 5.0).get("remaining") == 0, "never below nothing"
+
+
+def test_an_answer_that_another_leaders_overtook_raises_nothing_within_a_day() -> None:
+    before = answer(1.0, remaining=9, reset_at=80_000.0)
+    desk = running().put(KEYS.budget("h"), msgspec.structs.replace(before, fetched_at=2.0, remaining=6))
+    desk.gateway["h"] = asked(before, remaining=8, reset_at=80_000.0 + 3600.0)
+    assert desk.written(KEYS.budget("h"), 5.0)["remaining"] == 6
+    desk.gateway["h"] = asked(before, remaining=1000, under_way=1, reset_at=80_000.0 + 86_400.0)
+    assert desk.written(KEYS.budget("h"), 5.0)["remaining"] == 999
+
+
 def test_a_leader_whose_clock_is_an_hour_behind_asks_and_records_like_any_other() -> None:
     desk = running().budget(fetched_at=7200.0, remaining=5, reset_at=90000.0)
     assert desk.lead(3600.0).lookups == (LookupWanted("h", "bot"),)

@@ -2,39 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from sandwich_coordinator.store.base import Delete, KeyValue, Listing, Put, StoreUnavailable, WatchBatch
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.store.mirror import Mirror, difference
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop that jumps to its next timer instead of waiting for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._virtual_s = 0.0
-        selector: Any = self._selector  # type: ignore[attr-defined]
-        really_select = selector.select
-
-        def select(timeout: float | None) -> object:
-            assert timeout is not None, "all tasks wait and no timer is set"
-            self._virtual_s += timeout
-            return really_select(0)
-
-        selector.select = select
-
-    def time(self) -> float:
-        return self._virtual_s
-
-
-def virtual(work: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(work)
+from verification.simulation.loop import run_virtual
 
 
 async def with_mirror(
@@ -70,7 +45,7 @@ def test_it_lists_then_follows() -> None:
         await with_mirror(store, check)
 
     store = MemoryStore()
-    virtual(main())
+    run_virtual(main())
 
 
 def test_it_lists_again_after_a_compaction_and_reports_the_missed_changes() -> None:
@@ -93,7 +68,7 @@ def test_it_lists_again_after_a_compaction_and_reports_the_missed_changes() -> N
 
     store = MemoryStore()
     away = store.peer()
-    virtual(main())
+    run_virtual(main())
 
 
 def test_a_lost_event_is_found_by_the_periodic_listing() -> None:
@@ -111,7 +86,7 @@ def test_a_lost_event_is_found_by_the_periodic_listing() -> None:
 
     store = MemoryStore()
     deaf = store.peer()
-    virtual(with_mirror(deaf, check))
+    run_virtual(with_mirror(deaf, check))
 
 
 def test_while_the_store_is_away_it_keeps_its_items_and_reports_since_when() -> None:
@@ -136,7 +111,7 @@ def test_while_the_store_is_away_it_keeps_its_items_and_reports_since_when() -> 
 
     store = MemoryStore()
     away = store.peer()
-    virtual(main())
+    run_virtual(main())
 
 
 def test_a_store_restored_from_a_backup_is_followed_back() -> None:
@@ -158,7 +133,7 @@ def test_a_store_restored_from_a_backup_is_followed_back() -> None:
         await with_mirror(store, check)
 
     store = MemoryStore()
-    virtual(main())
+    run_virtual(main())
 
 
 def test_an_expiring_lease_reaches_the_mirror_on_the_loops_clock() -> None:
@@ -174,7 +149,7 @@ def test_an_expiring_lease_reaches_the_mirror_on_the_loops_clock() -> None:
         store = MemoryStore(asyncio.get_running_loop().time)
         await with_mirror(store, check)
 
-    virtual(main())
+    run_virtual(main())
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -209,7 +184,7 @@ def test_after_any_history_of_faults_it_equals_the_store(seed: int) -> None:
     rng = random.Random(seed)
     store = MemoryStore()
     away = store.peer()
-    virtual(with_mirror(away, check))
+    run_virtual(with_mirror(away, check))
 
 
 def test_a_difference_is_deletes_by_key_then_puts_by_revision() -> None:

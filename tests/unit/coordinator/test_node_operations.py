@@ -1,4 +1,4 @@
-"""Cordon, uncordon and drain: what is refused, what is written, and how long a drain waits. Time is virtual."""
+"""Cordon, uncordon, drain and forget: what is refused and written, and how long a drain waits. Time is virtual."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,14 +8,15 @@ import pytest
 
 from sandwich_coordinator.cli.progress import progress_lines, shown
 from sandwich_coordinator.ids import LeaderTerm
-from sandwich_coordinator.operations.errors import NotFound, NotReached, OperationError, Refused
-from sandwich_coordinator.operations.nodes import change_state, drain
+from sandwich_coordinator.operations.errors import Conflict, NotFound, NotReached, OperationError, Refused
+from sandwich_coordinator.operations.nodes import change_state, drain, forget
 from sandwich_coordinator.operations.progress import NodeStateSet, NoOtherNodeReady, OthersDraining, ignore
 from sandwich_coordinator.store.base import Compare, Delete, Put, StoreAmbiguous, StoreUnavailable, TxnResult
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
-from sandwich_coordinator.types import ClaimRecord, NodeRecord, NodeState, PlanRecord
-from tests.unit.coordinator.test_mirror import virtual
+from sandwich_coordinator.types import ClaimRecord, DepartedRecord, NodeRecord, NodeState, PlanRecord
+from tests.support.interfering_store import InterferingStore
+from verification.simulation.loop import run_virtual
 
 KEYS = Keys()
 
@@ -45,18 +46,6 @@ async def refused(store: MemoryStore, node: str, wanted: NodeState) -> str:
     return str(raised.value)
 
 
-class Interfering(MemoryStore):
-    """Another writer's write, `other`, comes between our reading and our transaction, once."""
-
-    other: Put | None = None
-
-    async def txn(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> TxnResult:
-        other, self.other = self.other, None
-        if other is not None:
-            await super().txn([], [other])
-        return await super().txn(compares, writes)
-
-
 def test_an_edit_keeps_the_lease_and_the_fields_a_newer_node_wrote() -> None:
     async def main() -> None:
         store = MemoryStore()
@@ -72,7 +61,7 @@ def test_an_edit_keeps_the_lease_and_the_fields_a_newer_node_wrote() -> None:
         await change_state(store, KEYS, "a", "ready")
         assert await state_of(store, "a") == "ready"
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_an_unknown_node_is_refused_with_the_names_there_are() -> None:
@@ -81,7 +70,7 @@ def test_an_unknown_node_is_refused_with_the_names_there_are() -> None:
         await add_node(store, "a")
         assert "there is no node z; there are: a" in await refused(store, "z", "draining")
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_the_last_ready_node_is_drained_only_by_force() -> None:
@@ -99,12 +88,12 @@ def test_the_last_ready_node_is_drained_only_by_force() -> None:
         assert progress_lines(edit.notes[-1])[0].startswith("no other node is ready")
         assert await state_of(store, "a") == "draining"
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_of_two_operators_draining_each_others_last_resort_the_later_is_refused() -> None:
     async def main() -> None:
-        store = Interfering()
+        store = InterferingStore()
         await add_node(store, "a")
         lease = await add_node(store, "b")
         meanwhile = NodeRecord(node="b", instance="1", address="h:1", version="1", state="draining")
@@ -112,7 +101,7 @@ def test_of_two_operators_draining_each_others_last_resort_the_later_is_refused(
         assert "b is draining" in await refused(store, "a", "draining")
         assert await state_of(store, "a") == "ready"
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_a_second_operator_is_shown_the_drain_of_the_first() -> None:
@@ -129,7 +118,7 @@ def test_a_second_operator_is_shown_the_drain_of_the_first() -> None:
         assert progress_lines(second[1]) == ["draining too: a"]
         assert "uncordon it first" in await refused(store, "a", "cordoned")
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_a_write_of_unknown_outcome_is_looked_up() -> None:
@@ -140,7 +129,7 @@ def test_a_write_of_unknown_outcome_is_looked_up() -> None:
         await change_state(store, KEYS, "a", "cordoned")
         assert await state_of(store, "a") == "cordoned"
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_a_drain_waits_until_no_shard_is_claimed_or_planned_and_rides_out_a_silent_store() -> None:
@@ -168,7 +157,7 @@ def test_a_drain_waits_until_no_shard_is_claimed_or_planned_and_rides_out_a_sile
         assert said[-1] == "node a is drained: it has no shards and can be stopped"
         assert await state_of(store, "a") == "draining"
 
-    virtual(main())
+    run_virtual(main())
 
 
 @pytest.mark.parametrize(
@@ -198,7 +187,7 @@ def test_a_drain_that_cannot_finish_ends_with_the_reason(event: str, reason: str
         with pytest.raises(NotReached, match=reason):
             await task
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_an_interrupted_drain_says_that_the_node_stays_draining() -> None:
@@ -216,4 +205,75 @@ def test_an_interrupted_drain_says_that_the_node_stays_draining() -> None:
         assert said[-1].startswith("node a stays draining: ")
         assert await state_of(store, "a") == "draining"
 
-    virtual(main())
+    run_virtual(main())
+
+
+async def departed(store: MemoryStore, node: str) -> DepartedRecord:
+    found = await store.get(KEYS.departed_node(node))
+    assert found is not None
+    return msgspec.json.decode(found.value, type=DepartedRecord)
+
+
+def gone(node: str, **fields: bool) -> Put:
+    return Put(KEYS.departed_node(node), DepartedRecord(node=node, at=5.0, **fields).encode())
+
+
+def test_a_forgotten_node_counts_as_one_that_left_so_that_the_leader_does_not_record_it_again() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await store.txn([], [gone("b"), gone("c")])
+        await forget(store, KEYS, "b")
+        assert await departed(store, "b") == DepartedRecord(node="b", at=5.0, left=True)
+        assert await departed(store, "c") == DepartedRecord(node="c", at=5.0)
+        revision = store.database.revision
+        await forget(store, KEYS, "b")
+        assert store.database.revision == revision
+
+    run_virtual(main())
+
+
+def test_a_node_that_is_registered_or_unknown_is_not_forgotten() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await add_node(store, "a")
+        await store.txn([], [gone("a"), gone("boxer")])
+        with pytest.raises(Refused, match="node a is registered"):
+            await forget(store, KEYS, "a")
+        with pytest.raises(NotFound, match="there is no node that is gone boxr \\(did you mean boxer\\?\\)"):
+            await forget(store, KEYS, "boxr")
+        await store.txn([], [Put(KEYS.node("boxer"), b"{", await store.grant(60))])
+        with pytest.raises(Refused, match="node boxer is registered"):
+            await forget(store, KEYS, "boxer")
+        assert not (await departed(store, "a")).left
+        assert not (await departed(store, "boxer")).left
+
+    run_virtual(main())
+
+
+def test_a_node_that_returns_while_it_is_forgotten_is_not_marked() -> None:
+    async def main() -> None:
+        store = InterferingStore()
+        await store.txn([], [gone("b")])
+        record = NodeRecord(node="b", instance="2", address="h:1", version="1")
+        store.other = Put(KEYS.node("b"), record.encode(), await store.grant(60))
+        with pytest.raises(Refused, match="node b is registered"):
+            await forget(store, KEYS, "b")
+        assert not (await departed(store, "b")).left
+
+    run_virtual(main())
+
+
+def test_a_record_that_keeps_changing_is_a_conflict() -> None:
+    class Restless(MemoryStore):
+        async def txn(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> TxnResult:
+            if compares:
+                await super().txn([], [gone("b")])
+            return await super().txn(compares, writes)
+
+    async def main() -> None:
+        store = Restless()
+        await store.txn([], [gone("b")])
+        with pytest.raises(Conflict, match="node b keeps changing"):
+            await forget(store, KEYS, "b")
+
+    run_virtual(main())

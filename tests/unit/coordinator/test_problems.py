@@ -1,12 +1,13 @@
 """Problems as values: the table of codes, its page, and what another version's problems become."""
 
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from sandwich_coordinator.cli.render import problem_line
-from sandwich_coordinator.close_codes import STOP_CODES, stop_advice
+from sandwich_coordinator.close_codes import STOP_CODES, stop_advice, stop_cure
 from sandwich_coordinator.problems import KINDS, Code, Kind, Problem, Severity, degraded, problem, worst_first
 from sandwich_coordinator.status import NodeStatus
 from sandwich_node.gateway.opcodes import CLOSE_RULES, CloseAction
@@ -27,10 +28,30 @@ def test_every_code_has_a_kind_and_a_row_in_the_reference() -> None:
 def test_every_close_code_that_stops_a_shard_has_one_source_of_advice() -> None:
     stopping = {code: rule for code, rule in CLOSE_RULES.items() if rule.action is CloseAction.STOP}
     assert {code: (rule.meaning, rule.advice) for code, rule in stopping.items()} == {
-        code: (stop.meaning, stop.advice) for code, stop in STOP_CODES.items()
+        code: (stop.meaning, stop_cure(code)) for code, stop in STOP_CODES.items()
     }
-    assert stop_advice(4004) == STOP_CODES[4004].advice
-    assert "configuration" in stop_advice(0)
+    assert "correct what the reason names" in stop_cure(0)
+
+
+def test_the_page_has_each_close_code_with_its_cure_and_command() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if re.match(r"\| 4\d{3} \|", line)]
+    assert rows == [
+        f"| {code} | {stop.meaning} | {stop_cure(code)} | `{stop.then}` |" for code, stop in STOP_CODES.items()
+    ]
+
+
+@pytest.mark.parametrize("code", [*STOP_CODES, 0])
+def test_the_advice_names_a_command_for_these_shards(code: int) -> None:
+    advice = stop_advice(code, app="bot", shards="0-15", intents="GUILD_MEMBERS", count=32)
+    command = advice.partition("; then run ")[2]
+    assert command.startswith("sandwich ")
+    assert " bot " in command
+    assert not re.search("APP|SHARDS|COUNT|INTENTS", advice)
+    if code == 4014:
+        assert "enable GUILD_MEMBERS in Discord's developer portal" in advice
+        assert command == "sandwich shard restart bot 0-15"
+    if code in (4010, 4011):
+        assert command == "sandwich app set bot shards.count=32"
 
 
 def test_a_cluster_is_degraded_by_all_but_notices_and_the_worst_comes_first() -> None:

@@ -34,8 +34,8 @@ cluster default: degraded
 
 problems
   ! a: shards 0 failed (Discord closed with 4004: authentication failed): the token is wrong or was reset: \
-put the application's current token into its source; \
-then apply again (sandwich cluster apply, or sandwich shard restart a 0)
+store the application's current token; \
+then run sandwich app set a --token-file FILE (or put it into its source and run sandwich cluster apply)
   ! a: shards 1 run nowhere: they start when a node takes them
   ! node n1 does not answer (no connection): see that its address is reachable from here
   ! a: 50 of 1000 session starts left, reset in 2h 0m: avoid restarts that cannot resume until the reset
@@ -45,8 +45,8 @@ NODE  STATE  LEADER  SHARDS  EVENTS/S  WORKERS  VERSION  ADDRESS
 n1    ready  yes     1       -         1        0.1.0    10.0.0.1:5469
 
 applications
-APP  STATE     SHARDS    GUILDS  EVENTS/S  CACHE  SESSION STARTS
-a    degraded  1 failed  0       0         -      50/1000, reset in 2h 0m"""
+APP  STATE     SHARDS LIVE    GUILDS  EVENTS/S  CACHE  SESSION STARTS           PROBLEMS
+a    degraded  0/2, 1 failed  0       0         -      50/1000, reset in 2h 0m  3"""
 
 
 def test_problems_come_first_with_what_to_do() -> None:

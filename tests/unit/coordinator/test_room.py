@@ -19,7 +19,7 @@ from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import AppRecord, NodeRecord, PinRecord, PlanRecord
 from tests.unit.coordinator.test_health import KEYS, NOW, claim, cluster, registered
-from tests.unit.coordinator.test_mirror import virtual
+from verification.simulation.loop import run_virtual
 
 
 def node(name: str, host: str = "h1", **fields: Any) -> NodeRecord:
@@ -149,7 +149,7 @@ def test_shards_are_not_pinned_to_a_node_that_may_not_take_them(target: NodeReco
             await move_shards(store, KEYS, "bot", "0-1", "b", timeout_s=1, report=lambda _: None)
         assert not (await store.list(KEYS.pins)).items
 
-    virtual(main())
+    run_virtual(main())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -27,11 +27,11 @@ from sandwich_coordinator.operations.shards import (
     move_shards,
     pins,
     planned_moves,
-    read_view,
     restart_shards,
     restore_balance,
     unpin_shards,
 )
+from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.store.base import Delete, Put, StoreAmbiguous, StoreUnavailable
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
@@ -44,7 +44,7 @@ from sandwich_coordinator.types import (
     ShardsSpec,
     ShardState,
 )
-from tests.unit.coordinator.test_mirror import virtual
+from verification.simulation.loop import run_virtual
 
 KEYS = Keys()
 
@@ -56,7 +56,7 @@ class Cluster:
         self.store = MemoryStore()
         self.events: list[Progress] = []
 
-    async def begin(self) -> "Cluster":
+    async def begin(self) -> Self:
         self.lease = await self.store.grant(10_000)
         app = AppRecord(app="bot", token="t", token_hash="h", intents=1, shards=ShardsSpec(count=4))
         group = GroupRecord(app="bot", group=0, count=4, ids="0-3", term=LeaderTerm(1))
@@ -107,7 +107,7 @@ def test_shards_are_pinned_and_awaited_where_they_are_wanted() -> None:
         assert progress_lines(cluster.events[2]) == ["1 left"]
         assert progress_lines(Reached("live on b", 2.04)) == ["live on b after 2.0 s"]
 
-    virtual(main())
+    run_virtual(main())
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_move_that_names_what_is_not_there_is_refused(
         assert await cluster.pinned() == []
         assert cluster.events == []
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_a_node_that_takes_no_shards_is_no_target_not_even_while_a_move_waits() -> None:
@@ -144,7 +144,7 @@ def test_a_node_that_takes_no_shards_is_no_target_not_even_while_a_move_waits() 
             with pytest.raises(Refused, match="node b is cordoned and takes no shards: uncordon it first"):
                 await attempt
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_a_move_ends_with_the_reason_when_the_shard_fails_or_time_is_up() -> None:
@@ -157,7 +157,7 @@ def test_a_move_ends_with_the_reason_when_the_shard_fails_or_time_is_up() -> Non
         with pytest.raises(NotReached, match="bot shard 0 failed: 4014: disallowed intents"):
             await cluster.move("0", "b")
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_a_pin_of_unknown_outcome_is_not_taken_for_stored() -> None:
@@ -167,7 +167,7 @@ def test_a_pin_of_unknown_outcome_is_not_taken_for_stored() -> None:
         with pytest.raises(Unavailable, match="whether that was stored is unknown"):
             await cluster.move("0", "b")
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_pins_are_removed() -> None:
@@ -184,7 +184,7 @@ def test_pins_are_removed() -> None:
             assert words in progress_lines(events[0])[0]
         assert await cluster.pinned() == []
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_a_restart_waits_for_a_newer_claim() -> None:
@@ -204,7 +204,7 @@ def test_a_restart_waits_for_a_newer_claim() -> None:
         with pytest.raises(Refused, match="bot shards 3 run nowhere"):
             await restart_shards(store, KEYS, "bot", "2-3", timeout_s=30, report=ignore)
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_the_balance_is_shown_and_restored() -> None:
@@ -235,4 +235,4 @@ def test_the_balance_is_shown_and_restored() -> None:
         assert progress_lines(again[0]) == ["nothing to move: every shard is where it should be"]
         assert progress_lines(AllUnpinned(1)) == ["1 pins are taken away"]
 
-    virtual(main())
+    run_virtual(main())

@@ -117,6 +117,8 @@ def test_an_unreadable_event_is_shown_as_a_note(raw: bytes) -> None:
 def test_other_types_and_fences_are_not_shown_and_a_gap_is() -> None:
     assert shown("Y", {}, ONLY_X) == []
     assert frame_lines("music", headers(count=0, kind="fence"), b"", ONLY_X) == []
+    for kind in ("end", "switch", "of a later version"):
+        assert frame_lines("music", headers(count=0, kind=kind), b'{"from":0,"after":{}}', ALL) == []
     gap = frame_lines("music", headers(count=0, kind="gap"), b"{}", ONLY_X)
     assert gap == [Line("music gap: events were lost after 7", is_note=True)]
 

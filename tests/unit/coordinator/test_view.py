@@ -107,8 +107,17 @@ def test_a_progress_notification_only_advances_the_revision_and_never_sets_it_ba
 
 
 def test_unknown_keys_are_ignored() -> None:
-    picture = view(kv(KEYS.config, b"{"), kv(KEYS.prefix + "future/thing", b"{"))
+    picture = view(kv(KEYS.prefix + "future/thing", b"{"))
     assert (picture.bad, picture.revision) == ({}, 5)
+
+
+def test_the_configuration_is_kept_as_it_is_stored() -> None:
+    stored = kv(KEYS.config, b"{")
+    picture = view(stored)
+    assert (picture.bad, picture.config) == ({}, stored)
+    changed = kv(KEYS.config, b"[")
+    assert picture.apply(WatchBatch((WatchEvent("put", changed),), 6)).config == changed
+    assert picture.apply(WatchBatch((WatchEvent("delete", changed),), 6)).config is None
 
 
 EVENT = st.tuples(st.integers(0, 3), st.sampled_from(["good", "bad", "leaseless", "delete"]))

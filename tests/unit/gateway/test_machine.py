@@ -8,6 +8,7 @@ import pytest
 
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
+from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.effects import State
 from sandwich_node.gateway.machine import TRANSITIONS, IllegalEvent, ShardMachine
 from sandwich_node.gateway.session import Session
@@ -146,6 +147,90 @@ def test_a_shard_that_overslept_does_not_blame_the_connection() -> None:
     shard.advance(40)
     shard.now += 200
     assert [type(effect) for effect in shard.machine.tick(shard.now)] == [fx.Send]
+
+
+def test_a_barrier_is_passed_by_the_ack_of_a_heartbeat_that_left_after_the_request() -> None:
+    shard = Shard().live()
+    shard.feed(ev.BarrierRequested(1))
+    assert len(shard.sent(1)) == 1
+    assert not shard.all(fx.BarrierPassed)
+    assert fx.BarrierPassed(1) in shard.feed(ev.Received(11))
+    shard.feed(ev.Received(11))
+    assert len(shard.all(fx.BarrierPassed)) == 1
+
+
+def test_the_ack_of_an_older_heartbeat_does_not_pass_a_barrier() -> None:
+    shard = Shard().live()
+    shard.feed(ev.Received(1))
+    shard.feed(ev.Received(1))
+    shard.feed(ev.BarrierRequested(7))
+    shard.feed(ev.Received(11))
+    shard.feed(ev.Received(11))
+    assert not shard.all(fx.BarrierPassed)
+    shard.feed(ev.Received(11))
+    assert shard.last(fx.BarrierPassed) == fx.BarrierPassed(7)
+
+
+def test_a_barrier_is_passed_by_the_replay_of_a_connection_that_was_lost() -> None:
+    shard = Shard().live()
+    shard.feed(ev.BarrierRequested(1))
+    shard.feed(ev.Closed())
+    shard.reconnect()
+    shard.hello()
+    shard.feed(ev.Received(11))
+    assert not shard.all(fx.BarrierPassed)
+    shard.feed(ev.Received(0, b"{}", 18, "RESUMED"))
+    assert shard.all(fx.BarrierPassed) == [fx.BarrierPassed(1)]
+
+
+def test_a_barrier_that_is_requested_while_the_shard_resumes_is_passed_by_resumed() -> None:
+    shard = Shard()
+    shard.hello()
+    shard.feed(ev.BarrierRequested(1))
+    assert not shard.sent(1)
+    shard.feed(ev.Received(0, b"{}", 18, "RESUMED"))
+    assert shard.all(fx.BarrierPassed) == [fx.BarrierPassed(1)]
+
+
+def test_a_new_session_fails_a_barrier() -> None:
+    shard = Shard().live()
+    shard.feed(ev.BarrierRequested(3))
+    shard.feed(ev.Received(9, b"false"))
+    shard.reconnect()
+    shard.hello()
+    shard.feed(ev.IdentifyGranted())
+    shard.feed(ev.Received(0, READY, 1, "READY"))
+    assert (shard.all(fx.BarrierPassed), shard.all(fx.BarrierFailed)) == ([], [fx.BarrierFailed(3)])
+
+
+def test_a_second_barrier_replaces_the_first() -> None:
+    shard = Shard().live()
+    shard.feed(ev.BarrierRequested(1))
+    shard.feed(ev.BarrierRequested(2))
+    shard.feed(ev.Received(11))
+    assert not shard.all(fx.BarrierPassed)
+    shard.feed(ev.Received(11))
+    assert shard.all(fx.BarrierPassed) == [fx.BarrierPassed(2)]
+
+
+def test_a_barrier_uses_no_heartbeat_that_is_reserved_and_is_passed_by_the_next_scheduled_one() -> None:
+    shard = Shard().live(40)
+    for _ in range(500):
+        shard.feed(ev.Received(1))
+    answered = len(shard.sent(1))
+    for _ in range(answered):
+        shard.feed(ev.Received(11))
+    shard.feed(ev.BarrierRequested(1))
+    assert len(shard.sent(1)) == answered
+    shard.advance(40, until=lambda effect: isinstance(effect, fx.Send) and effect.op == 1)
+    shard.feed(ev.Received(11))
+    assert shard.all(fx.BarrierPassed) == [fx.BarrierPassed(1)]
+
+
+def test_a_barrier_of_a_shard_that_has_ended_is_ignored() -> None:
+    shard = Shard().live()
+    shard.feed(ev.StopRequested("released"))
+    assert shard.feed(ev.BarrierRequested(1)) == []
 
 
 def test_latency_is_the_time_to_the_acknowledgement() -> None:
@@ -428,3 +513,22 @@ def _random_event(rng: random.Random, shard: Shard) -> ev.Event:
         ev.ReadingResumed(),
     ]
     return rng.choice(events)
+
+
+def test_a_connection_that_waits_long_for_its_turn_is_opened_again_and_asks_again_without_being_a_failure() -> None:
+    """Else Discord may close it at the moment of its turn; the simulator does so after 60 s."""
+    waited = set()
+    for number in range(16):
+        shard = Shard(session=None, shard=number, count=16)
+        shard.hello(400.0)
+        assert len(shard.all(fx.RequestIdentify)) == 1
+        shard.advance(60.0, until=lambda effect: isinstance(effect, fx.Connect))
+        waited.add(shard.now - 1000.0)
+        assert (len(shard.all(fx.IdentifyWithdrawn)), shard.last(fx.CloseSocket).code) == (1, opcodes.KEEP_SESSION)
+        shard.hello(400.0)
+        assert len(shard.all(fx.RequestIdentify)) == 2
+        shard.feed(ev.IdentifyGranted())
+        assert len(shard.sent(opcodes.IDENTIFY)) == 1
+    assert len(waited) == 16, "they do not all connect again together"
+    assert min(waited) >= 45.0
+    assert max(waited) <= 55.0

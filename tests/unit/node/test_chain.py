@@ -195,3 +195,54 @@ async def test_parts_cut_short_by_a_crash_do_not_count_as_stored() -> None:
     await writer.append(frame_of(events))
     del log.messages[-1]
     assert await chain(log, 11).take_over() == Checkpoint("aa", 4)
+
+
+def end_frame(last_seq: int) -> Frame:
+    return Frame("aa", last_seq, last_seq, kind="end", note=b"{}")
+
+
+@pytest.mark.parametrize("landed", [True, False])
+async def test_an_end_frame_of_unknown_outcome_is_stored_once(landed: bool) -> None:
+    log = MemoryLog()
+    writer = chain(log, 10)
+    await writer.take_over()
+    await fill(log, writer, 1, 3)
+    log.fail_next = [(LogUnavailable("timeout"), landed)]
+    assert await writer.append(end_frame(3)) == 3
+    assert [h.kind for _, _, _, h in log.messages] == ["fence", "", "end"]
+
+
+async def test_nothing_is_appended_to_a_chain_that_has_ended_whatever_lies_behind_its_end() -> None:
+    log = MemoryLog()
+    writer = chain(log, 10)
+    await writer.take_over()
+    await fill(log, writer, 1, 3)
+    await writer.append(end_frame(3))
+    log.intrude("sandwich.bot.events.all.1.7")
+    log.intrude("sandwich.bot.events.voice.1.7")
+    ended = await chain(log, 11).take_over()
+    assert (ended, ended.end) == (Checkpoint("aa", 3), 3)
+    assert [h.kind for _, _, _, h in log.messages] == ["fence", "", "end"]
+
+
+async def test_the_hold_of_a_chain_is_in_every_frame_and_in_the_next_owners_fence() -> None:
+    log = MemoryLog()
+    writer = chain(log, 10)
+    await writer.take_over()
+    writer.hold = 0
+    await writer.append(Frame("aa", 3, 3, kind="marker"))
+    after = chain(log, 11)
+    assert (await after.take_over()).hold == 0
+    after.hold = None
+    await fill(log, after, 4, 4)
+    assert [h.hold for _, _, _, h in log.messages] == [None, 0, 0, None]
+    assert (await chain(log, 12).take_over()).hold is None
+
+
+async def test_a_marker_of_which_parts_are_missing_is_a_checkpoint_all_the_same() -> None:
+    log = MemoryLog(part_bytes=100)
+    writer = chain(log, 10)
+    await writer.take_over()
+    await writer.append(Frame("aa", 3, 3, kind="marker", note=b"x" * 250))
+    del log.messages[-1]
+    assert await chain(log, 11).take_over() == Checkpoint("aa", 3)

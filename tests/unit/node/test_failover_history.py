@@ -5,7 +5,7 @@ from dataclasses import replace
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.problems import Code
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import ClaimRecord, NodeRecord, ShardState
+from sandwich_coordinator.types import AppRecord, ClaimRecord, NodeRecord, ShardState
 from sandwich_coordinator.view import ClusterView, Entry
 from sandwich_node.agent.failover_history import NODE_GONE, NODE_RESTARTED, WORKER_DIED, History
 
@@ -32,6 +32,15 @@ def test_a_released_shard_was_moved_and_an_unreleased_one_was_lost() -> None:
         assert (failover.source, failover.node, failover.cause) == ("a", "b", cause)
         assert (failover.took_s, failover.silent_s, failover.replayed) == (0.75, 2.25, 4)
         assert history.counts["bot", cause, "resumed"] == 1
+
+
+def test_a_pause_is_no_failover() -> None:
+    app = AppRecord(app="bot", token="t", token_hash="h", intents=1, paused=True)
+    paused = replace(view(None), apps={"bot": Entry(app, 1, 2, 0)})
+    history = History("b")
+    history.claims_changed(view("a", state="draining"), paused, [SHARD], 100.0)
+    assert history.back(SHARD, "resumed", replayed=4, stored_at=98.5, at=900.0) is None
+    assert not history.counts
 
 
 def test_a_reconnect_and_a_first_start_are_no_failover() -> None:

@@ -1,7 +1,6 @@
 """What a leader does when Discord's `GET /gateway/bot` answers 429, 500 or 401. Time is virtual."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -16,7 +15,7 @@ from sandwich_coordinator.types import AppRecord, BudgetRecord, NodeRecord
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.leader_loop import LeaderLoop
 from sandwich_node.agent.membership import Membership
-from tests.unit.coordinator.test_mirror import virtual
+from verification.simulation.loop import run_virtual, wall_s
 
 KEYS = Keys()
 APP = AppRecord(app="bot", token="sealed", token_hash="h", intents=1)
@@ -39,7 +38,7 @@ class Office:
             look_up=self._look_up,
             relocate=lambda switches, view, now: frozenset(),
             policy=Policy(),
-            wall=time.time,
+            wall=wall_s,
         )
 
     async def _look_up(self, app: str) -> BudgetRecord:
@@ -47,7 +46,7 @@ class Office:
         if self._answers:
             raise self._answers.pop(0)
         return BudgetRecord(
-            url="u", shards=2, total=9, remaining=9, reset_at=9e9, max_concurrency=1, fetched_at=time.time()
+            url="u", shards=2, total=9, remaining=9, reset_at=9e9, max_concurrency=1, fetched_at=wall_s()
         )
 
     def group(self) -> tuple[str, str]:
@@ -78,7 +77,7 @@ class Office:
             with pytest.raises(TimeoutError):
                 await self.run(seconds)
 
-        virtual(main())
+        run_virtual(main())
 
 
 def test_a_rate_limit_is_waited_out_for_as_long_as_discord_says() -> None:

@@ -10,7 +10,7 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import NodeRecord
 from sandwich_node.agent.membership import Membership
-from tests.unit.coordinator.test_mirror import virtual
+from verification.simulation.loop import run_virtual
 
 KEYS = Keys()
 OWN = NodeRecord(node="a", instance="now", address="h:1", version="1")
@@ -44,7 +44,7 @@ def test_a_draining_node_that_lost_its_lease_registers_again_as_draining() -> No
         assert found.lease not in (0, first)
         assert msgspec.json.decode(found.value, type=NodeRecord) == msgspec.structs.replace(OWN, state="draining")
 
-    virtual(main())
+    run_virtual(main())
 
 
 class Refusing(MemoryStore):
@@ -93,7 +93,7 @@ def test_a_store_that_refuses_a_new_lease_ends_a_node_at_its_start_only() -> Non
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
 
-    virtual(main())
+    run_virtual(main())
 
 
 def test_the_state_of_an_earlier_process_is_not_taken_over() -> None:

@@ -139,6 +139,7 @@ class Shard:
             bot=lambda: BOT,
             send=lambda op, data: None,
             relay=_relay,
+            presence=lambda: None,
             cache=None,
             rng=rng,
             clock=loop.time,

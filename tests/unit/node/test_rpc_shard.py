@@ -11,7 +11,7 @@ import pytest
 from sandwich_coordinator.intents import ALL
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.publishing.own_events import OwnEvent
-from sandwich_node.rpc.shard import ShardCommands
+from sandwich_node.rpc.shard import RELEASE_WAIT_S, Leaving, ShardCommands, ShardGone
 from sandwich_sdk.wire.rpc import RpcError
 from verification.simulation.loop import run_virtual
 
@@ -24,11 +24,14 @@ class Discord:
     def __init__(self) -> None:
         self.sent: list[tuple[int, dict[str, Any]]] = []
         self.refuse = ""
+        self.leaves = False
         self.turn_s = 0.0
         self.away = False
         self.grew = asyncio.Event()
 
     def send(self, op: int, data: dict[str, Any]) -> None:
+        if self.leaves:
+            raise Leaving
         if self.refuse:
             raise ValueError(self.refuse)
         self.sent.append((op, data))
@@ -55,6 +58,7 @@ def play(story: Callable[[ShardCommands, Discord], Awaitable[Any]]) -> Any:
             bot=lambda: "9",
             send=discord.send,
             relay=relay,
+            presence=lambda: None,
             cache=discord,  # type: ignore[arg-type]
             rng=random.Random(1),
             clock=asyncio.get_running_loop().time,
@@ -197,5 +201,64 @@ def test_silence_ends_in_an_error_and_a_refusal_is_reported_at_once() -> None:
             await ask(commands, "request_sounds")
         assert caught.value.code == "refused"
         assert not commands.is_waiting
+
+    play(story)
+
+
+def test_requests_that_wait_for_discord_end_with_the_shard_as_not_acted_on() -> None:
+    async def story(commands: ShardCommands, discord: Discord) -> None:
+        asked = [
+            ask(commands, "request_members", query="a", limit=10),
+            ask(commands, "request_sounds"),
+            ask(commands, "update_voice_state", channel_id="5"),
+        ]
+        await sent(discord, 3)
+        await commands.close()
+        for each in asked:
+            with pytest.raises(ShardGone) as ended:
+                await each
+            assert (ended.value.code, ended.value.retry_after) == ("unavailable", 1.0)
+
+    play(story)
+
+
+def test_a_command_that_a_leaving_shard_does_not_take_is_not_refused_by_discord() -> None:
+    async def story(commands: ShardCommands, discord: Discord) -> None:
+        discord.leaves = True
+        for verb, fields in (("request_members", {"query": "a", "limit": 10}), ("request_sounds", {})):
+            with pytest.raises(ShardGone):
+                await ask(commands, verb, **fields)
+        with pytest.raises(ShardGone):
+            await commands.handle("update_presence", b"{}")
+
+    play(story)
+
+
+def test_before_the_switch_only_a_presence_is_set_and_other_requests_wait_for_it() -> None:
+    async def story(commands: ShardCommands, discord: Discord) -> None:
+        commands.withhold()
+        assert await commands.handle("update_presence", b"{}") == b"null"
+        asking = ask(commands, "request_sounds")
+        await asyncio.sleep(RELEASE_WAIT_S - 1.0)
+        assert len(discord.sent) == 1
+        commands.release()
+        await sent(discord, 2)
+        commands.observe("SOUNDBOARD_SOUNDS", json.dumps({"guild_id": GUILD, "soundboard_sounds": []}).encode())
+        assert json.loads(await asking)["guild_id"] == GUILD
+
+    play(story)
+
+
+def test_a_request_waits_for_the_switch_for_a_bounded_time_and_not_beyond_the_shards_end() -> None:
+    async def story(commands: ShardCommands, discord: Discord) -> None:
+        commands.withhold()
+        with pytest.raises(ShardGone):
+            await ask(commands, "relay", type="SONG")
+        asking = ask(commands, "request_sounds")
+        await asyncio.sleep(0.1)
+        await commands.close()
+        with pytest.raises(ShardGone):
+            await asking
+        assert discord.sent == []
 
     play(story)

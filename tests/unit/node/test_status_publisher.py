@@ -50,7 +50,7 @@ class FakeWorker:
 
 def test_messages_wait_for_a_worker_that_is_connected() -> None:
     worker = FakeWorker()
-    publisher = StatusPublisher("a", lambda: {0: worker}, wall=time.time)  # type: ignore[dict-item]
+    publisher = StatusPublisher("a", lambda: worker if worker.ready else None, wall=time.time)  # type: ignore[arg-type, return-value]
     publisher.shard(ShardId("bot", 0, 1), "live", "")
     assert not worker.sent
     worker.ready = True

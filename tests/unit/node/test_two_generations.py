@@ -1,10 +1,11 @@
 """What identities can and cannot say about the overlap of two generations, judged by the simulator's journal."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from sandwich_node.events.identity import Identity
 from tests.support.two_generations import Lags, NewShard, Seen, Switch
 
 CONTEXT = 16
@@ -36,7 +37,7 @@ def aligned(switch: Switch, shard: NewShard) -> Iterator[Seen]:
         yield from held[max(0, _end(theirs, [seen.identity for seen in ours]) - (len(ours) - len(held))) :]
 
 
-def _end(theirs: list[object], ours: list[object]) -> int:
+def _end(theirs: Sequence[Identity], ours: Sequence[Identity]) -> int:
     best, at = -1, 0
     for end in range(len(ours) + 1):
         run = 0

@@ -13,6 +13,7 @@ from sandwich_coordinator.discord_api import DiscordApiError, DiscordUnavailable
 from sandwich_node.rest.client import BODY_BYTES_MAX, WAITING_MAX, RequestRefused, RestClient
 from sandwich_node.rest.limiter import InvalidGuard, RestLimiter, Route
 from sandwich_node.secret import Secret
+from tests.support.http_server import discord_api
 
 TOKEN = "canary.token.value"
 ROUTE = Route("GET /guilds/{id}/invites", "1", "/guilds/1/invites")
@@ -40,15 +41,9 @@ class Discord:
 @pytest.fixture
 async def discord() -> AsyncIterator[Discord]:
     found = Discord()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", found.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v10"
-    yield found
-    found.gate.set()
-    await runner.cleanup()
+    async with discord_api(found.handle) as found.url:
+        yield found
+        found.gate.set()
 
 
 @pytest.fixture

@@ -43,6 +43,16 @@ async def test_one_frame_of_a_shard_is_handled_at_a_time_and_other_shards_contin
     assert await waiting == 2
 
 
+async def test_one_handler_takes_the_frames_in_the_order_in_which_they_arrived() -> None:
+    intake = Intake(limit=8)
+    frames = [delivery(seq, shard) for seq, shard in enumerate((0, 0, 1, 2, 1, 0), start=1)]
+    for each in frames:
+        intake.push(each)
+    for each in frames:
+        assert await take(intake) == each.stream_seq
+        intake.settle(each)
+
+
 async def test_a_frame_to_retry_later_comes_first_for_its_shard_which_waits_for_it() -> None:
     intake = Intake(limit=8)
     intake.patient = False

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandwich_sdk.partitioning import (
+    PARTITIONS_MAX,
     SILENT_MAX_S,
     GroupMembership,
     Heartbeat,
@@ -15,6 +16,7 @@ from sandwich_sdk.partitioning import (
     partitions_in,
 )
 from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.switch import SHARDS_MAX
 
 workers = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.booleans(), min_size=1, max_size=8)
 
@@ -28,6 +30,10 @@ def test_a_shard_belongs_to_one_partition_and_no_other_reads_it(shard: int) -> N
 
 def test_up_to_32_shards_have_a_partition_each_and_so_have_ranges_of_256() -> None:
     assert [partition_of(shard) for shard in (0, 31, 32, 255, 256, 300)] == [0, 31, 0, 31, 32, 44]
+
+
+def test_a_heartbeat_can_name_the_partition_of_every_shard_that_a_switch_can_name() -> None:
+    assert partition_of(SHARDS_MAX - 1) == PARTITIONS_MAX - 1
 
 
 def test_partitions_are_found_by_the_subjects_of_a_stream() -> None:

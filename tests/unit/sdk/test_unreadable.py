@@ -67,6 +67,23 @@ async def read_all(cluster: FakeCluster, *, ordered: bool = False) -> tuple[list
 
 
 @pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("kind", ["end", "switch", "of a later version", ""])
+@pytest.mark.parametrize("payload", [b"", b"no zstd", b'{"from":0,"after":{"0":1}}'])
+async def test_a_frame_without_events_is_acknowledged_whatever_its_kind(
+    kind: str, payload: bytes, ordered: bool
+) -> None:
+    cluster = FakeCluster("app")
+    put(cluster, payload, Sandwich_Kind=kind, Sandwich_Count="0")
+    cluster.dispatch("AFTER", {})
+    assert await read_all(cluster, ordered=ordered) == (["AFTER"], [])
+    looping = Consumer(app="app", source=cluster, ordered=ordered)
+    put(cluster, payload, Sandwich_Kind=kind, Sandwich_Count="0")
+    cluster.dispatch("LATER", {})
+    assert [event.type async for event in looping] == ["LATER"]
+    assert (cluster.delays, cluster.dead) == ([], [])
+
+
+@pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("what", UNREADABLE)
 async def test_a_frame_that_cannot_be_decoded_is_counted_and_then_a_dead_letter(what: str, ordered: bool) -> None:
     cluster = FakeCluster(tries_max=5)

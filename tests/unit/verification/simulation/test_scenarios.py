@@ -1,11 +1,14 @@
 """Single faults that random seeds produce too rarely."""
 
 import asyncio
+import itertools
 
 import pytest
 
+from sandwich_coordinator.problems import Code
 from verification.simulation.loop import run_virtual
-from verification.simulation.run import HOUR_S, Simulation
+from verification.simulation.node import REFUSED_USER, SimWorker
+from verification.simulation.run import HOUR_S, Simulation, configuration
 
 
 class GatewayAwayForMinutes(Simulation):
@@ -39,6 +42,61 @@ def test_a_gateway_that_returns_while_discord_keeps_the_sessions_costs_no_sessio
     simulation = GatewayAwayForAMoment(1)
     outcome = run_virtual(simulation.run())
     assert (outcome.violations, outcome.identifies) == ([], simulation.shards)
+
+
+class SettingsChange(Simulation):
+    """The settings of NATS change while all shards are live: once to ones that no worker can use, then to others."""
+
+    async def inject_faults(self) -> None:
+        await asyncio.sleep(120.0)
+        before = self.workers()
+        await self._database.txn([], [configuration(REFUSED_USER)])
+        await asyncio.sleep(60.0)
+        assert self.workers() == before
+        assert {code for node in self._nodes for code in node.problems()} >= {Code.SETTINGS_REFUSED}
+        await self._database.txn([], [configuration("other")])
+        await asyncio.sleep(60.0)
+        assert not self.workers() & before
+        assert len(self.workers()) == len(before)
+        assert Code.SETTINGS_REFUSED not in {code for node in self._nodes for code in node.problems()}
+
+    def workers(self) -> set[SimWorker]:
+        """Those that hold shards."""
+        return {worker for node in self._nodes for worker in node.workers if worker.shards()}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_changed_settings_replace_every_worker_and_cost_no_session_start(seed: int) -> None:
+    simulation = SettingsChange(seed)
+    outcome = run_virtual(simulation.run())
+    assert (outcome.violations, outcome.identifies) == ([], simulation.shards)
+
+
+class SettingsChangeAmongFaults(Simulation):
+    """The settings of NATS change again and again while other faults happen."""
+
+    async def inject_faults(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            changing = group.create_task(self._change_settings())
+            await super().inject_faults()
+            changing.cancel()
+        await self._database.txn([], [configuration("last")])
+
+    async def _settle(self) -> None:
+        await super()._settle()
+        assert {worker.nats_user for node in self._nodes for worker in node.workers if worker.shards()} == {"last"}
+
+    async def _change_settings(self) -> None:
+        for number in itertools.count():
+            await asyncio.sleep(self._rng.uniform(2.0, 20.0))
+            user = self._rng.choice([f"user{number}", f"user{number}", REFUSED_USER])
+            self._journal.note(f"fault: the user of NATS is {user}")
+            await self._database.txn([], [configuration(user)])
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_settings_that_change_among_other_faults_violate_nothing(seed: int) -> None:
+    assert run_virtual(SettingsChangeAmongFaults(seed).run()).violations == []
 
 
 @pytest.mark.parametrize("seed", [1, 2])
