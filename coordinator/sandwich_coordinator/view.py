@@ -6,6 +6,7 @@ reason and raise nothing: one corrupt key must not stop the cluster.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -98,6 +99,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
+@lru_cache(maxsize=16)
 def _tables(keys: Keys) -> tuple[_Table, ...]:
     one, shard, json = (str,), (str, int, int), msgspec.json.Decoder
     group_names = ("app", "group")
@@ -123,6 +125,8 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
 class ClusterView:
     """Everything under the cluster's prefix, decoded, as of `revision`. Treat the mappings as read-only.
 
+    `claimed_by`: the shards of the claims of each node. `claims_before`: the claims of the view that this one was made
+    from, and which of them differ; see `changed_claims`.
     `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`).
     """
 
@@ -145,6 +149,10 @@ class ClusterView:
     identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
+    claimed_by: Mapping[str, frozenset[ShardId]] = field(default_factory=dict)
+    claims_before: tuple[Mapping[ShardId, Entry[ClaimRecord]], frozenset[ShardId]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     @classmethod
     def from_items(cls, keys: Keys, items: Mapping[str, KeyValue], revision: int = 0) -> "ClusterView":
@@ -152,19 +160,21 @@ class ClusterView:
         newest = max((kv.mod_revision for kv in items.values()), default=0)
         return cls(keys=keys)._with(((key, kv) for key, kv in items.items()), revision or newest)
 
-    def apply(self, batch: WatchBatch) -> "ClusterView":
-        """The view after `batch`. Costs one shallow copy of each mapping that changes, and decodes only changes.
+    def apply(self, *batches: WatchBatch) -> "ClusterView":
+        """The view after `batches`. Costs one shallow copy of each mapping that changes, and decodes only changes.
 
         Events that are not newer than a key in the view are harmless: the store repeats in order.
         """
-        if not batch.events:
-            return replace(self, revision=max(self.revision, batch.revision))
-        changes = ((event.kv.key, event.kv if event.kind == "put" else None) for event in batch.events)
-        return self._with(changes, max(self.revision, batch.revision))
+        revision = max([self.revision, *(batch.revision for batch in batches)])
+        events = [event for batch in batches for event in batch.events]
+        if not events:
+            return replace(self, revision=revision, claims_before=(self.claims, frozenset()))
+        return self._with(((event.kv.key, event.kv if event.kind == "put" else None) for event in events), revision)
 
     def _with(self, changes: Iterable[tuple[str, KeyValue | None]], revision: int) -> "ClusterView":
         tables = _tables(self.keys)
         edited: dict[str, Any] = {}
+        claims: set[ShardId] = set()
         bad = dict(self.bad)
         leader, config = self.leader, self.config
         for key, kv in changes:
@@ -181,8 +191,30 @@ class ClusterView:
             target = edited.get(table.name)
             if target is None:
                 target = edited[table.name] = dict(getattr(self, table.name))
-            _change(table, key, kv, target, bad)
-        return replace(self, revision=revision, config=config, leader=leader, bad=bad, **edited)
+            identity = _change(table, key, kv, target, bad)
+            if table.name == "claims" and identity is not None:
+                claims.add(identity)
+        if claims:
+            edited["claimed_by"] = _claimed_by(self, edited["claims"], claims)
+        before = (self.claims, frozenset(claims))
+        return replace(
+            self,
+            revision=revision,
+            config=config,
+            leader=leader,
+            bad=self.bad if bad == self.bad else bad,
+            claims_before=before,
+            **edited,
+        )
+
+    def changed_claims(self, before: "ClusterView") -> frozenset[ShardId]:
+        """The shards whose claim differs from the one in an earlier view."""
+        if self.claims is before.claims:
+            return frozenset()
+        if self.claims_before is not None and self.claims_before[0] is before.claims:
+            return self.claims_before[1]
+        gone = {shard for shard, claim in before.claims.items() if self.claims.get(shard) is not claim}
+        return frozenset(gone | (self.claims.keys() - before.claims.keys()))
 
     def revision_of_bad(self, key: str) -> int:
         """The revision that guards the replacement of a key that cannot be read; 0 when there is no such key."""
@@ -219,17 +251,41 @@ def _leader(kv: KeyValue | None, bad: dict[str, BadEntry]) -> Entry[LeaderRecord
     return Entry(record, kv.create_revision, kv.mod_revision, kv.lease)
 
 
-def _change(table: _Table, key: str, kv: KeyValue | None, target: dict[Any, Any], bad: dict[str, BadEntry]) -> None:
+def _change(table: _Table, key: str, kv: KeyValue | None, target: dict[Any, Any], bad: dict[str, BadEntry]) -> Any:
+    """Change one entry of a mapping. Returns what names it; None when the key cannot be read."""
     try:
         identity = table.key_of(key[len(table.prefix) :])
     except ValueError as error:
         if kv is not None:
             bad[key] = BadEntry(str(error), kv.mod_revision, kv.lease)
-        return
+        return None
     target.pop(identity, None)
     if kv is None:
-        return
+        return identity
     try:
         target[identity] = table.entry_of(identity, kv)
     except (msgspec.MsgspecError, ValueError) as error:
         bad[key] = BadEntry(str(error), kv.mod_revision, kv.lease)
+    return identity
+
+
+def _claimed_by(
+    before: ClusterView, claims: Mapping[ShardId, Entry[ClaimRecord]], changed: Iterable[ShardId]
+) -> dict[str, frozenset[ShardId]]:
+    """The claims of each node after these claims have changed."""
+    came: dict[str, set[ShardId]] = {}
+    went: dict[str, set[ShardId]] = {}
+    for shard in changed:
+        old, new = before.claims.get(shard), claims.get(shard)
+        if old is not None:
+            went.setdefault(old.record.node, set()).add(shard)
+        if new is not None:
+            came.setdefault(new.record.node, set()).add(shard)
+    found = dict(before.claimed_by)
+    for node in came.keys() | went.keys():
+        left = found.get(node, frozenset()).difference(went.get(node, ())).union(came.get(node, ()))
+        if left:
+            found[node] = left
+        else:
+            found.pop(node, None)
+    return found

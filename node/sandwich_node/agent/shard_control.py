@@ -8,8 +8,8 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -35,10 +35,15 @@ from sandwich_node.agent.status import ShardFacts
 
 _log = logging.getLogger(__name__)
 
-CLAIMS_AT_ONCE = 16
+TRANSACTIONS_AT_ONCE = 16
+WRITES_AT_ONCE = 50
+"""Claims in one transaction. A node that starts writes hundreds, and etcd allows 128 in one (--max-txn-ops)."""
+PASSING_S = 1.0
+"""A state that a shard soon leaves is written only when it lasts longer: it is for people."""
 CRASH_WAIT_S = 2.0
 SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
+_PASSING = frozenset({"connecting", "resuming"})
 NEAR_TURNS = 2
 """Shards of one bucket that connect before their turn to IDENTIFY. The others wait without a connection: Discord and we
 need not hold hundreds of sockets for minutes, and one that connects takes less than the five seconds of a turn."""
@@ -67,6 +72,16 @@ def _previous(view: ClusterView, key: GroupId) -> ipc.PreviousGroup | None:
 
 def _options_of(app: AppRecord) -> ipc.ShardOptions:
     return ipc.ShardOptions(cache=app.cache, events=app.events, invites=app.invites)
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A guarded write of one claim. `forgets`: with it the shard is no longer this node's."""
+
+    shard: ShardId
+    compares: tuple[Compare, ...]
+    writes: tuple[Put | Delete, ...]
+    forgets: bool = False
 
 
 class ShardControl:
@@ -112,13 +127,15 @@ class ShardControl:
         self.saved = asyncio.Event()
         self.saved.set()
         self._group: asyncio.TaskGroup | None = None
-        self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
+        self._limit = asyncio.Semaphore(TRANSACTIONS_AT_ONCE)
         self._presences: dict[ShardId, dict[str, Any] | None] = {}
         self._options: dict[ShardId, ipc.ShardOptions] = {}
         self._phases: dict[ShardId, GroupPhase] = {}
         self._gateways = ShardGateways(store, view=view, send=self._send)
         self._run_numbers = itertools.count(1)
         self._runs: dict[ShardId, int] = {}
+        # The revisions of writes that the view does not have yet.
+        self._written: dict[ShardId, int] = {}
         self._rereads: set[ShardId] = set()
         self._near: dict[Bucket, dict[ShardId, float]] = {}
         self._near_in: dict[ShardId, Bucket] = {}
@@ -142,21 +159,28 @@ class ShardControl:
 
     async def _step(self) -> bool:
         """One pass; True when something has to be tried again."""
-        view = self._view()
+        view, own = self._view(), self._own()
         if view is None:
             return True
-        own = self._own()
         self._leave_retiring(own)
-        actions = assignment.reconcile_node(view, own, self.local, self._wall())
-        results = await asyncio.gather(*(self._perform(view, action) for action in actions))
+        self._written = {shard: revision for shard, revision in self._written.items() if revision > view.revision}
+        # Nothing is decided without etcd, and its return may change nothing that wakes this loop.
+        done, writes = own.connected, list[_Write]()
+        for action in assignment.reconcile_node(view, own, self.local, self._wall()):
+            if isinstance(action, assignment.Claim | assignment.Release):
+                # What is written already, and not in the view yet, is not written again.
+                if action.shard not in self._written:
+                    forgets = isinstance(action, assignment.Release)
+                    writes.append(_Write(action.shard, action.compares, action.writes, forgets=forgets))
+            else:
+                done = self._perform(view, action) and done
+        done = await self._commit(writes) and done
         self._show_presences(view)
         self._set_options(view)
         self._set_phases(view)
         self._gateways.follow(view, self.local)
-        # One coroutine for each change and none for each shard: a start of hundreds makes thousands of passes.
-        changes = [change for shard in self.local if (change := self._state_change(view, shard)) is not None]
-        await asyncio.gather(*(self._txn((guard,), (write,)) for guard, write in changes))
-        return not all(results)
+        states, awaited = self._state_writes(view)
+        return not (await self._commit(states) and done) or awaited
 
     def _own(self) -> LocalNode:
         loads = {index: 0 for index, worker in self._workers.items() if worker.alive and index not in self._retiring}
@@ -192,11 +216,9 @@ class ShardControl:
 
     # --- actions ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, view: ClusterView, action: assignment.Action) -> bool:
-        """Carry out one action; False: try again although nothing changes."""
+    def _perform(self, view: ClusterView, action: assignment.Action) -> bool:
+        """Carry out one action that is not a write; False: try again although nothing changes."""
         match action:
-            case assignment.Claim(_, _, compares, writes):
-                return await self._txn(compares, writes)
             case assignment.Start():
                 return self._start(view, action)
             case assignment.Stop(shard=shard) | assignment.Restart(shard=shard) | assignment.Abandon(shard=shard) if (
@@ -208,15 +230,38 @@ class ShardControl:
                 self._stop(shard, reason)
             case assignment.Restart(shard, _, _, _, reason):
                 self._restart(shard, reason)
-            case assignment.Release(shard, compares, writes):
-                if not await self._txn(compares, writes):
-                    return False
-                self._forget(shard)
             case assignment.Abandon(shard, reason):
                 self._abandon(shard, reason)
         return True
 
-    async def _txn(self, compares: tuple[Compare, ...], writes: tuple[Put, ...] | tuple[Delete, ...]) -> bool:
+    async def _commit(self, writes: Sequence["_Write"]) -> bool:
+        """Carry out writes, many in one transaction; False: some are to be tried again.
+
+        When the guard of one fails, each of its transaction is tried alone.
+        """
+        parts = [writes[start : start + WRITES_AT_ONCE] for start in range(0, len(writes), WRITES_AT_ONCE)]
+        results = await asyncio.gather(*(self._commit_part(part) for part in parts))
+        refused = [part for part, done in zip(parts, results, strict=True) if done is False]
+        alone = [[write] for part in refused if len(part) > 1 for write in part]
+        results += await asyncio.gather(*(self._commit_part(part) for part in alone))
+        return len(alone) == sum(map(len, refused)) and results.count(True) == len(results) - len(refused)
+
+    async def _commit_part(self, writes: Sequence["_Write"]) -> bool | None:
+        """Whether one transaction with all of them was applied; None when the store failed."""
+        compares = [compare for write in writes for compare in write.compares]
+        async with self._limit:
+            try:
+                done = await self._store.txn(compares, [one for write in writes for one in write.writes])
+            except (StoreError, LeaseLost) as error:
+                _log.warning("etcd: %s", error)
+                return None
+        for write in writes if done.succeeded else ():
+            self._written[write.shard] = done.revision
+            if write.forgets:
+                self._forget(write.shard)
+        return done.succeeded
+
+    async def _txn(self, compares: tuple[Compare, ...], writes: tuple[Put, ...]) -> bool:
         async with self._limit:
             try:
                 return (await self._store.txn(compares, writes)).succeeded
@@ -336,11 +381,11 @@ class ShardControl:
 
     def _set_options(self, view: ClusterView) -> None:
         """Pass on what running shards follow without a reconnect."""
+        wanted = {name: _options_of(entry.record) for name, entry in view.apps.items()}
         for shard, running in self.local.items():
-            app = view.apps.get(shard.app)
-            if app is None or running.phase != "running":
+            options = wanted.get(shard.app)
+            if options is None or running.phase != "running":
                 continue
-            options = _options_of(app.record)
             if options != self._options.get(shard):
                 self._options[shard] = options
                 self._send(running.worker, ipc.SetOptions(shard, options))
@@ -421,14 +466,27 @@ class ShardControl:
         if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
             self.facts[shard] = replace(facts, reason=reason)
 
-    def _state_change(self, view: ClusterView, shard: ShardId) -> tuple[Compare, Put] | None:
-        """What brings the claim in line with what the worker reported; None: nothing is missing."""
+    def _state_writes(self, view: ClusterView) -> tuple[list["_Write"], bool]:
+        """What brings the claims' states in line with what the workers reported; and whether some wait a moment."""
+        found, awaited = [], False
+        for shard in self.local:
+            write = self._state_write(view, shard)
+            if write is None:
+                continue
+            facts = self.facts[shard]
+            if facts.state in _PASSING and 0 <= self._wall() - facts.since < PASSING_S:
+                awaited = True
+            else:
+                found.append(write)
+        return found, awaited
+
+    def _state_write(self, view: ClusterView, shard: ShardId) -> "_Write | None":
         facts, running, claim = self.facts.get(shard), self.local.get(shard), view.claims.get(shard)
         if facts is None or running is None or claim is None or facts.state not in _STATES:
             return None
         record = claim.record
         rereads = shard in self._rereads
-        if (facts.state, rereads) == (record.state, record.rereads):
+        if shard in self._written or (facts.state, rereads) == (record.state, record.rereads):
             return None
         if record.instance != self._membership.record.instance:
             return None
@@ -444,7 +502,8 @@ class ShardControl:
             rereads=rereads,
         )
         key = view.keys.claim(*shard)
-        return Compare(key, "mod_revision", claim.mod_revision), Put(key, wanted.encode(), claim.lease)
+        guard = Compare(key, "mod_revision", claim.mod_revision)
+        return _Write(shard, (guard,), (Put(key, wanted.encode(), claim.lease),))
 
     # --- messages of workers ---------------------------------------------------------------------------------------
 
