@@ -177,7 +177,7 @@ async def test_a_plan_names_the_cost_and_writes_nothing() -> None:
     assert (plan.reasons, plan.at_once, plan.enough) == (("4 shards -> 7 shards",), False, True)
     assert plan_lines(plan, 0.0) == [
         "bot: 4 shards -> 7 shards",
-        "  7 session starts of the 100 that are left of 100",
+        "  7 session starts of the 100 that are left of 100, 20 are kept for failover",
         "  at least 20s; the present shards serve until the new ones are ready",
         "  about 1 MiB of memory more until then, without traffic",
     ]
