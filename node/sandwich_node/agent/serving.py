@@ -9,6 +9,7 @@ from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.room import accepts
+from sandwich_coordinator.scale_plan import desired_shards
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import version_warning
@@ -123,6 +124,12 @@ class Serving:
             words = "etcd does not answer; shards keep running, nothing is moved"
             waits.append(problem(Code.ETCD_UNREACHABLE, f"node/{self._node}", words, ""))
         return [*waits, *self.servers.waiting]
+
+    @property
+    def desired_shards(self) -> dict[str, int]:
+        """How many shards the cluster should have room for, if this node leads."""
+        view = self._following.view()
+        return desired_shards(view) if view is not None and self.leading.leads else {}
 
     @property
     def problems(self) -> list[Problem]:
