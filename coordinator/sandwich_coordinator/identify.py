@@ -72,7 +72,7 @@ class TakeEnded:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The granted shard has sent its IDENTIFY."""
+    """The granted shard has sent its IDENTIFY, or Discord has it by now: the later one counts."""
 
     shard: ShardId
 
