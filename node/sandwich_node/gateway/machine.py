@@ -81,7 +81,6 @@ class ShardMachine:
         self._timer: float | None = None
         self._reach = Reach(config.gateway_url, config.refusal)
         self._identify_at = 0.0
-        self._unacknowledged = 0
         self._acks_awaited = 0
         self._session_since: float | None = None
         self._dispatches = 0
@@ -243,7 +242,6 @@ class ShardMachine:
             self._send_heartbeat(now)
 
     def _on_acknowledged(self, event: ev.Received, now: float) -> None:
-        self._unacknowledged = max(0, self._unacknowledged - 1)
         if self._acks_awaited == 1:
             self._identify_arrived()
         elif self._acks_awaited:
@@ -369,7 +367,7 @@ class ShardMachine:
         room = self._limiter.heartbeat(now, requested=True)
         if room:
             self._send_heartbeat(now)
-        self._acks_awaited = self._unacknowledged if room else self._unacknowledged + 1
+        self._acks_awaited = self._heart.unanswered + (not room)
 
     def _identify_arrived(self) -> None:
         """Discord has the IDENTIFY, by now: its bucket's five seconds count from here."""
@@ -405,7 +403,6 @@ class ShardMachine:
         self._heart.sent(now)
         if self._barrier is not None and self._barrier_acks is None and self.state is State.LIVE:
             self._barrier_acks = self._heart.unanswered
-        self._unacknowledged += 1
         sequence = self._sequence if self.streaming or self._session else None
         self._emit(fx.Send(opcodes.HEARTBEAT, payloads.heartbeat(sequence)))
 
@@ -518,7 +515,7 @@ class ShardMachine:
         self._timer = None
         self._barrier_acks = None
         self._heart.stop()
-        self._unacknowledged = self._acks_awaited = 0
+        self._acks_awaited = 0
 
     def _on_stop(self, event: ev.StopRequested, now: float) -> None:
         self._withdraw()
