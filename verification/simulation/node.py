@@ -258,6 +258,9 @@ class _WorkerLife:
         match message:
             case ipc.LeaseHeld(lease):
                 self.lease = lease
+            case ipc.RelocateGuilds(app=app, group=group, to=to):
+                # There is no cache to relocate them in.
+                self.send(ipc.GuildsRelocated(app=app, group=group, to=to.group))
             case ipc.Shutdown():
                 self._stopping = asyncio.create_task(self.release_all())
             case _:

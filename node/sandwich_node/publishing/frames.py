@@ -24,6 +24,8 @@ BATCH_BYTES_MAX = 2 * 1024 * 1024
 BUFFER_BYTES_MAX = 8 * 1024 * 1024
 BUFFER_EVENTS_MAX = 16_384
 COMPRESSION_LEVEL = 1
+HOLD_OVER = -1
+"""In place of a stream sequence: the chain's hold is over."""
 
 _compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_content_size=True)
 
@@ -65,7 +67,7 @@ class Item(NamedTuple):
 class Batch:
     """Events of one session in order, or a frame without events (`kind`, with its `note`, on `lane`).
 
-    hold       of a marker: the chain's hold begins with it, and this was the stream's last sequence before
+    hold       of a marker: the chain's hold begins with it, and this was the stream's last sequence before; or HOLD_OVER
     on_stored  called with the frame's stream sequence, before anything else is appended
     """
 

@@ -19,7 +19,7 @@ from typing import Protocol
 from sandwich_node.cache.context import Op
 from sandwich_node.events.asks import Ask, StoredAsk
 from sandwich_node.publishing.chain import Chain
-from sandwich_node.publishing.frames import Batch, EventBuffer, Frame, frames_of
+from sandwich_node.publishing.frames import HOLD_OVER, Batch, EventBuffer, Frame, frames_of
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_sdk.wire.headers import GAP, MARKER
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
@@ -199,7 +199,7 @@ class ShardPublisher:
         """Publish one batch of the buffer. Raises Fenced. Call it for one batch at a time, in order."""
         for frame in await self._frames(batch):
             if batch.hold is not None:
-                self.chain.hold = batch.hold
+                self.chain.hold = batch.hold if batch.hold != HOLD_OVER else None
             stored_as = await self.chain.append(frame)
             if batch.on_stored is not None:
                 batch.on_stored(stored_as)

@@ -32,7 +32,7 @@ from sandwich_node.gateway.machine import ShardMachine
 from sandwich_node.gateway.payloads import ShardConfig, connect_url
 from sandwich_node.gateway.session import Session
 from sandwich_node.publishing.chain import Chain, Checkpoint
-from sandwich_node.publishing.frames import EventBuffer, ShardOrigin
+from sandwich_node.publishing.frames import HOLD_OVER, EventBuffer, ShardOrigin
 from sandwich_node.publishing.log import Fenced
 from sandwich_node.publishing.previous_group import OldEnd
 from sandwich_node.publishing.publisher import ShardPublisher
@@ -48,8 +48,9 @@ from sandwich_node.shards.resume import first_session, replay_events
 from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.session_reports import STATE_NAMES, SessionReports
 from sandwich_node.shards.take_over import TakeOver
-from sandwich_node.shards.upcoming import WITHHELD_PHASES, LeavingOut, Upcoming, push_switch_frames
+from sandwich_node.shards.upcoming import WITHHELD_PHASES, LeavingOut, Upcoming, marker, push_switch_frames
 from sandwich_sdk.wire import subjects
+from sandwich_sdk.wire.headers import MARKER
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 _T = TypeVar("_T")
@@ -108,6 +109,7 @@ class ShardRunner:
         self._upcoming: Upcoming | None = None
         self._closing: Closing | None = None
         self._closes = asyncio.Event()
+        self._has_hold = False
         self._patience = Patience(services.rng)
         self._stopping = asyncio.Event()
         self._stop_reason = ""
@@ -330,6 +332,7 @@ class ShardRunner:
         self, config: ShardConfig, checkpoint: Checkpoint, own: OwnChain | None, group: asyncio.TaskGroup
     ) -> None:
         """Withhold the output of an upcoming group's shard, or go on with its release."""
+        self._has_hold = own is not None or self._phase in WITHHELD_PHASES
         if own is not None and own.release is not None:
             old_group = own.note.group if own.note is not None else 0
             push_switch_frames(self._publisher, old_group, own.release, frozenset(own.switched))
@@ -378,9 +381,10 @@ class ShardRunner:
         self._forget_hold()
 
     def _forget_hold(self) -> None:
-        """A next owner needs to know of the hold until the shard is open, and the switch is over for all shards."""
-        if self._phase == "active" and self._intake.gate is None:
-            self._chain.hold = None
+        """A next owner needs to know of the hold until all of it is stored, and the switch is over for all shards."""
+        if self._phase == "active" and self._intake.gate is None and self._has_hold:
+            self._has_hold = False
+            self._publisher.push_kind(MARKER, marker(), hold=HOLD_OVER)
 
     def _begin_closing(self) -> None:
         """The shard's group is replaced: end the chain behind what Discord has sent until now."""

@@ -355,7 +355,7 @@ class Upcoming:
             group=old.group, count=old.count, ids=old.ids, before=before, recent=min(self._recent, len(before))
         )
         self._publisher.push_kind(
-            MARKER, _marker(hold=note), hold=self._hold_from, on_stored=lambda _: self._hold_stored()
+            MARKER, marker(hold=note), hold=self._hold_from, on_stored=lambda _: self._hold_stored()
         )
 
     def _hold_stored(self) -> None:
@@ -441,7 +441,7 @@ class Upcoming:
         if follower.trouble:
             _log.error("shard %s: %s", self._key, follower.trouble)
         note = release_note(events, follower.ends, self._lanes())
-        self._publisher.push_kind(MARKER, _marker(release=note))
+        self._publisher.push_kind(MARKER, marker(release=note))
         push_switch_frames(self._publisher, self._previous.group, note)
         self.mode = Mode.RELEASING
         _log.info(
@@ -532,5 +532,6 @@ def push_switch_frames(
             publisher.push_kind(SWITCH, switch.encode(), lane=lane)
 
 
-def _marker(hold: HoldNote | None = None, release: ReleaseNote | None = None) -> bytes:
+def marker(hold: HoldNote | None = None, release: ReleaseNote | None = None) -> bytes:
+    """The note of a marker, written now."""
     return msgspec.json.encode(MarkerNote(at=int(time.time()), hold=hold, release=release))

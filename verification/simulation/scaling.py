@@ -1,0 +1,245 @@
+"""Changes of the shard count among all other faults: each guild's events are in the stream once, in order.
+
+Discord is modelled with guilds here: an event goes to every session that has its guild, to each at its own delay, and
+an acknowledged heartbeat is behind what was sent before it. Losses are allowed where a gap frame reports them only.
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from sandwich_coordinator.ranges import parse_ranges
+from sandwich_coordinator.store.base import Put
+from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, SessionRecord, ShardsSpec
+from sandwich_sdk.wire.frame import inflate, session_hash, split_events
+from sandwich_sdk.wire.headers import FrameHeaders
+from verification.simulation.checks import Journal
+from verification.simulation.discord import IDENTIFY_EVERY_S, THRESHOLD_MIN, URL, Discord, Session, Socket
+from verification.simulation.log import Stream, _Chain
+from verification.simulation.loop import run_virtual
+from verification.simulation.run import KEYS, Outcome, Simulation
+
+SPREAD_S = 0.05
+"""How much later one session may be sent an event than another."""
+TICK_S = 1e-6
+GUILDS = 8
+SHARDS_MAX = 6
+FAULTS_S = 150.0
+"""Long enough for some changes: each needs an IDENTIFY of each new shard."""
+SCALE_EVERY_S = 45.0
+
+
+def simulate_scaling(seed: int) -> Outcome:
+    """Run one seed to its end on virtual time."""
+    return run_virtual(Scaling(seed).run())
+
+
+@dataclass(slots=True)
+class GuildSession(Session):
+    """A session with guilds. `free_at`: when it may be sent its next event."""
+
+    count: int = 1
+    guilds: frozenset[int] = frozenset()
+    free_at: float = 0.0
+
+
+class GuildSocket(Socket):
+    """A connection whose acknowledgements are behind what was sent to any session before."""
+
+    async def send_frame(self, payload: bytes, kind: Any) -> None:
+        """See `Socket.send_frame`."""
+        if self.open and json.loads(payload)["op"] == 1:
+            ack = '{"op":11,"t":null,"s":null,"d":null}'
+            asyncio.get_running_loop().call_later(SPREAD_S, self.deliver, ack, context=Context())
+            return
+        await super().send_frame(payload, kind)
+
+
+class GuildDiscord(Discord):
+    """Discord with guilds. `owed`: of each bot's guilds, the numbers of the events that a session was sent, in order."""
+
+    def __init__(self, journal: Journal, rng: random.Random, *, apps: dict[str, int], **settings: Any) -> None:
+        super().__init__(journal, rng, apps=apps, **settings)
+        self.guilds = [(100 + index << 22) + index for index in range(GUILDS)]
+        self.owed: dict[tuple[str, int], list[int]] = defaultdict(list)
+        self.checkpoints: dict[str, int] = {}
+        self.recorded_sessions: Mapping[str, SessionRecord] = {}
+        self._number = 0
+
+    async def ws_connect(self, url: str, **settings: object) -> GuildSocket:
+        """See `Discord.ws_connect`."""
+        await super().ws_connect(url, **settings)
+        return GuildSocket(self)
+
+    def identify(self, socket: Socket, data: dict[str, Any]) -> None:
+        """Op 2, when it arrives. Sessions of other counts, and of other groups, are not affected."""
+        if not socket.open:
+            return
+        now = asyncio.get_running_loop().time()
+        token, (number, count) = data["token"], data["shard"]
+        app = sorted(self._apps)[data["large_threshold"] - THRESHOLD_MIN]
+        bucket = (token, number % self._concurrency)
+        last = self._last_identify.get(bucket)
+        if last is not None and now - last < IDENTIFY_EVERY_S:
+            self._journal.violate(f"IDENTIFY of {app}/{number} only {now - last:.3f} s after the bucket's last")
+        self._last_identify[bucket] = now
+        self.identifies += 1
+        guilds = frozenset(guild for guild in self.guilds if (guild >> 22) % count == number)
+        session = GuildSession(f"{app}-{number}-{self.identifies}", (app, number), count=count, guilds=guilds)
+        self.sessions.append(session)
+        # Faults choose among these: each session that lives.
+        self.current[session.id, number] = session
+        session.socket, socket.session = socket, session
+        self._journal.note(f"discord: IDENTIFY {app}/{number} of {count} -> {session.id}")
+        user = self._user(token)
+        listed = [{"id": str(guild), "unavailable": True} for guild in sorted(guilds)]
+        ready = {"v": 10, "user": {"id": user.id, "username": user.name}, "guilds": listed}
+        session.dispatch("READY", {**ready, "session_id": session.id, "resume_gateway_url": URL})
+        for guild in sorted(guilds):
+            session.dispatch("GUILD_CREATE", {"id": str(guild), "unavailable": False})
+
+    async def traffic(self) -> None:
+        """Dispatch events in random guilds, until `quiet`."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._rng.uniform(0.02, 0.1))
+            if self.quiet:
+                continue
+            app, guild = self._rng.choice(sorted(self._apps)), self._rng.choice(self.guilds)
+            self._number += 1
+            data = {"id": str(self._number), "channel_id": "1", "guild_id": str(guild)}
+            receivers = [one for one in self.sessions if self._receives(one, app, guild)]
+            if receivers:
+                self.owed[app, guild].append(self._number)
+            for session in receivers:
+                assert isinstance(session, GuildSession)
+                session.free_at = max(session.free_at + TICK_S, loop.time() + self._rng.uniform(0, SPREAD_S))
+                loop.call_at(session.free_at, session.dispatch, "MESSAGE_CREATE", data)
+
+    def _receives(self, session: Session, app: str, guild: int) -> bool:
+        ours = isinstance(session, GuildSession) and session.shard[0] == app and guild in session.guilds
+        return ours and not session.dead
+
+
+class GuildStream(Stream):
+    """A stream whose chains may leave out what another group has published, while they have a hold."""
+
+    def _check(self, chain: str, found: _Chain, headers: FrameHeaders) -> None:
+        if headers.kind == "gap":
+            found.gaps[headers.session] = headers.last_seq
+            return
+        if len(found.frames) > 0 and found.frames[-1].headers.kind == "end" and headers.kind != "end":
+            self._journal.violate(f"{chain}: a frame follows its end frame")
+        last = found.sessions.get(headers.session)
+        if not headers.kind and headers.hold is None and last is not None and headers.first_seq != last + 1:
+            self._journal.violate(
+                f"{chain}: session {headers.session} has {last} and got {headers.first_seq} to {headers.last_seq}"
+            )
+        found.sessions[headers.session] = headers.last_seq
+
+
+class Scaling(Simulation):
+    """A simulation in which the shard count changes as well."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        rng, journal = self._rng, self._journal
+        self._tokens = {app: app for app in self._apps}
+        discord = self._guilds = GuildDiscord(
+            journal, rng, apps=self._apps, concurrency=4, tokens=self._tokens, total=100_000
+        )
+        self._discord = discord
+        self._stream = GuildStream(journal, discord)
+        self._fault_s = FAULTS_S
+
+    async def inject_faults(self) -> None:
+        """All random faults, and changes of the shard count."""
+        scaling = asyncio.create_task(self._scale_now_and_then())
+        await super().inject_faults()
+        scaling.cancel()
+
+    async def _scale_now_and_then(self) -> None:
+        await asyncio.sleep(self._rng.uniform(20, 40))
+        while True:
+            app = self._rng.choice(sorted(self._apps))
+            count = self._rng.choice([n for n in range(1, SHARDS_MAX + 1) if n != self._apps[app]])
+            await self.scale(app, count)
+            await asyncio.sleep(self._rng.expovariate(1 / SCALE_EVERY_S))
+
+    async def scale(self, app: str, count: int) -> None:
+        """Change the application's shard count."""
+        self._faults["shard count changed"] += 1
+        self._journal.note(f"{app}: from {self._apps[app]} to {count} shards")
+        self._apps[app] = count
+        found = self._database.database.items[KEYS.app(app)]
+        record = msgspec.json.decode(found.value, type=AppRecord)
+        changed = msgspec.structs.replace(record, shards=ShardsSpec(count=count))
+        await self._database.txn([], [Put(KEYS.app(app), changed.encode())])
+
+    def _groups(self) -> list[GroupRecord]:
+        items = self._database.database.items
+        return [
+            msgspec.json.decode(item.value, type=GroupRecord)
+            for key, item in sorted(items.items())
+            if key.startswith(KEYS.groups)
+        ]
+
+    def _not_live(self) -> list[str]:
+        groups = self._groups()
+        running = [key for node in self._nodes for key in node.shards()]
+        wrong = []
+        for app, count in self._apps.items():
+            ours = [group for group in groups if group.app == app]
+            if [(group.count, group.phase) for group in ours] != [(count, "active")]:
+                wrong.append(f"{app} has {[(group.group, group.count, group.phase) for group in ours]}, not {count}")
+                continue
+            for number in parse_ranges(ours[0].ids):
+                times = running.count((app, ours[0].group, number))
+                if times != 1:
+                    wrong.append(f"shard {app}/{number} runs {times} times")
+        claims = {
+            key: msgspec.json.decode(item.value, type=ClaimRecord).state
+            for key, item in self._database.database.items.items()
+            if key.startswith(KEYS.claims)
+        }
+        return wrong + [f"{key} is {state}" for key, state in claims.items() if state != "live"]
+
+    def _check_streams(self) -> None:
+        """Each guild's events are in the stream once and in order; those that are missing are behind a gap frame."""
+        published: dict[tuple[str, int], list[int]] = defaultdict(list)
+        gaps: set[tuple[str, int]] = set()
+        for frame in self._stream.frames:
+            _, app, _, _, group, number = frame.subject.split(".")
+            if frame.headers.kind == "gap":
+                counts = {session.count for session in self._discord.sessions if isinstance(session, GuildSession)}
+                gaps |= {
+                    (app, guild)
+                    for guild in self._guilds.guilds
+                    if any((guild >> 22) % count == int(number) for count in counts)
+                }
+            if frame.headers.kind:
+                continue
+            for line in split_events(inflate(frame.payload)):
+                event = msgspec.json.decode(line)
+                if event["t"] == "MESSAGE_CREATE":
+                    published[app, int(event["d"]["guild_id"])].append(int(event["d"]["id"]))
+        for key, numbers in self._guilds.owed.items():
+            got = published[key]
+            if len(set(got)) != len(got):
+                twice = sorted({number for number in got if got.count(number) > 1})
+                self._journal.violate(f"{key}: published twice: {twice[:9]}")
+            elif got != sorted(got):
+                self._journal.violate(f"{key}: out of order")
+            if missing := sorted(set(numbers) - set(got)):
+                if key not in gaps:
+                    self._journal.violate(f"{key}: lost without a gap frame: {missing[:9]} of {len(missing)}")
+                else:
+                    self._faults["events lost in gaps"] += len(missing)
