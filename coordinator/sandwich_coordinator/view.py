@@ -75,12 +75,13 @@ class _Table:
     leased: bool = False
 
     def key_of(self, rest: str) -> Any:
-        pieces = rest.split("/")
+        pieces: list[Any] = rest.split("/")
         if len(pieces) != len(self.parts) or not all(pieces):
             raise ValueError("the key has the wrong number of parts")
-        return self.identity(
-            *(_number(piece) if part is int else piece for part, piece in zip(self.parts, pieces, strict=True))
-        )
+        for position, part in enumerate(self.parts):
+            if part is int:
+                pieces[position] = _number(pieces[position])
+        return self.identity(*pieces)
 
     def entry_of(self, identity: Any, kv: KeyValue) -> Entry[Any]:
         if self.leased and kv.lease == 0:
@@ -122,11 +123,54 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimIndex:
+    """Finds claims without looking at all of them, as 10,000 shards need it. Kept up to date with each change.
+
+    `before`: the claims before the last change, and `changed`: which of them that change concerned.
+    """
+
+    claims: Mapping[ShardId, Entry[ClaimRecord]] = field(default_factory=dict)
+    by_node: Mapping[str, frozenset[ShardId]] = field(default_factory=dict)
+    queued: frozenset[ShardId] = frozenset()
+    before: Mapping[ShardId, Entry[ClaimRecord]] | None = None
+    changed: frozenset[ShardId] = frozenset()
+
+    def after(self, claims: Mapping[ShardId, Entry[ClaimRecord]], changed: Iterable[ShardId]) -> "ClaimIndex":
+        """The index of `claims`, which differ from the present ones in `changed`."""
+        came: dict[str, set[ShardId]] = {}
+        went: dict[str, set[ShardId]] = {}
+        queued: set[ShardId] = set()
+        changed = frozenset(changed)
+        for shard in changed:
+            old, new = self.claims.get(shard), claims.get(shard)
+            if old is not None:
+                went.setdefault(old.record.node, set()).add(shard)
+            if new is not None:
+                came.setdefault(new.record.node, set()).add(shard)
+                if new.record.rereads or new.record.state == "identifying":
+                    queued.add(shard)
+        by_node = dict(self.by_node)
+        for node in came.keys() | went.keys():
+            left = by_node.get(node, frozenset()).difference(went.get(node, ())).union(came.get(node, ()))
+            if left:
+                by_node[node] = left
+            else:
+                by_node.pop(node, None)
+        return ClaimIndex(
+            claims=claims,
+            by_node=by_node,
+            queued=(self.queued - changed) | queued,
+            before=self.claims,
+            changed=changed,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """Everything under the cluster's prefix, decoded, as of `revision`. Treat the mappings as read-only.
 
-    `claimed_by`: the shards of the claims of each node. `claims_before`: the claims of the view that this one was made
-    from, and which of them differ; see `changed_claims`.
+    `index` finds claims: see `claimed_by`, `queued` and `changed_claims`.
+
     `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`).
     """
 
@@ -149,10 +193,7 @@ class ClusterView:
     identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
-    claimed_by: Mapping[str, frozenset[ShardId]] = field(default_factory=dict)
-    claims_before: tuple[Mapping[ShardId, Entry[ClaimRecord]], frozenset[ShardId]] | None = field(
-        default=None, compare=False, repr=False
-    )
+    index: ClaimIndex | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_items(cls, keys: Keys, items: Mapping[str, KeyValue], revision: int = 0) -> "ClusterView":
@@ -168,7 +209,7 @@ class ClusterView:
         revision = max([self.revision, *(batch.revision for batch in batches)])
         events = [event for batch in batches for event in batch.events]
         if not events:
-            return replace(self, revision=revision, claims_before=(self.claims, frozenset()))
+            return replace(self, revision=revision)
         return self._with(((event.kv.key, event.kv if event.kind == "put" else None) for event in events), revision)
 
     def _with(self, changes: Iterable[tuple[str, KeyValue | None]], revision: int) -> "ClusterView":
@@ -194,25 +235,33 @@ class ClusterView:
             identity = _change(table, key, kv, target, bad)
             if table.name == "claims" and identity is not None:
                 claims.add(identity)
-        if claims:
-            edited["claimed_by"] = _claimed_by(self, edited["claims"], claims)
-        before = (self.claims, frozenset(claims))
-        return replace(
-            self,
-            revision=revision,
-            config=config,
-            leader=leader,
-            bad=self.bad if bad == self.bad else bad,
-            claims_before=before,
-            **edited,
-        )
+        index = self._index.after(edited["claims"], claims) if claims else self.index
+        if bad == self.bad:
+            return replace(self, revision=revision, config=config, leader=leader, index=index, **edited)
+        return replace(self, revision=revision, config=config, leader=leader, bad=bad, index=index, **edited)
+
+    @property
+    def _index(self) -> ClaimIndex:
+        if self.index is not None and self.index.claims is self.claims:
+            return self.index
+        return ClaimIndex().after(self.claims, self.claims.keys())
+
+    @property
+    def claimed_by(self) -> Mapping[str, frozenset[ShardId]]:
+        """The shards of each node's claims."""
+        return self._index.by_node
+
+    @property
+    def queued(self) -> frozenset[ShardId]:
+        """The shards whose claims say that they wait for their turn to IDENTIFY, or have just had it."""
+        return self._index.queued
 
     def changed_claims(self, before: "ClusterView") -> frozenset[ShardId]:
         """The shards whose claim differs from the one in an earlier view."""
         if self.claims is before.claims:
             return frozenset()
-        if self.claims_before is not None and self.claims_before[0] is before.claims:
-            return self.claims_before[1]
+        if self._index.before is before.claims:
+            return self._index.changed
         gone = {shard for shard, claim in before.claims.items() if self.claims.get(shard) is not claim}
         return frozenset(gone | (self.claims.keys() - before.claims.keys()))
 
@@ -267,25 +316,3 @@ def _change(table: _Table, key: str, kv: KeyValue | None, target: dict[Any, Any]
     except (msgspec.MsgspecError, ValueError) as error:
         bad[key] = BadEntry(str(error), kv.mod_revision, kv.lease)
     return identity
-
-
-def _claimed_by(
-    before: ClusterView, claims: Mapping[ShardId, Entry[ClaimRecord]], changed: Iterable[ShardId]
-) -> dict[str, frozenset[ShardId]]:
-    """The claims of each node after these claims have changed."""
-    came: dict[str, set[ShardId]] = {}
-    went: dict[str, set[ShardId]] = {}
-    for shard in changed:
-        old, new = before.claims.get(shard), claims.get(shard)
-        if old is not None:
-            went.setdefault(old.record.node, set()).add(shard)
-        if new is not None:
-            came.setdefault(new.record.node, set()).add(shard)
-    found = dict(before.claimed_by)
-    for node in came.keys() | went.keys():
-        left = found.get(node, frozenset()).difference(went.get(node, ())).union(came.get(node, ()))
-        if left:
-            found[node] = left
-        else:
-            found.pop(node, None)
-    return found
