@@ -5,13 +5,12 @@ an acknowledged heartbeat is behind what was sent before it. Losses are allowed 
 """
 
 import asyncio
-import contextlib
 import json
 import random
 from collections import defaultdict
 from collections.abc import Mapping
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,7 +18,7 @@ import msgspec
 from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, SessionRecord, ShardsSpec
-from sandwich_sdk.wire.frame import inflate, session_hash, split_events
+from sandwich_sdk.wire.frame import inflate, split_events
 from sandwich_sdk.wire.headers import FrameHeaders
 from verification.simulation.checks import Journal
 from verification.simulation.discord import IDENTIFY_EVERY_S, THRESHOLD_MIN, URL, Discord, Session, Socket
