@@ -29,7 +29,7 @@ URL = "ws://discord.sim"
 SESSION_TIMED_OUT = 4009
 REST_LATENCY_S = 0.02
 IDENTIFY_TRAVELS_S = (0.005, 0.06, 1.0)
-"""How long an IDENTIFY is on its way: between the first two, and now and then up to the third."""
+"""How long an IDENTIFY is on its way: between the first two; a part of them, up to the third."""
 SLOW_PART = 0.1
 THRESHOLD_MIN = 50
 
@@ -148,8 +148,12 @@ class Discord:
         tokens: dict[str, str] | None = None,
         total: int = 1000,
         window_s: float = 86_400.0,
+        slow_part: float = SLOW_PART,
     ) -> None:
-        """`tokens`: by application, each its own when not given. `total`, `window_s`: of each token's budget."""
+        """`tokens`: by application, each its own when not given. `total`, `window_s`: of each token's budget.
+
+        `slow_part`: of the IDENTIFYs, how many travel slowly.
+        """
         self.sessions: list[Session] = []
         self.current: dict[Shard, Session] = {}
         self.identifies = 0
@@ -162,6 +166,7 @@ class Discord:
         self._journal = journal
         self._rng = rng
         self._travel_rng = random.Random(concurrency)
+        self._slow_part = slow_part
         self._apps = apps
         self._concurrency = concurrency
         self._tokens = tokens if tokens is not None else {app: app for app in apps}
@@ -206,7 +211,7 @@ class Discord:
     def identify_travels_s(self) -> float:
         """How long an IDENTIFY is on its way."""
         least, most, slow = IDENTIFY_TRAVELS_S
-        return self._travel_rng.uniform(least, slow if self._travel_rng.random() < SLOW_PART else most)
+        return self._travel_rng.uniform(least, slow if self._travel_rng.random() < self._slow_part else most)
 
     def identify(self, socket: Socket, data: dict[str, Any]) -> None:
         """Op 2, when it arrives."""
