@@ -8,8 +8,8 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -19,11 +19,12 @@ from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.start_order import bucket_of
-from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
+from sandwich_coordinator.store.base import Compare, Delete, Put, Store
 from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import Bucket, ClusterView
 from sandwich_node import ipc
+from sandwich_node.agent.batched_writes import BatchedWrites, GuardedWrite
 from sandwich_node.agent.dependencies import Worker
 from sandwich_node.agent.failover_history import MOVED, NODE_RESTARTED, WORKER_DIED
 from sandwich_node.agent.gateway_addresses import ShardGateways
@@ -35,9 +36,6 @@ from sandwich_node.agent.status import ShardFacts
 
 _log = logging.getLogger(__name__)
 
-TRANSACTIONS_AT_ONCE = 16
-WRITES_AT_ONCE = 50
-"""Claims in one transaction. A node that starts writes hundreds, and etcd allows 128 in one (--max-txn-ops)."""
 PASSING_S = 1.0
 """A state that a shard soon leaves is written only when it lasts longer: it is for people."""
 CRASH_WAIT_S = 2.0
@@ -74,16 +72,6 @@ def _options_of(app: AppRecord) -> ipc.ShardOptions:
     return ipc.ShardOptions(cache=app.cache, events=app.events, invites=app.invites)
 
 
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """A guarded write of one claim. `forgets`: with it the shard is no longer this node's."""
-
-    shard: ShardId
-    compares: tuple[Compare, ...]
-    writes: tuple[Put | Delete, ...]
-    forgets: bool = False
-
-
 class ShardControl:
     """`token_of(app)` unseals a token or raises; `stream_of(app)` says what the application's stream keeps.
 
@@ -109,7 +97,6 @@ class ShardControl:
         self.problems: dict[tuple[Code, str], Problem] = {}
         self.identifying: IdentifyLoop | None = None
         self.frozen = False
-        self._store = store
         self._membership = membership
         self._view = view
         self._connected = connected
@@ -127,7 +114,7 @@ class ShardControl:
         self.saved = asyncio.Event()
         self.saved.set()
         self._group: asyncio.TaskGroup | None = None
-        self._limit = asyncio.Semaphore(TRANSACTIONS_AT_ONCE)
+        self._writes = BatchedWrites(store)
         self._presences: dict[ShardId, dict[str, Any] | None] = {}
         self._options: dict[ShardId, ipc.ShardOptions] = {}
         self._phases: dict[ShardId, GroupPhase] = {}
@@ -165,13 +152,12 @@ class ShardControl:
         self._leave_retiring(own)
         self._written = {shard: revision for shard, revision in self._written.items() if revision > view.revision}
         # Nothing is decided without etcd, and its return may change nothing that wakes this loop.
-        done, writes = own.connected, list[_Write]()
+        done, writes = own.connected, dict[ShardId, GuardedWrite]()
         for action in assignment.reconcile_node(view, own, self.local, self._wall()):
             if isinstance(action, assignment.Claim | assignment.Release):
                 # What is written already, and not in the view yet, is not written again.
                 if action.shard not in self._written:
-                    forgets = isinstance(action, assignment.Release)
-                    writes.append(_Write(action.shard, action.compares, action.writes, forgets=forgets))
+                    writes[action.shard] = GuardedWrite(action.compares, action.writes)
             else:
                 done = self._perform(view, action) and done
         done = await self._commit(writes) and done
@@ -234,40 +220,15 @@ class ShardControl:
                 self._abandon(shard, reason)
         return True
 
-    async def _commit(self, writes: Sequence["_Write"]) -> bool:
-        """Carry out writes, many in one transaction; False: some are to be tried again.
-
-        When the guard of one fails, each of its transaction is tried alone.
-        """
-        parts = [writes[start : start + WRITES_AT_ONCE] for start in range(0, len(writes), WRITES_AT_ONCE)]
-        results = await asyncio.gather(*(self._commit_part(part) for part in parts))
-        refused = [part for part, done in zip(parts, results, strict=True) if done is False]
-        alone = [[write] for part in refused if len(part) > 1 for write in part]
-        results += await asyncio.gather(*(self._commit_part(part) for part in alone))
-        return len(alone) == sum(map(len, refused)) and results.count(True) == len(results) - len(refused)
-
-    async def _commit_part(self, writes: Sequence["_Write"]) -> bool | None:
-        """Whether one transaction with all of them was applied; None when the store failed."""
-        compares = [compare for write in writes for compare in write.compares]
-        async with self._limit:
-            try:
-                done = await self._store.txn(compares, [one for write in writes for one in write.writes])
-            except (StoreError, LeaseLost) as error:
-                _log.warning("etcd: %s", error)
-                return None
-        for write in writes if done.succeeded else ():
-            self._written[write.shard] = done.revision
-            if write.forgets:
-                self._forget(write.shard)
-        return done.succeeded
-
-    async def _txn(self, compares: tuple[Compare, ...], writes: tuple[Put, ...]) -> bool:
-        async with self._limit:
-            try:
-                return (await self._store.txn(compares, writes)).succeeded
-            except (StoreError, LeaseLost) as error:
-                _log.warning("etcd: %s", error)
-                return False
+    async def _commit(self, writes: Mapping[ShardId, GuardedWrite]) -> bool:
+        """Write claims; False: some are to be tried again. A shard whose claim is deleted is no longer this node's."""
+        results = await self._writes.commit(list(writes.values()))
+        for (shard, write), applied in zip(writes.items(), results, strict=True):
+            if applied:
+                self._written[shard] = applied
+                if any(isinstance(one, Delete) for one in write.writes):
+                    self._forget(shard)
+        return all(results)
 
     def _start(self, view: ClusterView, start: assignment.Start) -> bool:
         """Start the shard in its worker; False: try again although nothing changes."""
@@ -466,9 +427,9 @@ class ShardControl:
         if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
             self.facts[shard] = replace(facts, reason=reason)
 
-    def _state_writes(self, view: ClusterView) -> tuple[list["_Write"], bool]:
-        """What brings the claims' states in line with what the workers reported; and whether some wait a moment."""
-        found, awaited = [], False
+    def _state_writes(self, view: ClusterView) -> tuple[dict[ShardId, GuardedWrite], bool]:
+        """What brings the claims in line with what the workers reported; and whether some of it waits a moment."""
+        found, awaited = dict[ShardId, GuardedWrite](), False
         for shard in self.local:
             write = self._state_write(view, shard)
             if write is None:
@@ -477,10 +438,10 @@ class ShardControl:
             if facts.state in _PASSING and 0 <= self._wall() - facts.since < PASSING_S:
                 awaited = True
             else:
-                found.append(write)
+                found[shard] = write
         return found, awaited
 
-    def _state_write(self, view: ClusterView, shard: ShardId) -> "_Write | None":
+    def _state_write(self, view: ClusterView, shard: ShardId) -> GuardedWrite | None:
         facts, running, claim = self.facts.get(shard), self.local.get(shard), view.claims.get(shard)
         if facts is None or running is None or claim is None or facts.state not in _STATES:
             return None
@@ -503,7 +464,7 @@ class ShardControl:
         )
         key = view.keys.claim(*shard)
         guard = Compare(key, "mod_revision", claim.mod_revision)
-        return _Write(shard, (guard,), (Put(key, wanted.encode(), claim.lease),))
+        return GuardedWrite((guard,), (Put(key, wanted.encode(), claim.lease),))
 
     # --- messages of workers ---------------------------------------------------------------------------------------
 
@@ -604,7 +565,7 @@ class ShardControl:
         """Another owner took the shard over, or the store was restored from a backup and lost our claim."""
         view = self._view()
         claim = assignment.outbid(view, self._own(), shard, fence, newer) if view is not None else None
-        if claim is not None and await self._txn(claim.compares, claim.writes):
+        if claim is not None and all(await self._writes.commit([GuardedWrite(claim.compares, claim.writes)])):
             _log.error(
                 "shard %s/%d/%d: the stream knows claim %d and etcd does not: etcd was restored from a backup? "
                 "Claimed again above it",
@@ -651,9 +612,6 @@ class ShardControl:
                 key = view.keys.session(*shard)
                 guard = Compare(view.keys.claim(*shard), "create_revision", claim.create_revision)
                 write = Delete(key) if session is None else Put(key, session.encode())
-                try:
-                    if (await self._store.txn((guard,), (write,))).succeeded:
-                        return
-                except StoreError as error:
-                    _log.warning("the session of %s/%d/%d is not saved yet: %s", *shard, error)
+                if await self._writes.gather(GuardedWrite((guard,), (write,))):
+                    return
             await asyncio.sleep(RETRY_S)
