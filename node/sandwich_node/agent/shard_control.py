@@ -155,8 +155,9 @@ class ShardControl:
         self._gateways.follow(view, self.local)
         # One coroutine for each change and none for each shard: a start of hundreds makes thousands of passes.
         changes = [change for shard in self.local if (change := self._state_change(view, shard)) is not None]
-        await asyncio.gather(*(self._txn((guard,), (write,)) for guard, write in changes))
-        return not all(results)
+        # Where etcd does not say that it has one, it may not come again by itself: nothing in the view changes then.
+        written = await asyncio.gather(*(self._txn((guard,), (write,)) for guard, write in changes))
+        return not all(results) or not all(written)
 
     def _own(self) -> LocalNode:
         loads = {index: 0 for index, worker in self._workers.items() if worker.alive and index not in self._retiring}
