@@ -307,6 +307,8 @@ APP_OPTIONS = (
     AppOption(key="route"),
     AppOption(key="large_threshold"),
     AppOption(key="paused"),
+    AppOption(key="placement"),
+    AppOption(key="weight"),
     AppOption(key="stream", store=_stored_stream, export=_exported_stream),
     AppOption(key="cache", store=CacheConfig.spec, export=_exported_cache, is_optional=True),
     AppOption(key="events", store=EventsConfig.spec, export=_exported_events, is_optional=True),

@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from sandwich_coordinator.groups import planned_nodes
-from sandwich_coordinator.ids import Fence, ShardId
+from sandwich_coordinator.ids import Fence, GroupId, ShardId
+from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, SessionRecord
 from sandwich_coordinator.view import ClusterView, Entry
@@ -158,7 +158,7 @@ def reconcile_node(
     if member.record.instance != own.instance or member.lease != own.lease:
         return ()
     wanted = _wanted(view, own.node)
-    held = {shard for shard, entry in view.claims.items() if entry.record.node == own.node}
+    held = view.claimed_by.get(own.node, frozenset())
     step = _Step(view, own, own.lease, dict(own.loads), now)
     actions: list[Action] = []
     for shard in sorted({*wanted, *local, *held}):
@@ -178,8 +178,39 @@ def _wanted(view: ClusterView, node: str) -> dict[ShardId, ShardConfig]:
         if app is None or group is None or app.record.paused or node not in plan.record.nodes:
             continue
         config = shard_config(app.record, group.record)
-        wanted |= {ShardId(*key, shard): config for shard, owner in planned_nodes(plan).items() if owner == node}
+        wanted |= dict.fromkeys(planned_here(view, key, node), config)
     return wanted
+
+
+def planned_here(view: ClusterView, key: GroupId, node: str) -> list[ShardId]:
+    """The shards of a group that are planned for a node; ranges that cannot be read count as none."""
+    entry = view.plans.get(key)
+    try:
+        return [ShardId(*key, shard) for shard in parse_ranges(entry.record.nodes.get(node, "") if entry else "")]
+    except ValueError:
+        return []
+
+
+def concerns(before: ClusterView, after: ClusterView, node: str) -> bool:
+    """Whether a change of the view may give `reconcile_node` something to do at this node."""
+    for name in ("plans", "groups", "apps", "restarts", "bad"):
+        if getattr(before, name) is not getattr(after, name):
+            return True
+    if before.nodes.get(node) is not after.nodes.get(node):
+        return True
+    if before.budgets is not after.budgets and _gateways(before) != _gateways(after):
+        return True
+    changed = after.changed_claims(before)
+    if not changed:
+        return False
+    ours = before.claimed_by.get(node, frozenset()) | after.claimed_by.get(node, frozenset())
+    if not changed.isdisjoint(ours):
+        return True
+    return any(not changed.isdisjoint(planned_here(after, key, node)) for key in after.plans)
+
+
+def _gateways(view: ClusterView) -> dict[str, tuple[str, int]]:
+    return {token: (entry.record.url, entry.record.max_concurrency) for token, entry in view.budgets.items()}
 
 
 def outbid(view: ClusterView, own: LocalNode, shard: ShardId, fence: Fence, newer: int) -> Claim | None:
@@ -211,7 +242,7 @@ class _Step:
 
     def next(self, shard: ShardId, running: LocalShard | None, config: ShardConfig | None) -> Action | None:
         claim = self.view.claims.get(shard)
-        unreadable = self.view.bad.get(self.view.keys.claim(*shard))
+        unreadable = self.view.bad.get(self.view.keys.claim(*shard)) if self.view.bad else None
         if unreadable is not None and unreadable.lease != self.lease:
             # Its owner is unknown. If it is under our own lease, we may replace or delete it.
             return None

@@ -33,12 +33,12 @@ STOP_CODES: Final[Mapping[int, StopCode]] = MappingProxyType(
             "invalid shard",
             "the shard count does not suit the application (a large bot needs a multiple of what Discord asks): "
             "take the number that Discord recommends",
-            "sandwich app set APP shards.count=COUNT",
+            "sandwich app scale APP --shards COUNT",
         ),
         4011: StopCode(
             "sharding required",
             "a shard would have more than 2,500 guilds: take more shards, as many as Discord recommends",
-            "sandwich app set APP shards.count=COUNT",
+            "sandwich app scale APP --shards COUNT",
         ),
         4012: StopCode(
             "invalid API version",

@@ -44,12 +44,15 @@ from sandwich_coordinator.config_values import (
     seconds,
 )
 from sandwich_coordinator.intents import check_intents, intents_from_names
+from sandwich_coordinator.placement import check_label
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.shard_counts import GUILDS_PER_SHARD_MAX
 from sandwich_coordinator.types import Record, ShardsSpec
 
 SHARDS_MAX = 65_536
+PLACEMENT_MAX = 16
+"""How many labels an application may require."""
 
 
 _NATS_URL = server_url(
@@ -87,6 +90,12 @@ def _ids(value: object) -> object:
     if not isinstance(text, str) or not parse_ranges(text, count=SHARDS_MAX, once=True):
         raise ValueError('must be shard ranges such as "0-7,12"')
     return text
+
+
+def _placement(value: dict[str, str]) -> dict[str, str]:
+    for name, required in value.items():
+        check_label(name, required)
+    return dict(sorted(value.items()))
 
 
 class TlsConfig(Section):
@@ -230,6 +239,8 @@ class AppConfig(Section):
     route: str = Field(default="", max_length=256)
     large_threshold: int = Field(default=50, ge=50, le=250)
     paused: bool = False
+    placement: Annotated[dict[str, str], AfterValidator(_placement)] = Field(default={}, max_length=PLACEMENT_MAX)
+    weight: Number = Field(default=1.0, ge=0.01, le=100.0)
     stream: AppStreamConfig = AppStreamConfig()
     cache: CacheConfig = CacheConfig()
     events: EventsConfig = EventsConfig()

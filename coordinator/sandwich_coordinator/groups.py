@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.ranges import format_ranges, parse_ranges, size_of_ranges
+from sandwich_coordinator.room import shortage
 from sandwich_coordinator.types import (
     AppRecord,
     BudgetRecord,
@@ -114,7 +115,8 @@ def group_states(
             since[key] = not_live_since.get(key, now)
             patient = now - since[key] < policy.degraded_after_s
             if state == "starting":
-                state, reason = (record.state, record.reason) if patient else ("degraded", "some shards are not live")
+                why = reason or "some shards are not live"
+                state, reason = (record.state, record.reason) if patient else ("degraded", why)
         states[key] = (state, reason)
     return states, since
 
@@ -129,7 +131,8 @@ def token_hash_of(view: ClusterView, key: GroupId) -> str:
 
 def apps_with_stopping_groups(view: ClusterView) -> frozenset[str]:
     """Applications with shards of a group that is deleted: their next group waits until these have ended."""
-    return frozenset(claim.app for claim in view.claims if claim.of not in view.groups)
+    claimed = {GroupId(app, group) for app, group in {claim[:2] for claim in view.claims}}
+    return frozenset(key.app for key in claimed - view.groups.keys())
 
 
 def claims_of(view: ClusterView, key: GroupId, group: GroupRecord) -> dict[int, ClaimRecord | None]:
@@ -168,6 +171,10 @@ def _derive(view: ClusterView, key: GroupId, group: GroupRecord, *, accepting: b
         return "live", "", True
     if not accepting and key not in view.plans:
         return "waiting", "no node accepts shards", whole
+    planned = sum(map(size_of_ranges, view.plans[key].record.nodes.values())) if key in view.plans else 0
+    short = shortage(view, key.app) if planned < len(planned_ids(group)) else None
+    if short is not None:
+        return "starting" if planned else "waiting", f"shards have no place: {short.reason}", whole
     return "starting", "", whole
 
 

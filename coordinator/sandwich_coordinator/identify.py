@@ -72,7 +72,7 @@ class TakeEnded:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The granted shard has sent its IDENTIFY."""
+    """The granted shard has sent its IDENTIFY, or Discord has it by now: the later one counts."""
 
     shard: ShardId
 
@@ -237,7 +237,7 @@ class IdentifyQueue:
             claims = view.claims
             holders = (ShardId(e.record.app, e.record.group, e.record.shard) for e in view.identifies.values())
             self._served = {s: r for s, r in self._served.items() if s in claims and claims[s].mod_revision == r}
-            self._served |= {shard: claims[shard].mod_revision for shard in holders if shard in claims}
+            self._served |= {shard: claims[shard].mod_revision for shard in holders if shard in view.queued}
 
     def _waiting_ahead(self, bucket: Bucket, turn: Turn, now: float) -> Waiting | None:
         """The first shard of another node that is before ours in this bucket and could start."""
@@ -246,8 +246,8 @@ class IdentifyQueue:
             return None
         if self._ahead is None:
             found: dict[Bucket, list[Waiting]] = {}
-            for one in waiting(view):
-                if one.node != self._node and one.turn.shard not in self._served:
+            for one in waiting(view, beside=self._node):
+                if one.turn.shard not in self._served:
                     found.setdefault(one.bucket, []).append(one)
             self._ahead = {key: sorted(rivals, key=lambda one: one.turn) for key, rivals in found.items()}
         for one in self._ahead.get(bucket, ()):

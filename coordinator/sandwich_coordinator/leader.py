@@ -82,13 +82,15 @@ def reconcile(
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
     memory, proposals, proposal_at = proposal_writes(view, memory, now=now, wall=wall)
+    planned, at_rest = plan_writes(view, memory, term=term, now=now, policy=policy)
+    memory = replace(memory, at_rest=at_rest)
     writes = [
         *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
         *group_writes(view, gateway, states, term=term, wall=wall, policy=policy),
         *switch_writes(view, memory.relocated, term),
         *proposals,
-        *plan_writes(view, memory, term=term, now=now, policy=policy),
+        *planned,
         # Last: what only informs must not delay a move.
         *departure_writes(view, memory.departed, now=now, wall=wall),
     ]
@@ -271,7 +273,11 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
     successors = (entry.record for entry in view.groups.values())
     replaced = {GroupId(new.app, new.replaces) for new in successors if new.replaces is not None}
     for key in sorted(
-        {*view.groups, *view.plans, *(shard.of for shard in (*view.sessions, *view.pins, *view.restarts))}
+        {
+            *view.groups,
+            *view.plans,
+            *(GroupId(*group) for group in {shard[:2] for shard in (*view.sessions, *view.pins, *view.restarts)}),
+        }
     ):
         group = view.groups.get(key)
         revision = 0 if group is None else group.mod_revision

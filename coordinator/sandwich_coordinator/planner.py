@@ -1,47 +1,82 @@
 """Which node should run which shard: a function from nodes, groups and the present assignment to a plan.
 
-Sticky quota (docs/design/coordination.md): each accepting node's share is proportional to its capacity, rounded down
-or up. A node keeps its shards up to its share. Shards above a share, and those without a node, go to the nodes
-furthest below their share. Of the possible roundings the one with the fewest moves is used. A node's load is its
-shards of all groups.
+**Shares** (`shares.py`). A node's load is the sum of the weights of its shards. The nodes' shares are the one fairest
+division: in proportion to capacity, as far as limits, placements and pins allow. They depend on what has to be placed
+and not on where it is.
 
-A shard pinned to a node that accepts goes there and stays there; the node's other shards make room.
+**Whole shards** (`_flow`). For each weight, counting all shards of at least that weight, a node gets its share of
+them rounded down or up. So a load differs from its share by less than the heaviest shard. Among all such divisions a
+minimum-cost flow finds one that keeps the most shards where they are.
 
-Guarantees: every shard once; load within one shard of proportional; fewest moves; deterministic, idempotent (without a
-limit on moves), independent of input order; no new shards for nodes that do not accept; contiguous ranges for a new
-group.
+**Limits and places.** A node is never given more shards than its limit. If there is not enough room, running shards
+stay, then those that have run before get a place (failover), then those that leave a node, then new ones; each time the
+lowest ids first. Others are missing from the result; those that still run on a draining or unfit node stay there.
+A shard pinned to a node that accepts it goes there and stays there; the node's other shards make room.
+
+Guarantees:
+
+- every shard once, or not at all when no node that fits it has room;
+- with equal weights: a load within one shard of its share, and no valid plan with fewer moves;
+- with several weights: a load within the heaviest shard of its share; the fewest moves to such rounded shares. A limit
+  comes before a share: a node that reaches its limit with light shards may be loaded less;
+- deterministic, independent of input order, idempotent (without a limit on moves);
+- no new shards for nodes that do not accept; contiguous ranges for a new group.
 """
 
+import math
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from sandwich_coordinator.flow import INFINITE, Network
 from sandwich_coordinator.ids import GroupId, ShardId
+from sandwich_coordinator.placement import NO_LABELS, Placement, fits, placement_of
+from sandwich_coordinator.shares import Fitting, Vessel, is_enough, shares
 
 Assignment = Mapping[GroupId, Mapping[int, str]]
+
+ROUNDING = 1e-6
+"""A share this close to a whole number is that number."""
+MIXING_ROUNDS = 100
+MIXED_WITHIN = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCapacity:
-    """A node and its weight. One that does not accept keeps its shards; one that drains gives all away."""
+    """A node and its weight. One that does not accept keeps its shards; one that drains gives all away.
+
+    `max_shards` 0: no limit. `labels` None: not known, so what it runs is taken to fit.
+    """
 
     node: str
     capacity: int
     accepts_new: bool = True
     drains: bool = False
+    max_shards: int = 0
+    labels: Mapping[str, str] | None = field(default_factory=lambda: NO_LABELS)
 
     @property
     def accepts(self) -> bool:
         """Whether shards may be given to it."""
         return self.accepts_new and not self.drains and self.capacity > 0
 
+    @property
+    def room(self) -> float:
+        """How many shards it may run."""
+        return self.max_shards or INFINITE
+
 
 @dataclass(frozen=True, slots=True)
 class GroupShards:
-    """The shards of a group that must run on a node."""
+    """The shards of a group that must run on a node that has the labels of `placement`. `weight`: of each shard."""
 
     app: str
     group: int
     shard_ids: Sequence[int]
+    placement: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +91,39 @@ UNLIMITED = PlanLimits()
 NO_PINS: Mapping[ShardId, str] = {}
 
 
+class _Kind(NamedTuple):
+    """What distinguishes shards for the planner."""
+
+    placement: Placement
+    weight: float
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """The shards by what may become of them.
+
+    where     the node of each shard that is on a known node
+    pinned    where the pins that are followed want their shards; `pins` counts them, `pinned_load` weighs them
+    kept      on a node that may keep them, by kind and node
+    leaving   on a node that drains or does not fit, by kind
+    failover  on no node, and they ran before, by kind
+    new       on no node, by kind
+    """
+
+    where: dict[ShardId, str] = field(default_factory=dict)
+    pinned: dict[ShardId, str] = field(default_factory=dict)
+    pins: Counter[str] = field(default_factory=Counter)
+    pinned_load: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    kept: dict[_Kind, defaultdict[str, list[ShardId]]] = field(default_factory=dict)
+    leaving: dict[_Kind, list[ShardId]] = field(default_factory=dict)
+    failover: dict[_Kind, list[ShardId]] = field(default_factory=dict)
+    new: dict[_Kind, list[ShardId]] = field(default_factory=dict)
+
+    def coming(self, kind: _Kind) -> list[ShardId]:
+        """The shards that get a node."""
+        return [*self.leaving[kind], *self.failover[kind], *self.new[kind]]
+
+
 def plan(
     nodes: Sequence[NodeCapacity],
     groups: Sequence[GroupShards],
@@ -63,126 +131,358 @@ def plan(
     limits: PlanLimits = UNLIMITED,
     pinned: Mapping[ShardId, str] = NO_PINS,
 ) -> dict[GroupId, dict[int, str]]:
-    """Assign every shard of `groups` to a node, keeping `current` where possible.
+    """Assign the shards of `groups` to nodes, keeping `current` where possible.
 
-    A shard whose node is not among `nodes` is an orphan: placing it is not a move. When no node accepts, owned shards
-    stay where they are and orphans are missing from the result.
+    A shard whose node is not among `nodes` is an orphan that ran before; one that `current` does not name is new.
+    Placing either is not a move. When no node accepts, owned shards stay where they are and orphans are missing from
+    the result.
     """
-    known = {node.node: node for node in nodes}
-    held: dict[str, list[ShardId]] = {name: [] for name in sorted(known)}
-    homeless: list[ShardId] = []
-    for shard in _shards(groups):
-        owner = current.get(shard.of, {}).get(shard.shard)
-        (held[owner] if owner in known else homeless).append(shard)
-    accepting = {name: known[name].capacity for name in held if known[name].accepts}
-    if accepting:
-        pinned = {shard: name for shard, name in pinned.items() if name in accepting}
-        limits, homeless = _follow_pins(held, homeless, pinned, limits)
-        share = _shares(accepting, known, held, pinned, orphans=len(homeless))
-        homeless += _surplus(known, held, share, limits, pinned)
-        homeless.sort()
-        _place(homeless, held, share)
+    known = {node.node: node for node in sorted(nodes, key=lambda node: node.node)}
+    takers = {name: node for name, node in known.items() if node.accepts}
+    placements = {placement_of(group.placement) for group in groups}
+    fitting = {one: frozenset(name for name, node in takers.items() if fits(node.labels, one)) for one in placements}
+    found = _sort(groups, current, known, fitting, pinned)
+    _evict(found, takers)
+    _refuse(found, takers, fitting)
+    targets = _rounded(found, takers, fitting)
+    _assign(found, takers, fitting, targets, limits)
     result: dict[GroupId, dict[int, str]] = {GroupId(group.app, group.group): {} for group in groups}
-    for shard, name in sorted((shard, name) for name, shards in held.items() for shard in shards):
-        result[shard.of][shard.shard] = name
+    for (app, group, number), name in sorted(found.where.items()):
+        result[GroupId(app, group)][number] = name
     return result
 
 
-def _shards(groups: Sequence[GroupShards]) -> list[ShardId]:
-    return sorted({ShardId(group.app, group.group, shard) for group in groups for shard in group.shard_ids})
+# --- which shards need a place ----------------------------------------------------------------------------------
 
 
-def _shares(
-    accepting: Mapping[str, int],
+def _sort(
+    groups: Sequence[GroupShards],
+    current: Assignment,
     known: Mapping[str, NodeCapacity],
-    held: Mapping[str, list[ShardId]],
+    fitting: Fitting,
     pinned: Mapping[ShardId, str],
+) -> _Sorted:
+    found = _Sorted()
+    for group in sorted(groups, key=lambda group: (group.app, group.group)):
+        kind = _Kind(placement_of(group.placement), group.weight)
+        takers, owners = fitting[kind.placement], current.get(GroupId(group.app, group.group), {})
+        unfit = {name for name, node in known.items() if node.drains or not fits(node.labels, kind.placement)}
+        kept = found.kept.setdefault(kind, defaultdict(list))
+        leaving, failover, new = (part.setdefault(kind, []) for part in (found.leaving, found.failover, found.new))
+        for number in sorted(set(group.shard_ids)):
+            shard, owner = ShardId(group.app, group.group, number), owners.get(number)
+            if owner is not None and owner in known:
+                found.where[shard] = owner
+            wanted = pinned.get(shard) if pinned else None
+            if wanted in takers and found.pins[wanted] < known[wanted].room:
+                found.pinned[shard] = wanted
+                found.pins[wanted] += 1
+                found.pinned_load[wanted] += kind.weight
+            elif owner in takers:
+                kept[owner].append(shard)
+            elif owner not in known:
+                (new if owner is None else failover).append(shard)
+            elif owner in unfit:
+                leaving.append(shard)
+    return found
+
+
+def _evict(found: _Sorted, takers: Mapping[str, NodeCapacity]) -> None:
+    """Where a node has more than its limit, some have no node: those that do not fit it, then the highest ids.
+
+    It was started again with another limit, so none of them runs.
+    """
+    for name, node in takers.items():
+        if node.room == INFINITE:
+            continue
+        fit = [(False, shard, kind) for kind, kept in found.kept.items() for shard in kept.get(name, ())]
+        unfit = [
+            (True, shard, kind)
+            for kind, leaving in found.leaving.items()
+            for shard in leaving
+            if found.where[shard] == name
+        ]
+        present = sorted([*fit, *unfit], key=lambda item: (item[0], _by_number(item[1])))
+        excess = int(max(0, len(present) + found.pins[name] - node.room))
+        for is_unfit, shard, kind in present[len(present) - excess :]:
+            (found.leaving[kind] if is_unfit else found.kept[kind][name]).remove(shard)
+            found.failover[kind].append(shard)
+            del found.where[shard]
+
+
+def _by_number(shard: ShardId) -> tuple[int, ShardId]:
+    """The order in which shards get a place: the lowest ids of each application before the next ones of any."""
+    return shard.shard, shard
+
+
+def _refuse(found: _Sorted, takers: Mapping[str, NodeCapacity], fitting: Fitting) -> None:
+    """Take away the shards for which there is no room, the last ones in order.
+
+    The sets of shards that fit together are a matroid: once a shard does not fit, no later one of its placement does.
+    """
+    for part in (found.failover, found.leaving, found.new):
+        for kind in part:
+            if not fitting[kind.placement]:
+                part[kind] = []
+    if all(node.room == INFINITE for node in takers.values()):
+        return
+    room = {name: node.room - found.pins[name] for name, node in takers.items()}
+    counts = Counter[Placement]()
+    for kind, kept in found.kept.items():
+        counts[kind.placement] += sum(map(len, kept.values()))
+    waiting: list[tuple[_Kind, ShardId]] = []
+    for part in (found.failover, found.leaving, found.new):
+        every = ((kind, shard) for kind, shards in part.items() for shard in shards)
+        waiting += sorted(every, key=lambda item: _by_number(item[1]))
+    refused: set[ShardId] = set()
+    while waiting:
+        order = [kind.placement for kind, _ in waiting]
+        fit = _longest(order, counts, room, fitting)
+        counts += Counter(order[:fit])
+        closed = order[fit] if fit < len(order) else None
+        refused.update(shard for kind, shard in waiting[fit:] if kind.placement == closed)
+        waiting = [(kind, shard) for kind, shard in waiting[fit:] if kind.placement != closed]
+    for part in (found.failover, found.leaving, found.new):
+        for kind, shards in part.items():
+            part[kind] = [shard for shard in shards if shard not in refused]
+
+
+def _longest(
+    order: Sequence[Placement], counts: Counter[Placement], room: Mapping[str, float], fitting: Fitting
+) -> int:
+    """How many of the shards with these placements, from the first one on, fit beside `counts`."""
+
+    def is_too_many(first: int) -> bool:
+        return not is_enough(counts + Counter(order[:first]), room, fitting)
+
+    if not is_too_many(len(order)):
+        return len(order)
+    return bisect_left(range(1, len(order)), True, key=is_too_many)
+
+
+# --- how many of each kind a node gets --------------------------------------------------------------------------
+
+
+def _rounded(found: _Sorted, takers: Mapping[str, NodeCapacity], fitting: Fitting) -> dict[_Kind, dict[str, int]]:
+    """How many shards of each kind each node should have: shares in whole shards, with the fewest moves."""
+    counts = {kind: len(found.coming(kind)) + sum(map(len, found.kept[kind].values())) for kind in sorted(found.kept)}
+    counts = {kind: count for kind, count in counts.items() if count}
+    if not counts:
+        return {}
+    weights = sorted({kind.weight for kind in counts}, reverse=True)
+    exact = _exact(found, counts, takers, fitting, weights)
+    room = {name: min(node.room - found.pins[name], sum(counts.values())) for name, node in takers.items()}
+    targets = _flow(found, counts, fitting, weights, exact, room, strict=True)
+    return targets or _flow(found, counts, fitting, weights, exact, room, strict=False) or {}
+
+
+def _flow(
+    found: _Sorted,
+    counts: Mapping[_Kind, int],
+    fitting: Fitting,
+    weights: Sequence[float],
+    exact: Mapping[str, Sequence[float]],
+    room: Mapping[str, float],
     *,
-    orphans: int,
-) -> dict[str, int]:
-    """Each accepting node's share of all shards, except those that stay on nodes that do not accept.
+    strict: bool,
+) -> dict[_Kind, dict[str, int]] | None:
+    """Round the shares `exact`: as a flow from the kinds to the nodes in which a shard that leaves its node costs 1.
 
-    If a node has more pinned shards than its share, these are its share; the other nodes divide the rest.
+    Each node is a chain with a link for each weight, heaviest first; a link carries the shards of at least its weight.
+    It has to carry its share rounded down, and may carry its share rounded up. A load is a sum of links, each times the
+    step down to the next weight, and these steps add up to the heaviest: so a load is less than that from its share.
+    None when limits leave no such flow. Not `strict`, a link may carry more or less, which costs more than all moves.
     """
-    total = orphans + sum(len(held[name]) for name in held if name in accepting or known[name].drains)
-    stuck = {name: sum(pinned.get(shard) == name for shard in held[name]) if pinned else 0 for name in accepting}
-    weights, fixed = dict(accepting), dict[str, int]()
-    while True:
-        shares = _apportion(total, weights, {name: len(held[name]) for name in weights})
-        over = [name for name in weights if stuck[name] > shares[name]]
-        if not over:
-            return {name: fixed.get(name, shares.get(name, 0)) for name in accepting}
-        for name in over:
-            del weights[name]
-            fixed[name] = stuck[name]
-            total -= stuck[name]
+    names = sorted(room)
+    total = sum(counts.values())
+    outside = total + 1
+    source, sink, filled, chains = len(counts), len(counts) + 1, len(counts) + 2, len(counts) + 3
+    network = Network(chains + len(names) * len(weights))
+    first = {name: chains + number * len(weights) for number, name in enumerate(names)}
+    # The larger part of a shard is rounded up first, where that moves nothing.
+    by_part = sorted(names, key=lambda name: (-(exact[name][-1] % 1.0), name))
+    edges: dict[_Kind, dict[str, tuple[int, int]]] = {}
+    for number, (kind, count) in enumerate(counts.items()):
+        network.add(source, number, count)
+        link, kept, edges[kind] = weights.index(kind.weight), found.kept[kind], {}
+        for name in by_part:
+            if name in fitting[kind.placement]:
+                keep = network.add(number, first[name] + link, len(kept.get(name, ())))
+                edges[kind][name] = keep, network.add(number, first[name] + link, count, cost=1)
+    floors = 0.0
+    for name in by_part:
+        before = 0.0
+        for link, share in enumerate(exact[name]):
+            low = min(room[name], math.floor(share + ROUNDING))
+            high = min(room[name], math.ceil(share - ROUNDING))
+            start = first[name] + link
+            target = sink if link == len(weights) - 1 else start + 1
+            # What a link has to carry is taken out in front of it, and is there already behind it.
+            network.add(start, filled, low - before)
+            network.add(start, target, high - low)
+            if not strict:
+                network.add(start, target, room[name] - high, cost=outside)
+                network.add(target, start, low, cost=outside)
+            before = low
+        floors += before
+    network.add(sink, filled, total - floors)
+    if network.run(source, filled) < total and strict:
+        return None
+    return {
+        kind: {name: round(sum(map(network.carried, edges[kind][name]))) for name in sorted(edges[kind])}
+        for kind in counts
+    }
 
 
-def _apportion(total: int, weights: Mapping[str, int], have: Mapping[str, int]) -> dict[str, int]:
-    """Split `total` by weight, each part rounded down or up; up first where a node then keeps its shards."""
-    whole = sum(weights.values())
-    parts = {name: total * weight // whole for name, weight in weights.items()}
-    fractions = {name: total * weight % whole for name, weight in weights.items()}
-    order = sorted(
-        (name for name in weights if fractions[name]),
-        key=lambda name: (have.get(name, 0) <= parts[name], -fractions[name], name),
-    )
-    for name in order[: total - sum(parts.values())]:
-        parts[name] += 1
-    return parts
+def _exact(
+    found: _Sorted,
+    counts: Mapping[_Kind, int],
+    takers: Mapping[str, NodeCapacity],
+    fitting: Fitting,
+    weights: Sequence[float],
+) -> dict[str, list[float]]:
+    """For each node and weight, its share of the shards of at least this weight, as a fraction of shards."""
+    demand: dict[Placement, float] = defaultdict(float)
+    for kind, count in counts.items():
+        demand[kind.placement] += kind.weight * count
+    mean = sum(demand.values()) / sum(counts.values())
+    vessels = {}
+    for name, node in takers.items():
+        low = found.pinned_load[name]
+        vessels[name] = Vessel(node.capacity, low, low + (node.room - found.pins[name]) * mean)
+    exact = {name: [0.0] * len(weights) for name in takers}
+    for part in shares(demand, vessels, fitting):
+        kinds = {kind: kind.weight * count for kind, count in counts.items() if kind.placement in part.placements}
+        for kind, loads in _mixed(kinds, part.added, fitting).items():
+            for name, load in loads.items():
+                for link in range(weights.index(kind.weight), len(weights)):
+                    exact[name][link] += load / kind.weight
+    return exact
 
 
-def _follow_pins(
-    held: dict[str, list[ShardId]], homeless: list[ShardId], pinned: Mapping[ShardId, str], limits: PlanLimits
-) -> tuple[PlanLimits, list[ShardId]]:
-    """Move pinned shards to their nodes, in order, up to the limit. Returns the rest of the shards and of the limit."""
-    left = limits.moves_max
-    for name in sorted(held):
-        for shard in [shard for shard in held[name] if pinned.get(shard, name) != name]:
-            if left is not None and left <= 0:
-                break
-            held[name].remove(shard)
-            held[pinned[shard]].append(shard)
-            left = None if left is None else left - 1
-    for shard in homeless:
-        if shard in pinned:
-            held[pinned[shard]].append(shard)
-    for shards in held.values():
-        shards.sort()
-    return PlanLimits(left, limits.rebalance), [shard for shard in homeless if shard not in pinned]
+def _mixed(kinds: Mapping[_Kind, float], added: Mapping[str, float], fitting: Fitting) -> dict[_Kind, dict[str, float]]:
+    """Divide each kind over the nodes of its part so that each node gets what it should.
+
+    Of the many ways this is the most even mixture (of maximal entropy), found by fitting rows and columns in turn. A
+    small change of the input changes it little. Nodes that fit the same placements are one column.
+    """
+    if len(kinds) == 1 or len({kind.weight for kind in kinds}) == 1:
+        # Which kind a node gets makes no difference to its shares.
+        one = next(iter(kinds))
+        return {one: dict(added)}
+    columns: dict[tuple[bool, ...], list[str]] = defaultdict(list)
+    for name in added:
+        columns[tuple(name in fitting[kind.placement] for kind in kinds)].append(name)
+    wanted = [sum(added[name] for name in names) for names in columns.values()]
+    rows = [[total * may for total, may in zip(wanted, mays, strict=True)] for mays in zip(*columns, strict=True)]
+    for _ in range(MIXING_ROUNDS):
+        for row, load in zip(rows, kinds.values(), strict=True):
+            scale = load / (sum(row) or 1.0)
+            row[:] = [value * scale for value in row]
+        scales = [total / (sum(values) or 1.0) for total, values in zip(wanted, zip(*rows, strict=True), strict=True)]
+        rows = [[value * scale for value, scale in zip(row, scales, strict=True)] for row in rows]
+        if all(abs(scale - 1.0) < MIXED_WITHIN for scale, total in zip(scales, wanted, strict=True) if total):
+            break
+    return {
+        kind: {
+            name: value * added[name] / total
+            for value, total, names in zip(row, wanted, columns.values(), strict=True)
+            if total
+            for name in names
+        }
+        for kind, row in zip(kinds, rows, strict=True)
+    }
 
 
-def _surplus(
-    known: Mapping[str, NodeCapacity],
-    held: dict[str, list[ShardId]],
-    share: Mapping[str, int],
+# --- which shards these are -------------------------------------------------------------------------------------
+
+
+class _Move(NamedTuple):
+    shard: ShardId
+    source: str
+    target: str
+
+
+def _assign(
+    found: _Sorted,
+    takers: Mapping[str, NodeCapacity],
+    fitting: Fitting,
+    targets: Mapping[_Kind, Mapping[str, int]],
     limits: PlanLimits,
-    pinned: Mapping[ShardId, str],
-) -> list[ShardId]:
-    """Take the shards that must move from `held`: all of draining nodes, then those above a share, highest ids first.
+) -> None:
+    """Bring `found.where` to the targets: orphans at once, moves up to the limit; what has no room yet comes later."""
+    where = found.where
+    pins = [
+        _Move(shard, where[shard], name)
+        for shard, name in sorted(found.pinned.items())
+        if where.get(shard, name) != name
+    ]
+    where |= {shard: name for shard, name in found.pinned.items() if shard not in where}
+    forced: list[_Move] = []
+    balancing: list[_Move] = []
+    orphans: list[tuple[ShardId, str, _Kind]] = []
+    for kind, wanted in targets.items():
+        given = {shard for name, shards in found.kept[kind].items() for shard in shards[wanted.get(name, 0) :]}
+        coming = iter(sorted([*found.coming(kind), *given]))
+        for name in sorted(wanted):
+            for _ in range(wanted[name] - len(found.kept[kind].get(name, ()))):
+                shard = next(coming)
+                if shard not in where:
+                    orphans.append((shard, name, kind))
+                else:
+                    (balancing if shard in given else forced).append(_Move(shard, where[shard], name))
+    load = Counter(where.values())
+    late = []
+    for shard, name, kind in orphans:
+        if load[name] < takers[name].room:
+            where[shard] = name
+            load[name] += 1
+        else:
+            late.append((shard, kind))
+    _move(
+        where,
+        load,
+        takers,
+        [*pins, *sorted(forced, reverse=True), *(_fullest_first(balancing) if limits.rebalance else ())],
+        limits,
+    )
+    for shard, kind in late:
+        # Its place is still taken by a shard that has to move first.
+        free = [name for name in sorted(fitting[kind.placement]) if load[name] < takers[name].room]
+        if free:
+            name = min(free, key=lambda name: load[name] / takers[name].capacity)
+            where[shard] = name
+            load[name] += 1
 
-    Shards pinned to their node stay; others of the node move instead.
-    """
-    left = sum(map(len, held.values())) if limits.moves_max is None else limits.moves_max
-    moved: list[ShardId] = []
-    draining = [name for name in held if known[name].drains]
-    over = sorted((name for name in share if len(held[name]) > share[name]), key=lambda n: (share[n] - len(held[n]), n))
-    for name in [*draining, *(over if limits.rebalance else ())]:
-        excess = min(len(held[name]) - share.get(name, 0), left - len(moved))
-        if excess > 0:
-            loose = [shard for shard in held[name] if pinned.get(shard) != name][-excess:]
-            moved += loose
-            going = set(loose)
-            held[name] = [shard for shard in held[name] if shard not in going]
-    return moved
+
+def _fullest_first(moves: Sequence[_Move]) -> list[_Move]:
+    """From the nodes that give most; of each the highest ids."""
+    gives = Counter(move.source for move in moves)
+    return sorted(sorted(moves, reverse=True), key=lambda move: (-gives[move.source], move.source))
 
 
-def _place(homeless: Sequence[ShardId], held: dict[str, list[ShardId]], share: Mapping[str, int]) -> None:
-    """Give each node below its share a contiguous range. If there are fewer shards than room, in proportion to room."""
-    room = {name: share[name] - len(held[name]) for name in share if share[name] > len(held[name])}
-    parts = room if sum(room.values()) <= len(homeless) else _apportion(len(homeless), room, {})
-    start = 0
-    for name, part in parts.items():
-        held[name] += homeless[start : start + part]
-        start += part
-    assert start == len(homeless), "shares do not cover what has to be placed"
+def _move(
+    where: dict[ShardId, str],
+    load: Counter[str],
+    takers: Mapping[str, NodeCapacity],
+    moves: Sequence[_Move],
+    limits: PlanLimits,
+) -> None:
+    """Carry out moves in order. A node at its limit first gives away what it is to give."""
+    left = len(moves) if limits.moves_max is None else limits.moves_max
+    pending = dict.fromkeys(moves)
+    for move in moves:
+        chain: list[_Move] = []
+        following: _Move | None = move if move in pending else None
+        while following is not None and len(chain) < left:
+            chain.append(following)
+            target = following.target
+            if load[target] < takers[target].room or target == move.source:
+                for one in chain:
+                    where[one.shard] = one.target
+                    load[one.source] -= 1
+                    load[one.target] += 1
+                    del pending[one]
+                left -= len(chain)
+                break
+            following = next((one for one in pending if one.source == target and one not in chain), None)

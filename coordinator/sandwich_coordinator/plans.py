@@ -3,7 +3,8 @@
 Part of `leader.reconcile`; see there. Pure.
 """
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandwich_coordinator.groups import apps_with_stopping_groups, planned_ids, planned_nodes
@@ -12,7 +13,7 @@ from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, 
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.store.base import Compare, Delete, Put
-from sandwich_coordinator.types import PlanRecord
+from sandwich_coordinator.types import NodeRecord, PlanRecord
 from sandwich_coordinator.view import ClusterView
 
 
@@ -25,6 +26,24 @@ class LeaderWrite:
     reason: str
 
 
+_PLANNED_FROM = ("apps", "groups", "plans", "pins", "bad")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """What a plan is made from while every shard is planned: the nodes, and parts of the view.
+
+    Claims and sessions matter only for shards without a place, or on their way.
+    """
+
+    nodes: Sequence[NodeCapacity]
+    parts: tuple[object, ...]
+
+    def are(self, other: "PlanInputs") -> bool:
+        """Whether a plan from `other` would be the same. A view shares the parts that have not changed."""
+        return self.nodes == other.nodes and all(map(operator.is_, self.parts, other.parts))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaderMemory:
     """What a leader remembers between two calls. Times are monotonic seconds.
@@ -32,7 +51,7 @@ class LeaderMemory:
     `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
     `departures`: recent disappearances per node, to notice one that keeps coming and going. `relocated`: groups
     at which the cache locates all guilds of the groups that they replaced. `checked`: when each application's automatic
-    shard count was looked at.
+    shard count was looked at. `at_rest`: the inputs from which the last plan left nothing to do.
     """
 
     members: frozenset[str] | None = None
@@ -43,6 +62,7 @@ class LeaderMemory:
     not_live_since: Mapping[GroupId, float] = field(default_factory=dict)
     relocated: frozenset[GroupId] = frozenset()
     checked: Mapping[str, float] = field(default_factory=dict)
+    at_rest: PlanInputs | None = None
 
 
 def unreadable_nodes(view: ClusterView) -> frozenset[str]:
@@ -59,8 +79,20 @@ def apps_with_unreadable_groups(view: ClusterView) -> frozenset[str]:
 
 
 def capacities(view: ClusterView) -> list[NodeCapacity]:
-    records = (view.nodes[name].record for name in sorted(view.nodes))
-    return [NodeCapacity(r.node, r.capacity, r.state == "ready", r.state == "draining") for r in records]
+    return [capacity(view.nodes[name].record) for name in sorted(view.nodes)]
+
+
+def capacity(node: NodeRecord) -> NodeCapacity:
+    """A registered node as the planner sees it."""
+    return NodeCapacity(
+        node.node, node.capacity, node.state == "ready", node.state == "draining", node.max_shards, node.labels
+    )
+
+
+def group_shards(view: ClusterView, key: GroupId) -> GroupShards:
+    """A group as the planner sees it. Its application must be in the view."""
+    app = view.apps[key.app].record
+    return GroupShards(key.app, key.group, planned_ids(view.groups[key].record), app.placement, app.weight)
 
 
 def plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Policy) -> list[NodeCapacity]:
@@ -71,7 +103,7 @@ def plannable(view: ClusterView, memory: LeaderMemory, now: float, policy: Polic
     awaited = [node for node, at in sorted(memory.departed.items()) if now - at < policy.restart_grace_s]
     usable = calm if any(node.accepts for node in calm) else present
     staying = sorted({*awaited, *unreadable_nodes(view)})
-    return [*usable, *(NodeCapacity(node, 1, accepts_new=False) for node in staying)]
+    return [*usable, *(NodeCapacity(node, 1, accepts_new=False, labels=None) for node in staying)]
 
 
 def planned_groups(view: ClusterView) -> list[GroupId]:
@@ -95,28 +127,38 @@ def pins(view: ClusterView) -> dict[ShardId, str]:
 
 def plan_writes(
     view: ClusterView, memory: LeaderMemory, *, term: LeaderTerm, now: float, policy: Policy
-) -> Iterator[LeaderWrite]:
-    yield from _paused_plans(view)
+) -> tuple[list[LeaderWrite], PlanInputs | None]:
+    """What of the plans has to be written; and the inputs of a plan that leaves nothing to do, for `LeaderMemory`."""
+    writes = list(_paused_plans(view))
     if memory.hold_until is not None:
-        return
+        return writes, None
+    settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
     nodes = plannable(view, memory, now, policy)
+    inputs = PlanInputs(nodes, tuple(getattr(view, name) for name in _PLANNED_FROM))
+    if settled and memory.at_rest is not None and memory.at_rest.are(inputs):
+        return writes, memory.at_rest
     known = {node.node for node in nodes}
-    groups = [GroupShards(key.app, key.group, planned_ids(view.groups[key].record)) for key in planned_groups(view)]
+    groups = [group_shards(view, key) for key in planned_groups(view)]
     current: dict[GroupId, dict[int, str]] = {}
     moving = 0
     for group in groups:
         key = GroupId(group.app, group.group)
         current[key], in_flight = _present(view, key, group, known)
         moving += in_flight
-    settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
     limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
-    for key, assigned in plan(nodes, groups, current, limits, pins(view)).items():
-        if (write := _plan_write(view, key, assigned, term)) is not None:
-            yield write
+    planned = plan(nodes, groups, current, limits, pins(view))
+    changes = [_plan_write(view, key, assigned, term) for key, assigned in planned.items()]
+    writes += [write for write in changes if write is not None]
+    is_complete = all(len(planned[GroupId(group.app, group.group)]) == len(group.shard_ids) for group in groups)
+    at_rest = settled and is_complete and not writes and moving < policy.moves_in_flight_max
+    return writes, inputs if at_rest else None
 
 
 def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
-    """Who should have each shard now (the plan, else the claim), and how many shards are between two owners."""
+    """Who should have each shard now (the plan, else the claim), and how many shards are between two owners.
+
+    A shard without an owner that has run before has "": it comes before new ones.
+    """
     assigned = planned_nodes(view.plans.get(key))
     owners: dict[int, str] = {}
     moving = 0
@@ -125,6 +167,8 @@ def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str
         claim = view.claims.get(shard)
         planned = assigned.get(number)
         owner = planned if planned in known else claim.record.node if claim is not None else None
+        if owner is None and shard in view.sessions:
+            owner = ""
         if owner is not None:
             owners[number] = owner
         if planned is None:

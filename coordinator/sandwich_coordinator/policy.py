@@ -37,11 +37,11 @@ class Policy:
     gateway_doubt_max_s: float = 60.0
     gateway_answer_fresh_s: float = 30.0
     """How long an answer may wait to be recorded. It lacks session starts made since, so it is requested again then."""
-    identify_spacing_s: float = 5.1
-    """Between two IDENTIFYs of a bucket, from when the first left. Discord counts five seconds where it receives them
-    (Gateway, Sharding: max_concurrency). Delays in our processes only lengthen the time between them; the margin is for
-    the network: a first IDENTIFY that travels longer than the second by up to 100 ms. A lost packet takes longer (RFC
-    6298; at least 200 ms with Linux) and costs one refused IDENTIFY. Other libraries (twilight) have no margin."""
+    identify_spacing_s: float = 5.05
+    """Between two IDENTIFYs of a bucket. Discord counts five seconds where it receives them (Gateway, Sharding:
+    max_concurrency), so it counts from a time at which Discord surely has the first one: the answer to a heartbeat that
+    was sent behind it, or READY. However long messages travel, the second one cannot arrive too early; delays of our
+    processes only lengthen the time between them. The rest is for timers."""
     identify_lease_ttl_s: float = 10.0
     """TTL of the lease under which a bucket is taken; must exceed the spacing."""
     identify_margin_s: float = 0.5

@@ -58,6 +58,10 @@ class Code(StrEnum):
     GATEWAY_UNTRUSTED = "gateway-untrusted"
     SHARDS_FAILED = "shards-failed"
     SHARDS_UNCLAIMED = "shards-unclaimed"
+    CAPACITY_SHORT = "capacity-short"
+    PLACEMENT_UNMET = "placement-unmet"
+    SHARDS_STUCK = "shards-stuck"
+    PIN_UNMET = "pin-unmet"
     SHARDS_NOT_LIVE = "shards-not-live"
     SHARDS_WAITING = "shards-waiting"
     SHARD_COUNT_PENDING = "shard-count-pending"
@@ -276,6 +280,27 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
             "do what the advice of the close code asks (below); then run sandwich shard restart APP SHARDS",
         ),
         Code.SHARDS_UNCLAIMED: Kind(_C, "No node runs these shards.", "they start when a node takes them"),
+        Code.CAPACITY_SHORT: Kind(
+            _C,
+            "Shards run nowhere: every node that may run them has as many shards as its limit allows.",
+            "start another node, or start nodes with a higher --max-shards",
+        ),
+        Code.PLACEMENT_UNMET: Kind(
+            _C,
+            "Shards run nowhere: no node that takes shards has the labels that their application requires.",
+            "start a node with these labels (--label), or change the application's placement",
+        ),
+        Code.SHARDS_STUCK: Kind(
+            _W,
+            "Shards stay on a node that drains, or that lacks the labels their application requires: no other node may "
+            "take them or has room.",
+            "start another node that may run them",
+        ),
+        Code.PIN_UNMET: Kind(
+            _W,
+            "A pin cannot be followed; the shard runs on another node meanwhile, as if it had no pin.",
+            "make the node take it, or remove the pin: sandwich shard move APP SHARDS --to any",
+        ),
         Code.SHARDS_NOT_LIVE: Kind(
             _W,
             "A node runs these shards and they have not been live for over a minute.",

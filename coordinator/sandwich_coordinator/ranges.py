@@ -51,5 +51,16 @@ def parse_ranges(text: str, *, count: int | None = None, once: bool = False) -> 
     return sorted(shards)
 
 
+def size_of_ranges(text: str) -> int:
+    """How many shards ascending ranges name, as `format_ranges` writes them; 0 when they cannot be read."""
+    size = 0
+    for part in text.split(",") if text else ():
+        first, dash, last = part.partition("-")
+        if not _is_id(first) or (dash and not _is_id(last)):
+            return 0
+        size += int(last) - int(first) + 1 if dash else 1
+    return size
+
+
 def _is_id(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 9

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from sandwich_coordinator.groups import planned_ids, planned_nodes
+from sandwich_coordinator.groups import planned_nodes
 from sandwich_coordinator.ids import GroupId, ShardId
-from sandwich_coordinator.planner import GroupShards, plan
-from sandwich_coordinator.plans import capacities, pins, planned_groups
+from sandwich_coordinator.placement import fits, placement_of
+from sandwich_coordinator.planner import plan
+from sandwich_coordinator.plans import capacities, group_shards, pins, planned_groups
 from sandwich_coordinator.view import ClusterView
 
 
@@ -23,7 +24,7 @@ def moves(view: ClusterView) -> list[Move]:
     """Every shard that should run on another node than its claim says, in order of shards."""
     nodes = capacities(view)
     known = {node.node: node for node in nodes}
-    groups = [GroupShards(key.app, key.group, planned_ids(view.groups[key].record)) for key in planned_groups(view)]
+    groups = [group_shards(view, key) for key in planned_groups(view)]
     owners: dict[GroupId, dict[int, str]] = {}
     for group in groups:
         key = GroupId(group.app, group.group)
@@ -51,6 +52,8 @@ def moves(view: ClusterView) -> list[Move]:
                 reason = f"{source} is gone"
             elif known[source].drains:
                 reason = f"{source} drains"
+            elif not fits(known[source].labels, placement_of(view.apps[key.app].record.placement)):
+                reason = f"{source} does not fit the placement of {key.app}"
             else:
                 reason = f"{source} has more than its share"
             found.append(Move(shard, source, target, reason))

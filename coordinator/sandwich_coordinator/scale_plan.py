@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from sandwich_coordinator.generations import WantedGroup, begins_at_once, has_starts_for, is_as_wanted, wanted_group
-from sandwich_coordinator.groups import READY, claims_of, serving_groups, upcoming_groups, wanted_shape
+from sandwich_coordinator.groups import READY, claims_of, serving_groups, shard_ids, upcoming_groups, wanted_shape
 from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
@@ -159,3 +159,18 @@ def scale_progress(view: ClusterView, app: str, *, policy: Policy) -> ScaleProgr
 def _switching(view: ClusterView, app: str) -> GroupId | None:
     key = serving_groups(view).get(app)
     return key if key is not None and view.groups[key].record.phase == "switching" else None
+
+
+def desired_shards(view: ClusterView) -> dict[str, int]:
+    """By application, how many shards the cluster should have room for: both groups while one replaces the other.
+
+    A proposed group counts too, so that machines can be added before it is accepted. A paused application counts none.
+    """
+    found = {name: 0 for name, entry in view.apps.items() if not entry.record.paused}
+    for key, group in view.groups.items():
+        if key.app in found and group.record.phase != "closing":
+            found[key.app] += len(shard_ids(group.record))
+    for name, proposal in view.proposals.items():
+        if name in found and name not in upcoming_groups(view):
+            found[name] += proposal.record.count
+    return found

@@ -99,16 +99,19 @@ def turn_of(view: ClusterView | None, shard: ShardId, *, spare: bool) -> Turn:
     return Turn(priority_of(view, shard, spare=spare), shard.shard, shard)
 
 
-def waiting(view: ClusterView) -> Iterator[Waiting]:
-    """Every shard of the cluster that waits for its turn, in no order. The holder of a bucket does not wait."""
+def waiting(view: ClusterView, *, beside: str = "") -> Iterator[Waiting]:
+    """Every shard of the cluster that waits for its turn, in no order. The holder of a bucket does not wait.
+
+    Those of the node `beside` are left out.
+    """
     held = {(bucket, e.record.app, e.record.group, e.record.shard) for bucket, e in view.identifies.items()}
-    for shard, claim in view.claims.items():
-        spare = claim.record.rereads
-        if not spare and claim.record.state != "identifying":
+    for shard in view.queued:
+        claim = view.claims[shard]
+        if claim.record.node == beside:
             continue
         bucket = bucket_of(view, shard)
         if bucket is not None and (bucket, *shard) not in held:
-            yield Waiting(turn_of(view, shard, spare=spare), bucket, claim.record.node)
+            yield Waiting(turn_of(view, shard, spare=claim.record.rereads), bucket, claim.record.node)
 
 
 def budget_refusal(view: ClusterView, token_hash: str, turn: Turn, policy: Policy, *, spent: int = 0) -> Refusal | None:

@@ -171,6 +171,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     `problems`: worst first. A node of an older version reports plain sentences.
     `fenced_total`: by application, how often another owner took a shard over while it ran here.
     `consumers`, `dead_letters`: of every application; the leader alone asks JetStream for them.
+    `desired_shards`: by application, how many shards the cluster should have room for; of the leader alone.
     `settings`: fingerprints of the settings that the node runs with, by section.
     """
 
@@ -189,4 +190,5 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     fenced_total: dict[str, int] = {}
     consumers: list[ConsumerStatus] = []
     dead_letters: dict[str, int] = {}
+    desired_shards: dict[str, int] = {}
     settings: dict[str, str] = {}

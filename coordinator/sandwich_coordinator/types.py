@@ -20,6 +20,10 @@ GroupPhase = Literal["canary", "preparing", "holding", "switching", "active", "c
 """Where a group is between its start and its end (docs/design/scaling.md). Only the leader changes it."""
 
 
+CAPACITY = 100
+"""The weight of a node that was started without one."""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of every record: immutable, JSON, unknown fields ignored."""
 
@@ -29,13 +33,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NodeRecord(Record, frozen=True):
-    """`nodes/<node>`, under the node's lease. `capacity` is a weight; each process has its own `instance`."""
+    """`nodes/<node>`, under the node's lease; each process has its own `instance`.
+
+    `capacity` is a weight, `max_shards` a limit (0: none). `labels`: also those that the node sets itself
+    (`placement.INTERNAL_LABELS`).
+    """
 
     node: str
     instance: str
     address: str
     version: str
-    capacity: int = 100
+    capacity: int = CAPACITY
+    max_shards: int = 0
     state: NodeState = "ready"
     workers: int = 1
     labels: dict[str, str] = {}
@@ -148,6 +157,8 @@ class InvitesSpec(Record, frozen=True):
 class AppRecord(Record, frozen=True):
     """`apps/<app>`: an application's configuration; `token` is sealed with the cluster key.
 
+    `placement`: labels that a node must have to run its shards. `weight`: how heavy one shard is, compared with those
+    of other applications.
     `paused_at` (Unix seconds): paused by an operator's command since then, which `apply` does not undo; 0: not so.
     """
 
@@ -161,6 +172,8 @@ class AppRecord(Record, frozen=True):
     compression: Literal["zstd-stream", "zlib-stream", "none"] = "zstd-stream"
     large_threshold: int = 50
     paused: bool = False
+    placement: dict[str, str] = {}
+    weight: float = 1.0
     paused_at: float = 0.0
     stream: dict[str, Any] = {}
     cache: CacheSpec = CacheSpec()

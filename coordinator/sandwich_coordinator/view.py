@@ -6,6 +6,7 @@ reason and raise nothing: one corrupt key must not stop the cluster.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -74,12 +75,13 @@ class _Table:
     leased: bool = False
 
     def key_of(self, rest: str) -> Any:
-        pieces = rest.split("/")
+        pieces: list[Any] = rest.split("/")
         if len(pieces) != len(self.parts) or not all(pieces):
             raise ValueError("the key has the wrong number of parts")
-        return self.identity(
-            *(_number(piece) if part is int else piece for part, piece in zip(self.parts, pieces, strict=True))
-        )
+        for position, part in enumerate(self.parts):
+            if part is int:
+                pieces[position] = _number(pieces[position])
+        return self.identity(*pieces)
 
     def entry_of(self, identity: Any, kv: KeyValue) -> Entry[Any]:
         if self.leased and kv.lease == 0:
@@ -98,6 +100,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
+@lru_cache(maxsize=16)
 def _tables(keys: Keys) -> tuple[_Table, ...]:
     one, shard, json = (str,), (str, int, int), msgspec.json.Decoder
     group_names = ("app", "group")
@@ -120,8 +123,53 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimIndex:
+    """Finds claims without looking at all of them, as 10,000 shards need it. Kept up to date with each change.
+
+    `before`: the claims before the last change, and `changed`: which of them that change concerned.
+    """
+
+    claims: Mapping[ShardId, Entry[ClaimRecord]] = field(default_factory=dict)
+    by_node: Mapping[str, frozenset[ShardId]] = field(default_factory=dict)
+    queued: frozenset[ShardId] = frozenset()
+    before: Mapping[ShardId, Entry[ClaimRecord]] | None = None
+    changed: frozenset[ShardId] = frozenset()
+
+    def after(self, claims: Mapping[ShardId, Entry[ClaimRecord]], changed: Iterable[ShardId]) -> "ClaimIndex":
+        """The index of `claims`, which differ from the present ones in `changed`."""
+        came: dict[str, set[ShardId]] = {}
+        went: dict[str, set[ShardId]] = {}
+        queued: set[ShardId] = set()
+        changed = frozenset(changed)
+        for shard in changed:
+            old, new = self.claims.get(shard), claims.get(shard)
+            if old is not None:
+                went.setdefault(old.record.node, set()).add(shard)
+            if new is not None:
+                came.setdefault(new.record.node, set()).add(shard)
+                if new.record.rereads or new.record.state == "identifying":
+                    queued.add(shard)
+        by_node = dict(self.by_node)
+        for node in came.keys() | went.keys():
+            left = by_node.get(node, frozenset()).difference(went.get(node, ())).union(came.get(node, ()))
+            if left:
+                by_node[node] = left
+            else:
+                by_node.pop(node, None)
+        return ClaimIndex(
+            claims=claims,
+            by_node=by_node,
+            queued=(self.queued - changed) | queued,
+            before=self.claims,
+            changed=changed,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """Everything under the cluster's prefix, decoded, as of `revision`. Treat the mappings as read-only.
+
+    `index` finds claims: see `claimed_by`, `queued` and `changed_claims`.
 
     `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`).
     """
@@ -145,6 +193,7 @@ class ClusterView:
     identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
+    index: ClaimIndex | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_items(cls, keys: Keys, items: Mapping[str, KeyValue], revision: int = 0) -> "ClusterView":
@@ -152,19 +201,21 @@ class ClusterView:
         newest = max((kv.mod_revision for kv in items.values()), default=0)
         return cls(keys=keys)._with(((key, kv) for key, kv in items.items()), revision or newest)
 
-    def apply(self, batch: WatchBatch) -> "ClusterView":
-        """The view after `batch`. Costs one shallow copy of each mapping that changes, and decodes only changes.
+    def apply(self, *batches: WatchBatch) -> "ClusterView":
+        """The view after `batches`. Costs one shallow copy of each mapping that changes, and decodes only changes.
 
         Events that are not newer than a key in the view are harmless: the store repeats in order.
         """
-        if not batch.events:
-            return replace(self, revision=max(self.revision, batch.revision))
-        changes = ((event.kv.key, event.kv if event.kind == "put" else None) for event in batch.events)
-        return self._with(changes, max(self.revision, batch.revision))
+        revision = max([self.revision, *(batch.revision for batch in batches)])
+        events = [event for batch in batches for event in batch.events]
+        if not events:
+            return replace(self, revision=revision)
+        return self._with(((event.kv.key, event.kv if event.kind == "put" else None) for event in events), revision)
 
     def _with(self, changes: Iterable[tuple[str, KeyValue | None]], revision: int) -> "ClusterView":
         tables = _tables(self.keys)
         edited: dict[str, Any] = {}
+        claims: set[ShardId] = set()
         bad = dict(self.bad)
         leader, config = self.leader, self.config
         for key, kv in changes:
@@ -181,8 +232,38 @@ class ClusterView:
             target = edited.get(table.name)
             if target is None:
                 target = edited[table.name] = dict(getattr(self, table.name))
-            _change(table, key, kv, target, bad)
-        return replace(self, revision=revision, config=config, leader=leader, bad=bad, **edited)
+            identity = _change(table, key, kv, target, bad)
+            if table.name == "claims" and identity is not None:
+                claims.add(identity)
+        index = self._index.after(edited["claims"], claims) if claims else self.index
+        if bad == self.bad:
+            return replace(self, revision=revision, config=config, leader=leader, index=index, **edited)
+        return replace(self, revision=revision, config=config, leader=leader, bad=bad, index=index, **edited)
+
+    @property
+    def _index(self) -> ClaimIndex:
+        if self.index is not None and self.index.claims is self.claims:
+            return self.index
+        return ClaimIndex().after(self.claims, self.claims.keys())
+
+    @property
+    def claimed_by(self) -> Mapping[str, frozenset[ShardId]]:
+        """The shards of each node's claims."""
+        return self._index.by_node
+
+    @property
+    def queued(self) -> frozenset[ShardId]:
+        """The shards whose claims say that they wait for their turn to IDENTIFY, or have just had it."""
+        return self._index.queued
+
+    def changed_claims(self, before: "ClusterView") -> frozenset[ShardId]:
+        """The shards whose claim differs from the one in an earlier view."""
+        if self.claims is before.claims:
+            return frozenset()
+        if self._index.before is before.claims:
+            return self._index.changed
+        gone = {shard for shard, claim in before.claims.items() if self.claims.get(shard) is not claim}
+        return frozenset(gone | (self.claims.keys() - before.claims.keys()))
 
     def revision_of_bad(self, key: str) -> int:
         """The revision that guards the replacement of a key that cannot be read; 0 when there is no such key."""
@@ -219,17 +300,19 @@ def _leader(kv: KeyValue | None, bad: dict[str, BadEntry]) -> Entry[LeaderRecord
     return Entry(record, kv.create_revision, kv.mod_revision, kv.lease)
 
 
-def _change(table: _Table, key: str, kv: KeyValue | None, target: dict[Any, Any], bad: dict[str, BadEntry]) -> None:
+def _change(table: _Table, key: str, kv: KeyValue | None, target: dict[Any, Any], bad: dict[str, BadEntry]) -> Any:
+    """Change one entry of a mapping. Returns what names it; None when the key cannot be read."""
     try:
         identity = table.key_of(key[len(table.prefix) :])
     except ValueError as error:
         if kv is not None:
             bad[key] = BadEntry(str(error), kv.mod_revision, kv.lease)
-        return
+        return None
     target.pop(identity, None)
     if kv is None:
-        return
+        return identity
     try:
         target[identity] = table.entry_of(identity, kv)
     except (msgspec.MsgspecError, ValueError) as error:
         bad[key] = BadEntry(str(error), kv.mod_revision, kv.lease)
+    return identity

@@ -312,7 +312,7 @@ class IdentifyWithdrawn(msgspec.Struct, tag=True, frozen=True):
 
 
 class IdentifySent(msgspec.Struct, tag=True, frozen=True):
-    """The IDENTIFY left just now: the bucket's five seconds begin."""
+    """The IDENTIFY left just now, or has arrived by now: the bucket's five seconds begin, or begin again."""
 
     key: ShardId
 

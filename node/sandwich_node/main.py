@@ -78,12 +78,19 @@ def _advertised(value: str) -> str | None:
 
 
 def _labels(values: list[str]) -> dict[str, str]:
-    labels = {}
+    from sandwich_coordinator.placement import check_label
+
+    labels: dict[str, str] = {}
     for value in values:
         name, equals, text = value.partition("=")
         if not equals or not name:
             raise _fail(f"--label {value!r}: write it as NAME=VALUE")
-        labels[name] = text
+        try:
+            check_label(name, text)
+        except ValueError as error:
+            raise _fail(f"--label {value!r}: {error}") from None
+        if labels.setdefault(name, text) != text:
+            raise _fail(f"--label {value!r}: {name} is {labels[name]!r} already")
     return labels
 
 
@@ -105,7 +112,13 @@ def join(
     ] = "",
     workers: Annotated[int, typer.Option(min=0, max=256, help="Worker processes; 0: one a core.")] = 0,
     capacity: Annotated[int, typer.Option(min=1, max=1_000_000, help="This node's share, as a weight.")] = 100,
-    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, shown in the status. Repeatable.")] = None,
+    max_shards: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Never run more shards than this here; 0: no limit.")
+    ] = 0,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, which the placement of an application can require. Repeatable."),
+    ] = None,
     key_file: Annotated[
         Path | None, typer.Option(envvar="SANDWICH_KEY_FILE", help="File with the cluster key (mode 600).")
     ] = None,
@@ -167,6 +180,7 @@ def join(
         listen=_listen(listen),
         workers=workers or os.cpu_count() or 1,
         capacity=capacity,
+        max_shards=max_shards,
         labels=_labels(label or []),
         advertise=_advertised(advertise),
         log_level=log_level.upper(),

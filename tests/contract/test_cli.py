@@ -36,7 +36,7 @@ class Cli:
         self.seen = ""
 
     async def __call__(self, *arguments: str, piped: str = "") -> tuple[int, str]:
-        async with asyncio.timeout(30), started(
+        async with asyncio.timeout(60), started(
             sys.executable, "-m", "sandwich_coordinator.cli.main", *arguments, cwd=self.directory,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env={"SANDWICH_ETCD": self.etcd, "WELCOMER_TOKEN": CANARY},

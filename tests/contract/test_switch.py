@@ -213,7 +213,7 @@ async def test_switches_in_a_row_wait_for_each_other(server: EmbeddedNats, publi
         await bot.event(2)
     async with running(*workers):
         # Partitions 0 to 4 have each the switch frame of group 1, but 2: it has the event.
-        await until(lambda: kept(*workers) == 4)
+        await until(lambda: bool(log.begun) and kept(*workers) == 4)
         assert log.begun == [(2, 1)]
         log.free.set()
         await until(lambda: len(log.handled) == 4)

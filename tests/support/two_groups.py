@@ -154,7 +154,8 @@ class SmallDiscord:
             case 31:
                 for guild in data["guild_ids"]:
                     found = {"guild_id": guild, "soundboard_sounds": []}
-                    asyncio.get_running_loop().call_later(SPREAD_S, session.dispatch, "SOUNDBOARD_SOUNDS", found)
+                    delay = self.rng.uniform(SPREAD_S, 1.0)
+                    asyncio.get_running_loop().call_later(delay, session.dispatch, "SOUNDBOARD_SOUNDS", found)
 
     def resume(self, socket: GatewaySocket, data: dict[str, Any]) -> None:
         found = next(session for session in self.sessions if session.id == data["session_id"])

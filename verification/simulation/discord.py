@@ -28,8 +28,9 @@ IDENTIFY_EVERY_S = 5.0
 URL = "ws://discord.sim"
 SESSION_TIMED_OUT = 4009
 REST_LATENCY_S = 0.02
-IDENTIFY_TRAVELS_S = (0.005, 0.095)
-"""An IDENTIFY may travel up to 90 ms longer than the next one in its bucket."""
+IDENTIFY_TRAVELS_S = (0.005, 0.06, 1.0)
+"""How long an IDENTIFY is on its way: between the first two; a part of them, up to the third."""
+SLOW_PART = 0.1
 THRESHOLD_MIN = 50
 
 Shard = tuple[str, int]
@@ -69,6 +70,7 @@ class Socket:
         self.session: Session | None = None
         self._discord = discord
         self._inbox: asyncio.Queue[tuple[WSMsgType, Any, Any]] = asyncio.Queue()
+        self._travelling_until = 0.0
         self.open = True
         self.deliver(json.dumps({"op": 10, "t": None, "s": None, "d": {"heartbeat_interval": 41250}}))
 
@@ -104,14 +106,21 @@ class Socket:
         if not self.open:
             raise OSError("the connection is closed")
         message = json.loads(payload)
+        loop = asyncio.get_running_loop()
+        if message["op"] == 2:
+            self._travelling_until = loop.time() + self._discord.identify_travels_s()
+        if self._travelling_until > loop.time():
+            # In order behind it. A context of its own: what is on its way arrives although its sender is frozen.
+            loop.call_at(self._travelling_until, self._arrived, message, context=Context())
+        else:
+            self._arrived(message)
+
+    def _arrived(self, message: dict[str, Any]) -> None:
         match message["op"]:
             case 1:
                 self.deliver('{"op":11,"t":null,"s":null,"d":null}')
             case 2:
-                # Its own context: what is on its way arrives although the sender's machine is frozen.
-                travels_s = self._discord.identify_travels_s()
-                arrive = self._discord.identify
-                asyncio.get_running_loop().call_later(travels_s, arrive, self, message["d"], context=Context())
+                self._discord.identify(self, message["d"])
             case 6:
                 self._discord.resume(self, message["d"])
 
@@ -139,8 +148,12 @@ class Discord:
         tokens: dict[str, str] | None = None,
         total: int = 1000,
         window_s: float = 86_400.0,
+        slow_part: float = SLOW_PART,
     ) -> None:
-        """`tokens`: by application, each its own when not given. `total`, `window_s`: of each token's budget."""
+        """`tokens`: by application, each its own when not given. `total`, `window_s`: of each token's budget.
+
+        `slow_part`: of the IDENTIFYs, how many travel slowly.
+        """
         self.sessions: list[Session] = []
         self.current: dict[Shard, Session] = {}
         self.identifies = 0
@@ -153,6 +166,7 @@ class Discord:
         self._journal = journal
         self._rng = rng
         self._travel_rng = random.Random(concurrency)
+        self._slow_part = slow_part
         self._apps = apps
         self._concurrency = concurrency
         self._tokens = tokens if tokens is not None else {app: app for app in apps}
@@ -196,7 +210,8 @@ class Discord:
 
     def identify_travels_s(self) -> float:
         """How long an IDENTIFY is on its way."""
-        return self._travel_rng.uniform(*IDENTIFY_TRAVELS_S)
+        least, most, slow = IDENTIFY_TRAVELS_S
+        return self._travel_rng.uniform(least, slow if self._travel_rng.random() < self._slow_part else most)
 
     def identify(self, socket: Socket, data: dict[str, Any]) -> None:
         """Op 2, when it arrives."""

@@ -284,7 +284,7 @@ class _WorkerLife:
             self._task.cancel()
 
 
-class _NoServerHealth:
+class NoServerHealth:
     """`ServerHealth` without servers: their health is not simulated."""
 
     waiting: Sequence[Problem] = ()
@@ -306,7 +306,7 @@ class _NoServerHealth:
 
 
 @contextlib.asynccontextmanager
-async def _no_http_server(*_: object) -> AsyncIterator[int]:
+async def no_http_server(*_: object) -> AsyncIterator[int]:
     yield 1
 
 
@@ -336,10 +336,10 @@ class SimProcess:
     def _dependencies(self, world: World) -> AgentDependencies:
         return AgentDependencies(
             store=RemoteStore(world.database.peer(), self.conditions, world.rng),
-            listen=_no_http_server,
+            listen=no_http_server,
             open_discord=lambda _: contextlib.nullcontext(world.discord),
             make_worker=self._make_worker,
-            make_server_health=lambda *_: _NoServerHealth(),
+            make_server_health=lambda *_: NoServerHealth(),
             rng=world.rng,
             wall=wall_s,
         )

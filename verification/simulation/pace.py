@@ -39,15 +39,18 @@ class Start:
         return start_estimate(self.shards, self.max_concurrency)
 
 
-def measure_start(shards: int, max_concurrency: int, *, nodes: int = 3, seed: int = 1) -> Start:
-    """Start a cluster that has never run, on virtual time, until every shard has its session."""
-    return run_virtual(_start(shards, max_concurrency, nodes, seed))
+def measure_start(shards: int, max_concurrency: int, *, nodes: int = 3, seed: int = 1, slow_part: float = 0.0) -> Start:
+    """Start a cluster that has never run, on virtual time, until every shard has its session.
+
+    `slow_part`: of the IDENTIFYs, how many travel slowly. They delay their buckets by as much.
+    """
+    return run_virtual(_start(shards, max_concurrency, nodes, seed, slow_part))
 
 
-async def _start(shards: int, max_concurrency: int, count: int, seed: int) -> Start:
+async def _start(shards: int, max_concurrency: int, count: int, seed: int, slow_part: float) -> Start:
     loop, rng, journal = asyncio.get_running_loop(), random.Random(seed), Journal()
     discord = Discord(
-        journal, rng, apps={APP: shards}, concurrency=max_concurrency, total=2 * shards, window_s=86_400.0
+        journal, rng, apps={APP: shards}, concurrency=max_concurrency, total=2 * shards, slow_part=slow_part
     )
     database = MemoryStore(loop.time)
     await configure(database, {APP: shards}, {APP: APP})

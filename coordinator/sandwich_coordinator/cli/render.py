@@ -16,14 +16,16 @@ from sandwich_coordinator.cli.recent import failover_rows, loss_rows, recent_tex
 from sandwich_coordinator.durations import duration
 from sandwich_coordinator.groups import serving_groups
 from sandwich_coordinator.operations.health import find_problems, wanted_shards
+from sandwich_coordinator.operations.shards import pins as pins_of
 from sandwich_coordinator.operations.snapshot import Snapshot
+from sandwich_coordinator.placement import labels_text, shown_labels
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.problems import KINDS, Problem, Severity, degraded
 from sandwich_coordinator.scale_plan import plan_next_group, scale_progress
 from sandwich_coordinator.start_order import at_utc
 from sandwich_coordinator.start_progress import start_progress
 from sandwich_coordinator.status import CacheStatus, NodeStatus
-from sandwich_coordinator.types import GroupRecord
+from sandwich_coordinator.types import CAPACITY, GroupRecord
 from sandwich_coordinator.view import ClusterView
 from sandwich_sdk.wire.plain_text import plain_lines, plain_text
 
@@ -77,6 +79,7 @@ def node_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     """One row a node."""
     view = snapshot.view
     shards = Counter(claim.record.node for claim in view.claims.values())
+    pins = Counter(pin.record.node for pin in view.pins.values())
     leader = view.leader.record.node if view.leader else ""
     rows = []
     for name, entry in sorted(view.nodes.items()):
@@ -91,6 +94,10 @@ def node_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
                 "leader": name == leader,
                 "workers": entry.record.workers,
                 "shards": shards[name],
+                "capacity": entry.record.capacity,
+                "max_shards": entry.record.max_shards,
+                "pins": pins[name],
+                "labels": shown_labels(entry.record.labels),
                 "events_per_s": round(sum(app.events_per_s for app in known.apps.values()), 1) if known else None,
                 "rss_bytes": sum(worker.rss_bytes for worker in known.workers) if known else None,
                 "answers": known is not None,
@@ -243,7 +250,7 @@ def shard_rows(
     for key, claim in sorted(snapshot.view.claims.items()):
         if (app is not None and key.app != app) or (numbers is not None and key.shard not in numbers):
             continue
-        record, known = claim.record, figures.get((*key, claim.record.node))
+        record, known, pin = claim.record, figures.get((*key, claim.record.node)), snapshot.view.pins.get(key)
         rows.append(
             {
                 "app": key.app,
@@ -253,12 +260,29 @@ def shard_rows(
                 "worker": record.worker,
                 "state": known.state if known else record.state,
                 "reason": (known.reason if known else "") or record.reason,
+                "pinned_to": pin.record.node if pin is not None else None,
                 "latency_ms": known.latency_ms if known else None,
                 "guilds": known.guilds if known else None,
                 "events_per_s": round(known.events_per_s, 1) if known else None,
             }
         )
     return rows
+
+
+def pin_rows(view: ClusterView, app: str | None = None) -> list[dict[str, Any]]:
+    """One row a pin. `unmet`: why it cannot be followed now, null when it is."""
+    return [
+        {
+            "app": pin.shard.app,
+            "group": pin.shard.group,
+            "shard": pin.shard.shard,
+            "node": pin.node,
+            "at": pin.at,
+            "unmet": pin.unmet or None,
+        }
+        for pin in pins_of(view)
+        if app is None or pin.shard.app == app
+    ]
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
@@ -272,6 +296,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "leader": leader.record.node if leader else None,
         "etcd_version": snapshot.etcd_version,
         "nodes": node_rows(snapshot),
+        "pins": pin_rows(snapshot.view),
         "apps": app_rows(snapshot),
         "starts": start_rows(snapshot),
         "departed": departed_rows(snapshot),
@@ -302,6 +327,9 @@ NODE_COLUMNS = {
     "node": "NODE", "state": "STATE", "leader": "LEADER", "shards": "SHARDS", "events_per_s": "EVENTS/S",
     "workers": "WORKERS", "version": "VERSION", "address": "ADDRESS",
 }  # fmt: skip
+NODE_OPTION_COLUMNS = {"capacity": "CAPACITY", "max_shards": "MAX SHARDS", "pins": "PINS", "labels": "LABELS"}
+"""Shown where a node has something else than the default."""
+PIN_COLUMNS = {"app": "APP", "shard": "SHARD", "node": "NODE", "since": "SINCE", "unmet": "NOT FOLLOWED BECAUSE"}
 APP_COLUMNS = {
     "app": "APP", "state": "STATE", "shards": "SHARDS LIVE", "guilds": "GUILDS", "events_per_s": "EVENTS/S",
     "cache": "CACHE",
@@ -318,12 +346,19 @@ SHARD_COLUMNS = {
 
 def nodes_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
     """The nodes as a table."""
+    rows = node_rows(snapshot)
+    for row in rows:
+        row["labels"] = labels_text(row["labels"])
+    usual = {"capacity": CAPACITY, "max_shards": 0, "pins": 0, "labels": ""}
+    columns = NODE_COLUMNS | {
+        key: head for key, head in NODE_OPTION_COLUMNS.items() if any(row[key] != usual[key] for row in rows)
+    }
     gone = [
-        dict.fromkeys(NODE_COLUMNS) | {"node": row["node"], "state": "gone"}
+        dict.fromkeys(columns) | {"node": row["node"], "state": "gone"}
         for row in departed_rows(snapshot)
         if not row["left"]
     ]
-    return rows_text([*node_rows(snapshot), *gone], NODE_COLUMNS, _NO_NODES, paint)
+    return rows_text([*rows, *gone], columns, _NO_NODES, paint)
 
 
 def apps_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:
@@ -373,7 +408,20 @@ def shards_text(
         + (f" for {plain_text(app)}" if app else "")
         + ": see sandwich cluster status for the reason"
     )
-    return rows_text(shard_rows(snapshot, app, numbers), SHARD_COLUMNS, empty, paint)
+    rows = shard_rows(snapshot, app, numbers)
+    pinned = {"pinned_to": "PINNED TO"} if any(row["pinned_to"] for row in rows) else {}
+    return rows_text(rows, SHARD_COLUMNS | pinned, empty, paint)
+
+
+def pins_text(view: ClusterView, now: float, app: str | None = None, paint: Paint = PLAIN) -> str:
+    """The pins as a table, and how to remove one. `now`: Unix seconds."""
+    rows = pin_rows(view, app)
+    if not rows:
+        return "no shard is pinned"
+    for row in rows:
+        row["since"] = f"{duration(now - row['at'])} ago"
+    columns = {key: head for key, head in PIN_COLUMNS.items() if key != "unmet" or any(row[key] for row in rows)}
+    return f"{rows_text(rows, columns, '', paint)}\nremove a pin: sandwich shard move APP SHARDS --to any"
 
 
 def status_text(snapshot: Snapshot, paint: Paint = PLAIN) -> str:

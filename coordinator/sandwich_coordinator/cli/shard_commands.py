@@ -1,5 +1,7 @@
 """`sandwich shard`: the commands as help shows them; a command imports its operation when it runs."""
 
+import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,12 +10,13 @@ import typer
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.node_commands import list_rows
 from sandwich_coordinator.cli.options import AppName, Json, WaitS, command_group, run
-from sandwich_coordinator.cli.output import say, show_json
+from sandwich_coordinator.cli.output import paint_for, say, show_json, show_painted
 from sandwich_coordinator.operations.errors import NotFound
 
 if TYPE_CHECKING:
     from sandwich_coordinator.ids import ShardId
     from sandwich_coordinator.operations.snapshot import Snapshot
+    from sandwich_coordinator.view import ClusterView
 
 ANYWHERE = "any"
 
@@ -52,6 +55,29 @@ def shard_list(
         as_json,
         check,
     )
+
+
+@shard_app.command("pins")
+def shard_pins(
+    context: typer.Context,
+    app_name: Annotated[str | None, typer.Option("--app", help="Only this application.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which shards are pinned to which nodes, and why a pin is not followed. Example: sandwich shard pins"""
+    from sandwich_coordinator.cli import render
+    from sandwich_coordinator.operations.waiting import read_view
+
+    async def look() -> "ClusterView":
+        async with context.obj.store() as store:
+            return await read_view(store, context.obj.keys)
+
+    view = run(look())
+    if app_name is not None and app_name not in view.apps:
+        raise NotFound("application", app_name, view.apps)
+    if as_json:
+        show_json(render.pin_rows(view, app_name))
+    else:
+        show_painted(render.pins_text(view, time.time(), app_name, paint_for(sys.stdout)))
 
 
 @shard_app.command("move")

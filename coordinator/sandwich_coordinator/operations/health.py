@@ -7,13 +7,14 @@ import msgspec
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
 from sandwich_coordinator.fingerprints import LEASE_TTL
-from sandwich_coordinator.groups import planned_ids, serving_groups, token_hash_of, upcoming_groups
+from sandwich_coordinator.groups import planned_ids, planned_nodes, serving_groups, token_hash_of, upcoming_groups
 from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import KINDS, Code, Problem, problem, worst_first
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.reachability import locally_advertised
+from sandwich_coordinator.room import shortage, stuck, unmet_pins
 from sandwich_coordinator.start_order import at_utc
 from sandwich_coordinator.start_progress import start_estimate, start_progress
 from sandwich_coordinator.status import NodeStatus
@@ -39,6 +40,7 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
         *_app_problems(snapshot),
         *_standing_requests(snapshot),
         *_shard_problems(snapshot),
+        *_room_problems(snapshot),
         *_late_shards(snapshot),
         *_budget_problems(snapshot),
         *_blocked_starts(snapshot),
@@ -206,9 +208,30 @@ def _shard_problems(snapshot: Snapshot) -> Iterator[Problem]:
         if group.record.state == "failed" and not failed:
             yield from _failed_group(snapshot, group.record)
         missing = wanted_shards(group.record) - claims.keys()
-        if missing and group.record.state not in ("paused", "closing", "failed"):
+        if group.record.state in ("paused", "closing", "failed"):
+            continue
+        unplanned = missing - planned_nodes(view.plans.get(key)).keys()
+        short = shortage(view, key.app) if unplanned else None
+        if short is not None:
+            code = Code.PLACEMENT_UNMET if short.is_placement else Code.CAPACITY_SHORT
+            summary = f"{key.app}: shards {format_ranges(unplanned)} run nowhere: {short.reason}"
+            yield problem(code, shards_subject(key.app, unplanned), summary)
+            missing -= unplanned
+        if missing:
             summary = f"{key.app}: shards {format_ranges(missing)} run nowhere"
             yield problem(Code.SHARDS_UNCLAIMED, shards_subject(key.app, missing), summary)
+
+
+def _room_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    for one in stuck(snapshot.view):
+        summary = f"{one.group.app}: shards {format_ranges(one.shards)} stay where they are although {one.why}"
+        yield problem(Code.SHARDS_STUCK, shards_subject(one.group.app, one.shards), summary)
+    unmet: dict[tuple[str, str], list[int]] = {}
+    for shard, why in unmet_pins(snapshot.view).items():
+        unmet.setdefault((shard.app, why), []).append(shard.shard)
+    for (app, why), numbers in unmet.items():
+        summary = f"{app}: the pin of shards {format_ranges(numbers)} cannot be followed: {why}"
+        yield problem(Code.PIN_UNMET, shards_subject(app, numbers), summary)
 
 
 def _failed_shards(view: ClusterView, app: str, claims: Mapping[int, ClaimRecord]) -> Iterator[Problem]:

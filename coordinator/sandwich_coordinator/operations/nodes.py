@@ -24,6 +24,7 @@ from sandwich_coordinator.operations.progress import (
     ShardsToMove,
     StoreSilent,
 )
+from sandwich_coordinator.room import accepts
 from sandwich_coordinator.store.base import (
     Compare,
     LeaseLost,
@@ -90,7 +91,7 @@ def _entry(view: ClusterView, node: str) -> Entry[NodeRecord]:
 def _takers(view: ClusterView, node: str) -> list[str]:
     """The other nodes that the leader may give shards to."""
     found = ((name, entry.record) for name, entry in sorted(view.nodes.items()) if name != node)
-    return [name for name, record in found if record.state == "ready" and record.capacity > 0]
+    return [name for name, record in found if accepts(record)]
 
 
 def _refusal(view: ClusterView, node: str) -> str:

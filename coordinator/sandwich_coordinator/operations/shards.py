@@ -26,7 +26,9 @@ from sandwich_coordinator.operations.progress import (
     Unpinned,
 )
 from sandwich_coordinator.operations.waiting import POLL_S, read_view
+from sandwich_coordinator.placement import fits, labels_text, placement_of
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
+from sandwich_coordinator.room import unmet_pins
 from sandwich_coordinator.store.base import Compare, Delete, Put, Store, StoreAmbiguous, StoreUnavailable
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, PinRecord, RestartRecord
@@ -38,11 +40,12 @@ _SHOWN = 64
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An operator wants this shard on `node`, since `at` (Unix seconds)."""
+    """An operator wants this shard on `node`, since `at` (Unix seconds). `unmet`: why it cannot be followed now."""
 
     shard: ShardId
     node: str
     at: float
+    unmet: str = ""
 
 
 def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardId]:
@@ -68,18 +71,35 @@ def find_shards(view: ClusterView, app: str, ranges: str) -> list[ShardId]:
     return [ShardId(*group, number) for number in wanted]
 
 
-def check_target(view: ClusterView, node: str) -> None:
-    """Raise NotFound unless the node is there, Refused unless it takes shards."""
+def check_target(view: ClusterView, app: str, node: str) -> None:
+    """Raise NotFound unless the node is there, Refused unless it takes shards of the application."""
     entry = view.nodes.get(node)
     if entry is None:
         raise NotFound("node", node, view.nodes)
     if entry.record.state != "ready":
         raise Refused(f"node {node} is {entry.record.state} and takes no shards: uncordon it first")
+    required = view.apps[app].record.placement if app in view.apps else {}
+    if not fits(entry.record.labels, placement_of(required)):
+        raise Refused(f"node {node} lacks the labels that {app} requires: {labels_text(required)}")
+
+
+def check_room(view: ClusterView, shards: Sequence[ShardId], node: str) -> None:
+    """Raise Refused when the node's limit is below the shards that would be pinned to it."""
+    most = view.nodes[node].record.max_shards
+    pinned = {shard for shard, entry in view.pins.items() if entry.record.node == node}
+    if most and len(pinned.union(shards)) > most:
+        others = len(pinned.difference(shards))
+        beside = f" beside the {others} that are pinned to it" if others else ""
+        raise Refused(f"node {node} takes at most {most} shards (--max-shards): {len(shards)} more do not fit{beside}")
 
 
 def pins(view: ClusterView) -> list[Pin]:
     """All pins, in the order of shards."""
-    return [Pin(shard, entry.record.node, entry.record.at) for shard, entry in sorted(view.pins.items())]
+    unmet = unmet_pins(view)
+    return [
+        Pin(shard, entry.record.node, entry.record.at, unmet.get(shard, ""))
+        for shard, entry in sorted(view.pins.items())
+    ]
 
 
 async def move_shards(
@@ -91,7 +111,8 @@ async def move_shards(
     """
     view = await read_view(store, keys)
     shards = find_shards(view, app, ranges)
-    check_target(view, node)
+    check_target(view, app, node)
+    check_room(view, shards, node)
     record = PinRecord(node=node, at=time.time()).encode()
     writes: list[tuple[Compare, Put | Delete]] = []
     for shard in shards:
@@ -104,7 +125,7 @@ async def move_shards(
     report(Pinned(app, _ids(shards), node))
 
     def there(view: ClusterView, shard: ShardId) -> bool:
-        check_target(view, node)
+        check_target(view, app, node)
         claim = view.claims.get(shard)
         return claim is not None and claim.record.node == node and _is_live(shard, claim.record)
 

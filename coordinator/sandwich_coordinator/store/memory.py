@@ -2,6 +2,7 @@
 
 import asyncio
 import bisect
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -55,6 +56,8 @@ class MemoryDatabase:
         self._skew_s = 0.0
         self._leases: dict[int, _Lease] = {}
         self._last_lease = 0
+        # No lease ends before this time.
+        self._none_ends_before = 0.0
         self._history: list[WatchBatch] = []
         self._changed = asyncio.Event()
 
@@ -70,9 +73,12 @@ class MemoryDatabase:
 
     def expire(self) -> None:
         """End the leases that are due: one revision for each, as in etcd, in the order of their ends."""
+        if self.now < self._none_ends_before:
+            return
         due = sorted((lease.ends_at, id_) for id_, lease in self._leases.items() if lease.ends_at <= self.now)
         for _, id_ in due:
             self.revoke(id_)
+        self._none_ends_before = min((lease.ends_at for lease in self._leases.values()), default=math.inf)
 
     def apply(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> TxnResult:
         """One transaction. Raises StoreRefused, LeaseLost."""
@@ -91,6 +97,7 @@ class MemoryDatabase:
             raise StoreRefused("a lease needs a time to live of at least a second")
         self._last_lease += 1
         self._leases[self._last_lease] = _Lease(float(ttl_s), self.now + ttl_s)
+        self._none_ends_before = min(self._none_ends_before, self.now + ttl_s)
         return self._last_lease
 
     def renew(self, lease: int) -> float:
@@ -125,7 +132,7 @@ class MemoryDatabase:
 
     async def wait(self) -> None:
         """Wait until something may have changed: a write, or, if the clock runs by itself, the end of a lease."""
-        soonest = min((lease.ends_at for lease in self._leases.values()), default=None)
+        soonest = self._none_ends_before if self._leases else None
         try:
             # If the clock does not advance, this wakes without a change and waits again.
             async with asyncio.timeout(None if soonest is None else max(soonest - self.now, 0.001)):

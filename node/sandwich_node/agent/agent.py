@@ -131,6 +131,7 @@ class Agent:
             address=address,
             version=__version__,
             capacity=options.capacity,
+            max_shards=options.max_shards,
             workers=options.workers,
             labels={**options.labels, "host": host_identity(), "pid": str(os.getpid())},
             started_at=self._started_at,

@@ -24,6 +24,8 @@ from sandwich_node.agent.membership import Membership
 _log = logging.getLogger(__name__)
 
 WRITE_RETRY_S = 0.3
+DECIDE_EVERY_S = 0.05
+"""A leader decides from the whole cluster. Where much changes, it looks at all changes of this time at once."""
 RELOCATION_LOOK_S = 30.0
 
 Relocate = Callable[[Iterable[tuple[GroupId, GroupId]], ClusterView, float], frozenset[GroupId]]
@@ -82,8 +84,10 @@ class LeaderLoop:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
+                began = asyncio.get_running_loop().time()
                 wake_at = await self._step(group)
                 await self._sleep_until(wake_at)
+                await asyncio.sleep(began + DECIDE_EVERY_S - asyncio.get_running_loop().time())
 
     async def _sleep_until(self, wake_at: float | None) -> None:
         now = asyncio.get_running_loop().time()

@@ -61,6 +61,7 @@ class NodeReport:
             figures=state.figures,
             history=state.history,
             consumers=serving.servers.consumers if serving is not None else ConsumerLag(),
+            desired_shards=serving.desired_shards if serving is not None else {},
             settings=fingerprints(serving.settings.running) if serving is not None else {},
             problems=[
                 *self.not_ready(),

@@ -10,7 +10,7 @@ from sandwich_node import ipc, open_files
 class NodeOptions:
     """The options of one node. `advertise` None: the listening address.
 
-    `etcd` lets workers release the node's lease when the agent's process dies.
+    `max_shards` 0: no limit. `etcd` lets workers release the node's lease when the agent's process dies.
     `open_files`: how many file descriptors a process of this node may have.
     """
 
@@ -20,6 +20,7 @@ class NodeOptions:
     workers: int
     capacity: int
     labels: dict[str, str]
+    max_shards: int = 0
     advertise: str | None = None
     log_level: str = "INFO"
     etcd: ipc.EtcdOptions | None = None

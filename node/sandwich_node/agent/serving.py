@@ -4,9 +4,12 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
 
+from sandwich_coordinator.assignment import concerns
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.problems import Code, Problem, problem
+from sandwich_coordinator.room import accepts
+from sandwich_coordinator.scale_plan import desired_shards
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import version_warning
@@ -123,6 +126,12 @@ class Serving:
         return [*waits, *self.servers.waiting]
 
     @property
+    def desired_shards(self) -> dict[str, int]:
+        """How many shards the cluster should have room for, if this node leads."""
+        view = self._following.view()
+        return desired_shards(view) if view is not None and self.leading.leads else {}
+
+    @property
     def problems(self) -> list[Problem]:
         """What else an operator must know."""
         own = (self._changes.too_few_files, self.settings.problem)
@@ -138,7 +147,7 @@ class Serving:
         if view is None or self._following.is_stale:
             return False
         others = (entry.record for name, entry in view.nodes.items() if name != self._node)
-        return any(record.state == "ready" and record.capacity > 0 for record in others)
+        return any(accepts(record) for record in others)
 
     async def run(self) -> None:
         """Run all parts until cancelled. Raises NodeIdTaken."""
@@ -178,7 +187,10 @@ class Serving:
         if own is not None:
             self._membership.follow(own.record)
         self.settings.follow(after)
-        self.changed()
+        self.leading.changed()
+        self._identifying.changed()
+        if before is None or concerns(before, after, self._node):
+            self.shards.changed()
 
     def _ask_nats(self) -> bool:
         """Make a worker ask NATS. False: another node does that, because only the leader asks."""

@@ -19,11 +19,12 @@ from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.start_order import bucket_of
-from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
+from sandwich_coordinator.store.base import Compare, Delete, Put, Store
 from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import Bucket, ClusterView
 from sandwich_node import ipc
+from sandwich_node.agent.batched_writes import BatchedWrites, GuardedWrite
 from sandwich_node.agent.dependencies import Worker
 from sandwich_node.agent.failover_history import MOVED, NODE_RESTARTED, WORKER_DIED
 from sandwich_node.agent.gateway_addresses import ShardGateways
@@ -35,10 +36,12 @@ from sandwich_node.agent.status import ShardFacts
 
 _log = logging.getLogger(__name__)
 
-CLAIMS_AT_ONCE = 16
+PASSING_S = 1.0
+"""A state that a shard soon leaves is written only when it lasts longer: it is for people."""
 CRASH_WAIT_S = 2.0
 SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
+_PASSING = frozenset({"connecting", "resuming"})
 NEAR_TURNS = 2
 """Shards of one bucket that connect before their turn to IDENTIFY. The others wait without a connection: Discord and we
 need not hold hundreds of sockets for minutes, and one that connects takes less than the five seconds of a turn."""
@@ -94,7 +97,6 @@ class ShardControl:
         self.problems: dict[tuple[Code, str], Problem] = {}
         self.identifying: IdentifyLoop | None = None
         self.frozen = False
-        self._store = store
         self._membership = membership
         self._view = view
         self._connected = connected
@@ -112,13 +114,15 @@ class ShardControl:
         self.saved = asyncio.Event()
         self.saved.set()
         self._group: asyncio.TaskGroup | None = None
-        self._limit = asyncio.Semaphore(CLAIMS_AT_ONCE)
+        self._writes = BatchedWrites(store)
         self._presences: dict[ShardId, dict[str, Any] | None] = {}
         self._options: dict[ShardId, ipc.ShardOptions] = {}
         self._phases: dict[ShardId, GroupPhase] = {}
         self._gateways = ShardGateways(store, view=view, send=self._send)
         self._run_numbers = itertools.count(1)
         self._runs: dict[ShardId, int] = {}
+        # The revisions of writes that the view does not have yet.
+        self._written: dict[ShardId, int] = {}
         self._rereads: set[ShardId] = set()
         self._near: dict[Bucket, dict[ShardId, float]] = {}
         self._near_in: dict[ShardId, Bucket] = {}
@@ -142,22 +146,27 @@ class ShardControl:
 
     async def _step(self) -> bool:
         """One pass; True when something has to be tried again."""
-        view = self._view()
+        view, own = self._view(), self._own()
         if view is None:
             return True
-        own = self._own()
         self._leave_retiring(own)
-        actions = assignment.reconcile_node(view, own, self.local, self._wall())
-        results = await asyncio.gather(*(self._perform(view, action) for action in actions))
+        self._written = {shard: revision for shard, revision in self._written.items() if revision > view.revision}
+        # Nothing is decided without etcd, and its return may change nothing that wakes this loop.
+        done, writes = own.connected, dict[ShardId, GuardedWrite]()
+        for action in assignment.reconcile_node(view, own, self.local, self._wall()):
+            if isinstance(action, assignment.Claim | assignment.Release):
+                # What is written already, and not in the view yet, is not written again.
+                if action.shard not in self._written:
+                    writes[action.shard] = GuardedWrite(action.compares, action.writes)
+            else:
+                done = self._perform(view, action) and done
+        done = await self._commit(writes) and done
         self._show_presences(view)
         self._set_options(view)
         self._set_phases(view)
         self._gateways.follow(view, self.local)
-        # One coroutine for each change and none for each shard: a start of hundreds makes thousands of passes.
-        changes = [change for shard in self.local if (change := self._state_change(view, shard)) is not None]
-        # Where etcd does not say that it has one, it may not come again by itself: nothing in the view changes then.
-        written = await asyncio.gather(*(self._txn((guard,), (write,)) for guard, write in changes))
-        return not all(results) or not all(written)
+        states, awaited = self._state_writes(view)
+        return not (await self._commit(states) and done) or awaited
 
     def _own(self) -> LocalNode:
         loads = {index: 0 for index, worker in self._workers.items() if worker.alive and index not in self._retiring}
@@ -193,11 +202,9 @@ class ShardControl:
 
     # --- actions ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, view: ClusterView, action: assignment.Action) -> bool:
-        """Carry out one action; False: try again although nothing changes."""
+    def _perform(self, view: ClusterView, action: assignment.Action) -> bool:
+        """Carry out one action that is not a write; False: try again although nothing changes."""
         match action:
-            case assignment.Claim(_, _, compares, writes):
-                return await self._txn(compares, writes)
             case assignment.Start():
                 return self._start(view, action)
             case assignment.Stop(shard=shard) | assignment.Restart(shard=shard) | assignment.Abandon(shard=shard) if (
@@ -209,21 +216,19 @@ class ShardControl:
                 self._stop(shard, reason)
             case assignment.Restart(shard, _, _, _, reason):
                 self._restart(shard, reason)
-            case assignment.Release(shard, compares, writes):
-                if not await self._txn(compares, writes):
-                    return False
-                self._forget(shard)
             case assignment.Abandon(shard, reason):
                 self._abandon(shard, reason)
         return True
 
-    async def _txn(self, compares: tuple[Compare, ...], writes: tuple[Put, ...] | tuple[Delete, ...]) -> bool:
-        async with self._limit:
-            try:
-                return (await self._store.txn(compares, writes)).succeeded
-            except (StoreError, LeaseLost) as error:
-                _log.warning("etcd: %s", error)
-                return False
+    async def _commit(self, writes: Mapping[ShardId, GuardedWrite]) -> bool:
+        """Write claims; False: some are to be tried again. A shard whose claim is deleted is no longer this node's."""
+        results = await self._writes.commit(list(writes.values()))
+        for (shard, write), applied in zip(writes.items(), results, strict=True):
+            if applied:
+                self._written[shard] = applied
+                if any(isinstance(one, Delete) for one in write.writes):
+                    self._forget(shard)
+        return all(results)
 
     def _start(self, view: ClusterView, start: assignment.Start) -> bool:
         """Start the shard in its worker; False: try again although nothing changes."""
@@ -337,11 +342,11 @@ class ShardControl:
 
     def _set_options(self, view: ClusterView) -> None:
         """Pass on what running shards follow without a reconnect."""
+        wanted = {name: _options_of(entry.record) for name, entry in view.apps.items()}
         for shard, running in self.local.items():
-            app = view.apps.get(shard.app)
-            if app is None or running.phase != "running":
+            options = wanted.get(shard.app)
+            if options is None or running.phase != "running":
                 continue
-            options = _options_of(app.record)
             if options != self._options.get(shard):
                 self._options[shard] = options
                 self._send(running.worker, ipc.SetOptions(shard, options))
@@ -422,14 +427,27 @@ class ShardControl:
         if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
             self.facts[shard] = replace(facts, reason=reason)
 
-    def _state_change(self, view: ClusterView, shard: ShardId) -> tuple[Compare, Put] | None:
-        """What brings the claim in line with what the worker reported; None: nothing is missing."""
+    def _state_writes(self, view: ClusterView) -> tuple[dict[ShardId, GuardedWrite], bool]:
+        """What brings the claims in line with what the workers reported; and whether some of it waits a moment."""
+        found, awaited = dict[ShardId, GuardedWrite](), False
+        for shard in self.local:
+            write = self._state_write(view, shard)
+            if write is None:
+                continue
+            facts = self.facts[shard]
+            if facts.state in _PASSING and 0 <= self._wall() - facts.since < PASSING_S:
+                awaited = True
+            else:
+                found[shard] = write
+        return found, awaited
+
+    def _state_write(self, view: ClusterView, shard: ShardId) -> GuardedWrite | None:
         facts, running, claim = self.facts.get(shard), self.local.get(shard), view.claims.get(shard)
         if facts is None or running is None or claim is None or facts.state not in _STATES:
             return None
         record = claim.record
         rereads = shard in self._rereads
-        if (facts.state, rereads) == (record.state, record.rereads):
+        if shard in self._written or (facts.state, rereads) == (record.state, record.rereads):
             return None
         if record.instance != self._membership.record.instance:
             return None
@@ -445,7 +463,8 @@ class ShardControl:
             rereads=rereads,
         )
         key = view.keys.claim(*shard)
-        return Compare(key, "mod_revision", claim.mod_revision), Put(key, wanted.encode(), claim.lease)
+        guard = Compare(key, "mod_revision", claim.mod_revision)
+        return GuardedWrite((guard,), (Put(key, wanted.encode(), claim.lease),))
 
     # --- messages of workers ---------------------------------------------------------------------------------------
 
@@ -546,7 +565,7 @@ class ShardControl:
         """Another owner took the shard over, or the store was restored from a backup and lost our claim."""
         view = self._view()
         claim = assignment.outbid(view, self._own(), shard, fence, newer) if view is not None else None
-        if claim is not None and await self._txn(claim.compares, claim.writes):
+        if claim is not None and all(await self._writes.commit([GuardedWrite(claim.compares, claim.writes)])):
             _log.error(
                 "shard %s/%d/%d: the stream knows claim %d and etcd does not: etcd was restored from a backup? "
                 "Claimed again above it",
@@ -593,9 +612,6 @@ class ShardControl:
                 key = view.keys.session(*shard)
                 guard = Compare(view.keys.claim(*shard), "create_revision", claim.create_revision)
                 write = Delete(key) if session is None else Put(key, session.encode())
-                try:
-                    if (await self._store.txn((guard,), (write,))).succeeded:
-                        return
-                except StoreError as error:
-                    _log.warning("the session of %s/%d/%d is not saved yet: %s", *shard, error)
+                if await self._writes.gather(GuardedWrite((guard,), (write,))):
+                    return
             await asyncio.sleep(RETRY_S)

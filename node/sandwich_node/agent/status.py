@@ -238,6 +238,7 @@ def node_status(
     problems: Sequence[Problem],
     consumers: ConsumerLag,
     settings: Mapping[str, str],
+    desired_shards: Mapping[str, int],
 ) -> NodeStatus:
     """Put it all together. `started_at` is Unix seconds."""
     return NodeStatus(
@@ -283,5 +284,6 @@ def node_status(
         fenced_total=dict(history.fenced),
         consumers=list(consumers.groups),
         dead_letters=dict(consumers.dead_letters),
+        desired_shards=dict(desired_shards),
         settings=dict(settings),
     )

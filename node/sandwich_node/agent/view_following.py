@@ -4,6 +4,7 @@
 publishes, which caches are released, and what the workers must know.
 """
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable
@@ -26,6 +27,15 @@ from sandwich_node.agent.worker_settings import next_group
 _log = logging.getLogger(__name__)
 
 
+GATHER_S = 0.02
+"""A change that comes sooner after the last one than this waits for others: a large cluster changes often, and each
+view costs a copy. A single change never waits."""
+
+
+_OF_APPS = ("apps", "groups", "budgets")
+"""What `WorkerSet.share_apps` depends on."""
+
+
 class ViewFollower:
     """The view, kept up to date while `run` runs. `on_change(before, after)` is called on every change."""
 
@@ -40,6 +50,9 @@ class ViewFollower:
         self._keys = keys
         self._view: ClusterView | None = None
         self._on_change = on_change
+        self._gathered: list[WatchBatch] = []
+        self._taken_at = -GATHER_S
+        self._timer: asyncio.TimerHandle | None = None
         self._mirror = Mirror(store, keys.prefix, rng=rng)
         self._mirror.listen(self._on_batch)
 
@@ -54,11 +67,27 @@ class ViewFollower:
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
-        await self._mirror.run()
+        try:
+            await self._mirror.run()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _on_batch(self, batch: WatchBatch) -> None:
+        self._gathered.append(batch)
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            if loop.time() >= self._taken_at + GATHER_S:
+                self._take()
+            else:
+                self._timer = loop.call_at(self._taken_at + GATHER_S, self._take)
+
+    def _take(self) -> None:
+        self._timer = None
+        self._taken_at = asyncio.get_running_loop().time()
+        batches, self._gathered = self._gathered, []
         before = self._view
-        view = self._view = (before or ClusterView(keys=self._keys)).apply(batch)
+        view = self._view = (before or ClusterView(keys=self._keys)).apply(*batches)
         self._on_change(before, view)
 
 
@@ -89,13 +118,12 @@ class ViewChanges:
             self._check_open_files(after)
         if before is None or after.nodes is not before.nodes:
             self._check_address(after)
-        self._state.workers.share_apps(after)
+        if before is None or any(getattr(before, name) is not getattr(after, name) for name in _OF_APPS):
+            self._state.workers.share_apps(after)
 
     def _note_claims(self, before: ClusterView, after: ClusterView) -> None:
         if after.claims is not before.claims:
-            changed = {shard for shard, claim in before.claims.items() if after.claims.get(shard) is not claim}
-            changed |= after.claims.keys() - before.claims.keys()
-            self._state.history.claims_changed(before, after, changed, self._state.wall())
+            self._state.history.claims_changed(before, after, after.changed_claims(before), self._state.wall())
 
     def _release_caches(self, before: ClusterView, after: ClusterView) -> None:
         """Guilds of shard groups that are gone leave the cache; those of a removed application when it is asked for."""

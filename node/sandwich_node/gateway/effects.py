@@ -67,7 +67,7 @@ class IdentifyWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class IdentifySent:
-    """The IDENTIFY left: its bucket's five seconds begin."""
+    """The IDENTIFY left, or has arrived by now: its bucket's five seconds begin, or begin again."""
 
 
 @dataclass(frozen=True, slots=True)

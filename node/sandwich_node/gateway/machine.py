@@ -81,6 +81,7 @@ class ShardMachine:
         self._timer: float | None = None
         self._reach = Reach(config.gateway_url, config.refusal)
         self._identify_at = 0.0
+        self._acks_awaited = 0
         self._session_since: float | None = None
         self._dispatches = 0
         self._replay_start = 0
@@ -241,6 +242,10 @@ class ShardMachine:
             self._send_heartbeat(now)
 
     def _on_acknowledged(self, event: ev.Received, now: float) -> None:
+        if self._acks_awaited == 1:
+            self._identify_arrived()
+        elif self._acks_awaited:
+            self._acks_awaited -= 1
         latency = self._heart.acknowledged(now)
         if latency is not None:
             self._emit(fx.LatencyMeasured(latency))
@@ -297,6 +302,8 @@ class ShardMachine:
         self._on_ready(ready, 1 if event.sequence is None else event.sequence, now)
 
     def _on_ready(self, ready: payloads.Ready, sequence: int, now: float) -> None:
+        if self._acks_awaited:
+            self._identify_arrived()
         self._session = Session(ready.session_id, sequence, ready.resume_gateway_url)
         self._session_since = now
         self.streaming = ready.session_id
@@ -355,6 +362,16 @@ class ShardMachine:
         self._backoff.identified()
         self._identify_at = now + self._backoff.identify()
         self._emit(fx.Send(opcodes.IDENTIFY, payloads.identify(self.config, self._presence)))
+        self._emit(fx.IdentifySent())
+        # Its answer says that the IDENTIFY has arrived, long before READY comes.
+        room = self._limiter.heartbeat(now, requested=True)
+        if room:
+            self._send_heartbeat(now)
+        self._acks_awaited = self._heart.unanswered + (not room)
+
+    def _identify_arrived(self) -> None:
+        """Discord has the IDENTIFY, by now: its bucket's five seconds count from here."""
+        self._acks_awaited = 0
         self._emit(fx.IdentifySent())
 
     def _queued_too_long(self, now: float) -> None:
@@ -498,6 +515,7 @@ class ShardMachine:
         self._timer = None
         self._barrier_acks = None
         self._heart.stop()
+        self._acks_awaited = 0
 
     def _on_stop(self, event: ev.StopRequested, now: float) -> None:
         self._withdraw()

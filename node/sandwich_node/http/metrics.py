@@ -51,6 +51,7 @@ class _StatusCollector(Collector):
         yield from _caches(status)
         yield from _invites(status)
         yield from _consumers(status)
+        yield from _demand(status)
         yield from _failovers(status)
         yield from _workers(status)
         yield from _shards(status)
@@ -115,6 +116,16 @@ def _consumers(status: NodeStatus) -> Iterator[Metric]:
     for app, count in status.dead_letters.items():
         letters.add_metric([app], float(count))
     yield from (lag, letters)
+
+
+def _demand(status: NodeStatus) -> Iterator[Metric]:
+    """The leader alone knows it: the other nodes have no such series."""
+    desired = GaugeMetricFamily(
+        "sandwich_desired_shards", "Shards that the cluster should have room for.", labels=["app"]
+    )
+    for app, count in status.desired_shards.items():
+        desired.add_metric([app], float(count))
+    yield desired
 
 
 def _failovers(status: NodeStatus) -> Iterator[Metric]:

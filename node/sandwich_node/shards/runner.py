@@ -344,7 +344,6 @@ class ShardRunner:
         async def open_output(ends: Mapping[int, OldEnd]) -> None:
             before = self._group_before(ends)
             await self._features.open(config, checkpoint, group, before=before, was_withheld=True)
-            self._port.release()
 
         self._upcoming = self._intake.gate = Upcoming(
             self._start,
@@ -376,7 +375,8 @@ class ShardRunner:
             self._connection.post(event)
 
     def _opened(self) -> None:
-        """The shard is as any other from now on."""
+        """The shard is as any other from now on. An own event before its first frames would overtake the old group."""
+        self._port.release()
         self._reports.withheld = None
         self._forget_hold()
 

@@ -85,7 +85,7 @@ class Upcoming:
 
     own           what an earlier owner left of the hold, None for nothing
     post          passes an event to the shard's machine
-    open_output   opens cache, invite tracking and requests, behind the ends of the old chains
+    open_output   opens cache and invite tracking, behind the ends of the old chains
     publish_loss  puts a gap frame behind what was published
     lanes         the application's lanes now
     on_open       called once the shard is open

@@ -250,4 +250,4 @@ def test_a_shard_count_that_discord_refuses_has_the_recommended_one_in_its_advic
     budget = msgspec.structs.replace(records()[KEYS.budget("h")], shards=12)
     fixed = msgspec.structs.replace(records()[KEYS.app("bot")], shards=ShardsSpec(count=2))
     found = only(cluster({KEYS.claim("bot", 1, 1): small, KEYS.budget("h"): budget, KEYS.app("bot"): fixed}))
-    assert found.advice.endswith("; then run sandwich app set bot shards.count=12")
+    assert found.advice.endswith("; then run sandwich app scale bot --shards 12")

@@ -25,8 +25,8 @@ def test_the_status_has_the_documented_keys_and_numbers_are_numbers() -> None:
     snapshot = cluster(answers={"a": answer("a", leader=True), "b": "no answer in 1 s"})
     status = json.loads(msgspec.json.encode(to_json(snapshot)))
     assert set(status) == {
-        "cluster", "healthy", "problems", "leader", "etcd_version", "nodes", "apps", "starts", "departed", "consumers",
-        "failovers", "losses",
+        "cluster", "healthy", "problems", "leader", "etcd_version", "nodes", "pins", "apps", "starts", "departed",
+        "consumers", "failovers", "losses",
     }  # fmt: skip
     (found,) = status["problems"]
     assert found == {

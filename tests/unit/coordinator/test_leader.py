@@ -593,3 +593,47 @@ def test_a_doubted_address_is_not_asked_for_before_the_time_that_a_rate_limit_na
     desk = doubted(running())
     desk.gateway["h"] = GatewayState(ended_at=101.0, failures=1, error="429", retry_at=900.0)
     assert desk.lead(899.0).lookups == ()
+
+
+# --- capacity -------------------------------------------------------------------------------------------------------
+
+
+def labelled(desk: Desk, node: str, max_shards: int = 0, state: Any = "ready", **labels: str) -> Desk:
+    record = NodeRecord(
+        node=node, instance=node, address="", version="1", state=state, max_shards=max_shards, labels=labels
+    )
+    return desk.put(KEYS.node(node), record, lease=50)
+
+
+def test_a_group_is_planned_on_the_nodes_that_its_placement_names_and_follows_new_labels() -> None:
+    desk = labelled(labelled(Desk(""), "a", region="eu"), "b", region="us")
+    desk.app(placement={"region": "eu"}).budget().group("starting")
+    assert desk.planned() == {"a": "0-3"}
+    labelled(labelled(desk, "a", region="us"), "b", region="eu").plan(a="0-3")
+    assert desk.claims(["live"] * 4, a=(0, 1, 2, 3)).planned() == {"b": "0-3"}
+
+
+def test_a_group_whose_placement_no_node_has_waits_and_says_so() -> None:
+    desk = Desk("").app(placement={"region": "eu", "host": "x"}).budget().group("starting")
+    assert labelled(desk, "a", host="x").planned() == "nothing"
+    assert desk.state() == (
+        "waiting",
+        "shards have no place: no node that takes shards has the labels host=x,region=eu",
+    )
+
+
+def test_shards_beyond_every_limit_have_no_node_and_the_group_says_so() -> None:
+    desk = labelled(Desk(""), "a", max_shards=3).app().budget().group("starting")
+    assert desk.planned() == {"a": "0-2"}
+    desk.plan(a="0-2").claims(["live"] * 3, a=(0, 1, 2))
+    assert desk.state() == (
+        "starting",
+        "shards have no place: every node that may run them is at its limit (--max-shards)",
+    )
+
+
+def test_a_shard_that_has_a_session_gets_a_place_before_one_that_never_ran() -> None:
+    desk = labelled(Desk(""), "a", max_shards=2).app().budget().group("degraded")
+    session = SessionRecord(session_id="s", resume_url="u", intents=1, count=4, first_seq=1, token_hash="h")
+    desk.put(KEYS.session("bot", 0, 3), session)
+    assert desk.planned() == {"a": "0,3"}

@@ -51,7 +51,7 @@ def test_the_advice_names_a_command_for_these_shards(code: int) -> None:
         assert "enable GUILD_MEMBERS in Discord's developer portal" in advice
         assert command == "sandwich shard restart bot 0-15"
     if code in (4010, 4011):
-        assert command == "sandwich app set bot shards.count=32"
+        assert command == "sandwich app scale bot --shards 32"
 
 
 def test_a_cluster_is_degraded_by_all_but_notices_and_the_worst_comes_first() -> None:

@@ -1,5 +1,9 @@
 """The output of `cluster rebalance --dry-run`."""
 
+from dataclasses import replace
+
+import msgspec
+
 from sandwich_coordinator.cli.progress import move_lines
 from sandwich_coordinator.ids import LeaderTerm, ShardId
 from sandwich_coordinator.rebalance import moves
@@ -66,3 +70,21 @@ def test_each_move_has_its_reason() -> None:
         (3, "pinned to a"),
         (1, "a has more than its share"),
     }
+
+
+def test_a_node_that_does_not_fit_is_a_reason_to_move() -> None:
+    before = view({"a": "0-1", "b": "2-3"}, a="ready", b="ready")
+    apps = {
+        "bot": replace(
+            before.apps["bot"], record=msgspec.structs.replace(before.apps["bot"].record, placement={"z": "1"})
+        )
+    }
+    nodes = {
+        **before.nodes,
+        "b": replace(before.nodes["b"], record=msgspec.structs.replace(before.nodes["b"].record, labels={"z": "1"})),
+    }
+    found = moves(replace(before, apps=apps, nodes=nodes))
+    assert [(move.shard.shard, move.target, move.reason) for move in found] == [
+        (0, "b", "a does not fit the placement of bot"),
+        (1, "b", "a does not fit the placement of bot"),
+    ]

@@ -26,6 +26,7 @@ from sandwich_coordinator.operations.scaling import (
 from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.scale_plan import desired_shards
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
@@ -37,6 +38,7 @@ from sandwich_coordinator.types import (
     GroupRecord,
     LeaderRecord,
     NodeRecord,
+    ProposalRecord,
     SessionRecord,
     ShardsSpec,
     ShardState,
@@ -177,7 +179,7 @@ async def test_a_plan_names_the_cost_and_writes_nothing() -> None:
     assert (plan.reasons, plan.at_once, plan.enough) == (("4 shards -> 7 shards",), False, True)
     assert plan_lines(plan, 0.0) == [
         "bot: 4 shards -> 7 shards",
-        "  7 session starts of the 100 that are left of 100",
+        "  7 session starts of the 100 that are left of 100, 20 are kept for failover",
         "  at least 20s; the present shards serve until the new ones are ready",
         "  about 1 MiB of memory more until then, without traffic",
     ]
@@ -389,3 +391,15 @@ async def test_two_operators_at_once_do_not_overwrite_each_other() -> None:
 async def test_an_automatic_count_keeps_what_runs() -> None:
     cluster = await Cluster().begin()
     assert (await cluster.plan("auto")).plan is None
+
+
+@on_virtual_time
+async def test_the_desired_shards_are_those_of_both_groups_and_of_a_proposal() -> None:
+    cluster = await Cluster().begin()
+    assert desired_shards(await read_view(cluster.store, KEYS)) == {"bot": 4}
+    await cluster.scale(3)
+    assert desired_shards(await read_view(cluster.store, KEYS)) == {"bot": 7}
+    await cluster.cancel()
+    await cluster.lead()
+    await cluster.store.txn([], [Put(KEYS.proposal("bot"), ProposalRecord(count=9, reason="more guilds").encode())])
+    assert desired_shards(await read_view(cluster.store, KEYS)) == {"bot": 13}

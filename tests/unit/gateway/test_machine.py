@@ -532,3 +532,28 @@ def test_a_connection_that_waits_long_for_its_turn_is_opened_again_and_asks_agai
     assert len(waited) == 16, "they do not all connect again together"
     assert min(waited) >= 45.0
     assert max(waited) <= 55.0
+
+
+def test_an_identify_is_reported_again_when_its_heartbeat_is_answered_and_not_by_the_answer_to_an_earlier_one() -> None:
+    """From then on Discord surely has it: the five seconds of its bucket count from there."""
+    shard = Shard(session=None)
+    shard.hello()
+    shard.advance(40.0, until=lambda effect: isinstance(effect, fx.Send))
+    assert len(shard.sent(opcodes.HEARTBEAT)) == 1, "the first one, whose answer is late"
+    shard.feed(ev.IdentifyGranted())
+    assert (len(shard.sent(opcodes.HEARTBEAT)), len(shard.all(fx.IdentifySent))) == (2, 1)
+    shard.feed(ev.Received(opcodes.HEARTBEAT_ACK, b"null"))
+    assert len(shard.all(fx.IdentifySent)) == 1
+    shard.feed(ev.Received(opcodes.HEARTBEAT_ACK, b"null"))
+    assert len(shard.all(fx.IdentifySent)) == 2
+    shard.feed(ev.Received(0, READY, 1, "READY"))
+    shard.feed(ev.Received(opcodes.HEARTBEAT_ACK, b"null"))
+    assert len(shard.all(fx.IdentifySent)) == 2, "once"
+
+
+def test_a_ready_says_too_that_the_identify_has_arrived() -> None:
+    shard = Shard(session=None)
+    shard.hello()
+    shard.feed(ev.IdentifyGranted())
+    shard.feed(ev.Received(0, READY, 1, "READY"))
+    assert len(shard.all(fx.IdentifySent)) == 2

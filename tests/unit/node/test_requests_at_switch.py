@@ -150,5 +150,8 @@ def test_an_own_event_of_the_time_of_the_switch_is_stored_once() -> None:
         await settled(world, old, new)
         assert all(answer["ok"] for answer in answers), [answer for answer in answers if not answer["ok"]][:3]
         assert sorted(world.songs(old, new)) == list(range(200))
+        for shard in range(3):
+            kinds = world.kinds(new, shard)
+            assert "" not in kinds[: kinds.index("switch")], "not before the old group's events"
 
     play(story)

@@ -22,6 +22,12 @@ def test_a_first_start_takes_at_most_five_percent_longer_than_discord_allows(
         assert bucket[1:] == sorted(bucket[1:])
 
 
+def test_identifies_that_travel_for_up_to_a_second_are_never_followed_too_early() -> None:
+    start = measure_start(16, 1, slow_part=0.5)
+    assert start.violations == []
+    assert start.last_s > start.minimum_s, "they delay their bucket by as much"
+
+
 class SessionsLost(Simulation):
     """Sessions are lost again and again, more often than the budget allows; leaders die and answers get lost."""
 
