@@ -155,7 +155,7 @@ class IdentifyQueue:
         self._queued_in: dict[ShardId, Bucket] = {}
         self._slots: dict[Bucket, _Slot] = {}
         self._refused: dict[ShardId, str] = {}
-        self._ahead: Mapping[Bucket, Sequence[Waiting]] | None = None
+        self._ahead: dict[str, Mapping[Bucket, Sequence[Waiting]]] = {}
         self._yields: dict[Bucket, tuple[str, float]] = {}
         self._distrusted: dict[str, float] = {}
         self._served: dict[ShardId, int] = {}
@@ -225,7 +225,7 @@ class IdentifyQueue:
     # --- what the store shows -----------------------------------------------------------------------------------
 
     def _see(self, view: ClusterView) -> None:
-        before, self._view, self._ahead = self._view, view, None
+        before, self._view, self._ahead = self._view, view, {}
         if before is None or view.identifies is not before.identifies:
             for bucket, entry in view.identifies.items():
                 self._yields.pop(bucket, None)
@@ -237,20 +237,24 @@ class IdentifyQueue:
             claims = view.claims
             holders = (ShardId(e.record.app, e.record.group, e.record.shard) for e in view.identifies.values())
             self._served = {s: r for s, r in self._served.items() if s in claims and claims[s].mod_revision == r}
-            self._served |= {shard: claims[shard].mod_revision for shard in holders if shard in view.queued}
+            self._served |= {
+                shard: claims[shard].mod_revision for shard in holders if shard in view.queued.get(shard.of, ())
+            }
 
     def _waiting_ahead(self, bucket: Bucket, turn: Turn, now: float) -> Waiting | None:
         """The first shard of another node that is before ours in this bucket and could start."""
         view = self._view
         if view is None:
             return None
-        if self._ahead is None:
+        if bucket.token_hash not in self._ahead:
             found: dict[Bucket, list[Waiting]] = {}
-            for one in waiting(view, beside=self._node):
+            for one in waiting(view, bucket.token_hash, beside=self._node):
                 if one.turn.shard not in self._served:
                     found.setdefault(one.bucket, []).append(one)
-            self._ahead = {key: sorted(rivals, key=lambda one: one.turn) for key, rivals in found.items()}
-        for one in self._ahead.get(bucket, ()):
+            for rivals in found.values():
+                rivals.sort(key=lambda one: one.turn)
+            self._ahead[bucket.token_hash] = found
+        for one in self._ahead[bucket.token_hash].get(bucket, ()):
             if one.turn >= turn:
                 return None
             trusted = self._distrusted.get(one.node, now) <= now
