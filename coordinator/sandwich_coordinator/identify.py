@@ -22,7 +22,7 @@ import msgspec
 
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.start_order import Turn, Waiting, budget_refusal, turn_of, waiting
+from sandwich_coordinator.start_order import Turn, Waiting, bucket_of, budget_refusal, turn_of, waiting
 from sandwich_coordinator.store.base import Compare, Put
 from sandwich_coordinator.types import IdentifyRecord
 from sandwich_coordinator.view import Bucket, ClusterView
@@ -117,6 +117,17 @@ Event = Requested | Withdrawn | Seen | TakeEnded | Sent
 Effect = TakeBucket | ReleaseBucket | Grant | Refuse
 
 
+def _holder(record: IdentifyRecord) -> ShardId:
+    return ShardId(record.app, record.group, record.shard)
+
+
+def _holds(view: ClusterView, shard: ShardId) -> bool:
+    """Whether this shard has taken its bucket."""
+    bucket = bucket_of(view, shard)
+    entry = view.identifies.get(bucket) if bucket is not None else None
+    return entry is not None and _holder(entry.record) == shard
+
+
 @dataclass(frozen=True, slots=True)
 class _Attempting:
     request: Requested
@@ -155,7 +166,7 @@ class IdentifyQueue:
         self._queued_in: dict[ShardId, Bucket] = {}
         self._slots: dict[Bucket, _Slot] = {}
         self._refused: dict[ShardId, str] = {}
-        self._ahead: Mapping[Bucket, Sequence[Waiting]] | None = None
+        self._ahead: dict[str, Mapping[Bucket, Sequence[Waiting]]] = {}
         self._yields: dict[Bucket, tuple[str, float]] = {}
         self._distrusted: dict[str, float] = {}
         self._served: dict[ShardId, int] = {}
@@ -225,32 +236,40 @@ class IdentifyQueue:
     # --- what the store shows -----------------------------------------------------------------------------------
 
     def _see(self, view: ClusterView) -> None:
-        before, self._view, self._ahead = self._view, view, None
+        before, self._view, self._ahead = self._view, view, {}
+        taken: set[ShardId] = set()
         if before is None or view.identifies is not before.identifies:
             for bucket, entry in view.identifies.items():
-                self._yields.pop(bucket, None)
                 known = before.identifies.get(bucket) if before is not None else None
+                if known is entry:
+                    continue
+                self._yields.pop(bucket, None)
+                taken.add(_holder(entry.record))
                 if known is None or known.create_revision != entry.create_revision:
                     self._distrusted.pop(entry.record.node, None)
-        if before is None or view.identifies is not before.identifies or view.claims is not before.claims:
-            # A shard that had its turn still says that it identifies until its READY, which may take minutes.
-            claims = view.claims
-            holders = (ShardId(e.record.app, e.record.group, e.record.shard) for e in view.identifies.values())
-            self._served = {s: r for s, r in self._served.items() if s in claims and claims[s].mod_revision == r}
-            self._served |= {shard: claims[shard].mod_revision for shard in holders if shard in view.queued}
+        # A shard that had its turn still says that it identifies until its READY, which may take minutes.
+        changed = view.claims.keys() if before is None else view.changed_claims(before)
+        for shard in taken | changed:
+            claim = view.claims.get(shard)
+            if claim is None or self._served.get(shard) != claim.mod_revision:
+                self._served.pop(shard, None)
+            if claim is not None and shard in view.queued.get(shard.of, ()) and _holds(view, shard):
+                self._served[shard] = claim.mod_revision
 
     def _waiting_ahead(self, bucket: Bucket, turn: Turn, now: float) -> Waiting | None:
         """The first shard of another node that is before ours in this bucket and could start."""
         view = self._view
         if view is None:
             return None
-        if self._ahead is None:
+        if bucket.token_hash not in self._ahead:
             found: dict[Bucket, list[Waiting]] = {}
-            for one in waiting(view, beside=self._node):
+            for one in waiting(view, bucket.token_hash, beside=self._node):
                 if one.turn.shard not in self._served:
                     found.setdefault(one.bucket, []).append(one)
-            self._ahead = {key: sorted(rivals, key=lambda one: one.turn) for key, rivals in found.items()}
-        for one in self._ahead.get(bucket, ()):
+            for rivals in found.values():
+                rivals.sort(key=lambda one: one.turn)
+            self._ahead[bucket.token_hash] = found
+        for one in self._ahead[bucket.token_hash].get(bucket, ()):
             if one.turn >= turn:
                 return None
             trusted = self._distrusted.get(one.node, now) <= now

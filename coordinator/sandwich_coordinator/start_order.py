@@ -99,19 +99,25 @@ def turn_of(view: ClusterView | None, shard: ShardId, *, spare: bool) -> Turn:
     return Turn(priority_of(view, shard, spare=spare), shard.shard, shard)
 
 
-def waiting(view: ClusterView, *, beside: str = "") -> Iterator[Waiting]:
-    """Every shard of the cluster that waits for its turn, in no order. The holder of a bucket does not wait.
+def waiting(view: ClusterView, token_hash: str, *, beside: str = "") -> Iterator[Waiting]:
+    """Every shard of the cluster that waits for its turn with this token, in no order. A bucket's holder does not wait.
 
     Those of the node `beside` are left out.
     """
-    held = {(bucket, e.record.app, e.record.group, e.record.shard) for bucket, e in view.identifies.items()}
-    for shard in view.queued:
-        claim = view.claims[shard]
-        if claim.record.node == beside:
+    budget = view.budgets.get(token_hash)
+    if budget is None or budget.record.max_concurrency < 1:
+        return
+    holders = {(bucket, e.record.app, e.record.group, e.record.shard) for bucket, e in view.identifies.items()}
+    for group, shards in view.queued.items():
+        if token_hash_of(view, group) != token_hash:
             continue
-        bucket = bucket_of(view, shard)
-        if bucket is not None and (bucket, *shard) not in held:
-            yield Waiting(turn_of(view, shard, spare=claim.record.rereads), bucket, claim.record.node)
+        entry = view.groups.get(group)
+        priority = Priority.SCALE_UP if entry is None else group_priority(view, entry.record)
+        for shard in shards:
+            claim, bucket = view.claims[shard].record, Bucket(token_hash, shard.shard % budget.record.max_concurrency)
+            if claim.node != beside and (bucket, *shard) not in holders:
+                turn = Turn(Priority.REREAD if claim.rereads else priority, shard.shard, shard)
+                yield Waiting(turn, bucket, claim.node)
 
 
 def budget_refusal(view: ClusterView, token_hash: str, turn: Turn, policy: Policy, *, spent: int = 0) -> Refusal | None:

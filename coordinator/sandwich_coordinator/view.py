@@ -131,7 +131,7 @@ class ClaimIndex:
 
     claims: Mapping[ShardId, Entry[ClaimRecord]] = field(default_factory=dict)
     by_node: Mapping[str, frozenset[ShardId]] = field(default_factory=dict)
-    queued: frozenset[ShardId] = frozenset()
+    queued: Mapping[GroupId, frozenset[ShardId]] = field(default_factory=dict)
     before: Mapping[ShardId, Entry[ClaimRecord]] | None = None
     changed: frozenset[ShardId] = frozenset()
 
@@ -139,7 +139,7 @@ class ClaimIndex:
         """The index of `claims`, which differ from the present ones in `changed`."""
         came: dict[str, set[ShardId]] = {}
         went: dict[str, set[ShardId]] = {}
-        queued: set[ShardId] = set()
+        queued = dict(self.queued)
         changed = frozenset(changed)
         for shard in changed:
             old, new = self.claims.get(shard), claims.get(shard)
@@ -147,8 +147,10 @@ class ClaimIndex:
                 went.setdefault(old.record.node, set()).add(shard)
             if new is not None:
                 came.setdefault(new.record.node, set()).add(shard)
-                if new.record.rereads or new.record.state == "identifying":
-                    queued.add(shard)
+            waits = new is not None and (new.record.rereads or new.record.state == "identifying")
+            there = queued.get(shard.of, frozenset())
+            if waits != (shard in there):
+                queued[shard.of] = there ^ {shard}
         by_node = dict(self.by_node)
         for node in came.keys() | went.keys():
             left = by_node.get(node, frozenset()).difference(went.get(node, ())).union(came.get(node, ()))
@@ -159,7 +161,7 @@ class ClaimIndex:
         return ClaimIndex(
             claims=claims,
             by_node=by_node,
-            queued=(self.queued - changed) | queued,
+            queued={group: shards for group, shards in queued.items() if shards},
             before=self.claims,
             changed=changed,
         )
@@ -252,8 +254,8 @@ class ClusterView:
         return self._index.by_node
 
     @property
-    def queued(self) -> frozenset[ShardId]:
-        """The shards whose claims say that they wait for their turn to IDENTIFY, or have just had it."""
+    def queued(self) -> Mapping[GroupId, frozenset[ShardId]]:
+        """The shards of each group whose claims say that they wait for their turn to IDENTIFY, or have just had it."""
         return self._index.queued
 
     def changed_claims(self, before: "ClusterView") -> frozenset[ShardId]:

@@ -165,7 +165,9 @@ def test_the_index_of_claims_finds_what_a_walk_over_all_claims_finds(
         assert {name: set(shards) for name, shards in after.claimed_by.items()} == {
             n: s for n, s in walked.items() if s
         }
-        assert after.queued == {s for s, e in after.claims.items() if e.record.state == "identifying"}
+        queued = {s for s, e in after.claims.items() if e.record.state == "identifying"}
+        assert {s for shards in after.queued.values() for s in shards} == queued
+        assert all(shards and {s.of for s in shards} == {group} for group, shards in after.queued.items())
         differing = {s for s in {*view.claims, *after.claims} if view.claims.get(s) != after.claims.get(s)}
         assert differing <= after.changed_claims(view) <= {*view.claims, *after.claims} | after.changed_claims(view)
         assert {s for s in {*first.claims, *after.claims} if first.claims.get(s) != after.claims.get(s)} <= (

@@ -71,14 +71,14 @@ def test_those_wait_that_identify_or_read_their_guilds_again_and_have_no_bucket(
     for number, state in numbers.items():
         claims |= claim(ShardId("bot", 1, number), "n", state, rereads=number == 1)  # type: ignore[arg-type]
     seen = view(group(state="live"), claims=claims)
-    assert {(one.turn.number, one.turn.priority, one.bucket.bucket) for one in waiting(seen)} == {
+    assert {(one.turn.number, one.turn.priority, one.bucket.bucket) for one in waiting(seen, "h")} == {
         (0, Priority.FAILOVER, 0),
         (1, Priority.REREAD, 1),
         (3, Priority.FAILOVER, 1),
     }
     holder = IdentifyRecord(node="n", app="bot", group=1, shard=3)
     held = view(group(state="live"), claims=claims, identifies={Bucket("h", 1): Entry(holder, 9, 9, 1)})
-    assert {one.turn.number for one in waiting(held)} == {0, 1}
+    assert {one.turn.number for one in waiting(held, "h")} == {0, 1}
     other = IdentifyRecord(node="n", app="bot", group=0, shard=3)
     not_held = view(group(state="live"), claims=claims, identifies={Bucket("h", 1): Entry(other, 9, 9, 1)})
-    assert {one.turn.number for one in waiting(not_held)} == {0, 1, 3}, "that is the same number of another group"
+    assert {one.turn.number for one in waiting(not_held, "h")} == {0, 1, 3}, "that is the same number of another group"
