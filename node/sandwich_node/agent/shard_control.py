@@ -18,7 +18,7 @@ from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
-from sandwich_coordinator.start_order import bucket_of
+from sandwich_coordinator.start_order import bucket_of, turn_of
 from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, BudgetRecord, SessionRecord, ShardState
@@ -222,16 +222,17 @@ class ShardControl:
     def _ahead(self, view: ClusterView, shard: ShardId) -> list[ShardId]:
         """The shards for which one without a session waits before it connects; none when its turn to IDENTIFY is near.
 
-        It counts itself from then on.
+        It counts itself from then on. What comes after it in the order does not keep it back: that may wait for a day.
         """
         bucket = bucket_of(view, shard)
         if bucket is None:
             return []
         near, now = self._near.setdefault(bucket, {}), asyncio.get_running_loop().time()
+        turn = turn_of(view, shard, spare=False)
         ahead = [
             other
             for other, since in near.items()
-            if other != shard and (now - since < CONNECT_S or self._waits_for_turn(other))
+            if turn_of(view, other, spare=False) < turn and (now - since < CONNECT_S or self._waits_for_turn(other))
         ]
         if len(ahead) >= NEAR_TURNS:
             return ahead
