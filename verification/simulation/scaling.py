@@ -6,7 +6,6 @@ what the old group lost there, the new one may publish late.
 """
 
 import asyncio
-import json
 import random
 from collections import defaultdict
 from contextvars import Context
@@ -54,13 +53,12 @@ class GuildSession(Session):
 class GuildSocket(Socket):
     """A connection whose acknowledgements are behind what was sent to any session before."""
 
-    async def send_frame(self, payload: bytes, kind: Any) -> None:
-        """See `Socket.send_frame`."""
-        if self.open and json.loads(payload)["op"] == 1:
+    def _arrived(self, message: dict[str, Any]) -> None:
+        if message["op"] == 1:
             ack = '{"op":11,"t":null,"s":null,"d":null}'
             asyncio.get_running_loop().call_later(SPREAD_S, self.deliver, ack, context=Context())
-            return
-        await super().send_frame(payload, kind)
+        else:
+            super()._arrived(message)
 
 
 class GuildDiscord(Discord):
