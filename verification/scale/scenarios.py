@@ -110,6 +110,8 @@ class Run:
         fleet.meter.reset()
         identifies, resumes, broken = discord.identifies, discord.resumes, discord.broken
         seconds = await scenario()
+        # What it leaves to be written counts as its own.
+        await asyncio.sleep(QUIET_S)
         meter = fleet.meter
         self._report(
             Row(
