@@ -67,6 +67,9 @@ cache-check: $(STAMP) ## the cache against Discord's own state, with faults: ARG
 sim: $(STAMP) ## the control plane on virtual time, with faults from seeds: SEED=1 COUNT=200
 	$(BIN)/python -m verification.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),200)
 
+sim-scaling: $(STAMP) ## the same with changes of the shard count: SEED=1 COUNT=200
+	$(BIN)/python -m verification.simulation --scaling --seed $(or $(SEED),1) --count $(or $(COUNT),200)
+
 sim-long: $(STAMP) ## some thousand seeds: about 20 minutes on two cores
 	$(BIN)/python -m verification.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),5000)
 

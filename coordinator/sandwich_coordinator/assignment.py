@@ -250,9 +250,10 @@ class _Step:
             return self._idle(shard, claim, config)
         if claim is not None and (claim.record.node, claim.record.instance) != (self.own.node, self.own.instance):
             return Abandon(shard, f"claimed by node {claim.record.node}")
-        if running.phase == "stopping" or (running.phase == "ended" and config is not None):
+        if running.phase == "stopping":
             return None
-        if self.view.restart_wanted(shard):
+        has_ended = running.phase == "ended" and config is not None
+        if self.view.restart_wanted(shard) and not has_ended:
             if running.phase == "running":
                 return Stop(shard, "an operator asked for a restart")
             return self._release(shard)
@@ -263,6 +264,8 @@ class _Step:
         if claim is None or claim.lease != self.lease:
             # Our lease was lost and no other node has taken over: we continue under the same fence.
             return self._claim(shard, claim, running.worker, running.fence)
+        if has_ended:
+            return None
         return self._running(shard, running, config)
 
     def _running(self, shard: ShardId, running: LocalShard, config: ShardConfig) -> Action | None:

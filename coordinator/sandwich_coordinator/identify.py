@@ -296,9 +296,9 @@ class IdentifyQueue:
                 if refusal is None:
                     self._refused.pop(shard, None)
                     allowed.append(turn)
-                elif self._refused.get(shard) != refusal.reason:
-                    self._refused[shard] = refusal.reason
-                    effects.append(Refuse(shard, refusal.reason))
+                elif self._refused.get(shard) != refusal:
+                    self._refused[shard] = refusal
+                    effects.append(Refuse(shard, refusal))
             best = min((turn for turn in allowed if turn.shard not in busy), default=None)
             if best is None:
                 self._yields.pop(bucket, None)
@@ -424,7 +424,7 @@ def take(view: ClusterView, wanted: Sequence[TakeBucket], *, node: str, lease: i
             continue
         refusal = budget_refusal(view, one.bucket.token_hash, one.turn, policy, spent=len(granted))
         if refusal is not None:
-            others.append((one, "refused", refusal.reason))
+            others.append((one, "refused", refusal))
             continue
         key, shard = keys.identify(*one.bucket), one.shard
         record = IdentifyRecord(node=node, app=shard.app, group=shard.group, shard=shard.shard)

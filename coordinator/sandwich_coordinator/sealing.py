@@ -8,9 +8,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from sandwich_coordinator.private_files import PrivateFileError, read_private
 
 KEY_VARIABLE = "SANDWICH_CLUSTER_KEY"
@@ -38,6 +35,9 @@ class ClusterKey:
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise SealingError(f"a cluster key has {KEY_BYTES} bytes; {_HOW_TO_MAKE_ONE}")
+        # Imported here: workers import this module and have no key, and the library takes 8 MiB.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         self._key = key
         self._cipher = AESGCM(key)
         self._prover = hmac.digest(key, b"sandwich proof", "sha256")
@@ -52,7 +52,7 @@ class ClusterKey:
     @classmethod
     def generate(cls) -> "ClusterKey":
         """A new random key."""
-        return cls(AESGCM.generate_key(bit_length=8 * KEY_BYTES))
+        return cls(os.urandom(KEY_BYTES))
 
     @classmethod
     def from_base64(cls, text: str) -> "ClusterKey":
@@ -98,6 +98,8 @@ class ClusterKey:
                 f"the token of {app} was sealed with cluster key {key_id[:8]}, this node has {self.key_id}: "
                 "give every node the same key, or set the token again"
             )
+        from cryptography.exceptions import InvalidTag
+
         try:
             box = base64.b64decode(body, validate=True)
             return self._cipher.decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], app.encode()).decode()

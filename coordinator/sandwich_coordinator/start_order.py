@@ -51,18 +51,6 @@ class Waiting:
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why the budget allows no start. `reset_at`: Unix seconds on the leader's clock, 0.0 when it is not known.
-
-    `reserved`: what is left is kept for failover.
-    """
-
-    reason: str
-    reset_at: float = 0.0
-    reserved: bool = False
-
-
 def bucket_of(view: ClusterView, shard: ShardId) -> Bucket | None:
     """The shard's bucket; None while its token's limits are not known."""
     token_hash = token_hash_of(view, shard.of)
@@ -86,15 +74,15 @@ def group_priority(view: ClusterView, group: GroupRecord) -> Priority:
     return Priority.RESTART if same else Priority.SCALE_UP
 
 
-def priority_of(view: ClusterView | None, shard: ShardId, *, spare: bool) -> Priority:
+def priority_of(view: ClusterView, shard: ShardId, *, spare: bool) -> Priority:
     """Why this shard needs a session start. `spare`: it is live, and a second session reads its guilds again."""
     if spare:
         return Priority.REREAD
-    group = None if view is None else view.groups.get(shard.of)
-    return Priority.SCALE_UP if view is None or group is None else group_priority(view, group.record)
+    group = view.groups.get(shard.of)
+    return Priority.SCALE_UP if group is None else group_priority(view, group.record)
 
 
-def turn_of(view: ClusterView | None, shard: ShardId, *, spare: bool) -> Turn:
+def turn_of(view: ClusterView, shard: ShardId, *, spare: bool) -> Turn:
     """The shard's place in its bucket."""
     return Turn(priority_of(view, shard, spare=spare), shard.shard, shard)
 
@@ -120,25 +108,24 @@ def waiting(view: ClusterView, token_hash: str, *, beside: str = "") -> Iterator
                 yield Waiting(turn, bucket, claim.node)
 
 
-def budget_refusal(view: ClusterView, token_hash: str, turn: Turn, policy: Policy, *, spent: int = 0) -> Refusal | None:
+def budget_refusal(view: ClusterView, token_hash: str, turn: Turn, policy: Policy, *, spent: int = 0) -> str | None:
     """Why no start may be reserved for `turn` after `spent` more; None: one may.
 
     A token without session starts is refused until the reset: Discord resets the token of a bot that continues.
     """
     entry = view.budgets.get(token_hash)
     if entry is None:
-        return Refusal("the session start budget is not known yet")
+        return "the session start budget is not known yet"
     budget = entry.record
     if budget.error:
-        return Refusal(f"Discord refused the token: {budget.error}")
+        return f"Discord refused the token: {budget.error}"
     kept = kept_back(view, budget, turn.priority, turn.shard, policy)
     left = budget.remaining - spent
     if left > kept:
         return None
     if left <= 0:
-        return Refusal(f"no session starts left until {at_utc(budget.reset_at)}", budget.reset_at)
-    why = f"the last {kept} session starts until {at_utc(budget.reset_at)} are kept for failover"
-    return Refusal(why, budget.reset_at, reserved=True)
+        return f"no session starts left until {at_utc(budget.reset_at)}"
+    return f"the last {kept} session starts until {at_utc(budget.reset_at)} are kept for failover"
 
 
 def kept_back(view: ClusterView, budget: BudgetRecord, priority: Priority, shard: ShardId, policy: Policy) -> int:

@@ -89,7 +89,7 @@ def _progress(
     per_minute, eta, left, blocked = 0.0, None, None, None
     if budget is not None:
         priority = group_priority(view, group)
-        before = [n for other, n in _ahead(view, key, priority, missing)]
+        before = list(_ahead(view, key, priority, missing))
         eta, per_minute = _pace(waiting, before, budget.max_concurrency, policy.identify_spacing_s)
         left = max(0, budget.remaining - kept_back(view, budget, priority, ShardId(*key, 0), policy))
         if len(waiting) > left:
@@ -121,15 +121,13 @@ def _token_hash(view: ClusterView, group: GroupRecord) -> str:
     return group.token_hash or (app.record.token_hash if app is not None else "")
 
 
-def _ahead(
-    view: ClusterView, key: GroupId, priority: Priority, missing: dict[GroupId, list[int]]
-) -> Iterator[tuple[GroupId, int]]:
+def _ahead(view: ClusterView, key: GroupId, priority: Priority, missing: dict[GroupId, list[int]]) -> Iterator[int]:
     """Shards of other groups of the same token that may start before this group's last one."""
     token_hash = _token_hash(view, view.groups[key].record)
     for other, numbers in missing.items():
         record = view.groups[other].record
         if other != key and _token_hash(view, record) == token_hash and group_priority(view, record) <= priority:
-            yield from ((other, number) for number in numbers)
+            yield from numbers
 
 
 def _pace(waiting: Sequence[int], before: Sequence[int], max_concurrency: int, spacing_s: float) -> tuple[float, float]:

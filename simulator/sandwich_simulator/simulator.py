@@ -308,11 +308,17 @@ class Simulator:
     def _chosen(
         self, bot: str | None, shards: Shards, count: int | None = None, session: str | None = None
     ) -> list[Connection]:
-        sessions = {found.id for _, found in self._sessions(bot, shards, count, session)}
+        """Live connections, also those whose session has ended without notice to the client."""
+        owner = None if bot is None else self.gateway.bot_named(bot)
+        wanted = None if shards == "all" else {int(shard) for shard in shards}
         return [
             connection
             for connection in self._server.connections
-            if connection.state is State.LIVE and connection.session is not None and connection.session.id in sessions
+            if connection.state is State.LIVE
+            and (owner is None or connection.bot is owner)
+            and (wanted is None or connection.shard[0] in wanted)
+            and (count is None or connection.shard[1] == count)
+            and (session is None or (connection.session is not None and connection.session.id == session))
         ]
 
     async def send_raw(

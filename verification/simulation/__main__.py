@@ -9,6 +9,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 from verification.simulation.run import Outcome, simulate
+from verification.simulation.scaling import simulate_scaling
 
 JOURNAL_LINES = 40
 
@@ -19,7 +20,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--count", type=int, default=200, help="how many seeds")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--scaling", action="store_true", help="change shard counts among the faults")
     options = parser.parse_args()
+    simulated = simulate_scaling if options.scaling else simulate
     began = time.perf_counter()
     seeds = range(options.seed, options.seed + options.count)
     failed: list[int] = []
@@ -27,14 +30,14 @@ def main() -> int:
     events = identifies = 0
     virtual_s = 0.0
     with ProcessPoolExecutor(max_workers=options.jobs, initializer=_be_quiet) as pool:
-        for outcome in pool.map(simulate, seeds, chunksize=4):
+        for outcome in pool.map(simulated, seeds, chunksize=4):
             faults += outcome.faults
             events += outcome.events
             identifies += outcome.identifies
             virtual_s += outcome.virtual_s
             if outcome.violations:
                 failed.append(outcome.seed)
-                _report(outcome)
+                _report(outcome, "sim-scaling" if options.scaling else "sim")
     took = time.perf_counter() - began
     print(f"{len(seeds)} seeds, {virtual_s / 3600:.1f} virtual hours in {took:.0f} s ({len(seeds) / took:.1f} seeds/s)")
     print(f"{events} events, {identifies} IDENTIFYs, {faults.total()} faults:")
@@ -48,14 +51,14 @@ def _be_quiet() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def _report(outcome: Outcome) -> None:
+def _report(outcome: Outcome, target: str) -> None:
     print(f"seed {outcome.seed}:")
     for line in outcome.violations:
         print(f"  {line}")
     print("  the journal's end:")
     for line in outcome.journal[-JOURNAL_LINES:]:
         print(f"    {line}")
-    print(f"  replay: make sim SEED={outcome.seed} COUNT=1")
+    print(f"  replay: make {target} SEED={outcome.seed} COUNT=1")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,14 @@ import msgspec
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
 from sandwich_coordinator.durations import duration
 from sandwich_coordinator.fingerprints import LEASE_TTL
-from sandwich_coordinator.groups import planned_ids, planned_nodes, serving_groups, token_hash_of, upcoming_groups
+from sandwich_coordinator.groups import (
+    UPCOMING,
+    planned_ids,
+    planned_nodes,
+    serving_groups,
+    token_hash_of,
+    upcoming_groups,
+)
 from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.operations.snapshot import Snapshot
@@ -203,7 +210,8 @@ def _shard_problems(snapshot: Snapshot) -> Iterator[Problem]:
     view = snapshot.view
     for key, group in sorted(view.groups.items()):
         claims = {shard.shard: claim.record for shard, claim in view.claims.items() if shard.of == key}
-        failed = list(_failed_shards(view, key.app, claims))
+        is_upcoming = group.record.phase in UPCOMING
+        failed = list(_failed_shards(view, key.app, claims, is_upcoming=is_upcoming))
         yield from failed
         if group.record.state == "failed" and not failed:
             yield from _failed_group(snapshot, group.record)
@@ -234,7 +242,9 @@ def _room_problems(snapshot: Snapshot) -> Iterator[Problem]:
         yield problem(Code.PIN_UNMET, shards_subject(app, numbers), summary)
 
 
-def _failed_shards(view: ClusterView, app: str, claims: Mapping[int, ClaimRecord]) -> Iterator[Problem]:
+def _failed_shards(
+    view: ClusterView, app: str, claims: Mapping[int, ClaimRecord], *, is_upcoming: bool
+) -> Iterator[Problem]:
     entry = view.apps.get(app)
     intents = ", ".join(privileged_names(entry.record.intents)) if entry is not None else ""
     budget = view.budgets.get(entry.record.token_hash) if entry is not None else None
@@ -251,6 +261,9 @@ def _failed_shards(view: ClusterView, app: str, claims: Mapping[int, ClaimRecord
         advice = stop_advice(code, app=app, shards=ranges, intents=intents, count=count)
         since = min((claims[shard].since for shard in shards if claims[shard].since), default=None)
         summary = f"{app}: shards {ranges} failed ({why})"
+        if is_upcoming:
+            summary = f"{app}: shards {ranges} of the next group failed ({why}); the present group serves as before"
+            advice = f"{advice}; or take the change back: sandwich app scale {app} --cancel"
         yield problem(Code.SHARDS_FAILED, shards_subject(app, shards), summary, advice, since)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sandwich_coordinator import rebalance
-from sandwich_coordinator.groups import serving_groups, shard_ids
+from sandwich_coordinator.groups import READY, serving_groups, shard_ids, upcoming_groups
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, Refused, Unavailable
 from sandwich_coordinator.operations.progress import (
@@ -148,10 +148,12 @@ async def restart_shards(
 ) -> list[ShardId]:
     """Let shards close and resume where they are, a failed one too; wait until they are live again.
 
+    Failed shards of the upcoming group with these ids come first: then the serving ones are left alone.
+
     Raises NotFound, Invalid, Refused, Conflict; NotReached when they are not live after `timeout_s`.
     """
     view = await read_view(store, keys)
-    shards = find_shards(view, app, ranges)
+    shards = _failed_upcoming(view, app, ranges) or find_shards(view, app, ranges)
     idle = [shard for shard in shards if shard not in view.claims]
     if idle:
         raise Refused(f"{app} shards {format_ranges(_ids(idle))} run nowhere: there is nothing to restart")
@@ -170,6 +172,17 @@ async def restart_shards(
 
     await _await_all(store, keys, shards, back, "live again", timeout_s, report)
     return shards
+
+
+def _failed_upcoming(view: ClusterView, app: str, ranges: str) -> list[ShardId]:
+    group = upcoming_groups(view).get(app)
+    try:
+        wanted = parse_ranges(ranges) if group is not None else []
+    except ValueError:
+        # `find_shards` says what is wrong with them.
+        return []
+    claims = ((ShardId(*group, number), view.claims.get(ShardId(*group, number))) for number in wanted) if group else ()
+    return [shard for shard, claim in claims if claim is not None and claim.record.state == "failed"]
 
 
 async def planned_moves(store: Store, keys: Keys, *, report: Report) -> list[rebalance.Move]:
@@ -259,7 +272,8 @@ def _is_live(shard: ShardId, claim: ClaimRecord) -> bool:
     """Raises NotReached when it has failed where it was wanted."""
     if claim.state == "failed":
         raise NotReached(f"{shard.app} shard {shard.shard} failed: {claim.reason or 'no reason given'}")
-    return claim.state == "live"
+    # A shard of an upcoming group is ready; the group goes live as a whole.
+    return claim.state == "live" or claim.state in READY
 
 
 def _ids(shards: Iterable[ShardId]) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
-from sandwich_coordinator.start_order import bucket_of
+from sandwich_coordinator.start_order import bucket_of, turn_of
 from sandwich_coordinator.store.base import Compare, Delete, Put, Store
 from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, SessionRecord, ShardState
@@ -238,7 +238,9 @@ class ShardControl:
         worker = self._workers.get(start.worker)
         if budget is None or not budget.record.url or worker is None or not worker.alive:
             return budget is not None and worker is not None
-        if start.session is None and (ahead := self._ahead(view, shard)):
+        # A closing group starts no session.
+        identifies = start.session is None and group.phase != "closing"
+        if identifies and (ahead := self._ahead(view, shard)):
             # One that waits for its turn wakes this loop when it has had it; one that connects may hang.
             return all(self._waits_for_turn(other) for other in ahead)
         try:
@@ -269,16 +271,17 @@ class ShardControl:
     def _ahead(self, view: ClusterView, shard: ShardId) -> list[ShardId]:
         """The shards for which one without a session waits before it connects; none when its turn to IDENTIFY is near.
 
-        It counts itself from then on.
+        It counts itself from then on. What comes after it in the order does not keep it back: that may wait for a day.
         """
         bucket = bucket_of(view, shard)
         if bucket is None:
             return []
         near, now = self._near.setdefault(bucket, {}), asyncio.get_running_loop().time()
+        turn = turn_of(view, shard, spare=False)
         ahead = [
             other
             for other, since in near.items()
-            if other != shard and (now - since < CONNECT_S or self._waits_for_turn(other))
+            if turn_of(view, other, spare=False) < turn and (now - since < CONNECT_S or self._waits_for_turn(other))
         ]
         if len(ahead) >= NEAR_TURNS:
             return ahead

@@ -272,8 +272,8 @@ class ShardMachine:
             self.dispatched(self._sequence if event.sequence is None else event.sequence)
             self._emit(fx.Resumed(self._dispatches - self._replay_start - 1))
             self._go_live(now)
-            # What was missed was replayed before RESUMED (Discord: Gateway, Resuming).
-            self._pass_barrier()
+            # RESUMED itself is no barrier: it may be that of an earlier connection, in the middle of the replay.
+            self._beat_for_barrier(now)
         elif self.state is State.IDENTIFYING:
             self._on_answer(event, now)
         elif not self.streaming:
@@ -429,8 +429,12 @@ class ShardMachine:
 
     def _on_barrier(self, event: ev.BarrierRequested, now: float) -> None:
         self._barrier, self._barrier_acks = event.number, None
-        if self.state is State.LIVE and self._limiter.heartbeat(now, requested=True):
-            # Otherwise the next heartbeat counts, or the RESUMED of the next connection.
+        self._beat_for_barrier(now)
+
+    def _beat_for_barrier(self, now: float) -> None:
+        """Send the barrier's heartbeat. If it may not leave now, the next scheduled one counts."""
+        is_due = self._barrier is not None and self.state is State.LIVE
+        if is_due and self._limiter.heartbeat(now, requested=True):
             self._send_heartbeat(now)
 
     def _pass_barrier(self) -> None:

@@ -67,7 +67,7 @@ class Item(NamedTuple):
 class Batch:
     """Events of one session in order, or a frame without events (`kind`, with its `note`, on `lane`).
 
-    hold       of a marker: the chain's hold begins with it, and this was the stream's last sequence before; or HOLD_OVER
+    hold       of the marker that begins the chain's hold: the stream's last sequence before; of its end: HOLD_OVER
     on_stored  called with the frame's stream sequence, before anything else is appended
     """
 

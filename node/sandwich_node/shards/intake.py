@@ -98,20 +98,6 @@ class ShardIntake:
         """Take one event from the connection."""
         if self.gate is not None:
             return self.gate.dispatch(raw, data, type, seq, session_id, damaged=damaged)
-        return self.take(raw, data, type, seq, session_id, damaged=damaged)
-
-    def pass_over(self, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
-        """Take an event that is neither published nor cached: another shard group does that."""
-        if session_id is not self.session_id and session_id != self.session_id:
-            self.begin_session(session_id, 0)
-        if type in _OF_GUILDS:
-            self._of_guilds(type, bytes(data), is_new=seq > self._publisher.buffer.last_seq)
-        return self._publisher.push(b"", type, seq, CACHE_ONLY)
-
-    def take(
-        self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
-    ) -> bool:
-        """Take one event that is published and cached as the rules say."""
         if session_id is not self.session_id and session_id != self.session_id:
             self.begin_session(session_id, 0)
         self._trouble = "not JSON as every reader takes it" if damaged else None
@@ -137,6 +123,24 @@ class ShardIntake:
             raw = b""
         size = len(data) if ops else 0
         return self._publisher.push(raw, type, seq, lane or CACHE_ONLY, ops, size, ask, damaged)
+
+    def take(
+        self, raw: bytes, data: msgspec.Raw, type: str, seq: int, session_id: str, *, damaged: bool = False
+    ) -> bool:
+        """As `dispatch` without a gate: for the gate itself."""
+        gate, self.gate = self.gate, None
+        try:
+            return self.dispatch(raw, data, type, seq, session_id, damaged=damaged)
+        finally:
+            self.gate = gate
+
+    def pass_over(self, data: msgspec.Raw, type: str, seq: int, session_id: str) -> bool:
+        """Take an event that is neither published nor cached: another shard group does that."""
+        if session_id is not self.session_id and session_id != self.session_id:
+            self.begin_session(session_id, 0)
+        if type in _OF_GUILDS:
+            self._of_guilds(type, bytes(data), is_new=seq > self._publisher.buffer.last_seq)
+        return self._publisher.push(b"", type, seq, CACHE_ONLY)
 
     def _failed(self, why: str | Exception) -> None:
         self._trouble = self._trouble or why

@@ -136,6 +136,15 @@ def test_a_shard_returns_to_its_worker_unless_that_one_has_clearly_more_shards()
     assert pick_worker({}) is None
 
 
+def test_a_shard_whose_chain_has_ended_keeps_its_claim_and_claims_again_if_that_is_lost() -> None:
+    ended = replace(RUNNING, phase="ended")
+    assert Picture().claim(state="ended").decide(ended) == ()
+    assert Picture().decide(ended) == claims(ABSENT, fence=20)
+    (renewed,) = Picture().claim(lease=OTHER_LEASE, state="ended").decide(ended)
+    assert isinstance(renewed, Claim)
+    assert renewed.compares == (unchanged(20),)
+
+
 # --- stopping and releasing -------------------------------------------------------------------------------------
 
 

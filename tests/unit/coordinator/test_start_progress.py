@@ -100,7 +100,7 @@ def test_the_status_shows_a_start_with_its_end_and_json_the_numbers() -> None:
     snapshot = starting(["live"] * 4 + ["identifying"] * 4, buckets=1)
     text = status_text(snapshot)
     assert "session starts\nAPP  GROUP  STARTED  WAITING  PER MINUTE  ETA\n" in text
-    assert "bot  1      4/8      4        11.8        20s" in text
+    assert "bot  1      4/8      4        11.9        20s" in text
     (row,) = to_json(snapshot)["starts"]
     assert set(row) == {
         "app", "group", "wanted", "started", "failed", "waiting", "per_minute", "eta_s", "starts_left", "blocked_until",

@@ -171,24 +171,29 @@ def test_the_ack_of_an_older_heartbeat_does_not_pass_a_barrier() -> None:
     assert shard.last(fx.BarrierPassed) == fx.BarrierPassed(7)
 
 
-def test_a_barrier_is_passed_by_the_replay_of_a_connection_that_was_lost() -> None:
+def test_a_barrier_outlives_its_connection_and_is_passed_behind_the_replay() -> None:
     shard = Shard().live()
     shard.feed(ev.BarrierRequested(1))
     shard.feed(ev.Closed())
     shard.reconnect()
     shard.hello()
     shard.feed(ev.Received(11))
-    assert not shard.all(fx.BarrierPassed)
     shard.feed(ev.Received(0, b"{}", 18, "RESUMED"))
+    assert not shard.all(fx.BarrierPassed)
+    shard.feed(ev.Received(11))
     assert shard.all(fx.BarrierPassed) == [fx.BarrierPassed(1)]
 
 
-def test_a_barrier_that_is_requested_while_the_shard_resumes_is_passed_by_resumed() -> None:
+def test_a_resumed_of_an_earlier_connection_in_the_replay_passes_no_barrier() -> None:
     shard = Shard()
     shard.hello()
     shard.feed(ev.BarrierRequested(1))
     assert not shard.sent(1)
     shard.feed(ev.Received(0, b"{}", 18, "RESUMED"))
+    shard.machine.dispatched(19)
+    shard.feed(ev.Received(0, b"{}", 20, "RESUMED"))
+    assert not shard.all(fx.BarrierPassed)
+    shard.feed(ev.Received(11))
     assert shard.all(fx.BarrierPassed) == [fx.BarrierPassed(1)]
 
 

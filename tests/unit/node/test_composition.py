@@ -1,5 +1,8 @@
 """A worker is put together whatever its settings name: what cannot be used is left out, and events flow."""
 
+import subprocess
+import sys
+
 import aiohttp
 import pytest
 
@@ -33,3 +36,11 @@ async def test_a_redis_that_cannot_be_read_leaves_a_worker_without_answers_from_
         await parts.close()
     assert reason in caplog.text
     assert "hush" not in caplog.text
+
+
+def test_a_worker_does_not_load_what_only_a_holder_of_the_cluster_key_needs() -> None:
+    """Each worker and each spare worker would need 8 MiB for it."""
+    script = "import sys, sandwich_node.worker_main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert "sandwich_coordinator.sealing" in done.stdout.split()
+    assert "cryptography.hazmat.primitives.ciphers.aead" not in done.stdout.split()
