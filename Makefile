@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 PARALLEL := -n 3 --dist loadscope
 
-.PHONY: help install wheel check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale-live sim sim-long demo clean
+.PHONY: help install wheel check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ chaos: $(STAMP) ## faults against real processes: ARGS="--minutes 5 --seed 1"
 
 switch-check: $(STAMP) ## one shard count after another under load, compared event by event: ARGS="--switches 100 --lag 0.5 --faults"
 	$(BIN)/python -m verification.switching $(ARGS)
+
+scale: $(STAMP) ## 10,000 shards on 100 nodes on virtual time, with the real coordination code: ARGS="--shards 2000 --nodes 40 --apps 8"
+	$(BIN)/python -m verification.scale $(ARGS)
 
 scale-live: $(STAMP) ## hundreds of live sessions on this machine: memory and CPU of an idle shard: ARGS="--shards 500"
 	$(BIN)/python -m verification.scale.live $(ARGS)

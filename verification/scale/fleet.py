@@ -15,7 +15,7 @@ from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.discord_api import CurrentUser, GatewayBot
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.problems import Code
-from sandwich_coordinator.types import SessionRecord
+from sandwich_coordinator.types import GroupPhase, SessionRecord
 from sandwich_node import ipc
 from sandwich_node.agent.agent import Agent
 from sandwich_node.agent.dependencies import AgentDependencies, Worker
@@ -30,6 +30,7 @@ CONNECT_S = 0.15
 RESUME_S = 0.3
 READY_S = 0.6
 CLOSE_S = 0.1
+HEARTBEAT_S = 0.1
 IDENTIFY_EVERY_S = 5.0
 GATEWAY = "ws://discord.sim"
 GUILDS = 1000
@@ -107,6 +108,7 @@ class ScaleWorker:
         self._on_message, self._on_started = on_message, on_started
         self._runs: dict[ShardId, tuple[ipc.StartShard, asyncio.Task[None]]] = {}
         self._granted: dict[ShardId, asyncio.Event] = {}
+        self._phases: dict[ShardId, asyncio.Queue[GroupPhase]] = {}
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -143,9 +145,14 @@ class ScaleWorker:
             return
         match message:
             case ipc.StartShard(key=key) if key not in self._runs:
+                self._phases[key] = asyncio.Queue()
                 self._runs[key] = message, asyncio.create_task(self._serve(message))
             case ipc.StopShard(key):
                 self._close(key, "released")
+            case ipc.SetPhase(key, "closing"):
+                self._close(key, "ended")
+            case ipc.SetPhase(key, phase) if key in self._runs:
+                self._phases[key].put_nowait(phase)
             case ipc.IdentifyGranted(key) if key in self._granted:
                 self._granted[key].set()
 
@@ -164,8 +171,24 @@ class ScaleWorker:
         else:
             await self._identify(start)
         discord.up(key, self._node.name)
+        if start.phase != "active":
+            await self._switch(key, start.phase)
         self._say(ipc.ShardBack(key=key, how="identified" if start.session is None else "resumed"))
         self._say(ipc.ShardChanged(key, "live"))
+
+    async def _switch(self, key: ShardId, phase: GroupPhase) -> None:
+        """A shard of an upcoming group goes with the phases of its group until it serves."""
+        while phase != "active":
+            if phase in ("canary", "preparing"):
+                self._say(ipc.ShardChanged(key, "ready"))
+            elif phase == "holding":
+                await asyncio.sleep(HEARTBEAT_S)
+                self._say(ipc.ShardChanged(key, "holding"))
+            elif phase == "switching":
+                # The old chains end, and are read.
+                await asyncio.sleep(2 * HEARTBEAT_S + CLOSE_S)
+                return
+            phase = await self._phases[key].get()
 
     async def _identify(self, start: ipc.StartShard) -> None:
         key, discord = start.key, self._node.fleet.discord
@@ -195,6 +218,7 @@ class ScaleWorker:
         start, task = self._runs.pop(shard)
         task.cancel()
         self._granted.pop(shard, None)
+        self._phases.pop(shard, None)
 
         def closed() -> None:
             self._node.fleet.discord.down(shard, self._node.name)

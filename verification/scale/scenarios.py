@@ -11,7 +11,7 @@ import msgspec
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings, PolicySettings, RedisSettings
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import AppRecord, ShardsSpec
+from sandwich_coordinator.types import AppRecord, CacheSpec, ShardsSpec
 from verification.scale.fleet import Discord, Fleet, ScaleNode, until
 
 KEYS = Keys("default")
@@ -20,7 +20,10 @@ QUIET_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the cluster is. `concurrency`: Discord's max_concurrency. `lost`: nodes that die at once."""
+    """How large the cluster is. `concurrency`: Discord's max_concurrency. `lost`: nodes that die at once.
+
+    `scale_percent`: the shard counts after the scale, compared with those before.
+    """
 
     shards: int = 10_000
     nodes: int = 100
@@ -28,6 +31,7 @@ class Size:
     workers: int = 4
     concurrency: int = 16
     lost: int = 10
+    scale_percent: int = 160
     moves_in_flight: int = 32
     seed: int = 1
 
@@ -35,6 +39,16 @@ class Size:
     def of_app(self) -> int:
         """The shards of one application."""
         return self.shards // self.apps
+
+    @property
+    def of_app_after_scale(self) -> int:
+        """The shards of one application after the scale."""
+        return self.of_app * self.scale_percent // 100
+
+    @property
+    def after_scale(self) -> int:
+        """All shards after the scale."""
+        return self.of_app_after_scale * self.apps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +101,7 @@ class Run:
                 (f"{self._size.lost} nodes lost at once", self._nodes_lost),
                 ("they come back", self._nodes_back),
                 ("rolling upgrade", self._rolling_upgrade),
+                (f"scale to {self._size.after_scale}", self._scale),
             ):
                 await self._measure(name, scenario)
 
@@ -95,6 +110,8 @@ class Run:
         fleet.meter.reset()
         identifies, resumes, broken = discord.identifies, discord.resumes, discord.broken
         seconds = await scenario()
+        # What it leaves to be written counts as its own.
+        await asyncio.sleep(QUIET_S)
         meter = fleet.meter
         self._report(
             Row(
@@ -135,6 +152,13 @@ class Run:
 
     async def _start_up(self) -> float:
         """All applications are applied at once."""
+        return await self._apply(self._size.of_app)
+
+    async def _scale(self) -> float:
+        """All applications get more shards at once: their next groups start beside those that serve."""
+        return await self._apply(self._size.of_app_after_scale)
+
+    async def _apply(self, shards: int) -> float:
         for number in range(self._size.apps):
             app = f"app{number:02d}"
             record = AppRecord(
@@ -142,12 +166,13 @@ class Run:
                 token=f"plain:{app}",
                 token_hash=f"hash-{app}",
                 intents=1,
-                shards=ShardsSpec(count=self._size.of_app),
+                shards=ShardsSpec(count=shards),
                 compression="none",
+                cache=CacheSpec(enabled=False),
             )
             await self._fleet.store.txn([], [Put(KEYS.app(app), record.encode())])
-        least = math.ceil(self._size.of_app / self._size.concurrency) * 5.0
-        return await self._fleet.until_live(self._live, limit_s=60.0 + 3 * least)
+        least = math.ceil(shards / self._size.concurrency) * 5.0
+        return await self._fleet.until_live(shards * self._size.apps, limit_s=120.0 + 2 * least)
 
     async def _quiet(self) -> float:
         """Nothing happens for two minutes."""
