@@ -103,7 +103,7 @@ class _Sorted:
     """The shards by what may become of them.
 
     where     the node of each shard that is on a known node
-    pinned    where the pins that are followed want their shards; `pins` counts them, `pinned_load` weighs them
+    pinned    where the pins that are followed want their shards, by kind; `pins` counts them, `pinned_load` weighs them
     kept      on a node that may keep them, by kind and node
     leaving   on a node that drains or does not fit, by kind
     failover  on no node, and they ran before, by kind
@@ -111,7 +111,7 @@ class _Sorted:
     """
 
     where: dict[ShardId, str] = field(default_factory=dict)
-    pinned: dict[ShardId, str] = field(default_factory=dict)
+    pinned: dict[_Kind, dict[ShardId, str]] = field(default_factory=dict)
     pins: Counter[str] = field(default_factory=Counter)
     pinned_load: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     kept: dict[_Kind, defaultdict[str, list[ShardId]]] = field(default_factory=dict)
@@ -167,7 +167,7 @@ def _sort(
         kind = _Kind(placement_of(group.placement), group.weight)
         takers, owners = fitting[kind.placement], current.get(GroupId(group.app, group.group), {})
         unfit = {name for name, node in known.items() if node.drains or not fits(node.labels, kind.placement)}
-        kept = found.kept.setdefault(kind, defaultdict(list))
+        kept, pins = found.kept.setdefault(kind, defaultdict(list)), found.pinned.setdefault(kind, {})
         leaving, failover, new = (part.setdefault(kind, []) for part in (found.leaving, found.failover, found.new))
         for number in sorted(set(group.shard_ids)):
             shard, owner = ShardId(group.app, group.group, number), owners.get(number)
@@ -175,7 +175,7 @@ def _sort(
                 found.where[shard] = owner
             wanted = pinned.get(shard) if pinned else None
             if wanted in takers and found.pins[wanted] < known[wanted].room:
-                found.pinned[shard] = wanted
+                pins[shard] = wanted
                 found.pins[wanted] += 1
                 found.pinned_load[wanted] += kind.weight
             elif owner in takers:
@@ -188,24 +188,33 @@ def _sort(
 
 
 def _evict(found: _Sorted, takers: Mapping[str, NodeCapacity]) -> None:
-    """Where a node has more than its limit, some have no node: those that do not fit it, then the highest ids.
+    """Keep each node's limit: beside its pinned shards it keeps the lowest ids, and the others leave it.
 
-    It was started again with another limit, so none of them runs.
+    What is above the limit already does not run, because the node was started again with another one: such shards have
+    no node, first those that do not fit it.
     """
     for name, node in takers.items():
         if node.room == INFINITE:
             continue
-        fit = [(False, shard, kind) for kind, kept in found.kept.items() for shard in kept.get(name, ())]
-        unfit = [
-            (True, shard, kind)
-            for kind, leaving in found.leaving.items()
-            for shard in leaving
-            if found.where[shard] == name
-        ]
-        present = sorted([*fit, *unfit], key=lambda item: (item[0], _by_number(item[1])))
-        excess = int(max(0, len(present) + found.pins[name] - node.room))
-        for is_unfit, shard, kind in present[len(present) - excess :]:
-            (found.leaving[kind] if is_unfit else found.kept[kind][name]).remove(shard)
+        kept = sorted(
+            ((shard, kind) for kind, shards in found.kept.items() for shard in shards.get(name, ())),
+            key=lambda item: _by_number(item[0]),
+        )
+        crowded = int(max(0, len(kept) + found.pins[name] - node.room))
+        leaving = sorted(
+            ((shard, kind) for kind, shards in found.leaving.items() for shard in shards if found.where[shard] == name),
+            key=lambda item: _by_number(item[0]),
+        )
+        for shard, kind in kept[len(kept) - crowded :]:
+            found.kept[kind][name].remove(shard)
+            found.leaving[kind].append(shard)
+        going = [*kept[len(kept) - crowded :], *leaving]
+        pinned_here = sum(
+            found.where.get(shard) == target == name for pins in found.pinned.values() for shard, target in pins.items()
+        )
+        excess = int(max(0, len(kept) + len(leaving) + pinned_here - node.room))
+        for shard, kind in going[len(going) - min(excess, len(going)) :]:
+            found.leaving[kind].remove(shard)
             found.failover[kind].append(shard)
             del found.where[shard]
 
@@ -412,15 +421,13 @@ def _assign(
 ) -> None:
     """Bring `found.where` to the targets: orphans at once, moves up to the limit; what has no room yet comes later."""
     where = found.where
-    pins = [
-        _Move(shard, where[shard], name)
-        for shard, name in sorted(found.pinned.items())
-        if where.get(shard, name) != name
-    ]
-    where |= {shard: name for shard, name in found.pinned.items() if shard not in where}
+    pins: list[_Move] = []
+    orphans: list[tuple[ShardId, str, _Kind]] = []
+    for kind, pinned in found.pinned.items():
+        pins += [_Move(shard, where[shard], name) for shard, name in pinned.items() if where.get(shard, name) != name]
+        orphans += [(shard, name, kind) for shard, name in pinned.items() if shard not in where]
     forced: list[_Move] = []
     balancing: list[_Move] = []
-    orphans: list[tuple[ShardId, str, _Kind]] = []
     for kind, wanted in targets.items():
         given = {shard for name, shards in found.kept[kind].items() for shard in shards[wanted.get(name, 0) :]}
         coming = iter(sorted([*found.coming(kind), *given]))
@@ -443,7 +450,7 @@ def _assign(
         where,
         load,
         takers,
-        [*pins, *sorted(forced, reverse=True), *(_fullest_first(balancing) if limits.rebalance else ())],
+        [*sorted(pins), *sorted(forced, reverse=True), *(_fullest_first(balancing) if limits.rebalance else ())],
         limits,
     )
     for shard, kind in late:

@@ -21,6 +21,7 @@ class Case:
     nodes: list[NodeCapacity]
     groups: list[GroupShards]
     current: dict[GroupId, dict[int, str]]
+    pinned: dict[ShardId, str]
 
     @property
     def shards(self) -> dict[ShardId, GroupShards]:
@@ -48,6 +49,7 @@ def cases(
     shards_max: int = 8,
     limits: bool = True,
     refusing: bool = True,
+    pins: bool = False,
 ) -> Case:
     names = "abcdef"[: draw(st.integers(1, nodes_max))]
     nodes = []
@@ -70,7 +72,12 @@ def cases(
         groups.append(GroupShards(app, 0, range(count), placement, weight))
         owners = draw(st.lists(st.sampled_from([*names, "gone", None]), min_size=count, max_size=count))
         current[GroupId(app, 0)] = {number: owner for number, owner in enumerate(owners) if owner is not None}
-    return Case(nodes, groups, current)
+    wishes = st.dictionaries(
+        st.builds(lambda app, number: ShardId(app, 0, number), st.sampled_from("xyz"), st.integers(0, shards_max)),
+        st.sampled_from([*names, "gone"]),
+        max_size=4 if pins else 0,
+    )
+    return Case(nodes, groups, current, draw(wishes))
 
 
 def fair_loads(case: Case) -> dict[str, float]:
@@ -110,10 +117,10 @@ def level_of(nodes: Sequence[NodeCapacity], load: float) -> float:
     return high
 
 
-@given(cases(weights=(0.5, 1.0, 3.0)), st.sampled_from([None, 0, 1, 3]), st.booleans())
+@given(cases(weights=(0.5, 1.0, 3.0), pins=True), st.sampled_from([None, 0, 1, 3]), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_limits_and_placements_hold_whatever_else_is_asked(case: Case, moves: int | None, rebalance: bool) -> None:
-    result = flat(plan(case.nodes, case.groups, case.current, PlanLimits(moves, rebalance)))
+    result = flat(plan(case.nodes, case.groups, case.current, PlanLimits(moves, rebalance), case.pinned))
     assert result.keys() <= case.shards.keys()
     known = {node.node: node for node in case.nodes}
     load = Counter(result.values())
@@ -127,36 +134,36 @@ def test_limits_and_placements_hold_whatever_else_is_asked(case: Case, moves: in
         owner = known.get(case.owner(shard) or "")
         if shard not in result:
             # A move that has to wait keeps its place.
-            assert not free or moves is not None or not rebalance, "it has no node although one has room"
+            assert not free or moves is not None or not rebalance or case.pinned, "it has no node although one has room"
             assert owner is None or owner.accepts, "it was stopped where it could have stayed"
         if owner is not None and not owner.accepts and owner.accepts_new is False and not owner.drains:
             fits = all((owner.labels or {}).get(k) == v for k, v in group.placement.items())
-            assert not fits or result[shard] == owner.node, "a cordoned node keeps what fits it"
+            assert not fits or shard in case.pinned or result[shard] == owner.node, "a cordoned node keeps what fits it"
     moved = [s for s, name in result.items() if case.owner(s) in known and case.owner(s) != name]
     evicted = Counter(case.owner(shard) for shard in case.shards if case.owner(shard) in known)
     over = sum(max(0, evicted[n.node] - n.max_shards) for n in case.nodes if n.accepts and n.max_shards)
     assert moves is None or len(moved) <= moves + over
 
 
-@given(cases(weights=(0.5, 1.0, 3.0)), st.randoms())
+@given(cases(weights=(0.5, 1.0, 3.0), pins=True))
 @settings(max_examples=150, deadline=None)
-def test_planning_again_changes_nothing_in_any_order_of_the_input(case: Case, rng: object) -> None:
-    result = plan(case.nodes, case.groups, case.current)
-    assert plan(case.nodes[::-1], case.groups[::-1], case.current) == result
-    assert plan(case.nodes, case.groups, result) == result
+def test_planning_again_changes_nothing_in_any_order_of_the_input(case: Case) -> None:
+    result = plan(case.nodes, case.groups, case.current, pinned=case.pinned)
+    assert plan(case.nodes[::-1], case.groups[::-1], case.current, pinned=case.pinned) == result
+    assert plan(case.nodes, case.groups, result, pinned=case.pinned) == result
 
 
-@given(cases(weights=(0.5, 1.0, 3.0)))
+@given(cases(weights=(0.5, 1.0, 3.0), pins=True))
 @settings(max_examples=200, deadline=None)
 def test_steps_with_a_limit_on_moves_come_to_an_end_that_is_balanced(case: Case) -> None:
     current: Mapping[GroupId, Mapping[int, str]] = case.current
     for _ in range(60):
         # One move at a time cannot exchange two shards of nodes at their limits: a step allows two.
-        after = plan(case.nodes, case.groups, current, PlanLimits(3))
+        after = plan(case.nodes, case.groups, current, PlanLimits(3), case.pinned)
         if after == current:
             break
         current = after
-    assert plan(case.nodes, case.groups, current) == current
+    assert plan(case.nodes, case.groups, current, pinned=case.pinned) == current
 
 
 @given(cases(nodes_max=3, shards_max=3, limits=True, refusing=False))
@@ -242,6 +249,16 @@ def test_an_application_without_placement_leaves_the_nodes_that_another_one_need
     result = plan(nodes, [of("bot", 4), of("disk", 4, placement={"disk": "ssd"})], {})
     assert set(result[KEY].values()) == {"b"}
     assert set(result[GroupId("disk", 0)].values()) == {"a"}
+
+
+def test_a_pin_to_a_full_node_makes_room_there_and_stops_no_shard() -> None:
+    nodes = [NodeCapacity("a", 1, max_shards=2), NodeCapacity("b", 1, max_shards=2)]
+    current = {KEY: {0: "a", 1: "a", 2: "b", 3: "b"}}
+    result = plan(nodes, [of("bot", 4)], current, pinned={ShardId("bot", 0, 3): "a"})[KEY]
+    assert result == {0: "a", 1: "b", 2: "b", 3: "a"}
+    full = [NodeCapacity("a", 1, max_shards=2), NodeCapacity("b", 1, max_shards=1), NodeCapacity("c", 1, drains=True)]
+    there = {KEY: {0: "a", 1: "a", 2: "b", 3: "c"}}
+    assert plan(full, [of("bot", 4)], there, pinned={ShardId("bot", 0, 3): "a"})[KEY] == there[KEY]
 
 
 def test_two_nodes_at_their_limits_exchange_shards() -> None:
