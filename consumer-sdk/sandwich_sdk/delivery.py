@@ -133,9 +133,9 @@ class Intake:
         self._ready: list[tuple[int, str]] = []
         """Heap of the chains whose first delivery can be handled, by its arrival."""
         self._arrivals = itertools.count()
-        self._arrived: dict[FrameKey, int] = {}
+        self._arrived: dict[FrameKey, tuple[int, float]] = {}
+        """For each held delivery: its number, and when it arrived (the loop's clock)."""
         self._begun: set[FrameKey] = set()
-        self._arrived_s: dict[FrameKey, float] = {}
         self._delayed = 0
         self._changed = asyncio.Event()
         self._error: BaseException | None = None
@@ -152,18 +152,18 @@ class Intake:
 
     def push(self, delivery: Delivery) -> None:
         """Add one delivery. The source requests no more than `room`, which bounds the number of deliveries held."""
-        held = self._held.get(delivery.key)
+        key, name = delivery.key, delivery.chain
+        held = self._held.get(key)
         if held is not None:
             held.reply = delivery.reply
             return
-        self._held[delivery.key] = delivery
+        self._held[key] = delivery
         self._by_stream[delivery.stream] += 1
-        self._arrived[delivery.key] = next(self._arrivals)
-        self._arrived_s[delivery.key] = asyncio.get_running_loop().time()
-        chain = self._chains.setdefault(delivery.chain, deque())
+        self._arrived[key] = next(self._arrivals), asyncio.get_running_loop().time()
+        chain = self._chains.setdefault(name, deque())
         chain.append(delivery)
         if len(chain) == 1:
-            self._make_ready(delivery.chain)
+            self._make_ready(name)
 
     async def room(self, stream: str) -> int:
         """Wait until at least half of the limit is free. Returns how many more may be pushed, 0 when stopping."""
@@ -216,31 +216,32 @@ class Intake:
         return [
             delivery
             for key, delivery in self._held.items()
-            if delivery.stream == stream and key not in self._begun and self._arrived_s[key] <= before
+            if delivery.stream == stream and key not in self._begun and self._arrived[key][1] <= before
         ]
 
     def settle(self, delivery: Delivery) -> None:
         """The delivery was answered: free its room, and let its shard continue."""
-        if self._held.pop(delivery.key, None) is None:
+        key, name = delivery.key, delivery.chain
+        if self._held.pop(key, None) is None:
             return
         self._by_stream[delivery.stream] -= 1
-        self._begun.discard(delivery.key)
-        arrived = self._arrived.pop(delivery.key)
-        del self._arrived_s[delivery.key]
-        chain = self._chains[delivery.chain]
-        was_first = chain[0].key == delivery.key
+        self._begun.discard(key)
+        number, _ = self._arrived.pop(key)
+        chain = self._chains[name]
+        was_first = chain[0].key == key
         chain.remove(delivery)
         if not chain:
-            del self._chains[delivery.chain]
-        if was_first and (arrived, delivery.chain) in self._ready:
-            self._ready.remove((arrived, delivery.chain))
+            del self._chains[name]
+        if was_first and (number, name) in self._ready:
+            self._ready.remove((number, name))
             heapq.heapify(self._ready)
         if was_first and chain:
-            self._make_ready(delivery.chain)
+            self._make_ready(name)
         self._changed.set()
 
     def _make_ready(self, chain: str) -> None:
-        heapq.heappush(self._ready, (self._arrived[self._chains[chain][0].key], chain))
+        number, _ = self._arrived[self._chains[chain][0].key]
+        heapq.heappush(self._ready, (number, chain))
         self._changed.set()
 
     async def _change(self) -> None:
