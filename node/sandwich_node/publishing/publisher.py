@@ -94,6 +94,7 @@ class ShardPublisher:
         self._flushing = False
         self._unmarked: Batch | None = None
         self._unmarked_events = 0
+        self._unmarked_since = 0.0
         self._mark_wanted = False
         self._last_ttl_s = 0.0
 
@@ -234,6 +235,9 @@ class ShardPublisher:
         if frames:
             self._unmarked, self._unmarked_events = None, 0
             return frames
+        if self._unmarked is None:
+            # From the first one: events that come one by one must not put the marker off for ever.
+            self._unmarked_since = asyncio.get_running_loop().time()
         self._unmarked = batch
         self._unmarked_events += len(batch.items)
         if self._unmarked_events * 2 < self._replay_events():
@@ -260,7 +264,8 @@ class ShardPublisher:
         """Wait for an event. When none comes for long, renew the checkpoint before it expires in the stream."""
         wait_s = min(self._marker_s, self._last_ttl_s / MARKERS_PER_TTL) if self._last_ttl_s else self._marker_s
         if self._unmarked is not None:
-            wait_s = min(wait_s, UNPUBLISHED_MAX_S)
+            left_s = self._unmarked_since + UNPUBLISHED_MAX_S - asyncio.get_running_loop().time()
+            wait_s = max(0.0, min(wait_s, left_s))
         try:
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()

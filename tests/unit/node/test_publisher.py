@@ -110,3 +110,18 @@ def test_an_event_that_comes_while_a_marker_is_stored_does_not_wait_for_the_next
             running.cancel()
 
     run_virtual(play())
+
+
+def test_unpublished_events_that_come_one_by_one_do_not_put_the_marker_off() -> None:
+    async def play() -> None:
+        shard = Shard()
+        shard.enricher.dropped = frozenset(range(1, 100))
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            for seq in range(1, 5):
+                shard.read(seq, seq)
+                await asyncio.sleep(UNPUBLISHED_MAX_S / 3)
+            assert await shard.next_owner_begins_at() == Checkpoint("aa", 4)
+            running.cancel()
+
+    run_virtual(play())
