@@ -1,24 +1,37 @@
 """A bound on what a worker logs about its shards' connections, however many shards there are. Pure."""
 
+from dataclasses import dataclass
+
 LINES_MAX = 10
 WINDOW_S = 30.0
 
 
+@dataclass(slots=True)
+class _Lines:
+    """What was logged and left out of one level since `since` (monotonic seconds)."""
+
+    since: float = -WINDOW_S
+    logged: int = 0
+    left_out: int = 0
+
+
 class FailureLog:
-    """At most `LINES_MAX` lines in `WINDOW_S` for all shards of a worker; the next line says how many were left out."""
+    """At most `LINES_MAX` lines of each level in `WINDOW_S` for all shards of a worker.
+
+    The next line says how many were left out. Each level has its own bound: what only informs displaces no warning.
+    """
 
     def __init__(self) -> None:
-        self._since = -WINDOW_S
-        self._lines = 0
-        self._left_out = 0
+        self._levels: dict[int, _Lines] = {}
 
-    def note(self, text: str, now: float) -> str | None:
+    def note(self, level: int, text: str, now: float) -> str | None:
         """The line to log now; None for none."""
-        if now - self._since >= WINDOW_S:
-            self._since, self._lines = now, 0
-        if self._lines >= LINES_MAX:
-            self._left_out += 1
+        lines = self._levels.setdefault(level, _Lines())
+        if now - lines.since >= WINDOW_S:
+            lines.since, lines.logged = now, 0
+        if lines.logged >= LINES_MAX:
+            lines.left_out += 1
             return None
-        self._lines += 1
-        left_out, self._left_out = self._left_out, 0
+        lines.logged += 1
+        left_out, lines.left_out = lines.left_out, 0
         return f"{text} ({left_out} more such lines left out before)" if left_out else text

@@ -114,7 +114,7 @@ class SessionReports:
                 _log.warning("shard %s: command %d was not sent: %s", self._key, op, reason)
 
     def _log_failure(self, level: int, text: str) -> None:
-        line = self._failures.note(f"shard {self._key} {text}", time.monotonic())
+        line = self._failures.note(level, f"shard {self._key} {text}", time.monotonic())
         if line is not None:
             _log.log(level, "%s", line)
 

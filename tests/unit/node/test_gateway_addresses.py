@@ -1,5 +1,6 @@
 """What a node does about a gateway that its shards cannot reach, and about a new address."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,7 +118,9 @@ async def test_a_doubt_that_cannot_be_written_is_left_to_the_next_failure() -> N
 
 def test_of_hundreds_of_shards_that_fail_some_lines_are_logged_and_the_rest_counted() -> None:
     log = FailureLog()
-    lines = [log.note(f"shard {n} failed", now=n * 0.01) for n in range(500)]
+    lines = [log.note(logging.INFO, f"shard {n} failed", now=n * 0.01) for n in range(500)]
     assert [line for line in lines if line is not None] == [f"shard {n} failed" for n in range(LINES_MAX)]
-    assert log.note("shard 7 failed", now=WINDOW_S + 1) == "shard 7 failed (490 more such lines left out before)"
-    assert log.note("shard 8 failed", now=WINDOW_S + 1) == "shard 8 failed"
+    assert log.note(logging.WARNING, "shard 6 is unreachable", now=5.0) == "shard 6 is unreachable"
+    again = WINDOW_S + 1
+    assert log.note(logging.INFO, "shard 7 failed", now=again) == "shard 7 failed (490 more such lines left out before)"
+    assert log.note(logging.INFO, "shard 8 failed", now=again) == "shard 8 failed"
