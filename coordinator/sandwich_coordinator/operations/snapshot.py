@@ -53,32 +53,55 @@ async def take_snapshot(store: EtcdStore, keys: Keys) -> Snapshot:
     """Read the cluster and ask every node, all at once. Raises StoreError when etcd does not answer."""
     listing: Listing = await store.list(keys.prefix)
     view = ClusterView.from_items(keys, {item.key: item for item in listing.items}, listing.revision)
+    version, found = await ask_etcd(store)
+    async with aiohttp.ClientSession() as http:
+        answers = await ask_nodes(http, view)
+    return compose(view, answers, etcd_version=version, etcd_found=found, now=time.time())
+
+
+async def ask_etcd(store: EtcdStore) -> tuple[str, list[Problem]]:
+    """Its version and what is wrong with it; "" and nothing where it does not say."""
     try:
         version = await store.server_version()
     except StoreError:
         version = ""
     try:
-        found = etcd_problems(await store.member_statuses())
+        return version, etcd_problems(await store.member_statuses())
     except StoreError:
-        found = []
+        return version, []
+
+
+async def ask_nodes(http: aiohttp.ClientSession, view: ClusterView) -> dict[str, NodeStatus | str]:
+    """The status of every registered node, asked all at once; or why it did not answer within a second."""
     records = [entry.record for entry in view.nodes.values()]
-    async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
+    async with asyncio.TaskGroup() as tasks:
         asked = {record.node: tasks.create_task(_ask(http, record)) for record in records if record.address}
-    answers = {node: task.result() for node, task in asked.items()}
+    return {node: task.result() for node, task in asked.items()}
+
+
+def compose(
+    view: ClusterView,
+    answers: Mapping[str, NodeStatus | str],
+    *,
+    etcd_version: str,
+    etcd_found: Sequence[Problem],
+    now: float,
+) -> Snapshot:
+    """The picture that these parts make. Pure."""
     others = misdirected(answers)
-    settings = _settings(listing, keys)
+    settings = _settings(view)
     return Snapshot(
-        cluster=keys.cluster,
+        cluster=view.keys.cluster,
         view=view,
-        configured=any(item.key == keys.config for item in listing.items),
-        now=time.time(),
-        answers=answers | {node: f"node {other} answers there" for node, other in others.items()},
+        configured=view.config is not None,
+        now=now,
+        answers={**answers, **{node: f"node {other} answers there" for node, other in others.items()}},
         misdirected=others,
         settings=fingerprints(settings) if settings is not None else {},
         policy=settings.policy.policy() if settings is not None else Policy(),
-        etcd_version=version,
+        etcd_version=etcd_version,
         # Which members a node reaches, that node reports.
-        etcd_problems=tuple(one for one in found if one.severity is Severity.CRITICAL),
+        etcd_problems=tuple(one for one in etcd_found if one.severity is Severity.CRITICAL),
     )
 
 
@@ -89,15 +112,14 @@ def misdirected(answers: Mapping[str, NodeStatus | str]) -> dict[str, str]:
     }
 
 
-def _settings(listing: Listing, keys: Keys) -> ClusterSettings | None:
+def _settings(view: ClusterView) -> ClusterSettings | None:
     """The stored settings; None when there are none that can be read."""
-    for item in listing.items:
-        if item.key == keys.config:
-            try:
-                return ClusterSettings.decode(item.value)
-            except (msgspec.MsgspecError, ValueError):
-                return None
-    return None
+    if view.config is None:
+        return None
+    try:
+        return ClusterSettings.decode(view.config.value)
+    except (msgspec.MsgspecError, ValueError):
+        return None
 
 
 async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:

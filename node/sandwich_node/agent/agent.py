@@ -12,6 +12,7 @@ from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import NodeRecord
+from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.configuration import await_settings, check_tokens, secret_opener
 from sandwich_node.agent.dependencies import AgentDependencies
 from sandwich_node.agent.membership import Membership, host_identity
@@ -65,11 +66,19 @@ class Agent:
         """The status of the node, at any time."""
         return self._report.status()
 
+    def view(self) -> ClusterView | None:
+        """The cluster as the node sees it; None before it has joined and has the first listing."""
+        return self._serving.view if self._serving is not None else None
+
+    def settings(self) -> ClusterSettings | None:
+        """The settings that the node uses; None before it has them."""
+        return self._serving.settings.wanted if self._serving is not None else None
+
     # --- start ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Be a node until `shutdown`. Raises AgentError, NodeIdTaken, HttpError."""
-        async with self._dependencies.listen(self.status, self.not_ready, self._options.listen) as port:
+        async with self._dependencies.listen(self, self._options.listen) as port:
             _log.info("listening on http://%s", self._options.listen._replace(port=port))
             main = asyncio.ensure_future(self._main(port))
             stopping = asyncio.ensure_future(self._stop.wait())

@@ -14,10 +14,10 @@ from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.config import DiscordSettings
 from sandwich_coordinator.discord_api import CurrentUser, GatewayBot
 from sandwich_coordinator.problems import Code, Problem
-from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import Store
 from sandwich_node import ipc
 from sandwich_node.agent.consumer_lag import ConsumerLag
+from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.cache.options import RedisOptions
 
 
@@ -103,12 +103,15 @@ class DiscordApi(Protocol):
         """`GET /users/@me`."""
 
 
+Listen = Callable[[NodeFacts, Address], AbstractAsyncContextManager[int]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDependencies:
     """Everything outside that an agent reaches.
 
     store               etcd; the agent closes it
-    listen              the HTTP server over status and what the node waits for; yields the port. Raises HttpError
+    listen              the HTTP server of the node; yields the port. Raises HttpError
     open_discord        Discord's REST API, while the context lasts
     make_worker         a worker slot
     make_server_health  the health checks of the servers; the second argument makes a worker ask NATS
@@ -117,10 +120,7 @@ class AgentDependencies:
     """
 
     store: NodeStore
-    listen: Callable[
-        [Callable[[], NodeStatus], Callable[[], list[str]], Address],
-        AbstractAsyncContextManager[int],
-    ]
+    listen: Listen
     open_discord: Callable[[DiscordSettings], AbstractAsyncContextManager[DiscordApi]]
     make_worker: MakeWorker
     make_server_health: Callable[[RedisOptions, Callable[[], bool]], ServerHealth]

@@ -126,6 +126,11 @@ class Serving:
         return [*waits, *self.servers.waiting]
 
     @property
+    def view(self) -> ClusterView | None:
+        """The cluster as the node sees it; None before the first listing."""
+        return self._following.view()
+
+    @property
     def desired_shards(self) -> dict[str, int]:
         """How many shards the cluster should have room for, if this node leads."""
         view = self._following.view()

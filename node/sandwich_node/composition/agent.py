@@ -2,8 +2,8 @@
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 
@@ -11,12 +11,18 @@ from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.config import DiscordSettings
 from sandwich_coordinator.discord_api import CurrentUser, GatewayBot, fetch_current_user, fetch_gateway_bot
 from sandwich_coordinator.sealing import ClusterKey
-from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.keys import Keys
 from sandwich_node.agent.agent import Agent
-from sandwich_node.agent.dependencies import AgentDependencies
+from sandwich_node.agent.dependencies import AgentDependencies, Listen
+from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.server_health import Servers
+from sandwich_node.api.access import identify, record
+from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.picture import open_picture
+from sandwich_node.api.server import add_routes
+from sandwich_node.api.table import ROUTES
 from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.worker_process import WorkerProcess
@@ -26,7 +32,7 @@ def compose_agent(options: NodeOptions, store: EtcdStore, key: ClusterKey | None
     """A node that is ready to `run`."""
     dependencies = AgentDependencies(
         store=store,
-        listen=_listen,
+        listen=_listener(store, options.cluster, key),
         open_discord=_open_discord,
         make_worker=WorkerProcess,
         make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
@@ -36,10 +42,19 @@ def compose_agent(options: NodeOptions, store: EtcdStore, key: ClusterKey | None
     return Agent(options, dependencies, key)
 
 
-def _listen(
-    status: Callable[[], NodeStatus], not_ready: Callable[[], list[str]], address: Address
-) -> AbstractAsyncContextManager[int]:
-    return serve(make_app(status, not_ready), address)
+def _listener(store: EtcdStore, cluster: str, key: ClusterKey | None) -> Listen:
+    """The HTTP server of a node: its own status, and the API over the whole cluster."""
+
+    @asynccontextmanager
+    async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
+        async with open_picture(store) as picture:
+            app = make_app(facts)
+            api = ApiCluster(store=store, keys=Keys(cluster), key=key, facts=facts, picture=picture)
+            add_routes(app, ROUTES, api, identify=identify, record=record)
+            async with serve(app, address) as port:
+                yield port
+
+    return listen
 
 
 class _DiscordRest:

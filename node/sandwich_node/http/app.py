@@ -1,15 +1,16 @@
-"""The node's HTTP server: `/healthz`, `/readyz`, `/metrics`, `/status`."""
+"""The node's HTTP server: `/healthz`, `/readyz`, `/metrics`, `/status`, and what `composition` adds to it."""
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
 from aiohttp import web
 
 from sandwich_coordinator.addresses import Address
-from sandwich_coordinator.status import NodeStatus
+from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.server import BODY_BYTES_MAX, problems_only
 from sandwich_node.http.metrics import render_metrics
 from sandwich_sdk.wire.plain_text import plain_json, plain_text
 
@@ -18,27 +19,27 @@ class HttpError(RuntimeError):
     """The server cannot listen; the message names the address and the reason."""
 
 
-def make_app(status: Callable[[], NodeStatus], not_ready: Callable[[], list[str]]) -> web.Application:
-    """Routes over the node's status. `not_ready` names what the node still waits for."""
+def make_app(facts: NodeFacts) -> web.Application:
+    """Routes over the node's status."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        waits = not_ready()
+        waits = facts.not_ready()
         return web.Response(text="\n".join(map(plain_text, waits or ["ok"])) + "\n", status=503 if waits else 200)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(
-            body=render_metrics(status), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=render_metrics(facts.status), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
     async def node_status(_: web.Request) -> web.Response:
         # Read with curl, too: reasons may hold what steers a terminal.
-        body = plain_json(msgspec.json.encode(status()).decode()).encode()
+        body = plain_json(msgspec.json.encode(facts.status()).decode()).encode()
         return web.Response(body=body, content_type="application/json")
 
-    app = web.Application(client_max_size=64 * 1024)
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[problems_only])
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)

@@ -11,8 +11,10 @@ import pytest
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.problems import Code, problem
 from sandwich_coordinator.status import NodeStatus
+from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.logs import configure_logging, redact
+from tests.support.api import StoredFacts
 
 NASTY = "gone\n2026-01-01 00:00:00,000 ERROR   root: forged\r\x1b[2J\x9b\x7f\u202e\u2028\ud83d"
 
@@ -81,8 +83,11 @@ async def test_what_a_node_says_over_http_is_plain_too() -> None:
     nasty = NASTY.removesuffix("\ud83d")
     found = problem(Code.REDIS_FULL, "redis", nasty, nasty)
     status = NodeStatus(node="a", instance="i", version="1", uptime_s=1.0, problems=[found])
+    facts = StoredFacts(MemoryStore())
+    facts.status = lambda: status  # type: ignore[method-assign]
+    facts.not_ready = lambda: [nasty, "second"]  # type: ignore[method-assign]
     async with (
-        serve(make_app(lambda: status, lambda: [nasty, "second"]), Address("127.0.0.1", 0)) as port,
+        serve(make_app(facts), Address("127.0.0.1", 0)) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
     ):
         async with http.get("/readyz") as response:

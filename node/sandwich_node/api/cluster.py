@@ -1,0 +1,63 @@
+"""The cluster behind the API: the parts that handlers use."""
+
+import asyncio
+from dataclasses import dataclass
+
+from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.sealing import ClusterKey
+from sandwich_coordinator.store.base import Store, StoreError
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.picture import ClusterPicture
+from sandwich_node.api.problem_details import ApiError
+
+SETTLE_S = 1.0
+SETTLE_POLL_S = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiCluster:
+    """What a handler can reach.
+
+    store    etcd, shared with the agent
+    key      the cluster key; None in a cluster without one
+    facts    of the node that serves
+    picture  the whole cluster, with what every node says of itself
+    """
+
+    store: Store
+    keys: Keys
+    key: ClusterKey | None
+    facts: NodeFacts
+    picture: ClusterPicture
+
+    def view(self) -> ClusterView:
+        """The cluster as this node sees it now. Raises ApiError before the node has joined."""
+        view = self.facts.view()
+        if view is None:
+            raise ApiError("unavailable", "this node has not joined its cluster yet", retry_after_s=1.0)
+        return view
+
+    def settings(self) -> ClusterSettings:
+        """The cluster's settings. Raises ApiError before the node has them."""
+        settings = self.facts.settings()
+        if settings is None:
+            raise ApiError("unavailable", "this node has no configuration yet", retry_after_s=1.0)
+        return settings
+
+    async def settle(self) -> None:
+        """Wait until this node's view has what was written up to now, so that the next read shows it; a second at most.
+
+        Every part of the view is behind etcd by some milliseconds.
+        """
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                written = (await self.store.list(self.keys.leader)).revision
+                while True:
+                    view = self.facts.view()
+                    if view is None or view.revision >= written:
+                        return
+                    await asyncio.sleep(SETTLE_POLL_S)
+        except (TimeoutError, StoreError):
+            return

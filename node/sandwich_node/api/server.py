@@ -1,0 +1,293 @@
+"""The table of routes on aiohttp: reads a request, checks who asks and what, calls the handler, writes the answer.
+
+Every route goes through `_answer`, so that no check can be forgotten in one of them.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from pydantic import ValidationError
+
+from sandwich_coordinator.access.roles import Identity
+from sandwich_coordinator.operations.progress import Progress
+from sandwich_coordinator.operations.progress_json import progress_value
+from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.models import Model
+from sandwich_node.api.problem_details import EXPECTED, ApiError, problem_details
+from sandwich_node.api.routing import Call, Changes, Reply, Route, Stream
+
+_log = logging.getLogger(__name__)
+
+PREFIX = "/api/v1"
+BODY_BYTES_MAX = 1024 * 1024
+BODY_TIMEOUT_S = 10.0
+"""How long a body may take to arrive."""
+WAIT_S_MAX = 600.0
+STREAM_WRITE_S = 5.0
+"""A reader of a stream that takes nothing for so long is cut off."""
+LINES_MAX = 1000
+NDJSON = "application/x-ndjson"
+PROBLEM_TYPE = "application/problem+json"
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+
+Identify = Callable[[web.Request, Route], Awaitable[Identity]]
+"""Who sends a request. Raises ApiError: unauthenticated, forbidden (a cross-site request), too-many-requests."""
+Record = Callable[[Call, Route, Exception | None], Awaitable[None]]
+"""Writes a change, done or refused, to the audit log."""
+
+
+def add_routes(
+    app: web.Application, routes: Iterable[Route], cluster: ApiCluster, *, identify: Identify, record: Record
+) -> None:
+    """Serve every route below `/api/v1`. What is not in the table is answered as a problem, too."""
+    for route in routes:
+        app.router.add_route(
+            route.method, PREFIX + route.path, partial(_answer, route, cluster, identify=identify, record=record)
+        )
+
+
+@web.middleware
+async def problems_only(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+    """Below the API's prefix aiohttp's own errors become problem details."""
+    if not request.path.startswith(PREFIX):
+        return await handler(request)
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        known = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+        if error.status not in known:
+            raise
+        response = problem_response(ApiError(known[error.status], f"{request.method} {request.path}"))
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+        return response
+
+
+def problem_response(error: Exception) -> web.Response:
+    """The error as the whole answer."""
+    details = problem_details(error)
+    headers = {}
+    if isinstance(error, ApiError) and error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    if details.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="sandwich"'
+    return web.Response(
+        status=details.status, body=details.model_dump_json().encode(), content_type=PROBLEM_TYPE, headers=headers
+    )
+
+
+async def _answer(
+    route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
+) -> web.StreamResponse:
+    call: Call | None = None
+    try:
+        identity = await identify(request, route)
+        check_allowed(route, identity, request.match_info)
+        call = await _read(route, cluster, identity, request)
+        if route.takes_time and NDJSON in request.headers.get("Accept", ""):
+            return await _follow(route, call, request, record)
+        found = await route.handler(call)
+    except EXPECTED as error:
+        if call is not None and route.is_change:
+            await record(call, route, error)
+        return problem_response(error)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        _log.exception("%s %s failed", route.method, route.path)
+        return problem_response(error)
+    if route.is_change:
+        await cluster.settle()
+        await record(call, route, None)
+    return await _write(route, request, found)
+
+
+def check_allowed(route: Route, identity: Identity, path: Any) -> None:
+    """The one place where a role and a scope are compared with a route. Raises ApiError."""
+    if route.role is None:
+        return
+    if not identity.has_role(route.role):
+        if identity.role is None:
+            raise ApiError("unauthenticated", "sign in, or send an API token: Authorization: Bearer TOKEN")
+        raise ApiError("forbidden", f"this needs the role {route.role.label}; you have {identity.role.label}")
+    if route.is_of_app and not identity.sees(path["app"]):
+        # The same answer as for an application that does not exist: its name is not confirmed.
+        raise ApiError("not-found", f"there is no application {path['app'][:64]}")
+    if identity.apps is not None and not route.is_of_app and (route.cluster_wide or route.is_change):
+        raise ApiError("forbidden", "this concerns the whole cluster, and you are limited to some applications")
+
+
+async def _read(route: Route, cluster: ApiCluster, identity: Identity, request: web.Request) -> Call:
+    query = _query(route, request)
+    body = await _body(route, request)
+    return Call(
+        cluster=cluster,
+        identity=identity,
+        path=dict(request.match_info),
+        query=query,
+        body=body,
+        revision=_revision(request.headers.get("If-Match")) if route.is_conditional else None,
+        wait_s=_wait_s(request.headers.get("Prefer", "")) if route.takes_time else 0.0,
+        headers={name.lower(): value for name, value in request.headers.items()},
+        changes=Changes(),
+    )
+
+
+def _query(route: Route, request: web.Request) -> Model:
+    values: dict[str, Any] = {}
+    for name, value in request.query.items():
+        if name in values:
+            raise ApiError("invalid", f"the query parameter {name[:64]} is given twice")
+        values[name] = value
+    return route.query.model_validate_strings(values)
+
+
+async def _body(route: Route, request: web.Request) -> Model | None:
+    if route.body is None:
+        return None
+    if request.content_type != "application/json":
+        raise ApiError("media-type", "send Content-Type: application/json")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            raw = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise ApiError("too-large", f"a body has at most {BODY_BYTES_MAX} bytes") from None
+    except TimeoutError:
+        raise ApiError("too-slow", f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
+    try:
+        return route.body.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        if any(found["type"] == "json_invalid" for found in error.errors(include_url=False, include_input=False)):
+            raise ApiError("malformed", "the body is not JSON") from None
+        raise
+
+
+def _revision(header: str | None) -> int | None:
+    if header is None:
+        return None
+    tag = header.strip().removeprefix('"').removesuffix('"')
+    if not (tag.isascii() and tag.isdecimal() and len(tag) <= 19):
+        raise ApiError("malformed", 'If-Match takes one ETag that this API gave, such as "1234"')
+    return int(tag)
+
+
+def _wait_s(prefer: str) -> float:
+    found = _WAIT.search(prefer)
+    return min(float(found.group(1)), WAIT_S_MAX) if found else 0.0
+
+
+async def _write(route: Route, request: web.Request, found: Model | Reply | Stream | None) -> web.StreamResponse:
+    if isinstance(found, Stream):
+        return await _stream(request, found)
+    reply = found if isinstance(found, Reply) else Reply(found)
+    headers = dict(reply.headers)
+    if reply.revision is not None:
+        headers["ETag"] = f'"{reply.revision}"'
+        if route.method == "GET" and request.headers.get("If-None-Match") == headers["ETag"]:
+            return web.Response(status=304, headers=headers)
+    headers.setdefault("Cache-Control", "no-store")
+    if reply.result is None:
+        return web.Response(status=reply.status or 204, headers=headers)
+    body = reply.result.model_dump_json().encode()
+    return web.Response(
+        status=reply.status or route.status, body=body, content_type="application/json", headers=headers
+    )
+
+
+async def _stream(request: web.Request, stream: Stream) -> web.StreamResponse:
+    response = web.StreamResponse(
+        headers={"Content-Type": stream.content_type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+    await response.prepare(request)
+    chunks = stream.chunks
+    try:
+        async for chunk in chunks:
+            async with asyncio.timeout(STREAM_WRITE_S):
+                await response.write(chunk)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+    except ConnectionError:
+        pass
+    finally:
+        aclose = getattr(chunks, "aclose", None)
+        if aclose is not None:
+            await aclose()
+    return response
+
+
+async def _follow(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
+    """Progress line by line; the last line has `result` or `problem`. A refusal before any progress is a plain answer.
+
+    A caller that disconnects ends the waiting, not the change.
+    """
+    lines: asyncio.Queue[bytes] = asyncio.Queue(maxsize=LINES_MAX)
+
+    def report(progress: Progress) -> None:
+        if not lines.full():
+            # Later lines say what this one would.
+            lines.put_nowait(_line({"progress": progress_value(progress)}))
+
+    followed = replace(call, follows=True, report=report, wait_s=call.wait_s or WAIT_S_MAX)
+    task = asyncio.create_task(_outcome(route, followed))
+    try:
+        first = await _next_line(lines, task)
+        if first is None:
+            failure = task.result()
+            if isinstance(failure, Exception):
+                await record(call, route, failure)
+                return problem_response(failure)
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            line = first
+            while line is not None:
+                yield line
+                line = await _next_line(lines, task)
+            yield _last_line(task.result())
+
+        response = await _stream(request, Stream(chunks(), NDJSON))
+        ended = task.result() if task.done() else None
+        await record(call, route, ended if isinstance(ended, Exception) else None)
+        return response
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _outcome(route: Route, call: Call) -> Exception | Model | Reply | Stream | None:
+    """The handler's result, or what it raised."""
+    try:
+        return await route.handler(call)
+    except EXPECTED as error:
+        return error
+    except Exception as error:
+        _log.exception("%s %s failed", route.method, route.path)
+        return error
+
+
+async def _next_line(lines: asyncio.Queue[bytes], task: asyncio.Task[Any]) -> bytes | None:
+    """The next line of progress; None when the task has ended and nothing is left."""
+    waiting = asyncio.create_task(lines.get())
+    try:
+        await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else None
+    finally:
+        waiting.cancel()
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
+
+
+def _last_line(outcome: Exception | Model | Reply | Stream | None) -> bytes:
+    if isinstance(outcome, Exception):
+        return _line({"problem": problem_details(outcome).model_dump(mode="json")})
+    result = outcome.result if isinstance(outcome, Reply) else outcome
+    return _line({"result": result.model_dump(mode="json") if isinstance(result, Model) else None})
