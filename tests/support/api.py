@@ -85,12 +85,8 @@ class Api:
 
     async def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Status and decoded body of one request below `/api/v1`; None for an empty body."""
-        async with self.http.request(
-            method,
-            f"/api/v1{path}",
-            json=body,
-            headers={name.replace("_", "-"): text for name, text in headers.items()},
-        ) as response:
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        async with self.http.request(method, f"/api/v1{path}", json=body, headers=named) as response:
             raw = await response.read()
             return response.status, (await response.json(content_type=None)) if raw else None
 
