@@ -151,18 +151,17 @@ def cluster_status(
     import asyncio
 
     from sandwich_coordinator.cli import render
+    from sandwich_coordinator.cli.cluster_access import open_cluster
     from sandwich_coordinator.operations.health import find_problems
-    from sandwich_coordinator.operations.snapshot import take_snapshot
     from sandwich_coordinator.problems import degraded
 
     paint = paint_for(sys.stdout)
     clear = CLEAR if watch and sys.stdout.isatty() else ""
 
     async def look() -> int:
-        connection: Connection = context.obj
-        async with connection.store() as store:
+        async with open_cluster(context.obj) as cluster:
             while True:
-                snapshot = await take_snapshot(store, connection.keys)
+                snapshot = await cluster.snapshot()
                 if as_json:
                     show_json(render.to_json(snapshot))
                 else:
@@ -213,16 +212,16 @@ def cluster_rebalance(
 
     Example: sandwich cluster rebalance --dry-run
     """
+    from sandwich_coordinator.cli.cluster_access import open_cluster
     from sandwich_coordinator.cli.progress import move_row, shown
-    from sandwich_coordinator.operations.shards import planned_moves, restore_balance
 
     report = shown(partial(say, err=as_json))
 
     async def work() -> "list[Move]":
-        async with context.obj.store() as store:
+        async with open_cluster(context.obj) as cluster:
             if dry_run:
-                return await planned_moves(store, context.obj.keys, report=report)
-            return await restore_balance(store, context.obj.keys, timeout_s=timeout_s, report=report)
+                return await cluster.planned_moves(report=report)
+            return await cluster.restore_balance(timeout_s=timeout_s, report=report)
 
     moves = run(work())
     if as_json:

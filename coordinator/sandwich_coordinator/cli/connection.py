@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sandwich_coordinator.cli.errors import CommandError
 
 if TYPE_CHECKING:
+    from sandwich_coordinator.cli.remote import ApiAddress
     from sandwich_coordinator.sealing import ClusterKey
     from sandwich_coordinator.store.etcd import EtcdStore
     from sandwich_coordinator.store.keys import Keys
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """From options and environment. `ca`, `cert` and `cert_key` are for etcd; `key_file` is the cluster key's."""
+    """From options and environment. `ca`, `cert` and `cert_key` are for etcd; `key_file` is the cluster key's.
+
+    `api`: a node's HTTP API, which is used in place of etcd; None: it is not.
+    """
 
     etcd: str
+    api: "ApiAddress | None" = None
     cluster: str | None = None
     user: str | None = None
     password_file: Path | None = None
@@ -46,6 +51,8 @@ class Connection:
     @asynccontextmanager
     async def store(self) -> AsyncIterator["EtcdStore"]:
         """The store while the context lasts. Raises CommandError for options that cannot be used."""
+        if self.api is not None:
+            raise CommandError("this command reads etcd: it does not work with --api", 1)
         from sandwich_coordinator.private_files import PrivateFileError, read_private
         from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
 

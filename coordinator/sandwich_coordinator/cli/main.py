@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,9 +27,13 @@ from sandwich_coordinator.cli.shard_commands import shard_app
 from sandwich_coordinator.operations.errors import OperationError
 from sandwich_sdk._version import __version__
 
+if TYPE_CHECKING:
+    from sandwich_coordinator.cli.remote import ApiAddress
+
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # typer brings click under a name of its own since 0.20
 _ERROR_CODES = {1: "refused", 2: "unavailable"}
-_HOISTED = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
+_OF_ETCD = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
+_HOISTED = (*_OF_ETCD, "--api", "--api-token-file", "--api-ca")
 
 app = typer.Typer(name="sandwich", cls=HelpGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(cluster_app, name="cluster")
@@ -63,6 +67,17 @@ def root(
     etcd_ca: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_CA", help="CA to trust.")] = None,
     etcd_cert: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_CERT", help="Client certificate.")] = None,
     etcd_key: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_KEY", help="Its key.")] = None,
+    api: Annotated[
+        str | None,
+        typer.Option(
+            "--api", metavar="URL", envvar="SANDWICH_API", help="A node's HTTP API, in place of etcd: http://HOST:5469."
+        ),
+    ] = None,
+    api_token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="SANDWICH_API_TOKEN_FILE", help="File with the API token; else $SANDWICH_API_TOKEN."),
+    ] = None,
+    api_ca: Annotated[Path | None, typer.Option(envvar="SANDWICH_API_CA", help="CA to trust for https.")] = None,
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
     """Operate a Sandwich cluster: what it runs, how it is, what it receives."""
@@ -81,7 +96,20 @@ def root(
         ca=etcd_ca,
         cert=etcd_cert,
         cert_key=etcd_key,
+        api=_api(context, api, api_token_file, api_ca),
     )
+
+
+def _api(context: typer.Context, url: str | None, token_file: Path | None, ca: Path | None) -> "ApiAddress | None":
+    """The API's address. Raises CommandError when the command line has it beside etcd's."""
+    if url is None:
+        return None
+    given = [name for name in ("etcd", "cluster") if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if given:
+        raise CommandError(f"--{given[0]} and --api exclude each other: the node of the API knows its etcd")
+    from sandwich_coordinator.cli.remote import api_address
+
+    return api_address(url, token_file, ca)
 
 
 def _event_types(incomplete: str) -> list[str]:

@@ -18,6 +18,25 @@ class Keys:
     def config(self) -> str:
         return f"{self.prefix}config"
 
+    def tables(self) -> dict[str, str]:
+        """The prefix of each kind of record that a `ClusterView` decodes, by the name of its mapping there."""
+        return {
+            "claims": self.claims,
+            "sessions": self.sessions,
+            "pins": self.pins,
+            "restarts": self.restarts,
+            "identifies": self.identifies,
+            "budgets": self.budgets,
+            "nodes": self.nodes,
+            "departed": self.departed,
+            "apps": self.apps,
+            "groups": self.groups,
+            "rollouts": self.rollouts,
+            "proposals": self.proposals,
+            "removals": self.removals,
+            "plans": self.plans,
+        }
+
     @property
     def leader(self) -> str:
         return f"{self.prefix}leader"

@@ -10,7 +10,7 @@ from sandwich_coordinator.operations import errors
 from sandwich_coordinator.sealing import SealingError
 from sandwich_coordinator.store.base import StoreAmbiguous, StoreError
 from sandwich_node.api.models import FieldError, ProblemDetails
-from sandwich_sdk.wire.plain_text import plain_text
+from sandwich_sdk.wire.plain_text import plain_lines, plain_text
 
 URN = "urn:sandwich:error:"
 DETAIL_MAX = 2000
@@ -97,7 +97,7 @@ def problem_details(error: Exception) -> ProblemDetails:
         title=kind.title,
         status=kind.status,
         code=code,
-        detail=plain_text(detail)[:DETAIL_MAX],
+        detail=plain_lines(detail)[:DETAIL_MAX],
         errors=fields,
     )
 

@@ -86,27 +86,23 @@ def problem_response(error: Exception) -> web.Response:
 async def _answer(
     route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
 ) -> web.StreamResponse:
-    call: Call | None = None
     try:
         identity = await identify(request, route)
         check_allowed(route, identity, request.match_info)
         call = await _read(route, cluster, identity, request)
-        if route.takes_time and NDJSON in request.headers.get("Accept", ""):
-            return await _follow(route, call, request, record)
-        found = await route.handler(call)
     except EXPECTED as error:
-        if call is not None and route.is_change:
-            await record(call, route, error)
         return problem_response(error)
-    except asyncio.CancelledError:
-        raise
     except Exception as error:
         _log.exception("%s %s failed", route.method, route.path)
         return problem_response(error)
+    if route.takes_time and NDJSON in request.headers.get("Accept", ""):
+        return await _follow(route, call, request, record)
+    outcome = await _outcome(route, call)
     if route.is_change:
-        await cluster.settle()
-        await record(call, route, None)
-    return await _write(route, request, found)
+        await record(call, route, outcome if isinstance(outcome, Exception) else None)
+    if isinstance(outcome, Exception):
+        return problem_response(outcome)
+    return await _write(route, request, outcome)
 
 
 def check_allowed(route: Route, identity: Identity, path: Any) -> None:
@@ -262,9 +258,12 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
 
 
 async def _outcome(route: Route, call: Call) -> Exception | Model | Reply | Stream | None:
-    """The handler's result, or what it raised."""
+    """The handler's result, or what it raised. After a change the next read shows it."""
     try:
-        return await route.handler(call)
+        result = await route.handler(call)
+        if route.is_change:
+            await call.cluster.settle()
+        return result
     except EXPECTED as error:
         return error
     except Exception as error:
