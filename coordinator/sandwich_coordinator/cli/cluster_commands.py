@@ -213,7 +213,8 @@ def cluster_rebalance(
     Example: sandwich cluster rebalance --dry-run
     """
     from sandwich_coordinator.cli.cluster_access import open_cluster
-    from sandwich_coordinator.cli.progress import move_row, shown
+    from sandwich_coordinator.cli.progress import shown
+    from sandwich_coordinator.operations.rows import move_row
 
     report = shown(partial(say, err=as_json))
 
