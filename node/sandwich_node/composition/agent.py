@@ -20,6 +20,7 @@ from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.server_health import Servers
 from sandwich_node.api.access import identify, record
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.live.parts import open_live
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
 from sandwich_node.api.table import ROUTES
@@ -47,9 +48,9 @@ def _listener(store: EtcdStore, cluster: str, key: ClusterKey | None) -> Listen:
 
     @asynccontextmanager
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
-        async with open_picture(store) as picture:
+        async with open_picture(store) as picture, open_live(facts, picture) as live:
             app = make_app(facts)
-            api = ApiCluster(store=store, keys=Keys(cluster), key=key, facts=facts, picture=picture)
+            api = ApiCluster(store=store, keys=Keys(cluster), key=key, facts=facts, picture=picture, live=live)
             add_routes(app, ROUTES, api, identify=identify, record=record)
             async with serve(app, address) as port:
                 yield port
