@@ -36,7 +36,8 @@ class NodeRecord(Record, frozen=True):
     """`nodes/<node>`, under the node's lease; each process has its own `instance`.
 
     `capacity` is a weight, `max_shards` a limit (0: none). `labels`: also those that the node sets itself
-    (`placement.INTERNAL_LABELS`).
+    (`placement.INTERNAL_LABELS`). `status_key`: random in each process, signs what is asked of it and what it answers
+    (`access.node_signatures`); "" for a node of an older version, which is asked plainly.
     """
 
     node: str
@@ -50,6 +51,7 @@ class NodeRecord(Record, frozen=True):
     labels: dict[str, str] = {}
     started_at: float = 0.0
     protocol: int = 1
+    status_key: str = ""
 
 
 class DepartedRecord(Record, frozen=True):

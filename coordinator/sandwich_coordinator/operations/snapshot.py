@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import aiohttp
 import msgspec
 
-from sandwich_coordinator.addresses import http_url
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.fingerprints import fingerprints
-from sandwich_coordinator.network_errors import network_words
+from sandwich_coordinator.operations.node_requests import NodeSilent, NotAuthentic, ask_node
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.problems import Problem, Severity
 from sandwich_coordinator.status import NodeStatus
@@ -21,9 +20,6 @@ from sandwich_coordinator.store.etcd_health import etcd_problems
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import NodeRecord
 from sandwich_coordinator.view import ClusterView
-
-NODE_TIMEOUT_S = 1.0
-STATUS_BYTES_MAX = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,18 +120,19 @@ def _settings(view: ClusterView) -> ClusterSettings | None:
 
 async def _ask(http: aiohttp.ClientSession, record: NodeRecord) -> NodeStatus | str:
     try:
-        async with asyncio.timeout(NODE_TIMEOUT_S), http.get(f"{http_url(record.address)}/status") as response:
-            if response.status != 200:
-                return f"HTTP {response.status}"
-            body = await response.content.read(STATUS_BYTES_MAX)
-            while chunk := await response.content.read(STATUS_BYTES_MAX - len(body)):
-                body += chunk
-            return msgspec.json.decode(body, type=NodeStatus)
-    except TimeoutError:
-        return f"no answer in {NODE_TIMEOUT_S:g} s"
+        return msgspec.json.decode(await ask_node(http, record, "/status"), type=NodeStatus)
+    except NotAuthentic as error:
+        return _other_node(record, error)
+    except NodeSilent as error:
+        return str(error)
     except msgspec.MsgspecError:
         return "its answer is not a node's status"
-    except (aiohttp.ClientError, OSError) as error:
-        return network_words(error)
-    except ValueError:
-        return "its address cannot be used"
+
+
+def _other_node(record: NodeRecord, error: NotAuthentic) -> NodeStatus | str:
+    """What another node answers there is kept for its name only (`misdirected`): it says where to look."""
+    try:
+        said = msgspec.json.decode(error.body, type=NodeStatus)
+    except msgspec.MsgspecError:
+        return str(error)
+    return said if said.node != record.node else str(error)

@@ -149,6 +149,7 @@ class Agent:
             workers=options.workers,
             labels={**options.labels, "host": host_identity(), "pid": str(os.getpid())},
             started_at=self._started_at,
+            status_key=options.status_key,
         )
 
     # --- end --------------------------------------------------------------------------------------------------------

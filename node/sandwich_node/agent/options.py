@@ -1,6 +1,6 @@
 """What `sandwich-node join` was started with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sandwich_coordinator.addresses import Address
 from sandwich_node import ipc, open_files
@@ -11,7 +11,7 @@ class NodeOptions:
     """The options of one node. `advertise` None: the listening address.
 
     `max_shards` 0: no limit. `etcd` lets workers release the node's lease when the agent's process dies.
-    `open_files`: how many file descriptors a process of this node may have.
+    `open_files`: how many file descriptors a process of this node may have. `status_key`: see `NodeRecord`; "": none.
     """
 
     node: str
@@ -25,3 +25,4 @@ class NodeOptions:
     log_level: str = "INFO"
     etcd: ipc.EtcdOptions | None = None
     open_files: int = open_files.LIMIT_MAX
+    status_key: str = field(default="", repr=False)

@@ -1,9 +1,11 @@
 """An agent with everything real: etcd, Discord over HTTPS, worker processes, an HTTP server."""
 
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import aiohttp
 
@@ -26,14 +28,17 @@ from sandwich_node.api.server import add_routes
 from sandwich_node.api.table import ROUTES
 from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
+from sandwich_node.http.node_requests import BetweenNodes
+from sandwich_node.http.pages import page_guards
 from sandwich_node.worker_process import WorkerProcess
 
 
 def compose_agent(options: NodeOptions, store: EtcdStore, key: ClusterKey | None) -> Agent:
     """A node that is ready to `run`."""
+    options = replace(options, status_key=secrets.token_hex(32))
     dependencies = AgentDependencies(
         store=store,
-        listen=_listener(store, options.cluster, key),
+        listen=_listener(store, options, key),
         open_discord=_open_discord,
         make_worker=WorkerProcess,
         make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
@@ -43,14 +48,16 @@ def compose_agent(options: NodeOptions, store: EtcdStore, key: ClusterKey | None
     return Agent(options, dependencies, key)
 
 
-def _listener(store: EtcdStore, cluster: str, key: ClusterKey | None) -> Listen:
+def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None) -> Listen:
     """The HTTP server of a node: its own status, and the API over the whole cluster."""
 
     @asynccontextmanager
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
         async with open_picture(store) as picture, open_live(facts, picture) as live:
-            app = make_app(facts)
-            api = ApiCluster(store=store, keys=Keys(cluster), key=key, facts=facts, picture=picture, live=live)
+            between_nodes = BetweenNodes(options.status_key)
+            app = make_app(facts, page_guards(facts, between_nodes, address.host))
+            keys = Keys(options.cluster)
+            api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, live=live)
             add_routes(app, ROUTES, api, identify=identify, record=record)
             async with serve(app, address) as port:
                 yield port

@@ -2,8 +2,9 @@
 
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 import msgspec
 from aiohttp import web
@@ -12,15 +13,18 @@ from sandwich_coordinator.addresses import Address
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.api.server import BODY_BYTES_MAX, problems_only
 from sandwich_node.http.metrics import render_metrics
+from sandwich_node.http.node_requests import Handler
 from sandwich_sdk.wire.plain_text import plain_json, plain_text
+
+Guard = Callable[[Handler], Handler]
 
 
 class HttpError(RuntimeError):
     """The server cannot listen; the message names the address and the reason."""
 
 
-def make_app(facts: NodeFacts) -> web.Application:
-    """Routes over the node's status."""
+def make_app(facts: NodeFacts, guards: Mapping[str, Guard] = MappingProxyType({})) -> web.Application:
+    """Routes over the node's status. `guards`: what stands before a page, by its name; open to anybody without one."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -40,10 +44,10 @@ def make_app(facts: NodeFacts) -> web.Application:
         return web.Response(body=body, content_type="application/json")
 
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[problems_only])
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/status", node_status)
+    pages = {"healthz": healthz, "readyz": readyz, "metrics": metrics, "status": node_status}
+    for name, handler in pages.items():
+        guard = guards.get(name)
+        app.router.add_get(f"/{name}", handler if guard is None else guard(handler))
     return app
 
 

@@ -1,0 +1,44 @@
+"""What other nodes and `sandwich` ask this node for, answered to them alone (`access.node_signatures`).
+
+async def logs(request: web.Request) -> web.Response: ...
+app.router.add_get("/internal/logs", between_nodes.only(logs))
+"""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from sandwich_coordinator.access.node_signatures import ANSWER_HEADER, NodeRequests
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+Allow = Callable[[web.Request], Awaitable[web.Response | None]]
+"""Whether a request that no node signed is answered: None, or else the refusal."""
+
+
+class BetweenNodes:
+    """Checks signed requests and signs their answers."""
+
+    def __init__(self, status_key: str) -> None:
+        self._requests = NodeRequests(status_key)
+
+    def only(self, handler: Handler, *, others: Allow | None = None) -> Handler:
+        """`handler` for nodes. `others` decides about requests without a node's signature; None: they get 401."""
+
+        async def answer(request: web.Request) -> web.Response:
+            header = request.headers.get("Authorization", "")
+            nonce = self._requests.accept(header, request.method, request.raw_path)
+            if nonce is None:
+                # Signed for another node at this address: what is open to anybody is answered, without a MAC.
+                refusal = _refusal() if others is None else await others(request)
+                return refusal if refusal is not None else await handler(request)
+            response = await handler(request)
+            body = response.body
+            assert isinstance(body, bytes)
+            response.headers[ANSWER_HEADER] = self._requests.mac(nonce, response.status, body)
+            return response
+
+        return answer
+
+
+def _refusal() -> web.Response:
+    return web.Response(status=401, text="only nodes of this cluster may ask for this\n")
