@@ -18,6 +18,7 @@ from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import Store
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.routing import Call, Route
 from sandwich_node.api.server import BODY_BYTES_MAX, add_routes, problems_only
@@ -36,9 +37,11 @@ class StoredFacts:
         self._keys = keys
         self._view: ClusterView | None = None
         self._following: asyncio.Task[None] | None = None
+        self._recent = RecentChanges()
 
     async def refresh(self) -> None:
         listing = await self._store.list(self._keys.prefix)
+        self._recent.restart(listing.revision)
         self._view = ClusterView.from_items(self._keys, {item.key: item for item in listing.items}, listing.revision)
 
     def status(self) -> NodeStatus:
@@ -49,6 +52,9 @@ class StoredFacts:
 
     def view(self) -> ClusterView | None:
         return self._view
+
+    def recent(self) -> RecentChanges:
+        return self._recent
 
     def settings(self) -> ClusterSettings | None:
         view = self._view

@@ -22,6 +22,7 @@ from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.server_health import Servers
 from sandwich_node.api.access import identify, record
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.live.parts import open_live
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
 from sandwich_node.api.table import ROUTES
@@ -52,10 +53,11 @@ def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None) ->
 
     @asynccontextmanager
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
-        async with open_picture(store) as picture:
+        async with open_picture(store) as picture, open_live(facts, picture) as live:
             between_nodes = BetweenNodes(options.status_key)
             app = make_app(facts, page_guards(facts, between_nodes, address.host))
-            api = ApiCluster(store=store, keys=Keys(options.cluster), key=key, facts=facts, picture=picture)
+            keys = Keys(options.cluster)
+            api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, live=live)
             add_routes(app, ROUTES, api, identify=identify, record=record)
             async with serve(app, address) as port:
                 yield port
