@@ -158,6 +158,23 @@ def tail_command(
     run(work())
 
 
+@app.command("top")
+def top_command(context: typer.Context) -> None:
+    """The cluster in this terminal, kept up to date: problems, nodes, applications, shards. Operated with keys.
+
+    1-4 choose a table, / filters, Enter opens, d drains a node, c cordons, u uncordons, m moves a shard, r restarts it,
+    q ends. While the cluster cannot be asked, the last picture stays.
+
+    Example: sandwich top
+    """
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise CommandError("sandwich top needs a terminal: sandwich cluster status --watch does not")
+    from sandwich_coordinator.cli.cluster_access import open_cluster
+    from sandwich_coordinator.cli.top.screen import Top
+
+    Top(lambda: open_cluster(context.obj)).run()
+
+
 def hoist(arguments: Sequence[str]) -> list[str]:
     """Move connection options from anywhere on the command line to its front, where the root command reads them."""
     front: list[str] = []

@@ -72,7 +72,7 @@ async def test_something_else_at_the_address_is_said(answer: bytes) -> None:
             await ThroughApi(remote).snapshot()
 
 
-async def test_nobody_at_the_address_is_said() -> None:
+async def test_an_address_without_a_server_is_said() -> None:
     async with open_api(ApiAddress(url="http://127.0.0.1:1")) as remote:
         with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:1 cannot be asked"):
             await ThroughApi(remote).snapshot()
