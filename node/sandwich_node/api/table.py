@@ -1,6 +1,12 @@
 """The one table of routes."""
 
-from sandwich_node.api.resources import nodes
+from sandwich_node.api.resources import apps, groups, nodes, overview, shards
 from sandwich_node.api.routing import Route
 
-ROUTES: tuple[Route, ...] = (*nodes.ROUTES,)
+ROUTES: tuple[Route, ...] = (
+    *overview.ROUTES,
+    *nodes.ROUTES,
+    *apps.ROUTES,
+    *groups.ROUTES,
+    *shards.ROUTES,
+)
