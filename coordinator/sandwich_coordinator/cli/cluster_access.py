@@ -3,14 +3,23 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.remote import Api, open_api
 from sandwich_coordinator.operations import nodes, pausing, shards
-from sandwich_coordinator.operations.progress import AppPaused, MovesPlanned, Progress, Report
+from sandwich_coordinator.operations.progress import (
+    AppPaused,
+    MovesPlanned,
+    Pinned,
+    Progress,
+    Report,
+    RestartRequested,
+    Unpinned,
+)
 from sandwich_coordinator.operations.snapshot import Snapshot, take_snapshot
+from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.rebalance import Move
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
@@ -143,19 +152,20 @@ class ThroughApi:
         await self.api.send("DELETE", f"/nodes/{_part(node)}")
 
     async def move_shards(self, app: str, ranges: str, node: str, *, timeout_s: float, report: Report) -> list[int]:
-        body = {"shards": ranges, "node": node}
-        return await self._shards(app, "move", body, timeout_s, report)
+        kept, body = _Kept(report), {"shards": ranges, "node": node}
+        await self.api.follow("POST", f"/apps/{_part(app)}/shards/move", body, timeout_s=timeout_s, report=kept)
+        return [shard for event in kept.events if isinstance(event, Pinned) for shard in event.shards]
 
     async def unpin_shards(self, app: str, ranges: str, *, report: Report) -> list[int]:
-        return await self._shards(app, "unpin", {"shards": ranges}, 0, report)
+        found = await self.api.send("DELETE", f"/apps/{_part(app)}/pins", query={"shards": ranges})
+        unpinned = Unpinned(app, tuple(parse_ranges(found["shards"])), found["pins"])
+        report(unpinned)
+        return list(unpinned.shards)
 
     async def restart_shards(self, app: str, ranges: str, *, timeout_s: float, report: Report) -> list[int]:
-        return await self._shards(app, "restart", {"shards": ranges}, timeout_s, report)
-
-    async def _shards(self, app: str, verb: str, body: Any, timeout_s: float, report: Report) -> list[int]:
-        path = f"/apps/{_part(app)}/shards/{verb}"
-        found = await self.api.follow("POST", path, body, timeout_s=timeout_s, report=report)
-        return list(found["shards"])
+        kept, path = _Kept(report), f"/apps/{_part(app)}/shards/restart"
+        await self.api.follow("POST", path, {"shards": ranges}, timeout_s=timeout_s, report=kept)
+        return [shard for event in kept.events if isinstance(event, RestartRequested) for shard in event.shards]
 
     async def planned_moves(self, *, report: Report) -> list[Move]:
         return await self._rebalance(0, report, dry_run=True)
@@ -165,7 +175,7 @@ class ThroughApi:
 
     async def _rebalance(self, timeout_s: float, report: Report, *, dry_run: bool) -> list[Move]:
         kept = _Kept(report)
-        await self.api.follow("POST", "/rebalance", {"dry_run": dry_run}, timeout_s=timeout_s, report=kept)
+        await self.api.follow("POST", "/rebalance", timeout_s=timeout_s, report=kept, dry_run=dry_run)
         planned = [event.moves for event in kept.events if isinstance(event, MovesPlanned)]
         return list(planned[0]) if planned else []
 

@@ -4,6 +4,7 @@ Every route goes through `_answer`, so that no check can be forgotten in one of 
 """
 
 import asyncio
+import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -16,6 +17,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from sandwich_coordinator.access.roles import Identity
+from sandwich_coordinator.operations.errors import NAME_SHOWN, NotFound
 from sandwich_coordinator.operations.progress import Progress
 from sandwich_coordinator.operations.progress_json import progress_value
 from sandwich_node.api.cluster import ApiCluster
@@ -47,10 +49,23 @@ def add_routes(
     app: web.Application, routes: Iterable[Route], cluster: ApiCluster, *, identify: Identify, record: Record
 ) -> None:
     """Serve every route below `/api/v1`. What is not in the table is answered as a problem, too."""
+    methods: dict[str, list[str]] = {}
     for route in routes:
-        app.router.add_route(
-            route.method, PREFIX + route.path, partial(_answer, route, cluster, identify=identify, record=record)
-        )
+        answer = partial(_answer, route, cluster, identify=identify, record=record)
+        app.router.add_route(route.method, PREFIX + route.path, answer)
+        allowed = methods.setdefault(route.path, ["OPTIONS"])
+        allowed.append(route.method)
+        if route.method == "GET" and route.media_type == "application/json":
+            # aiohttp sends the headers of the answer without its body.
+            app.router.add_route("HEAD", PREFIX + route.path, answer)
+            allowed.append("HEAD")
+    for path, allowed in methods.items():
+        app.router.add_route("OPTIONS", PREFIX + path, partial(_options, ", ".join(sorted(allowed))))
+
+
+async def _options(allowed: str, _request: web.Request) -> web.Response:
+    """The methods of a resource. Without headers of CORS: a page of another origin may send nothing."""
+    return web.Response(status=204, headers={"Allow": allowed})
 
 
 @web.middleware
@@ -101,8 +116,15 @@ async def _answer(
     if route.is_change:
         await record(call, route, outcome if isinstance(outcome, Exception) else None)
     if isinstance(outcome, Exception):
-        return problem_response(outcome)
+        return problem_response(_seen(outcome, call))
     return await _write(route, request, outcome)
+
+
+def _seen(error: Exception, call: Call) -> Exception:
+    """The error as the identity may see it: who is limited to some applications gets no list of names."""
+    if call.identity.apps is None or not isinstance(error, NotFound) or not error.known:
+        return error
+    return ApiError("not-found", f"there is no {error.kind} {error.name[:NAME_SHOWN]}")
 
 
 def check_allowed(route: Route, identity: Identity, path: Any) -> None:
@@ -166,12 +188,25 @@ async def _body(route: Route, request: web.Request) -> Model | None:
 
 
 def _revision(header: str | None) -> int | None:
-    if header is None:
+    """The revision in an ETag: what is before its hyphen."""
+    if header is None or header.strip() == "*":
         return None
-    tag = header.strip().removeprefix('"').removesuffix('"')
-    if not (tag.isascii() and tag.isdecimal() and len(tag) <= 19):
-        raise ApiError("malformed", 'If-Match takes one ETag that this API gave, such as "1234"')
+    tag = header.strip().removeprefix('"').removesuffix('"').partition("-")[0]
+    if not (tag.isascii() and tag.isdecimal() and len(tag) <= 18):
+        raise ApiError("malformed", 'If-Match takes one ETag that this API gave, such as "1234-5f0c9a7e"')
     return int(tag)
+
+
+def _etag(revision: int | None, body: bytes) -> str:
+    """Of an answer: it differs whenever the answer does. `revision` is in it for If-Match."""
+    digest = hashlib.blake2b(body, digest_size=8).hexdigest()
+    return f'"{digest}"' if revision is None else f'"{revision}-{digest}"'
+
+
+def _is_known(header: str, etag: str) -> bool:
+    """Whether If-None-Match names this ETag. It compares weakly (RFC 9110, 13.1.2)."""
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return etag in tags or "*" in tags
 
 
 def _wait_s(prefer: str) -> float:
@@ -184,14 +219,14 @@ async def _write(route: Route, request: web.Request, found: Model | Reply | Stre
         return await _stream(request, found)
     reply = found if isinstance(found, Reply) else Reply(found)
     headers = dict(reply.headers)
-    if reply.revision is not None:
-        headers["ETag"] = f'"{reply.revision}"'
-        if route.method == "GET" and request.headers.get("If-None-Match") == headers["ETag"]:
-            return web.Response(status=304, headers=headers)
-    headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Cache-Control", "no-store" if route.is_change else "private, no-cache")
     if reply.result is None:
         return web.Response(status=reply.status or 204, headers=headers)
     body = reply.result.model_dump_json().encode()
+    if reply.revision is not None or not route.is_change:
+        headers["ETag"] = _etag(reply.revision, body)
+    if not route.is_change and _is_known(request.headers.get("If-None-Match", ""), headers["ETag"]):
+        return web.Response(status=304, headers=headers)
     return web.Response(
         status=reply.status or route.status, body=body, content_type="application/json", headers=headers
     )
@@ -239,7 +274,7 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
             failure = task.result()
             if isinstance(failure, Exception):
                 await record(call, route, failure)
-                return problem_response(failure)
+                return problem_response(_seen(failure, call))
 
         async def chunks() -> AsyncGenerator[bytes, None]:
             line = first

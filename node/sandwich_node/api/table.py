@@ -1,10 +1,22 @@
 """The one table of routes."""
 
-from sandwich_node.api.resources import live, nodes, snapshot
+from sandwich_node.api.resources import (
+    apps,
+    groups,
+    live,
+    nodes,
+    overview,
+    shards,
+    snapshot,
+)
 from sandwich_node.api.routing import Route
 
 ROUTES: tuple[Route, ...] = (
+    *overview.ROUTES,
     *snapshot.ROUTES,
     *nodes.ROUTES,
+    *apps.ROUTES,
+    *groups.ROUTES,
+    *shards.ROUTES,
     *live.ROUTES,
 )
