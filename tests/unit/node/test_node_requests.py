@@ -14,6 +14,7 @@ from sandwich_coordinator.operations.snapshot import ask_nodes
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import NodeRecord
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
@@ -37,6 +38,9 @@ class Facts:
 
     def settings(self) -> ClusterSettings | None:
         return None
+
+    def recent(self) -> RecentChanges:
+        return RecentChanges()
 
 
 @asynccontextmanager
