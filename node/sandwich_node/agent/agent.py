@@ -46,7 +46,7 @@ class Agent:
         self._keys = Keys(options.cluster)
         self._instance = f"{dependencies.rng.getrandbits(64):016x}"
         self._started_at = dependencies.wall()
-        self._state = NodeState(options.node, dependencies.wall)
+        self._state = NodeState(options.node, dependencies.wall, dependencies.logs)
         self._report = NodeReport(options, self._state, instance=self._instance, started_at=self._started_at)
         self._stop = asyncio.Event()
         self._hurried = asyncio.Event()

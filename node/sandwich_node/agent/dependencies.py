@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sandwich_coordinator.addresses import Address
@@ -19,6 +19,7 @@ from sandwich_node import ipc
 from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.log_lines import LogRing
 
 
 class NodeStore(Store, Protocol):
@@ -117,6 +118,7 @@ class AgentDependencies:
     make_server_health  the health checks of the servers; the second argument makes a worker ask NATS
     rng                 for jitter and for the name of this start
     wall                Unix seconds, for records that people read. What waits uses the loop's time
+    logs                where the log lines of the workers go
     """
 
     store: NodeStore
@@ -126,3 +128,4 @@ class AgentDependencies:
     make_server_health: Callable[[RedisOptions, Callable[[], bool]], ServerHealth]
     rng: random.Random
     wall: Callable[[], float]
+    logs: LogRing = field(default_factory=LogRing)

@@ -4,6 +4,7 @@ from sandwich_node.api.resources import (
     apps,
     groups,
     live,
+    logs,
     nodes,
     overview,
     shards,
@@ -19,4 +20,5 @@ ROUTES: tuple[Route, ...] = (
     *groups.ROUTES,
     *shards.ROUTES,
     *live.ROUTES,
+    *logs.ROUTES,
 )

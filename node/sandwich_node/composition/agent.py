@@ -22,6 +22,7 @@ from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.server_health import Servers
 from sandwich_node.api.access import identify, record
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.live import cluster_logs
 from sandwich_node.api.live.parts import open_live
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
@@ -30,32 +31,36 @@ from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
+from sandwich_node.log_lines import LogRing
 from sandwich_node.worker_process import WorkerProcess
 
 
 def compose_agent(options: NodeOptions, store: EtcdStore, key: ClusterKey | None) -> Agent:
     """A node that is ready to `run`."""
     options = replace(options, status_key=secrets.token_hex(32))
+    ring = LogRing(int(time.time() * 1000))
     dependencies = AgentDependencies(
         store=store,
-        listen=_listener(store, options, key),
+        listen=_listener(store, options, key, ring),
         open_discord=_open_discord,
         make_worker=WorkerProcess,
         make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
         rng=random.SystemRandom(),
         wall=time.time,
+        logs=ring,
     )
     return Agent(options, dependencies, key)
 
 
-def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None) -> Listen:
+def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ring: LogRing) -> Listen:
     """The HTTP server of a node: its own status, and the API over the whole cluster."""
 
     @asynccontextmanager
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
-        async with open_picture(store) as picture, open_live(facts, picture) as live:
+        async with open_picture(store) as picture, open_live(options.node, ring, facts, picture) as live:
             between_nodes = BetweenNodes(options.status_key)
             app = make_app(facts, page_guards(facts, between_nodes, address.host))
+            app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
             keys = Keys(options.cluster)
             api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, live=live)
             add_routes(app, ROUTES, api, identify=identify, record=record)

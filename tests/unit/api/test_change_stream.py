@@ -1,20 +1,16 @@
-import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import aiohttp
 import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import NodeRecord
-from sandwich_node.api.live.change_stream import ChangeStream
 from sandwich_node.api.live.event_stream import FIRST, Reader
-from sandwich_node.api.live.parts import LiveParts
-from tests.support.api import KEYS, Api, FixedPicture, StoredFacts, api_over
+from tests.support.api import KEYS, Api, StoredFacts, api_over
+from tests.support.live import live_parts, next_of, reading_of
 
 
 def registered(name: str, lease: int) -> Put:
@@ -27,44 +23,12 @@ async def streaming(store: MemoryStore, *, readers_max: int = 200) -> AsyncItera
     """The API with a stream of changes."""
     facts = StoredFacts(store)
     await facts.refresh()
-    changes = ChangeStream(facts, FixedPicture(), readers_max=readers_max, look_s=0.01)  # type: ignore[arg-type]
-    async with api_over(store, live=LiveParts(changes=changes)) as api:
-        working = asyncio.create_task(changes.run())
-        try:
-            yield api, facts
-        finally:
-            working.cancel()
-            await asyncio.wait([working])
+    async with live_parts(facts, readers_max=readers_max) as live, api_over(store, live=live) as api:
+        yield api, facts
 
 
-@asynccontextmanager
-async def reading(api: Api, **headers: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-    """The events of one reader."""
-    named = {name.replace("_", "-"): text for name, text in headers.items()}
-    async with api.http.get("/api/v1/changes", headers=named) as response:
-        assert response.status == 200
-        assert response.content_type == "text/event-stream"
-        yield _events(response)
-
-
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    found: dict[str, Any] = {}
-    async for raw in response.content:
-        line = raw.decode().rstrip("\n")
-        if line == "" and "event" in found:
-            yield found
-            found = {}
-        elif ": " in line and not line.startswith(":"):
-            name, _, text = line.partition(": ")
-            found[name] = json.loads(text) if name == "data" else text
-
-
-async def next_of(events: AsyncIterator[dict[str, Any]], kind: str) -> dict[str, Any]:
-    async with asyncio.timeout(20):
-        async for event in events:
-            if event["event"] == kind:
-                return event
-    raise AssertionError("the stream ended")
+def reading(api: Api, **headers: str) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+    return reading_of(api, "/changes", **headers)
 
 
 async def test_a_snapshot_then_changes_then_resumed() -> None:

@@ -1,6 +1,6 @@
 """One node asks another over a real HTTP server: both sides of the signature, and who may read which page."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -8,27 +8,39 @@ import aiohttp
 import pytest
 
 from sandwich_coordinator.addresses import Address
+from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.operations.node_requests import NodeSilent, ask_node
 from sandwich_coordinator.operations.snapshot import ask_nodes
 from sandwich_coordinator.status import NodeStatus
-from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import NodeRecord
+from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
-from tests.support.api import StoredFacts
 
 KEY = "k" * 64
 PUBLIC = "10.0.0.1"
 
 
-class Facts(StoredFacts):
+class Facts:
     def __init__(self, node: str = "a") -> None:
-        super().__init__(MemoryStore())
         self.node = node
 
     def status(self) -> NodeStatus:
         return NodeStatus(node=self.node, instance="i", version="1", uptime_s=1.0)
+
+    def not_ready(self) -> Sequence[str]:
+        return ()
+
+    def view(self) -> ClusterView | None:
+        return None
+
+    def settings(self) -> ClusterSettings | None:
+        return None
+
+    def recent(self) -> RecentChanges:
+        return RecentChanges()
 
 
 @asynccontextmanager
