@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from sandwich_coordinator.access.records import SignInRecord, TokenRecord, UserRecord
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.store.base import KeyValue, WatchBatch
 from sandwich_coordinator.store.keys import Keys
@@ -118,6 +119,9 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         _Table("rollouts", keys.rollouts, one, str, json(RolloutRecord), ()),
         _Table("proposals", keys.proposals, one, str, json(ProposalRecord), ()),
         _Table("removals", keys.removals, one, str, json(RemovalRecord), ()),
+        _Table("tokens", keys.tokens, one, str, json(TokenRecord), ("id",)),
+        _Table("users", keys.users, one, str, json(UserRecord), ("user",)),
+        _Table("sign_ins", keys.sign_ins, one, str, json(SignInRecord), ("user",)),
         _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
     )
 
@@ -173,7 +177,8 @@ class ClusterView:
 
     `index` finds claims: see `claimed_by`, `queued` and `changed_claims`.
 
-    `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`).
+    `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`). `tokens` and
+    `users` are decoded and not authenticated: `access.identities` does that.
     """
 
     keys: Keys
@@ -194,6 +199,9 @@ class ClusterView:
     restarts: Mapping[ShardId, Entry[RestartRecord]] = field(default_factory=dict)
     identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
+    tokens: Mapping[str, Entry[TokenRecord]] = field(default_factory=dict)
+    users: Mapping[str, Entry[UserRecord]] = field(default_factory=dict)
+    sign_ins: Mapping[str, Entry[SignInRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
     index: ClaimIndex | None = field(default=None, compare=False, repr=False)
 

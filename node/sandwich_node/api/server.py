@@ -7,7 +7,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from sandwich_coordinator.operations.progress_json import progress_value
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.models import Model
 from sandwich_node.api.problem_details import EXPECTED, ApiError, problem_details
-from sandwich_node.api.routing import Call, Changes, Reply, Route, Stream
+from sandwich_node.api.routing import Call, Reply, Route, Stream
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,11 @@ WAIT_S_MAX = 600.0
 STREAM_WRITE_S = 5.0
 """A reader of a stream that takes nothing for so long is cut off."""
 LINES_MAX = 1000
+IN_WORK_MAX = 100
+"""More requests at once are turned away, so that a flood does not keep the agent from its own work. Streams do not
+count while they are read."""
+CLIENT = web.RequestKey("client", str)
+"""The client's address, as `identify` found it."""
 NDJSON = "application/x-ndjson"
 PROBLEM_TYPE = "application/problem+json"
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
@@ -47,10 +52,18 @@ def add_routes(
     app: web.Application, routes: Iterable[Route], cluster: ApiCluster, *, identify: Identify, record: Record
 ) -> None:
     """Serve every route below `/api/v1`. What is not in the table is answered as a problem, too."""
+    work = _Work()
     for route in routes:
         app.router.add_route(
-            route.method, PREFIX + route.path, partial(_answer, route, cluster, identify=identify, record=record)
+            route.method, PREFIX + route.path, partial(_answer, route, cluster, work, identify=identify, record=record)
         )
+
+
+@dataclass
+class _Work:
+    """How many requests are in work."""
+
+    count: int = 0
 
 
 @web.middleware
@@ -84,29 +97,50 @@ def problem_response(error: Exception) -> web.Response:
 
 
 async def _answer(
-    route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
+    route: Route, cluster: ApiCluster, work: _Work, request: web.Request, *, identify: Identify, record: Record
 ) -> web.StreamResponse:
+    if work.count >= IN_WORK_MAX:
+        return problem_response(ApiError("busy", "too many requests at once", retry_after_s=1.0))
+    work.count += 1
+    try:
+        found = await _result(route, cluster, request, identify=identify, record=record)
+    finally:
+        work.count -= 1
+    return found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
+
+
+async def _result(
+    route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
+) -> web.StreamResponse | Model | Reply | Stream | None:
+    """What the handler returns, or the answer that ends the request."""
     call: Call | None = None
     try:
         identity = await identify(request, route)
+        call = Call(cluster=cluster, identity=identity, path=dict(request.match_info), client=request.get(CLIENT, ""))
         check_allowed(route, identity, request.match_info)
-        call = await _read(route, cluster, identity, request)
+        call = await _read(route, call, request)
         if route.takes_time and NDJSON in request.headers.get("Accept", ""):
             return await _follow(route, call, request, record)
         found = await route.handler(call)
     except EXPECTED as error:
-        if call is not None and route.is_change:
-            await record(call, route, error)
+        await _record_refusal(call, route, error, record)
         return problem_response(error)
     except asyncio.CancelledError:
         raise
     except Exception as error:
         _log.exception("%s %s failed", route.method, route.path)
+        await _record_refusal(call, route, error, record)
         return problem_response(error)
     if route.is_change:
         await cluster.settle()
         await record(call, route, None)
-    return await _write(route, request, found)
+    return found
+
+
+async def _record_refusal(call: Call | None, route: Route, error: Exception, record: Record) -> None:
+    """A change that was refused, of a known identity: any client can send requests that nothing is known of."""
+    if call is not None and call.identity.role is not None and route.is_change:
+        await record(call, route, error)
 
 
 def check_allowed(route: Route, identity: Identity, path: Any) -> None:
@@ -124,19 +158,16 @@ def check_allowed(route: Route, identity: Identity, path: Any) -> None:
         raise ApiError("forbidden", "this concerns the whole cluster, and you are limited to some applications")
 
 
-async def _read(route: Route, cluster: ApiCluster, identity: Identity, request: web.Request) -> Call:
+async def _read(route: Route, call: Call, request: web.Request) -> Call:
     query = _query(route, request)
     body = await _body(route, request)
-    return Call(
-        cluster=cluster,
-        identity=identity,
-        path=dict(request.match_info),
+    return replace(
+        call,
         query=query,
         body=body,
         revision=_revision(request.headers.get("If-Match")) if route.is_conditional else None,
         wait_s=_wait_s(request.headers.get("Prefer", "")) if route.takes_time else 0.0,
         headers={name.lower(): value for name, value in request.headers.items()},
-        changes=Changes(),
     )
 
 
