@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from sandwich_coordinator.access.records import SignInRecord, TokenRecord, UserRecord
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.store.base import KeyValue, WatchBatch
 from sandwich_coordinator.store.keys import Keys
@@ -130,6 +131,9 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         table("rollouts", one, str, RolloutRecord),
         table("proposals", one, str, ProposalRecord),
         table("removals", one, str, RemovalRecord),
+        table("tokens", one, str, TokenRecord, ("id",)),
+        table("users", one, str, UserRecord, ("user",)),
+        table("sign_ins", one, str, SignInRecord, ("user",)),
         table("plans", (str, int), GroupId, PlanRecord, group_names),
     )
 
@@ -185,7 +189,8 @@ class ClusterView:
 
     `index` finds claims: see `claimed_by`, `queued` and `changed_claims`.
 
-    `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`).
+    `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`). `tokens` and
+    `users` are decoded and not authenticated: `access.identities` does that.
     """
 
     keys: Keys
@@ -206,6 +211,9 @@ class ClusterView:
     restarts: Mapping[ShardId, Entry[RestartRecord]] = field(default_factory=dict)
     identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
+    tokens: Mapping[str, Entry[TokenRecord]] = field(default_factory=dict)
+    users: Mapping[str, Entry[UserRecord]] = field(default_factory=dict)
+    sign_ins: Mapping[str, Entry[SignInRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
     index: ClaimIndex | None = field(default=None, compare=False, repr=False)
 

@@ -224,7 +224,16 @@ def join(
         etcd=reach,
         open_files=raise_limit(),
     )
-    raise typer.Exit(run(_run(compose_agent(options, store, key)), NodeLoop))
+    # Logs as JSON are collected: a token must not be in them.
+    show = _show_first_token if log_format == "text" else None
+    raise typer.Exit(run(_run(compose_agent(options, store, key, show)), NodeLoop))
+
+
+def _show_first_token(token: str) -> None:
+    typer.echo(
+        f"\nThe HTTP API has no admin yet. This token is one for 24 hours, until you make another:\n  {token}\n",
+        err=True,
+    )
 
 
 @app.command()

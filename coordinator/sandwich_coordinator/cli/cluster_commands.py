@@ -127,6 +127,7 @@ def _read_file(file: Path, connection: Connection) -> "Wanted":
         nats_password=loaded.nats_password,
         redis_url=loaded.redis_url,
         redis_password=loaded.redis_password,
+        login_secret=loaded.login_secret,
     )
 
 

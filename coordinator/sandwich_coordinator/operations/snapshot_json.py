@@ -22,6 +22,9 @@ _SECRETS = {
 }
 """What is not given away, by table: sealed tokens, and what would let a reader take a session over."""
 
+_NOT_GIVEN = frozenset({"tokens", "users", "sign_ins"})
+"""Who has access is for administrators."""
+
 
 class StoredRecord(msgspec.Struct, frozen=True, array_like=True):
     """One key below the cluster's prefix: its value, its revisions and its lease (0: none)."""
@@ -34,7 +37,7 @@ class StoredRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SnapshotDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a `Snapshot`. `records`: everything that the view has, but the cluster's settings."""
+    """The parts of a `Snapshot`. `records`: what the view has, but the cluster's settings and who has access."""
 
     v: int
     cluster: str
@@ -98,6 +101,8 @@ def _records(view: ClusterView) -> list[StoredRecord]:
     keys = view.keys
     found: list[StoredRecord] = []
     for name, prefix in keys.tables().items():
+        if name in _NOT_GIVEN:
+            continue
         hidden = _SECRETS.get(name, ())
         for identity, entry in getattr(view, name).items():
             parts = identity if isinstance(identity, tuple) else (identity,)

@@ -34,6 +34,9 @@ class Keys:
             "rollouts": self.rollouts,
             "proposals": self.proposals,
             "removals": self.removals,
+            "tokens": self.tokens,
+            "users": self.users,
+            "sign_ins": self.sign_ins,
             "plans": self.plans,
         }
 
@@ -96,6 +99,32 @@ class Keys:
     @property
     def departed(self) -> str:
         return f"{self.prefix}departed/"
+
+    @property
+    def audit(self) -> str:
+        """Beside the cluster's prefix, which every node mirrors: a cluster's name has no dot."""
+        return f"/sandwich/{self.cluster}.audit/"
+
+    @property
+    def tokens(self) -> str:
+        return f"{self.prefix}access/tokens/"
+
+    @property
+    def users(self) -> str:
+        return f"{self.prefix}access/users/"
+
+    @property
+    def sign_ins(self) -> str:
+        return f"{self.prefix}access/sign-ins/"
+
+    def token(self, token_id: str) -> str:
+        return f"{self.tokens}{token_id}"
+
+    def user(self, user: str) -> str:
+        return f"{self.users}{user}"
+
+    def sign_in(self, user: str) -> str:
+        return f"{self.sign_ins}{user}"
 
     def departed_node(self, node: str) -> str:
         return f"{self.departed}{node}"

@@ -38,6 +38,7 @@ KINDS = {
     "invalid": _Kind(422, "A value cannot be used"),
     "too-many-requests": _Kind(429, "Too many requests"),
     "internal": _Kind(500, "The node failed at this request"),
+    "busy": _Kind(503, "The node has too much to do"),
     "unavailable": _Kind(503, "A server that is needed does not answer"),
     "outcome-unknown": _Kind(503, "Whether the change was made is unknown"),
     "not-reached": _Kind(504, "Stored, and not reached yet"),

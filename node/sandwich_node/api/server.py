@@ -8,7 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from sandwich_coordinator.operations.progress_json import progress_value
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.models import Model
 from sandwich_node.api.problem_details import EXPECTED, ApiError, problem_details
-from sandwich_node.api.routing import Call, Changes, Reply, Route, Stream
+from sandwich_node.api.routing import Call, Reply, Route, Stream
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ WAIT_S_MAX = 600.0
 STREAM_WRITE_S = 5.0
 """A reader of a stream that takes nothing for so long is cut off."""
 LINES_MAX = 1000
+IN_WORK_MAX = 100
+"""More requests at once are turned away, so that a flood does not keep the agent from its own work. Streams do not
+count while they are read."""
+CLIENT = web.RequestKey("client", str)
+"""The client's address, as `identify` found it."""
 NDJSON = "application/x-ndjson"
 PROBLEM_TYPE = "application/problem+json"
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
@@ -49,9 +54,10 @@ def add_routes(
     app: web.Application, routes: Iterable[Route], cluster: ApiCluster, *, identify: Identify, record: Record
 ) -> None:
     """Serve every route below `/api/v1`. What is not in the table is answered as a problem, too."""
+    work = _Work()
     methods: dict[str, list[str]] = {}
     for route in routes:
-        answer = partial(_answer, route, cluster, identify=identify, record=record)
+        answer = partial(_answer, route, cluster, work, identify=identify, record=record)
         app.router.add_route(route.method, PREFIX + route.path, answer)
         allowed = methods.setdefault(route.path, ["OPTIONS"])
         allowed.append(route.method)
@@ -66,6 +72,13 @@ def add_routes(
 async def _options(allowed: str, _request: web.Request) -> web.Response:
     """The methods of a resource. Without headers of CORS: a page of another origin may send nothing."""
     return web.Response(status=204, headers={"Allow": allowed})
+
+
+@dataclass
+class _Work:
+    """How many requests are in work."""
+
+    count: int = 0
 
 
 @web.middleware
@@ -99,16 +112,34 @@ def problem_response(error: Exception) -> web.Response:
 
 
 async def _answer(
-    route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
+    route: Route, cluster: ApiCluster, work: _Work, request: web.Request, *, identify: Identify, record: Record
 ) -> web.StreamResponse:
+    if work.count >= IN_WORK_MAX:
+        return problem_response(ApiError("busy", "too many requests at once", retry_after_s=1.0))
+    work.count += 1
+    try:
+        found = await _result(route, cluster, request, identify=identify, record=record)
+    finally:
+        work.count -= 1
+    return found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
+
+
+async def _result(
+    route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
+) -> web.StreamResponse | Model | Reply | Stream | None:
+    """What the handler returns, or the answer that ends the request."""
+    call: Call | None = None
     try:
         identity = await identify(request, route)
+        call = Call(cluster=cluster, identity=identity, path=dict(request.match_info), client=request.get(CLIENT, ""))
         check_allowed(route, identity, request.match_info)
-        call = await _read(route, cluster, identity, request)
+        call = await _read(route, call, request)
     except EXPECTED as error:
+        await _record_refusal(call, route, error, record)
         return problem_response(error)
     except Exception as error:
         _log.exception("%s %s failed", route.method, route.path)
+        await _record_refusal(call, route, error, record)
         return problem_response(error)
     if route.takes_time and NDJSON in request.headers.get("Accept", ""):
         return await _follow(route, call, request, record)
@@ -117,7 +148,13 @@ async def _answer(
         await record(call, route, outcome if isinstance(outcome, Exception) else None)
     if isinstance(outcome, Exception):
         return problem_response(_seen(outcome, call))
-    return await _write(route, request, outcome)
+    return outcome
+
+
+async def _record_refusal(call: Call | None, route: Route, error: Exception, record: Record) -> None:
+    """A change that was refused, of a known identity: any client can send requests that nothing is known of."""
+    if call is not None and call.identity.role is not None and route.is_change:
+        await record(call, route, error)
 
 
 def _seen(error: Exception, call: Call) -> Exception:
@@ -142,19 +179,16 @@ def check_allowed(route: Route, identity: Identity, path: Any) -> None:
         raise ApiError("forbidden", "this concerns the whole cluster, and you are limited to some applications")
 
 
-async def _read(route: Route, cluster: ApiCluster, identity: Identity, request: web.Request) -> Call:
+async def _read(route: Route, call: Call, request: web.Request) -> Call:
     query = _query(route, request)
     body = await _body(route, request)
-    return Call(
-        cluster=cluster,
-        identity=identity,
-        path=dict(request.match_info),
+    return replace(
+        call,
         query=query,
         body=body,
         revision=_revision(request.headers.get("If-Match")) if route.is_conditional else None,
         wait_s=_wait_s(request.headers.get("Prefer", "")) if route.takes_time else 0.0,
         headers={name.lower(): value for name, value in request.headers.items()},
-        changes=Changes(),
     )
 
 

@@ -1,6 +1,7 @@
 """The one table of routes."""
 
 from sandwich_node.api.resources import (
+    access,
     apps,
     groups,
     live,
@@ -21,4 +22,5 @@ ROUTES: tuple[Route, ...] = (
     *shards.ROUTES,
     *live.ROUTES,
     *logs.ROUTES,
+    *access.ROUTES,
 )

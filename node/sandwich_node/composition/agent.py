@@ -1,5 +1,6 @@
 """An agent with everything real: etcd, Discord over HTTPS, worker processes, an HTTP server."""
 
+import asyncio
 import random
 import secrets
 import time
@@ -20,12 +21,15 @@ from sandwich_node.agent.dependencies import AgentDependencies, Listen
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.server_health import Servers
-from sandwich_node.api.access import identify, record
+from sandwich_node.api.access import Access
+from sandwich_node.api.audit import Audit
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.first_admin import Show, offer_first_admin
 from sandwich_node.api.live import cluster_logs
 from sandwich_node.api.live.parts import open_live
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
+from sandwich_node.api.signing_in import SigningIn
 from sandwich_node.api.table import ROUTES
 from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
@@ -35,13 +39,15 @@ from sandwich_node.log_lines import LogRing
 from sandwich_node.worker_process import WorkerProcess
 
 
-def compose_agent(options: NodeOptions, store: EtcdStore, key: ClusterKey | None) -> Agent:
-    """A node that is ready to `run`."""
+def compose_agent(
+    options: NodeOptions, store: EtcdStore, key: ClusterKey | None, show_first_token: Show | None = None
+) -> Agent:
+    """A node that is ready to `run`. `show_first_token`: see `api.first_admin`."""
     options = replace(options, status_key=secrets.token_hex(32))
     ring = LogRing(int(time.time() * 1000))
     dependencies = AgentDependencies(
         store=store,
-        listen=_listener(store, options, key, ring),
+        listen=_listener(store, options, key, ring, show_first_token),
         open_discord=_open_discord,
         make_worker=WorkerProcess,
         make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
@@ -52,20 +58,28 @@ def compose_agent(options: NodeOptions, store: EtcdStore, key: ClusterKey | None
     return Agent(options, dependencies, key)
 
 
-def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ring: LogRing) -> Listen:
+def _listener(
+    store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ring: LogRing, show: Show | None
+) -> Listen:
     """The HTTP server of a node: its own status, and the API over the whole cluster."""
 
     @asynccontextmanager
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
         async with open_picture(store) as picture, open_live(options.node, ring, facts, picture) as live:
-            between_nodes = BetweenNodes(options.status_key)
-            app = make_app(facts, page_guards(facts, between_nodes, address.host))
-            app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
-            keys = Keys(options.cluster)
+            keys, between_nodes = Keys(options.cluster), BetweenNodes(options.status_key)
             api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, live=live)
-            add_routes(app, ROUTES, api, identify=identify, record=record)
-            async with serve(app, address) as port:
-                yield port
+            access, audit = Access(api, address.host), Audit(api)
+            app = make_app(facts, page_guards(access, between_nodes, address.host))
+            app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
+            add_routes(app, ROUTES, api, identify=access.identify, record=audit.record)
+            SigningIn(access, audit, lambda discord: discord_session(discord.proxy)).add_to(app)
+            first_admin = asyncio.create_task(offer_first_admin(access, address.host, show))
+            try:
+                async with serve(app, address) as port:
+                    yield port
+            finally:
+                first_admin.cancel()
+                await asyncio.wait([first_admin])
 
     return listen
 

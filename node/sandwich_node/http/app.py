@@ -24,7 +24,7 @@ class HttpError(RuntimeError):
 
 
 def make_app(facts: NodeFacts, guards: Mapping[str, Guard] = MappingProxyType({})) -> web.Application:
-    """Routes over the node's status. `guards`: what stands before a page, by its name; open to anybody without one."""
+    """Routes over the node's status. `guards`: what stands before a page, by its name; without one it is open."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -44,10 +44,15 @@ def make_app(facts: NodeFacts, guards: Mapping[str, Guard] = MappingProxyType({}
         return web.Response(body=body, content_type="application/json")
 
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[problems_only])
-    pages = {"healthz": healthz, "readyz": readyz, "metrics": metrics, "status": node_status}
-    for name, handler in pages.items():
+
+    def guarded(name: str, handler: Handler) -> Handler:
         guard = guards.get(name)
-        app.router.add_get(f"/{name}", handler if guard is None else guard(handler))
+        return handler if guard is None else guard(handler)
+
+    app.router.add_get("/healthz", guarded("healthz", healthz))
+    app.router.add_get("/readyz", guarded("readyz", readyz))
+    app.router.add_get("/metrics", guarded("metrics", metrics))
+    app.router.add_get("/status", guarded("status", node_status))
     return app
 
 

@@ -28,7 +28,7 @@ class BetweenNodes:
             header = request.headers.get("Authorization", "")
             nonce = self._requests.accept(header, request.method, request.raw_path)
             if nonce is None:
-                # Signed for another node at this address: what is open to anybody is answered, without a MAC.
+                # Signed for another node at this address: what is open to any client is answered, without a MAC.
                 refusal = _refusal() if others is None else await others(request)
                 return refusal if refusal is not None else await handler(request)
             response = await handler(request)

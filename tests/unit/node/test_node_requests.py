@@ -12,12 +12,17 @@ from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.operations.node_requests import NodeSilent, ask_node
 from sandwich_coordinator.operations.snapshot import ask_nodes
 from sandwich_coordinator.status import NodeStatus
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import NodeRecord
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.recent_changes import RecentChanges
+from sandwich_node.api.access import Access
+from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
+from tests.support.api import FixedPicture
 
 KEY = "k" * 64
 PUBLIC = "10.0.0.1"
@@ -47,7 +52,8 @@ class Facts:
 async def a_node(host: str, *, key: str = KEY, node: str = "a") -> AsyncIterator[NodeRecord]:
     """A node that believes to listen on `host`; its registration."""
     facts = Facts(node)
-    app = make_app(facts, page_guards(facts, BetweenNodes(key), host))
+    cluster = ApiCluster(store=MemoryStore(), keys=Keys("c"), key=None, facts=facts, picture=FixedPicture())  # type: ignore[arg-type]
+    app = make_app(facts, page_guards(Access(cluster, host), BetweenNodes(key), host))
     async with serve(app, Address("127.0.0.1", 0)) as port:
         yield NodeRecord(node="a", instance="i", address=f"127.0.0.1:{port}", version="1", status_key=KEY)
 
