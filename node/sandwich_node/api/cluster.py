@@ -9,6 +9,7 @@ from sandwich_coordinator.store.base import Store, StoreError
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.picture import ClusterPicture
 from sandwich_node.api.problem_details import ApiError
 
@@ -24,6 +25,7 @@ class ApiCluster:
     key      the cluster key; None in a cluster without one
     facts    of the node that serves
     picture  the whole cluster, with what every node says of itself
+    answers  to requests with an Idempotency-Key
     """
 
     store: Store
@@ -31,6 +33,7 @@ class ApiCluster:
     key: ClusterKey | None
     facts: NodeFacts
     picture: ClusterPicture
+    answers: Answers
 
     def view(self) -> ClusterView:
         """The cluster as this node sees it now. Raises ApiError before the node has joined."""

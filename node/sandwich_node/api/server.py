@@ -21,6 +21,7 @@ from sandwich_coordinator.operations.errors import NAME_SHOWN, NotFound
 from sandwich_coordinator.operations.progress import Progress
 from sandwich_coordinator.operations.progress_json import progress_value
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.idempotency import Answer
 from sandwich_node.api.models import Model
 from sandwich_node.api.problem_details import EXPECTED, ApiError, problem_details
 from sandwich_node.api.routing import Call, Changes, Reply, Route, Stream
@@ -36,6 +37,7 @@ STREAM_WRITE_S = 5.0
 """A reader of a stream that takes nothing for so long is cut off."""
 LINES_MAX = 1000
 NDJSON = "application/x-ndjson"
+IDEMPOTENCY_KEY = "Idempotency-Key"
 PROBLEM_TYPE = "application/problem+json"
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
@@ -106,22 +108,60 @@ async def _answer(
         identity = await identify(request, route)
         check_allowed(route, identity, request.match_info)
         call = await _read(route, cluster, identity, request)
+        is_once = route.is_change and IDEMPOTENCY_KEY in request.headers
         if route.takes_time and NDJSON in request.headers.get("Accept", ""):
+            if is_once:
+                raise ApiError("malformed", f"{IDEMPOTENCY_KEY} is for one answer, not for progress ({NDJSON})")
             return await _follow(route, call, request, record)
-        found = await route.handler(call)
+        if is_once:
+            return await _answer_once(route, call, request, record)
+        return await _carry_out(route, call, request, record)
     except EXPECTED as error:
-        if call is not None and route.is_change:
-            await record(call, route, error)
         return problem_response(_seen(error, call))
     except asyncio.CancelledError:
         raise
     except Exception as error:
         _log.exception("%s %s failed", route.method, route.path)
         return problem_response(error)
+
+
+async def _carry_out(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
+    try:
+        found = await route.handler(call)
+    except EXPECTED as error:
+        if route.is_change:
+            await record(call, route, error)
+        raise
     if route.is_change:
-        await cluster.settle()
+        await call.cluster.settle()
         await record(call, route, None)
     return await _write(route, request, found)
+
+
+async def _answer_once(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
+    """Carry the request out, or give the answer that it had. What failed for want of a server may be sent again."""
+    same = "\0".join((route.method, request.path_qs, request.headers.get("If-Match", ""))).encode()
+    same += b"\0" + (await request.read() if route.body is not None else b"")
+    answers = call.cluster.answers
+    begun = await answers.begin(call.identity, request.headers[IDEMPOTENCY_KEY], same, lasts_s=call.wait_s)
+    if isinstance(begun, Answer):
+        headers = {**begun.headers, "Idempotency-Replayed": "true", "Cache-Control": "no-store"}
+        return web.Response(status=begun.status, body=begun.body, headers=headers)
+    answer: Answer | None = None
+    try:
+        try:
+            response = await _carry_out(route, call, request, record)
+        except EXPECTED as error:
+            response = problem_response(_seen(error, call))
+        if isinstance(response, web.Response) and response.status < 500 and response.status != 429:
+            names = ("Content-Type", "ETag", "Location")
+            headers = {name: response.headers[name] for name in names if name in response.headers}
+            body = response.body if isinstance(response.body, bytes) else b""
+            answer = Answer(response.status, headers, body)
+        return response
+    finally:
+        # Shielded: whoever ends this node, the change is made, and its answer is for the request that is sent again.
+        await asyncio.shield(answers.end(begun, answer))
 
 
 def _seen(error: Exception, call: Call | None) -> Exception:

@@ -20,6 +20,7 @@ from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.server_health import Servers
 from sandwich_node.api.access import identify, record
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
 from sandwich_node.api.table import ROUTES
@@ -49,7 +50,10 @@ def _listener(store: EtcdStore, cluster: str, key: ClusterKey | None) -> Listen:
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
         async with open_picture(store) as picture:
             app = make_app(facts)
-            api = ApiCluster(store=store, keys=Keys(cluster), key=key, facts=facts, picture=picture)
+            keys = Keys(cluster)
+            api = ApiCluster(
+                store=store, keys=keys, key=key, facts=facts, picture=picture, answers=Answers(store, keys, key)
+            )
             add_routes(app, ROUTES, api, identify=identify, record=record)
             async with serve(app, address) as port:
                 yield port
