@@ -20,6 +20,7 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.routing import Call, Route
 from sandwich_node.api.server import BODY_BYTES_MAX, add_routes, problems_only
 from sandwich_node.api.table import ROUTES
@@ -104,7 +105,8 @@ async def api_over(
     """The API over `store`. `more`: further parts of ApiCluster."""
     facts, picture = StoredFacts(store, keys), FixedPicture()
     await facts.refresh()
-    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture, **more}
+    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
+    parts |= {"answers": Answers(store, keys, key), **more}
     cluster = _Settling(**parts)
 
     async def identify(_request: web.Request, _route: Route) -> Identity:

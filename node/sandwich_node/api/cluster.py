@@ -9,6 +9,7 @@ from sandwich_coordinator.store.base import Store, StoreError
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live.parts import LiveParts
 from sandwich_node.api.picture import ClusterPicture
 from sandwich_node.api.problem_details import ApiError
@@ -26,6 +27,7 @@ class ApiCluster:
     facts    of the node that serves
     picture  the whole cluster, with what every node says of itself
     live     what the streams read from
+    answers  to requests with an Idempotency-Key
     """
 
     store: Store
@@ -33,6 +35,7 @@ class ApiCluster:
     key: ClusterKey | None
     facts: NodeFacts
     picture: ClusterPicture
+    answers: Answers
     live: LiveParts | None = None
 
     def live_parts(self) -> LiveParts:

@@ -21,6 +21,7 @@ from sandwich_coordinator.operations.errors import NAME_SHOWN, NotFound
 from sandwich_coordinator.operations.progress import Progress
 from sandwich_coordinator.operations.progress_json import progress_value
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.idempotency import Answer
 from sandwich_node.api.models import Model
 from sandwich_node.api.problem_details import EXPECTED, ApiError, problem_details
 from sandwich_node.api.routing import Call, Reply, Route, Stream
@@ -41,6 +42,7 @@ count while they are read."""
 CLIENT = web.RequestKey("client", str)
 """The client's address, as `identify` found it."""
 NDJSON = "application/x-ndjson"
+IDEMPOTENCY_KEY = "Idempotency-Key"
 PROBLEM_TYPE = "application/problem+json"
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
@@ -134,6 +136,10 @@ async def _result(
         call = Call(cluster=cluster, identity=identity, path=dict(request.match_info), client=request.get(CLIENT, ""))
         check_allowed(route, identity, request.match_info)
         call = await _read(route, call, request)
+        follows = route.takes_time and NDJSON in request.headers.get("Accept", "")
+        is_once = route.is_change and IDEMPOTENCY_KEY in request.headers
+        if follows and is_once:
+            raise ApiError("malformed", f"{IDEMPOTENCY_KEY} is for one answer, not for progress ({NDJSON})")
     except EXPECTED as error:
         await _record_refusal(call, route, error, record)
         return problem_response(error)
@@ -141,14 +147,46 @@ async def _result(
         _log.exception("%s %s failed", route.method, route.path)
         await _record_refusal(call, route, error, record)
         return problem_response(error)
-    if route.takes_time and NDJSON in request.headers.get("Accept", ""):
+    if follows:
         return await _follow(route, call, request, record)
+    if is_once:
+        return await _answer_once(route, call, request, record)
+    return await _carry_out(route, call, record)
+
+
+async def _carry_out(route: Route, call: Call, record: Record) -> web.StreamResponse | Model | Reply | Stream | None:
     outcome = await _outcome(route, call)
     if route.is_change:
         await record(call, route, outcome if isinstance(outcome, Exception) else None)
-    if isinstance(outcome, Exception):
-        return problem_response(_seen(outcome, call))
-    return outcome
+    return problem_response(_seen(outcome, call)) if isinstance(outcome, Exception) else outcome
+
+
+async def _answer_once(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
+    """Carry the request out, or give the answer that it had. What failed for want of a server may be sent again."""
+    same = "\0".join((route.method, request.path_qs, request.headers.get("If-Match", ""))).encode()
+    same += b"\0" + (await request.read() if route.body is not None else b"")
+    answers = call.cluster.answers
+    try:
+        begun = await answers.begin(call.identity, request.headers[IDEMPOTENCY_KEY], same, lasts_s=call.wait_s)
+    except EXPECTED as error:
+        await _record_refusal(call, route, error, record)
+        return problem_response(error)
+    if isinstance(begun, Answer):
+        headers = {**begun.headers, "Idempotency-Replayed": "true", "Cache-Control": "no-store"}
+        return web.Response(status=begun.status, body=begun.body, headers=headers)
+    answer: Answer | None = None
+    try:
+        found = await _carry_out(route, call, record)
+        response = found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
+        if isinstance(response, web.Response) and response.status < 500 and response.status != 429:
+            names = ("Content-Type", "ETag", "Location")
+            headers = {name: response.headers[name] for name in names if name in response.headers}
+            body = response.body if isinstance(response.body, bytes) else b""
+            answer = Answer(response.status, headers, body)
+        return response
+    finally:
+        # Shielded: whoever ends this node, the change is made, and its answer is for the request that is sent again.
+        await asyncio.shield(answers.end(begun, answer))
 
 
 async def _record_refusal(call: Call | None, route: Route, error: Exception, record: Record) -> None:

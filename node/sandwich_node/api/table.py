@@ -3,6 +3,7 @@
 from sandwich_node.api.resources import (
     access,
     apps,
+    document,
     groups,
     live,
     logs,
@@ -14,6 +15,7 @@ from sandwich_node.api.resources import (
 from sandwich_node.api.routing import Route
 
 ROUTES: tuple[Route, ...] = (
+    *document.ROUTES,
     *overview.ROUTES,
     *snapshot.ROUTES,
     *nodes.ROUTES,

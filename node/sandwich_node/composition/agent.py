@@ -25,6 +25,7 @@ from sandwich_node.api.access import Access
 from sandwich_node.api.audit import Audit
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.first_admin import Show, offer_first_admin
+from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live import cluster_logs
 from sandwich_node.api.live.parts import open_live
 from sandwich_node.api.picture import open_picture
@@ -67,7 +68,8 @@ def _listener(
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
         async with open_picture(store) as picture, open_live(options.node, ring, facts, picture) as live:
             keys, between_nodes = Keys(options.cluster), BetweenNodes(options.status_key)
-            api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, live=live)
+            answers = Answers(store, keys, key)
+            api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, answers=answers, live=live)
             access, audit = Access(api, address.host), Audit(api)
             app = make_app(facts, page_guards(access, between_nodes, address.host))
             app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
