@@ -117,6 +117,7 @@ class AgentDependencies:
     make_server_health  the health checks of the servers; the second argument makes a worker ask NATS
     rng                 for jitter and for the name of this start
     wall                Unix seconds, for records that people read. What waits uses the loop's time
+    http_problems       what is wrong with the HTTP server
     """
 
     store: NodeStore
@@ -126,3 +127,4 @@ class AgentDependencies:
     make_server_health: Callable[[RedisOptions, Callable[[], bool]], ServerHealth]
     rng: random.Random
     wall: Callable[[], float]
+    http_problems: Callable[[], Sequence[Problem]] = tuple
