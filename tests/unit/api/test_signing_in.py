@@ -147,7 +147,7 @@ async def test_a_code_is_used_once(browser: Browser) -> None:
     assert (await browser.get(back))[0] == 403
 
 
-async def test_who_declines_is_told_so(browser: Browser) -> None:
+async def test_who_declines_is_refused(browser: Browser) -> None:
     await browser.agree_as("")
     assert (await browser.sign_in())[0] == 403
 
