@@ -127,7 +127,9 @@ async def revoke_token(store: Store, keys: Keys, wanted: str) -> TokenRecord | N
     """
     view = await read_view(store, keys)
     records = [entry.record for entry in view.tokens.values()]
-    found = next((record for record in records if wanted in (record.id, record.name)), None)
+    found = next((record for record in records if record.id == wanted), None) or next(
+        (record for record in records if record.name == wanted), None
+    )
     if found is None and keys.token(wanted) not in view.bad:
         raise NotFound("token", wanted, [record.name for record in records])
     await store.txn((), [Delete(keys.token(wanted if found is None else found.id))])

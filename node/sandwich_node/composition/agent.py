@@ -70,7 +70,8 @@ def _listener(
         async with open_picture(store) as picture:
             api = ApiCluster(store=store, keys=Keys(options.cluster), key=key, facts=facts, picture=picture)
             access, audit = Access(api, address.host), Audit(api)
-            app = make_app(facts, page_guards(access, BetweenNodes(options.status_key), address.host))
+            between_nodes = BetweenNodes(options.status_key)
+            app = make_app(facts, page_guards(access, between_nodes, address.host))
             add_routes(app, ROUTES, api, identify=access.identify, record=audit.record)
             SigningIn(access, audit, lambda discord: discord_session(discord.proxy)).add_to(app)
             tasks = [asyncio.create_task(offer_first_admin(access, address.host, show))]

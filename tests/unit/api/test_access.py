@@ -3,17 +3,18 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
 from sandwich_coordinator.access.roles import Role, RoleName
 from sandwich_coordinator.operations.access import remove_user, revoke_token, set_user
 from sandwich_coordinator.operations.audit import read_entries
+from sandwich_node.api import server
 from sandwich_node.api.access import FAILURES
 from sandwich_node.api.first_admin import offer_first_admin
 from sandwich_node.api.models import Empty
-from sandwich_node.api.routing import Call, Route
+from sandwich_node.api.routing import Call, Route, Stream
 from sandwich_node.api.server import IN_WORK_MAX, PREFIX
 from sandwich_node.api.table import ROUTES
 from tests.support.access import KEY, Node, a_node
@@ -212,6 +213,29 @@ async def test_a_flood_is_turned_away() -> None:
         go_on.set()
         assert {status for status, _ in await asyncio.gather(*waiting)} == {200}
         assert (await node.ask("GET", "/api/v1/slow"))[0] == 200
+
+
+async def test_a_stream_ends_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "STREAM_CHECK_S", 0.0)
+    chunks: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def read() -> AsyncGenerator[bytes, None]:
+        while True:
+            yield await chunks.get()
+
+    async def handler(_call: Call) -> Stream:
+        return Stream(read(), "text/event-stream")
+
+    live = Route(method="GET", path="/live", summary="", role=Role.VIEWER, handler=handler, tag="")
+    async with a_node(routes=[live]) as node, asyncio.timeout(10):
+        headers = {"Authorization": f"Bearer {await node.token('ci', 'viewer')}"}
+        async with node.http.get(f"{node.url}/api/v1/live", headers=headers) as response:
+            chunks.put_nowait(b"one")
+            assert await response.content.readany() == b"one"
+            await revoke_token(node.store, KEYS, "ci")
+            await node.facts.refresh()
+            chunks.put_nowait(b"two")
+            assert await response.content.read() == b""
 
 
 async def test_tokens_and_users_over_the_api(node: Node) -> None:
