@@ -56,6 +56,8 @@ from sandwich_coordinator.types import Record, ShardsSpec
 SHARDS_MAX = 65_536
 LOGIN_GUILDS_MAX = 5
 """Each is a request at every sign-in."""
+LOGIN_ROLES_MAX = 10
+"""Of one guild: those that a user has are in the session, and a cookie has at most 4 KiB."""
 PLACEMENT_MAX = 16
 """How many labels an application may require."""
 
@@ -184,7 +186,9 @@ class DiscordLoginConfig(Section):
 
     client_id: Snowflake
     client_secret: Secret
-    guilds: dict[Snowflake, dict[Snowflake, RoleName]] = Field(default={}, max_length=LOGIN_GUILDS_MAX)
+    guilds: dict[Snowflake, Annotated[dict[Snowflake, RoleName], Field(max_length=LOGIN_ROLES_MAX)]] = Field(
+        default={}, max_length=LOGIN_GUILDS_MAX
+    )
 
 
 class ApiConfig(Section):

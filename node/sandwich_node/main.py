@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sandwich_coordinator.addresses import Address
     from sandwich_coordinator.sealing import ClusterKey
     from sandwich_node.agent.agent import Agent
+    from sandwich_node.http.tls import ServerTls
 
 _log = logging.getLogger(__name__)
 
@@ -165,6 +166,10 @@ def join(
     etcd_key: Annotated[
         Path | None, typer.Option(envvar="SANDWICH_ETCD_KEY", help="Key of the client certificate.")
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(envvar="SANDWICH_TLS_CERT", help="Serve https with this certificate (PEM).")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(envvar="SANDWICH_TLS_KEY", help="Its key.")] = None,
     log_level: Annotated[
         str, typer.Option(envvar="SANDWICH_LOG_LEVEL", help="debug, info, warning or error.")
     ] = "info",
@@ -209,6 +214,7 @@ def join(
         )
         store = open_store(reach)
         key = _cluster_key(key_file, insecure=insecure_plaintext)
+        tls = _server_tls(tls_cert, tls_key)
     except (ValueError, OSError) as error:
         raise _fail(str(error)) from None
     options = NodeOptions(
@@ -226,7 +232,18 @@ def join(
     )
     # Logs as JSON are collected: a token must not be in them.
     show = _show_first_token if log_format == "text" else None
-    raise typer.Exit(run(_run(compose_agent(options, store, key, show)), NodeLoop))
+    raise typer.Exit(run(_run(compose_agent(options, store, key, show, tls)), NodeLoop))
+
+
+def _server_tls(cert: Path | None, key: Path | None) -> "ServerTls | None":
+    """Raises ValueError."""
+    from sandwich_node.http.tls import ServerTls
+
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise ValueError("--tls-cert and --tls-key go together")
+    return ServerTls(cert, key)
 
 
 def _show_first_token(token: str) -> None:

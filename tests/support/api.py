@@ -80,6 +80,21 @@ class _Settling(ApiCluster):
         await self.facts.refresh()
 
 
+def settling_cluster(
+    store: Store,
+    facts: StoredFacts,
+    picture: FixedPicture,
+    *,
+    keys: Keys = KEYS,
+    key: ClusterKey | None = None,
+    **more: Any,
+) -> ApiCluster:
+    """What handlers reach. `more`: further parts of ApiCluster."""
+    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
+    parts |= {"answers": Answers(store, keys, key), **more}
+    return _Settling(**parts)
+
+
 @dataclass
 class Api:
     """A running API. `identity` is who asks; `recorded` is what went to the audit log."""
@@ -105,9 +120,7 @@ async def api_over(
     """The API over `store`. `more`: further parts of ApiCluster."""
     facts, picture = StoredFacts(store, keys), FixedPicture()
     await facts.refresh()
-    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
-    parts |= {"answers": Answers(store, keys, key), **more}
-    cluster = _Settling(**parts)
+    cluster = settling_cluster(store, facts, picture, keys=keys, key=key, **more)
 
     async def identify(_request: web.Request, _route: Route) -> Identity:
         return api.identity

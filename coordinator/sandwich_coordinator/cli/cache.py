@@ -28,7 +28,7 @@ GUILDS_AT_ONCE: Final = 1000
 MEMBERS_SHOWN: Final = 100
 
 guild_app = command_group("Guilds in the cache.")
-user_app = command_group("Users in the cache.")
+user_app = command_group("Users: in the cache, and who may sign in to the HTTP API.")
 
 GuildId = Annotated[str, typer.Argument(metavar="GUILD", help="The guild's id.")]
 UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sandwich_coordinator.cli.access_commands import audit_command, token_app
 from sandwich_coordinator.cli.app_commands import apps_app
 from sandwich_coordinator.cli.cache import guild_app, user_app
 from sandwich_coordinator.cli.cluster_commands import cluster_app
@@ -35,6 +36,10 @@ _ERROR_CODES = {1: "refused", 2: "unavailable"}
 _OF_ETCD = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
 _HOISTED = (*_OF_ETCD, "--api", "--api-token-file", "--api-ca")
 
+COMMAND_WORDS_MAX = 3
+"""Such as `app set welcomer`: what follows may be a value."""
+COMMAND_WORD_MAX = 64
+
 app = typer.Typer(name="sandwich", cls=HelpGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(cluster_app, name="cluster")
 app.add_typer(node_app, name="node")
@@ -44,7 +49,9 @@ app.add_typer(guild_app, name="guild")
 app.add_typer(user_app, name="user")
 app.add_typer(dead_app, name="dead")
 app.add_typer(group_app, name="group")
+app.add_typer(token_app, name="token")
 app.command("nats-config")(nats_config)
+app.command("audit")(audit_command)
 apps_app.command("scale")(app_scale)
 apps_app.command("restart")(app_restart)
 
@@ -97,6 +104,7 @@ def root(
         cert=etcd_cert,
         cert_key=etcd_key,
         api=_api(context, api, api_token_file, api_ca),
+        command=command_words(hoist(sys.argv[1:])),
     )
 
 
@@ -190,6 +198,25 @@ def hoist(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(argument)
     return front + rest
+
+
+def command_words(arguments: Sequence[str]) -> str:
+    """The command for the audit log: its words before the first option of its own, without further arguments.
+
+    `arguments`: as `hoist` returns them.
+    """
+    words: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        if argument in _HOISTED:
+            next(left, None)
+        elif argument.partition("=")[0] in _HOISTED:
+            continue
+        elif argument.startswith("-") or len(words) == COMMAND_WORDS_MAX:
+            break
+        else:
+            words.append(argument[:COMMAND_WORD_MAX])
+    return " ".join(["sandwich", *words])
 
 
 def main() -> None:

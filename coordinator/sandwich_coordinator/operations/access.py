@@ -19,6 +19,7 @@ from sandwich_coordinator.access.records import (
 from sandwich_coordinator.access.roles import Role, RoleName
 from sandwich_coordinator.operations.configuration import read_settings
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused
+from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import Compare, Delete, Put, Store
 from sandwich_coordinator.store.keys import Keys
@@ -60,7 +61,7 @@ async def create_token(
         raise Invalid(f"a token's name has 1 to {NAME_CHARACTERS_MAX} characters that can be printed")
     if expires_at and expires_at <= now:
         raise Invalid("a token that has expired already is of no use")
-    view = await _view(store, keys)
+    view = await read_view(store, keys)
     _check_key(view, key)
     _check_apps(view, apps)
     if any(entry.record.name == name for entry in view.tokens.values()):
@@ -91,7 +92,7 @@ async def create_first_token(store: Store, keys: Keys, key: ClusterKey | None, n
 
     It ends after a day with its lease, and as soon as another admin exists (`access.identities`). Raises StoreError.
     """
-    view = await _view(store, keys)
+    view = await read_view(store, keys)
     if view.tokens or view.users:
         return None
     secret = _random_secret()
@@ -115,7 +116,7 @@ async def create_first_token(store: Store, keys: Keys, key: ClusterKey | None, n
 
 async def list_tokens(store: Store, keys: Keys) -> list[TokenRecord]:
     """The tokens without their secrets, oldest first. Raises StoreError."""
-    view = await _view(store, keys)
+    view = await read_view(store, keys)
     return sorted((entry.record for entry in view.tokens.values()), key=lambda record: (record.created_at, record.id))
 
 
@@ -124,9 +125,11 @@ async def revoke_token(store: Store, keys: Keys, wanted: str) -> TokenRecord | N
 
     Raises NotFound, StoreError.
     """
-    view = await _view(store, keys)
+    view = await read_view(store, keys)
     records = [entry.record for entry in view.tokens.values()]
-    found = next((record for record in records if wanted in (record.id, record.name)), None)
+    found = next((record for record in records if record.id == wanted), None) or next(
+        (record for record in records if record.name == wanted), None
+    )
     if found is None and keys.token(wanted) not in view.bad:
         raise NotFound("token", wanted, [record.name for record in records])
     await store.txn((), [Delete(keys.token(wanted if found is None else found.id))])
@@ -149,7 +152,7 @@ async def set_user(
     Raises Invalid, NotFound for an application, Refused, Conflict, SealingError without the cluster's key; StoreError.
     """
     check_user(user)
-    view = await _view(store, keys)
+    view = await read_view(store, keys)
     _check_key(view, key)
     _check_apps(view, apps)
     if user not in view.users and len(view.users) >= USERS_MAX:
@@ -171,7 +174,7 @@ async def set_user(
 
 async def list_users(store: Store, keys: Keys) -> list[UserRecord]:
     """Who may sign in by a record of their own. Raises StoreError."""
-    view = await _view(store, keys)
+    view = await read_view(store, keys)
     return sorted((entry.record for entry in view.users.values()), key=lambda record: (record.created_at, record.user))
 
 
@@ -180,7 +183,7 @@ async def remove_user(store: Store, keys: Keys, user: str) -> UserRecord | None:
 
     Who has a mapped role of a Discord guild can sign in again. Raises NotFound, StoreError.
     """
-    view = await _view(store, keys)
+    view = await read_view(store, keys)
     entry = view.users.get(user)
     if entry is None and keys.user(user) not in view.bad:
         raise NotFound("user", user, view.users)
@@ -221,11 +224,6 @@ def role_of(name: str) -> RoleName:
     except ValueError as error:
         raise Invalid(f"the role {error}") from None
     return "admin" if label == "admin" else "operator" if label == "operator" else "viewer"
-
-
-async def _view(store: Store, keys: Keys) -> ClusterView:
-    listing = await store.list(keys.prefix)
-    return ClusterView.from_items(keys, {item.key: item for item in listing.items}, listing.revision)
 
 
 def _random_id() -> str:

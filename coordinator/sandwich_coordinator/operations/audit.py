@@ -6,6 +6,7 @@ One entry costs a read and one transaction; changes by people and scripts are fe
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -41,6 +42,19 @@ class AuditEntry(Record, frozen=True):
     result: str = "done"
     detail: str = ""
     client: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """Every field by its name."""
+        return msgspec.structs.asdict(self)
+
+
+def entries_of(entries: Sequence[AuditEntry], *, who: str = "", app: str = "") -> list[AuditEntry]:
+    """Those by `who` (the whole identity, or its name) about an application; "": any."""
+    return [
+        entry
+        for entry in entries
+        if who in ("", entry.who, entry.who.partition(":")[2]) and app in ("", entry.path.get("app", ""))
+    ]
 
 
 async def write_entry(store: Store, keys: Keys, entry: AuditEntry) -> AuditEntry:

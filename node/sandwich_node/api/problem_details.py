@@ -10,6 +10,7 @@ from sandwich_coordinator.operations import errors
 from sandwich_coordinator.sealing import SealingError
 from sandwich_coordinator.store.base import StoreAmbiguous, StoreError
 from sandwich_node.api.models import FieldError, ProblemDetails
+from sandwich_node.logs import redact
 from sandwich_sdk.wire.plain_text import plain_lines, plain_text
 
 URN = "urn:sandwich:error:"
@@ -101,7 +102,7 @@ def problem_details(error: Exception) -> ProblemDetails:
         title=kind.title,
         status=kind.status,
         code=code,
-        detail=plain_lines(detail)[:DETAIL_MAX],
+        detail=redact(plain_lines(detail))[:DETAIL_MAX],
         errors=fields,
     )
 
@@ -110,7 +111,7 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     """What is wrong with each value. A value is never repeated: it may be a secret."""
     return [
         FieldError(
-            path=plain_text(dotted(found["loc"]))[:DETAIL_MAX],
+            path=redact(plain_text(dotted(found["loc"])))[:DETAIL_MAX],
             message="unknown key" if found["type"] == "extra_forbidden" else plain_text(mistake_text(found)),
         )
         for found in error.errors(include_url=False, include_input=False)

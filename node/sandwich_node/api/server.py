@@ -35,6 +35,8 @@ BODY_TIMEOUT_S = 10.0
 WAIT_S_MAX = 600.0
 STREAM_WRITE_S = 5.0
 """A reader of a stream that takes nothing for so long is cut off."""
+STREAM_CHECK_S = 1.0
+"""So often it is looked up whether the reader of a stream may still have it."""
 LINES_MAX = 1000
 IN_WORK_MAX = 100
 """More requests at once are turned away, so that a flood does not keep the agent from its own work. Streams do not
@@ -123,7 +125,20 @@ async def _answer(
         found = await _result(route, cluster, request, identify=identify, record=record)
     finally:
         work.count -= 1
-    return found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
+    if isinstance(found, web.StreamResponse):
+        return found
+    if isinstance(found, Stream):
+        return await _stream(request, found, partial(_is_allowed, route, request, identify))
+    return await _write(route, request, found)
+
+
+async def _is_allowed(route: Route, request: web.Request, identify: Identify) -> bool:
+    """Whether who asked may still have this: a stream does not outlive a token that was taken away."""
+    try:
+        check_allowed(route, await identify(request, route), request.match_info)
+    except ApiError:
+        return False
+    return True
 
 
 async def _result(
@@ -177,6 +192,7 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
     answer: Answer | None = None
     try:
         found = await _carry_out(route, call, record)
+        assert not isinstance(found, Stream), "a change has one answer"
         response = found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
         if isinstance(response, web.Response) and response.status < 500 and response.status != 429:
             names = ("Content-Type", "ETag", "Location")
@@ -286,9 +302,7 @@ def _wait_s(prefer: str) -> float:
     return min(float(found.group(1)), WAIT_S_MAX) if found else 0.0
 
 
-async def _write(route: Route, request: web.Request, found: Model | Reply | Stream | None) -> web.StreamResponse:
-    if isinstance(found, Stream):
-        return await _stream(request, found)
+async def _write(route: Route, request: web.Request, found: Model | Reply | None) -> web.StreamResponse:
     reply = found if isinstance(found, Reply) else Reply(found)
     headers = dict(reply.headers)
     headers.setdefault("Cache-Control", "no-store" if route.is_change else "private, no-cache")
@@ -304,7 +318,12 @@ async def _write(route: Route, request: web.Request, found: Model | Reply | Stre
     )
 
 
-async def _stream(request: web.Request, stream: Stream) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, stream: Stream, is_allowed: Callable[[], Awaitable[bool]] | None = None
+) -> web.StreamResponse:
+    """Write a stream until it ends, its reader is too slow, or `is_allowed` (asked before a chunk) says no."""
+    clock = asyncio.get_running_loop().time
+    checked_at = clock()
     response = web.StreamResponse(
         headers={"Content-Type": stream.content_type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -312,6 +331,10 @@ async def _stream(request: web.Request, stream: Stream) -> web.StreamResponse:
     chunks = stream.chunks
     try:
         async for chunk in chunks:
+            if is_allowed is not None and clock() >= checked_at + STREAM_CHECK_S:
+                if not await is_allowed():
+                    break
+                checked_at = clock()
             async with asyncio.timeout(STREAM_WRITE_S):
                 await response.write(chunk)
     except TimeoutError:

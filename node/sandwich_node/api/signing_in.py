@@ -61,17 +61,18 @@ class SigningIn:
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
-        app.router.add_get("/auth/login", self._page(self._login))
-        app.router.add_get(CALLBACK, self._page(self._callback))
+        app.router.add_get("/auth/login", self._page(self._login, limited=True))
+        app.router.add_get(CALLBACK, self._page(self._callback, limited=True))
         app.router.add_post("/auth/logout", self._page(self._logout))
 
-    def _page(self, answer: _Answer) -> _Answer:
-        """A page with the checks of all of them; an error is answered as a problem."""
+    def _page(self, answer: _Answer, *, limited: bool = False) -> _Answer:
+        """A page with the checks of all of them; an error is answered as a problem. `limited`: by client address."""
 
         async def checked(request: web.Request) -> web.StreamResponse:
             try:
                 self._access.check_on()
-                self._limit(request)
+                if limited:
+                    self._limit(request)
                 response = await answer(request)
             except EXPECTED as error:
                 response = problem_response(error)

@@ -36,31 +36,43 @@ from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
+from sandwich_node.http.tls import ServerTls, keep_certificate
 from sandwich_node.log_lines import LogRing
 from sandwich_node.worker_process import WorkerProcess
 
 
 def compose_agent(
-    options: NodeOptions, store: EtcdStore, key: ClusterKey | None, show_first_token: Show | None = None
+    options: NodeOptions,
+    store: EtcdStore,
+    key: ClusterKey | None,
+    show_first_token: Show | None = None,
+    tls: ServerTls | None = None,
 ) -> Agent:
-    """A node that is ready to `run`. `show_first_token`: see `api.first_admin`."""
-    options = replace(options, status_key=secrets.token_hex(32))
+    """A node that is ready to `run`. `show_first_token`: see `api.first_admin`; `tls` None: it serves plain HTTP."""
+    fingerprint = tls.fingerprint if tls is not None else ""
+    options = replace(options, status_key=secrets.token_hex(32), tls_fingerprint=fingerprint)
     ring = LogRing(int(time.time() * 1000))
     dependencies = AgentDependencies(
         store=store,
-        listen=_listener(store, options, key, ring, show_first_token),
+        listen=_listener(store, options, key, ring, show_first_token, tls),
         open_discord=_open_discord,
         make_worker=WorkerProcess,
         make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
         rng=random.SystemRandom(),
         wall=time.time,
         logs=ring,
+        http_problems=lambda: tls.problems(options.node) if tls is not None else (),
     )
     return Agent(options, dependencies, key)
 
 
 def _listener(
-    store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ring: LogRing, show: Show | None
+    store: EtcdStore,
+    options: NodeOptions,
+    key: ClusterKey | None,
+    ring: LogRing,
+    show: Show | None,
+    tls: ServerTls | None,
 ) -> Listen:
     """The HTTP server of a node: its own status, and the API over the whole cluster."""
 
@@ -75,13 +87,16 @@ def _listener(
             app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
             add_routes(app, ROUTES, api, identify=access.identify, record=audit.record)
             SigningIn(access, audit, lambda discord: discord_session(discord.proxy)).add_to(app)
-            first_admin = asyncio.create_task(offer_first_admin(access, address.host, show))
+            tasks = [asyncio.create_task(offer_first_admin(access, address.host, show))]
+            if tls is not None:
+                tasks.append(asyncio.create_task(keep_certificate(tls, store, api.keys, options.node, facts)))
             try:
-                async with serve(app, address) as port:
+                async with serve(app, address, tls.context if tls is not None else None) as port:
                     yield port
             finally:
-                first_admin.cancel()
-                await asyncio.wait([first_admin])
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
 
     return listen
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -68,12 +69,12 @@ def _why(error: OSError) -> str:
 
 
 @asynccontextmanager
-async def serve(app: web.Application, address: Address) -> AsyncIterator[int]:
+async def serve(app: web.Application, address: Address, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Listen while the context lasts; yields the port (chosen by the system for port 0). Raises HttpError."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, address.host, address.port)
+        site = web.TCPSite(runner, address.host, address.port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:

@@ -32,8 +32,8 @@ class BetweenNodes:
                 refusal = _refusal() if others is None else await others(request)
                 return refusal if refusal is not None else await handler(request)
             response = await handler(request)
-            body = response.body
-            assert isinstance(body, bytes)
+            body = response.body or b""
+            assert isinstance(body, bytes), "what nodes ask for is answered whole"
             response.headers[ANSWER_HEADER] = self._requests.mac(nonce, response.status, body)
             return response
 

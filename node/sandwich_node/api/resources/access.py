@@ -8,7 +8,7 @@ from pydantic import Field
 from sandwich_coordinator.access.records import TokenRecord, UserRecord, is_genuine
 from sandwich_coordinator.access.roles import Role, RoleName
 from sandwich_coordinator.operations import access
-from sandwich_coordinator.operations.audit import AuditEntry, read_entries
+from sandwich_coordinator.operations.audit import entries_of, read_entries
 from sandwich_coordinator.operations.errors import Invalid
 from sandwich_node.api.models import Model, Page, PageQuery
 from sandwich_node.api.paging import page_of
@@ -184,34 +184,16 @@ async def _remove_user(call: Call) -> None:
     call.changes.before = _user(call, record) if record is not None else None
 
 
-def _entry(entry: AuditEntry) -> Entry:
-    return Entry(
-        number=entry.number,
-        at=entry.at,
-        who=entry.who,
-        what=entry.what,
-        path=entry.path,
-        before=entry.before,
-        after=entry.after,
-        result=entry.result,
-        detail=entry.detail,
-        client=entry.client,
-    )
-
-
 async def _audit(call: Call) -> Page[Entry]:
     query = call.query
     if query.after and not (query.after.isascii() and query.after.isdecimal()):
         raise Invalid("after is the number in `next` of the page before")
-    entries = [
-        entry
-        for entry in await read_entries(call.cluster.store, call.cluster.keys)
-        if (not query.after or entry.number < int(query.after))
-        and (not query.who or query.who in (entry.who, entry.who.partition(":")[2]))
-        and (not query.app or entry.path.get("app") == query.app)
-    ]
+    found = entries_of(await read_entries(call.cluster.store, call.cluster.keys), who=query.who, app=query.app)
+    entries = [entry for entry in found if not query.after or entry.number < int(query.after)]
     page = entries[: query.limit]
-    return Page(items=list(map(_entry, page)), next=str(page[-1].number) if len(entries) > len(page) else None)
+    return Page(
+        items=[Entry(**entry.row()) for entry in page], next=str(page[-1].number) if len(entries) > len(page) else None
+    )
 
 
 ROUTES = (
