@@ -10,7 +10,7 @@ import typer
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
-from sandwich_coordinator.cli.new_sessions import Yes, ask_before_new_sessions
+from sandwich_coordinator.cli.new_sessions import Force, Yes, ask_before_new_sessions
 from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, KeyFile, WaitS, command_group, run, with_key_file
 from sandwich_coordinator.cli.output import (
     paint_for,
@@ -72,6 +72,7 @@ def cluster_apply(
         bool, typer.Option("--rekey", help="Seal everything with another key than before; stop the nodes first.")
     ] = False,
     yes: Yes = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Make the cluster as the file says. Checks everything before it writes anything; repeating it writes nothing.
@@ -97,7 +98,7 @@ def cluster_apply(
             )
 
     plan = run(work(dry_run=True))
-    ask_before_new_sessions(plan.new_groups, yes=yes or dry_run)
+    ask_before_new_sessions(plan.new_groups, yes=yes or dry_run, force=force or dry_run)
     if not dry_run:
         plan = run(work(dry_run=False))
     _show_plan(plan, dry_run=dry_run, as_json=as_json)

@@ -207,9 +207,7 @@ def test_a_run_that_the_node_does_not_know_is_stopped_and_its_state_is_not_taken
     with_node(scenario)
 
 
-def test_a_shard_that_waits_for_its_turn_while_its_claim_vanishes_starts_again_and_resumes_what_another_node_began() -> (
-    None
-):
+def test_a_shard_without_a_session_whose_claim_vanishes_starts_again_under_a_new_one() -> None:
     async def scenario(node: Node) -> None:
         await node.receives(ipc.SessionDropped(SHARD, "Discord ended it"), ipc.IdentifyWanted(SHARD))
         await node.sees(owner=None)
