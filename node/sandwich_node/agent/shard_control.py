@@ -124,6 +124,9 @@ class ShardControl:
         # The revisions of writes that the view does not have yet.
         self._written: dict[ShardId, int] = {}
         self._rereads: set[ShardId] = set()
+        # Shards that want their turn, and whether for a spare session; those in `_waiting` may ask for it.
+        self._wanting: dict[ShardId, bool] = {}
+        self._waiting: set[ShardId] = set()
         self._near: dict[Bucket, dict[ShardId, float]] = {}
         self._near_in: dict[ShardId, Bucket] = {}
 
@@ -165,6 +168,7 @@ class ShardControl:
         self._set_options(view)
         self._set_phases(view)
         self._gateways.follow(view, self.local)
+        self._ask_for_turns(view)
         states, awaited = self._state_writes(view)
         return not (await self._commit(states) and done) or awaited
 
@@ -415,6 +419,8 @@ class ShardControl:
 
     def _withdraw(self, shard: ShardId) -> None:
         self._rereads.discard(shard)
+        self._wanting.pop(shard, None)
+        self._waiting.discard(shard)
         if self.identifying is not None:
             self.identifying.withdraw(shard)
 
@@ -474,9 +480,12 @@ class ShardControl:
     def on_message(self, worker: Worker, message: ipc.ToAgent) -> None:
         """A worker sent a message about a shard."""
         match message:
-            case ipc.ShardChanged(key=key) | ipc.SessionSaved(key=key) | ipc.SessionDropped(key=key) if (
-                key not in self.local or self.local[key].worker != worker.index
-            ):
+            case (
+                ipc.ShardChanged(key=key)
+                | ipc.SessionSaved(key=key)
+                | ipc.SessionDropped(key=key)
+                | ipc.IdentifyWanted(key=key)
+            ) if key not in self.local or self.local[key].worker != worker.index:
                 # It was given up here. Stopped already, or not: it must not share the session with the present one.
                 worker.send(ipc.StopShard(key, "it does not run here any more"))
             case ipc.ShardChanged(key, state, reason):
@@ -501,7 +510,8 @@ class ShardControl:
                 self._enqueue(key, lambda: self._gateways.unreachable(key, url, reason))
             case ipc.IdentifyWanted(key, spare):
                 self._has_session(key, spare)
-                self._enqueue(key, lambda: self._want_identify(key, spare=spare))
+                self._wanting[key] = spare
+                self._enqueue(key, lambda: self._want_identify(key))
             case ipc.IdentifyWithdrawn(key):
                 self._withdraw(key)
             case ipc.IdentifySent(key):
@@ -596,11 +606,21 @@ class ShardControl:
             )
         self._forget_run(shard, stopped.run)
 
-    async def _want_identify(self, shard: ShardId, *, spare: bool) -> None:
-        if self.identifying is not None and shard in self.local:
-            (self._rereads.add if spare else self._rereads.discard)(shard)
-            self.identifying.want(shard, spare=spare)
+    async def _want_identify(self, shard: ShardId) -> None:
+        if shard in self._wanting and shard in self.local:
+            (self._rereads.add if self._wanting[shard] else self._rereads.discard)(shard)
+            self._waiting.add(shard)
             self.changed()
+
+    def _ask_for_turns(self, view: ClusterView) -> None:
+        """Ask for the turns of shards whose claims say that they wait, so that all nodes know the order.
+
+        Nodes that start together would all try the same buckets otherwise, and all but one would fail, again and again.
+        """
+        for shard in sorted(self._waiting):
+            if self.identifying is not None and shard in view.queued.get(shard.of, ()):
+                self._waiting.discard(shard)
+                self.identifying.want(shard, spare=self._wanting.pop(shard))
 
     # --- sessions, in order per shard ---------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from sandwich_coordinator.types import (
 )
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
+from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.shard_control import SAVE_BUDGET_S, ShardControl
@@ -91,27 +92,28 @@ class Node:
     def _put(self, key: str, value: bytes, revision: int, lease: int = 0) -> None:
         self._items[key] = KeyValue(key, value, revision, revision, 1, lease)
 
-    async def sees(self, *, planned: str = "a", owner: str | None = "a", session: bool = True) -> None:
+    async def sees(
+        self, *, planned: str = "a", owner: str | None = "a", session: bool = True, state: ShardState = "claiming"
+    ) -> None:
         """The node's view from now on: for which node the shard is planned, and who claims it."""
         plan = PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={planned: "0"})
         self._put(KEYS.plan("bot", 0), plan.encode(), 4)
         self._items.pop(KEYS.claim(*SHARD), None)
         self._items.pop(KEYS.session(*SHARD), None)
         if owner is not None:
-            state: ShardState = "claiming"
             claim = ClaimRecord("bot", 0, 0, node=owner, instance=f"{owner}1", worker=0, fence=FENCE, state=state)
             self._put(KEYS.claim(*SHARD), claim.encode(), FENCE, LEASE if owner == "a" else 22)
         if session:
             self._put(KEYS.session(*SHARD), SESSION.encode(), 5)
         self._view = ClusterView.from_items(KEYS, self._items, revision=50)
         self.control.changed()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
 
     async def receives(self, *messages: ipc.ToAgent, worker: int = 0) -> None:
         """A worker sends messages."""
         for message in messages:
             self.control.on_message(self.workers[worker], message)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
 
     @property
     def phase(self) -> str | None:
@@ -227,5 +229,34 @@ def test_a_shard_that_has_sent_its_identify_keeps_its_fence_when_its_claim_vanis
         assert node.control.local[SHARD].has_session
         await node.sees(owner=None)
         assert (node.stops(), node.phase) == ([], "running")
+
+    with_node(scenario)
+
+
+class Turns(IdentifyLoop):
+    """Notes which shards ask for their turn."""
+
+    def __init__(self) -> None:
+        self.asked: list[ShardId] = []
+
+    def want(self, shard: ShardId, *, spare: bool = False) -> None:
+        self.asked.append(shard)
+
+    def withdraw(self, shard: ShardId) -> None:
+        pass
+
+
+def test_a_turn_is_asked_for_once_all_nodes_can_see_that_the_shard_waits_for_it() -> None:
+    async def scenario(node: Node) -> None:
+        turns = node.control.identifying = Turns()
+        lost = ipc.SessionDropped(SHARD, "Discord ended it"), ipc.ShardChanged(SHARD, "identifying")
+        await node.receives(*lost, ipc.IdentifyWanted(SHARD))
+        assert msgspec.json.decode(node.store.puts[KEYS.claim(*SHARD)], type=ClaimRecord).state == "identifying"
+        assert turns.asked == [], "written, and not in the view yet"
+        await node.sees(state="identifying")
+        assert turns.asked == [SHARD]
+        await node.receives(ipc.IdentifyWanted(SHARD), ipc.IdentifyWithdrawn(SHARD))
+        await node.sees(state="identifying")
+        assert turns.asked == [SHARD], "withdrawn before it was asked for"
 
     with_node(scenario)
