@@ -126,7 +126,8 @@ def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
         if app is None or proposal is None or proposal.record.count == group.count:
             continue
         found = proposal.record
-        summary = f"{name}: {found.count} shards are proposed, and {group.count} run ({found.reason})"
+        waits = f"; {found.waits}" if found.waits else ""
+        summary = f"{name}: {found.count} shards are proposed, and {group.count} run ({found.reason}){waits}"
         spec = app.record.shards
         when = f"; by itself at {spec.window}" if spec.window and not spec.confirm else ""
         advice = f"sandwich app scale {name} --accept{when}"
