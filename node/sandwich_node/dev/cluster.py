@@ -138,6 +138,13 @@ class DevCluster:
     nodes: dict[str, ChildProcess] = field(default_factory=dict)
     etcds: tuple[EmbeddedEtcd, ...] = ()
     natses: tuple[EmbeddedNats, ...] = ()
+    labels: tuple[str, ...] = ()
+    """NAME=VALUE, of every node."""
+
+    @property
+    def key_file(self) -> Path:
+        """The cluster key, for commands outside `run_cli`."""
+        return self.directory / "cluster.key"
 
     @property
     def etcd_urls(self) -> str:
@@ -148,6 +155,7 @@ class DevCluster:
         """Start one more node and return it; it is not ready yet. `etcd`: other endpoints than the members'."""
         words = [command("sandwich-node"), "join", "--node-id", name, "--workers", str(workers)]
         words += ["--listen", "127.0.0.1:0", "--etcd", etcd or self.etcd_urls, "--capacity", str(capacity)]
+        words += [word for label in self.labels for word in ("--label", label)]
         child = await ChildProcess.start(f"node-{name}", words, directory=self.directory, env=self.env)
         self.nodes[name] = child
         return child
@@ -252,11 +260,12 @@ async def dev_cluster(
     seed: int = 1,
     members: int = 1,
     redis_args: Sequence[str] = (),
+    labels: tuple[str, ...] = (),
 ) -> AsyncIterator[DevCluster]:
     """Start everything; the nodes are starting when this yields. Raises EmbeddedServerError naming what failed.
 
     `members`: how many etcd members and NATS servers there are; streams have as many replicas. `redis_args`: more
-    arguments for redis-server.
+    arguments for redis-server. `labels`: of every node, NAME=VALUE.
     """
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandwich-dev-")))
@@ -267,9 +276,10 @@ async def dev_cluster(
         for server in servers:
             stack.push_async_exit(server)
         await asyncio.gather(*(server.start() for server in servers))
+        key = ClusterKey.generate().to_base64()
         env = {
-            **os.environ,
-            "SANDWICH_CLUSTER_KEY": ClusterKey.generate().to_base64(),
+            **{name: value for name, value in os.environ.items() if not name.startswith("SANDWICH_")},
+            "SANDWICH_CLUSTER_KEY": key,
             **{_token_variable(bot): bot.token for bot in bots},
         }
         simulator_url = await _start_simulator(stack, directory, bots, rate=rate, seed=seed, env=env)
@@ -283,7 +293,10 @@ async def dev_cluster(
             bots,
             etcds=tuple(etcds),
             natses=tuple(natses),
+            labels=labels,
         )
+        cluster.key_file.touch(mode=0o600)
+        cluster.key_file.write_text(key + "\n")
         await _apply(cluster)
         stack.push_async_callback(cluster.stop_nodes)
         for index in range(nodes):
