@@ -26,7 +26,6 @@ from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
-from sandwich_node.dev.checker import spare_sessions
 from sandwich_node.dev.embedded import (
     EmbeddedEtcd,
     EmbeddedNats,
@@ -39,7 +38,7 @@ from sandwich_node.dev.embedded import (
 )
 from sandwich_node.dev.event_check import JournalEntry
 from sandwich_node.dev.ports import free_ports
-from sandwich_sdk.wire.frame import session_hash
+from sandwich_node.dev.simulated_discord import SimulatedDiscord
 
 NODE_STOP_TIMEOUT_S = 30.0
 SIMULATOR_START_TIMEOUT_S = 30.0
@@ -207,32 +206,15 @@ class DevCluster:
 
     async def simulator(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call the simulator's control API: GET without a body, else POST."""
-        url = f"{self.simulator_url}/_sim/{path}"
-        method = "GET" if body is None else "POST"
-        async with aiohttp.ClientSession() as http, http.request(method, url, json=body) as response:
-            response.raise_for_status()
-            return await response.json()
+        return await SimulatedDiscord(self.simulator_url).control(path, body)
 
-    async def journal(self, app: str) -> AsyncIterator[JournalEntry]:
+    def journal(self, app: str) -> AsyncIterator[JournalEntry]:
         """All dispatches that the simulated Discord sent to the application's sessions, for an `EventCheck`."""
-        url = f"{self.simulator_url}/_sim/journal"
-        async with aiohttp.ClientSession() as http, http.get(url, params={"bot": app}) as response:
-            response.raise_for_status()
-            async for line in response.content:
-                yield msgspec.json.decode(line, type=JournalEntry)
+        return SimulatedDiscord(self.simulator_url).journal(app)
 
     async def owed(self, app: str, streamed: Container[str]) -> dict[str, list[int]]:
-        """What the simulated Discord owed the application: session hash -> sequences.
-
-        Without the sessions that were only begun to resync the cache: none of `streamed`, see `spare_sessions`.
-        """
-        owed: dict[str, list[int]] = {}
-        names: dict[str, str] = {}
-        async for entry in self.journal(app):
-            name = names.get(entry.session) or names.setdefault(entry.session, session_hash(entry.session))
-            owed.setdefault(name, []).append(entry.seq)
-        spare = spare_sessions(await self.simulator(f"ledger?bot={app}&kind=identify"), streamed)
-        return {name: sequences for name, sequences in owed.items() if name not in spare}
+        """What the simulated Discord owed the application: see `SimulatedDiscord.owed`."""
+        return await SimulatedDiscord(self.simulator_url).owed(app, streamed)
 
     async def stop_nodes(self) -> None:
         """Stop every node, all at once, each with its sessions kept."""
