@@ -10,6 +10,7 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.api.idempotency import Answers
+from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.picture import ClusterPicture
 from sandwich_node.api.problem_details import ApiError
 
@@ -26,6 +27,7 @@ class ApiCluster:
     facts    of the node that serves
     picture  the whole cluster, with what every node says of itself
     answers  to requests with an Idempotency-Key
+    messaging  NATS and Redis, for what only they know
     """
 
     store: Store
@@ -34,6 +36,7 @@ class ApiCluster:
     facts: NodeFacts
     picture: ClusterPicture
     answers: Answers
+    messaging: Messaging
 
     def view(self) -> ClusterView:
         """The cluster as this node sees it now. Raises ApiError before the node has joined."""

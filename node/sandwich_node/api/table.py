@@ -1,6 +1,17 @@
 """The one table of routes."""
 
-from sandwich_node.api.resources import apps, document, groups, nodes, overview, shards
+from sandwich_node.api.resources import (
+    apps,
+    bot_commands,
+    consumers,
+    document,
+    groups,
+    lookups,
+    nodes,
+    overview,
+    removal,
+    shards,
+)
 from sandwich_node.api.routing import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -8,6 +19,10 @@ ROUTES: tuple[Route, ...] = (
     *overview.ROUTES,
     *nodes.ROUTES,
     *apps.ROUTES,
+    *removal.ROUTES,
     *groups.ROUTES,
     *shards.ROUTES,
+    *consumers.ROUTES,
+    *lookups.ROUTES,
+    *bot_commands.ROUTES,
 )

@@ -21,6 +21,7 @@ from sandwich_node.agent.server_health import Servers
 from sandwich_node.api.access import identify, record
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.idempotency import Answers
+from sandwich_node.api.messaging import open_messaging
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
 from sandwich_node.api.table import ROUTES
@@ -51,12 +52,19 @@ def _listener(store: EtcdStore, cluster: str, key: ClusterKey | None) -> Listen:
         async with open_picture(store) as picture:
             app = make_app(facts)
             keys = Keys(cluster)
-            api = ApiCluster(
-                store=store, keys=keys, key=key, facts=facts, picture=picture, answers=Answers(store, keys, key)
-            )
-            add_routes(app, ROUTES, api, identify=identify, record=record)
-            async with serve(app, address) as port:
-                yield port
+            async with open_messaging(facts.settings, key) as messaging:
+                api = ApiCluster(
+                    store=store,
+                    keys=keys,
+                    key=key,
+                    facts=facts,
+                    picture=picture,
+                    answers=Answers(store, keys, key),
+                    messaging=messaging,
+                )
+                add_routes(app, ROUTES, api, identify=identify, record=record)
+                async with serve(app, address) as port:
+                    yield port
 
     return listen
 
