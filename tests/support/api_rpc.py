@@ -49,4 +49,6 @@ class Cluster:
             "update_voice_state": {"state": {}, "server": {}},
             "relay": {"id": "own:1"},
         }
+        if verb not in found:
+            raise RpcError("not_found", "it is not in the cache")
         return found[verb]
