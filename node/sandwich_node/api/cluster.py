@@ -1,7 +1,7 @@
 """The cluster behind the API: the parts that handlers use."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey
@@ -9,6 +9,7 @@ from sandwich_coordinator.store.base import Store, StoreError
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.findings import Findings
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.picture import ClusterPicture
@@ -28,6 +29,7 @@ class ApiCluster:
     picture  the whole cluster, with what every node says of itself
     answers  to requests with an Idempotency-Key
     messaging  NATS and Redis, for what only they know
+    findings  what follows from the newest snapshot
     """
 
     store: Store
@@ -37,6 +39,7 @@ class ApiCluster:
     picture: ClusterPicture
     answers: Answers
     messaging: Messaging
+    findings: Findings = field(default_factory=Findings)
 
     def view(self) -> ClusterView:
         """The cluster as this node sees it now. Raises ApiError before the node has joined."""
