@@ -28,6 +28,7 @@ from sandwich_node.api.first_admin import Show, offer_first_admin
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live import cluster_logs
 from sandwich_node.api.live.parts import open_live
+from sandwich_node.api.messaging import open_messaging
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
 from sandwich_node.api.signing_in import SigningIn
@@ -78,10 +79,23 @@ def _listener(
 
     @asynccontextmanager
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
-        async with open_picture(store) as picture, open_live(options.node, ring, facts, picture) as live:
+        async with (
+            open_picture(store) as picture,
+            open_live(options.node, ring, facts, picture) as live,
+            open_messaging(facts.settings, key) as messaging,
+        ):
             keys, between_nodes = Keys(options.cluster), BetweenNodes(options.status_key)
             answers = Answers(store, keys, key)
-            api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, answers=answers, live=live)
+            api = ApiCluster(
+                store=store,
+                keys=keys,
+                key=key,
+                facts=facts,
+                picture=picture,
+                answers=answers,
+                messaging=messaging,
+                live=live,
+            )
             access, audit = Access(api, address.host), Audit(api)
             app = make_app(facts, page_guards(access, between_nodes, address.host))
             app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
