@@ -32,6 +32,7 @@ from sandwich_coordinator.types import (
     RolloutRecord,
     SessionRecord,
 )
+from sandwich_coordinator.webhooks.records import WebhookRecord, WebhookStateRecord
 
 R = TypeVar("R", bound=Record)
 
@@ -118,6 +119,8 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         _Table("rollouts", keys.rollouts, one, str, json(RolloutRecord), ()),
         _Table("proposals", keys.proposals, one, str, json(ProposalRecord), ()),
         _Table("removals", keys.removals, one, str, json(RemovalRecord), ()),
+        _Table("webhooks", keys.webhooks, one, str, json(WebhookRecord), ("name",)),
+        _Table("webhook_states", keys.webhook_states, one, str, json(WebhookStateRecord), ()),
         _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
     )
 
@@ -194,6 +197,8 @@ class ClusterView:
     restarts: Mapping[ShardId, Entry[RestartRecord]] = field(default_factory=dict)
     identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
+    webhooks: Mapping[str, Entry[WebhookRecord]] = field(default_factory=dict)
+    webhook_states: Mapping[str, Entry[WebhookStateRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
     index: ClaimIndex | None = field(default=None, compare=False, repr=False)
 

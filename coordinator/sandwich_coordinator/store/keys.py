@@ -78,6 +78,20 @@ class Keys:
     def departed(self) -> str:
         return f"{self.prefix}departed/"
 
+    @property
+    def webhooks(self) -> str:
+        return f"{self.prefix}webhooks/"
+
+    @property
+    def webhook_states(self) -> str:
+        return f"{self.prefix}webhook-states/"
+
+    def webhook(self, name: str) -> str:
+        return f"{self.webhooks}{name}"
+
+    def webhook_state(self, name: str) -> str:
+        return f"{self.webhook_states}{name}"
+
     def departed_node(self, node: str) -> str:
         return f"{self.departed}{node}"
 

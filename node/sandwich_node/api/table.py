@@ -1,6 +1,6 @@
 """The one table of routes."""
 
-from sandwich_node.api.resources import live, logs, nodes
+from sandwich_node.api.resources import live, logs, nodes, webhooks
 from sandwich_node.api.routing import Route
 
-ROUTES: tuple[Route, ...] = (*nodes.ROUTES, *live.ROUTES, *logs.ROUTES)
+ROUTES: tuple[Route, ...] = (*nodes.ROUTES, *live.ROUTES, *logs.ROUTES, *webhooks.ROUTES)

@@ -1,9 +1,10 @@
 """An agent with everything real: etcd, Discord over HTTPS, worker processes, an HTTP server."""
 
+import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
 from sandwich_node.log_lines import LogRing
+from sandwich_node.webhooks.sender import WebhookSender
 from sandwich_node.worker_process import WorkerProcess
 
 
@@ -64,10 +66,22 @@ def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ri
             keys = Keys(options.cluster)
             api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, live=live)
             add_routes(app, ROUTES, api, identify=identify, record=record)
-            async with serve(app, address) as port:
+            sender = WebhookSender(store, keys, key, facts, picture, options.node)
+            async with serve(app, address) as port, _running(sender.run()):
                 yield port
 
     return listen
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Work that goes on while the context lasts."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class _DiscordRest:
