@@ -20,6 +20,8 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.idempotency import Answers
+from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.routing import Call, Route
 from sandwich_node.api.server import BODY_BYTES_MAX, add_routes, problems_only
 from sandwich_node.api.table import ROUTES
@@ -103,8 +105,10 @@ async def api_over(
 ) -> AsyncIterator[Api]:
     """The API over `store`. `more`: further parts of ApiCluster."""
     facts, picture = StoredFacts(store, keys), FixedPicture()
+    messaging = Messaging(facts.settings, key)
     await facts.refresh()
-    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture, **more}
+    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
+    parts |= {"answers": Answers(store, keys, key), "messaging": messaging, **more}
     cluster = _Settling(**parts)
 
     async def identify(_request: web.Request, _route: Route) -> Identity:
@@ -117,4 +121,7 @@ async def api_over(
     add_routes(app, routes, cluster, identify=identify, record=record)
     async with TestServer(app) as server, aiohttp.ClientSession(str(server.make_url("/"))) as http:
         api = Api(cluster, http, picture)
-        yield api
+        try:
+            yield api
+        finally:
+            await messaging.close()

@@ -213,7 +213,8 @@ def cluster_rebalance(
 
     Example: sandwich cluster rebalance --dry-run
     """
-    from sandwich_coordinator.cli.progress import move_row, shown
+    from sandwich_coordinator.cli.progress import shown
+    from sandwich_coordinator.operations.rows import move_row
     from sandwich_coordinator.operations.shards import planned_moves, restore_balance
 
     report = shown(partial(say, err=as_json))

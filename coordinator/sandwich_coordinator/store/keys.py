@@ -75,6 +75,11 @@ class Keys:
         return f"{self.prefix}budget/"
 
     @property
+    def requests(self) -> str:
+        """Answers of the HTTP API. Not under `prefix`: no node mirrors them."""
+        return f"/sandwich-requests/{self.cluster}/"
+
+    @property
     def departed(self) -> str:
         return f"{self.prefix}departed/"
 
@@ -91,6 +96,9 @@ class Keys:
 
     def webhook_state(self, name: str) -> str:
         return f"{self.webhook_states}{name}"
+
+    def request(self, name: str) -> str:
+        return f"{self.requests}{name}"
 
     def departed_node(self, node: str) -> str:
         return f"{self.departed}{node}"

@@ -9,7 +9,9 @@ from sandwich_coordinator.store.base import Store, StoreError
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live.parts import LiveParts
+from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.picture import ClusterPicture
 from sandwich_node.api.problem_details import ApiError
 
@@ -25,6 +27,8 @@ class ApiCluster:
     key      the cluster key; None in a cluster without one
     facts    of the node that serves
     picture  the whole cluster, with what every node says of itself
+    answers  to requests with an Idempotency-Key
+    messaging  NATS and Redis, for what only they know
     live     what the streams read from
     """
 
@@ -33,6 +37,8 @@ class ApiCluster:
     key: ClusterKey | None
     facts: NodeFacts
     picture: ClusterPicture
+    answers: Answers
+    messaging: Messaging
     live: LiveParts | None = None
 
     def live_parts(self) -> LiveParts:

@@ -31,6 +31,7 @@ KINDS = {
     "too-slow": _Kind(408, "The request did not arrive in time"),
     "refused": _Kind(409, "Not as things are now"),
     "conflict": _Kind(409, "Another writer was first"),
+    "in-progress": _Kind(409, "The same request is being carried out"),
     "stale": _Kind(412, "The resource has changed since it was read"),
     "too-large": _Kind(413, "The request is too large"),
     "media-type": _Kind(415, "The body must be JSON"),
@@ -40,6 +41,7 @@ KINDS = {
     "unavailable": _Kind(503, "A server that is needed does not answer"),
     "outcome-unknown": _Kind(503, "Whether the change was made is unknown"),
     "not-reached": _Kind(504, "Stored, and not reached yet"),
+    "no-answer": _Kind(504, "What was asked did not answer in time"),
 }
 
 
@@ -57,6 +59,7 @@ class ApiError(Exception):
 
 
 _OF_OPERATIONS: tuple[tuple[type[Exception], str], ...] = (
+    (errors.Stale, "stale"),
     (errors.Conflict, "conflict"),
     (errors.Refused, "refused"),
     (errors.Invalid, "invalid"),

@@ -1,6 +1,34 @@
 """The one table of routes."""
 
-from sandwich_node.api.resources import live, logs, nodes, webhooks
+from sandwich_node.api.resources import (
+    apps,
+    bot_commands,
+    consumers,
+    document,
+    groups,
+    live,
+    logs,
+    lookups,
+    nodes,
+    overview,
+    removal,
+    shards,
+    webhooks,
+)
 from sandwich_node.api.routing import Route
 
-ROUTES: tuple[Route, ...] = (*nodes.ROUTES, *live.ROUTES, *logs.ROUTES, *webhooks.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *document.ROUTES,
+    *overview.ROUTES,
+    *nodes.ROUTES,
+    *apps.ROUTES,
+    *removal.ROUTES,
+    *groups.ROUTES,
+    *shards.ROUTES,
+    *consumers.ROUTES,
+    *lookups.ROUTES,
+    *bot_commands.ROUTES,
+    *live.ROUTES,
+    *logs.ROUTES,
+    *webhooks.ROUTES,
+)

@@ -23,8 +23,10 @@ from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.server_health import Servers
 from sandwich_node.api.access import identify, record
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live import cluster_logs
 from sandwich_node.api.live.parts import open_live
+from sandwich_node.api.messaging import open_messaging
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
 from sandwich_node.api.table import ROUTES
@@ -59,12 +61,25 @@ def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ri
 
     @asynccontextmanager
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
-        async with open_picture(store) as picture, open_live(options.node, ring, facts, picture) as live:
+        async with (
+            open_picture(store) as picture,
+            open_messaging(facts.settings, key) as messaging,
+            open_live(options.node, ring, facts, picture) as live,
+        ):
             between_nodes = BetweenNodes(options.status_key)
             app = make_app(facts, page_guards(facts, between_nodes, address.host))
             app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
             keys = Keys(options.cluster)
-            api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, live=live)
+            api = ApiCluster(
+                store=store,
+                keys=keys,
+                key=key,
+                facts=facts,
+                picture=picture,
+                answers=Answers(store, keys, key),
+                messaging=messaging,
+                live=live,
+            )
             add_routes(app, ROUTES, api, identify=identify, record=record)
             sender = WebhookSender(store, keys, key, facts, picture, options.node)
             async with serve(app, address) as port, _running(sender.run()):
