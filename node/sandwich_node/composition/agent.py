@@ -64,7 +64,7 @@ def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ri
         async with (
             open_picture(store) as picture,
             open_messaging(facts.settings, key) as messaging,
-            open_live(options.node, ring, facts, picture) as live,
+            open_live(options.node, ring, facts, picture, messaging) as live,
         ):
             between_nodes = BetweenNodes(options.status_key)
             app = make_app(facts, page_guards(facts, between_nodes, address.host))
