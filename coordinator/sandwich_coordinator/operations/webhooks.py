@@ -8,7 +8,7 @@ import msgspec
 
 from sandwich_coordinator.config_values import check_name
 from sandwich_coordinator.operations.configuration_plan import Sealer
-from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused
+from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused, Stale
 from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.problems import Severity
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
@@ -109,12 +109,11 @@ async def change_webhook(
 ) -> tuple[WebhookRecord, int]:
     """Change a webhook; returns it and its revision. `revision`: change only this one.
 
-    Raises NotFound, Invalid, Conflict; SealingError when what is kept cannot be opened.
+    Raises NotFound, Invalid, Stale, Conflict; SealingError when what is kept cannot be opened.
     """
     view = await read_view(store, keys)
     entry = _find(view, name)
-    if revision is not None and revision != entry.mod_revision:
-        raise Conflict(f"webhook {name} was changed meanwhile")
+    _check_revision(name, entry.mod_revision, revision)
     known = entry.record
     record = msgspec.structs.replace(
         known,
@@ -139,12 +138,11 @@ def _chosen(wanted: Any, kept: Destination | None, name: str) -> Any:
 
 
 async def remove_webhook(store: Store, keys: Keys, name: str, *, revision: int | None = None) -> None:
-    """Remove a webhook and what is known of its messages. Raises NotFound and Conflict."""
+    """Remove a webhook, also one that cannot be read. `revision`: only this one. Raises NotFound, Stale, Conflict."""
     view = await read_view(store, keys)
     bad = view.bad.get(keys.webhook(name))
-    if bad is None:
-        _find(view, name)
-    guard = revision if revision is not None else view.webhooks[name].mod_revision if bad is None else bad.mod_revision
+    guard = _find(view, name).mod_revision if bad is None else bad.mod_revision
+    _check_revision(name, guard, revision)
     done = await store.txn(
         [Compare(keys.webhook(name), "mod_revision", guard)],
         [Delete(keys.webhook(name)), Delete(keys.webhook_state(name))],
@@ -178,6 +176,11 @@ def message_of(
     else:
         body = generic_message(notices, cluster=cluster, template=record.template, missed=missed, sent_at=now)
     return Message(body, int(now))
+
+
+def _check_revision(name: str, found: int, wanted: int | None) -> None:
+    if wanted is not None and wanted != found:
+        raise Stale(f"webhook {name} was changed since it was read")
 
 
 def _find(view: ClusterView, name: str) -> Entry[WebhookRecord]:

@@ -36,7 +36,7 @@ async def test_a_webhook_is_made_changed_and_removed_and_its_url_is_never_shown(
     answers.append(changed)
     assert (status, changed["min_severity"], changed["apps"]) == (200, "critical", ["x"])
     status, stale = await api("PATCH", "/webhooks/alerts", {"min_severity": "notice"}, If_Match=tag)
-    assert (status, stale["code"]) == (409, "conflict")
+    assert (status, stale["code"]) == (412, "stale")
     answers += [(await api("GET", "/webhooks"))[1], (await api("GET", "/webhooks/alerts"))[1]]
     view = api.cluster.view()
     assert open_destination(view.webhooks["alerts"].record, KEY).url == URL
