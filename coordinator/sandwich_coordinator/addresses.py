@@ -60,6 +60,12 @@ def http_url(address: str) -> str:
     return f"http://[{host}]:{port}" if bare else f"http://{address}"
 
 
+def node_url(address: str, tls: str) -> str:
+    """The URL of a node; `tls`: the fingerprint of its certificate, "" for plain HTTP."""
+    url = http_url(address)
+    return url.replace("http://", "https://", 1) if tls else url
+
+
 def parse_advertised(text: str) -> str:
     """What a node registers for `--advertise`: HOST:PORT, or an http(s) URL. Raises ValueError."""
     if "://" not in text:

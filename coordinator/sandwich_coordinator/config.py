@@ -5,6 +5,7 @@ settings they are sealed with the cluster key, bound to `NATS_SECRET` and `REDIS
 distinct from application names). `ClusterKey.unseal` opens them.
 """
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from sandwich_coordinator.access.exposure import OpenPage, is_loopback
+from sandwich_coordinator.access.roles import RoleName
 from sandwich_coordinator.app_options import (
     CacheConfig,
     EventsConfig,
@@ -51,6 +54,10 @@ from sandwich_coordinator.shard_counts import GUILDS_PER_SHARD_MAX
 from sandwich_coordinator.types import Record, ShardsSpec
 
 SHARDS_MAX = 65_536
+LOGIN_GUILDS_MAX = 5
+"""Each is a request at every sign-in."""
+LOGIN_ROLES_MAX = 10
+"""Of one guild: those that a user has are in the session, and a cookie has at most 4 KiB."""
 PLACEMENT_MAX = 16
 """How many labels an application may require."""
 
@@ -62,6 +69,7 @@ _REDIS_URL = server_url(
     ("redis", "rediss", "unix"), secrets="write redis.password: {env: NAME}", login=True, options=("db",)
 )
 _PROXY_URL = server_url(("http", "https"), secrets="a proxy with a password is not supported")
+_PUBLIC_URL = server_url(("http", "https"), secrets="it is shown to users")
 _API_URL = server_url(("http", "https"), secrets="a bot's token goes into apps.NAME.token: {env: NAME}")
 
 
@@ -145,6 +153,58 @@ class DiscordConfig(Section):
 
     api_url: Annotated[str, _API_URL] = "https://discord.com/api/v10"
     proxy: Annotated[str, _PROXY_URL] | None = None
+
+
+def _public_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.path not in ("", "/"):
+        raise ValueError("has a path: write only the scheme, the host and the port")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError("must start with https://: who signs in over plain http gives the session away")
+    return value.rstrip("/")
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError("must be an address or a network, such as 10.0.0.5 or 10.0.0.0/24") from None
+
+
+def _snowflake(value: object) -> object:
+    text = str(value) if type(value) is int else value
+    if not (isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 20):
+        raise ValueError('must be an id of Discord, such as "613425648685547541"')
+    return text
+
+
+Snowflake = Annotated[str, BeforeValidator(_snowflake)]
+
+
+class DiscordLoginConfig(Section):
+    """Users sign in with Discord. `guilds`: by guild, which of its roles has which role here."""
+
+    client_id: Snowflake
+    client_secret: Secret
+    guilds: dict[Snowflake, Annotated[dict[Snowflake, RoleName], Field(max_length=LOGIN_ROLES_MAX)]] = Field(
+        default={}, max_length=LOGIN_GUILDS_MAX
+    )
+
+
+class ApiConfig(Section):
+    """The HTTP API: where it is on, what is open, and who signs in."""
+
+    enabled: bool | Literal["auto"] = "auto"
+    open: ListOf[OpenPage] | None = None
+    public_url: Annotated[str, _PUBLIC_URL, AfterValidator(_public_url)] | None = None
+    trusted_proxies: ListOf[Annotated[str, AfterValidator(_network)]] = ()
+    discord_login: DiscordLoginConfig | None = None
+
+    @model_validator(mode="after")
+    def _login_needs_address(self) -> Self:
+        if self.discord_login is not None and self.public_url is None:
+            raise ValueError("discord_login needs public_url: Discord sends users back to it")
+        return self
 
 
 class PolicyConfig(Section):
@@ -256,6 +316,7 @@ class ClusterConfig(Section):
     redis: RedisConfig
     discord: DiscordConfig = DiscordConfig()
     policy: PolicyConfig = PolicyConfig()
+    api: ApiConfig = ApiConfig()
     apps: dict[Name, AppConfig] = Field(default={})
 
 
@@ -268,6 +329,9 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("redis", "tls"): TlsConfig,
     ("discord",): DiscordConfig,
     ("policy",): PolicyConfig,
+    ("api",): ApiConfig,
+    ("api", "discord_login"): DiscordLoginConfig,
+    ("api", "discord_login", "client_secret"): SecretSource,
     ("apps", "*"): AppConfig,
     ("apps", "*", "token"): SecretSource,
     ("apps", "*", "shards"): ShardsConfig,
@@ -286,6 +350,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
 
 NATS_SECRET = "config/nats"
 REDIS_SECRET = "config/redis"
+LOGIN_SECRET = "config/discord-login"
 
 
 class NatsSettings(Record, frozen=True):
@@ -344,10 +409,29 @@ class PolicySettings(Record, frozen=True):
         )
 
 
+class DiscordLoginSettings(Record, frozen=True):
+    """Sign-in with Discord. `client_secret` is sealed. `guilds`: guild id -> role id -> role."""
+
+    client_id: str
+    client_secret: str
+    guilds: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+
+
+class ApiSettings(Record, frozen=True):
+    """The HTTP API. `open` None: by the listening address (`access.exposure`). `public_url`: "" for none."""
+
+    enabled: bool | Literal["auto"] = "auto"
+    open: list[str] | None = None
+    public_url: str = ""
+    trusted_proxies: list[str] = msgspec.field(default_factory=list)
+    discord_login: DiscordLoginSettings | None = None
+
+
 class ClusterSettings(Record, frozen=True):
     """The whole `config` key. Unknown fields are ignored, so that two versions can share a cluster.
 
     `proof` authenticates the addresses that secrets are sent to (`trust.py`); "" in a cluster without a key.
+    `api_proof` authenticates `api`; "" where that is the default.
     """
 
     nats: NatsSettings
@@ -356,6 +440,8 @@ class ClusterSettings(Record, frozen=True):
     policy: PolicySettings = PolicySettings()
     version: int = 1
     proof: str = ""
+    api: ApiSettings = ApiSettings()
+    api_proof: str = ""
 
     @classmethod
     def decode(cls, value: bytes) -> "ClusterSettings":

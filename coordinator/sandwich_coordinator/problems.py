@@ -48,6 +48,7 @@ class Code(StrEnum):
     NODE_ID_TAKEN = "node-id-taken"
     WORKER_NOT_READY = "worker-not-ready"
     TOO_FEW_FILES = "too-few-files"
+    CERTIFICATE_REFUSED = "certificate-refused"
 
     APP_DOWN = "app-down"
     APP_INVALID = "app-invalid"
@@ -244,6 +245,11 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
             "A node has more planned shards than file descriptors for them: the others wait.",
             "raise the limit (LimitNOFILE= of the unit, --ulimit nofile= of the container, ulimit -Hn), or run more "
             "workers",
+        ),
+        Code.CERTIFICATE_REFUSED: Kind(
+            _W,
+            "A node cannot use its changed TLS certificate, and shows the one before.",
+            "correct the files of --tls-cert and --tls-key; the node reads them again by itself",
         ),
         Code.APP_DOWN: Kind(
             _C, "No node is there to run an application.", "start a node; its sessions are resumed if that is soon"

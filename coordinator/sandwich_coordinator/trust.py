@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.config import ApiSettings, ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 
 DISCORD_HOSTS = ("discord.com", "discord.gg")
@@ -29,16 +29,24 @@ def proof_of(settings: ClusterSettings, cluster: str, key: ClusterKey) -> str:
     return key.prove(f"{cluster}/config", _destinations(settings))
 
 
+def api_proof_of(settings: ClusterSettings, cluster: str, key: ClusterKey) -> str:
+    """The value of `settings.api_proof`: it covers `api`.
+
+    Apart from `proof`, so that nodes of a version without `api` still accept the settings. A default `api` has none:
+    removing the section gives no one access.
+    """
+    return key.prove(f"{cluster}/config/api", _api(settings.api)) if settings.api != ApiSettings() else ""
+
+
 def check_settings(settings: ClusterSettings, cluster: str, key: ClusterKey | None) -> None:
     """Raise SealingError unless `key` authenticates the addresses in these settings.
 
     Without a key (`--insecure-plaintext`) nothing can be authenticated: only settings without a proof are accepted.
     """
     if key is None:
-        if settings.proof:
-            raise SealingError(
-                f"cluster {cluster!r} is sealed with cluster key {key_id_of(settings.proof)} and this node has none"
-            )
+        if settings.proof or settings.api_proof:
+            held = key_id_of(settings.proof or settings.api_proof)
+            raise SealingError(f"cluster {cluster!r} is sealed with cluster key {held} and this node has none")
         return
     if not settings.proof:
         raise NotAuthenticated(
@@ -54,6 +62,12 @@ def check_settings(settings: ClusterSettings, cluster: str, key: ClusterKey | No
         raise SealingError(
             f"the addresses in the configuration of cluster {cluster!r} were changed by something that has no cluster "
             f"key: find out who can write to etcd, then {_APPLY}"
+        )
+    is_default = settings.api == ApiSettings()
+    if not (is_default or key.proves(f"{cluster}/config/api", _api(settings.api), settings.api_proof)):
+        raise SealingError(
+            f"the section api of cluster {cluster!r} was changed by something that has no cluster key: find out who "
+            f"can write to etcd, then {_APPLY}"
         )
 
 
@@ -98,3 +112,11 @@ def _destinations(settings: ClusterSettings) -> bytes:
             ["discord", settings.discord.api_url, settings.discord.proxy],
         ]
     )
+
+
+def _api(api: ApiSettings) -> bytes:
+    """Field by field: what a newer version adds has to have a proof of its own, so that this one still accepts it."""
+    login = api.discord_login
+    secret = None if login is None else [login.client_id, login.client_secret, login.guilds]
+    fields = ["api", api.enabled, api.open, api.public_url, api.trusted_proxies, secret]
+    return msgspec.json.encode(fields, order="sorted")

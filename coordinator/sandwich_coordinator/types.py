@@ -37,7 +37,8 @@ class NodeRecord(Record, frozen=True):
 
     `capacity` is a weight, `max_shards` a limit (0: none). `labels`: also those that the node sets itself
     (`placement.INTERNAL_LABELS`). `status_key`: random in each process, signs what is asked of it and what it answers
-    (`access.node_signatures`); "" for a node of an older version, which is asked plainly.
+    (`access.node_signatures`); "" for a node of an older version, which is asked plainly. `tls`: SHA-256 of the
+    certificate that it shows, in hex; "": it is asked by `address` alone.
     """
 
     node: str
@@ -52,6 +53,7 @@ class NodeRecord(Record, frozen=True):
     started_at: float = 0.0
     protocol: int = 1
     status_key: str = ""
+    tls: str = ""
 
 
 class DepartedRecord(Record, frozen=True):

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from sandwich_coordinator.access.records import SignInRecord, TokenRecord, UserRecord
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.store.base import KeyValue, WatchBatch
 from sandwich_coordinator.store.keys import Keys
@@ -103,25 +104,40 @@ def _number(text: str) -> int:
 
 @lru_cache(maxsize=16)
 def _tables(keys: Keys) -> tuple[_Table, ...]:
-    one, shard, json = (str,), (str, int, int), msgspec.json.Decoder
+    one, shard = (str,), (str, int, int)
     group_names = ("app", "group")
+    prefixes = keys.tables()
+
+    def table(
+        name: str,
+        parts: tuple[type, ...],
+        identity: Any,
+        record: type[Record],
+        fields: tuple[str, ...] = (),
+        **more: Any,
+    ) -> _Table:
+        return _Table(name, prefixes[name], parts, identity, msgspec.json.Decoder(record), fields, **more)
+
     return (
-        _Table("claims", keys.claims, shard, ShardId, json(ClaimRecord), (*group_names, "shard"), leased=True),
-        _Table("sessions", keys.sessions, shard, ShardId, json(SessionRecord), ()),
-        _Table("pins", keys.pins, shard, ShardId, json(PinRecord), ()),
-        _Table("restarts", keys.restarts, shard, ShardId, json(RestartRecord), ()),
-        _Table("identifies", keys.identifies, (str, int), Bucket, json(IdentifyRecord), (), leased=True),
-        _Table("budgets", keys.budgets, one, str, json(BudgetRecord), ()),
-        _Table("nodes", keys.nodes, one, str, json(NodeRecord), ("node",), leased=True),
-        _Table("departed", keys.departed, one, str, json(DepartedRecord), ("node",)),
-        _Table("apps", keys.apps, one, str, json(AppRecord), ("app",)),
-        _Table("groups", keys.groups, (str, int), GroupId, json(GroupRecord), group_names),
-        _Table("rollouts", keys.rollouts, one, str, json(RolloutRecord), ()),
-        _Table("proposals", keys.proposals, one, str, json(ProposalRecord), ()),
-        _Table("removals", keys.removals, one, str, json(RemovalRecord), ()),
-        _Table("webhooks", keys.webhooks, one, str, json(WebhookRecord), ("name",)),
-        _Table("webhook_states", keys.webhook_states, one, str, json(WebhookStateRecord), ()),
-        _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
+        table("claims", shard, ShardId, ClaimRecord, (*group_names, "shard"), leased=True),
+        table("sessions", shard, ShardId, SessionRecord),
+        table("pins", shard, ShardId, PinRecord),
+        table("restarts", shard, ShardId, RestartRecord),
+        table("identifies", (str, int), Bucket, IdentifyRecord, (), leased=True),
+        table("budgets", one, str, BudgetRecord),
+        table("nodes", one, str, NodeRecord, ("node",), leased=True),
+        table("departed", one, str, DepartedRecord, ("node",)),
+        table("apps", one, str, AppRecord, ("app",)),
+        table("groups", (str, int), GroupId, GroupRecord, group_names),
+        table("rollouts", one, str, RolloutRecord),
+        table("proposals", one, str, ProposalRecord),
+        table("removals", one, str, RemovalRecord),
+        table("tokens", one, str, TokenRecord, ("id",)),
+        table("users", one, str, UserRecord, ("user",)),
+        table("sign_ins", one, str, SignInRecord, ("user",)),
+        table("webhooks", one, str, WebhookRecord, ("name",)),
+        table("webhook_states", one, str, WebhookStateRecord),
+        table("plans", (str, int), GroupId, PlanRecord, group_names),
     )
 
 
@@ -176,7 +192,8 @@ class ClusterView:
 
     `index` finds claims: see `claimed_by`, `queued` and `changed_claims`.
 
-    `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`).
+    `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`). `tokens` and
+    `users` are decoded and not authenticated: `access.identities` does that.
     """
 
     keys: Keys
@@ -197,6 +214,9 @@ class ClusterView:
     restarts: Mapping[ShardId, Entry[RestartRecord]] = field(default_factory=dict)
     identifies: Mapping[Bucket, Entry[IdentifyRecord]] = field(default_factory=dict)
     budgets: Mapping[str, Entry[BudgetRecord]] = field(default_factory=dict)
+    tokens: Mapping[str, Entry[TokenRecord]] = field(default_factory=dict)
+    users: Mapping[str, Entry[UserRecord]] = field(default_factory=dict)
+    sign_ins: Mapping[str, Entry[SignInRecord]] = field(default_factory=dict)
     webhooks: Mapping[str, Entry[WebhookRecord]] = field(default_factory=dict)
     webhook_states: Mapping[str, Entry[WebhookStateRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)

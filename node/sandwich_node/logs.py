@@ -14,6 +14,8 @@ from typing import Any
 from sandwich_sdk.wire.plain_text import plain_json, plain_text
 
 _TOKEN = re.compile(r"[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27,}")
+_API_TOKEN = re.compile(r"swt_([a-z0-9]{1,32})_[\w-]{20,}")
+_SESSION = re.compile(r"sws1\.[\w-]{8,}\.[\w-]{20,}")
 _URL_SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _URL_OPTION = re.compile(r"(?i)([?&][a-z_]*(?:password|passwd|token|secret|auth)[a-z_]*=)[^&\s'\"#]+")
 _AUTHORIZATION = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bot |bearer )?)[^\s'\",}]+")
@@ -26,8 +28,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def redact(text: str) -> str:
-    """Replace what looks like a bot token, a URL's credentials, a header with either, or a value named as a secret."""
+    """Replace what looks like a token, a session or credentials, or is named as a secret."""
     text = _TOKEN.sub("[token]", text)
+    text = _API_TOKEN.sub(r"swt_\1_[redacted]", text)
+    text = _SESSION.sub("[session]", text)
     text = _URL_SECRET.sub("[credentials]", text)
     text = _URL_OPTION.sub(r"\1[redacted]", text)
     text = _AUTHORIZATION.sub(r"\1[redacted]", text)

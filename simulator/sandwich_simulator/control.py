@@ -50,12 +50,16 @@ class ControlApi:
             "faults": lambda b: sim.fault(b.pop("kind"), **b),
             "bots": self._bots,
             "gateway": lambda b: sim.set_gateway(**b),
+            "login": self._login,
         }
         for name, handler in gets.items():
             app.router.add_get(f"/_sim/{name}", _wrap(handler))
         for name, handler in posts.items():
             app.router.add_post(f"/_sim/{name}", _wrap(handler))
         app.router.add_get("/_sim/journal", self._journal)
+
+    async def _login(self, body: dict[str, Any]) -> Any:
+        return {"client_id": await self._simulator.set_login(**body)}
 
     async def _join(self, body: dict[str, Any]) -> Any:
         return {"user_id": await self._simulator.join_member(**body)}

@@ -14,6 +14,7 @@ from .gateway import Bot, Event, Gateway
 from .identify_rules import bare_token
 from .intents import GUILD_MEMBERS, GUILD_PRESENCES, MESSAGE_CONTENT
 from .mix import ActionContext, message_of
+from .oauth2 import OAuth2
 from .rest_rules import RestLimits, Verdict
 from .visibility import MANAGE_CHANNELS, MANAGE_GUILD, VIEW_AUDIT_LOG, permissions_of
 from .world import GuildState
@@ -80,9 +81,10 @@ def shown_invite(guild: GuildState, invite: Json, *, metadata: bool) -> Json:
 class RestApi:
     """The routes. Each request is checked for its token, rate limits and active faults."""
 
-    def __init__(self, gateway: Gateway, clock: Callable[[], Now]) -> None:
+    def __init__(self, gateway: Gateway, clock: Callable[[], Now], oauth2: OAuth2) -> None:
         self._gateway = gateway
         self._clock = clock
+        self._oauth2 = oauth2
         self._limits = RestLimits()
 
     def add_to(self, app: web.Application) -> None:
@@ -129,6 +131,8 @@ class RestApi:
     async def _answer(self, route: str, handler: Handler, request: web.Request) -> web.Response:
         if (fault := self._fault(request)) is not None:
             return fault
+        if route == "GET /users/@me" and self._oauth2.is_of_user(request):
+            return await self._oauth2.me(request)
         now = self._clock()
         bot = self._gateway.bot_of_token(bare_token(request.headers.get("Authorization", "")))
         if bot is None:

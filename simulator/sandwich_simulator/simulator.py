@@ -24,6 +24,7 @@ from .entities import FORUM, Json, channel
 from .faults import HttpDelay, HttpFault
 from .gateway import Bot, Event, Gateway
 from .mix import ActionContext, Mix
+from .oauth2 import LoginClient, OAuth2
 from .outbox import Cut, Raw
 from .protocol import Connection, State
 from .rest import RestApi
@@ -47,6 +48,7 @@ class Simulator:
         self.config = config
         self.gateway = Gateway(config)
         self._clock = clock
+        self._oauth2 = OAuth2(self.gateway, clock)
         self._server = GatewayServer(self.gateway, clock)
         self._rng = random.Random(f"{config.seed}:traffic")
         self._mixes: dict[str, Mix] = {}
@@ -85,7 +87,9 @@ class Simulator:
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
-        RestApi(self.gateway, self._clock).add_to(app)
+        # Before the REST API, which answers 404 to what it does not know.
+        self._oauth2.add_to(app)
+        RestApi(self.gateway, self._clock, self._oauth2).add_to(app)
         ControlApi(self).add_to(app)
         app.router.add_get("/{tail:/*}", self._server.handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
@@ -512,6 +516,12 @@ class Simulator:
         state = self.gateway.bot_named(bot).world.guild_state(int(guild_id), as_seen=as_seen)
         copied: Json = msgspec.json.decode(msgspec.json.encode(state))
         return copied
+
+    async def set_login(self, *, bot: str, secret: str, redirect_uris: list[str], user: str) -> str:
+        """Makes the bot's application an OAuth2 client; returns its id. `user`: who agrees next; "": they decline."""
+        client_id = self.gateway.bot_named(bot).id
+        self._oauth2.clients[client_id] = LoginClient(secret, redirect_uris, user)
+        return client_id
 
     async def guild_ids(self, bot: str, shard: int = 0, count: int = 1) -> list[str]:
         """The ids of a bot's guilds, or of one shard's."""

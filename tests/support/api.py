@@ -81,6 +81,21 @@ class _Settling(ApiCluster):
         await self.facts.refresh()
 
 
+def settling_cluster(
+    store: Store,
+    facts: StoredFacts,
+    picture: FixedPicture,
+    *,
+    keys: Keys = KEYS,
+    key: ClusterKey | None = None,
+    **more: Any,
+) -> ApiCluster:
+    """What handlers reach. `more`: further parts of ApiCluster."""
+    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
+    parts |= {"answers": Answers(store, keys, key), "messaging": Messaging(facts.settings, key), **more}
+    return _Settling(**parts)
+
+
 @dataclass
 class Api:
     """A running API. `identity` is who asks; `recorded` is what went to the audit log."""
@@ -107,9 +122,8 @@ async def api_over(
     facts, picture = StoredFacts(store, keys), FixedPicture()
     messaging = Messaging(facts.settings, key)
     await facts.refresh()
-    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
-    parts |= {"answers": Answers(store, keys, key), "messaging": messaging, **more}
-    cluster = _Settling(**parts)
+    more = {"messaging": messaging, **more}
+    cluster = settling_cluster(store, facts, picture, keys=keys, key=key, **more)
 
     async def identify(_request: web.Request, _route: Route) -> Identity:
         return api.identity

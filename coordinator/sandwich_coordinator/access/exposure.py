@@ -1,6 +1,7 @@
-"""What a node answers to anybody, and whether the HTTP API is on there. Pure."""
+"""What a node answers to any client, and whether the HTTP API is on there. Pure."""
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Literal
 
 OpenPage = Literal["healthz", "readyz", "metrics", "status"]
@@ -20,7 +21,7 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def open_pages(configured: list[OpenPage] | None, host: str) -> frozenset[str]:
+def open_pages(configured: Iterable[str] | None, host: str) -> frozenset[str]:
     """The pages that need no identity on a node that listens on `host`. `configured`: `api.open`; None: the default."""
     if configured is not None:
         return frozenset(configured)

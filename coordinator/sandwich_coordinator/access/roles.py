@@ -30,6 +30,7 @@ class Role(IntEnum):
         return self.name.lower()
 
 
+RoleName = Literal["viewer", "operator", "admin"]
 IdentityKind = Literal["token", "user", "node", "anonymous"]
 
 
@@ -37,7 +38,7 @@ IdentityKind = Literal["token", "user", "node", "anonymous"]
 class Identity:
     """Who sends a request.
 
-    kind    an API token, a user who signed in, another node, or nobody (where reading is open)
+    kind    an API token, a user who signed in, another node, or anonymous
     name    the token's name or the user's Discord id, for the audit log
     role    None: an identity that may do nothing
     apps    the applications it is limited to; None: no limit
@@ -57,4 +58,4 @@ class Identity:
         return self.apps is None or app in self.apps
 
 
-NOBODY = Identity("anonymous", "", None)
+ANONYMOUS = Identity("anonymous", "", None)

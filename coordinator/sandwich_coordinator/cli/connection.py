@@ -1,5 +1,6 @@
 """How a command reaches the cluster. Light: what it needs is imported when it is used, so that help need not wait."""
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,16 +10,24 @@ from typing import TYPE_CHECKING
 from sandwich_coordinator.cli.errors import CommandError
 
 if TYPE_CHECKING:
+    from sandwich_coordinator.cli.remote import ApiAddress
     from sandwich_coordinator.sealing import ClusterKey
     from sandwich_coordinator.store.etcd import EtcdStore
     from sandwich_coordinator.store.keys import Keys
 
+RECORD_S = 2.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """From options and environment. `ca`, `cert` and `cert_key` are for etcd; `key_file` is the cluster key's."""
+    """From options and environment. `ca`, `cert` and `cert_key` are for etcd; `key_file` is the cluster key's.
+
+    `api`: a node's HTTP API, which is used in place of etcd; None: it is not.
+    `command`: what is run, for the audit log: its name and at most one argument; "": nothing is recorded.
+    """
 
     etcd: str
+    api: "ApiAddress | None" = None
     cluster: str | None = None
     user: str | None = None
     password_file: Path | None = None
@@ -26,6 +35,7 @@ class Connection:
     cert: Path | None = None
     cert_key: Path | None = None
     key_file: Path | None = None
+    command: str = ""
 
     @property
     def keys(self) -> "Keys":
@@ -46,6 +56,8 @@ class Connection:
     @asynccontextmanager
     async def store(self) -> AsyncIterator["EtcdStore"]:
         """The store while the context lasts. Raises CommandError for options that cannot be used."""
+        if self.api is not None:
+            raise CommandError("this command reads etcd: it does not work with --api", 1)
         from sandwich_coordinator.private_files import PrivateFileError, read_private
         from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
 
@@ -62,4 +74,34 @@ class Connection:
         try:
             yield store
         finally:
+            if store.has_written and self.command:
+                await _record(store, self.keys, self.command)
             await store.close()
+
+
+async def _record(store: "EtcdStore", keys: "Keys", command: str) -> None:
+    """Write to the audit log that a command changed something."""
+    import asyncio
+    import time
+
+    from sandwich_coordinator.cli.output import warn
+    from sandwich_coordinator.operations.audit import AuditEntry, write_entry
+    from sandwich_coordinator.store.base import StoreError
+
+    try:
+        async with asyncio.timeout(RECORD_S):
+            await write_entry(store, keys, AuditEntry(at=time.time(), who=caller(), what=command))
+    except (StoreError, TimeoutError) as error:
+        warn(f"this is not in the audit log: {error or 'etcd is slow'}")
+
+
+def caller() -> str:
+    """Who runs this command: cli:USER@HOST."""
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"cli:{user}@{socket.gethostname()}"

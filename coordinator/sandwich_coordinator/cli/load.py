@@ -50,6 +50,7 @@ class LoadedConfig:
     nats_password: str | None = field(repr=False)
     redis_url: str = field(repr=False)
     redis_password: str | None = field(repr=False)
+    login_secret: str | None = field(repr=False)
     warnings: tuple[str, ...] = ()
 
 
@@ -260,6 +261,8 @@ def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: P
     reading.options(config.apps)
     nats_password = reading.secret(config.nats.password, "nats", "password")
     redis_password = reading.secret(config.redis.password, "redis", "password")
+    login = config.api.discord_login
+    login_secret = reading.secret(login.client_secret, "api", "discord_login", "client_secret") if login else None
     url, url_password = _split_password(config.redis.url.get_secret_value())
     if url_password:
         reading.warn(("redis", "url"), "contains a password: password: {env: NAME} is safer")
@@ -271,6 +274,7 @@ def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: P
         nats_password=nats_password,
         redis_url=url,
         redis_password=redis_password or url_password,
+        login_secret=login_secret,
         warnings=tuple(reading.warnings),
     )
 

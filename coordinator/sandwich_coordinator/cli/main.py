@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sandwich_coordinator.cli.access_commands import audit_command, token_app
 from sandwich_coordinator.cli.app_commands import apps_app
 from sandwich_coordinator.cli.cache import guild_app, user_app
 from sandwich_coordinator.cli.cluster_commands import cluster_app
@@ -28,9 +29,17 @@ from sandwich_coordinator.cli.webhook_commands import webhook_app
 from sandwich_coordinator.operations.errors import OperationError
 from sandwich_sdk._version import __version__
 
+if TYPE_CHECKING:
+    from sandwich_coordinator.cli.remote import ApiAddress
+
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # typer brings click under a name of its own since 0.20
 _ERROR_CODES = {1: "refused", 2: "unavailable"}
-_HOISTED = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
+_OF_ETCD = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
+_HOISTED = (*_OF_ETCD, "--api", "--api-token-file", "--api-ca")
+
+COMMAND_WORDS_MAX = 3
+"""Such as `app set welcomer`: what follows may be a value."""
+COMMAND_WORD_MAX = 64
 
 app = typer.Typer(name="sandwich", cls=HelpGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(cluster_app, name="cluster")
@@ -42,7 +51,9 @@ app.add_typer(user_app, name="user")
 app.add_typer(dead_app, name="dead")
 app.add_typer(group_app, name="group")
 app.add_typer(webhook_app, name="webhook")
+app.add_typer(token_app, name="token")
 app.command("nats-config")(nats_config)
+app.command("audit")(audit_command)
 apps_app.command("scale")(app_scale)
 apps_app.command("restart")(app_restart)
 
@@ -65,6 +76,17 @@ def root(
     etcd_ca: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_CA", help="CA to trust.")] = None,
     etcd_cert: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_CERT", help="Client certificate.")] = None,
     etcd_key: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_KEY", help="Its key.")] = None,
+    api: Annotated[
+        str | None,
+        typer.Option(
+            "--api", metavar="URL", envvar="SANDWICH_API", help="A node's HTTP API, in place of etcd: http://HOST:5469."
+        ),
+    ] = None,
+    api_token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="SANDWICH_API_TOKEN_FILE", help="File with the API token; else $SANDWICH_API_TOKEN."),
+    ] = None,
+    api_ca: Annotated[Path | None, typer.Option(envvar="SANDWICH_API_CA", help="CA to trust for https.")] = None,
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
     """Operate a Sandwich cluster: what it runs, how it is, what it receives."""
@@ -83,7 +105,21 @@ def root(
         ca=etcd_ca,
         cert=etcd_cert,
         cert_key=etcd_key,
+        api=_api(context, api, api_token_file, api_ca),
+        command=command_words(hoist(sys.argv[1:])),
     )
+
+
+def _api(context: typer.Context, url: str | None, token_file: Path | None, ca: Path | None) -> "ApiAddress | None":
+    """The API's address. Raises CommandError when the command line has it beside etcd's."""
+    if url is None:
+        return None
+    given = [name for name in ("etcd", "cluster") if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if given:
+        raise CommandError(f"--{given[0]} and --api exclude each other: the node of the API knows its etcd")
+    from sandwich_coordinator.cli.remote import api_address
+
+    return api_address(url, token_file, ca)
 
 
 def _event_types(incomplete: str) -> list[str]:
@@ -132,6 +168,23 @@ def tail_command(
     run(work())
 
 
+@app.command("top")
+def top_command(context: typer.Context) -> None:
+    """The cluster in this terminal, kept up to date: problems, nodes, applications, shards. Operated with keys.
+
+    1-4 choose a table, / filters, Enter opens, d drains a node, c cordons, u uncordons, m moves a shard, r restarts it,
+    q ends. While the cluster cannot be asked, the last picture stays.
+
+    Example: sandwich top
+    """
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise CommandError("sandwich top needs a terminal: sandwich cluster status --watch does not")
+    from sandwich_coordinator.cli.cluster_access import open_cluster
+    from sandwich_coordinator.cli.top.screen import Top
+
+    Top(lambda: open_cluster(context.obj)).run()
+
+
 def hoist(arguments: Sequence[str]) -> list[str]:
     """Move connection options from anywhere on the command line to its front, where the root command reads them."""
     front: list[str] = []
@@ -147,6 +200,25 @@ def hoist(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(argument)
     return front + rest
+
+
+def command_words(arguments: Sequence[str]) -> str:
+    """The command for the audit log: its words before the first option of its own, without further arguments.
+
+    `arguments`: as `hoist` returns them.
+    """
+    words: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        if argument in _HOISTED:
+            next(left, None)
+        elif argument.partition("=")[0] in _HOISTED:
+            continue
+        elif argument.startswith("-") or len(words) == COMMAND_WORDS_MAX:
+            break
+        else:
+            words.append(argument[:COMMAND_WORD_MAX])
+    return " ".join(["sandwich", *words])
 
 
 def main() -> None:

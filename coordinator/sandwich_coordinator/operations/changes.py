@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import msgspec
 
-_DERIVED = frozenset({"token_hash", "proof", "paused_at"})
+_DERIVED = frozenset({"token_hash", "proof", "api_proof", "paused_at"})
 """They follow from other fields and are not reported."""
-_SECRET = frozenset({"token", "nats.password", "redis.password"})
+_SECRET = frozenset({"token", "nats.password", "redis.password", "api.discord_login.client_secret"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,14 @@ import msgspec
 
 from sandwich_coordinator.app_options import sharing_problems, stored_options
 from sandwich_coordinator.config import (
+    LOGIN_SECRET,
     NATS_SECRET,
     REDIS_SECRET,
+    ApiSettings,
     AppConfig,
     ClusterConfig,
     ClusterSettings,
+    DiscordLoginSettings,
     DiscordSettings,
     NatsSettings,
     PolicySettings,
@@ -42,7 +45,7 @@ from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, s
 from sandwich_coordinator.shard_counts import judge_shards, recorded_limits
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Listing, Put
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.trust import key_id_of, proof_of
+from sandwich_coordinator.trust import api_proof_of, key_id_of, proof_of
 from sandwich_coordinator.types import AppRecord, CacheSpec, RestartRecord, ShardsSpec
 from sandwich_coordinator.view import ClusterView
 
@@ -58,6 +61,7 @@ class Wanted:
     nats_password: str | None = field(default=None, repr=False)
     redis_url: str = field(default="", repr=False)
     redis_password: str | None = field(default=None, repr=False)
+    login_secret: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -147,10 +151,35 @@ def cluster_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | 
             identify_reserve_percent=reserve_percent,
             linger_ms=policy.linger_ms,
         ),
+        api=_api_settings(wanted, sealer, current),
     )
     if sealer.key is None:
         return settings
-    return msgspec.structs.replace(settings, proof=proof_of(settings, wanted.config.cluster, sealer.key))
+    cluster = wanted.config.cluster
+    return msgspec.structs.replace(
+        settings,
+        proof=proof_of(settings, cluster, sealer.key),
+        api_proof=api_proof_of(settings, cluster, sealer.key),
+    )
+
+
+def _api_settings(wanted: Wanted, sealer: Sealer, current: ClusterSettings | None) -> ApiSettings:
+    api = wanted.config.api
+    login = None
+    if api.discord_login is not None:
+        old = current.api.discord_login if current else None
+        login = DiscordLoginSettings(
+            client_id=api.discord_login.client_id,
+            client_secret=sealer.keep_or_close(LOGIN_SECRET, wanted.login_secret, old.client_secret if old else ""),
+            guilds={guild: dict(roles) for guild, roles in api.discord_login.guilds.items()},
+        )
+    return ApiSettings(
+        enabled=api.enabled,
+        open=None if api.open is None else list(api.open),
+        public_url=api.public_url or "",
+        trusted_proxies=list(api.trusted_proxies),
+        discord_login=login,
+    )
 
 
 def plan_configuration(
@@ -289,7 +318,9 @@ def _key_ids(stored: Mapping[str, KeyValue], keys: Keys) -> dict[str, str]:
                 settings = ClusterSettings.decode(item.value)
             except (msgspec.MsgspecError, ValueError):
                 continue
-            sealed = [settings.proof, settings.nats.password, settings.redis.password]
+            login = settings.api.discord_login
+            sealed = [settings.proof, settings.api_proof, settings.nats.password, settings.redis.password]
+            sealed += [login.client_secret] if login is not None else []
         for value in sealed:
             if (key_id := key_id_of(value)) is not None:
                 found.setdefault(key, key_id)

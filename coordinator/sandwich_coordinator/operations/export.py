@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandwich_coordinator.app_options import effective_options, exported_options
-from sandwich_coordinator.config import ClusterSettings
+from sandwich_coordinator.config import ApiSettings, ClusterSettings
 from sandwich_coordinator.types import AppRecord
 
 
@@ -41,9 +41,27 @@ def exported_cluster(cluster: str, settings: ClusterSettings, records: Sequence[
             "identify_reserve": limits.identify_reserve or f"{limits.identify_reserve_percent:g}%",
             "linger_ms": limits.linger_ms,
         },
+        "api": _exported_api(settings.api),
         "apps": {record.app: exported_app(record) for record in records},
     }
     return exported
+
+
+def _exported_api(api: ApiSettings) -> dict[str, Any]:
+    login = api.discord_login
+    return {
+        "enabled": api.enabled,
+        "open": api.open,
+        "public_url": api.public_url or None,
+        "trusted_proxies": api.trusted_proxies,
+        "discord_login": {
+            "client_id": login.client_id,
+            "client_secret": {"env": "DISCORD_CLIENT_SECRET"},
+            "guilds": login.guilds,
+        }
+        if login is not None
+        else None,
+    }
 
 
 def exported_app(record: AppRecord) -> dict[str, Any]:

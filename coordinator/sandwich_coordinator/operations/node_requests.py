@@ -9,7 +9,7 @@ import aiohttp
 from yarl import URL
 
 from sandwich_coordinator.access.node_signatures import ANSWER_HEADER, authorization, is_answer, nonce_at
-from sandwich_coordinator.addresses import http_url
+from sandwich_coordinator.addresses import node_url
 from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.types import NodeRecord
 
@@ -45,15 +45,18 @@ async def ask_node(
     try:
         # What a reverse proxy in front of the node takes off is not signed.
         wanted = URL(path).with_query(query).raw_path_qs
-        url = URL(f"{http_url(record.address)}{wanted}", encoded=True)
+        url = URL(f"{node_url(record.address, record.tls)}{wanted}", encoded=True)
         nonce, headers = nonce_at(int(time.time() * 1000), os.urandom(16)), {}
         if record.status_key:
             headers["Authorization"] = authorization(record.status_key, "GET", wanted, nonce)
         async with (
             asyncio.timeout(timeout_s),
-            http.get(url, headers=headers, allow_redirects=False) as response,
+            # Pinned: a certificate that this node made for itself is as good as one of a CA.
+            http.get(url, headers=headers, allow_redirects=False, ssl=_pinned(record.tls)) as response,
         ):
             body = await _body(response, bytes_max)
+    except aiohttp.ServerFingerprintMismatch:
+        raise NodeSilent("its TLS certificate is not the one that it registered") from None
     except TimeoutError:
         raise NodeSilent(f"no answer in {timeout_s:g} s") from None
     except (aiohttp.ClientError, OSError) as error:
@@ -68,6 +71,10 @@ async def ask_node(
     if response.status != 200:
         raise NodeSilent(f"HTTP {response.status}")
     return body
+
+
+def _pinned(fingerprint: str) -> aiohttp.Fingerprint | bool:
+    return aiohttp.Fingerprint(bytes.fromhex(fingerprint)) if fingerprint else True
 
 
 async def _body(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:

@@ -31,6 +31,12 @@ def problem_rows(found: Sequence[Problem]) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(one) for one in found]
 
 
+def answer_of(snapshot: Snapshot, node: str) -> NodeStatus | None:
+    """What a node says of itself; None when it does not answer."""
+    answer = snapshot.answers.get(node)
+    return answer if isinstance(answer, NodeStatus) else None
+
+
 def node_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     """One row a node."""
     view = snapshot.view
@@ -39,8 +45,7 @@ def node_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     leader = view.leader.record.node if view.leader else ""
     rows = []
     for name, entry in sorted(view.nodes.items()):
-        answer = snapshot.answers.get(name)
-        known = answer if isinstance(answer, NodeStatus) else None
+        known = answer_of(snapshot, name)
         rows.append(
             {
                 "node": name,

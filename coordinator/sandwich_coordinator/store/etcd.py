@@ -321,6 +321,8 @@ class EtcdStore:
         self._token_lock = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self.has_written = False
+        """Whether a transaction of this client changed something."""
 
     def __repr__(self) -> str:
         return f"EtcdStore({', '.join(self._endpoints)})"
@@ -350,6 +352,7 @@ class EtcdStore:
                 end = prefix_end(_key(write.key)) if write.prefix else None
                 txn.success(_Txn.delete(_key(write.key), range_end=end))
         reply = await self._call(txn.commit(), _TxnReply, write=True)
+        self.has_written = self.has_written or (reply.succeeded and bool(writes))
         return TxnResult(reply.succeeded, reply.header.revision)
 
     async def grant(self, ttl_s: int) -> int:

@@ -18,6 +18,30 @@ class Keys:
     def config(self) -> str:
         return f"{self.prefix}config"
 
+    def tables(self) -> dict[str, str]:
+        """The prefix of each kind of record that a `ClusterView` decodes, by the name of its mapping there."""
+        return {
+            "claims": self.claims,
+            "sessions": self.sessions,
+            "pins": self.pins,
+            "restarts": self.restarts,
+            "identifies": self.identifies,
+            "budgets": self.budgets,
+            "nodes": self.nodes,
+            "departed": self.departed,
+            "apps": self.apps,
+            "groups": self.groups,
+            "rollouts": self.rollouts,
+            "proposals": self.proposals,
+            "removals": self.removals,
+            "webhooks": self.webhooks,
+            "webhook_states": self.webhook_states,
+            "tokens": self.tokens,
+            "users": self.users,
+            "sign_ins": self.sign_ins,
+            "plans": self.plans,
+        }
+
     @property
     def leader(self) -> str:
         return f"{self.prefix}leader"
@@ -96,6 +120,32 @@ class Keys:
 
     def webhook_state(self, name: str) -> str:
         return f"{self.webhook_states}{name}"
+
+    @property
+    def audit(self) -> str:
+        """Beside the cluster's prefix, which every node mirrors: a cluster's name has no dot."""
+        return f"/sandwich/{self.cluster}.audit/"
+
+    @property
+    def tokens(self) -> str:
+        return f"{self.prefix}access/tokens/"
+
+    @property
+    def users(self) -> str:
+        return f"{self.prefix}access/users/"
+
+    @property
+    def sign_ins(self) -> str:
+        return f"{self.prefix}access/sign-ins/"
+
+    def token(self, token_id: str) -> str:
+        return f"{self.tokens}{token_id}"
+
+    def user(self, user: str) -> str:
+        return f"{self.users}{user}"
+
+    def sign_in(self, user: str) -> str:
+        return f"{self.sign_ins}{user}"
 
     def request(self, name: str) -> str:
         return f"{self.requests}{name}"

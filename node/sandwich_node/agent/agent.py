@@ -47,7 +47,13 @@ class Agent:
         self._instance = f"{dependencies.rng.getrandbits(64):016x}"
         self._started_at = dependencies.wall()
         self._state = NodeState(options.node, dependencies.wall, dependencies.logs)
-        self._report = NodeReport(options, self._state, instance=self._instance, started_at=self._started_at)
+        self._report = NodeReport(
+            options,
+            self._state,
+            instance=self._instance,
+            started_at=self._started_at,
+            http_problems=dependencies.http_problems,
+        )
         self._stop = asyncio.Event()
         self._hurried = asyncio.Event()
         self._membership: Membership | None = None
@@ -84,7 +90,8 @@ class Agent:
     async def run(self) -> None:
         """Be a node until `shutdown`. Raises AgentError, NodeIdTaken, HttpError."""
         async with self._dependencies.listen(self, self._options.listen) as port:
-            _log.info("listening on http://%s", self._options.listen._replace(port=port))
+            scheme = "https" if self._options.tls_fingerprint else "http"
+            _log.info("listening on %s://%s", scheme, self._options.listen._replace(port=port))
             main = asyncio.ensure_future(self._main(port))
             stopping = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait({main, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,6 +157,8 @@ class Agent:
             labels={**options.labels, "host": host_identity(), "pid": str(os.getpid())},
             started_at=self._started_at,
             status_key=options.status_key,
+            # What is advertised as a URL has a certificate of its own, of a reverse proxy.
+            tls="" if "://" in address else options.tls_fingerprint,
         )
 
     # --- end --------------------------------------------------------------------------------------------------------

@@ -119,6 +119,7 @@ class AgentDependencies:
     rng                 for jitter and for the name of this start
     wall                Unix seconds, for records that people read. What waits uses the loop's time
     logs                where the log lines of the workers go
+    http_problems       what is wrong with the HTTP server
     """
 
     store: NodeStore
@@ -129,3 +130,4 @@ class AgentDependencies:
     rng: random.Random
     wall: Callable[[], float]
     logs: LogRing = field(default_factory=LogRing)
+    http_problems: Callable[[], Sequence[Problem]] = tuple

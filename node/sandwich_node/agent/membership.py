@@ -148,13 +148,16 @@ class Membership:
                 self.waiting = self._no_etcd(error)
 
     def follow(self, seen: NodeRecord) -> None:
-        """Keep the state that an operator gave this process, for a new registration after a lost lease.
+        """Keep what was written to this process's registration, for a new one after a lost lease: its state, which an
+        operator sets, and the fingerprint of a new certificate.
 
         The registration of an earlier process does not count: a restarted node begins as ready.
         """
         if seen.instance == self.record.instance and seen.state != self.record.state:
             _log.info("this node is %s now (was %s)", seen.state, self.record.state)
             self.record = msgspec.structs.replace(self.record, state=seen.state)
+        if seen.instance == self.record.instance and seen.tls != self.record.tls:
+            self.record = msgspec.structs.replace(self.record, tls=seen.tls)
 
     async def announce_draining(self) -> bool:
         """Write that this node leaves, so that the leader gives its shards to others. False: it was not possible."""

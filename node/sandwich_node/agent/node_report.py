@@ -1,5 +1,7 @@
 """What the node says of itself: whether it is ready, and its status."""
 
+from collections.abc import Callable, Sequence
+
 from sandwich_coordinator.fingerprints import fingerprints
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.status import NodeStatus
@@ -17,9 +19,18 @@ class NodeReport:
     """Reads the parts of the node, as far as there are any yet.
 
     `starting`: "" or the unfinished step of the start (when `leaving`: of the end). `started_at`: Unix seconds.
+    `http_problems`: of the HTTP server.
     """
 
-    def __init__(self, options: NodeOptions, state: NodeState, *, instance: str, started_at: float) -> None:
+    def __init__(
+        self,
+        options: NodeOptions,
+        state: NodeState,
+        *,
+        instance: str,
+        started_at: float,
+        http_problems: Callable[[], Sequence[Problem]] = tuple,
+    ) -> None:
         self.starting = "starting"
         self.leaving = False
         self.membership: Membership | None = None
@@ -28,6 +39,7 @@ class NodeReport:
         self._state = state
         self._instance = instance
         self._started_at = started_at
+        self._http_problems = http_problems
 
     def not_ready(self) -> list[Problem]:
         """What the node still waits for; empty when it serves."""
@@ -65,6 +77,7 @@ class NodeReport:
             settings=fingerprints(serving.settings.running) if serving is not None else {},
             problems=[
                 *self.not_ready(),
+                *self._http_problems(),
                 *(serving.problems if serving is not None else ()),
                 *waiting_shards(facts, state.figures),
                 *cache_problems(facts, state.figures),

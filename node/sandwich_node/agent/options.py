@@ -12,6 +12,7 @@ class NodeOptions:
 
     `max_shards` 0: no limit. `etcd` lets workers release the node's lease when the agent's process dies.
     `open_files`: how many file descriptors a process of this node may have. `status_key`: see `NodeRecord`; "": none.
+    `tls_fingerprint`: of the certificate that the node shows at its start; "": it serves plain HTTP.
     """
 
     node: str
@@ -26,3 +27,4 @@ class NodeOptions:
     etcd: ipc.EtcdOptions | None = None
     open_files: int = open_files.LIMIT_MAX
     status_key: str = field(default="", repr=False)
+    tls_fingerprint: str = ""

@@ -34,6 +34,8 @@ VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "guild_id": ("The guild's id.", "81384788765712384"),
     "user_id": ("The user's id.", "80351110224678912"),
     "collection": ("A collection of the guild.", "channels"),
+    "token": ("The API token's id.", "k3vq7m2x"),
+    "user": ("The user's id at Discord.", "80351110224678912"),
     "item_id": ("The id of an item of the collection.", "381870553235193857"),
 }
 """Of paths: what they name, and an example."""

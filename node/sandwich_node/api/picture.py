@@ -1,7 +1,7 @@
 """The whole cluster for readers of the API: this node's own view, with what every other node said of itself lately.
 
-Nodes are asked when somebody reads, at most once in `FRESH_S` however many read. A reader waits for that only while the
-last answers are older than `OLD_S`, so that a node that does not answer slows nobody down. The view is never old: a
+Nodes are asked when a client reads, at most once in `FRESH_S` however many read. A reader waits for that only while the
+last answers are older than `OLD_S`, so that a node that does not answer slows no reader down. The view is never old: a
 change that the API made is seen by the next read.
 """
 

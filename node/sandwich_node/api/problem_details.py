@@ -10,7 +10,8 @@ from sandwich_coordinator.operations import errors
 from sandwich_coordinator.sealing import SealingError
 from sandwich_coordinator.store.base import StoreAmbiguous, StoreError
 from sandwich_node.api.models import FieldError, ProblemDetails
-from sandwich_sdk.wire.plain_text import plain_text
+from sandwich_node.logs import redact
+from sandwich_sdk.wire.plain_text import plain_lines, plain_text
 
 URN = "urn:sandwich:error:"
 DETAIL_MAX = 2000
@@ -38,6 +39,7 @@ KINDS = {
     "invalid": _Kind(422, "A value cannot be used"),
     "too-many-requests": _Kind(429, "Too many requests"),
     "internal": _Kind(500, "The node failed at this request"),
+    "busy": _Kind(503, "The node has too much to do"),
     "unavailable": _Kind(503, "A server that is needed does not answer"),
     "outcome-unknown": _Kind(503, "Whether the change was made is unknown"),
     "not-reached": _Kind(504, "Stored, and not reached yet"),
@@ -100,7 +102,7 @@ def problem_details(error: Exception) -> ProblemDetails:
         title=kind.title,
         status=kind.status,
         code=code,
-        detail=plain_text(detail)[:DETAIL_MAX],
+        detail=redact(plain_lines(detail))[:DETAIL_MAX],
         errors=fields,
     )
 
@@ -109,7 +111,7 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     """What is wrong with each value. A value is never repeated: it may be a secret."""
     return [
         FieldError(
-            path=plain_text(dotted(found["loc"]))[:DETAIL_MAX],
+            path=redact(plain_text(dotted(found["loc"])))[:DETAIL_MAX],
             message="unknown key" if found["type"] == "extra_forbidden" else plain_text(mistake_text(found)),
         )
         for found in error.errors(include_url=False, include_input=False)

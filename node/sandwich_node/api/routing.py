@@ -35,6 +35,7 @@ class Call:
     follows   whether the caller gets the progress as it comes
     headers   of the request, by lower-case name
     changes   for the audit log
+    client    the address that the request comes from
     """
 
     cluster: ApiCluster
@@ -48,6 +49,7 @@ class Call:
     follows: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     changes: Changes = field(default_factory=Changes)
+    client: str = ""
 
     @property
     def app(self) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.idempotency import Answer
 from sandwich_node.api.models import Model
 from sandwich_node.api.problem_details import EXPECTED, ApiError, problem_details
-from sandwich_node.api.routing import Call, Changes, Reply, Route, Stream
+from sandwich_node.api.routing import Call, Reply, Route, Stream
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,14 @@ BODY_TIMEOUT_S = 10.0
 WAIT_S_MAX = 600.0
 STREAM_WRITE_S = 5.0
 """A reader of a stream that takes nothing for so long is cut off."""
+STREAM_CHECK_S = 1.0
+"""So often it is looked up whether the reader of a stream may still have it."""
 LINES_MAX = 1000
+IN_WORK_MAX = 100
+"""More requests at once are turned away, so that a flood does not keep the agent from its own work. Streams do not
+count while they are read."""
+CLIENT = web.RequestKey("client", str)
+"""The client's address, as `identify` found it."""
 NDJSON = "application/x-ndjson"
 IDEMPOTENCY_KEY = "Idempotency-Key"
 PROBLEM_TYPE = "application/problem+json"
@@ -51,9 +58,10 @@ def add_routes(
     app: web.Application, routes: Iterable[Route], cluster: ApiCluster, *, identify: Identify, record: Record
 ) -> None:
     """Serve every route below `/api/v1`. What is not in the table is answered as a problem, too."""
+    work = _Work()
     methods: dict[str, list[str]] = {}
     for route in routes:
-        answer = partial(_answer, route, cluster, identify=identify, record=record)
+        answer = partial(_answer, route, cluster, work, identify=identify, record=record)
         app.router.add_route(route.method, PREFIX + route.path, answer)
         allowed = methods.setdefault(route.path, ["OPTIONS"])
         allowed.append(route.method)
@@ -68,6 +76,13 @@ def add_routes(
 async def _options(allowed: str, _request: web.Request) -> web.Response:
     """The methods of a resource. Without headers of CORS: a page of another origin may send nothing."""
     return web.Response(status=204, headers={"Allow": allowed})
+
+
+@dataclass
+class _Work:
+    """How many requests are in work."""
+
+    count: int = 0
 
 
 @web.middleware
@@ -101,41 +116,64 @@ def problem_response(error: Exception) -> web.Response:
 
 
 async def _answer(
-    route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
+    route: Route, cluster: ApiCluster, work: _Work, request: web.Request, *, identify: Identify, record: Record
 ) -> web.StreamResponse:
+    if work.count >= IN_WORK_MAX:
+        return problem_response(ApiError("busy", "too many requests at once", retry_after_s=1.0))
+    work.count += 1
+    try:
+        found = await _result(route, cluster, request, identify=identify, record=record)
+    finally:
+        work.count -= 1
+    if isinstance(found, web.StreamResponse):
+        return found
+    if isinstance(found, Stream):
+        return await _stream(request, found, partial(_is_allowed, route, request, identify))
+    return await _write(route, request, found)
+
+
+async def _is_allowed(route: Route, request: web.Request, identify: Identify) -> bool:
+    """Whether who asked may still have this: a stream does not outlive a token that was taken away."""
+    try:
+        check_allowed(route, await identify(request, route), request.match_info)
+    except ApiError:
+        return False
+    return True
+
+
+async def _result(
+    route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
+) -> web.StreamResponse | Model | Reply | Stream | None:
+    """What the handler returns, or the answer that ends the request."""
     call: Call | None = None
     try:
         identity = await identify(request, route)
+        call = Call(cluster=cluster, identity=identity, path=dict(request.match_info), client=request.get(CLIENT, ""))
         check_allowed(route, identity, request.match_info)
-        call = await _read(route, cluster, identity, request)
+        call = await _read(route, call, request)
+        follows = route.takes_time and NDJSON in request.headers.get("Accept", "")
         is_once = route.is_change and IDEMPOTENCY_KEY in request.headers
-        if route.takes_time and NDJSON in request.headers.get("Accept", ""):
-            if is_once:
-                raise ApiError("malformed", f"{IDEMPOTENCY_KEY} is for one answer, not for progress ({NDJSON})")
-            return await _follow(route, call, request, record)
-        if is_once:
-            return await _answer_once(route, call, request, record)
-        return await _carry_out(route, call, request, record)
+        if follows and is_once:
+            raise ApiError("malformed", f"{IDEMPOTENCY_KEY} is for one answer, not for progress ({NDJSON})")
     except EXPECTED as error:
-        return problem_response(_seen(error, call))
-    except asyncio.CancelledError:
-        raise
+        await _record_refusal(call, route, error, record)
+        return problem_response(error)
     except Exception as error:
         _log.exception("%s %s failed", route.method, route.path)
+        await _record_refusal(call, route, error, record)
         return problem_response(error)
+    if follows:
+        return await _follow(route, call, request, record)
+    if is_once:
+        return await _answer_once(route, call, request, record)
+    return await _carry_out(route, call, record)
 
 
-async def _carry_out(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
-    try:
-        found = await route.handler(call)
-    except EXPECTED as error:
-        if route.is_change:
-            await record(call, route, error)
-        raise
+async def _carry_out(route: Route, call: Call, record: Record) -> web.StreamResponse | Model | Reply | Stream | None:
+    outcome = await _outcome(route, call)
     if route.is_change:
-        await call.cluster.settle()
-        await record(call, route, None)
-    return await _write(route, request, found)
+        await record(call, route, outcome if isinstance(outcome, Exception) else None)
+    return problem_response(_seen(outcome, call)) if isinstance(outcome, Exception) else outcome
 
 
 async def _answer_once(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
@@ -143,16 +181,19 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
     same = "\0".join((route.method, request.path_qs, request.headers.get("If-Match", ""))).encode()
     same += b"\0" + (await request.read() if route.body is not None else b"")
     answers = call.cluster.answers
-    begun = await answers.begin(call.identity, request.headers[IDEMPOTENCY_KEY], same, lasts_s=call.wait_s)
+    try:
+        begun = await answers.begin(call.identity, request.headers[IDEMPOTENCY_KEY], same, lasts_s=call.wait_s)
+    except EXPECTED as error:
+        await _record_refusal(call, route, error, record)
+        return problem_response(error)
     if isinstance(begun, Answer):
         headers = {**begun.headers, "Idempotency-Replayed": "true", "Cache-Control": "no-store"}
         return web.Response(status=begun.status, body=begun.body, headers=headers)
     answer: Answer | None = None
     try:
-        try:
-            response = await _carry_out(route, call, request, record)
-        except EXPECTED as error:
-            response = problem_response(_seen(error, call))
+        found = await _carry_out(route, call, record)
+        assert not isinstance(found, Stream), "a change has one answer"
+        response = found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
         if isinstance(response, web.Response) and response.status < 500 and response.status != 429:
             names = ("Content-Type", "ETag", "Location")
             headers = {name: response.headers[name] for name in names if name in response.headers}
@@ -164,9 +205,15 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
         await asyncio.shield(answers.end(begun, answer))
 
 
-def _seen(error: Exception, call: Call | None) -> Exception:
+async def _record_refusal(call: Call | None, route: Route, error: Exception, record: Record) -> None:
+    """A change that was refused, of a known identity: any client can send requests that nothing is known of."""
+    if call is not None and call.identity.role is not None and route.is_change:
+        await record(call, route, error)
+
+
+def _seen(error: Exception, call: Call) -> Exception:
     """The error as the identity may see it: who is limited to some applications gets no list of names."""
-    if call is None or call.identity.apps is None or not isinstance(error, NotFound) or not error.known:
+    if call.identity.apps is None or not isinstance(error, NotFound) or not error.known:
         return error
     return ApiError("not-found", f"there is no {error.kind} {error.name[:NAME_SHOWN]}")
 
@@ -186,19 +233,16 @@ def check_allowed(route: Route, identity: Identity, path: Any) -> None:
         raise ApiError("forbidden", "this concerns the whole cluster, and you are limited to some applications")
 
 
-async def _read(route: Route, cluster: ApiCluster, identity: Identity, request: web.Request) -> Call:
+async def _read(route: Route, call: Call, request: web.Request) -> Call:
     query = _query(route, request)
     body = await _body(route, request)
-    return Call(
-        cluster=cluster,
-        identity=identity,
-        path=dict(request.match_info),
+    return replace(
+        call,
         query=query,
         body=body,
         revision=_revision(request.headers.get("If-Match")) if route.is_conditional else None,
         wait_s=_wait_s(request.headers.get("Prefer", "")) if route.takes_time else 0.0,
         headers={name.lower(): value for name, value in request.headers.items()},
-        changes=Changes(),
     )
 
 
@@ -258,9 +302,7 @@ def _wait_s(prefer: str) -> float:
     return min(float(found.group(1)), WAIT_S_MAX) if found else 0.0
 
 
-async def _write(route: Route, request: web.Request, found: Model | Reply | Stream | None) -> web.StreamResponse:
-    if isinstance(found, Stream):
-        return await _stream(request, found)
+async def _write(route: Route, request: web.Request, found: Model | Reply | None) -> web.StreamResponse:
     reply = found if isinstance(found, Reply) else Reply(found)
     headers = dict(reply.headers)
     headers.setdefault("Cache-Control", "no-store" if route.is_change else "private, no-cache")
@@ -276,7 +318,12 @@ async def _write(route: Route, request: web.Request, found: Model | Reply | Stre
     )
 
 
-async def _stream(request: web.Request, stream: Stream) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, stream: Stream, is_allowed: Callable[[], Awaitable[bool]] | None = None
+) -> web.StreamResponse:
+    """Write a stream until it ends, its reader is too slow, or `is_allowed` (asked before a chunk) says no."""
+    clock = asyncio.get_running_loop().time
+    checked_at = clock()
     response = web.StreamResponse(
         headers={"Content-Type": stream.content_type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -284,6 +331,10 @@ async def _stream(request: web.Request, stream: Stream) -> web.StreamResponse:
     chunks = stream.chunks
     try:
         async for chunk in chunks:
+            if is_allowed is not None and clock() >= checked_at + STREAM_CHECK_S:
+                if not await is_allowed():
+                    break
+                checked_at = clock()
             async with asyncio.timeout(STREAM_WRITE_S):
                 await response.write(chunk)
     except TimeoutError:
@@ -318,7 +369,7 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
             failure = task.result()
             if isinstance(failure, Exception):
                 await record(call, route, failure)
-                return problem_response(failure)
+                return problem_response(_seen(failure, call))
 
         async def chunks() -> AsyncGenerator[bytes, None]:
             line = first
@@ -337,9 +388,12 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
 
 
 async def _outcome(route: Route, call: Call) -> Exception | Model | Reply | Stream | None:
-    """The handler's result, or what it raised."""
+    """The handler's result, or what it raised. After a change the next read shows it."""
     try:
-        return await route.handler(call)
+        result = await route.handler(call)
+        if route.is_change:
+            await call.cluster.settle()
+        return result
     except EXPECTED as error:
         return error
     except Exception as error:

@@ -1,6 +1,7 @@
 """The one table of routes."""
 
 from sandwich_node.api.resources import (
+    access,
     apps,
     bot_commands,
     consumers,
@@ -13,6 +14,7 @@ from sandwich_node.api.resources import (
     overview,
     removal,
     shards,
+    snapshot,
     webhooks,
 )
 from sandwich_node.api.routing import Route
@@ -20,6 +22,7 @@ from sandwich_node.api.routing import Route
 ROUTES: tuple[Route, ...] = (
     *document.ROUTES,
     *overview.ROUTES,
+    *snapshot.ROUTES,
     *nodes.ROUTES,
     *apps.ROUTES,
     *removal.ROUTES,
@@ -31,4 +34,5 @@ ROUTES: tuple[Route, ...] = (
     *live.ROUTES,
     *logs.ROUTES,
     *webhooks.ROUTES,
+    *access.ROUTES,
 )

@@ -4,7 +4,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -21,42 +21,61 @@ from sandwich_node.agent.dependencies import AgentDependencies, Listen
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.agent.options import NodeOptions
 from sandwich_node.agent.server_health import Servers
-from sandwich_node.api.access import identify, record
+from sandwich_node.api.access import Access
+from sandwich_node.api.audit import Audit
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.first_admin import Show, offer_first_admin
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live import cluster_logs
 from sandwich_node.api.live.parts import open_live
 from sandwich_node.api.messaging import open_messaging
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
+from sandwich_node.api.signing_in import SigningIn
 from sandwich_node.api.table import ROUTES
 from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
+from sandwich_node.http.tls import ServerTls, keep_certificate
 from sandwich_node.log_lines import LogRing
 from sandwich_node.webhooks.sender import WebhookSender
 from sandwich_node.worker_process import WorkerProcess
 
 
-def compose_agent(options: NodeOptions, store: EtcdStore, key: ClusterKey | None) -> Agent:
-    """A node that is ready to `run`."""
-    options = replace(options, status_key=secrets.token_hex(32))
+def compose_agent(
+    options: NodeOptions,
+    store: EtcdStore,
+    key: ClusterKey | None,
+    show_first_token: Show | None = None,
+    tls: ServerTls | None = None,
+) -> Agent:
+    """A node that is ready to `run`. `show_first_token`: see `api.first_admin`; `tls` None: it serves plain HTTP."""
+    fingerprint = tls.fingerprint if tls is not None else ""
+    options = replace(options, status_key=secrets.token_hex(32), tls_fingerprint=fingerprint)
     ring = LogRing(int(time.time() * 1000))
     dependencies = AgentDependencies(
         store=store,
-        listen=_listener(store, options, key, ring),
+        listen=_listener(store, options, key, ring, show_first_token, tls),
         open_discord=_open_discord,
         make_worker=WorkerProcess,
         make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
         rng=random.SystemRandom(),
         wall=time.time,
         logs=ring,
+        http_problems=lambda: tls.problems(options.node) if tls is not None else (),
     )
     return Agent(options, dependencies, key)
 
 
-def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ring: LogRing) -> Listen:
+def _listener(
+    store: EtcdStore,
+    options: NodeOptions,
+    key: ClusterKey | None,
+    ring: LogRing,
+    show: Show | None,
+    tls: ServerTls | None,
+) -> Listen:
     """The HTTP server of a node: its own status, and the API over the whole cluster."""
 
     @asynccontextmanager
@@ -66,10 +85,7 @@ def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ri
             open_messaging(facts.settings, key) as messaging,
             open_live(options.node, ring, facts, picture, messaging) as live,
         ):
-            between_nodes = BetweenNodes(options.status_key)
-            app = make_app(facts, page_guards(facts, between_nodes, address.host))
-            app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
-            keys = Keys(options.cluster)
+            keys, between_nodes = Keys(options.cluster), BetweenNodes(options.status_key)
             api = ApiCluster(
                 store=store,
                 keys=keys,
@@ -80,23 +96,27 @@ def _listener(store: EtcdStore, options: NodeOptions, key: ClusterKey | None, ri
                 messaging=messaging,
                 live=live,
             )
-            add_routes(app, ROUTES, api, identify=identify, record=record)
+            access, audit = Access(api, address.host), Audit(api)
+            app = make_app(facts, page_guards(access, between_nodes, address.host))
+            app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
+            add_routes(app, ROUTES, api, identify=access.identify, record=audit.record)
+            SigningIn(access, audit, lambda discord: discord_session(discord.proxy)).add_to(app)
             sender = WebhookSender(store, keys, key, facts, picture, options.node)
-            async with serve(app, address) as port, _running(sender.run()):
-                yield port
+            tasks = [
+                asyncio.create_task(offer_first_admin(access, address.host, show)),
+                asyncio.create_task(sender.run(), name="webhooks"),
+            ]
+            if tls is not None:
+                tasks.append(asyncio.create_task(keep_certificate(tls, store, api.keys, options.node, facts)))
+            try:
+                async with serve(app, address, tls.context if tls is not None else None) as port:
+                    yield port
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
 
     return listen
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Work that goes on while the context lasts."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 class _DiscordRest:

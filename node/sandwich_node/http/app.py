@@ -2,6 +2,7 @@
 
 import errno
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -24,7 +25,7 @@ class HttpError(RuntimeError):
 
 
 def make_app(facts: NodeFacts, guards: Mapping[str, Guard] = MappingProxyType({})) -> web.Application:
-    """Routes over the node's status. `guards`: what stands before a page, by its name; open to anybody without one."""
+    """Routes over the node's status. `guards`: what stands before a page, by its name; without one it is open."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -44,10 +45,15 @@ def make_app(facts: NodeFacts, guards: Mapping[str, Guard] = MappingProxyType({}
         return web.Response(body=body, content_type="application/json")
 
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[problems_only])
-    pages = {"healthz": healthz, "readyz": readyz, "metrics": metrics, "status": node_status}
-    for name, handler in pages.items():
+
+    def guarded(name: str, handler: Handler) -> Handler:
         guard = guards.get(name)
-        app.router.add_get(f"/{name}", handler if guard is None else guard(handler))
+        return handler if guard is None else guard(handler)
+
+    app.router.add_get("/healthz", guarded("healthz", healthz))
+    app.router.add_get("/readyz", guarded("readyz", readyz))
+    app.router.add_get("/metrics", guarded("metrics", metrics))
+    app.router.add_get("/status", guarded("status", node_status))
     return app
 
 
@@ -63,12 +69,12 @@ def _why(error: OSError) -> str:
 
 
 @asynccontextmanager
-async def serve(app: web.Application, address: Address) -> AsyncIterator[int]:
+async def serve(app: web.Application, address: Address, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Listen while the context lasts; yields the port (chosen by the system for port 0). Raises HttpError."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, address.host, address.port)
+        site = web.TCPSite(runner, address.host, address.port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:

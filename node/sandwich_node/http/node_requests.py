@@ -28,12 +28,12 @@ class BetweenNodes:
             header = request.headers.get("Authorization", "")
             nonce = self._requests.accept(header, request.method, request.raw_path)
             if nonce is None:
-                # Signed for another node at this address: what is open to anybody is answered, without a MAC.
+                # Signed for another node at this address: what is open to any client is answered, without a MAC.
                 refusal = _refusal() if others is None else await others(request)
                 return refusal if refusal is not None else await handler(request)
             response = await handler(request)
-            body = response.body
-            assert isinstance(body, bytes)
+            body = response.body or b""
+            assert isinstance(body, bytes), "what nodes ask for is answered whole"
             response.headers[ANSWER_HEADER] = self._requests.mac(nonce, response.status, body)
             return response
 

@@ -62,7 +62,7 @@ async def test_a_viewer_changes_nothing(api: Api) -> None:
     status, problem = await api("POST", "/nodes/alpha/cordon")
     assert (status, problem["code"], problem["type"]) == (403, "forbidden", "urn:sandwich:error:forbidden")
     assert await state(api, "alpha") == "ready"
-    assert api.recorded == []
+    assert [entry[:2] for entry in api.recorded] == [("v", "POST /nodes/{node}/cordon")]
 
 
 async def test_who_is_limited_to_an_application_neither_lists_nor_drains_nodes(api: Api) -> None:

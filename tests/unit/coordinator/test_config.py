@@ -2,6 +2,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from sandwich_coordinator.cli.load import ConfigError, load_config, parse_config
@@ -14,7 +15,10 @@ from sandwich_coordinator.config import (
     StreamConfig,
 )
 from sandwich_coordinator.config_values import parse_duration, parse_size, reserve_of
+from sandwich_coordinator.operations.configuration_plan import Sealer, Wanted, cluster_settings
 from sandwich_coordinator.operations.export import exported_cluster
+from sandwich_coordinator.sealing import ClusterKey
+from sandwich_coordinator.trust import check_settings
 
 EXAMPLE = Path(__file__).parents[3] / "cluster.example.yml"
 TOP = 'version: 1\nnats: {servers: ["nats://h:1"]}\nredis: {url: "redis://h/0"}\n'
@@ -34,7 +38,7 @@ def test_the_example_names_every_key_with_its_default() -> None:
     text = EXAMPLE.read_text()
     for model in SECTIONS.values():
         assert [name for name in model.model_fields if name != "literal" and name not in text] == []
-    for section in ("discord", "policy"):
+    for section in ("discord", "policy", "api"):
         value: BaseModel = getattr(loaded.config, section)
         assert value == type(value)()
     assert loaded.config.nats.stream == StreamConfig()
@@ -99,6 +103,61 @@ def test_one_token_under_two_names_gives_a_warning() -> None:
         "c.yml:6: apps.b.token: is also the token of 'a': both are sessions of one bot, each has all its events, and "
         "they share its session starts"
     ]
+
+
+@pytest.mark.parametrize(
+    ("api", "expected"),
+    [
+        ("{enabled: maybe}", "api.enabled"),
+        ("{open: [health]}", "api.open"),
+        ("{public_url: 'http://s.example'}", "api.public_url: must start with https://"),
+        ("{public_url: 'https://s.example/app'}", "api.public_url: has a path"),
+        ("{public_url: 'https://s.example?a=1'}", "api.public_url: must not contain anything after ?"),
+        ("{trusted_proxies: [10.0.0.1/8]}", "api.trusted_proxies[0]: must be an address or a network"),
+        ("{discord_login: {client_id: 1, client_secret: {env: T}}}", "api: discord_login needs public_url"),
+        (
+            "{public_url: 'https://s.example', discord_login: {client_id: a, client_secret: {env: T}}}",
+            "api.discord_login.client_id: must be an id of Discord",
+        ),
+        (
+            "{public_url: 'https://s.example', discord_login: {client_id: 1, client_secret: {env: NONE}}}",
+            "api.discord_login.client_secret: the environment variable NONE is not set",
+        ),
+        (
+            "{public_url: 'https://s.example', discord_login: "
+            "{client_id: 1, client_secret: {env: T}, guilds: {'1': {'2': root}}}}",
+            "api.discord_login.guilds.1.2",
+        ),
+    ],
+)
+def test_an_error_in_the_section_api_has_its_path(api: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f"{TOP}api: {api}\n", source="c.yml", env=ENV, directory=Path("."))
+    assert any(expected in problem for problem in caught.value.problems), caught.value.problems
+    assert CANARY not in str(caught.value)
+
+
+def test_the_section_api_is_stored_exported_and_read_again() -> None:
+    text = (
+        f"{TOP}api: {{enabled: true, open: [healthz], public_url: 'http://localhost:5469/', "
+        "trusted_proxies: [10.0.0.5], discord_login: {client_id: 613425648685547541, client_secret: {env: T}, "
+        "guilds: {'1': {'2': operator}}}}\n"
+    )
+    loaded = parse_config(text, source="c.yml", env=ENV, directory=Path("."))
+    assert loaded.login_secret == CANARY
+    key = ClusterKey.generate()
+    wanted = Wanted(loaded.config, {}, redis_url="redis://h/0", login_secret=loaded.login_secret)
+    settings = cluster_settings(wanted, Sealer(key), None)
+    check_settings(ClusterSettings.decode(settings.encode()), "default", key)
+    assert settings.api.public_url == "http://localhost:5469"
+    assert CANARY.encode() not in settings.encode()
+    # A secret that did not change keeps its stored form.
+    assert cluster_settings(wanted, Sealer(key), settings) == settings
+    exported = yaml.safe_dump(exported_cluster("default", settings, ()))
+    again = parse_config(exported, source="c.yml", env={"DISCORD_CLIENT_SECRET": CANARY}, directory=Path("."))
+    assert again.config.api.model_dump(exclude={"discord_login": {"client_secret"}}) == loaded.config.api.model_dump(
+        exclude={"discord_login": {"client_secret"}}
+    )
 
 
 def test_a_key_given_twice_is_refused() -> None:

@@ -5,9 +5,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings, RedisSettings
+from sandwich_coordinator.config import (
+    ApiSettings,
+    ClusterSettings,
+    DiscordLoginSettings,
+    DiscordSettings,
+    NatsSettings,
+    RedisSettings,
+)
 from sandwich_coordinator.sealing import ClusterKey, SealingError
-from sandwich_coordinator.trust import NotAuthenticated, check_settings, gateway_refusal, key_id_of, proof_of
+from sandwich_coordinator.trust import (
+    NotAuthenticated,
+    api_proof_of,
+    check_settings,
+    gateway_refusal,
+    key_id_of,
+    proof_of,
+)
 
 KEY = ClusterKey.generate()
 DISCORD = "https://discord.com/api/v10"
@@ -76,6 +90,46 @@ def test_the_proof_of_another_cluster_or_key_is_refused() -> None:
         check_settings(forged, "default", KEY)
     with pytest.raises(SealingError):
         check_settings(msgspec.structs.replace(proved(), proof="plain:ü\ud800"), "default", KEY)
+
+
+def with_api(**fields: Any) -> ClusterSettings:
+    login = DiscordLoginSettings(client_id="1", client_secret="v1:x:y", guilds={"10": {"100": "viewer"}})
+    api = ApiSettings(enabled=True, public_url="https://s.example", discord_login=login)
+    settings = msgspec.structs.replace(proved(), api=api)
+    settings = msgspec.structs.replace(settings, api_proof=api_proof_of(settings, "default", KEY))
+    return msgspec.structs.replace(settings, api=msgspec.structs.replace(api, **fields))
+
+
+def test_the_section_api_has_a_proof_of_its_own() -> None:
+    settings = with_api()
+    check_settings(ClusterSettings.decode(settings.encode()), "default", KEY)
+    # A version without the section accepts the rest, and stores it without the section.
+    check_settings(proved(), "default", KEY)
+    assert settings.proof == proved().proof
+    # What a newer version adds is not known here.
+    newer = settings.encode().replace(b'"public_url"', b'"newer":1,"public_url"')
+    check_settings(ClusterSettings.decode(newer), "default", KEY)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        with_api(open=["status"]),
+        with_api(public_url="https://stranger.example"),
+        with_api(trusted_proxies=["0.0.0.0/0"]),
+        with_api(discord_login=DiscordLoginSettings(client_id="2", client_secret="v1:x:y")),
+        with_api(
+            discord_login=DiscordLoginSettings(client_id="1", client_secret="v1:x:y", guilds={"10": {"100": "admin"}})
+        ),
+        msgspec.structs.replace(with_api(), api_proof=""),
+        msgspec.structs.replace(with_api(), api_proof=proved().proof),
+        msgspec.structs.replace(proved(), api=ApiSettings(enabled=True)),
+    ],
+    ids=range(8),
+)
+def test_a_changed_section_api_is_refused(settings: ClusterSettings) -> None:
+    with pytest.raises(SealingError, match=r"the section api .* no cluster key: find out who can write to etcd"):
+        check_settings(settings, "default", KEY)
 
 
 def test_without_a_key_only_settings_without_a_proof_are_accepted() -> None:

@@ -5,6 +5,8 @@ import logging
 
 import pytest
 
+from sandwich_coordinator.access.identities import Session, session_text
+from sandwich_coordinator.access.records import SignInRecord, token_text
 from sandwich_node.logs import configure_logging, redact
 
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4OQ.GabcdE.abcdefghijklmnopqrstuvwxyz0123456789AB"
@@ -18,6 +20,14 @@ def test_secrets_are_removed(text: str) -> None:
     cleaned = redact(text)
     assert TOKEN not in cleaned
     assert "hunter2" not in cleaned
+
+
+def test_api_tokens_and_sessions_are_removed_and_the_tokens_id_stays() -> None:
+    secret = "s_-9" * 10 + "abc"
+    record = SignInRecord(user="1", secret="0" * 64)
+    session = session_text(Session(user="1", name="a", ends_at=1.0), "c", None, record)
+    cleaned = redact(f"{token_text('abcdefgh', secret)} and Cookie: sandwich={session}; x")
+    assert cleaned == "swt_abcdefgh_[redacted] and Cookie: [redacted]"
 
 
 @pytest.mark.parametrize("style", ["text", "json"])

@@ -114,6 +114,13 @@ class TokenReplacement(Model):
     check: bool = True
 
 
+class ResumeOutcome(Outcome):
+    """How the shards came back: by RESUME, or with a new session. Null: not all are live yet."""
+
+    resumed: int | None = None
+    identified: int | None = None
+
+
 class FieldChange(Model):
     """One changed key of the stored configuration. A secret's values are null."""
 
@@ -331,6 +338,8 @@ async def _resume(call: Call) -> Reply:
         lambda report: pausing.resume_app(
             parts.store, parts.keys, call.app, now=time.time(), timeout_s=call.wait_s, report=report
         ),
+        ResumeOutcome,
+        ended=lambda shards: {"resumed": shards.resumed, "identified": shards.identified},
     )
 
 
@@ -410,7 +419,7 @@ ROUTES = (
         role=Role.OPERATOR,
         handler=_resume,
         tag=TAG,
-        result=Outcome,
+        result=ResumeOutcome,
         takes_time=True,
     ),
 )

@@ -1,0 +1,115 @@
+import pytest
+
+from sandwich_coordinator.access.identities import token_identity
+from sandwich_coordinator.access.roles import Role
+from sandwich_coordinator.operations import access
+from sandwich_coordinator.operations.audit import ENTRIES_MAX, AuditEntry, read_entries, write_entry
+from sandwich_coordinator.operations.errors import Invalid, NotFound, Refused
+from sandwich_coordinator.sealing import ClusterKey
+from sandwich_coordinator.store.base import Put
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.store.memory import MemoryStore
+from sandwich_coordinator.types import AppRecord
+from sandwich_coordinator.view import ClusterView
+
+KEYS, KEY, NOW = Keys("c"), ClusterKey.generate(), 1_800_000_000.0
+USER = "613425648685547541"
+
+
+async def view_of(store: MemoryStore) -> ClusterView:
+    return ClusterView.from_items(KEYS, {item.key: item for item in (await store.list(KEYS.prefix)).items})
+
+
+async def with_app() -> MemoryStore:
+    store = MemoryStore()
+    await store.txn(
+        (), [Put(KEYS.app("welcomer"), AppRecord(app="welcomer", token="", token_hash="", intents=0).encode())]
+    )
+    return store
+
+
+async def test_a_token_is_made_listed_used_and_taken_away() -> None:
+    store = await with_app()
+    made = await access.create_token(store, KEYS, KEY, name="ci", role="operator", apps=["welcomer"], now=NOW)
+    assert made.text not in repr(made)
+    secret = made.text.rpartition("_")[2]
+    stored = b"".join(item.value for item in (await store.list("/")).items)
+    assert secret.encode() not in stored
+    assert [record.name for record in await access.list_tokens(store, KEYS)] == ["ci"]
+    identity = token_identity(await view_of(store), KEY, made.text, NOW)
+    assert identity is not None
+    assert (identity.role, identity.apps) == (Role.OPERATOR, frozenset({"welcomer"}))
+    assert await access.revoke_token(store, KEYS, "ci") == made.record
+    assert token_identity(await view_of(store), KEY, made.text, NOW) is None
+    with pytest.raises(NotFound):
+        await access.revoke_token(store, KEYS, "ci")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"name": ""}, Invalid),
+        ({"name": "a\nb"}, Invalid),
+        ({"name": " ci"}, Invalid),
+        ({"name": "x" * 65}, Invalid),
+        ({"name": "taken"}, Refused),
+        ({"apps": ["nope"]}, NotFound),
+        ({"apps": []}, Invalid),
+        ({"expires_at": NOW}, Invalid),
+    ],
+)
+async def test_a_wrong_token_is_refused_and_nothing_is_written(
+    changes: dict[str, object], error: type[Exception]
+) -> None:
+    store = await with_app()
+    await access.create_token(store, KEYS, KEY, name="taken", role="viewer", now=NOW)
+    before = (await store.list("/")).items
+    with pytest.raises(error):
+        await access.create_token(store, KEYS, KEY, **({"name": "ci", "role": "viewer", "now": NOW} | changes))  # type: ignore[arg-type]
+    assert (await store.list("/")).items == before
+
+
+async def test_a_cluster_has_one_first_token() -> None:
+    store = await with_app()
+    first = await access.create_first_token(store, KEYS, KEY, NOW)
+    assert first is not None
+    assert await access.create_first_token(store, KEYS, KEY, NOW) is None
+    store.database.advance(access.FIRST_TOKEN_S + 1)
+    assert await access.list_tokens(store, KEYS) == []
+
+
+async def test_no_first_token_where_a_user_has_access() -> None:
+    store = await with_app()
+    await access.set_user(store, KEYS, KEY, user=USER, role="viewer", now=NOW)
+    assert await access.create_first_token(store, KEYS, KEY, NOW) is None
+
+
+async def test_a_user_is_let_in_changed_and_removed_with_the_sessions() -> None:
+    store = await with_app()
+    assert (await access.set_user(store, KEYS, KEY, user=USER, role="admin", now=NOW))[0] is None
+    before, after = await access.set_user(store, KEYS, KEY, user=USER, role="viewer", apps=["welcomer"], now=NOW)
+    assert (before and before.role, after.role) == ("admin", "viewer")
+    sign_in = await access.begin_session(store, KEYS, USER)
+    assert await access.begin_session(store, KEYS, USER) == sign_in
+    await access.remove_user(store, KEYS, USER)
+    view = await view_of(store)
+    assert (view.users, view.sign_ins) == ({}, {})
+    with pytest.raises(NotFound):
+        await access.remove_user(store, KEYS, USER)
+
+
+@pytest.mark.parametrize("user", ["", "0", "01", "abc", "1" * 21, "١"])
+async def test_a_user_is_a_discord_id(user: str) -> None:
+    with pytest.raises(Invalid):
+        await access.set_user(MemoryStore(), KEYS, KEY, user=user, role="viewer", now=NOW)
+
+
+async def test_the_audit_log_keeps_the_last_entries() -> None:
+    store = MemoryStore()
+    for number in range(ENTRIES_MAX + 3):
+        await write_entry(store, KEYS, AuditEntry(at=NOW, who="token:ci", what=str(number)))
+    entries = await read_entries(store, KEYS)
+    assert len(entries) == ENTRIES_MAX
+    assert (entries[0].number, entries[0].what) == (ENTRIES_MAX + 3, str(ENTRIES_MAX + 2))
+    assert entries[-1].number == 4
+    assert not KEYS.audit.startswith(KEYS.prefix)
