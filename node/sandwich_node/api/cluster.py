@@ -28,10 +28,10 @@ class ApiCluster:
     key      the cluster key; None in a cluster without one
     facts    of the node that serves
     picture  the whole cluster, with what every node says of itself
-    live     what the streams read from
     answers  to requests with an Idempotency-Key
     messaging  NATS and Redis, for what only they know
     findings  what follows from the newest snapshot
+    live     what the streams read from
     """
 
     store: Store

@@ -15,6 +15,7 @@ from sandwich_node.api.resources import (
     removal,
     shards,
     snapshot,
+    webhooks,
 )
 from sandwich_node.api.routing import Route
 
@@ -32,5 +33,6 @@ ROUTES: tuple[Route, ...] = (
     *bot_commands.ROUTES,
     *live.ROUTES,
     *logs.ROUTES,
+    *webhooks.ROUTES,
     *access.ROUTES,
 )

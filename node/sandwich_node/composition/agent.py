@@ -39,6 +39,7 @@ from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
 from sandwich_node.http.tls import ServerTls, keep_certificate
 from sandwich_node.log_lines import LogRing
+from sandwich_node.webhooks.sender import WebhookSender
 from sandwich_node.worker_process import WorkerProcess
 
 
@@ -81,18 +82,17 @@ def _listener(
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
         async with (
             open_picture(store) as picture,
-            open_live(options.node, ring, facts, picture) as live,
             open_messaging(facts.settings, key) as messaging,
+            open_live(options.node, ring, facts, picture, messaging) as live,
         ):
             keys, between_nodes = Keys(options.cluster), BetweenNodes(options.status_key)
-            answers = Answers(store, keys, key)
             api = ApiCluster(
                 store=store,
                 keys=keys,
                 key=key,
                 facts=facts,
                 picture=picture,
-                answers=answers,
+                answers=Answers(store, keys, key),
                 messaging=messaging,
                 live=live,
             )
@@ -101,7 +101,11 @@ def _listener(
             app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
             add_routes(app, ROUTES, api, identify=access.identify, record=audit.record)
             SigningIn(access, audit, lambda discord: discord_session(discord.proxy)).add_to(app)
-            tasks = [asyncio.create_task(offer_first_admin(access, address.host, show))]
+            sender = WebhookSender(store, keys, key, facts, picture, options.node)
+            tasks = [
+                asyncio.create_task(offer_first_admin(access, address.host, show)),
+                asyncio.create_task(sender.run(), name="webhooks"),
+            ]
             if tls is not None:
                 tasks.append(asyncio.create_task(keep_certificate(tls, store, api.keys, options.node, facts)))
             try:
