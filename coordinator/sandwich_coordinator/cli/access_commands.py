@@ -151,7 +151,7 @@ def user_list(context: typer.Context, as_json: Json = False) -> None:
 
 @user_app.command("remove")
 def user_remove(context: typer.Context, user: UserId, as_json: Json = False) -> None:
-    """Take a user's access away and end their sessions. Example: sandwich user remove 80351110224678912"""
+    """Take a user's access away and end their web sessions. Example: sandwich user remove 80351110224678912"""
     from sandwich_coordinator.operations.access import remove_user
 
     _with_store(context, lambda store, keys: remove_user(store, keys, user))

@@ -123,17 +123,19 @@ async def list_tokens(store: Store, keys: Keys) -> list[TokenRecord]:
 async def revoke_token(store: Store, keys: Keys, wanted: str) -> TokenRecord | None:
     """Take a token away, by its id or its name: every node refuses it at once. Returns it; None: it was unreadable.
 
-    Raises NotFound, StoreError.
+    Raises NotFound, Conflict, StoreError.
     """
     view = await read_view(store, keys)
-    records = [entry.record for entry in view.tokens.values()]
-    found = next((record for record in records if record.id == wanted), None) or next(
-        (record for record in records if record.name == wanted), None
+    entry = view.tokens.get(wanted) or next(
+        (entry for entry in view.tokens.values() if entry.record.name == wanted), None
     )
-    if found is None and keys.token(wanted) not in view.bad:
-        raise NotFound("token", wanted, [record.name for record in records])
-    await store.txn((), [Delete(keys.token(wanted if found is None else found.id))])
-    return found
+    path = keys.token(wanted if entry is None else entry.record.id)
+    revision = view.revision_of_bad(path) if entry is None else entry.mod_revision
+    if not revision:
+        raise NotFound("token", wanted, [entry.record.name for entry in view.tokens.values()])
+    if not (await store.txn([Compare(path, "mod_revision", revision)], [Delete(path)])).succeeded:
+        raise Conflict("another operator changed this token at the same time: look, then try again")
+    return entry.record if entry is not None else None
 
 
 async def set_user(
@@ -179,20 +181,23 @@ async def list_users(store: Store, keys: Keys) -> list[UserRecord]:
 
 
 async def remove_user(store: Store, keys: Keys, user: str) -> UserRecord | None:
-    """Take a user's record away and end their sessions. Returns it; None: it was unreadable.
+    """Take a user's record away and end their web sessions. Returns it; None: it was unreadable.
 
-    Who has a mapped role of a Discord guild can sign in again. Raises NotFound, StoreError.
+    Who has a mapped role of a Discord guild can sign in again. Raises NotFound, Conflict, StoreError.
     """
     view = await read_view(store, keys)
-    entry = view.users.get(user)
-    if entry is None and keys.user(user) not in view.bad:
+    entry, path = view.users.get(user), keys.user(user)
+    revision = view.revision_of_bad(path) if entry is None else entry.mod_revision
+    if not revision:
         raise NotFound("user", user, view.users)
-    await store.txn((), [Delete(keys.user(user)), Delete(keys.sign_in(user))])
+    guard = Compare(path, "mod_revision", revision)
+    if not (await store.txn([guard], [Delete(path), Delete(keys.sign_in(user))])).succeeded:
+        raise Conflict("another operator changed this user at the same time: look, then try again")
     return entry.record if entry is not None else None
 
 
-async def begin_session(store: Store, keys: Keys, user: str) -> SignInRecord:
-    """The record that the user's sessions depend on, made at the first sign-in. Raises StoreError."""
+async def begin_web_session(store: Store, keys: Keys, user: str) -> SignInRecord:
+    """The record that the user's web sessions depend on, made at the first sign-in. Raises StoreError."""
     check_user(user)
     path = keys.sign_in(user)
     while True:
@@ -206,8 +211,8 @@ async def begin_session(store: Store, keys: Keys, user: str) -> SignInRecord:
             return record
 
 
-async def end_sessions(store: Store, keys: Keys, user: str) -> None:
-    """End all sessions of a user on every node. Raises StoreError."""
+async def end_web_sessions(store: Store, keys: Keys, user: str) -> None:
+    """End all web sessions of a user on every node. Raises StoreError."""
     await store.txn((), [Delete(keys.sign_in(user))])
 
 
