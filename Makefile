@@ -4,9 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' consumer-sdk/sandwich_sdk/_version.py)
+CONTAINER ?= docker
+IMAGE     ?= sandwich
+# 1.2.3: sandwich:1.2.3, sandwich:1.2, sandwich:latest
+IMAGE_TAGS = -t $(IMAGE):$(VERSION) -t $(IMAGE):$(basename $(VERSION)) -t $(IMAGE):latest
 PARALLEL := -n 3 --dist loadscope
 
-.PHONY: help install wheel check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long demo clean
+.PHONY: help install wheel image check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,6 +27,10 @@ install: $(STAMP) ## make .venv with everything that demo, test and check need
 
 wheel: $(STAMP) ## dist/sandwich-*.whl, for machines that install requirements.lock and nothing else
 	$(BIN)/python -m hatchling build -t wheel
+
+image: ## the container image, tagged with its version: IMAGE=registry/sandwich CONTAINER=podman ARGS="--format docker"
+	$(CONTAINER) build -f deploy/Dockerfile $(IMAGE_TAGS) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) $(ARGS) .
 
 check: $(STAMP) ## lint, format, types, import contracts, spelling, words of the glossary
 	$(BIN)/ruff check .

@@ -103,26 +103,38 @@ def _number(text: str) -> int:
 
 @lru_cache(maxsize=16)
 def _tables(keys: Keys) -> tuple[_Table, ...]:
-    one, shard, json = (str,), (str, int, int), msgspec.json.Decoder
+    one, shard = (str,), (str, int, int)
     group_names = ("app", "group")
+    prefixes = keys.tables()
+
+    def table(
+        name: str,
+        parts: tuple[type, ...],
+        identity: Any,
+        record: type[Record],
+        fields: tuple[str, ...] = (),
+        **more: Any,
+    ) -> _Table:
+        return _Table(name, prefixes[name], parts, identity, msgspec.json.Decoder(record), fields, **more)
+
     return (
-        _Table("claims", keys.claims, shard, ShardId, json(ClaimRecord), (*group_names, "shard"), leased=True),
-        _Table("sessions", keys.sessions, shard, ShardId, json(SessionRecord), ()),
-        _Table("pins", keys.pins, shard, ShardId, json(PinRecord), ()),
-        _Table("restarts", keys.restarts, shard, ShardId, json(RestartRecord), ()),
-        _Table("identifies", keys.identifies, (str, int), Bucket, json(IdentifyRecord), (), leased=True),
-        _Table("budgets", keys.budgets, one, str, json(BudgetRecord), ()),
-        _Table("nodes", keys.nodes, one, str, json(NodeRecord), ("node",), leased=True),
-        _Table("departed", keys.departed, one, str, json(DepartedRecord), ("node",)),
-        _Table("apps", keys.apps, one, str, json(AppRecord), ("app",)),
-        _Table("groups", keys.groups, (str, int), GroupId, json(GroupRecord), group_names),
-        _Table("rollouts", keys.rollouts, one, str, json(RolloutRecord), ()),
-        _Table("proposals", keys.proposals, one, str, json(ProposalRecord), ()),
-        _Table("removals", keys.removals, one, str, json(RemovalRecord), ()),
-        _Table("tokens", keys.tokens, one, str, json(TokenRecord), ("id",)),
-        _Table("users", keys.users, one, str, json(UserRecord), ("user",)),
-        _Table("sign_ins", keys.sign_ins, one, str, json(SignInRecord), ("user",)),
-        _Table("plans", keys.plans, (str, int), GroupId, json(PlanRecord), group_names),
+        table("claims", shard, ShardId, ClaimRecord, (*group_names, "shard"), leased=True),
+        table("sessions", shard, ShardId, SessionRecord),
+        table("pins", shard, ShardId, PinRecord),
+        table("restarts", shard, ShardId, RestartRecord),
+        table("identifies", (str, int), Bucket, IdentifyRecord, (), leased=True),
+        table("budgets", one, str, BudgetRecord),
+        table("nodes", one, str, NodeRecord, ("node",), leased=True),
+        table("departed", one, str, DepartedRecord, ("node",)),
+        table("apps", one, str, AppRecord, ("app",)),
+        table("groups", (str, int), GroupId, GroupRecord, group_names),
+        table("rollouts", one, str, RolloutRecord),
+        table("proposals", one, str, ProposalRecord),
+        table("removals", one, str, RemovalRecord),
+        table("tokens", one, str, TokenRecord, ("id",)),
+        table("users", one, str, UserRecord, ("user",)),
+        table("sign_ins", one, str, SignInRecord, ("user",)),
+        table("plans", (str, int), GroupId, PlanRecord, group_names),
     )
 
 

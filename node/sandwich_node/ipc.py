@@ -15,6 +15,7 @@ from sandwich_coordinator.problems import Code, Problem
 from sandwich_coordinator.status import ConsumerStatus
 from sandwich_coordinator.types import CacheSpec, EventsSpec, GroupPhase, InvitesSpec, SessionRecord
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.log_lines import LogLine
 from sandwich_node.nats_options import NatsOptions
 
 _log = logging.getLogger(__name__)
@@ -409,6 +410,13 @@ class WorkerStats(msgspec.Struct, tag=True, frozen=True):
     at: float | None = None
 
 
+class LogLines(msgspec.Struct, tag=True, frozen=True):
+    """Once a second: what the worker has logged, and how many lines more than it may report."""
+
+    lines: list[LogLine]
+    dropped: int = 0
+
+
 class GuildsRelocated(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """The guilds of `group` that `to` serves are located there, `moved` of them now. `error`: why not; "": they are."""
 
@@ -452,6 +460,7 @@ ToAgent = (
     | IdentifySent
     | ShardStopped
     | GuildsRelocated
+    | LogLines
     | WorkerStats
 )
 

@@ -19,20 +19,27 @@ _SESSION = re.compile(r"sws1\.[\w-]{8,}\.[\w-]{20,}")
 _URL_SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _URL_OPTION = re.compile(r"(?i)([?&][a-z_]*(?:password|passwd|token|secret|auth)[a-z_]*=)[^&\s'\"#]+")
 _AUTHORIZATION = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bot |bearer )?)[^\s'\",}]+")
+_COOKIE = re.compile(r"(?i)(cookie['\"]?\s*[:=]\s*)[^\r\n]+")
+_NAMED = re.compile(
+    r"(?i)((?:password|passwd|secret|token|session_id)(?:\s*=\s*|['\"]\s*:\s*)['\"]?)(?!\[)[^\s'\",&}\])]+"
+)
+"""A value that is named as a secret: `password=...`, `"token": "..."`. Prose ("lost its session: ...") is not."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def redact(text: str) -> str:
-    """Replace what looks like a bot token, an API token, a session, a URL's credentials or an Authorization header."""
+    """Replace what looks like a token, a session or credentials, or is named as a secret."""
     text = _TOKEN.sub("[token]", text)
     text = _API_TOKEN.sub(r"swt_\1_[redacted]", text)
     text = _SESSION.sub("[session]", text)
     text = _URL_SECRET.sub("[credentials]", text)
     text = _URL_OPTION.sub(r"\1[redacted]", text)
-    return _AUTHORIZATION.sub(r"\1[redacted]", text)
+    text = _AUTHORIZATION.sub(r"\1[redacted]", text)
+    text = _COOKIE.sub(r"\1[redacted]", text)
+    return _NAMED.sub(r"\1[redacted]", text)
 
 
-class _TextFormatter(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """`time level logger: message [key=value …]`; the lines of a traceback follow, each with a mark before it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -85,7 +92,7 @@ def configure_logging(level: str, *, style: str = "text") -> None:
     if style == "json":
         handler.setFormatter(_JsonFormatter())
     else:
-        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

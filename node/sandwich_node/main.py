@@ -106,37 +106,74 @@ def join(
         str, typer.Option(envvar="SANDWICH_ETCD", help="etcd endpoints, comma-separated; any one may be down.")
     ] = "http://127.0.0.1:2379",
     cluster: Annotated[str, typer.Option(envvar="SANDWICH_CLUSTER", help="The cluster's name.")] = "default",
-    node_id: Annotated[str, typer.Option(help="This node's name; default: the host name.")] = "",
-    listen: Annotated[str, typer.Option(help="Address for health, metrics and status.")] = DEFAULT_LISTEN,
-    advertise: Annotated[
-        str, typer.Option(help="HOST:PORT under which others reach this node; default: the listening address.")
+    node_id: Annotated[
+        str, typer.Option(envvar="SANDWICH_NODE_ID", help="This node's name; default: the host name.")
     ] = "",
-    workers: Annotated[int, typer.Option(min=0, max=256, help="Worker processes; 0: one a core.")] = 0,
-    capacity: Annotated[int, typer.Option(min=1, max=1_000_000, help="This node's share, as a weight.")] = 100,
+    listen: Annotated[
+        str, typer.Option(envvar="SANDWICH_LISTEN", help="Address for health, metrics and status.")
+    ] = DEFAULT_LISTEN,
+    advertise: Annotated[
+        str,
+        typer.Option(
+            envvar="SANDWICH_ADVERTISE",
+            help="HOST:PORT under which others reach this node; default: the listening address.",
+        ),
+    ] = "",
+    workers: Annotated[
+        int, typer.Option(envvar="SANDWICH_WORKERS", min=0, max=256, help="Worker processes; 0: one a core.")
+    ] = 0,
+    capacity: Annotated[
+        int, typer.Option(envvar="SANDWICH_CAPACITY", min=1, max=1_000_000, help="This node's share, as a weight.")
+    ] = 100,
     max_shards: Annotated[
-        int, typer.Option(min=0, max=1_000_000, help="Never run more shards than this here; 0: no limit.")
+        int,
+        typer.Option(
+            envvar="SANDWICH_MAX_SHARDS",
+            min=0,
+            max=1_000_000,
+            help="Never run more shards than this here; 0: no limit.",
+        ),
     ] = 0,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, which the placement of an application can require. Repeatable."),
+        typer.Option(
+            envvar="SANDWICH_LABELS",
+            help="NAME=VALUE, which the placement of an application can require. Repeatable; in the variable, "
+            "separated by spaces.",
+        ),
     ] = None,
     key_file: Annotated[
         Path | None, typer.Option(envvar="SANDWICH_KEY_FILE", help="File with the cluster key (mode 600).")
     ] = None,
     insecure_plaintext: Annotated[
-        bool, typer.Option(help="For trials: run without a cluster key; tokens are readable in etcd.")
+        bool,
+        typer.Option(
+            envvar="SANDWICH_INSECURE_PLAINTEXT",
+            help="For trials: run without a cluster key; tokens are readable in etcd.",
+        ),
     ] = False,
-    etcd_user: Annotated[str, typer.Option(help="etcd user.")] = "",
-    etcd_password_file: Annotated[Path | None, typer.Option(help="File with the etcd user's password.")] = None,
-    etcd_ca: Annotated[Path | None, typer.Option(help="CA that signed etcd's certificate.")] = None,
-    etcd_cert: Annotated[Path | None, typer.Option(help="Client certificate for etcd.")] = None,
-    etcd_key: Annotated[Path | None, typer.Option(help="Key of the client certificate.")] = None,
+    etcd_user: Annotated[str, typer.Option(envvar="SANDWICH_ETCD_USER", help="etcd user.")] = "",
+    etcd_password_file: Annotated[
+        Path | None,
+        typer.Option(envvar="SANDWICH_ETCD_PASSWORD_FILE", help="File with the etcd user's password."),
+    ] = None,
+    etcd_ca: Annotated[
+        Path | None, typer.Option(envvar="SANDWICH_ETCD_CA", help="CA that signed etcd's certificate.")
+    ] = None,
+    etcd_cert: Annotated[
+        Path | None, typer.Option(envvar="SANDWICH_ETCD_CERT", help="Client certificate for etcd.")
+    ] = None,
+    etcd_key: Annotated[
+        Path | None, typer.Option(envvar="SANDWICH_ETCD_KEY", help="Key of the client certificate.")
+    ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(envvar="SANDWICH_TLS_CERT", help="Serve https with this certificate (PEM).")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(envvar="SANDWICH_TLS_KEY", help="Its key.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-    log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
+    log_level: Annotated[
+        str, typer.Option(envvar="SANDWICH_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "info",
+    log_format: Annotated[str, typer.Option(envvar="SANDWICH_LOG_FORMAT", help="text or json.")] = "text",
 ) -> None:
     """Join a cluster and hold a share of its shards until SIGTERM or Ctrl-C.
 

@@ -35,6 +35,7 @@ from sandwich_node.ipc import (
     CleanGroupCache,
     GuildsRelocated,
     LeaseHeld,
+    LogLines,
     NatsSaid,
     PublishStatus,
     RelocateGuilds,
@@ -45,6 +46,7 @@ from sandwich_node.ipc import (
     WorkerStats,
     WorkerWaiting,
 )
+from sandwich_node.log_lines import LineBuffer, LineHandler
 from sandwich_node.logs import configure_logging
 from sandwich_node.names import WorkerLoop
 from sandwich_node.nats_connection import NatsUnreachable
@@ -67,10 +69,11 @@ SHUTDOWN_BUDGET_S = 8.0
 class Worker:
     """The shards of one process."""
 
-    def __init__(self, channel: Channel, settings: WorkerSettings, parts: WorkerParts) -> None:
+    def __init__(self, channel: Channel, settings: WorkerSettings, parts: WorkerParts, logged: LineBuffer) -> None:
         self._channel = channel
         self._settings = settings
         self._parts = parts
+        self._logged = logged
         self._nats = parts.nats
         self._events = parts.log
         # Open once: the report must not fail when no file descriptor is free.
@@ -104,6 +107,7 @@ class Worker:
                 shut_down = await self._serve(shards, start)
                 self._rpc.end()
                 await shards.stop_all("the worker ends", SHUTDOWN_BUDGET_S)
+                self._report_log()
                 await self._channel.flush(1.0)
                 if not shut_down:
                     await self._release_lease()
@@ -196,7 +200,13 @@ class Worker:
             numbers = [runner.numbers() for runner in shards.runners]
             cpu_s = usage.ru_utime + usage.ru_stime
             self._channel.send(WorkerStats(_rss_bytes(self._statm), cpu_s, numbers, time.monotonic()))
+            self._report_log()
             await asyncio.sleep(STATS_EVERY_S)
+
+    def _report_log(self) -> None:
+        lines, dropped = self._logged.take()
+        if lines or dropped:
+            self._channel.send(LogLines(lines, dropped))
 
 
 def _rss_bytes(statm: int) -> int:
@@ -216,8 +226,10 @@ async def _main(descriptor: int) -> None:
     if not isinstance(settings, WorkerSettings):
         return
     configure_logging(settings.log_level)
+    logged = LineBuffer()
+    logging.getLogger().addHandler(LineHandler(logged.add))
     async with discord_session(settings.proxy) as http:
-        await Worker(channel, settings, compose_worker_parts(channel, settings, http)).run()
+        await Worker(channel, settings, compose_worker_parts(channel, settings, http), logged).run()
     channel.close()
 
 

@@ -201,3 +201,23 @@ def _read(terminal: int) -> str:
         return os.read(terminal, 4096).decode()
     except OSError:
         return ""
+
+
+async def test_watching_the_status_survives_a_restart_of_etcd(tmp_path: Path) -> None:
+    async with EmbeddedEtcd(tmp_path / "etcd") as etcd, asyncio.timeout(120), started(
+        sys.executable, "-m", "sandwich_coordinator.cli.main", "cluster", "status", "--watch", "--json",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"SANDWICH_ETCD": etcd.url},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+
+        async def until(stream: asyncio.StreamReader, text: bytes) -> None:
+            while text not in (line := await stream.readline()):
+                assert line, process.returncode
+
+        await until(process.stdout, b"not-configured")
+        await etcd.kill()
+        await until(process.stderr, b"the cluster cannot be asked, trying again")
+        await etcd.start()
+        await until(process.stdout, b"not-configured")
+        assert process.returncode is None

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sandwich_node.dev.embedded import EmbeddedNats
-from sandwich_node.ipc import ToAgent, WorkerReady, WorkerSettings
+from sandwich_node.ipc import LogLines, ToAgent, WorkerReady, WorkerSettings
+from sandwich_node.log_lines import LogLine
 from sandwich_node.nats_options import NatsOptions
 from sandwich_node.worker_process import WorkerProcess
 
@@ -128,3 +129,25 @@ async def test_a_spare_whose_agent_is_gone_ends_by_itself(slot: Slot) -> None:
     spare.socket.close()
     await until(lambda: spare.process.returncode is not None)
     assert spare.process.returncode == 0
+
+
+async def test_a_worker_reports_what_it_logs_without_secrets() -> None:
+    lines: list[LogLine] = []
+
+    def received(_worker: WorkerProcess, message: ToAgent) -> None:
+        if isinstance(message, LogLines):
+            lines.extend(message.lines)
+
+    settings = WorkerSettings(
+        worker=0,
+        node="a",
+        nats=NatsOptions(servers=("nats://sandwich:hush-7@127.0.0.1:1",)),
+        api_url="http://127.0.0.1:9/api/v10",
+    )
+    worker = WorkerProcess(settings, on_message=received, on_started=lambda worker: None, on_gone=lambda worker: None)
+    running = asyncio.create_task(worker.run())
+    await until(lambda: any("waiting for NATS" in line.message for line in lines))
+    worker.stop()
+    async with asyncio.timeout(60):
+        await running
+    assert all("hush-7" not in line.message for line in lines)

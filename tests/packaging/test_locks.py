@@ -112,3 +112,4 @@ def test_machines_and_images_install_the_runtime_lock() -> None:
     assert "-r requirements-dev.lock" not in recipe + DOCKERFILE
     assert "ARG PYTHON_IMAGE=python:" in DOCKERFILE
     assert DOCKERFILE.count("FROM ${PYTHON_IMAGE}") == 2
+    assert "--only-binary :all:" in DOCKERFILE, "a source distribution would need a compiler"

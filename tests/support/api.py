@@ -18,7 +18,9 @@ from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import Store
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.routing import Call, Route
 from sandwich_node.api.server import BODY_BYTES_MAX, add_routes, problems_only
 from sandwich_node.api.table import ROUTES
@@ -36,9 +38,11 @@ class StoredFacts:
         self._keys = keys
         self._view: ClusterView | None = None
         self._following: asyncio.Task[None] | None = None
+        self._recent = RecentChanges()
 
     async def refresh(self) -> None:
         listing = await self._store.list(self._keys.prefix)
+        self._recent.restart(listing.revision)
         self._view = ClusterView.from_items(self._keys, {item.key: item for item in listing.items}, listing.revision)
 
     def status(self) -> NodeStatus:
@@ -49,6 +53,9 @@ class StoredFacts:
 
     def view(self) -> ClusterView | None:
         return self._view
+
+    def recent(self) -> RecentChanges:
+        return self._recent
 
     def settings(self) -> ClusterSettings | None:
         view = self._view
@@ -83,7 +90,8 @@ def settling_cluster(
     **more: Any,
 ) -> ApiCluster:
     """What handlers reach. `more`: further parts of ApiCluster."""
-    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture, **more}
+    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
+    parts |= {"answers": Answers(store, keys, key), **more}
     return _Settling(**parts)
 
 

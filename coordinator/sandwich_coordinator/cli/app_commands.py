@@ -213,16 +213,14 @@ def app_pause(context: typer.Context, app_name: AppName, timeout_s: WaitS = 60.0
 
     Example: sandwich app pause welcomer
     """
+    from sandwich_coordinator.cli.cluster_access import open_cluster
     from sandwich_coordinator.cli.progress import shown
-    from sandwich_coordinator.operations.pausing import pause_app
 
     report = shown(partial(say, err=as_json))
 
     async def work() -> float:
-        async with context.obj.store() as store:
-            return await pause_app(
-                store, context.obj.keys, app_name, now=time.time(), timeout_s=timeout_s, report=report
-            )
+        async with open_cluster(context.obj) as cluster:
+            return await cluster.pause_app(app_name, now=time.time(), timeout_s=timeout_s, report=report)
 
     since = run(work())
     if as_json:
@@ -239,16 +237,14 @@ def app_resume(context: typer.Context, app_name: AppName, timeout_s: WaitS = 600
 
     Example: sandwich app resume welcomer
     """
+    from sandwich_coordinator.cli.cluster_access import open_cluster
     from sandwich_coordinator.cli.progress import counted, shown
-    from sandwich_coordinator.operations.pausing import resume_app
 
     report = shown(partial(say, err=as_json))
 
     async def work() -> "ResumedShards":
-        async with context.obj.store() as store:
-            return await resume_app(
-                store, context.obj.keys, app_name, now=time.time(), timeout_s=timeout_s, report=report
-            )
+        async with open_cluster(context.obj) as cluster:
+            return await cluster.resume_app(app_name, now=time.time(), timeout_s=timeout_s, report=report)
 
     done = run(work())
     if as_json:

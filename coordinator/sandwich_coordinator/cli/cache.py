@@ -13,7 +13,7 @@ import typer
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
-from sandwich_coordinator.cli.options import KEY_VARIABLE, Json, command_group
+from sandwich_coordinator.cli.options import KEY_FILE_VARIABLE, KEY_VARIABLE, Json, command_group
 from sandwich_coordinator.cli.options import run as run_work
 from sandwich_coordinator.cli.output import show, show_json
 from sandwich_coordinator.operations.errors import NotFound
@@ -34,7 +34,12 @@ GuildId = Annotated[str, typer.Argument(metavar="GUILD", help="The guild's id.")
 UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
 OnlyApp = Annotated[str | None, typer.Option("--app", help="Only this application.")]
 KeyFile = Annotated[
-    Path | None, typer.Option("--key-file", help=f"The cluster key, when Redis has a password; else ${KEY_VARIABLE}.")
+    Path | None,
+    typer.Option(
+        "--key-file",
+        envvar=KEY_FILE_VARIABLE,
+        help=f"The cluster key, when Redis has a password; else ${KEY_VARIABLE}.",
+    ),
 ]
 
 

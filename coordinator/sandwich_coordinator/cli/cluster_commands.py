@@ -4,7 +4,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -24,12 +24,16 @@ from sandwich_coordinator.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandwich_coordinator.cli.cluster_access import ClusterAccess
     from sandwich_coordinator.operations.configuration import StoredConfiguration
     from sandwich_coordinator.operations.configuration_plan import ConfigurationPlan, Wanted
+    from sandwich_coordinator.operations.snapshot import Snapshot
     from sandwich_coordinator.rebalance import Move
 
 WATCH_EVERY_S = 2.0
-CLEAR = "\x1b[2J\x1b[H"
+HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 cluster_app = command_group("Configure a cluster and see how it is.")
 
@@ -149,30 +153,53 @@ def cluster_status(
 
     Example: sandwich cluster status --watch
     """
-    import asyncio
-
     from sandwich_coordinator.cli import render
+    from sandwich_coordinator.cli.cluster_access import open_cluster
     from sandwich_coordinator.operations.health import find_problems
-    from sandwich_coordinator.operations.snapshot import take_snapshot
     from sandwich_coordinator.problems import degraded
 
     paint = paint_for(sys.stdout)
-    clear = CLEAR if watch and sys.stdout.isatty() else ""
+
+    def show(snapshot: "Snapshot", *, over: bool) -> None:
+        if as_json:
+            show_json(render.to_json(snapshot))
+        else:
+            text = render.status_text(snapshot, paint)
+            show_painted(_in_place(text) if over else text)
 
     async def look() -> int:
-        connection: Connection = context.obj
-        async with connection.store() as store:
-            while True:
-                snapshot = await take_snapshot(store, connection.keys)
-                if as_json:
-                    show_json(render.to_json(snapshot))
-                else:
-                    show_painted(clear + render.status_text(snapshot, paint))
-                if not watch:
-                    return 1 if degraded(find_problems(snapshot)) else 0
-                await asyncio.sleep(WATCH_EVERY_S)
+        async with open_cluster(context.obj) as cluster:
+            if watch:
+                await _watch(cluster, show)
+            snapshot = await cluster.snapshot()
+            show(snapshot, over=False)
+            return 1 if degraded(find_problems(snapshot)) else 0
 
     raise typer.Exit(run(look()))
+
+
+def _in_place(text: str) -> str:
+    """The text over the one before, line by line: a screen that is cleared first would flicker."""
+    return HOME + text.replace("\n", f"{REST_OF_LINE}\n") + REST_OF_LINE + REST_OF_SCREEN
+
+
+async def _watch(cluster: "ClusterAccess", show: "Callable[..., None]") -> NoReturn:
+    """Show the status again and again. While the cluster cannot be asked, say so and go on."""
+    import asyncio
+
+    from sandwich_coordinator.operations.errors import OperationError
+    from sandwich_coordinator.store.base import StoreError
+
+    failure = ""
+    while True:
+        try:
+            show(await cluster.snapshot(), over=sys.stdout.isatty())
+            failure = ""
+        except (OperationError, StoreError) as error:
+            if str(error) != failure:
+                failure = str(error)
+                warn(f"the cluster cannot be asked, trying again: {failure}")
+        await asyncio.sleep(WATCH_EVERY_S)
 
 
 @cluster_app.command("export")
@@ -214,16 +241,17 @@ def cluster_rebalance(
 
     Example: sandwich cluster rebalance --dry-run
     """
-    from sandwich_coordinator.cli.progress import move_row, shown
-    from sandwich_coordinator.operations.shards import planned_moves, restore_balance
+    from sandwich_coordinator.cli.cluster_access import open_cluster
+    from sandwich_coordinator.cli.progress import shown
+    from sandwich_coordinator.operations.rows import move_row
 
     report = shown(partial(say, err=as_json))
 
     async def work() -> "list[Move]":
-        async with context.obj.store() as store:
+        async with open_cluster(context.obj) as cluster:
             if dry_run:
-                return await planned_moves(store, context.obj.keys, report=report)
-            return await restore_balance(store, context.obj.keys, timeout_s=timeout_s, report=report)
+                return await cluster.planned_moves(report=report)
+            return await cluster.restore_balance(timeout_s=timeout_s, report=report)
 
     moves = run(work())
     if as_json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sandwich_coordinator.cli.errors import CommandError
 
 if TYPE_CHECKING:
+    from sandwich_coordinator.cli.remote import ApiAddress
     from sandwich_coordinator.sealing import ClusterKey
     from sandwich_coordinator.store.etcd import EtcdStore
     from sandwich_coordinator.store.keys import Keys
@@ -22,9 +23,11 @@ class Connection:
     """From options and environment. `ca`, `cert` and `cert_key` are for etcd; `key_file` is the cluster key's.
 
     `command`: what is run, for the audit log: its name and at most one argument; "": nothing is recorded.
+    `api`: a node's HTTP API, which is used in place of etcd; None: it is not.
     """
 
     etcd: str
+    api: "ApiAddress | None" = None
     cluster: str | None = None
     user: str | None = None
     password_file: Path | None = None
@@ -53,6 +56,8 @@ class Connection:
     @asynccontextmanager
     async def store(self) -> AsyncIterator["EtcdStore"]:
         """The store while the context lasts. Raises CommandError for options that cannot be used."""
+        if self.api is not None:
+            raise CommandError("this command reads etcd: it does not work with --api", 1)
         from sandwich_coordinator.private_files import PrivateFileError, read_private
         from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
 

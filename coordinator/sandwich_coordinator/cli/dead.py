@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from sandwich_coordinator.cli.errors import CommandError
-from sandwich_coordinator.cli.options import KEY_VARIABLE, AppName, Json, command_group, run, with_key_file
+from sandwich_coordinator.cli.options import (
+    KEY_FILE_VARIABLE,
+    KEY_VARIABLE,
+    AppName,
+    Json,
+    command_group,
+    run,
+    with_key_file,
+)
 from sandwich_coordinator.cli.output import say, show, show_json, warn
 from sandwich_coordinator.operations.errors import NotFound, OperationError
 
@@ -39,7 +47,12 @@ All = Annotated[bool, typer.Option("--all", help="Every letter that the other op
 OnlyGroup = Annotated[str | None, typer.Option("--group", help="Only this consumer group's.")]
 OnlyType = Annotated[str | None, typer.Option("--type", help="Only this event type.")]
 KeyFile = Annotated[
-    Path | None, typer.Option("--key-file", help=f"The cluster key, when NATS has a password; else ${KEY_VARIABLE}.")
+    Path | None,
+    typer.Option(
+        "--key-file",
+        envvar=KEY_FILE_VARIABLE,
+        help=f"The cluster key, when NATS has a password; else ${KEY_VARIABLE}.",
+    ),
 ]
 
 

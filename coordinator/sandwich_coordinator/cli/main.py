@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,9 +28,13 @@ from sandwich_coordinator.cli.shard_commands import shard_app
 from sandwich_coordinator.operations.errors import OperationError
 from sandwich_sdk._version import __version__
 
+if TYPE_CHECKING:
+    from sandwich_coordinator.cli.remote import ApiAddress
+
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # typer brings click under a name of its own since 0.20
 _ERROR_CODES = {1: "refused", 2: "unavailable"}
-_HOISTED = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
+_OF_ETCD = ("--etcd", "--cluster", "--etcd-user", "--etcd-password-file", "--etcd-ca", "--etcd-cert", "--etcd-key")
+_HOISTED = (*_OF_ETCD, "--api", "--api-token-file", "--api-ca")
 
 COMMAND_WORDS_MAX = 3
 """Such as `app set welcomer`: what follows may be a value."""
@@ -70,6 +74,17 @@ def root(
     etcd_ca: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_CA", help="CA to trust.")] = None,
     etcd_cert: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_CERT", help="Client certificate.")] = None,
     etcd_key: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_KEY", help="Its key.")] = None,
+    api: Annotated[
+        str | None,
+        typer.Option(
+            "--api", metavar="URL", envvar="SANDWICH_API", help="A node's HTTP API, in place of etcd: http://HOST:5469."
+        ),
+    ] = None,
+    api_token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="SANDWICH_API_TOKEN_FILE", help="File with the API token; else $SANDWICH_API_TOKEN."),
+    ] = None,
+    api_ca: Annotated[Path | None, typer.Option(envvar="SANDWICH_API_CA", help="CA to trust for https.")] = None,
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
     """Operate a Sandwich cluster: what it runs, how it is, what it receives."""
@@ -89,7 +104,20 @@ def root(
         cert=etcd_cert,
         cert_key=etcd_key,
         command=command_words(hoist(sys.argv[1:])),
+        api=_api(context, api, api_token_file, api_ca),
     )
+
+
+def _api(context: typer.Context, url: str | None, token_file: Path | None, ca: Path | None) -> "ApiAddress | None":
+    """The API's address. Raises CommandError when the command line has it beside etcd's."""
+    if url is None:
+        return None
+    given = [name for name in ("etcd", "cluster") if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if given:
+        raise CommandError(f"--{given[0]} and --api exclude each other: the node of the API knows its etcd")
+    from sandwich_coordinator.cli.remote import api_address
+
+    return api_address(url, token_file, ca)
 
 
 def _event_types(incomplete: str) -> list[str]:
@@ -136,6 +164,23 @@ def tail_command(
         await tail.tail(messaging, options, tail.shown(options))
 
     run(work())
+
+
+@app.command("top")
+def top_command(context: typer.Context) -> None:
+    """The cluster in this terminal, kept up to date: problems, nodes, applications, shards. Operated with keys.
+
+    1-4 choose a table, / filters, Enter opens, d drains a node, c cordons, u uncordons, m moves a shard, r restarts it,
+    q ends. While the cluster cannot be asked, the last picture stays.
+
+    Example: sandwich top
+    """
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise CommandError("sandwich top needs a terminal: sandwich cluster status --watch does not")
+    from sandwich_coordinator.cli.cluster_access import open_cluster
+    from sandwich_coordinator.cli.top.screen import Top
+
+    Top(lambda: open_cluster(context.obj)).run()
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:

@@ -25,11 +25,11 @@ def list_rows(
     check: Callable[["Snapshot"], None] | None = None,
 ) -> None:
     """Show a table of the cluster as it is now. `check` raises CommandError when it cannot be shown."""
-    from sandwich_coordinator.operations.snapshot import take_snapshot
+    from sandwich_coordinator.cli.cluster_access import open_cluster
 
     async def look() -> "Snapshot":
-        async with context.obj.store() as store:
-            return await take_snapshot(store, context.obj.keys)
+        async with open_cluster(context.obj) as cluster:
+            return await cluster.snapshot()
 
     snapshot = run(look())
     if check is not None:
@@ -63,11 +63,11 @@ def node_uncordon(context: typer.Context, node: NodeName, as_json: Json = False)
 @node_app.command("forget")
 def node_forget(context: typer.Context, node: NodeName, as_json: Json = False) -> None:
     """Stop showing a node that is gone and will not come back. Example: sandwich node forget node-3"""
-    from sandwich_coordinator.operations.nodes import forget
+    from sandwich_coordinator.cli.cluster_access import open_cluster
 
     async def work() -> None:
-        async with context.obj.store() as store:
-            await forget(store, context.obj.keys, node)
+        async with open_cluster(context.obj) as cluster:
+            await cluster.forget(node)
 
     run(work())
     say(f"node {node} is forgotten", err=as_json)
@@ -76,15 +76,12 @@ def node_forget(context: typer.Context, node: NodeName, as_json: Json = False) -
 
 
 def _change_state(context: typer.Context, node: str, wanted: Any, as_json: bool) -> None:
-    from sandwich_coordinator.cli.progress import progress_lines
-    from sandwich_coordinator.operations.nodes import change_state
+    from sandwich_coordinator.cli.cluster_access import open_cluster
+    from sandwich_coordinator.cli.progress import shown
 
     async def work() -> None:
-        async with context.obj.store() as store:
-            edit = await change_state(store, context.obj.keys, node, wanted)
-        for note in edit.notes:
-            for line in progress_lines(note):
-                say(line, err=as_json)
+        async with open_cluster(context.obj) as cluster:
+            await cluster.change_state(node, wanted, report=shown(partial(say, err=as_json)))
 
     run(work())
     if as_json:
@@ -104,13 +101,13 @@ def node_drain(
     The node stays draining, after Ctrl-C and a timeout too, until it is uncordoned or its process is restarted.
     Example: sandwich node drain node-3 --timeout 120
     """
+    from sandwich_coordinator.cli.cluster_access import open_cluster
     from sandwich_coordinator.cli.progress import shown
-    from sandwich_coordinator.operations.nodes import drain
 
     async def work() -> None:
-        async with context.obj.store() as store:
+        async with open_cluster(context.obj) as cluster:
             report = shown(partial(say, err=as_json))
-            await drain(store, context.obj.keys, node, force=force, timeout_s=timeout_s, report=report)
+            await cluster.drain(node, force=force, timeout_s=timeout_s, report=report)
 
     run(work())
     if as_json:

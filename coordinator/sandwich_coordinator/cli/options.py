@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEY_VARIABLE = "SANDWICH_CLUSTER_KEY"
+KEY_FILE_VARIABLE = "SANDWICH_KEY_FILE"
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help=f"The cluster key; else ${KEY_VARIABLE}.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", envvar=KEY_FILE_VARIABLE, help=f"The cluster key; else ${KEY_VARIABLE}."),
+]
 NodeName = Annotated[str, typer.Argument(metavar="NODE", help="The node's name, as sandwich node list shows it.")]
 WaitS = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait.")]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from sandwich_coordinator.durations import duration
 from sandwich_coordinator.operations import progress as happened
@@ -176,25 +175,6 @@ def plan_lines(plan: ScalePlan, now: float) -> list[str]:
     return lines
 
 
-def plan_row(plan: ScalePlan) -> dict[str, Any]:
-    """The same as JSON."""
-    return {
-        "app": plan.app,
-        "reasons": list(plan.reasons),
-        "shards_before": plan.before,
-        "shards_after": plan.after,
-        "session_starts": plan.starts,
-        "session_starts_left": plan.left,
-        "session_starts_total": plan.total,
-        "session_starts_kept": plan.reserve,
-        "session_starts_reset_at": plan.reset_at,
-        "seconds": round(plan.seconds, 1),
-        "memory_bytes": plan.memory_bytes,
-        "at_once": plan.at_once,
-        "begins_now": plan.enough or plan.at_once,
-    }
-
-
 def move_lines(moves: Sequence[Move]) -> list[str]:
     """Moves in words, those of one kind together."""
     if not moves:
@@ -208,15 +188,3 @@ def move_lines(moves: Sequence[Move]) -> list[str]:
     ]
     count = len(moves)
     return [*lines, f"{count} {'shard moves' if count == 1 else 'shards move'}, by RESUME: no session start is spent"]
-
-
-def move_row(move: Move) -> dict[str, Any]:
-    """One move as JSON shows it."""
-    return {
-        "app": move.shard.app,
-        "group": move.shard.group,
-        "shard": move.shard.shard,
-        "from": move.source or None,
-        "to": move.target,
-        "reason": move.reason,
-    }

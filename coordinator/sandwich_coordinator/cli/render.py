@@ -3,34 +3,29 @@
 Reasons, addresses and names come from Discord, from nodes and from every writer to etcd: each is made plain here.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
-
-import msgspec
 
 from sandwich_coordinator.cli.paint import PLAIN, Paint
 from sandwich_coordinator.cli.progress import progress_line
-from sandwich_coordinator.cli.recent import failover_rows, loss_rows, recent_text
+from sandwich_coordinator.cli.recent import recent_text
 from sandwich_coordinator.durations import duration
-from sandwich_coordinator.groups import serving_groups
-from sandwich_coordinator.operations.health import find_problems, wanted_shards
-from sandwich_coordinator.operations.shards import pins as pins_of
+from sandwich_coordinator.operations.health import find_problems
+from sandwich_coordinator.operations.rows import app_rows as app_rows
+from sandwich_coordinator.operations.rows import consumer_rows, departed_rows, failover_rows, loss_rows, problem_rows
+from sandwich_coordinator.operations.rows import node_rows as node_rows
+from sandwich_coordinator.operations.rows import pin_rows as pin_rows
+from sandwich_coordinator.operations.rows import shard_rows as shard_rows
+from sandwich_coordinator.operations.rows import start_rows as start_rows
 from sandwich_coordinator.operations.snapshot import Snapshot
-from sandwich_coordinator.placement import labels_text, shown_labels
-from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.placement import labels_text
 from sandwich_coordinator.problems import KINDS, Problem, Severity, degraded
 from sandwich_coordinator.scale_plan import plan_next_group, scale_progress
 from sandwich_coordinator.start_order import at_utc
-from sandwich_coordinator.start_progress import start_progress
-from sandwich_coordinator.status import CacheStatus, NodeStatus
-from sandwich_coordinator.types import CAPACITY, GroupRecord
+from sandwich_coordinator.types import CAPACITY
 from sandwich_coordinator.view import ClusterView
 from sandwich_sdk.wire.plain_text import plain_lines, plain_text
 
-_AT_REST = ("paused", "closing", "failed")
-"""States of a group whose shards are not to run."""
 _NO_APPS = "no applications yet: run sandwich cluster apply -f cluster.yml, or sandwich app add NAME"
 _NO_NODES = "no nodes: start one with sandwich-node join --etcd URL"
 
@@ -70,97 +65,6 @@ def _mark(severity: Severity, paint: Paint) -> str:
             return paint.faint("-")
 
 
-def problem_rows(found: Sequence[Problem]) -> list[dict[str, Any]]:
-    """The problems for JSON."""
-    return [msgspec.to_builtins(one) for one in found]
-
-
-def node_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row a node."""
-    view = snapshot.view
-    shards = Counter(claim.record.node for claim in view.claims.values())
-    pins = Counter(pin.record.node for pin in view.pins.values())
-    leader = view.leader.record.node if view.leader else ""
-    rows = []
-    for name, entry in sorted(view.nodes.items()):
-        answer = snapshot.answers.get(name)
-        known = answer if isinstance(answer, NodeStatus) else None
-        rows.append(
-            {
-                "node": name,
-                "address": entry.record.address,
-                "version": entry.record.version,
-                "state": entry.record.state,
-                "leader": name == leader,
-                "workers": entry.record.workers,
-                "shards": shards[name],
-                "capacity": entry.record.capacity,
-                "max_shards": entry.record.max_shards,
-                "pins": pins[name],
-                "labels": shown_labels(entry.record.labels),
-                "events_per_s": round(sum(app.events_per_s for app in known.apps.values()), 1) if known else None,
-                "rss_bytes": sum(worker.rss_bytes for worker in known.workers) if known else None,
-                "answers": known is not None,
-            }
-        )
-    return rows
-
-
-def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row an application."""
-    view = snapshot.view
-    problems = find_problems(snapshot)
-    rows = []
-    for name, entry in sorted(view.apps.items()):
-        serving = serving_groups(view).get(name)
-        groups = [view.groups[serving].record] if serving is not None else []
-        states = Counter(claim.record.state for key, claim in view.claims.items() if key.of == serving)
-        budget = view.budgets.get(entry.record.token_hash)
-        wrong = Counter(found.severity.value for found in problems if _is_about(found, name))
-        figures = [a.apps[name] for a in snapshot.answers.values() if isinstance(a, NodeStatus) and name in a.apps]
-        rows.append(
-            {
-                "app": name,
-                "state": "removing"
-                if name in view.removals
-                else _app_state(entry.record.paused, groups, nodes=len(view.nodes)),
-                "paused_at": entry.record.paused_at or None,
-                "reason": groups[-1].reason if groups else "",
-                "shards_wanted": sum(len(wanted_shards(group)) for group in groups),
-                "shards": dict(sorted(states.items())),
-                "change": change_row(view, name, snapshot.policy),
-                "guilds": sum(figure.guilds for figure in figures),
-                "events_per_s": round(sum(figure.events_per_s for figure in figures), 1),
-                "cache": _cache(
-                    entry.record.cache.enabled,
-                    [figure.cache for figure in figures if figure.cache],
-                    sum(len(wanted_shards(group)) for group in groups if group.state not in _AT_REST),
-                ),
-                "session_starts_left": budget.record.remaining if budget else None,
-                "session_starts_total": budget.record.total if budget else None,
-                "session_starts_reset_at": budget.record.reset_at if budget else None,
-                "problems": dict(sorted(wrong.items())),
-            }
-        )
-    return rows
-
-
-def change_row(view: ClusterView, app: str, policy: Policy) -> dict[str, Any] | None:
-    """How far a change of the application's shard group is; None when there is none."""
-    found = scale_progress(view, app, policy=policy)
-    if found is None:
-        return None
-    return {
-        "from_group": found.replaces,
-        "to_group": found.group,
-        "phase": found.phase,
-        "shards_done": found.done,
-        "shards": found.total,
-        "shards_failed": list(found.failed),
-        "seconds_left": round(found.seconds_left) if found.seconds_left is not None else None,
-    }
-
-
 def _change_lines(snapshot: Snapshot) -> list[str]:
     """A line for each change of shard groups that is under way or waits."""
     lines = []
@@ -174,115 +78,6 @@ def _change_lines(snapshot: Snapshot) -> list[str]:
             wait = "" if plan.reset_at is None else f", reset in {duration(plan.reset_at - snapshot.now)}"
             lines.append(f"  {name}: {', '.join(plan.reasons)} waits for {plan.starts} session starts{wait}")
     return lines
-
-
-def _is_about(found: Problem, app: str) -> bool:
-    return found.subject == f"app/{app}" or found.subject.startswith(f"app/{app}/")
-
-
-def _app_state(paused: bool, groups: Sequence[GroupRecord], *, nodes: int) -> str:
-    """What the leader wrote; without a node no leader writes, and nothing runs."""
-    if paused or not groups:
-        return "paused" if paused else "waiting"
-    return groups[-1].state if nodes else "down"
-
-
-def start_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row a shard group that starts, or whose shards wait for a session start."""
-    return [asdict(progress) for progress in start_progress(snapshot.view, snapshot.policy, snapshot.now)]
-
-
-def departed_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row a node that is gone. `left`: it left in order, or is forgotten."""
-    view = snapshot.view
-    return [
-        {"node": name, "at": entry.record.at, "left": entry.record.left}
-        for name, entry in sorted(view.departed.items())
-        if name not in view.nodes
-    ]
-
-
-def consumer_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row a consumer group, as the leader reports them."""
-    answers = [answer for answer in snapshot.answers.values() if isinstance(answer, NodeStatus) and answer.leader]
-    return [
-        {"app": group.app, "group": group.group, "lag_frames": group.lag} for one in answers for group in one.consumers
-    ]
-
-
-def _cache(enabled: bool, parts: Sequence[CacheStatus], wanted: int) -> str:
-    """How complete an application's cache is, in a few words. `wanted`: of how many shards it is to have everything."""
-    if not enabled:
-        return "off"
-    shards = sum(part.shards for part in parts)
-    backlog = sum(part.backlog for part in parts)
-    incomplete = sum(part.incomplete for part in parts)
-    awaited = sum(part.awaited for part in parts)
-    if incomplete:
-        return f"{incomplete} of {shards} shards incomplete"
-    if backlog:
-        return f"{backlog} events behind"
-    if behind := sum(part.behind for part in parts):
-        return f"{behind} of {shards} shards behind"
-    if 0 < shards < wanted:
-        # They run nowhere, or began a moment ago, or their node does not answer.
-        return f"not known of {wanted - shards} of {wanted} shards"
-    if awaited:
-        return f"{awaited} guilds to come"
-    if to_chunk := sum(part.to_chunk for part in parts):
-        return f"members of {to_chunk} guilds to come"
-    if unreadable := sum(part.malformed_total for part in parts):
-        return f"complete, but for {unreadable} events that could not be read whole"
-    return "complete" if parts else "-"
-
-
-def shard_rows(
-    snapshot: Snapshot, app: str | None = None, numbers: frozenset[int] | None = None
-) -> list[dict[str, Any]]:
-    """One row a claimed shard, of one application, or only these numbers of it; figures where its node answered."""
-    figures = {
-        (shard.app, shard.group, shard.shard, name): shard
-        for name, answer in snapshot.answers.items()
-        if isinstance(answer, NodeStatus)
-        for shard in answer.shards
-    }
-    rows = []
-    for key, claim in sorted(snapshot.view.claims.items()):
-        if (app is not None and key.app != app) or (numbers is not None and key.shard not in numbers):
-            continue
-        record, known, pin = claim.record, figures.get((*key, claim.record.node)), snapshot.view.pins.get(key)
-        rows.append(
-            {
-                "app": key.app,
-                "group": key.group,
-                "shard": key.shard,
-                "node": record.node,
-                "worker": record.worker,
-                "state": known.state if known else record.state,
-                "reason": (known.reason if known else "") or record.reason,
-                "pinned_to": pin.record.node if pin is not None else None,
-                "latency_ms": known.latency_ms if known else None,
-                "guilds": known.guilds if known else None,
-                "events_per_s": round(known.events_per_s, 1) if known else None,
-            }
-        )
-    return rows
-
-
-def pin_rows(view: ClusterView, app: str | None = None) -> list[dict[str, Any]]:
-    """One row a pin. `unmet`: why it cannot be followed now, null when it is."""
-    return [
-        {
-            "app": pin.shard.app,
-            "group": pin.shard.group,
-            "shard": pin.shard.shard,
-            "node": pin.node,
-            "at": pin.at,
-            "unmet": pin.unmet or None,
-        }
-        for pin in pins_of(view)
-        if app is None or pin.shard.app == app
-    ]
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:

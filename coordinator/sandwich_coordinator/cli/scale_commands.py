@@ -140,7 +140,8 @@ def _carry_out(
     as_json: bool,
 ) -> None:
     """Show the plan, ask, store it, and wait."""
-    from sandwich_coordinator.cli.progress import plan_row, shown
+    from sandwich_coordinator.cli.progress import shown
+    from sandwich_coordinator.operations.rows import plan_row
     from sandwich_coordinator.operations.scaling import await_scale, store_request
 
     async def planned() -> "ScaleRequest":

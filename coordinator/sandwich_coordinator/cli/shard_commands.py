@@ -14,7 +14,6 @@ from sandwich_coordinator.cli.output import paint_for, say, show_json, show_pain
 from sandwich_coordinator.operations.errors import NotFound
 
 if TYPE_CHECKING:
-    from sandwich_coordinator.ids import ShardId
     from sandwich_coordinator.operations.snapshot import Snapshot
     from sandwich_coordinator.view import ClusterView
 
@@ -65,11 +64,11 @@ def shard_pins(
 ) -> None:
     """Which shards are pinned to which nodes, and why a pin is not followed. Example: sandwich shard pins"""
     from sandwich_coordinator.cli import render
-    from sandwich_coordinator.operations.waiting import read_view
+    from sandwich_coordinator.cli.cluster_access import open_cluster
 
     async def look() -> "ClusterView":
-        async with context.obj.store() as store:
-            return await read_view(store, context.obj.keys)
+        async with open_cluster(context.obj) as cluster:
+            return (await cluster.snapshot()).view
 
     view = run(look())
     if app_name is not None and app_name not in view.apps:
@@ -95,21 +94,20 @@ def shard_move(
 
     Example: sandwich shard move welcomer 3 --to b
     """
+    from sandwich_coordinator.cli.cluster_access import open_cluster
     from sandwich_coordinator.cli.progress import shown
-    from sandwich_coordinator.operations.shards import move_shards, unpin_shards
 
     report = shown(partial(say, err=as_json))
 
-    async def work() -> "list[ShardId]":
-        keys = context.obj.keys
-        async with context.obj.store() as store:
+    async def work() -> list[int]:
+        async with open_cluster(context.obj) as cluster:
             if node == ANYWHERE:
-                return await unpin_shards(store, keys, app_name, shards, report=report)
-            return await move_shards(store, keys, app_name, shards, node, timeout_s=timeout_s, report=report)
+                return await cluster.unpin_shards(app_name, shards, report=report)
+            return await cluster.move_shards(app_name, shards, node, timeout_s=timeout_s, report=report)
 
     moved = run(work())
     if as_json:
-        show_json({"app": app_name, "shards": [shard.shard for shard in moved], "node": node})
+        show_json({"app": app_name, "shards": moved, "node": node})
 
 
 @shard_app.command("restart")
@@ -120,15 +118,15 @@ def shard_restart(
 
     Example: sandwich shard restart welcomer 0-7
     """
+    from sandwich_coordinator.cli.cluster_access import open_cluster
     from sandwich_coordinator.cli.progress import shown
-    from sandwich_coordinator.operations.shards import restart_shards
 
     report = shown(partial(say, err=as_json))
 
-    async def work() -> "list[ShardId]":
-        async with context.obj.store() as store:
-            return await restart_shards(store, context.obj.keys, app_name, shards, timeout_s=timeout_s, report=report)
+    async def work() -> list[int]:
+        async with open_cluster(context.obj) as cluster:
+            return await cluster.restart_shards(app_name, shards, timeout_s=timeout_s, report=report)
 
     restarted = run(work())
     if as_json:
-        show_json({"app": app_name, "shards": [shard.shard for shard in restarted]})
+        show_json({"app": app_name, "shards": restarted})

@@ -18,7 +18,7 @@ from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.operations.bots import Bot, look_up_bot, trusted_settings
 from sandwich_coordinator.operations.changes import AppChange, app_changes
 from sandwich_coordinator.operations.configuration_plan import Sealer, app_record
-from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused
+from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused, Stale
 from sandwich_coordinator.operations.export import exported_app
 from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.sealing import ClusterKey, token_hash
@@ -29,6 +29,7 @@ from sandwich_coordinator.types import AppRecord
 from sandwich_coordinator.view import ClusterView
 
 _CONFLICT = "another operator changed the application at the same time: look, then try again"
+_STALE = "the application was changed since it was read: look, then try again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +53,27 @@ class NewToken:
 class AppPlan:
     """A changed application: the record to write, and what that changes; no changes: nothing is to do.
 
-    `bot`: what Discord says about a new token that was tested.
+    `bot`: what Discord says about a new token that was tested. `revision`: of the record that was read, or written.
     """
 
     record: AppRecord
     changes: tuple[AppChange, ...]
     warnings: tuple[OptionWarning, ...]
     bot: Bot | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AddedApp:
-    """A new application as it is stored. `bot`: what Discord says about its token, None when it was not asked."""
+    """A new application as it is stored. `bot`: what Discord says about its token, None when it was not asked.
+
+    `revision`: at which it was written; 0: it was not.
+    """
 
     record: AppRecord
     bot: Bot | None
     warnings: tuple[OptionWarning, ...]
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +119,18 @@ async def add_app(
     warnings += _shard_warnings(record, limits_of(view, record, bot))
     twins = [other for other, entry in sorted(others.items()) if entry.token_hash == record.token_hash]
     warnings += [OptionWarning("token", shared_token_warning(other)) for other in twins]
+    revision = 0
     if not dry_run:
         # With the settings as they were read: another key since then could not open the token.
         guards = (
             Compare(keys.app(name), "mod_revision", 0),
             Compare(keys.config, "mod_revision", settings_item.mod_revision),
         )
-        if not (await store.txn(guards, (Put(keys.app(name), record.encode()),))).succeeded:
+        done = await store.txn(guards, (Put(keys.app(name), record.encode()),))
+        if not done.succeeded:
             raise Conflict(_CONFLICT)
-    return AddedApp(record, bot, tuple(warnings))
+        revision = done.revision
+    return AddedApp(record, bot, tuple(warnings), revision)
 
 
 def check_stays(view: ClusterView, app: str) -> None:
@@ -144,13 +153,17 @@ async def change_app(
     *,
     new: NewToken | None = None,
     dry_run: bool = False,
+    revision: int | None = None,
 ) -> AppPlan:
     """Change keys of an application, see `plan_change`, and its token when there is a `new` one; `dry_run`: only look.
 
-    Raises NotFound, Refused, Invalid, Conflict; with a new token also Unavailable and SealingError.
+    `revision`: only when the application is still as it was then; None: as it is now.
+    Raises NotFound, Refused, Invalid, Conflict, Stale; with a new token also Unavailable and SealingError.
     """
     listing = await store.list(keys.prefix)
     found = _find(listing, keys, app)
+    if revision not in (None, found.revision):
+        raise Stale(_STALE)
     view = ClusterView.from_items(keys, {item.key: item for item in listing.items}, listing.revision)
     check_stays(view, app)
     others = {name: entry.record for name, entry in view.apps.items() if name != app}
@@ -172,8 +185,9 @@ async def change_app(
     if plan.changes and not dry_run:
         done = await store.txn(guards, (Put(keys.app(app), plan.record.encode()),))
         if not done.succeeded:
-            raise Conflict(_CONFLICT)
-    return plan
+            raise Conflict(_CONFLICT) if revision is None else Stale(_STALE)
+        return replace(plan, revision=done.revision)
+    return replace(plan, revision=found.revision)
 
 
 def _with_token(

@@ -48,6 +48,10 @@ class Conflict(OperationError):
     """Another writer changed the same thing at the same time. Nothing of this transaction was written."""
 
 
+class Stale(Conflict):
+    """The thing is not at the revision that the caller has read. Nothing was written."""
+
+
 class Unavailable(OperationError):
     """A server that the operation needs does not answer, or whether a write was applied is unknown."""
 

@@ -18,6 +18,28 @@ class Keys:
     def config(self) -> str:
         return f"{self.prefix}config"
 
+    def tables(self) -> dict[str, str]:
+        """The prefix of each kind of record that a `ClusterView` decodes, by the name of its mapping there."""
+        return {
+            "claims": self.claims,
+            "sessions": self.sessions,
+            "pins": self.pins,
+            "restarts": self.restarts,
+            "identifies": self.identifies,
+            "budgets": self.budgets,
+            "nodes": self.nodes,
+            "departed": self.departed,
+            "apps": self.apps,
+            "groups": self.groups,
+            "rollouts": self.rollouts,
+            "proposals": self.proposals,
+            "removals": self.removals,
+            "tokens": self.tokens,
+            "users": self.users,
+            "sign_ins": self.sign_ins,
+            "plans": self.plans,
+        }
+
     @property
     def leader(self) -> str:
         return f"{self.prefix}leader"
@@ -75,6 +97,11 @@ class Keys:
         return f"{self.prefix}budget/"
 
     @property
+    def requests(self) -> str:
+        """Answers of the HTTP API. Not under `prefix`: no node mirrors them."""
+        return f"/sandwich-requests/{self.cluster}/"
+
+    @property
     def departed(self) -> str:
         return f"{self.prefix}departed/"
 
@@ -103,6 +130,9 @@ class Keys:
 
     def sign_in(self, user: str) -> str:
         return f"{self.sign_ins}{user}"
+
+    def request(self, name: str) -> str:
+        return f"{self.requests}{name}"
 
     def departed_node(self, node: str) -> str:
         return f"{self.departed}{node}"

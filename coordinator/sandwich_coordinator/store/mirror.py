@@ -61,6 +61,7 @@ def difference(before: Mapping[str, KeyValue], listing: Listing) -> tuple[WatchE
 class Mirror:
     """`items` (key -> KeyValue) equals the keys under `prefix` as of `revision`; `run()` updates it.
 
+    `listings` counts how often it was taken from a listing: a key that came and went before one was never seen.
     `synced` is set after the first listing. After a batch was applied to `items`, `changed` (a condition) is notified
     and listeners are called with the batch. Listeners must not block; an exception in one ends `run()`.
     """
@@ -71,6 +72,7 @@ class Mirror:
         self.synced = asyncio.Event()
         self.changed = asyncio.Condition()
         self.revision = 0
+        self.listings = 0
         self._store = store
         self._prefix = prefix
         self._relist_s = relist_s
@@ -159,6 +161,7 @@ class Mirror:
         if listing.revision < self.revision:
             log.error("the store's revision went back under %s: was it restored from a backup?", self._prefix)
         async with self._applying:
+            self.listings += 1
             await self._apply(difference(self._items, listing), listing.revision)
         self._note_success()
         self.synced.set()
@@ -177,6 +180,7 @@ class Mirror:
             missed = difference(self._items, listing)
             if missed:
                 log.info("the periodic listing of %s found %d changes before the watch did", self._prefix, len(missed))
+                self.listings += 1
             await self._apply(missed, listing.revision)
 
     async def _apply(self, events: tuple[WatchEvent, ...], revision: int) -> None:

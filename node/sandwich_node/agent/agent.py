@@ -19,6 +19,7 @@ from sandwich_node.agent.membership import Membership, host_identity
 from sandwich_node.agent.node_report import NodeReport
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.agent.serving import Serving
 from sandwich_sdk._version import __version__
 
@@ -45,7 +46,7 @@ class Agent:
         self._keys = Keys(options.cluster)
         self._instance = f"{dependencies.rng.getrandbits(64):016x}"
         self._started_at = dependencies.wall()
-        self._state = NodeState(options.node, dependencies.wall)
+        self._state = NodeState(options.node, dependencies.wall, dependencies.logs)
         self._report = NodeReport(
             options,
             self._state,
@@ -79,6 +80,10 @@ class Agent:
     def settings(self) -> ClusterSettings | None:
         """The settings that the node uses; None before it has them."""
         return self._serving.settings.wanted if self._serving is not None else None
+
+    def recent(self) -> RecentChanges:
+        """Which keys of etcd changed lately, up to `view`."""
+        return self._serving.recent if self._serving is not None else RecentChanges()
 
     # --- start ------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sandwich_coordinator.addresses import Address
@@ -19,6 +19,7 @@ from sandwich_node import ipc
 from sandwich_node.agent.consumer_lag import ConsumerLag
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.log_lines import LogRing
 
 
 class NodeStore(Store, Protocol):
@@ -118,6 +119,7 @@ class AgentDependencies:
     rng                 for jitter and for the name of this start
     wall                Unix seconds, for records that people read. What waits uses the loop's time
     http_problems       what is wrong with the HTTP server
+    logs                where the log lines of the workers go
     """
 
     store: NodeStore
@@ -128,3 +130,4 @@ class AgentDependencies:
     rng: random.Random
     wall: Callable[[], float]
     http_problems: Callable[[], Sequence[Problem]] = tuple
+    logs: LogRing = field(default_factory=LogRing)

@@ -6,6 +6,7 @@ from typing import Protocol
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.recent_changes import RecentChanges
 
 
 class NodeFacts(Protocol):
@@ -22,3 +23,6 @@ class NodeFacts(Protocol):
 
     def settings(self) -> ClusterSettings | None:
         """The settings that the node uses, authenticated by the cluster key; None before it has them."""
+
+    def recent(self) -> RecentChanges:
+        """Which keys of etcd changed lately, up to `view`."""

@@ -7,13 +7,15 @@ from sandwich_node.agent.relocations import Relocations
 from sandwich_node.agent.status import Figures
 from sandwich_node.agent.status_publisher import StatusPublisher
 from sandwich_node.agent.worker_set import WorkerSet
+from sandwich_node.log_lines import LogRing
 
 
 class NodeState:
-    """The workers, their figures, and what happened to shards. `wall` gives Unix seconds."""
+    """The workers, their figures and log lines, and what happened to shards. `wall` gives Unix seconds."""
 
-    def __init__(self, node: str, wall: Callable[[], float]) -> None:
+    def __init__(self, node: str, wall: Callable[[], float], logs: LogRing) -> None:
         self.wall = wall
+        self.logs = logs
         self.workers = WorkerSet()
         self.relocations = Relocations(self.workers)
         self.figures = Figures()

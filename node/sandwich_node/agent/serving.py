@@ -23,6 +23,7 @@ from sandwich_node.agent.leader_loop import LeaderLoop
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.agent.settings_following import SettingsFollower
 from sandwich_node.agent.shard_control import ShardControl
 from sandwich_node.agent.token_lookup import TokenLookup
@@ -129,6 +130,11 @@ class Serving:
     def view(self) -> ClusterView | None:
         """The cluster as the node sees it; None before the first listing."""
         return self._following.view()
+
+    @property
+    def recent(self) -> RecentChanges:
+        """Which keys of etcd changed lately, up to `view`."""
+        return self._following.recent
 
     @property
     def desired_shards(self) -> dict[str, int]:

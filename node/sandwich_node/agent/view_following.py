@@ -21,6 +21,7 @@ from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc, open_files
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.options import NodeOptions
+from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.agent.status import planned_shards
 from sandwich_node.agent.worker_settings import next_group
 
@@ -37,7 +38,10 @@ _OF_APPS = ("apps", "groups", "budgets")
 
 
 class ViewFollower:
-    """The view, kept up to date while `run` runs. `on_change(before, after)` is called on every change."""
+    """The view, kept up to date while `run` runs. `on_change(before, after)` is called on every change.
+
+    `recent`: which keys changed lately, up to the view.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,8 @@ class ViewFollower:
         self._gathered: list[WatchBatch] = []
         self._taken_at = -GATHER_S
         self._timer: asyncio.TimerHandle | None = None
+        self.recent = RecentChanges()
+        self._listings = 0
         self._mirror = Mirror(store, keys.prefix, rng=rng)
         self._mirror.listen(self._on_batch)
 
@@ -88,6 +94,11 @@ class ViewFollower:
         batches, self._gathered = self._gathered, []
         before = self._view
         view = self._view = (before or ClusterView(keys=self._keys)).apply(*batches)
+        if self._mirror.listings != self._listings:
+            self._listings = self._mirror.listings
+            self.recent.restart(view.revision)
+        else:
+            self.recent.note(batches)
         self._on_change(before, view)
 
 

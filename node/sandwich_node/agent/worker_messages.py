@@ -32,6 +32,8 @@ class WorkerMessages:
                 state.status_publisher.stream_remade(app)
             case ipc.GuildsRelocated():
                 state.relocations.answered(message)
+            case ipc.LogLines(lines, dropped):
+                state.logs.add_of_worker(worker.index, lines, dropped, state.wall())
             case ipc.WorkerStats(_, cpu_s, numbers):
                 state.figures.note(asyncio.get_running_loop().time(), worker.index, cpu_s, numbers)
                 for app in {each.key.app for each in numbers if each.foreign}:

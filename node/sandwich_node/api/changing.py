@@ -1,6 +1,7 @@
 """A change that takes time: stored at once, then waited for as long as the caller wants."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from sandwich_coordinator.operations.errors import NotReached
 from sandwich_coordinator.operations.progress import Progress, Report
@@ -11,11 +12,22 @@ from sandwich_node.api.routing import Call, Reply
 PROGRESS_MAX = 100
 
 
-async def changed(call: Call, work: Callable[[Report], Awaitable[object]]) -> Reply:
+T = TypeVar("T")
+
+
+async def changed(
+    call: Call,
+    work: Callable[[Report], Awaitable[T]],
+    kind: type[Outcome] = Outcome,
+    *,
+    ended: Callable[[T], dict[str, Any]] = lambda _: {},
+    **more: Any,
+) -> Reply:
     """Run an operation with the caller's patience: 200 when its goal is reached, 202 when it goes on.
 
     `work` gets where to report and uses `call.wait_s` as its deadline. A caller that follows the progress gets
-    NotReached as a problem, as the command line does.
+    NotReached as a problem, as the command line does. `kind`: the model of the answer; `more`: its further fields,
+    and `ended` gives those that follow from the operation's result.
     """
     seen: list[Progress] = []
 
@@ -25,9 +37,10 @@ async def changed(call: Call, work: Callable[[Report], Awaitable[object]]) -> Re
         call.report(progress)
 
     try:
-        await work(report)
+        result = await work(report)
     except NotReached as error:
         if call.follows:
             raise
-        return Reply(Outcome(reached=False, detail=str(error), progress=list(map(progress_value, seen))), status=202)
-    return Reply(Outcome(reached=True, progress=list(map(progress_value, seen))))
+        open_still = kind(reached=False, detail=str(error), progress=list(map(progress_value, seen)), **more)
+        return Reply(open_still, status=202)
+    return Reply(kind(reached=True, progress=list(map(progress_value, seen)), **more, **ended(result)))

@@ -9,6 +9,8 @@ from sandwich_coordinator.store.base import Store, StoreError
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.idempotency import Answers
+from sandwich_node.api.live.parts import LiveParts
 from sandwich_node.api.picture import ClusterPicture
 from sandwich_node.api.problem_details import ApiError
 
@@ -24,6 +26,8 @@ class ApiCluster:
     key      the cluster key; None in a cluster without one
     facts    of the node that serves
     picture  the whole cluster, with what every node says of itself
+    live     what the streams read from
+    answers  to requests with an Idempotency-Key
     """
 
     store: Store
@@ -31,6 +35,14 @@ class ApiCluster:
     key: ClusterKey | None
     facts: NodeFacts
     picture: ClusterPicture
+    answers: Answers
+    live: LiveParts | None = None
+
+    def live_parts(self) -> LiveParts:
+        """What the streams read from. Raises ApiError in a node that has none."""
+        if self.live is None:
+            raise ApiError("unavailable", "this node has no streams")
+        return self.live
 
     def view(self) -> ClusterView:
         """The cluster as this node sees it now. Raises ApiError before the node has joined."""

@@ -17,6 +17,12 @@ class Empty(Model):
     """No fields: a route without query parameters."""
 
 
+class DryRun(Model):
+    """Whether to show what a change would do, and write nothing."""
+
+    dry_run: bool = Field(default=False, description="Show what would change; write nothing.")
+
+
 class PageQuery(Model):
     """The query parameters of a list."""
 

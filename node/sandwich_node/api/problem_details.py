@@ -11,7 +11,7 @@ from sandwich_coordinator.sealing import SealingError
 from sandwich_coordinator.store.base import StoreAmbiguous, StoreError
 from sandwich_node.api.models import FieldError, ProblemDetails
 from sandwich_node.logs import redact
-from sandwich_sdk.wire.plain_text import plain_text
+from sandwich_sdk.wire.plain_text import plain_lines, plain_text
 
 URN = "urn:sandwich:error:"
 DETAIL_MAX = 2000
@@ -32,6 +32,7 @@ KINDS = {
     "too-slow": _Kind(408, "The request did not arrive in time"),
     "refused": _Kind(409, "Not as things are now"),
     "conflict": _Kind(409, "Another writer was first"),
+    "in-progress": _Kind(409, "The same request is being carried out"),
     "stale": _Kind(412, "The resource has changed since it was read"),
     "too-large": _Kind(413, "The request is too large"),
     "media-type": _Kind(415, "The body must be JSON"),
@@ -42,6 +43,7 @@ KINDS = {
     "unavailable": _Kind(503, "A server that is needed does not answer"),
     "outcome-unknown": _Kind(503, "Whether the change was made is unknown"),
     "not-reached": _Kind(504, "Stored, and not reached yet"),
+    "no-answer": _Kind(504, "What was asked did not answer in time"),
 }
 
 
@@ -59,6 +61,7 @@ class ApiError(Exception):
 
 
 _OF_OPERATIONS: tuple[tuple[type[Exception], str], ...] = (
+    (errors.Stale, "stale"),
     (errors.Conflict, "conflict"),
     (errors.Refused, "refused"),
     (errors.Invalid, "invalid"),
@@ -99,7 +102,7 @@ def problem_details(error: Exception) -> ProblemDetails:
         title=kind.title,
         status=kind.status,
         code=code,
-        detail=redact(plain_text(detail))[:DETAIL_MAX],
+        detail=redact(plain_lines(detail))[:DETAIL_MAX],
         errors=fields,
     )
 

@@ -4,6 +4,7 @@ Every route goes through `_answer`, so that no check can be forgotten in one of 
 """
 
 import asyncio
+import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -16,9 +17,11 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from sandwich_coordinator.access.roles import Identity
+from sandwich_coordinator.operations.errors import NAME_SHOWN, NotFound
 from sandwich_coordinator.operations.progress import Progress
 from sandwich_coordinator.operations.progress_json import progress_value
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.idempotency import Answer
 from sandwich_node.api.models import Model
 from sandwich_node.api.problem_details import EXPECTED, ApiError, problem_details
 from sandwich_node.api.routing import Call, Reply, Route, Stream
@@ -41,6 +44,7 @@ count while they are read."""
 CLIENT = web.RequestKey("client", str)
 """The client's address, as `identify` found it."""
 NDJSON = "application/x-ndjson"
+IDEMPOTENCY_KEY = "Idempotency-Key"
 PROBLEM_TYPE = "application/problem+json"
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
@@ -55,10 +59,23 @@ def add_routes(
 ) -> None:
     """Serve every route below `/api/v1`. What is not in the table is answered as a problem, too."""
     work = _Work()
+    methods: dict[str, list[str]] = {}
     for route in routes:
-        app.router.add_route(
-            route.method, PREFIX + route.path, partial(_answer, route, cluster, work, identify=identify, record=record)
-        )
+        answer = partial(_answer, route, cluster, work, identify=identify, record=record)
+        app.router.add_route(route.method, PREFIX + route.path, answer)
+        allowed = methods.setdefault(route.path, ["OPTIONS"])
+        allowed.append(route.method)
+        if route.method == "GET" and route.media_type == "application/json":
+            # aiohttp sends the headers of the answer without its body.
+            app.router.add_route("HEAD", PREFIX + route.path, answer)
+            allowed.append("HEAD")
+    for path, allowed in methods.items():
+        app.router.add_route("OPTIONS", PREFIX + path, partial(_options, ", ".join(sorted(allowed))))
+
+
+async def _options(allowed: str, _request: web.Request) -> web.Response:
+    """The methods of a resource. Without headers of CORS: a page of another origin may send nothing."""
+    return web.Response(status=204, headers={"Allow": allowed})
 
 
 @dataclass
@@ -134,28 +151,70 @@ async def _result(
         call = Call(cluster=cluster, identity=identity, path=dict(request.match_info), client=request.get(CLIENT, ""))
         check_allowed(route, identity, request.match_info)
         call = await _read(route, call, request)
-        if route.takes_time and NDJSON in request.headers.get("Accept", ""):
-            return await _follow(route, call, request, record)
-        found = await route.handler(call)
+        follows = route.takes_time and NDJSON in request.headers.get("Accept", "")
+        is_once = route.is_change and IDEMPOTENCY_KEY in request.headers
+        if follows and is_once:
+            raise ApiError("malformed", f"{IDEMPOTENCY_KEY} is for one answer, not for progress ({NDJSON})")
     except EXPECTED as error:
         await _record_refusal(call, route, error, record)
         return problem_response(error)
-    except asyncio.CancelledError:
-        raise
     except Exception as error:
         _log.exception("%s %s failed", route.method, route.path)
         await _record_refusal(call, route, error, record)
         return problem_response(error)
+    if follows:
+        return await _follow(route, call, request, record)
+    if is_once:
+        return await _answer_once(route, call, request, record)
+    return await _carry_out(route, call, record)
+
+
+async def _carry_out(route: Route, call: Call, record: Record) -> web.StreamResponse | Model | Reply | Stream | None:
+    outcome = await _outcome(route, call)
     if route.is_change:
-        await cluster.settle()
-        await record(call, route, None)
-    return found
+        await record(call, route, outcome if isinstance(outcome, Exception) else None)
+    return problem_response(_seen(outcome, call)) if isinstance(outcome, Exception) else outcome
+
+
+async def _answer_once(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
+    """Carry the request out, or give the answer that it had. What failed for want of a server may be sent again."""
+    same = "\0".join((route.method, request.path_qs, request.headers.get("If-Match", ""))).encode()
+    same += b"\0" + (await request.read() if route.body is not None else b"")
+    answers = call.cluster.answers
+    try:
+        begun = await answers.begin(call.identity, request.headers[IDEMPOTENCY_KEY], same, lasts_s=call.wait_s)
+    except EXPECTED as error:
+        await _record_refusal(call, route, error, record)
+        return problem_response(error)
+    if isinstance(begun, Answer):
+        headers = {**begun.headers, "Idempotency-Replayed": "true", "Cache-Control": "no-store"}
+        return web.Response(status=begun.status, body=begun.body, headers=headers)
+    answer: Answer | None = None
+    try:
+        found = await _carry_out(route, call, record)
+        response = found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
+        if isinstance(response, web.Response) and response.status < 500 and response.status != 429:
+            names = ("Content-Type", "ETag", "Location")
+            headers = {name: response.headers[name] for name in names if name in response.headers}
+            body = response.body if isinstance(response.body, bytes) else b""
+            answer = Answer(response.status, headers, body)
+        return response
+    finally:
+        # Shielded: whoever ends this node, the change is made, and its answer is for the request that is sent again.
+        await asyncio.shield(answers.end(begun, answer))
 
 
 async def _record_refusal(call: Call | None, route: Route, error: Exception, record: Record) -> None:
     """A change that was refused, of a known identity: any client can send requests that nothing is known of."""
     if call is not None and call.identity.role is not None and route.is_change:
         await record(call, route, error)
+
+
+def _seen(error: Exception, call: Call) -> Exception:
+    """The error as the identity may see it: who is limited to some applications gets no list of names."""
+    if call.identity.apps is None or not isinstance(error, NotFound) or not error.known:
+        return error
+    return ApiError("not-found", f"there is no {error.kind} {error.name[:NAME_SHOWN]}")
 
 
 def check_allowed(route: Route, identity: Identity, path: Any) -> None:
@@ -216,12 +275,25 @@ async def _body(route: Route, request: web.Request) -> Model | None:
 
 
 def _revision(header: str | None) -> int | None:
-    if header is None:
+    """The revision in an ETag: what is before its hyphen."""
+    if header is None or header.strip() == "*":
         return None
-    tag = header.strip().removeprefix('"').removesuffix('"')
-    if not (tag.isascii() and tag.isdecimal() and len(tag) <= 19):
-        raise ApiError("malformed", 'If-Match takes one ETag that this API gave, such as "1234"')
+    tag = header.strip().removeprefix('"').removesuffix('"').partition("-")[0]
+    if not (tag.isascii() and tag.isdecimal() and len(tag) <= 18):
+        raise ApiError("malformed", 'If-Match takes one ETag that this API gave, such as "1234-5f0c9a7e"')
     return int(tag)
+
+
+def _etag(revision: int | None, body: bytes) -> str:
+    """Of an answer: it differs whenever the answer does. `revision` is in it for If-Match."""
+    digest = hashlib.blake2b(body, digest_size=8).hexdigest()
+    return f'"{digest}"' if revision is None else f'"{revision}-{digest}"'
+
+
+def _is_known(header: str, etag: str) -> bool:
+    """Whether If-None-Match names this ETag. It compares weakly (RFC 9110, 13.1.2)."""
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return etag in tags or "*" in tags
 
 
 def _wait_s(prefer: str) -> float:
@@ -229,17 +301,19 @@ def _wait_s(prefer: str) -> float:
     return min(float(found.group(1)), WAIT_S_MAX) if found else 0.0
 
 
-async def _write(route: Route, request: web.Request, found: Model | Reply | None) -> web.StreamResponse:
+async def _write(route: Route, request: web.Request, found: Model | Reply | Stream | None) -> web.StreamResponse:
+    if isinstance(found, Stream):
+        return await _stream(request, found)
     reply = found if isinstance(found, Reply) else Reply(found)
     headers = dict(reply.headers)
-    if reply.revision is not None:
-        headers["ETag"] = f'"{reply.revision}"'
-        if route.method == "GET" and request.headers.get("If-None-Match") == headers["ETag"]:
-            return web.Response(status=304, headers=headers)
-    headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Cache-Control", "no-store" if route.is_change else "private, no-cache")
     if reply.result is None:
         return web.Response(status=reply.status or 204, headers=headers)
     body = reply.result.model_dump_json().encode()
+    if reply.revision is not None or not route.is_change:
+        headers["ETag"] = _etag(reply.revision, body)
+    if not route.is_change and _is_known(request.headers.get("If-None-Match", ""), headers["ETag"]):
+        return web.Response(status=304, headers=headers)
     return web.Response(
         status=reply.status or route.status, body=body, content_type="application/json", headers=headers
     )
@@ -296,7 +370,7 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
             failure = task.result()
             if isinstance(failure, Exception):
                 await record(call, route, failure)
-                return problem_response(failure)
+                return problem_response(_seen(failure, call))
 
         async def chunks() -> AsyncGenerator[bytes, None]:
             line = first
@@ -315,9 +389,12 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
 
 
 async def _outcome(route: Route, call: Call) -> Exception | Model | Reply | Stream | None:
-    """The handler's result, or what it raised."""
+    """The handler's result, or what it raised. After a change the next read shows it."""
     try:
-        return await route.handler(call)
+        result = await route.handler(call)
+        if route.is_change:
+            await call.cluster.settle()
+        return result
     except EXPECTED as error:
         return error
     except Exception as error:

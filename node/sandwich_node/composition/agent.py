@@ -25,6 +25,9 @@ from sandwich_node.api.access import Access
 from sandwich_node.api.audit import Audit
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.first_admin import Show, offer_first_admin
+from sandwich_node.api.idempotency import Answers
+from sandwich_node.api.live import cluster_logs
+from sandwich_node.api.live.parts import open_live
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
 from sandwich_node.api.signing_in import SigningIn
@@ -34,6 +37,7 @@ from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
 from sandwich_node.http.tls import ServerTls, keep_certificate
+from sandwich_node.log_lines import LogRing
 from sandwich_node.worker_process import WorkerProcess
 
 
@@ -47,31 +51,40 @@ def compose_agent(
     """A node that is ready to `run`. `show_first_token`: see `api.first_admin`; `tls` None: it serves plain HTTP."""
     fingerprint = tls.fingerprint if tls is not None else ""
     options = replace(options, status_key=secrets.token_hex(32), tls_fingerprint=fingerprint)
+    ring = LogRing(int(time.time() * 1000))
     dependencies = AgentDependencies(
         store=store,
-        listen=_listener(store, options, key, show_first_token, tls),
+        listen=_listener(store, options, key, ring, show_first_token, tls),
         open_discord=_open_discord,
         make_worker=WorkerProcess,
         make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
         rng=random.SystemRandom(),
         wall=time.time,
         http_problems=lambda: tls.problems(options.node) if tls is not None else (),
+        logs=ring,
     )
     return Agent(options, dependencies, key)
 
 
 def _listener(
-    store: EtcdStore, options: NodeOptions, key: ClusterKey | None, show: Show | None, tls: ServerTls | None
+    store: EtcdStore,
+    options: NodeOptions,
+    key: ClusterKey | None,
+    ring: LogRing,
+    show: Show | None,
+    tls: ServerTls | None,
 ) -> Listen:
     """The HTTP server of a node: its own status, and the API over the whole cluster."""
 
     @asynccontextmanager
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
-        async with open_picture(store) as picture:
-            api = ApiCluster(store=store, keys=Keys(options.cluster), key=key, facts=facts, picture=picture)
+        async with open_picture(store) as picture, open_live(options.node, ring, facts, picture) as live:
+            keys, between_nodes = Keys(options.cluster), BetweenNodes(options.status_key)
+            answers = Answers(store, keys, key)
+            api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, answers=answers, live=live)
             access, audit = Access(api, address.host), Audit(api)
-            between_nodes = BetweenNodes(options.status_key)
             app = make_app(facts, page_guards(access, between_nodes, address.host))
+            app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
             add_routes(app, ROUTES, api, identify=access.identify, record=audit.record)
             SigningIn(access, audit, lambda discord: discord_session(discord.proxy)).add_to(app)
             tasks = [asyncio.create_task(offer_first_admin(access, address.host, show))]

@@ -6,11 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandwich_coordinator.cli.render import app_rows, departed_rows, nodes_text, status_text, to_json
+from sandwich_coordinator.cli.render import app_rows, nodes_text, status_text, to_json
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings, PolicySettings, RedisSettings
 from sandwich_coordinator.fingerprints import LEASE_TTL, fingerprints
 from sandwich_coordinator.ids import LeaderTerm
 from sandwich_coordinator.operations.health import NOT_LIVE_AFTER_S, find_problems
+from sandwich_coordinator.operations.rows import departed_rows
 from sandwich_coordinator.operations.snapshot import Snapshot, misdirected
 from sandwich_coordinator.problems import KINDS, Code, Problem, degraded
 from sandwich_coordinator.reachability import is_local

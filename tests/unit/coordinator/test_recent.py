@@ -1,6 +1,7 @@
 """What the status shows of failovers and losses."""
 
-from sandwich_coordinator.cli.recent import failover_rows, loss_rows, recent_text
+from sandwich_coordinator.cli.recent import recent_text
+from sandwich_coordinator.operations.rows import failover_rows, loss_rows
 from sandwich_coordinator.status import FailoverStatus, LossStatus, NodeStatus
 
 

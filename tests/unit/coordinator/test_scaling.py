@@ -9,12 +9,13 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
-from sandwich_coordinator.cli.progress import plan_lines, plan_row, progress_lines
+from sandwich_coordinator.cli.progress import plan_lines, progress_lines
 from sandwich_coordinator.groups import planned_ids, serving_groups
 from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.leader import reconcile
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, OperationError, Refused
 from sandwich_coordinator.operations.progress import Progress, ScaleAdvanced, ScaleDone, ScaleFailing
+from sandwich_coordinator.operations.rows import plan_row
 from sandwich_coordinator.operations.scaling import (
     ScaleRequest,
     await_scale,

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,8 +17,10 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import NodeRecord
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.api.access import Access
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.idempotency import Answers
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
@@ -43,12 +46,19 @@ class Facts:
     def settings(self) -> ClusterSettings | None:
         return None
 
+    def recent(self) -> RecentChanges:
+        return RecentChanges()
+
 
 @asynccontextmanager
 async def a_node(host: str, *, key: str = KEY, node: str = "a") -> AsyncIterator[NodeRecord]:
     """A node that believes to listen on `host`; its registration."""
     facts = Facts(node)
-    cluster = ApiCluster(store=MemoryStore(), keys=Keys("c"), key=None, facts=facts, picture=FixedPicture())  # type: ignore[arg-type]
+    store, keys = MemoryStore(), Keys("c")
+    picture: Any = FixedPicture()
+    cluster = ApiCluster(
+        store=store, keys=keys, key=None, facts=facts, picture=picture, answers=Answers(store, keys, None)
+    )
     app = make_app(facts, page_guards(Access(cluster, host), BetweenNodes(key), host))
     async with serve(app, Address("127.0.0.1", 0)) as port:
         yield NodeRecord(node="a", instance="i", address=f"127.0.0.1:{port}", version="1", status_key=KEY)

@@ -3,6 +3,7 @@
 from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.operations import nodes
 from sandwich_coordinator.operations.errors import NotFound
+from sandwich_coordinator.operations.progress import Report
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import NodeState
@@ -85,19 +86,21 @@ async def _show(call: Call) -> Node:
     return _node(await call.cluster.picture.snapshot(view), name)
 
 
-async def _set_state(call: Call, wanted: NodeState) -> Outcome:
-    edit = await nodes.change_state(call.cluster.store, call.cluster.keys, call.path["node"], wanted)
-    for note in edit.notes:
-        call.report(note)
+async def _set_state(call: Call, wanted: NodeState) -> Reply:
+    async def work(report: Report) -> None:
+        edit = await nodes.change_state(call.cluster.store, call.cluster.keys, call.path["node"], wanted)
+        for note in edit.notes:
+            report(note)
+
     call.changes.after = {"state": wanted}
-    return Outcome(reached=True)
+    return await changed(call, work)
 
 
-async def _cordon(call: Call) -> Outcome:
+async def _cordon(call: Call) -> Reply:
     return await _set_state(call, "cordoned")
 
 
-async def _uncordon(call: Call) -> Outcome:
+async def _uncordon(call: Call) -> Reply:
     return await _set_state(call, "ready")
 
 
@@ -151,6 +154,7 @@ ROUTES = (
         handler=_cordon,
         tag=TAG,
         result=Outcome,
+        takes_time=True,
     ),
     Route(
         method="POST",
@@ -160,6 +164,7 @@ ROUTES = (
         handler=_uncordon,
         tag=TAG,
         result=Outcome,
+        takes_time=True,
     ),
     Route(
         method="POST",

@@ -1,0 +1,195 @@
+"""The cluster as commands use it: directly through etcd, or through a node's HTTP API. Both do and say the same."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import quote
+
+from sandwich_coordinator.cli.connection import Connection
+from sandwich_coordinator.cli.remote import Api, open_api
+from sandwich_coordinator.operations import nodes, pausing, shards
+from sandwich_coordinator.operations.progress import (
+    AppPaused,
+    MovesPlanned,
+    Pinned,
+    Progress,
+    Report,
+    RestartRequested,
+    Unpinned,
+)
+from sandwich_coordinator.operations.snapshot import Snapshot, take_snapshot
+from sandwich_coordinator.ranges import parse_ranges
+from sandwich_coordinator.rebalance import Move
+from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import NodeState
+
+
+class ClusterAccess(Protocol):
+    """What commands ask of a cluster. The methods raise OperationError; those with etcd StoreError, too."""
+
+    async def snapshot(self) -> Snapshot:
+        """See `take_snapshot`."""
+
+    async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
+        """See `nodes.change_state`."""
+
+    async def drain(self, node: str, *, force: bool, timeout_s: float, report: Report) -> None:
+        """See `nodes.drain`."""
+
+    async def forget(self, node: str) -> None:
+        """See `nodes.forget`."""
+
+    async def move_shards(self, app: str, ranges: str, node: str, *, timeout_s: float, report: Report) -> list[int]:
+        """See `shards.move_shards`; the shards' numbers."""
+
+    async def unpin_shards(self, app: str, ranges: str, *, report: Report) -> list[int]:
+        """See `shards.unpin_shards`; the shards' numbers."""
+
+    async def restart_shards(self, app: str, ranges: str, *, timeout_s: float, report: Report) -> list[int]:
+        """See `shards.restart_shards`; the shards' numbers."""
+
+    async def planned_moves(self, *, report: Report) -> list[Move]:
+        """See `shards.planned_moves`."""
+
+    async def restore_balance(self, *, timeout_s: float, report: Report) -> list[Move]:
+        """See `shards.restore_balance`."""
+
+    async def pause_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> float:
+        """See `pausing.pause_app`."""
+
+    async def resume_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> pausing.ResumedShards:
+        """See `pausing.resume_app`."""
+
+
+@asynccontextmanager
+async def open_cluster(connection: Connection) -> AsyncIterator[ClusterAccess]:
+    """The cluster while the context lasts: through the API when `--api` is given, else through etcd."""
+    if connection.api is not None:
+        async with open_api(connection.api) as api:
+            yield ThroughApi(api)
+        return
+    async with connection.store() as store:
+        yield ThroughEtcd(store, connection.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughEtcd:
+    """The operations themselves."""
+
+    store: EtcdStore
+    keys: Keys
+
+    async def snapshot(self) -> Snapshot:
+        return await take_snapshot(self.store, self.keys)
+
+    async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
+        for note in (await nodes.change_state(self.store, self.keys, node, wanted)).notes:
+            report(note)
+
+    async def drain(self, node: str, *, force: bool, timeout_s: float, report: Report) -> None:
+        await nodes.drain(self.store, self.keys, node, force=force, timeout_s=timeout_s, report=report)
+
+    async def forget(self, node: str) -> None:
+        await nodes.forget(self.store, self.keys, node)
+
+    async def move_shards(self, app: str, ranges: str, node: str, *, timeout_s: float, report: Report) -> list[int]:
+        moved = await shards.move_shards(self.store, self.keys, app, ranges, node, timeout_s=timeout_s, report=report)
+        return [shard.shard for shard in moved]
+
+    async def unpin_shards(self, app: str, ranges: str, *, report: Report) -> list[int]:
+        found = await shards.unpin_shards(self.store, self.keys, app, ranges, report=report)
+        return [shard.shard for shard in found]
+
+    async def restart_shards(self, app: str, ranges: str, *, timeout_s: float, report: Report) -> list[int]:
+        found = await shards.restart_shards(self.store, self.keys, app, ranges, timeout_s=timeout_s, report=report)
+        return [shard.shard for shard in found]
+
+    async def planned_moves(self, *, report: Report) -> list[Move]:
+        return await shards.planned_moves(self.store, self.keys, report=report)
+
+    async def restore_balance(self, *, timeout_s: float, report: Report) -> list[Move]:
+        return await shards.restore_balance(self.store, self.keys, timeout_s=timeout_s, report=report)
+
+    async def pause_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> float:
+        return await pausing.pause_app(self.store, self.keys, app, now=now, timeout_s=timeout_s, report=report)
+
+    async def resume_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> pausing.ResumedShards:
+        return await pausing.resume_app(self.store, self.keys, app, now=now, timeout_s=timeout_s, report=report)
+
+
+class _Kept:
+    """Passes progress on and keeps it: part of a result is only in it."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.events: list[Progress] = []
+
+    def __call__(self, event: Progress) -> None:
+        self.events.append(event)
+        self._report(event)
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughApi:
+    """The same operations, carried out by the node that has the API."""
+
+    api: Api
+
+    async def snapshot(self) -> Snapshot:
+        return await self.api.snapshot()
+
+    async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
+        verb = {"ready": "uncordon", "cordoned": "cordon"}[wanted]
+        await self.api.follow("POST", f"/nodes/{_part(node)}/{verb}", timeout_s=0, report=report)
+
+    async def drain(self, node: str, *, force: bool, timeout_s: float, report: Report) -> None:
+        path = f"/nodes/{_part(node)}/drain"
+        await self.api.follow("POST", path, {"force": force}, timeout_s=timeout_s, report=report)
+
+    async def forget(self, node: str) -> None:
+        await self.api.send("DELETE", f"/nodes/{_part(node)}")
+
+    async def move_shards(self, app: str, ranges: str, node: str, *, timeout_s: float, report: Report) -> list[int]:
+        kept, body = _Kept(report), {"shards": ranges, "node": node}
+        await self.api.follow("POST", f"/apps/{_part(app)}/shards/move", body, timeout_s=timeout_s, report=kept)
+        return [shard for event in kept.events if isinstance(event, Pinned) for shard in event.shards]
+
+    async def unpin_shards(self, app: str, ranges: str, *, report: Report) -> list[int]:
+        found = await self.api.send("DELETE", f"/apps/{_part(app)}/pins", query={"shards": ranges})
+        unpinned = Unpinned(app, tuple(parse_ranges(found["shards"])), found["pins"])
+        report(unpinned)
+        return list(unpinned.shards)
+
+    async def restart_shards(self, app: str, ranges: str, *, timeout_s: float, report: Report) -> list[int]:
+        kept, path = _Kept(report), f"/apps/{_part(app)}/shards/restart"
+        await self.api.follow("POST", path, {"shards": ranges}, timeout_s=timeout_s, report=kept)
+        return [shard for event in kept.events if isinstance(event, RestartRequested) for shard in event.shards]
+
+    async def planned_moves(self, *, report: Report) -> list[Move]:
+        return await self._rebalance(0, report, dry_run=True)
+
+    async def restore_balance(self, *, timeout_s: float, report: Report) -> list[Move]:
+        return await self._rebalance(timeout_s, report, dry_run=False)
+
+    async def _rebalance(self, timeout_s: float, report: Report, *, dry_run: bool) -> list[Move]:
+        kept = _Kept(report)
+        await self.api.follow("POST", "/rebalance", timeout_s=timeout_s, report=kept, dry_run=dry_run)
+        planned = [event.moves for event in kept.events if isinstance(event, MovesPlanned)]
+        return list(planned[0]) if planned else []
+
+    async def pause_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> float:
+        kept = _Kept(report)
+        await self.api.follow("POST", f"/apps/{_part(app)}/pause", timeout_s=timeout_s, report=kept)
+        return next((event.since for event in kept.events if isinstance(event, AppPaused)), now)
+
+    async def resume_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> pausing.ResumedShards:
+        path = f"/apps/{_part(app)}/resume"
+        found = await self.api.follow("POST", path, timeout_s=timeout_s, report=report)
+        return pausing.ResumedShards(found["resumed"], found["identified"])
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")

@@ -1,0 +1,425 @@
+"""The applications: list, show, create, change, give another token, pause, resume."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from pydantic import Field, SecretStr
+
+from sandwich_coordinator.access.roles import Role
+from sandwich_coordinator.bot_token import check_token, looks_like_token
+from sandwich_coordinator.groups import serving_groups
+from sandwich_coordinator.intents import intent_names
+from sandwich_coordinator.operations import applications, pausing
+from sandwich_coordinator.operations.applications import NewToken, OptionWarning
+from sandwich_coordinator.operations.bots import Bot
+from sandwich_coordinator.operations.changes import AppChange
+from sandwich_coordinator.operations.configuration import stream_defaults
+from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused, Stale
+from sandwich_coordinator.operations.export import effective_app, exported_app
+from sandwich_coordinator.operations.rows import app_rows
+from sandwich_coordinator.operations.snapshot import Snapshot
+from sandwich_coordinator.scale_plan import plan_next_group
+from sandwich_coordinator.types import AppRecord
+from sandwich_node.api.changing import changed
+from sandwich_node.api.models import DryRun, Model, Outcome, Page, PageQuery
+from sandwich_node.api.paging import page_of
+from sandwich_node.api.resources.groups import Change, NewSessions, Proposal, new_sessions, proposal_of
+from sandwich_node.api.routing import Call, Reply, Route
+
+TAG = "apps"
+TOKEN_CHARACTERS_MAX = 1024
+VALUES_MAX = 100
+_SOURCE = {"env": "TOKEN"}
+"""Stands for the token where a section of cluster.yml is checked. It is never read."""
+
+
+class AppSummary(Model):
+    """How an application is.
+
+    state         of its serving shard group; also paused, removing, down (no node), waiting (it has none yet)
+    paused_at     since when an operator paused it (Unix seconds); null: not so
+    shards        how many of its shards are in each state, of `shards_wanted`
+    change        how far a change of its shard group is; null: there is none
+    cache         how complete its cache is, in words
+    problems      how many there are, by severity
+    """
+
+    app: str
+    state: str
+    paused_at: float | None
+    reason: str
+    shards_wanted: int
+    shards: dict[str, int]
+    change: Change | None
+    guilds: int
+    events_per_s: float
+    cache: str
+    session_starts_left: int | None
+    session_starts_total: int | None
+    session_starts_reset_at: float | None
+    problems: dict[str, int]
+
+
+class App(Model):
+    """An application: how it is, and its configuration.
+
+    revision       of the stored configuration: the first part of the ETag
+    configuration  as under `apps.NAME` in cluster.yml; the token is replaced by the name of a variable
+    effective      every key with the value in effect
+    defaults       the paths of the keys in `effective` that have their default
+    group          number of the serving shard group; null: it has none yet
+    """
+
+    app: str
+    revision: int
+    bot_id: str
+    bot_name: str
+    group: int | None
+    status: AppSummary
+    configuration: dict[str, Any]
+    effective: dict[str, Any]
+    defaults: list[str]
+    proposal: Proposal | None
+
+
+class NewApp(Model):
+    """A new application. `token` is tested against Discord, unless `check` is false, and is never shown again.
+
+    `config`: as under `apps.NAME` in cluster.yml, without the token.
+    """
+
+    name: str = Field(min_length=1, max_length=32)
+    token: SecretStr = Field(min_length=1, max_length=TOKEN_CHARACTERS_MAX)
+    config: dict[str, Any]
+    check: bool = True
+
+
+class AppPatch(Model):
+    """New values of an application's configuration, by dotted path: `{"events.ignore": ["TYPING_START"]}`.
+
+    `new_sessions`: also when that starts new sessions, which `dry_run=true` shows.
+    """
+
+    set: dict[str, Any] = Field(min_length=1, max_length=VALUES_MAX)
+    new_sessions: bool = False
+
+
+class TokenReplacement(Model):
+    """The new token of the same bot. It is tested against Discord, unless `check` is false, and is never shown."""
+
+    token: SecretStr = Field(min_length=1, max_length=TOKEN_CHARACTERS_MAX)
+    check: bool = True
+
+
+class ResumeOutcome(Outcome):
+    """How the shards came back: by RESUME, or with a new session. Null: not all are live yet."""
+
+    resumed: int | None = None
+    identified: int | None = None
+
+
+class FieldChange(Model):
+    """One changed key of the stored configuration. A secret's values are null."""
+
+    path: str
+    before: Any
+    after: Any
+    is_secret: bool
+
+
+class Warned(Model):
+    """What is allowed and will not work as it looks. `path`: the key in cluster.yml."""
+
+    path: str
+    text: str
+
+
+class TestedBot(Model):
+    """What Discord says about a token that was tested. `intents_not_enabled`: in the developer portal."""
+
+    id: str
+    name: str
+    intents_not_enabled: list[str]
+
+
+class AppChanged(Model):
+    """A new or changed application. `written` false: a dry run, or nothing was to change.
+
+    `new_sessions`: what the new sessions cost that this starts; null: it starts none.
+    """
+
+    app: str
+    written: bool
+    revision: int
+    changes: list[FieldChange]
+    warnings: list[Warned]
+    bot: TestedBot | None
+    new_sessions: NewSessions | None
+
+
+def _summaries(snapshot: Snapshot, call: Call) -> list[dict[str, Any]]:
+    return [row for row in app_rows(snapshot) if call.identity.sees(row["app"])]
+
+
+async def _list(call: Call) -> Page[AppSummary]:
+    snapshot = await call.cluster.picture.snapshot(call.cluster.view())
+    return page_of(_summaries(snapshot, call), call.query, lambda row: str(row["app"]), AppSummary.model_validate)
+
+
+async def _show(call: Call) -> Reply:
+    view = call.cluster.view()
+    entry = view.apps.get(call.app)
+    if entry is None:
+        if view.revision_of_bad(view.keys.app(call.app)):
+            raise Refused(f"the stored configuration of {call.app} is damaged: apply it again")
+        raise NotFound("application", call.app, view.apps)
+    snapshot = await call.cluster.picture.snapshot(view)
+    record = entry.record
+    effective = effective_app(record, stream_defaults(view.config))
+    budget, serving = view.budgets.get(record.token_hash), serving_groups(view).get(call.app)
+    found = App(
+        app=call.app,
+        revision=entry.mod_revision,
+        bot_id=budget.record.bot_id if budget is not None else "",
+        bot_name=budget.record.bot_name if budget is not None else "",
+        group=serving.group if serving is not None else None,
+        status=AppSummary.model_validate(next(row for row in app_rows(snapshot) if row["app"] == call.app)),
+        configuration=exported_app(record),
+        effective=effective.values,
+        defaults=list(effective.defaults),
+        proposal=proposal_of(view, call.app),
+    )
+    return Reply(found, revision=entry.mod_revision)
+
+
+async def _create(call: Call) -> Reply:
+    body: NewApp = call.body
+    parts = call.cluster
+    if "token" in body.config:
+        raise Invalid("config.token: give the token itself as `token`, beside `config`")
+    config = applications.parse_app(body.name, {"token": _SOURCE, **body.config})
+    token, warnings = _token(body.token, parts, body.check)
+    added = await applications.add_app(parts.store, parts.keys, body.name, config, token, dry_run=call.query.dry_run)
+    call.changes.after = {"app": body.name} if added.revision else None
+    written = added.revision != 0
+    return Reply(
+        AppChanged(
+            app=body.name,
+            written=written,
+            revision=added.revision,
+            changes=[],
+            warnings=_warnings((*warnings, *added.warnings)),
+            bot=_bot(added.bot, added.record),
+            new_sessions=None,
+        ),
+        revision=added.revision or None,
+        status=201 if written else 200,
+        headers={"Location": f"/api/v1/apps/{body.name}"} if written else {},
+    )
+
+
+async def _change(call: Call) -> Reply:
+    body: AppPatch = call.body
+    parts = call.cluster
+    if any(map(looks_like_token, body.set)):
+        raise Invalid("set: a token is no key: it is replaced with PUT /apps/{app}/token")
+    values = {tuple(part.strip() for part in key.split(".")): value for key, value in body.set.items()}
+    for path in values:
+        if not all(path):
+            raise Invalid(f"set: {'.'.join(path)[:64]!r} is no key: write it as in cluster.yml, such as events.ignore")
+        if path[0] == "token":
+            raise Invalid("set: the token is replaced with PUT /apps/{app}/token")
+    plan = await applications.change_app(
+        parts.store, parts.keys, call.app, values, dry_run=True, revision=call.revision
+    )
+    cost = _cost(call, plan.record)
+    written = bool(plan.changes) and not call.query.dry_run
+    if written:
+        if cost is not None and not body.new_sessions:
+            raise Refused(
+                f"this starts {cost.session_starts} new sessions ({', '.join(cost.reasons)}): send new_sessions: true "
+                "to do it, or dry_run=true to see what it costs"
+            )
+        try:
+            plan = await applications.change_app(parts.store, parts.keys, call.app, values, revision=plan.revision)
+        except Stale as error:
+            if call.revision is None:
+                raise Conflict(str(error)) from None
+            raise
+    return _changed(call, plan, written=written, cost=cost)
+
+
+async def _replace_token(call: Call) -> Reply:
+    body: TokenReplacement = call.body
+    parts = call.cluster
+    token, warnings = _token(body.token, parts, body.check)
+    plan = await applications.change_app(
+        parts.store, parts.keys, call.app, {}, new=token, dry_run=call.query.dry_run, revision=call.revision
+    )
+    plan = replace(plan, warnings=(*warnings, *plan.warnings))
+    written = bool(plan.changes) and not call.query.dry_run
+    return _changed(call, plan, written=written, cost=_cost(call, plan.record))
+
+
+def _changed(call: Call, plan: applications.AppPlan, *, written: bool, cost: NewSessions | None) -> Reply:
+    changes = [_field(change) for change in plan.changes]
+    if written:
+        call.changes.before = {change.path: change.before for change in changes}
+        call.changes.after = {change.path: change.after for change in changes}
+    result = AppChanged(
+        app=call.app,
+        written=written,
+        revision=plan.revision,
+        changes=changes,
+        warnings=_warnings(plan.warnings),
+        bot=_bot(plan.bot, plan.record),
+        new_sessions=cost if plan.changes else None,
+    )
+    return Reply(result, revision=plan.revision)
+
+
+def _token(given: SecretStr, parts: Any, check: bool) -> tuple[NewToken, tuple[OptionWarning, ...]]:
+    """The token to store, and what is to be said about its form. Raises Invalid, which never repeats it."""
+    try:
+        token, warning = check_token(given.get_secret_value().strip())
+    except ValueError as error:
+        raise Invalid(f"token: {error}") from None
+    return NewToken(token, parts.key, test=check), (OptionWarning("token", warning),) if warning else ()
+
+
+def _cost(call: Call, after: AppRecord) -> NewSessions | None:
+    """What the new sessions cost that the leader starts once the application is stored so."""
+    if after.paused:
+        return None
+    policy = call.cluster.settings().policy.policy()
+    return new_sessions(plan_next_group(call.cluster.view(), after, policy=policy))
+
+
+def _field(change: AppChange) -> FieldChange:
+    before, after = (_shown(change.path, value) for value in (change.before, change.after))
+    return FieldChange(path=change.path, before=before, after=after, is_secret=change.is_secret)
+
+
+def _shown(path: str, value: Any) -> Any:
+    return intent_names(value) if path == "intents" and isinstance(value, int) else msgspec.to_builtins(value)
+
+
+def _warnings(found: Sequence[OptionWarning]) -> list[Warned]:
+    return [Warned(path=warning.path, text=warning.text) for warning in found]
+
+
+def _bot(bot: Bot | None, record: AppRecord) -> TestedBot | None:
+    return (
+        None
+        if bot is None
+        else TestedBot(id=bot.id, name=bot.name, intents_not_enabled=bot.not_granted(record.intents))
+    )
+
+
+async def _pause(call: Call) -> Reply:
+    parts = call.cluster
+    call.changes.after = {"paused": True}
+    return await changed(
+        call,
+        lambda report: pausing.pause_app(
+            parts.store, parts.keys, call.app, now=time.time(), timeout_s=call.wait_s, report=report
+        ),
+    )
+
+
+async def _resume(call: Call) -> Reply:
+    parts = call.cluster
+    call.changes.after = {"paused": False}
+    return await changed(
+        call,
+        lambda report: pausing.resume_app(
+            parts.store, parts.keys, call.app, now=time.time(), timeout_s=call.wait_s, report=report
+        ),
+        ResumeOutcome,
+        ended=lambda shards: {"resumed": shards.resumed, "identified": shards.identified},
+    )
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/apps",
+        summary="The applications with their shards and session starts",
+        role=Role.VIEWER,
+        handler=_list,
+        tag=TAG,
+        query=PageQuery,
+        result=Page[AppSummary],
+    ),
+    Route(
+        method="POST",
+        path="/apps",
+        summary="Add an application",
+        description="Its token is tested against Discord, and sealed with the cluster key.",
+        role=Role.ADMIN,
+        handler=_create,
+        tag=TAG,
+        query=DryRun,
+        body=NewApp,
+        result=AppChanged,
+        status=201,
+    ),
+    Route(
+        method="GET",
+        path="/apps/{app}",
+        summary="An application: how it is, and its configuration",
+        role=Role.VIEWER,
+        handler=_show,
+        tag=TAG,
+        result=App,
+    ),
+    Route(
+        method="PATCH",
+        path="/apps/{app}",
+        summary="Change keys of an application's configuration",
+        description="With `dry_run=true` the answer has what would change, warnings, and what new sessions cost.",
+        role=Role.ADMIN,
+        handler=_change,
+        tag=TAG,
+        query=DryRun,
+        body=AppPatch,
+        result=AppChanged,
+        is_conditional=True,
+    ),
+    Route(
+        method="PUT",
+        path="/apps/{app}/token",
+        summary="Replace the token of an application's bot",
+        description="Its shards start new sessions.",
+        role=Role.ADMIN,
+        handler=_replace_token,
+        tag=TAG,
+        query=DryRun,
+        body=TokenReplacement,
+        result=AppChanged,
+        is_conditional=True,
+    ),
+    Route(
+        method="POST",
+        path="/apps/{app}/pause",
+        summary="Close an application's shards until it is resumed, sessions kept",
+        role=Role.OPERATOR,
+        handler=_pause,
+        tag=TAG,
+        result=Outcome,
+        takes_time=True,
+    ),
+    Route(
+        method="POST",
+        path="/apps/{app}/resume",
+        summary="Start the shards of a paused application",
+        role=Role.OPERATOR,
+        handler=_resume,
+        tag=TAG,
+        result=ResumeOutcome,
+        takes_time=True,
+    ),
+)

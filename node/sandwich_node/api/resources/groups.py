@@ -1,0 +1,315 @@
+"""The shard groups of an application: how far each is, and asking for another one (scale, restart)."""
+
+import time
+from collections import Counter
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sandwich_coordinator.access.roles import Role
+from sandwich_coordinator.groups import serving_groups, upcoming_groups
+from sandwich_coordinator.operations import scaling
+from sandwich_coordinator.operations.errors import Invalid, NotFound, Stale
+from sandwich_coordinator.operations.rows import change_row, plan_row
+from sandwich_coordinator.operations.shards import restart_shards
+from sandwich_coordinator.scale_plan import ScalePlan
+from sandwich_coordinator.start_progress import start_progress
+from sandwich_coordinator.view import ClusterView
+from sandwich_node.api.changing import changed
+from sandwich_node.api.models import DryRun, Model, Outcome
+from sandwich_node.api.resources.overview import Start
+from sandwich_node.api.routing import Call, Reply, Route
+
+TAG = "groups"
+
+
+class NewSessions(Model):
+    """What new sessions for an application cost.
+
+    reasons                  what is different, for example "4 shards -> 8 shards"
+    session_starts           how many it costs; `session_starts_kept` of those left are for failover
+    session_starts_reset_at  when all session starts are there again (Unix seconds)
+    seconds                  the least time that the starts take
+    memory_bytes             what the new shards need beside the present ones, without traffic
+    at_once                  the present shards end first
+    begins_now               whether enough session starts are there; otherwise it begins after the reset
+    """
+
+    app: str
+    reasons: list[str]
+    shards_before: int
+    shards_after: int
+    session_starts: int
+    session_starts_left: int | None
+    session_starts_total: int | None
+    session_starts_kept: int
+    session_starts_reset_at: float | None
+    seconds: float
+    memory_bytes: int
+    at_once: bool
+    begins_now: bool
+
+
+class Change(Model):
+    """How far the change from one shard group to the next is. `seconds_left`: null while that is not known."""
+
+    from_group: int
+    to_group: int
+    phase: str
+    shards_done: int
+    shards: int
+    shards_failed: list[int]
+    seconds_left: int | None
+
+
+class Proposal(Model):
+    """A shard count that the leader proposes, and why. `at`: Unix seconds."""
+
+    count: int
+    reason: str
+    guilds: int
+    at: float
+
+
+class Group(Model):
+    """One generation of an application's shards, with one shard count.
+
+    ids       the shards that run in this cluster, as ranges
+    serves    its events are those that consumers get
+    replaces  the group that it takes over from; null: none
+    shards    how many of its shards are in each state
+    start     how far its start is; null when nothing starts
+    """
+
+    app: str
+    group: int
+    count: int
+    ids: str
+    phase: str
+    state: str
+    reason: str
+    serves: bool
+    replaces: int | None
+    created_at: float
+    shards: dict[str, int]
+    start: Start | None
+
+
+class Groups(Model):
+    """The groups, oldest first; the change that is under way, and the proposal, where there is one."""
+
+    groups: list[Group]
+    change: Change | None
+    proposal: Proposal | None
+
+
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | Literal["auto"]
+
+
+class ScaleRequest(Model):
+    """The new shard count, or `auto`. `ids`: only these shards run in this cluster, such as `0-31,40`; null: all."""
+
+    shards: Count
+    ids: str | None = Field(default=None, max_length=4096)
+
+
+class RestartRequest(Model):
+    """How to restart.
+
+    hard    end the present sessions first: events are lost
+    shards  only reconnect these (`0-7,12`), sessions kept: no session start is spent; null: new sessions for all
+    """
+
+    hard: bool = False
+    shards: str | None = Field(default=None, max_length=4096)
+
+
+class ScaleOutcome(Outcome):
+    """How a change of shard groups ended. `written` false: a dry run. `new_sessions` null: none are needed."""
+
+    written: bool = True
+    new_sessions: NewSessions | None = None
+    warnings: list[str] = Field(default_factory=list)
+
+
+class Cancelled(Model):
+    """`cancelled` false: nothing was under way."""
+
+    cancelled: bool
+
+
+def new_sessions(plan: ScalePlan | None) -> NewSessions | None:
+    """As the API shows it."""
+    return None if plan is None else NewSessions.model_validate(plan_row(plan))
+
+
+def change_of(view: ClusterView, app: str, call: Call) -> Change | None:
+    """The change of groups that is under way."""
+    row = change_row(view, app, call.cluster.settings().policy.policy())
+    return None if row is None else Change.model_validate(row)
+
+
+def proposal_of(view: ClusterView, app: str) -> Proposal | None:
+    """What the leader proposes for an application."""
+    entry = view.proposals.get(app)
+    if entry is None:
+        return None
+    found = entry.record
+    return Proposal(count=found.count, reason=found.reason, guilds=found.guilds, at=found.at)
+
+
+def check_app(view: ClusterView, app: str) -> None:
+    """Raise NotFound unless the application is there, or is being removed."""
+    if app not in view.apps and app not in view.removals:
+        raise NotFound("application", app, view.apps)
+
+
+async def _groups(call: Call) -> Groups:
+    view = call.cluster.view()
+    check_app(view, call.app)
+    policy = call.cluster.settings().policy.policy()
+    serving, upcoming = serving_groups(view).get(call.app), upcoming_groups(view).get(call.app)
+    starts = {one.group: one for one in start_progress(view, policy, time.time()) if one.app == call.app}
+    states: dict[int, Counter[str]] = {}
+    for shard, claim in view.claims.items():
+        if shard.app == call.app:
+            states.setdefault(shard.group, Counter())[claim.record.state] += 1
+    found = []
+    for key, entry in sorted(view.groups.items()):
+        if key.app != call.app:
+            continue
+        record, start = entry.record, starts.get(key.group)
+        found.append(
+            Group(
+                app=key.app,
+                group=key.group,
+                count=record.count,
+                ids=record.ids,
+                phase=record.phase,
+                state=record.state,
+                reason=record.reason,
+                serves=key == serving and key != upcoming,
+                replaces=record.replaces,
+                created_at=record.created_at,
+                shards=dict(sorted(states.get(key.group, Counter()).items())),
+                start=Start.model_validate(asdict(start)) if start is not None else None,
+            )
+        )
+    return Groups(groups=found, change=change_of(view, call.app, call), proposal=proposal_of(view, call.app))
+
+
+async def _scale(call: Call) -> Reply:
+    body: ScaleRequest = call.body
+    parts, policy = call.cluster, call.cluster.settings().policy.policy()
+    request = await scaling.plan_scale(parts.store, parts.keys, call.app, body.shards, body.ids, policy=policy)
+    return await _carry_out(call, request)
+
+
+async def _accept(call: Call) -> Reply:
+    parts, policy = call.cluster, call.cluster.settings().policy.policy()
+    return await _carry_out(call, await scaling.plan_accept(parts.store, parts.keys, call.app, policy=policy))
+
+
+async def _restart(call: Call) -> Reply:
+    body: RestartRequest = call.body
+    parts, policy = call.cluster, call.cluster.settings().policy.policy()
+    if body.shards is None:
+        request = await scaling.plan_restart(parts.store, parts.keys, call.app, hard=body.hard, policy=policy)
+        return await _carry_out(call, request)
+    ranges = body.shards
+    if body.hard or call.query.dry_run:
+        raise Invalid("shards: they reconnect with their sessions kept: hard and dry_run do not go with it")
+    call.changes.after = {"restart": ranges}
+    return await changed(
+        call,
+        lambda report: restart_shards(parts.store, parts.keys, call.app, ranges, timeout_s=call.wait_s, report=report),
+        ScaleOutcome,
+    )
+
+
+async def _carry_out(call: Call, request: scaling.ScaleRequest) -> Reply:
+    """Store what was planned, unless it is a dry run, and wait for it as long as the caller does."""
+    parts, policy = call.cluster, call.cluster.settings().policy.policy()
+    guard = request.compare
+    if call.revision is not None and guard.key == parts.keys.app(call.app) and guard.expected != call.revision:
+        # Otherwise the guard of the transaction is this revision.
+        raise Stale("the application was changed since it was read: look, then try again")
+    more: dict[str, Any] = {"new_sessions": new_sessions(request.plan), "warnings": list(request.warnings)}
+    if call.query.dry_run:
+        return Reply(ScaleOutcome(reached=False, written=False, **more))
+    await scaling.store_request(parts.store, request)
+    call.changes.after = {"change": list(request.plan.reasons) if request.plan is not None else []}
+    return await changed(
+        call,
+        lambda report: scaling.await_scale(
+            parts.store, parts.keys, call.app, policy=policy, timeout_s=call.wait_s, report=report
+        ),
+        ScaleOutcome,
+        **more,
+    )
+
+
+async def _cancel(call: Call) -> Cancelled:
+    parts, policy = call.cluster, call.cluster.settings().policy.policy()
+    return Cancelled(cancelled=await scaling.cancel_scale(parts.store, parts.keys, call.app, policy=policy))
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/apps/{app}/groups",
+        summary="The shard groups of an application, and how far a change of them is",
+        role=Role.VIEWER,
+        handler=_groups,
+        tag=TAG,
+        result=Groups,
+    ),
+    Route(
+        method="POST",
+        path="/apps/{app}/scale",
+        summary="Run an application with another shard count",
+        description="The present shards serve until the new ones are ready. `dry_run=true` shows what it costs.",
+        role=Role.OPERATOR,
+        handler=_scale,
+        tag=TAG,
+        query=DryRun,
+        body=ScaleRequest,
+        result=ScaleOutcome,
+        takes_time=True,
+        is_conditional=True,
+    ),
+    Route(
+        method="POST",
+        path="/apps/{app}/scale/accept",
+        summary="Take the shard count that the leader proposes",
+        role=Role.OPERATOR,
+        handler=_accept,
+        tag=TAG,
+        query=DryRun,
+        result=ScaleOutcome,
+        takes_time=True,
+    ),
+    Route(
+        method="POST",
+        path="/apps/{app}/scale/cancel",
+        summary="Take a change of shard groups back that has not switched yet",
+        role=Role.OPERATOR,
+        handler=_cancel,
+        tag=TAG,
+        result=Cancelled,
+    ),
+    Route(
+        method="POST",
+        path="/apps/{app}/restart",
+        summary="Give an application new sessions, or let some of its shards reconnect",
+        description="New sessions cost a session start for each shard. `dry_run=true` shows what it costs.",
+        role=Role.OPERATOR,
+        handler=_restart,
+        tag=TAG,
+        query=DryRun,
+        body=RestartRequest,
+        result=ScaleOutcome,
+        takes_time=True,
+    ),
+)

@@ -1,0 +1,189 @@
+"""A change with an Idempotency-Key is carried out once, whichever node gets the request again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from sandwich_coordinator.access.roles import Identity, Role
+from sandwich_coordinator.operations.errors import Refused, Unavailable
+from sandwich_coordinator.store.base import StoreAmbiguous
+from sandwich_coordinator.store.memory import MemoryStore
+from sandwich_node.api import idempotency
+from sandwich_node.api.models import Model
+from sandwich_node.api.routing import Call, Reply, Route
+from tests.support.api import KEYS, Api, api_over
+from tests.support.api_cluster import KEY
+from tests.support.interfering_store import InterferingStore
+
+CANARY = "swt_canary-of-a-token-shown-once"
+
+
+class Wish(Model):
+    what: str = "x"
+
+
+class Done(Model):
+    count: int
+    secret: str = CANARY
+
+
+class Work:
+    """Handlers that count how often they run."""
+
+    def __init__(self) -> None:
+        self.ran = 0
+        self.error: Exception | None = None
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.begun = asyncio.Event()
+        self.size = 0
+
+    async def run(self, call: Call) -> Reply:
+        self.ran += 1
+        count = self.ran
+        self.begun.set()
+        await self.goes_on.wait()
+        if self.error is not None:
+            raise self.error
+        return Reply(Done(count=count, secret=CANARY + "x" * self.size), revision=7, status=201)
+
+    async def empty(self, _call: Call) -> None:
+        self.ran += 1
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        more: dict[str, Any] = {"method": "POST", "summary": "s", "role": Role.OPERATOR, "tag": "t"}
+        return (
+            Route(path="/work", handler=self.run, body=Wish, result=Done, **more),
+            Route(path="/slow", handler=self.run, result=Done, takes_time=True, **more),
+            Route(path="/empty", handler=self.empty, status=204, **more),
+        )
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+async def nodes(work: Work) -> AsyncIterator[tuple[Api, Api]]:
+    store = MemoryStore()
+    async with api_over(store, routes=work.routes, key=KEY) as one, api_over(store, routes=work.routes, key=KEY) as two:
+        yield one, two
+
+
+async def test_a_request_that_is_sent_again_to_another_node_gets_the_same_answer(
+    nodes: tuple[Api, Api], work: Work
+) -> None:
+    answers = []
+    for node in nodes:
+        async with node.http.post("/api/v1/work", json={}, headers={"Idempotency-Key": "k"}) as response:
+            answers.append((response.status, await response.read(), response.headers["ETag"]))
+            assert response.content_type == "application/json"
+            assert ("Idempotency-Replayed" in response.headers) == (node is nodes[1])
+    assert answers[0] == answers[1]
+    assert work.ran == 1
+    assert len(nodes[1].recorded) == 0
+    for _ in range(2):
+        assert await nodes[0]("POST", "/empty", Idempotency_Key="e") == (204, None)
+    assert work.ran == 2
+
+
+async def test_keys_are_of_one_identity_and_one_request(nodes: tuple[Api, Api], work: Work) -> None:
+    one, two = nodes
+    assert (await one("POST", "/work", {}, Idempotency_Key="k"))[0] == 201
+    for path, body in (("/work", {"what": "y"}), ("/work?x=1", {}), ("/slow", None)):
+        status, problem = await two("POST", path, body, Idempotency_Key="k")
+        assert (status, problem["code"]) == (422, "invalid")
+    two.identity = Identity("token", "another", Role.ADMIN)
+    assert (await two("POST", "/work", {"what": "y"}, Idempotency_Key="k"))[1]["count"] == 2
+    assert (await two("POST", "/work", {}))[1]["count"] == 3
+    for bad in ("", "a b", "x" * 256):
+        assert (await one("POST", "/work", {}, Idempotency_Key=bad))[0] == 400
+    status, _ = await one("POST", "/slow", Idempotency_Key="n", Accept="application/x-ndjson")
+    assert (status, work.ran) == (400, 3)
+
+
+async def test_requests_at_the_same_time_run_once(nodes: tuple[Api, Api], work: Work) -> None:
+    one, two = nodes
+    work.goes_on.clear()
+    first = asyncio.create_task(one("POST", "/work", {}, Idempotency_Key="k"))
+    async with asyncio.timeout(60):
+        await work.begun.wait()
+    async with two.http.post("/api/v1/work", json={}, headers={"Idempotency-Key": "k"}) as response:
+        assert (response.status, (await response.json())["code"]) == (409, "in-progress")
+        assert response.headers["Retry-After"] == "1"
+    work.goes_on.set()
+    assert (await first)[0] == 201
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["count"] == 1
+    assert work.ran == 1
+
+
+async def test_a_refusal_is_kept_and_a_failure_is_not(nodes: tuple[Api, Api], work: Work) -> None:
+    one, two = nodes
+    work.error = Refused("no")
+    assert (await one("POST", "/work", {}, Idempotency_Key="r"))[0] == 409
+    work.error = Unavailable("down")
+    assert (await one("POST", "/work", {}, Idempotency_Key="u"))[0] == 503
+    work.error = RuntimeError("a fault")
+    assert (await one("POST", "/work", {}, Idempotency_Key="f"))[0] == 500
+    work.error = None
+    assert (await two("POST", "/work", {}, Idempotency_Key="r"))[1]["detail"] == "no"
+    assert (await two("POST", "/work", {}, Idempotency_Key="u"))[0] == 201
+    assert (await two("POST", "/work", {}, Idempotency_Key="f"))[0] == 201
+
+
+async def test_a_node_that_dies_blocks_a_key_for_its_lease_only(nodes: tuple[Api, Api], work: Work) -> None:
+    one, two = nodes
+    store = one.cluster.store
+    assert isinstance(store, MemoryStore)
+    await one.cluster.answers.begin(one.identity, "k", b"POST\0/api/v1/work\0\0{}", lasts_s=5)
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "in-progress"
+    store.advance(idempotency.MARGIN_S + 6)
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[0] == 201
+
+
+async def test_an_answer_is_kept_for_a_day_sealed_and_outside_what_nodes_mirror(
+    nodes: tuple[Api, Api], work: Work
+) -> None:
+    one, two = nodes
+    store = one.cluster.store
+    assert isinstance(store, MemoryStore)
+    await one("POST", "/work", {}, Idempotency_Key="k")
+    assert (await store.list(KEYS.prefix)).items == ()
+    (kept,) = (await store.list(KEYS.requests)).items
+    assert CANARY.encode() not in kept.value
+    store.advance(24 * 3600)
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["count"] == 1
+    store.advance(3601)
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["count"] == 2
+
+
+async def test_what_is_kept_is_bounded(nodes: tuple[Api, Api], work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = nodes
+    work.size = idempotency.BODY_BYTES_MAX
+    assert (await one("POST", "/work", {}, Idempotency_Key="long"))[0] == 201
+    status, problem = await two("POST", "/work", {}, Idempotency_Key="long")
+    assert (status, problem["code"]) == (409, "refused")
+    monkeypatch.setattr(idempotency, "ANSWERS_PER_TURN_MAX", 1)
+    async with one.http.post("/api/v1/work", json={}, headers={"Idempotency-Key": "more"}) as response:
+        assert response.status == 429
+        assert int(response.headers["Retry-After"]) <= 3600
+    assert work.ran == 1
+    assert (await one("POST", "/work", {}))[0] == 201
+
+
+async def test_nothing_runs_when_the_store_does_not_take_the_key(work: Work) -> None:
+    store = InterferingStore()
+    async with api_over(store, routes=work.routes, key=KEY) as api:
+        store.fail(StoreAmbiguous("lost"), times=1)
+        assert (await api("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "outcome-unknown"
+    assert work.ran == 0
+
+
+async def test_a_cluster_without_a_key_keeps_answers_too(work: Work) -> None:
+    async with api_over(MemoryStore(), routes=work.routes) as api:
+        for _ in range(2):
+            assert (await api("POST", "/work", {}, Idempotency_Key="k"))[1]["count"] == 1
