@@ -81,7 +81,8 @@ async def create_token(
     )
     record = proved(record, keys.cluster, key)
     path = keys.token(token_id)
-    done = await store.txn([Compare(path, "create_revision", 0)], [Put(path, record.encode())])
+    writes = [Put(path, record.encode()), *_end_of_first(view, role, apps)]
+    done = await store.txn([Compare(path, "create_revision", 0)], writes)
     if not done.succeeded:
         raise Conflict("another operator made a token at the same time: try again")
     return NewToken(record, token_text(token_id, secret))
@@ -169,7 +170,8 @@ async def set_user(
     record = proved(record, keys.cluster, key)
     entry, path = view.users.get(user), keys.user(user)
     guard = Compare(path, "mod_revision", entry.mod_revision if entry else view.revision_of_bad(path))
-    if not (await store.txn([guard], [Put(path, record.encode())])).succeeded:
+    writes = [Put(path, record.encode()), *_end_of_first(view, role, apps)]
+    if not (await store.txn([guard], writes)).succeeded:
         raise Conflict("another operator changed this user at the same time: look, then try again")
     return (entry.record if entry is not None else None), record
 
@@ -229,6 +231,12 @@ def role_of(name: str) -> RoleName:
     except ValueError as error:
         raise Invalid(f"the role {error}") from None
     return "admin" if label == "admin" else "operator" if label == "operator" else "viewer"
+
+
+def _end_of_first(view: ClusterView, role: RoleName, apps: Collection[str] | None) -> list[Put | Delete]:
+    """With an admin of the whole cluster the token for the first one goes, and does not come back with their removal."""
+    is_admin = role == "admin" and apps is None
+    return [Delete(view.keys.token(FIRST_TOKEN))] if is_admin and FIRST_TOKEN in view.tokens else []
 
 
 def _random_id() -> str:

@@ -86,6 +86,18 @@ async def test_a_cluster_has_one_first_token() -> None:
     assert await access.list_tokens(store, KEYS) == []
 
 
+async def test_the_first_token_goes_for_good_with_an_admin() -> None:
+    store = await with_app()
+    first = await access.create_first_token(store, KEYS, KEY, NOW)
+    assert first is not None
+    await access.create_token(store, KEYS, KEY, name="limited", role="admin", apps=["welcomer"], now=NOW)
+    await access.set_user(store, KEYS, KEY, user=USER, role="operator", now=NOW)
+    assert token_identity(await view_of(store), KEY, first.text, NOW) is not None
+    await access.set_user(store, KEYS, KEY, user=USER, role="admin", now=NOW)
+    await access.remove_user(store, KEYS, USER)
+    assert token_identity(await view_of(store), KEY, first.text, NOW) is None
+
+
 async def test_no_first_token_where_a_user_has_access() -> None:
     store = await with_app()
     await access.set_user(store, KEYS, KEY, user=USER, role="viewer", now=NOW)
