@@ -234,7 +234,7 @@ def role_of(name: str) -> RoleName:
 
 
 def _end_of_first(view: ClusterView, role: RoleName, apps: Collection[str] | None) -> list[Put | Delete]:
-    """With an admin of the whole cluster the token for the first one goes, and does not come back with their removal."""
+    """With an admin of the whole cluster the first one's token goes, and does not come back with their removal."""
     is_admin = role == "admin" and apps is None
     return [Delete(view.keys.token(FIRST_TOKEN))] if is_admin and FIRST_TOKEN in view.tokens else []
 
