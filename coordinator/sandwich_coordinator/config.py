@@ -386,7 +386,7 @@ class DiscordSettings(Record, frozen=True):
 
 
 class PolicySettings(Record, frozen=True):
-    """The limits an operator may set. `linger_ms`: time between the frames of a busy shard.
+    """The limits an operator may set. `linger_ms`: time between the ticks at which a busy worker publishes.
 
     `identify_reserve` is a number of session starts; 0: `identify_reserve_percent` of the daily total.
     """

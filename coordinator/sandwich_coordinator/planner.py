@@ -209,10 +209,18 @@ def _evict(found: _Sorted, takers: Mapping[str, NodeCapacity]) -> None:
             found.kept[kind][name].remove(shard)
             found.leaving[kind].append(shard)
         going = [*kept[len(kept) - crowded :], *leaving]
-        pinned_here = sum(
-            found.where.get(shard) == target == name for pins in found.pinned.values() for shard, target in pins.items()
-        )
-        excess = int(max(0, len(kept) + len(leaving) + pinned_here - node.room))
+        pinned_here = [
+            (shard, target)
+            for pins in found.pinned.values()
+            for shard, target in pins.items()
+            if found.where.get(shard) == name
+        ]
+        excess = int(max(0, len(kept) + len(leaving) + len(pinned_here) - node.room))
+        pinned_away = sorted((shard for shard, target in pinned_here if target != name), key=_by_number)
+        for shard in pinned_away[len(pinned_away) - min(excess, len(pinned_away)) :]:
+            # It has no node now, so it goes where its pin wants it at once.
+            del found.where[shard]
+            excess -= 1
         for shard, kind in going[len(going) - min(excess, len(going)) :]:
             found.leaving[kind].remove(shard)
             found.failover[kind].append(shard)

@@ -22,8 +22,8 @@ RECORD_S = 2.0
 class Connection:
     """From options and environment. `ca`, `cert` and `cert_key` are for etcd; `key_file` is the cluster key's.
 
-    `command`: what is run, for the audit log: its name and at most one argument; "": nothing is recorded.
     `api`: a node's HTTP API, which is used in place of etcd; None: it is not.
+    `command`: what is run, for the audit log: its name and at most one argument; "": nothing is recorded.
     """
 
     etcd: str

@@ -103,8 +103,8 @@ def root(
         ca=etcd_ca,
         cert=etcd_cert,
         cert_key=etcd_key,
-        command=command_words(hoist(sys.argv[1:])),
         api=_api(context, api, api_token_file, api_ca),
+        command=command_words(hoist(sys.argv[1:])),
     )
 
 

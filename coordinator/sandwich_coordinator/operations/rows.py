@@ -300,6 +300,7 @@ def plan_row(plan: ScalePlan) -> dict[str, Any]:
         "seconds": round(plan.seconds, 1),
         "memory_bytes": plan.memory_bytes,
         "at_once": plan.at_once,
+        "shards_without_room": plan.without_room,
         "begins_now": plan.enough or plan.at_once,
     }
 

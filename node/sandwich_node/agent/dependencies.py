@@ -118,8 +118,8 @@ class AgentDependencies:
     make_server_health  the health checks of the servers; the second argument makes a worker ask NATS
     rng                 for jitter and for the name of this start
     wall                Unix seconds, for records that people read. What waits uses the loop's time
-    http_problems       what is wrong with the HTTP server
     logs                where the log lines of the workers go
+    http_problems       what is wrong with the HTTP server
     """
 
     store: NodeStore
@@ -129,5 +129,5 @@ class AgentDependencies:
     make_server_health: Callable[[RedisOptions, Callable[[], bool]], ServerHealth]
     rng: random.Random
     wall: Callable[[], float]
-    http_problems: Callable[[], Sequence[Problem]] = tuple
     logs: LogRing = field(default_factory=LogRing)
+    http_problems: Callable[[], Sequence[Problem]] = tuple

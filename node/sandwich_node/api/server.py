@@ -192,6 +192,7 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
     answer: Answer | None = None
     try:
         found = await _carry_out(route, call, record)
+        assert not isinstance(found, Stream), "a change has one answer"
         response = found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
         if isinstance(response, web.Response) and response.status < 500 and response.status != 429:
             names = ("Content-Type", "ETag", "Location")

@@ -60,8 +60,8 @@ def compose_agent(
         make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
         rng=random.SystemRandom(),
         wall=time.time,
-        http_problems=lambda: tls.problems(options.node) if tls is not None else (),
         logs=ring,
+        http_problems=lambda: tls.problems(options.node) if tls is not None else (),
     )
     return Agent(options, dependencies, key)
 

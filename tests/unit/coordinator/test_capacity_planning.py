@@ -117,6 +117,16 @@ def level_of(nodes: Sequence[NodeCapacity], load: float) -> float:
     return high
 
 
+def test_a_shard_above_a_lowered_limit_goes_where_its_pin_wants_it_at_once() -> None:
+    nodes = [NodeCapacity("a", capacity=1, max_shards=1), NodeCapacity("b", capacity=1)]
+    group = GroupShards("x", 0, range(2))
+    owners, pinned = {GroupId("x", 0): {0: "a", 1: "a"}}, {ShardId("x", 0, 0): "b"}
+    assert flat(plan(nodes, [group], owners, PlanLimits(0, False), pinned)) == {
+        ShardId("x", 0, 0): "b",
+        ShardId("x", 0, 1): "a",
+    }
+
+
 @given(cases(weights=(0.5, 1.0, 3.0), pins=True), st.sampled_from([None, 0, 1, 3]), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_limits_and_placements_hold_whatever_else_is_asked(case: Case, moves: int | None, rebalance: bool) -> None:
