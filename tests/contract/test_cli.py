@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.embedded import EmbeddedEtcd
 from sandwich_simulator import BotConfig
 from sandwich_simulator.pytest_plugin import MakeSimulator, make_simulator
@@ -69,7 +70,10 @@ async def test_a_cluster_is_configured_from_a_file_and_the_token_never_shows(tmp
         store = EtcdStore([etcd.url])
         listing = await store.list("/")
         await store.close()
-        assert len(listing.items) == 2
+        assert [item.key for item in listing.items if item.key.startswith(Keys().prefix)] == [
+            Keys().app("welcomer"),
+            Keys().config,
+        ]
         assert CANARY.encode() not in b"".join(item.value for item in listing.items)
         assert CANARY not in run.seen
 

@@ -262,7 +262,7 @@ ROUTES = (
     Route(
         method="DELETE",
         path="/users/{user}",
-        summary="Take a user's access away, and end their sessions",
+        summary="Take a user's access away, and end their web sessions",
         role=Role.ADMIN,
         handler=_remove_user,
         tag=TAG,
