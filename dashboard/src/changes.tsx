@@ -46,7 +46,7 @@ export function Cost({ found }: { found: NewSessions | null }): JSX.Element {
 }
 
 function outcomeText(done: string, outcome: Outcome): string {
-  return outcome.reached ? `${done}: done.` : `${done}: under way. ${outcome.detail}`.trim();
+  return outcome.reached ? `${done}: done.` : `${done}: under way. The page shows how far it is.`;
 }
 
 async function change(key: string, path: string, body?: unknown): Promise<Outcome> {

@@ -410,7 +410,7 @@ function Remove({ app }: { app: string }): JSX.Element {
           timeoutMs: 60_000,
         });
         go("/apps");
-        return data.reached ? `${app} was removed.` : `Removing ${app}: under way. ${data.detail}`;
+        return data.reached ? `${app} was removed.` : `Removing ${app}: under way.`;
       },
     });
   return (

@@ -270,7 +270,14 @@ function MembersView({ app, id }: { app: string; id: string }): JSX.Element {
               keyOf={(row) => text(userOf(row)["id"])}
               empty="No member matches in the cache."
               columns={[
-                { head: "User id", cell: (row) => <code>{text(userOf(row)["id"])}</code> },
+                {
+                  head: "User id",
+                  cell: (row) => (
+                    <a href={`/cache?view=user&id=${text(userOf(row)["id"])}`}>
+                      <code>{text(userOf(row)["id"])}</code>
+                    </a>
+                  ),
+                },
                 { head: "Name", cell: (row) => text(row["nick"] ?? userOf(row)["global_name"] ?? userOf(row)["username"]) },
                 { head: "Roles", cell: (row) => (Array.isArray(row["roles"]) ? row["roles"].length : 0), number: true },
                 { head: "Everything", cell: (row) => <Raw value={row} label="show" />, grow: true },
