@@ -11,7 +11,7 @@ IMAGE     ?= sandwich
 IMAGE_TAGS = -t $(IMAGE):$(VERSION) -t $(IMAGE):$(basename $(VERSION)) -t $(IMAGE):latest
 PARALLEL := -n 3 --dist loadscope
 
-.PHONY: help install wheel image check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long demo clean
+.PHONY: help install wheel image check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,12 @@ sim-scaling: $(STAMP) ## the same with changes of the shard count: SEED=1 COUNT=
 
 sim-long: $(STAMP) ## some thousand seeds: about 20 minutes on two cores
 	$(BIN)/python -m verification.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),5000)
+
+deploy-check: $(STAMP) ## the image and the compose files on three machines that are containers (root, podman, podman-compose): ARGS="--rate 500"
+	$(BIN)/python -m verification.deploy $(ARGS)
+
+helm-check: ## the Helm chart, linted, rendered and against Kubernetes' schemas (helm, kubectl-validate)
+	deploy/helm/check
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -47,6 +47,9 @@ class LocalShard:
 
     `failed_under`: the revision of the application's record when the shard failed, 0 when it has not. A later revision
     means that an operator changed the application: the shard is tried again.
+
+    `has_session`: it resumes a session, or has sent its IDENTIFY. Without one it stores nothing, and so the chain
+    cannot show that another node had the shard meanwhile.
     """
 
     worker: int
@@ -54,6 +57,7 @@ class LocalShard:
     config: ShardConfig
     phase: Literal["running", "stopping", "stopped", "ended", "failed"] = "running"
     failed_under: int = 0
+    has_session: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +265,11 @@ class _Step:
             if running.phase == "running":
                 return Stop(shard, "no longer planned here")
             return self._release(shard) or Abandon(shard, "stopped, and its claim is gone")
+        if claim is None and running.phase == "stopped":
+            return Abandon(shard, "stopped, and its claim is gone")
+        if claim is None and running.phase == "running" and not running.has_session:
+            # Another node may have had the shard, and started a session that can be resumed under a new fence.
+            return Stop(shard, "its claim is gone before it has a session")
         if claim is None or claim.lease != self.lease:
             # Our lease was lost and no other node has taken over: we continue under the same fence.
             return self._claim(shard, claim, running.worker, running.fence)

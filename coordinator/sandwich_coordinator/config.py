@@ -57,7 +57,7 @@ SHARDS_MAX = 65_536
 LOGIN_GUILDS_MAX = 5
 """Each is a request at every sign-in."""
 LOGIN_ROLES_MAX = 10
-"""Of one guild: those that a user has are in the session, and a cookie has at most 4 KiB."""
+"""Of one guild: those that a user has are in the web session, and a cookie has at most 4 KiB."""
 PLACEMENT_MAX = 16
 """How many labels an application may require."""
 
@@ -160,7 +160,7 @@ def _public_url(value: str) -> str:
     if parts.path not in ("", "/"):
         raise ValueError("has a path: write only the scheme, the host and the port")
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ValueError("must start with https://: who signs in over plain http gives the session away")
+        raise ValueError("must start with https://: who signs in over plain http gives the web session away")
     return value.rstrip("/")
 
 
@@ -386,7 +386,7 @@ class DiscordSettings(Record, frozen=True):
 
 
 class PolicySettings(Record, frozen=True):
-    """The limits an operator may set. `linger_ms`: time between the frames of a busy shard.
+    """The limits an operator may set. `linger_ms`: time between the ticks at which a busy worker publishes.
 
     `identify_reserve` is a number of session starts; 0: `identify_reserve_percent` of the daily total.
     """

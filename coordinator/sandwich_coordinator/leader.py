@@ -81,7 +81,7 @@ def reconcile(
     accepting = any(node.accepts for node in capacities(view))
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
-    memory, proposals, proposal_at = proposal_writes(view, memory, now=now, wall=wall)
+    memory, proposals, proposal_at = proposal_writes(view, memory, now=now, wall=wall, policy=policy)
     planned, at_rest = plan_writes(view, memory, term=term, now=now, policy=policy)
     memory = replace(memory, at_rest=at_rest)
     writes = [

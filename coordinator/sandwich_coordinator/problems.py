@@ -404,7 +404,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.ETCD_OLD: Kind(
             _N,
             "etcd is older than 3.5.13 and may lose data after a crash.",
-            "fine for development, upgrade it otherwise",
+            "upgrade it; nodes with the label development=true do not report it",
         ),
         Code.NATS_UNREACHABLE: Kind(
             _C,

@@ -12,6 +12,8 @@ from sandwich_coordinator.autoscale import SHARDING_REQUIRED, may_act, propose
 from sandwich_coordinator.groups import claims_of, serving_groups, upcoming_groups
 from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.plans import LeaderMemory, LeaderWrite
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.scale_plan import no_room, plan_next_group
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import AppRecord, ProposalRecord, RolloutRecord
 from sandwich_coordinator.view import ClusterView, Entry
@@ -21,7 +23,7 @@ LOOK_EVERY_S = 60.0
 
 
 def proposal_writes(
-    view: ClusterView, memory: LeaderMemory, *, now: float, wall: float
+    view: ClusterView, memory: LeaderMemory, *, now: float, wall: float, policy: Policy
 ) -> tuple[LeaderMemory, list[LeaderWrite], list[float]]:
     """What to remember and to write, and when (monotonic) to look again. `now`: monotonic; `wall`: Unix seconds."""
     checked = {app: at for app, at in memory.checked.items() if app in view.apps}
@@ -53,7 +55,7 @@ def proposal_writes(
         if proposal is not None and not spec.confirm:
             wakes.append(now + LOOK_EVERY_S)
             if may_act(spec, wall):
-                writes.append(_accept(view, app, proposal))
+                writes += _accept(view, app, proposal, policy)
     writes += _obsolete(view, serving)
     return replace(memory, checked=checked), writes, wakes
 
@@ -83,7 +85,10 @@ def _propose(view: ClusterView, app: Entry[AppRecord], found: ProposalRecord | N
         yield LeaderWrite(guards, (Put(key, found.encode()),), said)
 
 
-def _accept(view: ClusterView, app: Entry[AppRecord], proposal: Entry[ProposalRecord]) -> LeaderWrite:
+def _accept(
+    view: ClusterView, app: Entry[AppRecord], proposal: Entry[ProposalRecord], policy: Policy
+) -> Iterator[LeaderWrite]:
+    """Take the proposal, or say in it why it waits: without room the next group would never be ready."""
     name = app.record.app
     key, stored = view.keys.rollout(name), view.rollouts.get(name)
     before = stored.record if stored is not None else RolloutRecord()
@@ -93,8 +98,15 @@ def _accept(view: ClusterView, app: Entry[AppRecord], proposal: Entry[ProposalRe
         Compare(view.keys.proposal(name), "mod_revision", proposal.mod_revision),
         Compare(key, "mod_revision", stored.mod_revision if stored is not None else view.revision_of_bad(key)),
     )
-    writes = (Put(key, after.encode()), Delete(view.keys.proposal(name)))
-    return LeaderWrite(guards, writes, f"{name} gets {proposal.record.count} shards: {proposal.record.reason}")
+    plan = plan_next_group(view, app.record, after, policy=policy)
+    waits = no_room(plan) if plan is not None else ""
+    if not waits:
+        writes = (Put(key, after.encode()), Delete(view.keys.proposal(name)))
+        yield LeaderWrite(guards, writes, f"{name} gets {proposal.record.count} shards: {proposal.record.reason}")
+    elif waits != proposal.record.waits:
+        waiting = msgspec.structs.replace(proposal.record, waits=waits)
+        said = f"{name} does not get the {proposal.record.count} shards that are proposed: {waits}"
+        yield LeaderWrite(guards[:2], (Put(view.keys.proposal(name), waiting.encode()),), said)
 
 
 def _forget_accepted(view: ClusterView, name: str) -> Iterator[LeaderWrite]:

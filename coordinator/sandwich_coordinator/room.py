@@ -1,7 +1,7 @@
 """Whether nodes have room: which shards have no place and why, and which pins cannot be followed. Pure."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sandwich_coordinator.ids import GroupId, ShardId
@@ -19,10 +19,12 @@ class Shortage:
     is_placement: bool
 
 
-def planned_loads(view: ClusterView) -> Counter[str]:
-    """How many shards are planned for each node. Ranges that cannot be read count as none."""
+def planned_loads(view: ClusterView, *, without: Collection[GroupId] = ()) -> Counter[str]:
+    """How many shards are planned for each node, those of some groups left out. Unreadable ranges count as none."""
     loads = Counter[str]()
-    for entry in view.plans.values():
+    for key, entry in view.plans.items():
+        if key in without:
+            continue
         for node, ranges in entry.record.nodes.items():
             loads[node] += size_of_ranges(ranges)
     return loads
@@ -36,7 +38,24 @@ def accepts(node: NodeRecord) -> bool:
 def takers(view: ClusterView, app: str) -> list[NodeRecord]:
     """The nodes that may be given shards of an application."""
     entry = view.apps.get(app)
-    required = placement_of(entry.record.placement if entry is not None else {})
+    return _takers(view, entry.record.placement if entry is not None else {})
+
+
+def free_places(view: ClusterView, placement: Mapping[str, str], *, ending: Collection[GroupId] = ()) -> int | None:
+    """How many shards more the nodes that `placement` allows can take once these groups have ended.
+
+    None: there is no limit, or no node takes shards now, so that nothing is known.
+    """
+    if not any(accepts(entry.record) for entry in view.nodes.values()):
+        return None
+    fitting, loads = _takers(view, placement), planned_loads(view, without=ending)
+    if any(not node.max_shards for node in fitting):
+        return None
+    return sum(max(0, node.max_shards - loads[node.node]) for node in fitting)
+
+
+def _takers(view: ClusterView, placement: Mapping[str, str]) -> list[NodeRecord]:
+    required = placement_of(placement)
     records = (view.nodes[name].record for name in sorted(view.nodes))
     return [record for record in records if accepts(record) and fits(record.labels, required)]
 

@@ -12,6 +12,7 @@ from sandwich_coordinator.groups import READY, claims_of, serving_groups, shard_
 from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
+from sandwich_coordinator.room import free_places
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, RolloutRecord
 from sandwich_coordinator.view import ClusterView
 
@@ -31,6 +32,7 @@ class ScalePlan:
     memory_bytes   what the new group's shards need beside the old group's, without traffic
     at_once        the present group ends first: there is nothing to keep, or that was asked for
     enough         whether the starts are there now; otherwise the group begins after the reset
+    without_room   shards of the new group that no node has room for (--max-shards, placement); 0: all find a place
     """
 
     app: str
@@ -46,6 +48,7 @@ class ScalePlan:
     memory_bytes: int
     at_once: bool
     enough: bool
+    without_room: int = 0
 
 
 def plan_next_group(
@@ -66,6 +69,10 @@ def plan_next_group(
     if wanted is None or not group.count or is_as_wanted(group, wanted):
         return None
     starts = len(parse_ranges(wanted.ids))
+    at_once = _is_hard(group, rollout) or begins_at_once(view, key, group, wanted)
+    # An upcoming group that is not as wanted any more ends before the next one begins.
+    ending = {key for key in (upcoming_groups(view).get(after.app), key if at_once else None) if key is not None}
+    free = free_places(view, after.placement, ending=ending)
     return ScalePlan(
         app=after.app,
         reasons=tuple(_differences(group, wanted)),
@@ -78,9 +85,31 @@ def plan_next_group(
         reset_at=budget.reset_at if budget is not None else None,
         seconds=starts_take_s(starts, budget, policy),
         memory_bytes=starts * SHARD_BYTES,
-        at_once=_is_hard(group, rollout) or begins_at_once(view, key, group, wanted),
+        at_once=at_once,
         enough=has_starts_for(wanted, budget, policy),
+        without_room=0 if free is None else max(0, starts - free),
     )
+
+
+def no_room(plan: ScalePlan) -> str:
+    """What an operator has to know of a group without room; "" when there is room."""
+    if not plan.without_room:
+        return ""
+    return (
+        f"no node has room for {plan.without_room} of the {plan.after} new shards: start more nodes, or start nodes "
+        "with a higher --max-shards"
+    )
+
+
+def added_group(view: ClusterView, after: AppRecord, *, policy: Policy) -> ScalePlan | None:
+    """The group that storing `after` adds. None: none, or the one that what is stored now leads to already."""
+    found, stored = plan_next_group(view, after, policy=policy), view.apps.get(after.app)
+    if after.paused or found is None:
+        return None
+    coming = None
+    if stored is not None and not stored.record.paused:
+        coming = plan_next_group(view, stored.record, policy=policy)
+    return None if found == coming else found
 
 
 def _is_hard(group: GroupRecord, rollout: RolloutRecord | None) -> bool:

@@ -222,12 +222,16 @@ class RolloutRecord(Record, frozen=True):
 
 
 class ProposalRecord(Record, frozen=True):
-    """`proposals/<app>`: a shard count that the leader proposes for an automatic one, and why. `at`: Unix seconds."""
+    """`proposals/<app>`: a shard count that the leader proposes for an automatic one, and why. `at`: Unix seconds.
+
+    `waits`: why the leader does not accept it by itself although it may; "" for nothing.
+    """
 
     count: int
     reason: str
     guilds: int = 0
     at: float = 0.0
+    waits: str = ""
 
 
 class RemovalRecord(Record, frozen=True):

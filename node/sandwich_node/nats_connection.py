@@ -8,15 +8,16 @@ from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 
 from sandwich_coordinator.problems import Code
 from sandwich_node.nats_options import NatsOptions
+from sandwich_node.publishing.appends import AckClient, Appends
 from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.errors import reason
 
 _log = logging.getLogger(__name__)
 
+APPEND_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 
@@ -41,12 +42,14 @@ def is_refusal(error: BaseException) -> bool:
 class NatsConnection:
     """One connection. Once it was there, it reconnects by itself for ever.
 
-    `client` is for the modules that speak NATS: `publishing/jetstream.py` and `rpc/nats_requests.py`.
+    `client` is for the modules that speak NATS: `publishing/jetstream.py` and `rpc/nats_requests.py`; `appends` is for
+    what is appended to streams.
     """
 
     def __init__(self, options: NatsOptions, *, name: str = "sandwich") -> None:
         """`name`: what the server's list of connections shows."""
-        self.client = Client()
+        self.client = AckClient()
+        self.appends = Appends(self.client, APPEND_TIMEOUT_S)
         self.name = name
         self._options = options
         # Why the last attempt failed; "" while there is a connection.
@@ -79,6 +82,7 @@ class NatsConnection:
                     pending_size=-1,
                     error_cb=self._on_error,
                     reconnected_cb=self._on_reconnect,
+                    disconnected_cb=self._on_disconnect,
                     **_secrets(options),
                 )
         except (OSError, TimeoutError, nats.errors.Error) as error:
@@ -113,6 +117,9 @@ class NatsConnection:
         honour_cancel()
         self._trouble, self._is_refused = reason(error), is_refusal(error)
         _log.warning("NATS at %s: %s", self._where, self._trouble)
+
+    async def _on_disconnect(self) -> None:
+        self.appends.lost()
 
     async def _on_reconnect(self) -> None:
         self._trouble = ""

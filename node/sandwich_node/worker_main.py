@@ -51,6 +51,7 @@ from sandwich_node.logs import configure_logging
 from sandwich_node.names import WorkerLoop
 from sandwich_node.nats_connection import NatsUnreachable
 from sandwich_node.publishing.log import LogUnavailable
+from sandwich_node.publishing.ticks import Ticks
 from sandwich_node.rpc.nats_requests import NatsRequests
 from sandwich_node.rpc.questions import CacheQuestions
 from sandwich_node.rpc.server import RpcServer
@@ -81,6 +82,7 @@ class Worker:
         self._lease: int | None = None
         self._apps: dict[str, AppInfo] = {}
         self._rpc: RpcServer | None = None
+        self._ticks = Ticks(settings.linger_s)
 
     async def run(self) -> None:
         """Serve the agent until it sends Shutdown or is gone."""
@@ -128,7 +130,7 @@ class Worker:
             rests=parts.rests,
             cache=parts.cache,
             rpc=self._rpc,
-            linger_s=self._settings.linger_s,
+            ticks=self._ticks,
             failures=parts.failures,
             room=parts.room,
         )

@@ -1,7 +1,6 @@
 """What the HTTP API asks NATS for: consumer groups, dead letters, questions, commands, removal."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import msgspec
 import nats
 import pytest
-from nats.aio.msg import Msg
 
 from sandwich_coordinator.access.roles import Identity, Role
 from sandwich_coordinator.store.base import Delete
@@ -19,14 +17,13 @@ from sandwich_node.api import messaging
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_sdk import Consumer, Event
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.rpc import RpcError, encode_error, encode_result
+from sandwich_sdk.wire.rpc import RpcError
 from tests.support.api import KEYS, Api, api_over
 from tests.support.api_cluster import KEY, answers, store_cluster
+from tests.support.api_rpc import GUILD, OTHER, USER, Cluster
 from tests.support.publisher import Publisher, running, until
 
 pytestmark = pytest.mark.contract
-GUILD, USER = "81384788765712384", "80351110224678912"
-OTHER = "81384788765712385"
 
 
 @asynccontextmanager
@@ -127,46 +124,6 @@ async def test_a_consumer_group_is_made(api: Api, welcomer: Publisher) -> None:
 
 
 # --- questions and commands -----------------------------------------------------------------------------------------
-
-
-class Cluster:
-    """Answers requests of applications as nodes do, on one NATS. `requests`: those that it got."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str, Any]] = []
-        self.error: RpcError | None = None
-
-    async def answer(self, message: Msg) -> None:
-        _, app, _, verb = message.subject.split(".")
-        self.requests.append((app, verb, json.loads(message.data)))
-        try:
-            answer = encode_result(msgspec.json.encode(self._result(app, verb)))
-        except RpcError as error:
-            answer = encode_error(error)
-        await message.respond(answer)
-
-    def _result(self, app: str, verb: str) -> Any:
-        if self.error is not None:
-            raise self.error
-        if verb == "where_is_guild" and app == "music":
-            raise RpcError("not_found", "application music is not in this guild")
-        found: dict[str, Any] = {
-            "where_is_guild": {"group": 0, "shard": 1, "bot": "1"},
-            "mutual_guilds": {app: [GUILD] if app == "music" else [OTHER, GUILD]},
-            "fetch_guild": {"id": GUILD, "name": "Discord Testers", "icon": "abc"},
-            "fetch_channels": [{"id": "1", "name": "general"}],
-            "fetch_role": {"id": "7", "name": "mods"},
-            "fetch_members": {"members": [{"user": {"id": USER}}], "complete": True},
-            "fetch_user": {"id": USER, "username": "ada"},
-            "permissions": {"permissions": "8"},
-            "request_members": {"members": [], "presences": [], "not_found": [], "count": 3},
-            "request_sounds": {"guild_id": GUILD, "soundboard_sounds": []},
-            "request_channel_info": {"guild_id": GUILD, "channels": []},
-            "update_presence": {"shards": 4, "failed": {"2": "closed"}},
-            "update_voice_state": {"state": {}, "server": {}},
-            "relay": {"id": "own:1"},
-        }
-        return found[verb]
 
 
 @pytest.fixture

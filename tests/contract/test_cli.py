@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.embedded import EmbeddedEtcd
 from sandwich_simulator import BotConfig
 from sandwich_simulator.pytest_plugin import MakeSimulator, make_simulator
@@ -69,7 +70,10 @@ async def test_a_cluster_is_configured_from_a_file_and_the_token_never_shows(tmp
         store = EtcdStore([etcd.url])
         listing = await store.list("/")
         await store.close()
-        assert len(listing.items) == 2
+        assert [item.key for item in listing.items if item.key.startswith(Keys().prefix)] == [
+            Keys().app("welcomer"),
+            Keys().config,
+        ]
         assert CANARY.encode() not in b"".join(item.value for item in listing.items)
         assert CANARY not in run.seen
 
@@ -105,6 +109,12 @@ async def test_a_name_that_is_not_there_and_a_nats_that_refuses_are_said_by_ever
             assert code == 2
             assert "NATS does not answer at nats://127.0.0.1:9: Connection refused" in said
             assert ("did you mean MESSAGE_CREATE?" in said) is (arguments[0] == "tail")
+        (tmp_path / "empty.yml").write_text(f"{FILE.partition('apps:')[0]}apps: {{}}\n")
+        prune = ("cluster", "apply", "-f", "empty.yml", "--insecure-plaintext", "--prune")
+        code, said = await run(*prune)
+        assert (code, "whether consumers read welcomer is not known: --force" in said) == (2, True), said
+        code, said = await run(*prune, "--force", "--dry-run")
+        assert (code, "- application welcomer" in said) == (0, True), said
         remove = ("app", "remove", "welcomer", "--yes", "welcomer")
         code, said = await run(*remove)
         assert (code, "NATS does not answer at nats://127.0.0.1:9" in said) == (2, True), said

@@ -84,7 +84,17 @@ async def test_access_of_a_running_cluster(tmp_path: Path, monkeypatch: pytest.M
         ]
         assert (await ask(alpha, "GET", "/api/v1/audit?limit=1", ops))[1]["items"][0]["what"] == entries[0][1]
 
-        code, output = await cluster.run_cli("token", "revoke", "ops")
+        # The same over the API, from where neither etcd nor the cluster key is.
+        cluster.env["SANDWICH_API_TOKEN"] = ops
+        over_api = ("--api", node_url(alpha.address, alpha.tls), "--api-ca", str(cert))
+        for words in (("token", "create", "two"), ("user", "list"), ("audit",), ("token", "list")):
+            code, output = await cluster.run_cli(*over_api, *words, "--json")
+            assert code == 0, output
+        assert [row["name"] for row in json.loads(output)] == ["ops", "two"]
+        code, output = await cluster.run_cli(*over_api, "token", "revoke", "two")
+        assert code == 0, output
+        assert (await cluster.run_cli(*over_api, "token", "revoke", "two"))[0] == 1
+        code, output = await cluster.run_cli(*over_api, "token", "revoke", "ops")
         assert code == 0, output
 
         async def revoked() -> bool:

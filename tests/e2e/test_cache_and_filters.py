@@ -350,6 +350,6 @@ async def test_a_disabled_part_of_the_cache_is_removed_and_returns_when_enabled(
         config = yaml.safe_load(path.read_text())
         del config["apps"][APP]
         path.write_text(yaml.safe_dump(config))
-        code, output = await running.cluster.run_cli("cluster", "apply", "-f", str(path), "--prune")
+        code, output = await running.cluster.run_cli("cluster", "apply", "-f", str(path), "--prune", "--force")
         assert code == 0, output
         await running.until("the guilds of a removed application gone", nothing, 30.0)

@@ -114,7 +114,7 @@ async def test_an_application_lives_from_add_to_remove_and_leaves_nothing_but_wh
         assert "Discord refused the token" in await life.run(
             "app", "set", "greeter", "--token-env", "GREETER_TOKEN", code=1
         )
-        assert "token: changed" in await life.run("app", "set", "greeter", "--token-env", "NEW_TOKEN")
+        assert "token: changed" in await life.run("app", "set", "greeter", "--token-env", "NEW_TOKEN", "--yes")
 
         async def identified() -> bool:
             return (await life.stats("greeter"))[0] == identifies + 2

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 from aiohttp.test_utils import TestServer
 
-from sandwich_coordinator.access.identities import SESSION_S, Session, session_text
+from sandwich_coordinator.access.identities import SESSION_S, WebSession, web_session_text
 from sandwich_coordinator.access.records import SignInRecord
 from sandwich_coordinator.access.roles import RoleName
 from sandwich_coordinator.config import (
@@ -19,7 +19,7 @@ from sandwich_coordinator.config import (
     NatsSettings,
     RedisSettings,
 )
-from sandwich_coordinator.operations.access import begin_session, create_token
+from sandwich_coordinator.operations.access import begin_web_session, create_token
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.memory import MemoryStore
@@ -73,11 +73,11 @@ class Node:
         return made.text
 
     async def session(self, user: str, **more: Any) -> str:
-        """A session of this user, as after a sign-in."""
-        sign_in: SignInRecord = await begin_session(self.store, KEYS, user)
+        """A web session of this user, as after a sign-in."""
+        sign_in: SignInRecord = await begin_web_session(self.store, KEYS, user)
         await self.facts.refresh()
-        session = Session(user=user, name="rock", ends_at=self.wall + SESSION_S, **more)
-        return session_text(session, KEYS.cluster, KEY, sign_in)
+        session = WebSession(user=user, name="rock", ends_at=self.wall + SESSION_S, **more)
+        return web_session_text(session, KEYS.cluster, KEY, sign_in)
 
     async def use(self, **api: Any) -> None:
         """Change the section `api`, and `api_url` of `discord`."""

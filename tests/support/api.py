@@ -120,9 +120,7 @@ async def api_over(
 ) -> AsyncIterator[Api]:
     """The API over `store`. `more`: further parts of ApiCluster."""
     facts, picture = StoredFacts(store, keys), FixedPicture()
-    messaging = Messaging(facts.settings, key)
     await facts.refresh()
-    more = {"messaging": messaging, **more}
     cluster = settling_cluster(store, facts, picture, keys=keys, key=key, **more)
 
     async def identify(_request: web.Request, _route: Route) -> Identity:
@@ -138,4 +136,4 @@ async def api_over(
         try:
             yield api
         finally:
-            await messaging.close()
+            await cluster.messaging.close()

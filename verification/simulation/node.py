@@ -35,6 +35,7 @@ from sandwich_node.agent.dependencies import AgentDependencies, Worker
 from sandwich_node.agent.options import NodeOptions
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.publishing.previous_group import PreviousGroups
+from sandwich_node.publishing.ticks import Ticks
 from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.services import WorkerServices
 from sandwich_node.shards.shard_set import ShardSet
@@ -240,7 +241,7 @@ class _WorkerLife:
             http=world.discord,
             send=self.send,
             rng=world.rng,
-            linger_s=self._linger_s,
+            ticks=Ticks(self._linger_s),
         )
         return ShardRunner(start, services)
 

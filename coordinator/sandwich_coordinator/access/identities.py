@@ -1,8 +1,9 @@
-"""Whose a token or a session is, from the cluster's view. Pure.
+"""Whose a token or a web session is, from the cluster's view. Pure.
 
-A session is a signed text that the client keeps: every node accepts it, and nothing is stored for each of them. Its key
-is the cluster key together with the user's record in `access/sign-ins/`: without that record all of the user's sessions
-end. The role is not part of it: it is looked up at each request, so that who is removed or demoted loses it at once.
+A web session is a signed text that the client keeps: every node accepts it, and nothing is stored for each of them. Its
+key is the cluster key together with the user's record in `access/sign-ins/`: without that record all of the user's web
+sessions end. The role is not part of it: it is looked up at each request, so that who is removed or demoted loses it at
+once.
 """
 
 import base64
@@ -30,8 +31,8 @@ SESSION_CHARACTERS_MAX = 3000
 _NO_HASH = secret_hash("")
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session says. `ends_at`: Unix seconds. `guild_roles`: guild -> the user's mapped roles at sign-in."""
+class WebSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What a web session says. `ends_at`: Unix seconds. `guild_roles`: guild -> the user's mapped roles at sign-in."""
 
     user: str
     name: str
@@ -88,21 +89,21 @@ def user_identity(
     return Identity("user", user, max(found)) if found else None
 
 
-def session_text(session: Session, cluster: str, key: ClusterKey | None, sign_in: SignInRecord) -> str:
-    """The session as the client keeps it."""
+def web_session_text(session: WebSession, cluster: str, key: ClusterKey | None, sign_in: SignInRecord) -> str:
+    """The web session as the client keeps it."""
     payload = base64.urlsafe_b64encode(msgspec.json.encode(session)).rstrip(b"=")
     return f"{SESSION_PREFIX}.{payload.decode()}.{_mac(payload, cluster, key, sign_in)}"
 
 
-def read_session(view: ClusterView, key: ClusterKey | None, text: str, now: float) -> Session | None:
-    """A session that is genuine and goes on; None for any other text."""
+def read_web_session(view: ClusterView, key: ClusterKey | None, text: str, now: float) -> WebSession | None:
+    """A web session that is genuine and goes on; None for any other text."""
     if len(text) > SESSION_CHARACTERS_MAX or not text.isascii():
         return None
     prefix, _, rest = text.partition(".")
     payload, _, mac = rest.partition(".")
     try:
         raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-        session = msgspec.json.decode(raw, type=Session)
+        session = msgspec.json.decode(raw, type=WebSession)
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         return None
     entry = view.sign_ins.get(session.user)

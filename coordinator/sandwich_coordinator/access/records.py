@@ -52,7 +52,7 @@ class UserRecord(Record, frozen=True):
 
 
 class SignInRecord(Record, frozen=True):
-    """`access/sign-ins/<Discord id>`: part of the key of the user's sessions, random. Without it they all end."""
+    """`access/sign-ins/<Discord id>`: part of the key of the user's web sessions, random. Without it they all end."""
 
     user: str
     secret: str

@@ -15,13 +15,17 @@ from sandwich_coordinator.cli.options import Json, KeyFile, command_group, run, 
 from sandwich_coordinator.cli.output import paint_for, say, show_json, show_painted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from sandwich_coordinator.cli.remote import Api
     from sandwich_coordinator.sealing import ClusterKey
     from sandwich_coordinator.store.etcd import EtcdStore
     from sandwich_coordinator.store.keys import Keys
 
 token_app = command_group("API tokens: access to the HTTP API for programs.")
+
+COMMA = ", "
+PAGE_ITEMS = 1000
 
 RoleOption = Annotated[str, typer.Option("--role", help="viewer, operator or admin.")]
 AppsOption = Annotated[
@@ -31,16 +35,48 @@ Plaintext = Annotated[bool, typer.Option("--insecure-plaintext", help="For a clu
 UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's Discord id.")]
 
 
-def _with_store(context: typer.Context, work: "Callable[[EtcdStore, Keys], Awaitable[Any]]") -> Any:
-    async def connected() -> Any:
-        async with context.obj.store() as store:
-            return await work(store, context.obj.keys)
+def _reached(
+    context: typer.Context,
+    by_etcd: "Callable[[EtcdStore, Keys], Awaitable[Any]]",
+    by_api: "Callable[[Api], Awaitable[Any]]",
+) -> Any:
+    """What one of the two returns: with `--api` the second."""
 
-    return run(connected())
+    async def work() -> Any:
+        if context.obj.api is not None:
+            from sandwich_coordinator.cli.remote import open_api
+
+            async with open_api(context.obj.api) as api:
+                return await by_api(api)
+        async with context.obj.store() as store:
+            return await by_etcd(store, context.obj.keys)
+
+    return run(work())
 
 
 def _key(context: typer.Context, key_file: Any, plaintext: bool) -> "ClusterKey | None":
-    return None if plaintext else with_key_file(context.obj, key_file).key(os.environ)
+    """The cluster key, which the API's node has itself."""
+    if plaintext or context.obj.api is not None:
+        return None
+    return with_key_file(context.obj, key_file).key(os.environ)
+
+
+async def _items(api: "Api", path: str) -> list[dict[str, Any]]:
+    """Every item of a list of the API, oldest first."""
+    items: list[dict[str, Any]] = []
+    after = None
+    while True:
+        page = await api.get(path, limit=PAGE_ITEMS, after=after)
+        items += page["items"]
+        if (after := page["next"]) is None:
+            return sorted(items, key=lambda item: item["created_at"])
+
+
+def _part(text: str) -> str:
+    """A part of a path of the API."""
+    from urllib.parse import quote
+
+    return quote(text, safe="")
 
 
 @token_app.command("create")
@@ -55,35 +91,50 @@ def token_create(
     as_json: Json = False,
 ) -> None:
     """Make an API token and print it, this once. Example: sandwich token create prometheus --role viewer"""
+    from msgspec.structs import asdict
+
     from sandwich_coordinator.config_values import parse_duration
     from sandwich_coordinator.operations.access import create_token, role_of
 
     key, now = _key(context, key_file, insecure_plaintext), time.time()
     try:
-        expires_at = now + parse_duration(expires) if expires is not None else 0.0
+        lasts_s = parse_duration(expires) if expires is not None else None
     except ValueError as error:
         raise CommandError(f"--expires: {error}") from None
     wanted = role_of(role)
-    made = _with_store(
-        context,
-        lambda store, keys: create_token(
-            store, keys, key, name=name, role=wanted, apps=apps or None, expires_at=expires_at, by=caller(), now=now
-        ),
-    )
+
+    async def by_etcd(store: "EtcdStore", keys: "Keys") -> tuple[dict[str, Any], str]:
+        ends = now + lasts_s if lasts_s is not None else 0.0
+        made = await create_token(
+            store, keys, key, name=name, role=wanted, apps=apps or None, expires_at=ends, by=caller(), now=now
+        )
+        return _token_row(asdict(made.record)), made.text
+
+    async def by_api(api: "Api") -> tuple[dict[str, Any], str]:
+        body = {"name": name, "role": wanted, "apps": apps or None, "expires_in_s": lasts_s}
+        made = await api.send("POST", "/tokens", body)
+        return _token_row(made), made["token"]
+
+    row, text = _reached(context, by_etcd, by_api)
     if as_json:
-        show_json({**_token_row(made.record), "token": made.text})
+        show_json({**row, "token": text})
     else:
         say(f"token {name} ({wanted}) is made; it is not shown again:", err=True)
-        say(made.text)
+        say(text)
 
 
 @token_app.command("list")
 def token_list(context: typer.Context, as_json: Json = False) -> None:
     """The API tokens, without their secrets. Example: sandwich token list"""
+    from msgspec.structs import asdict
+
     from sandwich_coordinator.cli.render import rows_text
     from sandwich_coordinator.operations.access import list_tokens
 
-    rows = [_token_row(record) for record in _with_store(context, list_tokens)]
+    async def by_etcd(store: "EtcdStore", keys: "Keys") -> list[dict[str, Any]]:
+        return [asdict(record) for record in await list_tokens(store, keys)]
+
+    rows = [_token_row(record) for record in _reached(context, by_etcd, lambda api: _items(api, "/tokens"))]
     if as_json:
         show_json(rows)
         return
@@ -100,7 +151,11 @@ def token_revoke(
     """Take an API token away: every node refuses it at once. Example: sandwich token revoke prometheus"""
     from sandwich_coordinator.operations.access import revoke_token
 
-    _with_store(context, lambda store, keys: revoke_token(store, keys, token))
+    _reached(
+        context,
+        lambda store, keys: revoke_token(store, keys, token),
+        lambda api: api.send("DELETE", f"/tokens/{_part(token)}"),
+    )
     say(f"token {token} is taken away", err=as_json)
     if as_json:
         show_json({"token": token, "revoked": True})
@@ -120,28 +175,41 @@ def user_set(
 
     Example: sandwich user set 80351110224678912 --role operator --app welcomer
     """
+    from msgspec.structs import asdict
+
     from sandwich_coordinator.operations.access import role_of, set_user
 
     key, wanted = _key(context, key_file, insecure_plaintext), role_of(role)
-    _, after = _with_store(
-        context,
-        lambda store, keys: set_user(
+
+    async def by_etcd(store: "EtcdStore", keys: "Keys") -> dict[str, Any]:
+        _, after = await set_user(
             store, keys, key, user=user, role=wanted, apps=apps or None, by=caller(), now=time.time()
-        ),
+        )
+        found: dict[str, Any] = asdict(after)
+        return found
+
+    row = _reached(
+        context,
+        by_etcd,
+        lambda api: api.send("PUT", f"/users/{_part(user)}", {"role": wanted, "apps": apps or None}),
     )
-    of_apps = f" of {', '.join(after.apps)}" if after.apps else ""
-    say(f"user {user} is {wanted}{of_apps}", err=as_json)
+    say(f"user {user} is {wanted}{f' of {COMMA.join(apps)}' if apps else ''}", err=as_json)
     if as_json:
-        show_json(_user_row(after))
+        show_json(_user_row(row))
 
 
 @user_app.command("list")
 def user_list(context: typer.Context, as_json: Json = False) -> None:
     """The Discord users who may sign in by a record of their own. Example: sandwich user list"""
+    from msgspec.structs import asdict
+
     from sandwich_coordinator.cli.render import rows_text
     from sandwich_coordinator.operations.access import list_users
 
-    rows = [_user_row(record) for record in _with_store(context, list_users)]
+    async def by_etcd(store: "EtcdStore", keys: "Keys") -> list[dict[str, Any]]:
+        return [asdict(record) for record in await list_users(store, keys)]
+
+    rows = [_user_row(record) for record in _reached(context, by_etcd, lambda api: _items(api, "/users"))]
     if as_json:
         show_json(rows)
         return
@@ -151,10 +219,14 @@ def user_list(context: typer.Context, as_json: Json = False) -> None:
 
 @user_app.command("remove")
 def user_remove(context: typer.Context, user: UserId, as_json: Json = False) -> None:
-    """Take a user's access away and end their sessions. Example: sandwich user remove 80351110224678912"""
+    """Take a user's access away and end their web sessions. Example: sandwich user remove 80351110224678912"""
     from sandwich_coordinator.operations.access import remove_user
 
-    _with_store(context, lambda store, keys: remove_user(store, keys, user))
+    _reached(
+        context,
+        lambda store, keys: remove_user(store, keys, user),
+        lambda api: api.send("DELETE", f"/users/{_part(user)}"),
+    )
     say(f"user {user} has no access of their own any more", err=as_json)
     if as_json:
         show_json({"user": user, "removed": True})
@@ -171,8 +243,15 @@ def audit_command(
     from sandwich_coordinator.cli.render import rows_text
     from sandwich_coordinator.operations.audit import entries_of, read_entries
 
-    entries = entries_of(_with_store(context, read_entries), who=who, app=app_name)[:limit]
-    rows = [entry.row() for entry in entries]
+    async def by_etcd(store: "EtcdStore", keys: "Keys") -> list[dict[str, Any]]:
+        return [entry.row() for entry in entries_of(await read_entries(store, keys), who=who, app=app_name)[:limit]]
+
+    async def by_api(api: "Api") -> list[dict[str, Any]]:
+        page = await api.get("/audit", who=who, app=app_name, limit=limit)
+        found: list[dict[str, Any]] = page["items"]
+        return found
+
+    rows = _reached(context, by_etcd, by_api)
     if as_json:
         show_json(rows)
         return
@@ -184,13 +263,13 @@ def audit_command(
     show_painted(rows_text(shown, columns, "nothing was changed yet", paint_for(sys.stdout)))
 
 
-def _token_row(record: Any) -> dict[str, Any]:
+def _token_row(record: "Mapping[str, Any]") -> dict[str, Any]:
     fields = ("id", "name", "role", "apps", "created_at", "created_by")
-    return {field: getattr(record, field) for field in fields} | {"expires_at": record.expires_at or None}
+    return {field: record.get(field) for field in fields} | {"expires_at": record.get("expires_at") or None}
 
 
-def _user_row(record: Any) -> dict[str, Any]:
-    return {field: getattr(record, field) for field in ("user", "role", "apps", "created_at", "created_by")}
+def _user_row(record: "Mapping[str, Any]") -> dict[str, Any]:
+    return {field: record.get(field) for field in ("user", "role", "apps", "created_at", "created_by")}
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

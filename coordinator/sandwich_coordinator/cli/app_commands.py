@@ -10,6 +10,7 @@ import typer
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
+from sandwich_coordinator.cli.new_sessions import Force, Yes, ask_before_new_sessions
 from sandwich_coordinator.cli.node_commands import list_rows
 from sandwich_coordinator.cli.options import AppName, Json, KeyFile, WaitS, command_group, run, with_key_file
 from sandwich_coordinator.cli.output import say, show, show_changes, show_json, show_json_document, show_yaml, warn
@@ -156,12 +157,15 @@ def app_set(
     key_file: KeyFile = None,
     insecure_plaintext: Plaintext = False,
     dry_run: DryRun = False,
+    yes: Yes = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Change an application's configuration while it runs. `cluster.yml` is not changed: the next apply would undo it.
 
     What is under events, cache, invites and presence takes effect within seconds, without a reconnect. A new token
-    (--token-env, --token-file) is tested against Discord and sealed; its shards start new sessions.
+    (--token-env, --token-file) is tested against Discord and sealed. A change that needs new sessions (shards, intents,
+    token) shows its cost and asks first.
 
     Example: sandwich app set welcomer events.ignore=[TYPING_START] cache.presences=true
     """
@@ -175,11 +179,16 @@ def app_set(
     if new is None and not values:
         raise CommandError("say what changes: KEY=VALUE, --token-env or --token-file")
 
-    async def work() -> "AppPlan":
+    async def work(*, dry_run: bool) -> "AppPlan":
         async with connection.store() as store:
             return await change_app(store, connection.keys, app_name, values, new=new, dry_run=dry_run)
 
-    plan = run(work())
+    plan = run(work(dry_run=True))
+    ask_before_new_sessions(
+        [plan.new_group] if plan.new_group is not None else [], yes=yes or dry_run, force=force or dry_run
+    )
+    if not dry_run:
+        plan = run(work(dry_run=False))
     lines = change_lines(plan.changes)
     warnings = [f"{warning.path}: {warning.text}" for warning in plan.warnings]
     done = "would change (dry run: nothing was written)" if dry_run else "changed; see sandwich app list"

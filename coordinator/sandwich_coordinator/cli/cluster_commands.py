@@ -76,11 +76,16 @@ def cluster_apply(
         bool, typer.Option("--rekey", help="Seal everything with another key than before; stop the nodes first.")
     ] = False,
     yes: Yes = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also without room for all new shards, and while consumers read what is pruned."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make the cluster as the file says. Checks everything before it writes anything; repeating it writes nothing.
 
-    A change that needs new sessions (shards, intents, token) shows its cost and asks first.
+    A change that needs new sessions (shards, intents, token) shows its cost and asks first. An application that
+    consumers read is not pruned.
 
     Example: sandwich cluster apply -f cluster.yml --dry-run
     """
@@ -101,10 +106,29 @@ def cluster_apply(
             )
 
     plan = run(work(dry_run=True))
-    ask_before_new_sessions(plan.new_groups, yes=yes or dry_run)
+    if not force:
+        run(_check_pruned(plan, connection))
+    ask_before_new_sessions(plan.new_groups, yes=yes or dry_run, force=force or dry_run)
     if not dry_run:
         plan = run(work(dry_run=False))
     _show_plan(plan, dry_run=dry_run, as_json=as_json)
+
+
+async def _check_pruned(plan: "ConfigurationPlan", connection: Connection) -> None:
+    """Raise Refused while consumers read an application that --prune would remove, CommandError without NATS."""
+    from sandwich_coordinator.cli.messaging import connect, read_messaging
+    from sandwich_coordinator.operations.changes import AppRemoved
+    from sandwich_coordinator.operations.removal import check_all_unread
+
+    pruned = [change.app for change in plan.changes if isinstance(change, AppRemoved)]
+    if not pruned:
+        return
+    try:
+        async with connect(await read_messaging(connection)) as client:
+            await check_all_unread(pruned, client)
+    except CommandError as error:
+        text = f"{error}; whether consumers read {', '.join(pruned)} is not known: --force removes all the same"
+        raise CommandError(text, error.code) from None
 
 
 def _read_file(file: Path, connection: Connection) -> "Wanted":

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Spend session starts without asking.")]
 
+Force = Annotated[bool, typer.Option("--force", help="Also when no node has room for some of the new shards.")]
+
 
 def show_costs(plans: "Sequence[ScalePlan]", *, err: bool = True) -> None:
     """What each new shard group costs, in words."""
@@ -26,9 +28,16 @@ def show_costs(plans: "Sequence[ScalePlan]", *, err: bool = True) -> None:
             say(line, err=err)
 
 
-def ask_before_new_sessions(plans: "Sequence[ScalePlan]", *, yes: bool) -> None:
-    """Show what it costs, and go on only if the user agrees. Raises CommandError (1) otherwise."""
+def ask_before_new_sessions(plans: "Sequence[ScalePlan]", *, yes: bool, force: bool) -> None:
+    """Show what it costs, and go on only if the user agrees. Raises CommandError (1) otherwise.
+
+    Without room for a new group it would wait for ever beside the present one: that needs `force`.
+    """
     show_costs(plans)
+    if not force and (names := ", ".join(plan.app for plan in plans if plan.without_room)):
+        raise CommandError(
+            f"{names}: not all new shards have room, nothing was changed; --force begins all the same", 1
+        )
     if not plans or yes:
         return
     if not sys.stdin.isatty():

@@ -16,7 +16,7 @@ from sandwich_coordinator.operations.progress import (
 )
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.rebalance import Move
-from sandwich_coordinator.scale_plan import ScalePlan, ScaleProgress
+from sandwich_coordinator.scale_plan import ScalePlan, ScaleProgress, no_room
 
 
 def shown(say: Callable[[str], None]) -> Report:
@@ -170,6 +170,8 @@ def plan_lines(plan: ScalePlan, now: float) -> list[str]:
     else:
         lines.append(f"  at least {duration(plan.seconds)}; the present shards serve until the new ones are ready")
         lines.append(f"  about {plan.memory_bytes / 2**20:.0f} MiB of memory more until then, without traffic")
+    if plan.without_room:
+        lines.append(f"  {no_room(plan)}")
     if not plan.enough and not plan.at_once and plan.reset_at is not None:
         lines.append(f"  it begins when the session starts are reset, in {duration(max(0.0, plan.reset_at - now))}")
     return lines

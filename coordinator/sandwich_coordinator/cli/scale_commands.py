@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sandwich_coordinator.cli.errors import CommandError
-from sandwich_coordinator.cli.new_sessions import Yes, ask_before_new_sessions, show_costs
+from sandwich_coordinator.cli.new_sessions import Force, Yes, ask_before_new_sessions, show_costs
 from sandwich_coordinator.cli.options import AppName, Json, WaitS, run
 from sandwich_coordinator.cli.output import say, show_json, warn
 
@@ -27,6 +27,7 @@ def app_scale(
     accept: Annotated[bool, typer.Option("--accept", help="Take the count that the cluster proposes.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Take a change back that has not switched yet.")] = False,
     yes: Yes = False,
+    force: Force = False,
     timeout_s: WaitS = 3600.0,
     as_json: Json = False,
 ) -> None:
@@ -53,6 +54,7 @@ def app_scale(
             lambda store, policy: plan_accept(store, connection.keys, app_name, policy=policy),
             only_plan=plan,
             yes=yes,
+            force=force,
             timeout_s=timeout_s,
             as_json=as_json,
         )
@@ -70,6 +72,7 @@ def app_scale(
         lambda store, policy: plan_scale(store, connection.keys, app_name, count, ids, policy=policy),
         only_plan=plan,
         yes=yes,
+        force=force,
         timeout_s=timeout_s,
         as_json=as_json,
     )
@@ -85,6 +88,7 @@ def app_restart(
     ] = None,
     plan: OnlyPlan = False,
     yes: Yes = False,
+    force: Force = False,
     timeout_s: WaitS = 3600.0,
     as_json: Json = False,
 ) -> None:
@@ -112,6 +116,7 @@ def app_restart(
         lambda store, policy: plan_restart(store, connection.keys, app_name, hard=hard, policy=policy),
         only_plan=plan,
         yes=yes,
+        force=force,
         timeout_s=timeout_s,
         as_json=as_json,
     )
@@ -136,6 +141,7 @@ def _carry_out(
     *,
     only_plan: bool,
     yes: bool,
+    force: bool,
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -161,7 +167,7 @@ def _carry_out(
         elif request.plan is None:
             say(f"{app_name}: no new sessions are needed")
         return
-    ask_before_new_sessions(plans, yes=yes)
+    ask_before_new_sessions(plans, yes=yes, force=force)
 
     async def work() -> float:
         async with connection.store() as store:

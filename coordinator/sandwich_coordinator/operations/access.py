@@ -81,7 +81,8 @@ async def create_token(
     )
     record = proved(record, keys.cluster, key)
     path = keys.token(token_id)
-    done = await store.txn([Compare(path, "create_revision", 0)], [Put(path, record.encode())])
+    writes = [Put(path, record.encode()), *_end_of_first(view, role, apps)]
+    done = await store.txn([Compare(path, "create_revision", 0)], writes)
     if not done.succeeded:
         raise Conflict("another operator made a token at the same time: try again")
     return NewToken(record, token_text(token_id, secret))
@@ -123,17 +124,19 @@ async def list_tokens(store: Store, keys: Keys) -> list[TokenRecord]:
 async def revoke_token(store: Store, keys: Keys, wanted: str) -> TokenRecord | None:
     """Take a token away, by its id or its name: every node refuses it at once. Returns it; None: it was unreadable.
 
-    Raises NotFound, StoreError.
+    Raises NotFound, Conflict, StoreError.
     """
     view = await read_view(store, keys)
-    records = [entry.record for entry in view.tokens.values()]
-    found = next((record for record in records if record.id == wanted), None) or next(
-        (record for record in records if record.name == wanted), None
+    entry = view.tokens.get(wanted) or next(
+        (entry for entry in view.tokens.values() if entry.record.name == wanted), None
     )
-    if found is None and keys.token(wanted) not in view.bad:
-        raise NotFound("token", wanted, [record.name for record in records])
-    await store.txn((), [Delete(keys.token(wanted if found is None else found.id))])
-    return found
+    path = keys.token(wanted if entry is None else entry.record.id)
+    revision = view.revision_of_bad(path) if entry is None else entry.mod_revision
+    if not revision:
+        raise NotFound("token", wanted, [entry.record.name for entry in view.tokens.values()])
+    if not (await store.txn([Compare(path, "mod_revision", revision)], [Delete(path)])).succeeded:
+        raise Conflict("another operator changed this token at the same time: look, then try again")
+    return entry.record if entry is not None else None
 
 
 async def set_user(
@@ -167,7 +170,8 @@ async def set_user(
     record = proved(record, keys.cluster, key)
     entry, path = view.users.get(user), keys.user(user)
     guard = Compare(path, "mod_revision", entry.mod_revision if entry else view.revision_of_bad(path))
-    if not (await store.txn([guard], [Put(path, record.encode())])).succeeded:
+    writes = [Put(path, record.encode()), *_end_of_first(view, role, apps)]
+    if not (await store.txn([guard], writes)).succeeded:
         raise Conflict("another operator changed this user at the same time: look, then try again")
     return (entry.record if entry is not None else None), record
 
@@ -179,20 +183,23 @@ async def list_users(store: Store, keys: Keys) -> list[UserRecord]:
 
 
 async def remove_user(store: Store, keys: Keys, user: str) -> UserRecord | None:
-    """Take a user's record away and end their sessions. Returns it; None: it was unreadable.
+    """Take a user's record away and end their web sessions. Returns it; None: it was unreadable.
 
-    Who has a mapped role of a Discord guild can sign in again. Raises NotFound, StoreError.
+    Who has a mapped role of a Discord guild can sign in again. Raises NotFound, Conflict, StoreError.
     """
     view = await read_view(store, keys)
-    entry = view.users.get(user)
-    if entry is None and keys.user(user) not in view.bad:
+    entry, path = view.users.get(user), keys.user(user)
+    revision = view.revision_of_bad(path) if entry is None else entry.mod_revision
+    if not revision:
         raise NotFound("user", user, view.users)
-    await store.txn((), [Delete(keys.user(user)), Delete(keys.sign_in(user))])
+    guard = Compare(path, "mod_revision", revision)
+    if not (await store.txn([guard], [Delete(path), Delete(keys.sign_in(user))])).succeeded:
+        raise Conflict("another operator changed this user at the same time: look, then try again")
     return entry.record if entry is not None else None
 
 
-async def begin_session(store: Store, keys: Keys, user: str) -> SignInRecord:
-    """The record that the user's sessions depend on, made at the first sign-in. Raises StoreError."""
+async def begin_web_session(store: Store, keys: Keys, user: str) -> SignInRecord:
+    """The record that the user's web sessions depend on, made at the first sign-in. Raises StoreError."""
     check_user(user)
     path = keys.sign_in(user)
     while True:
@@ -206,8 +213,8 @@ async def begin_session(store: Store, keys: Keys, user: str) -> SignInRecord:
             return record
 
 
-async def end_sessions(store: Store, keys: Keys, user: str) -> None:
-    """End all sessions of a user on every node. Raises StoreError."""
+async def end_web_sessions(store: Store, keys: Keys, user: str) -> None:
+    """End all web sessions of a user on every node. Raises StoreError."""
     await store.txn((), [Delete(keys.sign_in(user))])
 
 
@@ -224,6 +231,12 @@ def role_of(name: str) -> RoleName:
     except ValueError as error:
         raise Invalid(f"the role {error}") from None
     return "admin" if label == "admin" else "operator" if label == "operator" else "viewer"
+
+
+def _end_of_first(view: ClusterView, role: RoleName, apps: Collection[str] | None) -> list[Put | Delete]:
+    """With an admin of the whole cluster the first one's token goes, and does not come back with their removal."""
+    is_admin = role == "admin" and apps is None
+    return [Delete(view.keys.token(FIRST_TOKEN))] if is_admin and FIRST_TOKEN in view.tokens else []
 
 
 def _random_id() -> str:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from sandwich_coordinator.app_options import option_problems, option_warnings, sharing_problems
 from sandwich_coordinator.bot_token import shared_token_warning
-from sandwich_coordinator.config import AppConfig
+from sandwich_coordinator.config import AppConfig, policy_of
 from sandwich_coordinator.config_mistakes import described
 from sandwich_coordinator.config_values import check_name
 from sandwich_coordinator.groups import serving_groups
@@ -21,6 +21,7 @@ from sandwich_coordinator.operations.configuration_plan import Sealer, app_recor
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused, Stale
 from sandwich_coordinator.operations.export import exported_app
 from sandwich_coordinator.operations.waiting import read_view
+from sandwich_coordinator.scale_plan import ScalePlan, added_group
 from sandwich_coordinator.sealing import ClusterKey, token_hash
 from sandwich_coordinator.shard_counts import BotLimits, judge_shards, recorded_limits
 from sandwich_coordinator.store.base import Compare, Listing, Put, Store
@@ -54,6 +55,7 @@ class AppPlan:
     """A changed application: the record to write, and what that changes; no changes: nothing is to do.
 
     `bot`: what Discord says about a new token that was tested. `revision`: of the record that was read, or written.
+    `new_group`: what needs new sessions, and what it costs.
     """
 
     record: AppRecord
@@ -61,6 +63,7 @@ class AppPlan:
     warnings: tuple[OptionWarning, ...]
     bot: Bot | None = None
     revision: int = 0
+    new_group: ScalePlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,9 @@ async def change_app(
         if verdict.problems:
             raise Invalid([f"apps.{app}.{key}: {text}" for key, text in verdict.problems])
         plan = replace(plan, warnings=(*plan.warnings, *(OptionWarning(*one) for one in verdict.warnings)))
+    stored = next((item for item in listing.items if item.key == keys.config), None)
+    policy = policy_of(stored.value if stored is not None else None)
+    plan = replace(plan, new_group=added_group(view, plan.record, policy=policy))
     if plan.changes and not dry_run:
         done = await store.txn(guards, (Put(keys.app(app), plan.record.encode()),))
         if not done.succeeded:

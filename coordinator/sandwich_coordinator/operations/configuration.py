@@ -16,7 +16,7 @@ from sandwich_coordinator.operations.configuration_plan import (
 )
 from sandwich_coordinator.operations.errors import Conflict, Refused
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.scale_plan import ScalePlan, plan_next_group
+from sandwich_coordinator.scale_plan import ScalePlan, added_group
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import KeyValue, Listing, Put, Store
 from sandwich_coordinator.store.keys import Keys
@@ -72,7 +72,7 @@ def _new_groups(current: Listing, plan: ConfigurationPlan, keys: Keys) -> tuple[
         for _, write in plan.writes
         if isinstance(write, Put) and write.key.startswith(keys.apps)
     ]
-    found = (plan_next_group(view, record, policy=policy) for record in records if not record.paused)
+    found = (added_group(view, record, policy=policy) for record in records)
     return tuple(one for one in found if one is not None)
 
 

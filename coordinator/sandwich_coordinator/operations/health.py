@@ -37,7 +37,9 @@ WEBHOOK_FAILS_AFTER_S = 60.0
 UNFINISHED_AFTER_S = 60.0
 """A removal may take so long before it counts as interrupted."""
 ETCD_MIN = (3, 5, 13)
-"""Below it a member may lose consistency after a crash (etcd's advisories); accepted for development."""
+"""Below it a member may lose consistency after a crash (etcd's advisories)."""
+DEVELOPMENT_LABEL = "development"
+"""Where every node has it, the cluster's data is not to be kept: `sandwich-node dev` sets it."""
 
 
 def find_problems(snapshot: Snapshot) -> list[Problem]:
@@ -128,7 +130,8 @@ def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:
         if app is None or proposal is None or proposal.record.count == group.count:
             continue
         found = proposal.record
-        summary = f"{name}: {found.count} shards are proposed, and {group.count} run ({found.reason})"
+        waits = f"; {found.waits}" if found.waits else ""
+        summary = f"{name}: {found.count} shards are proposed, and {group.count} run ({found.reason}){waits}"
         spec = app.record.shards
         when = f"; by itself at {spec.window}" if spec.window and not spec.confirm else ""
         advice = f"sandwich app scale {name} --accept{when}"
@@ -183,6 +186,9 @@ def _turns_s(snapshot: Snapshot) -> dict[GroupId, float]:
 
 
 def _version_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    nodes = [entry.record for entry in snapshot.view.nodes.values()]
+    if nodes and all(DEVELOPMENT_LABEL in node.labels for node in nodes):
+        return
     version = tuple(int(part) for part in snapshot.etcd_version.split(".")[:3] if part.isdecimal())
     if version and version < ETCD_MIN:
         wanted = ".".join(map(str, ETCD_MIN))

@@ -5,7 +5,7 @@ interrupted is finished by the same call.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -176,6 +176,12 @@ def check_unread(app: str, stream: StreamContent) -> None:
     if reading:
         names = ", ".join(f"{group.group} (lag {group.lag})" for group in reading)
         raise Refused(f"consumers still read {app}: {names}. Stop them first; --force removes it all the same")
+
+
+async def check_all_unread(apps: Iterable[str], client: Client) -> None:
+    """Raise Refused while consumer groups read one of these applications, and Unavailable when NATS does not answer."""
+    for app in apps:
+        check_unread(app, await _stream_content(client, app))
 
 
 async def _begin(

@@ -94,8 +94,8 @@ class Agent:
             _log.info("listening on %s://%s", scheme, self._options.listen._replace(port=port))
             main = asyncio.ensure_future(self._main(port))
             stopping = asyncio.ensure_future(self._stop.wait())
-            await asyncio.wait({main, stopping}, return_when=asyncio.FIRST_COMPLETED)
             try:
+                await asyncio.wait({main, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if main.done():
                     main.result()
                 else:

@@ -139,6 +139,12 @@ class IdentifyLoop:
 
     async def _take_some(self, wanted: list[identify.TakeBucket]) -> tuple[list[identify.TakeEnded], int]:
         """How attempts ended, at least one of them; and the revision that the next decision needs to know."""
+        view = self._view()
+        assert view is not None
+        take = identify.take(view, wanted, node=self._node, lease=0, policy=self.policy)
+        if not take.granted:
+            # Nothing to write, and so no lease is needed.
+            return self._others(take), 0
         try:
             lease = await self._store.grant(int(self.policy.identify_lease_ttl_s))
         except StoreError as error:
@@ -150,10 +156,7 @@ class IdentifyLoop:
             assert view is not None
             batch = list(wanted)
             take = identify.take(view, batch, node=self._node, lease=lease, policy=self.policy)
-            ended = [
-                identify.TakeEnded(bucket=one.bucket, outcome=outcome, reason=reason)
-                for one, outcome, reason in take.others
-            ]
+            ended = self._others(take)
             if not take.granted:
                 break
             try:
@@ -174,6 +177,12 @@ class IdentifyLoop:
             await self._seen(done.revision)
         await self._revoke(lease)
         return ended or [identify.TakeEnded(bucket=one.bucket, outcome="taken") for one in batch], 0
+
+    def _others(self, take: identify.Take) -> list[identify.TakeEnded]:
+        return [
+            identify.TakeEnded(bucket=one.bucket, outcome=outcome, reason=reason)
+            for one, outcome, reason in take.others
+        ]
 
     def _failed(self, wanted: list[identify.TakeBucket], error: Exception) -> list[identify.TakeEnded]:
         until, reason = asyncio.get_running_loop().time() + FAILED_WAIT_S, f"etcd: {error}"

@@ -124,6 +124,9 @@ class ShardControl:
         # The revisions of writes that the view does not have yet.
         self._written: dict[ShardId, int] = {}
         self._rereads: set[ShardId] = set()
+        # Shards that want their turn, and whether for a spare session; those in `_waiting` may ask for it.
+        self._wanting: dict[ShardId, bool] = {}
+        self._waiting: set[ShardId] = set()
         self._near: dict[Bucket, dict[ShardId, float]] = {}
         self._near_in: dict[ShardId, Bucket] = {}
 
@@ -165,6 +168,7 @@ class ShardControl:
         self._set_options(view)
         self._set_phases(view)
         self._gateways.follow(view, self.local)
+        self._ask_for_turns(view)
         states, awaited = self._state_writes(view)
         return not (await self._commit(states) and done) or awaited
 
@@ -258,7 +262,7 @@ class ShardControl:
         worker.send(message)
         self._runs[shard] = message.run
         self._gateways.started(shard, budget.record.url)
-        self.local[shard] = LocalShard(start.worker, start.fence, start.config)
+        self.local[shard] = LocalShard(start.worker, start.fence, start.config, has_session=start.session is not None)
         self._presences[shard] = app.presence
         self._options[shard] = _options_of(app)
         self._phases[shard] = group.phase
@@ -415,6 +419,8 @@ class ShardControl:
 
     def _withdraw(self, shard: ShardId) -> None:
         self._rereads.discard(shard)
+        self._wanting.pop(shard, None)
+        self._waiting.discard(shard)
         if self.identifying is not None:
             self.identifying.withdraw(shard)
 
@@ -474,14 +480,23 @@ class ShardControl:
     def on_message(self, worker: Worker, message: ipc.ToAgent) -> None:
         """A worker sent a message about a shard."""
         match message:
+            case (
+                ipc.ShardChanged(key=key)
+                | ipc.SessionSaved(key=key)
+                | ipc.SessionDropped(key=key)
+                | ipc.IdentifyWanted(key=key)
+            ) if key not in self.local or self.local[key].worker != worker.index:
+                # It was given up here. Stopped already, or not: it must not share the session with the present one.
+                worker.send(ipc.StopShard(key, "it does not run here any more"))
             case ipc.ShardChanged(key, state, reason):
-                if key in self.local and self.local[key].phase == "running":
+                if self.local[key].phase == "running":
                     self._note(key, worker.index, state, reason)
             case ipc.ShardStopped():
                 self._stopped(message.key, worker, message)
             case ipc.SessionSaved(key, session):
                 self._enqueue(key, lambda: self._save_session(key, session))
             case ipc.SessionDropped(key):
+                self._has_session(key, False)
                 self._enqueue(key, lambda: self._save_session(key, None))
             case ipc.ShardBack(key=key, how=how, replayed=replayed, stored_at=stored_at):
                 failover = self._history.back(key, how, replayed=replayed, stored_at=stored_at, at=self._wall())
@@ -494,16 +509,24 @@ class ShardControl:
             case ipc.GatewayUnreachable(key, url, reason):
                 self._enqueue(key, lambda: self._gateways.unreachable(key, url, reason))
             case ipc.IdentifyWanted(key, spare):
-                self._enqueue(key, lambda: self._want_identify(key, spare=spare))
+                self._has_session(key, spare)
+                self._wanting[key] = spare
+                self._enqueue(key, lambda: self._want_identify(key))
             case ipc.IdentifyWithdrawn(key):
                 self._withdraw(key)
-            case ipc.IdentifySent(key) if self.identifying is not None:
+            case ipc.IdentifySent(key):
+                self._has_session(key, True)
                 self._rereads.discard(key)
                 self._had_its_turn(key)
-                self.identifying.sent(key)
+                if self.identifying is not None:
+                    self.identifying.sent(key)
             case _:
                 return
         self.changed()
+
+    def _has_session(self, shard: ShardId, has: bool) -> None:
+        if shard in self.local:
+            self.local[shard] = replace(self.local[shard], has_session=has)
 
     def _stopped(self, shard: ShardId, worker: Worker, stopped: ipc.ShardStopped) -> None:
         running, reason = self.local.get(shard), stopped.reason
@@ -515,7 +538,7 @@ class ShardControl:
             return
         match stopped.how:
             case "released":
-                self._release_once_saved(shard, running.fence)
+                self._release_once_saved(shard, stopped.run)
             case "ended":
                 self.local[shard] = replace(running, phase="ended")
                 self._note(shard, worker.index, "ended", "")
@@ -527,22 +550,28 @@ class ShardControl:
                 _log.warning("shard %s/%d/%d is fenced: %s", *shard, reason)
                 self._history.fenced[shard.app] += running.phase == "running"
                 self.local[shard] = replace(running, phase="stopping")
-                self._enqueue(shard, lambda: self._yield_or_outbid(shard, running.fence, stopped.newer))
+                self._enqueue(shard, lambda: self._yield_or_outbid(shard, stopped, running.fence))
             case _:
                 self.local[shard] = replace(running, phase="stopping")
                 self._note(shard, worker.index, "draining", reason)
-                asyncio.get_running_loop().call_later(CRASH_WAIT_S, self._forget, shard)
+                asyncio.get_running_loop().call_later(CRASH_WAIT_S, self._forget_run, shard, stopped.run)
+
+    def _forget_run(self, shard: ShardId, run: int) -> None:
+        """Forget the shard unless it was started again meanwhile: what runs must stay known, or nothing stops it."""
+        if self._runs.get(shard) == run:
+            self._forget(shard)
 
     def _revision_of(self, app: str) -> int:
         view = self._view()
         return view.apps[app].mod_revision if view is not None and app in view.apps else 0
 
-    def _release_once_saved(self, shard: ShardId, fence: Fence) -> None:
+    def _release_once_saved(self, shard: ShardId, run: int) -> None:
         """Release the claim after the shard's session is in etcd: otherwise the next owner would have to IDENTIFY."""
 
         def stopped() -> None:
-            running = self.local.get(shard)
-            if running is not None and running.fence == fence and running.phase in ("running", "stopping"):
+            # A next run may have begun under the same fence: the plan had changed back, or the configuration.
+            running = self.local.get(shard) if self._runs.get(shard) == run else None
+            if running is not None and running.phase in ("running", "stopping"):
                 self.local[shard] = replace(running, phase="stopped")
                 self.changed()
 
@@ -564,9 +593,9 @@ class ShardControl:
                 self._forget(shard)
         self.changed()
 
-    async def _yield_or_outbid(self, shard: ShardId, fence: Fence, newer: int) -> None:
+    async def _yield_or_outbid(self, shard: ShardId, stopped: ipc.ShardStopped, fence: Fence) -> None:
         """Another owner took the shard over, or the store was restored from a backup and lost our claim."""
-        view = self._view()
+        view, newer = self._view(), stopped.newer
         claim = assignment.outbid(view, self._own(), shard, fence, newer) if view is not None else None
         if claim is not None and all(await self._writes.commit([GuardedWrite(claim.compares, claim.writes)])):
             _log.error(
@@ -575,14 +604,23 @@ class ShardControl:
                 *shard,
                 newer,
             )
-        if shard in self.local:
-            self._forget(shard)
+        self._forget_run(shard, stopped.run)
 
-    async def _want_identify(self, shard: ShardId, *, spare: bool) -> None:
-        if self.identifying is not None and shard in self.local:
-            (self._rereads.add if spare else self._rereads.discard)(shard)
-            self.identifying.want(shard, spare=spare)
+    async def _want_identify(self, shard: ShardId) -> None:
+        if shard in self._wanting and shard in self.local:
+            (self._rereads.add if self._wanting[shard] else self._rereads.discard)(shard)
+            self._waiting.add(shard)
             self.changed()
+
+    def _ask_for_turns(self, view: ClusterView) -> None:
+        """Ask for the turns of shards whose claims say that they wait, so that all nodes know the order.
+
+        Nodes that start together would all try the same buckets otherwise, and all but one would fail, again and again.
+        """
+        for shard in sorted(self._waiting):
+            if self.identifying is not None and shard in view.queued.get(shard.of, ()):
+                self._waiting.discard(shard)
+                self.identifying.want(shard, spare=self._wanting.pop(shard))
 
     # --- sessions, in order per shard ---------------------------------------------------------------------------
 

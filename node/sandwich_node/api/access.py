@@ -1,4 +1,4 @@
-"""Who sends a request: an API token, or a session of a user who signed in.
+"""Who sends a request: an API token, or a web session of a user who signed in.
 
 The cluster's view has all tokens and users, so that a request costs no read of etcd, and what is taken away counts at
 once on every node. While etcd does not answer, the last view counts.
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from sandwich_coordinator.access.exposure import is_api_on
-from sandwich_coordinator.access.identities import Session, read_session, token_identity, user_identity
+from sandwich_coordinator.access.identities import WebSession, read_web_session, token_identity, user_identity
 from sandwich_coordinator.access.roles import ANONYMOUS, Identity
 from sandwich_coordinator.config import ApiSettings
 from sandwich_coordinator.view import ClusterView
@@ -68,15 +68,15 @@ class Access:
         if text is None:
             return ANONYMOUS
         view = self.cluster.view()
-        session = read_session(view, self.cluster.key, text, self.wall())
+        session = read_web_session(view, self.cluster.key, text, self.wall())
         identity = self._of_session(view, session)
         if identity is None:
-            raise self._failed(request, "the session has ended: sign in again")
+            raise self._failed(request, "the web session has ended: sign in again")
         self._check_same_site(request, is_change)
         return identity
 
     def session_of(self, request: web.Request) -> str | None:
-        """The session in the request's cookie."""
+        """The web session in the request's cookie."""
         return request.cookies.get(SECURE_COOKIE if self.is_https(request) else PLAIN_COOKIE)
 
     def is_https(self, request: web.Request) -> bool:
@@ -100,7 +100,7 @@ class Access:
             raise self._failed(request, "the API token is not known, has expired, or was taken away")
         return identity
 
-    def _of_session(self, view: ClusterView, session: Session | None) -> Identity | None:
+    def _of_session(self, view: ClusterView, session: WebSession | None) -> Identity | None:
         if session is None:
             return None
         login = self.settings.discord_login
@@ -122,9 +122,9 @@ class Access:
         if not is_change:
             return
         if site is None and origin is None:
-            raise ApiError("forbidden", "a change with a session needs the header Origin or Sec-Fetch-Site")
+            raise ApiError("forbidden", "a change with a web session needs the header Origin or Sec-Fetch-Site")
         if site not in (None, "same-origin") or request.headers.get(REQUEST_HEADER) != "1":
-            raise ApiError("forbidden", f"a change with a session needs the header {REQUEST_HEADER}: 1")
+            raise ApiError("forbidden", f"a change with a web session needs the header {REQUEST_HEADER}: 1")
 
     def _origin(self, request: web.Request) -> str:
         """The origin of this site's own pages."""

@@ -302,7 +302,9 @@ def _wait_s(prefer: str) -> float:
     return min(float(found.group(1)), WAIT_S_MAX) if found else 0.0
 
 
-async def _write(route: Route, request: web.Request, found: Model | Reply | None) -> web.StreamResponse:
+async def _write(route: Route, request: web.Request, found: Model | Reply | Stream | None) -> web.StreamResponse:
+    if isinstance(found, Stream):
+        return await _stream(request, found)
     reply = found if isinstance(found, Reply) else Reply(found)
     headers = dict(reply.headers)
     headers.setdefault("Cache-Control", "no-store" if route.is_change else "private, no-cache")

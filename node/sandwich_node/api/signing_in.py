@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import aiohttp
 from aiohttp import web
 
-from sandwich_coordinator.access.identities import SESSION_S, Session, session_text, user_identity
+from sandwich_coordinator.access.identities import SESSION_S, WebSession, user_identity, web_session_text
 from sandwich_coordinator.access.roles import Identity
 from sandwich_coordinator.config import LOGIN_SECRET, DiscordLoginSettings, DiscordSettings
 from sandwich_coordinator.discord_api import DiscordUnavailable
@@ -27,7 +27,7 @@ from sandwich_coordinator.discord_login import (
     fetch_login_user,
     fetch_member_roles,
 )
-from sandwich_coordinator.operations.access import begin_session, end_sessions
+from sandwich_coordinator.operations.access import begin_web_session, end_web_sessions
 from sandwich_coordinator.sealing import open_plain
 from sandwich_coordinator.store.base import StoreError
 from sandwich_node.api.access import PLAIN_COOKIE, SECURE_COOKIE, Access
@@ -108,19 +108,19 @@ class SigningIn:
         session = await self._session(login, code, verifier)
         identity = await self._allowed(request, login, session)
         try:
-            sign_in = await begin_session(self._access.cluster.store, self._access.cluster.keys, session.user)
+            sign_in = await begin_web_session(self._access.cluster.store, self._access.cluster.keys, session.user)
         except StoreError as error:
             raise ApiError("unavailable", f"the sign-in cannot be stored: {error}", retry_after_s=1.0) from None
         await self._audit.note(identity, "sign-in", client=self._access.client_of(request))
         await self._access.cluster.settle()
         response = _redirect(_next(path))
         cluster = self._access.cluster
-        text = session_text(session, cluster.keys.cluster, cluster.key, sign_in)
+        text = web_session_text(session, cluster.keys.cluster, cluster.key, sign_in)
         self._set(response, request, "", text, int(SESSION_S))
         self._unset(response, request, "-login")
         return response
 
-    async def _session(self, login: DiscordLoginSettings, code: str, verifier: str) -> Session:
+    async def _session(self, login: DiscordLoginSettings, code: str, verifier: str) -> WebSession:
         """Ask Discord who this is."""
         app = self._app(login)
         settings = self._access.cluster.settings()
@@ -136,14 +136,14 @@ class SigningIn:
             raise ApiError("forbidden", str(error)) from None
         except DiscordUnavailable as error:
             raise ApiError("unavailable", str(error), retry_after_s=5.0) from None
-        return Session(
+        return WebSession(
             user=user.id,
             name=user.username,
             ends_at=self._access.wall() + SESSION_S,
             guild_roles={guild: held for guild, held in roles.items() if held},
         )
 
-    async def _allowed(self, request: web.Request, login: DiscordLoginSettings, session: Session) -> Identity:
+    async def _allowed(self, request: web.Request, login: DiscordLoginSettings, session: WebSession) -> Identity:
         """Who this is here. Raises ApiError, after an entry in the audit log, for a user without a role."""
         cluster = self._access.cluster
         identity = user_identity(cluster.view(), cluster.key, session.user, session.guild_roles, login.guilds)
@@ -155,13 +155,13 @@ class SigningIn:
         raise error
 
     async def _logout(self, request: web.Request) -> web.Response:
-        """End all sessions of the user, on every node."""
+        """End all web sessions of the user, on every node."""
         identity = self._access.identity_of(request, is_change=True)
         response = web.Response(status=204)
         self._unset(response, request, "")
         if identity.kind == "user":
             cluster = self._access.cluster
-            await end_sessions(cluster.store, cluster.keys, identity.name)
+            await end_web_sessions(cluster.store, cluster.keys, identity.name)
             await cluster.settle()
             await self._audit.note(identity, "sign-out", client=self._access.client_of(request))
         return response

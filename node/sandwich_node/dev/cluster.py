@@ -26,7 +26,6 @@ from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
-from sandwich_node.dev.checker import spare_sessions
 from sandwich_node.dev.embedded import (
     EmbeddedEtcd,
     EmbeddedNats,
@@ -39,7 +38,7 @@ from sandwich_node.dev.embedded import (
 )
 from sandwich_node.dev.event_check import JournalEntry
 from sandwich_node.dev.ports import free_ports
-from sandwich_sdk.wire.frame import session_hash
+from sandwich_node.dev.simulated_discord import SimulatedDiscord
 
 NODE_STOP_TIMEOUT_S = 30.0
 SIMULATOR_START_TIMEOUT_S = 30.0
@@ -138,6 +137,13 @@ class DevCluster:
     nodes: dict[str, ChildProcess] = field(default_factory=dict)
     etcds: tuple[EmbeddedEtcd, ...] = ()
     natses: tuple[EmbeddedNats, ...] = ()
+    labels: tuple[str, ...] = ()
+    """NAME=VALUE, of every node."""
+
+    @property
+    def key_file(self) -> Path:
+        """The cluster key, for commands outside `run_cli`."""
+        return self.directory / "cluster.key"
 
     @property
     def etcd_urls(self) -> str:
@@ -148,6 +154,7 @@ class DevCluster:
         """Start one more node and return it; it is not ready yet. `etcd`: other endpoints than the members'."""
         words = [command("sandwich-node"), "join", "--node-id", name, "--workers", str(workers)]
         words += ["--listen", "127.0.0.1:0", "--etcd", etcd or self.etcd_urls, "--capacity", str(capacity)]
+        words += [word for label in self.labels for word in ("--label", label)]
         child = await ChildProcess.start(f"node-{name}", words, directory=self.directory, env=self.env)
         self.nodes[name] = child
         return child
@@ -199,32 +206,15 @@ class DevCluster:
 
     async def simulator(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call the simulator's control API: GET without a body, else POST."""
-        url = f"{self.simulator_url}/_sim/{path}"
-        method = "GET" if body is None else "POST"
-        async with aiohttp.ClientSession() as http, http.request(method, url, json=body) as response:
-            response.raise_for_status()
-            return await response.json()
+        return await SimulatedDiscord(self.simulator_url).control(path, body)
 
-    async def journal(self, app: str) -> AsyncIterator[JournalEntry]:
+    def journal(self, app: str) -> AsyncIterator[JournalEntry]:
         """All dispatches that the simulated Discord sent to the application's sessions, for an `EventCheck`."""
-        url = f"{self.simulator_url}/_sim/journal"
-        async with aiohttp.ClientSession() as http, http.get(url, params={"bot": app}) as response:
-            response.raise_for_status()
-            async for line in response.content:
-                yield msgspec.json.decode(line, type=JournalEntry)
+        return SimulatedDiscord(self.simulator_url).journal(app)
 
     async def owed(self, app: str, streamed: Container[str]) -> dict[str, list[int]]:
-        """What the simulated Discord owed the application: session hash -> sequences.
-
-        Without the sessions that were only begun to resync the cache: none of `streamed`, see `spare_sessions`.
-        """
-        owed: dict[str, list[int]] = {}
-        names: dict[str, str] = {}
-        async for entry in self.journal(app):
-            name = names.get(entry.session) or names.setdefault(entry.session, session_hash(entry.session))
-            owed.setdefault(name, []).append(entry.seq)
-        spare = spare_sessions(await self.simulator(f"ledger?bot={app}&kind=identify"), streamed)
-        return {name: sequences for name, sequences in owed.items() if name not in spare}
+        """What the simulated Discord owed the application: see `SimulatedDiscord.owed`."""
+        return await SimulatedDiscord(self.simulator_url).owed(app, streamed)
 
     async def stop_nodes(self) -> None:
         """Stop every node, all at once, each with its sessions kept."""
@@ -252,11 +242,12 @@ async def dev_cluster(
     seed: int = 1,
     members: int = 1,
     redis_args: Sequence[str] = (),
+    labels: tuple[str, ...] = (),
 ) -> AsyncIterator[DevCluster]:
     """Start everything; the nodes are starting when this yields. Raises EmbeddedServerError naming what failed.
 
     `members`: how many etcd members and NATS servers there are; streams have as many replicas. `redis_args`: more
-    arguments for redis-server.
+    arguments for redis-server. `labels`: of every node, NAME=VALUE.
     """
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandwich-dev-")))
@@ -267,9 +258,10 @@ async def dev_cluster(
         for server in servers:
             stack.push_async_exit(server)
         await asyncio.gather(*(server.start() for server in servers))
+        key = ClusterKey.generate().to_base64()
         env = {
-            **os.environ,
-            "SANDWICH_CLUSTER_KEY": ClusterKey.generate().to_base64(),
+            **{name: value for name, value in os.environ.items() if not name.startswith("SANDWICH_")},
+            "SANDWICH_CLUSTER_KEY": key,
             **{_token_variable(bot): bot.token for bot in bots},
         }
         simulator_url = await _start_simulator(stack, directory, bots, rate=rate, seed=seed, env=env)
@@ -283,7 +275,10 @@ async def dev_cluster(
             bots,
             etcds=tuple(etcds),
             natses=tuple(natses),
+            labels=labels,
         )
+        cluster.key_file.touch(mode=0o600)
+        cluster.key_file.write_text(key + "\n")
         await _apply(cluster)
         stack.push_async_callback(cluster.stop_nodes)
         for index in range(nodes):

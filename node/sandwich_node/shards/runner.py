@@ -81,7 +81,7 @@ class ShardRunner:
         self._publisher = ShardPublisher(
             EventBuffer(origin),
             self._chain,
-            linger_s=services.linger_s,
+            ticks=services.ticks,
             marker_s=_marker_s(start.stream_max_age_s),
             replay_events=lambda: replay_events(self._intake.guilds.count),
         )

@@ -9,6 +9,7 @@ from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.open_files import SocketRoom
 from sandwich_node.publishing.log import Log
 from sandwich_node.publishing.previous_group import PreviousGroups
+from sandwich_node.publishing.ticks import Ticks
 from sandwich_node.rest.clients import RestClients
 from sandwich_node.rpc.server import RpcServer
 from sandwich_node.shards.connection import WebSocketClient
@@ -21,8 +22,7 @@ class WorkerServices:
 
     `previous` reads shard groups that are replaced, each once for all shards.
 
-    A step that publishes and caches once per worker and tick, for all its shards, goes here: an object beside `log` and
-    `cache` that the shards' publishers register with, in place of a `ShardPublisher.run` task each.
+    `ticks`: when they publish.
     """
 
     log: Log
@@ -33,6 +33,6 @@ class WorkerServices:
     rests: RestClients | None = None
     cache: RedisCache | None = None
     rpc: RpcServer | None = None
-    linger_s: float = 0.0
+    ticks: Ticks = field(default_factory=Ticks)
     failures: FailureLog = field(default_factory=FailureLog)
     room: SocketRoom | None = None

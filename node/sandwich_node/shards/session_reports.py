@@ -20,6 +20,11 @@ from sandwich_sdk.wire.frame import session_hash
 
 _log = logging.getLogger(__name__)
 
+GUILDS_EVERY_S = 600.0
+"""A shard writes its guild count at most so often, beside its sessions' begin and end."""
+GUILDS_DRIFT = 0.03
+"""It does so when the count differs from the recorded one by more than this part: automatic shard counts follow it."""
+
 STATE_NAMES = {
     State.NEW: "connecting",
     State.CONNECTING: "connecting",
@@ -40,7 +45,13 @@ class SessionReports:
     """
 
     def __init__(
-        self, start: ipc.StartShard, services: WorkerServices, intake: ShardIntake, publisher: ShardPublisher
+        self,
+        start: ipc.StartShard,
+        services: WorkerServices,
+        intake: ShardIntake,
+        publisher: ShardPublisher,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._key = start.key
         self._start = start
@@ -53,6 +64,8 @@ class SessionReports:
         self.withheld: Callable[[LostEvents], None] | None = None
         self.latency_ms: float | None = None
         self.replayed = 0
+        self._clock = clock
+        self._guilds_saved_at = clock()
 
     def taken_over(self, checkpoint: Checkpoint) -> None:
         """The chain is ours. The agent gets to know how long the shard was away, with the first session."""
@@ -108,6 +121,7 @@ class SessionReports:
                 self._send(ipc.GatewayUnreachable(self._key, url, why))
             case fx.LatencyMeasured(seconds):
                 self.latency_ms = round(seconds * 1000, 1)
+                self._save_drifted_guilds()
             case fx.Malformed(sequence, reason):
                 self._intake.unreadable.pass_over(sequence, reason)
             case fx.CommandRefused(op, reason):
@@ -132,6 +146,7 @@ class SessionReports:
             token_hash=self._start.token_hash,
             guilds=guilds.count,
         )
+        self._guilds_saved_at = self._clock()
         self._send(ipc.SessionSaved(self._key, self._record, intake.bot, started.user_name))
         self._report_back("identified", 0)
 
@@ -140,8 +155,16 @@ class SessionReports:
         self._send(ipc.ShardBack(key=self._key, how=how, replayed=replayed, stored_at=stored_at))
 
     def save_guilds(self) -> None:
-        """Report how many guilds the shard is in, for its next owner."""
+        """Report how many guilds the shard is in, for its next owner and for automatic shard counts."""
         record, guilds = self._record, self._intake.guilds.count
         if record is not None and record.session_id == self._intake.session_id and record.guilds != guilds:
             self._record = msgspec.structs.replace(record, guilds=guilds)
+            self._guilds_saved_at = self._clock()
             self._send(ipc.SessionSaved(self._key, self._record, self._intake.bot, ""))
+
+    def _save_drifted_guilds(self) -> None:
+        """At a heartbeat's answer: report the guild count when it has changed enough, and not too often."""
+        recorded = self._record.guilds if self._record is not None else 0
+        drifted = abs(self._intake.guilds.count - recorded) > GUILDS_DRIFT * recorded
+        if drifted and self._clock() - self._guilds_saved_at >= GUILDS_EVERY_S:
+            self.save_guilds()

@@ -1,4 +1,4 @@
-"""Tokens and sessions: what is genuine counts, and nothing else does."""
+"""Tokens and web sessions: what is genuine counts, and nothing else does."""
 
 import base64
 from typing import Any
@@ -8,12 +8,12 @@ import pytest
 
 from sandwich_coordinator.access.identities import (
     SESSION_S,
-    Session,
+    WebSession,
     has_admin,
-    read_session,
-    session_text,
+    read_web_session,
     token_identity,
     user_identity,
+    web_session_text,
 )
 from sandwich_coordinator.access.records import (
     SignInRecord,
@@ -39,7 +39,7 @@ SECRET = "s" * 43
 TOKEN = TokenRecord(id="abc", name="ci", role="operator", hash=secret_hash(SECRET), created_at=NOW)
 TEXT = token_text("abc", SECRET)
 SIGN_IN = SignInRecord(user=USER, secret="0" * 64)
-SESSION = Session(user=USER, name="rock", ends_at=NOW + SESSION_S)
+SESSION = WebSession(user=USER, name="rock", ends_at=NOW + SESSION_S)
 
 
 def view_of(*records: Record) -> ClusterView:
@@ -143,15 +143,15 @@ def test_the_first_admins_token_ends_when_another_admin_exists() -> None:
 
 @pytest.mark.parametrize("key", [KEY, None])
 def test_a_session_is_accepted_until_it_ends(key: ClusterKey | None) -> None:
-    text = session_text(SESSION, "c", key, SIGN_IN)
+    text = web_session_text(SESSION, "c", key, SIGN_IN)
     view = view_of(SIGN_IN)
-    assert read_session(view, key, text, NOW) == SESSION
-    assert read_session(view, key, text, SESSION.ends_at) is None
+    assert read_web_session(view, key, text, NOW) == SESSION
+    assert read_web_session(view, key, text, SESSION.ends_at) is None
 
 
 @pytest.mark.parametrize("key", [KEY, None])
 def test_a_forged_session_is_refused(key: ClusterKey | None) -> None:
-    text = session_text(SESSION, "c", key, SIGN_IN)
+    text = web_session_text(SESSION, "c", key, SIGN_IN)
     prefix, payload, mac = text.split(".")
     stranger = msgspec.json.encode(msgspec.structs.replace(SESSION, ends_at=NOW * 2))
     changed = base64.urlsafe_b64encode(stranger).rstrip(b"=").decode()
@@ -168,17 +168,17 @@ def test_a_forged_session_is_refused(key: ClusterKey | None) -> None:
         f"{prefix}.{payload}.{mac}é",
         f"{prefix}..{mac}",
         "sws1." + "A" * 4000,
-        session_text(SESSION, "d", KEY, SIGN_IN),
-        session_text(SESSION, "c", OTHER, SIGN_IN),
-        session_text(SESSION, "c", key, SignInRecord(user=USER, secret="1" * 64)),
+        web_session_text(SESSION, "d", KEY, SIGN_IN),
+        web_session_text(SESSION, "c", OTHER, SIGN_IN),
+        web_session_text(SESSION, "c", key, SignInRecord(user=USER, secret="1" * 64)),
     ]
-    assert [read_session(view, key, one, NOW) for one in forged] == [None] * len(forged)
+    assert [read_web_session(view, key, one, NOW) for one in forged] == [None] * len(forged)
 
 
 def test_signing_out_ends_every_session() -> None:
-    text = session_text(SESSION, "c", KEY, SIGN_IN)
-    assert read_session(view_of(), KEY, text, NOW) is None
-    assert read_session(view_of(SignInRecord(user=USER, secret="2" * 64)), KEY, text, NOW) is None
+    text = web_session_text(SESSION, "c", KEY, SIGN_IN)
+    assert read_web_session(view_of(), KEY, text, NOW) is None
+    assert read_web_session(view_of(SignInRecord(user=USER, secret="2" * 64)), KEY, text, NOW) is None
 
 
 GUILDS = {"10": {"100": "viewer", "101": "admin"}, "20": {"200": "operator"}}

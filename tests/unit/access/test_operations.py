@@ -45,6 +45,14 @@ async def test_a_token_is_made_listed_used_and_taken_away() -> None:
         await access.revoke_token(store, KEYS, "ci")
 
 
+async def test_what_cannot_be_read_can_be_taken_away() -> None:
+    store = await with_app()
+    await store.txn((), [Put(KEYS.token("bad"), b"{"), Put(KEYS.user(USER), b"{")])
+    assert await access.revoke_token(store, KEYS, "bad") is None
+    assert await access.remove_user(store, KEYS, USER) is None
+    assert (await view_of(store)).bad == {}
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -78,6 +86,18 @@ async def test_a_cluster_has_one_first_token() -> None:
     assert await access.list_tokens(store, KEYS) == []
 
 
+async def test_the_first_token_goes_for_good_with_an_admin() -> None:
+    store = await with_app()
+    first = await access.create_first_token(store, KEYS, KEY, NOW)
+    assert first is not None
+    await access.create_token(store, KEYS, KEY, name="limited", role="admin", apps=["welcomer"], now=NOW)
+    await access.set_user(store, KEYS, KEY, user=USER, role="operator", now=NOW)
+    assert token_identity(await view_of(store), KEY, first.text, NOW) is not None
+    await access.set_user(store, KEYS, KEY, user=USER, role="admin", now=NOW)
+    await access.remove_user(store, KEYS, USER)
+    assert token_identity(await view_of(store), KEY, first.text, NOW) is None
+
+
 async def test_no_first_token_where_a_user_has_access() -> None:
     store = await with_app()
     await access.set_user(store, KEYS, KEY, user=USER, role="viewer", now=NOW)
@@ -89,8 +109,8 @@ async def test_a_user_is_let_in_changed_and_removed_with_the_sessions() -> None:
     assert (await access.set_user(store, KEYS, KEY, user=USER, role="admin", now=NOW))[0] is None
     before, after = await access.set_user(store, KEYS, KEY, user=USER, role="viewer", apps=["welcomer"], now=NOW)
     assert (before and before.role, after.role) == ("admin", "viewer")
-    sign_in = await access.begin_session(store, KEYS, USER)
-    assert await access.begin_session(store, KEYS, USER) == sign_in
+    sign_in = await access.begin_web_session(store, KEYS, USER)
+    assert await access.begin_web_session(store, KEYS, USER) == sign_in
     await access.remove_user(store, KEYS, USER)
     view = await view_of(store)
     assert (view.users, view.sign_ins) == ({}, {})

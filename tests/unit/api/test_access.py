@@ -1,4 +1,4 @@
-"""Who may do what over HTTP: every route for every role and scope; tokens, sessions, other sites, limits."""
+"""Who may do what over HTTP: every route for every role and scope; tokens, web sessions, other sites, limits."""
 
 import asyncio
 import itertools

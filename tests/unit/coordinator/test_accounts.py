@@ -1,12 +1,10 @@
 """The configuration for nats-server with an account for each application."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from sandwich_coordinator.cli import accounts
 from sandwich_coordinator.cli.main import main
@@ -52,14 +50,6 @@ def test_the_ready_file_is_accepted_by_nats_server() -> None:
     done = check(READY, NATS_NODE_PASSWORD="n1", NATS_OPERATOR_PASSWORD="o1", NATS_WELCOMER_PASSWORD="w1")
     assert done.returncode == 0, done.stderr
     assert check(READY, NATS_NODE_PASSWORD="n1", NATS_OPERATOR_PASSWORD="o1").returncode != 0
-
-
-def test_the_compose_file_passes_every_password_that_the_ready_file_needs() -> None:
-    compose = yaml.safe_load((READY.parent / "compose.yml").read_text())["services"]["nats"]
-    needed = set(re.findall(r"\$(NATS_\w+)", READY.read_text()))
-    assert set(compose["environment"]) == needed
-    assert all(value.startswith(f"${{{name}:?") for name, value in compose["environment"].items())
-    assert "./nats.conf:/etc/nats/nats.conf:ro" in compose["volumes"]
 
 
 def test_many_applications_are_accepted_by_nats_server(tmp_path: Path) -> None:

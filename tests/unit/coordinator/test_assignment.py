@@ -191,6 +191,17 @@ def test_a_shard_that_outlived_its_claim_is_claimed_again_under_its_old_fence() 
     assert Picture().decide(replace(RUNNING, worker=1)) == claims(ABSENT, fence=20, worker=1)
 
 
+def test_a_shard_without_a_session_that_outlived_its_claim_is_stopped_and_then_claimed_under_a_new_fence() -> None:
+    """Another node may have had it meanwhile, and begun a session that can be resumed."""
+    running = replace(RUNNING, has_session=False)
+    picture = Picture().session()
+    assert picture.decide(running) == (Stop(SHARD, "its claim is gone before it has a session"),)
+    assert picture.decide(replace(running, phase="stopping")) == ()
+    assert picture.decide(replace(running, phase="stopped")) == (Abandon(SHARD, "stopped, and its claim is gone"),)
+    assert picture.decide() == claims(ABSENT)
+    assert picture.claim().decide() == (Start(SHARD, 0, Fence(20), CONFIG, SESSION),)
+
+
 def test_a_claim_under_our_previous_lease_is_moved_to_the_present_one_and_keeps_its_fence() -> None:
     picture = Picture().claim(lease=OTHER_LEASE)
     assert picture.decide(RUNNING) == claims(unchanged(20), fence=20)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from sandwich_coordinator.autoscale import Window, may_act, parse_window
-from sandwich_coordinator.types import ProposalRecord, RolloutRecord, SessionRecord, ShardsSpec
+from sandwich_coordinator.types import NodeRecord, ProposalRecord, RolloutRecord, SessionRecord, ShardsSpec
 from tests.unit.coordinator.test_leader import KEYS, Desk, answer, running
 
 HOUR_S = 3600.0
@@ -142,6 +142,22 @@ def test_the_leader_accepts_in_the_window_and_only_without_confirmation(
     record = desk.written(KEYS.rollout("bot"), wall)
     assert (record != "nothing") is accepts
     assert may_act(ShardsSpec(count="auto", **spec), wall) is accepts
+
+
+def test_without_room_a_proposal_waits_with_the_reason_and_is_accepted_once_there_is_room() -> None:
+    why = "6000 guilds are more than 1000 for each of 4 shards"
+    desk = automatic(1500, confirm=False).put(KEYS.proposal("bot"), ProposalRecord(count=8, reason=why))
+    for name in "ab":
+        node = NodeRecord(node=name, instance=name, address="", version="1", max_shards=5)
+        desk.put(KEYS.node(name), node, lease=50)
+    assert desk.written(KEYS.rollout("bot")) == "nothing"
+    waiting = desk.written(KEYS.proposal("bot"))
+    assert (waiting["count"], waiting["reason"]) == (8, why)
+    assert waiting["waits"].startswith("no node has room for 2 of the 8 new shards")
+    desk.put(KEYS.proposal("bot"), msgspec.convert(waiting, ProposalRecord))
+    assert desk.written(KEYS.proposal("bot")) == "nothing", "said once"
+    desk.node("c")
+    assert desk.written(KEYS.rollout("bot"))["auto_count"] == 8
 
 
 @pytest.mark.parametrize("text", ["", "2:00-6:00", "02:00", "24:00-01:00", "02:00-02:00", "02:00-06:00 CET"])

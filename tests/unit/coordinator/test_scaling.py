@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import io
 from collections.abc import Callable, Coroutine
 from typing import Any
 from unittest.mock import patch
@@ -9,10 +10,13 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
+from sandwich_coordinator.cli.errors import CommandError
+from sandwich_coordinator.cli.new_sessions import ask_before_new_sessions
 from sandwich_coordinator.cli.progress import plan_lines, progress_lines
 from sandwich_coordinator.groups import planned_ids, serving_groups
 from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.leader import reconcile
+from sandwich_coordinator.operations.applications import change_app
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, OperationError, Refused
 from sandwich_coordinator.operations.progress import Progress, ScaleAdvanced, ScaleDone, ScaleFailing
 from sandwich_coordinator.operations.rows import plan_row
@@ -27,7 +31,7 @@ from sandwich_coordinator.operations.scaling import (
 from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.plans import LeaderMemory
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.scale_plan import desired_shards
+from sandwich_coordinator.scale_plan import desired_shards, no_room
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
@@ -136,6 +140,10 @@ class Cluster:
     async def app(self) -> AppRecord:
         return (await read_view(self.store, KEYS)).apps["bot"].record
 
+    async def limit(self, node: NodeRecord) -> None:
+        """This is how a node is registered from now on."""
+        await self.store.txn([], [Put(KEYS.node(node.node), node.encode(), self.lease)])
+
     async def plan(self, count: Any, ids: str | None = None) -> ScaleRequest:
         return await plan_scale(self.store, KEYS, "bot", count, ids, policy=POLICY)
 
@@ -185,6 +193,83 @@ async def test_a_plan_names_the_cost_and_writes_nothing() -> None:
         "  about 1 MiB of memory more until then, without traffic",
     ]
     assert plan_row(plan)["begins_now"] is True
+
+
+@on_virtual_time
+async def test_a_plan_says_how_many_shards_have_no_room() -> None:
+    cluster = await Cluster().begin()
+    node = NodeRecord(node="a", instance="a", address="", version="1", max_shards=9)
+    await cluster.limit(node)
+    plan = (await cluster.plan(5)).plan
+    assert plan is not None
+    assert (plan.without_room, no_room(plan)) == (0, "")
+    plan = (await cluster.plan(8)).plan
+    assert plan is not None
+    assert plan.without_room == 3, "four of the nine places are taken"
+    assert plan_row(plan)["shards_without_room"] == 3
+    assert plan_lines(plan, 0.0)[-1] == (
+        "  no node has room for 3 of the 8 new shards: start more nodes, or start nodes with a higher --max-shards"
+    )
+    with pytest.raises(CommandError, match="bot: not all new shards have room, nothing was changed; --force"):
+        ask_before_new_sessions([plan], yes=True, force=False)
+    ask_before_new_sessions([plan], yes=True, force=True)
+    await cluster.limit(msgspec.structs.replace(node, state="draining"))
+    plan = (await cluster.plan(8)).plan
+    assert plan is not None
+    assert plan.without_room == 0, "no node takes shards just now: nothing is known"
+    await cluster.limit(msgspec.structs.replace(node, max_shards=0))
+    plan = (await cluster.plan(8)).plan
+    assert plan is not None
+    assert plan.without_room == 0
+
+
+@on_virtual_time
+async def test_a_group_that_ends_first_leaves_its_places_to_the_next_one() -> None:
+    cluster = await Cluster().begin()
+    await cluster.limit(NodeRecord(node="a", instance="a", address="", version="1", max_shards=4))
+    rolling, hard = [await plan_restart(cluster.store, KEYS, "bot", hard=hard, policy=POLICY) for hard in (False, True)]
+    assert rolling.plan is not None
+    assert hard.plan is not None
+    assert (rolling.plan.without_room, hard.plan.without_room) == (4, 0)
+
+
+@on_virtual_time
+async def test_a_plan_counts_the_nodes_with_the_labels_alone() -> None:
+    cluster = await Cluster().begin(placement={"zone": "east"})
+    east = NodeRecord(node="b", instance="b", address="", version="1", max_shards=3, labels={"zone": "east"})
+    await cluster.limit(east)
+    plan = (await cluster.plan(8)).plan
+    assert plan is not None
+    assert plan.without_room == 5
+
+
+@on_virtual_time
+async def test_what_app_set_changes_names_the_group_that_it_adds() -> None:
+    cluster = await Cluster().begin()
+    change = functools.partial(change_app, cluster.store, KEYS, "bot")
+    for path, value, starts in (("intents",), 3, 4), (("shards", "count"), 6, 6):
+        plan = (await change({path: value}, dry_run=True)).new_group
+        assert plan is not None
+        assert (plan.app, plan.starts) == ("bot", starts)
+    assert (await change({("events", "ignore"): ["TYPING_START"]}, dry_run=True)).new_group is None
+    assert (await change({("intents",): 3, ("paused",): True}, dry_run=True)).new_group is None
+    await change({("intents",): 3})
+    other = await change({("events", "ignore"): ["TYPING_START"]}, dry_run=True)
+    assert other.new_group is None, "the new group comes anyway"
+
+
+def test_new_sessions_without_a_terminal_need_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    @on_virtual_time
+    async def test() -> None:
+        plan = (await (await Cluster().begin()).plan(8)).plan
+        assert plan is not None
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        with pytest.raises(CommandError, match="say --yes"):
+            ask_before_new_sessions([plan], yes=False, force=False)
+        ask_before_new_sessions([plan], yes=True, force=False)
+        ask_before_new_sessions([], yes=False, force=False)
+
+    test()
 
 
 @on_virtual_time

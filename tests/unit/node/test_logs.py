@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from sandwich_coordinator.access.identities import Session, session_text
+from sandwich_coordinator.access.identities import WebSession, web_session_text
 from sandwich_coordinator.access.records import SignInRecord, token_text
 from sandwich_node.logs import configure_logging, redact
 
@@ -25,9 +25,9 @@ def test_secrets_are_removed(text: str) -> None:
 def test_api_tokens_and_sessions_are_removed_and_the_tokens_id_stays() -> None:
     secret = "s_-9" * 10 + "abc"
     record = SignInRecord(user="1", secret="0" * 64)
-    session = session_text(Session(user="1", name="a", ends_at=1.0), "c", None, record)
-    cleaned = redact(f"{token_text('abcdefgh', secret)} and Cookie: sandwich={session}; x")
-    assert cleaned == "swt_abcdefgh_[redacted] and Cookie: [redacted]"
+    session = web_session_text(WebSession(user="1", name="a", ends_at=1.0), "c", None, record)
+    cleaned = redact(f"{token_text('abcdefgh', secret)} and {session}; x")
+    assert cleaned == "swt_abcdefgh_[redacted] and [session]; x"
 
 
 @pytest.mark.parametrize("style", ["text", "json"])

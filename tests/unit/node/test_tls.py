@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import ipaddress
 from pathlib import Path
 
 import aiohttp
@@ -41,6 +42,8 @@ def make_pair(directory: Path, *, password: bytes | None = None) -> tuple[Path, 
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - day)
         .not_valid_after(now + day)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()

@@ -10,10 +10,10 @@ from pydantic import Field
 from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.groups import serving_groups, upcoming_groups
 from sandwich_coordinator.operations import scaling
-from sandwich_coordinator.operations.errors import Invalid, NotFound, Stale
+from sandwich_coordinator.operations.errors import Invalid, NotFound, Refused, Stale
 from sandwich_coordinator.operations.rows import change_row, plan_row
 from sandwich_coordinator.operations.shards import restart_shards
-from sandwich_coordinator.scale_plan import ScalePlan
+from sandwich_coordinator.scale_plan import ScalePlan, no_room
 from sandwich_coordinator.start_progress import start_progress
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.api.changing import changed
@@ -33,6 +33,7 @@ class NewSessions(Model):
     seconds                  the least time that the starts take
     memory_bytes             what the new shards need beside the present ones, without traffic
     at_once                  the present shards end first
+    shards_without_room      how many of the new shards no node has room for now
     begins_now               whether enough session starts are there; otherwise it begins after the reset
     """
 
@@ -48,6 +49,7 @@ class NewSessions(Model):
     seconds: float
     memory_bytes: int
     at_once: bool
+    shards_without_room: int
     begins_now: bool
 
 
@@ -108,10 +110,15 @@ Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | Literal["auto"]
 
 
 class ScaleRequest(Model):
-    """The new shard count, or `auto`. `ids`: only these shards run in this cluster, such as `0-31,40`; null: all."""
+    """The new shard count, or `auto`.
+
+    ids    only these shards run in this cluster, such as `0-31,40`; null: all
+    force  also while no node has room for some of the new shards: the change then waits beside the present ones
+    """
 
     shards: Count
     ids: str | None = Field(default=None, max_length=4096)
+    force: bool = False
 
 
 class RestartRequest(Model):
@@ -203,7 +210,7 @@ async def _scale(call: Call) -> Reply:
     body: ScaleRequest = call.body
     parts, policy = call.cluster, call.cluster.settings().policy.policy()
     request = await scaling.plan_scale(parts.store, parts.keys, call.app, body.shards, body.ids, policy=policy)
-    return await _carry_out(call, request)
+    return await _carry_out(call, request, force=body.force)
 
 
 async def _accept(call: Call) -> Reply:
@@ -228,7 +235,13 @@ async def _restart(call: Call) -> Reply:
     )
 
 
-async def _carry_out(call: Call, request: scaling.ScaleRequest) -> Reply:
+def check_room(plan: ScalePlan | None, *, force: bool) -> None:
+    """Raise Refused for a group that would wait for ever, unless that is wanted."""
+    if plan is not None and plan.without_room and not force:
+        raise Refused(f"{plan.app}: {no_room(plan)}; send force: true to begin all the same")
+
+
+async def _carry_out(call: Call, request: scaling.ScaleRequest, *, force: bool = False) -> Reply:
     """Store what was planned, unless it is a dry run, and wait for it as long as the caller does."""
     parts, policy = call.cluster, call.cluster.settings().policy.policy()
     guard = request.compare
@@ -238,6 +251,7 @@ async def _carry_out(call: Call, request: scaling.ScaleRequest) -> Reply:
     more: dict[str, Any] = {"new_sessions": new_sessions(request.plan), "warnings": list(request.warnings)}
     if call.query.dry_run:
         return Reply(ScaleOutcome(reached=False, written=False, **more))
+    check_room(request.plan, force=force)
     await scaling.store_request(parts.store, request)
     call.changes.after = {"change": list(request.plan.reasons) if request.plan is not None else []}
     return await changed(

@@ -1,0 +1,263 @@
+"""What reaches the agent late, from a run of a shard that is over, does not touch the shard's next run."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+
+import msgspec
+
+from sandwich_coordinator.ids import Fence, LeaderTerm, ShardId
+from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put, StoreUnavailable, TxnResult
+from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.store.memory import MemoryStore
+from sandwich_coordinator.types import (
+    AppRecord,
+    BudgetRecord,
+    ClaimRecord,
+    GroupRecord,
+    NodeRecord,
+    PlanRecord,
+    SessionRecord,
+    ShardsSpec,
+    ShardState,
+)
+from sandwich_coordinator.view import ClusterView
+from sandwich_node import ipc
+from sandwich_node.agent.identify_loop import IdentifyLoop
+from sandwich_node.agent.membership import Membership
+from sandwich_node.agent.node_state import NodeState
+from sandwich_node.agent.shard_control import SAVE_BUDGET_S, ShardControl
+from sandwich_node.log_lines import LogRing
+from tests.unit.node.test_view_changes import FakeWorker
+from verification.simulation.loop import run_virtual
+
+KEYS, LEASE, SHARD, FENCE = Keys(), 11, ShardId("bot", 0, 0), Fence(20)
+NODE = NodeRecord(node="a", instance="a1", address="", version="1")
+APP = AppRecord(app="bot", token="t", token_hash="h", intents=1, shards=ShardsSpec(count=1))
+SESSION = SessionRecord(session_id="s", resume_url="u", intents=1, count=1, first_seq=1, token_hash="h")
+SAVED = ipc.SessionSaved(SHARD, SESSION, "1", "bot")
+
+
+class Writes(MemoryStore):
+    """A store that takes every write, or is away. `puts`: what was written last under each key."""
+
+    is_away = False
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.puts: dict[str, bytes] = {}
+
+    async def txn(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> TxnResult:
+        if self.is_away:
+            raise StoreUnavailable("no answer")
+        self.puts |= {write.key: write.value for write in writes if isinstance(write, Put)}
+        return TxnResult(succeeded=True, revision=1)
+
+
+class Node:
+    """The shards of node a, with two workers, in a cluster of which the test says what the node sees."""
+
+    def __init__(self) -> None:
+        self.store = Writes(asyncio.get_running_loop().time)
+        self.workers = FakeWorker(), FakeWorker(index=1)
+        state = NodeState("a", lambda: 0.0, LogRing())
+        state.workers.slots.update(enumerate(self.workers))
+        membership = Membership(self.store, KEYS, NODE, ttl_s=5, on_change=lambda: None)
+        membership.lease = LEASE
+        self._items: dict[str, KeyValue] = {}
+        self._view = ClusterView(keys=KEYS)
+        self.control = ShardControl(
+            self.store,
+            membership,
+            state,
+            view=lambda: self._view,
+            connected=lambda: True,
+            token_of=lambda app: app.token,
+            stream_of=lambda app: (3600.0, 1 << 30, 1),
+            api_url="https://discord.com/api/v10",
+        )
+        self._put(KEYS.node("a"), NODE.encode(), 1, LEASE)
+        self._put(KEYS.app("bot"), APP.encode(), 2)
+        self._put(KEYS.group("bot", 0), GroupRecord("bot", 0, 1, "0", term=LeaderTerm(1)).encode(), 3)
+        budget = BudgetRecord(
+            url="wss://gateway.discord.gg",
+            shards=1,
+            total=1000,
+            remaining=1000,
+            reset_at=1e9,
+            max_concurrency=1,
+            fetched_at=0.0,
+            bot_id="1",
+        )
+        self._put(KEYS.budget("h"), budget.encode(), 3)
+
+    def _put(self, key: str, value: bytes, revision: int, lease: int = 0) -> None:
+        self._items[key] = KeyValue(key, value, revision, revision, 1, lease)
+
+    async def sees(
+        self, *, planned: str = "a", owner: str | None = "a", session: bool = True, state: ShardState = "claiming"
+    ) -> None:
+        """The node's view from now on: for which node the shard is planned, and who claims it."""
+        plan = PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={planned: "0"})
+        self._put(KEYS.plan("bot", 0), plan.encode(), 4)
+        self._items.pop(KEYS.claim(*SHARD), None)
+        self._items.pop(KEYS.session(*SHARD), None)
+        if owner is not None:
+            claim = ClaimRecord("bot", 0, 0, node=owner, instance=f"{owner}1", worker=0, fence=FENCE, state=state)
+            self._put(KEYS.claim(*SHARD), claim.encode(), FENCE, LEASE if owner == "a" else 22)
+        if session:
+            self._put(KEYS.session(*SHARD), SESSION.encode(), 5)
+        self._view = ClusterView.from_items(KEYS, self._items, revision=50)
+        self.control.changed()
+        await asyncio.sleep(0.1)
+
+    async def receives(self, *messages: ipc.ToAgent, worker: int = 0) -> None:
+        """A worker sends messages."""
+        for message in messages:
+            self.control.on_message(self.workers[worker], message)
+        await asyncio.sleep(0.1)
+
+    @property
+    def phase(self) -> str | None:
+        """The phase in which the node believes the shard to be."""
+        return self.control.local[SHARD].phase if SHARD in self.control.local else None
+
+    def runs(self, worker: int = 0) -> list[int]:
+        """The runs that a worker was asked to start."""
+        return [each.run for each in self.workers[worker].sent if isinstance(each, ipc.StartShard)]
+
+    def stops(self, worker: int = 0) -> list[str]:
+        """Why a worker was asked to stop the shard, each time."""
+        return [each.reason for each in self.workers[worker].sent if isinstance(each, ipc.StopShard)]
+
+
+def with_node(scenario: Callable[[Node], Coroutine[None, None, None]]) -> None:
+    async def work() -> None:
+        node = Node()
+        running = asyncio.create_task(node.control.run())
+        await node.sees()
+        assert (node.runs(), node.phase) == ([1], "running")
+        await scenario(node)
+        assert not running.done()
+        running.cancel()
+
+    run_virtual(work())
+
+
+def test_a_session_that_is_saved_late_stops_no_next_run_of_its_shard() -> None:
+    async def scenario(node: Node) -> None:
+        node.store.is_away = True
+        await node.sees(planned="b")
+        assert node.phase == "stopping"
+        await node.receives(SAVED, ipc.ShardStopped(SHARD, 1, "released"))
+        await node.sees()
+        await asyncio.sleep(SAVE_BUDGET_S)
+        assert (node.runs(), node.phase) == ([1, 2], "running"), "the plan had changed back, under the same fence"
+        node.store.is_away = False
+        await asyncio.sleep(SAVE_BUDGET_S)
+        assert (node.runs(), node.phase) == ([1, 2], "running")
+
+    with_node(scenario)
+
+
+def test_the_deadline_of_a_save_stops_no_next_run_of_its_shard() -> None:
+    async def scenario(node: Node) -> None:
+        node.store.is_away = True
+        await node.sees(planned="b")
+        await node.receives(SAVED, ipc.ShardStopped(SHARD, 1, "released"))
+        await node.sees()
+        node.store.is_away = False
+        await asyncio.sleep(SAVE_BUDGET_S / 2)
+        assert (node.runs(), node.phase) == ([1, 2], "running"), "the session was saved in time"
+        await asyncio.sleep(SAVE_BUDGET_S)
+        assert (node.runs(), node.phase) == ([1, 2], "running")
+
+    with_node(scenario)
+
+
+def test_a_fenced_run_that_is_settled_late_leaves_the_next_run_of_its_shard_known() -> None:
+    async def scenario(node: Node) -> None:
+        node.store.is_away = True
+        await node.receives(SAVED, ipc.ShardStopped(SHARD, 1, "fenced", "by another", 30))
+        await node.sees(owner="b")
+        assert SHARD not in node.control.local
+        await node.sees()
+        node.store.is_away = False
+        await asyncio.sleep(SAVE_BUDGET_S)
+        assert (node.runs(), node.phase) == ([1, 2], "running")
+
+    with_node(scenario)
+
+
+def test_a_crashed_run_is_forgotten_without_the_next_run_of_its_shard() -> None:
+    async def scenario(node: Node) -> None:
+        await node.receives(ipc.ShardStopped(SHARD, 1, "crashed"))
+        await node.sees(owner="b")
+        await node.sees()
+        assert node.runs() == [1, 2]
+        await asyncio.sleep(SAVE_BUDGET_S)
+        assert (node.runs(), node.phase) == ([1, 2], "running")
+
+    with_node(scenario)
+
+
+def test_a_run_that_the_node_does_not_know_is_stopped_and_its_state_is_not_taken_for_the_present_ones() -> None:
+    async def scenario(node: Node) -> None:
+        await node.receives(ipc.ShardChanged(SHARD, "live"))
+        await node.receives(ipc.ShardChanged(SHARD, "connecting"), worker=1)
+        assert (len(node.stops(1)), node.stops(0)) == (1, [])
+        assert node.control.facts[SHARD].state == "live"
+
+    with_node(scenario)
+
+
+def test_a_shard_without_a_session_whose_claim_vanishes_starts_again_under_a_new_one() -> None:
+    async def scenario(node: Node) -> None:
+        await node.receives(ipc.SessionDropped(SHARD, "Discord ended it"), ipc.IdentifyWanted(SHARD))
+        await node.sees(owner=None)
+        assert len(node.stops()) == 1
+        await node.receives(ipc.ShardStopped(SHARD, 1, "released"))
+        assert SHARD not in node.control.local
+        written = msgspec.json.decode(node.store.puts[KEYS.claim(*SHARD)], type=ClaimRecord)
+        assert written.fence == 0, "the revision of this write is the fence"
+
+    with_node(scenario)
+
+
+def test_a_shard_that_has_sent_its_identify_keeps_its_fence_when_its_claim_vanishes() -> None:
+    async def scenario(node: Node) -> None:
+        await node.receives(ipc.SessionDropped(SHARD, "Discord ended it"), ipc.IdentifyWanted(SHARD))
+        await node.receives(ipc.IdentifySent(SHARD))
+        assert node.control.local[SHARD].has_session
+        await node.sees(owner=None)
+        assert (node.stops(), node.phase) == ([], "running")
+
+    with_node(scenario)
+
+
+class Turns(IdentifyLoop):
+    """Notes which shards ask for their turn."""
+
+    def __init__(self) -> None:
+        self.asked: list[ShardId] = []
+
+    def want(self, shard: ShardId, *, spare: bool = False) -> None:
+        self.asked.append(shard)
+
+    def withdraw(self, shard: ShardId) -> None:
+        pass
+
+
+def test_a_turn_is_asked_for_once_all_nodes_can_see_that_the_shard_waits_for_it() -> None:
+    async def scenario(node: Node) -> None:
+        turns = node.control.identifying = Turns()
+        lost = ipc.SessionDropped(SHARD, "Discord ended it"), ipc.ShardChanged(SHARD, "identifying")
+        await node.receives(*lost, ipc.IdentifyWanted(SHARD))
+        assert msgspec.json.decode(node.store.puts[KEYS.claim(*SHARD)], type=ClaimRecord).state == "identifying"
+        assert turns.asked == [], "written, and not in the view yet"
+        await node.sees(state="identifying")
+        assert turns.asked == [SHARD]
+        await node.receives(ipc.IdentifyWanted(SHARD), ipc.IdentifyWithdrawn(SHARD))
+        await node.sees(state="identifying")
+        assert turns.asked == [SHARD], "withdrawn before it was asked for"
+
+    with_node(scenario)
