@@ -70,6 +70,8 @@ class Code(StrEnum):
     SESSION_STARTS_RESERVED = "session-starts-reserved"
     SESSION_STARTS_EXHAUSTED = "session-starts-exhausted"
 
+    WEBHOOK_FAILING = "webhook-failing"
+
     CACHE_WAITING = "cache-waiting"
     CACHE_INCOMPLETE = "cache-incomplete"
     STREAM_REMADE = "stream-remade"
@@ -337,6 +339,12 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
             "The day's session starts are used up: shards without a session start after the reset. More IDENTIFYs "
             "would make Discord reset the token.",
             "wait until the reset; find out what used them up",
+        ),
+        Code.WEBHOOK_FAILING: Kind(
+            _W,
+            "Messages of a webhook have not arrived for over a minute. They are tried again; after an hour they are "
+            "given up and counted.",
+            "sandwich webhook test NAME says more; correct or remove it",
         ),
         Code.CACHE_WAITING: Kind(_W, "The cache cannot be written now; events flow without `before`.", ""),
         Code.CACHE_INCOMPLETE: Kind(_W, "The cache lacks something; it is read again when that is possible.", ""),

@@ -33,6 +33,7 @@ from sandwich_coordinator.types import (
     RolloutRecord,
     SessionRecord,
 )
+from sandwich_coordinator.webhooks.records import WebhookRecord, WebhookStateRecord
 
 R = TypeVar("R", bound=Record)
 
@@ -134,6 +135,8 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         table("tokens", one, str, TokenRecord, ("id",)),
         table("users", one, str, UserRecord, ("user",)),
         table("sign_ins", one, str, SignInRecord, ("user",)),
+        table("webhooks", one, str, WebhookRecord, ("name",)),
+        table("webhook_states", one, str, WebhookStateRecord),
         table("plans", (str, int), GroupId, PlanRecord, group_names),
     )
 
@@ -214,6 +217,8 @@ class ClusterView:
     tokens: Mapping[str, Entry[TokenRecord]] = field(default_factory=dict)
     users: Mapping[str, Entry[UserRecord]] = field(default_factory=dict)
     sign_ins: Mapping[str, Entry[SignInRecord]] = field(default_factory=dict)
+    webhooks: Mapping[str, Entry[WebhookRecord]] = field(default_factory=dict)
+    webhook_states: Mapping[str, Entry[WebhookStateRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
     index: ClaimIndex | None = field(default=None, compare=False, repr=False)
 

@@ -21,6 +21,7 @@ from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.idempotency import Answers
+from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.routing import Call, Route
 from sandwich_node.api.server import BODY_BYTES_MAX, add_routes, problems_only
 from sandwich_node.api.table import ROUTES
@@ -91,7 +92,7 @@ def settling_cluster(
 ) -> ApiCluster:
     """What handlers reach. `more`: further parts of ApiCluster."""
     parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
-    parts |= {"answers": Answers(store, keys, key), **more}
+    parts |= {"answers": Answers(store, keys, key), "messaging": Messaging(facts.settings, key), **more}
     return _Settling(**parts)
 
 
@@ -132,4 +133,7 @@ async def api_over(
     add_routes(app, routes, cluster, identify=identify, record=record)
     async with TestServer(app) as server, aiohttp.ClientSession(str(server.make_url("/"))) as http:
         api = Api(cluster, http, picture)
-        yield api
+        try:
+            yield api
+        finally:
+            await cluster.messaging.close()

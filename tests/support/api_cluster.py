@@ -99,7 +99,8 @@ async def store_cluster(
         )  # fmt: skip
         writes.append(Put(keys.claim("welcomer", 0, number), claim.encode(), lease))
         writes.append(Put(keys.session("welcomer", 0, number), session.encode()))
-    await store.txn((), writes)
+    for start in range(0, len(writes), 100):
+        await store.txn((), writes[start : start + 100])
     return sealed
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import aiohttp
 
+from sandwich_coordinator.sealing import ClusterKey
 from sandwich_node.api.live.change_stream import ChangeStream
 from sandwich_node.api.live.cluster_logs import ClusterLogs
+from sandwich_node.api.live.discord_events import EventStreams
 from sandwich_node.api.live.parts import LiveParts
+from sandwich_node.api.messaging import Messaging
 from sandwich_node.log_lines import LogRing
 from tests.support.api import Api, FixedPicture, StoredFacts
 
@@ -19,13 +22,22 @@ FAST_S = 0.01
 
 @asynccontextmanager
 async def live_parts(
-    facts: StoredFacts, *, ring: LogRing | None = None, node: str = "a", readers_max: int = 200
+    facts: StoredFacts,
+    *,
+    ring: LogRing | None = None,
+    node: str = "a",
+    readers_max: int = 200,
+    key: ClusterKey | None = None,
+    read_per_s: float = 1e6,
+    sent_per_s: float = 1e6,
 ) -> AsyncIterator[LiveParts]:
     """The parts of node `node`, which look often."""
+    messaging = Messaging(facts.settings, key)
     async with aiohttp.ClientSession() as http:
         parts = LiveParts(
             changes=ChangeStream(facts, FixedPicture(), readers_max=readers_max, look_s=FAST_S),  # type: ignore[arg-type]
             logs=ClusterLogs(node, ring or LogRing(), facts, http, poll_s=FAST_S),
+            events=EventStreams(messaging, read_per_s=read_per_s, sent_per_s=sent_per_s),
         )
         working = [asyncio.create_task(parts.changes.run()), asyncio.create_task(parts.logs.run())]
         try:
@@ -34,6 +46,8 @@ async def live_parts(
             for task in working:
                 task.cancel()
             await asyncio.wait(working)
+            await parts.events.close()
+            await messaging.close()
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from sandwich_coordinator.cli.options import HelpGroup, Json, KeyFile, run, with
 from sandwich_coordinator.cli.output import fail, show_json_error, warn
 from sandwich_coordinator.cli.scale_commands import app_restart, app_scale
 from sandwich_coordinator.cli.shard_commands import shard_app
+from sandwich_coordinator.cli.webhook_commands import webhook_app
 from sandwich_coordinator.operations.errors import OperationError
 from sandwich_sdk._version import __version__
 
@@ -49,6 +50,7 @@ app.add_typer(guild_app, name="guild")
 app.add_typer(user_app, name="user")
 app.add_typer(dead_app, name="dead")
 app.add_typer(group_app, name="group")
+app.add_typer(webhook_app, name="webhook")
 app.add_typer(token_app, name="token")
 app.command("nats-config")(nats_config)
 app.command("audit")(audit_command)

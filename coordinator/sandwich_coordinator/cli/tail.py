@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import msgspec
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -18,40 +17,24 @@ from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.messaging import Messaging, connect
 from sandwich_coordinator.cli.output import paint_for, say, show_painted
 from sandwich_coordinator.cli.paint import PLAIN, Paint
-from sandwich_coordinator.event_names import DOCUMENTED, matches, matches_any, unknown_event
+from sandwich_coordinator.event_filter import EventFilter
+from sandwich_coordinator.event_names import DOCUMENTED, matches, unknown_event
+from sandwich_coordinator.operations.frame_events import decoded_event, joined, one_line
 from sandwich_sdk.wire.frame import inflate, split_events
 from sandwich_sdk.wire.headers import UNREADABLE, FrameHeaders, WireError
-from sandwich_sdk.wire.plain_text import plain_json
 from sandwich_sdk.wire.subjects import stream_name, stream_subjects
-from sandwich_sdk.wire.surrogates import without_lone_surrogates
 
 NEXT_TIMEOUT_S = 1.0
 PIPE_WIDTH = 160
 """Columns of a line without a terminal."""
 _OURS = frozenset({"SANDWICH_MEMBER_INVITED"})
-_SPACES = {ord(character): " " for character in "\t\n\r"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TailOptions:
-    """The events to show: types (patterns; none: all), guild, channel, user and text ("": any)."""
+class TailOptions(EventFilter):
+    """The events to show, and how."""
 
-    types: frozenset[str] = frozenset()
-    guild: str = ""
-    channel: str = ""
-    user: str = ""
-    text: str = ""
     as_json: bool = False
-
-    def wants(self, kind: str, data: object) -> bool:
-        """Whether an event of this type and content is shown."""
-        return (
-            (not self.types or matches_any(self.types, kind))
-            and (not self.guild or self.guild in event_lines.guilds(kind, data))
-            and (not self.channel or self.channel in event_lines.channels(kind, data))
-            and (not self.user or self.user in event_lines.users(data))
-            and (not self.text or event_lines.has_text(data, self.text))
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +84,11 @@ def shown(options: TailOptions) -> Show:
 
 def event_line(app: str, event: bytes, options: TailOptions, width: int, paint: Paint = PLAIN) -> Line | None:
     """One event as shown; None when it is filtered out. Raises LookupError, TypeError, UNREADABLE for a corrupt one."""
-    decoded = msgspec.json.decode(without_lone_surrogates(event))
-    kind = decoded["t"]
-    if not isinstance(kind, str):
-        raise TypeError("its type is no string")
-    if not options.wants(kind, decoded.get("d")):
+    decoded = decoded_event(event)
+    if not options.wants(decoded["t"], decoded.get("d")):
         return None
     if options.as_json:
-        # Strings of valid JSON contain no line breaks: all line breaks are between values.
-        return Line(plain_json(event.decode(errors="replace").translate(_SPACES)))
+        return Line(one_line(event))
     return Line(event_lines.event_line(app, decoded, width, paint))
 
 
@@ -120,7 +99,7 @@ def frame_lines(
     if headers.count == 0:
         lost = Line(f"{app} gap: events were lost after {headers.last_seq}", is_note=True)
         return [lost] if headers.kind == "gap" else []
-    if options.types and headers.types and not any(matches_any(options.types, kind) for kind in headers.types):
+    if not options.may_want(headers.types):
         return []
     lines = (_line_or_reason(app, event, options, width, paint) for event in split_events(inflate(payload)))
     return [line for line in lines if line is not None]
@@ -133,19 +112,6 @@ def _line_or_reason(app: str, event: bytes, options: TailOptions, width: int, pa
     except (LookupError, TypeError, *UNREADABLE) as error:
         text = f"{app} (an event of {len(event)} bytes that cannot be read: {type(error).__name__})"
         return Line(text, is_note=True)
-
-
-def joined(parts: dict[str, bytes], subject: str, headers: FrameHeaders, payload: bytes) -> bytes | None:
-    """A frame's payload; None while parts are missing. `parts` collects the parts by subject."""
-    index, total = headers.part or (1, 1)
-    before = parts.pop(subject, b"") if index > 1 else b""
-    if index > 1 and not before:
-        # The command started in the middle of the frame.
-        return None
-    if index < total:
-        parts[subject] = before + payload
-        return None
-    return before + payload
 
 
 async def tail(messaging: Messaging, options: TailOptions, show: Show) -> None:

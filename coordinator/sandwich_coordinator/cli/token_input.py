@@ -38,6 +38,25 @@ def read_token(variable: str | None, file: Path | None, prompt: str, env: Mappin
     return token
 
 
+def read_secret(what: str, option: str, variable: str | None, file: Path | None, env: Mapping[str, str]) -> str:
+    """Another secret, as `read_token` reads a token: from `--<option>-env`, `--<option>-file`, a pipe or a terminal.
+
+    Raises CommandError (1).
+    """
+    if variable is not None and file is not None:
+        raise CommandError(f"give either --{option}-env or --{option}-file")
+    if variable is not None and _VARIABLE.fullmatch(variable) is None:
+        raise CommandError(f"--{option}-env takes the name of an environment variable, and never {what} itself")
+    try:
+        if variable is not None:
+            return SecretSource(env=variable).read(env, Path())
+        if file is not None and file != STANDARD_INPUT:
+            return SecretSource(file=file).read(env, Path())
+        return _from_terminal(what) if sys.stdin.isatty() else _from_pipe(option)
+    except ValueError as error:
+        raise CommandError(f"{what} cannot be used: {error}", 1) from None
+
+
 def _from_terminal(prompt: str) -> str:
     # Imported here: only this way of reading needs it.
     import getpass
@@ -45,11 +64,13 @@ def _from_terminal(prompt: str) -> str:
     try:
         return getpass.getpass(f"{prompt} (not shown): ").strip()
     except EOFError:
-        raise CommandError("no token was given", 1) from None
+        raise CommandError("nothing was given", 1) from None
 
 
-def _from_pipe() -> str:
+def _from_pipe(option: str = "token") -> str:
     try:
         return read_secret_stream(sys.stdin.fileno())
     except (OSError, ValueError) as error:
-        raise ValueError(f"it is read from standard input (else say --token-env or --token-file): {error}") from None
+        raise ValueError(
+            f"it is read from standard input (else say --{option}-env or --{option}-file): {error}"
+        ) from None

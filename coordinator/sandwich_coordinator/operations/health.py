@@ -33,6 +33,7 @@ READ_AT_START = {"discord", LEASE_TTL}
 """The settings of which a running node takes no change."""
 NOT_LIVE_AFTER_S = 60.0
 """A shard that starts or moves may be so long without being live, besides its wait for its turn to IDENTIFY."""
+WEBHOOK_FAILS_AFTER_S = 60.0
 UNFINISHED_AFTER_S = 60.0
 """A removal may take so long before it counts as interrupted."""
 ETCD_MIN = (3, 5, 13)
@@ -56,6 +57,7 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
         *_unreachable_nodes(snapshot),
         *_node_problems(snapshot),
         *_version_problems(snapshot),
+        *_webhook_problems(snapshot),
     ]
     return worst_first([*found, *_reported(snapshot, found)])
 
@@ -191,6 +193,16 @@ def _version_problems(snapshot: Snapshot) -> Iterator[Problem]:
     if version and version < ETCD_MIN:
         wanted = ".".join(map(str, ETCD_MIN))
         yield problem(Code.ETCD_OLD, "etcd", f"etcd {snapshot.etcd_version} is older than {wanted}")
+
+
+def _webhook_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    view = snapshot.view
+    for name, state in sorted(view.webhook_states.items()):
+        since = state.record.failing_since
+        if name in view.webhooks and since and snapshot.now - since >= WEBHOOK_FAILS_AFTER_S:
+            summary = f"the messages of webhook {name} do not arrive: {state.record.error}"
+            advice = KINDS[Code.WEBHOOK_FAILING].advice.replace("NAME", name)
+            yield problem(Code.WEBHOOK_FAILING, f"webhook/{name}", summary, advice, since)
 
 
 def _reported(snapshot: Snapshot, seen: Sequence[Problem]) -> list[Problem]:

@@ -67,13 +67,14 @@ def node_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     return rows
 
 
-def app_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row an application."""
+def app_rows(snapshot: Snapshot, problems: Sequence[Problem] | None = None) -> list[dict[str, Any]]:
+    """One row an application. `problems`: those of the snapshot, where they are known already."""
     view = snapshot.view
-    problems = find_problems(snapshot)
+    problems = find_problems(snapshot) if problems is None else problems
+    serving_all = serving_groups(view)
     rows = []
     for name, entry in sorted(view.apps.items()):
-        serving = serving_groups(view).get(name)
+        serving = serving_all.get(name)
         groups = [view.groups[serving].record] if serving is not None else []
         states = Counter(claim.record.state for key, claim in view.claims.items() if key.of == serving)
         budget = view.budgets.get(entry.record.token_hash)

@@ -19,6 +19,7 @@ _SECRETS = {
     "groups": ("token",),
     "nodes": ("status_key",),
     "sessions": ("session_id", "resume_url"),
+    "webhooks": ("sealed", "last4"),
 }
 """What is not given away, by table: sealed tokens, and what would let a reader take a session over."""
 

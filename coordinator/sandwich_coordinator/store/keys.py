@@ -34,6 +34,8 @@ class Keys:
             "rollouts": self.rollouts,
             "proposals": self.proposals,
             "removals": self.removals,
+            "webhooks": self.webhooks,
+            "webhook_states": self.webhook_states,
             "tokens": self.tokens,
             "users": self.users,
             "sign_ins": self.sign_ins,
@@ -104,6 +106,20 @@ class Keys:
     @property
     def departed(self) -> str:
         return f"{self.prefix}departed/"
+
+    @property
+    def webhooks(self) -> str:
+        return f"{self.prefix}webhooks/"
+
+    @property
+    def webhook_states(self) -> str:
+        return f"{self.prefix}webhook-states/"
+
+    def webhook(self, name: str) -> str:
+        return f"{self.webhooks}{name}"
+
+    def webhook_state(self, name: str) -> str:
+        return f"{self.webhook_states}{name}"
 
     @property
     def audit(self) -> str:

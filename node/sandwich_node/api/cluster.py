@@ -1,7 +1,7 @@
 """The cluster behind the API: the parts that handlers use."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey
@@ -9,8 +9,10 @@ from sandwich_coordinator.store.base import Store, StoreError
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.findings import Findings
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live.parts import LiveParts
+from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.picture import ClusterPicture
 from sandwich_node.api.problem_details import ApiError
 
@@ -26,8 +28,10 @@ class ApiCluster:
     key      the cluster key; None in a cluster without one
     facts    of the node that serves
     picture  the whole cluster, with what every node says of itself
-    live     what the streams read from
     answers  to requests with an Idempotency-Key
+    messaging  NATS and Redis, for what only they know
+    findings  what follows from the newest snapshot
+    live     what the streams read from
     """
 
     store: Store
@@ -36,6 +40,8 @@ class ApiCluster:
     facts: NodeFacts
     picture: ClusterPicture
     answers: Answers
+    messaging: Messaging
+    findings: Findings = field(default_factory=Findings)
     live: LiveParts | None = None
 
     def live_parts(self) -> LiveParts:

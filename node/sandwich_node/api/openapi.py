@@ -27,6 +27,7 @@ stable `code`. Lists come in pages: `next` is the value of `after` for the follo
 VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "app": ("The application's name.", "welcomer"),
     "node": ("The node's name.", "a"),
+    "webhook": ("The webhook's name.", "alerts"),
     "shard": ("The shard's number.", "0"),
     "group": ("The consumer group's name.", "default"),
     "number": ("The dead letter's number.", "17"),
@@ -53,6 +54,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "shards_failed": [], "pinned_to": None, "source": "b", "target": "a", "cause": "node lost", "how": "resumed",
     "code": "dead-letters", "severity": "warning", "subject": "app/welcomer", "summary": "welcomer: 3 dead letters",
     "advice": "sandwich dead list; then replay or discard them", "problems": {"critical": 0, "warning": 1, "notice": 0},
+    "url": "https://discord.com/api/webhooks/123456789012345678/not-a-real-token", "host": "discord.com",
+    "ends_in": "oken", "events": ["problems", "nodes"], "min_severity": "warning", "template": "", "secret": "",
     "state": "live", "phase": "active", "reason": "", "error": "", "cache": "complete", "close_code": None,
     "next": None, "change": None, "proposal": None, "progress": [], "after_": "", "guild_id": "81384788765712384",
     "user_id": "80351110224678912", "user_ids": ["80351110224678912"], "channel_id": "381870553235193857",

@@ -41,6 +41,8 @@ class ClusterPicture:
         self._http = http
         self._wall = wall
         self._last = _Answers()
+        # The last snapshot, and the answers that it was made of.
+        self._made: tuple[_Answers, Snapshot] | None = None
         self._asking: asyncio.Task[None] | None = None
 
     async def snapshot(self, view: ClusterView) -> Snapshot:
@@ -52,9 +54,14 @@ class ClusterPicture:
             if age > OLD_S or view.nodes.keys() != self._last.of_nodes.keys():
                 # Shielded: the answers are for other readers, too.
                 await asyncio.shield(self._asking)
-        last = self._last
+        last, now = self._last, self._wall()
+        made = self._made
+        if made is not None and made[0] is last and made[1].view is view and 0.0 <= now - made[1].now < FRESH_S:
+            return made[1]
         answers = {node: last.of_nodes[node] for node in view.nodes if node in last.of_nodes}
-        return compose(view, answers, etcd_version=last.etcd_version, etcd_found=last.etcd_found, now=self._wall())
+        found = compose(view, answers, etcd_version=last.etcd_version, etcd_found=last.etcd_found, now=now)
+        self._made = (last, found)
+        return found
 
     async def _ask(self, view: ClusterView) -> None:
         async with asyncio.TaskGroup() as tasks:

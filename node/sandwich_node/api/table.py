@@ -3,14 +3,19 @@
 from sandwich_node.api.resources import (
     access,
     apps,
+    bot_commands,
+    consumers,
     document,
     groups,
     live,
     logs,
+    lookups,
     nodes,
     overview,
+    removal,
     shards,
     snapshot,
+    webhooks,
 )
 from sandwich_node.api.routing import Route
 
@@ -20,9 +25,14 @@ ROUTES: tuple[Route, ...] = (
     *snapshot.ROUTES,
     *nodes.ROUTES,
     *apps.ROUTES,
+    *removal.ROUTES,
     *groups.ROUTES,
     *shards.ROUTES,
+    *consumers.ROUTES,
+    *lookups.ROUTES,
+    *bot_commands.ROUTES,
     *live.ROUTES,
     *logs.ROUTES,
+    *webhooks.ROUTES,
     *access.ROUTES,
 )

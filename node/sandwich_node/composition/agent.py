@@ -28,6 +28,7 @@ from sandwich_node.api.first_admin import Show, offer_first_admin
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live import cluster_logs
 from sandwich_node.api.live.parts import open_live
+from sandwich_node.api.messaging import open_messaging
 from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
 from sandwich_node.api.signing_in import SigningIn
@@ -38,6 +39,7 @@ from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
 from sandwich_node.http.tls import ServerTls, keep_certificate
 from sandwich_node.log_lines import LogRing
+from sandwich_node.webhooks.sender import WebhookSender
 from sandwich_node.worker_process import WorkerProcess
 
 
@@ -78,16 +80,32 @@ def _listener(
 
     @asynccontextmanager
     async def listen(facts: NodeFacts, address: Address) -> AsyncIterator[int]:
-        async with open_picture(store) as picture, open_live(options.node, ring, facts, picture) as live:
+        async with (
+            open_picture(store) as picture,
+            open_messaging(facts.settings, key) as messaging,
+            open_live(options.node, ring, facts, picture, messaging) as live,
+        ):
             keys, between_nodes = Keys(options.cluster), BetweenNodes(options.status_key)
-            answers = Answers(store, keys, key)
-            api = ApiCluster(store=store, keys=keys, key=key, facts=facts, picture=picture, answers=answers, live=live)
+            api = ApiCluster(
+                store=store,
+                keys=keys,
+                key=key,
+                facts=facts,
+                picture=picture,
+                answers=Answers(store, keys, key),
+                messaging=messaging,
+                live=live,
+            )
             access, audit = Access(api, address.host), Audit(api)
             app = make_app(facts, page_guards(access, between_nodes, address.host))
             app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
             add_routes(app, ROUTES, api, identify=access.identify, record=audit.record)
             SigningIn(access, audit, lambda discord: discord_session(discord.proxy)).add_to(app)
-            tasks = [asyncio.create_task(offer_first_admin(access, address.host, show))]
+            sender = WebhookSender(store, keys, key, facts, picture, options.node)
+            tasks = [
+                asyncio.create_task(offer_first_admin(access, address.host, show)),
+                asyncio.create_task(sender.run(), name="webhooks"),
+            ]
             if tls is not None:
                 tasks.append(asyncio.create_task(keep_certificate(tls, store, api.keys, options.node, facts)))
             try:

@@ -409,5 +409,5 @@ async def test_head_and_options_follow_from_the_table(api: Api) -> None:
         assert (response.status, await response.read()) == (200, b"")
         assert "ETag" in response.headers
     async with api.http.options("/api/v1/apps/welcomer") as response:
-        assert (response.status, response.headers["Allow"]) == (204, "GET, HEAD, OPTIONS, PATCH")
+        assert (response.status, response.headers["Allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH")
         assert not [name for name in response.headers if name.lower().startswith("access-control")]

@@ -22,9 +22,10 @@ from sandwich_coordinator.types import (
     SessionRecord,
 )
 from sandwich_coordinator.view import ClusterView
+from sandwich_coordinator.webhooks.records import WebhookRecord
 
 KEYS = Keys("prod")
-SECRETS = ("v1:sealed-app", "v1:sealed-group", "session-7c", "wss://resume.example")
+SECRETS = ("v1:sealed-app", "v1:sealed-group", "session-7c", "wss://resume.example", "v1:sealed-url", "7fQx")
 RECORDS: dict[str, tuple[Record, int]] = {
     KEYS.node("a"): (NodeRecord(node="a", instance="i", address="10.0.0.1:5469", version="1"), 7),
     KEYS.leader: (LeaderRecord(node="a", instance="i"), 7),
@@ -42,6 +43,10 @@ RECORDS: dict[str, tuple[Record, int]] = {
         SessionRecord(
             session_id=SECRETS[2], resume_url=SECRETS[3], intents=1, count=2, first_seq=1, token_hash="ab12", guilds=9
         ),
+        0,
+    ),
+    KEYS.webhook("alerts"): (
+        WebhookRecord(name="alerts", type="discord", sealed=SECRETS[4], host="discord.com", last4=SECRETS[5]),
         0,
     ),
     KEYS.budget("ab12"): (

@@ -10,7 +10,8 @@ from rich.cells import cell_len
 
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.paint import Paint
-from sandwich_coordinator.cli.tail import Line, TailOptions, check_filter, frame_lines, joined, unknown_types
+from sandwich_coordinator.cli.tail import Line, TailOptions, check_filter, frame_lines, unknown_types
+from sandwich_coordinator.operations.frame_events import joined
 from sandwich_sdk.wire.headers import FrameHeaders
 
 ALL = TailOptions()

@@ -1,64 +1,42 @@
 """One node asks another over a real HTTP server: both sides of the signature, and who may read which page."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any
 
 import aiohttp
 import pytest
 
 from sandwich_coordinator.addresses import Address
-from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.operations.node_requests import NodeSilent, ask_node
 from sandwich_coordinator.operations.snapshot import ask_nodes
 from sandwich_coordinator.status import NodeStatus
-from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import NodeRecord
-from sandwich_coordinator.view import ClusterView
-from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.api.access import Access
-from sandwich_node.api.cluster import ApiCluster
-from sandwich_node.api.idempotency import Answers
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.http.pages import page_guards
-from tests.support.api import FixedPicture
+from tests.support.api import FixedPicture, StoredFacts, settling_cluster
 
 KEY = "k" * 64
 PUBLIC = "10.0.0.1"
 
 
-class Facts:
+class Facts(StoredFacts):
     def __init__(self, node: str = "a") -> None:
+        super().__init__(MemoryStore())
         self.node = node
 
     def status(self) -> NodeStatus:
         return NodeStatus(node=self.node, instance="i", version="1", uptime_s=1.0)
-
-    def not_ready(self) -> Sequence[str]:
-        return ()
-
-    def view(self) -> ClusterView | None:
-        return None
-
-    def settings(self) -> ClusterSettings | None:
-        return None
-
-    def recent(self) -> RecentChanges:
-        return RecentChanges()
 
 
 @asynccontextmanager
 async def a_node(host: str, *, key: str = KEY, node: str = "a") -> AsyncIterator[NodeRecord]:
     """A node that believes to listen on `host`; its registration."""
     facts = Facts(node)
-    store, keys = MemoryStore(), Keys("c")
-    picture: Any = FixedPicture()
-    cluster = ApiCluster(
-        store=store, keys=keys, key=None, facts=facts, picture=picture, answers=Answers(store, keys, None)
-    )
+    cluster = settling_cluster(MemoryStore(), facts, FixedPicture())
     app = make_app(facts, page_guards(Access(cluster, host), BetweenNodes(key), host))
     async with serve(app, Address("127.0.0.1", 0)) as port:
         yield NodeRecord(node="a", instance="i", address=f"127.0.0.1:{port}", version="1", status_key=KEY)

@@ -54,7 +54,7 @@ class TokenRequest(Model):
     expires_in_s: float | None = Field(default=None, gt=0, le=10 * 365 * 86_400)
 
 
-class User(Model):
+class AccessUser(Model):
     """A Discord user who may sign in. `usable` false: the record was not made with the cluster key."""
 
     user: str
@@ -111,8 +111,8 @@ def _token(call: Call, record: TokenRecord) -> Token:
     )
 
 
-def _user(call: Call, record: UserRecord) -> User:
-    return User(
+def _user(call: Call, record: UserRecord) -> AccessUser:
+    return AccessUser(
         user=record.user,
         role=record.role,
         apps=record.apps,
@@ -156,12 +156,12 @@ async def _revoke_token(call: Call) -> None:
     call.changes.before = _token(call, record) if record is not None else None
 
 
-async def _users(call: Call) -> Page[User]:
+async def _users(call: Call) -> Page[AccessUser]:
     records = {record.user: record for record in await access.list_users(call.cluster.store, call.cluster.keys)}
     return page_of(sorted(records), call.query, lambda name: name, lambda name: _user(call, records[name]))
 
 
-async def _set_user(call: Call) -> User:
+async def _set_user(call: Call) -> AccessUser:
     cluster = call.cluster
     before, after = await access.set_user(
         cluster.store,
@@ -246,7 +246,7 @@ ROUTES = (
         handler=_users,
         tag=TAG,
         query=PageQuery,
-        result=Page[User],
+        result=Page[AccessUser],
         cluster_wide=True,
     ),
     Route(
@@ -257,7 +257,7 @@ ROUTES = (
         handler=_set_user,
         tag=TAG,
         body=UserRequest,
-        result=User,
+        result=AccessUser,
     ),
     Route(
         method="DELETE",

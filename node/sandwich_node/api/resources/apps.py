@@ -19,7 +19,6 @@ from sandwich_coordinator.operations.changes import AppChange
 from sandwich_coordinator.operations.configuration import stream_defaults
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused, Stale
 from sandwich_coordinator.operations.export import effective_app, exported_app
-from sandwich_coordinator.operations.rows import app_rows
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.scale_plan import plan_next_group
 from sandwich_coordinator.types import AppRecord
@@ -161,7 +160,7 @@ class AppChanged(Model):
 
 
 def _summaries(snapshot: Snapshot, call: Call) -> list[dict[str, Any]]:
-    return [row for row in app_rows(snapshot) if call.identity.sees(row["app"])]
+    return [row for row in call.cluster.findings.apps(snapshot) if call.identity.sees(row["app"])]
 
 
 async def _list(call: Call) -> Page[AppSummary]:
@@ -186,7 +185,7 @@ async def _show(call: Call) -> Reply:
         bot_id=budget.record.bot_id if budget is not None else "",
         bot_name=budget.record.bot_name if budget is not None else "",
         group=serving.group if serving is not None else None,
-        status=AppSummary.model_validate(next(row for row in app_rows(snapshot) if row["app"] == call.app)),
+        status=AppSummary.model_validate(next(row for row in _summaries(snapshot, call) if row["app"] == call.app)),
         configuration=exported_app(record),
         effective=effective.values,
         defaults=list(effective.defaults),

@@ -1,6 +1,7 @@
 """The cluster as a whole: how it is, its problems, its session starts, what happened lately."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal
 
@@ -8,9 +9,7 @@ import msgspec
 from pydantic import Field
 
 from sandwich_coordinator.access.roles import Identity, Role
-from sandwich_coordinator.operations.health import find_problems
-from sandwich_coordinator.operations.rows import app_rows, failover_rows, is_about, loss_rows
-from sandwich_coordinator.operations.snapshot import Snapshot
+from sandwich_coordinator.operations.rows import failover_rows, is_about, loss_rows
 from sandwich_coordinator.problems import Problem as FoundProblem
 from sandwich_coordinator.problems import Severity, degraded
 from sandwich_coordinator.start_progress import start_progress
@@ -155,9 +154,8 @@ class RecentQuery(Model):
     app: str | None = Field(default=None, max_length=64)
 
 
-def seen_problems(snapshot: Snapshot, identity: Identity) -> list[FoundProblem]:
+def seen_problems(found: Sequence[FoundProblem], identity: Identity) -> Sequence[FoundProblem]:
     """The problems that an identity may see, worst first: all, or those of its applications."""
-    found = find_problems(snapshot)
     if identity.apps is None:
         return found
     return [one for one in found if any(is_about(one, app) for app in identity.apps)]
@@ -172,8 +170,8 @@ async def _cluster(call: Call) -> Cluster:
     view = call.cluster.view()
     snapshot = await call.cluster.picture.snapshot(view)
     identity = call.identity
-    found = seen_problems(snapshot, identity)
-    apps = [row for row in app_rows(snapshot) if identity.sees(row["app"])]
+    found = seen_problems(call.cluster.findings.problems(snapshot), identity)
+    apps = [row for row in call.cluster.findings.apps(snapshot) if identity.sees(row["app"])]
     whole = identity.apps is None
     answering = sum(isinstance(answer, NodeStatus) for answer in snapshot.answers.values())
     return Cluster(
@@ -198,7 +196,8 @@ async def _cluster(call: Call) -> Cluster:
 async def _problems(call: Call) -> Page[Problem]:
     query: ProblemQuery = call.query
     snapshot = await call.cluster.picture.snapshot(call.cluster.view())
-    found = [one for one in seen_problems(snapshot, call.identity) if _matches(one, query)]
+    problems = seen_problems(call.cluster.findings.problems(snapshot), call.identity)
+    found = [one for one in problems if _matches(one, query)]
     return page_of(sorted(found, key=_problem_key), query, _problem_key, problem_model)
 
 

@@ -354,6 +354,7 @@ ROUTES = (
         tag=TAG,
         query=AllShardsQuery,
         result=Page[Shard],
+        errors=("not-found",),
     ),
     Route(
         method="GET",

@@ -1,0 +1,152 @@
+"""Removing an application: what it has, and the removal itself."""
+
+import time
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from sandwich_coordinator.access.roles import Role
+from sandwich_coordinator.operations.errors import Invalid, Unavailable
+from sandwich_coordinator.operations.progress import Report
+from sandwich_node.api.changing import changed
+from sandwich_node.api.models import Model, Outcome
+from sandwich_node.api.routing import Call, Reply, Route
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+TAG = "apps"
+
+
+class RemovalChoice(Model):
+    """What was chosen when a removal began."""
+
+    keep_cache: bool
+    delete_stream: bool
+
+
+class ReadingGroup(Model):
+    """A consumer group. `reads`: workers of it are there, or frames wait for their answer."""
+
+    group: str
+    lag: int
+    reads: bool
+
+
+class Footprint(Model):
+    """What an application has: what a removal concerns.
+
+    guilds        in the cache; null: there is no cache
+    sharers       other applications of its namespace, which keep their guilds
+    stored        what was chosen when a removal began that is not finished; null: none did
+    """
+
+    app: str
+    shards: int
+    shards_live: int
+    namespace: str
+    sharers: list[str]
+    guilds: int | None
+    stream_messages: int
+    stream_bytes: int
+    stream_max_age_s: float
+    dead_letters: int
+    consumers: list[ReadingGroup]
+    stored: RemovalChoice | None
+
+
+class RemoveQuery(Model):
+    """`confirm`: the application's name again."""
+
+    confirm: str = Field(min_length=1, max_length=64, description="The application's name again.")
+    keep_cache: bool = Field(default=False, description="Leave its guilds in Redis.")
+    delete_stream: bool = Field(default=False, description="Delete its events and dead letters now.")
+    force: bool = Field(default=False, description="Also while consumers read it, or when NATS does not answer.")
+
+
+async def _survey(call: Call) -> Footprint:
+    # Imported here: NATS's client is loaded when it is needed.
+    from sandwich_coordinator.operations.removal import survey
+
+    parts = call.cluster
+    async with parts.messaging.client() as client:
+        found = await survey(parts.store, parts.keys, call.app, client=client, guilds=parts.messaging.guild_count)
+    stream, stored = found.stream, found.stored
+    return Footprint(
+        app=found.app,
+        shards=found.shards,
+        shards_live=found.shards_live,
+        namespace=found.namespace,
+        sharers=[name for name in found.sharers if call.identity.sees(name)],
+        guilds=found.guilds,
+        stream_messages=stream.messages,
+        stream_bytes=stream.bytes,
+        stream_max_age_s=stream.max_age_s,
+        dead_letters=stream.dead_letters,
+        consumers=[ReadingGroup(group=one.group, lag=one.lag, reads=one.reads) for one in stream.groups],
+        stored=None
+        if stored is None
+        else RemovalChoice(keep_cache=stored.keep_cache, delete_stream=stored.delete_stream),
+    )
+
+
+async def _remove(call: Call) -> Reply:
+    from sandwich_coordinator.operations import removal
+
+    query: RemoveQuery = call.query
+    parts = call.cluster
+    if query.confirm != call.app:
+        raise Invalid("confirm: it is not the application's name: nothing was removed")
+    choice = removal.RemovalChoice(keep_cache=query.keep_cache, delete_stream=query.delete_stream)
+    call.changes.after = {"removed": True, "keep_cache": query.keep_cache, "delete_stream": query.delete_stream}
+
+    async def work(report: Report, client: "Client | None") -> removal.RemovalChoice:
+        return await removal.remove_app(
+            parts.store,
+            parts.keys,
+            call.app,
+            choice,
+            client=client,
+            guilds=parts.messaging.guild_count,
+            now=time.time(),
+            timeout_s=call.wait_s,
+            report=report,
+            force=query.force,
+        )
+
+    try:
+        async with parts.messaging.client() as client:
+            return await changed(call, lambda report: work(report, client))
+    except Unavailable:
+        if not query.force:
+            raise
+    return await changed(call, lambda report: work(report, None))
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/apps/{app}/removal",
+        summary="What an application has: what its removal concerns",
+        role=Role.OPERATOR,
+        handler=_survey,
+        tag=TAG,
+        result=Footprint,
+        errors=("refused",),
+    ),
+    Route(
+        method="DELETE",
+        path="/apps/{app}",
+        summary="Remove an application, and what it has",
+        description=(
+            "Its shards close, then its configuration and its guilds in the cache go. Refused while consumers read it. "
+            "The same request goes on with a removal that was interrupted."
+        ),
+        role=Role.ADMIN,
+        handler=_remove,
+        tag=TAG,
+        query=RemoveQuery,
+        result=Outcome,
+        takes_time=True,
+    ),
+)

@@ -1,0 +1,1 @@
+"""The node's part in webhooks: the leader's node sends."""
