@@ -34,11 +34,12 @@ async def ask(record: NodeRecord, method: str, path: str, token: str = "") -> tu
         return response.status, json.loads(raw) if raw.startswith(b"{") else raw.decode()
 
 
-async def test_access_of_a_running_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_access_of_a_running_cluster(tmp_path: Path) -> None:
     cert, key = make_pair(tmp_path)
-    monkeypatch.setenv("SANDWICH_TLS_CERT", str(cert))
-    monkeypatch.setenv("SANDWICH_TLS_KEY", str(key))
-    async with dev_cluster((BOT,), nodes=2, rate=0.0) as cluster:
+    async with dev_cluster((BOT,), nodes=0, rate=0.0) as cluster:
+        cluster.env |= {"SANDWICH_TLS_CERT": str(cert), "SANDWICH_TLS_KEY": str(key)}
+        for name in ("a", "b"):
+            await cluster.start_node(name)
 
         async def answering() -> bool:
             snapshot = await cluster.snapshot()

@@ -41,6 +41,7 @@ LINES_MAX = 1000
 IN_WORK_MAX = 100
 """More requests at once are turned away, so that a flood does not keep the agent from its own work. Streams do not
 count while they are read."""
+WHO = web.RequestKey("who", Identity)
 CLIENT = web.RequestKey("client", str)
 """The client's address, as `identify` found it."""
 NDJSON = "application/x-ndjson"
@@ -133,12 +134,11 @@ async def _answer(
 
 
 async def _is_allowed(route: Route, request: web.Request, identify: Identify) -> bool:
-    """Whether who asked may still have this: a stream does not outlive a token that was taken away."""
+    """Whether who asked is still the same: a stream does not outlive a token that was taken away, or a wider scope."""
     try:
-        check_allowed(route, await identify(request, route), request.match_info)
+        return await identify(request, route) == request[WHO]
     except ApiError:
         return False
-    return True
 
 
 async def _result(
@@ -147,7 +147,7 @@ async def _result(
     """What the handler returns, or the answer that ends the request."""
     call: Call | None = None
     try:
-        identity = await identify(request, route)
+        identity = request[WHO] = await identify(request, route)
         call = Call(cluster=cluster, identity=identity, path=dict(request.match_info), client=request.get(CLIENT, ""))
         check_allowed(route, identity, request.match_info)
         call = await _read(route, call, request)
@@ -302,9 +302,7 @@ def _wait_s(prefer: str) -> float:
     return min(float(found.group(1)), WAIT_S_MAX) if found else 0.0
 
 
-async def _write(route: Route, request: web.Request, found: Model | Reply | Stream | None) -> web.StreamResponse:
-    if isinstance(found, Stream):
-        return await _stream(request, found)
+async def _write(route: Route, request: web.Request, found: Model | Reply | None) -> web.StreamResponse:
     reply = found if isinstance(found, Reply) else Reply(found)
     headers = dict(reply.headers)
     headers.setdefault("Cache-Control", "no-store" if route.is_change else "private, no-cache")

@@ -215,7 +215,8 @@ async def test_a_flood_is_turned_away() -> None:
         assert (await node.ask("GET", "/api/v1/slow"))[0] == 200
 
 
-async def test_a_stream_ends_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", ["removed", "limited"])
+async def test_a_stream_ends_when_its_reader_may_less(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     monkeypatch.setattr(server, "STREAM_CHECK_S", 0.0)
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -228,11 +229,15 @@ async def test_a_stream_ends_with_its_token(monkeypatch: pytest.MonkeyPatch) -> 
 
     live = Route(method="GET", path="/live", summary="", role=Role.VIEWER, handler=handler, tag="")
     async with a_node(routes=[live]) as node, asyncio.timeout(10):
-        headers = {"Authorization": f"Bearer {await node.token('ci', 'viewer')}"}
+        headers = {"Cookie": await a_user(node)}
         async with node.http.get(f"{node.url}/api/v1/live", headers=headers) as response:
             chunks.put_nowait(b"one")
             assert await response.content.readany() == b"one"
-            await revoke_token(node.store, KEYS, "ci")
+            if change == "removed":
+                await remove_user(node.store, KEYS, USER)
+            else:
+                apps = ["welcomer"]
+                await set_user(node.store, KEYS, KEY, user=USER, role="operator", apps=apps, now=node.wall)
             await node.facts.refresh()
             chunks.put_nowait(b"two")
             assert await response.content.read() == b""

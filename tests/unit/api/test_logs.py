@@ -105,3 +105,17 @@ async def test_new_lines_are_followed_on_all_nodes(two: Two) -> None:
             two.b.add(line("new", 2.0))
             found.append((await next_of(events, "line"))["data"])
     assert {each["message"] for each in found} == {"new"}
+
+
+async def test_many_lines_at_once_do_not_cut_a_reader_off(two: Two) -> None:
+    async with reading_of(two.api, "/logs/live?node=a") as events:
+        while True:
+            two.a.add(line("first", 1.0))
+            if (await next_of(events, "line"))["data"]["message"] == "first":
+                break
+        for number in range(400):
+            two.a.add(line(str(number), 2.0 + number))
+        found: list[str] = []
+        while "399" not in found:
+            found.append((await next_of(events, "line"))["data"]["message"])
+    assert [message for message in found if message != "first"] == [str(number) for number in range(400)]

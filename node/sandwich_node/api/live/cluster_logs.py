@@ -143,11 +143,14 @@ class ClusterLogs:
                 self._send(sse("skipped", {"node": name, "lines": skipped}), name)
             self._next[name] = tail.next
             lines += tail.lines
-        for line in sorted(lines, key=lambda line: (line.at, line.node, line.seq)):
-            encoded = sse("line", line)
-            for subscriber in self._subscribers:
-                if subscriber.node in ("", line.node) and subscriber.wanted.wants(line):
-                    subscriber.reader.put(encoded)
+        encoded = [(line, sse("line", line)) for line in sorted(lines, key=lambda line: (line.at, line.node, line.seq))]
+        for subscriber in self._subscribers:
+            those = [
+                chunk for line, chunk in encoded if subscriber.node in ("", line.node) and subscriber.wanted.wants(line)
+            ]
+            if those:
+                # As one chunk: many lines at once do not make a slow reader.
+                subscriber.reader.put(b"".join(those))
 
     def _send(self, chunk: bytes, node: str) -> None:
         for subscriber in self._subscribers:
