@@ -23,12 +23,19 @@ class Visit:
     """A browser's page on the dashboard. `faults`: errors of scripts, refusals of the policy, requests to elsewhere."""
 
     page: Page
-    api: Api
+    url: str
     faults: list[str] = field(default_factory=list)
+    served: Api | None = None
+
+    @property
+    def api(self) -> Api:
+        """The API behind the page, of `dashboard_over`."""
+        assert self.served is not None
+        return self.served
 
     async def open(self, path: str) -> None:
         """Go to an address, and wait for what is shown there."""
-        await self.page.goto(self.api.url + path)
+        await self.page.goto(self.url + path)
         await self.page.wait_for_selector("h1")
 
     async def has(self, text: str) -> None:
@@ -53,13 +60,13 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def visit(browser: Browser, api: Api, **options: Any) -> AsyncIterator[Visit]:
-    """A new browser context on `api`."""
+async def visit(browser: Browser, api: Api | str, **options: Any) -> AsyncIterator[Visit]:
+    """A new browser context on `api`, or on a node's address."""
     context = await browser.new_context(**{"viewport": DESKTOP, **options})
     page = await context.new_page()
     page.set_default_timeout(15_000)
-    found = Visit(page, api)
-    own = urlsplit(api.url).netloc
+    found = Visit(page, api) if isinstance(api, str) else Visit(page, api.url, served=api)
+    own = urlsplit(found.url).netloc
 
     def on_console(message: ConsoleMessage) -> None:
         # What the API refuses is shown on the page; the browser notes it as well.
