@@ -4,6 +4,7 @@ import { ApiError, events } from "../api/client";
 
 /** Heartbeats come every 15 s. */
 const SILENCE_MS = 40_000;
+const STUCK_MS = 3000;
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 
 export interface Connection {
@@ -29,14 +30,20 @@ function publish(objects: readonly string[] | null): void {
 }
 
 let running: AbortController | null = null;
+let attempt: { stop: AbortController; at: number } | null = null;
 let wake: () => void = () => undefined;
 
 /** Something was answered: the node is there. */
 export function noteAnswer(): void {
   const now = Date.now();
   const { state } = connection.peek();
-  if (state === "lost") wake();
-  else connection.value = { state, lastAt: now };
+  if (state !== "lost") {
+    connection.value = { state, lastAt: now };
+    return;
+  }
+  // The stream may hang in a connection that is gone, or rest before its next attempt.
+  if (attempt && now - attempt.at > STUCK_MS) attempt.stop.abort();
+  wake();
 }
 
 export function noteUnreachable(): void {
@@ -61,19 +68,20 @@ async function follow(stop: AbortSignal): Promise<void> {
   let lastId = "";
   let failures = 0;
   while (!stop.aborted) {
-    const attempt = new AbortController();
-    const onStop = (): void => attempt.abort();
+    const current = new AbortController();
+    attempt = { stop: current, at: Date.now() };
+    const onStop = (): void => current.abort();
     stop.addEventListener("abort", onStop, { once: true });
     let silence = 0;
     const onAlive = (): void => {
       clearTimeout(silence);
-      silence = window.setTimeout(() => attempt.abort(), SILENCE_MS);
+      silence = window.setTimeout(() => current.abort(), SILENCE_MS);
       failures = 0;
       connection.value = { state: "live", lastAt: Date.now() };
     };
-    silence = window.setTimeout(() => attempt.abort(), SILENCE_MS);
+    silence = window.setTimeout(() => current.abort(), SILENCE_MS);
     try {
-      for await (const { event, data, id } of events("/changes", { signal: attempt.signal, lastId, onAlive })) {
+      for await (const { event, data, id } of events("/changes", { signal: current.signal, lastId, onAlive })) {
         if (id) lastId = id;
         if (event === "snapshot" || event === "resumed") publish(null);
         else if (event === "changes") publish(namesIn(data));

@@ -3,8 +3,9 @@
 import { signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { ask, getAll, Unchanged, Unreachable } from "../api/client";
-import { noteAnswer, noteUnreachable, onChanges } from "./live";
+import { connection, noteAnswer, noteUnreachable, onChanges } from "./live";
 
+const EVERY_MS = 5000;
 const GAP_MS = 1000;
 const KEPT_MS = 60_000;
 
@@ -39,19 +40,28 @@ class Entry {
   private tookMs = 0;
   private stopListening: () => void = () => undefined;
 
+  private readonly on = new Set<string>();
+  private every: number;
+
   constructor(
     private readonly path: string,
     private readonly options: Options,
-  ) {}
+  ) {
+    this.every = options.every ?? EVERY_MS;
+  }
+
+  /** Another user of the answer may want it for more reasons, or more often. */
+  widen(options: Options): void {
+    for (const prefix of options.on ?? []) this.on.add(prefix);
+    this.every = Math.min(this.every, options.every ?? EVERY_MS);
+  }
 
   start(): void {
     this.users += 1;
     if (this.users > 1) return;
     this.stopListening = onChanges((objects) => {
-      const wanted = this.options.on ?? [];
-      const concerns =
-        objects === null || objects.some((name) => wanted.some((prefix) => name.startsWith(prefix)));
-      if (concerns) this.soon();
+      const wanted = [...this.on];
+      if (objects === null || objects.some((name) => wanted.some((prefix) => name.startsWith(prefix)))) this.soon();
     });
     document.addEventListener("visibilitychange", this.onVisible);
     if (Date.now() - this.askedAt > GAP_MS) void this.refresh();
@@ -84,7 +94,8 @@ class Entry {
   private plan(): void {
     clearTimeout(this.timer);
     if (this.users === 0) return;
-    const every = this.options.every ?? 5000;
+    // The stream says when there are new figures, every five seconds.
+    const every = connection.peek().state === "live" && this.on.has("figures") ? this.every * 3 : this.every;
     this.timer = window.setTimeout(() => {
       if (document.hidden) this.plan();
       else void this.refresh();
@@ -160,6 +171,7 @@ export function useResource<T>(path: string | null, options: Options = {}): Reso
       found = new Entry(path, options);
       entries.set(key, found);
     }
+    found.widen(options);
     return found;
   }, [path, options.all]);
   useEffect(() => {

@@ -1,7 +1,8 @@
 // Who is signed in.
 import { computed, signal } from "@preact/signals";
-import { ApiError, get, onUnauthenticated, useToken } from "../api/client";
+import { ApiError, get, onUnauthenticated, token, useToken } from "../api/client";
 import type { Me, RoleName } from "../api/types";
+import { report } from "../ui/confirm";
 import { startLive, stopLive } from "./live";
 import { forgetAll } from "./resource";
 
@@ -60,16 +61,18 @@ export async function signInWithToken(text: string): Promise<void> {
 }
 
 export async function signOut(): Promise<void> {
+  if (!token.peek()) {
+    const response = await fetch("/auth/logout", { method: "POST", headers: { "X-Sandwich-Request": "1" } }).catch(() => null);
+    // 401: the session had ended before.
+    if (!response?.ok && response?.status !== 401) {
+      report("You are still signed in: the node did not end your session. Try again.");
+      return;
+    }
+  }
   stopLive();
-  const hadToken = useTokenGiven();
-  if (!hadToken) await fetch("/auth/logout", { method: "POST", headers: { "X-Sandwich-Request": "1" } }).catch(() => undefined);
   useToken("");
   forgetAll();
   me.value = null;
   hasEnded.value = false;
-}
-
-function useTokenGiven(): boolean {
-  return sessionStorage.getItem("sandwich.token") !== null;
 }
 

@@ -12,6 +12,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from sandwich_coordinator.app_options import effective_options
+from sandwich_coordinator.intents import INTENTS, PRIVILEGED
+from sandwich_coordinator.types import AppRecord
 from sandwich_node.api.server import problems_only
 from sandwich_node.dashboard.serving import PAGES, add_dashboard, assets
 
@@ -95,6 +98,30 @@ def test_the_pages_of_the_server_are_those_of_the_script() -> None:
     named = set(re.findall(r"pattern: /\^\\/([a-z-]+)", table))
     # The page to sign in is shown at any address.
     assert named == set(PAGES) - {"sign-in"}
+
+
+def test_the_form_of_settings_has_every_key_of_an_application() -> None:
+    source = (SOURCES / "src" / "options.ts").read_text()
+    paths = {
+        *re.findall(r'path: "([a-z_.]+)"', source),
+        *(f"cache.{name}" for name in re.findall(r'cached\("(\w+)"', source)),
+    }
+    bare = AppRecord(app="a", token="", token_hash="", intents=0)
+    known = effective_options(bare, {"max_age_s": 1.0, "max_bytes": 0, "replicas": 1})
+    keys = {
+        f"{key}.{name}" if isinstance(value, dict) and value else key
+        for key, value in known.items()
+        for name in (value if isinstance(value, dict) and value else [""])
+    }
+    # Pausing is a button.
+    assert paths == keys - {"paused"}
+
+
+def test_the_intents_are_discords() -> None:
+    source = (SOURCES / "src" / "options.ts").read_text()
+    named = re.findall(r'\{ name: "([A-Z_]+)"[^}]*?(isPrivileged: true)? \}', source)
+    assert [name for name, _ in named] == list(INTENTS)
+    assert {name for name, privileged in named if privileged} == PRIVILEGED
 
 
 def test_the_built_files_are_what_the_sources_give() -> None:
