@@ -147,21 +147,28 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
     if isinstance(begun, Answer):
         headers = {**begun.headers, "Idempotency-Replayed": "true", "Cache-Control": "no-store"}
         return web.Response(status=begun.status, body=begun.body, headers=headers)
-    answer: Answer | None = None
     try:
-        try:
-            response = await _carry_out(route, call, request, record)
-        except EXPECTED as error:
-            response = problem_response(_seen(error, call))
-        if isinstance(response, web.Response) and response.status < 500 and response.status != 429:
-            names = ("Content-Type", "ETag", "Location")
-            headers = {name: response.headers[name] for name in names if name in response.headers}
-            body = response.body if isinstance(response.body, bytes) else b""
-            answer = Answer(response.status, headers, body)
-        return response
-    finally:
-        # Shielded: whoever ends this node, the change is made, and its answer is for the request that is sent again.
-        await asyncio.shield(answers.end(begun, answer))
+        response = await _carry_out(route, call, request, record)
+    except EXPECTED as error:
+        response = problem_response(_seen(error, call))
+    except asyncio.CancelledError:
+        # Whether the change was made is not known: the key is free after its lease.
+        raise
+    except Exception:
+        await answers.end(begun, None)
+        raise
+    # Shielded: when this node ends now, the change is made, and its answer is for the request that is sent again.
+    await asyncio.shield(answers.end(begun, _kept(response)))
+    return response
+
+
+def _kept(response: web.StreamResponse) -> Answer | None:
+    """What is kept of an answer; None when the same request may have another one."""
+    if not isinstance(response, web.Response) or response.status >= 500 or response.status == 429:
+        return None
+    names = ("Content-Type", "ETag", "Location")
+    headers = {name: response.headers[name] for name in names if name in response.headers}
+    return Answer(response.status, headers, response.body if isinstance(response.body, bytes) else b"")
 
 
 def _seen(error: Exception, call: Call | None) -> Exception:
