@@ -325,14 +325,15 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
             failure = task.result()
             if isinstance(failure, Exception):
                 await record(call, route, failure)
-                return problem_response(failure)
+                return problem_response(_seen(failure, call))
 
         async def chunks() -> AsyncGenerator[bytes, None]:
             line = first
             while line is not None:
                 yield line
                 line = await _next_line(lines, task)
-            yield _last_line(task.result())
+            ended = task.result()
+            yield _last_line(_seen(ended, call) if isinstance(ended, Exception) else ended)
 
         response = await _stream(request, Stream(chunks(), NDJSON))
         ended = task.result() if task.done() else None
