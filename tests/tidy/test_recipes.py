@@ -50,6 +50,7 @@ def test_there_is_a_recipe_for_each_kind_of_addition() -> None:
         "A new application option",
         "A new command",
         "A new HTTP endpoint",
+        "A new route of the API",
         "A new sink",
     ]
 

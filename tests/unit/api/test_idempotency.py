@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
@@ -171,6 +172,7 @@ async def test_what_is_kept_is_bounded(nodes: tuple[Api, Api], work: Work, monke
     async with one.http.post("/api/v1/work", json={}, headers={"Idempotency-Key": "more"}) as response:
         assert response.status == 429
         assert int(response.headers["Retry-After"]) <= 3600
+    assert (await one("POST", "/work", {}, Idempotency_Key="long"))[1]["code"] == "refused"
     assert work.ran == 1
     assert (await one("POST", "/work", {}))[0] == 201
 
@@ -187,3 +189,19 @@ async def test_a_cluster_without_a_key_keeps_answers_too(work: Work) -> None:
     async with api_over(MemoryStore(), routes=work.routes) as api:
         for _ in range(2):
             assert (await api("POST", "/work", {}, Idempotency_Key="k"))[1]["count"] == 1
+
+
+async def test_a_request_that_a_stopping_node_gives_up_keeps_its_key_for_the_lease(
+    nodes: tuple[Api, Api], work: Work
+) -> None:
+    """Whether the change was made is not known, so that the same request is not carried out at once."""
+    one, two = nodes
+    store = one.cluster.store
+    assert isinstance(store, MemoryStore)
+    work.error = asyncio.CancelledError()  # type: ignore[assignment]  # as a handler that is cancelled ends
+    with pytest.raises(aiohttp.ClientError):
+        await one("POST", "/work", {}, Idempotency_Key="k")
+    work.error = None
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "in-progress"
+    store.advance(idempotency.MARGIN_S + 1)
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[0] == 201
