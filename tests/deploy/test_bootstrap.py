@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -126,7 +127,7 @@ def test_the_cluster_file_is_accepted_with_the_tokens_in_their_place(made: Path)
 
 def test_every_file_and_variable_of_the_compose_files_is_there(made: Path) -> None:
     known = {*variables(made / ".env")}
-    services = {}
+    services: dict[str, dict[str, Any]] = {}
     for name in ("servers.yml", "node.yml"):
         text = (made / name).read_text()
         needed = set(re.findall(r"\$\{(\w+)(?:\}|:\?)", text))
