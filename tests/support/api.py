@@ -25,6 +25,7 @@ from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.routing import Call, Route
 from sandwich_node.api.server import BODY_BYTES_MAX, add_routes, problems_only
 from sandwich_node.api.table import ROUTES
+from sandwich_node.api.written_store import WrittenStore
 
 ADMIN = Identity("token", "test", Role.ADMIN)
 NOW = 1_800_000_000.0
@@ -91,7 +92,13 @@ def settling_cluster(
     **more: Any,
 ) -> ApiCluster:
     """What handlers reach. `more`: further parts of ApiCluster."""
-    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
+    parts: dict[str, Any] = {
+        "store": WrittenStore(store, keys.prefix),
+        "keys": keys,
+        "key": key,
+        "facts": facts,
+        "picture": picture,
+    }
     parts |= {"answers": Answers(store, keys, key), "messaging": Messaging(facts.settings, key), **more}
     return _Settling(**parts)
 
