@@ -105,8 +105,9 @@ def settling_cluster(
 
 @dataclass
 class Api:
-    """A running API. `identity` is who asks; `recorded` is what went to the audit log."""
+    """A running API. `identity` is who asks; `recorded` is what went to the audit log; `store` is behind it."""
 
+    store: Store
     cluster: ApiCluster
     http: aiohttp.ClientSession
     picture: FixedPicture
@@ -139,7 +140,7 @@ async def api_over(
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[problems_only])
     add_routes(app, routes, cluster, identify=identify, record=record)
     async with TestServer(app) as server, aiohttp.ClientSession(str(server.make_url("/"))) as http:
-        api = Api(cluster, http, picture)
+        api = Api(store, cluster, http, picture)
         try:
             yield api
         finally:

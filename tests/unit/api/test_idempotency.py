@@ -138,7 +138,7 @@ async def test_a_refusal_is_kept_and_a_failure_is_not(nodes: tuple[Api, Api], wo
 
 async def test_a_node_that_dies_blocks_a_key_for_its_lease_only(nodes: tuple[Api, Api], work: Work) -> None:
     one, two = nodes
-    store = one.cluster.store
+    store = one.store
     assert isinstance(store, MemoryStore)
     await one.cluster.answers.begin(one.identity, "k", b"POST\0/api/v1/work\0\0{}", lasts_s=5)
     assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "in-progress"
@@ -150,7 +150,7 @@ async def test_an_answer_is_kept_for_a_day_sealed_and_outside_what_nodes_mirror(
     nodes: tuple[Api, Api], work: Work
 ) -> None:
     one, two = nodes
-    store = one.cluster.store
+    store = one.store
     assert isinstance(store, MemoryStore)
     await one("POST", "/work", {}, Idempotency_Key="k")
     assert (await store.list(KEYS.prefix)).items == ()
@@ -196,7 +196,7 @@ async def test_a_request_that_a_stopping_node_gives_up_keeps_its_key_for_the_lea
 ) -> None:
     """Whether the change was made is not known, so that the same request is not carried out at once."""
     one, two = nodes
-    store = one.cluster.store
+    store = one.store
     assert isinstance(store, MemoryStore)
     work.error = asyncio.CancelledError()  # type: ignore[assignment]  # as a handler that is cancelled ends
     with pytest.raises(aiohttp.ClientError):

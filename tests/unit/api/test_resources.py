@@ -215,7 +215,7 @@ async def test_a_writer_between_the_check_and_the_write_makes_it_stale(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The revision is a guard of the transaction itself."""
-    store = api.cluster.store
+    store = api.store
     assert isinstance(store, MemoryStore)
     _, shown = await api("GET", "/apps/welcomer")
     txn = store.txn
