@@ -127,7 +127,7 @@ def test_the_cluster_file_is_accepted_with_the_tokens_in_their_place(made: Path)
 
 def test_every_file_and_variable_of_the_compose_files_is_there(made: Path) -> None:
     known = {*variables(made / ".env")}
-    services: dict[str, Any] = {}
+    services: dict[str, dict[str, Any]] = {}
     for name in ("servers.yml", "node.yml"):
         text = (made / name).read_text()
         needed = set(re.findall(r"\$\{(\w+)(?:\}|:\?)", text))
@@ -156,6 +156,7 @@ def test_nothing_is_overwritten_and_an_application_is_added_once(made: Path) -> 
     before = {path: path.read_bytes() for path in made.parent.rglob("*") if path.is_file()}
     assert "exists already" in bootstrap(str(made.parent), *machines("a"), "--app", "other", code=1)
     assert "my-music is there already" in bootstrap(str(made.parent), "--app", "my-music", code=1)
+    assert "cannot share" in bootstrap(str(made.parent), "--app", "my_music", code=1), "one variable for two"
     assert {path: path.read_bytes() for path in made.parent.rglob("*") if path.is_file()} == before
 
 

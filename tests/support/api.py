@@ -25,6 +25,7 @@ from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.routing import Call, Route
 from sandwich_node.api.server import BODY_BYTES_MAX, add_routes, problems_only
 from sandwich_node.api.table import ROUTES
+from sandwich_node.api.written_store import WrittenStore
 
 ADMIN = Identity("token", "test", Role.ADMIN)
 NOW = 1_800_000_000.0
@@ -91,15 +92,22 @@ def settling_cluster(
     **more: Any,
 ) -> ApiCluster:
     """What handlers reach. `more`: further parts of ApiCluster."""
-    parts: dict[str, Any] = {"store": store, "keys": keys, "key": key, "facts": facts, "picture": picture}
+    parts: dict[str, Any] = {
+        "store": WrittenStore(store, keys.prefix),
+        "keys": keys,
+        "key": key,
+        "facts": facts,
+        "picture": picture,
+    }
     parts |= {"answers": Answers(store, keys, key), "messaging": Messaging(facts.settings, key), **more}
     return _Settling(**parts)
 
 
 @dataclass
 class Api:
-    """A running API. `identity` is who asks; `recorded` is what went to the audit log."""
+    """A running API. `identity` is who asks; `recorded` is what went to the audit log; `store` is behind it."""
 
+    store: Store
     cluster: ApiCluster
     http: aiohttp.ClientSession
     picture: FixedPicture
@@ -140,7 +148,7 @@ async def api_over(
     add_routes(app, routes, cluster, identify=identify, record=record)
     also(app)
     async with TestServer(app) as server, aiohttp.ClientSession(str(server.make_url("/"))) as http:
-        api = Api(cluster, http, picture, str(server.make_url("")))
+        api = Api(store, cluster, http, picture, str(server.make_url("")))
         try:
             yield api
         finally:

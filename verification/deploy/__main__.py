@@ -56,6 +56,8 @@ def main() -> int:
     """Entry point; returns the exit code."""
     arguments = _arguments()
     logging.basicConfig(level=logging.ERROR)
+    # A server that is being restarted ends handshakes; the client tries the next one.
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
     wanted = podman.missing()
     if os.geteuid() != 0 or wanted:
         _say(f"needs root, and: {', '.join(wanted) or 'nothing else'}")

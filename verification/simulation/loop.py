@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import heapq
+import itertools
 import time
 from asyncio import events
 from collections.abc import Callable, Coroutine, Iterator
@@ -53,6 +54,21 @@ class _TimerHandle(_Handle, events.TimerHandle):
     """The same at a time."""
 
 
+class _Task(asyncio.Task[Any]):
+    """A task whose hash is its number in its loop.
+
+    asyncio keeps tasks in sets and cancels them in their order. By addresses in memory that order would depend on what
+    the process did before, and a seed would not give the same run again.
+    """
+
+    _number: int | None = None
+
+    def __hash__(self) -> int:
+        if self._number is None:
+            self._number = next(self.get_loop().task_numbers)  # type: ignore[attr-defined]
+        return self._number
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Nothing waits: when no callback is ready, time jumps to the next timer.
 
@@ -62,6 +78,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._virtual_s = 0.0
+        self.task_numbers = itertools.count()
+        self.set_task_factory(lambda loop, coro, **settings: _Task(coro, loop=loop, **settings))
         selector: Any = self._selector  # type: ignore[attr-defined]
         really_select = selector.select
 

@@ -7,9 +7,10 @@ what the old group lost there, the new one may publish late.
 
 import asyncio
 import random
+import sys
 from collections import defaultdict
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, ShardsSpec
-from sandwich_sdk.wire.frame import inflate, split_events
+from sandwich_sdk.wire.frame import inflate, session_hash, split_events
 from sandwich_sdk.wire.headers import FrameHeaders
 from verification.simulation.checks import Journal
 from verification.simulation.discord import IDENTIFY_EVERY_S, THRESHOLD_MIN, URL, Discord, Session, Socket
@@ -43,11 +44,22 @@ def simulate_scaling(seed: int) -> Outcome:
 
 @dataclass(slots=True)
 class GuildSession(Session):
-    """A session with guilds. `free_at`: when it may be sent its next event."""
+    """A session with guilds. `free_at`: when it may be sent its next event.
+
+    `began`: the number of the last event before it; `numbers`: those that it was sent, by sequence.
+    """
 
     count: int = 1
     guilds: frozenset[int] = frozenset()
     free_at: float = 0.0
+    began: int = 0
+    numbers: list[tuple[int, int]] = field(default_factory=list)
+
+    def dispatch(self, name: str, data: Any) -> None:
+        """See `Session.dispatch`."""
+        if name == "MESSAGE_CREATE":
+            self.numbers.append((self.seq + 1, int(data["id"])))
+        super(GuildSession, self).dispatch(name, data)
 
 
 class GuildSocket(Socket):
@@ -89,7 +101,9 @@ class GuildDiscord(Discord):
         self._last_identify[bucket] = now
         self.identifies += 1
         guilds = frozenset(guild for guild in self.guilds if (guild >> 22) % count == number)
-        session = GuildSession(f"{app}-{number}-{self.identifies}", (app, number), count=count, guilds=guilds)
+        session = GuildSession(
+            f"{app}-{number}-{self.identifies}", (app, number), count=count, guilds=guilds, began=self._number
+        )
         self.sessions.append(session)
         # Faults choose among these: each session that lives.
         self.current[session.id, number] = session
@@ -212,19 +226,17 @@ class Scaling(Simulation):
         return wrong + [f"{key} is {state}" for key, state in claims.items() if state != "live"]
 
     def _check_streams(self) -> None:
-        """Each guild's events are in the stream once and in order; those that are missing are behind a gap frame."""
+        """Each guild's events are in the stream once and in order; those that are missing are inside of a gap."""
         published: dict[tuple[str, int], list[int]] = defaultdict(list)
         places: dict[tuple[str, int], list[str]] = defaultdict(list)
-        gaps: set[tuple[str, int]] = set()
+        gaps: dict[tuple[str, int], list[range]] = defaultdict(list)
+        named = {session_hash(session.id): session for session in self._discord.sessions}
         for frame in self._stream.frames:
             _, app, _, _, group, number = frame.subject.split(".")
-            if frame.headers.kind == "gap":
-                counts = {session.count for session in self._discord.sessions if isinstance(session, GuildSession)}
-                gaps |= {
-                    (app, guild)
-                    for guild in self._guilds.guilds
-                    if any((guild >> 22) % count == int(number) for count in counts)
-                }
+            session = named.get(frame.headers.session)
+            if frame.headers.kind == "gap" and isinstance(session, GuildSession):
+                for guild in session.guilds:
+                    gaps[app, guild].append(self._inside(session, frame.headers.last_seq))
             if frame.headers.kind:
                 continue
             for line in split_events(inflate(frame.payload)):
@@ -237,12 +249,27 @@ class Scaling(Simulation):
             if len(set(got)) != len(got):
                 twice = sorted({number for number in got if got.count(number) > 1})
                 self._journal.violate(f"{key}: published twice: {twice[:9]}")
-            elif got != sorted(got) and key not in gaps:
-                at = next(at for at in range(1, len(got)) if got[at] < got[at - 1])
-                where = places[key][at - 1 : at + 1]
-                self._journal.violate(f"{key}: {got[at]} behind {got[at - 1]}, in {where}")
-            if missing := sorted(set(numbers) - set(got)):
-                if key not in gaps:
-                    self._journal.violate(f"{key}: lost without a gap frame: {missing[:9]} of {len(missing)}")
-                else:
-                    self._faults["events lost in gaps"] += len(missing)
+            else:
+                self._check_order(key, got, places[key], gaps[key])
+            missing = sorted(set(numbers) - set(got))
+            unnamed = [number for number in missing if not any(number in gap for gap in gaps[key])]
+            if unnamed:
+                self._journal.violate(f"{key}: lost outside of the gaps: {unnamed[:9]} of {len(unnamed)}")
+            self._faults["events lost in gaps"] += len(missing) - len(unnamed)
+
+    def _check_order(self, key: tuple[str, int], got: list[int], places: list[str], gaps: list[range]) -> None:
+        """An event behind a later one is one that the old group lost, and the new group publishes late."""
+        latest = 0
+        for number, place in zip(got, places, strict=True):
+            if number < latest and not any(number in gap for gap in gaps):
+                self._journal.violate(f"{key}: {number} behind {latest}, in {place}")
+                return
+            latest = max(latest, number)
+
+    def _inside(self, lost: GuildSession, last_seq: int) -> range:
+        """The numbers of the events behind `last_seq` of a session, up to the begin of its shard's next session."""
+        stored = max((number for seq, number in lost.numbers if seq <= last_seq), default=lost.began)
+        later = self._discord.sessions[self._discord.sessions.index(lost) + 1 :]
+        of_shard = (one for one in later if isinstance(one, GuildSession) and one.shard == lost.shard)
+        began = next((one.began for one in of_shard if one.count == lost.count), sys.maxsize)
+        return range(stored + 1, began + 1)

@@ -122,6 +122,14 @@ class Keys:
         return f"{self.webhook_states}{name}"
 
     @property
+    def history(self) -> str:
+        """Beside the cluster's prefix, as `audit`."""
+        return f"/sandwich/{self.cluster}.history/"
+
+    def history_point(self, minute: int) -> str:
+        return f"{self.history}{minute:010}"
+
+    @property
     def audit(self) -> str:
         """Beside the cluster's prefix, which every node mirrors: a cluster's name has no dot."""
         return f"/sandwich/{self.cluster}.audit/"

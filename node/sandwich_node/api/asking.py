@@ -24,7 +24,7 @@ ERRORS = tuple(sorted(set(_CODES.values())))
 
 async def ask(call: Call, app: str, verb: str, *, timeout_s: float = TIMEOUT_S, **fields: Any) -> Any:
     """The result of one request. Raises ApiError, and Unavailable when NATS does not answer."""
-    # Imported here: NATS's client is loaded when it is needed.
+    # Imported here: an agent whose API is not asked for this does not load it.
     from sandwich_sdk.rpc import Rpc
     from sandwich_sdk.wire.rpc import RpcError
 

@@ -5,16 +5,17 @@ from dataclasses import dataclass, field
 
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey
-from sandwich_coordinator.store.base import Store, StoreError
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.api.findings import Findings
+from sandwich_node.api.history import History
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live.parts import LiveParts
 from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.picture import ClusterPicture
 from sandwich_node.api.problem_details import ApiError
+from sandwich_node.api.written_store import WrittenStore
 
 SETTLE_S = 1.0
 SETTLE_POLL_S = 0.01
@@ -24,7 +25,7 @@ SETTLE_POLL_S = 0.01
 class ApiCluster:
     """What a handler can reach.
 
-    store    etcd, shared with the agent
+    store    etcd, shared with the agent; it notes what handlers write
     key      the cluster key; None in a cluster without one
     facts    of the node that serves
     picture  the whole cluster, with what every node says of itself
@@ -32,9 +33,10 @@ class ApiCluster:
     messaging  NATS and Redis, for what only they know
     findings  what follows from the newest snapshot
     live     what the streams read from
+    history  figures of the last hours
     """
 
-    store: Store
+    store: WrittenStore
     keys: Keys
     key: ClusterKey | None
     facts: NodeFacts
@@ -43,6 +45,7 @@ class ApiCluster:
     messaging: Messaging
     findings: Findings = field(default_factory=Findings)
     live: LiveParts | None = None
+    history: History | None = None
 
     def live_parts(self) -> LiveParts:
         """What the streams read from. Raises ApiError in a node that has none."""
@@ -65,17 +68,16 @@ class ApiCluster:
         return settings
 
     async def settle(self) -> None:
-        """Wait until this node's view has what was written up to now, so that the next read shows it; a second at most.
+        """Wait until this node's view has what handlers wrote, so that the next read shows it; a second at most.
 
-        Every part of the view is behind etcd by some milliseconds.
+        The view is behind etcd by some milliseconds.
         """
         try:
             async with asyncio.timeout(SETTLE_S):
-                written = (await self.store.list(self.keys.leader)).revision
                 while True:
                     view = self.facts.view()
-                    if view is None or view.revision >= written:
+                    if view is None or view.revision >= self.store.revision:
                         return
                     await asyncio.sleep(SETTLE_POLL_S)
-        except (TimeoutError, StoreError):
+        except TimeoutError:
             return

@@ -1,6 +1,6 @@
 """The API's own connections to NATS and Redis, made when a request needs one.
 
-A node whose API is not asked for these has no connection beyond those of its workers, and does not load the clients.
+A node whose API is not asked for these has no connections beyond those of its workers.
 """
 
 import asyncio

@@ -189,20 +189,26 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
     if isinstance(begun, Answer):
         headers = {**begun.headers, "Idempotency-Replayed": "true", "Cache-Control": "no-store"}
         return web.Response(status=begun.status, body=begun.body, headers=headers)
-    answer: Answer | None = None
     try:
         found = await _carry_out(route, call, record)
         assert not isinstance(found, Stream), "a change has one answer"
         response = found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
-        if isinstance(response, web.Response) and response.status < 500 and response.status != 429:
-            names = ("Content-Type", "ETag", "Location")
-            headers = {name: response.headers[name] for name in names if name in response.headers}
-            body = response.body if isinstance(response.body, bytes) else b""
-            answer = Answer(response.status, headers, body)
-        return response
-    finally:
-        # Shielded: whoever ends this node, the change is made, and its answer is for the request that is sent again.
-        await asyncio.shield(answers.end(begun, answer))
+    except Exception:
+        # A cancelled request is not one: whether its change was made is not known, and the key is free after its lease.
+        await answers.end(begun, None)
+        raise
+    # Shielded: when this node ends now, the change is made, and its answer is for the request that is sent again.
+    await asyncio.shield(answers.end(begun, _kept(response)))
+    return response
+
+
+def _kept(response: web.StreamResponse) -> Answer | None:
+    """What is kept of an answer; None when the same request may have another one."""
+    if not isinstance(response, web.Response) or response.status >= 500 or response.status == 429:
+        return None
+    names = ("Content-Type", "ETag", "Location")
+    headers = {name: response.headers[name] for name in names if name in response.headers}
+    return Answer(response.status, headers, response.body if isinstance(response.body, bytes) else b"")
 
 
 async def _record_refusal(call: Call | None, route: Route, error: Exception, record: Record) -> None:
@@ -376,7 +382,8 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
             while line is not None:
                 yield line
                 line = await _next_line(lines, task)
-            yield _last_line(task.result())
+            ended = task.result()
+            yield _last_line(_seen(ended, call) if isinstance(ended, Exception) else ended)
 
         response = await _stream(request, Stream(chunks(), NDJSON))
         ended = task.result() if task.done() else None

@@ -7,6 +7,7 @@ from sandwich_node.api.resources import (
     consumers,
     document,
     groups,
+    history,
     live,
     logs,
     lookups,
@@ -22,6 +23,7 @@ from sandwich_node.api.routing import Route
 ROUTES: tuple[Route, ...] = (
     *document.ROUTES,
     *overview.ROUTES,
+    *history.ROUTES,
     *snapshot.ROUTES,
     *nodes.ROUTES,
     *apps.ROUTES,

@@ -21,6 +21,7 @@ from sandwich_node.cache.locations import Destination, is_guild, moves
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.replies import Applied, Left, read_reply
 from sandwich_node.cache.script import APPLY, FENCE_OUT, RELOCATE, Script
+from sandwich_node.cache.script_calls import ScriptCalls
 from sandwich_node.cache.settings import CacheWriter
 from sandwich_sdk.cancellation import honouring_cancel
 from sandwich_sdk.wire.cache_keys import guild_prefix, mutual_key, user_key
@@ -64,6 +65,7 @@ class RedisCache:
         self._clock = clock
         self._client: redis.Redis | None = None
         self._cluster: RedisCluster | None = None
+        self._scripts: ScriptCalls | None = None
         self._connecting = asyncio.Lock()
         self._breaker = Breaker()
         self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
@@ -77,6 +79,9 @@ class RedisCache:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._scripts is not None:
+            await self._scripts.close()
+            self._scripts = None
         for client in (self._client, self._cluster):
             if client is not None:
                 await client.aclose()
@@ -319,7 +324,9 @@ class RedisCache:
     async def _run_script(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Run a script. A server that does not know it receives the whole text, and stores it."""
         await self._connected()
-        client = self._cluster or self._client
+        if self._scripts is not None:
+            return await self._scripts.run(script, keys, args)
+        client = self._cluster
         assert client is not None
         try:
             return await client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
@@ -463,7 +470,7 @@ class RedisCache:
         single = redis.Redis.from_url(options.url, retry=Retry(NoBackoff(), 0), **settings)
         try:
             if not await _is_cluster(single):
-                self._client = single
+                self._client, self._scripts = single, ScriptCalls(single)
                 return
         finally:
             if self._client is not single:

@@ -25,6 +25,7 @@ from sandwich_node.api.access import Access
 from sandwich_node.api.audit import Audit
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.first_admin import Show, offer_first_admin
+from sandwich_node.api.history import History
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live import cluster_logs
 from sandwich_node.api.live.parts import open_live
@@ -33,6 +34,7 @@ from sandwich_node.api.picture import open_picture
 from sandwich_node.api.server import add_routes
 from sandwich_node.api.signing_in import SigningIn
 from sandwich_node.api.table import ROUTES
+from sandwich_node.api.written_store import WrittenStore
 from sandwich_node.dashboard.serving import add_dashboard
 from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
@@ -87,8 +89,9 @@ def _listener(
             open_live(options.node, ring, facts, picture, messaging) as live,
         ):
             keys, between_nodes = Keys(options.cluster), BetweenNodes(options.status_key)
+            history = History(store, keys, facts, picture)
             api = ApiCluster(
-                store=store,
+                store=WrittenStore(store, keys.prefix),
                 keys=keys,
                 key=key,
                 facts=facts,
@@ -96,6 +99,7 @@ def _listener(
                 answers=Answers(store, keys, key),
                 messaging=messaging,
                 live=live,
+                history=history,
             )
             access, audit = Access(api, address.host), Audit(api)
             app = make_app(facts, page_guards(access, between_nodes, address.host))
@@ -107,6 +111,7 @@ def _listener(
             tasks = [
                 asyncio.create_task(offer_first_admin(access, address.host, show)),
                 asyncio.create_task(sender.run(), name="webhooks"),
+                asyncio.create_task(history.run(), name="history"),
             ]
             if tls is not None:
                 tasks.append(asyncio.create_task(keep_certificate(tls, store, api.keys, options.node, facts)))

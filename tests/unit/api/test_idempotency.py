@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
@@ -137,7 +138,7 @@ async def test_a_refusal_is_kept_and_a_failure_is_not(nodes: tuple[Api, Api], wo
 
 async def test_a_node_that_dies_blocks_a_key_for_its_lease_only(nodes: tuple[Api, Api], work: Work) -> None:
     one, two = nodes
-    store = one.cluster.store
+    store = one.store
     assert isinstance(store, MemoryStore)
     await one.cluster.answers.begin(one.identity, "k", b"POST\0/api/v1/work\0\0{}", lasts_s=5)
     assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "in-progress"
@@ -149,7 +150,7 @@ async def test_an_answer_is_kept_for_a_day_sealed_and_outside_what_nodes_mirror(
     nodes: tuple[Api, Api], work: Work
 ) -> None:
     one, two = nodes
-    store = one.cluster.store
+    store = one.store
     assert isinstance(store, MemoryStore)
     await one("POST", "/work", {}, Idempotency_Key="k")
     assert (await store.list(KEYS.prefix)).items == ()
@@ -171,6 +172,7 @@ async def test_what_is_kept_is_bounded(nodes: tuple[Api, Api], work: Work, monke
     async with one.http.post("/api/v1/work", json={}, headers={"Idempotency-Key": "more"}) as response:
         assert response.status == 429
         assert int(response.headers["Retry-After"]) <= 3600
+    assert (await one("POST", "/work", {}, Idempotency_Key="long"))[1]["code"] == "refused"
     assert work.ran == 1
     assert (await one("POST", "/work", {}))[0] == 201
 
@@ -187,3 +189,19 @@ async def test_a_cluster_without_a_key_keeps_answers_too(work: Work) -> None:
     async with api_over(MemoryStore(), routes=work.routes) as api:
         for _ in range(2):
             assert (await api("POST", "/work", {}, Idempotency_Key="k"))[1]["count"] == 1
+
+
+async def test_a_request_that_a_stopping_node_gives_up_keeps_its_key_for_the_lease(
+    nodes: tuple[Api, Api], work: Work
+) -> None:
+    """Whether the change was made is not known, so that the same request is not carried out at once."""
+    one, two = nodes
+    store = one.store
+    assert isinstance(store, MemoryStore)
+    work.error = asyncio.CancelledError()  # type: ignore[assignment]  # as a handler that is cancelled ends
+    with pytest.raises(aiohttp.ClientError):
+        await one("POST", "/work", {}, Idempotency_Key="k")
+    work.error = None
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "in-progress"
+    store.advance(idempotency.MARGIN_S + 1)
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[0] == 201

@@ -215,7 +215,7 @@ async def test_a_writer_between_the_check_and_the_write_makes_it_stale(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The revision is a guard of the transaction itself."""
-    store = api.cluster.store
+    store = api.store
     assert isinstance(store, MemoryStore)
     _, shown = await api("GET", "/apps/welcomer")
     txn = store.txn
@@ -411,3 +411,14 @@ async def test_head_and_options_follow_from_the_table(api: Api) -> None:
     async with api.http.options("/api/v1/apps/welcomer") as response:
         assert (response.status, response.headers["Allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH")
         assert not [name for name in response.headers if name.lower().startswith("access-control")]
+
+
+async def test_who_is_limited_to_an_application_gets_no_list_of_names(api: Api) -> None:
+    api.identity = Identity("token", "w", Role.ADMIN, frozenset({"welcomer", "gone"}))
+    for accept in ("application/json", "application/x-ndjson"):
+        status, problem = await api(
+            "POST", "/apps/welcomer/shards/move", {"shards": "0", "node": "nope"}, Accept=accept
+        )
+        assert (status, problem["detail"]) == (404, "there is no node nope")
+    status, problem = await api("GET", "/apps/gone")
+    assert (status, problem["detail"]) == (404, "there is no application gone")

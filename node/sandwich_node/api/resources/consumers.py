@@ -162,7 +162,7 @@ async def _consumers(call: Call) -> Consumers:
 
 
 async def _create(call: Call) -> Created:
-    # Imported here and below: NATS's client is loaded when it is needed.
+    # Imported here and below: an agent whose API is not asked for this does not load it.
     from sandwich_coordinator.operations.consumer_groups import RANGE_SHARDS, GroupSpec, create_group
 
     body: NewConsumer = call.body

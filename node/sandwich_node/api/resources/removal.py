@@ -65,7 +65,7 @@ class RemoveQuery(Model):
 
 
 async def _survey(call: Call) -> Footprint:
-    # Imported here: NATS's client is loaded when it is needed.
+    # Imported here: an agent whose API is not asked for this does not load it.
     from sandwich_coordinator.operations.removal import survey
 
     parts = call.cluster

@@ -2,9 +2,22 @@
 
 from collections.abc import AsyncIterator
 
+from pydantic import ConfigDict
+
 from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.operations.snapshot_json import encode_snapshot
+from sandwich_node.api.models import Model
 from sandwich_node.api.routing import Call, Route, Stream
+
+
+class WholeCluster(Model):
+    """The cluster as stored, for `sandwich` of the same version. `v`: the version of its form."""
+
+    model_config = ConfigDict(extra="allow")
+
+    v: int
+    cluster: str
+    revision: int
 
 
 async def _snapshot(call: Call) -> Stream:
@@ -26,6 +39,7 @@ ROUTES = (
         role=Role.VIEWER,
         handler=_snapshot,
         tag="cluster",
+        result=WholeCluster,
         cluster_wide=True,
     ),
 )
