@@ -291,12 +291,14 @@ async def test_a_lost_connection_is_said_and_recovers_by_itself(well: Visit) -> 
     record = await node(well.api, "beta")
     await well.page.context.set_offline(True)
     await well.has("No connection to this node.")
-    # What was read stays.
+    # What was read stays; how the cluster is now is not known.
+    await expect(well.page.locator(".top")).to_contain_text("not known")
     await expect(well.page.get_by_role("link", name="beta")).to_be_visible()
     await write(well.api, KEYS.node("beta"), msgspec.structs.replace(record, state="cordoned").encode())
     await well.page.context.set_offline(False)
     await expect(well.page.get_by_role("row").filter(has_text="beta")).to_contain_text("cordoned")
     await expect(well.page.get_by_text("No connection to this node.")).to_have_count(0)
+    await expect(well.page.locator(".top")).to_contain_text("healthy")
 
 
 async def test_a_change_whose_answer_was_lost_is_made_once(well: Visit) -> None:
