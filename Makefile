@@ -11,7 +11,7 @@ IMAGE     ?= sandwich
 IMAGE_TAGS = -t $(IMAGE):$(VERSION) -t $(IMAGE):$(basename $(VERSION)) -t $(IMAGE):latest
 PARALLEL := -n 3 --dist loadscope
 
-.PHONY: help install wheel image check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
+.PHONY: dashboard dashboard-types help install wheel image check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,13 @@ sim-scaling: $(STAMP) ## the same with changes of the shard count: SEED=1 COUNT=
 
 sim-long: $(STAMP) ## some thousand seeds: about 20 minutes on two cores
 	$(BIN)/python -m verification.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),5000)
+
+dashboard: ## the dashboard's built files, from its sources: needs node 20 and npm
+	cd dashboard && npm ci --no-audit --no-fund && npm run check && npm run build
+
+dashboard-types: $(STAMP) ## the types of the API that the dashboard uses, from its OpenAPI document
+	$(BIN)/python -c "from sandwich_node.api.resources.document import whole_document; print(whole_document().model_dump_json())" \
+	  | node dashboard/types.mjs
 
 deploy-check: $(STAMP) ## the image and the compose files on three machines that are containers (root, podman, podman-compose): ARGS="--rate 500"
 	$(BIN)/python -m verification.deploy $(ARGS)

@@ -1,12 +1,13 @@
 """A node's HTTP server with its real access checks, over a store in memory."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sandwich_coordinator.access.identities import SESSION_S, WebSession, web_session_text
@@ -100,9 +101,16 @@ class Node:
 
 @asynccontextmanager
 async def a_node(
-    *, host: str = "127.0.0.1", routes: Iterable[Route] = ROUTES, store: MemoryStore | None = None
+    *,
+    host: str = "127.0.0.1",
+    routes: Iterable[Route] = ROUTES,
+    store: MemoryStore | None = None,
+    also: Callable[[web.Application], None] = lambda app: None,
 ) -> AsyncIterator[Node]:
-    """A node that believes to listen on `host`. Without `store`: with settings and two applications."""
+    """A node that believes to listen on `host`. Without `store`: with settings and two applications.
+
+    `also` adds to the server.
+    """
     if store is None:
         store = MemoryStore()
         apps = [AppRecord(app=name, token="", token_hash=name, intents=0) for name in ("welcomer", "other")]
@@ -116,6 +124,7 @@ async def a_node(
     app = make_app(facts, page_guards(access, BetweenNodes("k" * 64), host))
     add_routes(app, routes, cluster, identify=access.identify, record=audit.record)
     SigningIn(access, audit, lambda discord: discord_session(discord.proxy)).add_to(app)
+    also(app)
     async with TestServer(app) as server, _client() as http:
         node = Node(store, facts, access, http, str(server.make_url("")).rstrip("/"))
         yield node

@@ -1,7 +1,7 @@
 """The HTTP API over a store in memory, or over real etcd, with an identity of the test's choice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,6 +111,7 @@ class Api:
     cluster: ApiCluster
     http: aiohttp.ClientSession
     picture: FixedPicture
+    url: str
     identity: Identity = ADMIN
     recorded: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -124,10 +125,16 @@ class Api:
 
 @asynccontextmanager
 async def api_over(
-    store: Store, *, keys: Keys = KEYS, routes: Iterable[Route] = ROUTES, key: ClusterKey | None = None, **more: Any
+    store: Store,
+    *,
+    keys: Keys = KEYS,
+    routes: Iterable[Route] = ROUTES,
+    key: ClusterKey | None = None,
+    also: Callable[[web.Application], None] = lambda app: None,
+    **more: Any,
 ) -> AsyncIterator[Api]:
-    """The API over `store`. `more`: further parts of ApiCluster."""
-    facts, picture = StoredFacts(store, keys), FixedPicture()
+    """The API over `store`. `also` adds to the server; `more`: further parts of ApiCluster."""
+    facts, picture = more.pop("facts", None) or StoredFacts(store, keys), more.pop("picture", None) or FixedPicture()
     await facts.refresh()
     cluster = settling_cluster(store, facts, picture, keys=keys, key=key, **more)
 
@@ -139,8 +146,9 @@ async def api_over(
 
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[problems_only])
     add_routes(app, routes, cluster, identify=identify, record=record)
+    also(app)
     async with TestServer(app) as server, aiohttp.ClientSession(str(server.make_url("/"))) as http:
-        api = Api(store, cluster, http, picture)
+        api = Api(store, cluster, http, picture, str(server.make_url("")))
         try:
             yield api
         finally:

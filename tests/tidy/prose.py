@@ -35,7 +35,7 @@ REFUSED = {
     "nought": "zero",
     "thereof": "of it",
 }
-SUFFIXES = frozenset({".py", ".lua", ".md", ".yml", ".toml", ".service", ".mjs", ".go"})
+SUFFIXES = frozenset({".py", ".lua", ".md", ".yml", ".toml", ".service", ".mjs", ".go", ".ts", ".tsx"})
 EXEMPT = frozenset({"tests/tidy/prose.py", "docs/reference/glossary.md"})
 _PUBLIC = re.compile(r"told_total")
 """A field of the status, which keeps its name."""

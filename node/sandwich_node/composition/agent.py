@@ -35,6 +35,7 @@ from sandwich_node.api.server import add_routes
 from sandwich_node.api.signing_in import SigningIn
 from sandwich_node.api.table import ROUTES
 from sandwich_node.api.written_store import WrittenStore
+from sandwich_node.dashboard.serving import add_dashboard
 from sandwich_node.discord_http import discord_session
 from sandwich_node.http.app import make_app, serve
 from sandwich_node.http.node_requests import BetweenNodes
@@ -104,6 +105,7 @@ def _listener(
             app = make_app(facts, page_guards(access, between_nodes, address.host))
             app.router.add_get(cluster_logs.PATH, between_nodes.only(cluster_logs.logs_page(ring)))
             add_routes(app, ROUTES, api, identify=access.identify, record=audit.record)
+            add_dashboard(app)
             SigningIn(access, audit, lambda discord: discord_session(discord.proxy)).add_to(app)
             sender = WebhookSender(store, keys, key, facts, picture, options.node)
             tasks = [

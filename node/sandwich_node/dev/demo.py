@@ -111,7 +111,7 @@ async def run_demo(options: DemoOptions) -> int:
 
 
 def how_to_try(etcd: str, key_file: Path, sandwich: str) -> str:
-    """What to type in another terminal: the environment, and three commands that need nothing else. Pure."""
+    """What to type in another terminal: the environment, and commands that need nothing else. Pure."""
     return "\n".join(
         (
             f"etcd is at {etcd}. In another terminal:",
@@ -119,6 +119,9 @@ def how_to_try(etcd: str, key_file: Path, sandwich: str) -> str:
             f"  {sandwich} cluster status",
             f"  {sandwich} tail --app welcomer --type MESSAGE_CREATE",
             f"  {sandwich} app scale music --shards 4 --plan",
+            "The dashboard is at the address of every node (http://ADDRESS/). To find one, and to sign in:",
+            f"  {sandwich} node list",
+            f"  {sandwich} token create me --role admin",
         )
     )
 

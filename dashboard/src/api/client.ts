@@ -1,0 +1,189 @@
+// Requests to the API of the node that served this page.
+import { signal } from "@preact/signals";
+import type { FieldError, Page, ProblemDetails } from "./types";
+
+const PREFIX = "/api/v1";
+const TIMEOUT_MS = 15_000;
+const TOKEN_KEY = "sandwich.token";
+
+/** The API token of this tab; "" when a session cookie, or nothing, says who asks. Gone when the tab is closed. */
+export const token = signal(sessionStorage.getItem(TOKEN_KEY) ?? "");
+
+export function useToken(text: string): void {
+  if (text) sessionStorage.setItem(TOKEN_KEY, text);
+  else sessionStorage.removeItem(TOKEN_KEY);
+  token.value = text;
+}
+
+/** What the API refused, in its own words. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    detail: string,
+    readonly fields: FieldError[] = [],
+    readonly retryAfterS: number | null = null,
+  ) {
+    super(detail);
+  }
+}
+
+/** No answer came: the node is gone, or the network. */
+export class Unreachable extends Error {}
+
+/** Called when the API does not know who asks. */
+export const onUnauthenticated: { call: () => void } = { call: () => undefined };
+
+export interface Ask {
+  body?: unknown;
+  query?: Record<string, string | number | boolean | null | undefined>;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+  timeoutMs?: number;
+}
+
+export interface Answer<T> {
+  data: T;
+  etag: string | null;
+}
+
+/** The answer is still the one with the ETag in `If-None-Match`. */
+export class Unchanged extends Error {}
+
+/** For the header Idempotency-Key: a change that is sent again with the same key is made once. */
+export function newKey(): string {
+  const random = crypto.getRandomValues(new Uint8Array(16));
+  return [...random].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export function withQuery(path: string, query: Ask["query"]): string {
+  const given = Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  return text ? `${path}${path.includes("?") ? "&" : "?"}${text}` : path;
+}
+
+function headersOf(more: Record<string, string> = {}): Record<string, string> {
+  return {
+    "X-Sandwich-Request": "1",
+    ...(token.value ? { Authorization: `Bearer ${token.value}` } : {}),
+    ...more,
+  };
+}
+
+async function problemOf(response: Response): Promise<ApiError> {
+  const wait = Number(response.headers.get("Retry-After"));
+  const found = (await response.json().catch(() => null)) as ProblemDetails | null;
+  const error = new ApiError(
+    response.status,
+    found?.code ?? "",
+    found?.detail || found?.title || `the node answered ${response.status}`,
+    found?.errors ?? [],
+    wait > 0 ? wait : null,
+  );
+  if (response.status === 401) onUnauthenticated.call();
+  return error;
+}
+
+export async function ask<T>(method: string, path: string, options: Ask = {}): Promise<Answer<T>> {
+  const { body, query, headers, signal: outer, timeoutMs = TIMEOUT_MS } = options;
+  const deadline = AbortSignal.timeout(timeoutMs);
+  let response: Response;
+  try {
+    response = await fetch(PREFIX + withQuery(path, query), {
+      method,
+      cache: "no-store",
+      headers: headersOf({ ...(body === undefined ? {} : { "Content-Type": "application/json" }), ...headers }),
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: outer ? AbortSignal.any([outer, deadline]) : deadline,
+    });
+  } catch (error) {
+    if (outer?.aborted) throw error;
+    throw new Unreachable(
+      deadline.aborted ? `no answer within ${timeoutMs / 1000} s` : "the node does not answer",
+    );
+  }
+  if (response.status === 304) throw new Unchanged();
+  if (!response.ok) throw await problemOf(response);
+  try {
+    const text = await response.text();
+    return { data: (text ? JSON.parse(text) : null) as T, etag: response.headers.get("ETag") };
+  } catch {
+    if (outer?.aborted) throw new DOMException("aborted", "AbortError");
+    throw new Unreachable("the answer broke off");
+  }
+}
+
+export async function get<T>(path: string, options: Ask = {}): Promise<T> {
+  return (await ask<T>("GET", path, options)).data;
+}
+
+/** All pages of a list, at most `most` items. */
+export async function getAll<T>(path: string, most = 20_000, options: Ask = {}): Promise<T[]> {
+  const found: T[] = [];
+  let after: string | null = "";
+  while (after !== null && found.length < most) {
+    const page: Page<T> = await get<Page<T>>(path, { ...options, query: { ...options.query, limit: 1000, after } });
+    found.push(...page.items);
+    after = page.next;
+  }
+  return found;
+}
+
+export interface ServerEvent {
+  event: string;
+  data: string;
+  id: string;
+}
+
+const LINE_END = /\r\n|\n|\r/;
+
+/**
+ * Server-sent events of one connection, until it ends. `fetch` and not `EventSource`, which cannot send a token and does
+ * not say why it failed. `onAlive` is called whenever something arrives, a heartbeat as well.
+ */
+export async function* events(
+  path: string,
+  options: { query?: Ask["query"]; signal: AbortSignal; lastId?: string; onAlive?: () => void },
+): AsyncGenerator<ServerEvent> {
+  let response: Response;
+  try {
+    response = await fetch(PREFIX + withQuery(path, options.query), {
+      headers: headersOf({ Accept: "text/event-stream", ...(options.lastId ? { "Last-Event-ID": options.lastId } : {}) }),
+      signal: options.signal,
+    });
+  } catch (error) {
+    if (options.signal.aborted) throw error;
+    throw new Unreachable("the node does not answer");
+  }
+  if (!response.ok) throw await problemOf(response);
+  if (!response.body) return;
+  options.onAlive?.();
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let event = "message";
+  let data: string[] = [];
+  let id = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      options.onAlive?.();
+      const lines = (rest + value).split(LINE_END);
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        if (line === "") {
+          if (data.length) yield { event, data: data.join("\n"), id };
+          event = "message";
+          data = [];
+        } else if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
+        else if (line.startsWith("event:")) event = line.slice(6).trim();
+        else if (line.startsWith("id:")) id = line.slice(3).trim();
+      }
+    }
+  } catch (error) {
+    if (options.signal.aborted) throw error;
+    throw new Unreachable("the connection broke off");
+  } finally {
+    reader.cancel().catch(() => undefined);
+  }
+}

@@ -1,0 +1,119 @@
+import type { JSX } from "preact";
+import { useMemo } from "preact/hooks";
+import type { AppSummary, Cluster, Node, Page as ListPage, Problem, Recent, Shard } from "../api/types";
+import { histories } from "../state/history";
+import { useResource } from "../state/resource";
+import { isAdmin, seesCluster } from "../state/session";
+import { AppTable } from "../ui/apptable";
+import { Chart } from "../ui/chart";
+import { count, milliseconds, plural, rate } from "../ui/format";
+import { Page } from "../ui/page";
+import { Empty, Figure, Loaded, Section } from "../ui/parts";
+import { Problems } from "../ui/problems";
+import { RecentTables } from "../ui/recent";
+import { NodeTable } from "./nodes";
+
+function headline(cluster: Cluster): string {
+  const { critical = 0, warning = 0 } = cluster.problems;
+  if (critical) return `${plural(critical, "thing")} ${critical === 1 ? "does" : "do"} not work`;
+  if (warning) return `${plural(warning, "thing")} ${warning === 1 ? "needs" : "need"} attention`;
+  return "All is well";
+}
+
+export function OverviewPage(): JSX.Element {
+  const cluster = useResource<Cluster>("/cluster", { every: 5000, on: ["figures", "problem/", "node/", "leader"] });
+  const problems = useResource<Problem[]>("/problems", { all: true, every: 5000, on: ["problem/"] });
+  const apps = useResource<AppSummary[]>("/apps", { all: true, every: 5000, on: ["app/", "group/", "shard/", "figures"] });
+  const nodes = useResource<Node[]>(seesCluster.value ? "/nodes" : null, {
+    all: true,
+    every: 5000,
+    on: ["node/", "leader", "figures"],
+  });
+  const shards = useResource<ListPage<Shard>>("/shards?limit=1000", { every: 15_000 });
+  const recent = useResource<Recent>("/recent", { every: 10_000, on: ["shard/"] });
+  const latency = useMemo(() => latencyOf(shards.data), [shards.data]);
+  const points = histories.value.get("") ?? [];
+  return (
+    <Page
+      title={cluster.data ? headline(cluster.data) : "Overview"}
+      name="Overview"
+      actions={
+        isAdmin.value && (
+          <a class="button" href="/apps/+new">
+            Add an application
+          </a>
+        )
+      }
+    >
+      <Loaded from={problems}>
+        {(found) => (found.length ? <Problems problems={found} /> : <Empty>Nothing is wrong and nothing waits for you.</Empty>)}
+      </Loaded>
+      <Loaded from={cluster}>
+        {(found) => (
+          <dl class="figures">
+            <Figure label="Live shards" note={`of ${count(found.shards_wanted)}`}>
+              {count(found.shards_live)}
+            </Figure>
+            <Figure label="Guilds" note={`in ${plural(found.apps, "application")}`}>
+              {count(found.guilds)}
+            </Figure>
+            <Figure label="Events a second">{rate(found.events_per_s)}</Figure>
+            <Figure label="Latency, median" note={latency && `worst ${milliseconds(latency.worst)}, shard ${latency.of}`}>
+              {milliseconds(latency?.median)}
+            </Figure>
+            {found.nodes !== null && (
+              <Figure
+                label="Nodes"
+                note={found.nodes_answering === found.nodes ? "all answer" : `${found.nodes_answering} answer`}
+              >
+                {count(found.nodes)}
+              </Figure>
+            )}
+            {found.leader && (
+              <Figure label="Leader" note={found.versions.length ? `version ${found.versions.join(", ")}` : ""}>
+                <span class="leader-name">{found.leader}</span>
+              </Figure>
+            )}
+          </dl>
+        )}
+      </Loaded>
+      {points.length > 1 && (
+        <Section title="Events a second" aside="since this page was opened, 15 minutes at most">
+          <Chart points={points} label={`Events a second: ${rate(points[points.length - 1]?.value)} now`} />
+        </Section>
+      )}
+      <Section title="Applications" aside={<a href="/apps">All</a>}>
+        <Loaded from={apps}>
+          {(found) =>
+            found.length ? (
+              <AppTable apps={found} />
+            ) : (
+              <Empty>
+                No application yet. {isAdmin.value && <a href="/apps/+new">Add the first one</a>}
+              </Empty>
+            )
+          }
+        </Loaded>
+      </Section>
+      {seesCluster.value && (
+        <Section title="Nodes" aside={<a href="/nodes">All</a>}>
+          <Loaded from={nodes}>{(found) => <NodeTable nodes={found} />}</Loaded>
+        </Section>
+      )}
+      <Section title="Recent failovers and losses">
+        <Loaded from={recent}>{(found) => <RecentTables recent={found} withApp />}</Loaded>
+      </Section>
+    </Page>
+  );
+}
+
+/** Of at most 1,000 shards. */
+function latencyOf(page: ListPage<Shard> | undefined): { median: number; worst: number; of: string } | null {
+  const measured = (page?.items ?? []).filter((shard) => shard.latency_ms !== null);
+  if (!measured.length) return null;
+  measured.sort((a, b) => (a.latency_ms ?? 0) - (b.latency_ms ?? 0));
+  const worst = measured[measured.length - 1];
+  const median = measured[Math.floor(measured.length / 2)];
+  if (!worst || !median) return null;
+  return { median: median.latency_ms ?? 0, worst: worst.latency_ms ?? 0, of: `${worst.app} ${worst.shard}` };
+}

@@ -1,0 +1,183 @@
+// Answers of the API that pages share. They are asked again every so often, and soon after the stream says that an
+// object they show has changed. What was read stays on the page while the node does not answer.
+import { signal, type Signal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
+import { ask, getAll, Unchanged, Unreachable } from "../api/client";
+import { connection, noteAnswer, noteUnreachable, onChanges } from "./live";
+
+const EVERY_MS = 5000;
+const GAP_MS = 1000;
+const KEPT_MS = 60_000;
+
+export interface State<T> {
+  data: T | undefined;
+  error: Error | undefined;
+  etag: string | null;
+  /** Milliseconds: when `data` was read. 0: never. */
+  at: number;
+}
+
+export interface Resource<T> extends State<T> {
+  refresh: () => Promise<void>;
+}
+
+interface Options {
+  /** Milliseconds between two questions. */
+  every?: number;
+  /** Beginnings of names of objects; "figures": the figures. */
+  on?: readonly string[];
+  /** The path is a list, and all its pages are wanted. */
+  all?: boolean;
+}
+
+class Entry {
+  readonly state: Signal<State<unknown>> = signal({ data: undefined, error: undefined, etag: null, at: 0 });
+  users = 0;
+  private timer = 0;
+  private asking: Promise<void> | null = null;
+  private asksAgain = false;
+  private askedAt = 0;
+  private tookMs = 0;
+  private stopListening: () => void = () => undefined;
+
+  private readonly on = new Set<string>();
+  private every: number;
+
+  constructor(
+    private readonly path: string,
+    private readonly options: Options,
+  ) {
+    this.every = options.every ?? EVERY_MS;
+  }
+
+  /** Another user of the answer may want it for more reasons, or more often. */
+  widen(options: Options): void {
+    for (const prefix of options.on ?? []) this.on.add(prefix);
+    this.every = Math.min(this.every, options.every ?? EVERY_MS);
+  }
+
+  start(): void {
+    this.users += 1;
+    if (this.users > 1) return;
+    this.stopListening = onChanges((objects) => {
+      const wanted = [...this.on];
+      if (objects === null || objects.some((name) => wanted.some((prefix) => name.startsWith(prefix)))) this.soon();
+    });
+    document.addEventListener("visibilitychange", this.onVisible);
+    if (Date.now() - this.askedAt > GAP_MS) void this.refresh();
+    else this.plan();
+  }
+
+  stop(): void {
+    this.users -= 1;
+    if (this.users > 0) return;
+    clearTimeout(this.timer);
+    this.stopListening();
+    document.removeEventListener("visibilitychange", this.onVisible);
+    window.setTimeout(() => {
+      if (this.users === 0) entries.delete(keyOf(this.path, this.options));
+    }, KEPT_MS);
+  }
+
+  private readonly onVisible = (): void => {
+    if (!document.hidden) this.soon();
+  };
+
+  /** Ask again, with a rest that grows with what an answer costs. */
+  private soon(): void {
+    if (document.hidden) return;
+    clearTimeout(this.timer);
+    const due = this.askedAt + Math.max(GAP_MS, this.tookMs * 4);
+    this.timer = window.setTimeout(() => void this.refresh(), Math.max(0, due - Date.now()));
+  }
+
+  private plan(): void {
+    clearTimeout(this.timer);
+    if (this.users === 0) return;
+    // The stream says when there are new figures, every five seconds.
+    const every = connection.peek().state === "live" && this.on.has("figures") ? this.every * 3 : this.every;
+    this.timer = window.setTimeout(() => {
+      if (document.hidden) this.plan();
+      else void this.refresh();
+    }, Math.max(every, this.tookMs * 4));
+  }
+
+  refresh(): Promise<void> {
+    if (this.asking) {
+      this.asksAgain = true;
+      return this.asking.then(() => this.refreshed());
+    }
+    this.asking = this.read().finally(() => {
+      this.asking = null;
+      this.plan();
+    });
+    return this.asking;
+  }
+
+  /** What was asked for during an answer may not be in it. */
+  private async refreshed(): Promise<void> {
+    if (!this.asksAgain) return;
+    this.asksAgain = false;
+    await this.refresh();
+  }
+
+  private async read(): Promise<void> {
+    this.askedAt = Date.now();
+    this.asksAgain = false;
+    try {
+      const found = this.options.all
+        ? { data: await getAll(this.path), etag: null }
+        : await ask<unknown>("GET", this.path, { headers: this.known() });
+      this.state.value = { data: found.data, etag: found.etag, error: undefined, at: Date.now() };
+      noteAnswer();
+    } catch (error) {
+      if (error instanceof Unreachable) noteUnreachable();
+      else noteAnswer();
+      const before = this.state.peek();
+      if (!(error instanceof Unchanged)) this.state.value = { ...before, error: error as Error };
+      else if (before.error) this.state.value = { ...before, error: undefined, at: Date.now() };
+    } finally {
+      this.tookMs = Date.now() - this.askedAt;
+    }
+  }
+
+  private known(): Record<string, string> {
+    const { etag, data } = this.state.peek();
+    return etag && data !== undefined ? { "If-None-Match": etag } : {};
+  }
+}
+
+const entries = new Map<string, Entry>();
+
+function keyOf(path: string, options: Options): string {
+  return `${options.all ? "all " : ""}${path}`;
+}
+
+/** Forget all answers: another identity asks from now on. */
+export function forgetAll(): void {
+  for (const [key, entry] of entries) if (entry.users === 0) entries.delete(key);
+    else entry.state.value = { data: undefined, error: undefined, etag: null, at: 0 };
+}
+
+const NOTHING: State<never> = { data: undefined, error: undefined, etag: null, at: 0 };
+
+/** An answer of the API while the component is shown. null: nothing is asked. */
+export function useResource<T>(path: string | null, options: Options = {}): Resource<T> {
+  const entry = useMemo(() => {
+    if (path === null) return null;
+    const key = keyOf(path, options);
+    let found = entries.get(key);
+    if (!found) {
+      found = new Entry(path, options);
+      entries.set(key, found);
+    }
+    found.widen(options);
+    return found;
+  }, [path, options.all]);
+  useEffect(() => {
+    entry?.start();
+    return () => entry?.stop();
+  }, [entry]);
+  const state = (entry?.state.value ?? NOTHING) as State<T>;
+  return { ...state, refresh: () => entry?.refresh() ?? Promise.resolve() };
+}

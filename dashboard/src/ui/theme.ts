@@ -1,0 +1,22 @@
+// Light or dark: as the system has it, until a choice is made here.
+import { signal } from "@preact/signals";
+
+export type Theme = "system" | "light" | "dark";
+const KEY = "sandwich.theme";
+
+export const theme = signal<Theme>((localStorage.getItem(KEY) as Theme | null) ?? "system");
+
+function show(): void {
+  if (theme.value === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme.value;
+}
+
+export function nextTheme(): void {
+  const order: Theme[] = ["system", "light", "dark"];
+  theme.value = order[(order.indexOf(theme.value) + 1) % order.length] ?? "system";
+  if (theme.value === "system") localStorage.removeItem(KEY);
+  else localStorage.setItem(KEY, theme.value);
+  show();
+}
+
+show();

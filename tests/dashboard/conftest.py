@@ -1,0 +1,102 @@
+"""A real browser over the real API, with a cluster in memory. Skipped where there is no browser."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+
+from tests.support.api import Api
+from tests.support.dashboard_cluster import Shape, dashboard_over
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DESKTOP = {"width": 1280, "height": 860}
+PHONE = {"width": 390, "height": 780}
+
+
+@dataclass
+class Visit:
+    """A browser's page on the dashboard. `faults`: errors of scripts, refusals of the policy, requests to elsewhere."""
+
+    page: Page
+    url: str
+    faults: list[str] = field(default_factory=list)
+    served: Api | None = None
+
+    @property
+    def api(self) -> Api:
+        """The API behind the page, of `dashboard_over`."""
+        assert self.served is not None
+        return self.served
+
+    async def open(self, path: str) -> None:
+        """Go to an address, and wait for what is shown there."""
+        await self.page.goto(self.url + path)
+        await self.page.wait_for_selector("h1")
+
+    async def has(self, text: str) -> None:
+        """Wait until the page shows a text."""
+        await self.page.get_by_text(text).first.wait_for()
+
+    async def click(self, name: str, *, exact: bool = True) -> None:
+        """Click the button or link with this name."""
+        buttons = self.page.get_by_role("button", name=name, exact=exact)
+        links = self.page.get_by_role("link", name=name, exact=exact)
+        await buttons.or_(links).first.click()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        await found.close()
+
+
+@asynccontextmanager
+async def visit(browser: Browser, api: Api | str, **options: Any) -> AsyncIterator[Visit]:
+    """A new browser context on `api`, or on a node's address."""
+    context = await browser.new_context(**{"viewport": DESKTOP, **options})
+    page = await context.new_page()
+    page.set_default_timeout(15_000)
+    found = Visit(page, api) if isinstance(api, str) else Visit(page, api.url, served=api)
+    own = urlsplit(found.url).netloc
+
+    def on_console(message: ConsoleMessage) -> None:
+        # What the API refuses is shown on the page; the browser notes it as well.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            found.faults.append(message.text)
+
+    def on_request(request: Request) -> None:
+        if urlsplit(request.url).netloc != own:
+            found.faults.append(f"a request to {request.url}")
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: found.faults.append(str(error)))
+    page.on("request", on_request)
+    try:
+        yield found
+    finally:
+        await context.close()
+
+
+@pytest.fixture
+async def sick(browser: Browser) -> AsyncIterator[Visit]:
+    """The dashboard of a cluster with much that is wrong."""
+    async with dashboard_over(Shape(healthy=False)) as api, visit(browser, api) as found:
+        yield found
+        assert found.faults == []
+
+
+@pytest.fixture
+async def well(browser: Browser) -> AsyncIterator[Visit]:
+    """The dashboard of a cluster where all is well."""
+    async with dashboard_over(Shape()) as api, visit(browser, api) as found:
+        yield found
+        assert found.faults == []

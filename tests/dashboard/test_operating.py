@@ -1,0 +1,374 @@
+"""An operator at work in a browser: what is wrong, acting on it, sign-in, settings, a lost connection."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from playwright.async_api import Browser, Route, expect
+
+from sandwich_coordinator.access.roles import ANONYMOUS, Identity, Role
+from sandwich_coordinator.store.base import Compare, Put
+from sandwich_coordinator.types import AppRecord, ClaimRecord, NodeRecord
+from tests.dashboard.conftest import PHONE, Visit, visit
+from tests.support.api import KEYS, Api, StoredFacts
+from tests.support.dashboard_cluster import LONG, Shape, dashboard_over
+from tests.unit.coordinator.test_adding import Discord, discord
+
+__all__ = ["discord"]
+NEW_TOKEN = "MTAwMDAwMDAwMDAyMDAw.GbbbbY.canary-of-the-new-bot-9876543210"
+MARKUP = "<img src=x onerror=alert(1)>"
+
+
+async def stored(api: Api, key: str) -> bytes:
+    item = await api.cluster.store.get(key)
+    assert item is not None
+    return item.value
+
+
+async def write(api: Api, key: str, value: bytes) -> None:
+    """A change by another program: the node's view has it at once."""
+    item = await api.cluster.store.get(key)
+    assert item is not None
+    guard = Compare(key, "mod_revision", item.mod_revision)
+    await api.cluster.store.txn((guard,), (Put(key, value, item.lease),))
+    facts = api.cluster.facts
+    assert isinstance(facts, StoredFacts)
+    await facts.refresh()
+
+
+async def node(api: Api, name: str) -> NodeRecord:
+    return msgspec.json.decode(await stored(api, KEYS.node(name)), type=NodeRecord)
+
+
+async def app(api: Api, name: str) -> AppRecord:
+    return msgspec.json.decode(await stored(api, KEYS.app(name)), type=AppRecord)
+
+
+# --- what is wrong --------------------------------------------------------------------------------------------------
+
+
+async def test_the_overview_says_what_is_wrong_with_the_action_beside_it(sick: Visit) -> None:
+    await sick.open("/")
+    await expect(sick.page.get_by_role("heading", level=1)).to_have_text(re.compile("things? do(es)? not work"))
+    row = sick.page.get_by_role("listitem").filter(has_text="dead-letters").first
+    await expect(row).to_contain_text("What to do:")
+    await row.get_by_role("link", name="Dead letters").click()
+    await expect(sick.page).to_have_url(re.compile(r"/events\?view=dead&app=welcomer$"))
+
+
+async def test_all_is_well_in_words(well: Visit) -> None:
+    node_record = await node(well.api, "gamma")
+    await write(well.api, KEYS.node("gamma"), msgspec.structs.replace(node_record, state="ready").encode())
+    await well.open("/")
+    await expect(well.page.get_by_role("heading", level=1)).to_have_text("All is well")
+    await well.has("Nothing is wrong and nothing waits for you.")
+
+
+async def test_an_empty_cluster_says_what_to_do_first(browser: Browser) -> None:
+    async with dashboard_over(Shape(apps=())) as api, visit(browser, api) as it:
+        await it.open("/")
+        await it.click("Add the first one")
+        await expect(it.page.get_by_role("heading", level=1)).to_have_text("Add an application")
+        assert it.faults == []
+
+
+async def test_what_others_wrote_is_shown_as_text(well: Visit) -> None:
+    claim = msgspec.json.decode(await stored(well.api, KEYS.claim("welcomer", 0, 5)), type=ClaimRecord)
+    changed = msgspec.structs.replace(claim, state="failed", reason=MARKUP)
+    await write(well.api, KEYS.claim("welcomer", 0, 5), changed.encode())
+    well.api.picture.answers = {}
+    await well.open("/shards/welcomer/0/5")
+    await well.has(MARKUP)
+    assert await well.page.locator("main img").count() == 0
+
+
+# --- acting ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_change_by_another_program_is_shown_without_a_reload(well: Visit) -> None:
+    await well.open("/nodes/beta")
+    await expect(well.page.locator(".page-head .sub")).to_contain_text("ready")
+    record = await node(well.api, "beta")
+    await write(well.api, KEYS.node("beta"), msgspec.structs.replace(record, state="cordoned").encode())
+    await expect(well.page.locator(".page-head .sub")).to_contain_text("cordoned")
+
+
+async def test_draining_asks_first_and_shows_that_it_goes_on(well: Visit) -> None:
+    await well.open("/nodes/beta")
+    await well.click("Drain…")
+    dialog = well.page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("sessions kept")
+    await dialog.get_by_role("button", name="Cancel").click()
+    assert (await node(well.api, "beta")).state == "ready"
+    await well.click("Drain…")
+    await dialog.get_by_role("button", name="Drain").click()
+    await expect(well.page.locator(".page-head .sub")).to_contain_text("draining")
+    assert (await node(well.api, "beta")).state == "draining"
+    assert well.api.recorded == [("test", "POST /nodes/{node}/drain", "")]
+
+
+async def test_what_ends_sessions_shows_its_cost_and_has_to_be_typed(well: Visit) -> None:
+    before = (await well.api.cluster.store.list(KEYS.prefix)).revision
+    await well.open("/apps/welcomer")
+    await well.click("End all sessions and start new ones…")
+    dialog = well.page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("48 of 412 left")
+    restart = dialog.get_by_role("button", name="Restart")
+    await expect(restart).to_be_disabled()
+    await dialog.get_by_role("textbox").fill("music")
+    await expect(restart).to_be_disabled()
+    await dialog.get_by_role("textbox").fill("welcomer")
+    await expect(restart).to_be_enabled()
+    await well.page.keyboard.press("Escape")
+    await expect(dialog).to_have_count(0)
+    assert (await well.api.cluster.store.list(KEYS.prefix)).revision == before
+
+
+async def test_a_refusal_is_shown_in_the_dialog(well: Visit) -> None:
+    await well.open("/apps/welcomer")
+    await well.page.get_by_label("Only these ids").fill("0-99")
+    await (
+        well.page.locator("section", has=well.page.get_by_role("heading", name="Scale"))
+        .get_by_role("button", name="See the cost…")
+        .last.click()
+    )
+    dialog = well.page.get_by_role("dialog")
+    await expect(dialog.get_by_role("alert")).not_to_be_empty()
+    await expect(dialog.get_by_role("button", name="Scale")).to_be_disabled()
+
+
+async def test_an_application_is_paused_and_resumed(well: Visit) -> None:
+    await well.open("/apps/music")
+    await well.click("Pause…")
+    await well.page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+    await expect(well.page.get_by_role("button", name="Resume…")).to_be_visible()
+    assert (await app(well.api, "music")).paused
+    await well.click("Resume…")
+    await well.page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+    await expect(well.page.get_by_role("button", name="Pause…")).to_be_visible()
+    assert not (await app(well.api, "music")).paused
+
+
+async def test_settings_are_compared_before_they_are_saved(well: Visit) -> None:
+    await well.open("/apps/welcomer/settings")
+    field = well.page.get_by_label("events.ignore", exact=True)
+    await field.fill("TYPING_START PRESENCE_UPDATE")
+    await well.page.get_by_label("large_threshold", exact=True).fill("many")
+    await well.click("Review changes…")
+    await well.has("must be a whole number")
+    await well.page.get_by_label("large_threshold", exact=True).fill("100")
+    await well.click("Review changes…")
+    dialog = well.page.get_by_role("dialog")
+    await expect(dialog.get_by_role("row").filter(has_text="events.ignore")).to_contain_text(
+        '["TYPING_START","PRESENCE_UPDATE"]'
+    )
+    await dialog.get_by_role("button", name=re.compile("^Save")).click()
+    await well.has("Saved: 2 changes of welcomer.")
+    await expect(field).to_have_value("TYPING_START PRESENCE_UPDATE")
+    record = await app(well.api, "welcomer")
+    assert (record.events.ignore, record.large_threshold) == (["TYPING_START", "PRESENCE_UPDATE"], 100)
+
+
+async def test_settings_that_another_admin_changed_meanwhile_are_not_overwritten(well: Visit) -> None:
+    await well.open("/apps/welcomer/settings")
+    await well.page.get_by_label("route", exact=True).fill("mine")
+    record = await app(well.api, "welcomer")
+    await write(well.api, KEYS.app("welcomer"), msgspec.structs.replace(record, route="theirs").encode())
+    await well.has("Someone else changed this application meanwhile.")
+    await well.click("Review changes…")
+    await expect(well.page.get_by_role("alert").filter(has_text="changed")).not_to_have_count(0)
+    assert (await app(well.api, "welcomer")).route == "theirs"
+    await well.click("Show the new values")
+    await expect(well.page.get_by_label("route", exact=True)).to_have_value("theirs")
+
+
+async def test_a_bot_is_added_after_discord_has_confirmed_its_token(browser: Browser, discord: Discord) -> None:
+    async with dashboard_over(Shape(), api_url=discord.url) as api, visit(browser, api) as it:
+        await it.open("/apps/+new")
+        await it.page.get_by_label("Name", exact=True).fill("Greeter!")
+        await it.has("only a-z, 0-9, _ and -")
+        await it.page.get_by_label("Name", exact=True).fill("greeter")
+        await it.page.get_by_label("Bot token").fill(NEW_TOKEN)
+        await it.page.get_by_label("MESSAGE_CONTENT").check()
+        discord.status = 401
+        await it.click("Test the token")
+        await expect(it.page.get_by_role("alert")).not_to_be_empty()
+        discord.status = 200
+        await it.click("Test the token")
+        await expect(it.page.get_by_role("alert")).to_contain_text("MESSAGE_CONTENT")
+        await it.page.get_by_label("MESSAGE_CONTENT").uncheck()
+        await it.click("Test the token")
+        await it.has("Discord accepts the token")
+        # Only what was tested is added.
+        await it.page.get_by_label("Paused").check()
+        await expect(it.page.get_by_role("button", name="Test the token")).to_be_visible()
+        await it.click("Test the token")
+        await it.click("Add greeter")
+        await expect(it.page.get_by_role("heading", level=1)).to_have_text("greeter")
+        assert (await app(api, "greeter")).intents == 513
+        assert NEW_TOKEN not in await it.page.content()
+        assert it.faults == []
+
+
+async def test_dead_letters_are_replayed_and_discarded(well: Visit) -> None:
+    """The answers of NATS are made up: the API's own tests ask a real one."""
+    letters = [
+        {
+            "number": number, "group": "workers", "kind": "event", "id": f"s:{number}", "type": "MESSAGE_CREATE",
+            "tries": 5, "error": "KeyError: 'author'", "at": 1_790_000_000.0, "shard_group": 0, "shard": 3,
+        }
+        for number in (9, 8, 7)
+    ]  # fmt: skip
+    asked: list[tuple[str, object]] = []
+
+    async def answer(route: Route) -> None:
+        request = route.request
+        if request.method == "POST":
+            asked.append((request.url.rpartition("/")[2], json.loads(request.post_data or "")))
+            await route.fulfill(json={"replayed": 2, "discarded": 3, "left": 0, "not_read": []})
+        else:
+            await route.fulfill(json={"items": letters, "next": None})
+
+    await well.page.route("**/api/v1/apps/welcomer/dead_letters**", answer)
+    await well.page.route("**/api/v1/apps/welcomer/dead_letters/**", answer)
+    await well.open("/events?view=dead&app=welcomer")
+    for number in (9, 7):
+        await well.page.get_by_label(f"Choose dead letter {number}").check()
+    await well.click("Replay 2…")
+    await well.page.get_by_role("dialog").get_by_role("button", name="Replay").click()
+    await well.has("2 letters went back.")
+    await well.click("Discard all…")
+    dialog = well.page.get_by_role("dialog")
+    await dialog.get_by_role("textbox").fill("welcomer")
+    await dialog.get_by_role("button", name="Discard").click()
+    await well.has("3 letters removed.")
+    assert asked == [("replay", {"letters": ["9", "7"]}), ("discard", {"all": True})]
+
+
+# --- who is there ---------------------------------------------------------------------------------------------------
+
+
+async def test_signing_in_with_a_token_and_out_again(browser: Browser) -> None:
+    async with dashboard_over(Shape()) as api, visit(browser, api) as it:
+        api.identity = ANONYMOUS
+        await it.open("/nodes/beta")
+        await it.page.get_by_label("API token").fill("swt_wrong")
+        await it.click("Sign in")
+        await expect(it.page.get_by_role("alert")).not_to_be_empty()
+        api.identity = Identity("token", "night", Role.OPERATOR)
+        await it.page.get_by_label("API token").fill("swt_right")
+        await it.click("Sign in")
+        # At the address that was asked for.
+        await expect(it.page.get_by_role("heading", level=1)).to_have_text("beta")
+        assert await it.page.evaluate("document.cookie + Object.keys(localStorage)") == ""
+        api.identity = ANONYMOUS
+        await it.has("Your session has ended. Sign in again.")
+        assert it.faults == []
+
+
+async def test_a_viewer_sees_no_action_and_who_is_limited_sees_no_nodes(browser: Browser) -> None:
+    async with dashboard_over(Shape(healthy=False)) as api, visit(browser, api) as it:
+        api.identity = Identity("user", "80351110224678912", Role.VIEWER, frozenset({"music"}))
+        await it.open("/")
+        await it.has("music: shards")
+        for name in ("Nodes", "Logs", "Audit", "Settings", "Add an application"):
+            assert await it.page.get_by_role("link", name=name, exact=True).count() == 0, name
+        assert await it.page.get_by_text("welcomer").count() == 0
+        await it.open("/apps/music")
+        await it.has("Scaling needs the role operator.")
+        assert await it.page.get_by_role("button", name=re.compile("…$")).count() == 0
+        assert it.faults == []
+
+
+# --- a lost connection ----------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_connection_is_said_and_recovers_by_itself(well: Visit) -> None:
+    await well.open("/nodes")
+    await well.has("beta")
+    record = await node(well.api, "beta")
+    await well.page.context.set_offline(True)
+    await well.has("No connection to this node.")
+    # What was read stays.
+    await expect(well.page.get_by_role("link", name="beta")).to_be_visible()
+    await write(well.api, KEYS.node("beta"), msgspec.structs.replace(record, state="cordoned").encode())
+    await well.page.context.set_offline(False)
+    await expect(well.page.get_by_role("row").filter(has_text="beta")).to_contain_text("cordoned")
+    await expect(well.page.get_by_text("No connection to this node.")).to_have_count(0)
+
+
+async def test_a_change_whose_answer_was_lost_is_made_once(well: Visit) -> None:
+    keys: list[str] = []
+
+    async def lose_the_first_answer(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        if len(keys) == 1:
+            await route.fetch()
+            await route.abort()
+        else:
+            await route.continue_()
+
+    await well.page.route("**/nodes/beta/cordon", lose_the_first_answer)
+    await well.open("/nodes/beta")
+    await well.click("Cordon…")
+    dialog = well.page.get_by_role("dialog")
+    await dialog.get_by_role("button", name="Cordon").click()
+    await expect(dialog).to_contain_text("Trying again is safe")
+    await dialog.get_by_role("button", name="Cordon").click()
+    await expect(dialog).to_have_count(0)
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
+    assert [done for _, done, _ in well.api.recorded] == ["POST /nodes/{node}/cordon"]
+
+
+# --- keyboard, size -------------------------------------------------------------------------------------------------
+
+
+async def test_search_by_keyboard(well: Visit) -> None:
+    await well.open("/")
+    await well.page.keyboard.press("/")
+    await well.page.keyboard.type("welc 7")
+    await expect(well.page.get_by_role("option").first).to_contain_text("welcomer shard 7")
+    await well.page.keyboard.press("Enter")
+    await expect(well.page.get_by_role("heading", level=1)).to_have_text("Shard 7 of welcomer")
+    await well.page.keyboard.press("/")
+    await well.page.keyboard.type("197038439483310086")
+    await expect(well.page.get_by_role("option").first).to_contain_text("Guild 197038439483310086")
+
+
+@pytest.fixture
+async def large(browser: Browser) -> AsyncIterator[Visit]:
+    """500 shards of one application among 50."""
+    apps = (("large", 500), *((f"app-{number:02}", 2) for number in range(48)), (LONG, 1))
+    async with dashboard_over(Shape(apps=apps)) as api, visit(browser, api) as found:
+        yield found
+        assert found.faults == []
+
+
+async def test_500_shards_are_one_stop_of_the_tab_key_and_the_arrows_go_through_them(large: Visit) -> None:
+    await large.open("/apps/large")
+    cells = large.page.locator(".shards a")
+    await expect(cells).to_have_count(500)
+    assert await large.page.locator(".shards a[tabindex='0']").count() == 1
+    await cells.first.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp"):
+        await large.page.keyboard.press(key)
+    await expect(large.page.locator(".shard-line")).to_contain_text("Shard 2 · live")
+    await large.page.keyboard.press("End")
+    await expect(large.page.locator(".shard-line")).to_contain_text("Shard 499 · live")
+    await large.page.keyboard.press("Enter")
+    await expect(large.page.get_by_role("heading", level=1)).to_have_text("Shard 499 of large")
+    await large.open("/apps")
+    await expect(large.page.get_by_role("row")).to_have_count(51)
+
+
+async def test_the_menu_of_a_phone(browser: Browser) -> None:
+    async with dashboard_over(Shape()) as api, visit(browser, api, viewport=PHONE) as it:
+        await it.open("/")
+        assert not await it.page.get_by_role("link", name="Nodes", exact=True).is_visible()
+        await it.click("Menu")
+        await it.page.get_by_role("link", name="Nodes", exact=True).click()
+        await expect(it.page.get_by_role("heading", level=1)).to_have_text("Nodes")
+        assert it.faults == []
