@@ -66,6 +66,14 @@ async def test_all_is_well_in_words(well: Visit) -> None:
     await well.has("Nothing is wrong and nothing waits for you.")
 
 
+async def test_the_last_hours_are_drawn(well: Visit) -> None:
+    await well.open("/apps/music")
+    chart = well.page.get_by_role("img", name=re.compile(r"^Events a second: \d+ now$"))
+    await expect(chart).to_be_visible()
+    await well.has("the last six hours at most")
+    await expect(chart.locator("canvas")).to_have_count(1)
+
+
 async def test_an_empty_cluster_says_what_to_do_first(browser: Browser) -> None:
     async with dashboard_over(Shape(apps=())) as api, visit(browser, api) as it:
         await it.open("/")

@@ -10,6 +10,7 @@ import msgspec
 
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSettings, RedisSettings
 from sandwich_coordinator.ids import Fence, LeaderTerm
+from sandwich_coordinator.operations.history import AppPoint, Point, write_point
 from sandwich_coordinator.operations.snapshot import Snapshot, compose
 from sandwich_coordinator.problems import Code, problem
 from sandwich_coordinator.ranges import format_ranges
@@ -39,6 +40,7 @@ from sandwich_coordinator.types import (
     ShardState,
 )
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.api.history import History
 from sandwich_node.api.live.parts import open_live
 from sandwich_node.api.messaging import open_messaging
 from sandwich_node.dashboard.serving import add_dashboard
@@ -223,13 +225,25 @@ async def dashboard_over(
     picture.answers = await store_shape(store, shape, api_url)
     facts = StoredFacts(store)
     await facts.refresh()
+    now = time.time()
+    for minute in range(90, 0, -1):
+        figures = [AppPoint(app, 4.0 * count + minute % 7, 10, count, count, 40.0) for app, count in shape.apps]
+        await write_point(store, KEYS, Point(at=now - 60 * minute, apps=figures, nodes=[]))
     ring = log_ring(shape.nodes[0], shape.apps[0][0] if shape.apps else "")
     as_real: Any = picture
     async with (
         open_messaging(facts.settings, KEY) as messaging,
         open_live(shape.nodes[0], ring, facts, as_real, messaging) as live,
         api_over(
-            store, key=KEY, also=add_dashboard, facts=facts, picture=picture, live=live, messaging=messaging, **more
+            store,
+            key=KEY,
+            also=add_dashboard,
+            facts=facts,
+            picture=picture,
+            live=live,
+            messaging=messaging,
+            history=History(store, KEYS, facts, as_real),
+            **more,
         ) as api,
     ):
         yield api

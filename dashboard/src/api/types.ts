@@ -63,3 +63,4 @@ export type Members = Schemas["Members"];
 export type MutualGuilds = Schemas["MutualGuilds"];
 export type MutualGuild = Schemas["MutualGuild"];
 export type Webhook = Schemas["Webhook"];
+export type HistoryFigures = Schemas["HistoryFigures"];

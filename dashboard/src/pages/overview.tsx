@@ -1,12 +1,11 @@
 import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import type { AppSummary, Cluster, Node, Page as ListPage, Problem, Recent, Shard } from "../api/types";
-import { histories } from "../state/history";
 import { connection } from "../state/live";
 import { useResource } from "../state/resource";
 import { isAdmin, seesCluster } from "../state/session";
 import { AppTable } from "../ui/apptable";
-import { Chart } from "../ui/chart";
+import { EventRate } from "../ui/eventrate";
 import { count, milliseconds, plural, rate } from "../ui/format";
 import { Page } from "../ui/page";
 import { Empty, Figure, Loaded, Section } from "../ui/parts";
@@ -33,7 +32,6 @@ export function OverviewPage(): JSX.Element {
   const shards = useResource<ListPage<Shard>>("/shards?limit=1000", { every: 15_000 });
   const recent = useResource<Recent>("/recent", { every: 10_000, on: ["shard/"] });
   const latency = useMemo(() => latencyOf(shards.data), [shards.data]);
-  const points = histories.value.get("") ?? [];
   return (
     <Page
       title={cluster.data && connection.value.state !== "lost" ? headline(cluster.data) : "Overview"}
@@ -78,11 +76,7 @@ export function OverviewPage(): JSX.Element {
           </dl>
         )}
       </Loaded>
-      {points.length > 1 && (
-        <Section title="Events a second" aside="since this page was opened, 15 minutes at most">
-          <Chart points={points} label={`Events a second: ${rate(points[points.length - 1]?.value)} now`} />
-        </Section>
-      )}
+      <EventRate app="" />
       <Section title="Applications" aside={<a href="/apps">All</a>}>
         <Loaded from={apps}>
           {(found) =>

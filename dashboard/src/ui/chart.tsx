@@ -2,8 +2,8 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import { rate } from "./format";
-import { theme } from "./theme";
+import { clock, rate } from "./format";
+import { isDark, theme } from "./theme";
 
 export interface Point {
   at: number;
@@ -14,12 +14,11 @@ export function Chart(props: { points: readonly Point[]; label: string; height?:
   const frame = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const height = props.height ?? 96;
-  const mode = theme.value;
+  const mode = `${theme.value} ${isDark.value}`;
   useEffect(() => {
     const element = frame.current;
     if (!element) return;
     const colours = getComputedStyle(element);
-    const ink = colours.getPropertyValue("--line").trim() || colours.color;
     const axis = { stroke: colours.color, grid: { show: false }, ticks: { show: false }, font: "11px system-ui", gap: 2 };
     const made = new uPlot(
       {
@@ -30,10 +29,10 @@ export function Chart(props: { points: readonly Point[]; label: string; height?:
         padding: [6, 4, 0, 0],
         scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] } },
         axes: [
-          { ...axis, size: 18, space: 90 },
+          { ...axis, size: 18, space: 90, values: (_, found) => found.map((at) => clock(at, false)) },
           { ...axis, size: 44, space: 28, values: (_, found) => found.map((value) => rate(value)) },
         ],
-        series: [{}, { stroke: ink, width: 1.5, points: { show: false } }],
+        series: [{}, { stroke: colours.borderTopColor, width: 1.5, points: { show: false } }],
       },
       data(props.points),
       element,

@@ -6,6 +6,13 @@ const KEY = "sandwich.theme";
 
 export const theme = signal<Theme>((localStorage.getItem(KEY) as Theme | null) ?? "system");
 
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+/** What the system prefers now. */
+export const isDark = signal(dark.matches);
+dark.addEventListener("change", () => {
+  isDark.value = dark.matches;
+});
+
 function show(): void {
   if (theme.value === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme.value;
