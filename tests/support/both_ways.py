@@ -1,24 +1,52 @@
 """The same commands on two equal clusters: on one of them with etcd, on the other with a node's API."""
 
 import asyncio
+import multiprocessing
 import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from sandwich_coordinator.cli.main import main
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.embedded import EmbeddedEtcd
 from tests.support.api import Api, StoredFacts, api_over
 from tests.support.api_cluster import KEY, store_cluster
 from tests.support.live import live_parts
-from tests.support.processes import started
 
+COMMAND_S = 120
+_PROCESSES = multiprocessing.get_context("forkserver")
+"""Processes that begin with everything imported: two for each command, and there are many commands."""
+_PROCESSES.set_forkserver_preload(
+    [
+        "sandwich_coordinator.cli.app_access",
+        "sandwich_coordinator.cli.main",
+        "sandwich_coordinator.cli.remove_app",
+        "sandwich_coordinator.cli.tail_remote",
+        "sandwich_coordinator.cli.webhook_access",
+        "tests.support.both_ways",
+    ]
+)
 ONE, TWO = Keys("one"), Keys("two")
 Said = tuple[int, str, str]
 """Exit code, stdout, stderr."""
+
+
+def _command(arguments: tuple[str, ...], env: dict[str, str], directory: Path, place: Path) -> None:
+    """Run `sandwich` in this process, with these files as its standard streams."""
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(env)
+    os.dup2(os.open(place / "in", os.O_RDONLY), 0)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    sys.argv = ["sandwich", *arguments]
+    main()
 
 
 class BothWays:
@@ -29,6 +57,7 @@ class BothWays:
         self.store = store
         self.api = api
         self._words = words
+        self._numbers = count()
         self.seen = ""
         common = {"PATH": os.environ["PATH"], "NO_COLOR": "1", "BOT_TOKEN": ""}
         self._etcd_env = {
@@ -60,14 +89,19 @@ class BothWays:
         return by_etcd, (by_api[0], self._plain(by_api[1]), self._plain(by_api[2]))
 
     async def _run(self, arguments: tuple[str, ...], env: dict[str, str], piped: str) -> Said:
-        async with asyncio.timeout(120), started(
-            sys.executable, "-m", "sandwich_coordinator.cli.main", *arguments, cwd=self._directory, env=env,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        ) as process:  # fmt: skip
-            out, err = await process.communicate(piped.encode())
-        assert process.returncode is not None
-        self.seen += out.decode() + err.decode()
-        return process.returncode, out.decode(), err.decode()
+        place = self._directory / f"command-{next(self._numbers)}"
+        place.mkdir()
+        (place / "in").write_text(piped)
+        process = _PROCESSES.Process(target=_command, args=(arguments, env, self._directory, place))
+        process.start()
+        try:
+            await asyncio.to_thread(process.join, COMMAND_S)
+            assert process.exitcode is not None, (arguments, "does not end")
+        finally:
+            process.kill()
+        out, err = ((place / name).read_text() for name in ("out", "err"))
+        self.seen += out + err
+        return process.exitcode, out, err
 
     def _plain(self, text: str) -> str:
         """The text with the names of the first cluster and its servers."""

@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.remote import Api, open_api, part
 from sandwich_coordinator.operations import nodes, pausing, shards
+from sandwich_coordinator.operations.configuration import read_configuration
+from sandwich_coordinator.operations.export import exported_cluster
 from sandwich_coordinator.operations.progress import (
     AppPaused,
     MovesPlanned,
@@ -20,9 +22,18 @@ from sandwich_coordinator.operations.progress import (
 from sandwich_coordinator.operations.snapshot import Snapshot, take_snapshot
 from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.rebalance import Move
+from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import NodeState
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedCluster:
+    """The stored configuration as a cluster file. `is_checked`: see `StoredConfiguration`."""
+
+    file: dict[str, Any]
+    is_checked: bool
 
 
 class ClusterAccess(Protocol):
@@ -30,6 +41,9 @@ class ClusterAccess(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """See `take_snapshot`."""
+
+    async def export(self, key: ClusterKey | None) -> ExportedCluster:
+        """The configuration, checked with `key`, or by the API's node with its own. Raises SealingError, too."""
 
     async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
         """See `nodes.change_state`."""
@@ -82,6 +96,11 @@ class ThroughEtcd:
 
     async def snapshot(self) -> Snapshot:
         return await take_snapshot(self.store, self.keys)
+
+    async def export(self, key: ClusterKey | None) -> ExportedCluster:
+        stored = await read_configuration(self.store, self.keys, key)
+        exported = exported_cluster(self.keys.cluster, stored.settings, stored.apps)
+        return ExportedCluster(exported, stored.is_checked)
 
     async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
         for note in (await nodes.change_state(self.store, self.keys, node, wanted)).notes:
@@ -138,6 +157,10 @@ class ThroughApi:
 
     async def snapshot(self) -> Snapshot:
         return await self.api.snapshot()
+
+    async def export(self, key: ClusterKey | None) -> ExportedCluster:
+        found = await self.api.get("/configuration")
+        return ExportedCluster(found["file"], found["is_checked"])
 
     async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
         verb = {"ready": "uncordon", "cordoned": "cordon"}[wanted]

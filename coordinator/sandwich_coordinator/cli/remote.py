@@ -139,6 +139,20 @@ class Api:
                     report(progress)
         raise errors.Unavailable(f"{self._url} ended the answer early; the request is stored")
 
+    async def events(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[tuple[str, bytes]]:
+        """Name and data of server-sent events, until the stream ends. Raises OperationError, CommandError."""
+        name = ""
+        async with self._request("GET", path, None, query, {}, EVENTS_SILENT_S) as response:
+            try:
+                async for raw in response.content:
+                    key, _, value = raw.rstrip(b"\r\n").partition(b": ")
+                    if key == b"event":
+                        name = value.decode(errors="replace")
+                    elif key == b"data" and name:
+                        yield name, value
+            except ValueError:
+                raise errors.Unavailable(f"{self._url} sends an event that is too large to be shown") from None
+
     @asynccontextmanager
     async def _request(
         self,
