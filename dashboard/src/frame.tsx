@@ -103,8 +103,10 @@ function Self(): JSX.Element {
 
 function Health({ cluster }: { cluster: Cluster }): JSX.Element {
   const { critical = 0, warning = 0 } = cluster.problems;
-  const worst = critical ? "critical" : warning ? "warning" : "healthy";
-  const text = critical ? `${critical} critical` : warning ? `${warning} warning${warning === 1 ? "" : "s"}` : "healthy";
+  const isLost = connection.value.state === "lost";
+  const worst = isLost ? "waiting" : critical ? "critical" : warning ? "warning" : "healthy";
+  const known = critical ? `${critical} critical` : warning ? `${warning} warning${warning === 1 ? "" : "s"}` : "healthy";
+  const text = isLost ? "not known" : known;
   return (
     <a class="state" href="/" aria-label={`The cluster: ${text}`}>
       <Mark look={lookOf(worst)} />

@@ -22,17 +22,17 @@ MARKUP = "<img src=x onerror=alert(1)>"
 
 
 async def stored(api: Api, key: str) -> bytes:
-    item = await api.cluster.store.get(key)
+    item = await api.store.get(key)
     assert item is not None
     return item.value
 
 
 async def write(api: Api, key: str, value: bytes) -> None:
     """A change by another program: the node's view has it at once."""
-    item = await api.cluster.store.get(key)
+    item = await api.store.get(key)
     assert item is not None
     guard = Compare(key, "mod_revision", item.mod_revision)
-    await api.cluster.store.txn((guard,), (Put(key, value, item.lease),))
+    await api.store.txn((guard,), (Put(key, value, item.lease),))
     facts = api.cluster.facts
     assert isinstance(facts, StoredFacts)
     await facts.refresh()
@@ -110,7 +110,7 @@ async def test_draining_asks_first_and_shows_that_it_goes_on(well: Visit) -> Non
 
 
 async def test_what_ends_sessions_shows_its_cost_and_has_to_be_typed(well: Visit) -> None:
-    before = (await well.api.cluster.store.list(KEYS.prefix)).revision
+    before = (await well.api.store.list(KEYS.prefix)).revision
     await well.open("/apps/welcomer")
     await well.click("End all sessions and start new ones…")
     dialog = well.page.get_by_role("dialog")
@@ -123,7 +123,7 @@ async def test_what_ends_sessions_shows_its_cost_and_has_to_be_typed(well: Visit
     await expect(restart).to_be_enabled()
     await well.page.keyboard.press("Escape")
     await expect(dialog).to_have_count(0)
-    assert (await well.api.cluster.store.list(KEYS.prefix)).revision == before
+    assert (await well.api.store.list(KEYS.prefix)).revision == before
 
 
 async def test_a_refusal_is_shown_in_the_dialog(well: Visit) -> None:
@@ -291,12 +291,14 @@ async def test_a_lost_connection_is_said_and_recovers_by_itself(well: Visit) -> 
     record = await node(well.api, "beta")
     await well.page.context.set_offline(True)
     await well.has("No connection to this node.")
-    # What was read stays.
+    # What was read stays; how the cluster is now is not known.
+    await expect(well.page.locator(".top")).to_contain_text("not known")
     await expect(well.page.get_by_role("link", name="beta")).to_be_visible()
     await write(well.api, KEYS.node("beta"), msgspec.structs.replace(record, state="cordoned").encode())
     await well.page.context.set_offline(False)
     await expect(well.page.get_by_role("row").filter(has_text="beta")).to_contain_text("cordoned")
     await expect(well.page.get_by_text("No connection to this node.")).to_have_count(0)
+    await expect(well.page.locator(".top")).to_contain_text("healthy")
 
 
 async def test_a_change_whose_answer_was_lost_is_made_once(well: Visit) -> None:

@@ -51,6 +51,7 @@ def test_there_is_a_recipe_for_each_kind_of_addition() -> None:
         "A new command",
         "A new HTTP endpoint",
         "A new route of the API",
+        "A page or a setting of the dashboard",
         "A new sink",
     ]
 

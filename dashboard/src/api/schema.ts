@@ -76,6 +76,26 @@ export interface components {
             written: boolean;
         };
         /**
+         * AppFigures
+         * @description An application's figures, one value a point; null where it was not there.
+         *
+         *     `latency_ms`: the median of its shards.
+         */
+        AppFigures: {
+            /** App */
+            app: string;
+            /** Events Per S */
+            events_per_s: (number | null)[];
+            /** Guilds */
+            guilds: (number | null)[];
+            /** Latency Ms */
+            latency_ms: (number | null)[];
+            /** Shards Live */
+            shards_live: (number | null)[];
+            /** Shards Wanted */
+            shards_wanted: (number | null)[];
+        };
+        /**
          * AppPatch
          * @description New values of an application's configuration, by dotted path: `{"events.ignore": ["TYPING_START"]}`.
          *
@@ -578,6 +598,27 @@ export interface components {
             unanswered: string[];
         };
         /**
+         * HistoryFigures
+         * @description Figures of the last hours, a point a minute. `at`: Unix seconds of each point.
+         *
+         *     `critical`, `warnings` (how many problems there were) and `node_figures` are empty for an identity that is limited
+         *     to applications.
+         */
+        HistoryFigures: {
+            /** App Figures */
+            app_figures: components["schemas"]["AppFigures"][];
+            /** At */
+            at: number[];
+            /** Critical */
+            critical: number[];
+            /** Kept S */
+            kept_s: number;
+            /** Node Figures */
+            node_figures: components["schemas"]["NodeFigures"][];
+            /** Warnings */
+            warnings: number[];
+        };
+        /**
          * Item
          * @description One item of a guild, as Discord describes it.
          */
@@ -1069,6 +1110,22 @@ export interface components {
             version: string;
             /** Workers */
             workers: number;
+        };
+        /**
+         * NodeFigures
+         * @description A node's figures, one value a point; null where it did not answer. `cpu_percent` is of one core.
+         */
+        NodeFigures: {
+            /** Cpu Percent */
+            cpu_percent: (number | null)[];
+            /** Events Per S */
+            events_per_s: (number | null)[];
+            /** Node */
+            node: string;
+            /** Rss Bytes */
+            rss_bytes: (number | null)[];
+            /** Shards */
+            shards: (number | null)[];
         };
         /**
          * Outcome
@@ -1882,6 +1939,20 @@ export interface components {
              * @default null
              */
             url: string | null;
+        };
+        /**
+         * WholeCluster
+         * @description The cluster as stored, for `sandwich` of the same version. `v`: the version of its form.
+         */
+        WholeCluster: {
+            /** Cluster */
+            cluster: string;
+            /** Revision */
+            revision: number;
+            /** V */
+            v: number;
+        } & {
+            [key: string]: unknown;
         };
     };
     responses: never;

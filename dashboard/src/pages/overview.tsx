@@ -2,6 +2,7 @@ import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import type { AppSummary, Cluster, Node, Page as ListPage, Problem, Recent, Shard } from "../api/types";
 import { histories } from "../state/history";
+import { connection } from "../state/live";
 import { useResource } from "../state/resource";
 import { isAdmin, seesCluster } from "../state/session";
 import { AppTable } from "../ui/apptable";
@@ -35,7 +36,7 @@ export function OverviewPage(): JSX.Element {
   const points = histories.value.get("") ?? [];
   return (
     <Page
-      title={cluster.data ? headline(cluster.data) : "Overview"}
+      title={cluster.data && connection.value.state !== "lost" ? headline(cluster.data) : "Overview"}
       name="Overview"
       actions={
         isAdmin.value && (
