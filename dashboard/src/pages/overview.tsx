@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import type { AppSummary, Cluster, Node, Page as ListPage, Problem, Recent, Shard } from "../api/types";
-import { histories } from "../state/history";
+import { useHistory } from "../state/history";
 import { connection } from "../state/live";
 import { useResource } from "../state/resource";
 import { isAdmin, seesCluster } from "../state/session";
@@ -33,7 +33,7 @@ export function OverviewPage(): JSX.Element {
   const shards = useResource<ListPage<Shard>>("/shards?limit=1000", { every: 15_000 });
   const recent = useResource<Recent>("/recent", { every: 10_000, on: ["shard/"] });
   const latency = useMemo(() => latencyOf(shards.data), [shards.data]);
-  const points = histories.value.get("") ?? [];
+  const { events: points } = useHistory("");
   return (
     <Page
       title={cluster.data && connection.value.state !== "lost" ? headline(cluster.data) : "Overview"}
@@ -79,7 +79,7 @@ export function OverviewPage(): JSX.Element {
         )}
       </Loaded>
       {points.length > 1 && (
-        <Section title="Events a second" aside="since this page was opened, 15 minutes at most">
+        <Section title="Events a second" aside="the last six hours">
           <Chart points={points} label={`Events a second: ${rate(points[points.length - 1]?.value)} now`} />
         </Section>
       )}
