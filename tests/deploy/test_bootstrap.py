@@ -93,14 +93,16 @@ def test_the_certificates_are_for_the_machines_and_of_the_ca(made: Path) -> None
 
 
 def test_nats_server_accepts_the_configuration_with_a_user_for_each_application(made: Path, tmp_path: Path) -> None:
-    text = (made / "nats.conf").read_text().replace("/tls/", f"{made / 'tls' / 'server'}/")
+    text = (made / "nats" / "nats.conf").read_text().replace("/tls/", f"{made / 'tls' / 'server'}/")
     (tmp_path / "nats.conf").write_text(text)
-    passwords = variables(made / "nats.env")
+    lines = (made / "nats" / "passwords.conf").read_text()
+    (tmp_path / "passwords.conf").write_text(lines)
+    passwords = dict(line.split(": ") for line in lines.splitlines())
     assert set(passwords) == {f"NATS_{user}_PASSWORD" for user in ("NODE", "OPERATOR", "WELCOMER", "MY_MUSIC")}
     assert len(set(passwords.values())) == 4
     done = subprocess.run(
         [BIN / "nats-server", "-t", "-c", tmp_path / "nats.conf"],
-        env={**passwords, "SANDWICH_NODE_ID": "a"},
+        env={"SANDWICH_NODE_ID": "a"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -148,7 +150,7 @@ def test_one_machine_is_the_same_with_one_copy_of_each_stream(tmp_path: Path) ->
     bootstrap(str(tmp_path / "out"), *machines("a"), "--app", "welcomer")
     directory = tmp_path / "out" / "sandwich"
     assert yaml.safe_load((directory / "cluster.yml").read_text())["nats"]["replicas"] == 1
-    assert "cluster {" not in (directory / "nats.conf").read_text(), "JetStream would wait for others"
+    assert "cluster {" not in (directory / "nats" / "nats.conf").read_text(), "JetStream would wait for others"
     assert "sentinel monitor sandwich 10.0.0.1 6379 1\n" in (directory / "sentinel.conf").read_text()
 
 

@@ -76,9 +76,13 @@ def test_the_rendered_chart_drains_within_the_grace_period_and_takes_secrets_by_
     assert pod["terminationGracePeriodSeconds"] >= 30
     assert "replicas" not in everything["StatefulSet"]["spec"], "the autoscaler's"
     assert least["StatefulSet"]["spec"]["replicas"] == 3
+    assert pod["containers"][0]["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
+    (endpoint,) = everything["ServiceMonitor"]["spec"]["endpoints"]
+    assert (endpoint["scheme"], endpoint["authorization"]["credentials"]["name"]) == ("https", "prometheus-token")
     volumes = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"]}
     assert volumes == {
         "key": "sandwich-key",
+        "tls": "node-tls",
         "etcd-tls": "etcd-client",
         "etcd-password": "etcd-password",
         "extra-nats-ca": "nats-ca",

@@ -39,12 +39,17 @@ def secrets(sealed: str) -> tuple[str, ...]:
 
 
 async def store_cluster(
-    store: Store, *, api_url: str = "http://127.0.0.1:1/api/v10", nats: str = "nats://127.0.0.1:1", keys: Keys = KEYS
+    store: Store,
+    *,
+    api_url: str = "http://127.0.0.1:1/api/v10",
+    nats: str = "nats://127.0.0.1:1",
+    redis: str = "redis://127.0.0.1:1/0",
+    keys: Keys = KEYS,
 ) -> str:
     """Write the cluster; returns the sealed token of `welcomer`."""
     settings = ClusterSettings(
         nats=NatsSettings(servers=[nats]),
-        redis=RedisSettings(url="redis://127.0.0.1:1/0"),
+        redis=RedisSettings(url=redis),
         discord=DiscordSettings(api_url=api_url),
     )
     settings = msgspec.structs.replace(settings, proof=proof_of(settings, keys.cluster, KEY))

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 token_app = command_group("API tokens: access to the HTTP API for programs.")
 
 COMMA = ", "
-PAGE_ITEMS = 1000
 
 RoleOption = Annotated[str, typer.Option("--role", help="viewer, operator or admin.")]
 AppsOption = Annotated[
@@ -55,28 +54,20 @@ def _reached(
 
 
 def _key(context: typer.Context, key_file: Any, plaintext: bool) -> "ClusterKey | None":
-    """The cluster key, which the API's node has itself."""
-    if plaintext or context.obj.api is not None:
-        return None
-    return with_key_file(context.obj, key_file).key(os.environ)
+    found: ClusterKey | None = with_key_file(context.obj, key_file).sealing_key(os.environ, plaintext=plaintext)
+    return found
 
 
 async def _items(api: "Api", path: str) -> list[dict[str, Any]]:
     """Every item of a list of the API, oldest first."""
-    items: list[dict[str, Any]] = []
-    after = None
-    while True:
-        page = await api.get(path, limit=PAGE_ITEMS, after=after)
-        items += page["items"]
-        if (after := page["next"]) is None:
-            return sorted(items, key=lambda item: item["created_at"])
+    return sorted(await api.items(path), key=lambda item: item["created_at"])
 
 
 def _part(text: str) -> str:
     """A part of a path of the API."""
-    from urllib.parse import quote
+    from sandwich_coordinator.cli.remote import part
 
-    return quote(text, safe="")
+    return part(text)
 
 
 @token_app.command("create")

@@ -16,10 +16,10 @@ from sandwich_coordinator.cli.options import AppName, Json, KeyFile, WaitS, comm
 from sandwich_coordinator.cli.output import say, show, show_changes, show_json, show_json_document, show_yaml, warn
 
 if TYPE_CHECKING:
-    from sandwich_coordinator.operations.applications import AddedApp, AppPlan, NewToken
+    from sandwich_coordinator.cli.app_access import ChangedApp, ShownApp
+    from sandwich_coordinator.operations.applications import AddedApp, NewToken
     from sandwich_coordinator.operations.pausing import ResumedShards
-    from sandwich_coordinator.store.base import KeyValue
-    from sandwich_coordinator.types import AppRecord
+    from sandwich_coordinator.operations.removal import RemovalChoice
 
 apps_app = command_group("The applications (bots).")
 
@@ -55,27 +55,24 @@ def app_show(
     as_json: Json = False,
 ) -> None:
     """An application's configuration, as cluster.yml has it. Example: sandwich app show welcomer --all"""
-    from sandwich_coordinator.operations.applications import read_app
-    from sandwich_coordinator.operations.export import effective_app, exported_app
+    from sandwich_coordinator.cli.app_access import open_apps
 
-    async def work() -> "tuple[AppRecord, KeyValue | None]":
-        async with context.obj.store() as store:
-            return await read_app(store, context.obj.keys, app_name), await store.get(context.obj.keys.config)
+    async def work() -> "ShownApp":
+        async with open_apps(context.obj) as apps:
+            return await apps.show(app_name)
 
-    record, stored = run(work())
+    shown = run(work())
     if everything:
         from sandwich_coordinator.cli.app_text import effective_text
-        from sandwich_coordinator.operations.configuration import stream_defaults
 
-        shown = effective_app(record, stream_defaults(stored))
         if as_json:
-            show_json({"values": shown.values, "defaults": list(shown.defaults)})
+            show_json({"values": shown.effective.values, "defaults": list(shown.effective.defaults)})
         else:
-            show(effective_text(shown))
+            show(effective_text(shown.effective))
     elif as_json:
-        show_json_document(exported_app(record))
+        show_json_document(shown.exported)
     else:
-        show_yaml(exported_app(record))
+        show_yaml(shown.exported)
 
 
 @apps_app.command("add")
@@ -109,12 +106,13 @@ def app_add(
 
     Example: sandwich app add welcomer --token-file token.txt --intents GUILDS,GUILD_MESSAGES --shards auto
     """
+    from sandwich_coordinator.cli.app_access import open_apps
     from sandwich_coordinator.cli.app_text import added_json, bot_lines
     from sandwich_coordinator.cli.new_app import read_new_app
-    from sandwich_coordinator.operations.applications import NewToken, add_app
+    from sandwich_coordinator.operations.applications import NewToken
 
     connection = with_key_file(context.obj, key_file)
-    key = None if insecure_plaintext else connection.key(os.environ)
+    key = connection.sealing_key(os.environ, plaintext=insecure_plaintext)
     given = read_new_app(
         app_name,
         file=file,
@@ -125,9 +123,9 @@ def app_add(
     )
 
     async def work() -> "AddedApp":
-        async with connection.store() as store:
+        async with open_apps(connection) as apps:
             new = NewToken(given.token, key, test=not no_check)
-            return await add_app(store, connection.keys, app_name, given.config, new, dry_run=dry_run)
+            return await apps.add(app_name, given.config, new, dry_run=dry_run)
 
     added = run(work())
     warnings = [f"{warning.path}: {warning.text}" for warning in added.warnings]
@@ -169,9 +167,9 @@ def app_set(
 
     Example: sandwich app set welcomer events.ignore=[TYPING_START] cache.presences=true
     """
+    from sandwich_coordinator.cli.app_access import open_apps
     from sandwich_coordinator.cli.app_text import bot_lines
     from sandwich_coordinator.cli.changes import change_lines, parse_changes
-    from sandwich_coordinator.operations.applications import change_app
 
     values = parse_changes(changes or ())
     connection = with_key_file(context.obj, key_file)
@@ -179,9 +177,9 @@ def app_set(
     if new is None and not values:
         raise CommandError("say what changes: KEY=VALUE, --token-env or --token-file")
 
-    async def work(*, dry_run: bool) -> "AppPlan":
-        async with connection.store() as store:
-            return await change_app(store, connection.keys, app_name, values, new=new, dry_run=dry_run)
+    async def work(*, dry_run: bool) -> "ChangedApp":
+        async with open_apps(connection) as apps:
+            return await apps.change(app_name, values, new, dry_run=dry_run)
 
     plan = run(work(dry_run=True))
     ask_before_new_sessions(
@@ -208,7 +206,7 @@ def _new_token(
 
     if token_from == (None, None):
         return None
-    key = None if plaintext else connection.key(os.environ)
+    key = connection.sealing_key(os.environ, plaintext=plaintext)
     return NewToken(read_token(*token_from, f"New token of {app}", os.environ), key, test=test)
 
 
@@ -296,16 +294,15 @@ def app_remove(
     Example: sandwich app remove welcomer --yes welcomer --delete-stream
     """
     from sandwich_coordinator.cli.progress import shown
-    from sandwich_coordinator.cli.remove_app import confirm, footprint_lines, look_at, servers
-    from sandwich_coordinator.operations.removal import RemovalChoice, check_unread, remove_app
+    from sandwich_coordinator.cli.remove_app import carry_out, confirm, footprint_lines, look_at
+    from sandwich_coordinator.operations.removal import RemovalChoice, check_unread
 
     connection = with_key_file(context.obj, key_file)
     wanted = RemovalChoice(keep_cache=keep_cache, delete_stream=delete_stream)
     report = shown(partial(say, err=as_json))
 
     async def look() -> "RemovalChoice":
-        async with connection.store() as store, servers(connection, warn, force=force) as reached:
-            found = await look_at(store, connection.keys, app_name, reached, warn, force=force)
+        found = await look_at(connection, app_name, warn, force=force)
         if found is None:
             return wanted
         choice = found.stored or wanted
@@ -316,19 +313,7 @@ def app_remove(
         return choice
 
     async def remove() -> "RemovalChoice":
-        async with connection.store() as store, servers(connection, warn, force=force) as reached:
-            return await remove_app(
-                store,
-                connection.keys,
-                app_name,
-                wanted,
-                client=reached.client,
-                guilds=reached.guilds,
-                now=time.time(),
-                timeout_s=timeout_s,
-                report=report,
-                force=force,
-            )
+        return await carry_out(connection, app_name, wanted, timeout_s=timeout_s, report=report, force=force)
 
     choice = run(look())
     if not dry_run:

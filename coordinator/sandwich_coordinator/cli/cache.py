@@ -13,10 +13,15 @@ import typer
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
-from sandwich_coordinator.cli.options import KEY_FILE_VARIABLE, KEY_VARIABLE, Json, command_group
-from sandwich_coordinator.cli.options import run as run_work
+from sandwich_coordinator.cli.options import (
+    KEY_FILE_VARIABLE,
+    KEY_VARIABLE,
+    Json,
+    command_group,
+    run,
+    with_key_file,
+)
 from sandwich_coordinator.cli.output import show, show_json
-from sandwich_coordinator.operations.errors import NotFound
 
 if TYPE_CHECKING:
     from sandwich_coordinator.view import ClusterView
@@ -24,7 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TIMEOUT_S: Final = 3.0
-GUILDS_AT_ONCE: Final = 1000
 MEMBERS_SHOWN: Final = 100
 
 guild_app = command_group("Guilds in the cache.")
@@ -52,14 +56,6 @@ class Lookup:
     url: str
     password: str | None = field(repr=False)
     tls: tuple[str, str, str] = ("", "", "")
-
-    def of_app(self, only: str | None) -> Mapping[str, str]:
-        """The namespace of each application, or only of one. Raises NotFound and CommandError."""
-        if only is not None and only not in self.namespaces:
-            raise NotFound("application", only, self.namespaces)
-        if not self.namespaces:
-            raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
-        return self.namespaces if only is None else {only: self.namespaces[only]}
 
     async def ask(self, question: Callable[["Cache"], Awaitable[T]]) -> T:
         """Run `read` with a cache (in any namespace). Raises CommandError when the cache is unavailable."""
@@ -90,6 +86,7 @@ def check_id(text: str) -> str:
 async def load(connection: Connection, key_file: Path | None) -> Lookup:
     """The cluster's records, and its Redis settings with the password unsealed. Raises CommandError, SealingError."""
     from sandwich_coordinator.config import REDIS_SECRET
+    from sandwich_coordinator.operations.cached_guilds import namespaces_of
     from sandwich_coordinator.operations.configuration import read_settings
     from sandwich_coordinator.sealing import open_plain
     from sandwich_coordinator.view import ClusterView
@@ -110,7 +107,7 @@ async def load(connection: Connection, key_file: Path | None) -> Lookup:
         password = key.unseal(REDIS_SECRET, settings.password)
     return Lookup(
         view=view,
-        namespaces={app: entry.record.cache.namespace_of(app) for app, entry in sorted(view.apps.items())},
+        namespaces=namespaces_of(view),
         url=settings.url,
         password=password,
         tls=(settings.tls_ca, settings.tls_cert, settings.tls_key),
@@ -125,19 +122,19 @@ def guild_where(
 
     Example: sandwich guild where 81384788765712384
     """
-    from sandwich_coordinator.cli.lookups import not_cached, where_text
+    from sandwich_coordinator.cli.guild_access import Found, open_guilds
+    from sandwich_coordinator.cli.lookups import where_text
 
     guild_id = check_id(guild)
 
-    async def run() -> None:
-        lookup = await load(context.obj, key_file)
-        apps = lookup.of_app(only)
-        rows = await lookup.ask(lambda cache: _where(lookup, cache, guild_id, apps))
-        _show(rows, where_text(rows), as_json)
-        if not rows:
-            raise CommandError(not_cached(lookup.view, guild_id, list(apps)), 1)
+    async def look() -> Found:
+        async with open_guilds(with_key_file(context.obj, key_file)) as guilds:
+            return await guilds.where(guild_id, only)
 
-    run_work(run())
+    found = run(look())
+    _show(found.rows, where_text(found.rows), as_json)
+    if not found.rows:
+        raise CommandError(found.absence, 1)
 
 
 @guild_app.command("show")
@@ -155,20 +152,21 @@ def guild_show(
 
     Example: sandwich guild show 81384788765712384 --channels
     """
-    from sandwich_coordinator.cli.lookups import LISTS, guild_text, not_cached
+    from sandwich_coordinator.cli.guild_access import Found, open_guilds
+    from sandwich_coordinator.cli.lookups import guild_text
+    from sandwich_coordinator.operations.cached_guilds import LISTS
 
     guild_id = check_id(guild)
     wanted = [name for name, is_wanted in zip(LISTS, (channels, roles, members), strict=True) if is_wanted]
 
-    async def run() -> None:
-        lookup = await load(context.obj, key_file)
-        apps = lookup.of_app(only)
-        found = await lookup.ask(lambda cache: _guild(lookup, cache, guild_id, apps, wanted))
-        _show(found, "\n\n".join(map(guild_text, found)), as_json)
-        if not found:
-            raise CommandError(not_cached(lookup.view, guild_id, list(apps)), 1)
+    async def look() -> Found:
+        async with open_guilds(with_key_file(context.obj, key_file)) as guilds:
+            return await guilds.show(guild_id, only, wanted)
 
-    run_work(run())
+    found = run(look())
+    _show(found.rows, "\n\n".join(map(guild_text, found.rows)), as_json)
+    if not found.rows:
+        raise CommandError(found.absence, 1)
 
 
 @user_app.command("mutual")
@@ -181,81 +179,19 @@ def user_mutual(
     as_json: Json = False,
 ) -> None:
     """List the guilds that a user shares with the applications. Example: sandwich user mutual 80351110224678912"""
+    from sandwich_coordinator.cli.guild_access import Shared, open_guilds
     from sandwich_coordinator.cli.lookups import mutual_text
 
     user_id = check_id(user)
     if only is not None and namespace is not None:
         raise CommandError("give --app or --namespace, not both")
 
-    async def run() -> None:
-        lookup = await load(context.obj, key_file)
-        apps = {app: name for app, name in lookup.of_app(only).items() if namespace in (None, name)}
-        if not apps:
-            there = ", ".join(sorted(set(lookup.namespaces.values())))
-            raise CommandError(f"no application uses the cache namespace {namespace}; there are: {there}", 1)
-        rows = await lookup.ask(lambda cache: _mutual(cache, user_id, apps))
-        _show({"user": user_id, "guilds": rows}, mutual_text(rows, user_id, list(apps)), as_json)
+    async def look() -> Shared:
+        async with open_guilds(with_key_file(context.obj, key_file)) as guilds:
+            return await guilds.mutual(user_id, only, namespace)
 
-    run_work(run())
-
-
-async def _where(lookup: Lookup, cache: "Cache", guild: str, apps: Mapping[str, str]) -> list[dict[str, Any]]:
-    from sandwich_coordinator.cli.lookups import where_row
-
-    rows = []
-    for app, namespace in apps.items():
-        at = await cache.in_namespace(namespace).where_is_guild(guild, app)
-        if at is not None:
-            rows.append(where_row(lookup.view, app, namespace, at.group, at.shard))
-    return rows
-
-
-async def _guild(
-    lookup: Lookup, cache: "Cache", guild: str, apps: Mapping[str, str], lists: list[str]
-) -> list[dict[str, Any]]:
-    """The guild in each namespace."""
-    found = []
-    for namespace in dict.fromkeys(apps.values()):
-        space = cache.in_namespace(namespace)
-        sizes = await space.sizes(guild)
-        if sizes is None:
-            continue
-        entity = await space.guild(guild)
-        one = {
-            "id": guild,
-            "namespace": namespace,
-            "guild": entity.raw if entity is not None else None,
-            "where": await _where(lookup, cache, guild, {app: name for app, name in apps.items() if name == namespace}),
-            "cached": sizes,
-        }
-        found.append(one | {name: await _listed(space, guild, name) for name in lists})
-    return found
-
-
-async def _listed(space: "Cache", guild: str, name: str) -> list[dict[str, Any]]:
-    if name == "channels":
-        return [channel.raw for channel in await space.channels(guild)]
-    if name == "roles":
-        return [role.raw for role in await space.roles(guild)]
-    return [member.raw for member in await space.members(guild, limit=MEMBERS_SHOWN)]
-
-
-async def _mutual(cache: "Cache", user: str, apps: Mapping[str, str]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for namespace in dict.fromkeys(apps.values()):
-        space = cache.in_namespace(namespace)
-        shared: dict[str, list[str]] = {}
-        for app in (app for app, name in apps.items() if name == namespace):
-            for guild in await space.mutual_guilds(user, app=app):
-                shared.setdefault(guild, []).append(app)
-        names: dict[str, str | None] = {}
-        ids = sorted(shared, key=int)
-        for at in range(0, len(ids), GUILDS_AT_ONCE):
-            names |= {guild.id: guild.name for guild in await space.guilds(ids[at : at + GUILDS_AT_ONCE])}
-        rows += [
-            {"guild": guild, "name": names.get(guild), "namespace": namespace, "apps": shared[guild]} for guild in ids
-        ]
-    return rows
+    found = run(look())
+    _show({"user": user_id, "guilds": found.rows}, mutual_text(found.rows, user_id, found.apps), as_json)
 
 
 def _show(value: Any, text: str, as_json: bool) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
-from urllib.parse import quote
+from typing import Any, Protocol
 
 from sandwich_coordinator.cli.connection import Connection
-from sandwich_coordinator.cli.remote import Api, open_api
+from sandwich_coordinator.cli.remote import Api, open_api, part
 from sandwich_coordinator.operations import nodes, pausing, shards
+from sandwich_coordinator.operations.configuration import read_configuration
+from sandwich_coordinator.operations.export import exported_cluster
 from sandwich_coordinator.operations.progress import (
     AppPaused,
     MovesPlanned,
@@ -21,9 +22,18 @@ from sandwich_coordinator.operations.progress import (
 from sandwich_coordinator.operations.snapshot import Snapshot, take_snapshot
 from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.rebalance import Move
+from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import NodeState
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedCluster:
+    """The stored configuration as a cluster file. `is_checked`: see `StoredConfiguration`."""
+
+    file: dict[str, Any]
+    is_checked: bool
 
 
 class ClusterAccess(Protocol):
@@ -31,6 +41,9 @@ class ClusterAccess(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """See `take_snapshot`."""
+
+    async def export(self, key: ClusterKey | None) -> ExportedCluster:
+        """The configuration, checked with `key`, or by the API's node with its own. Raises SealingError, too."""
 
     async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
         """See `nodes.change_state`."""
@@ -84,6 +97,11 @@ class ThroughEtcd:
     async def snapshot(self) -> Snapshot:
         return await take_snapshot(self.store, self.keys)
 
+    async def export(self, key: ClusterKey | None) -> ExportedCluster:
+        stored = await read_configuration(self.store, self.keys, key)
+        exported = exported_cluster(self.keys.cluster, stored.settings, stored.apps)
+        return ExportedCluster(exported, stored.is_checked)
+
     async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
         for note in (await nodes.change_state(self.store, self.keys, node, wanted)).notes:
             report(note)
@@ -119,7 +137,7 @@ class ThroughEtcd:
         return await pausing.resume_app(self.store, self.keys, app, now=now, timeout_s=timeout_s, report=report)
 
 
-class _Kept:
+class Kept:
     """Passes progress on and keeps it: part of a result is only in it."""
 
     def __init__(self, report: Report) -> None:
@@ -140,30 +158,34 @@ class ThroughApi:
     async def snapshot(self) -> Snapshot:
         return await self.api.snapshot()
 
+    async def export(self, key: ClusterKey | None) -> ExportedCluster:
+        found = await self.api.get("/configuration")
+        return ExportedCluster(found["file"], found["is_checked"])
+
     async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
         verb = {"ready": "uncordon", "cordoned": "cordon"}[wanted]
-        await self.api.follow("POST", f"/nodes/{_part(node)}/{verb}", timeout_s=0, report=report)
+        await self.api.follow("POST", f"/nodes/{part(node)}/{verb}", timeout_s=0, report=report)
 
     async def drain(self, node: str, *, force: bool, timeout_s: float, report: Report) -> None:
-        path = f"/nodes/{_part(node)}/drain"
+        path = f"/nodes/{part(node)}/drain"
         await self.api.follow("POST", path, {"force": force}, timeout_s=timeout_s, report=report)
 
     async def forget(self, node: str) -> None:
-        await self.api.send("DELETE", f"/nodes/{_part(node)}")
+        await self.api.send("DELETE", f"/nodes/{part(node)}")
 
     async def move_shards(self, app: str, ranges: str, node: str, *, timeout_s: float, report: Report) -> list[int]:
-        kept, body = _Kept(report), {"shards": ranges, "node": node}
-        await self.api.follow("POST", f"/apps/{_part(app)}/shards/move", body, timeout_s=timeout_s, report=kept)
+        kept, body = Kept(report), {"shards": ranges, "node": node}
+        await self.api.follow("POST", f"/apps/{part(app)}/shards/move", body, timeout_s=timeout_s, report=kept)
         return [shard for event in kept.events if isinstance(event, Pinned) for shard in event.shards]
 
     async def unpin_shards(self, app: str, ranges: str, *, report: Report) -> list[int]:
-        found = await self.api.send("DELETE", f"/apps/{_part(app)}/pins", query={"shards": ranges})
+        found = await self.api.send("DELETE", f"/apps/{part(app)}/pins", query={"shards": ranges})
         unpinned = Unpinned(app, tuple(parse_ranges(found["shards"])), found["pins"])
         report(unpinned)
         return list(unpinned.shards)
 
     async def restart_shards(self, app: str, ranges: str, *, timeout_s: float, report: Report) -> list[int]:
-        kept, path = _Kept(report), f"/apps/{_part(app)}/shards/restart"
+        kept, path = Kept(report), f"/apps/{part(app)}/shards/restart"
         await self.api.follow("POST", path, {"shards": ranges}, timeout_s=timeout_s, report=kept)
         return [shard for event in kept.events if isinstance(event, RestartRequested) for shard in event.shards]
 
@@ -174,22 +196,17 @@ class ThroughApi:
         return await self._rebalance(timeout_s, report, dry_run=False)
 
     async def _rebalance(self, timeout_s: float, report: Report, *, dry_run: bool) -> list[Move]:
-        kept = _Kept(report)
+        kept = Kept(report)
         await self.api.follow("POST", "/rebalance", timeout_s=timeout_s, report=kept, dry_run=dry_run)
         planned = [event.moves for event in kept.events if isinstance(event, MovesPlanned)]
         return list(planned[0]) if planned else []
 
     async def pause_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> float:
-        kept = _Kept(report)
-        await self.api.follow("POST", f"/apps/{_part(app)}/pause", timeout_s=timeout_s, report=kept)
+        kept = Kept(report)
+        await self.api.follow("POST", f"/apps/{part(app)}/pause", timeout_s=timeout_s, report=kept)
         return next((event.since for event in kept.events if isinstance(event, AppPaused)), now)
 
     async def resume_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> pausing.ResumedShards:
-        path = f"/apps/{_part(app)}/resume"
+        path = f"/apps/{part(app)}/resume"
         found = await self.api.follow("POST", path, timeout_s=timeout_s, report=report)
         return pausing.ResumedShards(found["resumed"], found["identified"])
-
-
-def _part(name: str) -> str:
-    """A name as one part of a path."""
-    return quote(name, safe="")

@@ -26,8 +26,7 @@ from sandwich_coordinator.cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandwich_coordinator.cli.cluster_access import ClusterAccess
-    from sandwich_coordinator.operations.configuration import StoredConfiguration
+    from sandwich_coordinator.cli.cluster_access import ClusterAccess, ExportedCluster
     from sandwich_coordinator.operations.configuration_plan import ConfigurationPlan, Wanted
     from sandwich_coordinator.operations.snapshot import Snapshot
     from sandwich_coordinator.rebalance import Move
@@ -95,6 +94,8 @@ def cluster_apply(
     from sandwich_coordinator.operations.configuration import apply_configuration
     from sandwich_coordinator.operations.configuration_plan import Sealer
 
+    if context.obj.api is not None:
+        raise CommandError("cluster apply needs etcd and the cluster key: it does not work with --api", 1)
     wanted = _read_file(file, context.obj)
     connection = replace(with_key_file(context.obj, key_file), cluster=wanted.config.cluster)
     sealer = Sealer(None if insecure_plaintext else connection.key(os.environ))
@@ -234,20 +235,20 @@ def cluster_export(context: typer.Context, key_file: KeyFile = None, as_json: Js
 
     Example: sandwich cluster export > cluster.yml
     """
-    from sandwich_coordinator.operations.configuration import read_configuration
-    from sandwich_coordinator.operations.export import exported_cluster
+    from sandwich_coordinator.cli.cluster_access import open_cluster
 
     connection = with_key_file(context.obj, key_file)
-    key = connection.key(os.environ) if key_file is not None or os.environ.get(KEY_VARIABLE) else None
+    has_key = connection.api is None and (key_file is not None or os.environ.get(KEY_VARIABLE))
+    key = connection.key(os.environ) if has_key else None
 
-    async def work() -> "StoredConfiguration":
-        async with connection.store() as store:
-            return await read_configuration(store, connection.keys, key)
+    async def work() -> "ExportedCluster":
+        async with open_cluster(connection) as cluster:
+            return await cluster.export(key)
 
-    stored = run(work())
-    if not stored.is_checked:
+    found = run(work())
+    if not found.is_checked:
         warn("without the cluster key it is not checked who wrote the addresses in this")
-    exported = exported_cluster(connection.keys.cluster, stored.settings, stored.apps)
+    exported = found.file
     if as_json:
         show_json_document(exported)
     else:

@@ -53,6 +53,10 @@ class Connection:
         except SealingError as error:
             raise CommandError(str(error), 1) from None
 
+    def sealing_key(self, env: Mapping[str, str], *, plaintext: bool) -> "ClusterKey | None":
+        """As `key`, to seal what is stored. None: it is stored as `plaintext`, or the API's node has the key itself."""
+        return None if plaintext or self.api is not None else self.key(env)
+
     @asynccontextmanager
     async def store(self) -> AsyncIterator["EtcdStore"]:
         """The store while the context lasts. Raises CommandError for options that cannot be used."""

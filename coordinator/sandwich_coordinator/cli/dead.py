@@ -25,8 +25,7 @@ from sandwich_coordinator.cli.output import say, show, show_json, warn
 from sandwich_coordinator.operations.errors import NotFound, OperationError
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
-
+    from sandwich_coordinator.cli.letter_access import LetterAccess
     from sandwich_coordinator.operations.dead_letters import (
         GroupNotRead,
         LetterContent,
@@ -68,12 +67,11 @@ def dead_list(
 ) -> None:
     """The dead letters, newest first. Example: sandwich dead list --app welcomer --group worker"""
     from sandwich_coordinator.cli.letter_text import letter_row, letters_text
-    from sandwich_coordinator.operations.dead_letters import list_letters
 
     wanted = _wanted((), group, event_type)
 
-    async def look(client: "Client", apps: tuple[str, ...]) -> "LetterList":
-        return await list_letters(client, apps, wanted, limit=limit)
+    async def look(letters: "LetterAccess") -> "LetterList":
+        return await letters.newest(wanted, limit=limit)
 
     found = _run(context, app_name, key_file, look)
     if not found.total:
@@ -94,11 +92,9 @@ def dead_show(
 ) -> None:
     """One dead letter: the whole event, and what went wrong. Example: sandwich dead show welcomer 17"""
     from sandwich_coordinator.cli.letter_text import content_row, content_text
-    from sandwich_coordinator.operations.dead_letters import read_content
 
-    async def look(client: "Client", apps: tuple[str, ...]) -> "LetterContent":
-        found = await _find(client, app_name, _wanted((letter,), None, None))
-        return await read_content(client, found[-1])
+    async def look(letters: "LetterAccess") -> "LetterContent":
+        return await letters.content(app_name, letter)
 
     content = content_row(_run(context, app_name, key_file, look))
     if as_json:
@@ -125,7 +121,7 @@ def dead_replay(
 
     Example: sandwich dead replay welcomer --group worker --type MESSAGE_CREATE
     """
-    from sandwich_coordinator.operations.dead_letters import GroupNotRead, replay_letters
+    from sandwich_coordinator.operations.dead_letters import GroupNotRead
 
     wanted = _wanted(letter or (), group, event_type, everything=everything, checked=True)
     done: list[StoredLetter] = []
@@ -136,8 +132,8 @@ def dead_replay(
         else:
             done.append(event.stored)
 
-    async def send(client: "Client", apps: tuple[str, ...]) -> None:
-        await replay_letters(client, await _find(client, app_name, wanted), report=report)
+    async def send(letters: "LetterAccess") -> None:
+        await letters.replay(app_name, await _find(letters, app_name, wanted), report=report)
 
     try:
         _run(context, app_name, key_file, send)
@@ -161,19 +157,17 @@ def dead_discard(
     as_json: Json = False,
 ) -> None:
     """Throw dead letters away, for good. Asks first. Example: sandwich dead discard welcomer 17 18 --yes"""
-    from sandwich_coordinator.operations.dead_letters import discard_letters
-
     wanted = _wanted(letter or (), group, event_type, everything=everything, checked=True)
 
-    async def look(client: "Client", apps: tuple[str, ...]) -> "list[StoredLetter]":
-        return await _find(client, app_name, wanted)
+    async def look(letters: "LetterAccess") -> "list[StoredLetter]":
+        return await _find(letters, app_name, wanted)
 
     found = _run(context, app_name, key_file, look)
     if not yes:
         _ask(f"{_count(found)} of {app_name} will be gone for good.")
 
-    async def remove(client: "Client", apps: tuple[str, ...]) -> None:
-        await discard_letters(client, found)
+    async def remove(letters: "LetterAccess") -> None:
+        await letters.discard(app_name, found)
 
     _run(context, app_name, key_file, remove)
     _say_done("discarded, of", found, as_json)
@@ -197,12 +191,10 @@ def _wanted(
     return LetterFilter(names=tuple(names), group=group, type=event_type.upper() if event_type else None)
 
 
-async def _find(client: "Client", app: str, wanted: "LetterFilter") -> "list[StoredLetter]":
+async def _find(letters: "LetterAccess", app: str, wanted: "LetterFilter") -> "list[StoredLetter]":
     """The letters that match, oldest first. Raises NotFound, after a warning about an event type that is unknown."""
-    from sandwich_coordinator.operations.dead_letters import find_letters
-
     try:
-        return await find_letters(client, app, wanted)
+        return await letters.find(app, wanted)
     except NotFound:
         if not wanted.names:
             _warn_unknown(wanted)
@@ -241,17 +233,13 @@ def _say_done(what: str, done: "list[StoredLetter]", as_json: bool) -> None:
 
 
 def _run(
-    context: typer.Context,
-    app: str | None,
-    key_file: Path | None,
-    work: Callable[["Client", tuple[str, ...]], Awaitable[T]],
+    context: typer.Context, app: str | None, key_file: Path | None, work: Callable[["LetterAccess"], Awaitable[T]]
 ) -> T:
-    """Run `work` with a client and the applications. Raises CommandError, OperationError, StoreError, SealingError."""
-    from sandwich_coordinator.cli.messaging import connect, find_messaging
+    """Run `work` with the letters. Raises CommandError, OperationError, StoreError, SealingError."""
+    from sandwich_coordinator.cli.letter_access import open_letters
 
     async def main() -> T:
-        messaging = await find_messaging(with_key_file(context.obj, key_file), app)
-        async with connect(messaging) as client:
-            return await work(client, messaging.apps)
+        async with open_letters(with_key_file(context.obj, key_file), app) as letters:
+            return await work(letters)
 
     return run(main())

@@ -30,14 +30,13 @@ def group_create(
 ) -> None:
     """Make a group, or follow a changed --ack-wait or --shards. Example: sandwich group create welcomer greeter"""
     from sandwich_coordinator.cli.groups import group_spec
-    from sandwich_coordinator.cli.messaging import connect, find_messaging
-    from sandwich_coordinator.operations.consumer_groups import create_group
+    from sandwich_coordinator.cli.letter_access import open_letters
 
     spec = group_spec(app_name, group, ordered=ordered, lane=lane, start=start, ack_wait_s=ack_wait, shards=shards)
 
     async def work() -> None:
-        async with connect(await find_messaging(with_key_file(context.obj, key_file), app_name)) as client:
-            await create_group(client, spec)
+        async with open_letters(with_key_file(context.obj, key_file), app_name) as letters:
+            await letters.create_group(spec)
 
     run(work())
     say(f"group {group} of {app_name} is there")

@@ -6,15 +6,11 @@ from typing import Any, Final
 
 from sandwich_coordinator.cli.render import rows_text
 from sandwich_coordinator.cli.widths import fitted
-from sandwich_coordinator.groups import serving_groups
-from sandwich_coordinator.ids import ShardId
-from sandwich_coordinator.view import ClusterView
+from sandwich_coordinator.operations.cached_guilds import LISTS
 from sandwich_sdk.wire.plain_text import plain_text
 
 WIDTH: Final = 80
 NAME_WIDTH_MIN: Final = 16
-LISTS: Final = ("channels", "roles", "members")
-"""The collections of a guild that can be listed."""
 
 _WHERE_COLUMNS: Final = {
     "app": "APP", "namespace": "NAMESPACE", "group": "GROUP", "shard": "SHARD", "state": "STATE", "node": "NODE",
@@ -30,35 +26,9 @@ def plain(text: object, width: int) -> str:
     return fitted(plain_text(text, mark="?"), width)
 
 
-def where_row(view: ClusterView, app: str, namespace: str, group: int, shard: int) -> dict[str, Any]:
-    """The shard of a guild for an application, and the node that runs it now (None: no node)."""
-    claim = view.claims.get(ShardId(app, group, shard))
-    return {
-        "app": app,
-        "namespace": namespace,
-        "group": group,
-        "shard": shard,
-        "node": claim.record.node if claim else None,
-        "state": claim.record.state if claim else "runs nowhere",
-    }
-
-
 def where_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The applications that are in a guild, as a table."""
     return rows_text(rows, _WHERE_COLUMNS, "")
-
-
-def not_cached(view: ClusterView, guild: str, apps: Sequence[str]) -> str:
-    """The message for a guild that is not cached, with the shard it belongs to (Discord: (id >> 22) % count)."""
-    serving = serving_groups(view)
-    shards = [
-        f"shard {(int(guild) >> 22) % view.groups[serving[app]].record.count} of {app}"
-        for app in apps
-        if app in serving
-    ]
-    would = f"; it would be on {', '.join(shards)}" if shards else ""
-    who = f"application {apps[0]} is not" if len(apps) == 1 else "no application of this cluster is"
-    return f"{who} in guild {guild}, or has not seen it yet{would}"
 
 
 def guild_text(found: Mapping[str, Any]) -> str:

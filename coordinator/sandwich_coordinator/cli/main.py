@@ -162,6 +162,11 @@ def tail_command(
         warn(warning)
 
     async def work() -> None:
+        if context.obj.api is not None:
+            from sandwich_coordinator.cli.tail_remote import tail_remote
+
+            await tail_remote(context.obj.api, app_name, options, tail.shown(options))
+            return
         messaging = await find_messaging(with_key_file(context.obj, key_file), app_name)
         await tail.tail(messaging, options, tail.shown(options))
 

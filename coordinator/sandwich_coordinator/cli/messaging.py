@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.config import NATS_SECRET, NatsSettings
+from sandwich_coordinator.operations.cached_guilds import NO_APPLICATIONS
 from sandwich_coordinator.operations.configuration import read_settings
 from sandwich_coordinator.operations.errors import NotFound
 from sandwich_coordinator.sealing import ClusterKey, open_plain
@@ -40,7 +41,7 @@ async def find_messaging(connection: Connection, app: str | None) -> Messaging:
     if app is not None and app not in found.apps:
         raise NotFound("application", app, found.apps)
     if not found.apps:
-        raise CommandError("there are no applications yet: run sandwich cluster apply -f cluster.yml", 1)
+        raise CommandError(NO_APPLICATIONS, 1)
     return found if app is None else replace(found, apps=(app,))
 
 
@@ -88,7 +89,7 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         why = reason(last[0] if last and isinstance(error, nats.errors.NoServersError) else error)
-        raise CommandError(f"NATS does not answer at {', '.join(settings.servers)}: {why}") from None
+        raise CommandError(f"NATS is not reachable at {', '.join(settings.servers)}: {why}") from None
     try:
         yield client
     finally:

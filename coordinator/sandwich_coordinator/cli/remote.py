@@ -3,6 +3,7 @@
 Errors come back as the operations raise them, and progress as they report it, so that a command shows the same text.
 """
 
+import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -27,8 +29,13 @@ TOKEN_VARIABLE = "SANDWICH_API_TOKEN"
 PREFIX = "/api/v1"
 CONNECT_S = 5.0
 ANSWER_S = 30.0
-FOLLOW_SILENT_S = 660.0
-"""Longer than any operation that reports nothing may take."""
+FOLLOW_SILENT_S = 60.0
+"""So much longer than its deadline an operation may take that reports nothing."""
+FOLLOW_S_MAX = 3600.0
+"""The API waits no longer for a change."""
+EVENTS_SILENT_S = 60.0
+"""A stream of events that carries not even a heartbeat for so long is broken."""
+PAGE_ITEMS = 1000
 LINE_BYTES_MAX = 4 * 1024 * 1024
 _ERRORS: Mapping[str, type[errors.OperationError]] = {
     "refused": errors.Refused,
@@ -81,6 +88,16 @@ class Api:
             raw = await response.read()
             return _decoded(raw) if raw else None
 
+    async def items(self, path: str, **query: Any) -> list[dict[str, Any]]:
+        """Every item of a list. Raises OperationError, CommandError."""
+        items: list[dict[str, Any]] = []
+        after = None
+        while True:
+            page = await self.get(path, limit=PAGE_ITEMS, after=after, **query)
+            items += page["items"]
+            if (after := page["next"]) is None:
+                return items
+
     async def snapshot(self) -> Snapshot:
         """The whole cluster."""
         async with self._request("GET", "/snapshot", None, {}, {}, ANSWER_S) as response:
@@ -90,11 +107,25 @@ class Api:
                 raise errors.Unavailable(f"{self._url}: {error}") from None
 
     async def follow(
-        self, method: str, path: str, body: Any = None, *, timeout_s: float, report: Report, **query: Any
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        timeout_s: float,
+        report: Report,
+        revision: int | None = None,
+        **query: Any,
     ) -> Any:
-        """Make a change, report its progress, and return its decoded result. Raises OperationError, CommandError."""
-        headers = {"Accept": "application/x-ndjson", "Prefer": f"wait={int(timeout_s)}"}
-        async with self._request(method, path, body, query, headers, FOLLOW_SILENT_S) as response:
+        """Make a change, report its progress, and return its decoded result. Raises OperationError, CommandError.
+
+        `revision`: only while the resource is still at it; None: as it is now.
+        """
+        wait_s = math.ceil(min(timeout_s, FOLLOW_S_MAX))
+        headers = {"Accept": "application/x-ndjson", "Prefer": f"wait={wait_s}"}
+        if revision is not None:
+            headers["If-Match"] = f'"{revision}"'
+        async with self._request(method, path, body, query, headers, wait_s + FOLLOW_SILENT_S) as response:
             async for raw in response.content:
                 line = _decoded(raw)
                 if not isinstance(line, dict):
@@ -107,6 +138,20 @@ class Api:
                 if progress is not None:
                     report(progress)
         raise errors.Unavailable(f"{self._url} ended the answer early; the request is stored")
+
+    async def events(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[tuple[str, bytes]]:
+        """Name and data of server-sent events, until the stream ends. Raises OperationError, CommandError."""
+        name = ""
+        async with self._request("GET", path, None, query, {}, EVENTS_SILENT_S) as response:
+            try:
+                async for raw in response.content:
+                    key, _, value = raw.rstrip(b"\r\n").partition(b": ")
+                    if key == b"event":
+                        name = value.decode(errors="replace")
+                    elif key == b"data" and name:
+                        yield name, value
+            except ValueError:
+                raise errors.Unavailable(f"{self._url} sends an event that is too large to be shown") from None
 
     @asynccontextmanager
     async def _request(
@@ -151,6 +196,11 @@ async def open_api(address: ApiAddress) -> AsyncIterator[Api]:
         connector=connector, headers=headers, max_line_size=LINE_BYTES_MAX, read_bufsize=LINE_BYTES_MAX
     ) as http:
         yield Api(http, address.url)
+
+
+def part(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")
 
 
 def _text(value: Any) -> str:

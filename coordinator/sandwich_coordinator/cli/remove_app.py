@@ -1,9 +1,11 @@
 """`sandwich app remove`: reaches NATS and Redis, shows what goes, and has the application's name typed."""
 
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import typer
 from nats.aio.client import Client
@@ -12,11 +14,19 @@ from sandwich_coordinator.cli.cache import load
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.messaging import connect, read_messaging
+from sandwich_coordinator.cli.remote import ApiAddress, open_api, part
 from sandwich_coordinator.durations import duration
 from sandwich_coordinator.operations.errors import Unavailable
-from sandwich_coordinator.operations.removal import Footprint, GuildCount, RemovalChoice, survey
-from sandwich_coordinator.store.base import Store
-from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.operations.progress import Report
+from sandwich_coordinator.operations.removal import (
+    Footprint,
+    GuildCount,
+    ReadingGroup,
+    RemovalChoice,
+    StreamContent,
+    remove_app,
+    survey,
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,8 @@ class Servers:
 
 
 @asynccontextmanager
-async def servers(connection: Connection, warn: Callable[[str], None], *, force: bool) -> AsyncIterator[Servers]:
-    """NATS and Redis for the context. Raises CommandError when NATS does not answer, unless `force`."""
+async def servers(connection: Connection, *, force: bool) -> AsyncIterator[Servers]:
+    """NATS and Redis for the context. Raises Unavailable when NATS does not answer, unless `force`."""
     lookup = await load(connection, connection.key_file)
 
     async def guilds(namespace: str, app: str) -> int:
@@ -47,24 +57,75 @@ async def servers(connection: Connection, warn: Callable[[str], None], *, force:
             client = await stack.enter_async_context(connect(messaging))
         except CommandError as error:
             if not force:
-                raise
-            warn(f"{error}; whether consumers read it is not known")
+                raise Unavailable(str(error)) from None
         yield Servers(client, guilds)
 
 
-async def look_at(
-    store: Store, keys: Keys, app: str, reached: Servers, warn: Callable[[str], None], *, force: bool
-) -> Footprint | None:
+async def look_at(connection: Connection, app: str, warn: Callable[[str], None], *, force: bool) -> Footprint | None:
     """What the application has; None when a server does not answer, which only `force` allows."""
-    if reached.client is None:
-        return None
     try:
-        return await survey(store, keys, app, client=reached.client, guilds=reached.guilds)
+        if connection.api is not None:
+            return await _ask_footprint(connection.api, app)
+        async with connection.store() as store, servers(connection, force=False) as reached:
+            assert reached.client is not None
+            return await survey(store, connection.keys, app, client=reached.client, guilds=reached.guilds)
     except Unavailable as error:
         if not force:
             raise
-        warn(f"{error}; what the application has is not known")
+        warn(f"{error}; what {app} has, and whether consumers read it is not known")
         return None
+
+
+async def carry_out(
+    connection: Connection, app: str, choice: RemovalChoice, *, timeout_s: float, report: Report, force: bool
+) -> RemovalChoice:
+    """Remove the application, see `remove_app`; the choice that holds."""
+    if connection.api is not None:
+        query: dict[str, Any] = {"confirm": app, "keep_cache": choice.keep_cache, "delete_stream": choice.delete_stream}
+        async with open_api(connection.api) as api:
+            found = await api.follow(
+                "DELETE", f"/apps/{part(app)}", timeout_s=timeout_s, report=report, force=force, **query
+            )
+        return _choice(found["choice"])
+    async with connection.store() as store, servers(connection, force=force) as reached:
+        return await remove_app(
+            store,
+            connection.keys,
+            app,
+            choice,
+            client=reached.client,
+            guilds=reached.guilds,
+            now=time.time(),
+            timeout_s=timeout_s,
+            report=report,
+            force=force,
+        )
+
+
+async def _ask_footprint(address: ApiAddress, app: str) -> Footprint:
+    async with open_api(address) as api:
+        found = await api.get(f"/apps/{part(app)}/removal")
+    groups = tuple(ReadingGroup(one["group"], one["lag"], one["reads"]) for one in found["consumers"])
+    return Footprint(
+        app=found["app"],
+        shards_live=found["shards_live"],
+        shards=found["shards"],
+        namespace=found["namespace"],
+        sharers=tuple(found["sharers"]),
+        guilds=found["guilds"],
+        stream=StreamContent(
+            messages=found["stream_messages"],
+            bytes=found["stream_bytes"],
+            max_age_s=found["stream_max_age_s"],
+            dead_letters=found["dead_letters"],
+            groups=groups,
+        ),
+        stored=None if found["stored"] is None else _choice(found["stored"]),
+    )
+
+
+def _choice(found: dict[str, Any]) -> RemovalChoice:
+    return RemovalChoice(keep_cache=found["keep_cache"], delete_stream=found["delete_stream"])
 
 
 def footprint_lines(found: Footprint, choice: RemovalChoice) -> list[str]:

@@ -11,9 +11,8 @@ from sandwich_coordinator.cli.options import AppName, Json, WaitS, run
 from sandwich_coordinator.cli.output import say, show_json, warn
 
 if TYPE_CHECKING:
+    from sandwich_coordinator.cli.app_access import NewGroup, PlannedGroup
     from sandwich_coordinator.cli.connection import Connection
-    from sandwich_coordinator.operations.scaling import ScaleRequest
-    from sandwich_coordinator.policy import Policy
 
 OnlyPlan = Annotated[bool, typer.Option("--plan", help="Show what it costs; write nothing.")]
 
@@ -37,7 +36,10 @@ def app_scale(
 
     Example: sandwich app scale welcomer --shards 64 --plan
     """
-    from sandwich_coordinator.operations.scaling import cancel_scale, plan_accept, plan_scale
+    from sandwich_coordinator.cli.app_access import NewCount, ProposedCount
+    from sandwich_coordinator.config import SHARDS_MAX
+    from sandwich_coordinator.operations.errors import Invalid
+    from sandwich_coordinator.operations.scaling import COUNT_RANGE
 
     connection: Connection = context.obj
     if accept and (shards is not None or ids is not None or cancel):
@@ -45,13 +47,13 @@ def app_scale(
     if cancel:
         if shards is not None or ids is not None or plan:
             raise CommandError("--cancel takes the change back that is under way: give no other option with it", 2)
-        _cancel(connection, app_name, cancel_scale, as_json)
+        _cancel(connection, app_name, as_json)
         return
     if accept:
         _carry_out(
             connection,
             app_name,
-            lambda store, policy: plan_accept(store, connection.keys, app_name, policy=policy),
+            ProposedCount(),
             only_plan=plan,
             yes=yes,
             force=force,
@@ -66,10 +68,12 @@ def app_scale(
         if not (shards.isascii() and shards.isdecimal()) or len(shards) > 9:
             raise CommandError(f"--shards {shards!r}: a number, or auto", 2)
         count = int(shards)
+        if not 1 <= count <= SHARDS_MAX:
+            raise Invalid(f"--shards {count}: {COUNT_RANGE}")
     _carry_out(
         connection,
         app_name,
-        lambda store, policy: plan_scale(store, connection.keys, app_name, count, ids, policy=policy),
+        NewCount(count, ids),
         only_plan=plan,
         yes=yes,
         force=force,
@@ -98,7 +102,7 @@ def app_restart(
 
     Example: sandwich app restart welcomer --plan
     """
-    from sandwich_coordinator.operations.scaling import plan_restart
+    from sandwich_coordinator.cli.app_access import NewSessions
 
     connection: Connection = context.obj
     if hard and rolling:
@@ -113,7 +117,7 @@ def app_restart(
     _carry_out(
         connection,
         app_name,
-        lambda store, policy: plan_restart(store, connection.keys, app_name, hard=hard, policy=policy),
+        NewSessions(hard),
         only_plan=plan,
         yes=yes,
         force=force,
@@ -122,10 +126,12 @@ def app_restart(
     )
 
 
-def _cancel(connection: "Connection", app_name: str, cancel: Any, as_json: bool) -> None:
+def _cancel(connection: "Connection", app_name: str, as_json: bool) -> None:
+    from sandwich_coordinator.cli.app_access import open_apps
+
     async def work() -> bool:
-        async with connection.store() as store:
-            return bool(await cancel(store, connection.keys, app_name, policy=await _policy(store, connection)))
+        async with open_apps(connection) as apps:
+            return await apps.cancel_group(app_name)
 
     done = run(work())
     if as_json:
@@ -137,7 +143,7 @@ def _cancel(connection: "Connection", app_name: str, cancel: Any, as_json: bool)
 def _carry_out(
     connection: "Connection",
     app_name: str,
-    make: Any,
+    wanted: "NewGroup",
     *,
     only_plan: bool,
     yes: bool,
@@ -146,16 +152,15 @@ def _carry_out(
     as_json: bool,
 ) -> None:
     """Show the plan, ask, store it, and wait."""
+    from sandwich_coordinator.cli.app_access import open_apps
     from sandwich_coordinator.cli.progress import shown
     from sandwich_coordinator.operations.rows import plan_row
-    from sandwich_coordinator.operations.scaling import await_scale, store_request
 
-    async def planned() -> "ScaleRequest":
-        async with connection.store() as store:
-            request: ScaleRequest = await make(store, await _policy(store, connection))
-            return request
+    async def look() -> "PlannedGroup":
+        async with open_apps(connection) as apps:
+            return await apps.plan_group(app_name, wanted)
 
-    request = run(planned())
+    request = run(look())
     report_line = partial(say, err=as_json)
     for text in request.warnings:
         warn(text)
@@ -170,21 +175,11 @@ def _carry_out(
     ask_before_new_sessions(plans, yes=yes, force=force)
 
     async def work() -> float:
-        async with connection.store() as store:
-            policy = await _policy(store, connection)
-            await store_request(store, request)
-            report = shown(report_line)
-            return (
-                await await_scale(store, connection.keys, app_name, policy=policy, timeout_s=timeout_s, report=report)
-            ).took_s
+        # Another connection: a question may wait for long.
+        async with open_apps(connection) as apps:
+            return await apps.make_group(app_name, request, timeout_s=timeout_s, report=shown(report_line))
 
     took_s = run(work())
     if as_json:
         row = plan_row(request.plan) if request.plan is not None else None
         show_json({"plan": row, "written": True, "took_s": round(took_s, 1)})
-
-
-async def _policy(store: Any, connection: "Connection") -> "Policy":
-    from sandwich_coordinator.operations.configuration import stored_policy
-
-    return await stored_policy(store, connection.keys)

@@ -97,15 +97,19 @@ def frame_lines(
 ) -> list[Line]:
     """The selected events of one frame. Raises WireError for a corrupt one."""
     if headers.count == 0:
-        lost = Line(f"{app} gap: events were lost after {headers.last_seq}", is_note=True)
-        return [lost] if headers.kind == "gap" else []
+        return [gap_line(app, headers.last_seq)] if headers.kind == "gap" else []
     if not options.may_want(headers.types):
         return []
-    lines = (_line_or_reason(app, event, options, width, paint) for event in split_events(inflate(payload)))
+    lines = (line_or_reason(app, event, options, width, paint) for event in split_events(inflate(payload)))
     return [line for line in lines if line is not None]
 
 
-def _line_or_reason(app: str, event: bytes, options: TailOptions, width: int, paint: Paint) -> Line | None:
+def gap_line(app: str, last_seq: int) -> Line:
+    """That events were lost after the event of this number."""
+    return Line(f"{app} gap: events were lost after {last_seq}", is_note=True)
+
+
+def line_or_reason(app: str, event: bytes, options: TailOptions, width: int, paint: Paint) -> Line | None:
     """One event as shown, or why it cannot be shown: a corrupt one must not hide others or end the command."""
     try:
         return event_line(app, event, options, width, paint)

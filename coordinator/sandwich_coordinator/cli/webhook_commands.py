@@ -12,8 +12,7 @@ from sandwich_coordinator.cli.options import Json, KeyFile, command_group, run, 
 from sandwich_coordinator.cli.output import say, show_json
 
 if TYPE_CHECKING:
-    from sandwich_coordinator.store.etcd import EtcdStore
-    from sandwich_coordinator.view import ClusterView
+    from sandwich_coordinator.cli.webhook_access import MadeWebhook
 
 webhook_app = command_group("Messages about the cluster, in a Discord channel or to an HTTP server.")
 
@@ -56,12 +55,12 @@ def webhook_add(
     Example: sandwich webhook add alerts --url-file url.txt --severity warning
     """
     from sandwich_coordinator.cli.token_input import read_secret
-    from sandwich_coordinator.operations.bots import trusted_settings
-    from sandwich_coordinator.operations.webhooks import WebhookSpec, create_webhook
+    from sandwich_coordinator.cli.webhook_access import open_webhooks
+    from sandwich_coordinator.operations.webhooks import WebhookSpec, check_choice
     from sandwich_coordinator.webhooks.records import DEFAULT_KINDS
 
     connection = with_key_file(context.obj, key_file)
-    key = None if insecure_plaintext else connection.key(os.environ)
+    key = connection.sealing_key(os.environ, plaintext=insecure_plaintext)
     secret = ""
     if secret_env is not None or secret_file is not None:
         secret = read_secret("the secret", "secret", secret_env, secret_file, os.environ)
@@ -75,43 +74,28 @@ def webhook_add(
         allow_private=allow_private,
     )
 
-    async def work() -> Any:
-        async with connection.store() as store:
-            await trusted_settings(store, connection.keys, key)
-            return await create_webhook(store, connection.keys, key, name, spec, now=time.time())
+    check_choice(spec.events, spec.min_severity)
 
-    record, _ = run(work())
-    say(f"webhook {name} reports to {record.host} from now on", err=as_json)
+    async def work() -> "MadeWebhook":
+        async with open_webhooks(connection) as webhooks:
+            return await webhooks.add(name, spec, key, now=time.time())
+
+    made = run(work())
+    say(f"webhook {name} reports to {made.host} from now on", err=as_json)
     if as_json:
-        show_json({"webhook": name, "type": record.type, "host": record.host})
+        show_json({"webhook": name, "type": made.type, "host": made.host})
 
 
 @webhook_app.command("list")
 def webhook_list(context: typer.Context, as_json: Json = False) -> None:
     """The webhooks, and whether their messages arrive. Example: sandwich webhook list"""
-    from sandwich_coordinator.operations.waiting import read_view
+    from sandwich_coordinator.cli.webhook_access import open_webhooks
 
-    async def look(store: "EtcdStore") -> "ClusterView":
-        return await read_view(store, context.obj.keys)
+    async def look() -> list[dict[str, Any]]:
+        async with open_webhooks(context.obj) as webhooks:
+            return await webhooks.rows()
 
-    view = _with_store(context, look)
-    rows = []
-    for name, entry in sorted(view.webhooks.items()):
-        state = view.webhook_states.get(name)
-        record = entry.record
-        rows.append(
-            {
-                "webhook": name,
-                "type": record.type,
-                "host": record.host,
-                "ends_in": record.last4,
-                "events": list(record.events),
-                "severity": record.min_severity,
-                "apps": list(record.apps),
-                "failing_since": state.record.failing_since if state is not None else 0.0,
-                "error": state.record.error if state is not None else "",
-            }
-        )
+    rows = run(look())
     if as_json:
         show_json(rows)
         return
@@ -127,40 +111,29 @@ def webhook_list(context: typer.Context, as_json: Json = False) -> None:
 def webhook_test(
     context: typer.Context, name: Name, key_file: KeyFile = None, insecure_plaintext: Plaintext = False
 ) -> None:
-    """Send a test message from this machine. Example: sandwich webhook test alerts"""
-    from sandwich_coordinator.operations.errors import NotFound
-    from sandwich_coordinator.operations.waiting import read_view
-    from sandwich_coordinator.operations.webhooks import send_test
-    from sandwich_coordinator.webhooks.delivery import NotDelivered
+    """Send a test message from this machine, or with --api from the node. Example: sandwich webhook test alerts"""
+    from sandwich_coordinator.cli.webhook_access import open_webhooks
 
     connection = with_key_file(context.obj, key_file)
-    key = None if insecure_plaintext else connection.key(os.environ)
+    key = connection.sealing_key(os.environ, plaintext=insecure_plaintext)
 
-    async def work(store: "EtcdStore") -> None:
-        view = await read_view(store, connection.keys)
-        if name not in view.webhooks:
-            raise NotFound("webhook", name, view.webhooks)
-        try:
-            await send_test(view.webhooks[name].record, key, cluster=connection.keys.cluster, now=time.time())
-        except NotDelivered as error:
-            raise CommandError(f"the message did not arrive: {error}", EXIT_CANNOT_SAY) from None
+    async def work() -> str:
+        async with open_webhooks(connection) as webhooks:
+            return await webhooks.test(name, key, now=time.time())
 
-    _with_store(context, work)
+    if failure := run(work()):
+        raise CommandError(f"the message did not arrive: {failure}", EXIT_CANNOT_SAY)
     say(f"webhook {name} took the test message")
 
 
 @webhook_app.command("remove")
 def webhook_remove(context: typer.Context, name: Name) -> None:
     """Remove a webhook. Example: sandwich webhook remove alerts"""
-    from sandwich_coordinator.operations.webhooks import remove_webhook
+    from sandwich_coordinator.cli.webhook_access import open_webhooks
 
-    _with_store(context, lambda store: remove_webhook(store, context.obj.keys, name))
+    async def work() -> None:
+        async with open_webhooks(context.obj) as webhooks:
+            await webhooks.remove(name)
+
+    run(work())
     say(f"webhook {name} is removed")
-
-
-def _with_store(context: typer.Context, work: Any) -> Any:
-    async def connected() -> Any:
-        async with context.obj.store() as store:
-            return await work(store)
-
-    return run(connected())

@@ -121,21 +121,30 @@ async def list_letters(client: Client, apps: Iterable[str], wanted: LetterFilter
             of_app.append(stored)
             total += 1
         newest += of_app
-    newest.sort(key=lambda stored: (stored.letter.at, stored.number), reverse=True)
-    return LetterList(total, tuple(newest[:limit]))
+    return LetterList(total, tuple(newest_first(newest)[:limit]))
+
+
+def newest_first(letters: Iterable[StoredLetter]) -> list[StoredLetter]:
+    """The letters of several applications in the order of a list."""
+    return sorted(letters, key=lambda stored: (stored.letter.at, stored.number), reverse=True)
 
 
 async def find_letters(client: Client, app: str, wanted: LetterFilter) -> list[StoredLetter]:
     """The letters that match, oldest first. Raises NotFound when one that is named does not exist, or none matches."""
     found = [stored async for stored in read_letters(client, app, wanted)]
+    check_found(app, wanted, found)
+    return found
+
+
+def check_found(app: str, wanted: LetterFilter, found: Iterable[StoredLetter]) -> None:
+    """Raise NotFound when a letter that is named was not found, or none matches."""
     there = {str(stored.number) for stored in found} | {stored.letter.id for stored in found}
     missing = ", ".join(name for name in wanted.names if name not in there)
     see = f"see sandwich dead list --app {app}"
     if missing:
         raise NotFound("dead letter", missing, (), f"{app} has no dead letter {missing}: {see}")
-    if not found:
+    if not there:
         raise NotFound("dead letter", "", (), f"{app} has no such dead letters: {see}")
-    return found
 
 
 async def read_letters(client: Client, app: str, wanted: LetterFilter) -> AsyncIterator[StoredLetter]:

@@ -1,7 +1,7 @@
 """Rows of JSON about a cluster, as the command line with `--json` and the HTTP API show them. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -304,6 +304,26 @@ def plan_row(plan: ScalePlan) -> dict[str, Any]:
         "shards_without_room": plan.without_room,
         "begins_now": plan.enough or plan.at_once,
     }
+
+
+def plan_of_row(row: Mapping[str, Any]) -> ScalePlan:
+    """The plan that `plan_row` gave."""
+    return ScalePlan(
+        app=row["app"],
+        reasons=tuple(row["reasons"]),
+        before=row["shards_before"],
+        after=row["shards_after"],
+        starts=row["session_starts"],
+        left=row["session_starts_left"],
+        total=row["session_starts_total"],
+        reserve=row["session_starts_kept"],
+        reset_at=row["session_starts_reset_at"],
+        seconds=row["seconds"],
+        memory_bytes=row["memory_bytes"],
+        at_once=row["at_once"],
+        enough=row["begins_now"],
+        without_room=row["shards_without_room"],
+    )
 
 
 def move_row(move: Move) -> dict[str, Any]:

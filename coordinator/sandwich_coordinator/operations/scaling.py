@@ -25,6 +25,8 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import AppRecord, RolloutRecord
 from sandwich_coordinator.view import ClusterView
 
+COUNT_RANGE = f"a bot has 1 to {SHARDS_MAX} shards"
+CHANGED_MEANWHILE = "another operator changed the application just now: look and try again"
 RESTART_HINT = "sandwich app scale {app} --cancel takes it back"
 
 
@@ -52,7 +54,7 @@ async def plan_scale(
     view = await read_view(store, keys)
     record, revision = _app(view, app)
     if count != "auto" and not 1 <= count <= SHARDS_MAX:
-        raise Invalid(f"--shards {count}: a bot has 1 to {SHARDS_MAX} shards")
+        raise Invalid(f"--shards {count}: {COUNT_RANGE}")
     after = msgspec.structs.replace(record, shards=msgspec.structs.replace(record.shards, count=count, ids=ids))
     serving, budget = serving_groups(view).get(app), view.budgets.get(record.token_hash)
     verdict = judge_shards(
@@ -92,16 +94,19 @@ async def plan_restart(store: Store, keys: Keys, app: str, *, hard: bool, policy
     )
 
 
-async def plan_accept(store: Store, keys: Keys, app: str, *, policy: Policy) -> ScaleRequest:
-    """What accepting the leader's proposal would do; writes nothing.
+async def plan_accept(store: Store, keys: Keys, app: str, *, policy: Policy, count: int | None = None) -> ScaleRequest:
+    """What accepting the leader's proposal would do; writes nothing. `count`: only if that is proposed; None: any.
 
-    Raises NotFound, and Refused without a proposal or while another change is under way.
+    Raises NotFound, Conflict when another count is proposed, and Refused without a proposal or while another change is
+    under way.
     """
     view = await read_view(store, keys)
     record, _ = _app(view, app)
     proposal = view.proposals.get(app)
     if proposal is None or record.shards.count != "auto":
         raise Refused(f"{app}: no shard count is proposed")
+    if count not in (None, proposal.record.count):
+        raise Conflict(CHANGED_MEANWHILE)
     _check_idle(view, app, policy)
     stored = view.rollouts.get(app)
     before = stored.record if stored is not None else RolloutRecord()
@@ -119,7 +124,7 @@ async def store_request(store: Store, request: ScaleRequest) -> None:
     except StoreAmbiguous as error:
         raise Unavailable(f"whether that was stored is unknown ({error}): look and try again") from None
     if not done.succeeded:
-        raise Conflict("another operator changed the application just now: look and try again")
+        raise Conflict(CHANGED_MEANWHILE)
 
 
 async def cancel_scale(store: Store, keys: Keys, app: str, *, policy: Policy) -> bool:

@@ -226,6 +226,16 @@ async def _store(
     return record, done.revision
 
 
+def check_choice(events: Sequence[str], min_severity: str) -> None:
+    """Raise Invalid for what a webhook cannot report."""
+    unknown = sorted(set(events) - set(NOTICE_KINDS))
+    if unknown or not events:
+        what = f"there is no event {unknown[0][:32]}" if unknown else "a webhook needs an event"
+        raise Invalid(f"{what}; there are: {', '.join(NOTICE_KINDS)}")
+    if min_severity not in list(Severity):
+        raise Invalid(f"the severity must be one of {', '.join(Severity)}")
+
+
 def _check(view: ClusterView, record: WebhookRecord, destination: Destination) -> None:
     """Raise Invalid or NotFound. No message repeats the URL or the secret."""
     try:
@@ -233,12 +243,7 @@ def _check(view: ClusterView, record: WebhookRecord, destination: Destination) -
         check_template(record.template)
     except ValueError as error:
         raise Invalid(str(error)) from None
-    unknown = sorted(set(record.events) - set(NOTICE_KINDS))
-    if unknown or not record.events:
-        what = f"there is no event {unknown[0][:32]}" if unknown else "a webhook needs an event"
-        raise Invalid(f"{what}; there are: {', '.join(NOTICE_KINDS)}")
-    if record.min_severity not in list(Severity):
-        raise Invalid(f"the severity must be one of {', '.join(Severity)}")
+    check_choice(record.events, record.min_severity)
     if len(record.apps) > APPS_MAX:
         raise Invalid(f"a webhook names at most {APPS_MAX} applications")
     for app in record.apps:

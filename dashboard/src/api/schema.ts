@@ -99,18 +99,32 @@ export interface components {
          * AppPatch
          * @description New values of an application's configuration, by dotted path: `{"events.ignore": ["TYPING_START"]}`.
          *
-         *     `new_sessions`: also when that starts new sessions, which `dry_run=true` shows.
+         *     new_sessions  also when that starts new sessions, which `dry_run=true` shows
+         *     token, check  as with PUT /apps/{app}/token, in the same change; null: the token stays
          */
         AppPatch: {
+            /**
+             * Check
+             * @default true
+             */
+            check: boolean;
             /**
              * New Sessions
              * @default false
              */
             new_sessions: boolean;
-            /** Set */
+            /**
+             * Set
+             * @default {}
+             */
             set: {
                 [key: string]: unknown;
             };
+            /**
+             * Token
+             * @default null
+             */
+            token: string | null;
         };
         /**
          * AppSummary
@@ -187,6 +201,89 @@ export interface components {
             starts: components["schemas"]["Start"][];
             /** Total */
             total: number;
+        };
+        /**
+         * CachedGuild
+         * @description A guild in one cache namespace.
+         *
+         *     guild     as Discord describes it, without its collections; null: its own data is not cached
+         *     cached    how much there is of each collection
+         *     channels, roles, members  where they were asked for, else null; at most 100 members
+         */
+        CachedGuild: {
+            /** Cached */
+            cached: {
+                [key: string]: number;
+            };
+            /**
+             * Channels
+             * @default null
+             */
+            channels: {
+                [key: string]: unknown;
+            }[] | null;
+            /** Guild */
+            guild: {
+                [key: string]: unknown;
+            } | null;
+            /** Id */
+            id: string;
+            /**
+             * Members
+             * @default null
+             */
+            members: {
+                [key: string]: unknown;
+            }[] | null;
+            /** Namespace */
+            namespace: string;
+            /**
+             * Roles
+             * @default null
+             */
+            roles: {
+                [key: string]: unknown;
+            }[] | null;
+            /** Where */
+            where: components["schemas"]["CachedShard"][];
+        };
+        /**
+         * CachedGuilds
+         * @description The guild in each namespace that has it. `absence`: why there is none; "" when there is one.
+         */
+        CachedGuilds: {
+            /** Absence */
+            absence: string;
+            /** Items */
+            items: components["schemas"]["CachedGuild"][];
+        };
+        /**
+         * CachedShard
+         * @description The shard of a guild for one application, and the node that runs it now; null: no node.
+         */
+        CachedShard: {
+            /** App */
+            app: string;
+            /** Group */
+            group: number;
+            /** Namespace */
+            namespace: string;
+            /** Node */
+            node: string | null;
+            /** Shard */
+            shard: number;
+            /** State */
+            state: string;
+        };
+        /**
+         * CachedShards
+         * @description The applications that are in a guild. `absence`: why there is none; "" when there is one.
+         */
+        CachedShards: {
+            /** Absence */
+            absence: string;
+            /** Items */
+            items: components["schemas"]["CachedShard"][];
         };
         /**
          * Cancelled
@@ -272,6 +369,20 @@ export interface components {
             versions: string[];
         };
         /**
+         * Configuration
+         * @description `file`: as cluster.yml has it; secrets are replaced by the names of variables.
+         *
+         *     `is_checked`: the cluster key confirms who wrote the addresses in it, or the cluster has none.
+         */
+        Configuration: {
+            /** File */
+            file: {
+                [key: string]: unknown;
+            };
+            /** Is Checked */
+            is_checked: boolean;
+        };
+        /**
          * Consumer
          * @description A consumer group. `lag`: frames that are not acknowledged; `floor` grows when some are.
          */
@@ -316,6 +427,7 @@ export interface components {
          *     id      of the event; "" where there is none
          *     tries   how often it was tried
          *     at      Unix seconds
+         *     subject, stream_seq  of its frame in the stream that the group read
          */
         DeadLetter: {
             /** At */
@@ -334,10 +446,29 @@ export interface components {
             shard: number | null;
             /** Shard Group */
             shard_group: number | null;
+            /** Stream Seq */
+            stream_seq: number;
+            /** Subject */
+            subject: string;
             /** Tries */
             tries: number;
             /** Type */
             type: string;
+        };
+        /**
+         * DeadLetters
+         * @description A part of the letters; `total`: how many match, on all pages.
+         */
+        DeadLetters: {
+            /** Items */
+            items: components["schemas"]["DeadLetter"][];
+            /**
+             * Next
+             * @default null
+             */
+            next: string | null;
+            /** Total */
+            total: number;
         };
         /**
          * Discarded
@@ -1177,16 +1308,6 @@ export interface components {
              */
             next: string | null;
         };
-        /** Page[DeadLetter] */
-        Page_DeadLetter_: {
-            /** Items */
-            items: components["schemas"]["DeadLetter"][];
-            /**
-             * Next
-             * @default null
-             */
-            next: string | null;
-        };
         /** Page[Entry] */
         Page_Entry_: {
             /** Items */
@@ -1476,6 +1597,28 @@ export interface components {
             keep_cache: boolean;
         };
         /**
+         * RemovalOutcome
+         * @description `choice`: what was chosen when the removal began; null: it is not finished.
+         */
+        RemovalOutcome: {
+            /** @default null */
+            choice: components["schemas"]["RemovalChoice"] | null;
+            /**
+             * Detail
+             * @default
+             */
+            detail: string;
+            /**
+             * Progress
+             * @default []
+             */
+            progress: {
+                [key: string]: unknown;
+            }[];
+            /** Reached */
+            reached: boolean;
+        };
+        /**
          * Replayed
          * @description How many letters went back to their groups. `not_read`: groups without a worker's consumer, which wait.
          */
@@ -1493,8 +1636,14 @@ export interface components {
          *
          *     hard    end the present sessions first: events are lost
          *     shards  only reconnect these (`0-7,12`), sessions kept: no session start is spent; null: new sessions for all
+         *     force   also while no node has room for some of the new shards
          */
         RestartRequest: {
+            /**
+             * Force
+             * @default false
+             */
+            force: boolean;
             /**
              * Hard
              * @default false
@@ -1539,6 +1688,8 @@ export interface components {
         /**
          * ScaleOutcome
          * @description How a change of shard groups ended. `written` false: a dry run. `new_sessions` null: none are needed.
+         *
+         *     `revision`: of the configuration that was read, for If-Match; null where the request does not change it.
          */
         ScaleOutcome: {
             /**
@@ -1557,6 +1708,11 @@ export interface components {
             }[];
             /** Reached */
             reached: boolean;
+            /**
+             * Revision
+             * @default null
+             */
+            revision: number | null;
             /** Warnings */
             warnings?: string[];
             /**
@@ -1677,6 +1833,30 @@ export interface components {
             shards: string;
         };
         /**
+         * SharedGuild
+         * @description A guild that a user shares with applications of one namespace. `name`: null when it is not cached.
+         */
+        SharedGuild: {
+            /** Apps */
+            apps: string[];
+            /** Guild */
+            guild: string;
+            /** Name */
+            name: string | null;
+            /** Namespace */
+            namespace: string;
+        };
+        /**
+         * SharedGuilds
+         * @description The guilds that a user shares with these applications.
+         */
+        SharedGuilds: {
+            /** Apps */
+            apps: string[];
+            /** Items */
+            items: components["schemas"]["SharedGuild"][];
+        };
+        /**
          * Start
          * @description How far the start of a shard group is.
          *
@@ -1711,15 +1891,32 @@ export interface components {
         };
         /**
          * TestedBot
-         * @description What Discord says about a token that was tested. `intents_not_enabled`: in the developer portal.
+         * @description What Discord says about a token that was tested.
+         *
+         *     intents_not_enabled, intents_enabled  of the privileged intents, in the developer portal
+         *     guilds                                about how many it is in; null: not known
          */
         TestedBot: {
+            /** Guilds */
+            guilds: number | null;
             /** Id */
             id: string;
+            /** Intents Enabled */
+            intents_enabled: string[];
             /** Intents Not Enabled */
             intents_not_enabled: string[];
+            /** Max Concurrency */
+            max_concurrency: number;
             /** Name */
             name: string;
+            /** Session Starts Left */
+            session_starts_left: number;
+            /** Session Starts Reset S */
+            session_starts_reset_s: number;
+            /** Session Starts Total */
+            session_starts_total: number;
+            /** Shards Recommended */
+            shards_recommended: number;
         };
         /**
          * TestResult

@@ -19,6 +19,7 @@ export type ProblemDetails = Schemas["ProblemDetails"];
 export type FieldError = Schemas["FieldError"];
 
 export type Cluster = Schemas["Cluster"];
+export type HistoryFigures = Schemas["HistoryFigures"];
 export type Node = Schemas["Node"];
 export type Change = Schemas["Change"];
 export type AppSummary = Schemas["AppSummary"];
@@ -63,4 +64,3 @@ export type Members = Schemas["Members"];
 export type MutualGuilds = Schemas["MutualGuilds"];
 export type MutualGuild = Schemas["MutualGuild"];
 export type Webhook = Schemas["Webhook"];
-export type HistoryFigures = Schemas["HistoryFigures"];

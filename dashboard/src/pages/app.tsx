@@ -3,10 +3,10 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import type { App, AppSummary, Budget, Group, Groups, Problem, Proposal, Recent, Shard } from "../api/types";
 import { acceptProposal, cancelScale, pauseApp, restartApp, resumeApp, scaleApp } from "../changes";
 import { href } from "../router";
-import { remember } from "../state/history";
+import { remember, useHistory } from "../state/history";
 import { useResource, type Resource } from "../state/resource";
 import { isAdmin, isOperator } from "../state/session";
-import { EventRate } from "../ui/eventrate";
+import { Chart } from "../ui/chart";
 import { count, duration, milliseconds, plural, rate } from "../ui/format";
 import { Page } from "../ui/page";
 import { Ago, Empty, Field, Figure, Loaded, Mark, Meter, Section, StateWord, Table } from "../ui/parts";
@@ -85,6 +85,7 @@ function Status({ app }: { app: App }): JSX.Element {
   const budgets = useResource<Budget[]>("/budgets", { all: true, every: 10_000, on: ["figures"] });
   const recent = useResource<Recent>(`/recent?app=${name}`, { every: 10_000, on: [`shard/${app.app}/`] });
   const { status } = app;
+  const { events: points, latency: latencies } = useHistory(app.app);
   const latency = useMemo(() => medianLatency(shards.data ?? []), [shards.data]);
   const budget = budgets.data?.find((one) => one.apps.includes(app.app));
   return (
@@ -107,7 +108,19 @@ function Status({ app }: { app: App }): JSX.Element {
         </Figure>
       </dl>
       <ShardSection shards={shards} groups={groups.data} />
-      <EventRate app={app.app} />
+      {points.length > 1 && (
+        <Section title="Events a second" aside="the last six hours">
+          <Chart points={points} label={`Events a second: ${rate(points[points.length - 1]?.value)} now`} />
+        </Section>
+      )}
+      {latencies.length > 1 && (
+        <Section title="Latency, median of its shards, in milliseconds" aside="the last six hours">
+          <Chart
+            points={latencies}
+            label={`Latency: ${milliseconds(latencies[latencies.length - 1]?.value)} at the last full minute`}
+          />
+        </Section>
+      )}
       <div class="columns">
         <Section title="Session starts" id="sessions">
           <Loaded from={budgets}>

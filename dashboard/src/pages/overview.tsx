@@ -1,11 +1,12 @@
 import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import type { AppSummary, Cluster, Node, Page as ListPage, Problem, Recent, Shard } from "../api/types";
+import { useHistory } from "../state/history";
 import { connection } from "../state/live";
 import { useResource } from "../state/resource";
 import { isAdmin, seesCluster } from "../state/session";
 import { AppTable } from "../ui/apptable";
-import { EventRate } from "../ui/eventrate";
+import { Chart } from "../ui/chart";
 import { count, milliseconds, plural, rate } from "../ui/format";
 import { Page } from "../ui/page";
 import { Empty, Figure, Loaded, Section } from "../ui/parts";
@@ -32,6 +33,7 @@ export function OverviewPage(): JSX.Element {
   const shards = useResource<ListPage<Shard>>("/shards?limit=1000", { every: 15_000 });
   const recent = useResource<Recent>("/recent", { every: 10_000, on: ["shard/"] });
   const latency = useMemo(() => latencyOf(shards.data), [shards.data]);
+  const { events: points } = useHistory("");
   return (
     <Page
       title={cluster.data && connection.value.state !== "lost" ? headline(cluster.data) : "Overview"}
@@ -76,7 +78,11 @@ export function OverviewPage(): JSX.Element {
           </dl>
         )}
       </Loaded>
-      <EventRate app="" />
+      {points.length > 1 && (
+        <Section title="Events a second" aside="the last six hours">
+          <Chart points={points} label={`Events a second: ${rate(points[points.length - 1]?.value)} now`} />
+        </Section>
+      )}
       <Section title="Applications" aside={<a href="/apps">All</a>}>
         <Loaded from={apps}>
           {(found) =>

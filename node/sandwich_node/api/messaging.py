@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from sandwich_node.nats_connection import NatsConnection
+    from sandwich_sdk.cache import Cache
 
 IDLE_S = 60.0
 REFUSED_S = 1.0
@@ -112,8 +113,9 @@ class Messaging:
             raise Unavailable("this node has no configuration yet")
         return settings
 
-    async def guild_count(self, namespace: str, app: str) -> int:
-        """How many guilds of an application Redis has. Raises Unavailable, SealingError."""
+    @asynccontextmanager
+    async def cache(self, namespace: str = "default") -> AsyncIterator["Cache"]:
+        """The cluster's cache for the context. Raises Unavailable, SealingError."""
         from sandwich_sdk.cache import Cache, CacheUnavailable, Tls
 
         redis = redis_options(self._known_settings(), self._open_secret)
@@ -124,9 +126,14 @@ class Messaging:
             raise Unavailable(f"the cluster's Redis settings cannot be used: {error}") from None
         try:
             async with cache:
-                return await cache.guild_count(app)
+                yield cache
         except CacheUnavailable as error:
             raise Unavailable(str(error)) from None
+
+    async def guild_count(self, namespace: str, app: str) -> int:
+        """How many guilds of an application Redis has. Raises Unavailable, SealingError."""
+        async with self.cache(namespace) as cache:
+            return await cache.guild_count(app)
 
     async def close(self) -> None:
         """Close what is open."""

@@ -33,6 +33,8 @@ BODY_BYTES_MAX = 1024 * 1024
 BODY_TIMEOUT_S = 10.0
 """How long a body may take to arrive."""
 WAIT_S_MAX = 600.0
+FOLLOW_S_MAX = 3600.0
+"""As long as a caller that reads the progress waits at most, and without `Prefer` WAIT_S_MAX."""
 STREAM_WRITE_S = 5.0
 """A reader of a stream that takes nothing for so long is cut off."""
 STREAM_CHECK_S = 1.0
@@ -247,7 +249,7 @@ async def _read(route: Route, call: Call, request: web.Request) -> Call:
         query=query,
         body=body,
         revision=_revision(request.headers.get("If-Match")) if route.is_conditional else None,
-        wait_s=_wait_s(request.headers.get("Prefer", "")) if route.takes_time else 0.0,
+        wait_s=min(_wait_s(request.headers.get("Prefer", "")) or 0.0, WAIT_S_MAX) if route.takes_time else 0.0,
         headers={name.lower(): value for name, value in request.headers.items()},
     )
 
@@ -303,9 +305,10 @@ def _is_known(header: str, etag: str) -> bool:
     return etag in tags or "*" in tags
 
 
-def _wait_s(prefer: str) -> float:
+def _wait_s(prefer: str) -> float | None:
+    """How long the caller waits; None: it does not say."""
     found = _WAIT.search(prefer)
-    return min(float(found.group(1)), WAIT_S_MAX) if found else 0.0
+    return float(found.group(1)) if found else None
 
 
 async def _write(route: Route, request: web.Request, found: Model | Reply | None) -> web.StreamResponse:
@@ -367,7 +370,9 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
             # Later lines say what this one would.
             lines.put_nowait(_line({"progress": progress_value(progress)}))
 
-    followed = replace(call, follows=True, report=report, wait_s=call.wait_s or WAIT_S_MAX)
+    wanted_s = _wait_s(request.headers.get("Prefer", ""))
+    wait_s = WAIT_S_MAX if wanted_s is None else min(wanted_s, FOLLOW_S_MAX)
+    followed = replace(call, follows=True, report=report, wait_s=wait_s)
     task = asyncio.create_task(_outcome(route, followed))
     try:
         first = await _next_line(lines, task)

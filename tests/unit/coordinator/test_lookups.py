@@ -7,8 +7,9 @@ from rich.cells import cell_len
 
 from sandwich_coordinator.cli.cache import check_id
 from sandwich_coordinator.cli.errors import CommandError
-from sandwich_coordinator.cli.lookups import guild_text, mutual_text, not_cached, plain, where_row, where_text
+from sandwich_coordinator.cli.lookups import guild_text, mutual_text, plain, where_text
 from sandwich_coordinator.ids import LeaderTerm
+from sandwich_coordinator.operations.cached_guilds import not_cached, where_row
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, GroupRecord

@@ -12,3 +12,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
+
+{{/* The scheme of the nodes' port. */}}
+{{- define "sandwich.scheme" -}}
+{{ if .Values.tlsSecret }}HTTPS{{ else }}HTTP{{ end }}
+{{- end }}

@@ -20,7 +20,6 @@ from sandwich_coordinator.operations.configuration import stream_defaults
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused, Stale
 from sandwich_coordinator.operations.export import effective_app, exported_app
 from sandwich_coordinator.operations.snapshot import Snapshot
-from sandwich_coordinator.scale_plan import plan_next_group
 from sandwich_coordinator.types import AppRecord
 from sandwich_node.api.changing import changed
 from sandwich_node.api.models import DryRun, Model, Outcome, Page, PageQuery
@@ -99,11 +98,14 @@ class NewApp(Model):
 class AppPatch(Model):
     """New values of an application's configuration, by dotted path: `{"events.ignore": ["TYPING_START"]}`.
 
-    `new_sessions`: also when that starts new sessions, which `dry_run=true` shows.
+    new_sessions  also when that starts new sessions, which `dry_run=true` shows
+    token, check  as with PUT /apps/{app}/token, in the same change; null: the token stays
     """
 
-    set: dict[str, Any] = Field(min_length=1, max_length=VALUES_MAX)
+    set: dict[str, Any] = Field(default={}, max_length=VALUES_MAX)
     new_sessions: bool = False
+    token: SecretStr | None = Field(default=None, min_length=1, max_length=TOKEN_CHARACTERS_MAX)
+    check: bool = True
 
 
 class TokenReplacement(Model):
@@ -137,11 +139,22 @@ class Warned(Model):
 
 
 class TestedBot(Model):
-    """What Discord says about a token that was tested. `intents_not_enabled`: in the developer portal."""
+    """What Discord says about a token that was tested.
+
+    intents_not_enabled, intents_enabled  of the privileged intents, in the developer portal
+    guilds                                about how many it is in; null: not known
+    """
 
     id: str
     name: str
     intents_not_enabled: list[str]
+    intents_enabled: list[str]
+    guilds: int | None
+    shards_recommended: int
+    session_starts_left: int
+    session_starts_total: int
+    session_starts_reset_s: float
+    max_concurrency: int
 
 
 class AppChanged(Model):
@@ -225,16 +238,19 @@ async def _change(call: Call) -> Reply:
     parts = call.cluster
     if any(map(looks_like_token, body.set)):
         raise Invalid("set: a token is no key: it is replaced with PUT /apps/{app}/token")
+    if not body.set and body.token is None:
+        raise Invalid("set: give at least one key, or a token")
     values = {tuple(part.strip() for part in key.split(".")): value for key, value in body.set.items()}
     for path in values:
         if not all(path):
             raise Invalid(f"set: {'.'.join(path)[:64]!r} is no key: write it as in cluster.yml, such as events.ignore")
         if path[0] == "token":
             raise Invalid("set: the token is replaced with PUT /apps/{app}/token")
+    new, warnings = _token(body.token, parts, body.check) if body.token is not None else (None, ())
     plan = await applications.change_app(
-        parts.store, parts.keys, call.app, values, dry_run=True, revision=call.revision
+        parts.store, parts.keys, call.app, values, new=new, dry_run=True, revision=call.revision
     )
-    cost = _cost(call, plan.record)
+    cost = new_sessions(plan.new_group)
     written = bool(plan.changes) and not call.query.dry_run
     if written:
         if cost is not None and not body.new_sessions:
@@ -243,11 +259,14 @@ async def _change(call: Call) -> Reply:
                 "to do it, or dry_run=true to see what it costs"
             )
         try:
-            plan = await applications.change_app(parts.store, parts.keys, call.app, values, revision=plan.revision)
+            plan = await applications.change_app(
+                parts.store, parts.keys, call.app, values, new=new, revision=plan.revision
+            )
         except Stale as error:
             if call.revision is None:
                 raise Conflict(str(error)) from None
             raise
+    plan = replace(plan, warnings=(*warnings, *plan.warnings))
     return _changed(call, plan, written=written, cost=cost)
 
 
@@ -260,7 +279,7 @@ async def _replace_token(call: Call) -> Reply:
     )
     plan = replace(plan, warnings=(*warnings, *plan.warnings))
     written = bool(plan.changes) and not call.query.dry_run
-    return _changed(call, plan, written=written, cost=_cost(call, plan.record))
+    return _changed(call, plan, written=written, cost=new_sessions(plan.new_group))
 
 
 def _changed(call: Call, plan: applications.AppPlan, *, written: bool, cost: NewSessions | None) -> Reply:
@@ -289,14 +308,6 @@ def _token(given: SecretStr, parts: Any, check: bool) -> tuple[NewToken, tuple[O
     return NewToken(token, parts.key, test=check), (OptionWarning("token", warning),) if warning else ()
 
 
-def _cost(call: Call, after: AppRecord) -> NewSessions | None:
-    """What the new sessions cost that the leader starts once the application is stored so."""
-    if after.paused:
-        return None
-    policy = call.cluster.settings().policy.policy()
-    return new_sessions(plan_next_group(call.cluster.view(), after, policy=policy))
-
-
 def _field(change: AppChange) -> FieldChange:
     before, after = (_shown(change.path, value) for value in (change.before, change.after))
     return FieldChange(path=change.path, before=before, after=after, is_secret=change.is_secret)
@@ -311,10 +322,20 @@ def _warnings(found: Sequence[OptionWarning]) -> list[Warned]:
 
 
 def _bot(bot: Bot | None, record: AppRecord) -> TestedBot | None:
-    return (
-        None
-        if bot is None
-        else TestedBot(id=bot.id, name=bot.name, intents_not_enabled=bot.not_granted(record.intents))
+    if bot is None:
+        return None
+    limits = bot.limits
+    return TestedBot(
+        id=bot.id,
+        name=bot.name,
+        intents_not_enabled=bot.not_granted(record.intents),
+        intents_enabled=sorted(bot.granted),
+        guilds=limits.guilds,
+        shards_recommended=limits.recommended,
+        session_starts_left=limits.remaining,
+        session_starts_total=limits.total,
+        session_starts_reset_s=limits.reset_after_s,
+        max_concurrency=limits.max_concurrency,
     )
 
 

@@ -78,6 +78,7 @@ class DeadLetter(Model):
     id      of the event; "" where there is none
     tries   how often it was tried
     at      Unix seconds
+    subject, stream_seq  of its frame in the stream that the group read
     """
 
     number: int
@@ -90,6 +91,14 @@ class DeadLetter(Model):
     at: float
     shard_group: int | None
     shard: int | None
+    subject: str
+    stream_seq: int
+
+
+class DeadLetters(Page[DeadLetter]):
+    """A part of the letters; `total`: how many match, on all pages."""
+
+    total: int
 
 
 class LetterContent(Model):
@@ -198,6 +207,8 @@ def _letter(stored: "StoredLetter") -> DeadLetter:
         at=letter.at,
         shard_group=shard_group,
         shard=shard,
+        subject=letter.subject,
+        stream_seq=letter.stream_seq,
     )
 
 
@@ -205,7 +216,7 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
 
 
-async def _letters(call: Call) -> Page[DeadLetter]:
+async def _letters(call: Call) -> DeadLetters:
     from sandwich_coordinator.operations.dead_letters import LetterFilter, read_letters
 
     query: LetterQuery = call.query
@@ -213,15 +224,17 @@ async def _letters(call: Call) -> Page[DeadLetter]:
     before = _number(query.after) if query.after else None
     if query.after and before is None:
         raise Invalid("after: it is not `next` of a page of dead letters")
+    total = 0
     newest: deque[StoredLetter] = deque(maxlen=query.limit + 1)
     async with call.cluster.messaging.client() as client:
         async for stored in read_letters(client, call.app, LetterFilter(group=query.group, type=query.type)):
+            total += 1
             if before is None or stored.number < before:
                 newest.append(stored)
     ordered = sorted(newest, key=lambda stored: -stored.number)
     # `after` was applied above: numbers go down here.
     page = page_of(ordered, PageQuery(limit=query.limit), lambda stored: str(stored.number), _letter)
-    return Page[DeadLetter](items=page.items, next=page.next)
+    return DeadLetters(items=page.items, next=page.next, total=total)
 
 
 async def _content(call: Call) -> LetterContent:
@@ -323,7 +336,7 @@ ROUTES = (
         handler=_letters,
         tag=TAG,
         query=LetterQuery,
-        result=Page[DeadLetter],
+        result=DeadLetters,
         errors=("refused",),
     ),
     Route(

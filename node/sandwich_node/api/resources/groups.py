@@ -121,21 +121,34 @@ class ScaleRequest(Model):
     force: bool = False
 
 
+class AcceptQuery(DryRun):
+    """Which proposal, and whether to begin without room for it."""
+
+    count: int | None = Field(default=None, ge=1, description="Only if this count is the one that is proposed.")
+    force: bool = Field(default=False, description="Also while no node has room for some of the new shards.")
+
+
 class RestartRequest(Model):
     """How to restart.
 
     hard    end the present sessions first: events are lost
     shards  only reconnect these (`0-7,12`), sessions kept: no session start is spent; null: new sessions for all
+    force   also while no node has room for some of the new shards
     """
 
     hard: bool = False
     shards: str | None = Field(default=None, max_length=4096)
+    force: bool = False
 
 
 class ScaleOutcome(Outcome):
-    """How a change of shard groups ended. `written` false: a dry run. `new_sessions` null: none are needed."""
+    """How a change of shard groups ended. `written` false: a dry run. `new_sessions` null: none are needed.
+
+    `revision`: of the configuration that was read, for If-Match; null where the request does not change it.
+    """
 
     written: bool = True
+    revision: int | None = None
     new_sessions: NewSessions | None = None
     warnings: list[str] = Field(default_factory=list)
 
@@ -214,8 +227,10 @@ async def _scale(call: Call) -> Reply:
 
 
 async def _accept(call: Call) -> Reply:
+    query: AcceptQuery = call.query
     parts, policy = call.cluster, call.cluster.settings().policy.policy()
-    return await _carry_out(call, await scaling.plan_accept(parts.store, parts.keys, call.app, policy=policy))
+    request = await scaling.plan_accept(parts.store, parts.keys, call.app, policy=policy, count=query.count)
+    return await _carry_out(call, request, force=query.force)
 
 
 async def _restart(call: Call) -> Reply:
@@ -223,7 +238,7 @@ async def _restart(call: Call) -> Reply:
     parts, policy = call.cluster, call.cluster.settings().policy.policy()
     if body.shards is None:
         request = await scaling.plan_restart(parts.store, parts.keys, call.app, hard=body.hard, policy=policy)
-        return await _carry_out(call, request)
+        return await _carry_out(call, request, force=body.force)
     ranges = body.shards
     if body.hard or call.query.dry_run:
         raise Invalid("shards: they reconnect with their sessions kept: hard and dry_run do not go with it")
@@ -245,10 +260,15 @@ async def _carry_out(call: Call, request: scaling.ScaleRequest, *, force: bool =
     """Store what was planned, unless it is a dry run, and wait for it as long as the caller does."""
     parts, policy = call.cluster, call.cluster.settings().policy.policy()
     guard = request.compare
-    if call.revision is not None and guard.key == parts.keys.app(call.app) and guard.expected != call.revision:
+    revision = int(guard.expected) if guard.key == parts.keys.app(call.app) else None
+    if call.revision is not None and revision not in (None, call.revision):
         # Otherwise the guard of the transaction is this revision.
-        raise Stale("the application was changed since it was read: look, then try again")
-    more: dict[str, Any] = {"new_sessions": new_sessions(request.plan), "warnings": list(request.warnings)}
+        raise Stale(scaling.CHANGED_MEANWHILE)
+    more: dict[str, Any] = {
+        "new_sessions": new_sessions(request.plan),
+        "warnings": list(request.warnings),
+        "revision": revision,
+    }
     if call.query.dry_run:
         return Reply(ScaleOutcome(reached=False, written=False, **more))
     check_room(request.plan, force=force)
@@ -300,7 +320,7 @@ ROUTES = (
         role=Role.OPERATOR,
         handler=_accept,
         tag=TAG,
-        query=DryRun,
+        query=AcceptQuery,
         result=ScaleOutcome,
         takes_time=True,
     ),

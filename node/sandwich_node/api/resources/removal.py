@@ -15,6 +15,8 @@ from sandwich_node.api.routing import Call, Reply, Route
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+    from sandwich_coordinator.operations import removal
+
 TAG = "apps"
 
 
@@ -55,6 +57,12 @@ class Footprint(Model):
     stored: RemovalChoice | None
 
 
+class RemovalOutcome(Outcome):
+    """`choice`: what was chosen when the removal began; null: it is not finished."""
+
+    choice: RemovalChoice | None = None
+
+
 class RemoveQuery(Model):
     """`confirm`: the application's name again."""
 
@@ -84,10 +92,12 @@ async def _survey(call: Call) -> Footprint:
         stream_max_age_s=stream.max_age_s,
         dead_letters=stream.dead_letters,
         consumers=[ReadingGroup(group=one.group, lag=one.lag, reads=one.reads) for one in stream.groups],
-        stored=None
-        if stored is None
-        else RemovalChoice(keep_cache=stored.keep_cache, delete_stream=stored.delete_stream),
+        stored=None if stored is None else _choice(stored),
     )
+
+
+def _choice(found: "removal.RemovalChoice") -> RemovalChoice:
+    return RemovalChoice(keep_cache=found.keep_cache, delete_stream=found.delete_stream)
 
 
 async def _remove(call: Call) -> Reply:
@@ -116,11 +126,15 @@ async def _remove(call: Call) -> Reply:
 
     try:
         async with parts.messaging.client() as client:
-            return await changed(call, lambda report: work(report, client))
+            return await changed(
+                call, lambda report: work(report, client), RemovalOutcome, ended=lambda done: {"choice": _choice(done)}
+            )
     except Unavailable:
         if not query.force:
             raise
-    return await changed(call, lambda report: work(report, None))
+    return await changed(
+        call, lambda report: work(report, None), RemovalOutcome, ended=lambda done: {"choice": _choice(done)}
+    )
 
 
 ROUTES = (
@@ -146,7 +160,7 @@ ROUTES = (
         handler=_remove,
         tag=TAG,
         query=RemoveQuery,
-        result=Outcome,
+        result=RemovalOutcome,
         takes_time=True,
     ),
 )
