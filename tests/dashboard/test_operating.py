@@ -298,7 +298,8 @@ async def test_a_lost_connection_is_said_and_recovers_by_itself(well: Visit) -> 
     await well.has("beta")
     record = await node(well.api, "beta")
     await well.page.context.set_offline(True)
-    await well.has("No connection to this node.")
+    # The next question notices it, ten seconds later at most.
+    await well.page.get_by_text("No connection to this node.").first.wait_for(timeout=40_000)
     # What was read stays; how the cluster is now is not known.
     await expect(well.page.locator(".top")).to_contain_text("not known")
     await expect(well.page.get_by_role("link", name="beta")).to_be_visible()

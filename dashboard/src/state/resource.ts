@@ -95,7 +95,7 @@ class Entry {
     clearTimeout(this.timer);
     if (this.users === 0) return;
     // The stream says when there are new figures, every five seconds.
-    const every = connection.peek().state === "live" && this.on.has("figures") ? this.every * 3 : this.every;
+    const every = connection.peek().state === "live" && this.on.has("figures") ? this.every * 2 : this.every;
     this.timer = window.setTimeout(() => {
       if (document.hidden) this.plan();
       else void this.refresh();
