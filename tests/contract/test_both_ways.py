@@ -1,6 +1,9 @@
 """Every command says and does the same with etcd and with `--api`."""
 
+import asyncio
 import json
+import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from tests.support.api_cluster import TOKEN
 from tests.support.both_ways import ONE, TWO, BothWays, both_ways
 from tests.support.cache_layout import ADA, GUILD, rich_guild, store
 from tests.support.hook_server import hook_server
+from tests.support.processes import started
 from tests.support.publisher import Publisher
 
 pytestmark = pytest.mark.contract
@@ -106,7 +110,7 @@ async def test_applications_are_added_and_changed(tmp_path: Path, make_simulator
         code, said, _ = await both(*change, "intents=[GUILDS, GUILD_MESSAGES]", "--yes", "--force")
         assert (code, "intents: [GUILDS] -> [GUILDS, GUILD_MESSAGES]" in said) == (0, True), said
         assert "is the token of new" in (await both(*change, "--token-file", "token"))[2]
-        await both("app", "set", "music", "large_threshold=60", "--token-file", "token", "--json")
+        await both("app", "set", "music", "large_threshold=60", "--token-file", "token", "--no-check", "--json")
         for keys in (ONE, TWO):
             item = await both.store.get(keys.app("music"))
             assert item is not None
@@ -139,9 +143,11 @@ async def test_applications_are_removed(tmp_path: Path) -> None:
         assert "there are: welcomer" in (await both("app", "show", "music"))[2]
         await nats1.stop()
         await nats2.stop()
-        assert (await both(*remove, "--yes", "welcomer"))[0] == 2
-        code, _, said = await both(*remove, "--yes", "welcomer", "--force", "--timeout", "0")
-        assert (code, "whether consumers read it is not known" in said) == (1, True), said
+        # A node that was connected says so: the texts differ in that.
+        for code, _, said in await both.run(*remove, "--yes", "welcomer"):
+            assert (code, "NATS is not" in said) == (2, True), said
+        for code, _, said in await both.run(*remove, "--yes", "welcomer", "--force", "--timeout", "0"):
+            assert (code, "whether consumers read it is not known" in said) == (1, True), said
 
 
 @asynccontextmanager
@@ -245,3 +251,27 @@ async def test_webhooks_and_the_configuration(tmp_path: Path) -> None:
         assert (await both("webhook", "remove", "alerts"))[0] == 0
         assert (await both("webhook", "remove", "alerts"))[0] == 1
         assert "/hush" not in both.seen
+
+
+async def test_events_are_shown_as_they_are_published(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path / "nats") as server, both_ways(tmp_path, nats=(server.url, server.url)) as both:
+        assert (await both("tail", "--app", "welcomer"))[0] == 1, "there is no stream yet"
+        client = await nats.connect(server.url)
+        publisher = Publisher(client, "welcomer")
+        await publisher.make_stream()
+        shown = []
+        for env in (both.etcd_env, both.api_env):
+            async with asyncio.timeout(60), started(
+                sys.executable, "-m", "sandwich_coordinator.cli.main", "tail", "--app", "welcomer", "--type", "B",
+                env=env, stdout=asyncio.subprocess.PIPE,
+            ) as process:  # fmt: skip
+                assert process.stdout is not None
+                reading = asyncio.create_task(process.stdout.readline())
+                while not reading.done():
+                    # It shows what is published after it began to look, which nothing announces.
+                    await publisher.events(2, types=("A", "B"))
+                    await asyncio.wait({reading}, timeout=0.2)
+                shown.append(re.sub(rb'"n": ?[0-9]+', b"N", reading.result()))
+        await client.close()
+        assert shown[0] == shown[1]
+        assert b"B welcomer 0/64" in shown[0]

@@ -45,13 +45,13 @@ class BothWays:
         self._numbers = count()
         self.seen = ""
         common = {"PATH": os.environ["PATH"], "NO_COLOR": "1", "BOT_TOKEN": ""}
-        self._etcd_env = {
+        self.etcd_env = {
             **common,
             "SANDWICH_ETCD": etcd,
             "SANDWICH_CLUSTER": ONE.cluster,
             "SANDWICH_KEY_FILE": str(directory / "cluster.key"),
         }
-        self._api_env = {
+        self.api_env = {
             **common,
             "SANDWICH_API": str(api.http._base_url).rstrip("/"),
             "SANDWICH_API_TOKEN": "swt_any",
@@ -69,7 +69,7 @@ class BothWays:
         assert isinstance(facts, StoredFacts)
         await facts.refresh()
         async with asyncio.TaskGroup() as tasks:
-            ways = [tasks.create_task(self._run(arguments, env, piped)) for env in (self._etcd_env, self._api_env)]
+            ways = [tasks.create_task(self._run(arguments, env, piped)) for env in (self.etcd_env, self.api_env)]
         by_etcd, by_api = (way.result() for way in ways)
         return by_etcd, (by_api[0], self._plain(by_api[1]), self._plain(by_api[2]))
 
