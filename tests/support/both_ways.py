@@ -1,7 +1,7 @@
 """The same commands on two equal clusters: on one of them with etcd, on the other with a node's API."""
 
 import asyncio
-import multiprocessing
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -10,63 +10,48 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sandwich_coordinator.cli.main import main
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.embedded import EmbeddedEtcd
 from tests.support.api import Api, StoredFacts, api_over
 from tests.support.api_cluster import KEY, store_cluster
 from tests.support.live import live_parts
+from tests.support.processes import started
 
-COMMAND_S = 120
-_PROCESSES = multiprocessing.get_context("forkserver")
-"""Processes that begin with everything imported: two for each command, and there are many commands."""
-_PROCESSES.set_forkserver_preload(
-    [
-        "sandwich_coordinator.cli.app_access",
-        "sandwich_coordinator.cli.main",
-        "sandwich_coordinator.cli.remove_app",
-        "sandwich_coordinator.cli.tail_remote",
-        "sandwich_coordinator.cli.webhook_access",
-        "tests.support.both_ways",
-    ]
-)
+COMMAND_S = 60
 ONE, TWO = Keys("one"), Keys("two")
 Said = tuple[int, str, str]
 """Exit code, stdout, stderr."""
 
 
-def _command(arguments: tuple[str, ...], env: dict[str, str], directory: Path, place: Path) -> None:
-    """Run `sandwich` in this process, with these files as its standard streams."""
-    os.chdir(directory)
-    os.environ.clear()
-    os.environ.update(env)
-    os.dup2(os.open(place / "in", os.O_RDONLY), 0)
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
-    sys.argv = ["sandwich", *arguments]
-    main()
-
-
 class BothWays:
     """Runs `sandwich` in both ways. `seen`: everything that was said."""
 
-    def __init__(self, directory: Path, etcd: str, store: EtcdStore, api: Api, words: dict[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        server: asyncio.subprocess.Process,
+        etcd: str,
+        store: EtcdStore,
+        api: Api,
+        words: dict[str, str],
+    ) -> None:
         self._directory = directory
+        self._server = server
+        self._waiting: dict[int, asyncio.Future[int]] = {}
         self.store = store
         self.api = api
         self._words = words
         self._numbers = count()
         self.seen = ""
         common = {"PATH": os.environ["PATH"], "NO_COLOR": "1", "BOT_TOKEN": ""}
-        self._etcd_env = {
+        self.etcd_env = {
             **common,
             "SANDWICH_ETCD": etcd,
             "SANDWICH_CLUSTER": ONE.cluster,
             "SANDWICH_KEY_FILE": str(directory / "cluster.key"),
         }
-        self._api_env = {
+        self.api_env = {
             **common,
             "SANDWICH_API": str(api.http._base_url).rstrip("/"),
             "SANDWICH_API_TOKEN": "swt_any",
@@ -84,24 +69,37 @@ class BothWays:
         assert isinstance(facts, StoredFacts)
         await facts.refresh()
         async with asyncio.TaskGroup() as tasks:
-            ways = [tasks.create_task(self._run(arguments, env, piped)) for env in (self._etcd_env, self._api_env)]
+            ways = [tasks.create_task(self._run(arguments, env, piped)) for env in (self.etcd_env, self.api_env)]
         by_etcd, by_api = (way.result() for way in ways)
         return by_etcd, (by_api[0], self._plain(by_api[1]), self._plain(by_api[2]))
 
     async def _run(self, arguments: tuple[str, ...], env: dict[str, str], piped: str) -> Said:
-        place = self._directory / f"command-{next(self._numbers)}"
+        number = next(self._numbers)
+        place = self._directory / f"command-{number}"
         place.mkdir()
         (place / "in").write_text(piped)
-        process = _PROCESSES.Process(target=_command, args=(arguments, env, self._directory, place))
-        process.start()
-        try:
-            await asyncio.to_thread(process.join, COMMAND_S)
-            assert process.exitcode is not None, (arguments, "does not end")
-        finally:
-            process.kill()
+        request = {
+            "number": number,
+            "arguments": arguments,
+            "env": env,
+            "directory": str(self._directory),
+            "place": str(place),
+        }
+        ended = self._waiting[number] = asyncio.get_running_loop().create_future()
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(request).encode() + b"\n")
+        async with asyncio.timeout(COMMAND_S):
+            code = await ended
         out, err = ((place / name).read_text() for name in ("out", "err"))
         self.seen += out + err
-        return process.exitcode, out, err
+        return code, out, err
+
+    async def take_answers(self) -> None:
+        """Pass the exit codes on, until cancelled."""
+        assert self._server.stdout is not None
+        while line := await self._server.stdout.readline():
+            number, code = map(int, line.split())
+            self._waiting.pop(number).set_result(code)
 
     def _plain(self, text: str) -> str:
         """The text with the names of the first cluster and its servers."""
@@ -129,7 +127,15 @@ async def both_ways(
             facts = StoredFacts(store, TWO)
             await facts.refresh()
             async with live_parts(facts, key=KEY) as live, api_over(store, keys=TWO, key=KEY, live=live) as api:
-                words = {nats[1]: nats[0], redis[1]: redis[0]}
-                yield BothWays(directory, etcd.url, store, api, words)
+                words = {nats[1]: nats[0], redis[1]: redis[0], f"cluster: {TWO.cluster}\n": f"cluster: {ONE.cluster}\n"}
+                words[f'"cluster": "{TWO.cluster}"'] = f'"cluster": "{ONE.cluster}"'
+                async with started(
+                    sys.executable, "-m", "tests.support.command_server",
+                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                ) as server:  # fmt: skip
+                    both = BothWays(directory, server, etcd.url, store, api, words)
+                    taking = asyncio.create_task(both.take_answers())
+                    yield both
+                    taking.cancel()
         finally:
             await store.close()

@@ -145,12 +145,12 @@ class LettersThroughApi:
         )
 
     async def replay(self, app: str, letters: Sequence[StoredLetter], *, report: ReplayReport) -> None:
-        told: set[str] = set()
+        reported: set[str] = set()
         for now in _portions(letters):
             found = await self._change(app, "replay", now)
             for group in found["not_read"]:
-                if group not in told:
-                    told.add(group)
+                if group not in reported:
+                    reported.add(group)
                     report(GroupNotRead(app, group))
             for stored in now:
                 report(Replayed(stored))

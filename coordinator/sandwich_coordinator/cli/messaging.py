@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nats
 import nats.errors
@@ -89,7 +90,9 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         why = reason(last[0] if last and isinstance(error, nats.errors.NoServersError) else error)
-        raise CommandError(f"NATS is not reachable at {', '.join(settings.servers)}: {why}") from None
+        # Without what else is in the URL, such as a password.
+        where = ", ".join(urlsplit(server).netloc.rpartition("@")[2] for server in settings.servers)
+        raise CommandError(f"NATS is not reachable at {where}: {why}") from None
     try:
         yield client
     finally:

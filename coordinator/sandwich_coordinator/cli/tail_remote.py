@@ -6,6 +6,7 @@ import shutil
 import sys
 from typing import Any
 
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.letter_access import all_apps
 from sandwich_coordinator.cli.output import paint_for
 from sandwich_coordinator.cli.remote import Api, ApiAddress, open_api
@@ -25,7 +26,7 @@ async def tail_remote(address: ApiAddress, app: str | None, options: TailOptions
             async with asyncio.TaskGroup() as group:
                 for name in apps:
                     group.create_task(_show(api, name, options, show))
-        except* (OperationError, BrokenPipeError) as failed:
+        except* (OperationError, CommandError, BrokenPipeError) as failed:
             failure = failed.exceptions[0]
     if failure is not None:
         raise failure
