@@ -402,7 +402,7 @@ async def test_a_failure_is_one_line_with_an_exit_code(
     await publisher.client.close()
     await server.stop()
     code, text = await sandwich("dead", "list")
-    assert (code, text.startswith("sandwich: NATS does not answer")) == (2, True)
+    assert (code, text.startswith("sandwich: NATS is not reachable")) == (2, True)
 
 
 async def test_an_operator_creates_a_group_for_workers_that_may_not(

@@ -134,7 +134,7 @@ def _route(path: str, summary: str, handler: Any, query: type[Model], result: ty
         tag=TAG,
         query=query,
         result=result,
-        errors=("not-found", "refused"),
+        errors=("not-found", "refused", "unavailable"),
     )
 
 

@@ -105,5 +105,6 @@ ROUTES = (
         tag="cluster",
         query=HistoryQuery,
         result=HistoryFigures,
+        errors=("unavailable",),
     ),
 )
