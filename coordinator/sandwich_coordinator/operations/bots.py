@@ -8,6 +8,7 @@ import aiohttp
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings
 from sandwich_coordinator.discord_api import (
     DiscordApiError,
+    RateLimited,
     TokenRefused,
     fetch_application,
     fetch_current_user,
@@ -21,6 +22,9 @@ from sandwich_coordinator.shard_counts import BotLimits
 from sandwich_coordinator.store.base import KeyValue, Store
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import check_settings
+
+WAIT_MAX_S = 5.0
+"""A longer wait that Discord asks for is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,26 @@ async def trusted_settings(store: Store, keys: Keys, key: ClusterKey | None) -> 
 
 
 async def look_up_bot(discord: DiscordSettings, token: str) -> Bot:
-    """Ask Discord about a token. Raises Refused when it is not valid, Unavailable when there is no usable answer."""
+    """Ask Discord about a token. Raises Refused when it is not valid, Unavailable when there is no usable answer.
+
+    Where Discord asks for a short wait, it is asked once more.
+    """
+    try:
+        return await _look_up(discord, token)
+    except RateLimited as limited:
+        await asyncio.sleep(limited.retry_after_s)
+    try:
+        return await _look_up(discord, token)
+    except RateLimited as limited:
+        raise _unavailable(limited) from None
+
+
+def _unavailable(error: DiscordApiError) -> Unavailable:
+    return Unavailable(f"the token cannot be tested: {error}; --no-check stores it untested")
+
+
+async def _look_up(discord: DiscordSettings, token: str) -> Bot:
+    """As `look_up_bot`; raises RateLimited for a wait of at most `WAIT_MAX_S`."""
     # As the nodes do it: no proxy of the environment, no redirect.
     errors: list[DiscordApiError] = []
     async with aiohttp.ClientSession(proxy=discord.proxy or None, trust_env=False) as http:
@@ -66,7 +89,10 @@ async def look_up_bot(discord: DiscordSettings, token: str) -> Bot:
         refused = next((error for error in errors if isinstance(error, TokenRefused)), None)
         if refused is not None:
             raise Refused(f"{refused}; nothing was written")
-        raise Unavailable(f"the token cannot be tested: {errors[0]}; --no-check stores it untested")
+        limited = next((error for error in errors if isinstance(error, RateLimited)), None)
+        if limited is not None and limited.retry_after_s <= WAIT_MAX_S:
+            raise limited
+        raise _unavailable(errors[0])
     found, limits = application.result(), gateway.result()
     return Bot(
         id=user.result().id,

@@ -24,6 +24,9 @@ some applications. Times are Unix seconds; ids of Discord are strings. Errors ar
 stable `code`. Lists come in pages: `next` is the value of `after` for the following page.
 """
 
+PATH_PART_MAX: Final = 100
+"""Characters of a variable in a path. An address has at most some 8,000 bytes."""
+
 VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "app": ("The application's name.", "welcomer"),
     "node": ("The node's name.", "a"),
@@ -145,7 +148,7 @@ def _variables(route: Route) -> list[dict[str, Any]]:
             "in": "path",
             "required": True,
             "description": VARIABLES[name][0],
-            "schema": {"type": "string", "minLength": 1},
+            "schema": {"type": "string", "minLength": 1, "maxLength": PATH_PART_MAX},
             "example": VARIABLES[name][1],
         }
         for name in _VARIABLE.findall(route.path)
