@@ -1,31 +1,24 @@
-"""The cluster as commands use it: directly through etcd, or through a node's HTTP API. Both do and say the same."""
+"""The cluster as commands use it: directly through etcd, or through a node's HTTP API. Both do and say the same.
+
+Imports little at once: a command waits for all of it. An operation is imported when it is carried out.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sandwich_coordinator.cli.connection import Connection
-from sandwich_coordinator.cli.remote import Api, open_api, part
-from sandwich_coordinator.operations import nodes, pausing, shards
-from sandwich_coordinator.operations.configuration import read_configuration
-from sandwich_coordinator.operations.export import exported_cluster
-from sandwich_coordinator.operations.progress import (
-    AppPaused,
-    MovesPlanned,
-    Pinned,
-    Progress,
-    Report,
-    RestartRequested,
-    Unpinned,
-)
-from sandwich_coordinator.operations.snapshot import Snapshot, take_snapshot
-from sandwich_coordinator.ranges import parse_ranges
-from sandwich_coordinator.rebalance import Move
-from sandwich_coordinator.sealing import ClusterKey
-from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.operations.progress import Progress, Report
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import NodeState
+
+if TYPE_CHECKING:
+    from sandwich_coordinator.operations.pausing import ResumedShards
+    from sandwich_coordinator.operations.snapshot import Snapshot
+    from sandwich_coordinator.rebalance import Move
+    from sandwich_coordinator.sealing import ClusterKey
+    from sandwich_coordinator.store.etcd import EtcdStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +32,10 @@ class ExportedCluster:
 class ClusterAccess(Protocol):
     """What commands ask of a cluster. The methods raise OperationError; those with etcd StoreError, too."""
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self) -> "Snapshot":
         """See `take_snapshot`."""
 
-    async def export(self, key: ClusterKey | None) -> ExportedCluster:
+    async def export(self, key: "ClusterKey | None") -> ExportedCluster:
         """The configuration, checked with `key`, or by the API's node with its own. Raises SealingError, too."""
 
     async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
@@ -63,16 +56,16 @@ class ClusterAccess(Protocol):
     async def restart_shards(self, app: str, ranges: str, *, timeout_s: float, report: Report) -> list[int]:
         """See `shards.restart_shards`; the shards' numbers."""
 
-    async def planned_moves(self, *, report: Report) -> list[Move]:
+    async def planned_moves(self, *, report: Report) -> "list[Move]":
         """See `shards.planned_moves`."""
 
-    async def restore_balance(self, *, timeout_s: float, report: Report) -> list[Move]:
+    async def restore_balance(self, *, timeout_s: float, report: Report) -> "list[Move]":
         """See `shards.restore_balance`."""
 
     async def pause_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> float:
         """See `pausing.pause_app`."""
 
-    async def resume_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> pausing.ResumedShards:
+    async def resume_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> "ResumedShards":
         """See `pausing.resume_app`."""
 
 
@@ -80,6 +73,9 @@ class ClusterAccess(Protocol):
 async def open_cluster(connection: Connection) -> AsyncIterator[ClusterAccess]:
     """The cluster while the context lasts: through the API when `--api` is given, else through etcd."""
     if connection.api is not None:
+        from sandwich_coordinator.cli.cluster_through_api import ThroughApi
+        from sandwich_coordinator.cli.remote import open_api
+
         async with open_api(connection.api) as api:
             yield ThroughApi(api)
         return
@@ -91,49 +87,74 @@ async def open_cluster(connection: Connection) -> AsyncIterator[ClusterAccess]:
 class ThroughEtcd:
     """The operations themselves."""
 
-    store: EtcdStore
+    store: "EtcdStore"
     keys: Keys
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self) -> "Snapshot":
+        from sandwich_coordinator.operations.snapshot import take_snapshot
+
         return await take_snapshot(self.store, self.keys)
 
-    async def export(self, key: ClusterKey | None) -> ExportedCluster:
+    async def export(self, key: "ClusterKey | None") -> ExportedCluster:
+        from sandwich_coordinator.operations.configuration import read_configuration
+        from sandwich_coordinator.operations.export import exported_cluster
+
         stored = await read_configuration(self.store, self.keys, key)
         exported = exported_cluster(self.keys.cluster, stored.settings, stored.apps)
         return ExportedCluster(exported, stored.is_checked)
 
     async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
+        from sandwich_coordinator.operations import nodes
+
         for note in (await nodes.change_state(self.store, self.keys, node, wanted)).notes:
             report(note)
 
     async def drain(self, node: str, *, force: bool, timeout_s: float, report: Report) -> None:
+        from sandwich_coordinator.operations import nodes
+
         await nodes.drain(self.store, self.keys, node, force=force, timeout_s=timeout_s, report=report)
 
     async def forget(self, node: str) -> None:
+        from sandwich_coordinator.operations import nodes
+
         await nodes.forget(self.store, self.keys, node)
 
     async def move_shards(self, app: str, ranges: str, node: str, *, timeout_s: float, report: Report) -> list[int]:
+        from sandwich_coordinator.operations import shards
+
         moved = await shards.move_shards(self.store, self.keys, app, ranges, node, timeout_s=timeout_s, report=report)
         return [shard.shard for shard in moved]
 
     async def unpin_shards(self, app: str, ranges: str, *, report: Report) -> list[int]:
+        from sandwich_coordinator.operations import shards
+
         found = await shards.unpin_shards(self.store, self.keys, app, ranges, report=report)
         return [shard.shard for shard in found]
 
     async def restart_shards(self, app: str, ranges: str, *, timeout_s: float, report: Report) -> list[int]:
+        from sandwich_coordinator.operations import shards
+
         found = await shards.restart_shards(self.store, self.keys, app, ranges, timeout_s=timeout_s, report=report)
         return [shard.shard for shard in found]
 
-    async def planned_moves(self, *, report: Report) -> list[Move]:
+    async def planned_moves(self, *, report: Report) -> "list[Move]":
+        from sandwich_coordinator.operations import shards
+
         return await shards.planned_moves(self.store, self.keys, report=report)
 
-    async def restore_balance(self, *, timeout_s: float, report: Report) -> list[Move]:
+    async def restore_balance(self, *, timeout_s: float, report: Report) -> "list[Move]":
+        from sandwich_coordinator.operations import shards
+
         return await shards.restore_balance(self.store, self.keys, timeout_s=timeout_s, report=report)
 
     async def pause_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> float:
+        from sandwich_coordinator.operations import pausing
+
         return await pausing.pause_app(self.store, self.keys, app, now=now, timeout_s=timeout_s, report=report)
 
-    async def resume_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> pausing.ResumedShards:
+    async def resume_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> "ResumedShards":
+        from sandwich_coordinator.operations import pausing
+
         return await pausing.resume_app(self.store, self.keys, app, now=now, timeout_s=timeout_s, report=report)
 
 
@@ -147,66 +168,3 @@ class Kept:
     def __call__(self, event: Progress) -> None:
         self.events.append(event)
         self._report(event)
-
-
-@dataclass(frozen=True, slots=True)
-class ThroughApi:
-    """The same operations, carried out by the node that has the API."""
-
-    api: Api
-
-    async def snapshot(self) -> Snapshot:
-        return await self.api.snapshot()
-
-    async def export(self, key: ClusterKey | None) -> ExportedCluster:
-        found = await self.api.get("/configuration")
-        return ExportedCluster(found["file"], found["is_checked"])
-
-    async def change_state(self, node: str, wanted: NodeState, *, report: Report) -> None:
-        verb = {"ready": "uncordon", "cordoned": "cordon"}[wanted]
-        await self.api.follow("POST", f"/nodes/{part(node)}/{verb}", timeout_s=0, report=report)
-
-    async def drain(self, node: str, *, force: bool, timeout_s: float, report: Report) -> None:
-        path = f"/nodes/{part(node)}/drain"
-        await self.api.follow("POST", path, {"force": force}, timeout_s=timeout_s, report=report)
-
-    async def forget(self, node: str) -> None:
-        await self.api.send("DELETE", f"/nodes/{part(node)}")
-
-    async def move_shards(self, app: str, ranges: str, node: str, *, timeout_s: float, report: Report) -> list[int]:
-        kept, body = Kept(report), {"shards": ranges, "node": node}
-        await self.api.follow("POST", f"/apps/{part(app)}/shards/move", body, timeout_s=timeout_s, report=kept)
-        return [shard for event in kept.events if isinstance(event, Pinned) for shard in event.shards]
-
-    async def unpin_shards(self, app: str, ranges: str, *, report: Report) -> list[int]:
-        found = await self.api.send("DELETE", f"/apps/{part(app)}/pins", query={"shards": ranges})
-        unpinned = Unpinned(app, tuple(parse_ranges(found["shards"])), found["pins"])
-        report(unpinned)
-        return list(unpinned.shards)
-
-    async def restart_shards(self, app: str, ranges: str, *, timeout_s: float, report: Report) -> list[int]:
-        kept, path = Kept(report), f"/apps/{part(app)}/shards/restart"
-        await self.api.follow("POST", path, {"shards": ranges}, timeout_s=timeout_s, report=kept)
-        return [shard for event in kept.events if isinstance(event, RestartRequested) for shard in event.shards]
-
-    async def planned_moves(self, *, report: Report) -> list[Move]:
-        return await self._rebalance(0, report, dry_run=True)
-
-    async def restore_balance(self, *, timeout_s: float, report: Report) -> list[Move]:
-        return await self._rebalance(timeout_s, report, dry_run=False)
-
-    async def _rebalance(self, timeout_s: float, report: Report, *, dry_run: bool) -> list[Move]:
-        kept = Kept(report)
-        await self.api.follow("POST", "/rebalance", timeout_s=timeout_s, report=kept, dry_run=dry_run)
-        planned = [event.moves for event in kept.events if isinstance(event, MovesPlanned)]
-        return list(planned[0]) if planned else []
-
-    async def pause_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> float:
-        kept = Kept(report)
-        await self.api.follow("POST", f"/apps/{part(app)}/pause", timeout_s=timeout_s, report=kept)
-        return next((event.since for event in kept.events if isinstance(event, AppPaused)), now)
-
-    async def resume_app(self, app: str, *, now: float, timeout_s: float, report: Report) -> pausing.ResumedShards:
-        path = f"/apps/{part(app)}/resume"
-        found = await self.api.follow("POST", path, timeout_s=timeout_s, report=report)
-        return pausing.ResumedShards(found["resumed"], found["identified"])

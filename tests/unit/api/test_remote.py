@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandwich_coordinator.access.roles import ANONYMOUS, Identity, Role
-from sandwich_coordinator.cli.cluster_access import ThroughApi
+from sandwich_coordinator.cli.cluster_through_api import ThroughApi
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.remote import ApiAddress, api_address, open_api
 from sandwich_coordinator.operations.errors import NotFound, Refused, Unavailable
