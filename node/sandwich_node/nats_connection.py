@@ -66,7 +66,7 @@ class NatsConnection:
     async def connect(self) -> None:
         """Connect for the first time. Raises NatsUnreachable with the reason."""
         options = self._options
-        self._has_tried = True
+        self._has_tried, self._is_refused = True, False
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self.client.connect(
@@ -115,6 +115,9 @@ class NatsConnection:
     async def _on_error(self, error: Exception) -> None:
         # Called by `connect`, too, which tries again for ever.
         honour_cancel()
+        if self._is_refused and isinstance(error, (ConnectionResetError, BrokenPipeError)):
+            # A server that refuses closes the connection as well; which of the two is seen is a matter of luck.
+            return
         self._trouble, self._is_refused = reason(error), is_refusal(error)
         _log.warning("NATS at %s: %s", self._where, self._trouble)
 
@@ -122,7 +125,7 @@ class NatsConnection:
         self.appends.lost()
 
     async def _on_reconnect(self) -> None:
-        self._trouble = ""
+        self._trouble, self._is_refused = "", False
         _log.warning("NATS: reconnected")
 
 

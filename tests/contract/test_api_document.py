@@ -14,7 +14,7 @@ import pytest
 import requests
 import schemathesis
 from aiohttp import web
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
@@ -38,6 +38,7 @@ from tests.unit.coordinator.test_adding import Discord
 
 pytestmark = pytest.mark.contract
 EXAMPLES = 12
+URL_MAX = 8000
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 VALUES = {
     "app": ["welcomer", "music", "nope"], "node": ["alpha", "beta", "nope"], "shard": ["0", "9"], "number": ["1", "x"],
@@ -136,6 +137,9 @@ def test_every_answer_to_requests_made_from_the_document_is_documented(route: Ro
         suppress_health_check=list(HealthCheck),
     )
     def check(case: Any) -> None:
+        sent = case.as_transport_kwargs(base_url=f"{url}api/v1")
+        # aiohttp refuses a longer address before it is ours.
+        assume(len(requests.Request("GET", sent["url"], params=sent.get("params")).prepare().url or "") < URL_MAX)
         response = case.call(base_url=f"{url}api/v1", session=session, timeout=60)
         case.validate_response(response, checks=CHECKS)
         # Redis is not there: what needs it says so. The answers to questions may be any error of the cluster's.
