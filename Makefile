@@ -11,7 +11,7 @@ IMAGE     ?= sandwich
 IMAGE_TAGS = -t $(IMAGE):$(VERSION) -t $(IMAGE):$(basename $(VERSION)) -t $(IMAGE):latest
 PARALLEL := -n 3 --dist loadscope
 
-.PHONY: dashboard dashboard-types help install wheel image check test test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
+.PHONY: dashboard dashboard-types help install wheel image check test test-long test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ check: $(STAMP) ## lint, format, types, import contracts, spelling, words of the
 
 test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; three at a time, they mostly wait
 	$(BIN)/pytest $(PARALLEL) $(ARGS)
+
+test-long: $(STAMP) ## of them, the ones that CI leaves out
+	$(BIN)/pytest $(PARALLEL) -m long $(ARGS)
 
 test-repeat: $(STAMP) ## all tests again and again, a line for each run: COUNT=10
 	@$(BIN)/python -m tests.support.repeat --count $(or $(COUNT),10) -- $(PARALLEL) $(ARGS)

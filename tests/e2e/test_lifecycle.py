@@ -90,6 +90,7 @@ async def lifecycle() -> AsyncIterator[Lifecycle]:
         yield found
 
 
+@pytest.mark.long
 async def test_an_application_lives_from_add_to_remove_and_leaves_nothing_but_what_was_chosen() -> None:
     async with lifecycle() as life:
         said = await life.run(

@@ -200,6 +200,7 @@ async def restored(running: FaultJob) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+@pytest.mark.long
 async def test_a_full_disk_delays_events_and_lost_ones_are_counted_and_named() -> None:
     async with dev_cluster(BOTS, nodes=0, rate=RATE) as cluster, small_disk(cluster), nats_job(cluster) as running:
         await waits_for_space_and_continues(running)

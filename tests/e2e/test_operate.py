@@ -39,6 +39,7 @@ async def test_a_drained_node_hands_over_its_shards_by_resume_and_gets_shards_wh
         assert await running.spent() == started, "every shard moved by RESUME"
 
 
+@pytest.mark.long
 async def test_an_operator_moves_and_restarts_shards_and_restores_the_balance() -> None:
     async with job(nodes=2) as running:
         run = running.cluster.run_cli
@@ -82,6 +83,7 @@ async def test_an_operator_moves_and_restarts_shards_and_restores_the_balance() 
         assert await running.spent() == started, "every shard came back by RESUME"
 
 
+@pytest.mark.long
 async def test_an_etcd_restored_from_a_backup_loses_no_event_and_no_session() -> None:
     async with job(nodes=2) as running:
         cluster = running.cluster

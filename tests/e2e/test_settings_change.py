@@ -74,6 +74,7 @@ async def replaced(running: FaultJob, before: Mapping[str, set[int]]) -> bool:
     return same_number and not any(now[node] & before[node] for node in NODES) and not await found(running)
 
 
+@pytest.mark.long
 async def test_a_changed_nats_password_is_taken_while_events_flow_and_no_session_start_is_spent() -> None:
     async with dev_cluster(BOTS, nodes=0, rate=300) as cluster:
         await restart_with(cluster, {"old": "old-word", "new": "new-word"})
@@ -124,6 +125,7 @@ async def test_a_changed_nats_password_is_taken_while_events_flow_and_no_session
             assert {one["cause"] for one in failovers} == {"moved"}
 
 
+@pytest.mark.long
 async def test_another_redis_is_taken_once_it_can_be_written() -> None:
     async with dev_cluster(BOTS, nodes=0, rate=300) as cluster, nats_job(cluster) as running:
         first = await workers(running)

@@ -17,6 +17,7 @@ BOT = DevBot(app="welcomer", token="MTAwMDAwMDAwMDAx.GaaaaX.canary", guilds=2, s
 TIMEOUT_S = 120.0
 
 
+@pytest.mark.long
 async def test_a_killed_node_is_gone_one_that_left_is_not_and_the_lag_of_a_group_is_shown() -> None:
     async with dev_cluster((BOT,), nodes=3, rate=50.0) as cluster:
         await until("live shards", lambda: live(cluster, 2), TIMEOUT_S)

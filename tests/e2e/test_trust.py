@@ -60,6 +60,7 @@ class Writer:
         await self.store.txn((), (Put(KEYS.config, edit(ClusterSettings.decode(item.value)).encode()),))
 
 
+@pytest.mark.long
 async def test_a_writer_without_the_key_cannot_redirect_a_token_to_another_server() -> None:
     async with dev_cluster((BOT,), nodes=1, rate=0.0) as cluster, stranger() as (port, seen):
         await until("two live shards", lambda: live(cluster, 2))
