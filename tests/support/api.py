@@ -22,7 +22,7 @@ from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.messaging import Messaging
-from sandwich_node.api.routing import Call, Route
+from sandwich_node.api.routing import Call, Changes, Route
 from sandwich_node.api.server import BODY_BYTES_MAX, add_routes, problems_only
 from sandwich_node.api.table import ROUTES
 from sandwich_node.api.written_store import WrittenStore
@@ -105,7 +105,11 @@ def settling_cluster(
 
 @dataclass
 class Api:
-    """A running API. `identity` is who asks; `recorded` is what went to the audit log; `store` is behind it."""
+    """A running API. `identity` is who asks; `store` is behind it.
+
+    recorded  what went to the audit log: who, which route, the error
+    changes   and what was before and after
+    """
 
     store: Store
     cluster: ApiCluster
@@ -114,6 +118,7 @@ class Api:
     url: str
     identity: Identity = ADMIN
     recorded: list[tuple[str, str, str]] = field(default_factory=list)
+    changes: list[Changes] = field(default_factory=list)
 
     async def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Status and decoded body of one request below `/api/v1`; None for an empty body."""
@@ -143,6 +148,7 @@ async def api_over(
 
     async def record(call: Call, route: Route, error: Exception | None) -> None:
         api.recorded.append((call.identity.name, f"{route.method} {route.path}", str(error or "")))
+        api.changes.append(call.changes)
 
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[problems_only])
     add_routes(app, routes, cluster, identify=identify, record=record)

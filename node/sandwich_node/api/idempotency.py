@@ -69,6 +69,7 @@ class Answers:
         self._key = key
         self._lease = 0
         self._lease_since = float("-inf")
+        self._granting = asyncio.Lock()
         self._kept = 0
 
     async def begin(self, identity: Identity, key: str, request: bytes, *, lasts_s: float) -> Begun | Answer:
@@ -154,9 +155,10 @@ class Answers:
 
     async def _turn(self) -> int:
         """The lease of this hour's answers."""
-        now = asyncio.get_running_loop().time()
-        if now - self._lease_since >= TURN_S:
-            self._lease_since, self._kept = now, 0
-            self._lease = await self._store.grant(int(KEPT_S + TURN_S))
-        self._kept += 1
-        return self._lease
+        async with self._granting:
+            now = asyncio.get_running_loop().time()
+            if now - self._lease_since >= TURN_S:
+                self._lease = await self._store.grant(int(KEPT_S + TURN_S))
+                self._lease_since, self._kept = now, 0
+            self._kept += 1
+            return self._lease

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.operations.errors import Unavailable
@@ -46,6 +46,7 @@ class Messaging:
         self._open: _Open | None = None
         self._connecting: asyncio.Task[_Open] | None = None
         self._refused: tuple[float, str] = (float("-inf"), "")
+        self._idle: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -60,7 +61,7 @@ class Messaging:
         finally:
             opened.users -= 1
             if not opened.users:
-                self._close_later(opened)
+                self._let_go(opened)
 
     async def _opened(self) -> _Open:
         options = nats_options(self._known_settings(), self._open_secret)
@@ -89,21 +90,21 @@ class Messaging:
             await before.connection.close()
         return self._open
 
-    def _close_later(self, opened: _Open) -> None:
-        """Close a connection that no request has used for a while, or at once when there is a newer one."""
+    def _let_go(self, opened: _Open) -> None:
+        """Close a connection that no request uses: after a while, or at once when there is a newer one."""
+        if opened is not self._open:
+            self._close(opened)
+            return
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._close, opened)
 
-        async def close() -> None:
-            if opened is self._open:
-                await asyncio.sleep(IDLE_S)
-            if opened.users:
-                return
-            if opened is self._open:
-                self._open = None
-            await opened.connection.close()
-
-        for task in self._closing:
-            task.cancel()
-        task = asyncio.create_task(close())
+    def _close(self, opened: _Open) -> None:
+        if opened.users:
+            return
+        if opened is self._open:
+            self._open = None
+        task = asyncio.create_task(opened.connection.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -137,11 +138,12 @@ class Messaging:
 
     async def close(self) -> None:
         """Close what is open."""
-        tasks: set[asyncio.Task[object]] = {*self._closing}
+        if self._idle is not None:
+            self._idle.cancel()
+        tasks: set[asyncio.Task[Any]] = {*self._closing}
         if self._connecting is not None:
+            self._connecting.cancel()
             tasks.add(self._connecting)
-        for task in tasks:
-            task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         if self._open is not None:

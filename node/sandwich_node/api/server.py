@@ -17,7 +17,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from sandwich_coordinator.access.roles import Identity
-from sandwich_coordinator.operations.errors import NAME_SHOWN, NotFound
+from sandwich_coordinator.operations.errors import NAME_SHOWN, NotFound, NotReached
 from sandwich_coordinator.operations.progress import Progress
 from sandwich_coordinator.operations.progress_json import progress_value
 from sandwich_node.api.cluster import ApiCluster
@@ -165,7 +165,7 @@ async def _result(
         await _record_refusal(call, route, error, record)
         return problem_response(error)
     if follows:
-        return await _follow(route, call, request, record)
+        return await _follow(route, call, request, record, partial(_is_allowed, route, request, identify))
     if is_once:
         return await _answer_once(route, call, request, record)
     return await _carry_out(route, call, record)
@@ -358,10 +358,12 @@ async def _stream(
     return response
 
 
-async def _follow(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
+async def _follow(
+    route: Route, call: Call, request: web.Request, record: Record, is_allowed: Callable[[], Awaitable[bool]]
+) -> web.StreamResponse:
     """Progress line by line; the last line has `result` or `problem`. A refusal before any progress is a plain answer.
 
-    A caller that disconnects ends the waiting, not the change.
+    A caller that disconnects, or may not follow any longer, ends the waiting, not the change.
     """
     lines: asyncio.Queue[bytes] = asyncio.Queue(maxsize=LINES_MAX)
 
@@ -390,8 +392,8 @@ async def _follow(route: Route, call: Call, request: web.Request, record: Record
             ended = task.result()
             yield _last_line(_seen(ended, call) if isinstance(ended, Exception) else ended)
 
-        response = await _stream(request, Stream(chunks(), NDJSON))
-        ended = task.result() if task.done() else None
+        response = await _stream(request, Stream(chunks(), NDJSON), is_allowed)
+        ended = task.result() if task.done() else NotReached("its progress was read no longer, and its end not awaited")
         await record(call, route, ended if isinstance(ended, Exception) else None)
         return response
     finally:

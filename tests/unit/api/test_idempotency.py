@@ -9,7 +9,7 @@ import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
 from sandwich_coordinator.operations.errors import Refused, Unavailable
-from sandwich_coordinator.store.base import StoreAmbiguous
+from sandwich_coordinator.store.base import StoreAmbiguous, StoreUnavailable
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_node.api import idempotency
 from sandwich_node.api.models import Model
@@ -175,6 +175,41 @@ async def test_what_is_kept_is_bounded(nodes: tuple[Api, Api], work: Work, monke
     assert (await one("POST", "/work", {}, Idempotency_Key="long"))[1]["code"] == "refused"
     assert work.ran == 1
     assert (await one("POST", "/work", {}))[0] == 201
+
+
+async def test_answers_that_end_together_have_the_lease_of_their_hour(
+    nodes: tuple[Api, Api], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that end while it is granted, and those after it was not: an answer without one is kept for ever."""
+    one, _ = nodes
+    store = one.store
+    assert isinstance(store, MemoryStore)
+    granting, go_on = asyncio.Event(), asyncio.Event()
+    grant = store.grant
+
+    async def slow(ttl: int) -> int:
+        if ttl < idempotency.KEPT_S:
+            return await grant(ttl)
+        granting.set()
+        await go_on.wait()
+        return await grant(ttl)
+
+    async def failing(ttl: int) -> int:
+        if ttl < idempotency.KEPT_S:
+            return await grant(ttl)
+        raise StoreUnavailable("down")
+
+    async with asyncio.timeout(60):
+        monkeypatch.setattr(store, "grant", failing)
+        assert (await one("POST", "/empty", Idempotency_Key="0"))[0] == 204
+        monkeypatch.setattr(store, "grant", slow)
+        requests = [asyncio.create_task(one("POST", "/empty", Idempotency_Key=key)) for key in "123"]
+        await granting.wait()
+        go_on.set()
+        assert [status for status, _ in await asyncio.gather(*requests)] == [204] * 3
+    kept = (await store.list(KEYS.requests)).items
+    assert len(kept) == 4
+    assert all(item.lease for item in kept)
 
 
 async def test_nothing_runs_when_the_store_does_not_take_the_key(work: Work) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -5,9 +6,10 @@ import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
 from sandwich_coordinator.status import AppStatus, NodeStatus
-from sandwich_coordinator.store.base import Put
+from sandwich_coordinator.store.base import Delete, Put
 from sandwich_coordinator.store.memory import MemoryStore
-from sandwich_coordinator.types import NodeRecord
+from sandwich_coordinator.types import ClaimRecord, NodeRecord
+from sandwich_node.api import server
 from tests.support.api import KEYS, Api, api_over
 
 VIEWER = Identity("token", "v", Role.VIEWER)
@@ -55,6 +57,10 @@ async def test_an_operator_cordons_and_the_next_read_shows_it(api: Api) -> None:
         ("o", "POST /nodes/{node}/cordon"),
         ("o", "POST /nodes/{node}/uncordon"),
     ]
+    assert [(one.before, one.after) for one in api.changes] == [
+        ({"state": "ready"}, {"state": "cordoned"}),
+        ({"state": "cordoned"}, {"state": "ready"}),
+    ]
 
 
 async def test_a_viewer_changes_nothing(api: Api) -> None:
@@ -81,6 +87,30 @@ async def test_a_drain_is_accepted_at_once_and_followed_on_request(api: Api) -> 
         lines = [json.loads(line) async for line in response.content]
     assert [next(iter(line)) for line in lines] == ["progress", "progress", "progress", "progress", "result"]
     assert lines[-1]["result"]["reached"] is True
+
+
+async def test_progress_ends_for_whom_may_not_follow_it_any_longer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node stays draining, and the audit log does not say that its end was seen."""
+    monkeypatch.setattr(server, "STREAM_CHECK_S", 0.0)
+    lease = await api.store.grant(60)
+    claims = [
+        ClaimRecord(app="w", group=1, shard=shard, node="alpha", instance="i-alpha", worker=0, state="live")
+        for shard in range(2)
+    ]
+    await api.store.txn((), [Put(KEYS.claim("w", 1, one.shard), one.encode(), lease) for one in claims])
+    async with (
+        asyncio.timeout(60),
+        api.http.post("/api/v1/nodes/alpha/drain", json={}, headers={"Accept": "application/x-ndjson"}) as response,
+    ):
+        assert "NodeStateSet" in (await response.content.readline()).decode()
+        api.identity = VIEWER
+        # Another line of progress, before which it is asked who follows.
+        await api.store.txn((), (Delete(KEYS.claim("w", 1, 0)),))
+        assert b"result" not in await response.content.read()
+    await api.cluster.settle()
+    assert await state(api, "alpha") == "draining"
+    ((_, _, error),) = api.recorded
+    assert "its end not awaited" in error
 
 
 @pytest.mark.parametrize(

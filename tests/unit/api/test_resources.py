@@ -10,6 +10,7 @@ from sandwich_coordinator.access.roles import Identity, Role
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import AppRecord, RolloutRecord, ShardsSpec
+from sandwich_node import nats_connection
 from sandwich_node.api.table import ROUTES
 from tests.support.api import KEYS, Api, api_over
 from tests.support.api_cluster import KEY, answers, secrets, store_cluster
@@ -422,3 +423,26 @@ async def test_who_is_limited_to_an_application_gets_no_list_of_names(api: Api) 
         assert (status, problem["detail"]) == (404, "there is no node nope")
     status, problem = await api("GET", "/apps/gone")
     assert (status, problem["detail"]) == (404, "there is no application gone")
+
+
+async def test_the_audit_log_gets_what_was_before_and_after(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats_connection, "CONNECT_TIMEOUT_S", 0.1)
+    for method, path, body, status in (
+        ("POST", "/apps/welcomer/shards/move", {"shards": "1-2", "node": "alpha"}, 202),
+        ("POST", "/apps/welcomer/pause", None, 202),
+        ("POST", "/apps/welcomer/resume", None, 200),
+        ("POST", "/apps/welcomer/scale", {"shards": 2}, 202),
+        ("POST", "/apps/welcomer/scale/cancel", None, 200),
+        # NATS and Redis do not answer.
+        ("DELETE", "/apps/music?confirm=music&force=true", None, 503),
+    ):
+        found = await api(method, path, body)
+        assert found[0] == status, (path, found)
+    moved, paused, resumed, scaled, cancelled, removed = api.changes
+    assert (moved.before, moved.after) == ({"nodes": {"alpha": "1", "beta": "2"}}, {"shards": "1-2", "node": "alpha"})
+    assert (paused.before, paused.after) == ({"paused": False}, {"paused": True})
+    assert (resumed.before, resumed.after) == ({"paused": True}, {"paused": False})
+    assert (scaled.before, scaled.after) == ({"group": 0}, {"change": ["4 shards -> 2 shards"]})
+    assert cancelled.before is None
+    assert (removed.before["token"], removed.before["paused"]) == ({"env": "MUSIC_TOKEN"}, True)
+    assert removed.after == {"removed": True, "keep_cache": False, "delete_stream": False}

@@ -8,7 +8,6 @@ too old, of another scope, or of a revision that this node does not reach within
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from sandwich_coordinator.operations.health import find_problems
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.live.audience import Audience
 from sandwich_node.api.live.cluster_changes import (
     Change,
     Objects,
@@ -31,8 +31,6 @@ from sandwich_node.api.live.cluster_changes import (
 )
 from sandwich_node.api.live.event_stream import Places, Reader, sse
 from sandwich_node.api.picture import ClusterPicture
-
-_log = logging.getLogger(__name__)
 
 READERS_MAX = 200
 LOOK_S = 0.25
@@ -87,52 +85,35 @@ class ChangeStream:
     def __init__(
         self, facts: NodeFacts, picture: ClusterPicture, *, readers_max: int = READERS_MAX, look_s: float = LOOK_S
     ) -> None:
-        self.places = Places(readers_max)
+        self._audience: Audience[_Subscriber] = Audience("changes", readers_max)
         self._facts = facts
         self._picture = picture
         self._look_s = look_s
-        self._subscribers: set[_Subscriber] = set()
-        self._wake = asyncio.Event()
         self._state: _State | None = None
         self._snapshots: dict[str, bytes] = {}
         self._problems_at = self._figures_at = 0.0
 
-    async def read(self, scope: Scope, last_event_id: str) -> AsyncGenerator[bytes, None]:
+    @property
+    def places(self) -> Places:
+        """How many readers there may be."""
+        return self._audience.places
+
+    def read(self, scope: Scope, last_event_id: str) -> AsyncGenerator[bytes, None]:
         """The stream of one reader."""
         subscriber = _Subscriber(scope, ResumeFrom.parse(last_event_id), asyncio.get_running_loop().time())
-        with self.places:
-            self._subscribers.add(subscriber)
-            self._wake.set()
-            try:
-                async for chunk in subscriber.reader.chunks():
-                    yield chunk
-            finally:
-                self._subscribers.discard(subscriber)
+        return self._audience.chunks(subscriber)
 
     async def run(self) -> None:
         """Send what changes, while there are readers."""
-        while True:
-            if not self._subscribers:
-                self._state = None
-                self._snapshots.clear()
-                self._wake.clear()
-                await self._wake.wait()
-            try:
-                await self._look()
-            except Exception:
-                # The stream is for people who watch: the node goes on without it, and its log says why.
-                _log.exception("the stream of changes failed; its readers begin again")
-                self._cut_all()
-            await asyncio.sleep(self._look_s)
+        await self._audience.serve(self._look, self._forget, every_s=self._look_s)
 
     def close(self) -> None:
         """End every stream."""
-        self._cut_all()
+        self._audience.cut()
 
-    def _cut_all(self) -> None:
+    def _forget(self) -> None:
         self._state = None
-        for subscriber in self._subscribers:
-            subscriber.reader.cut()
+        self._snapshots.clear()
 
     async def _look(self) -> None:
         view = self._facts.view()
@@ -190,7 +171,7 @@ class ChangeStream:
     def _publish(self, encode: Callable[[Scope], bytes]) -> None:
         """Send to every reader that has the state before; encoded once for each scope."""
         encoded: dict[str, bytes] = {}
-        for subscriber in self._subscribers:
+        for subscriber in self._audience.subscribers:
             if subscriber.greeted:
                 tag = subscriber.scope.tag
                 if tag not in encoded:
@@ -206,7 +187,7 @@ class ChangeStream:
         """Send new readers their first event: a snapshot, or what changed since they were here."""
         state = self._state
         assert state is not None
-        for subscriber in self._subscribers:
+        for subscriber in self._audience.subscribers:
             if subscriber.greeted:
                 continue
             resume = subscriber.resume

@@ -5,7 +5,6 @@ together, and only while there are any.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,10 +14,9 @@ from aiohttp import web
 
 from sandwich_coordinator.operations.node_requests import NodeSilent, ask_node
 from sandwich_node.agent.node_facts import NodeFacts
+from sandwich_node.api.live.audience import Audience
 from sandwich_node.api.live.event_stream import Places, Reader, sse
 from sandwich_node.log_lines import LogFilter, LogLine, LogRing, Tail
-
-_log = logging.getLogger(__name__)
 
 PATH = "/internal/logs"
 ANSWER_S = 2.0
@@ -78,15 +76,18 @@ class ClusterLogs:
     def __init__(
         self, node: str, ring: LogRing, facts: NodeFacts, http: aiohttp.ClientSession, *, poll_s: float = POLL_S
     ) -> None:
-        self.places = Places(READERS_MAX)
+        self._audience: Audience[_Subscriber] = Audience("log lines", READERS_MAX)
         self._node = node
         self._ring = ring
         self._facts = facts
         self._http = http
         self._poll_s = poll_s
-        self._subscribers: set[_Subscriber] = set()
-        self._wake = asyncio.Event()
         self._next: dict[str, int] = {}
+
+    @property
+    def places(self) -> Places:
+        """How many followers there may be."""
+        return self._audience.places
 
     async def read(self, wanted: LogFilter, *, node: str = "", limit: int) -> LogsFound:
         """The last `limit` lines that are wanted, oldest first. `node`: only this one's; "": all of them."""
@@ -100,37 +101,17 @@ class ClusterLogs:
         """Whether there is such a node."""
         return node in self._nodes()
 
-    async def follow(self, wanted: LogFilter, node: str = "") -> AsyncGenerator[bytes, None]:
+    def follow(self, wanted: LogFilter, node: str = "") -> AsyncGenerator[bytes, None]:
         """New lines from now on."""
-        subscriber = _Subscriber(wanted, node)
-        with self.places:
-            self._subscribers.add(subscriber)
-            self._wake.set()
-            try:
-                async for chunk in subscriber.reader.chunks():
-                    yield chunk
-            finally:
-                self._subscribers.discard(subscriber)
+        return self._audience.chunks(_Subscriber(wanted, node))
 
     async def run(self) -> None:
         """Serve the followers until cancelled."""
-        while True:
-            if not self._subscribers:
-                self._next.clear()
-                self._wake.clear()
-                await self._wake.wait()
-            try:
-                await self._poll()
-            except Exception:
-                # The stream is for people who watch: the node goes on without it, and its log says why.
-                _log.exception("the stream of log lines failed; its readers begin again")
-                self.close()
-            await asyncio.sleep(self._poll_s)
+        await self._audience.serve(self._poll, self._next.clear, every_s=self._poll_s)
 
     def close(self) -> None:
         """End every stream."""
-        for subscriber in self._subscribers:
-            subscriber.reader.cut()
+        self._audience.cut()
 
     async def _poll(self) -> None:
         asked = {name: _Question(limit=POLL_LINES_MAX, after=self._next.get(name, FROM_NOW)) for name in self._nodes()}
@@ -144,7 +125,7 @@ class ClusterLogs:
             self._next[name] = tail.next
             lines += tail.lines
         encoded = [(line, sse("line", line)) for line in sorted(lines, key=lambda line: (line.at, line.node, line.seq))]
-        for subscriber in self._subscribers:
+        for subscriber in self._audience.subscribers:
             those = [
                 chunk for line, chunk in encoded if subscriber.node in ("", line.node) and subscriber.wanted.wants(line)
             ]
@@ -153,7 +134,7 @@ class ClusterLogs:
                 subscriber.reader.put(b"".join(those))
 
     def _send(self, chunk: bytes, node: str) -> None:
-        for subscriber in self._subscribers:
+        for subscriber in self._audience.subscribers:
             if subscriber.node in ("", node):
                 subscriber.reader.put(chunk)
 

@@ -215,7 +215,7 @@ async def _create(call: Call) -> Reply:
     config = applications.parse_app(body.name, {"token": _SOURCE, **body.config})
     token, warnings = _token(body.token, parts, body.check)
     added = await applications.add_app(parts.store, parts.keys, body.name, config, token, dry_run=call.query.dry_run)
-    call.changes.after = {"app": body.name} if added.revision else None
+    call.changes.after = exported_app(added.record) if added.revision else None
     written = added.revision != 0
     return Reply(
         AppChanged(
@@ -339,9 +339,15 @@ def _bot(bot: Bot | None, record: AppRecord) -> TestedBot | None:
     )
 
 
+def _audit_pause(call: Call, *, paused: bool) -> None:
+    entry = call.cluster.view().apps.get(call.app)
+    call.changes.before = {"paused": entry.record.paused} if entry is not None else None
+    call.changes.after = {"paused": paused}
+
+
 async def _pause(call: Call) -> Reply:
     parts = call.cluster
-    call.changes.after = {"paused": True}
+    _audit_pause(call, paused=True)
     return await changed(
         call,
         lambda report: pausing.pause_app(
@@ -352,7 +358,7 @@ async def _pause(call: Call) -> Reply:
 
 async def _resume(call: Call) -> Reply:
     parts = call.cluster
-    call.changes.after = {"paused": False}
+    _audit_pause(call, paused=False)
     return await changed(
         call,
         lambda report: pausing.resume_app(

@@ -273,6 +273,8 @@ async def _carry_out(call: Call, request: scaling.ScaleRequest, *, force: bool =
         return Reply(ScaleOutcome(reached=False, written=False, **more))
     check_room(request.plan, force=force)
     await scaling.store_request(parts.store, request)
+    serving = serving_groups(parts.view()).get(call.app)
+    call.changes.before = {"group": serving.group} if serving is not None else None
     call.changes.after = {"change": list(request.plan.reasons) if request.plan is not None else []}
     return await changed(
         call,
@@ -286,6 +288,8 @@ async def _carry_out(call: Call, request: scaling.ScaleRequest, *, force: bool =
 
 async def _cancel(call: Call) -> Cancelled:
     parts, policy = call.cluster, call.cluster.settings().policy.policy()
+    upcoming = upcoming_groups(parts.view()).get(call.app)
+    call.changes.before = {"upcoming_group": upcoming.group} if upcoming is not None else None
     return Cancelled(cancelled=await scaling.cancel_scale(parts.store, parts.keys, call.app, policy=policy))
 
 

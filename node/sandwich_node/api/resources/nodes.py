@@ -92,8 +92,14 @@ async def _set_state(call: Call, wanted: NodeState) -> Reply:
         for note in edit.notes:
             report(note)
 
-    call.changes.after = {"state": wanted}
+    _audit_state(call, wanted)
     return await changed(call, work)
+
+
+def _audit_state(call: Call, wanted: NodeState) -> None:
+    entry = call.cluster.view().nodes.get(call.path["node"])
+    call.changes.before = {"state": entry.record.state} if entry is not None else None
+    call.changes.after = {"state": wanted}
 
 
 async def _cordon(call: Call) -> Reply:
@@ -105,7 +111,7 @@ async def _uncordon(call: Call) -> Reply:
 
 
 async def _drain(call: Call) -> Reply:
-    call.changes.after = {"state": "draining"}
+    _audit_state(call, "draining")
     return await changed(
         call,
         lambda report: nodes.drain(

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.operations.errors import Invalid, Unavailable
+from sandwich_coordinator.operations.export import exported_app
 from sandwich_coordinator.operations.progress import Report
 from sandwich_node.api.changing import changed
 from sandwich_node.api.models import Model, Outcome
@@ -108,6 +109,8 @@ async def _remove(call: Call) -> Reply:
     if query.confirm != call.app:
         raise Invalid("confirm: it is not the application's name: nothing was removed")
     choice = removal.RemovalChoice(keep_cache=query.keep_cache, delete_stream=query.delete_stream)
+    entry = parts.view().apps.get(call.app)
+    call.changes.before = exported_app(entry.record) if entry is not None else None
     call.changes.after = {"removed": True, "keep_cache": query.keep_cache, "delete_stream": query.delete_stream}
 
     async def work(report: Report, client: "Client | None") -> removal.RemovalChoice:

@@ -278,12 +278,22 @@ async def _show(call: Call) -> ShardDetails:
 async def _move(call: Call) -> Reply:
     parts, body = call.cluster, call.body
     call.changes.after = {"shards": body.shards, "node": body.node}
+    call.changes.before = {"nodes": _shards_by_node(parts.view(), call.app, body.shards)}
     return await changed(
         call,
         lambda report: shards.move_shards(
             parts.store, parts.keys, call.app, body.shards, body.node, timeout_s=call.wait_s, report=report
         ),
     )
+
+
+def _shards_by_node(view: ClusterView, app: str, ranges: str) -> dict[str, str]:
+    """Where these shards run now, as ranges by node."""
+    found: dict[str, list[int]] = {}
+    for shard in shards.find_shards(view, app, ranges):
+        if (claim := view.claims.get(shard)) is not None:
+            found.setdefault(claim.record.node, []).append(shard.shard)
+    return {node: format_ranges(numbers) for node, numbers in sorted(found.items())}
 
 
 async def _restart(call: Call) -> Reply:

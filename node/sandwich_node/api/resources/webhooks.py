@@ -124,6 +124,9 @@ def _audited(record: WebhookRecord) -> dict[str, object]:
     """What the audit log has of a webhook: no secret."""
     return {
         "host": record.host,
+        "ends_in": record.last4,
+        "signed": record.signed,
+        "template": record.template,
         "events": list(record.events),
         "min_severity": record.min_severity,
         "apps": list(record.apps),
