@@ -28,6 +28,22 @@ def honouring_cancel() -> Iterator[None]:
         honour_cancel()
 
 
+@contextmanager
+def without_group() -> Iterator[None]:
+    """Around a handler: raise the CancelledError that is in a group, so that a timeout and the worker see it.
+
+    What is raised in an `except*` block leaves it in a group; before Python 3.11.4 that is so for a single error, too
+    (python/cpython#103590). Groups with KeyboardInterrupt or SystemExit stay as they are.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        cancelled, others = group.split(asyncio.CancelledError)
+        if cancelled is None or not (others is None or isinstance(others, Exception)):
+            raise
+        raise asyncio.CancelledError from group
+
+
 class Owner:
     """The task that the handlers run for. Create it in that task, before any handler runs.
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sandwich_sdk.cancellation import Owner, honour_cancel
+from sandwich_sdk.cancellation import Owner, honour_cancel, without_group
 from sandwich_sdk.delivery import Intake, OpenFrame, Source
 from sandwich_sdk.errors import Failure, Unfinished
 from sandwich_sdk.event import Event, Gap
@@ -267,7 +267,7 @@ class Consumer:
             await self._run_handlers(event)
 
     async def _call_on_gap(self, gap: Gap) -> None:
-        with self._owner.calling_handler():
+        with self._owner.calling_handler(), without_group():
             await self._on_gap(gap)
 
     async def _run_handlers(self, event: Event) -> None:
@@ -275,7 +275,8 @@ class Consumer:
         if event.derived is not None:
             named += [handler for handler in self._handlers.get(event.derived, ()) if handler not in named]
         for handler in (*named, *self._any):
-            await handler(event)
+            with without_group():
+                await handler(event)
 
     # Iteration
 

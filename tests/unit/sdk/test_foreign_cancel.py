@@ -203,6 +203,50 @@ async def test_a_handler_that_outlived_a_failed_task_group_and_then_gets_a_cance
     assert [type(failure.error) for failure in failures] == [HandlerCancelled] * 3
 
 
+@pytest.mark.parametrize("others", [(), (ValueError("x"),)])
+async def test_a_cancellation_in_a_group_is_one_too(others: tuple[Exception, ...]) -> None:
+    """As it leaves an `except*` block, before Python 3.11.4 always."""
+    cluster = FakeCluster(tries_max=9)
+    poisoned = cluster.dispatch("BAD", None)
+    cluster.gap()
+    good = cluster.dispatch("GOOD", None)
+    consumer, failures = consumer_of(cluster, max_tries=2)
+    group = BaseExceptionGroup("", [BaseExceptionGroup("", [asyncio.CancelledError()]), *others])
+
+    @consumer.on("BAD")
+    async def bad(event: Event) -> None:
+        raise group
+
+    @consumer.on_gap
+    async def lost(gap: Gap) -> None:
+        if len(failures) < 3:
+            raise group
+
+    @consumer.on("GOOD")
+    async def fine(event: Event) -> None: ...
+
+    async with asyncio.timeout(10):
+        await consumer.run(handle_signals=False)
+    assert (cluster.handled, [dead.id for dead in cluster.dead]) == ([good], [poisoned])
+    assert {type(failure.error) for failure in failures} == {HandlerCancelled}
+
+
+async def test_a_timeout_that_ends_in_a_group_is_a_timeout() -> None:
+    cluster = FakeCluster()
+    cluster.dispatch("A", None)
+    consumer, failures = consumer_of(cluster, handler_timeout=0.01, max_tries=1)
+
+    @consumer.on_any
+    async def handle(event: Event) -> None:
+        try:
+            raise ExceptionGroup("", [ValueError()])
+        except* ValueError:
+            await asyncio.sleep(3600)
+
+    await consumer.run(handle_signals=False)
+    assert [type(failure.error) for failure in failures] == [TimeoutError]
+
+
 async def test_a_run_that_is_cancelled_after_a_failed_task_group_ends() -> None:
     cluster = FakeCluster()
     cluster.dispatch("A", None)
