@@ -1,8 +1,8 @@
 // Changes that several pages offer: each asks first, and says what it costs.
 import type { JSX } from "preact";
-import { ask } from "./api/client";
-import type { NewSessions, Outcome, ScaleOutcome } from "./api/types";
-import { confirm } from "./ui/confirm";
+import { ask, get, type Ask } from "./api/client";
+import type { Groups, NewSessions, Outcome, ScaleOutcome } from "./api/types";
+import { confirm, type Costs } from "./ui/confirm";
 import { bytes, clock, count, duration, plural } from "./ui/format";
 import { Mark } from "./ui/parts";
 
@@ -45,27 +45,46 @@ export function Cost({ found }: { found: NewSessions | null }): JSX.Element {
   );
 }
 
+/** Why new sessions would wait; "" when they would not. */
+export function withoutRoom(found: NewSessions | null): string {
+  if (!found?.shards_without_room) return "";
+  const of = `${count(found.shards_without_room)} of the ${plural(found.shards_after, "new shard")}`;
+  return `No node has room for ${of}: the change would wait${found.at_once ? "" : " beside the present shards"} until there is.`;
+}
+
 function outcomeText(done: string, outcome: Outcome): string {
   return outcome.reached ? `${done}: done.` : `${done}: under way. The page shows how far it is.`;
 }
 
-async function change(key: string, path: string, body?: unknown): Promise<Outcome> {
-  return (await ask<Outcome>("POST", path, { body, headers: { Prefer: "wait=0", "Idempotency-Key": key } })).data;
+async function change(key: string, path: string, body?: unknown, more: Ask = {}): Promise<Outcome> {
+  const headers = { ...more.headers, Prefer: "wait=0", "Idempotency-Key": key };
+  return (await ask<Outcome>("POST", path, { ...more, body, headers })).data;
 }
 
-async function dryRun(path: string, body?: unknown): Promise<JSX.Element> {
-  const { data } = await ask<ScaleOutcome>("POST", path, { body, query: { dry_run: true } });
-  return (
-    <>
-      <Cost found={data.new_sessions} />
-      {(data.warnings ?? []).map((text) => (
-        <p class="note note-warning" key={text}>
-          <Mark look={{ shape: "triangle", tone: "warning" }} />
-          <span>{text}</span>
-        </p>
-      ))}
-    </>
-  );
+async function dryRun(path: string, body?: unknown, query: Ask["query"] = {}): Promise<ScaleOutcome> {
+  return (await ask<ScaleOutcome>("POST", path, { body, query: { ...query, dry_run: true } })).data;
+}
+
+/** Without room it is begun only when that was accepted. */
+function isForced(plan: ScaleOutcome | null): boolean {
+  return withoutRoom(plan?.new_sessions ?? null) !== "";
+}
+
+function costsOf(plan: ScaleOutcome): Costs {
+  return {
+    shown: (
+      <>
+        <Cost found={plan.new_sessions} />
+        {(plan.warnings ?? []).map((text) => (
+          <p class="note note-warning" key={text}>
+            <Mark look={{ shape: "triangle", tone: "warning" }} />
+            <span>{text}</span>
+          </p>
+        ))}
+      </>
+    ),
+    withoutRoom: withoutRoom(plan.new_sessions),
+  };
 }
 
 export function pauseApp(app: string): void {
@@ -94,6 +113,7 @@ export function resumeApp(app: string): void {
 
 export function restartApp(app: string, hard: boolean): void {
   const path = `/apps/${inPath(app)}/restart`;
+  let plan: ScaleOutcome | null = null;
   confirm({
     title: hard ? `End all sessions of ${app} and start new ones?` : `Restart ${app} with new sessions?`,
     body: hard ? (
@@ -104,14 +124,15 @@ export function restartApp(app: string, hard: boolean): void {
     verb: "Restart",
     dangerous: hard,
     typed: hard ? app : undefined,
-    cost: () => dryRun(path, { hard }),
-    run: async (key) => outcomeText(`Restarting ${app}`, await change(key, path, { hard })),
+    cost: async () => costsOf((plan = await dryRun(path, { hard }))),
+    run: async (key) => outcomeText(`Restarting ${app}`, await change(key, path, { hard, force: isForced(plan) })),
   });
 }
 
 export function scaleApp(app: string, shards: number | "auto", ids: string | null): void {
   const path = `/apps/${inPath(app)}/scale`;
   const body = ids ? { shards, ids } : { shards };
+  let plan: ScaleOutcome | null = null;
   confirm({
     title: `Run ${app} with ${shards === "auto" ? "the shard count that Discord recommends" : plural(shards, "shard")}?`,
     body: ids ? (
@@ -120,19 +141,31 @@ export function scaleApp(app: string, shards: number | "auto", ids: string | nul
       </p>
     ) : null,
     verb: "Scale",
-    cost: () => dryRun(path, body),
-    run: async (key) => outcomeText(`Scaling ${app}`, await change(key, path, body)),
+    cost: async () => costsOf((plan = await dryRun(path, body))),
+    run: async (key) => {
+      // What was confirmed is the change of this configuration, and of no later one.
+      const headers: Record<string, string> = plan?.revision ? { "If-Match": `"${plan.revision}"` } : {};
+      return outcomeText(`Scaling ${app}`, await change(key, path, { ...body, force: isForced(plan) }, { headers }));
+    },
   });
 }
 
 export function acceptProposal(app: string): void {
   const path = `/apps/${inPath(app)}/scale/accept`;
+  let proposed: number | undefined;
+  let plan: ScaleOutcome | null = null;
   confirm({
     title: `Take the proposed shard count for ${app}?`,
     body: null,
     verb: "Accept",
-    cost: () => dryRun(path),
-    run: async (key) => outcomeText(`Scaling ${app}`, await change(key, path)),
+    cost: async () => {
+      proposed = (await get<Groups>(`/apps/${inPath(app)}/groups`)).proposal?.count;
+      return costsOf((plan = await dryRun(path, undefined, { count: proposed })));
+    },
+    run: async (key) => {
+      const query = { count: proposed, force: isForced(plan) };
+      return outcomeText(`Scaling ${app}`, await change(key, path, undefined, { query }));
+    },
   });
 }
 
@@ -252,7 +285,7 @@ export function rebalance(): void {
         "/rebalance",
         { query: { dry_run: true } },
       );
-      return data.moves.length ? `${plural(data.moves.length, "shard")} would move.` : "Nothing would move.";
+      return { shown: data.moves.length ? `${plural(data.moves.length, "shard")} would move.` : "Nothing would move." };
     },
     run: async (key) => outcomeText("Rebalancing", await change(key, "/rebalance")),
   });

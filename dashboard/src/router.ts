@@ -12,6 +12,30 @@ function here(): Place {
 
 export const place = signal<Place>(here());
 
+/** A page grows while it loads. */
+const GROWS_MS = 10_000;
+let stopShowing: () => void = () => undefined;
+
+/** Scroll to the element that the address names, and keep it in view while the page grows, until its reader acts. */
+function showNamed(): void {
+  stopShowing();
+  const name = location.hash.slice(1);
+  if (!name) return;
+  const show = (): void => document.getElementById(name)?.scrollIntoView();
+  const observer = new MutationObserver(show);
+  const stop = new AbortController();
+  const timer = window.setTimeout(() => stopShowing(), GROWS_MS);
+  stopShowing = () => {
+    observer.disconnect();
+    stop.abort();
+    clearTimeout(timer);
+  };
+  observer.observe(document.body, { childList: true, subtree: true });
+  for (const kind of ["wheel", "touchstart", "pointerdown", "keydown"]) {
+    window.addEventListener(kind, stopShowing, { passive: true, signal: stop.signal });
+  }
+}
+
 /** Go to an address of this site. */
 export function go(href: string, options: { replace?: boolean } = {}): void {
   if (options.replace) history.replaceState(null, "", href);
@@ -20,6 +44,7 @@ export function go(href: string, options: { replace?: boolean } = {}): void {
     window.scrollTo(0, 0);
   }
   place.value = here();
+  if (!options.replace) showNamed();
 }
 
 /** Change parts of the query; "" removes one. */
@@ -34,7 +59,9 @@ export function setQuery(values: Record<string, string>): void {
 }
 
 export function startRouter(): void {
+  showNamed();
   window.addEventListener("popstate", () => {
+    stopShowing();
     place.value = here();
   });
   document.addEventListener("click", (event) => {

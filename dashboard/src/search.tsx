@@ -4,7 +4,7 @@ import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import type { AppSummary, Node } from "./api/types";
 import { go, href } from "./router";
 import { useResource } from "./state/resource";
-import { seesCluster } from "./state/session";
+import { addsApps, seesCluster } from "./state/session";
 
 interface Hit {
   text: string;
@@ -13,10 +13,11 @@ interface Hit {
 }
 
 const HITS_MAX = 12;
+const NEW_APP = "/apps/+new";
 const PAGES: Hit[] = [
   ["Overview", "/"],
   ["Applications", "/apps"],
-  ["Add an application", "/apps/+new"],
+  ["Add an application", NEW_APP],
   ["Nodes", "/nodes"],
   ["Shards", "/shards"],
   ["Cache", "/cache"],
@@ -47,7 +48,7 @@ export function findHits(text: string, apps: readonly AppSummary[], nodes: reado
   const within = (name: string): boolean => name.toLowerCase().includes(wanted);
   hits.push(...apps.filter((app) => within(app.app)).map((app) => ({ text: app.app, kind: "application", to: href.app(app.app) })));
   hits.push(...nodes.filter((node) => within(node.node)).map((node) => ({ text: node.node, kind: "node", to: href.node(node.node) })));
-  hits.push(...PAGES.filter((page) => within(page.text)));
+  hits.push(...PAGES.filter((page) => within(page.text) && (page.to !== NEW_APP || addsApps.value)));
   return hits.slice(0, HITS_MAX);
 }
 

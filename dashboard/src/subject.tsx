@@ -1,7 +1,7 @@
 // What a problem is about, as a link; and what the dashboard can do about it.
 import type { JSX } from "preact";
 import type { Problem } from "./api/types";
-import { acceptProposal, forgetNode, restartShards, resumeApp, uncordonNode, unpinShards } from "./changes";
+import { acceptProposal, forgetNode, restartShards, resumeApp, unpinShards } from "./changes";
 import { href } from "./router";
 import { isAdmin, isOperator } from "./state/session";
 
@@ -71,7 +71,6 @@ export function actionFor(problem: Problem): Action {
   }
   if (node) {
     if (code === "node-gone" && isOperator.value) return <Do text="Forget" run={() => forgetNode(node)} />;
-    if (code === "shards-stuck" && isOperator.value) return <Do text="Uncordon" run={() => uncordonNode(node)} />;
     if (code !== "node-gone") return <To text="Node" to={href.node(node)} />;
   }
   return null;

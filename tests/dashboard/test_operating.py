@@ -1,5 +1,6 @@
 """An operator at work in a browser: what is wrong, acting on it, sign-in, settings, a lost connection."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -9,10 +10,12 @@ import pytest
 from playwright.async_api import Browser, Route, expect
 
 from sandwich_coordinator.access.roles import ANONYMOUS, Identity, Role
+from sandwich_coordinator.operations.scaling import CHANGED_MEANWHILE
+from sandwich_coordinator.sealing import token_hash
 from sandwich_coordinator.store.base import Compare, Put
-from sandwich_coordinator.types import AppRecord, ClaimRecord, NodeRecord
+from sandwich_coordinator.types import AppRecord, ClaimRecord, NodeRecord, ProposalRecord, ShardsSpec
 from tests.dashboard.conftest import PHONE, Visit, visit
-from tests.support.api import KEYS, Api, StoredFacts
+from tests.support.api import ADMIN, KEYS, Api, StoredFacts
 from tests.support.dashboard_cluster import LONG, Shape, dashboard_over
 from tests.unit.coordinator.test_adding import Discord, discord
 
@@ -147,6 +150,84 @@ async def test_a_refusal_is_shown_in_the_dialog(well: Visit) -> None:
     await expect(dialog.get_by_role("button", name="Scale")).to_be_disabled()
 
 
+async def limit_places(api: Api) -> None:
+    """Nodes with room for a few shards more."""
+    for name in ("alpha", "beta"):
+        record = await node(api, name)
+        await write(api, KEYS.node(name), msgspec.structs.replace(record, max_shards=28).encode())
+
+
+async def begin_without_room(it: Visit, verb: str) -> None:
+    """Confirm a change that no node has room for."""
+    dialog = it.page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("No node has room for")
+    begin = dialog.get_by_role("button", name=verb)
+    await expect(begin).to_be_disabled()
+    await dialog.get_by_label("Begin all the same").check()
+    await begin.click()
+    await expect(dialog).to_have_count(0)
+
+
+async def test_what_no_node_has_room_for_begins_only_when_that_was_accepted(well: Visit) -> None:
+    await limit_places(well.api)
+    await well.open("/apps/welcomer")
+    scale = well.page.locator("section", has=well.page.get_by_role("heading", name="Scale"))
+    await scale.get_by_label("Shard count").fill("40")
+    await scale.get_by_role("button", name="See the cost…").last.click()
+    await begin_without_room(well, "Scale")
+    assert (await app(well.api, "welcomer")).shards.count == 40
+    await well.open("/apps/music")
+    await well.click("Restart…")
+    await begin_without_room(well, "Restart")
+    # Each was looked at, then made.
+    assert [(done, error) for _, done, error in well.api.recorded] == [
+        ("POST /apps/{app}/scale", ""),
+        ("POST /apps/{app}/scale", ""),
+        ("POST /apps/{app}/restart", ""),
+        ("POST /apps/{app}/restart", ""),
+    ]
+
+
+async def test_settings_that_no_node_has_room_for_are_saved_only_when_that_was_accepted(well: Visit) -> None:
+    await limit_places(well.api)
+    await well.open("/apps/welcomer/settings")
+    await well.page.get_by_label("GUILD_MODERATION").check()
+    await well.click("Review changes…")
+    await begin_without_room(well, "Save and start new sessions")
+    assert (await app(well.api, "welcomer")).intents == 513 | 1 << 2
+
+
+async def test_a_token_that_no_node_has_room_for_is_replaced_only_when_that_was_accepted(
+    browser: Browser, discord: Discord
+) -> None:
+    discord.bot = "80351110224678912"
+    async with dashboard_over(Shape(), api_url=discord.url) as api, visit(browser, api) as it:
+        await limit_places(api)
+        await it.open("/apps/welcomer/settings")
+        await it.page.get_by_label("New token").fill(NEW_TOKEN)
+        await it.click("Test it…")
+        await begin_without_room(it, "Replace")
+        assert (await app(api, "welcomer")).token_hash == token_hash(NEW_TOKEN)
+        assert it.faults == []
+
+
+async def test_the_shard_count_that_was_shown_is_the_one_that_is_accepted(sick: Visit) -> None:
+    record = await app(sick.api, "welcomer")
+    auto = msgspec.structs.replace(record, shards=ShardsSpec(count="auto"))
+    await write(sick.api, KEYS.app("welcomer"), auto.encode())
+    await sick.open("/apps/welcomer")
+    await sick.has("The leader proposes 96 shards")
+    scale = sick.page.locator("section", has=sick.page.get_by_role("heading", name="Scale"))
+    await scale.get_by_role("button", name="See the cost…").first.click()
+    dialog = sick.page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("48 → 96")
+    proposal = msgspec.json.decode(await stored(sick.api, KEYS.proposal("welcomer")), type=ProposalRecord)
+    await write(sick.api, KEYS.proposal("welcomer"), msgspec.structs.replace(proposal, count=128).encode())
+    await dialog.get_by_role("button", name="Accept").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text(CHANGED_MEANWHILE)
+    assert await sick.api.store.get(KEYS.rollout("welcomer")) is None
+
+
 async def test_an_application_is_paused_and_resumed(well: Visit) -> None:
     await well.open("/apps/music")
     await well.click("Pause…")
@@ -182,12 +263,16 @@ async def test_settings_are_compared_before_they_are_saved(well: Visit) -> None:
 async def test_settings_that_another_admin_changed_meanwhile_are_not_overwritten(well: Visit) -> None:
     await well.open("/apps/welcomer/settings")
     await well.page.get_by_label("route", exact=True).fill("mine")
-    record = await app(well.api, "welcomer")
-    await write(well.api, KEYS.app("welcomer"), msgspec.structs.replace(record, route="theirs").encode())
-    await well.has("Someone else changed this application meanwhile.")
     await well.click("Review changes…")
-    await expect(well.page.get_by_role("alert").filter(has_text="changed")).not_to_have_count(0)
+    save = well.page.get_by_role("dialog").get_by_role("button", name="Save")
+    await expect(save).to_be_enabled()
+    # What was reviewed is of before this.
+    status, _ = await well.api("PATCH", "/apps/welcomer", {"set": {"route": "theirs"}})
+    assert status == 200
+    await save.click()
+    await expect(well.page.get_by_role("alert").filter(has_text="was changed since it was read")).to_have_count(1)
     assert (await app(well.api, "welcomer")).route == "theirs"
+    await well.has("Someone else changed this application meanwhile.")
     await well.click("Show the new values")
     await expect(well.page.get_by_label("route", exact=True)).to_have_value("theirs")
 
@@ -217,6 +302,27 @@ async def test_a_bot_is_added_after_discord_has_confirmed_its_token(browser: Bro
         await expect(it.page.get_by_role("heading", level=1)).to_have_text("greeter")
         assert (await app(api, "greeter")).intents == 513
         assert NEW_TOKEN not in await it.page.content()
+        assert it.faults == []
+
+
+async def test_a_form_that_was_refused_is_changed_and_sent_again(browser: Browser, discord: Discord) -> None:
+    """A refusal is kept as the answer of its request: the changed form is another one."""
+    async with dashboard_over(Shape(), api_url=discord.url) as api, visit(browser, api) as it:
+        await it.open("/apps/+new")
+        await it.page.get_by_label("Name", exact=True).fill("greeter")
+        await it.page.get_by_label("Bot token").fill(NEW_TOKEN)
+        await it.click("Test the token")
+        add = it.page.get_by_role("button", name="Add greeter")
+        await add.wait_for()
+        discord.status = 401
+        await add.click()
+        await expect(it.page.get_by_role("alert")).to_contain_text("401")
+        discord.status = 200
+        await it.page.get_by_label("Paused").check()
+        await it.click("Test the token")
+        await add.click()
+        await expect(it.page.get_by_role("heading", level=1)).to_have_text("greeter")
+        assert [bool(error) for _, done, error in api.recorded if done == "POST /apps"] == [False, True, False, False]
         assert it.faults == []
 
 
@@ -290,6 +396,107 @@ async def test_a_viewer_sees_no_action_and_who_is_limited_sees_no_nodes(browser:
         assert it.faults == []
 
 
+async def test_adding_an_application_is_offered_only_to_who_may_add_any(browser: Browser) -> None:
+    async with dashboard_over(Shape(apps=(("music", 16),))) as api, visit(browser, api) as it:
+        for identity, times in ((Identity("user", "1", Role.ADMIN, frozenset({"music"})), 0), (ADMIN, 1)):
+            api.identity = identity
+            for path in ("/", "/apps"):
+                await it.open(path)
+                await it.has("music")
+                await expect(it.page.get_by_role("link", name="Add an application")).to_have_count(times)
+            await it.open("/apps/+new")
+            await expect(it.page.get_by_label("Bot token")).to_have_count(times)
+        assert it.faults == []
+
+
+# --- streams and links ----------------------------------------------------------------------------------------------
+
+
+async def test_the_log_stands_still_and_goes_on(well: Visit) -> None:
+    await well.open("/logs")
+    lines = well.page.get_by_role("log").get_by_role("listitem")
+    await expect(lines).to_have_count(40)
+    await well.click("Stop here")
+    await expect(well.page.get_by_role("button", name="Go on")).to_have_attribute("aria-pressed", "true")
+    await expect(lines).to_have_count(40)
+    await well.click("Go on")
+    await expect(lines).to_have_count(40)
+    # Other filters begin again.
+    await well.click("Stop here")
+    await well.page.get_by_label("At least").select_option("warning")
+    await expect(lines).to_have_count(4)
+    await expect(well.page.get_by_role("button", name="Stop here")).to_be_visible()
+
+
+async def test_the_log_says_what_it_skipped_and_that_its_stream_is_open_again(well: Visit) -> None:
+    asked = 0
+
+    async def answer(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await route.abort()
+        elif asked == 2:
+            body = 'event: skipped\ndata: {"node":"beta","lines":7}\n\n'
+            await route.fulfill(content_type="text/event-stream", body=body)
+        else:
+            await route.continue_()
+
+    await well.page.route("**/api/v1/logs/live**", answer)
+    await well.open("/logs")
+    await well.has("the node does not answer")
+    await well.has("7 lines were skipped on node beta")
+    await expect(well.page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_watching_events_goes_on_when_the_node_ends_the_stream(well: Visit) -> None:
+    asked = 0
+
+    async def answer(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        body = f'event: event\ndata: {{"t":"MESSAGE_{asked}","d":{{}}}}\n\n'
+        await route.fulfill(content_type="text/event-stream", body=body)
+
+    await well.page.route("**/api/v1/events?**", answer)
+    await well.open("/events?app=welcomer")
+    await well.click("Watch")
+    log = well.page.get_by_role("log")
+    await expect(log).to_contain_text("MESSAGE_2")
+    await expect(log).to_contain_text(re.compile("MESSAGE_1.*events in between may be missing.*MESSAGE_2", re.S))
+    await well.click("Stop")
+    await well.has("Stopped")
+
+
+async def test_a_link_leads_to_its_part_of_another_page(sick: Visit) -> None:
+    await sick.open("/")
+    await sick.click("Consumer groups")
+    await expect(sick.page).to_have_url(re.compile("/apps/welcomer#consumers$"))
+    heading = sick.page.get_by_role("heading", name="Consumer groups")
+    await expect(heading).to_be_in_viewport()
+    await sick.page.mouse.wheel(0, -10_000)
+    await expect(heading).not_to_be_in_viewport()
+    # Also when the page is opened there.
+    await sick.open("/apps/welcomer#consumers")
+    await expect(heading).to_be_in_viewport()
+
+
+async def test_a_node_is_drained_only_when_the_others_are_known(well: Visit) -> None:
+    known = asyncio.Event()
+
+    async def answer(route: Route) -> None:
+        await known.wait()
+        await route.continue_()
+
+    await well.page.route("**/api/v1/nodes?**", answer)
+    await well.open("/nodes/beta")
+    drain = well.page.get_by_role("button", name="Drain…")
+    await expect(drain).to_be_disabled()
+    known.set()
+    await drain.click()
+    await expect(well.page.get_by_role("dialog")).not_to_contain_text("No other node takes shards")
+
+
 # --- a lost connection ----------------------------------------------------------------------------------------------
 
 
@@ -332,6 +539,35 @@ async def test_a_change_whose_answer_was_lost_is_made_once(well: Visit) -> None:
     assert len(keys) == 2
     assert keys[0] == keys[1]
     assert [done for _, done, _ in well.api.recorded] == ["POST /nodes/{node}/cordon"]
+
+
+async def test_a_change_that_is_still_under_way_keeps_its_key(well: Visit) -> None:
+    """What a proxy answers, and that the first request still runs, end nothing: a refusal does."""
+    keys: list[str] = []
+    answers = [(504, None), (409, "in-progress"), (429, "too-many-requests"), (409, "refused")]
+
+    async def answer(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        if len(keys) > len(answers):
+            await route.continue_()
+            return
+        status, code = answers[len(keys) - 1]
+        await route.fulfill(status=status, json={"code": code, "detail": f"answer {len(keys)}"} if code else {})
+
+    await well.page.route("**/nodes/beta/cordon", answer)
+    await well.open("/nodes/beta")
+    await well.click("Cordon…")
+    dialog = well.page.get_by_role("dialog")
+    cordon = dialog.get_by_role("button", name="Cordon")
+    for number, (_, code) in enumerate(answers, 1):
+        await cordon.click()
+        await expect(dialog.get_by_role("alert")).to_contain_text(f"answer {number}" if code else "504")
+        safe = code in (None, "in-progress")
+        await expect(dialog.get_by_text("Trying again is safe")).to_have_count(1 if safe else 0)
+    await cordon.click()
+    await expect(dialog).to_have_count(0)
+    assert len(set(keys[:4])) == 1
+    assert keys[4] != keys[0]
 
 
 # --- keyboard, size -------------------------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ async def test_signing_in_with_discord_changing_something_and_signing_out(browse
         await node.facts.refresh()
 
         await it.open("/nodes/alpha")
+        await it.has("Sign in with Discord")
+        # The page has only asked whether that is possible.
+        assert await it.page.context.cookies() == []
         await it.click("Sign in with Discord")
         # At the address that was asked for, with a cookie that no script can read.
         await expect(it.page.get_by_role("heading", level=1)).to_have_text("alpha")

@@ -50,10 +50,44 @@ export interface Answer<T> {
 /** The answer is still the one with the ETag in `If-None-Match`. */
 export class Unchanged extends Error {}
 
-/** For the header Idempotency-Key: a change that is sent again with the same key is made once. */
-export function newKey(): string {
+function newKey(): string {
   const random = crypto.getRandomValues(new Uint8Array(16));
   return [...random].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Whether the change may have been made, or may still be under way, although it has failed here. */
+export function isUnknown(error: unknown): boolean {
+  if (!(error instanceof ApiError)) return error instanceof Unreachable;
+  // Without a code it is the answer of something between: the node may be at work.
+  return error.code === "in-progress" || (error.status >= 500 && !error.code);
+}
+
+/** Whether this was the answer: the next attempt is another request. */
+export function isFinal(error: unknown): boolean {
+  return error instanceof ApiError && error.status < 500 && error.status !== 429 && error.code !== "in-progress";
+}
+
+/**
+ * A change that may have to be sent several times. The key, for the header Idempotency-Key, stays the same until there is
+ * a final answer, so that it is made once.
+ */
+export class Attempts {
+  private key = "";
+  private request = "";
+
+  /** `request`: all that may be different the next time. */
+  async send<T>(request: string, run: (key: string) => Promise<T>): Promise<T> {
+    if (!this.key || request !== this.request) this.key = newKey();
+    this.request = request;
+    try {
+      const found = await run(this.key);
+      this.key = "";
+      return found;
+    } catch (error) {
+      if (isFinal(error)) this.key = "";
+      throw error;
+    }
+  }
 }
 
 export function withQuery(path: string, query: Ask["query"]): string {
@@ -135,6 +169,7 @@ export interface ServerEvent {
   id: string;
 }
 
+const RETRY_MS = 2000;
 const LINE_END = /\r\n|\n|\r/;
 
 /**
@@ -185,5 +220,21 @@ export async function* events(
     throw new Unreachable("the connection broke off");
   } finally {
     reader.cancel().catch(() => undefined);
+  }
+}
+
+/** Read a stream for as long as it is wanted: nodes end streams now and then. `onError`: whether to try again. */
+export async function keepReading(
+  read: () => Promise<void>,
+  signal: AbortSignal,
+  onError: (error: unknown) => boolean,
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await read();
+    } catch (error) {
+      if (signal.aborted || !onError(error)) return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
   }
 }

@@ -100,6 +100,7 @@ export interface components {
          * @description New values of an application's configuration, by dotted path: `{"events.ignore": ["TYPING_START"]}`.
          *
          *     new_sessions  also when that starts new sessions, which `dry_run=true` shows
+         *     force         also while no node has room for some of the new shards: the change then waits beside the present ones
          *     token, check  as with PUT /apps/{app}/token, in the same change; null: the token stays
          */
         AppPatch: {
@@ -108,6 +109,11 @@ export interface components {
              * @default true
              */
             check: boolean;
+            /**
+             * Force
+             * @default false
+             */
+            force: boolean;
             /**
              * New Sessions
              * @default false
@@ -1086,6 +1092,7 @@ export interface components {
          *     memory_bytes             what the new shards need beside the present ones, without traffic
          *     at_once                  the present shards end first
          *     shards_without_room      how many of the new shards no node has room for now
+         *     room_advice              what would make room, in words; "" when there is room
          *     begins_now               whether enough session starts are there; otherwise it begins after the reset
          */
         NewSessions: {
@@ -1099,6 +1106,8 @@ export interface components {
             memory_bytes: number;
             /** Reasons */
             reasons: string[];
+            /** Room Advice */
+            room_advice: string;
             /** Seconds */
             seconds: number;
             /** Session Starts */
@@ -1953,6 +1962,8 @@ export interface components {
         /**
          * TokenReplacement
          * @description The new token of the same bot. It is tested against Discord, unless `check` is false, and is never shown.
+         *
+         *     `force`: also while no node has room for some of the new shards.
          */
         TokenReplacement: {
             /**
@@ -1960,6 +1971,11 @@ export interface components {
              * @default true
              */
             check: boolean;
+            /**
+             * Force
+             * @default false
+             */
+            force: boolean;
             /**
              * Token
              * Format: password

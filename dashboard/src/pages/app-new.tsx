@@ -1,9 +1,9 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { ApiError, ask, newKey } from "../api/client";
+import { ApiError, ask, Attempts } from "../api/client";
 import type { AppChanged, Json } from "../api/types";
 import { go, href } from "../router";
-import { isAdmin } from "../state/session";
+import { addsApps } from "../state/session";
 import { report } from "../ui/confirm";
 import { IntentChecks } from "../ui/intents";
 import { Page } from "../ui/page";
@@ -25,12 +25,12 @@ export function AppNewPage(): JSX.Element {
   const [tested, setTested] = useState<{ plan: AppChanged; of: string } | null>(null);
   const [error, setError] = useState<unknown>(null);
   const [isWorking, setWorking] = useState(false);
-  const [key] = useState(newKey);
+  const [attempts] = useState(() => new Attempts());
 
-  if (!isAdmin.value) {
+  if (!addsApps.value) {
     return (
       <Page title="Add an application" name="Add an application">
-        <Empty>This needs the role admin.</Empty>
+        <Empty>This needs the role admin, for all applications.</Empty>
       </Page>
     );
   }
@@ -55,7 +55,9 @@ export function AppNewPage(): JSX.Element {
     setWorking(true);
     try {
       if (plan) {
-        await ask<AppChanged>("POST", "/apps", { body, timeoutMs: 30_000, headers: { "Idempotency-Key": key } });
+        await attempts.send(asText, (key) =>
+          ask<AppChanged>("POST", "/apps", { body, timeoutMs: 30_000, headers: { "Idempotency-Key": key } }),
+        );
         report(`${name} was added.`);
         go(href.app(name));
         return;

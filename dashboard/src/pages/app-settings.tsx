@@ -2,13 +2,13 @@ import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { ApiError, ask, get } from "../api/client";
 import type { App, AppChanged, Footprint, Json, Outcome } from "../api/types";
-import { Cost } from "../changes";
+import { Cost, withoutRoom } from "../changes";
 import { OPTIONS, textOf, valueAt, valueOf, type Option } from "../options";
 import { go } from "../router";
-import { confirm, Dialog, report } from "../ui/confirm";
+import { confirm, Dialog, report, WithoutRoom } from "../ui/confirm";
 import { bytes, count, plural } from "../ui/format";
 import { IntentChecks } from "../ui/intents";
-import { Empty, ErrorNote, Field, Mark, Section, Table } from "../ui/parts";
+import { Check, Empty, ErrorNote, Field, Mark, Section, Table } from "../ui/parts";
 
 interface Props {
   app: App;
@@ -53,7 +53,7 @@ export function AppSettings({ app, isAdmin, refresh }: Props): JSX.Element {
     if (Object.keys(wrong).length || !Object.keys(set).length) return;
     setWorking(true);
     try {
-      setReview({ set, plan: await patch(base, set, true, false) });
+      setReview({ set, plan: await patch(base, set, null) });
     } catch (found) {
       show(found, changed);
     } finally {
@@ -77,7 +77,7 @@ export function AppSettings({ app, isAdmin, refresh }: Props): JSX.Element {
     if (!review) return;
     setWorking(true);
     try {
-      const data = await patch(base, review.set, false, review.plan.new_sessions !== null);
+      const data = await patch(base, review.set, review.plan);
       setReview(null);
       setEdited({});
       setErrors({});
@@ -170,10 +170,12 @@ function textAt(app: App, option: Option): string {
   return textOf(option, value);
 }
 
-async function patch(app: App, set: Record<string, Json>, dryRun: boolean, newSessions: boolean): Promise<AppChanged> {
+/** `plan`: what was confirmed; null: a dry run. */
+async function patch(app: App, set: Record<string, Json>, plan: AppChanged | null): Promise<AppChanged> {
+  const sessions = plan?.new_sessions ?? null;
   const { data } = await ask<AppChanged>("PATCH", `/apps/${encodeURIComponent(app.app)}`, {
-    body: { set, new_sessions: newSessions },
-    query: { dry_run: dryRun || undefined },
+    body: { set, new_sessions: sessions !== null, force: withoutRoom(sessions) !== "" },
+    query: { dry_run: plan === null || undefined },
     headers: { "If-Match": `"${app.revision}"` },
   });
   return data;
@@ -265,6 +267,9 @@ function Review(props: {
   onSave: () => void;
 }): JSX.Element {
   const { plan } = props;
+  const [isAccepted, setAccepted] = useState(false);
+  const waits = withoutRoom(plan.new_sessions);
+  const isAllowed = !props.isWorking && plan.changes.length > 0 && (!waits || isAccepted);
   const shown = (value: Json, isSecret: boolean): string =>
     isSecret ? "a secret" : typeof value === "string" ? value || '""' : JSON.stringify(value);
   return (
@@ -286,11 +291,12 @@ function Review(props: {
       <div class="cost">
         <Cost found={plan.new_sessions} />
       </div>
+      {waits && <WithoutRoom why={waits} isAccepted={isAccepted} onChange={setAccepted} />}
       <div class="buttons">
         <button type="button" onClick={props.onCancel}>
           Cancel
         </button>
-        <button type="button" class="primary" disabled={props.isWorking || !plan.changes.length} onClick={props.onSave}>
+        <button type="button" class="primary" disabled={!isAllowed} onClick={props.onSave}>
           {props.isWorking ? "Saving…" : plan.new_sessions ? "Save and start new sessions" : "Save"}
         </button>
       </div>
@@ -345,11 +351,15 @@ function TokenForm({ app, refresh }: { app: string; refresh: () => Promise<void>
             {plan.changes.length === 0 && <p>It is the token that is stored already.</p>}
           </>
         ),
-        cost: () => Promise.resolve(<Cost found={plan.new_sessions} />),
+        cost: () => Promise.resolve({ shown: <Cost found={plan.new_sessions} />, withoutRoom: withoutRoom(plan.new_sessions) }),
         verb: "Replace",
         dangerous: true,
         run: async (key) => {
-          await ask<AppChanged>("PUT", path, { body: { token }, timeoutMs: 30_000, headers: { "Idempotency-Key": key } });
+          await ask<AppChanged>("PUT", path, {
+            body: { token, force: withoutRoom(plan.new_sessions) !== "" },
+            headers: { "If-Match": `"${plan.revision}"`, "Idempotency-Key": key },
+            timeoutMs: 30_000,
+          });
           setToken("");
           await refresh();
           return `The token of ${app} was replaced.`;
@@ -399,7 +409,7 @@ function Remove({ app }: { app: string }): JSX.Element {
           {deletesStream ? ", its events and its dead letters" : ""}. This cannot be taken back.
         </p>
       ),
-      cost: async () => <FootprintFacts found={await get<Footprint>(`${path}/removal`)} />,
+      cost: async () => ({ shown: <FootprintFacts found={await get<Footprint>(`${path}/removal`)} /> }),
       verb: "Remove",
       dangerous: true,
       typed: app,
@@ -424,15 +434,6 @@ function Remove({ app }: { app: string }): JSX.Element {
         Remove…
       </button>
     </Section>
-  );
-}
-
-function Check(props: { text: string; isOn: boolean; onChange: (isOn: boolean) => void }): JSX.Element {
-  return (
-    <label class="check">
-      <input type="checkbox" checked={props.isOn} onChange={(event) => props.onChange(event.currentTarget.checked)} />
-      <span>{props.text}</span>
-    </label>
   );
 }
 

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
-import type { App, AppSummary, Budget, Group, Groups, Problem, Proposal, Recent, Shard } from "../api/types";
+import type { App, Budget, Group, Groups, Problem, Proposal, Recent, Shard } from "../api/types";
 import { acceptProposal, cancelScale, pauseApp, restartApp, resumeApp, scaleApp } from "../changes";
 import { href } from "../router";
 import { remember, useHistory } from "../state/history";
@@ -352,5 +352,3 @@ function medianLatency(shards: readonly Shard[]): number | null {
   const measured = shards.flatMap((shard) => (shard.latency_ms === null ? [] : [shard.latency_ms])).sort((a, b) => a - b);
   return measured[Math.floor(measured.length / 2)] ?? null;
 }
-
-export type { AppSummary };

@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import type { AppSummary } from "../api/types";
 import { useResource } from "../state/resource";
-import { isAdmin } from "../state/session";
+import { addsApps } from "../state/session";
 import { AppTable } from "../ui/apptable";
 import { plural } from "../ui/format";
 import { Page } from "../ui/page";
@@ -15,7 +15,7 @@ export function AppsPage(): JSX.Element {
       name="Applications"
       sub={apps.data && plural(apps.data.length, "application")}
       actions={
-        isAdmin.value && (
+        addsApps.value && (
           <a class="button" href="/apps/+new">
             Add an application
           </a>

@@ -2,10 +2,11 @@ import type { JSX } from "preact";
 import { useCallback, useEffect, useState } from "preact/hooks";
 import { get } from "../api/client";
 import type { AuditEntry, Json, Page as ListPage } from "../api/types";
-import { place, setQuery } from "../router";
+import { place } from "../router";
 import { isAdmin } from "../state/session";
+import { QueryField } from "../ui/fields";
 import { Page } from "../ui/page";
-import { Empty, ErrorNote, Field, StateWord, Table, Time } from "../ui/parts";
+import { Empty, ErrorNote, StateWord, Table, Time } from "../ui/parts";
 
 /** Who changed what, newest first. */
 export function AuditPage(): JSX.Element {
@@ -40,18 +41,11 @@ function Audit(): JSX.Element {
     setEntries(null);
     void read("");
   }, [read]);
-  const filter = (label: string, name: string, value: string): JSX.Element => (
-    <Field label={label}>
-      {(attributes) => (
-        <input {...attributes} value={value} onChange={(event) => setQuery({ [name]: event.currentTarget.value.trim() })} />
-      )}
-    </Field>
-  );
   return (
     <>
       <div class="filters">
-        {filter("Who", "who", who)}
-        {filter("Application", "app", app)}
+        <QueryField label="Who" name="who" />
+        <QueryField label="Application" name="app" />
         <button type="button" onClick={() => void read("")}>
           Read again
         </button>

@@ -1,11 +1,12 @@
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { ApiError, ask, events, get } from "../api/client";
+import { ApiError, ask, events, get, isFinal, keepReading } from "../api/client";
 import type { AppSummary, DeadLetter, Discarded, LetterContent, Page as ListPage, Replayed } from "../api/types";
 import { place, setQuery } from "../router";
 import { useResource } from "../state/resource";
 import { isOperator } from "../state/session";
 import { confirm, Dialog } from "../ui/confirm";
+import { QueryField } from "../ui/fields";
 import { count, plural } from "../ui/format";
 import { Lines } from "../ui/lines";
 import { Page } from "../ui/page";
@@ -82,36 +83,47 @@ function Tail({ app }: { app: string }): JSX.Element {
     let batch: Shown[] = [];
     let timer = 0;
     let key = 0;
+    let arrived = 0;
+    let wasOpen = false;
     const flush = (): void => {
       timer = 0;
       const fresh = batch;
       batch = [];
       setLines((before) => [...before, ...fresh].slice(-KEPT));
-      setTotal((before) => before + fresh.length);
+      setTotal(arrived);
+    };
+    const add = (line: Omit<Shown, "key">): void => {
+      batch.push({ key: key++, ...line });
+      if (batch.length > KEPT) batch = batch.slice(-KEPT);
+      if (!timer) timer = window.setTimeout(flush, 150);
     };
     const follow = async (): Promise<void> => {
-      for await (const { event, data } of events("/events", { query: { app, ...running }, signal: stop.signal })) {
+      let isOpen = false;
+      const onAlive = (): void => {
+        if (isOpen) return;
+        isOpen = true;
+        setError(null);
+        if (wasOpen) add(note("watching again: events in between may be missing"));
+        wasOpen = true;
+      };
+      for await (const { event, data } of events("/events", { query: { app, ...running }, signal: stop.signal, onAlive })) {
         if (event === "event") {
-          batch.push(shown(data, key++));
-          if (batch.length > KEPT) batch = batch.slice(-KEPT);
-          if (!timer) timer = window.setTimeout(flush, 150);
+          arrived += 1;
+          add(shown(data));
         } else if (event === "skipped") {
           const { events: left } = JSON.parse(data) as { events: number };
           setDropped((before) => before + left);
         } else if (event === "gap") {
-          batch.push({ key: key++, at: new Date().toLocaleTimeString("en-GB"), type: "GAP", summary: "events were lost here", raw: data });
-          if (!timer) timer = window.setTimeout(flush, 150);
+          add(note("events were lost here", data));
         }
       }
     };
     setError(null);
-    follow()
-      .then(() => setRunning(null))
-      .catch((found: unknown) => {
-        if (stop.signal.aborted) return;
-        setError(found);
-        setRunning(null);
-      });
+    void keepReading(follow, stop.signal, (found) => {
+      setError(found);
+      if (isFinal(found)) setRunning(null);
+      return !isFinal(found);
+    });
     return () => {
       stop.abort();
       clearTimeout(timer);
@@ -170,7 +182,7 @@ function Tail({ app }: { app: string }): JSX.Element {
             <summary>
               <span class="when">{line.at}</span> <strong>{line.type}</strong> {line.summary}
             </summary>
-            <pre>{line.raw}</pre>
+            {line.raw && <pre>{line.raw}</pre>}
           </details>
         )}
       />
@@ -178,8 +190,17 @@ function Tail({ app }: { app: string }): JSX.Element {
   );
 }
 
-function shown(data: string, key: number): Shown {
-  const at = new Date().toLocaleTimeString("en-GB");
+function timeNow(): string {
+  return new Date().toLocaleTimeString("en-GB");
+}
+
+/** A line that is no event. */
+function note(summary: string, raw = ""): Omit<Shown, "key"> {
+  return { at: timeNow(), type: "GAP", summary, raw };
+}
+
+function shown(data: string): Omit<Shown, "key"> {
+  const at = timeNow();
   try {
     const event = JSON.parse(data) as { t?: string; type?: string; d?: Record<string, unknown>; __sandwich?: { shard?: unknown[] } };
     const d = event.d ?? {};
@@ -191,9 +212,9 @@ function shown(data: string, key: number): Shown {
       author?.username ?? "",
       typeof d["content"] === "string" ? JSON.stringify(d["content"]) : "",
     ];
-    return { key, at, type: event.t ?? event.type ?? "", summary: parts.filter(Boolean).join(" "), raw: JSON.stringify(event, null, 2) };
+    return { at, type: event.t ?? event.type ?? "", summary: parts.filter(Boolean).join(" "), raw: JSON.stringify(event, null, 2) };
   } catch {
-    return { key, at, type: "", summary: data, raw: data };
+    return { at, type: "", summary: data, raw: data };
   }
 }
 
@@ -255,18 +276,11 @@ function DeadLetters({ app }: { app: string }): JSX.Element {
         return `${plural(data.replayed, "letter")} went back.${waiting}${left}`;
       },
     });
-  const filter = (label: string, name: string, value: string): JSX.Element => (
-    <Field label={label}>
-      {(attributes) => (
-        <input {...attributes} value={value} onChange={(event) => setQuery({ [name]: event.currentTarget.value.trim() })} />
-      )}
-    </Field>
-  );
   return (
     <>
       <div class="filters">
-        {filter("Consumer group", "group", group)}
-        {filter("Type", "type", type)}
+        <QueryField label="Consumer group" name="group" />
+        <QueryField label="Type" name="type" />
         <button type="button" onClick={() => void read("")}>
           Read again
         </button>

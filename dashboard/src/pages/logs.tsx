@@ -1,17 +1,25 @@
 import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { LogLine, LogPage, Node } from "../api/types";
-import { events, get } from "../api/client";
+import { events, get, keepReading } from "../api/client";
 import { place, setQuery } from "../router";
 import { useResource } from "../state/resource";
 import { isOperator, seesCluster } from "../state/session";
-import { clock } from "../ui/format";
+import { QueryField } from "../ui/fields";
+import { clock, plural } from "../ui/format";
 import { Lines } from "../ui/lines";
 import { Page } from "../ui/page";
 import { Empty, ErrorNote, Field } from "../ui/parts";
 
 const LEVELS = ["debug", "info", "warning", "error", "critical"];
 const KEPT = 2000;
+
+/** Lines of a node that were not sent: there were too many at once. */
+interface Skipped {
+  at: number;
+  node: string;
+  skipped: number;
+}
 
 /** The last lines of all nodes, and new ones as they come. */
 export function LogsPage(): JSX.Element {
@@ -36,13 +44,18 @@ function Logs(): JSX.Element {
   };
   const wanted = JSON.stringify(filters);
   const nodes = useResource<Node[]>(seesCluster.value ? "/nodes" : null, { all: true, every: 10_000 });
-  const [lines, setLines] = useState<LogLine[]>([]);
+  const [lines, setLines] = useState<(LogLine | Skipped)[]>([]);
   const [silent, setSilent] = useState<Record<string, string>>({});
   const [error, setError] = useState<unknown>(null);
-  const [isPaused, setPaused] = useState(false);
+  // With other filters it goes on.
+  const [pausedWith, setPausedWith] = useState<string | null>(null);
+  const isPaused = pausedWith === wanted;
 
   useEffect(() => {
+    if (isPaused) return undefined;
+    setPausedWith(null);
     const stop = new AbortController();
+    let timer = 0;
     const asked = JSON.parse(wanted) as Record<string, string>;
     setLines([]);
     setError(null);
@@ -50,11 +63,15 @@ function Logs(): JSX.Element {
       const page = await get<LogPage>("/logs", { query: { ...asked, limit: 500 }, signal: stop.signal });
       setLines(page.lines);
       setSilent(page.silent);
-      let batch: LogLine[] = [];
-      let timer = 0;
-      for await (const { event, data } of events("/logs/live", { query: asked, signal: stop.signal })) {
-        if (event !== "line") continue;
-        batch.push({ worker: null, app: "", shard: "", ...(JSON.parse(data) as Partial<LogLine>) } as LogLine);
+      let batch: (LogLine | Skipped)[] = [];
+      const onAlive = (): void => setError(null);
+      for await (const { event, data } of events("/logs/live", { query: asked, signal: stop.signal, onAlive })) {
+        if (event === "line") {
+          batch.push({ worker: null, app: "", shard: "", ...(JSON.parse(data) as Partial<LogLine>) } as LogLine);
+        } else if (event === "skipped") {
+          const { node, lines: skipped } = JSON.parse(data) as { node: string; lines: number };
+          batch.push({ at: Date.now() / 1000, node, skipped });
+        }
         if (!timer) {
           timer = window.setTimeout(() => {
             const fresh = batch;
@@ -65,30 +82,17 @@ function Logs(): JSX.Element {
         }
       }
     };
-    const keepOn = async (): Promise<void> => {
-      while (!stop.signal.aborted) {
-        try {
-          await follow();
-          setError(null);
-        } catch (found) {
-          if (stop.signal.aborted) return;
-          setError(found);
-        }
-        await new Promise((resolve) => setTimeout(resolve, 2000));
-      }
+    void keepReading(follow, stop.signal, (found) => {
+      setError(found);
+      return true;
+    });
+    return () => {
+      stop.abort();
+      clearTimeout(timer);
     };
-    if (!isPaused) void keepOn();
-    return () => stop.abort();
   }, [wanted, isPaused]);
 
-  const shown = useMemo(() => lines.map((line) => ({ key: `${line.at} ${line.node} ${line.worker} ${line.message}`, line })), [lines]);
-  const input = (label: string, name: keyof typeof filters): JSX.Element => (
-    <Field label={label}>
-      {(attributes) => (
-        <input {...attributes} value={filters[name]} onChange={(event) => setQuery({ [name]: event.currentTarget.value.trim() })} />
-      )}
-    </Field>
-  );
+  const shown = useMemo(() => lines.map((line) => ({ key: keyOf(line), line })), [lines]);
   const select = (label: string, name: keyof typeof filters, options: string[], all: boolean): JSX.Element => (
     <Field label={label}>
       {(attributes) => (
@@ -107,17 +111,17 @@ function Logs(): JSX.Element {
       name="Logs"
       sub="the last lines that each node keeps in memory, and new ones"
       actions={
-        <button type="button" aria-pressed={isPaused} onClick={() => setPaused(!isPaused)}>
+        <button type="button" aria-pressed={isPaused} onClick={() => setPausedWith(isPaused ? null : wanted)}>
           {isPaused ? "Go on" : "Stop here"}
         </button>
       }
     >
       <div class="filters">
         {seesCluster.value && select("Node", "node", nodes.data?.map((node) => node.node) ?? [], true)}
-        {input("Application", "app")}
-        {input("Shard", "shard")}
+        <QueryField label="Application" name="app" />
+        <QueryField label="Shard" name="shard" />
         {select("At least", "level", LEVELS, false)}
-        {input("Text", "text")}
+        <QueryField label="Text" name="text" />
       </div>
       {error !== null && <ErrorNote error={error} />}
       {Object.entries(silent).map(([node, why]) => (
@@ -130,15 +134,32 @@ function Logs(): JSX.Element {
         empty="No line matches yet."
         items={shown}
         keyOf={(one) => one.key}
-        render={({ line }) => (
-          <div class={`level-${line.level.toUpperCase()}`}>
-            <span class="when">{clock(line.at)}</span> {line.level.toUpperCase().padEnd(8)} {line.node}
-            {line.worker === null ? "" : `/${line.worker}`} {line.app && `${line.app} `}
-            {line.shard && `${line.shard} `}
-            {line.message}
-          </div>
-        )}
+        render={({ line }) => ("skipped" in line ? <SkippedLine line={line} /> : <Line line={line} />)}
       />
     </Page>
+  );
+}
+
+function keyOf(line: LogLine | Skipped): string {
+  return "skipped" in line ? `${line.at} ${line.node} skipped` : `${line.at} ${line.node} ${line.worker} ${line.message}`;
+}
+
+function Line({ line }: { line: LogLine }): JSX.Element {
+  return (
+    <div class={`level-${line.level.toUpperCase()}`}>
+      <span class="when">{clock(line.at)}</span> {line.level.toUpperCase().padEnd(8)} {line.node}
+      {line.worker === null ? "" : `/${line.worker}`} {line.app && `${line.app} `}
+      {line.shard && `${line.shard} `}
+      {line.message}
+    </div>
+  );
+}
+
+function SkippedLine({ line }: { line: Skipped }): JSX.Element {
+  const what = `${plural(line.skipped, "line")} ${line.skipped === 1 ? "was" : "were"} skipped on node ${line.node}`;
+  return (
+    <div class="level-WARNING">
+      <span class="when">{clock(line.at)}</span> {what}: there were too many at once
+    </div>
   );
 }

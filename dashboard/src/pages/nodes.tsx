@@ -112,7 +112,7 @@ export function NodePage({ node: name }: { node: string }): JSX.Element {
               </button>
             )}
             {found.state !== "draining" && (
-              <button type="button" onClick={() => drainNode(name, found.shards, others)}>
+              <button type="button" disabled={!nodes.data} onClick={() => drainNode(name, found.shards, others)}>
                 Drain…
               </button>
             )}

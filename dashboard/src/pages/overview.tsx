@@ -4,7 +4,7 @@ import type { AppSummary, Cluster, Node, Page as ListPage, Problem, Recent, Shar
 import { useHistory } from "../state/history";
 import { connection } from "../state/live";
 import { useResource } from "../state/resource";
-import { isAdmin, seesCluster } from "../state/session";
+import { addsApps, seesCluster } from "../state/session";
 import { AppTable } from "../ui/apptable";
 import { Chart } from "../ui/chart";
 import { count, milliseconds, plural, rate } from "../ui/format";
@@ -39,7 +39,7 @@ export function OverviewPage(): JSX.Element {
       title={cluster.data && connection.value.state !== "lost" ? headline(cluster.data) : "Overview"}
       name="Overview"
       actions={
-        isAdmin.value && (
+        addsApps.value && (
           <a class="button" href="/apps/+new">
             Add an application
           </a>
@@ -90,7 +90,7 @@ export function OverviewPage(): JSX.Element {
               <AppTable apps={found} />
             ) : (
               <Empty>
-                No application yet. {isAdmin.value && <a href="/apps/+new">Add the first one</a>}
+                No application yet. {addsApps.value && <a href="/apps/+new">Add the first one</a>}
               </Empty>
             )
           }

@@ -5,6 +5,7 @@ import type { ApiToken, NewApiToken, RoleName, User } from "../api/types";
 import { useResource } from "../state/resource";
 import { isAdmin, me } from "../state/session";
 import { confirm, report } from "../ui/confirm";
+import { AppsField, NameField } from "../ui/fields";
 import { Page } from "../ui/page";
 import { Ago, Copy, Empty, ErrorNote, Field, Loaded, Mark, Section, Table } from "../ui/parts";
 import { Webhooks } from "./webhooks";
@@ -42,23 +43,6 @@ function RoleField({ role, onChange }: { role: RoleName; onChange: (role: RoleNa
             </option>
           ))}
         </select>
-      )}
-    </Field>
-  );
-}
-
-function AppsField({ apps, onChange }: { apps: string; onChange: (apps: string) => void }): JSX.Element {
-  return (
-    <Field label="Only these applications">
-      {(attributes) => (
-        <input
-          {...attributes}
-          value={apps}
-          placeholder="all"
-          autocomplete="off"
-          spellcheck={false}
-          onInput={(event) => onChange(event.currentTarget.value)}
-        />
       )}
     </Field>
   );
@@ -269,17 +253,7 @@ function Tokens(): JSX.Element {
         )}
       </Loaded>
       <form class="filters" onSubmit={(event) => void create(event)}>
-        <Field label="Name">
-          {(attributes) => (
-            <input
-              {...attributes}
-              value={name}
-              required
-              autocomplete="off"
-              onInput={(event) => setName(event.currentTarget.value)}
-            />
-          )}
-        </Field>
+        <NameField label="Name" value={name} onChange={setName} />
         <RoleField role={role} onChange={setRole} />
         <AppsField apps={apps} onChange={setApps} />
         <Field label="Ends after">

@@ -4,11 +4,11 @@ import { place } from "../router";
 import { askWhoIsThere, hasEnded, meError, signInWithToken } from "../state/session";
 import { ErrorNote, Field } from "../ui/parts";
 
-/** Whether this cluster lets people sign in with Discord: the address answers with a redirect then. */
+/** Whether this cluster lets people sign in with Discord. */
 async function hasDiscord(): Promise<boolean> {
   try {
-    const response = await fetch("/auth/login", { redirect: "manual" });
-    return response.type === "opaqueredirect";
+    const response = await fetch("/auth/methods");
+    return response.ok && ((await response.json()) as { discord: boolean }).discord;
   } catch {
     return false;
   }

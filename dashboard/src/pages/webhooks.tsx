@@ -1,9 +1,10 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { ask, newKey } from "../api/client";
+import { ask, Attempts } from "../api/client";
 import type { Webhook } from "../api/types";
 import { useResource } from "../state/resource";
 import { confirm, report } from "../ui/confirm";
+import { AppsField, NameField } from "../ui/fields";
 import { plural } from "../ui/format";
 import { Ago, ErrorNote, Field, Loaded, Section, StateWord, Table } from "../ui/parts";
 
@@ -15,14 +16,15 @@ export function Webhooks(): JSX.Element {
   const [severity, setSeverity] = useState("warning");
   const [apps, setApps] = useState("");
   const [error, setError] = useState<unknown>(null);
+  const [attempts] = useState(() => new Attempts());
   const add = async (event: Event): Promise<void> => {
     event.preventDefault();
     setError(null);
     try {
-      await ask("POST", "/webhooks", {
-        body: { name: name.trim(), url: url.trim(), min_severity: severity, apps: apps.split(/[\s,]+/).filter(Boolean) },
-        headers: { "Idempotency-Key": newKey() },
-      });
+      const body = { name: name.trim(), url: url.trim(), min_severity: severity, apps: apps.split(/[\s,]+/).filter(Boolean) };
+      await attempts.send(JSON.stringify(body), (key) =>
+        ask("POST", "/webhooks", { body, headers: { "Idempotency-Key": key } }),
+      );
       report(`The webhook ${name.trim()} was added. Send it a test.`);
       setName("");
       setUrl("");
@@ -111,11 +113,7 @@ export function Webhooks(): JSX.Element {
               ]}
             />
             <form class="filters" onSubmit={(event) => void add(event)}>
-              <Field label="Name">
-                {(attributes) => (
-                  <input {...attributes} value={name} required autocomplete="off" onInput={(event) => setName(event.currentTarget.value)} />
-                )}
-              </Field>
+              <NameField label="Name" value={name} onChange={setName} />
               <Field label="URL (a secret)">
                 {(attributes) => (
                   <input
@@ -138,11 +136,7 @@ export function Webhooks(): JSX.Element {
                   </select>
                 )}
               </Field>
-              <Field label="Only these applications">
-                {(attributes) => (
-                  <input {...attributes} value={apps} placeholder="all" autocomplete="off" onInput={(event) => setApps(event.currentTarget.value)} />
-                )}
-              </Field>
+              <AppsField apps={apps} onChange={setApps} />
               <button type="submit" disabled={!name.trim() || !url.trim()}>
                 Add
               </button>

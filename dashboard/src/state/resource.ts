@@ -13,8 +13,6 @@ export interface State<T> {
   data: T | undefined;
   error: Error | undefined;
   etag: string | null;
-  /** Milliseconds: when `data` was read. 0: never. */
-  at: number;
 }
 
 export interface Resource<T> extends State<T> {
@@ -31,7 +29,7 @@ interface Options {
 }
 
 class Entry {
-  readonly state: Signal<State<unknown>> = signal({ data: undefined, error: undefined, etag: null, at: 0 });
+  readonly state: Signal<State<unknown>> = signal({ data: undefined, error: undefined, etag: null });
   users = 0;
   private timer = 0;
   private asking: Promise<void> | null = null;
@@ -128,14 +126,14 @@ class Entry {
       const found = this.options.all
         ? { data: await getAll(this.path), etag: null }
         : await ask<unknown>("GET", this.path, { headers: this.known() });
-      this.state.value = { data: found.data, etag: found.etag, error: undefined, at: Date.now() };
+      this.state.value = { data: found.data, etag: found.etag, error: undefined };
       noteAnswer();
     } catch (error) {
       if (error instanceof Unreachable) noteUnreachable();
       else noteAnswer();
       const before = this.state.peek();
       if (!(error instanceof Unchanged)) this.state.value = { ...before, error: error as Error };
-      else if (before.error) this.state.value = { ...before, error: undefined, at: Date.now() };
+      else if (before.error) this.state.value = { ...before, error: undefined };
     } finally {
       this.tookMs = Date.now() - this.askedAt;
     }
@@ -156,10 +154,10 @@ function keyOf(path: string, options: Options): string {
 /** Forget all answers: another identity asks from now on. */
 export function forgetAll(): void {
   for (const [key, entry] of entries) if (entry.users === 0) entries.delete(key);
-    else entry.state.value = { data: undefined, error: undefined, etag: null, at: 0 };
+    else entry.state.value = { data: undefined, error: undefined, etag: null };
 }
 
-const NOTHING: State<never> = { data: undefined, error: undefined, etag: null, at: 0 };
+const NOTHING: State<never> = { data: undefined, error: undefined, etag: null };
 
 /** An answer of the API while the component is shown. null: nothing is asked. */
 export function useResource<T>(path: string | null, options: Options = {}): Resource<T> {

@@ -28,6 +28,9 @@ export const seesCluster = computed(() => {
   return found !== null && found !== "asking" && found.apps === null;
 });
 
+/** A new application concerns the whole cluster. */
+export const addsApps = computed(() => isAdmin.value && seesCluster.value);
+
 onUnauthenticated.call = () => {
   if (me.peek() !== null && me.peek() !== "asking") hasEnded.value = true;
   stopLive();

@@ -2,8 +2,14 @@
 import { signal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
-import { newKey, Unreachable } from "../api/client";
-import { ErrorNote, Mark } from "./parts";
+import { Attempts, isUnknown } from "../api/client";
+import { Check, ErrorNote, Mark } from "./parts";
+
+export interface Costs {
+  shown: ComponentChildren;
+  /** Why no node has room for some of the new shards: it has to be accepted before the button works. */
+  withoutRoom?: string;
+}
 
 export interface Question {
   title: string;
@@ -15,7 +21,7 @@ export interface Question {
   /** Has to be typed before the button works. */
   typed?: string;
   /** Works out what it costs; shown before the button works. */
-  cost?: () => Promise<ComponentChildren>;
+  cost?: () => Promise<Costs>;
   /** Does it, at most once for a key. The text is shown as a report. */
   run: (key: string) => Promise<string | void>;
 }
@@ -95,9 +101,9 @@ function Asking({ wanted }: { wanted: Question }): JSX.Element {
   const [typed, setTyped] = useState("");
   const [working, setWorking] = useState(false);
   const [error, setError] = useState<unknown>(null);
-  const [cost, setCost] = useState<ComponentChildren>(null);
-  const [isReady, setReady] = useState(!wanted.cost);
-  const key = useRef(newKey());
+  const [costs, setCosts] = useState<Costs | null>(null);
+  const [isAccepted, setAccepted] = useState(false);
+  const [attempts] = useState(() => new Attempts());
   const id = useId();
   const close = (): void => {
     if (!working) question.value = null;
@@ -107,28 +113,26 @@ function Asking({ wanted }: { wanted: Question }): JSX.Element {
     wanted
       .cost?.()
       .then((found) => {
-        if (left) return;
-        setCost(found);
-        setReady(true);
+        if (!left) setCosts(found);
       })
       .catch((found: unknown) => !left && setError(found));
     return () => {
       left = true;
     };
   }, [wanted]);
-  const allowed = isReady && !working && (!wanted.typed || typed === wanted.typed);
+  const isKnown = !wanted.cost || costs !== null;
+  const isAgreed = (!costs?.withoutRoom || isAccepted) && (!wanted.typed || typed === wanted.typed);
+  const allowed = isKnown && isAgreed && !working;
   const run = async (event: Event): Promise<void> => {
     event.preventDefault();
     if (!allowed) return;
     setWorking(true);
     setError(null);
     try {
-      const text = await wanted.run(key.current);
+      const text = await attempts.send("", wanted.run);
       question.value = null;
       if (text) report(text);
     } catch (found) {
-      // A refusal is an answer: the next attempt is another request.
-      if (!(found instanceof Unreachable)) key.current = newKey();
       setError(found);
       setWorking(false);
     }
@@ -139,9 +143,10 @@ function Asking({ wanted }: { wanted: Question }): JSX.Element {
         <div class="prose">{wanted.body}</div>
         {wanted.cost && (
           <div class="cost" aria-live="polite">
-            {cost ?? (error ? null : "Working out what it costs…")}
+            {costs?.shown ?? (error ? null : "Working out what it costs…")}
           </div>
         )}
+        {costs?.withoutRoom && <WithoutRoom why={costs.withoutRoom} isAccepted={isAccepted} onChange={setAccepted} />}
         {wanted.typed && (
           <div class="field">
             <label for={id}>
@@ -158,7 +163,7 @@ function Asking({ wanted }: { wanted: Question }): JSX.Element {
           </div>
         )}
         {error !== null && <ErrorNote error={error} />}
-        {error instanceof Unreachable && (
+        {isKnown && isUnknown(error) && (
           <p class="small">Whether it was done is not known. Trying again is safe: it is done once.</p>
         )}
         <div class="buttons">
@@ -172,5 +177,18 @@ function Asking({ wanted }: { wanted: Question }): JSX.Element {
         </div>
       </form>
     </Dialog>
+  );
+}
+
+/** What would wait for room is begun only by who has said so. */
+export function WithoutRoom(props: { why: string; isAccepted: boolean; onChange: (isAccepted: boolean) => void }): JSX.Element {
+  return (
+    <>
+      <p class="note note-warning">
+        <Mark look={{ shape: "triangle", tone: "warning" }} />
+        <span>{props.why}</span>
+      </p>
+      <Check text="Begin all the same" isOn={props.isAccepted} onChange={props.onChange} />
+    </>
   );
 }

@@ -1,7 +1,7 @@
 // The small parts that pages are made of.
 import { signal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useId, useState } from "preact/hooks";
 import { ApiError, Unreachable } from "../api/client";
 import type { Resource, State as ReadState } from "../state/resource";
 import { clock, count, duration, isoTime } from "./format";
@@ -285,21 +285,11 @@ export function Copy({ text, label }: { text: string; label: string }): JSX.Elem
   );
 }
 
-/** Calls back once the element comes into view, for lists that go on. */
-export function More({ onSeen, label }: { onSeen: () => void; label: string }): JSX.Element {
-  const ref = useRef<HTMLButtonElement>(null);
-  useEffect(() => {
-    const element = ref.current;
-    if (!element) return;
-    const observer = new IntersectionObserver((found) => {
-      if (found.some((one) => one.isIntersecting)) onSeen();
-    });
-    observer.observe(element);
-    return () => observer.disconnect();
-  }, [onSeen]);
+export function Check(props: { text: string; isOn: boolean; onChange: (isOn: boolean) => void }): JSX.Element {
   return (
-    <button type="button" class="quiet" ref={ref} onClick={onSeen}>
-      {label}
-    </button>
+    <label class="check">
+      <input type="checkbox" checked={props.isOn} onChange={(event) => props.onChange(event.currentTarget.checked)} />
+      <span>{props.text}</span>
+    </label>
   );
 }
