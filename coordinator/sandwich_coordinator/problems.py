@@ -173,6 +173,11 @@ def problem(code: Code, subject: str, summary: str, advice: str | None = None, s
     )
 
 
+def app_of_subject(subject: str) -> str:
+    """The application that a problem's subject belongs to; "": the cluster."""
+    return subject.split("/")[1] if subject.startswith("app/") else ""
+
+
 def degraded(problems: Iterable[Problem]) -> bool:
     """Whether a cluster with these problems is degraded."""
     return any(found.severity is not Severity.NOTICE for found in problems)

@@ -95,7 +95,8 @@ async def create_webhook(
         template=spec.template,
         created_at=now,
     )
-    return await _store(store, keys, key, view, record, destination, revision=0)
+    _check_apps(view, record.apps)
+    return await _store(store, keys, key, record, destination, revision=0)
 
 
 async def change_webhook(
@@ -122,6 +123,9 @@ async def change_webhook(
         apps=known.apps if edit.apps is None else tuple(edit.apps),
         template=known.template if edit.template is None else edit.template,
     )
+    if edit.apps is not None:
+        # Those that it has may have been removed since: that hinders no other change.
+        _check_apps(view, record.apps)
     kept = None
     if edit.url is None or edit.secret is None or edit.allow_private is None:
         kept = open_destination(known, key)
@@ -130,7 +134,7 @@ async def change_webhook(
         secret=_chosen(edit.secret, kept, "secret"),
         allow_private=_chosen(edit.allow_private, kept, "allow_private"),
     )
-    return await _store(store, keys, key, view, record, destination, revision=entry.mod_revision)
+    return await _store(store, keys, key, record, destination, revision=entry.mod_revision)
 
 
 def _chosen(wanted: Any, kept: Destination | None, name: str) -> Any:
@@ -202,13 +206,12 @@ async def _store(
     store: Store,
     keys: Keys,
     key: ClusterKey | None,
-    view: ClusterView,
     record: WebhookRecord,
     destination: Destination,
     *,
     revision: int,
 ) -> tuple[WebhookRecord, int]:
-    _check(view, record, destination)
+    _check(record, destination)
     host, last4 = shown_url(destination.url)
     sealed = Sealer(key).close(seal_name(record.name), msgspec.json.encode(destination).decode())
     record = msgspec.structs.replace(
@@ -236,19 +239,23 @@ def check_choice(events: Sequence[str], min_severity: str) -> None:
         raise Invalid(f"the severity must be one of {', '.join(Severity)}")
 
 
-def _check(view: ClusterView, record: WebhookRecord, destination: Destination) -> None:
-    """Raise Invalid or NotFound. No message repeats the URL or the secret."""
+def _check_apps(view: ClusterView, apps: Sequence[str]) -> None:
+    """Raise Invalid or NotFound."""
+    if len(apps) > APPS_MAX:
+        raise Invalid(f"a webhook names at most {APPS_MAX} applications")
+    for app in apps:
+        if app not in view.apps:
+            raise NotFound("application", app, view.apps)
+
+
+def _check(record: WebhookRecord, destination: Destination) -> None:
+    """Raise Invalid. No message repeats the URL or the secret."""
     try:
         check_url(destination.url, record.type, allow_private=destination.allow_private)
         check_template(record.template)
     except ValueError as error:
         raise Invalid(str(error)) from None
     check_choice(record.events, record.min_severity)
-    if len(record.apps) > APPS_MAX:
-        raise Invalid(f"a webhook names at most {APPS_MAX} applications")
-    for app in record.apps:
-        if app not in view.apps:
-            raise NotFound("application", app, view.apps)
     if destination.secret and not SECRET_MIN <= len(destination.secret) <= SECRET_MAX:
         raise Invalid(f"the secret has {SECRET_MIN} to {SECRET_MAX} characters")
     if destination.secret and record.type == "discord":

@@ -46,11 +46,12 @@ class WebhookRecord(Record, frozen=True):
 
 
 class KnownProblem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem that a webhook reported. `app`: "" for one of the cluster."""
+    """A problem that a webhook reported. `app`: "" for one of the cluster. `nodes`: whose answers show it."""
 
     severity: str
     summary: str
     app: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,8 +61,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     groups      the state of each serving group, by application
     not_live    the shards of serving groups that are not live, as ranges, by application
     problems    by code and subject (`problem_name`)
-    failovers   Unix seconds of the last one that each node reports
+    failovers   Unix seconds of the last one that each node reports; 0: it answers and has none
     losses      likewise
+    at          Unix seconds: what a node that is in neither of them has from before then is not new
     """
 
     leader: str = ""
@@ -72,6 +74,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problems: dict[str, KnownProblem] = {}
     failovers: dict[str, float] = {}
     losses: dict[str, float] = {}
+    at: float = 0.0
 
 
 class WebhookStateRecord(Record, frozen=True):

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sandwich_coordinator.operations.health import find_problems
 from sandwich_coordinator.operations.webhooks import message_of, open_destination
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 from sandwich_coordinator.store.base import Compare, Put, Store, StoreError
@@ -111,14 +110,14 @@ class WebhookSender:
         snapshot = await self.picture.snapshot(view)
         clock = asyncio.get_running_loop().time
         began = clock()
-        seen = observe(snapshot, find_problems(snapshot))
+        seen = observe(snapshot, self.picture.findings.problems(snapshot))
         took = clock() - began
         for name in self._hooks.keys() - view.webhooks.keys():
             del self._hooks[name]
         for name, entry in view.webhooks.items():
             hook = await self._hook(name, entry, view, seen)
             if not hook.sending and clock() >= hook.retry_at:
-                self._begin(hook, seen, view, group)
+                await self._begin(hook, seen, view, group)
         return max(self.timing.look_s, LOOK_S_PER_NODE * len(view.nodes), took * REST_FACTOR)
 
     def _leads(self, view: ClusterView) -> bool:
@@ -145,10 +144,14 @@ class WebhookSender:
         self._hooks[name] = hook
         return hook
 
-    def _begin(self, hook: _Hook, seen: Seen, view: ClusterView, group: asyncio.TaskGroup) -> None:
+    async def _begin(self, hook: _Hook, seen: Seen, view: ClusterView, group: asyncio.TaskGroup) -> None:
         found = wanted(notices(hook.facts, seen), hook.entry.record)
         if not found:
-            hook.facts = carried(hook.facts, seen)
+            hook.facts, hook.failures, hook.waiting_since = carried(hook.facts, seen), 0, None
+            if hook.error and not hook.missed:
+                # What could not be delivered is over by itself. What was given up still counts as a failure.
+                hook.failing_since, hook.error = 0.0, ""
+                await self._keep(hook, view)
             return
         hook.sending = True
         group.create_task(self._send(hook, found, seen, view))

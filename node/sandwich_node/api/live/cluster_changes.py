@@ -12,7 +12,7 @@ from typing import Any
 from sandwich_coordinator.access.roles import Identity
 from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.operations.snapshot import Snapshot
-from sandwich_coordinator.problems import Problem
+from sandwich_coordinator.problems import Problem, app_of_subject
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import ClaimRecord, GroupRecord, NodeRecord
 from sandwich_coordinator.view import ClusterView, Entry
@@ -66,7 +66,7 @@ def app_of(name: str) -> str | None:
         return rest.partition("/")[0]
     if kind == "problem":
         _, _, subject = rest.partition("/")
-        return subject.split("/")[1] if subject.startswith("app/") else None
+        return app_of_subject(subject) or None
     return None
 
 
