@@ -66,12 +66,21 @@ def shortage(view: ClusterView, app: str, loads: Mapping[str, int] | None = None
         return None
     fitting = takers(view, app)
     if not fitting:
-        required = labels_text(view.apps[app].record.placement) if app in view.apps else ""
-        return Shortage(f"no node that takes shards has the labels {required}", is_placement=True)
+        return Shortage(no_node_has(view.apps[app].record.placement if app in view.apps else {}), is_placement=True)
     loads = planned_loads(view) if loads is None else loads
     if any(not node.max_shards or loads.get(node.node, 0) < node.max_shards for node in fitting):
         return None
     return Shortage("every node that may run them is at its limit (--max-shards)", is_placement=False)
+
+
+def no_node_has(placement: Mapping[str, str]) -> str:
+    """In words, that shards with this placement have no place whatever nodes may take."""
+    return f"no node that takes shards has the labels {labels_text(placement)}"
+
+
+def lacks_labels(view: ClusterView, placement: Mapping[str, str]) -> bool:
+    """Whether nodes take shards, and none of them has the labels."""
+    return any(accepts(entry.record) for entry in view.nodes.values()) and not _takers(view, placement)
 
 
 @dataclass(frozen=True, slots=True)

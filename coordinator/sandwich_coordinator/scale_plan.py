@@ -5,6 +5,7 @@ Discord: Gateway, Session Start Limit Object; Sharding for Large Bots.
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sandwich_coordinator.generations import WantedGroup, begins_at_once, has_starts_for, is_as_wanted, wanted_group
@@ -12,7 +13,7 @@ from sandwich_coordinator.groups import READY, claims_of, serving_groups, shard_
 from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
-from sandwich_coordinator.room import free_places
+from sandwich_coordinator.room import free_places, lacks_labels, no_node_has
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, RolloutRecord
 from sandwich_coordinator.view import ClusterView
 
@@ -33,6 +34,7 @@ class ScalePlan:
     at_once        the present group ends first: there is nothing to keep, or that was asked for
     enough         whether the starts are there now; otherwise the group begins after the reset
     without_room   shards of the new group that no node has room for (--max-shards, placement); 0: all find a place
+    room_advice    what would make room, or why there is none; "": there is room
     """
 
     app: str
@@ -49,6 +51,7 @@ class ScalePlan:
     at_once: bool
     enough: bool
     without_room: int = 0
+    room_advice: str = ""
 
 
 def plan_next_group(
@@ -73,6 +76,7 @@ def plan_next_group(
     # An upcoming group that is not as wanted any more ends before the next one begins.
     ending = {key for key in (upcoming_groups(view).get(after.app), key if at_once else None) if key is not None}
     free = free_places(view, after.placement, ending=ending)
+    without_room = 0 if free is None else max(0, starts - free)
     return ScalePlan(
         app=after.app,
         reasons=tuple(_differences(group, wanted)),
@@ -87,7 +91,8 @@ def plan_next_group(
         memory_bytes=starts * SHARD_BYTES,
         at_once=at_once,
         enough=has_starts_for(wanted, budget, policy),
-        without_room=0 if free is None else max(0, starts - free),
+        without_room=without_room,
+        room_advice=_room_advice(view, after.placement) if without_room else "",
     )
 
 
@@ -95,10 +100,13 @@ def no_room(plan: ScalePlan) -> str:
     """What an operator has to know of a group without room; "" when there is room."""
     if not plan.without_room:
         return ""
-    return (
-        f"no node has room for {plan.without_room} of the {plan.after} new shards: start more nodes, or start nodes "
-        "with a higher --max-shards"
-    )
+    return f"no node has room for {plan.without_room} of the {plan.after} new shards: {plan.room_advice}"
+
+
+def _room_advice(view: ClusterView, placement: Mapping[str, str]) -> str:
+    if lacks_labels(view, placement):
+        return no_node_has(placement)
+    return "start more nodes, or start nodes with a higher --max-shards"
 
 
 def added_group(view: ClusterView, after: AppRecord, *, policy: Policy) -> ScalePlan | None:

@@ -197,4 +197,4 @@ class LogRing:
 
 
 def _size(line: LogLine) -> int:
-    return LINE_OVERHEAD + len(line.message)
+    return LINE_OVERHEAD + len(line.message.encode(errors="surrogatepass"))

@@ -74,10 +74,16 @@ async def test_access_of_a_running_cluster(tmp_path: Path) -> None:
 
         code, output = await cluster.run_cli("user", "set", "80351110224678912", "--role", "operator")
         assert code == 0, output
+        code, output = await cluster.run_cli("app", "set", "--yes", BOT.app, "route=x")
+        assert code == 0, output
+        code, output = await cluster.run_cli("audit", "--app", BOT.app, "--json")
+        (entry,) = json.loads(output)
+        assert (entry["what"], entry["path"]) == ("sandwich app set", {"app": BOT.app})
         code, output = await cluster.run_cli("audit", "--json")
         assert code == 0, output
         entries = [(entry["who"].partition(":")[0], entry["what"], entry["result"]) for entry in json.loads(output)]
         assert entries == [
+            ("cli", "sandwich app set", "done"),
             ("cli", "sandwich user set 80351110224678912", "done"),
             ("cli", "sandwich token create ops", "done"),
             ("token", "POST /nodes/{node}/cordon", "done"),

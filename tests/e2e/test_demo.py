@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 
 from sandwich_node.dev.cluster import command
@@ -69,6 +70,15 @@ async def test_what_it_prints_works_in_another_terminal_and_its_etcd_is_no_probl
         assert not any("CLUSTER_KEY" in line for line in lines), "the key is in a file, not in the terminal's history"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SANDWICH_")}
         given = dict(word.split("=", 1) for word in shlex.split(export)[1:])
+        (*_, line) = await until(process, "^The dashboard is at ")
+        found = re.search(r"(http://[0-9.:]+/) .* token: (\S+)$", line)
+        assert found is not None, line
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"{found[1]}api/v1/me", headers={"Authorization": f"Bearer {found[2]}"}) as response,
+        ):
+            assert (response.status, (await response.json())["role"]) == (200, "admin")
+        await until(process, "kill -9 [0-9]+ ends node b$")
         await until(process, "welcomer: 6 live.*music: 2 live")
         environment = {**kept, **given}
         status = json.loads(await run(f"{commands[0]} --json", environment))

@@ -20,6 +20,7 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.api.cluster import ApiCluster
+from sandwich_node.api.findings import Findings
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.routing import Call, Changes, Route
@@ -69,6 +70,7 @@ class FixedPicture:
 
     def __init__(self, answers: dict[str, NodeStatus | str] | None = None) -> None:
         self.answers = answers or {}
+        self.findings = Findings()
 
     async def snapshot(self, view: ClusterView) -> Snapshot:
         return compose(view, self.answers, etcd_version="3.5.13", etcd_found=(), now=NOW)

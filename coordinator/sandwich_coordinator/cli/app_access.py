@@ -37,13 +37,14 @@ class ShownApp:
 class ChangedApp:
     """What a change does; no changes: nothing is to do. `bot`: of a new token that was tested.
 
-    `new_group`: what needs new sessions, and what it costs.
+    `new_group`: what needs new sessions, and what it costs. `revision`: of the configuration that was read, or written.
     """
 
     changes: tuple[AppChange, ...]
     warnings: tuple[OptionWarning, ...]
     bot: Bot | None
     new_group: ScalePlan | None
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,13 @@ class AppAccess(Protocol):
         """See `applications.add_app`."""
 
     async def change(
-        self, app: str, values: Mapping[tuple[str, ...], Any], new: NewToken | None, *, dry_run: bool
+        self,
+        app: str,
+        values: Mapping[tuple[str, ...], Any],
+        new: NewToken | None,
+        *,
+        dry_run: bool,
+        revision: int | None = None,
     ) -> ChangedApp:
         """See `applications.change_app`. What new sessions cost was agreed to."""
 
@@ -133,10 +140,18 @@ class AppsThroughEtcd:
         return await applications.add_app(self.store, self.keys, name, config, new, dry_run=dry_run)
 
     async def change(
-        self, app: str, values: Mapping[tuple[str, ...], Any], new: NewToken | None, *, dry_run: bool
+        self,
+        app: str,
+        values: Mapping[tuple[str, ...], Any],
+        new: NewToken | None,
+        *,
+        dry_run: bool,
+        revision: int | None = None,
     ) -> ChangedApp:
-        plan = await applications.change_app(self.store, self.keys, app, values, new=new, dry_run=dry_run)
-        return ChangedApp(plan.changes, plan.warnings, plan.bot, plan.new_group)
+        plan = await applications.change_app(
+            self.store, self.keys, app, values, new=new, dry_run=dry_run, revision=revision
+        )
+        return ChangedApp(plan.changes, plan.warnings, plan.bot, plan.new_group, plan.revision)
 
     async def plan_group(self, app: str, wanted: NewGroup) -> PlannedGroup:
         policy = await stored_policy(self.store, self.keys)
@@ -178,17 +193,27 @@ class AppsThroughApi:
         return AddedApp(record, _bot(found["bot"]), _warnings(found["warnings"]), found["revision"])
 
     async def change(
-        self, app: str, values: Mapping[tuple[str, ...], Any], new: NewToken | None, *, dry_run: bool
+        self,
+        app: str,
+        values: Mapping[tuple[str, ...], Any],
+        new: NewToken | None,
+        *,
+        dry_run: bool,
+        revision: int | None = None,
     ) -> ChangedApp:
-        body: dict[str, Any] = {"set": {".".join(path): value for path, value in values.items()}, "new_sessions": True}
+        # Costs and room are the command's to judge, before it asks: here they are agreed to.
+        body: dict[str, Any] = {"set": {".".join(path): value for path, value in values.items()}}
+        body |= {"new_sessions": True, "force": True}
         if new is not None:
             body |= {"token": new.token, "check": new.test}
-        found = await self.api.send("PATCH", f"/apps/{part(app)}", body, query={"dry_run": dry_run})
+        path = f"/apps/{part(app)}"
+        found = await self.api.send("PATCH", path, body, query={"dry_run": dry_run}, revision=revision)
         return ChangedApp(
             tuple(_change(app, row) for row in found["changes"]),
             _warnings(found["warnings"]),
             _bot(found["bot"]),
             _plan(found["new_sessions"]),
+            found["revision"],
         )
 
     async def plan_group(self, app: str, wanted: NewGroup) -> PlannedGroup:

@@ -12,7 +12,7 @@ from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.new_sessions import Force, Yes, ask_before_new_sessions
 from sandwich_coordinator.cli.node_commands import list_rows
-from sandwich_coordinator.cli.options import AppName, Json, KeyFile, WaitS, command_group, run, with_key_file
+from sandwich_coordinator.cli.options import AppName, Json, KeyFile, WaitS, about, command_group, run, with_key_file
 from sandwich_coordinator.cli.output import say, show, show_changes, show_json, show_json_document, show_yaml, warn
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def app_show(
 @apps_app.command("add")
 def app_add(
     context: typer.Context,
-    app_name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, _ and -; part of the subjects' names.")],
+    app_name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="a-z, 0-9, _ and -; part of the subjects' names.", callback=about("app")),
+    ],
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="More keys as in cluster.yml, values in YAML.")
     ] = None,
@@ -167,6 +170,8 @@ def app_set(
 
     Example: sandwich app set welcomer events.ignore=[TYPING_START] cache.presences=true
     """
+    from dataclasses import replace
+
     from sandwich_coordinator.cli.app_access import open_apps
     from sandwich_coordinator.cli.app_text import bot_lines
     from sandwich_coordinator.cli.changes import change_lines, parse_changes
@@ -177,16 +182,17 @@ def app_set(
     if new is None and not values:
         raise CommandError("say what changes: KEY=VALUE, --token-env or --token-file")
 
-    async def work(*, dry_run: bool) -> "ChangedApp":
+    async def work(new: "NewToken | None", *, dry_run: bool, revision: int | None = None) -> "ChangedApp":
         async with open_apps(connection) as apps:
-            return await apps.change(app_name, values, new, dry_run=dry_run)
+            return await apps.change(app_name, values, new, dry_run=dry_run, revision=revision)
 
-    plan = run(work(dry_run=True))
+    plan = run(work(new, dry_run=True))
     ask_before_new_sessions(
         [plan.new_group] if plan.new_group is not None else [], yes=yes or dry_run, force=force or dry_run
     )
     if not dry_run:
-        plan = run(work(dry_run=False))
+        tested = replace(new, test=False) if new is not None else None
+        run(work(tested, dry_run=False, revision=plan.revision))
     lines = change_lines(plan.changes)
     warnings = [f"{warning.path}: {warning.text}" for warning in plan.warnings]
     done = "would change (dry run: nothing was written)" if dry_run else "changed; see sandwich app list"

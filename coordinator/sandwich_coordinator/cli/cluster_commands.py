@@ -107,7 +107,7 @@ def cluster_apply(
             )
 
     plan = run(work(dry_run=True))
-    if not force:
+    if not (force or dry_run):
         run(_check_pruned(plan, connection))
     ask_before_new_sessions(plan.new_groups, yes=yes or dry_run, force=force or dry_run)
     if not dry_run:

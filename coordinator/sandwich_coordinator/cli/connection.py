@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ class Connection:
 
     `api`: a node's HTTP API, which is used in place of etcd; None: it is not.
     `command`: what is run, for the audit log: its name and at most one argument; "": nothing is recorded.
+    `about`: of what, such as {"app": "welcomer"}.
     """
 
     etcd: str
@@ -36,6 +37,7 @@ class Connection:
     cert_key: Path | None = None
     key_file: Path | None = None
     command: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> "Keys":
@@ -79,11 +81,11 @@ class Connection:
             yield store
         finally:
             if store.has_written and self.command:
-                await _record(store, self.keys, self.command)
+                await _record(store, self.keys, self.command, self.about)
             await store.close()
 
 
-async def _record(store: "EtcdStore", keys: "Keys", command: str) -> None:
+async def _record(store: "EtcdStore", keys: "Keys", command: str, about: Mapping[str, str]) -> None:
     """Write to the audit log that a command changed something."""
     import asyncio
     import time
@@ -92,9 +94,10 @@ async def _record(store: "EtcdStore", keys: "Keys", command: str) -> None:
     from sandwich_coordinator.operations.audit import AuditEntry, write_entry
     from sandwich_coordinator.store.base import StoreError
 
+    entry = AuditEntry(at=time.time(), who=caller(), what=command, path=dict(about))
     try:
         async with asyncio.timeout(RECORD_S):
-            await write_entry(store, keys, AuditEntry(at=time.time(), who=caller(), what=command))
+            await write_entry(store, keys, entry)
     except (StoreError, TimeoutError) as error:
         warn(f"this is not in the audit log: {error or 'etcd is slow'}")
 

@@ -187,7 +187,11 @@ def top_command(context: typer.Context) -> None:
     from sandwich_coordinator.cli.cluster_access import open_cluster
     from sandwich_coordinator.cli.top.screen import Top
 
-    Top(lambda: open_cluster(context.obj)).run()
+    top = Top(lambda: open_cluster(context.obj))
+    top.run()
+    if top.refusal is not None:
+        raise top.refusal
+    raise typer.Exit(top.return_code or 0)
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:

@@ -18,13 +18,28 @@ T = TypeVar("T")
 KEY_VARIABLE = "SANDWICH_CLUSTER_KEY"
 KEY_FILE_VARIABLE = "SANDWICH_KEY_FILE"
 
+
+def about(kind: str) -> Callable[[typer.Context, str], str]:
+    """For an argument: the audit log says what a command was about, as it does of a request to the API."""
+
+    def remember(context: typer.Context, value: str) -> str:
+        if isinstance(context.obj, Connection):
+            context.obj = replace(context.obj, about={**context.obj.about, kind: value})
+        return value
+
+    return remember
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.", callback=about("app"))]
 KeyFile = Annotated[
     Path | None,
     typer.Option("--key-file", envvar=KEY_FILE_VARIABLE, help=f"The cluster key; else ${KEY_VARIABLE}."),
 ]
-NodeName = Annotated[str, typer.Argument(metavar="NODE", help="The node's name, as sandwich node list shows it.")]
+NodeName = Annotated[
+    str,
+    typer.Argument(metavar="NODE", help="The node's name, as sandwich node list shows it.", callback=about("node")),
+]
 WaitS = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait.")]
 
 

@@ -29,6 +29,9 @@ TOKEN_VARIABLE = "SANDWICH_API_TOKEN"
 PREFIX = "/api/v1"
 CONNECT_S = 5.0
 ANSWER_S = 30.0
+CHANGE_S = 120.0
+"""A change may test a token against Discord, or replay a thousand dead letters."""
+JSON = "application/json"
 FOLLOW_SILENT_S = 60.0
 """So much longer than its deadline an operation may take that reports nothing."""
 FOLLOW_S_MAX = 3600.0
@@ -46,6 +49,8 @@ _ERRORS: Mapping[str, type[errors.OperationError]] = {
     "outcome-unknown": errors.Unavailable,
     "not-reached": errors.NotReached,
     "too-many-requests": errors.Unavailable,
+    "busy": errors.Unavailable,
+    "no-answer": errors.Unavailable,
     "internal": errors.Unavailable,
 }
 
@@ -82,10 +87,24 @@ class Api:
         """The decoded answer of a GET. Query parameters that are None are left out."""
         return await self.send("GET", path, query=query)
 
-    async def send(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None) -> Any:
-        """The decoded answer; None for an empty one. Raises OperationError, CommandError."""
-        async with self._request(method, path, body, query or {}, {}, ANSWER_S) as response:
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        revision: int | None = None,
+    ) -> Any:
+        """The decoded answer; None for an empty one. Raises OperationError, CommandError.
+
+        `revision`: only while the resource is still at it; None: as it is now.
+        """
+        silent_s = ANSWER_S if method == "GET" else CHANGE_S
+        async with self._request(method, path, body, query or {}, _if_match(revision), silent_s) as response:
             raw = await response.read()
+            if raw and response.content_type != JSON:
+                raise _error(None, response.status, self._url)
             return _decoded(raw) if raw else None
 
     async def items(self, path: str, **query: Any) -> list[dict[str, Any]]:
@@ -122,9 +141,7 @@ class Api:
         `revision`: only while the resource is still at it; None: as it is now.
         """
         wait_s = math.ceil(min(timeout_s, FOLLOW_S_MAX))
-        headers = {"Accept": "application/x-ndjson", "Prefer": f"wait={wait_s}"}
-        if revision is not None:
-            headers["If-Match"] = f'"{revision}"'
+        headers = {"Accept": "application/x-ndjson", "Prefer": f"wait={wait_s}", **_if_match(revision)}
         async with self._request(method, path, body, query, headers, wait_s + FOLLOW_SILENT_S) as response:
             async for raw in response.content:
                 line = _decoded(raw)
@@ -201,6 +218,10 @@ async def open_api(address: ApiAddress) -> AsyncIterator[Api]:
 def part(name: str) -> str:
     """A name as one part of a path."""
     return quote(name, safe="")
+
+
+def _if_match(revision: int | None) -> dict[str, str]:
+    return {} if revision is None else {"If-Match": f'"{revision}"'}
 
 
 def _text(value: Any) -> str:

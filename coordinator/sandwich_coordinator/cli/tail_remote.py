@@ -14,7 +14,7 @@ from sandwich_coordinator.cli.tail import PIPE_WIDTH, Line, Show, TailOptions, g
 from sandwich_coordinator.operations.errors import OperationError
 
 AGAIN_S = 1.0
-"""A stream of the API ends after a while and is asked for again."""
+"""A stream of the API ends after a while and is asked for again: at once, unless it has just begun."""
 
 
 async def tail_remote(address: ApiAddress, app: str | None, options: TailOptions, show: Show) -> None:
@@ -42,7 +42,9 @@ async def _show(api: Api, app: str, options: TailOptions, show: Show) -> None:
         "text": options.text or None,
     }
     paint = paint_for(sys.stdout)
+    clock = asyncio.get_running_loop().time
     while True:
+        began_at = clock()
         async for kind, data in api.events("/events", query):
             if kind == "event":
                 width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
@@ -51,7 +53,12 @@ async def _show(api: Api, app: str, options: TailOptions, show: Show) -> None:
                 line = _note(app, kind, json.loads(data))
             if line is not None:
                 show(line)
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(max(0.0, began_at + AGAIN_S - clock()))
+        show(
+            Line(
+                f"{app} (the stream ended and is read on from now: events of this moment may be missing)", is_note=True
+            )
+        )
 
 
 def _note(app: str, kind: str, data: Any) -> Line | None:

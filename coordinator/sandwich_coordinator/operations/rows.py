@@ -302,6 +302,7 @@ def plan_row(plan: ScalePlan) -> dict[str, Any]:
         "memory_bytes": plan.memory_bytes,
         "at_once": plan.at_once,
         "shards_without_room": plan.without_room,
+        "room_advice": plan.room_advice,
         "begins_now": plan.enough or plan.at_once,
     }
 
@@ -323,6 +324,7 @@ def plan_of_row(row: Mapping[str, Any]) -> ScalePlan:
         at_once=row["at_once"],
         enough=row["begins_now"],
         without_room=row["shards_without_room"],
+        room_advice=row["room_advice"],
     )
 
 

@@ -67,7 +67,7 @@ class IdentifyLoop:
         view = self._view()
         bucket = bucket_of(view, shard) if view is not None else None
         if bucket is None:
-            _log.warning("%s/%d/%d asks to identify before its token's limits are known", *shard)
+            _log.warning("%s asks to identify before its token's limits are known", shard)
             return
         self._inbox.put_nowait(
             identify.Requested(token_hash=bucket.token_hash, shard=shard, bucket=bucket.bucket, spare=spare)

@@ -382,7 +382,7 @@ class ShardControl:
 
     def _abandon(self, shard: ShardId, reason: str) -> None:
         if self.local[shard].phase == "running":
-            _log.warning("shard %s/%d/%d is given up: %s", *shard, reason)
+            _log.warning("shard %s is given up: %s", shard, reason)
             self._history.fenced[shard.app] += 1
             self._stop(shard, reason)
         else:
@@ -543,11 +543,11 @@ class ShardControl:
                 self.local[shard] = replace(running, phase="ended")
                 self._note(shard, worker.index, "ended", "")
             case "failed":
-                _log.error("shard %s/%d/%d failed: %s", *shard, reason)
+                _log.error("shard %s failed: %s", shard, reason)
                 self.local[shard] = replace(running, phase="failed", failed_under=self._revision_of(shard.app))
                 self._note(shard, worker.index, "failed", reason, stopped.close_code)
             case "fenced":
-                _log.warning("shard %s/%d/%d is fenced: %s", *shard, reason)
+                _log.warning("shard %s is fenced: %s", shard, reason)
                 self._history.fenced[shard.app] += running.phase == "running"
                 self.local[shard] = replace(running, phase="stopping")
                 self._enqueue(shard, lambda: self._yield_or_outbid(shard, stopped, running.fence))
@@ -599,9 +599,9 @@ class ShardControl:
         claim = assignment.outbid(view, self._own(), shard, fence, newer) if view is not None else None
         if claim is not None and all(await self._writes.commit([GuardedWrite(claim.compares, claim.writes)])):
             _log.error(
-                "shard %s/%d/%d: the stream knows claim %d and etcd does not: etcd was restored from a backup? "
+                "shard %s: the stream knows claim %d and etcd does not: etcd was restored from a backup? "
                 "Claimed again above it",
-                *shard,
+                shard,
                 newer,
             )
         self._forget_run(shard, stopped.run)

@@ -1,7 +1,7 @@
 """The cluster behind the API: the parts that handlers use."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey
@@ -31,7 +31,6 @@ class ApiCluster:
     picture  the whole cluster, with what every node says of itself
     answers  to requests with an Idempotency-Key
     messaging  NATS and Redis, for what only they know
-    findings  what follows from the newest snapshot
     live     what the streams read from
     history  figures of the last hours
     """
@@ -43,9 +42,13 @@ class ApiCluster:
     picture: ClusterPicture
     answers: Answers
     messaging: Messaging
-    findings: Findings = field(default_factory=Findings)
     live: LiveParts | None = None
     history: History | None = None
+
+    @property
+    def findings(self) -> Findings:
+        """What follows from the newest snapshot."""
+        return self.picture.findings
 
     def live_parts(self) -> LiveParts:
         """What the streams read from. Raises ApiError in a node that has none."""

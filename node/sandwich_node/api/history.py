@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable
 
-from sandwich_coordinator.operations.health import find_problems
 from sandwich_coordinator.operations.history import EVERY_S, Point, minute_of, point_of, read_points, write_point
 from sandwich_coordinator.store.base import Store, StoreError
 from sandwich_coordinator.store.keys import Keys
@@ -57,7 +56,9 @@ class History:
             if view is not None and minute_of(now) != written and self._facts.status().leader:
                 try:
                     snapshot = await self._picture.snapshot(view)
-                    await write_point(self._store, self._keys, point_of(snapshot, find_problems(snapshot)))
+                    await write_point(
+                        self._store, self._keys, point_of(snapshot, self._picture.findings.problems(snapshot))
+                    )
                     written = minute_of(now)
                 except StoreError as error:
                     _log.debug("no point of the history: %s", error)

@@ -18,6 +18,7 @@ from sandwich_coordinator.problems import Problem
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.view import ClusterView
+from sandwich_node.api.findings import Findings
 
 FRESH_S = 1.0
 """Answers of this age are used as they are."""
@@ -34,12 +35,13 @@ class _Answers:
 
 
 class ClusterPicture:
-    """Makes snapshots. `wall`: Unix seconds."""
+    """Makes snapshots. `wall`: Unix seconds. `findings`: what follows from the newest one, for all who ask."""
 
     def __init__(self, store: EtcdStore, http: aiohttp.ClientSession, *, wall: Callable[[], float] = time.time) -> None:
         self._store = store
         self._http = http
         self._wall = wall
+        self.findings = Findings()
         self._last = _Answers()
         # The last snapshot, and the answers that it was made of.
         self._made: tuple[_Answers, Snapshot] | None = None

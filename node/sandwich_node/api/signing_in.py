@@ -61,6 +61,7 @@ class SigningIn:
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
+        app.router.add_get("/auth/methods", self._page(self._methods))
         app.router.add_get("/auth/login", self._page(self._login, limited=True))
         app.router.add_get(CALLBACK, self._page(self._callback, limited=True))
         app.router.add_post("/auth/logout", self._page(self._logout))
@@ -86,6 +87,10 @@ class SigningIn:
         client = network_of(self._access.client_of(request))
         if wait_s := self._attempts.take(client, asyncio.get_running_loop().time()):
             raise ApiError("too-many-requests", "too many sign-ins from your address", retry_after_s=wait_s)
+
+    async def _methods(self, _request: web.Request) -> web.Response:
+        """How people can sign in beside an API token, for the page that asks them to."""
+        return web.json_response({"discord": self._access.settings.discord_login is not None})
 
     async def _login(self, request: web.Request) -> web.Response:
         app = self._app(self._settings())

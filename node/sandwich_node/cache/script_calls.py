@@ -14,7 +14,8 @@ from redis.exceptions import NoScriptError
 
 from sandwich_node.cache.script import Script
 
-CALLS_MAX = 64
+CALLS_MAX = 32
+"""As many calls as `RedisCache` makes at once."""
 BYTES_MAX = 1024 * 1024
 """Of one round trip: the server answers other clients in between."""
 

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sandwich_coordinator.operations.access import create_token
+from sandwich_coordinator.operations.errors import OperationError
 from sandwich_coordinator.operations.health import DEVELOPMENT_LABEL
 from sandwich_coordinator.operations.snapshot import Snapshot, take_snapshot
+from sandwich_coordinator.sealing import ClusterKey
+from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
@@ -119,11 +123,32 @@ def how_to_try(etcd: str, key_file: Path, sandwich: str) -> str:
             f"  {sandwich} cluster status",
             f"  {sandwich} tail --app welcomer --type MESSAGE_CREATE",
             f"  {sandwich} app scale music --shards 4 --plan",
-            "The dashboard is at the address of every node (http://ADDRESS/). To find one, and to sign in:",
-            f"  {sandwich} node list",
-            f"  {sandwich} token create me --role admin",
         )
     )
+
+
+def how_to_look(address: str, token: str, others: Sequence[tuple[str, int]]) -> str:
+    """Where the dashboard is, and what to break while one looks: another node, by name and process id. Pure."""
+    lines = [f"The dashboard is at http://{address}/ (at every node's address). Sign in with this token: {token}"]
+    for node, pid in others[-1:]:
+        lines.append(f"Break something, and see its shards resume elsewhere: kill -9 {pid} ends node {node}")
+    return "\n".join(lines)
+
+
+async def _dashboard(cluster: DevCluster, store: EtcdStore, snapshot: Snapshot) -> str | None:
+    """How to look at the dashboard; None before all nodes are there."""
+    answering = [name for name, answer in sorted(snapshot.answers.items()) if isinstance(answer, NodeStatus)]
+    if len(answering) < len(cluster.nodes):
+        return None
+    key = ClusterKey.from_base64(cluster.key_file.read_text().strip())
+    try:
+        made = await create_token(store, Keys(), key, name="demo", role="admin", now=time.time())
+    except (OperationError, StoreError):
+        # A node is a moment ahead of the cluster's configuration, or etcd is busy: the next look tries again.
+        return None
+    first, *others = answering
+    address = snapshot.view.nodes[first].record.address
+    return how_to_look(address, made.text, [(name, cluster.nodes[name].process.pid) for name in others])
 
 
 def _shell_name() -> str:
@@ -150,6 +175,7 @@ async def _watch(
     loop = asyncio.get_running_loop()
     started = last = loop.time()
     measured: float | None = None
+    has_shown = False
     with _view(options.plain, console) as show:
         while not stop.is_set():
             try:
@@ -165,6 +191,9 @@ async def _watch(
                 snapshot = await take_snapshot(store, Keys())
             except StoreError:
                 continue
+            if not has_shown and (text := await _dashboard(cluster, store, snapshot)) is not None:
+                console.print(text, highlight=False, soft_wrap=True, markup=False)
+                has_shown = True
             show(snapshot, seen, now - started)
             if measured is None and _all_live(snapshot, cluster):
                 measured = now

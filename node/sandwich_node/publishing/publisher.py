@@ -297,6 +297,8 @@ class ShardPublisher:
             self._marker_timer = loop.call_at(self._marker_due, self._check_marker)
             return
         self._is_marker_due = True
+        # Events that come while the marker is stored find `_wake` set, and leave `_idle` as it is.
+        self._idle.clear()
         self._wake.set()
 
 

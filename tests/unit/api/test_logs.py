@@ -1,8 +1,10 @@
 """The logs of all nodes, asked over HTTP with signed requests."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,6 +15,7 @@ from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import NodeRecord
+from sandwich_node.api.live import cluster_logs
 from sandwich_node.api.live.cluster_logs import PATH, logs_page
 from sandwich_node.http.app import serve
 from sandwich_node.http.node_requests import BetweenNodes
@@ -107,15 +110,64 @@ async def test_new_lines_are_followed_on_all_nodes(two: Two) -> None:
     assert {each["message"] for each in found} == {"new"}
 
 
+async def following(events: AsyncIterator[dict[str, Any]], ring: LogRing, **more: object) -> None:
+    """Until a line has come: they count from the first look at a node."""
+
+    async def write() -> None:
+        while True:
+            ring.add(line("first", 1.0, **more))  # type: ignore[arg-type]
+            await asyncio.sleep(0.01)
+
+    writing = asyncio.create_task(write())
+    try:
+        assert (await next_of(events, "line"))["data"]["message"] == "first"
+    finally:
+        writing.cancel()
+
+
 async def test_many_lines_at_once_do_not_cut_a_reader_off(two: Two) -> None:
     async with reading_of(two.api, "/logs/live?node=a") as events:
-        while True:
-            two.a.add(line("first", 1.0))
-            if (await next_of(events, "line"))["data"]["message"] == "first":
-                break
+        await following(events, two.a)
         for number in range(400):
             two.a.add(line(str(number), 2.0 + number))
         found: list[str] = []
         while "399" not in found:
             found.append((await next_of(events, "line"))["data"]["message"])
     assert [message for message in found if message != "first"] == [str(number) for number in range(400)]
+
+
+async def test_lines_that_were_skipped_are_hidden_from_who_is_limited_to_some_applications(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event names a node, and may be about lines of others only."""
+    monkeypatch.setattr(cluster_logs, "POLL_LINES_MAX", 3)
+    async with reading_of(two.api, "/logs/live?node=a") as everything:
+        two.api.identity = Identity("token", "x", Role.OPERATOR, frozenset({"x"}))
+        async with reading_of(two.api, "/logs/live?node=a") as limited:
+            await following(limited, two.a, app="x")
+            two.api.identity = Identity("token", "t", Role.ADMIN)
+            for number in range(9):
+                two.a.add(line(str(number), 2.0, app="y"))
+            two.a.add(line("last", 3.0, app="x"))
+            assert (await next_of(everything, "skipped"))["data"]["node"] == "a"
+            kinds: list[str] = []
+            async for event in limited:
+                kinds.append(event["event"])
+                if event["data"].get("message") == "last":
+                    break
+    assert set(kinds) == {"line"}
+
+
+async def test_only_nodes_that_are_followed_are_asked(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = two.api.cluster.live_parts().logs
+    asked: list[str] = []
+    ask_one = logs._ask_one
+
+    async def counted(name: str, question: Any) -> Any:
+        asked.append(name)
+        return await ask_one(name, question)
+
+    monkeypatch.setattr(logs, "_ask_one", counted)
+    async with reading_of(two.api, "/logs/live?node=b") as events:
+        await following(events, two.b)
+    assert set(asked) == {"b"}

@@ -1,4 +1,4 @@
-"""The API's connection to NATS is shared, and closed when nobody needs it."""
+"""The API's connection to NATS is shared, and closed when it is no longer needed."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,5 +1,6 @@
 """`sandwich --api`: the same operations through a node, with the same errors."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -70,6 +71,23 @@ async def test_something_else_at_the_address_is_said(answer: bytes) -> None:
     async with listening(says(b"", answer)) as port, open_api(ApiAddress(url=f"http://127.0.0.1:{port}")) as remote:
         with pytest.raises(Unavailable):
             await ThroughApi(remote).snapshot()
+
+
+async def test_a_page_of_another_server_is_no_answer() -> None:
+    page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>"
+    async with listening(says(b"", page)) as port, open_api(ApiAddress(url=f"http://127.0.0.1:{port}")) as remote:
+        with pytest.raises(Unavailable, match="that is not Sandwich's API"):
+            await remote.get("/apps/x")
+
+
+@pytest.mark.parametrize("code", ["busy", "no-answer"])
+async def test_a_node_that_cannot_answer_is_not_a_refusal(code: str) -> None:
+    body = json.dumps({"code": code, "detail": "too many requests at once"}).encode()
+    answer = b"HTTP/1.1 503 Busy\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%b"
+    served = says(b"", answer % (len(body), body))
+    async with listening(served) as port, open_api(ApiAddress(url=f"http://127.0.0.1:{port}")) as remote:
+        with pytest.raises(Unavailable, match="too many"):
+            await remote.get("/apps/x")
 
 
 async def test_an_address_without_a_server_is_said() -> None:

@@ -257,6 +257,34 @@ async def test_a_token_is_replaced_by_one_of_the_same_bot(api: Api, discord: Dis
     assert KEY.unseal("welcomer", (await record(api)).token) == NEW_TOKEN
 
 
+async def test_a_new_token_is_tested_once(api: Api, discord: Discord) -> None:
+    discord.bot = "80351110224678912"
+    body = {"set": {"route": "b"}, "token": NEW_TOKEN, "new_sessions": True}
+    status, done = await api("PATCH", "/apps/welcomer", body)
+    assert (status, done["written"], done["bot"]["id"]) == (200, True, discord.bot)
+    assert len(discord.seen) == 3
+
+
+async def test_new_sessions_that_no_node_has_room_for_begin_only_by_force(api: Api, discord: Discord) -> None:
+    for item in (await api.cluster.store.list(KEYS.nodes)).items:
+        full = {**msgspec.json.decode(item.value), "max_shards": 2}
+        await api.cluster.store.txn((), (Put(item.key, msgspec.json.encode(full), item.lease),))
+    discord.bot = "80351110224678912"
+    changes: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("PATCH", "/apps/welcomer", {"set": {"intents": ["GUILDS", "GUILD_MESSAGES"]}, "new_sessions": True}),
+        ("PUT", "/apps/welcomer/token", {"token": NEW_TOKEN}),
+    )
+    for method, path, body in changes:
+        before = await record(api)
+        _, shown = await api(method, f"{path}?dry_run=true", body)
+        assert shown["new_sessions"]["shards_without_room"] == 4
+        status, problem = await api(method, path, body)
+        assert (status, problem["code"]) == (409, "refused")
+        assert "no node has room for 4 of the 4 new shards" in problem["detail"]
+        assert await record(api) == before
+        assert (await api(method, path, {**body, "force": True}))[1]["written"] is True
+
+
 async def test_an_application_is_paused_and_resumed(api: Api) -> None:
     status, outcome = await api("POST", "/apps/welcomer/pause")
     assert (status, outcome["reached"]) == (202, False)

@@ -19,7 +19,7 @@ from sandwich_coordinator.leader import reconcile
 from sandwich_coordinator.operations.applications import change_app
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, OperationError, Refused
 from sandwich_coordinator.operations.progress import Progress, ScaleAdvanced, ScaleDone, ScaleFailing
-from sandwich_coordinator.operations.rows import plan_row
+from sandwich_coordinator.operations.rows import plan_of_row, plan_row
 from sandwich_coordinator.operations.scaling import (
     ScaleRequest,
     await_scale,
@@ -241,6 +241,12 @@ async def test_a_plan_counts_the_nodes_with_the_labels_alone() -> None:
     plan = (await cluster.plan(8)).plan
     assert plan is not None
     assert plan.without_room == 5
+    assert "--max-shards" in plan.room_advice
+    await cluster.limit(msgspec.structs.replace(east, labels={"zone": "west"}))
+    plan = (await cluster.plan(8)).plan
+    assert plan is not None
+    assert (plan.without_room, plan.room_advice) == (8, "no node that takes shards has the labels zone=east")
+    assert plan_of_row(plan_row(plan)) == plan
 
 
 @on_virtual_time

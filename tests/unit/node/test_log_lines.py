@@ -100,6 +100,9 @@ def test_the_oldest_lines_make_room_by_number_and_by_bytes() -> None:
         ring.add(line(str(number)))
     assert messages(ring) == ["1", "2"]
     ring = LogRing(bytes_max=1000)
+    ring.add(line("\N{BEAMED EIGHTH NOTES}" * 300))
+    assert messages(ring) == [], "three bytes each"
+    ring = LogRing(bytes_max=1000)
     for number in range(3):
         ring.add(line(f"{number}" * 300))
     assert messages(ring) == ["1" * 300, "2" * 300]

@@ -112,6 +112,27 @@ def test_an_event_that_comes_while_a_marker_is_stored_does_not_wait_for_the_next
     run_virtual(play())
 
 
+def test_an_event_that_comes_while_a_marker_is_stored_by_the_timer_is_waited_for() -> None:
+    """A shard that stops then must not leave it behind."""
+
+    async def play() -> None:
+        shard = Shard()
+        shard.enricher.dropped = frozenset({1})
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.read(1, 1)
+            await asyncio.sleep(2)
+            shard.log.delay_s = 5.0
+            await asyncio.sleep(UNPUBLISHED_MAX_S)
+            shard.read(2, 2)
+            async with asyncio.timeout(60):
+                await shard.publisher.flushed()
+            assert shard.publisher.counters.events == 1
+            running.cancel()
+
+    run_virtual(play())
+
+
 def test_unpublished_events_that_come_one_by_one_do_not_put_the_marker_off() -> None:
     async def play() -> None:
         shard = Shard()

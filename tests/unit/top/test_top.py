@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Static, Tabs
 
 from sandwich_coordinator.cli.cluster_access import ClusterAccess
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.top.screen import Details, Question, Top, Typed
 from sandwich_coordinator.operations.errors import Refused, Unavailable
 from sandwich_coordinator.operations.progress import Drained, Report
@@ -207,3 +208,27 @@ async def test_the_cursor_stays_on_its_row_while_others_come_and_go(cluster: Clu
         await until(pilot, lambda: len(rows_of(top)) == 9)
         table = top.query_one(DataTable)
         assert rows_of(top)[table.cursor_row][2] == "3"
+
+
+async def test_what_the_api_forbids_is_shown(cluster: Cluster) -> None:
+    cluster.refusal = CommandError("this needs the role operator; you have viewer", 1)
+    async with running(cluster) as (top, pilot):
+        await pilot.press("2", "d")
+        await until(pilot, lambda: isinstance(top.screen, Question))
+        await pilot.press("y")
+        await until(pilot, lambda: "role operator" in text_of(top, "#done"))
+    assert top.refusal is None
+
+
+async def test_it_ends_with_the_reason_when_it_has_no_access(cluster: Cluster) -> None:
+    async with running(cluster) as (top, pilot):
+        cluster.now = CommandError("the API does not know you")
+        await until(pilot, lambda: top.refusal is not None)
+    assert str(top.refusal) == "the API does not know you"
+
+
+async def test_numbers_of_shards_are_found_as_they_are_typed(cluster: Cluster) -> None:
+    cluster.now = snapshot_of(shards=1001)
+    async with running(cluster) as (top, pilot):
+        await pilot.press("4", "slash", *"1000")
+        await until(pilot, lambda: [row[2] for row in rows_of(top)] == ["1000"])

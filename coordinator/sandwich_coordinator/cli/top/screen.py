@@ -17,6 +17,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Label, Static, Tab, Tabs
 
 from sandwich_coordinator.cli.cluster_access import ClusterAccess
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.progress import progress_lines
 from sandwich_coordinator.cli.top.actions import Action, action_for, carry_out
 from sandwich_coordinator.cli.top.tables import (
@@ -151,6 +152,8 @@ class Top(App[None]):
         self._only = Only()
         self._text = ""
         self._rows: dict[str, Row] = {}
+        self.refusal: CommandError | None = None
+        """Why the cluster could not be opened, or who asks has no access; None: it was not so."""
 
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
@@ -171,6 +174,13 @@ class Top(App[None]):
 
     @work(exclusive=True, group="pictures")
     async def _follow(self) -> None:
+        try:
+            await self._take_pictures()
+        except CommandError as error:
+            self.refusal = error
+            self.exit()
+
+    async def _take_pictures(self) -> None:
         clock = asyncio.get_running_loop().time
         async with self._open_cluster() as cluster:
             self._cluster = cluster
@@ -310,7 +320,7 @@ class Top(App[None]):
         done.update(f"{action.verb} ...")
         try:
             await carry_out(cluster, action, typed, report)
-        except (OperationError, StoreError, SealingError) as error:
+        except (CommandError, OperationError, StoreError, SealingError) as error:
             done.update(plain_text(error))
 
 

@@ -135,7 +135,8 @@ def _shards(snapshot: Snapshot, only: Only) -> list[Row]:
     for row in rows.shard_rows(snapshot, only.app or None):
         if only.node and row["node"] != only.node:
             continue
-        cells = (row["app"], row["group"], row["shard"], row["state"], row["node"], _round(row["latency_ms"]))
+        number = str(row["shard"])
+        cells = (row["app"], str(row["group"]), number, row["state"], row["node"], _round(row["latency_ms"]))
         key = f"{row['app']}/{row['group']}/{row['shard']}"
         found.append(_row(key, (*cells, row["guilds"], row["events_per_s"], row["reason"]), row))
     return found

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandwich_coordinator.operations.health import find_problems
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
@@ -123,7 +122,7 @@ class ChangeStream:
         state = self._state
         if state is None:
             snapshot = await self._picture.snapshot(view)
-            self._use(_State(view, problem_objects(find_problems(snapshot)), figures(snapshot)))
+            self._use(_State(view, problem_objects(self._picture.findings.problems(snapshot)), figures(snapshot)))
             self._problems_at = self._figures_at = now + PROBLEMS_S
         else:
             if view is not state.view:
@@ -140,7 +139,7 @@ class ChangeStream:
         snapshot = await self._picture.snapshot(state.view)
         clock = asyncio.get_running_loop().time
         began = clock()
-        problems = problem_objects(find_problems(snapshot))
+        problems = problem_objects(self._picture.findings.problems(snapshot))
         self._problems_at = now + max(PROBLEMS_S, (clock() - began) * REST_FACTOR)
         changes = differences(state.problems, problems)
         if changes:

@@ -35,11 +35,6 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True):
     after: int | None = None
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    lines: list[LogLine]
-    next: int
-
-
 @dataclass(frozen=True, slots=True)
 class LogsFound:
     """Lines of several nodes by time, and why the other nodes did not answer."""
@@ -57,7 +52,7 @@ def logs_page(ring: LogRing) -> Callable[[web.Request], Awaitable[web.Response]]
         except msgspec.MsgspecError as error:
             return web.Response(status=400, text=f"{error}\n")
         found = ring.tail(asked.wanted, limit=min(asked.limit, LIMIT_MAX), after=asked.after)
-        body = msgspec.json.encode(_Answer(lines=found.lines, next=found.next))
+        body = msgspec.json.encode(found)
         return web.Response(body=body, content_type="application/json")
 
     return answer
@@ -114,14 +109,18 @@ class ClusterLogs:
         self._audience.cut()
 
     async def _poll(self) -> None:
-        asked = {name: _Question(limit=POLL_LINES_MAX, after=self._next.get(name, FROM_NOW)) for name in self._nodes()}
+        followed = self._followed()
+        # A node that had no reader for a while is followed from now on again.
+        self._next = {name: number for name, number in self._next.items() if name in followed}
+        after = {name: self._next.get(name, FROM_NOW) for name in followed}
+        asked = {name: _Question(limit=POLL_LINES_MAX, after=number) for name, number in after.items()}
         answers = await self._ask(asked)
         lines: list[LogLine] = []
         for name, tail in answers.items():
             if not isinstance(tail, Tail):
                 continue
-            if len(tail.lines) >= POLL_LINES_MAX and (skipped := tail.lines[0].seq - self._next[name]):
-                self._send(sse("skipped", {"node": name, "lines": skipped}), name)
+            if len(tail.lines) >= POLL_LINES_MAX and (skipped := tail.lines[0].seq - after[name]):
+                self._send_skipped(name, skipped)
             self._next[name] = tail.next
             lines += tail.lines
         encoded = [(line, sse("line", line)) for line in sorted(lines, key=lambda line: (line.at, line.node, line.seq))]
@@ -133,10 +132,17 @@ class ClusterLogs:
                 # As one chunk: many lines at once do not make a slow reader.
                 subscriber.reader.put(b"".join(those))
 
-    def _send(self, chunk: bytes, node: str) -> None:
+    def _send_skipped(self, node: str, lines: int) -> None:
+        chunk = sse("skipped", {"node": node, "lines": lines})
         for subscriber in self._audience.subscribers:
-            if subscriber.node in ("", node):
+            # Who is limited to some applications must not learn which nodes there are.
+            if subscriber.node in ("", node) and subscriber.wanted.apps is None:
                 subscriber.reader.put(chunk)
+
+    def _followed(self) -> list[str]:
+        """The nodes that readers follow."""
+        wanted = {subscriber.node for subscriber in self._audience.subscribers}
+        return self._nodes() if "" in wanted else sorted(wanted)
 
     def _nodes(self) -> list[str]:
         view = self._facts.view()
@@ -160,7 +166,7 @@ class ClusterLogs:
         query = {"q": msgspec.json.encode(asked).decode()}
         try:
             body = await ask_node(self._http, entry.record, PATH, query=query, timeout_s=ANSWER_S, bytes_max=BYTES_MAX)
-            answer = msgspec.json.decode(body, type=_Answer)
+            answer = msgspec.json.decode(body, type=Tail)
         except NodeSilent as error:
             return str(error)
         except msgspec.MsgspecError:

@@ -96,7 +96,7 @@ class EventStreams:
         self._feeds: dict[str, _Feed] = {}
 
     async def watch(self, app: str, wanted: EventFilter) -> AsyncGenerator[bytes, None]:
-        """Events from now on. Raises NotFound when the application has no stream, and Unavailable without NATS."""
+        """Events from now on. Raises NotFound without a stream, Unavailable without NATS, and ApiError."""
         feed = self._feeds.get(app)
         if feed is None or feed.ended:
             feed = self._feeds[app] = _Feed(app, self._messaging, self._reading)
@@ -105,6 +105,8 @@ class EventStreams:
                 await asyncio.shield(feed.subscribed)
         except TimeoutError:
             raise Unavailable(f"JetStream does not answer within {SUBSCRIBE_S:g} s") from None
+        # Others may have taken the last places meanwhile.
+        self.places.check()
         return self._chunks(feed, _Watcher(wanted, Allowance(self._sent_per_s)))
 
     async def _chunks(self, feed: "_Feed", watcher: _Watcher) -> AsyncGenerator[bytes, None]:

@@ -1,7 +1,7 @@
 """The applications: list, show, create, change, give another token, pause, resume."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from sandwich_coordinator.types import AppRecord
 from sandwich_node.api.changing import changed
 from sandwich_node.api.models import DryRun, Model, Outcome, Page, PageQuery
 from sandwich_node.api.paging import page_of
-from sandwich_node.api.resources.groups import Change, NewSessions, Proposal, new_sessions, proposal_of
+from sandwich_node.api.resources.groups import Change, NewSessions, Proposal, check_room, new_sessions, proposal_of
 from sandwich_node.api.routing import Call, Reply, Route
 
 TAG = "apps"
@@ -99,20 +99,26 @@ class AppPatch(Model):
     """New values of an application's configuration, by dotted path: `{"events.ignore": ["TYPING_START"]}`.
 
     new_sessions  also when that starts new sessions, which `dry_run=true` shows
+    force         also while no node has room for some of the new shards: the change then waits beside the present ones
     token, check  as with PUT /apps/{app}/token, in the same change; null: the token stays
     """
 
     set: dict[str, Any] = Field(default={}, max_length=VALUES_MAX)
     new_sessions: bool = False
+    force: bool = False
     token: SecretStr | None = Field(default=None, min_length=1, max_length=TOKEN_CHARACTERS_MAX)
     check: bool = True
 
 
 class TokenReplacement(Model):
-    """The new token of the same bot. It is tested against Discord, unless `check` is false, and is never shown."""
+    """The new token of the same bot. It is tested against Discord, unless `check` is false, and is never shown.
+
+    `force`: also while no node has room for some of the new shards.
+    """
 
     token: SecretStr = Field(min_length=1, max_length=TOKEN_CHARACTERS_MAX)
     check: bool = True
+    force: bool = False
 
 
 class ResumeOutcome(Outcome):
@@ -247,42 +253,44 @@ async def _change(call: Call) -> Reply:
         if path[0] == "token":
             raise Invalid("set: the token is replaced with PUT /apps/{app}/token")
     new, warnings = _token(body.token, parts, body.check) if body.token is not None else (None, ())
-    plan = await applications.change_app(
-        parts.store, parts.keys, call.app, values, new=new, dry_run=True, revision=call.revision
-    )
-    cost = new_sessions(plan.new_group)
-    written = bool(plan.changes) and not call.query.dry_run
-    if written:
-        if cost is not None and not body.new_sessions:
-            raise Refused(
-                f"this starts {cost.session_starts} new sessions ({', '.join(cost.reasons)}): send new_sessions: true "
-                "to do it, or dry_run=true to see what it costs"
-            )
-        try:
-            plan = await applications.change_app(
-                parts.store, parts.keys, call.app, values, new=new, revision=plan.revision
-            )
-        except Stale as error:
-            if call.revision is None:
-                raise Conflict(str(error)) from None
-            raise
-    plan = replace(plan, warnings=(*warnings, *plan.warnings))
-    return _changed(call, plan, written=written, cost=cost)
+    return await _carry_out(call, values, new, warnings, agreed=body.new_sessions, force=body.force)
 
 
 async def _replace_token(call: Call) -> Reply:
     body: TokenReplacement = call.body
-    parts = call.cluster
-    token, warnings = _token(body.token, parts, body.check)
-    plan = await applications.change_app(
-        parts.store, parts.keys, call.app, {}, new=token, dry_run=call.query.dry_run, revision=call.revision
-    )
-    plan = replace(plan, warnings=(*warnings, *plan.warnings))
+    token, warnings = _token(body.token, call.cluster, body.check)
+    return await _carry_out(call, {}, token, warnings, agreed=True, force=body.force)
+
+
+async def _carry_out(
+    call: Call,
+    values: Mapping[tuple[str, ...], Any],
+    new: NewToken | None,
+    warnings: tuple[OptionWarning, ...],
+    *,
+    agreed: bool,
+    force: bool,
+) -> Reply:
+    """Plan the change, and store it unless that is a dry run. `agreed`: new sessions may start."""
+    store, keys = call.cluster.store, call.cluster.keys
+    plan = await applications.change_app(store, keys, call.app, values, new=new, dry_run=True, revision=call.revision)
+    cost = new_sessions(plan.new_group)
     written = bool(plan.changes) and not call.query.dry_run
-    return _changed(call, plan, written=written, cost=new_sessions(plan.new_group))
-
-
-def _changed(call: Call, plan: applications.AppPlan, *, written: bool, cost: NewSessions | None) -> Reply:
+    if written:
+        if cost is not None and not agreed:
+            raise Refused(
+                f"this starts {cost.session_starts} new sessions ({', '.join(cost.reasons)}): send new_sessions: true "
+                "to do it, or dry_run=true to see what it costs"
+            )
+        check_room(plan.new_group, force=force)
+        tested = replace(new, test=False) if new is not None else None
+        try:
+            done = await applications.change_app(store, keys, call.app, values, new=tested, revision=plan.revision)
+        except Stale as error:
+            if call.revision is None:
+                raise Conflict(str(error)) from None
+            raise
+        plan = replace(plan, revision=done.revision)
     changes = [_field(change) for change in plan.changes]
     if written:
         call.changes.before = {change.path: change.before for change in changes}
@@ -292,7 +300,7 @@ def _changed(call: Call, plan: applications.AppPlan, *, written: bool, cost: New
         written=written,
         revision=plan.revision,
         changes=changes,
-        warnings=_warnings(plan.warnings),
+        warnings=_warnings((*warnings, *plan.warnings)),
         bot=_bot(plan.bot, plan.record),
         new_sessions=cost if plan.changes else None,
     )

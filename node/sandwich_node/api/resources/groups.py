@@ -34,6 +34,7 @@ class NewSessions(Model):
     memory_bytes             what the new shards need beside the present ones, without traffic
     at_once                  the present shards end first
     shards_without_room      how many of the new shards no node has room for now
+    room_advice              what would make room, in words; "" when there is room
     begins_now               whether enough session starts are there; otherwise it begins after the reset
     """
 
@@ -50,6 +51,7 @@ class NewSessions(Model):
     memory_bytes: int
     at_once: bool
     shards_without_room: int
+    room_advice: str
     begins_now: bool
 
 
