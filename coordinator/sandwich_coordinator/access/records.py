@@ -4,6 +4,7 @@ A writer to etcd without the cluster key must not be able to give itself access.
 cluster key over all that it grants. In a cluster without a key there is none: every writer to etcd is an admin there.
 """
 
+import base64
 import hashlib
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from sandwich_coordinator.types import Record
 
 TOKEN_PREFIX = "swt"
 SECRET_BYTES = 32
-ID_BYTES = 5
+ID_BYTES = 10
 FIRST_TOKEN = "first"
 """The id of the token that a node makes for the first admin."""
 
@@ -72,6 +73,11 @@ def is_genuine(record: TokenRecord | UserRecord, cluster: str, key: ClusterKey |
     if key is None:
         return not record.proof
     return key.proves(_name(record, cluster), _grants(record), record.proof)
+
+
+def token_id_of(name: str) -> str:
+    """The id of a token by its name: two tokens cannot have one name. Older versions made random ids."""
+    return base64.b32encode(hashlib.sha256(name.encode()).digest()[:ID_BYTES]).decode().lower()
 
 
 def token_text(token_id: str, secret: str) -> str:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from sandwich_coordinator.access.records import (
     FIRST_TOKEN,
-    ID_BYTES,
     SECRET_BYTES,
     SignInRecord,
     TokenRecord,
     UserRecord,
     proved,
     secret_hash,
+    token_id_of,
     token_text,
 )
 from sandwich_coordinator.access.roles import Role, RoleName
@@ -54,8 +54,8 @@ async def create_token(
 ) -> NewToken:
     """Make an API token. `expires_at`: Unix seconds, 0: never; `apps` None: no limit.
 
-    Raises Invalid, NotFound for an application, Refused when the name is in use, SealingError without the cluster's
-    key; StoreError.
+    Raises Invalid, NotFound for an application, Refused when the name is in use, Conflict when it was used at the same
+    time, SealingError without the cluster's key; StoreError.
     """
     if not 1 <= len(name) <= NAME_CHARACTERS_MAX or not name.isprintable() or name != name.strip():
         raise Invalid(f"a token's name has 1 to {NAME_CHARACTERS_MAX} characters that can be printed")
@@ -68,7 +68,10 @@ async def create_token(
         raise Refused(f"there is a token {name!r} already: take it away first, or choose another name")
     if len(view.tokens) >= TOKENS_MAX:
         raise Refused(f"a cluster has at most {TOKENS_MAX} tokens: take away those that are not used")
-    token_id, secret = _random_id(), _random_secret()
+    token_id, secret = token_id_of(name), _random_secret()
+    path = keys.token(token_id)
+    if view.revision_of_bad(path):
+        raise Refused(f"the token {name!r} cannot be read: take it away first, by its id {token_id}")
     record = TokenRecord(
         id=token_id,
         name=name,
@@ -80,11 +83,10 @@ async def create_token(
         created_by=by,
     )
     record = proved(record, keys.cluster, key)
-    path = keys.token(token_id)
     writes = [Put(path, record.encode()), *_end_of_first(view, role, apps)]
     done = await store.txn([Compare(path, "create_revision", 0)], writes)
     if not done.succeeded:
-        raise Conflict("another operator made a token at the same time: try again")
+        raise Conflict(f"another operator made a token {name!r} at the same time: choose another name")
     return NewToken(record, token_text(token_id, secret))
 
 
@@ -183,14 +185,15 @@ async def list_users(store: Store, keys: Keys) -> list[UserRecord]:
 
 
 async def remove_user(store: Store, keys: Keys, user: str) -> UserRecord | None:
-    """Take a user's record away and end their web sessions. Returns it; None: it was unreadable.
+    """Take a user's record away and end their web sessions. Returns it; None: it was unreadable, or there was none.
 
-    Who has a mapped role of a Discord guild can sign in again. Raises NotFound, Conflict, StoreError.
+    Who has a mapped role of a Discord guild needs no record, and can sign in again. Raises NotFound for a user without
+    a record and without web sessions, Conflict, StoreError.
     """
     view = await read_view(store, keys)
     entry, path = view.users.get(user), keys.user(user)
     revision = view.revision_of_bad(path) if entry is None else entry.mod_revision
-    if not revision:
+    if not (revision or user in view.sign_ins or view.revision_of_bad(keys.sign_in(user))):
         raise NotFound("user", user, view.users)
     guard = Compare(path, "mod_revision", revision)
     if not (await store.txn([guard], [Delete(path), Delete(keys.sign_in(user))])).succeeded:
@@ -237,10 +240,6 @@ def _end_of_first(view: ClusterView, role: RoleName, apps: Collection[str] | Non
     """With an admin of the whole cluster the first one's token goes, and does not come back with their removal."""
     is_admin = role == "admin" and apps is None
     return [Delete(view.keys.token(FIRST_TOKEN))] if is_admin and FIRST_TOKEN in view.tokens else []
-
-
-def _random_id() -> str:
-    return base64.b32encode(os.urandom(ID_BYTES)).decode().lower()
 
 
 def _random_secret() -> str:

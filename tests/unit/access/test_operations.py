@@ -1,10 +1,13 @@
+from typing import Any
+
 import pytest
 
 from sandwich_coordinator.access.identities import token_identity
+from sandwich_coordinator.access.records import TokenRecord, proved, secret_hash, token_text
 from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.operations import access
 from sandwich_coordinator.operations.audit import ENTRIES_MAX, AuditEntry, read_entries, write_entry
-from sandwich_coordinator.operations.errors import Invalid, NotFound, Refused
+from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.keys import Keys
@@ -51,6 +54,53 @@ async def test_what_cannot_be_read_can_be_taken_away() -> None:
     assert await access.revoke_token(store, KEYS, "bad") is None
     assert await access.remove_user(store, KEYS, USER) is None
     assert (await view_of(store)).bad == {}
+
+
+async def test_of_two_tokens_with_one_name_at_the_same_time_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await with_app()
+    txn = store.txn
+
+    async def late(compares: Any, writes: Any) -> Any:
+        monkeypatch.setattr(store, "txn", txn)
+        await access.create_token(store, KEYS, KEY, name="ci", role="viewer", now=NOW)
+        return await txn(compares, writes)
+
+    monkeypatch.setattr(store, "txn", late)
+    with pytest.raises(Conflict):
+        await access.create_token(store, KEYS, KEY, name="ci", role="admin", now=NOW)
+    assert [(record.name, record.role) for record in await access.list_tokens(store, KEYS)] == [("ci", "viewer")]
+
+
+async def test_a_name_can_be_used_again_and_the_token_before_stays_refused() -> None:
+    store = await with_app()
+    before = await access.create_token(store, KEYS, KEY, name="ci", role="viewer", now=NOW)
+    await access.revoke_token(store, KEYS, "ci")
+    after = await access.create_token(store, KEYS, KEY, name="ci", role="viewer", now=NOW)
+    assert token_identity(await view_of(store), KEY, before.text, NOW) is None
+    assert token_identity(await view_of(store), KEY, after.text, NOW) is not None
+
+
+async def test_a_token_with_a_random_id_of_an_older_version_counts() -> None:
+    store = await with_app()
+    record = TokenRecord(id="k3vq7m2x", name="ci", role="viewer", hash=secret_hash("s" * 43))
+    await store.txn((), [Put(KEYS.token(record.id), proved(record, KEYS.cluster, KEY).encode())])
+    identity = token_identity(await view_of(store), KEY, token_text(record.id, "s" * 43), NOW)
+    assert identity is not None
+    assert identity.name == "ci"
+    with pytest.raises(Refused):
+        await access.create_token(store, KEYS, KEY, name="ci", role="viewer", now=NOW)
+    await access.revoke_token(store, KEYS, "ci")
+    assert await access.list_tokens(store, KEYS) == []
+
+
+async def test_a_name_whose_record_cannot_be_read_is_named_with_its_id() -> None:
+    store = await with_app()
+    made = await access.create_token(store, KEYS, KEY, name="ci", role="viewer", now=NOW)
+    await store.txn((), [Put(KEYS.token(made.record.id), b"{")])
+    with pytest.raises(Refused, match=made.record.id):
+        await access.create_token(store, KEYS, KEY, name="ci", role="viewer", now=NOW)
+    await access.revoke_token(store, KEYS, made.record.id)
+    await access.create_token(store, KEYS, KEY, name="ci", role="viewer", now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +166,37 @@ async def test_a_user_is_let_in_changed_and_removed_with_the_sessions() -> None:
     assert (view.users, view.sign_ins) == ({}, {})
     with pytest.raises(NotFound):
         await access.remove_user(store, KEYS, USER)
+
+
+async def test_removing_a_user_without_a_record_ends_the_web_sessions() -> None:
+    """Their role comes from a Discord guild alone."""
+    store = await with_app()
+    await access.begin_web_session(store, KEYS, USER)
+    assert await access.remove_user(store, KEYS, USER) is None
+    assert (await view_of(store)).sign_ins == {}
+    with pytest.raises(NotFound):
+        await access.remove_user(store, KEYS, USER)
+    await store.txn((), [Put(KEYS.sign_in(USER), b"{")])
+    assert await access.remove_user(store, KEYS, USER) is None
+    assert (await view_of(store)).bad == {}
+
+
+async def test_a_user_who_is_let_in_while_their_web_sessions_end_is_not_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = await with_app()
+    await access.begin_web_session(store, KEYS, USER)
+    txn = store.txn
+
+    async def late(compares: Any, writes: Any) -> Any:
+        monkeypatch.setattr(store, "txn", txn)
+        await access.set_user(store, KEYS, KEY, user=USER, role="viewer", now=NOW)
+        return await txn(compares, writes)
+
+    monkeypatch.setattr(store, "txn", late)
+    with pytest.raises(Conflict):
+        await access.remove_user(store, KEYS, USER)
+    assert list((await view_of(store)).users) == [USER]
 
 
 @pytest.mark.parametrize("user", ["", "0", "01", "abc", "1" * 21, "١"])
