@@ -11,6 +11,7 @@ from sandwich_coordinator.problems import Problem
 from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_coordinator.store.keys import Keys
+from sandwich_coordinator.types import Record
 from sandwich_coordinator.view import BadEntry, ClusterView, Entry
 
 VERSION = 1
@@ -19,9 +20,11 @@ _SECRETS = {
     "groups": ("token",),
     "nodes": ("status_key",),
     "sessions": ("session_id", "resume_url"),
-    "webhooks": ("sealed", "last4"),
 }
 """What is not given away, by table: sealed tokens, and what would let a reader take a session over."""
+
+_GIVEN = {"webhooks": ("name", "type"), "webhook_states": ("of", "failing_since", "error")}
+"""All that is given of these tables: where notices go, and what they say, is for administrators."""
 
 _NOT_GIVEN = frozenset({"tokens", "users", "sign_ins"})
 """Who has access is for administrators."""
@@ -104,20 +107,23 @@ def _records(view: ClusterView) -> list[StoredRecord]:
     for name, prefix in keys.tables().items():
         if name in _NOT_GIVEN:
             continue
-        hidden = _SECRETS.get(name, ())
         for identity, entry in getattr(view, name).items():
             parts = identity if isinstance(identity, tuple) else (identity,)
-            found.append(_record(prefix + "/".join(map(str, parts)), entry, hidden))
+            found.append(_record(prefix + "/".join(map(str, parts)), entry, _given(name, entry.record)))
     if view.leader is not None:
-        found.append(_record(keys.leader, view.leader, ()))
+        found.append(_record(keys.leader, view.leader, view.leader.record))
     return found
 
 
-def _record(key: str, entry: Entry[Any], hidden: tuple[str, ...]) -> StoredRecord:
-    record = entry.record
-    blanked = {name: "" for name in hidden if getattr(record, name, "")}
-    if blanked:
-        record = msgspec.structs.replace(record, **blanked)
+def _given(table: str, record: Record) -> Record:
+    """What is given of a record."""
+    if table in _GIVEN:
+        return type(record)(**{name: getattr(record, name) for name in _GIVEN[table]})
+    blanked = {name: "" for name in _SECRETS.get(table, ()) if getattr(record, name, "")}
+    return msgspec.structs.replace(record, **blanked) if blanked else record
+
+
+def _record(key: str, entry: Entry[Any], record: Record) -> StoredRecord:
     value = msgspec.Raw(record.encode())
     return StoredRecord(key, value, entry.create_revision, entry.mod_revision, entry.lease)
 

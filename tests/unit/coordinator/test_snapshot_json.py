@@ -22,10 +22,12 @@ from sandwich_coordinator.types import (
     SessionRecord,
 )
 from sandwich_coordinator.view import ClusterView
-from sandwich_coordinator.webhooks.records import WebhookRecord
+from sandwich_coordinator.webhooks.records import Facts, KnownProblem, WebhookRecord, WebhookStateRecord
 
 KEYS = Keys("prod")
 SECRETS = ("v1:sealed-app", "v1:sealed-group", "session-7c", "wss://resume.example", "v1:sealed-url", "7fQx")
+HIDDEN = ("hooks.example", "Hello {summary}", "said earlier")
+"""Of webhooks: what only an admin sees."""
 RECORDS: dict[str, tuple[Record, int]] = {
     KEYS.node("a"): (NodeRecord(node="a", instance="i", address="10.0.0.1:5469", version="1"), 7),
     KEYS.leader: (LeaderRecord(node="a", instance="i"), 7),
@@ -46,7 +48,24 @@ RECORDS: dict[str, tuple[Record, int]] = {
         0,
     ),
     KEYS.webhook("alerts"): (
-        WebhookRecord(name="alerts", type="discord", sealed=SECRETS[4], host="discord.com", last4=SECRETS[5]),
+        WebhookRecord(
+            name="alerts",
+            type="generic",
+            sealed=SECRETS[4],
+            host=HIDDEN[0],
+            last4=SECRETS[5],
+            events=("problems",),
+            template=HIDDEN[1],
+        ),
+        0,
+    ),
+    KEYS.webhook_state("alerts"): (
+        WebhookStateRecord(
+            of=1,
+            facts=Facts(problems={"x": KnownProblem(severity="warning", summary=HIDDEN[2])}),
+            failing_since=1.0,
+            error="no answer in time",
+        ),
         0,
     ),
     KEYS.budget("ab12"): (
@@ -76,6 +95,7 @@ def test_the_same_status_is_shown_from_json() -> None:
     found = decode_snapshot(body)
     assert status_text(found, Paint(on=False)) == status_text(snapshot, Paint(on=False))
     assert to_json(found) == to_json(snapshot)
+    assert "the messages of webhook alerts do not arrive: no answer in time" in status_text(found, Paint(on=False))
     assert found.view.claims == view.claims
     assert found.view.bad == view.bad
     assert found.policy == snapshot.policy
@@ -84,7 +104,8 @@ def test_the_same_status_is_shown_from_json() -> None:
 
 def test_no_secret_is_in_it() -> None:
     body = encode_snapshot(compose(view_of(RECORDS), {}, etcd_version="", etcd_found=(), now=0.0)).decode()
-    assert not [secret for secret in SECRETS if secret in body]
+    assert not [secret for secret in (*SECRETS, *HIDDEN) if secret in body]
+    assert '"alerts"' in body
     assert '"guilds":9' in body
 
 
