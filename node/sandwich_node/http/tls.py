@@ -122,7 +122,8 @@ def _context(cert: Path, key: Path) -> ssl.SSLContext:
 
 def _fingerprint(cert: Path) -> str:
     """Of the first certificate in the file, which is the server's own."""
-    with cert.open() as file:
+    # Other bytes can be before it, such as names in any encoding.
+    with cert.open(encoding="ascii", errors="replace") as file:
         text = file.read(FILE_BYTES_MAX)
     begin, end = text.find(ssl.PEM_HEADER), text.find(ssl.PEM_FOOTER)
     if begin < 0 or end < begin:

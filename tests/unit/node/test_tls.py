@@ -111,6 +111,31 @@ def test_a_pair_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
         ServerTls(cert, key)
 
 
+def test_bytes_around_a_certificate_are_left_out(tmp_path: Path) -> None:
+    """OpenSSL writes names in any encoding before the certificates of a bundle."""
+    cert, key = make_pair(tmp_path)
+    plain = ServerTls(cert, key)
+    cert.write_bytes("friendlyName: Müller\n".encode("latin-1") + cert.read_bytes())
+    plain.look()
+    assert plain.problems("a") == []
+    assert ServerTls(cert, key).fingerprint == plain.fingerprint
+
+
+def test_a_certificate_that_is_no_text_is_refused_and_the_one_before_stays(tmp_path: Path) -> None:
+    cert, key = make_pair(tmp_path)
+    tls = ServerTls(cert, key)
+    for raw in (
+        x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(serialization.Encoding.DER),
+        b"\xff\x00",
+    ):
+        cert.write_bytes(raw)
+        with pytest.raises(TlsError, match="are not a certificate and its key: not PEM"):
+            ServerTls(cert, key)
+        tls.look()
+        (found,) = tls.problems("a")
+        assert "are not a certificate and its key" in found.summary
+
+
 async def test_a_new_certificate_is_registered_and_stays_so(tmp_path: Path) -> None:
     tls, store = ServerTls(*make_pair(tmp_path)), MemoryStore()
     lease = await store.grant(60)
