@@ -66,14 +66,15 @@ class StoredFacts:
 
 
 class FixedPicture:
-    """Snapshots with these answers of nodes."""
+    """Snapshots with these answers of nodes, made at `now`."""
 
     def __init__(self, answers: dict[str, NodeStatus | str] | None = None) -> None:
         self.answers = answers or {}
+        self.now = NOW
         self.findings = Findings()
 
     async def snapshot(self, view: ClusterView) -> Snapshot:
-        return compose(view, self.answers, etcd_version="3.5.13", etcd_found=(), now=NOW)
+        return compose(view, self.answers, etcd_version="3.5.13", etcd_found=(), now=self.now)
 
 
 class _Settling(ApiCluster):

@@ -51,15 +51,22 @@ class History:
         """Write a point a minute until cancelled, while this node leads."""
         written = -1
         while True:
+            try:
+                written = await self.write(written)
+            except StoreError as error:
+                _log.debug("no point of the history: %s", error)
             now = self._wall()
-            view = self._facts.view()
-            if view is not None and minute_of(now) != written and self._facts.status().leader:
-                try:
-                    snapshot = await self._picture.snapshot(view)
-                    await write_point(
-                        self._store, self._keys, point_of(snapshot, self._picture.findings.problems(snapshot))
-                    )
-                    written = minute_of(now)
-                except StoreError as error:
-                    _log.debug("no point of the history: %s", error)
-            await asyncio.sleep(EVERY_S - self._wall() % EVERY_S if written == minute_of(now) else EVERY_S / 12)
+            await asyncio.sleep(EVERY_S - now % EVERY_S if written == minute_of(now) else EVERY_S / 12)
+
+    async def write(self, written: int) -> int:
+        """Write the point of this minute, if this node leads and `written`, the last one, is another. Returns the last.
+
+        A snapshot can be of the minute before: then that is the one that was written. Raises StoreError.
+        """
+        view = self._facts.view()
+        if view is None or minute_of(self._wall()) == written or not self._facts.status().leader:
+            return written
+        snapshot = await self._picture.snapshot(view)
+        point = point_of(snapshot, self._picture.findings.problems(snapshot))
+        await write_point(self._store, self._keys, point)
+        return minute_of(point.at)

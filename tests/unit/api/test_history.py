@@ -1,11 +1,16 @@
 """Figures of the last hours: what a point holds, that it is bounded, and who sees what."""
 
 import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
 from sandwich_coordinator.operations.history import (
     APPS_MAX,
-    KEPT_S,
+    NODES_MAX,
     AppPoint,
     NodePoint,
     Point,
@@ -13,10 +18,14 @@ from sandwich_coordinator.operations.history import (
     read_points,
     write_point,
 )
-from sandwich_coordinator.store.base import Put
+from sandwich_coordinator.operations.snapshot import compose
+from sandwich_coordinator.status import AppStatus, NodeStatus, ShardStatus
+from sandwich_coordinator.store.base import KeyValue, Put
 from sandwich_coordinator.store.memory import MemoryStore
+from sandwich_coordinator.types import AppRecord
+from sandwich_coordinator.view import ClusterView
 from sandwich_node.api.history import History
-from tests.support.api import KEYS, StoredFacts, api_over
+from tests.support.api import KEYS, FixedPicture, StoredFacts, api_over
 from tests.unit.top.test_top import snapshot_of
 
 
@@ -49,9 +58,28 @@ async def test_one_point_a_minute_is_kept_and_goes_with_its_lease() -> None:
     assert (await store.list(KEYS.prefix)).items == ()
 
 
-def test_a_point_is_bounded() -> None:
-    assert APPS_MAX * 60 < 1_500_000 / 2
-    assert KEPT_S >= 4 * 3600
+def test_a_point_has_the_largest_of_many_applications_and_nodes() -> None:
+    """Its size is that of a value in etcd at most, whatever the cluster has."""
+    apps = [f"app-{number:04d}" for number in range(APPS_MAX + 50)]
+    records = {KEYS.app(app): AppRecord(app=app, token="", token_hash=app, intents=1).encode() for app in apps}
+    items = {key: KeyValue(key, value, 5, 6, 1) for key, value in records.items()}
+    view = ClusterView.from_items(KEYS, items, 9)
+    answers: dict[str, NodeStatus | str] = {
+        f"node-{number:04d}": NodeStatus(
+            node=f"node-{number:04d}",
+            instance="i",
+            version="1",
+            uptime_s=1.0,
+            apps={app: AppStatus(guilds=rank) for rank, app in enumerate(apps)} if number == 0 else {},
+            shards=[ShardStatus(app=apps[0], group=0, shard=0, worker=0, state="live")] * (number % 3),
+        )
+        for number in range(NODES_MAX + 50)
+    }
+    found = point_of(compose(view, answers, etcd_version="", etcd_found=(), now=600.0), ())
+    assert [(one.app, one.guilds) for one in found.apps] == [(apps[rank], rank) for rank in range(249, 49, -1)]
+    assert len(found.nodes) == NODES_MAX
+    assert {one.shards for one in found.nodes[:83]} == {2}
+    assert len(msgspec.json.encode(found)) < 25_000
 
 
 async def test_figures_are_aligned_and_limited_to_what_the_identity_sees() -> None:
@@ -75,14 +103,81 @@ async def test_figures_are_aligned_and_limited_to_what_the_identity_sees() -> No
         assert (found["node_figures"], found["critical"]) == ([], [])
 
 
-async def test_only_a_leader_writes_and_readers_share_a_reading() -> None:
-    store = MemoryStore()
-    facts = StoredFacts(store)
+class Facts(StoredFacts):
+    """A node that leads, or does not."""
+
+    leads = True
+
+    def status(self) -> NodeStatus:
+        return msgspec.structs.replace(super().status(), leader=self.leads)
+
+
+@dataclass
+class Clock:
+    now: float
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def a_history(wall: Clock) -> tuple[History, Facts, FixedPicture, MemoryStore]:
+    store, picture = MemoryStore(), FixedPicture()
+    facts = Facts(store)
     await facts.refresh()
-    history = History(store, KEYS, facts, None, wall=lambda: 600.0)  # type: ignore[arg-type]
+    picture.now = wall.now
+    return History(store, KEYS, facts, picture, wall=wall), facts, picture, store  # type: ignore[arg-type]
+
+
+async def minutes(store: MemoryStore) -> list[float]:
+    return [one.at for one in await read_points(store, KEYS)]
+
+
+async def test_only_a_leader_writes() -> None:
+    history, facts, _, store = await a_history(Clock(600.0))
+    facts.leads = False
+    assert await history.write(-1) == -1
+    assert await minutes(store) == []
+    facts.leads = True
+    assert await history.write(-1) == 10
+    assert await minutes(store) == [600.0]
+
+
+async def test_a_leader_writes_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    history, _, _, store = await a_history(Clock(600.0))
+    written, txn = asyncio.Event(), store.txn
+
+    async def noted(compares: Any, writes: Any) -> Any:
+        done = await txn(compares, writes)
+        written.set()
+        return done
+
+    monkeypatch.setattr(store, "txn", noted)
     running = asyncio.create_task(history.run())
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        await written.wait()
+    assert await minutes(store) == [600.0]
     running.cancel()
-    assert await history.points() == []
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_a_snapshot_of_the_minute_before_takes_no_minute_away() -> None:
+    wall = Clock(659.5)
+    history, _, picture, store = await a_history(wall)
+    wall.now = 660.0
+    written = await history.write(9)
+    assert (written, await minutes(store)) == (10, [659.5])
+    picture.now = wall.now = 665.0
+    written = await history.write(written)
+    assert (written, await minutes(store)) == (11, [659.5, 665.0])
+    picture.now = wall.now = 670.0
+    assert await history.write(written) == 11
+    assert await minutes(store) == [659.5, 665.0]
+
+
+async def test_readers_share_a_reading() -> None:
+    history, _, _, store = await a_history(Clock(600.0))
     await write_point(store, KEYS, point(600.0, "w"))
-    assert await history.points() == []
+    assert [one.at for one in await history.points()] == [600.0]
+    await write_point(store, KEYS, point(660.0, "w"))
+    assert [one.at for one in await history.points()] == [600.0]
