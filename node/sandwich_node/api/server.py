@@ -338,6 +338,8 @@ async def _stream(
     )
     await response.prepare(request)
     chunks = stream.chunks
+    if request.method == "HEAD":
+        return response
     try:
         async for chunk in chunks:
             if is_allowed is not None and clock() >= checked_at + STREAM_CHECK_S:

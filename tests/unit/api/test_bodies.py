@@ -6,10 +6,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from yarl import URL
 
+from sandwich_coordinator.operations.snapshot_json import decode_snapshot
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import AppRecord
 from sandwich_node.api import server
+from sandwich_node.api.resources import snapshot
+from sandwich_node.api.routing import Call, Stream
 from tests.support.api import KEYS, Api, api_over
 from tests.support.api_cluster import KEY, answers, store_cluster
 
@@ -108,3 +112,37 @@ async def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: py
 async def test_bad_queries_are_refused(api: Api, query: str, status: int) -> None:
     found: tuple[int, Any] = await api("GET", f"/shards?{query}")
     assert found[0] == status
+
+
+async def raw_answer(api: Api, head: str) -> bytes:
+    """All bytes that the server sends for a request, until it closes the connection."""
+    url = URL(api.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        writer.write(f"{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("path", ["/snapshot", "/cluster", "/apps/nope", "/nope"])
+async def test_an_answer_to_head_has_no_body(api: Api, path: str) -> None:
+    found = [await raw_answer(api, f"{method} /api/v1{path} HTTP/1.1") for method in ("HEAD", "GET")]
+    (head, body), (get_head, get_body) = (answer.split(b"\r\n\r\n", 1) for answer in found)
+    assert body == b""
+    assert get_body != b""
+    assert head.partition(b"\r\n")[0] == get_head.partition(b"\r\n")[0]
+
+
+async def test_the_snapshot_of_a_large_cluster_comes_in_pieces(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader has its time for each of them."""
+    monkeypatch.setattr(snapshot, "PIECE_BYTES", 1000)
+    (route,) = snapshot.ROUTES
+    stream = await route.handler(Call(cluster=api.cluster, identity=api.identity))
+    assert isinstance(stream, Stream)
+    pieces = [piece async for piece in stream.chunks]
+    assert [len(piece) for piece in pieces[:-1]] == [1000] * (len(pieces) - 1)
+    assert len(pieces) > 3
+    assert decode_snapshot(b"".join(pieces)).view.apps.keys() == {"welcomer", "music"}
