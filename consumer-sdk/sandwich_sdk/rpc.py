@@ -32,6 +32,10 @@ GRACE_S = 2.0
 """How much longer than the cluster we wait: its own error says more than our timeout."""
 
 
+class NotServed(RpcError):
+    """No node on this NATS serves the application. Code `not_found`."""
+
+
 class _NoResponders(Exception):
     """NATS has no subscriber: no node serves the application, or none is connected at this moment."""
 
@@ -222,7 +226,7 @@ class Rpc:
             raise RpcError(UNAVAILABLE, f"the request could not be sent ({reason(error)})") from None
 
     async def _ask_until_served(self, verb: str, body: bytes) -> bytes:
-        """Retry while no node serves the request. RpcError `not_found` after `UNSERVED_S` without any."""
+        """Retry while no node serves the request. NotServed after `UNSERVED_S` without any."""
         clock = asyncio.get_running_loop().time
         served_at = clock()
         while True:
@@ -231,7 +235,7 @@ class Rpc:
             except _NoResponders:
                 if clock() - served_at >= UNSERVED_S:
                     what = f"no node on this NATS serves an application {self.app!r}"
-                    raise RpcError(NOT_FOUND, f"{what}: is this its name, and does its cluster run?") from None
+                    raise NotServed(NOT_FOUND, f"{what}: is this its name, and does its cluster run?") from None
                 await asyncio.sleep(RETRY_S)
             except RpcError as error:
                 if error.code != UNAVAILABLE or error.retry_after is None:

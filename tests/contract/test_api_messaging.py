@@ -221,9 +221,33 @@ async def test_errors_of_the_cluster_are_problems(
     assert (found, problem["code"], problem["detail"]) == (status, named, "the reason")
 
 
-async def test_an_application_that_does_not_answer_is_named(api: Api, server: EmbeddedNats, cluster: Cluster) -> None:
+@pytest.mark.parametrize("code", ["unavailable", "timeout", "limited"])
+async def test_an_application_that_does_not_answer_is_named(api: Api, cluster: Cluster, code: str) -> None:
+    cluster.errors["music"] = RpcError(code, "the reason")
+    _, found = await api("GET", f"/guilds/{GUILD}")
+    assert ([one["app"] for one in found["locations"]], found["unanswered"]) == (["welcomer"], ["music"])
+    _, found = await api("GET", f"/users/{USER}/mutual_guilds")
+    assert ([one["apps"] for one in found["guilds"]], found["unanswered"]) == ([["welcomer"]] * 2, ["music"])
+    cluster.errors["music"] = RpcError("refused", "it keeps no cache")
+    assert (await api("GET", f"/users/{USER}/mutual_guilds"))[1]["unanswered"] == []
     cluster.error = RpcError("unavailable", "Redis does not answer")
-    assert (await api("GET", f"/guilds/{GUILD}"))[0] == 503
+    for path in (f"/guilds/{GUILD}", f"/users/{USER}/mutual_guilds"):
+        status, problem = await api("GET", path)
+        assert (status, problem["detail"]) == (503, "Redis does not answer")
+
+
+async def test_an_application_whose_nodes_are_gone_is_named(api: Api, server: EmbeddedNats) -> None:
+    client = await nats.connect(server.url)
+    await client.subscribe("sandwich.welcomer.rpc.*", cb=Cluster().answer)
+    await client.flush()
+    _, found = await api("GET", f"/guilds/{GUILD}")
+    assert ([one["app"] for one in found["locations"]], found["unanswered"]) == (["welcomer"], ["music"])
+    _, found = await api("GET", f"/users/{USER}/mutual_guilds")
+    assert found["unanswered"] == ["music"]
+    status, problem = await api("GET", f"/apps/music/guilds/{GUILD}")
+    assert (status, problem["code"]) == (503, "unavailable")
+    assert "no node serves music" in problem["detail"]
+    await client.close()
 
 
 # --- the connection -------------------------------------------------------------------------------------------------

@@ -13,11 +13,17 @@ OTHER = "81384788765712385"
 
 
 class Cluster:
-    """Answers requests of applications as nodes do, on one NATS. `requests`: those that it got."""
+    """Answers requests of applications as nodes do, on one NATS.
+
+    requests  those that it got
+    error     of every answer; None: of none
+    errors    of the answers of an application
+    """
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Any]] = []
         self.error: RpcError | None = None
+        self.errors: dict[str, RpcError] = {}
 
     async def answer(self, message: Msg) -> None:
         _, app, _, verb = message.subject.split(".")
@@ -29,8 +35,8 @@ class Cluster:
         await message.respond(answer)
 
     def _result(self, app: str, verb: str) -> Any:
-        if self.error is not None:
-            raise self.error
+        if (error := self.error or self.errors.get(app)) is not None:
+            raise error
         if verb == "where_is_guild" and app == "music":
             raise RpcError("not_found", "application music is not in this guild")
         found: dict[str, Any] = {

@@ -25,13 +25,16 @@ ERRORS = tuple(sorted(set(_CODES.values())))
 async def ask(call: Call, app: str, verb: str, *, timeout_s: float = TIMEOUT_S, **fields: Any) -> Any:
     """The result of one request. Raises ApiError, and Unavailable when NATS does not answer."""
     # Imported here: an agent whose API is not asked for this does not load it.
-    from sandwich_sdk.rpc import Rpc
+    from sandwich_sdk.rpc import NotServed, Rpc
     from sandwich_sdk.wire.rpc import RpcError
 
     async with call.cluster.messaging.client() as client:
         try:
             # `timeout` goes to the cluster with the verbs that take one.
             return await Rpc(app=app, client=client, timeout=timeout_s).ask(verb, **fields)
+        except NotServed:
+            # The cluster has it: that no shard runs says nothing of what was asked for.
+            raise ApiError("unavailable", f"no node serves {app} now: sandwich app list shows its shards") from None
         except RpcError as error:
             raise _problem(error) from None
 

@@ -234,15 +234,20 @@ async def test_a_writer_between_the_check_and_the_write_makes_it_stale(
 
 
 async def test_an_answer_that_is_known_is_not_sent_again(api: Api) -> None:
+    etags = {}
     for path in ("/apps/welcomer", "/shards", "/nodes"):
         async with api.http.get(f"/api/v1{path}") as response:
-            etag = response.headers["ETag"]
+            etags[path] = etag = response.headers["ETag"]
         for known in (etag, f'W/{etag}, "x"', "*"):
             async with api.http.get(f"/api/v1{path}", headers={"If-None-Match": known}) as response:
                 assert (response.status, await response.read()) == (304, b"")
+                assert response.headers["ETag"] == etag
     await api("PATCH", "/apps/welcomer", {"set": {"route": "b"}})
-    async with api.http.get("/api/v1/apps/welcomer", headers={"If-None-Match": etag}) as response:
-        assert response.status == 200
+    statuses = {}
+    for path, etag in etags.items():
+        async with api.http.get(f"/api/v1{path}", headers={"If-None-Match": etag}) as response:
+            statuses[path] = response.status
+    assert statuses == {"/apps/welcomer": 200, "/shards": 304, "/nodes": 304}
 
 
 async def test_a_token_is_replaced_by_one_of_the_same_bot(api: Api, discord: Discord) -> None:
