@@ -23,8 +23,15 @@ _log = logging.getLogger(__name__)
 VALUE_CHARACTERS_MAX = 1000
 TEXT_CHARACTERS_MAX = 300
 WRITE_S = 2.0
-REFUSALS = 10
-REFUSAL_EVERY_S = 6.0
+LIMITED = 10
+LIMITED_EVERY_S = 360.0
+"""Of refusals, and of what programs do often: ten an hour for each identity. Otherwise one could fill the log, which
+has a thousand entries, until nothing of others is left in it."""
+
+
+def is_recorded(call: Call, route: Route) -> bool:
+    """Whether a request has an entry, done or refused: a dry run and a question have none. Pure."""
+    return route.is_change and route.audited != "none" and not getattr(call.query, "dry_run", False)
 
 
 class Audit:
@@ -33,8 +40,8 @@ class Audit:
     def __init__(self, cluster: ApiCluster, *, wall: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
         self._wall = wall
-        # Otherwise who may do nothing could fill the log until nothing else is left in it.
-        self._refusals = RateLimit(REFUSALS, REFUSAL_EVERY_S)
+        self._refusals = RateLimit(LIMITED, LIMITED_EVERY_S)
+        self._often = RateLimit(LIMITED, LIMITED_EVERY_S)
 
     async def record(self, call: Call, route: Route, error: Exception | None) -> None:
         """A change through the API, done or refused."""
@@ -46,6 +53,7 @@ class Audit:
             before=call.changes.before,
             after=call.changes.after,
             error=error,
+            is_often=route.audited == "some",
         )
 
     async def note(
@@ -58,10 +66,12 @@ class Audit:
         before: Any = None,
         after: Any = None,
         error: Exception | None = None,
+        is_often: bool = False,
     ) -> None:
-        """One entry. It does not fail: what cannot be written goes to the node's log."""
+        """One entry. It does not fail: what cannot be written goes to the node's log. `is_often`: some are left out."""
         who = f"{identity.kind}:{identity.name}"
-        if error is not None and self._refusals.take(who, asyncio.get_running_loop().time()):
+        limit = self._refusals if error is not None else self._often if is_often else None
+        if limit is not None and limit.take(who, asyncio.get_running_loop().time()):
             return
         entry = AuditEntry(
             at=self._wall(),

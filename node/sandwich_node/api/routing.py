@@ -92,6 +92,9 @@ class Route:
                 `Accept: application/x-ndjson` gets its progress line by line. `result` is `Outcome` for these, or a
                 model with the fields of `Outcome`
     media_type  of the answer, where it is not JSON: a `Stream`
+    is_streamed  the answer is a `Stream` although it is JSON
+    audited  which requests of a change are in the audit log: all; some, where programs send many; or none, as it only
+             asks. Dry runs never are
     """
 
     method: Method
@@ -108,6 +111,8 @@ class Route:
     takes_time: bool = False
     is_conditional: bool = False
     media_type: str = "application/json"
+    is_streamed: bool = False
+    audited: Literal["all", "some", "none"] = "all"
     description: str = ""
     errors: tuple[str, ...] = ()
 
@@ -115,6 +120,11 @@ class Route:
     def is_change(self) -> bool:
         """Whether a request can change the cluster."""
         return self.method != "GET"
+
+    @property
+    def has_etag(self) -> bool:
+        """Whether an answer has an ETag: one that is read, in one piece."""
+        return not self.is_change and self.media_type == "application/json" and not self.is_streamed
 
     @property
     def is_of_app(self) -> bool:

@@ -20,6 +20,7 @@ from sandwich_coordinator.access.roles import Identity
 from sandwich_coordinator.operations.errors import NAME_SHOWN, NotFound, NotReached
 from sandwich_coordinator.operations.progress import Progress
 from sandwich_coordinator.operations.progress_json import progress_value
+from sandwich_node.api.audit import is_recorded
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.idempotency import Answer
 from sandwich_node.api.models import Model
@@ -64,7 +65,7 @@ def add_routes(
     work = _Work()
     methods: dict[str, list[str]] = {}
     for route in routes:
-        answer = partial(_answer, route, cluster, work, identify=identify, record=record)
+        answer = partial(_answer, route, cluster, work, identify=identify, record=partial(_record, record))
         app.router.add_route(route.method, PREFIX + route.path, answer)
         allowed = methods.setdefault(route.path, ["OPTIONS"])
         allowed.append(route.method)
@@ -74,6 +75,11 @@ def add_routes(
             allowed.append("HEAD")
     for path, allowed in methods.items():
         app.router.add_route("OPTIONS", PREFIX + path, partial(_options, ", ".join(sorted(allowed))))
+
+
+async def _record(record: Record, call: Call, route: Route, error: Exception | None) -> None:
+    if is_recorded(call, route):
+        await record(call, route, error)
 
 
 async def _options(allowed: str, _request: web.Request) -> web.Response:
@@ -152,6 +158,7 @@ async def _result(
         identity = request[WHO] = await identify(request, route)
         call = Call(cluster=cluster, identity=identity, path=dict(request.match_info), client=request.get(CLIENT, ""))
         check_allowed(route, identity, request.match_info)
+        call = replace(call, query=_query(route, request))
         call = await _read(route, call, request)
         follows = route.takes_time and NDJSON in request.headers.get("Accept", "")
         is_once = route.is_change and IDEMPOTENCY_KEY in request.headers
@@ -173,8 +180,7 @@ async def _result(
 
 async def _carry_out(route: Route, call: Call, record: Record) -> web.StreamResponse | Model | Reply | Stream | None:
     outcome = await _outcome(route, call)
-    if route.is_change:
-        await record(call, route, outcome if isinstance(outcome, Exception) else None)
+    await record(call, route, outcome if isinstance(outcome, Exception) else None)
     return problem_response(_seen(outcome, call)) if isinstance(outcome, Exception) else outcome
 
 
@@ -215,7 +221,7 @@ def _kept(response: web.StreamResponse) -> Answer | None:
 
 async def _record_refusal(call: Call | None, route: Route, error: Exception, record: Record) -> None:
     """A change that was refused, of a known identity: any client can send requests that nothing is known of."""
-    if call is not None and call.identity.role is not None and route.is_change:
+    if call is not None and call.identity.role is not None:
         await record(call, route, error)
 
 
@@ -242,12 +248,9 @@ def check_allowed(route: Route, identity: Identity, path: Any) -> None:
 
 
 async def _read(route: Route, call: Call, request: web.Request) -> Call:
-    query = _query(route, request)
-    body = await _body(route, request)
     return replace(
         call,
-        query=query,
-        body=body,
+        body=await _body(route, request),
         revision=_revision(request.headers.get("If-Match")) if route.is_conditional else None,
         wait_s=min(_wait_s(request.headers.get("Prefer", "")) or 0.0, WAIT_S_MAX) if route.takes_time else 0.0,
         headers={name.lower(): value for name, value in request.headers.items()},

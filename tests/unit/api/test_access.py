@@ -1,6 +1,7 @@
 """Who may do what over HTTP: every route for every role and scope; tokens, web sessions, other sites, limits."""
 
 import asyncio
+import collections
 import itertools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -278,6 +279,48 @@ async def test_a_refusal_is_recorded_and_cannot_fill_the_log(node: Node) -> None
     entries = await read_entries(node.store, KEYS)
     assert {(entry.who, entry.result) for entry in entries} == {("token:v", "forbidden")}
     assert len(entries) == 10
+
+
+async def test_a_dry_run_is_not_recorded(node: Node) -> None:
+    headers = {"Authorization": f"Bearer {await node.token('root', 'admin')}"}
+    assert (await node.ask("POST", "/api/v1/rebalance?dry_run=true", **headers))[0] == 200
+    assert (await node.ask("POST", "/api/v1/apps?dry_run=true", {"name": "x"}, **headers))[0] == 422
+    restart = {"new_sessions": True, "hard": "maybe"}
+    assert (await node.ask("POST", "/api/v1/apps/welcomer/restart?dry_run=true", restart, **headers))[0] == 422
+    assert await read_entries(node.store, KEYS) == []
+    assert (await node.ask("POST", "/api/v1/apps?dry_run=false", {"name": "x"}, **headers))[0] == 422
+    assert [entry.what for entry in await read_entries(node.store, KEYS)] == ["POST /apps"]
+
+
+async def test_what_programs_do_often_cannot_fill_the_log_and_questions_are_not_in_it() -> None:
+    async def handler(_call: Call) -> Empty:
+        return Empty()
+
+    routes = [
+        Route(method="POST", path=f"/{kind}", summary="", role=Role.OPERATOR, handler=handler, tag="", audited=kind)
+        for kind in ("all", "some", "none")
+    ]
+    async with a_node(routes=routes) as node:
+        headers = {name: {"Authorization": f"Bearer {await node.token(name, 'operator')}"} for name in ("a", "b")}
+        for route in routes:
+            for _ in range(30):
+                assert (await node.ask("POST", PREFIX + route.path, **headers["a"]))[0] == 200
+        assert (await node.ask("POST", f"{PREFIX}/some", **headers["b"]))[0] == 200
+        entries = await read_entries(node.store, KEYS)
+    found = collections.Counter((entry.who, entry.what) for entry in entries)
+    assert found == {("token:a", "POST /all"): 30, ("token:a", "POST /some"): 10, ("token:b", "POST /some"): 1}
+
+
+def test_of_every_change_but_acting_for_a_bot_each_request_is_recorded() -> None:
+    guild = "/apps/{app}/guilds/{guild_id}"
+    assert {route.path: route.audited for route in ROUTES if route.audited != "all"} == {
+        f"{guild}/request_members": "none",
+        f"{guild}/request_sounds": "none",
+        f"{guild}/request_channel_info": "none",
+        f"{guild}/voice_state": "some",
+        "/apps/{app}/presence": "some",
+        "/apps/{app}/events": "some",
+    }
 
 
 async def test_no_secret_of_a_body_goes_anywhere(node: Node, caplog: pytest.LogCaptureFixture) -> None:

@@ -103,7 +103,6 @@ async def _members(call: Call) -> FoundMembers:
     if body.query is not None or body.user_ids is None:
         fields["query"] = body.query or ""
     found = await ask(call, call.app, "request_members", timeout=body.timeout, **fields)
-    call.changes.after = {"guild": guild}
     return FoundMembers(
         members=found.get("members") or [],
         presences=found.get("presences") or [],
@@ -165,7 +164,10 @@ def _guild(call: Call) -> str:
     return checked(call, "guild_id")
 
 
-def _route(path: str, summary: str, handler: Any, result: type[Model], body: type[Model] | None) -> Route:
+def _route(
+    path: str, summary: str, handler: Any, result: type[Model], body: type[Model] | None, *, asks: bool = False
+) -> Route:
+    """`asks`: it changes nothing."""
     return Route(
         method="POST",
         path=path,
@@ -175,20 +177,36 @@ def _route(path: str, summary: str, handler: Any, result: type[Model], body: typ
         tag=TAG,
         body=body,
         result=result,
+        audited="none" if asks else "some",
         errors=ERRORS,
     )
 
 
 _GUILD = "/apps/{app}/guilds/{guild_id}"
 ROUTES = (
-    _route(f"{_GUILD}/request_members", "Request members from Discord", _members, FoundMembers, MembersRequest),
-    _route(f"{_GUILD}/request_sounds", "Request the soundboard sounds of a guild", _sounds, GatewayAnswer, None),
+    _route(
+        f"{_GUILD}/request_members",
+        "Request members from Discord",
+        _members,
+        FoundMembers,
+        MembersRequest,
+        asks=True,
+    ),
+    _route(
+        f"{_GUILD}/request_sounds",
+        "Request the soundboard sounds of a guild",
+        _sounds,
+        GatewayAnswer,
+        None,
+        asks=True,
+    ),
     _route(
         f"{_GUILD}/request_channel_info",
         "Request fields of voice channels",
         _channel_info,
         GatewayAnswer,
         ChannelInfoRequest,
+        asks=True,
     ),
     _route(f"{_GUILD}/voice_state", "Join, move to or leave a voice channel", _voice, GatewayAnswer, VoiceStateRequest),
     _route("/apps/{app}/presence", "Set the presence of a bot", _presence, PresenceSet, PresenceRequest),

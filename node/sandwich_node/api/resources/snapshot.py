@@ -48,5 +48,6 @@ ROUTES = (
         tag="cluster",
         result=WholeCluster,
         cluster_wide=True,
+        is_streamed=True,
     ),
 )
