@@ -71,7 +71,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
 
 def codes_of(route: Route) -> list[str]:
     """Every code of an error that the route can answer with, by status."""
-    codes = {"malformed", "invalid", "internal", *route.errors}
+    codes = {"malformed", "invalid", "internal", "busy", *route.errors}
     if route.role is not None:
         codes |= {"unauthenticated", "forbidden", "too-many-requests", "unavailable"}
     if "{" in route.path:
@@ -186,7 +186,7 @@ def _sentence(name: str) -> str:
 
 def _headers(route: Route) -> list[dict[str, Any]]:
     found = []
-    if not route.is_change:
+    if route.has_etag:
         text = "An ETag: an answer that is still the same is not sent again (304)."
         found.append(("If-None-Match", text, {"type": "string"}))
     if route.is_conditional:
@@ -196,8 +196,11 @@ def _headers(route: Route) -> list[dict[str, Any]]:
         text = "The same key with the same request, within 24 hours and to any node: carried out once."
         found.append(("Idempotency-Key", text, {"type": "string", "pattern": "^[!-~]{1,255}$"}))
     if route.takes_time:
-        text = "`wait=N`: wait N seconds for the end of the change; without it the answer comes at once."
-        found.append(("Prefer", text, {"type": "string", "pattern": "^wait=[0-9]{1,3}$"}))
+        text = (
+            "`wait=N`: wait N seconds for the end of the change, at most 600, or 3600 with its progress; without it "
+            "the answer comes at once."
+        )
+        found.append(("Prefer", text, {"type": "string", "pattern": "^wait=[0-9]{1,4}$"}))
     return [
         {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
         for name, text, schema in found
@@ -219,7 +222,7 @@ def _responses(route: Route, refs: Mapping[Any, Any], schemas: Mapping[str, Any]
         found[str(route.status)] = {"description": route.summary, "content": content}
         if route.status == 201:
             found["200"] = {"description": "A dry run: nothing was written.", "content": content}
-    if not route.is_change and route.media_type == JSON:
+    if route.has_etag:
         found["304"] = {"description": "As the ETag in If-None-Match."}
     by_status: dict[int, list[str]] = {}
     for code in codes_of(route):

@@ -18,10 +18,12 @@ Made from the table of routes by `python -m sandwich_node.api.reference`; a test
 the API: [guide](../guide/http-api.md). For programs: `GET /api/v1/openapi.json`.
 
 All paths begin with `/api/v1`. In the column of the role, *cluster* means that an identity that is limited to some
-applications is refused. Every GET has an ETag and takes `If-None-Match`; every change takes `Idempotency-Key`.
+applications is refused. Every GET but a stream has an ETag and takes `If-None-Match`; every change takes
+`Idempotency-Key`.
 
 - **waits**: takes `Prefer: wait=N` and `Accept: application/x-ndjson`.
-- **If-Match**: takes the ETag of the application; 412 when it has changed since.
+- **If-Match**: takes the ETag of the resource; 412 when it has changed since.
+- **stream**: the answer comes in parts, without an ETag.
 """
 
 
@@ -54,7 +56,9 @@ def _lower(text: str) -> str:
 def _row(route: Route) -> str:
     role = route.role.label if route.role is not None else "none"
     whole = route.role is not None and not route.is_of_app and (route.cluster_wide or route.is_change)
-    marks = [mark for mark, has in (("waits", route.takes_time), ("If-Match", route.is_conditional)) if has]
+    is_stream = not route.is_change and not route.has_etag
+    possible = (("waits", route.takes_time), ("If-Match", route.is_conditional), ("stream", is_stream))
+    marks = [mark for mark, has in possible if has]
     what = route.summary + (f" (**{'**, **'.join(marks)}**)" if marks else "")
     query = ", ".join(f"`{name}`" for name in route.query.model_fields)
     body = _link(route.body) if route.body is not None else ""
@@ -103,7 +107,7 @@ def _prose(text: str) -> str:
     for line in text.splitlines():
         found = re.match(r"(\w[\w, ]*?) {2,}(\S.*)", line)
         lines.append(f"- `{found[1]}`: {found[2]}" if found else line.strip())
-    return "\n".join(lines).replace("\n\n- ", "\n\n- ")
+    return "\n".join(lines)
 
 
 def _type(schema: Mapping[str, Any]) -> str:

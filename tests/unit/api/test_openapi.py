@@ -1,15 +1,18 @@
 """The OpenAPI document and the reference page follow from the table of routes."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from sandwich_coordinator.access.roles import Identity
 from sandwich_coordinator.store.memory import MemoryStore
+from sandwich_node.api.live.event_stream import EVENT_STREAM
 from sandwich_node.api.openapi import VARIABLES, codes_of, document, operation_id
 from sandwich_node.api.problem_details import KINDS
 from sandwich_node.api.reference import page
 from sandwich_node.api.routing import Route
+from sandwich_node.api.server import FOLLOW_S_MAX
 from sandwich_node.api.table import ROUTES
 from tests.support.api import api_over
 
@@ -41,6 +44,22 @@ def test_every_status_of_a_route_is_documented_with_an_example(route: Route) -> 
                 assert "example" in content, status
     role = "no identity" if route.role is None else route.role.label
     assert role in operation["description"]
+
+
+@every_route
+def test_the_headers_of_a_route_are_those_that_it_takes(route: Route) -> None:
+    operation = DOCUMENT["paths"][route.path][route.method.lower()]
+    patterns = {
+        one["name"]: one["schema"].get("pattern", "") for one in operation["parameters"] if one["in"] == "header"
+    }
+    streams = route.media_type == EVENT_STREAM or route.path == "/snapshot"
+    assert ("If-None-Match" in patterns) == ("304" in operation["responses"]) == (route.method == "GET" and not streams)
+    assert ("Idempotency-Key" in patterns) == (route.method != "GET")
+    assert ("If-Match" in patterns) == route.is_conditional
+    assert ("Prefer" in patterns) == route.takes_time
+    if route.takes_time:
+        assert re.search(patterns["Prefer"], f"wait={FOLLOW_S_MAX:g}")
+    assert "busy" in operation["responses"]["503"]["description"]
 
 
 @every_route
