@@ -191,6 +191,12 @@ async def test_commands_of_a_bot(api: Api, cluster: Cluster) -> None:
         app, asked, fields = cluster.requests[-1]
         assert (status, app, asked) == (200, "welcomer", verb)
         assert sent.items() <= fields.items()
+    # What only asks is not.
+    assert [done for _, done, _ in api.recorded] == [
+        "POST /apps/{app}/guilds/{guild_id}/voice_state",
+        "POST /apps/{app}/presence",
+        "POST /apps/{app}/events",
+    ]
     count = len(cluster.requests)
     for path, bad in (
         (f"{guild}/voice_state", {}),
