@@ -1,7 +1,7 @@
 """The cluster behind the API: the parts that handlers use."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey
@@ -9,6 +9,7 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.api.findings import Findings
+from sandwich_node.api.going_on import GoingOn
 from sandwich_node.api.history import History
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live.parts import LiveParts
@@ -33,6 +34,7 @@ class ApiCluster:
     messaging  NATS and Redis, for what only they know
     live     what the streams read from
     history  figures of the last hours
+    going_on  changes whose requests have their answer
     """
 
     store: WrittenStore
@@ -44,6 +46,7 @@ class ApiCluster:
     messaging: Messaging
     live: LiveParts | None = None
     history: History | None = None
+    going_on: GoingOn = field(default_factory=GoingOn)
 
     @property
     def findings(self) -> Findings:

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,9 @@ from sandwich_coordinator.operations.progress_json import progress_value
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.idempotency import Answer
 from sandwich_node.api.models import Model
-from sandwich_node.api.problem_details import EXPECTED, ApiError, problem_details
+from sandwich_node.api.problem_details import EXPECTED, UNKNOWN, ApiError, code_of, problem_details
 from sandwich_node.api.routing import Call, Reply, Route, Stream
+from sandwich_node.api.work import Slot, Work
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +41,6 @@ STREAM_WRITE_S = 5.0
 STREAM_CHECK_S = 1.0
 """So often it is looked up whether the reader of a stream may still have it."""
 LINES_MAX = 1000
-IN_WORK_MAX = 100
-"""More requests at once are turned away, so that a flood does not keep the agent from its own work. Streams do not
-count while they are read."""
 WHO = web.RequestKey("who", Identity)
 CLIENT = web.RequestKey("client", str)
 """The client's address, as `identify` found it."""
@@ -61,7 +59,7 @@ def add_routes(
     app: web.Application, routes: Iterable[Route], cluster: ApiCluster, *, identify: Identify, record: Record
 ) -> None:
     """Serve every route below `/api/v1`. What is not in the table is answered as a problem, too."""
-    work = _Work()
+    work = Work()
     methods: dict[str, list[str]] = {}
     for route in routes:
         answer = partial(_answer, route, cluster, work, identify=identify, record=record)
@@ -79,13 +77,6 @@ def add_routes(
 async def _options(allowed: str, _request: web.Request) -> web.Response:
     """The methods of a resource. Without headers of CORS: a page of another origin may send nothing."""
     return web.Response(status=204, headers={"Allow": allowed})
-
-
-@dataclass
-class _Work:
-    """How many requests are in work."""
-
-    count: int = 0
 
 
 @web.middleware
@@ -119,20 +110,19 @@ def problem_response(error: Exception) -> web.Response:
 
 
 async def _answer(
-    route: Route, cluster: ApiCluster, work: _Work, request: web.Request, *, identify: Identify, record: Record
+    route: Route, cluster: ApiCluster, work: Work, request: web.Request, *, identify: Identify, record: Record
 ) -> web.StreamResponse:
-    if work.count >= IN_WORK_MAX:
-        return problem_response(ApiError("busy", "too many requests at once", retry_after_s=1.0))
-    work.count += 1
     try:
-        found = await _result(route, cluster, request, identify=identify, record=record)
+        slot = work.begin()
+    except ApiError as error:
+        return problem_response(error)
+    try:
+        found = await _result(route, cluster, slot, request, identify=identify, record=record)
     finally:
-        work.count -= 1
-    if isinstance(found, web.StreamResponse):
-        return found
+        slot.end()
     if isinstance(found, Stream):
         return await _stream(request, found, partial(_is_allowed, route, request, identify))
-    return await _write(route, request, found)
+    return found
 
 
 async def _is_allowed(route: Route, request: web.Request, identify: Identify) -> bool:
@@ -144,9 +134,9 @@ async def _is_allowed(route: Route, request: web.Request, identify: Identify) ->
 
 
 async def _result(
-    route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
-) -> web.StreamResponse | Model | Reply | Stream | None:
-    """What the handler returns, or the answer that ends the request."""
+    route: Route, cluster: ApiCluster, slot: Slot, request: web.Request, *, identify: Identify, record: Record
+) -> web.StreamResponse | Stream:
+    """The answer, or the stream that it is to be."""
     call: Call | None = None
     try:
         identity = request[WHO] = await identify(request, route)
@@ -157,6 +147,8 @@ async def _result(
         is_once = route.is_change and IDEMPOTENCY_KEY in request.headers
         if follows and is_once:
             raise ApiError("malformed", f"{IDEMPOTENCY_KEY} is for one answer, not for progress ({NDJSON})")
+        if follows or call.wait_s:
+            slot.wait()
     except EXPECTED as error:
         await _record_refusal(call, route, error, record)
         return problem_response(error)
@@ -168,14 +160,20 @@ async def _result(
         return await _follow(route, call, request, record, partial(_is_allowed, route, request, identify))
     if is_once:
         return await _answer_once(route, call, request, record)
-    return await _carry_out(route, call, record)
+    found = await _carry_out(route, call, record)
+    return found if isinstance(found, Stream) else await _respond(route, request, found)
 
 
-async def _carry_out(route: Route, call: Call, record: Record) -> web.StreamResponse | Model | Reply | Stream | None:
+async def _carry_out(route: Route, call: Call, record: Record) -> Exception | Model | Reply | Stream | None:
+    """The outcome as the identity may see it."""
     outcome = await _outcome(route, call)
     if route.is_change:
         await record(call, route, outcome if isinstance(outcome, Exception) else None)
-    return problem_response(_seen(outcome, call)) if isinstance(outcome, Exception) else outcome
+    return _seen(outcome, call) if isinstance(outcome, Exception) else outcome
+
+
+async def _respond(route: Route, request: web.Request, found: Exception | Model | Reply | None) -> web.StreamResponse:
+    return problem_response(found) if isinstance(found, Exception) else await _write(route, request, found)
 
 
 async def _answer_once(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
@@ -184,7 +182,7 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
     same += b"\0" + (await request.read() if route.body is not None else b"")
     answers = call.cluster.answers
     try:
-        begun = await answers.begin(call.identity, request.headers[IDEMPOTENCY_KEY], same, lasts_s=call.wait_s)
+        begun = await answers.begin(call.identity, request.headers[IDEMPOTENCY_KEY], same)
     except EXPECTED as error:
         await _record_refusal(call, route, error, record)
         return problem_response(error)
@@ -192,13 +190,17 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
         headers = {**begun.headers, "Idempotency-Replayed": "true", "Cache-Control": "no-store"}
         return web.Response(status=begun.status, body=begun.body, headers=headers)
     try:
-        found = await _carry_out(route, call, record)
+        async with answers.kept_alive(begun):
+            found = await _carry_out(route, call, record)
         assert not isinstance(found, Stream), "a change has one answer"
-        response = found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
+        response = await _respond(route, request, found)
     except Exception:
         # A cancelled request is not one: whether its change was made is not known, and the key is free after its lease.
         await answers.end(begun, None)
         raise
+    if isinstance(found, Exception) and code_of(found) in UNKNOWN:
+        # Likewise.
+        return response
     # Shielded: when this node ends now, the change is made, and its answer is for the request that is sent again.
     await asyncio.shield(answers.end(begun, _kept(response)))
     return response
@@ -336,9 +338,9 @@ async def _stream(
     response = web.StreamResponse(
         headers={"Content-Type": stream.content_type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
-    await response.prepare(request)
     chunks = stream.chunks
     try:
+        await response.prepare(request)
         async for chunk in chunks:
             if is_allowed is not None and clock() >= checked_at + STREAM_CHECK_S:
                 if not await is_allowed():
