@@ -16,6 +16,7 @@ from sandwich_node.api.live.parts import LiveParts
 from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.picture import ClusterPicture
 from sandwich_node.api.problem_details import ApiError
+from sandwich_node.api.snapshot_answers import SnapshotAnswers
 from sandwich_node.api.written_store import WrittenStore
 
 SETTLE_S = 1.0
@@ -35,6 +36,7 @@ class ApiCluster:
     live     what the streams read from
     history  figures of the last hours
     going_on  changes whose requests have their answer
+    written  answers that follow from the newest snapshot
     """
 
     store: WrittenStore
@@ -47,6 +49,7 @@ class ApiCluster:
     live: LiveParts | None = None
     history: History | None = None
     going_on: GoingOn = field(default_factory=GoingOn)
+    written: SnapshotAnswers = field(default_factory=SnapshotAnswers)
 
     @property
     def findings(self) -> Findings:

@@ -25,6 +25,7 @@ from sandwich_node.api.idempotency import Answer
 from sandwich_node.api.models import Model
 from sandwich_node.api.problem_details import EXPECTED, UNKNOWN, ApiError, code_of, problem_details
 from sandwich_node.api.routing import Call, Reply, Route, Stream
+from sandwich_node.api.snapshot_answers import Written
 from sandwich_node.api.work import Slot, Work
 
 _log = logging.getLogger(__name__)
@@ -160,8 +161,29 @@ async def _result(
         return await _follow(route, call, request, record, partial(_is_allowed, route, request, identify))
     if is_once:
         return await _answer_once(route, call, request, record)
+    if route.is_of_snapshot:
+        return await _answer_of_snapshot(route, call, request)
     found = await _carry_out(route, call, record)
-    return found if isinstance(found, Stream) else await _respond(route, request, found)
+    return found if isinstance(found, Stream) else _respond(route, request, found)
+
+
+async def _answer_of_snapshot(route: Route, call: Call, request: web.Request) -> web.StreamResponse:
+    """The answer that another client had to the same question, or a new one."""
+    answers = call.cluster.written
+    asked = (request.path_qs, call.identity.role, call.identity.apps)
+    try:
+        snapshot = await call.cluster.picture.snapshot(call.cluster.view())
+    except EXPECTED as error:
+        return problem_response(error)
+    written = answers.get(snapshot, asked)
+    if written is None:
+        found = await _outcome(route, call)
+        assert not isinstance(found, Stream), "a stream is of no snapshot"
+        if isinstance(found, Exception):
+            return problem_response(_seen(found, call))
+        written = _written(route, found)
+        answers.keep(snapshot, asked, written)
+    return _send(request, written)
 
 
 async def _carry_out(route: Route, call: Call, record: Record) -> Exception | Model | Reply | Stream | None:
@@ -172,8 +194,8 @@ async def _carry_out(route: Route, call: Call, record: Record) -> Exception | Mo
     return _seen(outcome, call) if isinstance(outcome, Exception) else outcome
 
 
-async def _respond(route: Route, request: web.Request, found: Exception | Model | Reply | None) -> web.StreamResponse:
-    return problem_response(found) if isinstance(found, Exception) else await _write(route, request, found)
+def _respond(route: Route, request: web.Request, found: Exception | Model | Reply | None) -> web.Response:
+    return problem_response(found) if isinstance(found, Exception) else _send(request, _written(route, found))
 
 
 async def _answer_once(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
@@ -193,7 +215,7 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
         async with answers.kept_alive(begun):
             found = await _carry_out(route, call, record)
         assert not isinstance(found, Stream), "a change has one answer"
-        response = await _respond(route, request, found)
+        response = _respond(route, request, found)
     except Exception:
         # A cancelled request is not one: whether its change was made is not known, and the key is free after its lease.
         await answers.end(begun, None)
@@ -313,19 +335,26 @@ def _wait_s(prefer: str) -> float | None:
     return float(found.group(1)) if found else None
 
 
-async def _write(route: Route, request: web.Request, found: Model | Reply | None) -> web.StreamResponse:
+def _written(route: Route, found: Model | Reply | None) -> Written:
     reply = found if isinstance(found, Reply) else Reply(found)
     headers = dict(reply.headers)
     headers.setdefault("Cache-Control", "no-store" if route.is_change else "private, no-cache")
     if reply.result is None:
-        return web.Response(status=reply.status or 204, headers=headers)
+        return Written(reply.status or 204, headers)
     body = reply.result.model_dump_json().encode()
     if reply.revision is not None or not route.is_change:
         headers["ETag"] = _etag(reply.revision, body)
-    if not route.is_change and _is_known(request.headers.get("If-None-Match", ""), headers["ETag"]):
-        return web.Response(status=304, headers=headers)
+    return Written(reply.status or route.status, headers, body)
+
+
+def _send(request: web.Request, written: Written) -> web.Response:
+    etag = written.headers.get("ETag") if request.method in ("GET", "HEAD") else None
+    if etag is not None and _is_known(request.headers.get("If-None-Match", ""), etag):
+        return web.Response(status=304, headers=written.headers)
+    if written.body is None:
+        return web.Response(status=written.status, headers=written.headers)
     return web.Response(
-        status=reply.status or route.status, body=body, content_type="application/json", headers=headers
+        status=written.status, body=written.body, content_type="application/json", headers=written.headers
     )
 
 
