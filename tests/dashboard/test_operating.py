@@ -465,6 +465,46 @@ async def test_watching_events_goes_on_when_the_node_ends_the_stream(well: Visit
     await well.has("Stopped")
 
 
+async def test_an_event_shows_what_it_changed(well: Visit) -> None:
+    channel = {"id": "7", "name": "general", "topic": None, "tags": [1, 2], "meta": {"a": 1, "b": 2}, "cached": True}
+    found = [
+        {
+            "t": "CHANNEL_UPDATE",
+            "d": {"id": "7", "name": "lobby <b>", "topic": "hi", "tags": [1, 2], "meta": {"a": 1, "c": 3}},
+            "__extra": {"before": channel},
+        },
+        {"t": "CHANNEL_DELETE", "d": {"id": "7"}, "__extra": {"before": channel}},
+        {"t": "ROLE_UPDATE", "d": {"id": "8"}, "__extra": {"before": None, "cache": "behind"}},
+        {"t": "TYPING_START", "d": {}},
+    ]
+
+    async def answer(route: Route) -> None:
+        body = "".join(f"event: event\ndata: {json.dumps(event)}\n\n" for event in found)
+        await route.fulfill(content_type="text/event-stream", body=body)
+
+    await well.page.route("**/api/v1/events?**", answer)
+    await well.open("/events?app=welcomer")
+    await well.click("Watch")
+    log = well.page.get_by_role("log")
+    await log.get_by_text("CHANNEL_UPDATE").first.click()
+    rows = log.get_by_role("region", name="What changed").first.get_by_role("row")
+    await expect(rows).to_have_count(5)
+    cells = [
+        [cell.strip() for cell in await row.get_by_role("cell").all_inner_texts()] for row in (await rows.all())[1:]
+    ]
+    assert cells == [
+        ["name", "general", "lobby <b>"],
+        ["topic", "null", "hi"],
+        ["meta.b", "2", "—"],
+        ["meta.c", "—", "3"],
+    ]
+    await log.get_by_text("CHANNEL_DELETE").first.click()
+    await expect(log.get_by_text("Before:").first).to_be_visible()
+    await log.get_by_text("ROLE_UPDATE").first.click()
+    await expect(log.get_by_text("It was not in the cache before").first).to_be_visible()
+    await log.get_by_text("TYPING_START").first.click()
+
+
 async def test_a_link_leads_to_its_part_of_another_page(sick: Visit) -> None:
     await sick.open("/")
     await sick.click("Consumer groups")

@@ -161,4 +161,5 @@ async def api_over(
         try:
             yield api
         finally:
+            await cluster.going_on.close()
             await cluster.messaging.close()

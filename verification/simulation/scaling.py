@@ -231,12 +231,13 @@ class Scaling(Simulation):
         places: dict[tuple[str, int], list[str]] = defaultdict(list)
         gaps: dict[tuple[str, int], list[range]] = defaultdict(list)
         named = {session_hash(session.id): session for session in self._discord.sessions}
+        stored = {frame.headers.session for frame in self._stream.frames}
         for frame in self._stream.frames:
             _, app, _, _, group, number = frame.subject.split(".")
             session = named.get(frame.headers.session)
             if frame.headers.kind == "gap" and isinstance(session, GuildSession):
                 for guild in session.guilds:
-                    gaps[app, guild].append(self._inside(session, frame.headers.last_seq))
+                    gaps[app, guild].append(self._inside(session, frame.headers.last_seq, stored))
             if frame.headers.kind:
                 continue
             for line in split_events(inflate(frame.payload)):
@@ -266,10 +267,14 @@ class Scaling(Simulation):
                 return
             latest = max(latest, number)
 
-    def _inside(self, lost: GuildSession, last_seq: int) -> range:
-        """The numbers of the events behind `last_seq` of a session, up to the begin of its shard's next session."""
-        stored = max((number for seq, number in lost.numbers if seq <= last_seq), default=lost.began)
+    def _inside(self, lost: GuildSession, last_seq: int, stored: set[str]) -> range:
+        """The numbers of the events behind `last_seq` of a session, up to the begin of its shard's next session.
+
+        A next session of which no frame was stored is a part of the same gap: its node died before its READY was.
+        """
+        ended = max((number for seq, number in lost.numbers if seq <= last_seq), default=lost.began)
         later = self._discord.sessions[self._discord.sessions.index(lost) + 1 :]
         of_shard = (one for one in later if isinstance(one, GuildSession) and one.shard == lost.shard)
-        began = next((one.began for one in of_shard if one.count == lost.count), sys.maxsize)
-        return range(stored + 1, began + 1)
+        of_chain = (one for one in of_shard if one.count == lost.count and session_hash(one.id) in stored)
+        began = next((one.began for one in of_chain), sys.maxsize)
+        return range(ended + 1, began + 1)

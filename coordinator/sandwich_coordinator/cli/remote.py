@@ -46,7 +46,7 @@ _ERRORS: Mapping[str, type[errors.OperationError]] = {
     "stale": errors.Conflict,
     "invalid": errors.Invalid,
     "unavailable": errors.Unavailable,
-    "outcome-unknown": errors.Unavailable,
+    "outcome-unknown": errors.OutcomeUnknown,
     "not-reached": errors.NotReached,
     "too-many-requests": errors.Unavailable,
     "busy": errors.Unavailable,

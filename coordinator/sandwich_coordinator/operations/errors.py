@@ -53,7 +53,11 @@ class Stale(Conflict):
 
 
 class Unavailable(OperationError):
-    """A server that the operation needs does not answer, or whether a write was applied is unknown."""
+    """A server that the operation needs does not answer."""
+
+
+class OutcomeUnknown(Unavailable):
+    """Whether the write was applied is unknown: the server's answer is missing."""
 
 
 class NotReached(OperationError):

@@ -14,7 +14,7 @@ import msgspec
 from sandwich_coordinator.groups import serving_groups, shard_ids
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.operations.applications import check_stays, find_app
-from sandwich_coordinator.operations.errors import Conflict, NotReached, Unavailable
+from sandwich_coordinator.operations.errors import Conflict, NotReached, OutcomeUnknown
 from sandwich_coordinator.operations.progress import AppPaused, AppResumed, Report
 from sandwich_coordinator.operations.waiting import await_shards, read_view
 from sandwich_coordinator.store.base import Compare, Put, Store, StoreAmbiguous
@@ -88,7 +88,7 @@ async def _edit(store: Store, key: str, raw: bytes, revision: int, **values: Any
     try:
         done = await store.txn((Compare(key, "mod_revision", revision),), (Put(key, value),))
     except StoreAmbiguous as error:
-        raise Unavailable(f"whether that was stored is unknown ({error}): look and try again") from None
+        raise OutcomeUnknown(f"whether that was stored is unknown ({error}): look and try again") from None
     if not done.succeeded:
         raise Conflict("another operator changed the application at the same time: look, then try again")
 

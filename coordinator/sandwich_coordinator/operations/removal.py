@@ -16,7 +16,7 @@ from nats.js.api import ConsumerInfo
 
 from sandwich_coordinator.groups import serving_groups, shard_ids
 from sandwich_coordinator.operations.applications import find_app
-from sandwich_coordinator.operations.errors import Conflict, NotReached, Refused, Unavailable
+from sandwich_coordinator.operations.errors import Conflict, NotFound, NotReached, OutcomeUnknown, Refused, Unavailable
 from sandwich_coordinator.operations.jetstream_api import API_TIMEOUT_S, answered
 from sandwich_coordinator.operations.progress import AppRemoved, AppRemoving, GuildsLeft, Report
 from sandwich_coordinator.operations.waiting import await_shards, read_view
@@ -112,18 +112,24 @@ async def remove_app(
     timeout_s: float,
     report: Report,
     force: bool = False,
+    begins: bool = True,
 ) -> RemovalChoice:
     """Remove an application, or finish a removal that began, as it was chosen then; returns the choice that holds.
 
     `force`: also while it is read; and a removal that began then ends with the cache kept, when `choice` says so.
 
+    `begins` False: only finish one that began; NotFound when there is none.
     `client` None: NATS is not asked, which only `force` allows. `now`: Unix seconds.
-    Raises NotFound; Refused while consumer groups read it, unless `force`; Conflict, Unavailable; NotReached when a
-    step is not done after `timeout_s`, and then the same call goes on.
+    Raises NotFound; Refused while consumer groups read it, unless `force`; Conflict, Unavailable; NotReached when it
+    is not done after `timeout_s`, and then the same call goes on.
     """
+    clock = asyncio.get_running_loop().time
+    ends_at = clock() + timeout_s
     view = await read_view(store, keys)
     entry = view.removals.get(app)
     if entry is None:
+        if not begins:
+            raise NotFound("removal", app, view.removals)
         if not force:
             if client is None:
                 raise Unavailable("without NATS it is not known whether consumers read it; --force does not ask")
@@ -140,7 +146,7 @@ async def remove_app(
         app,
         lambda view: sorted(shard.shard for shard in view.claims if shard.app == app),
         "closed",
-        timeout_s=timeout_s,
+        timeout_s=max(0.0, ends_at - clock()),
         report=report,
     )
     await _forget(store, keys, app)
@@ -151,11 +157,11 @@ async def remove_app(
         lambda view: sorted(group.group for group in view.groups if group.app == app),
         "removed",
         noun="shard groups",
-        timeout_s=timeout_s,
+        timeout_s=max(0.0, ends_at - clock()),
         report=report,
     )
     if record.cache.enabled and not record.keep_cache:
-        await _clean_cache(store, keys, app, guilds, timeout_s, report)
+        await _clean_cache(store, keys, app, guilds, max(0.0, ends_at - clock()), report)
     if record.delete_stream:
         if client is None:
             raise Unavailable(f"NATS is needed to delete the stream of {app}: run it again when it answers")
@@ -244,8 +250,8 @@ async def _clean_cache(
             await _write(store, (guard,), (Put(keys.removal(app), record.encode()),))
         if clock() - began >= timeout_s:
             raise NotReached(
-                f"{left} guilds of {app} are in the cache after {timeout_s:g} s (a node removes them, when one leads): "
-                f"sandwich app remove {app} goes on"
+                f"{left} guilds of {app} are in the cache after {round(timeout_s, 1):g} s "
+                f"(a node removes them, when one leads): sandwich app remove {app} goes on"
             )
         await asyncio.sleep(POLL_S)
 
@@ -254,7 +260,7 @@ async def _write(store: Store, guards: tuple[Compare, ...], writes: tuple[Put | 
     try:
         done = await store.txn(guards, writes)
     except StoreAmbiguous as error:
-        raise Unavailable(f"whether that was stored is unknown ({error}): run it again") from None
+        raise OutcomeUnknown(f"whether that was stored is unknown ({error}): run it again") from None
     if not done.succeeded:
         raise Conflict("another operator changed the application at the same time: look, then try again")
     return done.revision

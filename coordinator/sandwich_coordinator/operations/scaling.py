@@ -13,7 +13,14 @@ import msgspec
 
 from sandwich_coordinator.config import SHARDS_MAX
 from sandwich_coordinator.groups import serving_groups, upcoming_groups
-from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, Refused, Unavailable
+from sandwich_coordinator.operations.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    NotReached,
+    OutcomeUnknown,
+    Refused,
+)
 from sandwich_coordinator.operations.progress import Report, ScaleAdvanced, ScaleDone, ScaleFailing, StoreSilent
 from sandwich_coordinator.operations.waiting import POLL_S, read_view
 from sandwich_coordinator.policy import Policy
@@ -122,7 +129,7 @@ async def store_request(store: Store, request: ScaleRequest) -> None:
     try:
         done = await store.txn((request.compare,), (request.put,))
     except StoreAmbiguous as error:
-        raise Unavailable(f"whether that was stored is unknown ({error}): look and try again") from None
+        raise OutcomeUnknown(f"whether that was stored is unknown ({error}): look and try again") from None
     if not done.succeeded:
         raise Conflict(CHANGED_MEANWHILE)
 
@@ -165,7 +172,7 @@ async def cancel_scale(store: Store, keys: Keys, app: str, *, policy: Policy) ->
     try:
         done = await store.txn(guards, writes)
     except StoreAmbiguous as error:
-        raise Unavailable(f"whether that was stored is unknown ({error}): look and try again") from None
+        raise OutcomeUnknown(f"whether that was stored is unknown ({error}): look and try again") from None
     if not done.succeeded:
         raise Conflict(f"{app} changed just now: look and try again")
     return True

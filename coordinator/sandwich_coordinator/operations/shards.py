@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sandwich_coordinator import rebalance
 from sandwich_coordinator.groups import READY, serving_groups, shard_ids, upcoming_groups
 from sandwich_coordinator.ids import ShardId
-from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, Refused, Unavailable
+from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, NotReached, OutcomeUnknown, Refused
 from sandwich_coordinator.operations.progress import (
     AllUnpinned,
     Balanced,
@@ -211,7 +211,7 @@ async def _write(store: Store, writes: Sequence[tuple[Compare, Put | Delete]]) -
         try:
             done = await store.txn([guard for guard, _ in part], [write for _, write in part])
         except StoreAmbiguous as error:
-            raise Unavailable(f"whether that was stored is unknown ({error}): look and try again") from None
+            raise OutcomeUnknown(f"whether that was stored is unknown ({error}): look and try again") from None
         if not done.succeeded:
             raise Conflict("another operator changed the same shards just now: look and try again")
 

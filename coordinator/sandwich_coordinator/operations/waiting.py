@@ -54,5 +54,5 @@ async def await_shards(
                 report(Remaining(reported))
         if clock() - began >= timeout_s:
             which = f"{noun} {format_ranges(left)} of {app}" if left else f"the {noun} of {app}"
-            raise NotReached(f"{which} are not {goal} after {timeout_s:g} s; the request stays stored")
+            raise NotReached(f"{which} are not {goal} after {round(timeout_s, 1):g} s; the request stays stored")
         await asyncio.sleep(POLL_S)

@@ -1,7 +1,8 @@
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, ask, events, get, isFinal, keepReading } from "../api/client";
-import type { AppSummary, DeadLetter, Discarded, LetterContent, Page as ListPage, Replayed } from "../api/types";
+import type { AppSummary, DeadLetter, Discarded, Json, LetterContent, Page as ListPage, Replayed } from "../api/types";
+import { differences } from "../difference";
 import { place, setQuery } from "../router";
 import { useResource } from "../state/resource";
 import { isOperator } from "../state/session";
@@ -53,8 +54,16 @@ export function EventsPage(): JSX.Element {
   );
 }
 
+/** An event that changes or removes an object of the cache: the object before it, and in it. */
+interface ObjectChange {
+  before: Json;
+  after: Json;
+  isRemoval: boolean;
+}
+
 interface Shown {
   key: number;
+  change?: ObjectChange;
   type: string;
   summary: string;
   raw: string;
@@ -182,11 +191,41 @@ function Tail({ app }: { app: string }): JSX.Element {
             <summary>
               <span class="when">{line.at}</span> <strong>{line.type}</strong> {line.summary}
             </summary>
+            {line.change && <Change change={line.change} />}
             {line.raw && <pre>{line.raw}</pre>}
           </details>
         )}
       />
     </>
+  );
+}
+
+function Change({ change }: { change: ObjectChange }): JSX.Element {
+  const { before, after, isRemoval } = change;
+  if (before === null) return <p class="small muted">It was not in the cache before, so what changed is not known.</p>;
+  if (isRemoval || Array.isArray(before)) {
+    return (
+      <>
+        <p class="small">Before:</p>
+        <pre>{JSON.stringify(before, null, 2)}</pre>
+        <p class="small">The event:</p>
+      </>
+    );
+  }
+  return (
+    <div class="diff">
+      <Table
+        label="What changed"
+        rows={differences(before, after)}
+        keyOf={(row) => row.path}
+        empty="No field is different from the object in the cache."
+        columns={[
+          { head: "Field", cell: (row) => row.path },
+          { head: "Before", cell: (row) => row.before },
+          { head: "After", cell: (row) => row.after, grow: true },
+        ]}
+      />
+    </div>
   );
 }
 
@@ -199,12 +238,25 @@ function note(summary: string, raw = ""): Omit<Shown, "key"> {
   return { at: timeNow(), type: "GAP", summary, raw };
 }
 
+interface PublishedEvent {
+  t?: string;
+  type?: string;
+  d?: Record<string, Json>;
+  __sandwich?: { shard?: unknown[] };
+  __extra?: { before?: Json };
+}
+
+function changeOf(type: string, event: PublishedEvent): ObjectChange | undefined {
+  const before = event.__extra?.before;
+  return before === undefined ? undefined : { before, after: event.d ?? {}, isRemoval: /_(DELETE|DELETE_BULK|REMOVE)$/.test(type) };
+}
+
 function shown(data: string): Omit<Shown, "key"> {
   const at = timeNow();
   try {
-    const event = JSON.parse(data) as { t?: string; type?: string; d?: Record<string, unknown>; __sandwich?: { shard?: unknown[] } };
+    const event = JSON.parse(data) as PublishedEvent;
     const d = event.d ?? {};
-    const author = d["author"] as { username?: string } | undefined;
+    const author = d["author"] as { username?: string } | null | undefined;
     const parts = [
       event.__sandwich?.shard ? `shard ${event.__sandwich.shard[1]}` : "",
       d["guild_id"] ? `guild ${d["guild_id"]}` : "",
@@ -212,7 +264,9 @@ function shown(data: string): Omit<Shown, "key"> {
       author?.username ?? "",
       typeof d["content"] === "string" ? JSON.stringify(d["content"]) : "",
     ];
-    return { at, type: event.t ?? event.type ?? "", summary: parts.filter(Boolean).join(" "), raw: JSON.stringify(event, null, 2) };
+    const type = event.t ?? event.type ?? "";
+    const raw = JSON.stringify(event, null, 2);
+    return { at, type, summary: parts.filter(Boolean).join(" "), raw, change: changeOf(type, event) };
   } catch {
     return { at, type: "", summary: data, raw: data };
   }

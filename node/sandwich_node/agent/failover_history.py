@@ -18,6 +18,8 @@ LOSSES_KEPT = 100
 REMADE_SHOWN_S = 600.0
 FOREIGN_SHOWN_S = 600.0
 
+_SERVED = frozenset({"live", "ready", "holding"})
+"""States of a claim that imply a session, which may not be stored yet."""
 MOVED = "moved"
 NODE_GONE = "node gone"
 WORKER_DIED = "worker died"
@@ -48,14 +50,17 @@ class History:
         self._lost: dict[ShardId, _Lost] = {}
 
     def claims_changed(self, before: ClusterView, after: ClusterView, shards: Iterable[ShardId], at: float) -> None:
-        """Claims came and went: remember who lost what, and forget it once another node has it."""
+        """Claims came and went: remember who lost what, and forget it once another node has it.
+
+        A shard that had no session yet has lost nothing: it is still at its first start.
+        """
         for shard in shards:
             was, now = before.claims.get(shard), after.claims.get(shard)
             app = after.apps.get(shard.app)
             if now is None and app is not None and app.record.paused:
                 # An operator wanted that: the time until it is resumed is no failover.
                 self._lost.pop(shard, None)
-            elif now is None and was is not None:
+            elif now is None and was is not None and (was.record.state in _SERVED or shard in before.sessions):
                 # A lease's keys may vanish in several steps, the node's own last: what is not released is lost.
                 cause = MOVED if was.record.state == "draining" else NODE_GONE
                 self._lost[shard] = _Lost(was.record.node, cause, at)

@@ -194,7 +194,8 @@ class ShardControl:
         """
         for shard, running in list(self.local.items()):
             if running.phase == "stopped" and (running.worker in self._retiring or running.worker not in self._workers):
-                self._history.lost(shard, MOVED, self._wall())
+                if running.has_session:
+                    self._history.lost(shard, MOVED, self._wall())
                 self._forget(shard)
         if own.connected and own.lease is not None:
             for shard in shards_to_stop(self.local, self.facts, self._retiring):
@@ -589,7 +590,8 @@ class ShardControl:
         for shard in [shard for shard, running in self.local.items() if running.worker == worker.index]:
             self._withdraw(shard)
             if self.local[shard].phase not in ("failed", "ended"):
-                self._history.lost(shard, WORKER_DIED, self._wall())
+                if self.local[shard].has_session:
+                    self._history.lost(shard, WORKER_DIED, self._wall())
                 self._forget(shard)
         self.changed()
 

@@ -1,7 +1,7 @@
 """The cluster behind the API: the parts that handlers use."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey
@@ -9,12 +9,14 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.api.findings import Findings
+from sandwich_node.api.going_on import GoingOn
 from sandwich_node.api.history import History
 from sandwich_node.api.idempotency import Answers
 from sandwich_node.api.live.parts import LiveParts
 from sandwich_node.api.messaging import Messaging
 from sandwich_node.api.picture import ClusterPicture
 from sandwich_node.api.problem_details import ApiError
+from sandwich_node.api.snapshot_answers import SnapshotAnswers
 from sandwich_node.api.written_store import WrittenStore
 
 SETTLE_S = 1.0
@@ -33,6 +35,8 @@ class ApiCluster:
     messaging  NATS and Redis, for what only they know
     live     what the streams read from
     history  figures of the last hours
+    going_on  changes whose requests have their answer
+    written  answers that follow from the newest snapshot
     """
 
     store: WrittenStore
@@ -44,6 +48,8 @@ class ApiCluster:
     messaging: Messaging
     live: LiveParts | None = None
     history: History | None = None
+    going_on: GoingOn = field(default_factory=GoingOn)
+    written: SnapshotAnswers = field(default_factory=SnapshotAnswers)
 
     @property
     def findings(self) -> Findings:

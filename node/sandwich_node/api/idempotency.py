@@ -1,7 +1,7 @@
 """Changes that are carried out once: an answer to a request with an `Idempotency-Key` is kept for a day, for all nodes.
 
-A record is made before the change, under a lease that is a minute longer than the change may take: a node that dies
-meanwhile blocks the key no longer than that. The answer replaces it. Answers are outside the cluster's prefix, which
+A record is made before the change, under a lease that is kept alive while the change is carried out: a node that dies
+meanwhile blocks the key for LEASE_S. The answer replaces it. Answers are outside the cluster's prefix, which
 each node mirrors and operations list, and are sealed with the cluster key: one can have a new API token in it.
 """
 
@@ -9,14 +9,15 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import msgspec
 
 from sandwich_coordinator.access.roles import Identity
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain, seal_plain
-from sandwich_coordinator.store.base import Compare, Delete, Put, Store, StoreError
+from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.store.keys import Keys
 from sandwich_node.api.problem_details import ApiError
 
@@ -27,7 +28,7 @@ TURN_S = 3600.0
 """Answers of one hour share a lease."""
 ANSWERS_PER_TURN_MAX = 500
 BODY_BYTES_MAX = 16 * 1024
-MARGIN_S = 60
+LEASE_S = 60
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -72,10 +73,10 @@ class Answers:
         self._granting = asyncio.Lock()
         self._kept = 0
 
-    async def begin(self, identity: Identity, key: str, request: bytes, *, lasts_s: float) -> Begun | Answer:
+    async def begin(self, identity: Identity, key: str, request: bytes) -> Begun | Answer:
         """Take the key for this request, or return the answer that was given to it.
 
-        `request`: all that makes it the same one. `lasts_s`: how long carrying it out can take.
+        `request`: all that makes it the same one. Use what is begun in `kept_alive` until `end`.
         Raises ApiError: malformed (the key), invalid (another request had it), in-progress, too-many-requests,
         refused (the answer was too long to be kept); and the store's errors, when nothing was carried out.
         """
@@ -90,7 +91,7 @@ class Answers:
                 return self._given(name, found.value, digest)
             text = f"a node keeps {ANSWERS_PER_TURN_MAX} answers an hour: send fewer requests with Idempotency-Key"
             raise ApiError("too-many-requests", text, retry_after_s=full_s)
-        lease = await self._store.grant(int(lasts_s) + MARGIN_S)
+        lease = await self._store.grant(LEASE_S)
         record = msgspec.json.encode(_Kept(request=digest))
         done = await self._store.txn((Compare(name, "mod_revision", 0),), (Put(name, record, lease),))
         if done.succeeded:
@@ -122,6 +123,26 @@ class Answers:
         left_s = self._lease_since + TURN_S - asyncio.get_running_loop().time()
         return left_s if self._kept >= ANSWERS_PER_TURN_MAX and left_s > 0 else None
 
+    @asynccontextmanager
+    async def kept_alive(self, begun: Begun) -> AsyncIterator[None]:
+        """Keep the record of a request that is carried out in the context."""
+        task = asyncio.create_task(self._keep_alive(begun.lease))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _keep_alive(self, lease: int) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 4)
+            try:
+                await self._store.keep_alive(lease)
+            except LeaseLost:
+                return
+            except StoreError as error:
+                _log.debug("a lease for Idempotency-Key is not kept alive yet: %s", error)
+
     async def end(self, begun: Begun, answer: Answer | None) -> None:
         """Keep the answer; None: the request was not carried out, and may be sent again. Raises nothing.
 
@@ -133,7 +154,9 @@ class Answers:
                 await self._store.txn((guard,), (Delete(begun.name),))
             else:
                 lease = await self._turn()
-                await self._store.txn((guard,), (Put(begun.name, self._record(begun, answer), lease),))
+                done = await self._store.txn((guard,), (Put(begun.name, self._record(begun, answer), lease),))
+                if not done.succeeded:
+                    _log.warning("an answer for Idempotency-Key is not kept: etcd had lost its lease")
             await self._store.revoke(begun.lease)
         except (StoreError, SealingError) as error:
             _log.warning("an answer for Idempotency-Key is not kept: %s", error)

@@ -47,6 +47,10 @@ KINDS = {
 }
 
 
+UNKNOWN = frozenset({"outcome-unknown", "no-answer"})
+"""Codes of a change that may have been made."""
+
+
 class ApiError(Exception):
     """Ends a request. `code`: one of `KINDS`. `retry_after_s`: sent as Retry-After; None: it is not."""
 
@@ -66,6 +70,7 @@ _OF_OPERATIONS: tuple[tuple[type[Exception], str], ...] = (
     (errors.Refused, "refused"),
     (errors.Invalid, "invalid"),
     (errors.NotFound, "not-found"),
+    (errors.OutcomeUnknown, "outcome-unknown"),
     (errors.Unavailable, "unavailable"),
     (errors.NotReached, "not-reached"),
     (SealingError, "refused"),

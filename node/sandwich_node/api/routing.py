@@ -91,6 +91,8 @@ class Route:
     takes_time  a change that goes on after it is stored: `Prefer: wait=N` waits for its end, and
                 `Accept: application/x-ndjson` gets its progress line by line. `result` is `Outcome` for these, or a
                 model with the fields of `Outcome`
+    is_of_snapshot  the answer follows from the cluster's snapshot, the request's path and query, and the identity's
+                role and scope: while these are the same, so is it
     media_type  of the answer, where it is not JSON: a `Stream`
     is_streamed  the answer is a `Stream` although it is JSON
     audited  which requests of a change are in the audit log: all; some, where programs send many; or none, as it only
@@ -110,6 +112,7 @@ class Route:
     cluster_wide: bool = False
     takes_time: bool = False
     is_conditional: bool = False
+    is_of_snapshot: bool = False
     media_type: str = "application/json"
     is_streamed: bool = False
     audited: Literal["all", "some", "none"] = "all"

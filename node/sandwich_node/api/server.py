@@ -8,7 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,10 @@ from sandwich_node.api.audit import is_recorded
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.idempotency import Answer
 from sandwich_node.api.models import Model
-from sandwich_node.api.problem_details import EXPECTED, ApiError, problem_details
+from sandwich_node.api.problem_details import EXPECTED, UNKNOWN, ApiError, code_of, problem_details
 from sandwich_node.api.routing import Call, Reply, Route, Stream
+from sandwich_node.api.snapshot_answers import Written
+from sandwich_node.api.work import Slot, Work
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +43,6 @@ STREAM_WRITE_S = 5.0
 STREAM_CHECK_S = 1.0
 """So often it is looked up whether the reader of a stream may still have it."""
 LINES_MAX = 1000
-IN_WORK_MAX = 100
-"""More requests at once are turned away, so that a flood does not keep the agent from its own work. Streams do not
-count while they are read."""
 WHO = web.RequestKey("who", Identity)
 CLIENT = web.RequestKey("client", str)
 """The client's address, as `identify` found it."""
@@ -62,7 +61,7 @@ def add_routes(
     app: web.Application, routes: Iterable[Route], cluster: ApiCluster, *, identify: Identify, record: Record
 ) -> None:
     """Serve every route below `/api/v1`. What is not in the table is answered as a problem, too."""
-    work = _Work()
+    work = Work()
     methods: dict[str, list[str]] = {}
     for route in routes:
         answer = partial(_answer, route, cluster, work, identify=identify, record=partial(_record, record))
@@ -85,13 +84,6 @@ async def _record(record: Record, call: Call, route: Route, error: Exception | N
 async def _options(allowed: str, _request: web.Request) -> web.Response:
     """The methods of a resource. Without headers of CORS: a page of another origin may send nothing."""
     return web.Response(status=204, headers={"Allow": allowed})
-
-
-@dataclass
-class _Work:
-    """How many requests are in work."""
-
-    count: int = 0
 
 
 @web.middleware
@@ -125,20 +117,19 @@ def problem_response(error: Exception) -> web.Response:
 
 
 async def _answer(
-    route: Route, cluster: ApiCluster, work: _Work, request: web.Request, *, identify: Identify, record: Record
+    route: Route, cluster: ApiCluster, work: Work, request: web.Request, *, identify: Identify, record: Record
 ) -> web.StreamResponse:
-    if work.count >= IN_WORK_MAX:
-        return problem_response(ApiError("busy", "too many requests at once", retry_after_s=1.0))
-    work.count += 1
     try:
-        found = await _result(route, cluster, request, identify=identify, record=record)
+        slot = work.begin()
+    except ApiError as error:
+        return problem_response(error)
+    try:
+        found = await _result(route, cluster, slot, request, identify=identify, record=record)
     finally:
-        work.count -= 1
-    if isinstance(found, web.StreamResponse):
-        return found
+        slot.end()
     if isinstance(found, Stream):
         return await _stream(request, found, partial(_is_allowed, route, request, identify))
-    return await _write(route, request, found)
+    return found
 
 
 async def _is_allowed(route: Route, request: web.Request, identify: Identify) -> bool:
@@ -150,9 +141,9 @@ async def _is_allowed(route: Route, request: web.Request, identify: Identify) ->
 
 
 async def _result(
-    route: Route, cluster: ApiCluster, request: web.Request, *, identify: Identify, record: Record
-) -> web.StreamResponse | Model | Reply | Stream | None:
-    """What the handler returns, or the answer that ends the request."""
+    route: Route, cluster: ApiCluster, slot: Slot, request: web.Request, *, identify: Identify, record: Record
+) -> web.StreamResponse | Stream:
+    """The answer, or the stream that it is to be."""
     call: Call | None = None
     try:
         identity = request[WHO] = await identify(request, route)
@@ -164,6 +155,8 @@ async def _result(
         is_once = route.is_change and IDEMPOTENCY_KEY in request.headers
         if follows and is_once:
             raise ApiError("malformed", f"{IDEMPOTENCY_KEY} is for one answer, not for progress ({NDJSON})")
+        if follows or call.wait_s:
+            slot.wait()
     except EXPECTED as error:
         await _record_refusal(call, route, error, record)
         return problem_response(error)
@@ -175,13 +168,40 @@ async def _result(
         return await _follow(route, call, request, record, partial(_is_allowed, route, request, identify))
     if is_once:
         return await _answer_once(route, call, request, record)
-    return await _carry_out(route, call, record)
+    if route.is_of_snapshot:
+        return await _answer_of_snapshot(route, call, request)
+    found = await _carry_out(route, call, record)
+    return found if isinstance(found, Stream) else _respond(route, request, found)
 
 
-async def _carry_out(route: Route, call: Call, record: Record) -> web.StreamResponse | Model | Reply | Stream | None:
+async def _answer_of_snapshot(route: Route, call: Call, request: web.Request) -> web.StreamResponse:
+    """The answer that another client had to the same question, or a new one."""
+    answers = call.cluster.written
+    asked = (request.path_qs, call.identity.role, call.identity.apps)
+    try:
+        snapshot = await call.cluster.picture.snapshot(call.cluster.view())
+    except EXPECTED as error:
+        return problem_response(error)
+    written = answers.get(snapshot, asked)
+    if written is None:
+        found = await _outcome(route, call)
+        assert not isinstance(found, Stream), "a stream is of no snapshot"
+        if isinstance(found, Exception):
+            return problem_response(_seen(found, call))
+        written = _written(route, found)
+        answers.keep(snapshot, asked, written)
+    return _send(request, written)
+
+
+async def _carry_out(route: Route, call: Call, record: Record) -> Exception | Model | Reply | Stream | None:
+    """The outcome as the identity may see it."""
     outcome = await _outcome(route, call)
     await record(call, route, outcome if isinstance(outcome, Exception) else None)
-    return problem_response(_seen(outcome, call)) if isinstance(outcome, Exception) else outcome
+    return _seen(outcome, call) if isinstance(outcome, Exception) else outcome
+
+
+def _respond(route: Route, request: web.Request, found: Exception | Model | Reply | None) -> web.Response:
+    return problem_response(found) if isinstance(found, Exception) else _send(request, _written(route, found))
 
 
 async def _answer_once(route: Route, call: Call, request: web.Request, record: Record) -> web.StreamResponse:
@@ -190,7 +210,7 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
     same += b"\0" + (await request.read() if route.body is not None else b"")
     answers = call.cluster.answers
     try:
-        begun = await answers.begin(call.identity, request.headers[IDEMPOTENCY_KEY], same, lasts_s=call.wait_s)
+        begun = await answers.begin(call.identity, request.headers[IDEMPOTENCY_KEY], same)
     except EXPECTED as error:
         await _record_refusal(call, route, error, record)
         return problem_response(error)
@@ -198,13 +218,17 @@ async def _answer_once(route: Route, call: Call, request: web.Request, record: R
         headers = {**begun.headers, "Idempotency-Replayed": "true", "Cache-Control": "no-store"}
         return web.Response(status=begun.status, body=begun.body, headers=headers)
     try:
-        found = await _carry_out(route, call, record)
+        async with answers.kept_alive(begun):
+            found = await _carry_out(route, call, record)
         assert not isinstance(found, Stream), "a change has one answer"
-        response = found if isinstance(found, web.StreamResponse) else await _write(route, request, found)
+        response = _respond(route, request, found)
     except Exception:
         # A cancelled request is not one: whether its change was made is not known, and the key is free after its lease.
         await answers.end(begun, None)
         raise
+    if isinstance(found, Exception) and code_of(found) in UNKNOWN:
+        # Likewise.
+        return response
     # Shielded: when this node ends now, the change is made, and its answer is for the request that is sent again.
     await asyncio.shield(answers.end(begun, _kept(response)))
     return response
@@ -314,19 +338,26 @@ def _wait_s(prefer: str) -> float | None:
     return float(found.group(1)) if found else None
 
 
-async def _write(route: Route, request: web.Request, found: Model | Reply | None) -> web.StreamResponse:
+def _written(route: Route, found: Model | Reply | None) -> Written:
     reply = found if isinstance(found, Reply) else Reply(found)
     headers = dict(reply.headers)
     headers.setdefault("Cache-Control", "no-store" if route.is_change else "private, no-cache")
     if reply.result is None:
-        return web.Response(status=reply.status or 204, headers=headers)
+        return Written(reply.status or 204, headers)
     body = reply.result.model_dump_json().encode()
     if reply.revision is not None or not route.is_change:
         headers["ETag"] = _etag(reply.revision, body)
-    if not route.is_change and _is_known(request.headers.get("If-None-Match", ""), headers["ETag"]):
-        return web.Response(status=304, headers=headers)
+    return Written(reply.status or route.status, headers, body)
+
+
+def _send(request: web.Request, written: Written) -> web.Response:
+    etag = written.headers.get("ETag") if request.method in ("GET", "HEAD") else None
+    if etag is not None and _is_known(request.headers.get("If-None-Match", ""), etag):
+        return web.Response(status=304, headers=written.headers)
+    if written.body is None:
+        return web.Response(status=written.status, headers=written.headers)
     return web.Response(
-        status=reply.status or route.status, body=body, content_type="application/json", headers=headers
+        status=written.status, body=written.body, content_type="application/json", headers=written.headers
     )
 
 
@@ -339,11 +370,11 @@ async def _stream(
     response = web.StreamResponse(
         headers={"Content-Type": stream.content_type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
-    await response.prepare(request)
     chunks = stream.chunks
-    if request.method == "HEAD":
-        return response
     try:
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
         async for chunk in chunks:
             if is_allowed is not None and clock() >= checked_at + STREAM_CHECK_S:
                 if not await is_allowed():

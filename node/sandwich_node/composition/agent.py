@@ -122,6 +122,7 @@ def _listener(
                 for task in tasks:
                     task.cancel()
                 await asyncio.wait(tasks)
+                await api.going_on.close()
 
     return listen
 

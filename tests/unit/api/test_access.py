@@ -14,10 +14,11 @@ from sandwich_coordinator.operations.audit import read_entries
 from sandwich_node.api import server
 from sandwich_node.api.access import FAILURES
 from sandwich_node.api.first_admin import offer_first_admin
-from sandwich_node.api.models import Empty
+from sandwich_node.api.models import Empty, Outcome
 from sandwich_node.api.routing import Call, Route, Stream
-from sandwich_node.api.server import IN_WORK_MAX, PREFIX
+from sandwich_node.api.server import PREFIX
 from sandwich_node.api.table import ROUTES
+from sandwich_node.api.work import IN_WORK_MAX, WAITING_MAX
 from tests.support.access import KEY, Node, a_node
 from tests.support.api import KEYS
 
@@ -214,6 +215,44 @@ async def test_a_flood_is_turned_away() -> None:
         go_on.set()
         assert {status for status, _ in await asyncio.gather(*waiting)} == {200}
         assert (await node.ask("GET", "/api/v1/slow"))[0] == 200
+
+
+async def test_who_waits_for_the_end_of_a_change_keeps_no_other_request_out() -> None:
+    go_on, entered = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def handler(_call: Call) -> Outcome:
+        entered.release()
+        await go_on.wait()
+        return Outcome(reached=True, progress=[])
+
+    async def quick(_call: Call) -> Empty:
+        return Empty()
+
+    routes = [
+        Route(
+            method="POST",
+            path="/change",
+            summary="",
+            role=None,
+            handler=handler,
+            tag="",
+            result=Outcome,
+            takes_time=True,
+        ),
+        Route(method="GET", path="/quick", summary="", role=None, handler=quick, tag="", result=Empty),
+    ]
+    async with a_node(routes=routes) as node:
+        waiting = [
+            asyncio.create_task(node.ask("POST", "/api/v1/change", Prefer="wait=60")) for _ in range(WAITING_MAX)
+        ]
+        for _ in waiting:
+            await entered.acquire()
+        status, problem = await node.ask("POST", "/api/v1/change", Prefer="wait=1")
+        assert (status, problem["code"]) == (503, "busy")
+        assert (await node.ask("GET", "/api/v1/quick"))[0] == 200
+        go_on.set()
+        assert {status for status, _ in await asyncio.gather(*waiting)} == {200}
+        assert (await node.ask("POST", "/api/v1/change", Prefer="wait=1"))[0] == 200
 
 
 @pytest.mark.parametrize("change", ["removed", "limited"])

@@ -8,11 +8,12 @@ import aiohttp
 import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
-from sandwich_coordinator.operations.errors import Refused, Unavailable
+from sandwich_coordinator.operations.errors import OutcomeUnknown, Refused, Unavailable
 from sandwich_coordinator.store.base import StoreAmbiguous, StoreUnavailable
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_node.api import idempotency
 from sandwich_node.api.models import Model
+from sandwich_node.api.problem_details import ApiError
 from sandwich_node.api.routing import Call, Reply, Route
 from tests.support.api import KEYS, Api, api_over
 from tests.support.api_cluster import KEY
@@ -136,13 +137,58 @@ async def test_a_refusal_is_kept_and_a_failure_is_not(nodes: tuple[Api, Api], wo
     assert (await two("POST", "/work", {}, Idempotency_Key="f"))[0] == 201
 
 
+@pytest.mark.parametrize("error", [OutcomeUnknown("who knows"), StoreAmbiguous("late"), ApiError("no-answer", "late")])
+async def test_what_may_have_been_carried_out_is_not_repeated_at_once(
+    nodes: tuple[Api, Api], work: Work, error: Exception
+) -> None:
+    one, two = nodes
+    store = one.store
+    assert isinstance(store, MemoryStore)
+    work.error = error
+    assert (await one("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] in ("outcome-unknown", "no-answer")
+    work.error = None
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "in-progress"
+    assert work.ran == 1
+    store.advance(idempotency.LEASE_S + 1)
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[0] == 201
+
+
+async def test_a_key_is_taken_for_as_long_as_its_change_lasts(
+    nodes: tuple[Api, Api], work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = nodes
+    store = one.store
+    assert isinstance(store, MemoryStore)
+    monkeypatch.setattr(idempotency, "LEASE_S", 1)
+    renewed, renew = asyncio.Semaphore(0), store.keep_alive
+
+    async def keep_alive(lease: int) -> float:
+        left_s = await renew(lease)
+        renewed.release()
+        return left_s
+
+    monkeypatch.setattr(store, "keep_alive", keep_alive)
+    work.goes_on.clear()
+    first = asyncio.create_task(one("POST", "/work", {}, Idempotency_Key="k"))
+    for _ in range(3):
+        async with asyncio.timeout(60):
+            await renewed.acquire()
+        store.advance(0.9)
+        assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "in-progress"
+        async with asyncio.timeout(60):
+            await renewed.acquire()
+    work.goes_on.set()
+    assert (await first)[0] == 201
+    assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["count"] == 1
+
+
 async def test_a_node_that_dies_blocks_a_key_for_its_lease_only(nodes: tuple[Api, Api], work: Work) -> None:
     one, two = nodes
     store = one.store
     assert isinstance(store, MemoryStore)
-    await one.cluster.answers.begin(one.identity, "k", b"POST\0/api/v1/work\0\0{}", lasts_s=5)
+    await one.cluster.answers.begin(one.identity, "k", b"POST\0/api/v1/work\0\0{}")
     assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "in-progress"
-    store.advance(idempotency.MARGIN_S + 6)
+    store.advance(idempotency.LEASE_S + 1)
     assert (await two("POST", "/work", {}, Idempotency_Key="k"))[0] == 201
 
 
@@ -238,5 +284,5 @@ async def test_a_request_that_a_stopping_node_gives_up_keeps_its_key_for_the_lea
         await one("POST", "/work", {}, Idempotency_Key="k")
     work.error = None
     assert (await two("POST", "/work", {}, Idempotency_Key="k"))[1]["code"] == "in-progress"
-    store.advance(idempotency.MARGIN_S + 1)
+    store.advance(idempotency.LEASE_S + 1)
     assert (await two("POST", "/work", {}, Idempotency_Key="k"))[0] == 201

@@ -2,19 +2,25 @@
 
 from dataclasses import replace
 
+import pytest
+
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.problems import Code
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.types import AppRecord, ClaimRecord, NodeRecord, ShardState
+from sandwich_coordinator.types import AppRecord, ClaimRecord, NodeRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import ClusterView, Entry
 from sandwich_node.agent.failover_history import NODE_GONE, NODE_RESTARTED, WORKER_DIED, History
 
 SHARD = ShardId("bot", 0, 3)
 
 
-def view(owner: str | None, *, state: ShardState = "live", nodes: tuple[str, ...] = ("a", "b")) -> ClusterView:
+def view(
+    owner: str | None, *, state: ShardState = "live", nodes: tuple[str, ...] = ("a", "b"), session: bool = True
+) -> ClusterView:
     there = {name: Entry(NodeRecord(node=name, instance=name, address="", version="1"), 1, 1, 7) for name in nodes}
-    found = ClusterView(keys=Keys(), nodes=there)
+    record = SessionRecord(session_id="s", resume_url="", intents=1, count=4, first_seq=1, token_hash="h")
+    sessions = {SHARD: Entry(record, 1, 1, 0)}
+    found = ClusterView(keys=Keys(), nodes=there, sessions=sessions if session else {})
     if owner is None:
         return found
     claim = ClaimRecord(app="bot", group=0, shard=3, node=owner, instance=owner, worker=0, state=state)
@@ -32,6 +38,18 @@ def test_a_released_shard_was_moved_and_an_unreleased_one_was_lost() -> None:
         assert (failover.source, failover.node, failover.cause) == ("a", "b", cause)
         assert (failover.took_s, failover.silent_s, failover.replayed) == (0.75, 2.25, 4)
         assert history.counts["bot", cause, "resumed"] == 1
+
+
+@pytest.mark.parametrize("state", ["claiming", "identifying", "draining"])
+def test_a_shard_that_moves_during_its_first_start_is_no_failover(state: ShardState) -> None:
+    for nodes in (("a", "b"), ("b",)):
+        history = History("b")
+        history.claims_changed(view("a", state=state, session=False), view(None, nodes=nodes), [SHARD], 100.0)
+        assert history.back(SHARD, "identified", replayed=0, stored_at=None, at=101.0) is None
+        assert not history.counts
+        # It has a session that it cannot use any more.
+        history.claims_changed(view("a", state=state), view(None, nodes=nodes), [SHARD], 200.0)
+        assert history.back(SHARD, "identified", replayed=0, stored_at=None, at=201.0) is not None
 
 
 def test_a_pause_is_no_failover() -> None:

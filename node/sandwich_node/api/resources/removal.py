@@ -1,15 +1,21 @@
 """Removing an application: what it has, and the removal itself."""
 
+import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from sandwich_coordinator.access.roles import Role
-from sandwich_coordinator.operations.errors import Invalid, Unavailable
+from sandwich_coordinator.operations.errors import Invalid, NotFound, Unavailable
 from sandwich_coordinator.operations.export import exported_app
-from sandwich_coordinator.operations.progress import Report
+from sandwich_coordinator.operations.progress import Progress, Report, ignore
+from sandwich_coordinator.store.base import StoreError
 from sandwich_node.api.changing import changed
+from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.models import Model, Outcome
 from sandwich_node.api.routing import Call, Reply, Route
 
@@ -19,6 +25,9 @@ if TYPE_CHECKING:
     from sandwich_coordinator.operations import removal
 
 TAG = "apps"
+GOES_ON_S = 3600.0
+"""So long a node goes on with a removal after its request was answered."""
+RETRY_S = 5.0
 
 
 class RemovalChoice(Model):
@@ -113,31 +122,72 @@ async def _remove(call: Call) -> Reply:
     call.changes.before = exported_app(entry.record) if entry is not None else None
     call.changes.after = {"removed": True, "keep_cache": query.keep_cache, "delete_stream": query.delete_stream}
 
-    async def work(report: Report, client: "Client | None") -> removal.RemovalChoice:
-        return await removal.remove_app(
-            parts.store,
-            parts.keys,
-            call.app,
-            choice,
-            client=client,
-            guilds=parts.messaging.guild_count,
-            now=time.time(),
-            timeout_s=call.wait_s,
-            report=report,
-            force=query.force,
-        )
+    async def attempt(report: Report, timeout_s: float, *, begins: bool = True) -> removal.RemovalChoice:
+        async with _client(parts, is_needed=not query.force) as client:
+            return await removal.remove_app(
+                parts.store,
+                parts.keys,
+                call.app,
+                choice,
+                client=client,
+                guilds=parts.messaging.guild_count,
+                now=time.time(),
+                timeout_s=timeout_s,
+                report=report,
+                force=query.force,
+                begins=begins,
+            )
+
+    name = f"the removal of {call.app}"
+    is_left = await parts.going_on.end(name)
+
+    async def work(report: Report) -> removal.RemovalChoice:
+        def noted(progress: Progress) -> None:
+            nonlocal is_left
+            is_left = True
+            report(progress)
+
+        nonlocal is_left
+        done = await attempt(noted, call.wait_s)
+        is_left = False
+        return done
 
     try:
-        async with parts.messaging.client() as client:
-            return await changed(
-                call, lambda report: work(report, client), RemovalOutcome, ended=lambda done: {"choice": _choice(done)}
-            )
-    except Unavailable:
-        if not query.force:
-            raise
-    return await changed(
-        call, lambda report: work(report, None), RemovalOutcome, ended=lambda done: {"choice": _choice(done)}
-    )
+        return await changed(call, work, RemovalOutcome, ended=lambda done: {"choice": _choice(done)})
+    finally:
+        if is_left:
+            # Also when its caller has gone, or a server does not answer.
+            parts.going_on.begin(name, partial(_finish, partial(attempt, ignore, begins=False)))
+
+
+@asynccontextmanager
+async def _client(parts: ApiCluster, *, is_needed: bool) -> AsyncIterator["Client | None"]:
+    """NATS; None when it does not answer and is not needed. Raises Unavailable."""
+    async with AsyncExitStack() as stack:
+        client = None
+        try:
+            client = await stack.enter_async_context(parts.messaging.client())
+        except Unavailable:
+            if is_needed:
+                raise
+        yield client
+
+
+async def _finish(attempt: Callable[[float], Awaitable[object]]) -> None:
+    """Again while a server does not answer, for GOES_ON_S. `attempt` gets the seconds that are left."""
+    clock = asyncio.get_running_loop().time
+    ends_at = clock() + GOES_ON_S
+    while True:
+        try:
+            await attempt(max(0.0, ends_at - clock()))
+            return
+        except NotFound:
+            # It is done.
+            return
+        except (Unavailable, StoreError):
+            if clock() >= ends_at:
+                raise
+        await asyncio.sleep(RETRY_S)
 
 
 ROUTES = (
@@ -157,7 +207,8 @@ ROUTES = (
         summary="Remove an application, and what it has",
         description=(
             "Its shards close, then its configuration and its guilds in the cache go. Refused while consumers read it. "
-            "The same request goes on with a removal that was interrupted."
+            "After the answer 202 the node that took the request goes on, for an hour. When that node ends, the same "
+            "request goes on with the removal: with another `Idempotency-Key`, since the first one has its answer."
         ),
         role=Role.ADMIN,
         handler=_remove,
