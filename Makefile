@@ -10,6 +10,8 @@ IMAGE     ?= sandwich
 # 1.2.3: sandwich:1.2.3, sandwich:1.2, sandwich:latest
 IMAGE_TAGS = -t $(IMAGE):$(VERSION) -t $(IMAGE):$(basename $(VERSION)) -t $(IMAGE):latest
 PARALLEL := -n 3 --dist loadscope
+# Each start of a process would compile our modules again, a third of its time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: dashboard dashboard-types help install wheel image check test test-long test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
 
