@@ -10,8 +10,10 @@ IMAGE     ?= sandwich
 # 1.2.3: sandwich:1.2.3, sandwich:1.2, sandwich:latest
 IMAGE_TAGS = -t $(IMAGE):$(VERSION) -t $(IMAGE):$(basename $(VERSION)) -t $(IMAGE):latest
 PARALLEL := -n 3 --dist loadscope
+# Each start of a process would compile our modules again, a third of its time.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: dashboard dashboard-types help install wheel image check test test-long test-repeat test-unit bench bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
+.PHONY: dashboard dashboard-types help install wheel image check test test-long test-repeat test-unit bench profile bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,6 +59,9 @@ demo: $(STAMP) ## a whole cluster on this machine: etcd, NATS, Redis, simulator,
 
 bench: $(STAMP) ## the figures in docs/reference/benchmarks.md
 	$(BIN)/python -m benchmarks $(ARGS)
+
+profile: $(STAMP) ## which functions of a worker use its CPU: ARGS="--load 4/2000 --cache"
+	$(BIN)/python -m benchmarks.worker_profile $(ARGS)
 
 bench-drain: $(STAMP) ## how long a node takes to give 100 shards away: ARGS="--shards 100 200 --rate 1000"
 	$(BIN)/python -m benchmarks.drain $(ARGS)

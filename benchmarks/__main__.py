@@ -1,5 +1,6 @@
-"""`make bench`: cost per event, latency and memory, compared with discord.py and hikari on the same simulator.
+"""`make bench`: the cost of steady traffic; the cost of an event in bursts, latency and memory.
 
+Bursts and memory are compared with discord.py and hikari on the same simulator.
 Compare the ratios of one run: machines are shared and noisy, so absolute figures are not comparable.
 """
 
@@ -8,13 +9,13 @@ import asyncio
 import statistics
 import time
 from contextlib import AsyncExitStack
-from typing import Any
 
 import aiohttp
 import msgspec
 
+from benchmarks import steady
+from benchmarks.nodes import all_live, node_status
 from benchmarks.processes import Client, children, client, rss_mib, token, until, until_quiet
-from sandwich_coordinator.addresses import http_url
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
 from sandwich_sdk.wire.frame import session_hash
@@ -23,22 +24,6 @@ SHARDS = 2
 LATENCY_RATE = 2000
 FLEET = 18
 FLEET_GUILDS = 50
-
-
-async def node_status(cluster: DevCluster) -> dict[str, Any]:
-    """The status of the only node; {} before it has joined."""
-    _, text = await cluster.run_cli("node", "list", "--json")
-    nodes = msgspec.json.decode(text)
-    if not nodes:
-        return {}
-    async with aiohttp.ClientSession() as http, http.get(f"{http_url(nodes[0]['address'])}/status") as response:
-        return await response.json()  # type: ignore[no-any-return]
-
-
-async def all_live(cluster: DevCluster, shards: int) -> bool:
-    status = await node_status(cluster)
-    states = [shard["state"] for shard in status.get("shards", ())]
-    return len(states) == shards and set(states) == {"live"}
 
 
 # --- cost of an event -------------------------------------------------------------------------------------------
@@ -159,6 +144,9 @@ def spread(values: list[float]) -> str:
 
 
 async def main(rounds: int, events: int, seconds: float) -> None:
+    print(f"Steady traffic, {seconds:.0f} s each; CPU in % of one core:\n")
+    await steady.table([steady.Load.parse(text) for text in steady.DEFAULT], [False, True], seconds)
+    print()
     costs = await measure_cost(rounds, events)
     ours = statistics.median(costs["sandwich"])
     print(f"| CPU µs an event, {rounds} bursts of {events} | median (min to max) | events/s a core | times Sandwich |")
@@ -180,6 +168,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--events", type=int, default=40_000, help="events a burst")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the latency measurement")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="length of the measurements of steady traffic and of latency"
+    )
     arguments = parser.parse_args()
     asyncio.run(main(arguments.rounds, arguments.events, arguments.seconds))

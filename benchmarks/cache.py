@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.__main__ import all_live, burst_cost, check_published, node_status, spread
+from benchmarks.__main__ import burst_cost, check_published, spread
+from benchmarks.nodes import all_live, node_status
 from benchmarks.processes import cpu_s, token, until
 from sandwich_node.dev.cluster import DevBot, dev_cluster
 

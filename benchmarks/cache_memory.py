@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import redis.asyncio as redis
 
-from benchmarks.__main__ import all_live
+from benchmarks.nodes import all_live
 from benchmarks.processes import client, rss_mib, token, until
 from sandwich_coordinator.intents import ALL
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster

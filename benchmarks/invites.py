@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.__main__ import all_live, burst_cost, check_published, node_status, spread
+from benchmarks.__main__ import burst_cost, check_published, spread
 from benchmarks.cache import SHARDS, bots_of
+from benchmarks.nodes import all_live, node_status
 from benchmarks.processes import until
 from sandwich_coordinator.types import EventsSpec
 from sandwich_node.dev.cluster import dev_cluster

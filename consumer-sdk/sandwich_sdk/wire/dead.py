@@ -6,8 +6,9 @@ that could not be handled) is stored unchanged. A dead letter that is too large 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import msgspec
 import zstandard
 
 from sandwich_sdk.wire.headers import PART, FrameHeaders, WireError
@@ -106,7 +107,9 @@ def error_text(error: BaseException) -> str:
 
 def event_frame(line: bytes, seq: int, event_type: str, frame: FrameHeaders) -> tuple[dict[str, str], bytes]:
     """One event of a frame as a separate frame: headers and payload."""
-    headers = replace(frame, first_seq=seq, last_seq=seq, count=1, types=frozenset((event_type,)), part=None)
+    headers = msgspec.structs.replace(
+        frame, first_seq=seq, last_seq=seq, count=1, types=frozenset((event_type,)), part=None
+    )
     return headers.encode(), zstandard.ZstdCompressor().compress(line + b"\n")
 
 

@@ -16,11 +16,11 @@ import msgspec
 
 from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
+from sandwich_coordinator.gateway_trust import gateway_refusal
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.start_order import bucket_of, turn_of
 from sandwich_coordinator.store.base import Compare, Delete, Put, Store
-from sandwich_coordinator.trust import gateway_refusal
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, SessionRecord, ShardState
 from sandwich_coordinator.view import Bucket, ClusterView
 from sandwich_node import ipc

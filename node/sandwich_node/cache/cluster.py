@@ -5,7 +5,7 @@ operations decide which users are kept.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -34,7 +34,7 @@ def segments(batch: Batch) -> Iterator[Batch]:
     start = 0
     for at, event in enumerate(batch.events, start=1):
         if at == len(batch.events) or any(op[0] == "ready" for op in event.ops):
-            yield replace(batch, events=batch.events[start:at])
+            yield msgspec.structs.replace(batch, events=batch.events[start:at])
             start = at
 
 

@@ -21,7 +21,7 @@ from sandwich_node.cache.locations import Destination, is_guild, moves
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.replies import Applied, Left, read_reply
 from sandwich_node.cache.script import APPLY, FENCE_OUT, RELOCATE, Script
-from sandwich_node.cache.script_calls import ScriptCalls
+from sandwich_node.cache.script_calls import ScriptCalls, packing_in_c
 from sandwich_node.cache.settings import CacheWriter
 from sandwich_sdk.cancellation import honouring_cancel
 from sandwich_sdk.wire.cache_keys import guild_prefix, mutual_key, user_key
@@ -468,6 +468,7 @@ class RedisCache:
             }
         # redis-py's own retries would hang for a minute on a frozen server.
         single = redis.Redis.from_url(options.url, retry=Retry(NoBackoff(), 0), **settings)
+        single.connection_pool.connection_class = packing_in_c(single.connection_pool.connection_class)
         try:
             if not await _is_cluster(single):
                 self._client, self._scripts = single, ScriptCalls(single)

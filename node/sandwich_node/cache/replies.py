@@ -14,8 +14,7 @@ _validate = msgspec.json.Decoder(msgspec.Raw).decode
 _NULL = b"null"
 
 
-@dataclass(frozen=True, slots=True)
-class Extra:
+class Extra(msgspec.Struct, frozen=True):
     """The fields that are added to an event.
 
     before       JSON of the value that the event replaced or removed (a list for an event about a list), `null` when

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as redis
+from redis.asyncio.connection import AbstractConnection
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import NoScriptError
 
 from sandwich_node.cache.script import Script
@@ -20,6 +22,18 @@ BYTES_MAX = 1024 * 1024
 """Of one round trip: the server answers other clients in between."""
 
 Words = Sequence[str | bytes | int]
+_pack = HiredisRespSerializer().pack
+
+
+def packing_in_c(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+    """The same connections, which pack commands with hiredis. redis-py's asyncio connections pack word by word."""
+
+    class Packing(kind):  # type: ignore[valid-type,misc]
+        def pack_command(self, *args: Any) -> list[bytes]:
+            packed: list[bytes] = _pack(*args)
+            return packed
+
+    return Packing
 
 
 @dataclass(slots=True)

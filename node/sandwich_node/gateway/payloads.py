@@ -6,7 +6,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from sandwich_coordinator.trust import gateway_refusal
+from sandwich_coordinator.gateway_trust import gateway_refusal
 from sandwich_node.gateway import opcodes
 from sandwich_node.gateway.envelope import ProtocolError
 from sandwich_node.gateway.session import Session

@@ -18,7 +18,6 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -47,9 +46,10 @@ RETRY_MAX_S = 2.0
 BUSY_RETRY_S = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(msgspec.Struct, frozen=True, eq=False):
     """How far the chain is: the session that it was written from, and the last Discord sequence in it.
+
+    Two are equal when they are equally far. A Struct, since each append makes one.
 
     behind     Redis did not have all of its events
     marked     the frame is a marker: its owner ended in good order, with the cache behind
@@ -62,11 +62,20 @@ class Checkpoint:
     session: str
     last_seq: int
     behind: bool = False
-    marked: bool = field(default=False, compare=False)
-    fence: Fence = field(default=Fence(0), compare=False)
-    stored_at: float | None = field(default=None, compare=False)
-    hold: int | None = field(default=None, compare=False)
-    end: int = field(default=0, compare=False)
+    marked: bool = False
+    fence: Fence = Fence(0)
+    stored_at: float | None = None
+    hold: int | None = None
+    end: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Checkpoint):
+            return NotImplemented
+        mine, theirs = (self.session, self.last_seq, self.behind), (other.session, other.last_seq, other.behind)
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((self.session, self.last_seq, self.behind))
 
 
 def checkpoint_of(headers: FrameHeaders) -> Checkpoint:
@@ -138,7 +147,7 @@ class Chain:
                 if tail is not None:
                     # With our own fence: an earlier attempt was stored after all.
                     writer = tail.headers.epoch if tail.headers.epoch < self._fence else writer
-                    before = replace(
+                    before = msgspec.structs.replace(
                         checkpoint_of(tail.headers),
                         fence=Fence(writer),
                         stored_at=tail.stored_at,

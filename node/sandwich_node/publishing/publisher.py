@@ -11,8 +11,10 @@ to events, and the appends.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from sandwich_node.cache.context import Op
 from sandwich_node.events.asks import Ask, StoredAsk
@@ -229,7 +231,7 @@ class ShardPublisher:
         if batch.kind:
             # Its checkpoint is not before what was read and not published.
             self._unmarked, self._unmarked_events = None, 0
-            return [replace(batch.frame(), behind=self._is_behind)]
+            return [msgspec.structs.replace(batch.frame(), behind=self._is_behind)]
         enricher = self.enricher
         if enricher is None:
             return self._accounted(batch, frames_of(batch, [item.line for item in batch.items], {}))

@@ -8,9 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
-from pydantic import ValidationError
 
-from sandwich_coordinator.config import PresenceConfig
 from sandwich_coordinator.event_names import DOCUMENTED
 from sandwich_coordinator.intents import INTENTS
 from sandwich_node.gateway import opcodes
@@ -162,6 +160,11 @@ def members(ask: MembersAsk, intents: int) -> dict[str, Any]:
 
 def presence(ask: PresenceAsk) -> dict[str, Any]:
     """Op 3 (Update Presence)."""
+    # Imported here: nothing else in a worker needs the configuration's models, a tenth of its start.
+    from pydantic import ValidationError
+
+    from sandwich_coordinator.config import PresenceConfig
+
     try:
         checked = PresenceConfig.model_validate(
             {"status": ask.status, "afk": ask.afk, "activities": ask.activities}, strict=False

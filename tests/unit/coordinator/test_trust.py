@@ -13,12 +13,12 @@ from sandwich_coordinator.config import (
     NatsSettings,
     RedisSettings,
 )
+from sandwich_coordinator.gateway_trust import gateway_refusal
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 from sandwich_coordinator.trust import (
     NotAuthenticated,
     api_proof_of,
     check_settings,
-    gateway_refusal,
     key_id_of,
     proof_of,
 )

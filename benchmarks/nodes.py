@@ -1,0 +1,37 @@
+"""What the nodes of a measured cluster say of themselves, and its simulator's process."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from benchmarks.processes import children
+from sandwich_coordinator.addresses import http_url
+from sandwich_node.dev.cluster import DevCluster
+
+
+async def node_status(cluster: DevCluster) -> dict[str, Any]:
+    """The status of the only node; {} before it has joined."""
+    _, text = await cluster.run_cli("node", "list", "--json")
+    nodes = msgspec.json.decode(text)
+    if not nodes:
+        return {}
+    async with aiohttp.ClientSession() as http, http.get(f"{http_url(nodes[0]['address'])}/status") as response:
+        return await response.json()  # type: ignore[no-any-return]
+
+
+async def all_live(cluster: DevCluster, shards: int) -> bool:
+    """Whether the only node has so many shards, and all are live."""
+    status = await node_status(cluster)
+    states = [shard["state"] for shard in status.get("shards", ())]
+    return len(states) == shards and set(states) == {"live"}
+
+
+def simulator_pid() -> int:
+    """The simulator that this process started."""
+    for pid in children(os.getpid()):
+        if b"sandwich-simulator" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    raise ProcessLookupError("no simulator runs")

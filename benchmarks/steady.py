@@ -1,0 +1,213 @@
+"""`python -m benchmarks.steady`: the cost of an ordinary day: steady traffic over many shards.
+
+    python -m benchmarks.steady --load 4/2000 64/2000 300/200 --cache off on --seconds 10
+
+Each `--load SHARDS/RATE` is a row, without and with the cache, on a node with one worker. CPU is read from outside
+(`/proc`) over the measured seconds, as a share of one core; the node's is that of all its processes. Latency is from
+the simulator's dispatch to the time at which the event's frame is in the stream, by the server's clock; the stream is
+read afterwards. A row of which the simulator did not reach the rate says so and has no figures.
+"""
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+import nats
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from benchmarks.nodes import all_live, node_status, simulator_pid
+from benchmarks.processes import children, cpu_s, token, until, until_quiet
+from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
+from sandwich_sdk.wire.frame import session_hash
+from sandwich_sdk.wire.headers import FrameHeaders
+from sandwich_sdk.wire.subjects import stream_name
+
+APP = "steady"
+GUILDS_A_SHARD = 4
+MEMBERS = 10
+WARM_UP_S = 3.0
+SETTLE_S = 1.0
+REACHED = 0.97
+"""A row counts if the simulator sent at least this part of its rate."""
+START_TIMEOUT_S = 180.0
+DEFAULT = ["4/2000", "16/2000", "64/2000", "300/200"]
+HEAD = ("node", "worker", "NATS", "Redis", "p50 ms", "p99 ms", "events a frame", "bytes a frame")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Steady traffic: events a second over all shards."""
+
+    shards: int
+    rate: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Load":
+        """From "SHARDS/RATE". Raises ValueError."""
+        shards, rate = text.split("/")
+        return cls(int(shards), int(rate))
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Seconds of CPU that the processes have used."""
+
+    node: float
+    worker: float
+    nats: float
+    redis: float
+    simulator: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One row. CPU in % of one core, `sent` in events a second; the rest as in HEAD."""
+
+    sent: float
+    cpu: Cpu
+    p50_ms: float
+    p99_ms: float
+    events_a_frame: float
+    bytes_a_frame: float
+
+
+@asynccontextmanager
+async def steady_cluster(load: Load, *, cache: bool, env: dict[str, str] | None = None) -> AsyncIterator[DevCluster]:
+    """A node with all shards live and nothing to do. `env`: more of the node's environment."""
+    bot = DevBot(
+        app=APP,
+        token=token(1),
+        guilds=GUILDS_A_SHARD * load.shards,
+        shards=load.shards,
+        recommended=load.shards,
+        max_concurrency=load.shards,
+        members=MEMBERS,
+        settings={"cache": {"enabled": cache}},
+        # What happens in hidden channels would count for the rate and not be sent.
+        world={"session_limit": 2 * load.shards + 1000, "hidden_channels": 0.0},
+    )
+    async with dev_cluster((bot,), nodes=0, rate=0) as cluster:
+        cluster.env.update(env or {})
+        await cluster.start_node("a")
+        await until(lambda: all_live(cluster, load.shards), START_TIMEOUT_S)
+        await until_quiet(await worker_pid(cluster))
+        yield cluster
+
+
+async def worker_pid(cluster: DevCluster) -> int:
+    """The only worker."""
+    return int((await node_status(cluster))["workers"][0]["pid"])
+
+
+def _cpu(cluster: DevCluster, worker: int, simulator: int) -> Cpu:
+    agent = cluster.nodes["a"].process.pid
+    node = sum(cpu_s(pid) for pid in (agent, *children(agent)))
+    return Cpu(node, cpu_s(worker), cpu_s(cluster.nats.pid), cpu_s(cluster.redis.pid), cpu_s(simulator))
+
+
+async def measure(load: Load, *, cache: bool, seconds: float) -> Figures:
+    """One row."""
+    async with steady_cluster(load, cache=cache) as cluster:
+        worker, simulator = await worker_pid(cluster), simulator_pid()
+        await cluster.simulator("traffic", {"rate": load.rate})
+        await asyncio.sleep(WARM_UP_S)
+        before, began, began_ns = _cpu(cluster, worker, simulator), time.monotonic(), time.time_ns()
+        await asyncio.sleep(seconds)
+        after, took, ended_ns = _cpu(cluster, worker, simulator), time.monotonic() - began, time.time_ns()
+        await cluster.simulator("pause_traffic", {})
+        await asyncio.sleep(SETTLE_S)
+        sent = await _sent(cluster, began_ns, ended_ns)
+        stored, frames = await _stored(cluster, began_ns, ended_ns)
+        waited = sorted((stored[key] - ns) / 1e6 for key, ns in sent.items())
+        share = {name: (getattr(after, name) - getattr(before, name)) / took * 100 for name in Cpu.__slots__}
+        return Figures(
+            sent=len(sent) / took,
+            cpu=Cpu(**share),
+            p50_ms=waited[len(waited) // 2],
+            p99_ms=waited[int(len(waited) * 0.99)],
+            events_a_frame=statistics.fmean(events for events, _ in frames),
+            bytes_a_frame=statistics.fmean(size for _, size in frames),
+        )
+
+
+async def _sent(cluster: DevCluster, began_ns: int, ended_ns: int) -> dict[tuple[str, int], int]:
+    """When the simulator sent each event of the measured time: by session and sequence, Unix nanoseconds."""
+    found: dict[tuple[str, int], int] = {}
+    url = f"{cluster.simulator_url}/_sim/journal"
+    async with aiohttp.ClientSession() as http, http.get(url) as response:
+        async for line in response.content:
+            entry = msgspec.json.decode(line)
+            if began_ns <= entry["ns"] <= ended_ns:
+                found[session_hash(entry["session"]), entry["seq"]] = entry["ns"]
+    return found
+
+
+async def _stored(
+    cluster: DevCluster, began_ns: int, ended_ns: int
+) -> tuple[dict[tuple[str, int], int], list[tuple[int, int]]]:
+    """When each event was stored, as `_sent`; and events and payload bytes of each frame of the measured time."""
+    stored: dict[tuple[str, int], int] = {}
+    frames: list[tuple[int, int]] = []
+    connection = await nats.connect(cluster.nats.url)
+    try:
+        stream = connection.jetstream()
+        left = (await stream.stream_info(stream_name(APP))).state.messages
+        config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE)
+        reading = await stream.pull_subscribe(f"sandwich.{APP}.events.>", stream=stream_name(APP), config=config)
+        while left:
+            for message in await reading.fetch(min(left, 500), timeout=10):
+                left -= 1
+                headers = FrameHeaders.decode(message.headers)
+                at = round(message.metadata.timestamp.timestamp() * 1e9)
+                stored.update(
+                    ((headers.session, seq), at)
+                    for seq in range(headers.first_seq, headers.last_seq + 1)
+                    if headers.count
+                )
+                if headers.count and began_ns <= at <= ended_ns:
+                    frames.append((headers.count, len(message.data)))
+    finally:
+        await connection.close()
+    return stored, frames
+
+
+def row(load: Load, *, cache: bool, figures: Figures) -> str:
+    """The line of the table."""
+    begin = f"| {load.shards} | {load.rate:,} | {'on' if cache else 'off'} |"
+    cpu = figures.cpu
+    if figures.sent < REACHED * load.rate:
+        return (
+            f"{begin} not reached: the simulator sent {figures.sent:,.0f} a second with {cpu.simulator:.0f} % of a core"
+            f"{' |' * len(HEAD)}"
+        )
+    shares = " | ".join(f"{value:.1f} %" for value in (cpu.node, cpu.worker, cpu.nats, cpu.redis))
+    return (
+        f"{begin} {shares} | {figures.p50_ms:.1f} | {figures.p99_ms:.1f} | "
+        f"{figures.events_a_frame:.1f} | {figures.bytes_a_frame:.0f} |"
+    )
+
+
+async def table(loads: Sequence[Load], caches: Sequence[bool], seconds: float) -> None:
+    """Print the table, a row when it is measured."""
+    print(f"| shards | events/s | cache | {' | '.join(HEAD)} |")
+    print(f"|{'---|' * (len(HEAD) + 3)}")
+    for load in loads:
+        for cache in caches:
+            figures = await measure(load, cache=cache, seconds=seconds)
+            print(row(load, cache=cache, figures=figures), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.steady", description=__doc__)
+    parser.add_argument("--load", type=Load.parse, nargs="+", help=f"SHARDS/RATE; default: {' '.join(DEFAULT)}")
+    parser.add_argument("--cache", choices=("off", "on"), nargs="+", default=["off", "on"])
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
+    arguments = parser.parse_args()
+    loads = arguments.load or [Load.parse(text) for text in DEFAULT]
+    asyncio.run(table(loads, [name == "on" for name in arguments.cache], arguments.seconds))
