@@ -47,6 +47,7 @@ class Code(StrEnum):
     NODE_LEAVING = "node-leaving"
     NODE_ID_TAKEN = "node-id-taken"
     WORKER_NOT_READY = "worker-not-ready"
+    CLOCK_DIFFERS = "clock-differs"
     TOO_FEW_FILES = "too-few-files"
     CERTIFICATE_REFUSED = "certificate-refused"
 
@@ -245,6 +246,12 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
             "wait until its lease has run out, at most some seconds",
         ),
         Code.WORKER_NOT_READY: Kind(_W, "A worker process is starting, or cannot be started.", "see the node's log"),
+        Code.CLOCK_DIFFERS: Kind(
+            _W,
+            "A node's clock and that of the machine that asks differ by more than 30 s. Events, leases and shards do "
+            "not depend on it; the reset of session starts, the expiry of API tokens and all times that are shown do.",
+            "let NTP set the clocks of all machines",
+        ),
         Code.TOO_FEW_FILES: Kind(
             _W,
             "A node has more planned shards than file descriptors for them: the others wait.",
