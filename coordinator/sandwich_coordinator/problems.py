@@ -444,9 +444,13 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.STREAM_NO_LEADER: Kind(
             _C, "A stream has no leader: too few of its replicas are up; events wait.", _START_NATS
         ),
-        Code.STREAM_REPLICAS_MISSING: Kind(_W, "A stream lacks replicas.", f"{_START_NATS} before one more is lost"),
+        Code.STREAM_REPLICAS_MISSING: Kind(
+            _W,
+            "A stream lacks replicas: NATS servers are down, or had no space and disabled their JetStream.",
+            f"{_START_NATS} before one more is lost; one whose disk was full, too, once there is space",
+        ),
         Code.STREAM_REPLICAS_BEHIND: Kind(
-            _W, "Replicas of a stream are behind.", "look at the speed of their disks and network"
+            _W, "Replicas of a stream are behind.", "look at the space and speed of their disks, and at their network"
         ),
         Code.REDIS_UNREACHABLE: Kind(_C, "A node does not reach Redis.", "start Redis, or correct redis.url"),
         Code.REDIS_UNAUTHORIZED: Kind(
