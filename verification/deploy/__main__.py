@@ -42,7 +42,8 @@ def _say(text: str) -> None:
 async def _check(arguments: argparse.Namespace) -> Outcome:
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
     assert this is not None, "it runs in a task"
-    loop.add_signal_handler(signal.SIGTERM, this.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, this.cancel)
     if not await podman.has_image(podman.BASE):
         _say("building the base image")
         await podman.build_base()
@@ -76,7 +77,7 @@ def main() -> int:
         return 2
     try:
         outcome = asyncio.run(_check(arguments))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except asyncio.CancelledError:
         return INTERRUPTED
     _report(outcome)
     return 1 if outcome.failed else 0

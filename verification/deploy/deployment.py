@@ -271,9 +271,10 @@ class Deployment:
         finally:
             await client.close()
         until = time.monotonic() + ASKED_S
-        while (await self.stream_leader()) is not machine:
+        # While they elect, the stream has none.
+        while (leader := await self._stream_leader()) != machine.name:
             if time.monotonic() > until:
-                raise NotSo(f"NATS of machine {machine.name} does not lead the streams")
+                raise NotSo(f"NATS of machine {machine.name} does not lead the streams, but {leader}")
             await asyncio.sleep(POLL_S)
 
     async def _stream_leader(self) -> str:
