@@ -100,7 +100,7 @@ dashboard-types: $(STAMP) ## the types of the API that the dashboard uses, from 
 	$(BIN)/python -c "from sandwich_node.api.resources.document import whole_document; print(whole_document().model_dump_json())" \
 	  | node dashboard/types.mjs
 
-deploy-check: $(STAMP) ## the image and the compose files on three machines that are containers (root, podman, podman-compose): ARGS="--rate 500"
+deploy-check: $(STAMP) ## the image and the compose files on three machines that are containers (root, podman, podman-compose): ARGS="--steps cut,roll"
 	$(BIN)/python -m verification.deploy $(ARGS)
 
 helm-check: ## the Helm chart, linted, rendered and against Kubernetes' schemas (helm, kubectl-validate)

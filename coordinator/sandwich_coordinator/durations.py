@@ -1,5 +1,15 @@
 """Lengths of time in words. Pure."""
 
+CLOCKS_MAY_DIFFER_S = 30.0
+"""More than answers take, and than NTP leaves."""
+
+
+def clock_difference(theirs: float, ours: float) -> str:
+    """How another machine's clock differs from ours (Unix seconds), such as "1h 0m ahead of"; "": little."""
+    if abs(theirs - ours) <= CLOCKS_MAY_DIFFER_S:
+        return ""
+    return f"{duration(round(abs(theirs - ours)))} {'ahead of' if theirs > ours else 'behind'}"
+
 
 def duration(seconds: float) -> str:
     """Two units at most: 59s, 12m, 3h 20m, 4d 2h."""

@@ -12,6 +12,16 @@ _NUMBERS = (
     (ConnectionAbortedError, errno.ECONNABORTED),
     (BrokenPipeError, errno.EPIPE),
 )
+_OTHER_CA = frozenset({7, 18, 19, 20, 21})
+"""OpenSSL's X509_V_ERR codes: a wrong signature, self-signed, and no issuer that is trusted."""
+_CLIENT_REFUSED = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    }
+)
 
 
 class Redirected(aiohttp.ClientError):
@@ -51,5 +61,7 @@ def _os_words(error: OSError) -> str:
 
 def _tls_words(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    return getattr(error, "reason", None) or type(error).__name__
+        other = error.verify_code in _OTHER_CA
+        return f"{error.verify_message}{' (a CA that is not trusted here made its certificate)' if other else ''}"
+    said = getattr(error, "reason", None) or type(error).__name__
+    return f"it refuses the client certificate, or that there is none ({said})" if said in _CLIENT_REFUSED else said

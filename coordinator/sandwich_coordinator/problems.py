@@ -47,6 +47,7 @@ class Code(StrEnum):
     NODE_LEAVING = "node-leaving"
     NODE_ID_TAKEN = "node-id-taken"
     WORKER_NOT_READY = "worker-not-ready"
+    CLOCK_DIFFERS = "clock-differs"
     TOO_FEW_FILES = "too-few-files"
     CERTIFICATE_REFUSED = "certificate-refused"
 
@@ -245,6 +246,12 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
             "wait until its lease has run out, at most some seconds",
         ),
         Code.WORKER_NOT_READY: Kind(_W, "A worker process is starting, or cannot be started.", "see the node's log"),
+        Code.CLOCK_DIFFERS: Kind(
+            _W,
+            "A node's clock and that of the machine that asks differ by more than 30 s. Events, leases and shards do "
+            "not depend on it; the reset of session starts, the expiry of API tokens and all times that are shown do.",
+            "let NTP set the clocks of all machines",
+        ),
         Code.TOO_FEW_FILES: Kind(
             _W,
             "A node has more planned shards than file descriptors for them: the others wait.",
@@ -437,9 +444,13 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.STREAM_NO_LEADER: Kind(
             _C, "A stream has no leader: too few of its replicas are up; events wait.", _START_NATS
         ),
-        Code.STREAM_REPLICAS_MISSING: Kind(_W, "A stream lacks replicas.", f"{_START_NATS} before one more is lost"),
+        Code.STREAM_REPLICAS_MISSING: Kind(
+            _W,
+            "A stream lacks replicas: NATS servers are down, or had no space and disabled their JetStream.",
+            f"{_START_NATS} before one more is lost; one whose disk was full, too, once there is space",
+        ),
         Code.STREAM_REPLICAS_BEHIND: Kind(
-            _W, "Replicas of a stream are behind.", "look at the speed of their disks and network"
+            _W, "Replicas of a stream are behind.", "look at the space and speed of their disks, and at their network"
         ),
         Code.REDIS_UNREACHABLE: Kind(_C, "A node does not reach Redis.", "start Redis, or correct redis.url"),
         Code.REDIS_UNAUTHORIZED: Kind(

@@ -32,21 +32,10 @@ def read_small_file(
     `check` is called with the status of the opened file, and may refuse it.
     Raises ValueError with the reason only: the caller adds the file's name. It never contains the content.
     """
+    descriptor = _opened(path, pipe_allowed=pipe_allowed)
     try:
-        # Not blocking: opening a pipe without a writer would wait forever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ValueError(error.strerror or type(error).__name__) from None
-    except ValueError:
-        raise ValueError("its name has a character that is not allowed in paths") from None
-    try:
-        status = os.fstat(descriptor)
-        mode = status.st_mode
-        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and pipe_allowed):
-            what = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
-            raise ValueError(f"it is {what}, not a regular file")
         if check is not None:
-            check(status)
+            check(os.fstat(descriptor))
         content = _read(descriptor, bytes_max, pipe_timeout_s)
     except OSError as error:
         raise ValueError(error.strerror or type(error).__name__) from None
@@ -56,6 +45,41 @@ def read_small_file(
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("it is not text in UTF-8") from None
+
+
+def check_readable(path: Path) -> None:
+    """Raises ValueError with the reason when this process cannot read a regular file there; for files that libraries
+    read, which do not say which one it was.
+    """
+    os.close(_opened(path, pipe_allowed=False))
+
+
+def _opened(path: Path, *, pipe_allowed: bool) -> int:
+    """A descriptor of a regular file or pipe. Raises ValueError with the reason."""
+    try:
+        # Not blocking: opening a pipe without a writer would wait forever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ValueError(f"{error.strerror or type(error).__name__}{_whose(path, error)}") from None
+    except ValueError:
+        raise ValueError("its name has a character that is not allowed in paths") from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and pipe_allowed):
+        os.close(descriptor)
+        what = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
+        raise ValueError(f"it is {what}, not a regular file")
+    return descriptor
+
+
+def _whose(path: Path, error: OSError) -> str:
+    """Of a file that may not be opened: its owner, which is what is wrong with most mounted ones."""
+    if not isinstance(error, PermissionError):
+        return ""
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return f": user {os.geteuid()} may not enter its directory"
+    return f": it belongs to user {owner}, and this process is user {os.geteuid()}"
 
 
 def read_secret_file(path: Path) -> str:

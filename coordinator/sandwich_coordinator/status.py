@@ -173,6 +173,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     `consumers`, `dead_letters`: of every application; the leader alone asks JetStream for them.
     `desired_shards`: by application, how many shards the cluster should have room for; of the leader alone.
     `settings`: fingerprints of the settings that the node runs with, by section.
+    `at`: the node's clock, in Unix seconds; None of an older version.
     """
 
     node: str
@@ -192,3 +193,4 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: dict[str, int] = {}
     desired_shards: dict[str, int] = {}
     settings: dict[str, str] = {}
+    at: float | None = None

@@ -31,6 +31,7 @@ DEFAULT_LISTEN = "127.0.0.1:5469"
 EXIT_REFUSED = 1
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # as in sandwich_coordinator.cli.main
 
+# In the options below `readable=False`: typer would say that a file is not readable, and not why.
 app = typer.Typer(
     name="sandwich-node",
     cls=HelpGroup,
@@ -143,7 +144,8 @@ def join(
         ),
     ] = None,
     key_file: Annotated[
-        Path | None, typer.Option(envvar="SANDWICH_KEY_FILE", help="File with the cluster key (mode 600).")
+        Path | None,
+        typer.Option(envvar="SANDWICH_KEY_FILE", readable=False, help="File with the cluster key (mode 600)."),
     ] = None,
     insecure_plaintext: Annotated[
         bool,
@@ -155,21 +157,22 @@ def join(
     etcd_user: Annotated[str, typer.Option(envvar="SANDWICH_ETCD_USER", help="etcd user.")] = "",
     etcd_password_file: Annotated[
         Path | None,
-        typer.Option(envvar="SANDWICH_ETCD_PASSWORD_FILE", help="File with the etcd user's password."),
+        typer.Option(envvar="SANDWICH_ETCD_PASSWORD_FILE", readable=False, help="File with the etcd user's password."),
     ] = None,
     etcd_ca: Annotated[
-        Path | None, typer.Option(envvar="SANDWICH_ETCD_CA", help="CA that signed etcd's certificate.")
+        Path | None, typer.Option(envvar="SANDWICH_ETCD_CA", readable=False, help="CA that signed etcd's certificate.")
     ] = None,
     etcd_cert: Annotated[
-        Path | None, typer.Option(envvar="SANDWICH_ETCD_CERT", help="Client certificate for etcd.")
+        Path | None, typer.Option(envvar="SANDWICH_ETCD_CERT", readable=False, help="Client certificate for etcd.")
     ] = None,
     etcd_key: Annotated[
-        Path | None, typer.Option(envvar="SANDWICH_ETCD_KEY", help="Key of the client certificate.")
+        Path | None, typer.Option(envvar="SANDWICH_ETCD_KEY", readable=False, help="Key of the client certificate.")
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(envvar="SANDWICH_TLS_CERT", help="Serve https with this certificate (PEM).")
+        Path | None,
+        typer.Option(envvar="SANDWICH_TLS_CERT", readable=False, help="Serve https with this certificate (PEM)."),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(envvar="SANDWICH_TLS_KEY", help="Its key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(envvar="SANDWICH_TLS_KEY", readable=False, help="Its key.")] = None,
     log_level: Annotated[
         str, typer.Option(envvar="SANDWICH_LOG_LEVEL", help="debug, info, warning or error.")
     ] = "info",

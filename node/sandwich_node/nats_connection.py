@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
 
+from sandwich_coordinator.client_tls import ClientTlsError, client_context
 from sandwich_coordinator.problems import Code
 from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.appends import AckClient, Appends
@@ -85,6 +86,8 @@ class NatsConnection:
                     disconnected_cb=self._on_disconnect,
                     **_secrets(options),
                 )
+        except ClientTlsError as error:
+            raise NatsUnreachable(f"NATS cannot be reached from here: {error}") from None
         except (OSError, TimeoutError, nats.errors.Error) as error:
             raise self._unreachable(error) from None
 
@@ -137,8 +140,6 @@ def _secrets(options: NatsOptions) -> dict[str, Any]:
     if options.credentials is not None:
         secrets["user_credentials"] = options.credentials
     if options.tls_ca or options.tls_cert:
-        context = ssl.create_default_context(cafile=options.tls_ca)
-        if options.tls_cert:
-            context.load_cert_chain(options.tls_cert, options.tls_key)
-        secrets["tls"] = context
+        files = [Path(name) if name else None for name in (options.tls_ca, options.tls_cert, options.tls_key)]
+        secrets["tls"] = client_context("NATS", *files)
     return secrets

@@ -22,10 +22,11 @@ from sandwich_coordinator.store.base import (
     StoreUnavailable,
     WatchEvent,
 )
-from sandwich_coordinator.store.etcd import EtcdStore
+from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_node.dev.embedded import EmbeddedEtcd, etcd_cluster
 from sandwich_node.dev.ports import free_ports
+from tests.support.servers import Certificates
 
 pytestmark = pytest.mark.contract
 DEADLINE_S = 60.0
@@ -278,3 +279,46 @@ async def test_a_watch_from_beyond_the_server_s_revision_raises_at_once(etcd: Em
             await anext(aiter(store.watch("/b", revision + 100)))
     finally:
         await store.close()
+
+
+class TlsEtcd(EmbeddedEtcd):
+    """A member that speaks TLS and asks for a client certificate."""
+
+    def __init__(self, directory: Path, certificates: Certificates) -> None:
+        cert, key = certificates.issue("server", "127.0.0.1")
+        files = ("--cert-file", str(cert), "--key-file", str(key), "--trusted-ca-file", str(certificates.ca))
+        super().__init__(directory, extra=(*files, "--client-cert-auth"))
+        self.options = TlsOptions(certificates.ca, *certificates.issue("client"))
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    async def ready(self) -> bool:
+        return await said(self.url, self.options) == ""
+
+
+async def said(url: str, options: TlsOptions) -> str:
+    """Why etcd does not answer; "": it does."""
+    store = EtcdStore([url], tls=options)
+    try:
+        await store.get("/x")
+    except StoreUnavailable as error:
+        return str(error)
+    finally:
+        await store.close()
+    return ""
+
+
+async def test_tls_with_another_ca_or_client_certificate_fails_and_the_error_says_which(tmp_path: Path) -> None:
+    (tmp_path / "others").mkdir()
+    mine, others = Certificates(tmp_path), Certificates(tmp_path / "others")
+    async with TlsEtcd(tmp_path / "etcd", mine) as etcd:
+        other_ca = "(a CA that is not trusted here made its certificate)"
+        assert other_ca in await said(etcd.url, TlsOptions(others.ca))
+        assert other_ca in await said(etcd.url, TlsOptions())
+        refused = "it refuses the client certificate, or that there is none"
+        assert refused in await said(etcd.url, TlsOptions(mine.ca))
+        assert refused in await said(etcd.url, TlsOptions(mine.ca, *others.issue("client")))
+        elsewhere = etcd.url.replace("127.0.0.1", "localhost")
+        assert "certificate is not valid for 'localhost'" in await said(elsewhere, etcd.options)

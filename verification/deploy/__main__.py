@@ -1,19 +1,35 @@
-"""`python -m verification.deploy`: exit code 0 when no event was lost or doubled, 2 when the check cannot run here."""
+"""`python -m verification.deploy`: exit code 0: all is as promised; 1: not; 2: the check cannot run here."""
 
 import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 from verification.deploy import podman
 from verification.deploy.run import Outcome, run
+from verification.deploy.steps import STEPS
+
+INTERRUPTED = 130
+
+
+def _steps(text: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    unknown = [name for name in names if name not in STEPS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(STEPS)}")
+    return names
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="deploy-check", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of traffic before each fault (default 20)")
-    parser.add_argument("--rate", type=float, default=200.0, help="events a second over both bots (default 200)")
+    what = [f"{name}: {' '.join((step.__doc__ or '').split())}" for name, step in STEPS.items()]
+    parser = argparse.ArgumentParser(
+        prog="deploy-check", description="\n".join(what), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=_steps, default=list(STEPS), help="only these, as cut,roll (default: all)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="seconds of traffic after each step (default 15)")
+    parser.add_argument("--rate", type=float, default=500.0, help="events a second over both bots (default 500)")
     parser.add_argument("--no-build", action="store_true", help="use the images of a run before")
     parser.add_argument("--keep", action="store_true", help="leave the containers running")
     return parser.parse_args()
@@ -24,6 +40,10 @@ def _say(text: str) -> None:
 
 
 async def _check(arguments: argparse.Namespace) -> Outcome:
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    assert this is not None, "it runs in a task"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, this.cancel)
     if not await podman.has_image(podman.BASE):
         _say("building the base image")
         await podman.build_base()
@@ -33,22 +53,15 @@ async def _check(arguments: argparse.Namespace) -> Outcome:
     if not (arguments.no_build and await podman.has_image(podman.SANDWICH)):
         _say("building the project's image")
         await podman.build_sandwich()
-    return await run(seconds=arguments.seconds, rate=arguments.rate, keep=arguments.keep, say=_say)
+    return await run(arguments.steps, seconds=arguments.seconds, rate=arguments.rate, keep=arguments.keep, say=_say)
 
 
 def _report(outcome: Outcome) -> None:
-    for app, verdict in outcome.verdicts.items():
-        group = outcome.groups.get(app)
-        _say(
-            f"{app}: {verdict.owed} events owed by Discord; in the stream {verdict.lost} lost, "
-            f"{verdict.doubled} doubled, {verdict.out_of_order} out of order"
-        )
-        if group is not None:
-            _say(f"{app}: the group missed {group.lost} and got {group.doubled} again")
-    _say(f"gaps: {outcome.gaps}")
-    for what, seconds in outcome.figures.items():
-        _say(f"{what}: {seconds:.1f} s")
-    for trouble in outcome.unrecovered:
+    for name, result in outcome.results.items():
+        _say(f"{name}: {result.tally}")
+        for what, seconds in result.figures.items():
+            _say(f"  {what}: {seconds:.1f} s")
+    for trouble in outcome.failed:
         _say(f"FAILED: {trouble}")
 
 
@@ -62,9 +75,12 @@ def main() -> int:
     if os.geteuid() != 0 or wanted:
         _say(f"needs root, and: {', '.join(wanted) or 'nothing else'}")
         return 2
-    outcome = asyncio.run(_check(arguments))
+    try:
+        outcome = asyncio.run(_check(arguments))
+    except asyncio.CancelledError:
+        return INTERRUPTED
     _report(outcome)
-    return 0 if outcome.is_clean else 1
+    return 1 if outcome.failed else 0
 
 
 if __name__ == "__main__":

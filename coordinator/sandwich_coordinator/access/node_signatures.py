@@ -24,6 +24,11 @@ def nonce_at(wall_ms: int, random: bytes) -> str:
     return f"{wall_ms:013d}{random.hex()}"
 
 
+def asked_at(nonce: str) -> float:
+    """What a nonce's maker took for the time, in Unix seconds."""
+    return int(nonce[:13]) / 1000
+
+
 def authorization(status_key: str, method: str, path: str, nonce: str) -> str:
     """The value of the header `Authorization`. `path`: with its query, as it is sent."""
     return f"{SCHEME} nonce={nonce}, mac={_request_mac(status_key, method, path, nonce)}"

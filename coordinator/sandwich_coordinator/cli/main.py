@@ -72,10 +72,16 @@ def root(
     ] = "http://127.0.0.1:2379",
     cluster: Annotated[str | None, typer.Option(envvar="SANDWICH_CLUSTER", help="Cluster name. [default]")] = None,
     etcd_user: Annotated[str | None, typer.Option(envvar="SANDWICH_ETCD_USER")] = None,
-    etcd_password_file: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_PASSWORD_FILE")] = None,
-    etcd_ca: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_CA", help="CA to trust.")] = None,
-    etcd_cert: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_CERT", help="Client certificate.")] = None,
-    etcd_key: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_KEY", help="Its key.")] = None,
+    etcd_password_file: Annotated[
+        Path | None, typer.Option(envvar="SANDWICH_ETCD_PASSWORD_FILE", readable=False)
+    ] = None,
+    etcd_ca: Annotated[
+        Path | None, typer.Option(envvar="SANDWICH_ETCD_CA", readable=False, help="CA to trust.")
+    ] = None,
+    etcd_cert: Annotated[
+        Path | None, typer.Option(envvar="SANDWICH_ETCD_CERT", readable=False, help="Client certificate.")
+    ] = None,
+    etcd_key: Annotated[Path | None, typer.Option(envvar="SANDWICH_ETCD_KEY", readable=False, help="Its key.")] = None,
     api: Annotated[
         str | None,
         typer.Option(

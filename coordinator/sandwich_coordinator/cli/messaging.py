@@ -13,6 +13,7 @@ from nats.aio.client import Client
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
+from sandwich_coordinator.client_tls import ClientTlsError
 from sandwich_coordinator.config import NATS_SECRET, NatsSettings
 from sandwich_coordinator.operations.cached_guilds import NO_APPLICATIONS
 from sandwich_coordinator.operations.configuration import read_settings
@@ -71,6 +72,10 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
     tls = TlsOptions(
         ca_file=_path(settings.tls_ca), cert_file=_path(settings.tls_cert), key_file=_path(settings.tls_key)
     )
+    try:
+        secure = tls.context("NATS") if settings.tls_ca or settings.tls_cert else None
+    except ClientTlsError as error:
+        raise CommandError(f"NATS cannot be reached from here: {error}") from None
     last: list[Exception] = []
 
     async def keep(error: Exception) -> None:
@@ -83,7 +88,7 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
             user=settings.user or None,
             password=password,
             user_credentials=settings.credentials or None,
-            tls=tls.context() if settings.tls_ca or settings.tls_cert else None,
+            tls=secure,
             connect_timeout=CONNECT_TIMEOUT_S,
             max_reconnect_attempts=2,
             error_cb=keep,

@@ -34,7 +34,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The application's name.", callback=about("app"))]
 KeyFile = Annotated[
     Path | None,
-    typer.Option("--key-file", envvar=KEY_FILE_VARIABLE, help=f"The cluster key; else ${KEY_VARIABLE}."),
+    typer.Option(
+        "--key-file", envvar=KEY_FILE_VARIABLE, readable=False, help=f"The cluster key; else ${KEY_VARIABLE}."
+    ),
 ]
 NodeName = Annotated[
     str,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from sandwich_coordinator.close_codes import STOP_CODES, TOKEN_REFUSED, stop_advice
-from sandwich_coordinator.durations import duration
+from sandwich_coordinator.durations import clock_difference, duration
 from sandwich_coordinator.fingerprints import LEASE_TTL
 from sandwich_coordinator.groups import (
     UPCOMING,
@@ -56,6 +56,7 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
         *_blocked_starts(snapshot),
         *_unreachable_nodes(snapshot),
         *_node_problems(snapshot),
+        *_clock_problems(snapshot),
         *_version_problems(snapshot),
         *_webhook_problems(snapshot),
     ]
@@ -118,6 +119,22 @@ def _node_problems(snapshot: Snapshot) -> Iterator[Problem]:
                 summary = f"node {node} runs with older settings of {', '.join(old)} than those that are stored"
                 restart = "restart the node; its sessions are kept" if READ_AT_START & set(old) else None
                 yield problem(Code.SETTINGS_OUTDATED, f"node/{node}", summary, restart)
+
+
+def _clock_problems(snapshot: Snapshot) -> Iterator[Problem]:
+    answers = ((node, answer) for node, answer in sorted(snapshot.answers.items()) if isinstance(answer, NodeStatus))
+    clocks = {node: answer.at for node, answer in answers if answer.at is not None}
+    if len(clocks) > 1 and not clock_difference(max(clocks.values()), min(clocks.values())):
+        # The nodes agree: if ours differs, it is the wrong one.
+        differs = clock_difference(snapshot.now, max(clocks.values()))
+        if differs and clock_difference(snapshot.now, min(clocks.values())):
+            summary = f"the clock of the machine that asks is {differs} those of all nodes"
+            yield problem(Code.CLOCK_DIFFERS, "cluster", summary)
+        return
+    for node, at in clocks.items():
+        if differs := clock_difference(at, snapshot.now):
+            summary = f"the clock of node {node} is {differs} that of the machine that asks"
+            yield problem(Code.CLOCK_DIFFERS, f"node/{node}", summary)
 
 
 def _app_problems(snapshot: Snapshot) -> Iterator[Problem]:

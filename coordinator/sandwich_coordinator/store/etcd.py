@@ -25,6 +25,7 @@ from etcd3 import errors as etcd_errors
 
 from sandwich_coordinator.addresses import check_url_host
 from sandwich_coordinator.backoff import Backoff
+from sandwich_coordinator.client_tls import client_context
 from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.store.base import (
     Behind,
@@ -76,19 +77,15 @@ _AioClient: Any = etcd3.AioClient
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """Certificates for etcd: trusted ones, and the client's. Files are PEM; without a CA the system's are used."""
+    """Certificates for a server: trusted ones, and the client's. PEM; without a CA the system's are used."""
 
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
 
-    def context(self) -> ssl.SSLContext:
-        """A client context that checks host names. Raises OSError or ssl.SSLError for unusable files."""
-        context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.cert_file is not None:
-            context.load_cert_chain(str(self.cert_file), str(self.key_file) if self.key_file else None)
-        return context
+    def context(self, server: str = "etcd") -> ssl.SSLContext:
+        """A client context that checks host names. Raises ClientTlsError for unusable files."""
+        return client_context(server, self.ca_file, self.cert_file, self.key_file)
 
 
 class _Requests(_AioClient):  # type: ignore[misc]
@@ -307,12 +304,14 @@ class EtcdStore:
         watch_silence_s: float = WATCH_SILENCE_S,
         rng: random.Random | None = None,
     ) -> None:
+        """Connects to nothing yet. Raises ValueError for what is no endpoint, ClientTlsError for unusable files."""
         if not endpoints:
             raise ValueError("at least one etcd endpoint is needed")
         self._endpoints = [_endpoint(endpoint, tls) for endpoint in endpoints]
+        https = any(endpoint.startswith("https://") for endpoint in self._endpoints)
+        self._secure: ssl.SSLContext | bool = (tls or TlsOptions()).context() if https else True
         self.progress_s = watch_silence_s
         self._credentials = (username, password or "") if username else None
-        self._tls = tls
         self._timeout_s = timeout_s
         self._attempt_s = timeout_s if len(self._endpoints) == 1 else timeout_s / 2
         self._rng = rng or random.Random()
@@ -566,9 +565,7 @@ class EtcdStore:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         if self._session is None:
-            secure = self._tls or TlsOptions()
-            https = any(endpoint.startswith("https://") for endpoint in self._endpoints)
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=secure.context() if https else True)
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=self._secure)
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session
 

@@ -286,4 +286,5 @@ def node_status(
         dead_letters=dict(consumers.dead_letters),
         desired_shards=dict(desired_shards),
         settings=dict(settings),
+        at=time.time(),
     )

@@ -249,3 +249,22 @@ def test_a_key_file_is_checked_in_the_same_way(tmp_path: Path) -> None:
 def test_values_of_app_set_are_read_with_the_same_limits(value: str) -> None:
     with pytest.raises(CommandError, match="route: the value is not valid YAML"):
         parse_changes([f"route={value}"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_file_of_another_user_is_named_with_both_users(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.key"
+    path.write_text(ClusterKey.generate().to_base64())
+    os.chown(path, 1000, 1000)
+    path.chmod(0o600)
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:-2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    os.seteuid(10001)
+    try:
+        with pytest.raises(
+            SealingError, match="Permission denied: it belongs to user 1000, and this process is user 10"
+        ):
+            ClusterKey.load({}, path)
+    finally:
+        os.seteuid(0)

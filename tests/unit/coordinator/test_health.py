@@ -110,6 +110,20 @@ def test_a_loopback_address_is_a_problem_only_where_nodes_are_on_several_hosts()
     assert find_problems(cluster({KEYS.node("a"): local, KEYS.node("b"): registered("b", "127.0.0.1:5470")})) == []
 
 
+def test_a_clock_that_differs_is_named_and_so_is_that_of_the_machine_that_asks() -> None:
+    def clocks(**at: float | None) -> Snapshot:
+        return cluster(answers={name: answer(name, at=clock) for name, clock in at.items()})
+
+    found = only(clocks(a=NOW, b=NOW - 3600))
+    assert (found.code, found.subject) == (Code.CLOCK_DIFFERS, "node/b")
+    assert found.summary == "the clock of node b is 1h 0m behind that of the machine that asks"
+    found = only(clocks(a=NOW - 3600, b=NOW - 3590))
+    assert (found.code, found.subject) == (Code.CLOCK_DIFFERS, "cluster")
+    assert found.summary == "the clock of the machine that asks is 59m ahead of those of all nodes"
+    assert only(clocks(a=NOW + 90, b=None)).summary.startswith("the clock of node a is 1m ahead of that of")
+    assert find_problems(clocks(a=NOW - 20, b=NOW + 20)) == []
+
+
 @pytest.mark.parametrize(
     ("address", "local"),
     [

@@ -50,6 +50,18 @@ def test_both_commands_read_the_key_file_and_etcds_options_from_the_same_variabl
     } <= operator.keys()
 
 
+def test_what_reads_a_file_says_why_it_cannot_and_not_the_parser_of_options() -> None:
+    root = get_command(operator_app)
+    apply = root.commands["cluster"].commands["apply"]  # type: ignore[attr-defined]
+    files = {
+        option.name: option.type_descriptor.parameter_info.readable
+        for option in (*root.params, *apply.params, *JOIN.params)
+        if option.name.endswith(("key_file", "password_file", "_ca", "_cert", "_key")) and option.name != "api_ca"
+    }
+    names = {"key_file", "etcd_password_file", "etcd_ca", "etcd_cert", "etcd_key", "tls_cert", "tls_key"}
+    assert files == dict.fromkeys(names, False)
+
+
 def test_every_command_with_a_key_file_reads_it_from_the_variable_but_not_the_one_that_makes_it() -> None:
     found = dict(key_files(get_command(operator_app), "sandwich"))
     assert found.pop("sandwich cluster init") is None, "the variable must not say where a new key goes"

@@ -1,6 +1,7 @@
 """One node asks another over a real HTTP server: both sides of the signature, and who may read which page."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -33,13 +34,19 @@ class Facts(StoredFacts):
 
 
 @asynccontextmanager
-async def a_node(host: str, *, key: str = KEY, node: str = "a") -> AsyncIterator[NodeRecord]:
+async def a_node(
+    host: str, *, key: str = KEY, node: str = "a", clock: Callable[[], float] = time.time
+) -> AsyncIterator[NodeRecord]:
     """A node that believes to listen on `host`; its registration."""
     facts = Facts(node)
     cluster = settling_cluster(MemoryStore(), facts, FixedPicture())
-    app = make_app(facts, page_guards(Access(cluster, host), BetweenNodes(key), host))
+    app = make_app(facts, page_guards(Access(cluster, host), BetweenNodes(key, wall=clock), host))
     async with serve(app, Address("127.0.0.1", 0)) as port:
         yield NodeRecord(node="a", instance="i", address=f"127.0.0.1:{port}", version="1", status_key=KEY)
+
+
+def off_by(seconds: float) -> Callable[[], float]:
+    return lambda: time.time() + seconds
 
 
 async def answer_of(record: NodeRecord) -> NodeStatus | str:
@@ -62,6 +69,19 @@ async def test_a_node_answers_what_is_signed(host: str) -> None:
         answer = await answer_of(record)
         assert isinstance(answer, NodeStatus)
         assert answer.node == "a"
+
+
+async def test_a_node_logs_once_that_its_clock_differs_from_that_of_who_asks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for difference, said in ((-3600.0, 1), (10.0, 0)):
+        caplog.clear()
+        async with a_node("127.0.0.1", clock=off_by(difference)) as record:
+            for _ in range(2):
+                assert isinstance(await answer_of(record), NodeStatus)
+        lines = [line.getMessage() for line in caplog.records if "clock" in line.getMessage()]
+        assert len(lines) == said
+        assert all(line.startswith("the clock of this machine is 1h 0m behind that of 127.0.0.1") for line in lines)
 
 
 async def test_a_stranger_reads_only_what_is_open() -> None:

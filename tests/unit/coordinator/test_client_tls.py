@@ -1,0 +1,50 @@
+"""Files for TLS with a server: each that cannot be used is named, with the reason."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from sandwich_coordinator.client_tls import ClientTlsError, client_context
+from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
+from tests.support.servers import Certificates
+
+
+def refusal(ca: Path | None, cert: Path | None = None, key: Path | None = None) -> str:
+    with pytest.raises(ClientTlsError) as caught:
+        client_context("etcd", ca, cert, key)
+    return str(caught.value)
+
+
+def test_files_that_fit_make_a_context_that_checks_names(tmp_path: Path) -> None:
+    mine = Certificates(tmp_path)
+    context = client_context("etcd", mine.ca, *mine.issue("client"))
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert client_context("etcd").check_hostname
+
+
+def test_a_missing_file_a_directory_and_what_is_no_certificate_are_named(tmp_path: Path) -> None:
+    mine = Certificates(tmp_path)
+    cert, key = mine.issue("client")
+    nothing, text = tmp_path / "nothing", tmp_path / "text"
+    text.write_text("hello")
+    assert refusal(nothing) == f"etcd's CA, {nothing}, cannot be read: No such file or directory"
+    # What Docker makes in place of a file that is to be mounted and is not there.
+    assert refusal(tmp_path) == f"etcd's CA, {tmp_path}, cannot be read: it is a directory, not a regular file"
+    assert refusal(text) == f"etcd's CA {text} has no certificate in PEM"
+    assert refusal(mine.ca, nothing, key).startswith(f"the client certificate for etcd, {nothing}, cannot be read: No")
+    assert refusal(mine.ca, cert, nothing).startswith(f"the key of the client certificate for etcd, {nothing}, cannot")
+    assert f"{cert} and {text}: no PEM" in refusal(mine.ca, cert, text)
+
+
+def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
+    mine = Certificates(tmp_path)
+    (cert, _), (_, key) = mine.issue("one"), mine.issue("two")
+    assert "KEY_VALUES_MISMATCH" in refusal(mine.ca, cert, key)
+
+
+def test_etcd_options_with_such_a_file_are_refused_before_anything_is_connected(tmp_path: Path) -> None:
+    options = TlsOptions(ca_file=tmp_path / "nothing")
+    with pytest.raises(ClientTlsError, match="No such file or directory"):
+        EtcdStore(["https://127.0.0.1:2379"], tls=options)
