@@ -101,7 +101,7 @@ async def test_from_an_empty_cluster_to_an_application_that_is_ready_and_scaled(
         await expect(page.get_by_role("status").filter(has_text="Discord accepts the token")).to_contain_text("greeter")
         await it.click("Add greeter")
 
-        # Its shard group becomes ready, on a page that nobody reloads.
+        # Its shard group becomes ready, on a page that is not reloaded.
         await expect(page.get_by_role("heading", level=1)).to_have_text("greeter")
         await page.evaluate("window.never = 'reloaded'")
         groups = page.get_by_role("region", name="Shard groups")
