@@ -81,16 +81,7 @@ class Film:
         path.parent.mkdir(exist_ok=True)
         images = [drawn(shot, text, pointer) for shot, text, pointer, _ in self.frames]
         times = [min(LONGEST_MS, round(seconds * 1000)) for *_, seconds in self.frames]
-        images[0].save(
-            path,
-            save_all=True,
-            append_images=images[1:],
-            duration=times,
-            loop=0,
-            quality=72,
-            method=5,
-            minimize_size=True,
-        )
+        images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0, lossless=True, method=4)
         print(f"{path}: {len(images)} frames, {sum(times) / 1000:.0f} s, {path.stat().st_size / 1000:.0f} kB")  # noqa: T201
 
 
@@ -146,9 +137,9 @@ async def play(film: Film, cluster: DevCluster) -> None:
     live = page.locator(".figure").filter(has_text="Live shards").locator(".value")
     await expect(live).not_to_have_text("6", timeout=WAIT_MS)
     await expect(live).to_have_text("6", timeout=WAIT_MS)
-    await film.show("Their sessions were resumed: no event is lost, none comes twice.", 2)
     await page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    await film.show("Their sessions were resumed: no event is lost, none comes twice.", 3)
+    await expect(page.get_by_text("worker died").first).to_be_visible(timeout=WAIT_MS)
+    await film.show("The worker is back, and the session goes on where it was.", 4)
     await page.evaluate("scrollTo(0, 0)")
     await film.click(page.get_by_role("link", name="Applications", exact=True))
     await film.click(page.get_by_role("link", name="music", exact=True).first)
