@@ -11,9 +11,11 @@ from playwright.async_api import Browser, Route, expect
 
 from sandwich_coordinator.access.roles import ANONYMOUS, Identity, Role
 from sandwich_coordinator.operations.scaling import CHANGED_MEANWHILE
+from sandwich_coordinator.operations.webhooks import open_destination
 from sandwich_coordinator.sealing import token_hash
 from sandwich_coordinator.store.base import Compare, Put
 from sandwich_coordinator.types import AppRecord, ClaimRecord, NodeRecord, ProposalRecord, ShardsSpec
+from sandwich_coordinator.webhooks.delivery import Destination
 from tests.dashboard.conftest import PHONE, Visit, visit
 from tests.support.api import ADMIN, KEYS, Api, StoredFacts
 from tests.support.dashboard_cluster import LONG, Shape, dashboard_over
@@ -356,6 +358,97 @@ async def test_dead_letters_are_replayed_and_discarded(well: Visit) -> None:
     await dialog.get_by_role("button", name="Discard").click()
     await well.has("3 letters removed.")
     assert asked == [("replay", {"letters": ["9", "7"]}), ("discard", {"all": True})]
+
+
+# --- webhooks -------------------------------------------------------------------------------------------------------
+
+HOOK_URL = "https://hooks.example.com/hush/abcd"
+HOOK_SECRET = "canary-of-the-signature"
+
+
+def destination(api: Api) -> Destination:
+    return open_destination(api.cluster.view().webhooks["alerts"].record, api.cluster.key)
+
+
+async def test_a_webhook_is_added_and_changed_and_its_secrets_are_kept_and_never_shown(well: Visit) -> None:
+    await well.open("/settings")
+    await well.click("Add a webhook…")
+    dialog = well.page.get_by_role("dialog")
+    await dialog.get_by_label("Name").fill("alerts")
+    await dialog.get_by_label("URL").fill("http://hooks.example.com/hush")
+    await dialog.get_by_label("Secret of the signature").fill(HOOK_SECRET)
+    await dialog.get_by_role("button", name="Add").click()
+    url = dialog.get_by_label("URL")
+    await expect(url).to_have_accessible_description(re.compile("the URL must begin with https://"))
+    await url.fill(HOOK_URL)
+    await dialog.get_by_role("button", name="Add").click()
+    await well.has("The webhook alerts was added.")
+
+    await well.click("Change webhook alerts")
+    # The present values; of what is secret only what the list shows too.
+    await expect(dialog.get_by_label("At least")).to_have_value("warning")
+    await expect(dialog.get_by_label("nodes: ")).to_be_checked()
+    await expect(dialog.get_by_label("leader: ")).not_to_be_checked()
+    await expect(url).to_have_value("")
+    await expect(url).to_have_accessible_description(re.compile("hooks.example.com and ends in abcd"))
+    save = dialog.get_by_role("button", name="Save")
+    await expect(save).to_be_disabled()
+
+    # What cannot be is said at its field, and changes nothing.
+    for field, wrong, words in (
+        ("Words of each notice", "$nope", "there is no placeholder $nope"),
+        ("Only these applications", "welcomr", "did you mean welcomer?"),
+        ("Secret of the signature", "short", "16 to 256 characters"),
+    ):
+        await dialog.get_by_label(field).fill(wrong)
+        await save.click()
+        await expect(dialog.get_by_label(field)).to_have_accessible_description(re.compile(re.escape(words)))
+        await expect(dialog.get_by_label(field)).to_have_attribute("aria-invalid", "true")
+        await dialog.get_by_label(field).fill("")
+    assert [bool(error) for _, _, error in well.api.recorded[-3:]] == [True] * 3
+    assert destination(well.api) == Destination(url=HOOK_URL, secret=HOOK_SECRET)
+
+    # Empty fields keep the URL and the secret.
+    await dialog.get_by_label("At least").select_option("critical")
+    await dialog.get_by_label("leader: ").check()
+    await dialog.get_by_label("Only these applications").fill("welcomer, music")
+    await save.click()
+    await expect(dialog).to_have_count(0)
+    row = well.page.get_by_role("row").filter(has_text="alerts")
+    await expect(row).to_contain_text("critical")
+    await expect(row).to_contain_text("welcomer, music")
+    record = well.api.cluster.view().webhooks["alerts"].record
+    assert record.events == ("problems", "budget", "nodes", "apps", "losses", "leader")
+    assert destination(well.api) == Destination(url=HOOK_URL, secret=HOOK_SECRET)
+
+    # Other ones replace them; the signature can be taken away.
+    await well.click("Change webhook alerts")
+    await url.fill("https://other.example.com/hush/wxyz")
+    await dialog.get_by_label("No signature any more").check()
+    await save.click()
+    await expect(row).to_contain_text("other.example.com …wxyz")
+    assert destination(well.api) == Destination(url="https://other.example.com/hush/wxyz", secret="")
+    page = await well.page.content()
+    assert not [secret for secret in ("/hush", HOOK_SECRET) if secret in page]
+
+
+async def test_a_webhook_that_another_admin_changed_meanwhile_is_not_overwritten(well: Visit) -> None:
+    assert (await well.api("POST", "/webhooks", {"name": "alerts", "url": HOOK_URL}))[0] == 201
+    await well.open("/settings")
+    await well.click("Change webhook alerts")
+    dialog = well.page.get_by_role("dialog")
+    severity = dialog.get_by_label("At least")
+    await severity.select_option("critical")
+    assert (await well.api("PATCH", "/webhooks/alerts", {"min_severity": "warning"}))[0] == 200
+    await dialog.get_by_role("button", name="Save").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("was changed since it was read")
+    assert well.api.cluster.view().webhooks["alerts"].record.min_severity == "warning"
+    await dialog.get_by_role("button", name="Show the new values").click()
+    await expect(severity).to_have_value("warning")
+    await severity.select_option("critical")
+    await dialog.get_by_role("button", name="Save").click()
+    await expect(dialog).to_have_count(0)
+    assert well.api.cluster.view().webhooks["alerts"].record.min_severity == "critical"
 
 
 # --- who is there ---------------------------------------------------------------------------------------------------

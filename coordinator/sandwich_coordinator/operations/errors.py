@@ -9,11 +9,13 @@ NAME_SHOWN = 64
 class OperationError(Exception):
     """Base. The message says what is the case and what to do: one line, or several given as a list.
 
-    A line can quote text of any origin: the front end makes it safe to show.
+    A line can quote text of any origin: the front end makes it safe to show. `field`: the argument that the message is
+    about, where it is one; "": no single one.
     """
 
-    def __init__(self, message: str | Sequence[str]) -> None:
+    def __init__(self, message: str | Sequence[str], *, field: str = "") -> None:
         self.lines = (message,) if isinstance(message, str) else tuple(message)
+        self.field = field
         super().__init__("\n".join(self.lines))
 
 
@@ -31,11 +33,11 @@ class NotFound(OperationError):
     `message` replaces the default one, which gives the nearest name and all others.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], message: str = "") -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], message: str = "", *, field: str = "") -> None:
         self.kind = kind
         self.name = name
         self.known = tuple(sorted(known))
-        super().__init__(message or self._no_such())
+        super().__init__(message or self._no_such(), field=field)
 
     def _no_such(self) -> str:
         near = difflib.get_close_matches(self.name, self.known, n=1)

@@ -78,10 +78,10 @@ async def create_webhook(
     try:
         check_name(name)
     except ValueError as error:
-        raise Invalid(f"the name of a webhook {error}") from None
+        raise Invalid(f"the name of a webhook {error}", field="name") from None
     view = await read_view(store, keys)
     if name in view.webhooks or keys.webhook(name) in view.bad:
-        raise Refused(f"there is a webhook {name} already")
+        raise Refused(f"there is a webhook {name} already", field="name")
     if len(view.webhooks) >= HOOKS_MAX:
         raise Refused(f"there are {HOOKS_MAX} webhooks, and there can be no more")
     kind = spec.type or _type_of(spec.url)
@@ -234,29 +234,32 @@ def check_choice(events: Sequence[str], min_severity: str) -> None:
     unknown = sorted(set(events) - set(NOTICE_KINDS))
     if unknown or not events:
         what = f"there is no event {unknown[0][:32]}" if unknown else "a webhook needs an event"
-        raise Invalid(f"{what}; there are: {', '.join(NOTICE_KINDS)}")
+        raise Invalid(f"{what}; there are: {', '.join(NOTICE_KINDS)}", field="events")
     if min_severity not in list(Severity):
-        raise Invalid(f"the severity must be one of {', '.join(Severity)}")
+        raise Invalid(f"the severity must be one of {', '.join(Severity)}", field="min_severity")
 
 
 def _check_apps(view: ClusterView, apps: Sequence[str]) -> None:
     """Raise Invalid or NotFound."""
     if len(apps) > APPS_MAX:
-        raise Invalid(f"a webhook names at most {APPS_MAX} applications")
+        raise Invalid(f"a webhook names at most {APPS_MAX} applications", field="apps")
     for app in apps:
         if app not in view.apps:
-            raise NotFound("application", app, view.apps)
+            raise NotFound("application", app, view.apps, field="apps")
 
 
 def _check(record: WebhookRecord, destination: Destination) -> None:
     """Raise Invalid. No message repeats the URL or the secret."""
     try:
         check_url(destination.url, record.type, allow_private=destination.allow_private)
+    except ValueError as error:
+        raise Invalid(str(error), field="url") from None
+    try:
         check_template(record.template)
     except ValueError as error:
-        raise Invalid(str(error)) from None
+        raise Invalid(str(error), field="template") from None
     check_choice(record.events, record.min_severity)
     if destination.secret and not SECRET_MIN <= len(destination.secret) <= SECRET_MAX:
-        raise Invalid(f"the secret has {SECRET_MIN} to {SECRET_MAX} characters")
+        raise Invalid(f"the secret has {SECRET_MIN} to {SECRET_MAX} characters", field="secret")
     if destination.secret and record.type == "discord":
-        raise Invalid("Discord checks no signature: a secret is for other servers")
+        raise Invalid("Discord checks no signature: a secret is for other servers", field="secret")

@@ -64,3 +64,5 @@ export type Members = Schemas["Members"];
 export type MutualGuilds = Schemas["MutualGuilds"];
 export type MutualGuild = Schemas["MutualGuild"];
 export type Webhook = Schemas["Webhook"];
+export type NewWebhook = Schemas["NewWebhook"];
+export type WebhookChange = Schemas["WebhookChange"];

@@ -9,7 +9,7 @@ import { isAdmin, isOperator } from "../state/session";
 import { Chart } from "../ui/chart";
 import { count, duration, milliseconds, plural, rate } from "../ui/format";
 import { Page } from "../ui/page";
-import { Ago, Empty, Field, Figure, Loaded, Mark, Meter, Section, StateWord, Table } from "../ui/parts";
+import { Ago, Empty, Field, Figure, Loaded, Mark, Meter, now, Section, StateWord, Table } from "../ui/parts";
 import { Problems } from "../ui/problems";
 import { RecentTables } from "../ui/recent";
 import { ShardGrid } from "../ui/shardgrid";
@@ -216,9 +216,7 @@ function Sessions({ budget, app }: { budget: Budget; app: string }): JSX.Element
       />
       <dl class="facts">
         <dt>All are there again</dt>
-        <dd>
-          <Ago at={budget.reset_at} />
-        </dd>
+        <dd>{budget.reset_at > now.value ? <Ago at={budget.reset_at} /> : "not known yet: Discord is asked again"}</dd>
         <dt>Kept for failover</dt>
         <dd>{count(budget.reserve)} (the mark in the bar)</dd>
         <dt>At the same time</dt>

@@ -1,38 +1,26 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { ask, Attempts } from "../api/client";
+import { ask, get } from "../api/client";
 import type { Webhook } from "../api/types";
 import { useResource } from "../state/resource";
 import { confirm, report } from "../ui/confirm";
-import { AppsField, NameField } from "../ui/fields";
 import { plural } from "../ui/format";
-import { Ago, ErrorNote, Field, Loaded, Section, StateWord, Table } from "../ui/parts";
+import { Ago, Loaded, Section, StateWord, Table } from "../ui/parts";
+import { WebhookForm } from "./webhook-form";
 
 /** Who is notified. A URL is a secret: it is written, and never shown again. */
 export function Webhooks(): JSX.Element {
   const hooks = useResource<Webhook[]>("/webhooks", { all: true, every: 15_000 });
-  const [name, setName] = useState("");
-  const [url, setUrl] = useState("");
-  const [severity, setSeverity] = useState("warning");
-  const [apps, setApps] = useState("");
-  const [error, setError] = useState<unknown>(null);
-  const [attempts] = useState(() => new Attempts());
-  const add = async (event: Event): Promise<void> => {
-    event.preventDefault();
-    setError(null);
+  /** null: a new one; undefined: none is open. */
+  const [edited, setEdited] = useState<Webhook | null | undefined>(undefined);
+  const reload = async (name: string): Promise<void> => {
     try {
-      const body = { name: name.trim(), url: url.trim(), min_severity: severity, apps: apps.split(/[\s,]+/).filter(Boolean) };
-      await attempts.send(JSON.stringify(body), (key) =>
-        ask("POST", "/webhooks", { body, headers: { "Idempotency-Key": key } }),
-      );
-      report(`The webhook ${name.trim()} was added. Send it a test.`);
-      setName("");
-      setUrl("");
-      setApps("");
-      await hooks.refresh();
+      setEdited(await get<Webhook>(`/webhooks/${encodeURIComponent(name)}`));
     } catch (found) {
-      setError(found);
+      setEdited(undefined);
+      report(`The webhook ${name} was not read: ${(found as Error).message}`);
     }
+    await hooks.refresh();
   };
   const test = async (hook: Webhook): Promise<void> => {
     try {
@@ -89,6 +77,14 @@ export function Webhooks(): JSX.Element {
                       <button
                         type="button"
                         class="quiet"
+                        aria-label={`Change webhook ${row.name}`}
+                        onClick={() => setEdited(row)}
+                      >
+                        Change…
+                      </button>{" "}
+                      <button
+                        type="button"
+                        class="quiet"
                         aria-label={`Remove webhook ${row.name}`}
                         onClick={() =>
                           confirm({
@@ -112,39 +108,21 @@ export function Webhooks(): JSX.Element {
                 },
               ]}
             />
-            <form class="filters" onSubmit={(event) => void add(event)}>
-              <NameField label="Name" value={name} onChange={setName} />
-              <Field label="URL (a secret)">
-                {(attributes) => (
-                  <input
-                    {...attributes}
-                    type="password"
-                    value={url}
-                    required
-                    autocomplete="off"
-                    placeholder="https://"
-                    onInput={(event) => setUrl(event.currentTarget.value)}
-                  />
-                )}
-              </Field>
-              <Field label="At least">
-                {(attributes) => (
-                  <select {...attributes} value={severity} onChange={(event) => setSeverity(event.currentTarget.value)}>
-                    <option>critical</option>
-                    <option>warning</option>
-                    <option>notice</option>
-                  </select>
-                )}
-              </Field>
-              <AppsField apps={apps} onChange={setApps} />
-              <button type="submit" disabled={!name.trim() || !url.trim()}>
-                Add
-              </button>
-            </form>
+            <button type="button" class="gap-above" onClick={() => setEdited(null)}>
+              Add a webhook…
+            </button>
           </>
         )}
       </Loaded>
-      {error !== null && <ErrorNote error={error} />}
+      {edited !== undefined && (
+        <WebhookForm
+          key={edited?.revision ?? 0}
+          hook={edited}
+          onClose={() => setEdited(undefined)}
+          onSaved={hooks.refresh}
+          onReload={() => reload(edited?.name ?? "")}
+        />
+      )}
     </Section>
   );
 }

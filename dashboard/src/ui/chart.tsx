@@ -29,7 +29,7 @@ export function Chart(props: { points: readonly Point[]; label: string; height?:
         padding: [6, 4, 0, 0],
         scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] } },
         axes: [
-          { ...axis, size: 18, space: 90, values: (_, found) => found.map((at) => clock(at, false)) },
+          { ...axis, size: 18, space: 90, values: (_, found, __, ___, step) => found.map((at) => clock(at, step < 60)) },
           { ...axis, size: 44, space: 28, values: (_, found) => found.map((value) => rate(value)) },
         ],
         series: [{}, { stroke: colours.borderTopColor, width: 1.5, points: { show: false } }],

@@ -19,9 +19,14 @@ export function QueryField({ label, name }: { label: string; name: string }): JS
 }
 
 /** A text that has to be there. */
-export function NameField(props: { label: string; value: string; onChange: (value: string) => void }): JSX.Element {
+export function NameField(props: {
+  label: string;
+  value: string;
+  error?: string;
+  onChange: (value: string) => void;
+}): JSX.Element {
   return (
-    <Field label={props.label}>
+    <Field label={props.label} error={props.error}>
       {(attributes) => (
         <input
           {...attributes}
@@ -35,17 +40,17 @@ export function NameField(props: { label: string; value: string; onChange: (valu
   );
 }
 
-export function AppsField({ apps, onChange }: { apps: string; onChange: (apps: string) => void }): JSX.Element {
+export function AppsField(props: { apps: string; error?: string; onChange: (apps: string) => void }): JSX.Element {
   return (
-    <Field label="Only these applications">
+    <Field label="Only these applications" error={props.error}>
       {(attributes) => (
         <input
           {...attributes}
-          value={apps}
+          value={props.apps}
           placeholder="all"
           autocomplete="off"
           spellcheck={false}
-          onInput={(event) => onChange(event.currentTarget.value)}
+          onInput={(event) => props.onChange(event.currentTarget.value)}
         />
       )}
     </Field>

@@ -110,7 +110,7 @@ export function errorText(error: unknown): string {
 }
 
 export function ErrorNote({ error }: { error: unknown }): JSX.Element {
-  const fields = error instanceof ApiError ? error.fields : [];
+  const fields = error instanceof ApiError ? error.fields.filter((field) => field.message !== error.message) : [];
   return (
     <div class="note note-critical" role="alert">
       <Mark look={{ shape: "square", tone: "critical" }} />

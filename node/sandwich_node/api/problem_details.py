@@ -101,6 +101,8 @@ def problem_details(error: Exception) -> ProblemDetails:
         fields, detail = field_errors(error), "a value cannot be used"
     else:
         detail = str(error) if code != "internal" else "an internal error; see the node's log"
+        if isinstance(error, errors.OperationError) and error.field:
+            fields = [FieldError(path=error.field, message=redact(plain_lines(detail))[:DETAIL_MAX])]
     kind = KINDS[code]
     return ProblemDetails(
         type=URN + code,

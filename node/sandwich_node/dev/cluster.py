@@ -150,10 +150,12 @@ class DevCluster:
         """Every etcd member's client URL, as `--etcd` takes them."""
         return ",".join(server.url for server in self.etcds)
 
-    async def start_node(self, name: str, *, workers: int = 1, etcd: str = "", capacity: int = 100) -> ChildProcess:
+    async def start_node(
+        self, name: str, *, workers: int = 1, etcd: str = "", capacity: int = 100, listen: str = "127.0.0.1:0"
+    ) -> ChildProcess:
         """Start one more node and return it; it is not ready yet. `etcd`: other endpoints than the members'."""
         words = [command("sandwich-node"), "join", "--node-id", name, "--workers", str(workers)]
-        words += ["--listen", "127.0.0.1:0", "--etcd", etcd or self.etcd_urls, "--capacity", str(capacity)]
+        words += ["--listen", listen, "--etcd", etcd or self.etcd_urls, "--capacity", str(capacity)]
         words += [word for label in self.labels for word in ("--label", label)]
         child = await ChildProcess.start(f"node-{name}", words, directory=self.directory, env=self.env)
         self.nodes[name] = child

@@ -54,26 +54,29 @@ async def test_a_webhook_is_made_changed_and_removed_and_its_url_is_never_shown(
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("body", "status", "field"),
     [
-        ({"name": "a", "url": "http://hushhush.example.com/"}, 422),
-        ({"name": "a", "url": "https://127.0.0.1/hushhush"}, 422),
-        ({"name": "a", "url": "https://example.com/hushhush", "type": "discord"}, 422),
-        ({"name": "A b", "url": URL}, 422),
-        ({"name": "a", "url": URL, "events": []}, 422),
-        ({"name": "a", "url": URL, "events": ["parties"]}, 422),
-        ({"name": "a", "url": URL, "template": "$hushhush"}, 422),
-        ({"name": "a", "url": URL, "secret": "s" * 20}, 422),
-        ({"name": "a", "url": "https://example.com/", "secret": "short"}, 422),
-        ({"name": "a", "url": URL, "apps": ["nope"]}, 404),
-        ({"name": "a", "url": "hushhush" * 300}, 422),
-        ({"name": "a"}, 422),
+        ({"name": "a", "url": "http://hushhush.example.com/"}, 422, "url"),
+        ({"name": "a", "url": "https://127.0.0.1/hushhush"}, 422, "url"),
+        ({"name": "a", "url": "https://example.com/hushhush", "type": "discord"}, 422, "url"),
+        ({"name": "A b", "url": URL}, 422, "name"),
+        ({"name": "a", "url": URL, "events": []}, 422, "events"),
+        ({"name": "a", "url": URL, "events": ["parties"]}, 422, "events[0]"),
+        ({"name": "a", "url": URL, "template": "$hushhush"}, 422, "template"),
+        ({"name": "a", "url": URL, "secret": "s" * 20}, 422, "secret"),
+        ({"name": "a", "url": "https://example.com/", "secret": "short"}, 422, "secret"),
+        ({"name": "a", "url": URL, "apps": ["nope"]}, 404, "apps"),
+        ({"name": "a", "url": "hushhush" * 300}, 422, "url"),
+        ({"name": "a"}, 422, "url"),
     ],
 )
-async def test_a_webhook_that_cannot_be_is_refused_without_its_url(api: Api, body: dict[str, Any], status: int) -> None:
+async def test_a_webhook_that_cannot_be_is_refused_without_its_url(
+    api: Api, body: dict[str, Any], status: int, field: str
+) -> None:
     found, problem = await api("POST", "/webhooks", body)
     assert found == status
     assert problem["detail"]
+    assert [one["path"] for one in problem["errors"]] == [field]
     if "template" not in body:
         assert "hushhush" not in json.dumps(problem)
     assert (await api("GET", "/webhooks"))[1]["items"] == []
