@@ -45,10 +45,10 @@ def check_settings(settings: ClusterSettings, cluster: str, key: ClusterKey | No
             f"the addresses in the configuration of cluster {cluster!r} are not authenticated with the cluster key "
             f"(stored by an older version, or without a key): {_APPLY}"
         )
-    if key_id_of(settings.proof) != key.key_id:
+    if key_id_of(settings.proof) not in key.key_ids:
         raise SealingError(
             f"the configuration of cluster {cluster!r} was sealed with cluster key {key_id_of(settings.proof)}, and "
-            f"this is key {key.key_id}: give every node the same key"
+            f"this is key {' and '.join(key.key_ids)}: give every node the same key"
         )
     if not key.proves(f"{cluster}/config", _destinations(settings), settings.proof):
         raise SealingError(
@@ -61,6 +61,16 @@ def check_settings(settings: ClusterSettings, cluster: str, key: ClusterKey | No
             f"the section api of cluster {cluster!r} was changed by something that has no cluster key: find out who "
             f"can write to etcd, then {_APPLY}"
         )
+
+
+def follow_settings(settings: ClusterSettings, cluster: str, key: ClusterKey | None) -> None:
+    """As `check_settings`; then the one of the key's two keys that authenticates the settings seals and proves.
+
+    So all nodes change to a new key when `sandwich cluster rekey` stores the settings with it.
+    """
+    check_settings(settings, cluster, key)
+    if key is not None:
+        key.use(key_id_of(settings.proof) or key.key_id)
 
 
 def key_id_of(stored: str) -> str | None:

@@ -38,7 +38,8 @@ class NodeRecord(Record, frozen=True):
     `capacity` is a weight, `max_shards` a limit (0: none). `labels`: also those that the node sets itself
     (`placement.INTERNAL_LABELS`). `status_key`: random in each process, signs what is asked of it and what it answers
     (`access.node_signatures`); "" for a node of an older version, which is asked plainly. `tls`: SHA-256 of the
-    certificate that it shows, in hex; "": it is asked by `address` alone.
+    certificate that it shows, in hex; "": it is asked by `address` alone. `cluster_keys`: ids of the cluster keys that
+    it can open secrets with; [] for a node of an older version, or one without a key.
     """
 
     node: str
@@ -54,6 +55,7 @@ class NodeRecord(Record, frozen=True):
     protocol: int = 1
     status_key: str = ""
     tls: str = ""
+    cluster_keys: list[str] = []
 
 
 class DepartedRecord(Record, frozen=True):

@@ -92,7 +92,10 @@ def user_identity(
 def web_session_text(session: WebSession, cluster: str, key: ClusterKey | None, sign_in: SignInRecord) -> str:
     """The web session as the client keeps it."""
     payload = base64.urlsafe_b64encode(msgspec.json.encode(session)).rstrip(b"=")
-    return f"{SESSION_PREFIX}.{payload.decode()}.{_mac(payload, cluster, key, sign_in)}"
+    secret = sign_in.secret.encode()
+    if key is not None:
+        secret = key.prove(*_session_proof(payload, cluster, secret)).encode()
+    return f"{SESSION_PREFIX}.{payload.decode()}.{_mac(payload, secret)}"
 
 
 def read_web_session(view: ClusterView, key: ClusterKey | None, text: str, now: float) -> WebSession | None:
@@ -109,17 +112,22 @@ def read_web_session(view: ClusterView, key: ClusterKey | None, text: str, now: 
     entry = view.sign_ins.get(session.user)
     if entry is None or prefix != SESSION_PREFIX:
         return None
-    if not hmac.compare_digest(_mac(payload.encode(), view.keys.cluster, key, entry.record), mac):
+    secret = entry.record.secret.encode()
+    secrets = [secret]
+    if key is not None:
+        proofs = key.proofs(*_session_proof(payload.encode(), view.keys.cluster, secret))
+        secrets = [proof.encode() for proof in proofs]
+    if not any(hmac.compare_digest(_mac(payload.encode(), each), mac) for each in secrets):
         return None
     return session if now < session.ends_at else None
 
 
-def _mac(payload: bytes, cluster: str, key: ClusterKey | None, sign_in: SignInRecord) -> str:
-    secret = sign_in.secret.encode()
-    if key is not None:
-        # The cluster key makes it genuine; the user's secret makes it end.
-        proof = key.prove(f"{cluster}/session", len(secret).to_bytes(4, "big") + secret + payload)
-        secret = proof.encode()
+def _session_proof(payload: bytes, cluster: str, secret: bytes) -> tuple[str, bytes]:
+    """What the cluster key proves: it makes the session genuine, and the user's secret makes it end."""
+    return f"{cluster}/session", len(secret).to_bytes(4, "big") + secret + payload
+
+
+def _mac(payload: bytes, secret: bytes) -> str:
     digest = hmac.digest(secret, b"sandwich session" + payload, "sha256")
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 

@@ -72,7 +72,7 @@ def cluster_apply(
         bool, typer.Option("--insecure-plaintext", help="Store secrets unsealed: whoever reads etcd has them.")
     ] = False,
     rekey: Annotated[
-        bool, typer.Option("--rekey", help="Seal everything with another key than before; stop the nodes first.")
+        bool, typer.Option("--rekey", help="Without the old key: seal everything with another; stop the nodes first.")
     ] = False,
     yes: Yes = False,
     force: Annotated[
@@ -166,6 +166,47 @@ def _show_plan(plan: "ConfigurationPlan", *, dry_run: bool, as_json: bool) -> No
     count = len(plan.writes)
     summary = f"{count} {'key' if count == 1 else 'keys'} {done}" if count else "no changes"
     show_changes(lines, warnings, summary=summary, written=not dry_run, as_json=as_json)
+
+
+@cluster_app.command("rekey")
+def cluster_rekey(
+    context: typer.Context,
+    key_file: KeyFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sealed again; write nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while a node does not have the new key: it must not restart then.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Seal everything with a new cluster key while nodes run. Give both keys: NEW,OLD. Repeating it goes on.
+
+    Each node must have both keys before. Afterwards each can be restarted with the new one alone.
+
+    Example: sandwich cluster rekey --key-file both.key
+    """
+    from sandwich_coordinator.operations.rekey import Rekeying, rekey
+
+    if context.obj.api is not None:
+        raise CommandError("cluster rekey needs etcd and the cluster key: it does not work with --api", 1)
+    connection = with_key_file(context.obj, key_file)
+    key = connection.key(os.environ)
+
+    async def work() -> Rekeying:
+        async with connection.store() as store:
+            return await rekey(store, connection.keys, key, force=force, dry_run=dry_run)
+
+    found = run(work())
+    warnings = [f"neither key opens {what}: it stays as it is" for what in found.left]
+    done = "would be sealed again (dry run: nothing was written)" if dry_run else "sealed again"
+    count = len(found.sealed)
+    summary = f"{count} {'record' if count == 1 else 'records'} {done} with cluster key {key.key_ids[0]}"
+    if not count:
+        summary = f"everything is sealed with cluster key {key.key_ids[0]}"
+    show_changes(
+        [f"~ {what}" for what in found.sealed], warnings, summary=summary, written=not dry_run, as_json=as_json
+    )
+    if found.left:
+        raise typer.Exit(1)
 
 
 @cluster_app.command("status")

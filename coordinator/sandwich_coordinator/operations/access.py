@@ -23,7 +23,7 @@ from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import Compare, Delete, Put, Store
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.trust import check_settings
+from sandwich_coordinator.trust import follow_settings
 from sandwich_coordinator.view import ClusterView
 
 TOKENS_MAX = 500
@@ -258,4 +258,4 @@ def _check_key(view: ClusterView, key: ClusterKey | None) -> None:
     """Raise SealingError when another key than the cluster's is used, or none where there is one."""
     if view.config is not None:
         # Unlike `read_settings` also without a key: a record without a proof is of no use in a cluster that has one.
-        check_settings(read_settings(view.config, view.keys, None), view.keys.cluster, key)
+        follow_settings(read_settings(view.config, view.keys, None), view.keys.cluster, key)

@@ -21,7 +21,7 @@ from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.shard_counts import BotLimits
 from sandwich_coordinator.store.base import KeyValue, Store
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.trust import check_settings
+from sandwich_coordinator.trust import follow_settings
 
 WAIT_MAX_S = 5.0
 """A longer wait that Discord asks for is not waited for."""
@@ -50,7 +50,7 @@ async def trusted_settings(store: Store, keys: Keys, key: ClusterKey | None) -> 
     if item is None:
         raise Refused("the cluster is not configured: run sandwich cluster apply -f cluster.yml")
     settings = read_settings(item, keys, None)
-    check_settings(settings, keys.cluster, key)
+    follow_settings(settings, keys.cluster, key)
     return settings, item
 
 

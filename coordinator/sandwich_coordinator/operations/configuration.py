@@ -20,7 +20,7 @@ from sandwich_coordinator.scale_plan import ScalePlan, added_group
 from sandwich_coordinator.sealing import ClusterKey
 from sandwich_coordinator.store.base import KeyValue, Listing, Put, Store
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.trust import check_settings
+from sandwich_coordinator.trust import check_settings, key_id_of
 from sandwich_coordinator.types import AppRecord
 from sandwich_coordinator.view import ClusterView
 
@@ -50,14 +50,30 @@ async def apply_configuration(
 ) -> ConfigurationPlan:
     """Make the cluster as `wanted`, in one transaction if it fits into one; with `dry_run` write nothing.
 
+    With two keys the one that the cluster uses seals, unless `rekey`.
+
     Raises Refused, Conflict, and the store's errors.
     """
     current = await store.list(keys.prefix)
+    if not rekey:
+        _use_stored_key(current, keys, sealer.key)
     plan = plan_configuration(current, wanted, keys=keys, sealer=sealer, prune=prune, rekey=rekey, now=now)
     plan = replace(plan, new_groups=_new_groups(current, plan, keys))
     if not dry_run:
         await _write(store, plan.writes)
     return plan
+
+
+def _use_stored_key(current: Listing, keys: Keys, key: ClusterKey | None) -> None:
+    stored = next((item.value for item in current.items if item.key == keys.config), None)
+    if key is None or stored is None:
+        return
+    try:
+        used = key_id_of(ClusterSettings.decode(stored).proof)
+    except (msgspec.MsgspecError, ValueError):
+        return
+    if used in key.key_ids:
+        key.use(used)
 
 
 def _new_groups(current: Listing, plan: ConfigurationPlan, keys: Keys) -> tuple[ScalePlan, ...]:

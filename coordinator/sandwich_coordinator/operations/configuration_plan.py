@@ -90,6 +90,11 @@ class Sealer:
         """The key's id; "" without one."""
         return self.key.key_id if self.key else ""
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of all keys that open what is stored; "" without one."""
+        return self.key.key_ids if self.key else ("",)
+
     def close(self, name: str, secret: str) -> str:
         """The stored form of a secret."""
         return self.key.seal(name, secret) if self.key else seal_plain(secret, allow_plain=True)
@@ -101,8 +106,8 @@ class Sealer:
         return stored if self.holds(name, secret, stored) else self.close(name, secret)
 
     def holds(self, name: str, secret: str, stored: str) -> bool:
-        """Whether `stored` is `secret`, sealed by this key (or in plain text when there is none)."""
-        if not stored or stored.startswith("plain:") != (self.key is None):
+        """Whether `stored` is `secret`, sealed by the key that seals (or in plain text when there is none)."""
+        if key_id_of(stored) != self.key_id:
             return False
         try:
             opened = self.key.unseal(name, stored) if self.key else open_plain(name, stored, allow_plain=True)
@@ -288,13 +293,14 @@ def _check_keys(
 ) -> None:
     """Nodes have one key: they could not open secrets sealed with another one at their next restart."""
     held = _key_ids(stored, keys)
-    foreign = {key: key_id for key, key_id in held.items() if key_id != sealer.key_id}
+    foreign = {key: key_id for key, key_id in held.items() if key_id not in sealer.key_ids}
     if foreign and not rekey:
         there = " and ".join(key_in_words(key_id) for key_id in sorted(set(foreign.values())))
         raise Refused(
             f"cluster {wanted.config.cluster!r} is sealed with {there}, and this is {key_in_words(sealer.key_id)}: "
-            "nodes with the other key would lose these shards at their next restart. Give the cluster's own key; or, "
-            "to change it, stop every node, apply with --rekey and start the nodes with the new key"
+            "nodes with the other key would lose these shards at their next restart. Give the cluster's own key; to "
+            "change it while nodes run there is sandwich cluster rekey; without the old key stop every node, apply "
+            "with --rekey and start the nodes with the new key"
         )
     left = [key.removeprefix(keys.apps) for key in foreign if key.startswith(keys.apps)]
     left = sorted(name for name in left if name not in wanted.config.apps)

@@ -159,6 +159,7 @@ class Agent:
             status_key=options.status_key,
             # What is advertised as a URL has a certificate of its own, of a reverse proxy.
             tls="" if "://" in address else options.tls_fingerprint,
+            cluster_keys=list(self._key.key_ids) if self._key is not None else [],
         )
 
     # --- end --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.sealing import ClusterKey, SealingError, open_plain
 from sandwich_coordinator.store.base import Store, StoreError, StoreRefused
 from sandwich_coordinator.store.keys import Keys
-from sandwich_coordinator.trust import NotAuthenticated, check_settings
+from sandwich_coordinator.trust import NotAuthenticated, follow_settings
 from sandwich_coordinator.types import AppRecord
 
 RETRY_S = 1.0
@@ -57,10 +57,13 @@ async def await_settings(
 
 
 def trusted_settings(stored: bytes, cluster: str, key: ClusterKey | None) -> ClusterSettings:
-    """The settings, if the key authenticates where they send secrets. Raises NotAuthenticated, AgentError."""
+    """The settings, if the key authenticates where they send secrets; the key then seals as the cluster does.
+
+    Raises NotAuthenticated, AgentError.
+    """
     try:
         settings = ClusterSettings.decode(stored)
-        check_settings(settings, cluster, key)
+        follow_settings(settings, cluster, key)
     except NotAuthenticated:
         raise
     except SealingError as error:

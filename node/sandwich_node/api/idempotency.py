@@ -112,10 +112,12 @@ class Answers:
             raise ApiError("refused", f"it was carried out (status {kept.status}); its answer was too long to be kept")
         if not kept.body:
             return Answer(kept.status, kept.headers)
-        if self._key is not None:
-            body = self._key.unseal(name, kept.body)
-        else:
-            body = open_plain(name, kept.body, allow_plain=True)
+        try:
+            opened = self._key.unseal(name, kept.body) if self._key is not None else None
+            body = open_plain(name, kept.body, allow_plain=True) if opened is None else opened
+        except SealingError:
+            text = f"it was carried out (status {kept.status}); its answer was sealed with a cluster key of before"
+            raise ApiError("refused", text) from None
         return Answer(kept.status, kept.headers, body.encode())
 
     def _full_for_s(self) -> float | None:
