@@ -42,5 +42,5 @@ def test_a_worker_does_not_load_what_only_a_holder_of_the_cluster_key_needs() ->
     """Each worker and each spare worker would need 8 MiB for it."""
     script = "import sys, sandwich_node.worker_main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
-    assert "sandwich_coordinator.sealing" in done.stdout.split()
+    assert "sandwich_node.shards.runner" in done.stdout.split()
     assert "cryptography.hazmat.primitives.ciphers.aead" not in done.stdout.split()
