@@ -17,7 +17,7 @@ from sandwich_coordinator.problems import Code
 from sandwich_coordinator.ranges import format_ranges, size_of_ranges
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.memory import MemoryStore
-from sandwich_coordinator.types import AppRecord, NodeRecord, PinRecord, PlanRecord
+from sandwich_coordinator.types import AppRecord, GroupPhase, GroupRecord, NodeRecord, PinRecord, PlanRecord
 from tests.unit.coordinator.test_health import KEYS, NOW, claim, cluster, registered
 from verification.simulation.loop import run_virtual
 
@@ -52,6 +52,20 @@ def test_a_shard_without_room_is_a_problem_of_its_own_and_not_one_more_that_runs
     }
     roomy = cluster({KEYS.claim("bot", 1, 1): None, KEYS.plan("bot", 1): planned(a="0")})
     assert problems(roomy).keys() == {Code.SHARDS_UNCLAIMED}
+
+
+@pytest.mark.parametrize("phase", ["canary", "preparing", "holding"])
+def test_shards_of_the_next_group_that_are_not_claimed_yet_are_no_problem_and_those_without_room_are(
+    phase: GroupPhase,
+) -> None:
+    upcoming = GroupRecord(
+        app="bot", group=2, count=3, ids="0-2", term=LeaderTerm(1), state="starting", phase=phase, replaces=1
+    )
+    changed = {KEYS.group("bot", 2): upcoming}
+    planned_all = PlanRecord(app="bot", group=2, term=LeaderTerm(1), nodes={"a": "0-2"})
+    assert problems(cluster({**changed, KEYS.plan("bot", 2): planned_all})) == {}
+    full = {**BOTH_FULL, KEYS.plan("bot", 1): planned(a="0")}
+    assert problems(cluster({**changed, **full})).keys() == {Code.CAPACITY_SHORT}
 
 
 def test_a_placement_that_no_node_has_is_named_and_internal_labels_satisfy_none() -> None:
