@@ -1,0 +1,67 @@
+"""Nodes of an older version are replaced while events flow: nothing is lost, and no session is thrown away."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandwich_node.dev import cluster as dev
+from sandwich_node.dev.cluster import dev_cluster
+from tests.e2e.test_faults import SHARDS
+from tests.e2e.test_main_job import BOTS, assert_clean
+from tests.e2e.test_nats_faults import NODES, nats_job
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
+
+LAST_OF = {"0.1.0": "448e0dd", "0.2.0": "e650623"}
+"""The last commit of each version."""
+ROOT = Path(__file__).parents[2]
+STOP_S = 40.0
+
+
+@pytest.fixture(params=sorted(LAST_OF))
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """An older version, and the commands of it, installed beside ours."""
+    version: str = request.param
+    source, venv = tmp_path / "source", tmp_path / "venv"
+    source.mkdir()
+    archive = subprocess.run(["git", "archive", LAST_OF[version]], cwd=ROOT, capture_output=True, timeout=60)
+    if archive.returncode != 0:
+        pytest.skip(f"the history of {version} is not here: {archive.stderr.decode(errors='replace')[:80]}")
+    subprocess.run(["tar", "-x", "-C", str(source)], input=archive.stdout, check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=120)
+    words = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", str(source)]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=600, env=dict(os.environ))
+    assert found.returncode == 0, found.stderr[-2000:]
+    return version, venv / "bin"
+
+
+async def test_nodes_are_upgraded_one_after_another_without_a_lost_event_or_a_new_session(
+    old: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, programs = old
+    ours = dev.command
+
+    def of_old_nodes(name: str) -> str:
+        return str(programs / name) if name == "sandwich-node" else ours(name)
+
+    monkeypatch.setattr(dev, "command", of_old_nodes)
+    async with dev_cluster(BOTS, nodes=0, rate=300) as cluster, nats_job(cluster) as running:
+        await running.until("events of each application arrive", running.all_receiving)
+
+        nodes = (await cluster.snapshot()).view.nodes.values()
+        assert [entry.record.version for entry in nodes] == [version] * len(NODES)
+        monkeypatch.setattr(dev, "command", ours)
+        for name in sorted(NODES):
+            await cluster.nodes[name].stop(STOP_S)
+            await running.until("all shards live on the other node", lambda: running.settled(NODES - {name}))  # noqa: B023
+            await cluster.start_node(name)
+            await running.until("all shards live on both nodes", lambda: running.settled(NODES))
+            assert await running.flowing()
+        code, output = await cluster.run_cli("cluster", "status")
+        assert code == 0, output
+        assert_clean(await running.verdicts())
+        assert running.gaps == []
+        assert await running.spent() == (SHARDS, 0), "no session start but the first ones, no rule of Discord violated"
