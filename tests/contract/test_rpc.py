@@ -74,6 +74,7 @@ class Node:
         self.cluster = cluster
         self.elsewhere: set[str] = set()
         self.questions = Questions(cluster)
+        self._client = client
         given: Any = self.questions
         self.server = RpcServer(
             NatsRequests(client),
@@ -86,6 +87,11 @@ class Node:
 
     async def belongs_elsewhere(self, app: str) -> bool:
         return app in self.elsewhere
+
+    async def add_shard(self, shard: ShardId, commands: Any) -> None:
+        """Once this returns, requests of other clients reach the shard."""
+        await self.server.add_shard(shard, commands)
+        await self._client.flush()
 
 
 @asynccontextmanager
@@ -152,7 +158,7 @@ async def test_a_request_waits_for_a_shard_that_no_node_has_at_this_moment(serve
         commands.answer = b'{"id":"own:1"}'
         commands.gate.set()
         given: Any = commands
-        await node.server.add_shard(ShardId("music", 1, 0), given)
+        await node.add_shard(ShardId("music", 1, 0), given)
         assert await asking == "own:1"
 
 
@@ -166,7 +172,7 @@ async def test_a_request_without_a_client_that_retries_does_not_see_the_switch(s
         for node in both:
             node.apps = {"music": AppInfo(group=2, count=2)}
         new: Any = running(b'{"members":["new"]}')
-        await both[1].server.add_shard(ShardId("music", 2, 1), new)
+        await both[1].add_shard(ShardId("music", 2, 1), new)
         assert (await asking)["result"] == {"members": ["new"]}
         assert new.asked == 1
         await client.close()
@@ -178,7 +184,7 @@ async def test_a_request_under_way_in_a_shard_that_ends_is_answered_by_the_one_t
     async with nodes(server, ("one", "music"), ("one", "music")) as both:
         client = await nats.connect(server.url)
         old: Any = Commands()
-        await both[0].server.add_shard(ShardId("music", 1, 0), old)
+        await both[0].add_shard(ShardId("music", 1, 0), old)
         asking = [
             asyncio.create_task(ask(client, "music", "request_members", guild_id=str(1 << 22))) for _ in range(20)
         ]
@@ -187,7 +193,7 @@ async def test_a_request_under_way_in_a_shard_that_ends_is_answered_by_the_one_t
         for node in both:
             node.apps = {"music": AppInfo(group=2, count=2)}
         new: Any = running(b'{"members":["new"]}')
-        await both[1].server.add_shard(ShardId("music", 2, 1), new)
+        await both[1].add_shard(ShardId("music", 2, 1), new)
         old.has_ended = True
         await both[0].server.remove_shard(ShardId("music", 1, 0))
         old.gate.set()
@@ -202,7 +208,7 @@ async def test_requests_that_no_shard_takes_up_end_with_an_error_that_says_to_re
         client = await nats.connect(server.url)
         ended: Any = running(b"null")
         ended.has_ended = True
-        await node.server.add_shard(ShardId("music", 1, 0), ended)
+        await node.add_shard(ShardId("music", 1, 0), ended)
         answer = await ask(client, "music", "request_members", guild_id="1")
         assert (answer["error"]["code"], answer["error"]["retry_after"]) == ("unavailable", 1.0)
         assert ended.asked == server_module.PASSED_MAX + 1
@@ -225,7 +231,7 @@ async def test_a_presence_for_all_shards_reaches_those_of_the_next_group_too(ser
             for number in range(count):
                 shards[ShardId("music", group, number)] = running(b"null")
         for key, commands in shards.items():
-            await both[key.shard].server.add_shard(key, commands)
+            await both[key.shard].add_shard(key, commands)
         answer = await ask(client, "music", "update_presence", status="dnd")
         # The third shard of the next group is not there: that is no failure.
         assert answer["result"] == {"shards": 2, "failed": {}}
@@ -243,8 +249,8 @@ async def test_a_presence_for_all_shards_goes_to_the_group_that_serves_afterward
         client = await nats.connect(server.url)
         old: Any = Commands()
         new: Any = running(b"null")
-        await node.server.add_shard(ShardId("music", 1, 0), old)
-        await node.server.add_shard(ShardId("music", 2, 0), new)
+        await node.add_shard(ShardId("music", 1, 0), old)
+        await node.add_shard(ShardId("music", 2, 0), new)
         asking = asyncio.create_task(ask(client, "music", "update_presence", status="dnd"))
         await until(lambda: old.asked)
         node.apps = {"music": AppInfo(group=2, count=1)}
@@ -259,7 +265,7 @@ async def test_a_shard_asks_another_one_for_the_presence_that_the_bot_shows(serv
     async with nodes(server, ("one", "music"), ("one", "music")) as (a, b):
         shown: dict[str, Any] = {"status": "dnd", "activities": [], "since": None, "afk": False}
         old: Any = running(b"null")
-        await a.server.add_shard(ShardId("music", 1, 0), old)
+        await a.add_shard(ShardId("music", 1, 0), old)
         assert await b.server.presence_of(ShardId("music", 1, 0)) is None
         old.shows = shown
         assert await b.server.presence_of(ShardId("music", 1, 0)) == shown
@@ -350,7 +356,7 @@ async def test_identical_requests_do_not_use_up_the_limit_of_others(server: Embe
         commands = Commands()
         commands.answer = b'{"members":[%b]}' % b",".join(b'{"user":{"id":"%d"}}' % n for n in range(20_000))
         given: Any = commands
-        await node.server.add_shard(ShardId("music", 1, 0), given)
+        await node.add_shard(ShardId("music", 1, 0), given)
         many = admission.AT_ONCE_MAX * 2
         asked = [asyncio.create_task(ask_members(client, "81384788765712384")) for _ in range(many)]
         await until(lambda: commands.asked == many)

@@ -240,7 +240,9 @@ def _error(problem: Any, status: int, url: str = "") -> Exception:
     if not isinstance(problem, dict) or not isinstance(problem.get("code"), str):
         return errors.Unavailable(f"{url} answered with HTTP {status}, and that is not Sandwich's API")
     code, detail = problem["code"], str(problem.get("detail", ""))
-    fields = [f"{one['path']}: {one['message']}" for one in problem.get("errors", ()) if isinstance(one, dict)]
+    given = [one for one in problem.get("errors", ()) if isinstance(one, dict)]
+    # An operation's own message is the whole detail, and says where it applies.
+    fields = [f"{one['path']}: {one['message']}" for one in given if one["message"] != detail]
     if code == "not-found":
         return errors.NotFound("", "", (), message=detail)
     if code == "unauthenticated":
