@@ -88,6 +88,7 @@ class PlanLimits:
 
 
 UNLIMITED = PlanLimits()
+PASSES_MAX = 4
 NO_PINS: Mapping[ShardId, str] = {}
 
 
@@ -135,8 +136,26 @@ def plan(
 
     A shard whose node is not among `nodes` is an orphan that ran before; one that `current` does not name is new.
     Placing either is not a move. When no node accepts, owned shards stay where they are and orphans are missing from
-    the result.
+    the result. Without a limit on moves the result is final: a shard for which another one has to make room first gets
+    it, too.
     """
+    result = _planned(nodes, groups, current, limits, pinned)
+    if limits == UNLIMITED and any(node.room != INFINITE for node in nodes):
+        for _ in range(PASSES_MAX):
+            before, result = result, _planned(nodes, groups, result, limits, pinned)
+            if result == before:
+                break
+    return result
+
+
+def _planned(
+    nodes: Sequence[NodeCapacity],
+    groups: Sequence[GroupShards],
+    current: Assignment,
+    limits: PlanLimits,
+    pinned: Mapping[ShardId, str],
+) -> dict[GroupId, dict[int, str]]:
+    """One pass: room that a shard leaves is free only in the next one."""
     known = {node.node: node for node in sorted(nodes, key=lambda node: node.node)}
     takers = {name: node for name, node in known.items() if node.accepts}
     placements = {placement_of(group.placement) for group in groups}
@@ -223,7 +242,8 @@ def _evict(found: _Sorted, takers: Mapping[str, NodeCapacity]) -> None:
             excess -= 1
         for shard, kind in going[len(going) - min(excess, len(going)) :]:
             found.leaving[kind].remove(shard)
-            found.failover[kind].append(shard)
+            # As the next plan will see it: before those that stay where they do not fit, it would take their place.
+            found.new[kind].append(shard)
             del found.where[shard]
 
 

@@ -11,10 +11,11 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -38,6 +39,7 @@ from sandwich_sdk.wire.plain_text import plain_text
 VIEW_EVERY_S = 1.0
 SETTLE_BUDGET_S = 20.0
 READY_BUDGET_S = 60.0
+ACCEPTED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,20 @@ async def _dashboard(cluster: DevCluster, store: EtcdStore, snapshot: Snapshot) 
         return None
     first, *others = answering
     address = snapshot.view.nodes[first].record.address
+    await _accepted(address, made.text)
     return how_to_look(address, made.text, [(name, cluster.nodes[name].process.pid) for name in others])
+
+
+async def _accepted(address: str, token: str) -> None:
+    """Wait until the node has seen the token in etcd, for ACCEPTED_S at most."""
+    headers = {"Authorization": f"Bearer {token}"}
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(ACCEPTED_S), aiohttp.ClientSession(headers=headers) as http:
+            while True:
+                async with http.get(f"http://{address}/api/v1/me") as response:
+                    if response.status == 200:
+                        return
+                await asyncio.sleep(0.1)
 
 
 def _shell_name() -> str:

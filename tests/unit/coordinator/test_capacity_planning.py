@@ -163,6 +163,21 @@ def test_planning_again_changes_nothing_in_any_order_of_the_input(case: Case) ->
     assert plan(case.nodes, case.groups, result, pinned=case.pinned) == result
 
 
+def test_what_an_overfull_node_gives_up_takes_no_place_of_a_shard_that_has_to_leave_it() -> None:
+    """Neither z/0 nor z/1 may stay on `a`; there is room for one of them, when x makes it."""
+    nodes = [NodeCapacity("a", 1, max_shards=3), NodeCapacity("c", 1, max_shards=1, labels={"zone": "a"})]
+    groups = [
+        GroupShards("x", 0, range(1), weight=0.5),
+        GroupShards("y", 0, range(2), weight=0.5),
+        GroupShards("z", 0, range(2), placement={"zone": "a"}, weight=0.5),
+    ]
+    x, y, z = (GroupId(app, 0) for app in "xyz")
+    current = {x: {0: "c"}, y: {0: "a", 1: "a"}, z: {0: "a", 1: "a"}}
+    result = plan(nodes, groups, current)
+    assert result == {x: {0: "a"}, y: {0: "a", 1: "a"}, z: {0: "c"}}
+    assert plan(nodes, groups, result) == result
+
+
 @given(cases(weights=(0.5, 1.0, 3.0), pins=True))
 @settings(max_examples=200, deadline=None)
 def test_steps_with_a_limit_on_moves_come_to_an_end_that_is_balanced(case: Case) -> None:
