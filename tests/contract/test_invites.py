@@ -29,7 +29,7 @@ from sandwich_node.shards.connection import ShardConnection
 from sandwich_simulator import BotConfig, Simulator, SimulatorConfig
 from sandwich_simulator.actions.invites import drop_expired
 from sandwich_simulator.visibility import MANAGE_GUILD, permissions_of
-from tests.support.starvation import fair_time
+from tests.support.starvation import LoopClock
 
 TOKEN = "simulated-token"
 INTENTS = 1 | 1 << 1 | 1 << 6  # GUILDS, GUILD_MEMBERS, GUILD_INVITES
@@ -99,7 +99,7 @@ class Owner:
         ask = self.lookup.observe(type, bytes(data), is_published=True) if type in EVENT_TYPES else None
         d = msgspec.json.decode(data) if ask is not None else {}
         who = (d["guild_id"], d["user"]["id"]) if d else ("", "")
-        self.waiting.append((ask, who, fair_time()))
+        self.waiting.append((ask, who, self.rig.clock.now))
         self.wake.set()
         return True
 
@@ -119,7 +119,7 @@ class Owner:
             batch, self.waiting = self.waiting, []
             joins = [(ask, who) for ask, who, _ in batch if ask is not None]
             reported = await self.lookup.resolve([ask for ask, _ in joins])
-            now = fair_time()
+            now = self.rig.clock.now
             self.rig.delays += [now - read_at for _, _, read_at in batch]
             for (_, who), how in zip(joins, reported, strict=True):
                 self.rig.events[who] = msgspec.json.decode(how)
@@ -154,6 +154,8 @@ class Rig:
         self.late: dict[Who, dict[str, Any]] = {}
         self.delays: list[float] = []
         self.rng = random.Random(7)
+        self.clock = LoopClock()
+        self.ticking = asyncio.create_task(self.clock.run())
         self.owner = Owner(self, None)
         self.running = asyncio.create_task(self.owner.run())
 
@@ -174,7 +176,8 @@ class Rig:
 
     async def stop(self) -> None:
         self.running.cancel()
-        await asyncio.wait([self.running], timeout=5)
+        self.ticking.cancel()
+        await asyncio.wait([self.running, self.ticking], timeout=5)
 
     async def guilds(self) -> list[str]:
         return await self.sim.guild_ids(self.bot)

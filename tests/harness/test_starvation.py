@@ -1,12 +1,13 @@
 """The clock for bounds on durations: it counts the program's work and sleep, not its waits for a core."""
 
+import asyncio
 import os
 import sys
 import time
 from asyncio.subprocess import PIPE
 
 from tests.support.processes import started
-from tests.support.starvation import fair_time, waited_s
+from tests.support.starvation import LoopClock, fair_time, waited_s
 
 BUSY = "print(1, flush=True)\nwhile True: pass"
 
@@ -44,3 +45,20 @@ def test_sleeping_and_computing_count() -> None:
     while time.thread_time() < used + 0.1:
         pass
     assert fair_time() - began > 0.09
+
+
+async def test_a_loop_clock_counts_a_wait_and_little_of_a_long_turn() -> None:
+    clock = LoopClock()
+    ticking = asyncio.create_task(clock.run())
+    await asyncio.sleep(0.1)
+    began = clock.now
+    await asyncio.sleep(0.5)
+    waited = clock.now - began
+    # Each tick on a loaded machine may be late by what does not count.
+    assert 0.1 < waited <= 0.6
+    began = clock.now
+    time.sleep(0.5)  # noqa: ASYNC251  # a long turn
+    await asyncio.sleep(0.05)
+    assert clock.now - began <= 0.1
+    ticking.cancel()
+    await asyncio.wait({ticking})
