@@ -173,6 +173,8 @@ async def main() -> None:
         filming = asyncio.create_task(film.run())
         try:
             await play(film, cluster)
+            if filming.done():
+                filming.result()
         finally:
             filming.cancel()
             await asyncio.gather(filming, return_exceptions=True)

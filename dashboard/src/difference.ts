@@ -9,14 +9,45 @@ export interface Difference {
 
 const ROWS_MAX = 200;
 const ABSENT = "—";
+/** The cache keeps these apart from the object that an event has them in. */
+const KEPT_APART = new Set([
+  "guild_id",
+  "member",
+  "roles",
+  "emojis",
+  "stickers",
+  "channels",
+  "threads",
+  "members",
+  "presences",
+  "voice_states",
+  "stage_instances",
+  "guild_scheduled_events",
+  "soundboard_sounds",
+]);
 
-/** The fields of `after` that are not as they were. What `after` lacks is not a change: Discord sends a part. */
-export function differences(before: Json, after: Json): Difference[] {
+/**
+ * The fields of an event's `d` that are not as they were in the cached object `before`. What `d` lacks is not a change:
+ * Discord sends a part.
+ */
+export function differences(before: Json, d: Json): Difference[] {
   const found: Difference[] = [];
+  // Discord sends a role beside its guild's id.
+  const after = isObject(d) && isObject(d["role"]) ? d["role"] : d;
   if (isObject(before) && isObject(after)) {
-    for (const name of Object.keys(after)) compare(name, before[name], after[name], found);
+    for (const name of Object.keys(after)) {
+      const was = before[name];
+      if (was === undefined && KEPT_APART.has(name)) continue;
+      // Of a user there is the id alone.
+      if (name === "user" && isObject(was) && Object.keys(was).length === 1) compare(name, was, idOf(after[name]), found);
+      else compare(name, was, after[name], found);
+    }
   }
   return found.slice(0, ROWS_MAX);
+}
+
+function idOf(user: Json | undefined): Json | undefined {
+  return isObject(user) && user["id"] !== undefined ? { id: user["id"] } : user;
 }
 
 function compare(path: string, before: Json | undefined, after: Json | undefined, found: Difference[]): void {

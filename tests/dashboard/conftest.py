@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright
 
 from tests.support.api import Api
 from tests.support.dashboard_cluster import Shape, dashboard_over
@@ -26,6 +26,7 @@ class Visit:
     url: str
     faults: list[str] = field(default_factory=list)
     served: Api | None = None
+    _responses: list[Response] = field(default_factory=list)
 
     @property
     def api(self) -> Api:
@@ -37,6 +38,11 @@ class Visit:
         """Go to an address, and wait for what is shown there."""
         await self.page.goto(self.url + path)
         await self.page.wait_for_selector("h1")
+
+    async def read(self) -> str:
+        """Everything that the API has sent to this page as JSON, streams aside."""
+        found = [one for one in self._responses if "json" in one.headers.get("content-type", "")]
+        return "\n".join([await one.text() for one in found])
 
     async def has(self, text: str) -> None:
         """Wait until the page shows a text."""
@@ -80,6 +86,7 @@ async def visit(browser: Browser, api: Api | str, **options: Any) -> AsyncIterat
     page.on("console", on_console)
     page.on("pageerror", lambda error: found.faults.append(str(error)))
     page.on("request", on_request)
+    page.on("response", lambda response: found._responses.append(response))
     try:
         yield found
     finally:

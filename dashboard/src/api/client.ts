@@ -50,16 +50,21 @@ export interface Answer<T> {
 /** The answer is still the one with the ETag in `If-None-Match`. */
 export class Unchanged extends Error {}
 
+const UNKNOWN = new Set(["outcome-unknown", "no-answer", "internal"]);
+
 function newKey(): string {
   const random = crypto.getRandomValues(new Uint8Array(16));
   return [...random].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Whether the change may have been made, or may still be under way, although it has failed here. */
-export function isUnknown(error: unknown): boolean {
-  if (!(error instanceof ApiError)) return error instanceof Unreachable;
+/** What to do when the change may have been made, or may be under way, although it has failed here; "": it was not. */
+export function ifUnknown(error: unknown): string {
+  const safe = "Whether it was done is not known. Trying again is safe: it is done once.";
+  if (!(error instanceof ApiError)) return error instanceof Unreachable ? safe : "";
+  // After these a node carries the request out again, once a minute has passed.
+  if (UNKNOWN.has(error.code ?? "")) return "Whether it was done is not known: look before you try again.";
   // Without a code it is the answer of something between: the node may be at work.
-  return error.code === "in-progress" || (error.status >= 500 && !error.code);
+  return error.code === "in-progress" || (error.status >= 500 && !error.code) ? safe : "";
 }
 
 /** Whether this was the answer: the next attempt is another request. */
@@ -170,6 +175,8 @@ export interface ServerEvent {
 }
 
 const RETRY_MS = 2000;
+/** A stream has a heartbeat each 15 s: one that is silent for so long hangs in a connection that is gone. */
+const SILENCE_MS = 40_000;
 const LINE_END = /\r\n|\n|\r/;
 
 /**
@@ -180,11 +187,35 @@ export async function* events(
   path: string,
   options: { query?: Ask["query"]; signal: AbortSignal; lastId?: string; onAlive?: () => void },
 ): AsyncGenerator<ServerEvent> {
+  const stop = new AbortController();
+  const onStop = (): void => stop.abort();
+  options.signal.addEventListener("abort", onStop);
+  if (options.signal.aborted) stop.abort();
+  let silence = window.setTimeout(onStop, SILENCE_MS);
+  const alive = (): void => {
+    clearTimeout(silence);
+    silence = window.setTimeout(onStop, SILENCE_MS);
+    options.onAlive?.();
+  };
+  try {
+    yield* eventsOf(path, options, stop.signal, alive);
+  } finally {
+    clearTimeout(silence);
+    options.signal.removeEventListener("abort", onStop);
+  }
+}
+
+async function* eventsOf(
+  path: string,
+  options: { query?: Ask["query"]; signal: AbortSignal; lastId?: string },
+  signal: AbortSignal,
+  alive: () => void,
+): AsyncGenerator<ServerEvent> {
   let response: Response;
   try {
     response = await fetch(PREFIX + withQuery(path, options.query), {
       headers: headersOf({ Accept: "text/event-stream", ...(options.lastId ? { "Last-Event-ID": options.lastId } : {}) }),
-      signal: options.signal,
+      signal,
     });
   } catch (error) {
     if (options.signal.aborted) throw error;
@@ -192,7 +223,7 @@ export async function* events(
   }
   if (!response.ok) throw await problemOf(response);
   if (!response.body) return;
-  options.onAlive?.();
+  alive();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let event = "message";
@@ -202,7 +233,7 @@ export async function* events(
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      options.onAlive?.();
+      alive();
       const lines = (rest + value).split(LINE_END);
       rest = lines.pop() ?? "";
       for (const line of lines) {

@@ -59,6 +59,7 @@ interface ObjectChange {
   before: Json;
   after: Json;
   isRemoval: boolean;
+  isBehind: boolean;
 }
 
 interface Shown {
@@ -170,7 +171,13 @@ function Tail({ app }: { app: string }): JSX.Element {
           {running ? "Begin again" : "Watch"}
         </button>
         {running && (
-          <button type="button" onClick={() => setRunning(null)}>
+          <button
+            type="button"
+            onClick={() => {
+              setRunning(null);
+              setError(null);
+            }}
+          >
             Stop
           </button>
         )}
@@ -201,8 +208,11 @@ function Tail({ app }: { app: string }): JSX.Element {
 }
 
 function Change({ change }: { change: ObjectChange }): JSX.Element {
-  const { before, after, isRemoval } = change;
-  if (before === null) return <p class="small muted">It was not in the cache before, so what changed is not known.</p>;
+  const { before, after, isRemoval, isBehind } = change;
+  if (before === null) {
+    const why = isBehind ? "The cache was behind" : "It was not in the cache before";
+    return <p class="small muted">{why}, so what changed is not known.</p>;
+  }
   if (isRemoval || Array.isArray(before)) {
     return (
       <>
@@ -243,12 +253,14 @@ interface PublishedEvent {
   type?: string;
   d?: Record<string, Json>;
   __sandwich?: { shard?: unknown[] };
-  __extra?: { before?: Json };
+  __extra?: { before?: Json; cache?: string };
 }
 
 function changeOf(type: string, event: PublishedEvent): ObjectChange | undefined {
   const before = event.__extra?.before;
-  return before === undefined ? undefined : { before, after: event.d ?? {}, isRemoval: /_(DELETE|DELETE_BULK|REMOVE)$/.test(type) };
+  if (before === undefined) return undefined;
+  const isRemoval = /_(DELETE|DELETE_BULK|REMOVE)$/.test(type);
+  return { before, after: event.d ?? {}, isRemoval, isBehind: event.__extra?.cache === "behind" };
 }
 
 function shown(data: string): Omit<Shown, "key"> {

@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { LogLine, LogPage, Node } from "../api/types";
-import { events, get, keepReading } from "../api/client";
+import { events, get, isFinal, keepReading } from "../api/client";
 import { place, setQuery } from "../router";
 import { useResource } from "../state/resource";
 import { isOperator, seesCluster } from "../state/session";
@@ -84,7 +84,7 @@ function Logs(): JSX.Element {
     };
     void keepReading(follow, stop.signal, (found) => {
       setError(found);
-      return true;
+      return !isFinal(found);
     });
     return () => {
       stop.abort();

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { ApiError, ask, Attempts, isUnknown } from "../api/client";
+import { ApiError, ask, Attempts, ifUnknown } from "../api/client";
 import type { NewWebhook, Webhook, WebhookChange } from "../api/types";
 import { Dialog, report } from "../ui/confirm";
 import { AppsField, NameField } from "../ui/fields";
@@ -175,7 +175,7 @@ export function WebhookForm(props: {
           </>
         )}
         {error !== null && <ErrorNote error={error} />}
-        {isUnknown(error) && <p class="small">Whether it was done is not known. Trying again is safe: it is done once.</p>}
+        {ifUnknown(error) && <p class="small">{ifUnknown(error)}</p>}
         {error instanceof ApiError && error.code === "stale" && (
           <button type="button" onClick={() => void props.onReload()}>
             Show the new values

@@ -2,8 +2,6 @@
 import { signal } from "@preact/signals";
 import { ApiError, events } from "../api/client";
 
-/** Heartbeats come every 15 s. */
-const SILENCE_MS = 40_000;
 const STUCK_MS = 3000;
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 
@@ -72,14 +70,10 @@ async function follow(stop: AbortSignal): Promise<void> {
     attempt = { stop: current, at: Date.now() };
     const onStop = (): void => current.abort();
     stop.addEventListener("abort", onStop, { once: true });
-    let silence = 0;
     const onAlive = (): void => {
-      clearTimeout(silence);
-      silence = window.setTimeout(() => current.abort(), SILENCE_MS);
       failures = 0;
       connection.value = { state: "live", lastAt: Date.now() };
     };
-    silence = window.setTimeout(() => current.abort(), SILENCE_MS);
     try {
       for await (const { event, data, id } of events("/changes", { signal: current.signal, lastId, onAlive })) {
         if (id) lastId = id;
@@ -100,7 +94,6 @@ async function follow(stop: AbortSignal): Promise<void> {
         noteUnreachable();
       }
     } finally {
-      clearTimeout(silence);
       stop.removeEventListener("abort", onStop);
     }
     await rest(RETRY_MS[Math.min(failures, RETRY_MS.length - 1)] ?? 1000, stop);

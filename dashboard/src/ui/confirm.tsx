@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
-import { Attempts, isUnknown } from "../api/client";
+import { Attempts, ifUnknown } from "../api/client";
 import { Check, ErrorNote, Mark } from "./parts";
 
 export interface Costs {
@@ -163,9 +163,7 @@ function Asking({ wanted }: { wanted: Question }): JSX.Element {
           </div>
         )}
         {error !== null && <ErrorNote error={error} />}
-        {isKnown && isUnknown(error) && (
-          <p class="small">Whether it was done is not known. Trying again is safe: it is done once.</p>
-        )}
+        {isKnown && ifUnknown(error) && <p class="small">{ifUnknown(error)}</p>}
         <div class="buttons">
           <button type="button" onClick={close} disabled={working}>
             Cancel
