@@ -42,8 +42,14 @@ def _say(text: str) -> None:
 async def _check(arguments: argparse.Namespace) -> Outcome:
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
     assert this is not None, "it runs in a task"
+
+    def stop() -> None:
+        # Once: another one must not end the removal of the containers.
+        if not this.cancelling():
+            this.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, this.cancel)
+        loop.add_signal_handler(number, stop)
     if not await podman.has_image(podman.BASE):
         _say("building the base image")
         await podman.build_base()

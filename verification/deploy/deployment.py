@@ -41,6 +41,7 @@ READY_S = 240.0
 RECOVERY_S = 120.0
 POLL_S = 0.5
 ASKED_S, ASKED_TIMES = 15.0, 4
+ELECTED_S = 60.0
 """How long, and how often, a NATS server is asked for the stream's leader."""
 
 Say = Callable[[str], None]
@@ -52,10 +53,9 @@ class NotSo(RuntimeError):
 
 @dataclass(slots=True)
 class Result:
-    """Of a step. `figures`: seconds, by what they measure; `said`: the status at its moments."""
+    """Of a step. `figures`: seconds, by what they measure."""
 
     figures: dict[str, float] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
 
 
@@ -203,8 +203,7 @@ class Deployment:
         return status
 
     def note(self, text: str) -> None:
-        """Print it, and keep it for the report."""
-        self.result.said.append(text)
+        """Print what belongs to the present step."""
         self.say(f"  {text}")
 
     def another(self, machine: Machine) -> Machine:
@@ -252,11 +251,8 @@ class Deployment:
         """The machine of the first bot's stream's leader. Raises NotSo."""
         leader = ""
         for _ in range(ASKED_TIMES):
-            # nats-py can wait for ever on a server that ends its first handshake.
-            with contextlib.suppress(TimeoutError, OSError, nats.errors.Error):
-                async with asyncio.timeout(ASKED_S):
-                    leader = await self._stream_leader()
-                    break
+            if leader := await self._stream_leader(next(iter(APPS))):
+                break
         if leader not in self.machines:
             raise NotSo(f"the stream's leader is not known: {leader!r}")
         return self.machines[leader]
@@ -264,26 +260,33 @@ class Deployment:
     async def lead_streams(self, machine: Machine) -> None:
         """Make the machine's NATS the leader of both streams. Raises NotSo."""
         body = msgspec.json.encode({"placement": {"preferred": machine.name}})
-        client = await nats.connect(self.servers, **self._login("operator"))
-        try:
-            for app in APPS:
-                await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{stream_name(app)}", body, timeout=ASKED_S)
-        finally:
-            await client.close()
-        until = time.monotonic() + ASKED_S
-        # While they elect, the stream has none.
-        while (leader := await self._stream_leader()) != machine.name:
-            if time.monotonic() > until:
-                raise NotSo(f"NATS of machine {machine.name} does not lead the streams, but {leader}")
-            await asyncio.sleep(POLL_S)
+        for app in APPS:
+            if await self._stream_leader(app) == machine.name:
+                continue
+            async with asyncio.timeout(ASKED_S):
+                client = await nats.connect(self.servers, **self._login("operator"))
+                try:
+                    await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{stream_name(app)}", body, timeout=ASKED_S)
+                finally:
+                    await client.close()
+            until = time.monotonic() + ELECTED_S
+            while (leader := await self._stream_leader(app)) != machine.name:
+                if time.monotonic() > until:
+                    raise NotSo(f"NATS of machine {machine.name} does not lead the stream of {app}, but {leader!r}")
+                await asyncio.sleep(POLL_S)
 
-    async def _stream_leader(self) -> str:
-        client = await nats.connect(self.servers, **self._login("operator"))
-        try:
-            info = await client.jetstream().stream_info(stream_name(next(iter(APPS))))
-        finally:
-            await client.close()
-        return str(info.cluster.leader) if info.cluster is not None else ""
+    async def _stream_leader(self, app: str) -> str:
+        """The machine that leads the application's stream; "" while they elect, or when none answers."""
+        # nats-py can wait for ever on a server that ends its first handshake.
+        with contextlib.suppress(TimeoutError, OSError, nats.errors.Error):
+            async with asyncio.timeout(ASKED_S):
+                client = await nats.connect(self.servers, **self._login("operator"))
+                try:
+                    info = await client.jetstream().stream_info(stream_name(app))
+                finally:
+                    await client.close()
+                return str(info.cluster.leader or "") if info.cluster is not None else ""
+        return ""
 
     # --- the count ------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The whole drill: the machines, the steps with a count after each, and everything removed at the end."""
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ async def run(steps: Sequence[str], *, seconds: float, rate: float, keep: bool, 
         await _drill(deployment, steps, seconds, consuming, outcome)
     except (NotSo, TimeoutError, OSError, podman.CommandFailed, aiohttp.ClientError, nats.errors.Error) as error:
         outcome.failed.append(str(error) or type(error).__name__)
-        say(await deployment.logs())
+        with contextlib.suppress(TimeoutError, OSError, podman.CommandFailed):
+            say(await deployment.logs())
     except ConsumerError as error:
         outcome.failed.append(f"a consumer ended: {error}")
     finally:

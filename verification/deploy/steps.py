@@ -47,7 +47,9 @@ async def restart(on: Deployment) -> None:
 
 async def cut(on: Deployment) -> None:
     """No packet passes to or from the machine of the leading node for 30 s."""
-    machine = on.machines[(await on.status(on.machines["b"])).leader]
+    at = on.machines["b"]
+    _, status = await on.until("a node leads", at, lambda status: status.leader in on.machines, RECOVERY_S)
+    machine = on.machines[status.leader]
     on.say(f"machine {machine.name}, whose node leads, is cut off from the network for {CUT_S:.0f} s")
     began = time.monotonic()
     await machine.cut_network()
@@ -139,7 +141,7 @@ async def remove(on: Deployment) -> None:
     _, status = await on.until(
         "the drained node has no shards",
         at,
-        lambda status: not status.nodes[machine.name]["shards"] and dict(status.live) == APPS,
+        lambda status: not status.nodes.get(machine.name, {"shards": 1})["shards"] and dict(status.live) == APPS,
         RECOVERY_S,
     )
     on.note(f"drained: {status}")

@@ -35,6 +35,8 @@ SHARDS_MAX = 6
 FAULTS_S = 150.0
 """Long enough for some changes: each needs an IDENTIFY of each new shard."""
 SCALE_EVERY_S = 45.0
+UNSTORED_S = 5.0
+"""A session whose node dies before its READY is stored is over within this."""
 
 
 def simulate_scaling(seed: int) -> Outcome:
@@ -46,13 +48,15 @@ def simulate_scaling(seed: int) -> Outcome:
 class GuildSession(Session):
     """A session with guilds. `free_at`: when it may be sent its next event.
 
-    `began`: the number of the last event before it; `numbers`: those that it was sent, by sequence.
+    `began`: the number of the last event before it, and `began_at` the time; `numbers`: those that it was sent, by
+    sequence.
     """
 
     count: int = 1
     guilds: frozenset[int] = frozenset()
     free_at: float = 0.0
     began: int = 0
+    began_at: float = 0.0
     numbers: list[tuple[int, int]] = field(default_factory=list)
 
     def dispatch(self, name: str, data: Any) -> None:
@@ -102,7 +106,12 @@ class GuildDiscord(Discord):
         self.identifies += 1
         guilds = frozenset(guild for guild in self.guilds if (guild >> 22) % count == number)
         session = GuildSession(
-            f"{app}-{number}-{self.identifies}", (app, number), count=count, guilds=guilds, began=self._number
+            f"{app}-{number}-{self.identifies}",
+            (app, number),
+            count=count,
+            guilds=guilds,
+            began=self._number,
+            began_at=now,
         )
         self.sessions.append(session)
         # Faults choose among these: each session that lives.
@@ -267,14 +276,21 @@ class Scaling(Simulation):
                 return
             latest = max(latest, number)
 
+    @staticmethod
+    def _is_unstored(session: GuildSession, stored: set[str]) -> bool:
+        """Whether it is over, before anything of it was stored."""
+        lasted_s = session.left_at - session.began_at
+        return session.socket is None and lasted_s <= UNSTORED_S and session_hash(session.id) not in stored
+
     def _inside(self, lost: GuildSession, last_seq: int, stored: set[str]) -> range:
         """The numbers of the events behind `last_seq` of a session, up to the begin of its shard's next session.
 
-        A next session of which no frame was stored is a part of the same gap: its node died before its READY was.
+        A next session that is over, and of which no frame was stored, is a part of the same gap if it was short: its
+        node died before its READY was stored.
         """
         ended = max((number for seq, number in lost.numbers if seq <= last_seq), default=lost.began)
         later = self._discord.sessions[self._discord.sessions.index(lost) + 1 :]
         of_shard = (one for one in later if isinstance(one, GuildSession) and one.shard == lost.shard)
-        of_chain = (one for one in of_shard if one.count == lost.count and session_hash(one.id) in stored)
+        of_chain = (one for one in of_shard if one.count == lost.count and not self._is_unstored(one, stored))
         began = next((one.began for one in of_chain), sys.maxsize)
         return range(ended + 1, began + 1)
