@@ -201,7 +201,8 @@ def cluster_rekey(
     count = len(found.sealed)
     summary = f"{count} {'record' if count == 1 else 'records'} {done} with cluster key {key.key_ids[0]}"
     if not count:
-        summary = f"everything is sealed with cluster key {key.key_ids[0]}"
+        what = "what it opens" if found.left else "everything"
+        summary = f"{what} is sealed with cluster key {key.key_ids[0]}"
     show_changes(
         [f"~ {what}" for what in found.sealed], warnings, summary=summary, written=not dry_run, as_json=as_json
     )

@@ -291,7 +291,9 @@ def _check_kept(kept: Mapping[str, AppRecord | None], held: Mapping[str, str], w
 def _check_keys(
     stored: Mapping[str, KeyValue], wanted: Wanted, keys: Keys, sealer: Sealer, *, prune: bool, rekey: bool
 ) -> None:
-    """Nodes have one key: they could not open secrets sealed with another one at their next restart."""
+    """Nodes could not open secrets sealed with a key that they do not have at their next restart."""
+    if rekey and len(sealer.key_ids) > 1:
+        raise Refused("--rekey is for one key, when the other one is lost: with both use sandwich cluster rekey")
     held = _key_ids(stored, keys)
     foreign = {key: key_id for key, key_id in held.items() if key_id not in sealer.key_ids}
     if foreign and not rekey:

@@ -71,7 +71,9 @@ async def rekey(store: Store, keys: Keys, key: ClusterKey, *, force: bool = Fals
 
 
 def plan_rekey(current: Listing, keys: Keys, key: ClusterKey, *, force: bool = False) -> Rekeying:
-    """What is still sealed or proved with the second key of `key`, and its new form with the first one. Pure.
+    """What is still sealed or proved with the second key of `key`, and its new form with the first one. No I/O.
+
+    `key` uses the first one from then on.
 
     Raises Refused without settings that one of the keys proves, and, unless `force`, while a node does not have the
     first key: it could open nothing at its next restart.

@@ -149,7 +149,8 @@ async def remove_app(
         timeout_s=max(0.0, ends_at - clock()),
         report=report,
     )
-    await _forget(store, keys, app)
+    began = Compare(keys.removal(app), "create_revision", entry.create_revision)
+    await _forget(store, keys, app, began)
     await await_shards(
         store,
         keys,
@@ -166,7 +167,7 @@ async def remove_app(
         if client is None:
             raise Unavailable(f"NATS is needed to delete the stream of {app}: run it again when it answers")
         await _delete_streams(client, app)
-    await _write(store, (), (Delete(keys.removal(app)),))
+    await _end(store, keys, app, began)
     done = _choice(record)
     report(AppRemoved(app, done.keep_cache or not record.cache.enabled, done.delete_stream))
     return done
@@ -211,12 +212,23 @@ async def _begin(
     return Entry(record, revision, revision, 0)
 
 
-async def _forget(store: Store, keys: Keys, app: str) -> None:
-    """Delete the configuration, so that the leader removes groups, plans and sessions."""
+async def _forget(store: Store, keys: Keys, app: str, began: Compare) -> None:
+    """Delete the configuration, so that the leader removes groups, plans and sessions.
+
+    `began` guards it: another caller may have finished this removal, and an operator added the application again.
+    """
     item = await store.get(keys.app(app))
     if item is not None:
         guard = Compare(keys.app(app), "mod_revision", item.mod_revision)
-        await _write(store, (guard,), (Delete(keys.app(app)), Delete(keys.rollout(app))))
+        await _write(store, (began, guard), (Delete(keys.app(app)), Delete(keys.rollout(app))))
+
+
+async def _end(store: Store, keys: Keys, app: str, began: Compare) -> None:
+    """Delete what was chosen, unless another caller has done so."""
+    try:
+        await store.txn((began,), (Delete(keys.removal(app)),))
+    except StoreAmbiguous as error:
+        raise OutcomeUnknown(f"whether that was stored is unknown ({error}): run it again") from None
 
 
 async def _clean_cache(
@@ -231,7 +243,8 @@ async def _clean_cache(
         view = await read_view(store, keys)
         entry = view.removals.get(app)
         if entry is None:
-            raise Conflict(f"another operator finished the removal of {app}")
+            # Another caller of this removal has finished it.
+            return
         try:
             left = await guilds(entry.record.cache.namespace_of(app), app)
         except Unavailable as error:

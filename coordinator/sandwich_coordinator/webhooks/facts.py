@@ -73,8 +73,9 @@ def problem_name(found: Problem) -> str:
 
 def _shown_by(found: Problem) -> tuple[str, ...]:
     """The nodes without whose answers a problem is not seen."""
-    # These settings are in the answer of the node itself, which is no reporter.
-    return (found.subject.removeprefix("node/"),) if found.code is Code.SETTINGS_OUTDATED else found.nodes
+    # These are seen in the answer of the node itself, which is no reporter.
+    is_own = found.code in (Code.SETTINGS_OUTDATED, Code.CLOCK_DIFFERS) and found.subject.startswith("node/")
+    return (found.subject.removeprefix("node/"),) if is_own else found.nodes
 
 
 def observe(snapshot: Snapshot, problems: Sequence[Problem]) -> Seen:

@@ -13,7 +13,7 @@ from sandwich_coordinator.operations.audit import AuditEntry, write_entry
 from sandwich_coordinator.store.base import StoreError
 from sandwich_node.api.cluster import ApiCluster
 from sandwich_node.api.limits import RateLimit
-from sandwich_node.api.problem_details import code_of, problem_details
+from sandwich_node.api.problem_details import UNKNOWN, code_of, problem_details
 from sandwich_node.api.routing import Call, Route
 from sandwich_node.logs import redact
 from sandwich_sdk.wire.plain_text import plain_json, plain_text
@@ -27,10 +27,15 @@ LIMITED = 10
 LIMITED_EVERY_S = 360.0
 """Of refusals, and of what programs do often: ten an hour for each identity. Otherwise one could fill the log, which
 has a thousand entries, until nothing of others is left in it."""
+_MADE = UNKNOWN | {"not-reached"}
+"""Errors of changes that were made, or may have been: each has an entry."""
 
 
 def is_recorded(call: Call, route: Route) -> bool:
-    """Whether a request has an entry, done or refused: a dry run and a question have none. Pure."""
+    """Whether a request has an entry, done or refused: a dry run and a question have none. Pure.
+
+    A dry run that its identity may not ask for is refused before its query is read, and has one.
+    """
     return route.is_change and route.audited != "none" and not getattr(call.query, "dry_run", False)
 
 
@@ -70,7 +75,9 @@ class Audit:
     ) -> None:
         """One entry. It does not fail: what cannot be written goes to the node's log. `is_often`: some are left out."""
         who = f"{identity.kind}:{identity.name}"
-        limit = self._refusals if error is not None else self._often if is_often else None
+        limit = self._often if is_often else None
+        if error is not None and code_of(error) not in _MADE:
+            limit = self._refusals
         if limit is not None and limit.take(who, asyncio.get_running_loop().time()):
             return
         entry = AuditEntry(

@@ -24,7 +24,10 @@ class GoingOn:
 
     def begin(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         """Go on with `work`. Its failure is logged. Beyond CHANGES_MAX it is left to the next request."""
-        if name in self._tasks or len(self._tasks) >= CHANGES_MAX:
+        if name in self._tasks:
+            return
+        if len(self._tasks) >= CHANGES_MAX:
+            _log.warning("%s goes on with the next request: this node goes on with %d others", name, CHANGES_MAX)
             return
         task = asyncio.create_task(_carry_out(name, work), name=name)
         self._tasks[name] = task

@@ -78,7 +78,8 @@ class Answers:
 
         `request`: all that makes it the same one. Use what is begun in `kept_alive` until `end`.
         Raises ApiError: malformed (the key), invalid (another request had it), in-progress, too-many-requests,
-        refused (the answer was too long to be kept); and the store's errors, when nothing was carried out.
+        refused (the answer was too long to be kept, or is sealed with a key of before); and the store's errors, when
+        nothing was carried out.
         """
         if _KEY.fullmatch(key) is None:
             raise ApiError("malformed", "Idempotency-Key takes 1 to 255 visible ASCII characters")

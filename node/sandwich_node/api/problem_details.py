@@ -47,7 +47,7 @@ KINDS = {
 }
 
 
-UNKNOWN = frozenset({"outcome-unknown", "no-answer"})
+UNKNOWN = frozenset({"outcome-unknown", "no-answer", "internal"})
 """Codes of a change that may have been made."""
 
 

@@ -182,6 +182,9 @@ async def _answer_of_snapshot(route: Route, call: Call, request: web.Request) ->
         snapshot = await call.cluster.picture.snapshot(call.cluster.view())
     except EXPECTED as error:
         return problem_response(error)
+    except Exception as error:
+        _log.exception("%s %s failed", route.method, route.path)
+        return problem_response(error)
     written = answers.get(snapshot, asked)
     if written is None:
         found = await _outcome(route, call)

@@ -57,7 +57,7 @@ class BetweenNodes:
         if differs and abs(ours - self._clock_said_at) >= SAID_EVERY_S:
             self._clock_said_at = ours
             _log.warning(
-                "the clock of this machine is %s that of %s, which asks for the status: let NTP set both",
+                "the clock of this machine is %s that of %s, which asks this node: let NTP set both",
                 differs,
                 remote,
             )

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import itertools
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from sandwich_coordinator.access.roles import Role, RoleName
 from sandwich_coordinator.operations.access import remove_user, revoke_token, set_user
 from sandwich_coordinator.operations.audit import read_entries
+from sandwich_coordinator.operations.errors import NotReached, OutcomeUnknown
 from sandwich_node.api import server
 from sandwich_node.api.access import FAILURES
 from sandwich_node.api.first_admin import offer_first_admin
 from sandwich_node.api.models import Empty, Outcome
+from sandwich_node.api.problem_details import ApiError
 from sandwich_node.api.routing import Call, Route, Stream
 from sandwich_node.api.server import PREFIX
 from sandwich_node.api.table import ROUTES
@@ -318,6 +321,22 @@ async def test_a_refusal_is_recorded_and_cannot_fill_the_log(node: Node) -> None
     entries = await read_entries(node.store, KEYS)
     assert {(entry.who, entry.result) for entry in entries} == {("token:v", "forbidden")}
     assert len(entries) == 10
+
+
+@pytest.mark.parametrize("error", [NotReached("later"), OutcomeUnknown("who knows"), ApiError("no-answer", "late")])
+async def test_changes_that_may_have_been_made_are_all_recorded_after_many_refusals(error: Exception) -> None:
+    async def handler(_call: Call) -> Empty:
+        raise error
+
+    route = Route(method="POST", path="/x", summary="", role=Role.OPERATOR, handler=handler, tag="", result=Empty)
+    async with a_node(routes=[route]) as node:
+        refused = {"Authorization": f"Bearer {await node.token('t', 'operator')}"}
+        for _ in range(12):
+            assert (await node.ask("POST", "/api/v1/x?nope=1", **refused))[0] == 422
+        for _ in range(12):
+            assert (await node.ask("POST", "/api/v1/x", **refused))[0] in (503, 504)
+        entries = await read_entries(node.store, KEYS)
+    assert Counter(entry.result == "invalid" for entry in entries) == {True: 10, False: 12}
 
 
 async def test_a_dry_run_is_not_recorded(node: Node) -> None:

@@ -22,6 +22,7 @@ from sandwich_node.http.node_requests import BetweenNodes
 from sandwich_node.log_lines import LogLine, LogRing
 from tests.support.api import KEYS, Api, StoredFacts, api_over
 from tests.support.live import live_parts, next_of, reading_of
+from tests.support.publisher import until
 
 SECRET = "5" * 64
 
@@ -159,6 +160,17 @@ async def test_lines_that_were_skipped_are_hidden_from_who_is_limited_to_some_ap
                 if event["data"].get("message") == "last":
                     break
     assert set(kinds) == {"line"}
+
+
+async def test_the_lines_between_two_readers_are_no_news_to_the_second(two: Two) -> None:
+    logs = two.api.cluster.live_parts().logs
+    async with reading_of(two.api, "/logs/live?node=a") as events:
+        await following(events, two.a)
+    await until(lambda: not logs._audience.subscribers)
+    for number in range(20):
+        two.a.add(line(f"between {number}", 2.0))
+    async with reading_of(two.api, "/logs/live?node=a") as events:
+        await following(events, two.a)
 
 
 async def test_only_nodes_that_are_followed_are_asked(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,17 @@ async def test_an_answer_is_of_one_role_and_one_scope(api: Api) -> None:
     assert (await api("GET", "/found"))[1]["ran"] == 3
 
 
+async def test_a_fault_while_nodes_are_asked_is_a_problem_like_any_other(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_view: ClusterView) -> Snapshot:
+        raise RuntimeError
+
+    monkeypatch.setattr(api.cluster.picture, "snapshot", broken)
+    status, problem = await api("GET", "/found")
+    assert (status, problem["code"]) == (500, "internal")
+
+
 async def test_an_answer_ends_with_its_snapshot(api: Api) -> None:
     assert (await api("GET", "/found"))[1]["ran"] == 1
     await api.cluster.settle()

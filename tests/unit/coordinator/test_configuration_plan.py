@@ -128,6 +128,15 @@ def test_another_cluster_key_is_refused_with_both_ids_and_seals_again_when_it_is
         run(after(changes), A)
 
 
+def test_rekey_is_not_for_two_keys() -> None:
+    """A secret that only the other one opens would stay, and nodes with one key could not open it."""
+    current = after(run(Listing((), 0), A))
+    assert SEALER.key is not None
+    both = Sealer(ClusterKey.from_base64(f"{ClusterKey.generate().to_base64()},{SEALER.key.to_base64()}"))
+    with pytest.raises(Refused, match="sandwich cluster rekey"):
+        run(current, A, sealer=both, rekey=True)
+
+
 def test_a_cluster_without_any_secret_still_knows_its_key() -> None:
     (settings, _) = after(run(Listing((), 0), A)).items
     bare = msgspec.structs.replace(

@@ -190,7 +190,9 @@ async def test_a_removal_is_refused_while_consumers_read_and_when_that_is_not_kn
     check_unread("bot", StreamContent(groups=groups[1:]))
 
 
-def test_what_another_operator_finished_meanwhile_is_a_conflict() -> None:
+def test_what_another_caller_finished_meanwhile_is_done() -> None:
+    """A node goes on with a removal after its answer: the same request elsewhere ends well, too."""
+
     async def main() -> None:
         cluster = await Removing().begin()
         await cluster.release()
@@ -199,8 +201,24 @@ def test_what_another_operator_finished_meanwhile_is_a_conflict() -> None:
         await cluster.lead()
         await asyncio.sleep(1)
         await cluster.store.txn([], [Delete(KEYS.removal("bot"))])
-        with pytest.raises(Conflict, match="another operator finished the removal of bot"):
+        assert await task == DELETED
+
+    run_virtual(main())
+
+
+def test_an_application_that_was_added_again_meanwhile_stays() -> None:
+    async def main() -> None:
+        cluster = await Removing().begin()
+        added = await cluster.store.get(KEYS.app("bot"))
+        assert added is not None
+        task = asyncio.create_task(cluster.remove())
+        await asyncio.sleep(1)
+        # Another caller finished it, and an operator added it again.
+        await cluster.store.txn([], [Delete(KEYS.removal("bot")), Put(KEYS.app("bot"), added.value)])
+        await cluster.release()
+        with pytest.raises(Conflict):
             await task
+        assert await cluster.store.get(KEYS.app("bot")) is not None
 
     run_virtual(main())
 

@@ -215,9 +215,10 @@ def test_a_problem_of_several_nodes_with_different_words_is_one_until_none_has_i
     assert notices(began.facts, seen(TWO, [], {"a": status("a"), "b": SILENT})) == []
 
 
-def test_what_a_nodes_own_answer_shows_is_not_over_while_it_does_not_answer() -> None:
-    outdated = problem(Code.SETTINGS_OUTDATED, "node/b", "node b runs with older settings of nats")
-    began = seen(TWO, [outdated], {"a": status("a"), "b": status("b")})
+@pytest.mark.parametrize("code", [Code.SETTINGS_OUTDATED, Code.CLOCK_DIFFERS])
+def test_what_a_nodes_own_answer_shows_is_not_over_while_it_does_not_answer(code: Code) -> None:
+    own = problem(code, "node/b", "seen in what b answers")
+    began = seen(TWO, [own], {"a": status("a"), "b": status("b")})
     silent = seen(TWO, [], {"a": status("a"), "b": SILENT})
     assert said(began, silent) == []
     assert [each.state for each in notices(carried(began.facts, silent), seen(TWO, [], {"b": status("b")}))] == [

@@ -102,11 +102,14 @@ class ClusterLogs:
 
     async def run(self) -> None:
         """Serve the followers until cancelled."""
-        await self._audience.serve(self._poll, self._next.clear, every_s=self._poll_s)
+        await self._audience.serve(self._poll, self._forget, every_s=self._poll_s)
 
     def close(self) -> None:
         """End every stream."""
         self._audience.cut()
+
+    def _forget(self) -> None:
+        self._next = {}
 
     async def _poll(self) -> None:
         followed = self._followed()

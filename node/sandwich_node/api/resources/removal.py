@@ -123,7 +123,7 @@ async def _remove(call: Call) -> Reply:
     call.changes.after = {"removed": True, "keep_cache": query.keep_cache, "delete_stream": query.delete_stream}
 
     async def attempt(report: Report, timeout_s: float, *, begins: bool = True) -> removal.RemovalChoice:
-        async with _client(parts, is_needed=not query.force) as client:
+        async with _client(parts, is_needed=begins and not query.force) as client:
             return await removal.remove_app(
                 parts.store,
                 parts.keys,
