@@ -108,6 +108,7 @@ class _Sorted:
     kept      on a node that may keep them, by kind and node
     leaving   on a node that drains or does not fit, by kind
     failover  on no node, and they ran before, by kind
+    evicted   likewise, since their node was started again with a lower limit
     new       on no node, by kind
     """
 
@@ -118,11 +119,20 @@ class _Sorted:
     kept: dict[_Kind, defaultdict[str, list[ShardId]]] = field(default_factory=dict)
     leaving: dict[_Kind, list[ShardId]] = field(default_factory=dict)
     failover: dict[_Kind, list[ShardId]] = field(default_factory=dict)
+    evicted: dict[_Kind, list[ShardId]] = field(default_factory=dict)
     new: dict[_Kind, list[ShardId]] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> tuple[dict[_Kind, list[ShardId]], ...]:
+        """The parts that need a place, in the order in which they get one.
+
+        Evicted shards come behind those that leave a node: these stay there when they get none, and keep its room.
+        """
+        return self.failover, self.leaving, self.evicted, self.new
 
     def coming(self, kind: _Kind) -> list[ShardId]:
         """The shards that get a node."""
-        return [*self.leaving[kind], *self.failover[kind], *self.new[kind]]
+        return [*self.leaving[kind], *self.failover[kind], *self.evicted[kind], *self.new[kind]]
 
 
 def plan(
@@ -141,10 +151,11 @@ def plan(
     """
     result = _planned(nodes, groups, current, limits, pinned)
     if limits == UNLIMITED and any(node.room != INFINITE for node in nodes):
+        before: Assignment = current
         for _ in range(PASSES_MAX):
-            before, result = result, _planned(nodes, groups, result, limits, pinned)
             if result == before:
                 break
+            before, result = result, _planned(nodes, groups, result, limits, pinned)
     return result
 
 
@@ -187,7 +198,7 @@ def _sort(
         takers, owners = fitting[kind.placement], current.get(GroupId(group.app, group.group), {})
         unfit = {name for name, node in known.items() if node.drains or not fits(node.labels, kind.placement)}
         kept, pins = found.kept.setdefault(kind, defaultdict(list)), found.pinned.setdefault(kind, {})
-        leaving, failover, new = (part.setdefault(kind, []) for part in (found.leaving, found.failover, found.new))
+        failover, leaving, _, new = (part.setdefault(kind, []) for part in found.waiting)
         for number in sorted(set(group.shard_ids)):
             shard, owner = ShardId(group.app, group.group, number), owners.get(number)
             if owner is not None and owner in known:
@@ -242,8 +253,7 @@ def _evict(found: _Sorted, takers: Mapping[str, NodeCapacity]) -> None:
             excess -= 1
         for shard, kind in going[len(going) - min(excess, len(going)) :]:
             found.leaving[kind].remove(shard)
-            # As the next plan will see it: before those that stay where they do not fit, it would take their place.
-            found.new[kind].append(shard)
+            found.evicted[kind].append(shard)
             del found.where[shard]
 
 
@@ -257,7 +267,7 @@ def _refuse(found: _Sorted, takers: Mapping[str, NodeCapacity], fitting: Fitting
 
     The sets of shards that fit together are a matroid: once a shard does not fit, no later one of its placement does.
     """
-    for part in (found.failover, found.leaving, found.new):
+    for part in found.waiting:
         for kind in part:
             if not fitting[kind.placement]:
                 part[kind] = []
@@ -268,7 +278,7 @@ def _refuse(found: _Sorted, takers: Mapping[str, NodeCapacity], fitting: Fitting
     for kind, kept in found.kept.items():
         counts[kind.placement] += sum(map(len, kept.values()))
     waiting: list[tuple[_Kind, ShardId]] = []
-    for part in (found.failover, found.leaving, found.new):
+    for part in found.waiting:
         every = ((kind, shard) for kind, shards in part.items() for shard in shards)
         waiting += sorted(every, key=lambda item: _by_number(item[1]))
     refused: set[ShardId] = set()
@@ -279,7 +289,7 @@ def _refuse(found: _Sorted, takers: Mapping[str, NodeCapacity], fitting: Fitting
         closed = order[fit] if fit < len(order) else None
         refused.update(shard for kind, shard in waiting[fit:] if kind.placement == closed)
         waiting = [(kind, shard) for kind, shard in waiting[fit:] if kind.placement != closed]
-    for part in (found.failover, found.leaving, found.new):
+    for part in found.waiting:
         for kind, shards in part.items():
             part[kind] = [shard for shard in shards if shard not in refused]
 

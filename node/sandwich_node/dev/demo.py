@@ -144,9 +144,11 @@ async def _dashboard(cluster: DevCluster, store: EtcdStore, snapshot: Snapshot) 
         return None
     key = ClusterKey.from_base64(cluster.key_file.read_text().strip())
     try:
-        made = await create_token(store, Keys(), key, name="demo", role="admin", now=time.time())
+        # Each try has a name of its own: the token of one whose answer was lost may be stored.
+        name = f"demo-{secrets.token_hex(2)}"
+        made = await create_token(store, Keys(), key, name=name, role="admin", now=time.time())
     except (OperationError, StoreError):
-        # A node is a moment ahead of the cluster's configuration, or etcd is busy: the next look tries again.
+        # The next look tries again.
         return None
     first, *others = answering
     address = snapshot.view.nodes[first].record.address

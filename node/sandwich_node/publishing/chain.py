@@ -74,9 +74,6 @@ class Checkpoint(msgspec.Struct, frozen=True, eq=False):
         mine, theirs = (self.session, self.last_seq, self.behind), (other.session, other.last_seq, other.behind)
         return mine == theirs
 
-    def __hash__(self) -> int:
-        return hash((self.session, self.last_seq, self.behind))
-
 
 def checkpoint_of(headers: FrameHeaders) -> Checkpoint:
     """The checkpoint that a frame holds. An event of which parts are missing does not count as stored."""

@@ -163,6 +163,14 @@ def test_planning_again_changes_nothing_in_any_order_of_the_input(case: Case) ->
     assert plan(case.nodes, case.groups, result, pinned=case.pinned) == result
 
 
+def test_what_an_overfull_node_gives_up_comes_before_new_shards() -> None:
+    nodes = [NodeCapacity("a", 1, max_shards=1), NodeCapacity("c", 1, max_shards=1)]
+    m, x = GroupId("m", 0), GroupId("x", 0)
+    groups = [GroupShards("m", 0, (5, 6)), GroupShards("x", 0, range(1))]
+    for limits in (PlanLimits(), PlanLimits(moves_max=0)):
+        assert plan(nodes, groups, {m: {5: "a", 6: "a"}}, limits) == {m: {5: "a", 6: "c"}, x: {}}
+
+
 def test_what_an_overfull_node_gives_up_takes_no_place_of_a_shard_that_has_to_leave_it() -> None:
     """Neither z/0 nor z/1 may stay on `a`; there is room for one of them, when x makes it."""
     nodes = [NodeCapacity("a", 1, max_shards=3), NodeCapacity("c", 1, max_shards=1, labels={"zone": "a"})]
