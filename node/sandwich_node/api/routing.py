@@ -96,7 +96,7 @@ class Route:
     media_type  of the answer, where it is not JSON: a `Stream`
     is_streamed  the answer is a `Stream` although it is JSON
     audited  which requests of a change are in the audit log: all; some, where programs send many; or none, as it only
-             asks. Dry runs never are
+             asks. Dry runs that are allowed never are
     """
 
     method: Method
