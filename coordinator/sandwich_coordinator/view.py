@@ -171,7 +171,7 @@ class ClaimIndex:
             if waits != (shard in there):
                 queued[shard.of] = there ^ {shard}
         by_node = dict(self.by_node)
-        for node in came.keys() | went.keys():
+        for node in {**came, **went}:
             left = by_node.get(node, frozenset()).difference(went.get(node, ())).union(came.get(node, ()))
             if left:
                 by_node[node] = left

@@ -138,7 +138,8 @@ class ViewChanges:
 
     def _release_caches(self, before: ClusterView, after: ClusterView) -> None:
         """Guilds of shard groups that are gone leave the cache; those of a removed application when it is asked for."""
-        for key in before.groups.keys() - after.groups.keys() if after.groups is not before.groups else ():
+        # Sorted, so that a seed of the simulation runs the same in each process.
+        for key in sorted(before.groups.keys() - after.groups.keys()) if after.groups is not before.groups else ():
             if key.app not in after.removals:
                 count, cache = before.groups[key].record.count, self._cache_specs.get(key.app)
                 self._clean(key, count, after.revision, cache, _next_group(key, before, after))

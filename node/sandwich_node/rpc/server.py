@@ -143,7 +143,7 @@ class RpcServer:
         For all others the broker answers that no process serves them.
         """
         apps, silent = self._apps(), False
-        for app in self._listening.keys() - apps.keys():
+        for app in sorted(self._listening.keys() - apps.keys()):
             await self._listening.pop(app).end()
         for app in sorted(apps.keys() - self._listening.keys()):
             if await self._belongs_elsewhere(app):
