@@ -140,7 +140,8 @@ class ViewChanges:
         """Guilds of shard groups that are gone leave the cache; those of a removed application when it is asked for."""
         # Sorted, so that a seed of the simulation runs the same in each process.
         for key in sorted(before.groups.keys() - after.groups.keys()) if after.groups is not before.groups else ():
-            if key.app not in after.removals:
+            # A removal says what becomes of its guilds. It may end in the same batch as its last group.
+            if key.app not in before.removals and key.app not in after.removals:
                 count, cache = before.groups[key].record.count, self._cache_specs.get(key.app)
                 self._clean(key, count, after.revision, cache, _next_group(key, before, after))
         for app, entry in after.removals.items() if after.removals is not before.removals else ():

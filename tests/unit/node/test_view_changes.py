@@ -150,6 +150,17 @@ def test_the_cache_of_an_application_that_is_being_removed_is_cleaned_when_that_
     ]
 
 
+def test_a_removal_that_keeps_the_cache_keeps_it_also_when_its_last_steps_are_seen_as_one() -> None:
+    """Its group goes, and then its record: a busy node has both in one batch of etcd's changes."""
+    worker = FakeWorker()
+    changes = node(worker, leads=True)
+    record = RemovalRecord(at=1.0, cache=CacheSpec(), keep_cache=True, groups={0: 3})
+    removing = replace(ADDED, apps={}, removals={"bot": Entry(record, 1, 4, 0)})
+    changes.note(None, removing)
+    changes.note(removing, GONE)
+    assert worker.cleaned() == []
+
+
 def test_a_node_that_does_not_lead_cleans_no_cache() -> None:
     worker = FakeWorker()
     changes = node(worker, leads=False)
