@@ -155,9 +155,11 @@ def test_a_removal_that_keeps_the_cache_keeps_it_also_when_its_last_steps_are_se
     worker = FakeWorker()
     changes = node(worker, leads=True)
     record = RemovalRecord(at=1.0, cache=CacheSpec(), keep_cache=True, groups={0: 3})
-    removing = replace(ADDED, apps={}, removals={"bot": Entry(record, 1, 4, 0)})
-    changes.note(None, removing)
-    changes.note(removing, GONE)
+    removing = replace(ADDED, removals={"bot": Entry(record, 1, 4, 0)}, revision=4)
+    steps = [ADDED, removing, replace(removing, apps={}, revision=5), replace(GONE, revision=6)]
+    changes.note(None, steps[0])
+    for before, after in itertools.pairwise(steps):
+        changes.note(before, after)
     assert worker.cleaned() == []
 
 
