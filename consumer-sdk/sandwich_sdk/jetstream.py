@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -22,6 +21,7 @@ from sandwich_sdk.dead_letter_store import JetStreamDeadLetters
 from sandwich_sdk.delivery import DeadLetters, Delivery, Intake
 from sandwich_sdk.errors import LOST, Unreachable, reason
 from sandwich_sdk.groups import Group, SourceOptions
+from sandwich_sdk.nats_client import ReconnectingClient
 from sandwich_sdk.ordered import OrderedGroup
 from sandwich_sdk.pull_consumer import AckAddress, AckFloor, NatsReply, PullConsumer, StreamPosition
 from sandwich_sdk.wire import subjects
@@ -41,7 +41,7 @@ class JetStreamSource:
 
     def __init__(self, options: SourceOptions) -> None:
         self._options = options
-        self._client = Client()
+        self._client = ReconnectingClient()
         self._jetstream = JetStreamContext(self._client, timeout=API_TIMEOUT_S, domain=options.domain)
         self._dead_letters = JetStreamDeadLetters(self._client, self._jetstream, options.group)
         self._ordered_groups: dict[str, OrderedGroup] = {}
@@ -62,11 +62,6 @@ class JetStreamSource:
                 await self._client.connect(
                     servers=list(options.servers),
                     name=f"sandwich-sdk {options.group}",
-                    max_reconnect_attempts=-1,
-                    connect_timeout=2,
-                    reconnect_time_wait=0.5,  # type: ignore[arg-type]  # annotated int, used as seconds
-                    ping_interval=10,
-                    max_outstanding_pings=2,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,

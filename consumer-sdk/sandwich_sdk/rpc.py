@@ -17,6 +17,7 @@ from nats.aio.client import Client
 
 from sandwich_sdk.cancellation import honour_cancel
 from sandwich_sdk.errors import reason
+from sandwich_sdk.nats_client import ReconnectingClient
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.headers import UNREADABLE
 from sandwich_sdk.wire.rpc import INVALID, NOT_FOUND, TIMEOUT, UNAVAILABLE, Answer, RpcError
@@ -66,7 +67,7 @@ class Rpc:
         self._timeout = timeout
         self._servers = [servers] if isinstance(servers, str) else list(servers)
         self._connection = dict(connection or {})
-        self._client = client or Client()
+        self._client = client or ReconnectingClient()
         self._owns_client = client is None
 
     async def connect(self) -> None:
@@ -75,7 +76,7 @@ class Rpc:
             return
         try:
             async with asyncio.timeout(self._timeout):
-                options = {"max_reconnect_attempts": -1, "error_cb": _on_error, **self._connection}
+                options = {"error_cb": _on_error, **self._connection}
                 await self._client.connect(servers=self._servers, **options)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise RpcError(UNAVAILABLE, f"NATS is not reachable ({reason(error)})") from None

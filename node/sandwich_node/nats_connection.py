@@ -1,6 +1,7 @@
 """A worker's connection to NATS. Events and requests share it; each has its own seam over it."""
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ _log = logging.getLogger(__name__)
 
 APPEND_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
-CLOSE_TIMEOUT_S = 2.0
 
 
 _REFUSALS = ("authorization violation", "authentication timeout", "authentication expired")
@@ -73,12 +73,6 @@ class NatsConnection:
                 await self.client.connect(
                     servers=list(options.servers),
                     name=self.name,
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.5,  # type: ignore[arg-type]  # annotated int, used as seconds
-                    connect_timeout=2,
-                    ping_interval=10,
-                    max_outstanding_pings=2,
                     # What cannot be sent is refused at once: no append may leave after its writer gave it up.
                     pending_size=-1,
                     error_cb=self._on_error,
@@ -95,11 +89,8 @@ class NatsConnection:
         """Close the connection. What was not acknowledged stays unacknowledged."""
         # nats-py cannot close a client that never tried to connect.
         if self._has_tried and not self.client.is_closed:
-            try:
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self.client.close()
-            except (TimeoutError, nats.errors.Error, OSError):
-                pass
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self.client.close()
 
     def _unreachable(self, error: Exception) -> NatsUnreachable:
         if is_refusal(error) or (self._trouble and self._is_refused):

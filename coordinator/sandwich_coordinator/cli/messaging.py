@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 
@@ -21,6 +20,7 @@ from sandwich_coordinator.operations.errors import NotFound
 from sandwich_coordinator.sealing import ClusterKey, open_plain
 from sandwich_coordinator.store.etcd import TlsOptions
 from sandwich_sdk.errors import reason
+from sandwich_sdk.nats_client import ReconnectingClient
 
 CONNECT_TIMEOUT_S = 3
 
@@ -83,7 +83,8 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
         last[:] = [error]
 
     try:
-        client = await nats.connect(
+        client = ReconnectingClient()
+        await client.connect(
             servers=settings.servers,
             user=settings.user or None,
             password=password,

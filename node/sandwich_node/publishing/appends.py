@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.transport import TcpTransport, Transport
 
+from sandwich_sdk.nats_client import ReconnectingClient
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, EXPECTED_LAST_SUBJECT
 
 _VERSION_LINE = "NATS/1.0\r\n"
@@ -53,7 +53,7 @@ class _Ack(msgspec.Struct):
 _ack = msgspec.json.Decoder(_Ack).decode
 
 
-class AckClient(Client):
+class AckClient(ReconnectingClient):
     """nats-py's client, which gives the messages of one subscription to a function as they are read."""
 
     def __init__(self) -> None:
