@@ -14,7 +14,7 @@ node may hang. A node that let its turn pass is passed over for a while. So the 
 node can stop the others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -166,7 +166,7 @@ class IdentifyQueue:
         self._queued_in: dict[ShardId, Bucket] = {}
         self._slots: dict[Bucket, _Slot] = {}
         self._refused: dict[ShardId, str] = {}
-        self._ahead: dict[str, Mapping[Bucket, Sequence[Waiting]]] = {}
+        self._ahead: dict[Bucket, Sequence[Waiting]] = {}
         self._yields: dict[Bucket, tuple[str, float]] = {}
         self._distrusted: dict[str, float] = {}
         self._served: dict[ShardId, int] = {}
@@ -249,27 +249,23 @@ class IdentifyQueue:
                     self._distrusted.pop(entry.record.node, None)
         # A shard that had its turn still says that it identifies until its READY, which may take minutes.
         changed = view.claims.keys() if before is None else view.changed_claims(before)
+        served = self._served
         for shard in taken | changed:
             claim = view.claims.get(shard)
-            if claim is None or self._served.get(shard) != claim.mod_revision:
-                self._served.pop(shard, None)
-            if claim is not None and shard in view.queued.get(shard.of, ()) and _holds(view, shard):
-                self._served[shard] = claim.mod_revision
+            if shard in served and (claim is None or served[shard] != claim.mod_revision):
+                del served[shard]
+            if claim is not None and claim.record.is_queued and _holds(view, shard):
+                served[shard] = claim.mod_revision
 
     def _waiting_ahead(self, bucket: Bucket, turn: Turn, now: float) -> Waiting | None:
         """The first shard of another node that is before ours in this bucket and could start."""
         view = self._view
         if view is None:
             return None
-        if bucket.token_hash not in self._ahead:
-            found: dict[Bucket, list[Waiting]] = {}
-            for one in waiting(view, bucket.token_hash, beside=self._node):
-                if one.turn.shard not in self._served:
-                    found.setdefault(one.bucket, []).append(one)
-            for rivals in found.values():
-                rivals.sort(key=lambda one: one.turn)
-            self._ahead[bucket.token_hash] = found
-        for one in self._ahead[bucket.token_hash].get(bucket, ()):
+        if bucket not in self._ahead:
+            rivals = (one for one in waiting(view, bucket, beside=self._node) if one.turn.shard not in self._served)
+            self._ahead[bucket] = sorted(rivals, key=lambda one: one.turn)
+        for one in self._ahead[bucket]:
             if one.turn >= turn:
                 return None
             trusted = self._distrusted.get(one.node, now) <= now

@@ -276,7 +276,8 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
         {
             *view.groups,
             *view.plans,
-            *(GroupId(*group) for group in {shard[:2] for shard in (*view.sessions, *view.pins, *view.restarts)}),
+            *view.with_sessions,
+            *(shard.of for shard in (*view.pins, *view.restarts)),
         }
     ):
         group = view.groups.get(key)

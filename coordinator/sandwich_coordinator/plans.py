@@ -31,17 +31,31 @@ _PLANNED_FROM = ("apps", "groups", "plans", "pins", "bad")
 
 @dataclass(frozen=True, slots=True)
 class PlanInputs:
-    """What a plan is made from while every shard is planned: the nodes, and parts of the view.
+    """What a plan is made from while every shard is planned: the nodes, whether they are settled, parts of the view.
 
     Claims and sessions matter only for shards without a place, or on their way.
     """
 
     nodes: Sequence[NodeCapacity]
+    settled: bool
     parts: tuple[object, ...]
 
     def are(self, other: "PlanInputs") -> bool:
         """Whether a plan from `other` would be the same. A view shares the parts that have not changed."""
-        return self.nodes == other.nodes and all(map(operator.is_, self.parts, other.parts))
+        same = (self.nodes, self.settled) == (other.nodes, other.settled)
+        return same and all(map(operator.is_, self.parts, other.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The inputs from which a plan left nothing to do. `moving_max`: not before at most so many shards move; None: at
+    all.
+
+    A plan of 10,000 shards takes 20 ms, so that one for each shard that has moved would keep the leader busy.
+    """
+
+    inputs: PlanInputs
+    moving_max: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +65,7 @@ class LeaderMemory:
     `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
     `departures`: recent disappearances per node, to notice one that keeps coming and going. `relocated`: groups
     at which the cache locates all guilds of the groups that they replaced. `checked`: when each application's automatic
-    shard count was looked at. `at_rest`: the inputs from which the last plan left nothing to do.
+    shard count was looked at. `at_rest`: from what the last plan left nothing to do.
     """
 
     members: frozenset[str] | None = None
@@ -62,7 +76,7 @@ class LeaderMemory:
     not_live_since: Mapping[GroupId, float] = field(default_factory=dict)
     relocated: frozenset[GroupId] = frozenset()
     checked: Mapping[str, float] = field(default_factory=dict)
-    at_rest: PlanInputs | None = None
+    at_rest: Rest | None = None
 
 
 def unreadable_nodes(view: ClusterView) -> frozenset[str]:
@@ -127,16 +141,17 @@ def pins(view: ClusterView) -> dict[ShardId, str]:
 
 def plan_writes(
     view: ClusterView, memory: LeaderMemory, *, term: LeaderTerm, now: float, policy: Policy
-) -> tuple[list[LeaderWrite], PlanInputs | None]:
-    """What of the plans has to be written; and the inputs of a plan that leaves nothing to do, for `LeaderMemory`."""
+) -> tuple[list[LeaderWrite], Rest | None]:
+    """What of the plans has to be written; and from what a plan leaves nothing to do, for `LeaderMemory`."""
     writes = list(_paused_plans(view))
     if memory.hold_until is not None:
         return writes, None
     settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
     nodes = plannable(view, memory, now, policy)
-    inputs = PlanInputs(nodes, tuple(getattr(view, name) for name in _PLANNED_FROM))
-    if settled and memory.at_rest is not None and memory.at_rest.are(inputs):
-        return writes, memory.at_rest
+    inputs = PlanInputs(nodes, settled, tuple(getattr(view, name) for name in _PLANNED_FROM))
+    rest = memory.at_rest if memory.at_rest is not None and memory.at_rest.inputs.are(inputs) else None
+    if rest is not None and rest.moving_max is None:
+        return writes, rest
     known = {node.node for node in nodes}
     groups = [group_shards(view, key) for key in planned_groups(view)]
     current: dict[GroupId, dict[int, str]] = {}
@@ -145,13 +160,17 @@ def plan_writes(
         key = GroupId(group.app, group.group)
         current[key], in_flight = _present(view, key, group, known)
         moving += in_flight
+    if rest is not None and rest.moving_max is not None and moving > rest.moving_max:
+        return writes, rest
     limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
     planned = plan(nodes, groups, current, limits, pins(view))
     changes = [_plan_write(view, key, assigned, term) for key, assigned in planned.items()]
     writes += [write for write in changes if write is not None]
     is_complete = all(len(planned[GroupId(group.app, group.group)]) == len(group.shard_ids) for group in groups)
-    at_rest = settled and is_complete and not writes and moving < policy.moves_in_flight_max
-    return writes, inputs if at_rest else None
+    if writes or not is_complete:
+        return writes, None
+    # The next shards move once half of those that may be on their way have arrived.
+    return writes, Rest(inputs, policy.moves_in_flight_max // 2 if moving >= policy.moves_in_flight_max else None)
 
 
 def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
@@ -183,6 +202,8 @@ def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str
 
 def _plan_write(view: ClusterView, key: GroupId, assigned: Mapping[int, str], term: LeaderTerm) -> LeaderWrite | None:
     entry = view.plans.get(key)
+    if entry is not None and planned_nodes(entry) == assigned and len(entry.record.nodes) == len({*assigned.values()}):
+        return None
     by_node: dict[str, list[int]] = {}
     for shard, node in assigned.items():
         by_node.setdefault(node, []).append(shard)

@@ -1,11 +1,13 @@
 """Nodes act only on changes that concern them: what is passed over must change none of their decisions."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandwich_coordinator import election
 from sandwich_coordinator.assignment import (
     Action,
     LocalNode,
@@ -13,10 +15,12 @@ from sandwich_coordinator.assignment import (
     ShardConfig,
     Start,
     concerns,
-    planned_here,
     reconcile_node,
 )
+from sandwich_coordinator.election import Candidate
+from sandwich_coordinator.groups import planned_here
 from sandwich_coordinator.ids import Fence, GroupId, LeaderTerm, ShardId
+from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import KeyValue, WatchBatch, WatchEvent
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import (
@@ -24,6 +28,7 @@ from sandwich_coordinator.types import (
     BudgetRecord,
     ClaimRecord,
     GroupRecord,
+    LeaderRecord,
     NodeRecord,
     PlanRecord,
     RestartRecord,
@@ -84,6 +89,15 @@ PUTS = st.one_of(
 )
 DELETES = st.builds(lambda put: (put[0], None, 0), PUTS)
 CHANGES = st.one_of(PUTS, DELETES)
+LEADERS = st.builds(
+    lambda name, gone: (
+        KEYS.leader,
+        None if gone else LeaderRecord(node=name, instance=f"{name}1").encode(),
+        LEASES[name],
+    ),
+    NODES,
+    st.booleans(),
+)
 CONFIG = ShardConfig("x", 1, 4, "none", 50)
 LOCALS = st.dictionaries(
     st.builds(lambda number: ShardId("x", 0, number), NUMBERS),
@@ -135,9 +149,29 @@ def test_a_change_that_does_not_concern_a_node_changes_none_of_its_decisions(
         view = after
 
 
+@given(st.lists(st.lists(st.one_of(CHANGES, LEADERS), min_size=1, max_size=3), min_size=1, max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_a_change_that_does_not_concern_a_candidate_changes_nothing_about_leadership(
+    steps: list[list[tuple[str, bytes | None, int]]],
+) -> None:
+    view = start()
+    terms = (None, LeaderTerm(2))
+    own = [
+        Candidate(node="a", instance="a1", lease=1, lease_valid_until=9.0, leads=leads, leaving=leaving)
+        for leads in terms
+        for leaving in (False, True)
+    ]
+    for changes in steps:
+        after = changed(view, changes)
+        if not election.concerns(view, after, "a"):
+            for one in own:
+                assert election.decide(after, one, 0.0, Policy()) == election.decide(view, one, 0.0, Policy())
+        view = after
+
+
 def test_what_other_nodes_do_with_their_shards_concerns_only_them() -> None:
     view = changed(start(), [plan_of("x", ["a", "a", "b", "c"]), plan_of("y", ["b"] * 4)])
-    assert planned_here(view, GroupId("x", 0), "a") == [ShardId("x", 0, 0), ShardId("x", 0, 1)]
+    assert planned_here(view, GroupId("x", 0), "a") == (0, 1)
     for others in (
         claim("x", 2, "b", "live"),
         claim("y", 0, "b", "claiming"),
@@ -168,6 +202,10 @@ def test_the_index_of_claims_finds_what_a_walk_over_all_claims_finds(
         queued = {s for s, e in after.claims.items() if e.record.state == "identifying"}
         assert {s for shards in after.queued.values() for s in shards} == queued
         assert all(shards and {s.of for s in shards} == {group} for group, shards in after.queued.items())
+        states = Counter((shard.of, entry.record.state) for shard, entry in after.claims.items())
+        assert {(of, state): n for of, found in after.claim_states.items() for state, n in found.items()} == states
+        assert all(after.claim_states.values())
+        assert after.with_sessions == {shard.of for shard in after.sessions}
         differing = {s for s in {*view.claims, *after.claims} if view.claims.get(s) != after.claims.get(s)}
         assert differing <= after.changed_claims(view) <= {*view.claims, *after.claims} | after.changed_claims(view)
         assert {s for s in {*first.claims, *after.claims} if first.claims.get(s) != after.claims.get(s)} <= (

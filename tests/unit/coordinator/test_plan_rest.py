@@ -1,0 +1,97 @@
+"""A leader does not plan again while nothing that a plan is made from has changed."""
+
+import msgspec
+import pytest
+
+from sandwich_coordinator import plans
+from sandwich_coordinator.ids import GroupId, LeaderTerm
+from sandwich_coordinator.leader import reconcile
+from sandwich_coordinator.plans import LeaderMemory
+from sandwich_coordinator.policy import Policy
+from sandwich_coordinator.store.base import KeyValue, Put, WatchBatch, WatchEvent
+from sandwich_coordinator.types import ClaimRecord
+from sandwich_coordinator.view import ClusterView
+from tests.unit.coordinator.test_leader import KEYS, Desk
+
+KEY = GroupId("bot", 0)
+
+
+class Leader:
+    """Decides from one view that changes, as a real one does, and counts its plans."""
+
+    def __init__(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.view = ClusterView.from_items(KEYS, desk.items)
+        self.memory, self.policy, self.plans = LeaderMemory(), desk.policy, 0
+        really = plans.plan
+
+        def counted(*args: object, **kwargs: object) -> object:
+            self.plans += 1
+            return really(*args, **kwargs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(plans, "plan", counted)
+
+    def decide(self, now: float = 0.0) -> dict[str, str] | None:
+        """The plan that is written, which the view then has; None when none is."""
+        done = reconcile(self.view, {}, self.memory, term=LeaderTerm(1), now=now, wall=now, policy=self.policy)
+        self.memory = done.memory
+        for write in done.writes:
+            for change in write.writes:
+                if isinstance(change, Put) and change.key == KEYS.plan(*KEY):
+                    self.put(change.key, change.value)
+                    found: dict[str, str] = msgspec.json.decode(change.value)["nodes"]
+                    return found
+        return None
+
+    def put(self, key: str, value: bytes, lease: int = 0) -> None:
+        revision = self.view.revision + 1
+        kv = KeyValue(key, value, revision, revision, 1, lease)
+        self.view = self.view.apply(WatchBatch((WatchEvent("put", kv),), revision))
+
+    def claimed(self, shard: int, node: str) -> None:
+        """The shard is at its new owner."""
+        record = ClaimRecord(app="bot", group=0, shard=shard, node=node, instance=node, worker=0, state="live")
+        self.put(KEYS.claim("bot", 0, shard), record.encode(), 50)
+
+
+def draining(**policy: int) -> Desk:
+    desk = Desk("ab", **policy).app(12).budget().group(count=12, ids="0-11").plan(a="0-5", b="6-11")
+    return desk.claims(["live"] * 12, a=range(6), b=range(6, 12)).node("a", "draining")
+
+
+def test_the_next_shards_move_once_half_of_those_on_their_way_have_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = Leader(draining(moves_in_flight_max=4), monkeypatch)
+    assert leader.decide() == {"a": "0-1", "b": "2-11"}
+    assert leader.decide() is None
+    planned = leader.plans
+    leader.claimed(5, "b")
+    assert leader.decide() is None
+    assert leader.plans == planned
+    leader.claimed(4, "b")
+    assert leader.decide() == {"b": "0-11"}
+
+
+def test_what_shards_do_at_their_owners_needs_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = Leader(draining(), monkeypatch)
+    assert leader.decide() == {"b": "0-11"}
+    for shard in range(6):
+        leader.claimed(shard, "b")
+    assert leader.decide() is None
+    planned = leader.plans
+    leader.claimed(0, "b")
+    assert leader.decide() is None
+    assert leader.plans == planned
+
+
+def test_nodes_that_have_settled_are_planned_with_although_nothing_else_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk("a").app().budget().group().plan(a="0-3").claims(["live"] * 4)
+    leader = Leader(desk, monkeypatch)
+    assert leader.decide(0.0) is None
+    node = desk.node("b").items[KEYS.node("b")]
+    leader.put(node.key, node.value, 50)
+    assert leader.decide(10.0) is None
+    planned = leader.plans
+    assert leader.decide(11.0) is None
+    assert leader.plans == planned
+    assert leader.decide(10.0 + Policy().settle_s) == {"a": "0-1", "b": "2-3"}
