@@ -4,7 +4,7 @@ Part of `leader.reconcile`; see there. Pure.
 """
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandwich_coordinator.groups import apps_with_stopping_groups, planned_ids, planned_nodes
@@ -24,6 +24,44 @@ class LeaderWrite:
     compares: tuple[Compare, ...]
     writes: tuple[Put | Delete, ...]
     reason: str
+
+
+TOGETHER_OPS_MAX = 100
+"""Comparisons, and writes, in one transaction: etcd allows 128 (--max-txn-ops)."""
+TOGETHER_BYTES_MAX = 500_000
+"""etcd allows 1.5 MB (--max-request-bytes)."""
+
+
+def together(writes: Iterable[LeaderWrite]) -> Iterator[list[LeaderWrite]]:
+    """Neighbours that may share a transaction: a large cluster has many plans, and all nodes act on each that they see.
+
+    One that deletes stands alone, and one that is guarded by what an earlier one changes comes after it.
+    """
+    batch: list[LeaderWrite] = []
+    names: set[str] = set()
+    compares = size = 0
+    for write in writes:
+        puts = [one for one in write.writes if isinstance(one, Put)]
+        own_names, own_size = {put.key for put in puts}, sum(len(put.key) + len(put.value) for put in puts)
+        is_alone = len(puts) < len(write.writes)
+        follows = not names.isdisjoint(own_names.union(compare.key for compare in write.compares))
+        is_full = (
+            compares + len(write.compares) > TOGETHER_OPS_MAX
+            or len(names) + len(own_names) > TOGETHER_OPS_MAX
+            or size + own_size > TOGETHER_BYTES_MAX
+        )
+        if batch and (is_alone or is_full or follows):
+            yield batch
+            batch, names, compares, size = [], set(), 0, 0
+        if is_alone:
+            yield [write]
+            continue
+        batch.append(write)
+        names |= own_names
+        compares += len(write.compares)
+        size += own_size
+    if batch:
+        yield batch
 
 
 _PLANNED_FROM = ("apps", "groups", "plans", "pins", "bad")
