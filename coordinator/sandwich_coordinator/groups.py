@@ -82,10 +82,15 @@ def wanted_shape(
     if count < 1:
         return Shape(0, state="failed", reason=f"a shard count of {count} makes no sense")
     try:
-        ids = parse_ranges(app.shards.ids, count=count) if app.shards.ids else range(count)
+        return Shape(count, _wanted_ids(count, app.shards.ids))
     except ValueError as error:
         return Shape(0, state="failed", reason=str(error))
-    return Shape(count, format_ranges(ids))
+
+
+@lru_cache(maxsize=RANGES_KEPT)
+def _wanted_ids(count: int, ids: str) -> str:
+    """The shards that an application is to run, as ascending ranges. Raises ValueError."""
+    return format_ranges(parse_ranges(ids, count=count) if ids else range(count))
 
 
 def _unknown_count(budget: BudgetRecord | None, lookup_error: str) -> Shape:

@@ -169,6 +169,8 @@ class IdentifyQueue:
         self._ahead: dict[Bucket, Sequence[Waiting]] = {}
         self._yields: dict[Bucket, tuple[str, float]] = {}
         self._distrusted: dict[str, float] = {}
+        # Shards that have taken a bucket of any token.
+        self._holding: set[ShardId] = set()
         self._served: dict[ShardId, int] = {}
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -239,20 +241,28 @@ class IdentifyQueue:
         before, self._view, self._ahead = self._view, view, {}
         taken: set[ShardId] = set()
         if before is None or view.identifies is not before.identifies:
+            for bucket in before.identifies.keys() - view.identifies.keys() if before is not None else ():
+                self._holding.discard(_holder(before.identifies[bucket].record))
             for bucket, entry in view.identifies.items():
                 known = before.identifies.get(bucket) if before is not None else None
                 if known is entry:
                     continue
                 self._yields.pop(bucket, None)
+                if known is not None:
+                    self._holding.discard(_holder(known.record))
                 taken.add(_holder(entry.record))
                 if known is None or known.create_revision != entry.create_revision:
                     self._distrusted.pop(entry.record.node, None)
         # A shard that had its turn still says that it identifies until its READY, which may take minutes.
         changed = view.claims.keys() if before is None else view.changed_claims(before)
-        served = self._served
+        self._holding |= taken
+        served, holding = self._served, self._holding
         for shard in taken | changed:
+            is_served = shard in served
+            if not is_served and shard not in holding:
+                continue
             claim = view.claims.get(shard)
-            if shard in served and (claim is None or served[shard] != claim.mod_revision):
+            if is_served and (claim is None or served[shard] != claim.mod_revision):
                 del served[shard]
             if claim is not None and claim.record.is_queued and _holds(view, shard):
                 served[shard] = claim.mod_revision

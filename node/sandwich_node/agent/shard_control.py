@@ -7,6 +7,7 @@ compares them again, so that a lost message or a refused transaction costs one p
 import asyncio
 import itertools
 import logging
+import operator
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -126,6 +127,8 @@ class ShardControl:
         self._runs: dict[ShardId, int] = {}
         # The revisions of writes that the view does not have yet.
         self._written: dict[ShardId, int] = {}
+        # The parts of the view of which running shards have been told.
+        self._passed_on: tuple[object, ...] | None = None
         self._patient_from = 0.0
         self._patient_timer: asyncio.TimerHandle | None = None
         self._rereads: set[ShardId] = set()
@@ -172,10 +175,7 @@ class ShardControl:
             else:
                 done = self._perform(view, action) and done
         done = await self._commit(writes) and done
-        self._show_presences(view)
-        self._set_options(view)
-        self._set_phases(view)
-        self._gateways.follow(view, self.local)
+        self._pass_on(view)
         self._ask_for_turns(view)
         urgent = dict[ShardId, GuardedWrite]()
         states, awaited = self._state_writes(view)
@@ -292,6 +292,7 @@ class ShardControl:
         self._runs[shard] = message.run
         self._gateways.started(shard, budget.record.url)
         self.local[shard] = LocalShard(start.worker, start.fence, start.config, has_session=start.session is not None)
+        self._passed_on = None
         self._presences[shard] = app.presence
         self._options[shard] = _options_of(app)
         self._phases[shard] = group.phase
@@ -365,6 +366,17 @@ class ShardControl:
         if self.problems.get((found.code, app)) != found:
             _log.error("%s", found.text)
         self.problems[found.code, app] = found
+
+    def _pass_on(self, view: ClusterView) -> None:
+        """Tell running shards what has changed for them. Most changes of a view are none of these."""
+        parts = (view.apps, view.groups, view.budgets)
+        if self._passed_on is not None and all(map(operator.is_, self._passed_on, parts)):
+            return
+        self._passed_on = parts
+        self._show_presences(view)
+        self._set_options(view)
+        self._set_phases(view)
+        self._gateways.follow(view, self.local)
 
     def _show_presences(self, view: ClusterView) -> None:
         """Pass on a presence that was changed while the shard runs: it needs no reconnect."""

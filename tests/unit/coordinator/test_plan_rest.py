@@ -1,14 +1,16 @@
 """A leader does not plan again while nothing that a plan is made from has changed."""
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
 from sandwich_coordinator import plans
 from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.leader import reconcile
-from sandwich_coordinator.plans import LeaderMemory
+from sandwich_coordinator.plans import LeaderMemory, LeaderWrite, together
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.store.base import KeyValue, Put, WatchBatch, WatchEvent
+from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put, WatchBatch, WatchEvent
 from sandwich_coordinator.types import ClaimRecord
 from sandwich_coordinator.view import ClusterView
 from tests.unit.coordinator.test_leader import KEYS, Desk
@@ -95,3 +97,21 @@ def test_nodes_that_have_settled_are_planned_with_although_nothing_else_changed(
     assert leader.decide(11.0) is None
     assert leader.plans == planned
     assert leader.decide(10.0 + Policy().settle_s) == {"a": "0-1", "b": "2-3"}
+
+
+def write(*puts: str, guards: Sequence[str] = (), deletes: Sequence[str] = (), size: int = 1) -> LeaderWrite:
+    compares = tuple(Compare(key, "mod_revision", 1) for key in guards)
+    return LeaderWrite(compares, (*(Put(key, b"x" * size) for key in puts), *map(Delete, deletes)), "")
+
+
+def test_writes_share_a_transaction_unless_one_depends_on_another_or_etcd_would_refuse_it() -> None:
+    a, b, c = write("a", guards=["g"]), write("b", guards=["g"]), write("c", guards=["a"])
+    assert list(together([a, b, c])) == [[a, b], [c]]
+    again, gone = write("a"), write("d", deletes=["e"])
+    assert list(together([a, again, b])) == [[a], [again, b]]
+    assert list(together([a, gone, b])) == [[a], [gone], [b]]
+    assert list(together([])) == []
+    many = [write(f"k{number}", guards=["g", f"k{number}"]) for number in range(120)]
+    assert [len(batch) for batch in together(many)] == [50, 50, 20]
+    large = [write(f"k{number}", size=300_000) for number in range(3)]
+    assert [len(batch) for batch in together(large)] == [1, 1, 1]
