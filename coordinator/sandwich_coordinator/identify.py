@@ -241,10 +241,11 @@ class IdentifyQueue:
         before, self._view, self._ahead = self._view, view, {}
         taken: set[ShardId] = set()
         if before is None or view.identifies is not before.identifies:
-            for bucket in before.identifies.keys() - view.identifies.keys() if before is not None else ():
-                self._holding.discard(_holder(before.identifies[bucket].record))
+            earlier = {} if before is None else before.identifies
+            for bucket in earlier.keys() - view.identifies.keys():
+                self._holding.discard(_holder(earlier[bucket].record))
             for bucket, entry in view.identifies.items():
-                known = before.identifies.get(bucket) if before is not None else None
+                known = earlier.get(bucket)
                 if known is entry:
                     continue
                 self._yields.pop(bucket, None)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from sandwich_coordinator import plans
+from sandwich_coordinator import planner, plans
 from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.leader import reconcile
 from sandwich_coordinator.plans import LeaderMemory, LeaderWrite, together
@@ -24,7 +24,7 @@ class Leader:
     def __init__(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         self.view = ClusterView.from_items(KEYS, desk.items)
         self.memory, self.policy, self.plans = LeaderMemory(), desk.policy, 0
-        really = plans.plan
+        really = planner.plan
 
         def counted(*args: object, **kwargs: object) -> object:
             self.plans += 1
