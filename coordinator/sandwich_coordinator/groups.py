@@ -30,6 +30,8 @@ UPCOMING: frozenset[GroupPhase] = frozenset({"canary", "preparing", "holding"})
 RANGES_KEPT = 10_000
 """A plan of 20 groups for 100 nodes has 2,000 ranges of some 20 characters."""
 
+GROUPS_KEPT = 64
+
 READY: frozenset[str] = frozenset({"ready", "holding"})
 """States of a shard of an upcoming group that has its session and all its guilds."""
 
@@ -168,6 +170,8 @@ def _derive(view: ClusterView, key: GroupId, group: GroupRecord, *, accepting: b
     live = failed = 0
     first_failure = ""
     shards, counts = shard_ids(group), view.claim_states.get(key, {})
+    if counts == {"live": len(shards)} and _shards_of(key, group.ids) <= view.claims.keys():
+        return "live", "", True
     is_certain = not counts.get("failed") and counts.get("live", 0) < len(shards)
     # Which claims these are matters only where all shards may be live, or some have failed.
     for shard in () if is_certain else shards:
@@ -204,6 +208,11 @@ def _numbers(ranges: str) -> tuple[int, ...]:
         return tuple(parse_ranges(ranges))
     except ValueError:
         return ()
+
+
+@lru_cache(maxsize=GROUPS_KEPT)
+def _shards_of(key: GroupId, ranges: str) -> frozenset[ShardId]:
+    return frozenset(ShardId(*key, number) for number in _numbers(ranges))
 
 
 def planned_nodes(entry: Entry[PlanRecord] | None) -> dict[int, str]:

@@ -26,6 +26,12 @@ class LeaderWrite:
     reason: str
 
 
+SMALL = 20
+PLANNED_PER_S = 200
+"""Each node that gets shards writes their claims with each plan. Where more than `SMALL` nodes may get some, plans come
+so far apart that nodes write about so often in a second, all together: many nodes may be lost one shortly after the
+other. 100 nodes get a plan at most every 0.4 s, where the loss of a node is noticed after five."""
+
 TOGETHER_OPS_MAX = 100
 """Comparisons, and writes, in one transaction: etcd allows 128 (--max-txn-ops)."""
 TOGETHER_BYTES_MAX = 500_000
@@ -103,7 +109,8 @@ class LeaderMemory:
     `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
     `departures`: recent disappearances per node, to notice one that keeps coming and going. `relocated`: groups
     at which the cache locates all guilds of the groups that they replaced. `checked`: when each application's automatic
-    shard count was looked at. `at_rest`: from what the last plan left nothing to do.
+    shard count was looked at. `at_rest`: from what the last plan left nothing to do. `planned_at`: when
+    a plan last changed something.
     """
 
     members: frozenset[str] | None = None
@@ -115,6 +122,12 @@ class LeaderMemory:
     relocated: frozenset[GroupId] = frozenset()
     checked: Mapping[str, float] = field(default_factory=dict)
     at_rest: Rest | None = None
+    planned_at: float | None = None
+
+
+def pace_s(nodes: int) -> float:
+    """The least time between two plans that change something, for so many nodes."""
+    return max(0, nodes - SMALL) / PLANNED_PER_S
 
 
 def unreadable_nodes(view: ClusterView) -> frozenset[str]:
@@ -179,17 +192,28 @@ def pins(view: ClusterView) -> dict[ShardId, str]:
 
 def plan_writes(
     view: ClusterView, memory: LeaderMemory, *, term: LeaderTerm, now: float, policy: Policy
-) -> tuple[list[LeaderWrite], Rest | None]:
-    """What of the plans has to be written; and from what a plan leaves nothing to do, for `LeaderMemory`."""
-    writes = list(_paused_plans(view))
+) -> tuple[list[LeaderWrite], LeaderMemory]:
+    """What of the plans has to be written, and what to remember of it."""
+    stopping = list(_paused_plans(view))
     if memory.hold_until is not None:
-        return writes, None
+        return stopping, replace(memory, at_rest=None)
+    if memory.planned_at is not None and now < memory.planned_at + pace_s(len(view.nodes)):
+        return stopping, memory
+    writes, rest = _changed_plans(view, memory, term=term, now=now, policy=policy)
+    planned_at = now if writes else memory.planned_at
+    return [*stopping, *writes], replace(memory, at_rest=None if stopping else rest, planned_at=planned_at)
+
+
+def _changed_plans(
+    view: ClusterView, memory: LeaderMemory, *, term: LeaderTerm, now: float, policy: Policy
+) -> tuple[list[LeaderWrite], Rest | None]:
+    """The plans to write, and from what there are none."""
     settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
     nodes = plannable(view, memory, now, policy)
     inputs = PlanInputs(nodes, settled, tuple(getattr(view, name) for name in _PLANNED_FROM))
     rest = memory.at_rest if memory.at_rest is not None and memory.at_rest.inputs.are(inputs) else None
     if rest is not None and rest.moving_max is None:
-        return writes, rest
+        return [], rest
     known = {node.node for node in nodes}
     groups = [group_shards(view, key) for key in planned_groups(view)]
     current: dict[GroupId, dict[int, str]] = {}
@@ -199,11 +223,11 @@ def plan_writes(
         current[key], in_flight = _present(view, key, group, known)
         moving += in_flight
     if rest is not None and rest.moving_max is not None and moving > rest.moving_max:
-        return writes, rest
+        return [], rest
     limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
     planned = plan(nodes, groups, current, limits, pins(view))
     changes = [_plan_write(view, key, assigned, term) for key, assigned in planned.items()]
-    writes += [write for write in changes if write is not None]
+    writes = [write for write in changes if write is not None]
     is_complete = all(len(planned[GroupId(group.app, group.group)]) == len(group.shard_ids) for group in groups)
     if writes or not is_complete:
         return writes, None

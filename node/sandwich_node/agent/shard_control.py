@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 PASSING_S = 1.0
 """A state that a shard soon leaves is written only when it lasts longer: it is for people."""
-PATIENT_PER_S = 300
+PATIENT_PER_S = 200
 """Writes of all nodes together that nothing waits for, about: what a hundred nodes do at once, as in a switch, must not
 keep etcd from what is urgent. A node makes one at once, and the next ones after its share of the time, together."""
 CRASH_WAIT_S = 2.0
