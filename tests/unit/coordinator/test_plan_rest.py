@@ -1,6 +1,7 @@
 """A leader does not plan again while nothing that a plan is made from has changed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from sandwich_coordinator import planner, plans
 from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.leader import reconcile
-from sandwich_coordinator.plans import LeaderMemory, LeaderWrite, together
+from sandwich_coordinator.plans import LeaderMemory, LeaderWrite, pace_s, together
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put, WatchBatch, WatchEvent
 from sandwich_coordinator.types import ClaimRecord
@@ -24,6 +25,7 @@ class Leader:
     def __init__(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         self.view = ClusterView.from_items(KEYS, desk.items)
         self.memory, self.policy, self.plans = LeaderMemory(), desk.policy, 0
+        self.wake_at: float | None = None
         really = planner.plan
 
         def counted(*args: object, **kwargs: object) -> object:
@@ -35,7 +37,7 @@ class Leader:
     def decide(self, now: float = 0.0) -> dict[str, str] | None:
         """The plan that is written, which the view then has; None when none is."""
         done = reconcile(self.view, {}, self.memory, term=LeaderTerm(1), now=now, wall=now, policy=self.policy)
-        self.memory = done.memory
+        self.memory, self.wake_at = done.memory, done.wake_at
         for write in done.writes:
             for change in write.writes:
                 if isinstance(change, Put) and change.key == KEYS.plan(*KEY):
@@ -48,6 +50,10 @@ class Leader:
         revision = self.view.revision + 1
         kv = KeyValue(key, value, revision, revision, 1, lease)
         self.view = self.view.apply(WatchBatch((WatchEvent("put", kv),), revision))
+
+    def remove(self, key: str) -> None:
+        revision = self.view.revision + 1
+        self.view = self.view.apply(WatchBatch((WatchEvent("delete", KeyValue(key, b"", 0, revision, 0)),), revision))
 
     def claimed(self, shard: int, node: str) -> None:
         """The shard is at its new owner."""
@@ -115,3 +121,37 @@ def test_writes_share_a_transaction_unless_one_depends_on_another_or_etcd_would_
     assert [len(batch) for batch in together(many)] == [50, 50, 20]
     large = [write(f"k{number}", size=300_000) for number in range(3)]
     assert [len(batch) for batch in together(large)] == [1, 1, 1]
+
+
+def test_in_a_large_cluster_plans_come_apart_so_that_not_all_nodes_write_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"n{number:02d}" for number in range(62)]
+    desk = Desk("").app(62).budget().group(count=62, ids="0-61")
+    for name in names:
+        desk.node(name)
+    planned: dict[str, Any] = {name: str(number) for number, name in enumerate(names)}
+    owners: dict[str, Any] = {name: [number] for number, name in enumerate(names)}
+    desk.plan(**planned).claims(["live"] * 62, **owners)
+    leader = Leader(desk, monkeypatch)
+    assert leader.decide(0.0) is None
+
+    def lost(number: int) -> None:
+        for key in (KEYS.node(names[number]), KEYS.claim("bot", 0, number)):
+            leader.remove(key)
+
+    lost(61)
+    first = leader.decide(10.0)
+    assert first is not None
+    assert names[61] not in first
+    lost(60)
+    assert leader.decide(10.05) is None
+    assert leader.wake_at == 10.0 + pace_s(60) == 10.2
+    second = leader.decide(10.21)
+    assert second is not None
+    assert names[60] not in second
+
+
+def test_a_small_cluster_plans_at_once() -> None:
+    assert pace_s(20) == 0.0
+    assert pace_s(100) == 0.4
