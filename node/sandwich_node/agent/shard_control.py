@@ -127,7 +127,7 @@ class ShardControl:
         self._runs: dict[ShardId, int] = {}
         # The revisions of writes that the view does not have yet.
         self._written: dict[ShardId, int] = {}
-        # The parts of the view of which running shards have been told.
+        # The parts of the view that have reached the running shards.
         self._passed_on: tuple[object, ...] | None = None
         self._patient_from = 0.0
         self._patient_timer: asyncio.TimerHandle | None = None
@@ -368,7 +368,7 @@ class ShardControl:
         self.problems[found.code, app] = found
 
     def _pass_on(self, view: ClusterView) -> None:
-        """Tell running shards what has changed for them. Most changes of a view are none of these."""
+        """Send running shards what has changed for them. Most changes of a view are none of these."""
         parts = (view.apps, view.groups, view.budgets)
         if self._passed_on is not None and all(map(operator.is_, self._passed_on, parts)):
             return

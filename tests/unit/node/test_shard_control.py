@@ -294,7 +294,7 @@ def test_a_node_of_many_writes_states_at_its_share_of_a_rate_and_at_once_when_a_
     with_node(scenario)
 
 
-def test_running_shards_are_told_what_has_changed_and_only_that() -> None:
+def test_running_shards_get_what_has_changed_and_only_that() -> None:
     async def scenario(node: Node) -> None:
         sent = node.workers[0].sent
         del sent[:]
