@@ -195,14 +195,21 @@ def concerns(before: ClusterView, after: ClusterView, node: str) -> bool:
         return True
     if before.nodes.get(node) is not after.nodes.get(node):
         return True
-    if before.budgets is not after.budgets and _gateways(before) != _gateways(after):
+    if before.budgets is not after.budgets and _gateways_differ(before, after):
         return True
     changed = after.changed_claims(before)
     if not changed:
         return False
     if not all(changed.isdisjoint(view.claimed_by.get(node, ())) for view in (before, after)):
         return True
-    return any(shard.shard in planned_here(after, shard.of, node) for shard in changed)
+    moved = (shard for shard in changed if _has_moved(before, after, shard))
+    return any(shard.shard in planned_here(after, shard.of, node) for shard in moved)
+
+
+def _has_moved(before: ClusterView, after: ClusterView, shard: ShardId) -> bool:
+    """Whether a shard has another owner. What an owner does with its shard concerns no other node."""
+    was, now = before.claims.get(shard), after.claims.get(shard)
+    return was is None or now is None or was.record.node != now.record.node
 
 
 def _planned_differently(before: ClusterView, after: ClusterView, node: str) -> bool:
@@ -214,8 +221,15 @@ def _planned_differently(before: ClusterView, after: ClusterView, node: str) -> 
     return False
 
 
-def _gateways(view: ClusterView) -> dict[str, tuple[str, int]]:
-    return {token: (entry.record.url, entry.record.max_concurrency) for token, entry in view.budgets.items()}
+def _gateways_differ(before: ClusterView, after: ClusterView) -> bool:
+    """Whether an address or a number of buckets has changed. A session start changes the rest of a budget."""
+    if before.budgets.keys() != after.budgets.keys():
+        return True
+    for token, entry in after.budgets.items():
+        was, now = before.budgets[token].record, entry.record
+        if was is not now and (was.url, was.max_concurrency) != (now.url, now.max_concurrency):
+            return True
+    return False
 
 
 def outbid(view: ClusterView, own: LocalNode, shard: ShardId, fence: Fence, newer: int) -> Claim | None:

@@ -240,20 +240,18 @@ class IdentifyQueue:
     def _see(self, view: ClusterView) -> None:
         before, self._view, self._ahead = self._view, view, {}
         taken: set[ShardId] = set()
-        if before is None or view.identifies is not before.identifies:
-            earlier = {} if before is None else before.identifies
-            for bucket in earlier.keys() - view.identifies.keys():
-                self._holding.discard(_holder(earlier[bucket].record))
-            for bucket, entry in view.identifies.items():
-                known = earlier.get(bucket)
-                if known is entry:
-                    continue
-                self._yields.pop(bucket, None)
-                if known is not None:
-                    self._holding.discard(_holder(known.record))
-                taken.add(_holder(entry.record))
-                if known is None or known.create_revision != entry.create_revision:
-                    self._distrusted.pop(entry.record.node, None)
+        earlier = before.identifies if before is not None else {}
+        changed_buckets = view.identifies.keys() if before is None else view.changed_identifies(before)
+        for bucket in changed_buckets:
+            known, entry = earlier.get(bucket), view.identifies.get(bucket)
+            if known is not None:
+                self._holding.discard(_holder(known.record))
+            if entry is None:
+                continue
+            self._yields.pop(bucket, None)
+            taken.add(_holder(entry.record))
+            if known is None or known.create_revision != entry.create_revision:
+                self._distrusted.pop(entry.record.node, None)
         # A shard that had its turn still says that it identifies until its READY, which may take minutes.
         changed = view.claims.keys() if before is None else view.changed_claims(before)
         self._holding |= taken

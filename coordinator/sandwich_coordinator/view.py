@@ -227,12 +227,21 @@ class SessionIndex:
         return SessionIndex(sessions=sessions, counts={group: count for group, count in counts.items() if count})
 
 
+@dataclass(frozen=True, slots=True)
+class _IdentifyChanges:
+    """Which buckets differ between `before` and `now`."""
+
+    before: Mapping[Bucket, Entry[IdentifyRecord]]
+    now: Mapping[Bucket, Entry[IdentifyRecord]]
+    changed: frozenset[Bucket]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """Everything under the cluster's prefix, decoded, as of `revision`. Treat the mappings as read-only.
 
     `index` finds claims: see `claimed_by`, `queued`, `claim_states` and `changed_claims`; `session_index` the groups
-    that have sessions: see `with_sessions`.
+    that have sessions: see `with_sessions`; `identify_changes` says which buckets the last change concerned.
 
     `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`). `tokens` and
     `users` are decoded and not authenticated: `access.identities` does that.
@@ -264,6 +273,7 @@ class ClusterView:
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
     index: ClaimIndex | None = field(default=None, compare=False, repr=False)
     session_index: SessionIndex | None = field(default=None, compare=False, repr=False)
+    identify_changes: _IdentifyChanges | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_items(cls, keys: Keys, items: Mapping[str, KeyValue], revision: int = 0) -> "ClusterView":
@@ -287,6 +297,7 @@ class ClusterView:
         edited: dict[str, Any] = {}
         claims: set[ShardId] = set()
         sessions: set[ShardId] = set()
+        buckets: set[Bucket] = set()
         bad = dict(self.bad)
         leader, config = self.leader, self.config
         for key, kv in changes:
@@ -308,10 +319,14 @@ class ClusterView:
                 claims.add(identity)
             elif identity is not None and table.name == "sessions":
                 sessions.add(identity)
+            elif identity is not None and table.name == "identifies":
+                buckets.add(identity)
         if claims:
             edited["index"] = self._index.after(edited["claims"], claims)
         if sessions:
             edited["session_index"] = self._session_index.after(edited["sessions"], sessions)
+        if buckets:
+            edited["identify_changes"] = _IdentifyChanges(self.identifies, edited["identifies"], frozenset(buckets))
         if bad != self.bad:
             edited["bad"] = bad
         return replace(self, revision=revision, config=config, leader=leader, **edited)
@@ -356,6 +371,16 @@ class ClusterView:
             return self._index.changed
         gone = {shard for shard, claim in before.claims.items() if self.claims.get(shard) is not claim}
         return frozenset(gone | (self.claims.keys() - before.claims.keys()))
+
+    def changed_identifies(self, before: "ClusterView") -> frozenset[Bucket]:
+        """The buckets whose entry differs from the one in an earlier view."""
+        if self.identifies is before.identifies:
+            return frozenset()
+        last = self.identify_changes
+        if last is not None and last.now is self.identifies and last.before is before.identifies:
+            return last.changed
+        gone = {bucket for bucket, entry in before.identifies.items() if self.identifies.get(bucket) is not entry}
+        return frozenset(gone | (self.identifies.keys() - before.identifies.keys()))
 
     def revision_of_bad(self, key: str) -> int:
         """The revision that guards the replacement of a key that cannot be read; 0 when there is no such key."""

@@ -180,7 +180,7 @@ class ShardControl:
         urgent = dict[ShardId, GuardedWrite]()
         states, awaited = self._state_writes(view)
         for shard, write in states.items():
-            # How a shard was lost is told from this state, and its claim goes soon.
+            # How a shard was lost is known from this state, and its claim goes soon.
             (urgent if self.facts[shard].state == "draining" else patient).setdefault(shard, write)
         if patient and not self._may_write_patiently(len(view.nodes)):
             patient = {}

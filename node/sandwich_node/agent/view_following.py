@@ -37,11 +37,11 @@ def _shared_differently(before: ClusterView, after: ClusterView) -> bool:
     """Whether `WorkerSet.share_apps` may have something new. A start of a session changes the rest of a budget."""
     if before.apps is not after.apps or before.groups is not after.groups:
         return True
-    return before.budgets is not after.budgets and _bots(before) != _bots(after)
-
-
-def _bots(view: ClusterView) -> dict[str, str]:
-    return {token_hash: entry.record.bot_id for token_hash, entry in view.budgets.items()}
+    if before.budgets is after.budgets:
+        return False
+    if before.budgets.keys() != after.budgets.keys():
+        return True
+    return any(before.budgets[token].record.bot_id != entry.record.bot_id for token, entry in after.budgets.items())
 
 
 class ViewFollower:

@@ -28,6 +28,7 @@ from sandwich_coordinator.types import (
     BudgetRecord,
     ClaimRecord,
     GroupRecord,
+    IdentifyRecord,
     LeaderRecord,
     NodeRecord,
     PlanRecord,
@@ -77,6 +78,10 @@ def session_of(app: str, number: int, seq: int) -> tuple[str, bytes, int]:
     return KEYS.session(app, 0, number), record.encode(), 0
 
 
+def identify_of(app: str, number: int, owner: str) -> tuple[str, bytes, int]:
+    return KEYS.identify(app, number), IdentifyRecord(node=owner, app=app, group=0, shard=number).encode(), 44
+
+
 PUTS = st.one_of(
     st.builds(node, NODES, st.sampled_from(["ready", "cordoned", "draining"])),
     st.builds(claim, APPS, NUMBERS, NODES, st.sampled_from(["claiming", "identifying", "live", "failed", "ended"])),
@@ -84,6 +89,7 @@ PUTS = st.one_of(
     st.builds(plan_of, APPS, st.lists(NODES, min_size=4, max_size=4)),
     st.builds(budget_of, APPS, st.integers(0, 3), st.sampled_from(["u", "v"])),
     st.builds(session_of, APPS, NUMBERS, st.integers(1, 3)),
+    st.builds(identify_of, APPS, NUMBERS, NODES),
     st.builds(lambda app, number: (KEYS.restart(app, 0, number), RestartRecord().encode(), 0), APPS, NUMBERS),
     st.builds(lambda app, number: (KEYS.claim(app, 0, number), b"{", 9), APPS, NUMBERS),
 )
@@ -206,6 +212,13 @@ def test_the_index_of_claims_finds_what_a_walk_over_all_claims_finds(
         assert {(of, state): n for of, found in after.claim_states.items() for state, n in found.items()} == states
         assert all(after.claim_states.values())
         assert after.with_sessions == {shard.of for shard in after.sessions}
+        assert after.changed_identifies(view) >= {
+            b for b in {*view.identifies, *after.identifies} if view.identifies.get(b) != after.identifies.get(b)
+        }
+        assert after.changed_identifies(after) == frozenset()
+        assert after.changed_identifies(first) >= {
+            b for b in {*first.identifies, *after.identifies} if first.identifies.get(b) != after.identifies.get(b)
+        }
         differing = {s for s in {*view.claims, *after.claims} if view.claims.get(s) != after.claims.get(s)}
         assert differing <= after.changed_claims(view) <= {*view.claims, *after.claims} | after.changed_claims(view)
         assert {s for s in {*first.claims, *after.claims} if first.claims.get(s) != after.claims.get(s)} <= (
