@@ -17,6 +17,7 @@ from sandwich_coordinator.discord_api import CurrentUser, GatewayBot
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.problems import Code
 from sandwich_coordinator.store.base import WatchBatch
+from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import GroupPhase, SessionRecord
 from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
@@ -92,13 +93,14 @@ class Discord:
 
 
 class Feed:
-    """One watch of the database for all nodes, which get each change at the same time.
+    """One watch of `prefix` for all nodes, which get each change at the same time.
 
     With a watch of its own for each node, most of the run's time would go into a hundred walks over each change.
     """
 
-    def __init__(self, database: MeteredDatabase, rng: random.Random) -> None:
+    def __init__(self, database: MeteredDatabase, prefix: str, rng: random.Random) -> None:
         self._database = database
+        self._prefix = prefix
         self._rng = rng
         self._readers: set[asyncio.Queue[WatchBatch]] = set()
 
@@ -111,18 +113,18 @@ class Feed:
                 await self._database.wait()
                 continue
             await asyncio.sleep(self._rng.uniform(*TRAVEL_S))
-            batch = self._database.since("", seen + 1)
+            batch = self._database.since(self._prefix, seen + 1)
             seen = batch.revision
             for reader in self._readers:
                 reader.put_nowait(batch)
             await asyncio.sleep(FEED_S)
 
-    async def watch(self, prefix: str, revision: int) -> AsyncIterator[WatchBatch]:
+    async def watch(self, revision: int) -> AsyncIterator[WatchBatch]:
         """See `Store.watch`. Some events may come twice at first, as after a listing."""
         reader: asyncio.Queue[WatchBatch] = asyncio.Queue(maxsize=1000)
         self._readers.add(reader)
         try:
-            missed = self._database.since(prefix, revision)
+            missed = self._database.since(self._prefix, revision)
             if missed.events:
                 yield missed
             while True:
@@ -139,8 +141,8 @@ class FedStore(RemoteStore):
         self._feed = feed
 
     def watch(self, prefix: str, revision: int) -> AsyncIterator[WatchBatch]:
-        """See `Store.watch`."""
-        return self._feed.watch(prefix, revision)
+        """See `Store.watch`. A node watches the prefix of its cluster alone."""
+        return self._feed.watch(revision)
 
 
 @contextlib.contextmanager
@@ -382,7 +384,7 @@ class Fleet:
         self.discord = discord
         self.database = MeteredDatabase(loop.time, self.meter)
         self.store = MeteredStore(self.database, self.meter)
-        self.feed = Feed(self.database, self.rng)
+        self.feed = Feed(self.database, Keys().prefix, self.rng)
         self.nodes = [ScaleNode(self, f"n{number:03d}", workers) for number in range(nodes)]
 
     def claim_states(self) -> Counter[str]:
