@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from sandwich_coordinator.ids import Fence, GroupId, ShardId
-from sandwich_coordinator.ranges import parse_ranges
+from sandwich_coordinator.groups import planned_here
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, SessionRecord
 from sandwich_coordinator.view import ClusterView, Entry
@@ -182,39 +182,54 @@ def _wanted(view: ClusterView, node: str) -> dict[ShardId, ShardConfig]:
         if app is None or group is None or app.record.paused or node not in plan.record.nodes:
             continue
         config = shard_config(app.record, group.record)
-        wanted |= dict.fromkeys(planned_here(view, key, node), config)
+        wanted |= {ShardId(*key, number): config for number in planned_here(view, key, node)}
     return wanted
-
-
-def planned_here(view: ClusterView, key: GroupId, node: str) -> list[ShardId]:
-    """The shards of a group that are planned for a node; ranges that cannot be read count as none."""
-    entry = view.plans.get(key)
-    try:
-        return [ShardId(*key, shard) for shard in parse_ranges(entry.record.nodes.get(node, "") if entry else "")]
-    except ValueError:
-        return []
 
 
 def concerns(before: ClusterView, after: ClusterView, node: str) -> bool:
     """Whether a change of the view may give `reconcile_node` something to do at this node."""
-    for name in ("plans", "groups", "apps", "restarts", "bad"):
+    for name in ("groups", "apps", "restarts", "bad"):
         if getattr(before, name) is not getattr(after, name):
             return True
+    if before.plans is not after.plans and _planned_differently(before, after, node):
+        return True
     if before.nodes.get(node) is not after.nodes.get(node):
         return True
-    if before.budgets is not after.budgets and _gateways(before) != _gateways(after):
+    if before.budgets is not after.budgets and _gateways_differ(before, after):
         return True
     changed = after.changed_claims(before)
     if not changed:
         return False
-    ours = before.claimed_by.get(node, frozenset()) | after.claimed_by.get(node, frozenset())
-    if not changed.isdisjoint(ours):
+    if not all(changed.isdisjoint(view.claimed_by.get(node, ())) for view in (before, after)):
         return True
-    return any(not changed.isdisjoint(planned_here(after, key, node)) for key in after.plans)
+    moved = (shard for shard in changed if _has_moved(before, after, shard))
+    return any(shard.shard in planned_here(after, shard.of, node) for shard in moved)
 
 
-def _gateways(view: ClusterView) -> dict[str, tuple[str, int]]:
-    return {token: (entry.record.url, entry.record.max_concurrency) for token, entry in view.budgets.items()}
+def _has_moved(before: ClusterView, after: ClusterView, shard: ShardId) -> bool:
+    """Whether a shard has another owner. What an owner does with its shard concerns no other node."""
+    was, now = before.claims.get(shard), after.claims.get(shard)
+    return was is None or now is None or was.record.node != now.record.node
+
+
+def _planned_differently(before: ClusterView, after: ClusterView, node: str) -> bool:
+    """Whether the plans give this node other shards. Its shards of a group without a plan stop."""
+    for key in before.plans.keys() | after.plans.keys():
+        was, now = before.plans.get(key), after.plans.get(key)
+        if was is not now and (was is None or now is None or was.record.nodes.get(node) != now.record.nodes.get(node)):
+            return True
+    return False
+
+
+def _gateways_differ(before: ClusterView, after: ClusterView) -> bool:
+    """Whether an address or a number of buckets has changed. A session start changes the rest of a budget."""
+    if before.budgets.keys() != after.budgets.keys():
+        return True
+    for token, entry in after.budgets.items():
+        was, now = before.budgets[token].record, entry.record
+        if was is not now and (was.url, was.max_concurrency) != (now.url, now.max_concurrency):
+            return True
+    return False
 
 
 def outbid(view: ClusterView, own: LocalNode, shard: ShardId, fence: Fence, newer: int) -> Claim | None:

@@ -88,6 +88,11 @@ def decide(view: ClusterView, own: Candidate, now: float, policy: Policy) -> Dec
     return Lead(LeaderTerm(entry.create_revision)) if lease_is_safe else Follow(None)
 
 
+def concerns(before: ClusterView, after: ClusterView, node: str) -> bool:
+    """Whether a change of the view may change what `decide` says of this node."""
+    return before.leader is not after.leader or before.nodes.get(node) is not after.nodes.get(node)
+
+
 def deadline(own: Candidate, policy: Policy) -> float | None:
     """When `decide` must run again although nothing changed: when a leader's lease stops being safe."""
     return None if own.leads is None else own.lease_valid_until - policy.step_down_margin_s

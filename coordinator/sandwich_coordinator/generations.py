@@ -60,8 +60,7 @@ def begins_at_once(view: ClusterView, serving: GroupId, group: GroupRecord, want
     if _bot(view, group.token_hash) != _bot(view, wanted.token_hash) and group.token_hash:
         return "" not in (_bot(view, group.token_hash), _bot(view, wanted.token_hash))
     states = {claim.state for claim in claims_of(view, serving, group).values() if claim is not None}
-    has_sessions = any(shard.of == serving for shard in view.sessions)
-    return states == {"failed"} or not (has_sessions or "live" in states)
+    return states == {"failed"} or not (serving in view.with_sessions or "live" in states)
 
 
 def _bot(view: ClusterView, token_hash: str) -> str:

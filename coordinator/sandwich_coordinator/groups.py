@@ -6,6 +6,7 @@ numbers that change, so that a state is written only when it changes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.policy import Policy
@@ -25,6 +26,11 @@ from sandwich_coordinator.view import ClusterView, Entry
 
 UPCOMING: frozenset[GroupPhase] = frozenset({"canary", "preparing", "holding"})
 """Phases of a group whose output is withheld: it may be removed and the serving group is untouched."""
+
+RANGES_KEPT = 10_000
+"""A plan of 20 groups for 100 nodes has 2,000 ranges of some 20 characters."""
+
+GROUPS_KEPT = 64
 
 READY: frozenset[str] = frozenset({"ready", "holding"})
 """States of a shard of an upcoming group that has its session and all its guilds."""
@@ -78,10 +84,15 @@ def wanted_shape(
     if count < 1:
         return Shape(0, state="failed", reason=f"a shard count of {count} makes no sense")
     try:
-        ids = parse_ranges(app.shards.ids, count=count) if app.shards.ids else range(count)
+        return Shape(count, _wanted_ids(count, app.shards.ids))
     except ValueError as error:
         return Shape(0, state="failed", reason=str(error))
-    return Shape(count, format_ranges(ids))
+
+
+@lru_cache(maxsize=RANGES_KEPT)
+def _wanted_ids(count: int, ids: str) -> str:
+    """The shards that an application is to run, as ascending ranges. Raises ValueError."""
+    return format_ranges(parse_ranges(ids, count=count) if ids else range(count))
 
 
 def _unknown_count(budget: BudgetRecord | None, lookup_error: str) -> Shape:
@@ -131,8 +142,7 @@ def token_hash_of(view: ClusterView, key: GroupId) -> str:
 
 def apps_with_stopping_groups(view: ClusterView) -> frozenset[str]:
     """Applications with shards of a group that is deleted: their next group waits until these have ended."""
-    claimed = {GroupId(app, group) for app, group in {claim[:2] for claim in view.claims}}
-    return frozenset(key.app for key in claimed - view.groups.keys())
+    return frozenset(key.app for key in view.claim_states.keys() - view.groups.keys())
 
 
 def claims_of(view: ClusterView, key: GroupId, group: GroupRecord) -> dict[int, ClaimRecord | None]:
@@ -143,7 +153,11 @@ def claims_of(view: ClusterView, key: GroupId, group: GroupRecord) -> dict[int, 
 
 def all_in(view: ClusterView, key: GroupId, group: GroupRecord, states: frozenset[str]) -> bool:
     """Whether every shard of a group is in one of these states."""
-    return all(claim is not None and claim.state in states for claim in claims_of(view, key, group).values())
+    shards, counts = shard_ids(group), view.claim_states.get(key, {})
+    if sum(counts.get(state, 0) for state in states) < len(shards):
+        return False
+    entries = (view.claims.get(ShardId(key.app, key.group, shard)) for shard in shards)
+    return all(entry is not None and entry.record.state in states for entry in entries)
 
 
 def planned_ids(group: GroupRecord) -> list[int]:
@@ -155,8 +169,12 @@ def _derive(view: ClusterView, key: GroupId, group: GroupRecord, *, accepting: b
     """State, reason, and whether every shard is live or has failed for good. Reasons name no changing numbers."""
     live = failed = 0
     first_failure = ""
-    shards = shard_ids(group)
-    for shard in shards:
+    shards, counts = shard_ids(group), view.claim_states.get(key, {})
+    if counts == {"live": len(shards)} and _shards_of(key, group.ids) <= view.claims.keys():
+        return "live", "", True
+    is_certain = not counts.get("failed") and counts.get("live", 0) < len(shards)
+    # Which claims these are matters only where all shards may be live, or some have failed.
+    for shard in () if is_certain else shards:
         entry = view.claims.get(ShardId(key.app, key.group, shard))
         if entry is None:
             continue
@@ -180,18 +198,32 @@ def _derive(view: ClusterView, key: GroupId, group: GroupRecord, *, accepting: b
 
 def shard_ids(group: GroupRecord) -> list[int]:
     """The shards of a group. Only leaders write groups, so ranges that cannot be read count as none."""
+    return list(_numbers(group.ids))
+
+
+@lru_cache(maxsize=RANGES_KEPT)
+def _numbers(ranges: str) -> tuple[int, ...]:
+    """The shards of ranges; none when they cannot be read. The same ranges are read again with each decision."""
     try:
-        return parse_ranges(group.ids)
+        return tuple(parse_ranges(ranges))
     except ValueError:
-        return []
+        return ()
+
+
+@lru_cache(maxsize=GROUPS_KEPT)
+def _shards_of(key: GroupId, ranges: str) -> frozenset[ShardId]:
+    return frozenset(ShardId(*key, number) for number in _numbers(ranges))
 
 
 def planned_nodes(entry: Entry[PlanRecord] | None) -> dict[int, str]:
     """A plan as shard -> node; ranges that cannot be read count as none."""
     assigned: dict[int, str] = {}
     for node, ranges in sorted(entry.record.nodes.items()) if entry is not None else ():
-        try:
-            assigned |= dict.fromkeys(parse_ranges(ranges), node)
-        except ValueError:
-            continue
+        assigned |= dict.fromkeys(_numbers(ranges), node)
     return assigned
+
+
+def planned_here(view: ClusterView, key: GroupId, node: str) -> tuple[int, ...]:
+    """The shards of a group that are planned for a node; ranges that cannot be read count as none."""
+    entry = view.plans.get(key)
+    return _numbers(entry.record.nodes.get(node, "")) if entry is not None else ()

@@ -14,7 +14,7 @@ node may hang. A node that let its turn pass is passed over for a while. So the 
 node can stop the others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -166,9 +166,11 @@ class IdentifyQueue:
         self._queued_in: dict[ShardId, Bucket] = {}
         self._slots: dict[Bucket, _Slot] = {}
         self._refused: dict[ShardId, str] = {}
-        self._ahead: dict[str, Mapping[Bucket, Sequence[Waiting]]] = {}
+        self._ahead: dict[Bucket, Sequence[Waiting]] = {}
         self._yields: dict[Bucket, tuple[str, float]] = {}
         self._distrusted: dict[str, float] = {}
+        # Shards that have taken a bucket of any token.
+        self._holding: set[ShardId] = set()
         self._served: dict[ShardId, int] = {}
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -238,38 +240,41 @@ class IdentifyQueue:
     def _see(self, view: ClusterView) -> None:
         before, self._view, self._ahead = self._view, view, {}
         taken: set[ShardId] = set()
-        if before is None or view.identifies is not before.identifies:
-            for bucket, entry in view.identifies.items():
-                known = before.identifies.get(bucket) if before is not None else None
-                if known is entry:
-                    continue
-                self._yields.pop(bucket, None)
-                taken.add(_holder(entry.record))
-                if known is None or known.create_revision != entry.create_revision:
-                    self._distrusted.pop(entry.record.node, None)
+        earlier = before.identifies if before is not None else {}
+        changed_buckets = view.identifies.keys() if before is None else view.changed_identifies(before)
+        for bucket in changed_buckets:
+            known, entry = earlier.get(bucket), view.identifies.get(bucket)
+            if known is not None:
+                self._holding.discard(_holder(known.record))
+            if entry is None:
+                continue
+            self._yields.pop(bucket, None)
+            taken.add(_holder(entry.record))
+            if known is None or known.create_revision != entry.create_revision:
+                self._distrusted.pop(entry.record.node, None)
         # A shard that had its turn still says that it identifies until its READY, which may take minutes.
         changed = view.claims.keys() if before is None else view.changed_claims(before)
+        self._holding |= taken
+        served, holding = self._served, self._holding
         for shard in taken | changed:
+            is_served = shard in served
+            if not is_served and shard not in holding:
+                continue
             claim = view.claims.get(shard)
-            if claim is None or self._served.get(shard) != claim.mod_revision:
-                self._served.pop(shard, None)
-            if claim is not None and shard in view.queued.get(shard.of, ()) and _holds(view, shard):
-                self._served[shard] = claim.mod_revision
+            if is_served and (claim is None or served[shard] != claim.mod_revision):
+                del served[shard]
+            if claim is not None and claim.record.is_queued and _holds(view, shard):
+                served[shard] = claim.mod_revision
 
     def _waiting_ahead(self, bucket: Bucket, turn: Turn, now: float) -> Waiting | None:
         """The first shard of another node that is before ours in this bucket and could start."""
         view = self._view
         if view is None:
             return None
-        if bucket.token_hash not in self._ahead:
-            found: dict[Bucket, list[Waiting]] = {}
-            for one in waiting(view, bucket.token_hash, beside=self._node):
-                if one.turn.shard not in self._served:
-                    found.setdefault(one.bucket, []).append(one)
-            for rivals in found.values():
-                rivals.sort(key=lambda one: one.turn)
-            self._ahead[bucket.token_hash] = found
-        for one in self._ahead[bucket.token_hash].get(bucket, ()):
+        if bucket not in self._ahead:
+            rivals = (one for one in waiting(view, bucket, beside=self._node) if one.turn.shard not in self._served)
+            self._ahead[bucket] = sorted(rivals, key=lambda one: one.turn)
+        for one in self._ahead[bucket]:
             if one.turn >= turn:
                 return None
             trusted = self._distrusted.get(one.node, now) <= now

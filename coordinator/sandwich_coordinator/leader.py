@@ -24,6 +24,7 @@ from sandwich_coordinator.plans import (
     LeaderMemory,
     LeaderWrite,
     capacities,
+    pace_s,
     plan_writes,
     unreadable_nodes,
 )
@@ -82,8 +83,7 @@ def reconcile(
     states, since = group_states(view, memory.not_live_since, accepting=accepting, now=now, policy=policy)
     memory = replace(memory, not_live_since=since)
     memory, proposals, proposal_at = proposal_writes(view, memory, now=now, wall=wall, policy=policy)
-    planned, at_rest = plan_writes(view, memory, term=term, now=now, policy=policy)
-    memory = replace(memory, at_rest=at_rest)
+    planned, memory = plan_writes(view, memory, term=term, now=now, policy=policy)
     writes = [
         *_budget_writes(view, gateway, wall, policy),
         *_removals(view),
@@ -95,7 +95,7 @@ def reconcile(
         *departure_writes(view, memory.departed, now=now, wall=wall),
     ]
     lookups, lookup_at = _lookups(view, gateway, now=now, wall=wall, policy=policy)
-    wakes = (*_timers(memory, policy), *lookup_at, *proposal_at, *expiry(view, now=now, wall=wall))
+    wakes = (*_timers(view, memory, policy), *lookup_at, *proposal_at, *expiry(view, now=now, wall=wall))
     return LeaderDecision(
         tuple(replace(write, compares=(guard, *write.compares)) for write in writes),
         lookups,
@@ -146,8 +146,10 @@ def _recent(
     return {node: times[-policy.flaps_max :] for node, times in kept.items() if times}
 
 
-def _timers(memory: LeaderMemory, policy: Policy) -> Iterator[float]:
+def _timers(view: ClusterView, memory: LeaderMemory, policy: Policy) -> Iterator[float]:
     """When time alone may change a decision."""
+    if memory.planned_at is not None:
+        yield memory.planned_at + pace_s(len(view.nodes))
     if memory.hold_until is not None:
         yield memory.hold_until
     if memory.changed_at is not None:
@@ -276,7 +278,8 @@ def _removals(view: ClusterView) -> Iterator[LeaderWrite]:
         {
             *view.groups,
             *view.plans,
-            *(GroupId(*group) for group in {shard[:2] for shard in (*view.sessions, *view.pins, *view.restarts)}),
+            *view.with_sessions,
+            *(shard.of for shard in (*view.pins, *view.restarts)),
         }
     ):
         group = view.groups.get(key)

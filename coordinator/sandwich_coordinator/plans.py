@@ -4,7 +4,7 @@ Part of `leader.reconcile`; see there. Pure.
 """
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandwich_coordinator.groups import apps_with_stopping_groups, planned_ids, planned_nodes
@@ -26,22 +26,80 @@ class LeaderWrite:
     reason: str
 
 
+SMALL = 20
+PLANNED_PER_S = 200
+"""Each node that gets shards writes their claims with each plan. Where more than `SMALL` nodes may get some, plans come
+so far apart that nodes write about so often in a second, all together: many nodes may be lost one shortly after the
+other. 100 nodes get a plan at most every 0.4 s, where the loss of a node is noticed after five."""
+
+TOGETHER_OPS_MAX = 100
+"""Comparisons, and writes, in one transaction: etcd allows 128 (--max-txn-ops)."""
+TOGETHER_BYTES_MAX = 500_000
+"""etcd allows 1.5 MB (--max-request-bytes)."""
+
+
+def together(writes: Iterable[LeaderWrite]) -> Iterator[list[LeaderWrite]]:
+    """Neighbours that may share a transaction: a large cluster has many plans, and all nodes act on each that they see.
+
+    One that deletes stands alone, and one that is guarded by what an earlier one changes comes after it.
+    """
+    batch: list[LeaderWrite] = []
+    names: set[str] = set()
+    compares = size = 0
+    for write in writes:
+        puts = [one for one in write.writes if isinstance(one, Put)]
+        own_names, own_size = {put.key for put in puts}, sum(len(put.key) + len(put.value) for put in puts)
+        is_alone = len(puts) < len(write.writes)
+        follows = not names.isdisjoint(own_names.union(compare.key for compare in write.compares))
+        is_full = (
+            compares + len(write.compares) > TOGETHER_OPS_MAX
+            or len(names) + len(own_names) > TOGETHER_OPS_MAX
+            or size + own_size > TOGETHER_BYTES_MAX
+        )
+        if batch and (is_alone or is_full or follows):
+            yield batch
+            batch, names, compares, size = [], set(), 0, 0
+        if is_alone:
+            yield [write]
+            continue
+        batch.append(write)
+        names |= own_names
+        compares += len(write.compares)
+        size += own_size
+    if batch:
+        yield batch
+
+
 _PLANNED_FROM = ("apps", "groups", "plans", "pins", "bad")
 
 
 @dataclass(frozen=True, slots=True)
 class PlanInputs:
-    """What a plan is made from while every shard is planned: the nodes, and parts of the view.
+    """What a plan is made from while every shard is planned: the nodes, whether they are settled, parts of the view.
 
     Claims and sessions matter only for shards without a place, or on their way.
     """
 
     nodes: Sequence[NodeCapacity]
+    settled: bool
     parts: tuple[object, ...]
 
     def are(self, other: "PlanInputs") -> bool:
         """Whether a plan from `other` would be the same. A view shares the parts that have not changed."""
-        return self.nodes == other.nodes and all(map(operator.is_, self.parts, other.parts))
+        same = (self.nodes, self.settled) == (other.nodes, other.settled)
+        return same and all(map(operator.is_, self.parts, other.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The inputs from which a plan left nothing to do. `moving_max`: not before at most so many shards move; None: at
+    all.
+
+    A plan of 10,000 shards takes 20 ms, so that one for each shard that has moved would keep the leader busy.
+    """
+
+    inputs: PlanInputs
+    moving_max: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +109,8 @@ class LeaderMemory:
     `members` None: this leader has not looked yet. `departed`: nodes gone and not back, with when they went.
     `departures`: recent disappearances per node, to notice one that keeps coming and going. `relocated`: groups
     at which the cache locates all guilds of the groups that they replaced. `checked`: when each application's automatic
-    shard count was looked at. `at_rest`: the inputs from which the last plan left nothing to do.
+    shard count was looked at. `at_rest`: from what the last plan left nothing to do. `planned_at`: when
+    a plan last changed something.
     """
 
     members: frozenset[str] | None = None
@@ -62,7 +121,13 @@ class LeaderMemory:
     not_live_since: Mapping[GroupId, float] = field(default_factory=dict)
     relocated: frozenset[GroupId] = frozenset()
     checked: Mapping[str, float] = field(default_factory=dict)
-    at_rest: PlanInputs | None = None
+    at_rest: Rest | None = None
+    planned_at: float | None = None
+
+
+def pace_s(nodes: int) -> float:
+    """The least time between two plans that change something, for so many nodes."""
+    return max(0, nodes - SMALL) / PLANNED_PER_S
 
 
 def unreadable_nodes(view: ClusterView) -> frozenset[str]:
@@ -127,16 +192,28 @@ def pins(view: ClusterView) -> dict[ShardId, str]:
 
 def plan_writes(
     view: ClusterView, memory: LeaderMemory, *, term: LeaderTerm, now: float, policy: Policy
-) -> tuple[list[LeaderWrite], PlanInputs | None]:
-    """What of the plans has to be written; and the inputs of a plan that leaves nothing to do, for `LeaderMemory`."""
-    writes = list(_paused_plans(view))
+) -> tuple[list[LeaderWrite], LeaderMemory]:
+    """What of the plans has to be written, and what to remember of it."""
+    stopping = list(_paused_plans(view))
     if memory.hold_until is not None:
-        return writes, None
+        return stopping, replace(memory, at_rest=None)
+    if memory.planned_at is not None and now < memory.planned_at + pace_s(len(view.nodes)):
+        return stopping, memory
+    writes, rest = _changed_plans(view, memory, term=term, now=now, policy=policy)
+    planned_at = now if writes else memory.planned_at
+    return [*stopping, *writes], replace(memory, at_rest=None if stopping else rest, planned_at=planned_at)
+
+
+def _changed_plans(
+    view: ClusterView, memory: LeaderMemory, *, term: LeaderTerm, now: float, policy: Policy
+) -> tuple[list[LeaderWrite], Rest | None]:
+    """The plans to write, and from what there are none."""
     settled = memory.changed_at is None or now - memory.changed_at >= policy.settle_s
     nodes = plannable(view, memory, now, policy)
-    inputs = PlanInputs(nodes, tuple(getattr(view, name) for name in _PLANNED_FROM))
-    if settled and memory.at_rest is not None and memory.at_rest.are(inputs):
-        return writes, memory.at_rest
+    inputs = PlanInputs(nodes, settled, tuple(getattr(view, name) for name in _PLANNED_FROM))
+    rest = memory.at_rest if memory.at_rest is not None and memory.at_rest.inputs.are(inputs) else None
+    if rest is not None and rest.moving_max is None:
+        return [], rest
     known = {node.node for node in nodes}
     groups = [group_shards(view, key) for key in planned_groups(view)]
     current: dict[GroupId, dict[int, str]] = {}
@@ -145,13 +222,17 @@ def plan_writes(
         key = GroupId(group.app, group.group)
         current[key], in_flight = _present(view, key, group, known)
         moving += in_flight
+    if rest is not None and rest.moving_max is not None and moving > rest.moving_max:
+        return [], rest
     limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
     planned = plan(nodes, groups, current, limits, pins(view))
     changes = [_plan_write(view, key, assigned, term) for key, assigned in planned.items()]
-    writes += [write for write in changes if write is not None]
+    writes = [write for write in changes if write is not None]
     is_complete = all(len(planned[GroupId(group.app, group.group)]) == len(group.shard_ids) for group in groups)
-    at_rest = settled and is_complete and not writes and moving < policy.moves_in_flight_max
-    return writes, inputs if at_rest else None
+    if writes or not is_complete:
+        return writes, None
+    # The next shards move once half of those that may be on their way have arrived.
+    return writes, Rest(inputs, policy.moves_in_flight_max // 2 if moving >= policy.moves_in_flight_max else None)
 
 
 def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
@@ -183,6 +264,8 @@ def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str
 
 def _plan_write(view: ClusterView, key: GroupId, assigned: Mapping[int, str], term: LeaderTerm) -> LeaderWrite | None:
     entry = view.plans.get(key)
+    if entry is not None and planned_nodes(entry) == assigned and len(entry.record.nodes) == len({*assigned.values()}):
+        return None
     by_node: dict[str, list[int]] = {}
     for shard, node in assigned.items():
         by_node.setdefault(node, []).append(shard)

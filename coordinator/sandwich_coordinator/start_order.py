@@ -87,23 +87,26 @@ def turn_of(view: ClusterView, shard: ShardId, *, spare: bool) -> Turn:
     return Turn(priority_of(view, shard, spare=spare), shard.shard, shard)
 
 
-def waiting(view: ClusterView, token_hash: str, *, beside: str = "") -> Iterator[Waiting]:
-    """Every shard of the cluster that waits for its turn with this token, in no order. A bucket's holder does not wait.
+def waiting(view: ClusterView, bucket: Bucket, *, beside: str = "") -> Iterator[Waiting]:
+    """Every shard of the cluster that waits for its turn in this bucket, in no order. The bucket's holder does not.
 
     Those of the node `beside` are left out.
     """
-    budget = view.budgets.get(token_hash)
+    budget = view.budgets.get(bucket.token_hash)
     if budget is None or budget.record.max_concurrency < 1:
         return
-    holders = {(bucket, e.record.app, e.record.group, e.record.shard) for bucket, e in view.identifies.items()}
+    held, concurrency = view.identifies.get(bucket), budget.record.max_concurrency
+    holder = None if held is None else ShardId(held.record.app, held.record.group, held.record.shard)
     for group, shards in view.queued.items():
-        if token_hash_of(view, group) != token_hash:
+        if token_hash_of(view, group) != bucket.token_hash:
             continue
         entry = view.groups.get(group)
         priority = Priority.SCALE_UP if entry is None else group_priority(view, entry.record)
         for shard in shards:
-            claim, bucket = view.claims[shard].record, Bucket(token_hash, shard.shard % budget.record.max_concurrency)
-            if claim.node != beside and (bucket, *shard) not in holders:
+            if shard.shard % concurrency != bucket.bucket or shard == holder:
+                continue
+            claim = view.claims[shard].record
+            if claim.node != beside:
                 turn = Turn(Priority.REREAD if claim.rereads else priority, shard.shard, shard)
                 yield Waiting(turn, bucket, claim.node)
 

@@ -281,6 +281,11 @@ class ClaimRecord(Record, frozen=True):
     close_code: int = 0
     rereads: bool = False
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether the shard waits for its turn to IDENTIFY, or has just had it."""
+        return self.rereads or self.state == "identifying"
+
 
 class SessionRecord(Record, frozen=True):
     """`sessions/<app>/<group>/<shard>`: a Discord session that may be resumed. The sequence lives in the stream.

@@ -5,6 +5,7 @@ reason and raise nothing: one corrupt key must not stop the cluster.
 """
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -145,12 +146,14 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
 class ClaimIndex:
     """Finds claims without looking at all of them, as 10,000 shards need it. Kept up to date with each change.
 
+    `states`: how many claims of each group are in each state; a group without claims is not in it.
     `before`: the claims before the last change, and `changed`: which of them that change concerned.
     """
 
     claims: Mapping[ShardId, Entry[ClaimRecord]] = field(default_factory=dict)
     by_node: Mapping[str, frozenset[ShardId]] = field(default_factory=dict)
     queued: Mapping[GroupId, frozenset[ShardId]] = field(default_factory=dict)
+    states: Mapping[GroupId, Mapping[str, int]] = field(default_factory=dict)
     before: Mapping[ShardId, Entry[ClaimRecord]] | None = None
     changed: frozenset[ShardId] = frozenset()
 
@@ -158,18 +161,27 @@ class ClaimIndex:
         """The index of `claims`, which differ from the present ones in `changed`."""
         came: dict[str, set[ShardId]] = {}
         went: dict[str, set[ShardId]] = {}
-        queued = dict(self.queued)
+        started: dict[GroupId, set[ShardId]] = {}
+        ended: dict[GroupId, set[ShardId]] = {}
+        counts: dict[GroupId, dict[str, int]] = {}
         changed = frozenset(changed)
         for shard in changed:
             old, new = self.claims.get(shard), claims.get(shard)
+            group = shard.of
+            counted = counts.get(group)
+            if counted is None:
+                counted = counts[group] = dict(self.states.get(group, {}))
             if old is not None:
-                went.setdefault(old.record.node, set()).add(shard)
+                if new is None or new.record.node != old.record.node:
+                    went.setdefault(old.record.node, set()).add(shard)
+                counted[old.record.state] -= 1
             if new is not None:
-                came.setdefault(new.record.node, set()).add(shard)
-            waits = new is not None and (new.record.rereads or new.record.state == "identifying")
-            there = queued.get(shard.of, frozenset())
-            if waits != (shard in there):
-                queued[shard.of] = there ^ {shard}
+                if old is None or new.record.node != old.record.node:
+                    came.setdefault(new.record.node, set()).add(shard)
+                counted[new.record.state] = counted.get(new.record.state, 0) + 1
+            waits = new is not None and new.record.is_queued
+            if waits != (shard in self.queued.get(group, frozenset())):
+                (started if waits else ended).setdefault(group, set()).add(shard)
         by_node = dict(self.by_node)
         for node in {**came, **went}:
             left = by_node.get(node, frozenset()).difference(went.get(node, ())).union(came.get(node, ()))
@@ -177,20 +189,59 @@ class ClaimIndex:
                 by_node[node] = left
             else:
                 by_node.pop(node, None)
+        queued = dict(self.queued)
+        for group in {**started, **ended}:
+            waits_still = queued.get(group, frozenset()).difference(ended.get(group, ()))
+            queued[group] = waits_still.union(started.get(group, ()))
+            if not queued[group]:
+                del queued[group]
+        states = dict(self.states)
+        for group, counted in counts.items():
+            states[group] = {state: count for state, count in counted.items() if count}
+            if not states[group]:
+                del states[group]
         return ClaimIndex(
             claims=claims,
             by_node=by_node,
-            queued={group: shards for group, shards in queued.items() if shards},
+            queued=queued,
+            states=states,
             before=self.claims,
             changed=changed,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionIndex:
+    """How many sessions of each group are stored. Kept up to date with each change, like `ClaimIndex`."""
+
+    sessions: Mapping[ShardId, Entry[SessionRecord]] = field(default_factory=dict)
+    counts: Mapping[GroupId, int] = field(default_factory=dict)
+
+    def after(self, sessions: Mapping[ShardId, Entry[SessionRecord]], changed: Iterable[ShardId]) -> "SessionIndex":
+        """The index of `sessions`, which differ from the present ones in `changed`."""
+        counts = dict(self.counts)
+        for shard in changed:
+            more = (shard in sessions) - (shard in self.sessions)
+            if more:
+                counts[shard.of] = counts.get(shard.of, 0) + more
+        return SessionIndex(sessions=sessions, counts={group: count for group, count in counts.items() if count})
+
+
+@dataclass(frozen=True, slots=True)
+class _IdentifyChanges:
+    """Which buckets differ between `before` and `now`."""
+
+    before: Mapping[Bucket, Entry[IdentifyRecord]]
+    now: Mapping[Bucket, Entry[IdentifyRecord]]
+    changed: frozenset[Bucket]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """Everything under the cluster's prefix, decoded, as of `revision`. Treat the mappings as read-only.
 
-    `index` finds claims: see `claimed_by`, `queued` and `changed_claims`.
+    `index` finds claims: see `claimed_by`, `queued`, `claim_states` and `changed_claims`; `session_index` the groups
+    that have sessions: see `with_sessions`; `identify_changes` says which buckets the last change concerned.
 
     `config` is not decoded: before a node uses it, its cluster key has to authenticate it (`trust.py`). `tokens` and
     `users` are decoded and not authenticated: `access.identities` does that.
@@ -221,6 +272,8 @@ class ClusterView:
     webhook_states: Mapping[str, Entry[WebhookStateRecord]] = field(default_factory=dict)
     bad: Mapping[str, BadEntry] = field(default_factory=dict)
     index: ClaimIndex | None = field(default=None, compare=False, repr=False)
+    session_index: SessionIndex | None = field(default=None, compare=False, repr=False)
+    identify_changes: _IdentifyChanges | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_items(cls, keys: Keys, items: Mapping[str, KeyValue], revision: int = 0) -> "ClusterView":
@@ -243,6 +296,8 @@ class ClusterView:
         tables = _tables(self.keys)
         edited: dict[str, Any] = {}
         claims: set[ShardId] = set()
+        sessions: set[ShardId] = set()
+        buckets: set[Bucket] = set()
         bad = dict(self.bad)
         leader, config = self.leader, self.config
         for key, kv in changes:
@@ -260,18 +315,33 @@ class ClusterView:
             if target is None:
                 target = edited[table.name] = dict(getattr(self, table.name))
             identity = _change(table, key, kv, target, bad)
-            if table.name == "claims" and identity is not None:
+            if identity is not None and table.name == "claims":
                 claims.add(identity)
-        index = self._index.after(edited["claims"], claims) if claims else self.index
-        if bad == self.bad:
-            return replace(self, revision=revision, config=config, leader=leader, index=index, **edited)
-        return replace(self, revision=revision, config=config, leader=leader, bad=bad, index=index, **edited)
+            elif identity is not None and table.name == "sessions":
+                sessions.add(identity)
+            elif identity is not None and table.name == "identifies":
+                buckets.add(identity)
+        if claims:
+            edited["index"] = self._index.after(edited["claims"], claims)
+        if sessions:
+            edited["session_index"] = self._session_index.after(edited["sessions"], sessions)
+        if buckets:
+            edited["identify_changes"] = _IdentifyChanges(self.identifies, edited["identifies"], frozenset(buckets))
+        if bad != self.bad:
+            edited["bad"] = bad
+        return replace(self, revision=revision, config=config, leader=leader, **edited)
 
     @property
     def _index(self) -> ClaimIndex:
         if self.index is not None and self.index.claims is self.claims:
             return self.index
         return ClaimIndex().after(self.claims, self.claims.keys())
+
+    @property
+    def _session_index(self) -> SessionIndex:
+        if self.session_index is not None and self.session_index.sessions is self.sessions:
+            return self.session_index
+        return SessionIndex().after(self.sessions, self.sessions.keys())
 
     @property
     def claimed_by(self) -> Mapping[str, frozenset[ShardId]]:
@@ -283,6 +353,16 @@ class ClusterView:
         """The shards of each group whose claims say that they wait for their turn to IDENTIFY, or have just had it."""
         return self._index.queued
 
+    @property
+    def claim_states(self) -> Mapping[GroupId, Mapping[str, int]]:
+        """How many claims of each group are in each state, without those that are in none."""
+        return self._index.states
+
+    @property
+    def with_sessions(self) -> AbstractSet[GroupId]:
+        """The groups of which sessions are stored."""
+        return self._session_index.counts.keys()
+
     def changed_claims(self, before: "ClusterView") -> frozenset[ShardId]:
         """The shards whose claim differs from the one in an earlier view."""
         if self.claims is before.claims:
@@ -291,6 +371,16 @@ class ClusterView:
             return self._index.changed
         gone = {shard for shard, claim in before.claims.items() if self.claims.get(shard) is not claim}
         return frozenset(gone | (self.claims.keys() - before.claims.keys()))
+
+    def changed_identifies(self, before: "ClusterView") -> frozenset[Bucket]:
+        """The buckets whose entry differs from the one in an earlier view."""
+        if self.identifies is before.identifies:
+            return frozenset()
+        last = self.identify_changes
+        if last is not None and last.now is self.identifies and last.before is before.identifies:
+            return last.changed
+        gone = {bucket for bucket, entry in before.identifies.items() if self.identifies.get(bucket) is not entry}
+        return frozenset(gone | (self.identifies.keys() - before.identifies.keys()))
 
     def revision_of_bad(self, key: str) -> int:
         """The revision that guards the replacement of a key that cannot be read; 0 when there is no such key."""

@@ -7,15 +7,19 @@ reports to its agent, and waits for, is what a real shard does.
 import asyncio
 import contextlib
 import random
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import copy_context
+from unittest import mock
 
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.discord_api import CurrentUser, GatewayBot
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.problems import Code
+from sandwich_coordinator.store.base import WatchBatch
+from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import GroupPhase, SessionRecord
+from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.agent import Agent
 from sandwich_node.agent.dependencies import AgentDependencies, Worker
@@ -26,6 +30,10 @@ from verification.simulation.loop import Machine, machine, wall_s
 from verification.simulation.node import NoServerHealth, RemoteStore, no_http_server
 
 POLL_S = 0.25
+FEED_S = 0.0205
+"""What changes within this time reaches the nodes together: a little longer than they gather it anyway."""
+TRAVEL_S = (0.0005, 0.005)
+VIEWS_KEPT = 64
 CONNECT_S = 0.15
 RESUME_S = 0.3
 READY_S = 0.6
@@ -82,6 +90,81 @@ class Discord:
         """A shard's socket at this node closed."""
         if self.live.get(shard) == node:
             del self.live[shard]
+
+
+class Feed:
+    """One watch of `prefix` for all nodes, which get each change at the same time.
+
+    With a watch of its own for each node, most of the run's time would go into a hundred walks over each change.
+    """
+
+    def __init__(self, database: MeteredDatabase, prefix: str, rng: random.Random) -> None:
+        self._database = database
+        self._prefix = prefix
+        self._rng = rng
+        self._readers: set[asyncio.Queue[WatchBatch]] = set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        seen = self._database.revision
+        while True:
+            self._database.expire()
+            if self._database.revision == seen:
+                await self._database.wait()
+                continue
+            await asyncio.sleep(self._rng.uniform(*TRAVEL_S))
+            batch = self._database.since(self._prefix, seen + 1)
+            seen = batch.revision
+            for reader in self._readers:
+                reader.put_nowait(batch)
+            await asyncio.sleep(FEED_S)
+
+    async def watch(self, revision: int) -> AsyncIterator[WatchBatch]:
+        """See `Store.watch`. Some events may come twice at first, as after a listing."""
+        reader: asyncio.Queue[WatchBatch] = asyncio.Queue(maxsize=1000)
+        self._readers.add(reader)
+        try:
+            missed = self._database.since(self._prefix, revision)
+            if missed.events:
+                yield missed
+            while True:
+                yield await reader.get()
+        finally:
+            self._readers.discard(reader)
+
+
+class FedStore(RemoteStore):
+    """A machine's connection to the store whose watch is the feed."""
+
+    def __init__(self, feed: Feed, store: MeteredStore, conditions: Conditions, rng: random.Random) -> None:
+        super().__init__(store, (conditions,), rng)
+        self._feed = feed
+
+    def watch(self, prefix: str, revision: int) -> AsyncIterator[WatchBatch]:
+        """See `Store.watch`. A node watches the prefix of its cluster alone."""
+        return self._feed.watch(revision)
+
+
+@contextlib.contextmanager
+def shared_views() -> Iterator[None]:
+    """Let all nodes of this process have one view of each revision, which the first of them makes.
+
+    A view is immutable and a function of the revision. In reality each node makes its own; here that would be done a
+    hundred times for each change.
+    """
+    really, views = ClusterView.apply, OrderedDict[tuple[str, int], ClusterView]()
+
+    def apply(view: ClusterView, *batches: WatchBatch) -> ClusterView:
+        at = view.keys.prefix, max([view.revision, *(batch.revision for batch in batches)])
+        found = views.get(at)
+        if found is None:
+            found = views[at] = really(view, *batches)
+            if len(views) > VIEWS_KEPT:
+                views.popitem(last=False)
+        return found
+
+    with mock.patch.object(ClusterView, "apply", apply):
+        yield
 
 
 class ScaleWorker:
@@ -252,7 +335,7 @@ class ScaleNode:
         self._workers, self._conditions = [], Conditions()
         store = MeteredStore(fleet.database, fleet.meter)
         dependencies = AgentDependencies(
-            store=RemoteStore(store, (self._conditions,), fleet.rng),
+            store=FedStore(fleet.feed, store, self._conditions, fleet.rng),
             listen=no_http_server,
             open_discord=lambda _: contextlib.nullcontext(fleet.discord),
             make_worker=self._make_worker,
@@ -301,6 +384,7 @@ class Fleet:
         self.discord = discord
         self.database = MeteredDatabase(loop.time, self.meter)
         self.store = MeteredStore(self.database, self.meter)
+        self.feed = Feed(self.database, Keys().prefix, self.rng)
         self.nodes = [ScaleNode(self, f"n{number:03d}", workers) for number in range(nodes)]
 
     def claim_states(self) -> Counter[str]:

@@ -12,7 +12,7 @@ from sandwich_coordinator.config import ClusterSettings, DiscordSettings, NatsSe
 from sandwich_coordinator.store.base import Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import AppRecord, CacheSpec, ShardsSpec
-from verification.scale.fleet import Discord, Fleet, ScaleNode, until
+from verification.scale.fleet import Discord, Fleet, ScaleNode, shared_views, until
 
 KEYS = Keys("default")
 QUIET_S = 20.0
@@ -93,17 +93,24 @@ class Run:
 
     async def run(self) -> None:
         """All scenarios. Raises TimeoutError when one does not come to its end."""
+        feeding = asyncio.create_task(self._fleet.feed.run())
+        try:
+            with shared_views(), self._fleet.meter.timing():
+                await self._run()
+        finally:
+            feeding.cancel()
+
+    async def _run(self) -> None:
         await self._configure()
-        with self._fleet.meter.timing():
-            for name, scenario in (
-                ("start-up", self._start_up),
-                ("quiet", self._quiet),
-                (f"{self._size.lost} nodes lost at once", self._nodes_lost),
-                ("they come back", self._nodes_back),
-                ("rolling upgrade", self._rolling_upgrade),
-                (f"scale to {self._size.after_scale}", self._scale),
-            ):
-                await self._measure(name, scenario)
+        for name, scenario in (
+            ("start-up", self._start_up),
+            ("quiet", self._quiet),
+            (f"{self._size.lost} nodes lost at once", self._nodes_lost),
+            ("they come back", self._nodes_back),
+            ("rolling upgrade", self._rolling_upgrade),
+            (f"scale to {self._size.after_scale}", self._scale),
+        ):
+            await self._measure(name, scenario)
 
     async def _measure(self, name: str, scenario: Callable[[], Awaitable[float]]) -> None:
         fleet, discord = self._fleet, self._discord

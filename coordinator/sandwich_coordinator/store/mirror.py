@@ -54,7 +54,11 @@ def difference(before: Mapping[str, KeyValue], listing: Listing) -> tuple[WatchE
     deletes = [
         WatchEvent("delete", KeyValue(key, b"", 0, listing.revision, 0)) for key in sorted(before) if key not in now
     ]
-    puts = [WatchEvent("put", item) for item in listing.items if before.get(item.key) != item]
+    puts = [
+        WatchEvent("put", item)
+        for item in listing.items
+        if (known := before.get(item.key)) is not item and known != item
+    ]
     return (*deletes, *sorted(puts, key=lambda event: event.kv.mod_revision))
 
 

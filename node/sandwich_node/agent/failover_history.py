@@ -55,17 +55,19 @@ class History:
         A shard that had no session yet has lost nothing: it is still at its first start.
         """
         for shard in shards:
-            was, now = before.claims.get(shard), after.claims.get(shard)
-            app = after.apps.get(shard.app)
-            if now is None and app is not None and app.record.paused:
+            now = after.claims.get(shard)
+            if now is not None:
+                if now.record.node != self._node:
+                    self._lost.pop(shard, None)
+                continue
+            was, app = before.claims.get(shard), after.apps.get(shard.app)
+            if app is not None and app.record.paused:
                 # An operator wanted that: the time until it is resumed is no failover.
                 self._lost.pop(shard, None)
-            elif now is None and was is not None and (was.record.state in _SERVED or shard in before.sessions):
+            elif was is not None and (was.record.state in _SERVED or shard in before.sessions):
                 # A lease's keys may vanish in several steps, the node's own last: what is not released is lost.
                 cause = MOVED if was.record.state == "draining" else NODE_GONE
                 self._lost[shard] = _Lost(was.record.node, cause, at)
-            elif now is not None and now.record.node != self._node:
-                self._lost.pop(shard, None)
 
     def lost(self, shard: ShardId, cause: str, at: float) -> None:
         """This node itself lost the shard, or found it without an owner it knew."""

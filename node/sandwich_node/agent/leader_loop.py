@@ -6,7 +6,7 @@ view was old.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from sandwich_coordinator import election, leader
@@ -14,7 +14,7 @@ from sandwich_coordinator.discord_api import DiscordUnavailable, RateLimited, To
 from sandwich_coordinator.gateway_state import GatewayState
 from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.leader import LookupWanted
-from sandwich_coordinator.plans import LeaderMemory
+from sandwich_coordinator.plans import LeaderMemory, LeaderWrite, together
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import LeaseLost, Store, StoreError
 from sandwich_coordinator.types import BudgetRecord
@@ -158,11 +158,11 @@ class LeaderLoop:
         for lookup in decision.lookups:
             self._begin_lookup(lookup, view, group)
         refused = False
-        for write in decision.writes:
-            done = await self._store.txn(write.compares, write.writes)
-            if done.succeeded:
-                _log.info("leader: %s", write.reason, extra={"term": term})
-            refused = refused or not done.succeeded
+        for batch in together(decision.writes):
+            if not await self._write(batch, term):
+                # One alone: it was refused. Several: the others need not wait for the one that is.
+                alone = [await self._write([write], term) for write in batch if len(batch) > 1]
+                refused = refused or not alone or not all(alone)
         own_deadline = election.deadline(self._candidate(), self.policy)
         times = [at for at in (decision.wake_at, own_deadline) if at is not None]
         if decision.relocations:
@@ -173,6 +173,14 @@ class LeaderLoop:
         if refused:
             times.append(now + WRITE_RETRY_S)
         return min(times, default=None)
+
+    async def _write(self, writes: Sequence[LeaderWrite], term: LeaderTerm) -> bool:
+        """Make these writes together; False: a guard failed, and none was made."""
+        compares = dict.fromkeys(compare for write in writes for compare in write.compares)
+        done = await self._store.txn(list(compares), [one for write in writes for one in write.writes])
+        for write in writes if done.succeeded else ():
+            _log.info("leader: %s", write.reason, extra={"term": term})
+        return done.succeeded
 
     def _begin_lookup(self, wanted: LookupWanted, view: ClusterView, group: asyncio.TaskGroup) -> None:
         state = self._gateway.get(wanted.token_hash, GatewayState())

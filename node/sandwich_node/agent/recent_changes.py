@@ -24,7 +24,7 @@ class RecentChanges:
     def note(self, batches: Iterable[WatchBatch]) -> None:
         """Take changes, in the order of their revisions."""
         for batch in batches:
-            self._changes.extend((event.kv.mod_revision, event.kv.key) for event in batch.events)
+            self._changes.extend([(event.kv.mod_revision, event.kv.key) for event in batch.events])
         while len(self._changes) > self._kept_max:
             self.complete_from = self._changes.popleft()[0]
 

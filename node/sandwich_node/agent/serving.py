@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
 
+from sandwich_coordinator import election
 from sandwich_coordinator.assignment import concerns
 from sandwich_coordinator.config import ClusterSettings
 from sandwich_coordinator.policy import Policy
@@ -198,7 +199,8 @@ class Serving:
         if own is not None:
             self._membership.follow(own.record)
         self.settings.follow(after)
-        self.leading.changed()
+        if self.leading.leads or before is None or election.concerns(before, after, self._node):
+            self.leading.changed()
         self._identifying.changed()
         if before is None or concerns(before, after, self._node):
             self.shards.changed()

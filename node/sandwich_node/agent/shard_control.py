@@ -7,6 +7,7 @@ compares them again, so that a lost message or a refused transaction costs one p
 import asyncio
 import itertools
 import logging
+import operator
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -38,6 +39,9 @@ _log = logging.getLogger(__name__)
 
 PASSING_S = 1.0
 """A state that a shard soon leaves is written only when it lasts longer: it is for people."""
+PATIENT_PER_S = 200
+"""Writes of all nodes together that nothing waits for, about: what a hundred nodes do at once, as in a switch, must not
+keep etcd from what is urgent. A node makes one at once, and the next ones after its share of the time, together."""
 CRASH_WAIT_S = 2.0
 SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
@@ -123,6 +127,10 @@ class ShardControl:
         self._runs: dict[ShardId, int] = {}
         # The revisions of writes that the view does not have yet.
         self._written: dict[ShardId, int] = {}
+        # The parts of the view that have reached the running shards.
+        self._passed_on: tuple[object, ...] | None = None
+        self._patient_from = 0.0
+        self._patient_timer: asyncio.TimerHandle | None = None
         self._rereads: set[ShardId] = set()
         # Shards that want their turn, and whether for a spare session; those in `_waiting` may ask for it.
         self._wanting: dict[ShardId, bool] = {}
@@ -155,22 +163,42 @@ class ShardControl:
         self._leave_retiring(own)
         self._written = {shard: revision for shard, revision in self._written.items() if revision > view.revision}
         # Nothing is decided without etcd, and its return may change nothing that wakes this loop.
-        done, writes = own.connected, dict[ShardId, GuardedWrite]()
+        done, writes, patient = own.connected, dict[ShardId, GuardedWrite](), dict[ShardId, GuardedWrite]()
         for action in assignment.reconcile_node(view, own, self.local, self._wall()):
             if isinstance(action, assignment.Claim | assignment.Release):
                 # What is written already, and not in the view yet, is not written again.
                 if action.shard not in self._written:
-                    writes[action.shard] = GuardedWrite(action.compares, action.writes)
+                    # Nothing urgent waits for the claims of a group that has no plan any more.
+                    is_patient = isinstance(action, assignment.Release) and action.shard.of not in view.plans
+                    chosen = patient if is_patient else writes
+                    chosen[action.shard] = GuardedWrite(action.compares, action.writes)
             else:
                 done = self._perform(view, action) and done
         done = await self._commit(writes) and done
-        self._show_presences(view)
-        self._set_options(view)
-        self._set_phases(view)
-        self._gateways.follow(view, self.local)
+        self._pass_on(view)
         self._ask_for_turns(view)
+        urgent = dict[ShardId, GuardedWrite]()
         states, awaited = self._state_writes(view)
-        return not (await self._commit(states) and done) or awaited
+        for shard, write in states.items():
+            # How a shard was lost is known from this state, and its claim goes soon.
+            (urgent if self.facts[shard].state == "draining" else patient).setdefault(shard, write)
+        if patient and not self._may_write_patiently(len(view.nodes)):
+            patient = {}
+        return not (await self._commit({**urgent, **patient}) and done) or awaited
+
+    def _may_write_patiently(self, nodes: int) -> bool:
+        """Whether this node may make a patient write now, which counts as one; otherwise it wakes when it may."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._patient_from:
+            if self._patient_timer is None:
+                self._patient_timer = loop.call_at(self._patient_from, self._patience_ends)
+            return False
+        self._patient_from = loop.time() + nodes / PATIENT_PER_S
+        return True
+
+    def _patience_ends(self) -> None:
+        self._patient_timer = None
+        self.changed()
 
     def _own(self) -> LocalNode:
         loads = {index: 0 for index, worker in self._workers.items() if worker.alive and index not in self._retiring}
@@ -264,6 +292,7 @@ class ShardControl:
         self._runs[shard] = message.run
         self._gateways.started(shard, budget.record.url)
         self.local[shard] = LocalShard(start.worker, start.fence, start.config, has_session=start.session is not None)
+        self._passed_on = None
         self._presences[shard] = app.presence
         self._options[shard] = _options_of(app)
         self._phases[shard] = group.phase
@@ -337,6 +366,17 @@ class ShardControl:
         if self.problems.get((found.code, app)) != found:
             _log.error("%s", found.text)
         self.problems[found.code, app] = found
+
+    def _pass_on(self, view: ClusterView) -> None:
+        """Send running shards what has changed for them. Most changes of a view are none of these."""
+        parts = (view.apps, view.groups, view.budgets)
+        if self._passed_on is not None and all(map(operator.is_, self._passed_on, parts)):
+            return
+        self._passed_on = parts
+        self._show_presences(view)
+        self._set_options(view)
+        self._set_phases(view)
+        self._gateways.follow(view, self.local)
 
     def _show_presences(self, view: ClusterView) -> None:
         """Pass on a presence that was changed while the shard runs: it needs no reconnect."""

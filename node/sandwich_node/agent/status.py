@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sandwich_coordinator.groups import planned_here
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.problems import Problem, worst_first
-from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.status import (
     AppStatus,
     CacheStatus,
@@ -215,13 +215,7 @@ class ShardFacts:
 
 def planned_shards(view: ClusterView, node: str) -> int:
     """How many shards the leader wants this node to run; a plan that cannot be read counts as none."""
-    planned = 0
-    for entry in view.plans.values():
-        try:
-            planned += len(parse_ranges(entry.record.nodes[node]))
-        except (KeyError, ValueError):
-            continue
-    return planned
+    return sum(len(planned_here(view, key, node)) for key in view.plans)
 
 
 def node_status(

@@ -33,8 +33,15 @@ GATHER_S = 0.02
 view costs a copy. A single change never waits."""
 
 
-_OF_APPS = ("apps", "groups", "budgets")
-"""What `WorkerSet.share_apps` depends on."""
+def _shared_differently(before: ClusterView, after: ClusterView) -> bool:
+    """Whether `WorkerSet.share_apps` may have something new. A start of a session changes the rest of a budget."""
+    if before.apps is not after.apps or before.groups is not after.groups:
+        return True
+    if before.budgets is after.budgets:
+        return False
+    if before.budgets.keys() != after.budgets.keys():
+        return True
+    return any(before.budgets[token].record.bot_id != entry.record.bot_id for token, entry in after.budgets.items())
 
 
 class ViewFollower:
@@ -129,7 +136,7 @@ class ViewChanges:
             self._check_open_files(after)
         if before is None or after.nodes is not before.nodes:
             self._check_address(after)
-        if before is None or any(getattr(before, name) is not getattr(after, name) for name in _OF_APPS):
+        if before is None or _shared_differently(before, after):
             self._state.workers.share_apps(after)
 
     def _note_claims(self, before: ClusterView, after: ClusterView) -> None:

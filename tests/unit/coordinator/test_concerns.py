@@ -1,11 +1,13 @@
 """Nodes act only on changes that concern them: what is passed over must change none of their decisions."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandwich_coordinator import election
 from sandwich_coordinator.assignment import (
     Action,
     LocalNode,
@@ -13,10 +15,12 @@ from sandwich_coordinator.assignment import (
     ShardConfig,
     Start,
     concerns,
-    planned_here,
     reconcile_node,
 )
+from sandwich_coordinator.election import Candidate
+from sandwich_coordinator.groups import planned_here
 from sandwich_coordinator.ids import Fence, GroupId, LeaderTerm, ShardId
+from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import KeyValue, WatchBatch, WatchEvent
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import (
@@ -24,6 +28,8 @@ from sandwich_coordinator.types import (
     BudgetRecord,
     ClaimRecord,
     GroupRecord,
+    IdentifyRecord,
+    LeaderRecord,
     NodeRecord,
     PlanRecord,
     RestartRecord,
@@ -72,6 +78,10 @@ def session_of(app: str, number: int, seq: int) -> tuple[str, bytes, int]:
     return KEYS.session(app, 0, number), record.encode(), 0
 
 
+def identify_of(app: str, number: int, owner: str) -> tuple[str, bytes, int]:
+    return KEYS.identify(app, number), IdentifyRecord(node=owner, app=app, group=0, shard=number).encode(), 44
+
+
 PUTS = st.one_of(
     st.builds(node, NODES, st.sampled_from(["ready", "cordoned", "draining"])),
     st.builds(claim, APPS, NUMBERS, NODES, st.sampled_from(["claiming", "identifying", "live", "failed", "ended"])),
@@ -79,11 +89,21 @@ PUTS = st.one_of(
     st.builds(plan_of, APPS, st.lists(NODES, min_size=4, max_size=4)),
     st.builds(budget_of, APPS, st.integers(0, 3), st.sampled_from(["u", "v"])),
     st.builds(session_of, APPS, NUMBERS, st.integers(1, 3)),
+    st.builds(identify_of, APPS, NUMBERS, NODES),
     st.builds(lambda app, number: (KEYS.restart(app, 0, number), RestartRecord().encode(), 0), APPS, NUMBERS),
     st.builds(lambda app, number: (KEYS.claim(app, 0, number), b"{", 9), APPS, NUMBERS),
 )
 DELETES = st.builds(lambda put: (put[0], None, 0), PUTS)
 CHANGES = st.one_of(PUTS, DELETES)
+LEADERS = st.builds(
+    lambda name, gone: (
+        KEYS.leader,
+        None if gone else LeaderRecord(node=name, instance=f"{name}1").encode(),
+        LEASES[name],
+    ),
+    NODES,
+    st.booleans(),
+)
 CONFIG = ShardConfig("x", 1, 4, "none", 50)
 LOCALS = st.dictionaries(
     st.builds(lambda number: ShardId("x", 0, number), NUMBERS),
@@ -135,9 +155,29 @@ def test_a_change_that_does_not_concern_a_node_changes_none_of_its_decisions(
         view = after
 
 
+@given(st.lists(st.lists(st.one_of(CHANGES, LEADERS), min_size=1, max_size=3), min_size=1, max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_a_change_that_does_not_concern_a_candidate_changes_nothing_about_leadership(
+    steps: list[list[tuple[str, bytes | None, int]]],
+) -> None:
+    view = start()
+    terms = (None, LeaderTerm(2))
+    own = [
+        Candidate(node="a", instance="a1", lease=1, lease_valid_until=9.0, leads=leads, leaving=leaving)
+        for leads in terms
+        for leaving in (False, True)
+    ]
+    for changes in steps:
+        after = changed(view, changes)
+        if not election.concerns(view, after, "a"):
+            for one in own:
+                assert election.decide(after, one, 0.0, Policy()) == election.decide(view, one, 0.0, Policy())
+        view = after
+
+
 def test_what_other_nodes_do_with_their_shards_concerns_only_them() -> None:
     view = changed(start(), [plan_of("x", ["a", "a", "b", "c"]), plan_of("y", ["b"] * 4)])
-    assert planned_here(view, GroupId("x", 0), "a") == [ShardId("x", 0, 0), ShardId("x", 0, 1)]
+    assert planned_here(view, GroupId("x", 0), "a") == (0, 1)
     for others in (
         claim("x", 2, "b", "live"),
         claim("y", 0, "b", "claiming"),
@@ -168,6 +208,17 @@ def test_the_index_of_claims_finds_what_a_walk_over_all_claims_finds(
         queued = {s for s, e in after.claims.items() if e.record.state == "identifying"}
         assert {s for shards in after.queued.values() for s in shards} == queued
         assert all(shards and {s.of for s in shards} == {group} for group, shards in after.queued.items())
+        states = Counter((shard.of, entry.record.state) for shard, entry in after.claims.items())
+        assert {(of, state): n for of, found in after.claim_states.items() for state, n in found.items()} == states
+        assert all(after.claim_states.values())
+        assert after.with_sessions == {shard.of for shard in after.sessions}
+        assert after.changed_identifies(view) >= {
+            b for b in {*view.identifies, *after.identifies} if view.identifies.get(b) != after.identifies.get(b)
+        }
+        assert after.changed_identifies(after) == frozenset()
+        assert after.changed_identifies(first) >= {
+            b for b in {*first.identifies, *after.identifies} if first.identifies.get(b) != after.identifies.get(b)
+        }
         differing = {s for s in {*view.claims, *after.claims} if view.claims.get(s) != after.claims.get(s)}
         assert differing <= after.changed_claims(view) <= {*view.claims, *after.claims} | after.changed_claims(view)
         assert {s for s in {*first.claims, *after.claims} if first.claims.get(s) != after.claims.get(s)} <= (

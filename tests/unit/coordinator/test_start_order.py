@@ -6,7 +6,7 @@ import pytest
 
 from sandwich_coordinator.groups import token_hash_of
 from sandwich_coordinator.ids import GroupId, LeaderTerm, ShardId
-from sandwich_coordinator.start_order import Priority, bucket_of, priority_of, waiting
+from sandwich_coordinator.start_order import Priority, Waiting, bucket_of, priority_of, waiting
 from sandwich_coordinator.types import AppRecord, GroupRecord, IdentifyRecord
 from sandwich_coordinator.view import Bucket, ClusterView, Entry
 from tests.unit.coordinator.test_identify import KEYS, claim, left
@@ -65,20 +65,24 @@ def test_a_group_with_a_token_of_its_own_has_that_tokens_buckets() -> None:
     assert bucket_of(view(), ShardId("gone", 0, 0)) is None
 
 
+def all_waiting(seen: ClusterView) -> list[Waiting]:
+    return [one for number in (0, 1) for one in waiting(seen, Bucket("h", number))]
+
+
 def test_those_wait_that_identify_or_read_their_guilds_again_and_have_no_bucket() -> None:
     numbers = {0: "identifying", 1: "live", 2: "connecting", 3: "identifying"}
     claims: Any = {}
     for number, state in numbers.items():
         claims |= claim(ShardId("bot", 1, number), "n", state, rereads=number == 1)  # type: ignore[arg-type]
     seen = view(group(state="live"), claims=claims)
-    assert {(one.turn.number, one.turn.priority, one.bucket.bucket) for one in waiting(seen, "h")} == {
+    assert {(one.turn.number, one.turn.priority, one.bucket.bucket) for one in all_waiting(seen)} == {
         (0, Priority.FAILOVER, 0),
         (1, Priority.REREAD, 1),
         (3, Priority.FAILOVER, 1),
     }
     holder = IdentifyRecord(node="n", app="bot", group=1, shard=3)
     held = view(group(state="live"), claims=claims, identifies={Bucket("h", 1): Entry(holder, 9, 9, 1)})
-    assert {one.turn.number for one in waiting(held, "h")} == {0, 1}
+    assert {one.turn.number for one in all_waiting(held)} == {0, 1}
     other = IdentifyRecord(node="n", app="bot", group=0, shard=3)
     not_held = view(group(state="live"), claims=claims, identifies={Bucket("h", 1): Entry(other, 9, 9, 1)})
-    assert {one.turn.number for one in waiting(not_held, "h")} == {0, 1, 3}, "that is the same number of another group"
+    assert {one.turn.number for one in all_waiting(not_held)} == {0, 1, 3}, "that is the same number of another group"

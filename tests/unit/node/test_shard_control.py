@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 
@@ -25,7 +26,7 @@ from sandwich_node import ipc
 from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.node_state import NodeState
-from sandwich_node.agent.shard_control import SAVE_BUDGET_S, ShardControl
+from sandwich_node.agent.shard_control import PATIENT_PER_S, SAVE_BUDGET_S, ShardControl
 from sandwich_node.log_lines import LogRing
 from tests.unit.node.test_view_changes import FakeWorker
 from verification.simulation.loop import run_virtual
@@ -92,6 +93,14 @@ class Node:
 
     def _put(self, key: str, value: bytes, revision: int, lease: int = 0) -> None:
         self._items[key] = KeyValue(key, value, revision, revision, 1, lease)
+
+    def put_node(self, name: str) -> None:
+        """Another node is in the cluster."""
+        self._put(KEYS.node(name), msgspec.structs.replace(NODE, node=name).encode(), 6, 33)
+
+    def put_app(self, **changes: Any) -> None:
+        """The application was changed."""
+        self._put(KEYS.app("bot"), msgspec.structs.replace(APP, **changes).encode(), 7)
 
     async def sees(
         self, *, planned: str = "a", owner: str | None = "a", session: bool = True, state: ShardState = "claiming"
@@ -259,5 +268,40 @@ def test_a_turn_is_asked_for_once_all_nodes_can_see_that_the_shard_waits_for_it(
         await node.receives(ipc.IdentifyWanted(SHARD), ipc.IdentifyWithdrawn(SHARD))
         await node.sees(state="identifying")
         assert turns.asked == [SHARD], "withdrawn before it was asked for"
+
+    with_node(scenario)
+
+
+def test_a_node_of_many_writes_states_at_its_share_of_a_rate_and_at_once_when_a_shard_moves() -> None:
+    async def scenario(node: Node) -> None:
+        for number in range(PATIENT_PER_S):
+            node.put_node(f"n{number}")
+
+        def written() -> ShardState:
+            return msgspec.json.decode(node.store.puts[KEYS.claim(*SHARD)], type=ClaimRecord).state
+
+        await node.sees(state="claiming")
+        await node.receives(ipc.ShardChanged(SHARD, "identifying"))
+        assert written() == "identifying"
+        await node.sees(state="identifying")
+        await node.receives(ipc.ShardChanged(SHARD, "live"))
+        assert written() == "identifying"
+        await asyncio.sleep(1.0)
+        assert written() == "live"
+        await node.sees(planned="b", state="live")
+        assert written() == "draining"
+
+    with_node(scenario)
+
+
+def test_running_shards_get_what_has_changed_and_only_that() -> None:
+    async def scenario(node: Node) -> None:
+        sent = node.workers[0].sent
+        del sent[:]
+        await node.sees(state="live")
+        assert sent == []
+        node.put_app(presence={"status": "idle"})
+        await node.sees(state="live")
+        assert [type(each) for each in sent] == [ipc.SetPresence]
 
     with_node(scenario)
