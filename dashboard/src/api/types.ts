@@ -19,6 +19,7 @@ export type ProblemDetails = Schemas["ProblemDetails"];
 export type FieldError = Schemas["FieldError"];
 
 export type Cluster = Schemas["Cluster"];
+export type Latency = Schemas["Latency"];
 export type HistoryFigures = Schemas["HistoryFigures"];
 export type Node = Schemas["Node"];
 export type Change = Schemas["Change"];

@@ -83,7 +83,11 @@ function Status({ app }: { app: App }): JSX.Element {
   });
   const problems = useResource<Problem[]>(`/problems?app=${name}`, { all: true, every: 5000, on: ["problem/"] });
   const budgets = useResource<Budget[]>("/budgets", { all: true, every: 10_000, on: ["figures"] });
-  const recent = useResource<Recent>(`/recent?app=${name}`, { every: 10_000, on: [`shard/${app.app}/`] });
+  const recent = useResource<Recent>(`/recent?app=${name}&limit=300`, {
+    every: 10_000,
+    on: [`shard/${app.app}/`],
+    beat: 4000,
+  });
   const { status } = app;
   const { events: points, latency: latencies } = useHistory(app.app);
   const latency = useMemo(() => medianLatency(shards.data ?? []), [shards.data]);

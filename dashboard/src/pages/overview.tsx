@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
-import { useMemo } from "preact/hooks";
-import type { AppSummary, Cluster, Node, Page as ListPage, Problem, Recent, Shard } from "../api/types";
+import type { AppSummary, Cluster, Latency, Node, Problem, Recent } from "../api/types";
+import { href } from "../router";
 import { useHistory } from "../state/history";
 import { connection } from "../state/live";
 import { useResource } from "../state/resource";
@@ -30,9 +30,7 @@ export function OverviewPage(): JSX.Element {
     every: 5000,
     on: ["node/", "leader", "figures"],
   });
-  const shards = useResource<ListPage<Shard>>("/shards?limit=1000", { every: 15_000 });
-  const recent = useResource<Recent>("/recent", { every: 10_000, on: ["shard/"] });
-  const latency = useMemo(() => latencyOf(shards.data), [shards.data]);
+  const recent = useResource<Recent>("/recent?limit=300", { every: 10_000, on: ["shard/"], beat: 4000 });
   const { events: points } = useHistory("");
   return (
     <Page
@@ -59,8 +57,8 @@ export function OverviewPage(): JSX.Element {
               {count(found.guilds)}
             </Figure>
             <Figure label="Events a second">{rate(found.events_per_s)}</Figure>
-            <Figure label="Latency, median" note={latency && `worst ${milliseconds(latency.worst)}, shard ${latency.of}`}>
-              {milliseconds(latency?.median)}
+            <Figure label="Latency, median" note={found.latency && <Worst latency={found.latency} />}>
+              {milliseconds(found.latency?.median_ms)}
             </Figure>
             {found.nodes !== null && (
               <Figure
@@ -108,13 +106,13 @@ export function OverviewPage(): JSX.Element {
   );
 }
 
-/** Of at most 1,000 shards. */
-function latencyOf(page: ListPage<Shard> | undefined): { median: number; worst: number; of: string } | null {
-  const measured = (page?.items ?? []).filter((shard) => shard.latency_ms !== null);
-  if (!measured.length) return null;
-  measured.sort((a, b) => (a.latency_ms ?? 0) - (b.latency_ms ?? 0));
-  const worst = measured[measured.length - 1];
-  const median = measured[Math.floor(measured.length / 2)];
-  if (!worst || !median) return null;
-  return { median: median.latency_ms ?? 0, worst: worst.latency_ms ?? 0, of: `${worst.app} ${worst.shard}` };
+function Worst({ latency }: { latency: Latency }): JSX.Element {
+  return (
+    <>
+      worst {milliseconds(latency.worst_ms)},{" "}
+      <a href={href.shard(latency.app, latency.group, latency.shard)}>
+        {latency.app} {latency.shard}
+      </a>
+    </>
+  );
 }
