@@ -32,6 +32,7 @@ export type App = Omit<Schemas["App"], "effective" | "configuration"> & {
 export type NewSessions = Schemas["NewSessions"];
 export type FieldChange = Omit<Schemas["FieldChange"], "before" | "after"> & { before: Json; after: Json };
 export type AppChanged = Omit<Schemas["AppChanged"], "changes"> & { changes: FieldChange[] };
+export type TestedBot = Schemas["TestedBot"];
 export type Start = Schemas["Start"];
 export type Budget = Schemas["Budget"];
 export type Group = Schemas["Group"];

@@ -3,7 +3,7 @@ import type { AppSummary, Cluster, Latency, Node, Problem, Recent } from "../api
 import { href } from "../router";
 import { useHistory } from "../state/history";
 import { connection } from "../state/live";
-import { useResource } from "../state/resource";
+import { askAhead, useResource } from "../state/resource";
 import { addsApps, seesCluster } from "../state/session";
 import { AppTable } from "../ui/apptable";
 import { Chart } from "../ui/chart";
@@ -21,6 +21,16 @@ function headline(cluster: Cluster): string {
   return "All is well";
 }
 
+const RECENT = "/recent?limit=300";
+
+/** Before it is known who is there: what everyone sees of it. */
+export function askForOverview(): void {
+  askAhead("/cluster");
+  askAhead("/problems", { all: true });
+  askAhead("/apps", { all: true });
+  askAhead(RECENT);
+}
+
 export function OverviewPage(): JSX.Element {
   const cluster = useResource<Cluster>("/cluster", { every: 5000, on: ["figures", "problem/", "node/", "leader"] });
   const problems = useResource<Problem[]>("/problems", { all: true, every: 5000, on: ["problem/"] });
@@ -30,7 +40,7 @@ export function OverviewPage(): JSX.Element {
     every: 5000,
     on: ["node/", "leader", "figures"],
   });
-  const recent = useResource<Recent>("/recent?limit=300", { every: 10_000, on: ["shard/"], beat: 4000 });
+  const recent = useResource<Recent>(RECENT, { every: 10_000, on: ["shard/"], beat: 4000 });
   const { events: points } = useHistory("");
   return (
     <Page

@@ -156,6 +156,18 @@ function keyOf(path: string, options: Options): string {
   return `${options.all ? "all " : ""}${path}`;
 }
 
+function entryOf(path: string, options: Options): Entry {
+  const key = keyOf(path, options);
+  const found = entries.get(key) ?? new Entry(path, options);
+  entries.set(key, found);
+  return found;
+}
+
+/** Ask now for what a page will show in a moment. */
+export function askAhead(path: string, options: Options = {}): void {
+  void entryOf(path, options).refresh();
+}
+
 /** Forget all answers: another identity asks from now on. */
 export function forgetAll(): void {
   for (const [key, entry] of entries) if (entry.users === 0) entries.delete(key);
@@ -168,12 +180,7 @@ const NOTHING: State<never> = { data: undefined, error: undefined, etag: null };
 export function useResource<T>(path: string | null, options: Options = {}): Resource<T> {
   const entry = useMemo(() => {
     if (path === null) return null;
-    const key = keyOf(path, options);
-    let found = entries.get(key);
-    if (!found) {
-      found = new Entry(path, options);
-      entries.set(key, found);
-    }
+    const found = entryOf(path, options);
     found.widen(options);
     return found;
   }, [path, options.all]);
