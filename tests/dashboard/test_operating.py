@@ -388,7 +388,7 @@ async def test_a_webhook_is_added_and_changed_and_its_secrets_are_kept_and_never
 
     await well.click("Change webhook alerts")
     # The present values; of what is secret only what the list shows too.
-    await expect(dialog.get_by_label("At least")).to_have_value("warning")
+    await expect(dialog.get_by_label("at least")).to_have_value("warning")
     await expect(dialog.get_by_label("nodes: ")).to_be_checked()
     await expect(dialog.get_by_label("leader: ")).not_to_be_checked()
     await expect(url).to_have_value("")
@@ -411,7 +411,7 @@ async def test_a_webhook_is_added_and_changed_and_its_secrets_are_kept_and_never
     assert destination(well.api) == Destination(url=HOOK_URL, secret=HOOK_SECRET)
 
     # Empty fields keep the URL and the secret.
-    await dialog.get_by_label("At least").select_option("critical")
+    await dialog.get_by_label("at least").select_option("critical")
     await dialog.get_by_label("leader: ").check()
     await dialog.get_by_label("Only these applications").fill("welcomer, music")
     await save.click()
@@ -440,7 +440,7 @@ async def test_a_webhook_that_another_admin_changed_meanwhile_is_not_overwritten
     await well.open("/settings")
     await well.click("Change webhook alerts")
     dialog = well.page.get_by_role("dialog")
-    severity = dialog.get_by_label("At least")
+    severity = dialog.get_by_label("at least")
     await severity.select_option("critical")
     assert (await well.api("PATCH", "/webhooks/alerts", {"min_severity": "warning"}))[0] == 200
     await dialog.get_by_role("button", name="Save").click()
@@ -516,7 +516,7 @@ async def test_the_log_stands_still_and_goes_on(well: Visit) -> None:
     await expect(lines).to_have_count(40)
     # Other filters begin again.
     await well.click("Stop here")
-    await well.page.get_by_label("At least").select_option("warning")
+    await well.page.get_by_label("at least").select_option("warning")
     await expect(lines).to_have_count(4)
     await expect(well.page.get_by_role("button", name="Stop here")).to_be_visible()
 

@@ -63,6 +63,7 @@ export type GuildLocations = Schemas["GuildLocations"];
 export type Guild = Schemas["Guild"];
 export type Items = Schemas["Items"];
 export type Members = Schemas["Members"];
+export type Permissions = Schemas["Permissions"];
 export type MutualGuilds = Schemas["MutualGuilds"];
 export type MutualGuild = Schemas["MutualGuild"];
 export type Webhook = Schemas["Webhook"];

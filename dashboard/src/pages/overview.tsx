@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import type { AppSummary, Cluster, Latency, Node, Problem, Recent } from "../api/types";
 import { href } from "../router";
-import { useHistory } from "../state/history";
+import { spanOf, useHistory } from "../state/history";
 import { connection } from "../state/live";
 import { askAhead, useResource } from "../state/resource";
 import { addsApps, seesCluster } from "../state/session";
@@ -87,15 +87,15 @@ export function OverviewPage(): JSX.Element {
         )}
       </Loaded>
       {points.length > 1 && (
-        <Section title="Events a second" aside="the last six hours">
+        <Section title="Events a second" aside={spanOf(points)}>
           <Chart points={points} label={`Events a second: ${rate(points[points.length - 1]?.value)} now`} />
         </Section>
       )}
-      <Section title="Applications" aside={<a href="/apps">All</a>}>
+      <Section title="Applications" aside={<a href="/apps">{all(apps.data)}</a>}>
         <Loaded from={apps}>
           {(found) =>
             found.length ? (
-              <AppTable apps={found} />
+              <AppTable apps={worstFirst(found).slice(0, SHOWN)} />
             ) : (
               <Empty>
                 No application yet. {addsApps.value && <a href="/apps/+new">Add the first one</a>}
@@ -105,8 +105,8 @@ export function OverviewPage(): JSX.Element {
         </Loaded>
       </Section>
       {seesCluster.value && (
-        <Section title="Nodes" aside={<a href="/nodes">All</a>}>
-          <Loaded from={nodes}>{(found) => <NodeTable nodes={found} />}</Loaded>
+        <Section title="Nodes" aside={<a href="/nodes">{all(nodes.data)}</a>}>
+          <Loaded from={nodes}>{(found) => <NodeTable nodes={silentFirst(found).slice(0, SHOWN)} />}</Loaded>
         </Section>
       )}
       <Section title="Recent failovers and losses">
@@ -118,11 +118,24 @@ export function OverviewPage(): JSX.Element {
 
 function Worst({ latency }: { latency: Latency }): JSX.Element {
   return (
-    <>
-      worst {milliseconds(latency.worst_ms)},{" "}
-      <a href={href.shard(latency.app, latency.group, latency.shard)}>
-        {latency.app} {latency.shard}
-      </a>
-    </>
+    <a href={href.shard(latency.app, latency.group, latency.shard)} title={`shard ${latency.shard} of ${latency.app}`}>
+      worst {milliseconds(latency.worst_ms)}
+    </a>
   );
+}
+
+const SHOWN = 10;
+
+/** Those with the worst problems first. */
+function worstFirst(apps: readonly AppSummary[]): AppSummary[] {
+  const weight = ({ problems: { critical = 0, warning = 0 } }: AppSummary): number => critical * 1e6 + warning;
+  return [...apps].sort((a, b) => weight(b) - weight(a));
+}
+
+function silentFirst(nodes: readonly Node[]): Node[] {
+  return [...nodes].sort((a, b) => Number(a.answers) - Number(b.answers));
+}
+
+function all(found: readonly unknown[] | undefined): string {
+  return found && found.length > SHOWN ? `All ${count(found.length)}` : "All";
 }

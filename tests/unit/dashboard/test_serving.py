@@ -17,6 +17,7 @@ from sandwich_coordinator.intents import INTENTS, PRIVILEGED
 from sandwich_coordinator.types import AppRecord
 from sandwich_node.api.server import problems_only
 from sandwich_node.dashboard.serving import PAGES, add_dashboard, assets
+from sandwich_sdk.cache.permissions import Permissions
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ROOT / "dashboard"
@@ -138,6 +139,15 @@ def test_the_intents_are_discords() -> None:
     named = re.findall(r'\{ name: "([A-Z_]+)"[^}]*?(isPrivileged: true)? \}', source)
     assert [name for name, _ in named] == list(INTENTS)
     assert {name for name, privileged in named if privileged} == PRIVILEGED
+
+
+def test_the_permissions_are_those_of_the_sdk() -> None:
+    source = (SOURCES / "src" / "permissions.ts").read_text()
+    (listed,) = re.findall(r"NAMES[^=]*= \[(.*?)\];", source, re.DOTALL)
+    names = re.findall(r'"(\w*)"', listed)
+    assert {bit: name for bit, name in enumerate(names) if name} == {
+        one.value.bit_length() - 1: one.name for one in Permissions
+    }
 
 
 def run_node(*arguments: str) -> "subprocess.CompletedProcess[str]":
