@@ -204,8 +204,9 @@ export function NodePage({ node: name }: { node: string }): JSX.Element {
 
 /** What the node does for each application. */
 function AppsHere({ apps }: { apps: readonly [string, readonly Shard[]][] }): JSX.Element {
-  const sum = (of: readonly Shard[], figure: (shard: Shard) => number | null): number =>
-    of.reduce((total, shard) => total + (figure(shard) ?? 0), 0);
+  /** null: the node says nothing of it. */
+  const sum = (of: readonly Shard[], figure: (shard: Shard) => number | null): number | null =>
+    of.map(figure).reduce((total, value) => (value === null ? total : (total ?? 0) + value), null);
   return (
     <Table<[string, readonly Shard[]]>
       label="Applications on this node"

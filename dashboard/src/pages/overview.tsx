@@ -48,14 +48,24 @@ export function OverviewPage(): JSX.Element {
       name="Overview"
       actions={
         addsApps.value && (
-          <a class="button" href="/apps/+new">
+          <a class={apps.data?.length === 0 ? "button primary" : "button"} href="/apps/+new">
             Add an application
           </a>
         )
       }
     >
       <Loaded from={problems}>
-        {(found) => (found.length ? <Problems problems={found} /> : <Empty>Nothing is wrong and nothing waits for you.</Empty>)}
+        {(found) =>
+          found.length ? (
+            <Problems problems={found} />
+          ) : (
+            <Empty>
+              {apps.data?.length === 0
+                ? "The cluster is ready for its first application."
+                : "Nothing is wrong and nothing waits for you."}
+            </Empty>
+          )
+        }
       </Loaded>
       <Loaded from={cluster}>
         {(found) => (
@@ -80,13 +90,15 @@ export function OverviewPage(): JSX.Element {
             )}
             {found.leader && (
               <Figure label="Leader" note={found.versions.length ? `version ${found.versions.join(", ")}` : ""}>
-                <span class="leader-name">{found.leader}</span>
+                <a class="leader-name" href={href.node(found.leader)} title={found.leader}>
+                  {found.leader}
+                </a>
               </Figure>
             )}
           </dl>
         )}
       </Loaded>
-      {points.length > 1 && (
+      {points.length > 1 && apps.data?.length !== 0 && (
         <Section title="Events a second" aside={spanOf(points)}>
           <Chart points={points} label={`Events a second: ${rate(points[points.length - 1]?.value)} now`} />
         </Section>
