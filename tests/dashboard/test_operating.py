@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -85,6 +87,61 @@ async def test_an_empty_cluster_says_what_to_do_first(browser: Browser) -> None:
         await it.click("Add the first one")
         await expect(it.page.get_by_role("heading", level=1)).to_have_text("Add an application")
         assert it.faults == []
+
+
+async def test_of_many_applications_the_worst_ones_are_on_the_overview(browser: Browser) -> None:
+    many = tuple((f"app-{number:02}", 1) for number in range(12))
+    async with dashboard_over(Shape(apps=(*many, ("zebra", 160)), healthy=False)) as api, visit(browser, api) as it:
+        await it.open("/")
+        rows = it.page.get_by_role("region", name="Applications").locator("tbody tr")
+        await expect(rows).to_have_count(10)
+        await expect(rows.first).to_contain_text("zebra")
+        # More shards than fit are counted.
+        await expect(it.page.get_by_role("link", name=re.compile(r"^zebra, \d+ shards$")).first).to_be_visible()
+        await it.click("All 13")
+        await expect(it.page.get_by_role("region", name="Applications").locator("tbody tr")).to_have_count(13)
+        assert it.faults == []
+
+
+async def test_a_node_shows_its_shards_in_one_grid_and_by_application(well: Visit) -> None:
+    await well.open("/nodes/alpha")
+    grid = well.page.get_by_role("list", name="Shards on alpha")
+    await expect(grid.get_by_role("link", name="Shard 3 of music: live")).to_be_visible()
+    await expect(grid.get_by_role("link")).to_have_count(16 + 6 + 1)
+    row = well.page.get_by_role("region", name="Applications on this node").get_by_role("row").filter(has_text="music")
+    await expect(row).to_contain_text("6 / 6")
+
+
+async def test_what_a_member_may_do_is_asked_for_when_someone_looks(well: Visit) -> None:
+    location = {"app": "welcomer", "group": 0, "shard": 3, "state": "live", "node": "alpha"}
+    member = {"user": {"id": "42", "username": "ada"}, "roles": []}
+    asked: list[str] = []
+
+    async def answer(route: Route) -> None:
+        path = urlsplit(route.request.url).path
+        asked.append(path)
+        if path.endswith("/permissions"):
+            found: dict[str, Any] = {"guild_id": "7", "user_id": "42", "permissions": str(1 << 5 | 1 << 11 | 1 << 60)}
+        elif path.endswith("/members"):
+            found = {"guild_id": "7", "members": [member], "complete": True}
+        else:
+            found = {"guild_id": "7", "locations": [location], "unanswered": []}
+        await route.fulfill(json=found)
+
+    await well.page.route("**/api/v1/**/guilds/7/**", answer)
+    await well.page.route("**/api/v1/guilds/7", answer)
+    await well.open("/cache?view=member&id=7")
+    row = well.page.get_by_role("row").filter(has_text="ada")
+    await expect(row).to_be_visible()
+    assert not [path for path in asked if path.endswith("/permissions")]
+    await row.get_by_text("show").first.click()
+    await expect(row.get_by_role("listitem")).to_have_text(["MANAGE_GUILD", "SEND_MESSAGES", "bit 60"])
+
+
+async def test_the_page_of_the_cache_says_how_complete_it_is(well: Visit) -> None:
+    await well.open("/cache")
+    table = well.page.get_by_role("region", name="How complete the cache is")
+    await expect(table.get_by_role("row").filter(has_text="music")).to_contain_text("no node says so yet")
 
 
 async def test_what_others_wrote_is_shown_as_text(well: Visit) -> None:
