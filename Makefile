@@ -94,7 +94,7 @@ sim-long: $(STAMP) ## some thousand seeds: about 20 minutes on two cores
 	$(BIN)/python -m verification.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),5000)
 
 dashboard: ## the dashboard's built files, from its sources: needs node 20 and npm
-	cd dashboard && npm ci --no-audit --no-fund && npm run check && npm run build
+	cd dashboard && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
 
 dashboard-types: $(STAMP) ## the types of the API that the dashboard uses, from its OpenAPI document
 	$(BIN)/python -c "from sandwich_node.api.resources.document import whole_document; print(whole_document().model_dump_json())" \

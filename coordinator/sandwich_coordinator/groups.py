@@ -151,6 +151,14 @@ def claims_of(view: ClusterView, key: GroupId, group: GroupRecord) -> dict[int, 
     return {shard: None if entry is None else entry.record for shard, entry in entries.items()}
 
 
+def claims_by_group(view: ClusterView) -> dict[GroupId, dict[int, ClaimRecord]]:
+    """The claims of every group that has any, by shard number. One pass, for who looks at many groups."""
+    found: dict[GroupId, dict[int, ClaimRecord]] = {}
+    for shard, entry in view.claims.items():
+        found.setdefault(shard.of, {})[shard.shard] = entry.record
+    return found
+
+
 def all_in(view: ClusterView, key: GroupId, group: GroupRecord, states: frozenset[str]) -> bool:
     """Whether every shard of a group is in one of these states."""
     shards, counts = shard_ids(group), view.claim_states.get(key, {})

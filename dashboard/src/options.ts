@@ -73,7 +73,7 @@ export const OPTIONS: { title: string; options: Option[] }[] = [
     title: "Stream",
     options: [
       { path: "stream.max_age", kind: "text", help: "How long events are kept, such as 24h.", empty: "as the cluster has it" },
-      { path: "stream.max_bytes", kind: "text", help: "At most so much, such as 10GiB; the oldest events go first.", empty: "as the cluster has it" },
+      { path: "stream.max_bytes", kind: "text", help: "At most so much, such as 10GiB; the oldest events go first. 0: no limit.", empty: "as the cluster has it" },
       { path: "stream.replicas", kind: "int", help: "Copies of the stream, 1 to 5.", empty: "as the cluster has it" },
     ],
   },
@@ -132,7 +132,14 @@ export function textOf(option: Option, value: Json | undefined): string {
   if (value === null || value === undefined) return "";
   if (option.kind === "words" && Array.isArray(value)) return value.join(" ");
   if (option.kind === "json") return JSON.stringify(value);
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  return typeof value === "object" ? JSON.stringify(value) : withUnit(String(value));
+}
+
+/** A length of time that the API gives in seconds, in the largest unit that it is a whole number of. */
+function withUnit(text: string): string {
+  const seconds = Number(/^(\d+)s$/.exec(text)?.[1] ?? 0);
+  if (seconds && seconds % 3600 === 0) return `${seconds / 3600}h`;
+  return seconds && seconds % 60 === 0 ? `${seconds / 60}m` : text;
 }
 
 /** The value of a field's text. Raises Error with what is wrong. */

@@ -4,6 +4,7 @@ import type { Problem } from "./api/types";
 import { acceptProposal, forgetNode, restartShards, resumeApp, unpinShards } from "./changes";
 import { href } from "./router";
 import { isAdmin, isOperator } from "./state/session";
+import { plural } from "./ui/format";
 
 interface Subject {
   app?: string;
@@ -21,8 +22,24 @@ export function subjectOf(problem: Problem): Subject {
 export function SubjectLink({ problem }: { problem: Problem }): JSX.Element {
   const { app, node, shards } = subjectOf(problem);
   if (node) return <a href={href.node(node)}>node {node}</a>;
-  if (app) return <a href={href.app(app)}>{shards ? `${app}, shards ${shards}` : app}</a>;
+  if (app) return <a href={href.app(app)}>{shards ? `${app}, ${shardsText(shards)}` : app}</a>;
   return <span>{problem.subject}</span>;
+}
+
+const SHARDS_SHOWN = 12;
+
+/** As ranges when they are short, or how many there are. */
+function shardsText(shards: string): string {
+  const many = countOf(shards);
+  if (shards.length > SHARDS_SHOWN) return plural(many, "shard");
+  return many === 1 ? `shard ${shards}` : `shards ${shards}`;
+}
+
+function countOf(shards: string): number {
+  return shards.split(",").reduce((sum, range) => {
+    const [first = 0, last = first] = range.split("-").map(Number);
+    return sum + last - first + 1;
+  }, 0);
 }
 
 type Action = JSX.Element | null;
@@ -44,13 +61,13 @@ function To({ text, to }: { text: string; to: string }): JSX.Element {
 }
 
 /** The action beside a problem, where the dashboard has one and the role allows it. */
-export function actionFor(problem: Problem): Action {
+export function actionFor(problem: Problem, on = ""): Action {
   const { app, node, shards } = subjectOf(problem);
   const { code } = problem;
   if (app) {
     const settings = `${href.app(app)}/settings`;
     if (code === "shards-failed" || code === "shards-not-live") {
-      if (shards && isOperator.value) return <Do text={`Reconnect ${shards}`} run={() => restartShards(app, shards)} />;
+      if (shards && isOperator.value) return <Do text={`Reconnect ${shards.length > SHARDS_SHOWN ? shardsText(shards) : shards}`} run={() => restartShards(app, shards)} />;
       return <To text="Shards" to={`/shards?app=${encodeURIComponent(app)}`} />;
     }
     if (code === "app-paused" && isOperator.value) return <Do text="Resume" run={() => resumeApp(app)} />;
@@ -71,7 +88,7 @@ export function actionFor(problem: Problem): Action {
   }
   if (node) {
     if (code === "node-gone" && isOperator.value) return <Do text="Forget" run={() => forgetNode(node)} />;
-    if (code !== "node-gone") return <To text="Node" to={href.node(node)} />;
+    if (code !== "node-gone" && on !== href.node(node)) return <To text="Node" to={href.node(node)} />;
   }
   return null;
 }

@@ -1,5 +1,6 @@
 """A real browser over the real API, with a cluster in memory. Skipped where there is no browser."""
 
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,7 +45,7 @@ class Visit:
         found = [one for one in self._responses if "json" in one.headers.get("content-type", "")]
         return "\n".join([await one.text() for one in found])
 
-    async def has(self, text: str) -> None:
+    async def has(self, text: str | re.Pattern[str]) -> None:
         """Wait until the page shows a text."""
         await self.page.get_by_text(text).first.wait_for()
 

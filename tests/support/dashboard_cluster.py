@@ -43,6 +43,7 @@ from sandwich_coordinator.view import ClusterView
 from sandwich_node.api.history import History
 from sandwich_node.api.live.parts import open_live
 from sandwich_node.api.messaging import open_messaging
+from sandwich_node.api.picture import FRESH_S
 from sandwich_node.dashboard.serving import add_dashboard
 from sandwich_node.log_lines import LogLine, LogRing
 from tests.support.api import KEYS, Api, FixedPicture, StoredFacts, api_over
@@ -62,11 +63,19 @@ class Shape:
 
 
 class ClockedPicture(FixedPicture):
-    """Snapshots of now, with these answers of nodes."""
+    """Snapshots of now, with these answers of nodes. As a node's, one serves all who ask within a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: Snapshot | None = None
 
     async def snapshot(self, view: ClusterView) -> Snapshot:
         """The cluster now."""
-        return compose(view, self.answers, etcd_version="3.5.13", etcd_found=(), now=time.time())
+        made, now = self._made, time.time()
+        if made is None or made.view is not view or now - made.now >= FRESH_S:
+            made = compose(view, self.answers, etcd_version="3.5.13", etcd_found=(), now=now)
+        self._made = made
+        return made
 
 
 def token_of(app: str) -> str:

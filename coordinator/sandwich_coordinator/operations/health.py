@@ -9,6 +9,7 @@ from sandwich_coordinator.durations import clock_difference, duration
 from sandwich_coordinator.fingerprints import LEASE_TTL
 from sandwich_coordinator.groups import (
     UPCOMING,
+    claims_by_group,
     planned_ids,
     planned_nodes,
     serving_groups,
@@ -243,8 +244,9 @@ def _reported(snapshot: Snapshot, seen: Sequence[Problem]) -> list[Problem]:
 
 def _shard_problems(snapshot: Snapshot) -> Iterator[Problem]:
     view = snapshot.view
+    all_claims = claims_by_group(view)
     for key, group in sorted(view.groups.items()):
-        claims = {shard.shard: claim.record for shard, claim in view.claims.items() if shard.of == key}
+        claims = all_claims.get(key, {})
         is_upcoming = group.record.phase in UPCOMING
         failed = list(_failed_shards(view, key.app, claims, is_upcoming=is_upcoming))
         yield from failed

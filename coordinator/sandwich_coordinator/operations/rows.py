@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from sandwich_coordinator.groups import serving_groups
+from sandwich_coordinator.groups import claims_by_group, serving_groups, upcoming_groups
 from sandwich_coordinator.operations.health import find_problems, wanted_shards
 from sandwich_coordinator.operations.shards import pins as pins_of
 from sandwich_coordinator.operations.snapshot import Snapshot
@@ -71,12 +71,14 @@ def app_rows(snapshot: Snapshot, problems: Sequence[Problem] | None = None) -> l
     """One row an application. `problems`: those of the snapshot, where they are known already."""
     view = snapshot.view
     problems = find_problems(snapshot) if problems is None else problems
-    serving_all = serving_groups(view)
+    serving_all, upcoming, claims = serving_groups(view), upcoming_groups(view), claims_by_group(view)
     rows = []
     for name, entry in sorted(view.apps.items()):
         serving = serving_all.get(name)
         groups = [view.groups[serving].record] if serving is not None else []
-        states = Counter(claim.record.state for key, claim in view.claims.items() if key.of == serving)
+        of_serving = claims.get(serving, {}) if serving is not None else {}
+        states = Counter(claim.state for claim in of_serving.values())
+        changes = name in upcoming or any(group.phase == "switching" for group in groups)
         budget = view.budgets.get(entry.record.token_hash)
         wrong = Counter(found.severity.value for found in problems if is_about(found, name))
         figures = [a.apps[name] for a in snapshot.answers.values() if isinstance(a, NodeStatus) and name in a.apps]
@@ -90,7 +92,7 @@ def app_rows(snapshot: Snapshot, problems: Sequence[Problem] | None = None) -> l
                 "reason": groups[-1].reason if groups else "",
                 "shards_wanted": sum(len(wanted_shards(group)) for group in groups),
                 "shards": dict(sorted(states.items())),
-                "change": change_row(view, name, snapshot.policy),
+                "change": change_row(view, name, snapshot.policy) if changes else None,
                 "guilds": sum(figure.guilds for figure in figures),
                 "events_per_s": round(sum(figure.events_per_s for figure in figures), 1),
                 "cache": _cache(

@@ -15,6 +15,9 @@ export function useToken(text: string): void {
   token.value = text;
 }
 
+/** When something was last changed from here (Date.now()). */
+export const acted = { at: 0 };
+
 /** What the API refused, in its own words. */
 export class ApiError extends Error {
   constructor(
@@ -127,6 +130,7 @@ export async function ask<T>(method: string, path: string, options: Ask = {}): P
   const { body, query, headers, signal: outer, timeoutMs = TIMEOUT_MS } = options;
   const deadline = AbortSignal.timeout(timeoutMs);
   let response: Response;
+  if (method !== "GET") acted.at = Date.now();
   try {
     response = await fetch(PREFIX + withQuery(path, query), {
       method,
@@ -156,16 +160,21 @@ export async function get<T>(path: string, options: Ask = {}): Promise<T> {
   return (await ask<T>("GET", path, options)).data;
 }
 
-/** All pages of a list, at most `most` items. */
-export async function getAll<T>(path: string, most = 20_000, options: Ask = {}): Promise<T[]> {
-  const found: T[] = [];
-  let after: string | null = "";
-  while (after !== null && found.length < most) {
-    const page: Page<T> = await get<Page<T>>(path, { ...options, query: { ...options.query, limit: 1000, after } });
+const ITEMS_MAX = 20_000;
+const PAGE_ITEMS = 1000;
+
+/** All pages of a list, ITEMS_MAX items at most; with an ETag when it is one page. `headers` go with the first one. */
+export async function askAll<T>(path: string, headers: Record<string, string> = {}): Promise<Answer<T[]>> {
+  const first = await ask<Page<T>>("GET", path, { headers, query: { limit: PAGE_ITEMS } });
+  const found = first.data.items;
+  let after = first.data.next;
+  const { etag } = after === null ? first : { etag: null };
+  while (after !== null && found.length < ITEMS_MAX) {
+    const page: Page<T> = await get<Page<T>>(path, { query: { limit: PAGE_ITEMS, after } });
     found.push(...page.items);
     after = page.next;
   }
-  return found;
+  return { data: found, etag };
 }
 
 export interface ServerEvent {

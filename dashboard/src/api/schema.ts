@@ -338,7 +338,8 @@ export interface components {
          * @description The cluster in figures. An identity that is limited to applications gets the figures of these.
          *
          *     `healthy`: no problem is critical or a warning. `problems`: how many there are, by severity. `revision`: of what is
-         *     stored. `nodes`, `nodes_answering`, `leader`, `versions`: null or empty for an identity that is limited.
+         *     stored. `nodes`, `nodes_answering`, `leader`, `versions`: null or empty for an identity that is limited. `latency`:
+         *     between a heartbeat and Discord's answer; null while no shard has one.
          */
         Cluster: {
             /** Apps */
@@ -353,6 +354,7 @@ export interface components {
             guilds: number;
             /** Healthy */
             healthy: boolean;
+            latency: components["schemas"]["Latency"] | null;
             /** Leader */
             leader: string | null;
             /** Nodes */
@@ -405,6 +407,8 @@ export interface components {
         /**
          * Consumers
          * @description The groups, as the leader last read them; `dead_letters` by application.
+         *
+         *     A page of both together, by application: it has at most `limit` items.
          */
         Consumers: {
             /** Consumers */
@@ -413,6 +417,11 @@ export interface components {
             dead_letters: {
                 [key: string]: number;
             };
+            /**
+             * Next
+             * @default null
+             */
+            next: string | null;
         };
         /**
          * Created
@@ -778,6 +787,22 @@ export interface components {
             items: {
                 [key: string]: unknown;
             }[];
+        };
+        /**
+         * Latency
+         * @description Of the shards that have measured one: the median, and the worst with its shard. Milliseconds.
+         */
+        Latency: {
+            /** App */
+            app: string;
+            /** Group */
+            group: number;
+            /** Median Ms */
+            median_ms: number;
+            /** Shard */
+            shard: number;
+            /** Worst Ms */
+            worst_ms: number;
         };
         /**
          * LetterChoice
@@ -1560,12 +1585,19 @@ export interface components {
         /**
          * Recent
          * @description What the nodes remember of failovers, newest first. A node forgets it when it restarts.
+         *
+         *     A page of both lists together: it has at most `limit` items, and the next page goes on in time.
          */
         Recent: {
             /** Failovers */
             failovers: components["schemas"]["Failover"][];
             /** Losses */
             losses: components["schemas"]["Loss"][];
+            /**
+             * Next
+             * @default null
+             */
+            next: string | null;
         };
         /**
          * Relayed

@@ -1,10 +1,11 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { ApiError, ask, Attempts } from "../api/client";
-import type { AppChanged, Json } from "../api/types";
+import type { AppChanged, Json, TestedBot } from "../api/types";
 import { go, href } from "../router";
 import { addsApps } from "../state/session";
 import { report } from "../ui/confirm";
+import { count, duration, plural } from "../ui/format";
 import { IntentChecks } from "../ui/intents";
 import { Page } from "../ui/page";
 import { Empty, ErrorNote, Field, Section, StateWord } from "../ui/parts";
@@ -177,7 +178,7 @@ export function AppNewPage(): JSX.Element {
               <StateWord state="live">
                 Discord accepts the token{plan.bot ? <>: this is <strong>{plan.bot.name}</strong></> : null}
               </StateWord>
-              {plan.bot && <div class="muted small">user id {plan.bot.id}</div>}
+              {plan.bot && <BotFacts bot={plan.bot} />}
               <Warnings plan={plan} />
             </div>
           </div>
@@ -189,5 +190,32 @@ export function AppNewPage(): JSX.Element {
         </div>
       </form>
     </Page>
+  );
+}
+
+/** What Discord says of the bot, for whoever wonders whether this is the right one. */
+function BotFacts({ bot }: { bot: TestedBot }): JSX.Element {
+  return (
+    <dl class="facts gap-above">
+      <dt>User id</dt>
+      <dd>
+        <code>{bot.id}</code>
+      </dd>
+      {bot.guilds !== null && (
+        <>
+          <dt>Guilds</dt>
+          <dd>about {count(bot.guilds)}</dd>
+        </>
+      )}
+      <dt>Discord recommends</dt>
+      <dd>{plural(bot.shards_recommended, "shard")}</dd>
+      <dt>Session starts left</dt>
+      <dd>
+        {count(bot.session_starts_left)} of {count(bot.session_starts_total)}
+        {bot.session_starts_left < bot.session_starts_total && `; all again in ${duration(bot.session_starts_reset_s)}`}
+      </dd>
+      <dt>Privileged intents enabled</dt>
+      <dd>{bot.intents_enabled.join(", ") || "none"}</dd>
+    </dl>
   );
 }

@@ -271,7 +271,7 @@ function Review(props: {
   const waits = withoutRoom(plan.new_sessions);
   const isAllowed = !props.isWorking && plan.changes.length > 0 && (!waits || isAccepted);
   const shown = (value: Json, isSecret: boolean): string =>
-    isSecret ? "a secret" : typeof value === "string" ? value || '""' : JSON.stringify(value);
+    isSecret ? "a secret" : isWords(value) ? value.join(", ") || "none" : typeof value === "string" ? value || '""' : JSON.stringify(value);
   return (
     <Dialog title={`Save ${plural(plan.changes.length, "change")} of ${plan.app}?`} onClose={props.onCancel} wide>
       <div class="diff">
@@ -302,6 +302,10 @@ function Review(props: {
       </div>
     </Dialog>
   );
+}
+
+function isWords(value: Json): value is string[] {
+  return Array.isArray(value) && value.every((word) => typeof word === "string");
 }
 
 export function Warnings({ plan }: { plan: AppChanged }): JSX.Element {

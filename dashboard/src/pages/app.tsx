@@ -3,11 +3,11 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import type { App, Budget, Group, Groups, Problem, Proposal, Recent, Shard } from "../api/types";
 import { acceptProposal, cancelScale, pauseApp, restartApp, resumeApp, scaleApp } from "../changes";
 import { href } from "../router";
-import { remember, useHistory } from "../state/history";
+import { remember, spanOf, useHistory } from "../state/history";
 import { useResource, type Resource } from "../state/resource";
 import { isAdmin, isOperator } from "../state/session";
 import { Chart } from "../ui/chart";
-import { count, duration, milliseconds, plural, rate } from "../ui/format";
+import { cacheText, count, duration, milliseconds, plural, rate } from "../ui/format";
 import { Page } from "../ui/page";
 import { Ago, Empty, Field, Figure, Loaded, Mark, Meter, now, Section, StateWord, Table } from "../ui/parts";
 import { Problems } from "../ui/problems";
@@ -83,7 +83,11 @@ function Status({ app }: { app: App }): JSX.Element {
   });
   const problems = useResource<Problem[]>(`/problems?app=${name}`, { all: true, every: 5000, on: ["problem/"] });
   const budgets = useResource<Budget[]>("/budgets", { all: true, every: 10_000, on: ["figures"] });
-  const recent = useResource<Recent>(`/recent?app=${name}`, { every: 10_000, on: [`shard/${app.app}/`] });
+  const recent = useResource<Recent>(`/recent?app=${name}&limit=300`, {
+    every: 10_000,
+    on: [`shard/${app.app}/`],
+    beat: 4000,
+  });
   const { status } = app;
   const { events: points, latency: latencies } = useHistory(app.app);
   const latency = useMemo(() => medianLatency(shards.data ?? []), [shards.data]);
@@ -104,17 +108,17 @@ function Status({ app }: { app: App }): JSX.Element {
           {count(status.session_starts_left)}
         </Figure>
         <Figure label="Cache">
-          <span class="words">{status.cache}</span>
+          <span class="words">{cacheText(status.cache)}</span>
         </Figure>
       </dl>
       <ShardSection shards={shards} groups={groups.data} />
       {points.length > 1 && (
-        <Section title="Events a second" aside="the last six hours">
+        <Section title="Events a second" aside={spanOf(points)}>
           <Chart points={points} label={`Events a second: ${rate(points[points.length - 1]?.value)} now`} />
         </Section>
       )}
       {latencies.length > 1 && (
-        <Section title="Latency, median of its shards, in milliseconds" aside="the last six hours">
+        <Section title="Latency, median of its shards, in milliseconds" aside={spanOf(latencies)}>
           <Chart
             points={latencies}
             label={`Latency: ${milliseconds(latencies[latencies.length - 1]?.value)} at the last full minute`}
@@ -215,11 +219,11 @@ function Sessions({ budget, app }: { budget: Budget; app: string }): JSX.Element
         text={`${count(budget.remaining)} of ${count(budget.total)} left`}
       />
       <dl class="facts">
-        <dt>All are there again</dt>
+        <dt>All back</dt>
         <dd>{budget.reset_at > now.value ? <Ago at={budget.reset_at} /> : "not known yet: Discord is asked again"}</dd>
         <dt>Kept for failover</dt>
         <dd>{count(budget.reserve)} (the mark in the bar)</dd>
-        <dt>At the same time</dt>
+        <dt>At once</dt>
         <dd>{plural(budget.max_concurrency, "session")} every 5 s</dd>
         <dt>Discord recommends</dt>
         <dd>{plural(budget.recommended_shards, "shard")}</dd>
@@ -242,7 +246,7 @@ function Sessions({ budget, app }: { budget: Budget; app: string }): JSX.Element
           <p class="note" key={start.group}>
             <span>
               {start.started} of {start.wanted} shards of group {start.group} have their session.
-              {start.waiting > 0 && ` ${start.waiting} wait`}
+              {start.waiting > 0 && ` ${start.waiting} ${start.waiting === 1 ? "waits" : "wait"}`}
               {start.eta_s !== null && start.waiting > 0 && `, about ${duration(start.eta_s)} left`}.
               {start.blocked_until !== null && (
                 <>

@@ -1,13 +1,14 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { get } from "../api/client";
-import type { AppSummary, Guild, GuildLocations, Items, Members, MutualGuild, MutualGuilds } from "../api/types";
+import type { AppSummary, Guild, GuildLocations, Items, Members, MutualGuild, MutualGuilds, Permissions } from "../api/types";
+import { permissionNames } from "../permissions";
 import { href, place, setQuery } from "../router";
 import { useResource } from "../state/resource";
 import { AppLink, NodeLink } from "../ui/appname";
-import { plural } from "../ui/format";
+import { count, plural } from "../ui/format";
 import { Page } from "../ui/page";
-import { Empty, ErrorNote, Field, Section, StateWord, Table } from "../ui/parts";
+import { Empty, ErrorNote, Field, Loaded, Section, StateWord, Table } from "../ui/parts";
 
 type View = "guild" | "member" | "user";
 const ID = /^\d{1,20}$/;
@@ -43,7 +44,7 @@ export function CachePage(): JSX.Element {
           setQuery({ id: typed.trim() });
         }}
       >
-        <Field label={labels[view]}>
+        <Field label={labels[view]} long>
           {(attributes) => (
             <input
               {...attributes}
@@ -60,17 +61,48 @@ export function CachePage(): JSX.Element {
         </button>
       </form>
       {!ID.test(id) ? (
-        <Empty>
-          {view === "user"
-            ? "An id of a Discord user gives the servers that they share with your bots."
-            : "An id of a guild, as Discord shows it with developer mode on (Copy Server ID)."}
-        </Empty>
+        <>
+          <Empty>
+            {view === "user"
+              ? "An id of a Discord user gives the servers that they share with your bots."
+              : "An id of a guild, as Discord shows it with developer mode on (Copy Server ID)."}
+          </Empty>
+          <Completeness />
+        </>
       ) : view === "user" ? (
         <MutualView key={id} id={id} />
       ) : (
         <GuildView key={`${view} ${id}`} id={id} view={view} />
       )}
     </Page>
+  );
+}
+
+/** How much of what the applications are to have is there. */
+function Completeness(): JSX.Element {
+  const apps = useResource<AppSummary[]>("/apps", { all: true, every: 10_000, on: ["app/"] });
+  return (
+    <Section title="How complete it is">
+      <Loaded from={apps}>
+        {(found) => (
+          <Table<AppSummary>
+            label="How complete the cache is"
+            rows={found}
+            keyOf={(row) => row.app}
+            empty="No application yet."
+            columns={[
+              { head: "Application", cell: (row) => <AppLink app={row.app} /> },
+              { head: "Guilds", cell: (row) => count(row.guilds), number: true },
+              {
+                head: "Cache",
+                cell: (row) => (row.cache === "-" ? <span class="muted">no node says so yet</span> : row.cache),
+                grow: true,
+              },
+            ]}
+          />
+        )}
+      </Loaded>
+    </Section>
   );
 }
 
@@ -280,6 +312,11 @@ function MembersView({ app, id }: { app: string; id: string }): JSX.Element {
                 },
                 { head: "Name", cell: (row) => text(row["nick"] ?? userOf(row)["global_name"] ?? userOf(row)["username"]) },
                 { head: "Roles", cell: (row) => (Array.isArray(row["roles"]) ? row["roles"].length : 0), number: true },
+                {
+                  head: "May do",
+                  cell: (row) => <MayDo key={text(userOf(row)["id"])} path={`${base}/${text(userOf(row)["id"])}/permissions`} />,
+                  wide: true,
+                },
                 { head: "Everything", cell: (row) => <Raw value={row} label="show" />, grow: true },
               ]}
             />
@@ -287,6 +324,28 @@ function MembersView({ app, id }: { app: string; id: string }): JSX.Element {
         )}
       </Answered>
     </Section>
+  );
+}
+
+/** A member's permissions in the guild, asked for when someone wants to see them. */
+function MayDo({ path }: { path: string }): JSX.Element {
+  const [isOpen, setOpen] = useState(false);
+  const found = useAnswer<Permissions>(isOpen ? path : null);
+  return (
+    <details onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>show</summary>
+      {isOpen && (
+        <Answered of={found}>
+          {({ permissions }) => (
+            <ul class="small">
+              {permissionNames(permissions).map((name) => (
+                <li key={name}>{name}</li>
+              ))}
+            </ul>
+          )}
+        </Answered>
+      )}
+    </details>
   );
 }
 

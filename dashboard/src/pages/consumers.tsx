@@ -6,7 +6,7 @@ import { Loaded, Mark, Table } from "../ui/parts";
 
 /** The consumer groups of an application, with how far behind each is. */
 export function Consumers({ app }: { app: string }): JSX.Element {
-  const groups = useResource<Found>(`/apps/${encodeURIComponent(app)}/consumers`, { every: 10_000 });
+  const groups = useResource<Found>(`/apps/${encodeURIComponent(app)}/consumers?limit=1000`, { every: 10_000 });
   return (
     <Loaded from={groups} missing="This node does not list consumer groups.">
       {(found) => (

@@ -33,7 +33,7 @@ export function EventsPage(): JSX.Element {
         </a>
       </nav>
       <div class="filters">
-        <Field label="Application">
+        <Field label="Application" long>
           {(attributes) => (
             <select {...attributes} value={app} onChange={(event) => setQuery({ app: event.currentTarget.value })}>
               {[...new Set([...names, ...(app ? [app] : [])])].map((name) => (
@@ -144,7 +144,7 @@ function Tail({ app }: { app: string }): JSX.Element {
   return (
     <>
       <form
-        class="filters"
+        class="filters many"
         onSubmit={(event) => {
           event.preventDefault();
           setLines([]);

@@ -120,7 +120,7 @@ function Logs(): JSX.Element {
         {seesCluster.value && select("Node", "node", nodes.data?.map((node) => node.node) ?? [], true)}
         <QueryField label="Application" name="app" />
         <QueryField label="Shard" name="shard" />
-        {select("At least", "level", LEVELS, false)}
+        {select("Level, at least", "level", LEVELS, false)}
         <QueryField label="Text" name="text" />
       </div>
       {error !== null && <ErrorNote error={error} />}

@@ -1,12 +1,13 @@
 import type { JSX } from "preact";
 import { cordonNode, drainNode, forgetNode, rebalance, uncordonNode } from "../changes";
 import type { Node, Problem, Shard } from "../api/types";
+import { href } from "../router";
 import { useResource } from "../state/resource";
 import { isOperator } from "../state/session";
-import { NodeLink } from "../ui/appname";
+import { AppLink, NodeLink } from "../ui/appname";
 import { bytes, count, plural, rate } from "../ui/format";
 import { Page } from "../ui/page";
-import { Ago, Empty, ErrorNote, Figure, Loaded, Meter, Section, StateWord, Table } from "../ui/parts";
+import { Ago, Empty, Figure, Loaded, Meter, Section, StateWord, Table } from "../ui/parts";
 import { Problems } from "../ui/problems";
 import { ShardGrid } from "../ui/shardgrid";
 
@@ -135,7 +136,6 @@ export function NodePage({ node: name }: { node: string }): JSX.Element {
       >
         {(one) => (
           <>
-            {!one.answers && <ErrorNote error={new Error(`It does not answer: ${one.error || "no reason is known"}`)} />}
             {one.state === "draining" && (
               <p class="note note-warning">
                 <span>
@@ -145,7 +145,7 @@ export function NodePage({ node: name }: { node: string }): JSX.Element {
                 </span>
               </p>
             )}
-            {problems.data && problems.data.length > 0 && <Problems problems={problems.data} />}
+            {problems.data && problems.data.length > 0 && <Problems problems={problems.data} on={href.node(name)} />}
             <dl class="figures">
               <Figure label="Shards" note={one.max_shards ? `at most ${count(one.max_shards)}` : "no limit"}>
                 {count(one.shards)}
@@ -186,17 +186,8 @@ export function NodePage({ node: name }: { node: string }): JSX.Element {
           {(all) =>
             all.length ? (
               <>
-                {[...apps].map(([app, of]) => (
-                  <div class="of-app" key={app}>
-                    <h3>
-                      <a href={`/apps/${encodeURIComponent(app)}`}>{app}</a>
-                      {(nodes.data?.length ?? 0) > 1 && shards.data && (
-                        <span class="muted small"> {plural(of.length, "shard")}</span>
-                      )}
-                    </h3>
-                    <ShardGrid shards={of} label={`Shards of ${app} on ${name}`} />
-                  </div>
-                ))}
+                <ShardGrid shards={all} label={`Shards on ${name}`} withApp />
+                <AppsHere apps={[...apps]} />
                 {found?.max_shards ? (
                   <Meter wide value={all.length} max={found.max_shards} label="Shards of the node's limit" />
                 ) : null}
@@ -208,5 +199,32 @@ export function NodePage({ node: name }: { node: string }): JSX.Element {
         </Loaded>
       </Section>
     </Page>
+  );
+}
+
+/** What the node does for each application. */
+function AppsHere({ apps }: { apps: readonly [string, readonly Shard[]][] }): JSX.Element {
+  /** null: the node says nothing of it. */
+  const sum = (of: readonly Shard[], figure: (shard: Shard) => number | null): number | null =>
+    of.map(figure).reduce((total, value) => (value === null ? total : (total ?? 0) + value), null);
+  return (
+    <Table<[string, readonly Shard[]]>
+      label="Applications on this node"
+      rows={apps}
+      keyOf={([app]) => app}
+      empty=""
+      columns={[
+        { head: "Application", cell: ([app]) => <AppLink app={app} /> },
+        {
+          head: "Live shards",
+          cell: ([app, of]) => (
+            <Meter value={of.filter((one) => one.state === "live").length} max={of.length} label={`Live shards of ${app} here`} />
+          ),
+        },
+        { head: "Guilds", cell: ([, of]) => count(sum(of, (one) => one.guilds)), number: true },
+        { head: "Events/s", cell: ([, of]) => rate(sum(of, (one) => one.events_per_s)), number: true },
+        { head: "Shards", cell: ([, of]) => of.map((one) => one.shard).join(", "), grow: true, wide: true },
+      ]}
+    />
   );
 }

@@ -1,9 +1,9 @@
 import type { JSX } from "preact";
-import { useMemo } from "preact/hooks";
-import type { AppSummary, Cluster, Node, Page as ListPage, Problem, Recent, Shard } from "../api/types";
-import { useHistory } from "../state/history";
+import type { AppSummary, Cluster, Latency, Node, Problem, Recent } from "../api/types";
+import { href } from "../router";
+import { spanOf, useHistory } from "../state/history";
 import { connection } from "../state/live";
-import { useResource } from "../state/resource";
+import { askAhead, useResource } from "../state/resource";
 import { addsApps, seesCluster } from "../state/session";
 import { AppTable } from "../ui/apptable";
 import { Chart } from "../ui/chart";
@@ -21,6 +21,16 @@ function headline(cluster: Cluster): string {
   return "All is well";
 }
 
+const RECENT = "/recent?limit=300";
+
+/** Before it is known who is there: what everyone sees of it. */
+export function askForOverview(): void {
+  askAhead("/cluster");
+  askAhead("/problems", { all: true });
+  askAhead("/apps", { all: true });
+  askAhead(RECENT);
+}
+
 export function OverviewPage(): JSX.Element {
   const cluster = useResource<Cluster>("/cluster", { every: 5000, on: ["figures", "problem/", "node/", "leader"] });
   const problems = useResource<Problem[]>("/problems", { all: true, every: 5000, on: ["problem/"] });
@@ -30,9 +40,7 @@ export function OverviewPage(): JSX.Element {
     every: 5000,
     on: ["node/", "leader", "figures"],
   });
-  const shards = useResource<ListPage<Shard>>("/shards?limit=1000", { every: 15_000 });
-  const recent = useResource<Recent>("/recent", { every: 10_000, on: ["shard/"] });
-  const latency = useMemo(() => latencyOf(shards.data), [shards.data]);
+  const recent = useResource<Recent>(RECENT, { every: 10_000, on: ["shard/"], beat: 4000 });
   const { events: points } = useHistory("");
   return (
     <Page
@@ -40,14 +48,24 @@ export function OverviewPage(): JSX.Element {
       name="Overview"
       actions={
         addsApps.value && (
-          <a class="button" href="/apps/+new">
+          <a class={apps.data?.length === 0 ? "button primary" : "button"} href="/apps/+new">
             Add an application
           </a>
         )
       }
     >
       <Loaded from={problems}>
-        {(found) => (found.length ? <Problems problems={found} /> : <Empty>Nothing is wrong and nothing waits for you.</Empty>)}
+        {(found) =>
+          found.length ? (
+            <Problems problems={found} />
+          ) : (
+            <Empty>
+              {apps.data?.length === 0
+                ? "The cluster is ready for its first application."
+                : "Nothing is wrong and nothing waits for you."}
+            </Empty>
+          )
+        }
       </Loaded>
       <Loaded from={cluster}>
         {(found) => (
@@ -59,8 +77,8 @@ export function OverviewPage(): JSX.Element {
               {count(found.guilds)}
             </Figure>
             <Figure label="Events a second">{rate(found.events_per_s)}</Figure>
-            <Figure label="Latency, median" note={latency && `worst ${milliseconds(latency.worst)}, shard ${latency.of}`}>
-              {milliseconds(latency?.median)}
+            <Figure label="Latency, median" note={found.latency && <Worst latency={found.latency} />}>
+              {milliseconds(found.latency?.median_ms)}
             </Figure>
             {found.nodes !== null && (
               <Figure
@@ -72,22 +90,24 @@ export function OverviewPage(): JSX.Element {
             )}
             {found.leader && (
               <Figure label="Leader" note={found.versions.length ? `version ${found.versions.join(", ")}` : ""}>
-                <span class="leader-name">{found.leader}</span>
+                <a class="leader-name" href={href.node(found.leader)} title={found.leader}>
+                  {found.leader}
+                </a>
               </Figure>
             )}
           </dl>
         )}
       </Loaded>
-      {points.length > 1 && (
-        <Section title="Events a second" aside="the last six hours">
+      {points.length > 1 && apps.data?.length !== 0 && (
+        <Section title="Events a second" aside={spanOf(points)}>
           <Chart points={points} label={`Events a second: ${rate(points[points.length - 1]?.value)} now`} />
         </Section>
       )}
-      <Section title="Applications" aside={<a href="/apps">All</a>}>
+      <Section title="Applications" aside={<a href="/apps">{all(apps.data)}</a>}>
         <Loaded from={apps}>
           {(found) =>
             found.length ? (
-              <AppTable apps={found} />
+              <AppTable apps={worstFirst(found).slice(0, SHOWN)} />
             ) : (
               <Empty>
                 No application yet. {addsApps.value && <a href="/apps/+new">Add the first one</a>}
@@ -97,8 +117,8 @@ export function OverviewPage(): JSX.Element {
         </Loaded>
       </Section>
       {seesCluster.value && (
-        <Section title="Nodes" aside={<a href="/nodes">All</a>}>
-          <Loaded from={nodes}>{(found) => <NodeTable nodes={found} />}</Loaded>
+        <Section title="Nodes" aside={<a href="/nodes">{all(nodes.data)}</a>}>
+          <Loaded from={nodes}>{(found) => <NodeTable nodes={silentFirst(found).slice(0, SHOWN)} />}</Loaded>
         </Section>
       )}
       <Section title="Recent failovers and losses">
@@ -108,13 +128,26 @@ export function OverviewPage(): JSX.Element {
   );
 }
 
-/** Of at most 1,000 shards. */
-function latencyOf(page: ListPage<Shard> | undefined): { median: number; worst: number; of: string } | null {
-  const measured = (page?.items ?? []).filter((shard) => shard.latency_ms !== null);
-  if (!measured.length) return null;
-  measured.sort((a, b) => (a.latency_ms ?? 0) - (b.latency_ms ?? 0));
-  const worst = measured[measured.length - 1];
-  const median = measured[Math.floor(measured.length / 2)];
-  if (!worst || !median) return null;
-  return { median: median.latency_ms ?? 0, worst: worst.latency_ms ?? 0, of: `${worst.app} ${worst.shard}` };
+function Worst({ latency }: { latency: Latency }): JSX.Element {
+  return (
+    <a href={href.shard(latency.app, latency.group, latency.shard)} title={`shard ${latency.shard} of ${latency.app}`}>
+      worst {milliseconds(latency.worst_ms)}
+    </a>
+  );
+}
+
+const SHOWN = 10;
+
+/** Those with the worst problems first. */
+function worstFirst(apps: readonly AppSummary[]): AppSummary[] {
+  const weight = ({ problems: { critical = 0, warning = 0 } }: AppSummary): number => critical * 1e6 + warning;
+  return [...apps].sort((a, b) => weight(b) - weight(a));
+}
+
+function silentFirst(nodes: readonly Node[]): Node[] {
+  return [...nodes].sort((a, b) => Number(a.answers) - Number(b.answers));
+}
+
+function all(found: readonly unknown[] | undefined): string {
+  return found && found.length > SHOWN ? `All ${count(found.length)}` : "All";
 }

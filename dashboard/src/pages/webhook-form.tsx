@@ -126,7 +126,7 @@ export function WebhookForm(props: {
           }
           onChange={(url) => set({ url })}
         />
-        <Field label="At least" error={at("min_severity")}>
+        <Field label="Severity, at least" error={at("min_severity")}>
           {(attributes) => (
             <select {...attributes} value={values.severity} onChange={(event) => set({ severity: event.currentTarget.value })}>
               {Object.entries(SEVERITIES).map(([severity, means]) => (

@@ -45,7 +45,7 @@ export function Webhooks(): JSX.Element {
               columns={[
                 { head: "Name", cell: (row) => <span class="name" title={row.name}>{row.name}</span> },
                 { head: "To", cell: (row) => `${row.host} …${row.ends_in}` },
-                { head: "From", cell: (row) => row.min_severity },
+                { head: "Severity", cell: (row) => (row.min_severity === "critical" ? "critical" : `${row.min_severity} and worse`) },
                 { head: "Applications", cell: (row) => (row.apps.length ? row.apps.join(", ") : "all"), wide: true },
                 {
                   head: "State",

@@ -3,10 +3,13 @@ import { signal } from "@preact/signals";
 import { useMemo } from "preact/hooks";
 import type { HistoryFigures } from "../api/types";
 import type { Point } from "../ui/chart";
+import { clock } from "../ui/format";
 import { useResource } from "./resource";
 
 const KEPT = 180;
 const EVERY_MS = 5000;
+/** The cluster keeps so much. */
+const KEPT_S = 6 * 3600;
 
 const seen = signal<ReadonlyMap<string, readonly Point[]>>(new Map());
 
@@ -31,6 +34,13 @@ export function useHistory(name: string): History {
   const recent = seen.value.get(name) ?? [];
   const from = kept.events[kept.events.length - 1]?.at ?? 0;
   return { events: [...kept.events, ...recent.filter((point) => point.at > from)], latency: kept.latency };
+}
+
+/** How much of the past a chart shows, in words. */
+export function spanOf(points: readonly Point[]): string {
+  const first = points[0]?.at ?? 0;
+  const last = points[points.length - 1]?.at ?? first;
+  return last - first > KEPT_S - 600 ? "the last six hours" : `since ${clock(first, false)}`;
 }
 
 function pointsOf(data: HistoryFigures | undefined): History {

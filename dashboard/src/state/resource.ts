@@ -2,8 +2,9 @@
 // object they show has changed. What was read stays on the page while the node does not answer.
 import { signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { ask, getAll, Unchanged, Unreachable } from "../api/client";
+import { acted, ask, askAll, Unchanged, Unreachable } from "../api/client";
 import { connection, noteAnswer, noteUnreachable, onChanges } from "./live";
+import { dueAt, onBeat } from "./pacing";
 
 const EVERY_MS = 5000;
 const GAP_MS = 1000;
@@ -24,6 +25,8 @@ interface Options {
   every?: number;
   /** Beginnings of names of objects; "figures": the figures. */
   on?: readonly string[];
+  /** Milliseconds: while they change all the time, it is asked for so often at most. */
+  beat?: number;
   /** The path is a list, and all its pages are wanted. */
   all?: boolean;
 }
@@ -34,8 +37,7 @@ class Entry {
   private timer = 0;
   private asking: Promise<void> | null = null;
   private asksAgain = false;
-  private askedAt = 0;
-  private tookMs = 0;
+  private readonly asked = { at: 0, tookMs: 0, forChangeAt: 0 };
   private stopListening: () => void = () => undefined;
 
   private readonly on = new Set<string>();
@@ -62,7 +64,7 @@ class Entry {
       if (objects === null || objects.some((name) => wanted.some((prefix) => name.startsWith(prefix)))) this.soon();
     });
     document.addEventListener("visibilitychange", this.onVisible);
-    if (Date.now() - this.askedAt > GAP_MS) void this.refresh();
+    if (Date.now() - this.asked.at > GAP_MS) void this.refresh();
     else this.plan();
   }
 
@@ -81,12 +83,15 @@ class Entry {
     if (!document.hidden) this.soon();
   };
 
-  /** Ask again, with a rest that grows with what an answer costs. */
+  /** Ask again after a change, but not at each of many. */
   private soon(): void {
     if (document.hidden) return;
     clearTimeout(this.timer);
-    const due = this.askedAt + Math.max(GAP_MS, this.tookMs * 4);
-    this.timer = window.setTimeout(() => void this.refresh(), Math.max(0, due - Date.now()));
+    const due = dueAt(this.asked, Date.now(), acted.at, this.options.beat);
+    this.timer = window.setTimeout(() => {
+      this.asked.forChangeAt = Date.now();
+      void this.refresh();
+    }, due - Date.now());
   }
 
   private plan(): void {
@@ -94,10 +99,11 @@ class Entry {
     if (this.users === 0) return;
     // The stream says when there are new figures, every five seconds.
     const every = connection.peek().state === "live" && this.on.has("figures") ? this.every * 2 : this.every;
+    const due = onBeat(Date.now() + Math.max(every, this.asked.tookMs * 4));
     this.timer = window.setTimeout(() => {
       if (document.hidden) this.plan();
       else void this.refresh();
-    }, Math.max(every, this.tookMs * 4));
+    }, due - Date.now());
   }
 
   refresh(): Promise<void> {
@@ -120,12 +126,11 @@ class Entry {
   }
 
   private async read(): Promise<void> {
-    this.askedAt = Date.now();
+    this.asked.at = Date.now();
     this.asksAgain = false;
     try {
-      const found = this.options.all
-        ? { data: await getAll(this.path), etag: null }
-        : await ask<unknown>("GET", this.path, { headers: this.known() });
+      const headers = this.known();
+      const found = await (this.options.all ? askAll(this.path, headers) : ask<unknown>("GET", this.path, { headers }));
       this.state.value = { data: found.data, etag: found.etag, error: undefined };
       noteAnswer();
     } catch (error) {
@@ -135,7 +140,7 @@ class Entry {
       if (!(error instanceof Unchanged)) this.state.value = { ...before, error: error as Error };
       else if (before.error) this.state.value = { ...before, error: undefined };
     } finally {
-      this.tookMs = Date.now() - this.askedAt;
+      this.asked.tookMs = Date.now() - this.asked.at;
     }
   }
 
@@ -151,6 +156,18 @@ function keyOf(path: string, options: Options): string {
   return `${options.all ? "all " : ""}${path}`;
 }
 
+function entryOf(path: string, options: Options): Entry {
+  const key = keyOf(path, options);
+  const found = entries.get(key) ?? new Entry(path, options);
+  entries.set(key, found);
+  return found;
+}
+
+/** Ask now for what a page will show in a moment. */
+export function askAhead(path: string, options: Options = {}): void {
+  void entryOf(path, options).refresh();
+}
+
 /** Forget all answers: another identity asks from now on. */
 export function forgetAll(): void {
   for (const [key, entry] of entries) if (entry.users === 0) entries.delete(key);
@@ -163,12 +180,7 @@ const NOTHING: State<never> = { data: undefined, error: undefined, etag: null };
 export function useResource<T>(path: string | null, options: Options = {}): Resource<T> {
   const entry = useMemo(() => {
     if (path === null) return null;
-    const key = keyOf(path, options);
-    let found = entries.get(key);
-    if (!found) {
-      found = new Entry(path, options);
-      entries.set(key, found);
-    }
+    const found = entryOf(path, options);
     found.widen(options);
     return found;
   }, [path, options.all]);

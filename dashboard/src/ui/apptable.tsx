@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import type { AppSummary } from "../api/types";
 import { AppLink } from "./appname";
-import { count, duration, rate } from "./format";
+import { cacheText, count, duration, rate } from "./format";
 import { Meter, StateWord, Table } from "./parts";
 
 export function AppTable({ apps }: { apps: readonly AppSummary[] }): JSX.Element {
@@ -20,7 +20,7 @@ export function AppTable({ apps }: { apps: readonly AppSummary[] }): JSX.Element
         },
         { head: "Guilds", cell: (row) => count(row.guilds), number: true },
         { head: "Events/s", cell: (row) => rate(row.events_per_s), number: true },
-        { head: "Cache", cell: (row) => row.cache, wide: true },
+        { head: "Cache", cell: (row) => cacheText(row.cache), wide: true },
         {
           head: "Session starts left",
           cell: (row) =>

@@ -141,9 +141,9 @@ function Asking({ wanted }: { wanted: Question }): JSX.Element {
     <Dialog title={wanted.title} onClose={close}>
       <form onSubmit={(event) => void run(event)}>
         <div class="prose">{wanted.body}</div>
-        {wanted.cost && (
+        {wanted.cost && (costs !== null || error === null) && (
           <div class="cost" aria-live="polite">
-            {costs?.shown ?? (error ? null : "Working out what it costs…")}
+            {costs?.shown ?? "Working out what it costs…"}
           </div>
         )}
         {costs?.withoutRoom && <WithoutRoom why={costs.withoutRoom} isAccepted={isAccepted} onChange={setAccepted} />}

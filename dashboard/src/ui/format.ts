@@ -30,6 +30,11 @@ export function milliseconds(value: number | null | undefined): string {
   return value === null || value === undefined ? "–" : `${Math.round(value)} ms`;
 }
 
+/** How complete a cache is. */
+export function cacheText(text: string): string {
+  return text === "-" ? "–" : text;
+}
+
 /** A length of time, with two units at most. */
 export function duration(seconds: number): string {
   const s = Math.max(0, seconds);

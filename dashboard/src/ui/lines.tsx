@@ -29,7 +29,7 @@ export function Lines<T>(props: {
       }}
     >
       {props.items.length === 0 ? (
-        <p class="empty pad">{props.empty}</p>
+        <p class="empty">{props.empty}</p>
       ) : (
         <ol>
           {props.items.map((item) => (

@@ -247,11 +247,13 @@ export function Field(props: {
   label: string;
   help?: ComponentChildren;
   error?: string;
+  /** Of a filter: for a long value. */
+  long?: boolean;
   children: (attributes: { id: string; "aria-describedby": string; "aria-invalid": boolean }) => ComponentChildren;
 }): JSX.Element {
   const id = useId();
   return (
-    <div class={props.error ? "field invalid" : "field"}>
+    <div class={`field${props.error ? " invalid" : ""}${props.long ? " long" : ""}`}>
       <label for={id}>{props.label}</label>
       {props.children({ id, "aria-describedby": `${id}-help`, "aria-invalid": Boolean(props.error) })}
       <div id={`${id}-help`} class="help">

@@ -16,6 +16,7 @@ interface CellProps {
   isPinned: boolean;
   index: number;
   isTabStop: boolean;
+  withApp: boolean;
 }
 
 const Cell = memo(function Cell(props: CellProps): JSX.Element {
@@ -26,7 +27,7 @@ const Cell = memo(function Cell(props: CellProps): JSX.Element {
         class={`tone-${lookOf(props.state).tone}`}
         tabIndex={props.isTabStop ? 0 : -1}
         data-index={props.index}
-        aria-label={`Shard ${props.shard}: ${props.state}${props.isPinned ? ", pinned" : ""}`}
+        aria-label={`Shard ${props.shard}${props.withApp ? ` of ${props.app}` : ""}: ${props.state}${props.isPinned ? ", pinned" : ""}`}
       >
         <Mark look={lookOf(props.state)} />
       </a>
@@ -34,7 +35,9 @@ const Cell = memo(function Cell(props: CellProps): JSX.Element {
   );
 });
 
-export function ShardGrid({ shards, label }: { shards: readonly Shard[]; label: string }): JSX.Element {
+/** `withApp`: they are of several applications. */
+export function ShardGrid(props: { shards: readonly Shard[]; label: string; withApp?: boolean }): JSX.Element {
+  const { shards, label, withApp = false } = props;
   const [at, setAt] = useState(0);
   const [shown, setShown] = useState<number | null>(null);
   const [wanted, setWanted] = useState<string | null>(null);
@@ -117,20 +120,25 @@ export function ShardGrid({ shards, label }: { shards: readonly Shard[]; label: 
             isPinned={shard.pinned_to !== null}
             index={index}
             isTabStop={index === stop}
+            withApp={withApp}
           />
         ))}
       </ul>
       <p class="shard-line small">
-        {one ? <ShardLine shard={one} /> : <span class="muted">{plural(listed.length, "shard")}. Point at one, or use the arrow keys.</span>}
+        {one ? <ShardLine shard={one} withApp={withApp} /> : <span class="muted">{plural(listed.length, "shard")}. Point at one, or use the arrow keys.</span>}
       </p>
     </div>
   );
 }
 
-function ShardLine({ shard }: { shard: Shard }): JSX.Element {
+function ShardLine({ shard, withApp }: { shard: Shard; withApp: boolean }): JSX.Element {
   return (
     <>
-      <strong>Shard {shard.shard}</strong> · {shard.state}
+      <strong>
+        Shard {shard.shard}
+        {withApp && ` of ${shard.app}`}
+      </strong>{" "}
+      · {shard.state}
       {shard.since !== null && ` for ${duration(now.value - shard.since)}`}
       {shard.node !== null && ` · ${shard.node}, worker ${shard.worker}`} · {count(shard.guilds)} guilds ·{" "}
       {milliseconds(shard.latency_ms)} · {rate(shard.events_per_s)} events/s

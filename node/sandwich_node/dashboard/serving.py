@@ -15,6 +15,8 @@ from aiohttp import web
 PAGES = ("apps", "nodes", "shards", "cache", "events", "logs", "audit", "settings", "sign-in")
 """The first part of every page's address, beside `/`."""
 
+DOCUMENT = "index.html"
+
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -35,13 +37,15 @@ _POLICY = "; ".join(
     )
 )
 """Content Security Policy: nothing from elsewhere, nothing inline."""
+_ASKED_EACH_TIME = "no-cache"
+"""Browsers ask each time whether they have the present one, and mostly get 304."""
+_KEPT = "public, max-age=31536000, immutable"
+"""Of a file whose address has its version (`?v=`)."""
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # The name of a file does not change with its content: browsers ask each time, and mostly get 304.
-    "Cache-Control": "no-cache",
     "Vary": "Accept-Encoding",
 }
 
@@ -55,6 +59,11 @@ class Asset:
     compressed: bytes
     etag: str
 
+    @property
+    def version(self) -> str:
+        """Differs whenever the content does."""
+        return self.etag[:12]
+
     def etag_of(self, *, compressed: bool) -> str:
         """A strong ETag: the two forms differ in their bytes."""
         return f'"{self.etag}-gz"' if compressed else f'"{self.etag}"'
@@ -62,29 +71,39 @@ class Asset:
 
 @cache
 def assets() -> dict[str, Asset]:
-    """The built files by name. Read and compressed once, when the first browser asks (some 10 ms)."""
+    """The built files by name. Read and compressed once, when the first browser asks (some 10 ms).
+
+    The document names its files with their version, so that a browser that has them does not ask for them again.
+    """
     found = {}
-    for entry in files(__package__).joinpath("static").iterdir():
-        suffix = "." + entry.name.rpartition(".")[2]
+    entries = {entry.name: entry for entry in files(__package__).joinpath("static").iterdir()}
+    document = entries.pop(DOCUMENT).read_bytes()
+    for name, entry in entries.items():
+        suffix = "." + name.rpartition(".")[2]
         if suffix in _TYPES:
-            plain = entry.read_bytes()
-            found[entry.name] = Asset(
-                _TYPES[suffix], plain, gzip.compress(plain, 9, mtime=0), hashlib.sha256(plain).hexdigest()[:32]
-            )
+            asset = found[name] = _asset(_TYPES[suffix], entry.read_bytes())
+            document = document.replace(f'"/assets/{name}"'.encode(), f'"/assets/{name}?v={asset.version}"'.encode())
+    found[DOCUMENT] = _asset(_TYPES[".html"], document)
     return found
+
+
+def _asset(content_type: str, plain: bytes) -> Asset:
+    return Asset(content_type, plain, gzip.compress(plain, 9, mtime=0), hashlib.sha256(plain).hexdigest()[:32])
 
 
 def add_dashboard(app: web.Application) -> None:
     """Serve `/`, the address of every page, and `/assets/NAME`."""
 
     async def page(request: web.Request) -> web.Response:
-        return _answer(request, assets()["index.html"])
+        return _answer(request, assets()[DOCUMENT], _ASKED_EACH_TIME)
 
     async def asset(request: web.Request) -> web.Response:
         found = assets().get(request.match_info["name"])
         if found is None:
             raise web.HTTPNotFound
-        return _answer(request, found)
+        # A node of another release may have served the document: then this is not the version that it names.
+        is_named = request.query.get("v") == found.version
+        return _answer(request, found, _KEPT if is_named else _ASKED_EACH_TIME)
 
     app.router.add_get("/", page)
     for name in PAGES:
@@ -93,9 +112,9 @@ def add_dashboard(app: web.Application) -> None:
     app.router.add_get("/assets/{name}", asset)
 
 
-def _answer(request: web.Request, asset: Asset) -> web.Response:
+def _answer(request: web.Request, asset: Asset, cache_control: str) -> web.Response:
     compressed = "gzip" in request.headers.get("Accept-Encoding", "").lower()
-    headers = {**_HEADERS, "ETag": asset.etag_of(compressed=compressed)}
+    headers = {**_HEADERS, "Cache-Control": cache_control, "ETag": asset.etag_of(compressed=compressed)}
     if headers["ETag"] in (tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")):
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = asset.content_type

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
+from sandwich_coordinator.status import ConsumerStatus, NodeStatus
 from sandwich_coordinator.store.base import Compare, Delete, Put
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.types import AppRecord, RolloutRecord, ShardsSpec
@@ -51,6 +52,71 @@ async def test_the_cluster_in_figures(api: Api) -> None:
     assert found["problems"]["critical"] == 1
 
 
+async def test_the_latency_of_the_cluster_is_that_of_its_shards(api: Api) -> None:
+    _, found = await api("GET", "/cluster")
+    # The other shard of the node has measured none.
+    assert found["latency"] == {"median_ms": 40.0, "worst_ms": 40.0, "app": "welcomer", "group": 0, "shard": 0}
+    api.identity = VIEWER_OF_MUSIC
+    assert (await api("GET", "/cluster"))[1]["latency"] is None
+
+
+async def all_pages(api: Api, path: str, *lists: str) -> tuple[list[int], dict[str, Any]]:
+    """How many items each page has, and the lists of all pages together."""
+    sizes: list[int] = []
+    together: dict[str, Any] = {}
+    after: str | None = ""
+    while after is not None:
+        _, page = await api("GET", f"{path}{'&' if '?' in path else '?'}limit=2&after={after}")
+        after = page["next"]
+        sizes.append(sum(len(page[name]) for name in lists))
+        for name in lists:
+            known = together.setdefault(name, type(page[name])())
+            known.update(page[name]) if isinstance(known, dict) else known.extend(page[name])
+    return sizes, together
+
+
+async def test_what_happened_lately_comes_in_pages_of_both_lists_newest_first(api: Api) -> None:
+    alpha = api.picture.answers["alpha"]
+    assert isinstance(alpha, NodeStatus)
+    (failover,), (loss,) = alpha.failovers, alpha.losses
+    failovers = [msgspec.structs.replace(failover, at=at, shard=3) for at in (700.0, 100.0, 400.0)]
+    losses = [msgspec.structs.replace(loss, at=at, shard=shard) for at, shard in ((500.0, 0), (500.0, 1), (600.0, 0))]
+    more = msgspec.structs.replace(alpha, failovers=failovers, losses=losses)
+    api.picture.answers["alpha"] = more
+    sizes, found = await all_pages(api, "/recent", "failovers", "losses")
+    assert sizes == [2, 2, 2]
+    assert [one["at"] for one in found["failovers"]] == [700.0, 400.0, 100.0]
+    assert [one["at"] for one in found["losses"]] == [600.0, 500.0, 500.0]
+    assert sorted(one["shard"] for one in found["losses"]) == [0, 0, 1]
+    # What is new moves nothing on the pages behind.
+    _, page = await api("GET", "/recent?limit=2")
+    new = msgspec.structs.replace(failover, at=900.0)
+    api.picture.answers["alpha"] = msgspec.structs.replace(more, failovers=[*failovers, new])
+    _, rest = await api("GET", f"/recent?limit=10&after={page['next']}")
+    assert [one["at"] for one in (*rest["losses"], *rest["failovers"])] == [500.0, 500.0, 400.0, 100.0]
+
+
+async def test_consumer_groups_come_in_pages_with_the_dead_letters_of_their_application(api: Api) -> None:
+    alpha = api.picture.answers["alpha"]
+    assert isinstance(alpha, NodeStatus)
+    names = (("music", "b"), ("welcomer", "w"), ("music", "a"))
+    groups = [ConsumerStatus(app=app, group=group, lag=0) for app, group in names]
+    letters = {"welcomer": 3, "music": 1}
+    api.picture.answers["alpha"] = msgspec.structs.replace(alpha, consumers=groups, dead_letters=letters)
+    sizes, found = await all_pages(api, "/consumers", "consumers", "dead_letters")
+    assert sizes == [2, 2, 1]
+    assert [(one["app"], one["group"]) for one in found["consumers"]] == [
+        ("music", "a"),
+        ("music", "b"),
+        ("welcomer", "w"),
+    ]
+    assert found["dead_letters"] == letters
+    sizes, found = await all_pages(api, "/apps/music/consumers", "consumers", "dead_letters")
+    assert (sizes, found["dead_letters"]) == ([2, 1], {"music": 1})
+    sizes, found = await all_pages(api, "/consumers?app=welcomer", "consumers", "dead_letters")
+    assert (sizes, found["dead_letters"]) == ([2], {"welcomer": 3})
+
+
 async def test_an_identity_with_a_scope_sees_its_own_applications_only(api: Api) -> None:
     api.identity = VIEWER_OF_MUSIC
     _, found = await api("GET", "/cluster")
@@ -60,7 +126,7 @@ async def test_an_identity_with_a_scope_sees_its_own_applications_only(api: Api)
     assert [one["code"] for one in (await api("GET", "/problems"))[1]["items"]] == ["app-paused"]
     for path in ("/shards", "/pins", "/budgets"):
         assert (await api("GET", path))[1]["items"] == []
-    assert (await api("GET", "/recent"))[1] == {"failovers": [], "losses": []}
+    assert (await api("GET", "/recent"))[1] == {"failovers": [], "losses": [], "next": None}
     for path in ("/apps/welcomer", "/apps/welcomer/groups", "/apps/welcomer/shards/0", "/shards?app=welcomer"):
         status, problem = await api("GET", path)
         assert (status, problem["code"]) == (404, "not-found")

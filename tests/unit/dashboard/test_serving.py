@@ -17,6 +17,7 @@ from sandwich_coordinator.intents import INTENTS, PRIVILEGED
 from sandwich_coordinator.types import AppRecord
 from sandwich_node.api.server import problems_only
 from sandwich_node.dashboard.serving import PAGES, add_dashboard, assets
+from sandwich_sdk.cache.permissions import Permissions
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ROOT / "dashboard"
@@ -66,6 +67,22 @@ async def test_a_file_that_the_browser_has_is_not_sent_again(http: aiohttp.Clien
         assert response.status == 200
         assert response.headers["ETag"] != tag
         assert "Content-Encoding" not in response.headers
+
+
+async def test_a_file_of_the_version_that_the_document_names_is_kept(http: aiohttp.ClientSession) -> None:
+    async with http.get("/", headers=PLAIN) as response:
+        document = await response.text()
+        assert response.headers["Cache-Control"] == "no-cache"
+    named = re.findall(r'"(/assets/[^"]+)"', document)
+    assert {path.partition("?")[0] for path in named} == {"/assets/icon.svg", "/assets/app.css", "/assets/app.js"}
+    for path in named:
+        async with http.get(path) as response:
+            assert "immutable" in response.headers["Cache-Control"], path
+        other = path[:-1] + ("0" if path[-1] != "0" else "1")
+        for asked in (path.partition("?")[0], other):
+            # The document may have come from a node of another release.
+            async with http.get(asked) as response:
+                assert (response.status, response.headers["Cache-Control"]) == (200, "no-cache"), asked
 
 
 @pytest.mark.parametrize("path", ["/", "/apps/welcomer", "/assets/app.js", "/assets/app.css"])
@@ -124,9 +141,27 @@ def test_the_intents_are_discords() -> None:
     assert {name for name, privileged in named if privileged} == PRIVILEGED
 
 
-def test_the_built_files_are_what_the_sources_give() -> None:
+def test_the_permissions_are_those_of_the_sdk() -> None:
+    source = (SOURCES / "src" / "permissions.ts").read_text()
+    (listed,) = re.findall(r"NAMES[^=]*= \[(.*?)\];", source, re.DOTALL)
+    names = re.findall(r'"(\w*)"', listed)
+    assert {bit: name for bit, name in enumerate(names) if name} == {
+        one.value.bit_length() - 1: one.name for one in Permissions
+    }
+
+
+def run_node(*arguments: str) -> "subprocess.CompletedProcess[str]":
     node = shutil.which("node")
     if node is None or not (SOURCES / "node_modules" / "esbuild").is_dir():
         pytest.skip("needs node, and npm ci in dashboard/")
-    done = subprocess.run([node, "build.mjs", "--check"], cwd=SOURCES, capture_output=True, text=True, timeout=120)
+    return subprocess.run([node, *arguments], cwd=SOURCES, capture_output=True, text=True, timeout=120)
+
+
+def test_the_built_files_are_what_the_sources_give() -> None:
+    done = run_node("build.mjs", "--check")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_scripts_pure_parts() -> None:
+    done = run_node("--test", "tests/")
+    assert done.returncode == 0, done.stdout

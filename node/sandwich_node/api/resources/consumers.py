@@ -34,17 +34,21 @@ class Consumer(Model):
     floor: int
 
 
-class ConsumerQuery(Model):
+class ConsumerQuery(PageQuery):
     """Of which application; null: of all."""
 
     app: str | None = Field(default=None, max_length=64)
 
 
 class Consumers(Model):
-    """The groups, as the leader last read them; `dead_letters` by application."""
+    """The groups, as the leader last read them; `dead_letters` by application.
+
+    A page of both together, by application: it has at most `limit` items.
+    """
 
     consumers: list[Consumer]
     dead_letters: dict[str, int]
+    next: str | None = None
 
 
 class NewConsumer(Model):
@@ -149,6 +153,7 @@ class Discarded(Model):
 
 
 async def _consumers(call: Call) -> Consumers:
+    query: PageQuery = call.query
     app = call.path.get("app") or call.query.app
     view = call.cluster.view()
     if "app" in call.path:
@@ -159,14 +164,20 @@ async def _consumers(call: Call) -> Consumers:
     def wanted(name: str) -> bool:
         return call.identity.sees(name) and app in (None, name)
 
-    return Consumers(
-        consumers=[
-            Consumer.model_validate(msgspec.structs.asdict(one))
-            for leader in leaders
+    # A group's name is never empty: the letters of an application come before its groups.
+    items: dict[str, Consumer | tuple[str, int]] = {}
+    for leader in leaders:
+        items |= {f"{name}/": (name, count) for name, count in leader.dead_letters.items() if wanted(name)}
+        items |= {
+            f"{one.app}/{one.group}": Consumer.model_validate(msgspec.structs.asdict(one))
             for one in leader.consumers
             if wanted(one.app)
-        ],
-        dead_letters={name: count for leader in leaders for name, count in leader.dead_letters.items() if wanted(name)},
+        }
+    page = page_of(sorted(items), query, str, items.__getitem__)
+    return Consumers(
+        consumers=[one for one in page.items if isinstance(one, Consumer)],
+        dead_letters=dict(one for one in page.items if not isinstance(one, Consumer)),
+        next=page.next,
     )
 
 
@@ -305,6 +316,7 @@ ROUTES = (
         summary="The consumer groups of all applications with their lag",
         role=Role.VIEWER,
         handler=_consumers,
+        is_of_snapshot=True,
         tag=TAG,
         query=ConsumerQuery,
         result=Consumers,
@@ -315,7 +327,9 @@ ROUTES = (
         summary="The consumer groups of an application with their lag",
         role=Role.VIEWER,
         handler=_consumers,
+        is_of_snapshot=True,
         tag=TAG,
+        query=PageQuery,
         result=Consumers,
     ),
     Route(

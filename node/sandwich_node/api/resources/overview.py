@@ -1,15 +1,18 @@
 """The cluster as a whole: how it is, its problems, its session starts, what happened lately."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal
+from operator import itemgetter
+from statistics import median_high
+from typing import Any, Literal
 
 import msgspec
 from pydantic import Field
 
 from sandwich_coordinator.access.roles import Identity, Role
 from sandwich_coordinator.operations.rows import failover_rows, is_about, loss_rows
+from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.problems import Problem as FoundProblem
 from sandwich_coordinator.problems import Severity, degraded
 from sandwich_coordinator.start_progress import start_progress
@@ -20,13 +23,26 @@ from sandwich_node.api.routing import Call, Route
 
 TAG = "cluster"
 _ORDER = list(Severity)
+_LATEST_MS = 10**14 - 1
+"""Later than any time in milliseconds."""
+
+
+class Latency(Model):
+    """Of the shards that have measured one: the median, and the worst with its shard. Milliseconds."""
+
+    median_ms: float
+    worst_ms: float
+    app: str
+    group: int
+    shard: int
 
 
 class Cluster(Model):
     """The cluster in figures. An identity that is limited to applications gets the figures of these.
 
     `healthy`: no problem is critical or a warning. `problems`: how many there are, by severity. `revision`: of what is
-    stored. `nodes`, `nodes_answering`, `leader`, `versions`: null or empty for an identity that is limited.
+    stored. `nodes`, `nodes_answering`, `leader`, `versions`: null or empty for an identity that is limited. `latency`:
+    between a heartbeat and Discord's answer; null while no shard has one.
     """
 
     cluster: str
@@ -44,6 +60,7 @@ class Cluster(Model):
     shards_live: int
     guilds: int
     events_per_s: float
+    latency: Latency | None
 
 
 class Problem(Model):
@@ -142,13 +159,17 @@ class Loss(Model):
 
 
 class Recent(Model):
-    """What the nodes remember of failovers, newest first. A node forgets it when it restarts."""
+    """What the nodes remember of failovers, newest first. A node forgets it when it restarts.
+
+    A page of both lists together: it has at most `limit` items, and the next page goes on in time.
+    """
 
     failovers: list[Failover]
     losses: list[Loss]
+    next: str | None = None
 
 
-class RecentQuery(Model):
+class RecentQuery(PageQuery):
     """Of which application; null: of all."""
 
     app: str | None = Field(default=None, max_length=64)
@@ -190,7 +211,23 @@ async def _cluster(call: Call) -> Cluster:
         shards_live=sum(row["shards"].get("live", 0) for row in apps),
         guilds=sum(row["guilds"] for row in apps),
         events_per_s=round(sum(row["events_per_s"] for row in apps), 1),
+        latency=_latency(snapshot, identity),
     )
+
+
+def _latency(snapshot: Snapshot, identity: Identity) -> Latency | None:
+    found = [
+        (shard.latency_ms, shard.app, shard.group, shard.shard)
+        for answer in snapshot.answers.values()
+        if isinstance(answer, NodeStatus)
+        for shard in answer.shards
+        if shard.latency_ms is not None and identity.sees(shard.app)
+    ]
+    if not found:
+        return None
+    worst, app, group, number = max(found)
+    median = median_high([latency for latency, *_ in found])
+    return Latency(median_ms=median, worst_ms=worst, app=app, group=group, shard=number)
 
 
 async def _problems(call: Call) -> Page[Problem]:
@@ -254,10 +291,25 @@ async def _recent(call: Call) -> Recent:
     def wanted(name: str) -> bool:
         return call.identity.sees(name) and app in (None, name)
 
-    return Recent(
-        failovers=[Failover.model_validate(row) for row in failover_rows(answers) if wanted(row["app"])],
-        losses=[Loss.model_validate(row) for row in loss_rows(answers) if wanted(row["app"])],
+    models: tuple[tuple[type[Failover | Loss], list[dict[str, Any]]], ...] = (
+        (Failover, failover_rows(answers)),
+        (Loss, loss_rows(answers)),
     )
+    found = [(_recent_key(row), model, row) for model, rows in models for row in rows if wanted(row["app"])]
+    found.sort(key=itemgetter(0))
+    page = page_of(found, call.query, itemgetter(0), lambda one: one[1].model_validate(one[2]))
+    return Recent(
+        failovers=[one for one in page.items if isinstance(one, Failover)],
+        losses=[one for one in page.items if isinstance(one, Loss)],
+        next=page.next,
+    )
+
+
+def _recent_key(row: Mapping[str, Any]) -> str:
+    """Newest first: what is new moves nothing on later pages. A failover that further shards join keeps its key."""
+    names = ("app", "group", "shard", "source", "cause")
+    digest = hashlib.sha256("\n".join(str(row.get(name)) for name in names).encode()).hexdigest()[:16]
+    return f"{_LATEST_MS - round(row['at'] * 1000):014}-{digest}"
 
 
 ROUTES = (
