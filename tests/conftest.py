@@ -14,7 +14,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-pytest_plugins = ["tests.support.leftovers", "tests.support.ordering"]
+# No test trusts a public authority. OpenSSL takes a tenth of a start to read them all.
+os.environ["SSL_CERT_FILE"] = os.devnull
+
+pytest_plugins = [
+    "tests.support.collecting",
+    "tests.support.leftovers",
+    "tests.support.commands",
+    "tests.support.ordering",
+]
 
 # An example may take as long as it likes: on a loaded machine each of them can.
 settings.register_profile("sandwich", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)

@@ -41,15 +41,6 @@ async def api(server: EmbeddedNats) -> AsyncIterator[Api]:
         yield api
 
 
-@pytest.fixture
-async def welcomer(server: EmbeddedNats) -> AsyncIterator[Publisher]:
-    client = await nats.connect(server.url)
-    publisher = Publisher(client, "welcomer")
-    await publisher.make_stream()
-    yield publisher
-    await client.close()
-
-
 async def dead(server: EmbeddedNats, publisher: Publisher, count: int, group: str = "g") -> None:
     """Make `count` dead letters of a group."""
     consumer = Consumer(server.url, app="welcomer", group=group, start="all", nak_delay=0.01, max_tries=1)

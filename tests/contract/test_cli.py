@@ -12,6 +12,7 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.embedded import EmbeddedEtcd
 from sandwich_simulator import BotConfig
 from sandwich_simulator.pytest_plugin import MakeSimulator, make_simulator
+from tests.support.commands import run_command
 from tests.support.processes import started
 
 pytestmark = pytest.mark.contract
@@ -37,15 +38,10 @@ class Cli:
         self.seen = ""
 
     async def __call__(self, *arguments: str, piped: str = "") -> tuple[int, str]:
-        async with asyncio.timeout(60), started(
-            sys.executable, "-m", "sandwich_coordinator.cli.main", *arguments, cwd=self.directory,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env={"SANDWICH_ETCD": self.etcd, "WELCOMER_TOKEN": CANARY},
-        ) as process:  # fmt: skip
-            output, _ = await process.communicate(piped.encode())
-        self.seen += output.decode()
-        assert process.returncode is not None
-        return process.returncode, output.decode()
+        env = {"SANDWICH_ETCD": self.etcd, "WELCOMER_TOKEN": CANARY}
+        code, output, _ = await run_command(*arguments, env=env, directory=self.directory, piped=piped, merged=True)
+        self.seen += output
+        return code, output
 
 
 async def test_a_cluster_is_configured_from_a_file_and_the_token_never_shows(tmp_path: Path) -> None:

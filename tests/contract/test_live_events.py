@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import nats
 import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
@@ -29,15 +28,6 @@ async def api_with(url: str, **more: Any) -> AsyncIterator[Api]:
     await facts.refresh()
     async with live_parts(facts, key=KEY, **more) as live, api_over(store, key=KEY, live=live) as api:
         yield api
-
-
-@pytest.fixture
-async def welcomer(server: EmbeddedNats) -> AsyncIterator[Publisher]:
-    client = await nats.connect(server.url)
-    publisher = Publisher(client, "welcomer")
-    await publisher.make_stream()
-    yield publisher
-    await client.close()
 
 
 async def numbers(events: AsyncIterator[dict[str, Any]], count: int) -> list[int]:

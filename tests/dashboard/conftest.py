@@ -1,4 +1,8 @@
-"""A real browser over the real API, with a cluster in memory. Skipped where there is no browser."""
+"""A real browser over the real API, with a cluster in memory. Skipped where there is no browser.
+
+Tests of a module share the browser, whose start takes a second of a core; each has a context of its own: its cookies,
+storage and pages. So they share an event loop, too: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+"""
 
 import re
 import shutil
@@ -9,10 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright
 
 from tests.support.api import Api
 from tests.support.dashboard_cluster import Shape, dashboard_over
+from tests.unit.coordinator.test_adding import Discord, discord_api
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DESKTOP = {"width": 1280, "height": 860}
@@ -56,7 +62,7 @@ class Visit:
         await buttons.or_(links).first.click()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("needs chromium")
@@ -94,7 +100,7 @@ async def visit(browser: Browser, api: Api | str, **options: Any) -> AsyncIterat
         await context.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def sick(browser: Browser) -> AsyncIterator[Visit]:
     """The dashboard of a cluster with much that is wrong."""
     async with dashboard_over(Shape(healthy=False)) as api, visit(browser, api) as found:
@@ -102,9 +108,16 @@ async def sick(browser: Browser) -> AsyncIterator[Visit]:
         assert found.faults == []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def well(browser: Browser) -> AsyncIterator[Visit]:
     """The dashboard of a cluster where all is well."""
     async with dashboard_over(Shape()) as api, visit(browser, api) as found:
         yield found
         assert found.faults == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def discord() -> AsyncIterator[Discord]:
+    """A Discord that knows bots by their tokens."""
+    async with discord_api() as found:
+        yield found

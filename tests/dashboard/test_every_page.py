@@ -10,6 +10,7 @@ from sandwich_coordinator.access.roles import ANONYMOUS
 from tests.dashboard.conftest import DESKTOP, PHONE, visit
 from tests.support.dashboard_cluster import Shape, dashboard_over
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 AXE = Path(__file__).parents[2] / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = (
     "/",

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Route, expect
 
 from sandwich_coordinator.access.roles import ANONYMOUS, Identity, Role
@@ -21,9 +22,9 @@ from sandwich_coordinator.webhooks.delivery import Destination
 from tests.dashboard.conftest import PHONE, Visit, visit
 from tests.support.api import ADMIN, KEYS, Api, StoredFacts
 from tests.support.dashboard_cluster import LONG, Shape, dashboard_over
-from tests.unit.coordinator.test_adding import Discord, discord
+from tests.unit.coordinator.test_adding import Discord
 
-__all__ = ["discord"]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 NEW_TOKEN = "MTAwMDAwMDAwMDAyMDAw.GbbbbY.canary-of-the-new-bot-9876543210"
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -812,7 +813,7 @@ async def test_search_by_keyboard(well: Visit) -> None:
     await expect(well.page.get_by_role("option").first).to_contain_text("Guild 197038439483310086")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def large(browser: Browser) -> AsyncIterator[Visit]:
     """500 shards of one application among 50."""
     apps = (("large", 500), *((f"app-{number:02}", 2) for number in range(48)), (LONG, 1))

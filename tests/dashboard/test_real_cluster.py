@@ -17,7 +17,7 @@ from tests.dashboard.conftest import Visit, visit
 from tests.e2e.test_live import TOKEN
 from tests.e2e.test_main_job import wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 WRONG = "MTAwMDAwMDAwMDAx.GaaaaX.a-token-that-was-reset-long-ago-00000"
 RIGHT = "MTAwMDAwMDAwMDAx.GaaaaX.greeter-canary-9876543210-abcdefghij"

@@ -14,6 +14,7 @@ from tests.dashboard.conftest import visit
 from tests.support.access import KEY, Node, a_node
 from tests.support.api import KEYS
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 USER = "613425648685547541"
 SECRET = "the client's secret"
 

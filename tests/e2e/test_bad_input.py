@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from sandwich_node.dev.cluster import ChildProcess, DevBot, DevCluster, command,
 from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats
 from sandwich_node.dev.ports import free_ports
 from sandwich_sdk import Consumer, Event
+from tests.e2e.test_main_job import polling
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -28,12 +28,10 @@ BOT = DevBot(app="welcomer", token=CANARY, guilds=12, shards=2, recommended=2, m
 
 
 async def until(what: str, check: Callable[[], Awaitable[Any]], timeout_s: float = 60.0) -> Any:
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
+    async for _ in polling(timeout_s):
         found = await check()
         if found:
             return found
-        await asyncio.sleep(0.2)
     pytest.fail(f"not in {timeout_s:.0f} s: {what}")
 
 

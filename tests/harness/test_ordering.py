@@ -2,13 +2,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ordering import TESTS, rank, unit
+from tests.support.ordering import FIRST, SINGLY, TOGETHER, rank, unit
+
+TESTS = Path(__file__).parents[1]
 
 
 def test_the_longest_tests_start_first() -> None:
-    files = ["unit/sdk/test_a.py", "contract/test_store.py", "e2e/test_faults.py", "contract/test_invites.py"]
-    assert sorted(files, key=lambda file: rank(TESTS / file)) == list(reversed(files))
-    assert rank(Path("/elsewhere/test_a.py")) == rank(TESTS / "golden" / "test_frames.py") > rank(TESTS / "packaging")
+    tests = ["unit/sdk/test_a.py", "contract/test_store.py", "e2e/test_faults.py", "e2e/test_upgrade.py"]
+    assert sorted(tests, key=lambda test: rank(f"tests/{test}::test_a")) == list(reversed(tests))
+    assert rank("test_a.py::test_a") == rank("tests/golden/test_frames.py::test_a") == len(FIRST)
+
+
+def test_what_is_named_is_there() -> None:
+    assert [name for name in (*FIRST, *SINGLY, *TOGETHER) if not (TESTS / name).exists()] == []
 
 
 @pytest.mark.parametrize(

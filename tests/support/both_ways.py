@@ -1,12 +1,9 @@
 """The same commands on two equal clusters: on one of them with etcd, on the other with a node's API."""
 
 import asyncio
-import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +12,10 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.embedded import EmbeddedEtcd
 from tests.support.api import Api, StoredFacts, api_over
 from tests.support.api_cluster import KEY, store_cluster
+from tests.support.commands import Said, run_command
 from tests.support.live import live_parts
-from tests.support.processes import started
 
-COMMAND_S = 60
 ONE, TWO = Keys("one"), Keys("two")
-Said = tuple[int, str, str]
-"""Exit code, stdout, stderr."""
 
 
 class BothWays:
@@ -30,19 +24,15 @@ class BothWays:
     def __init__(
         self,
         directory: Path,
-        server: asyncio.subprocess.Process,
         etcd: str,
         store: EtcdStore,
         api: Api,
         words: dict[str, str],
     ) -> None:
         self._directory = directory
-        self._server = server
-        self._waiting: dict[int, asyncio.Future[int]] = {}
         self.store = store
         self.api = api
         self._words = words
-        self._numbers = count()
         self.seen = ""
         common = {"PATH": os.environ["PATH"], "NO_COLOR": "1", "BOT_TOKEN": ""}
         self.etcd_env = {
@@ -74,32 +64,9 @@ class BothWays:
         return by_etcd, (by_api[0], self._plain(by_api[1]), self._plain(by_api[2]))
 
     async def _run(self, arguments: tuple[str, ...], env: dict[str, str], piped: str) -> Said:
-        number = next(self._numbers)
-        place = self._directory / f"command-{number}"
-        place.mkdir()
-        (place / "in").write_text(piped)
-        request = {
-            "number": number,
-            "arguments": arguments,
-            "env": env,
-            "directory": str(self._directory),
-            "place": str(place),
-        }
-        ended = self._waiting[number] = asyncio.get_running_loop().create_future()
-        assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps(request).encode() + b"\n")
-        async with asyncio.timeout(COMMAND_S):
-            code = await ended
-        out, err = ((place / name).read_text() for name in ("out", "err"))
+        code, out, err = await run_command(*arguments, env=env, directory=self._directory, piped=piped)
         self.seen += out + err
         return code, out, err
-
-    async def take_answers(self) -> None:
-        """Pass the exit codes on, until cancelled."""
-        assert self._server.stdout is not None
-        while line := await self._server.stdout.readline():
-            number, code = map(int, line.split())
-            self._waiting.pop(number).set_result(code)
 
     def _plain(self, text: str) -> str:
         """The text with the names of the first cluster and its servers."""
@@ -129,13 +96,6 @@ async def both_ways(
             async with live_parts(facts, key=KEY) as live, api_over(store, keys=TWO, key=KEY, live=live) as api:
                 words = {nats[1]: nats[0], redis[1]: redis[0], f"cluster: {TWO.cluster}\n": f"cluster: {ONE.cluster}\n"}
                 words[f'"cluster": "{TWO.cluster}"'] = f'"cluster": "{ONE.cluster}"'
-                async with started(
-                    sys.executable, "-m", "tests.support.command_server",
-                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                ) as server:  # fmt: skip
-                    both = BothWays(directory, server, etcd.url, store, api, words)
-                    taking = asyncio.create_task(both.take_answers())
-                    yield both
-                    taking.cancel()
+                yield BothWays(directory, etcd.url, store, api, words)
         finally:
             await store.close()

@@ -22,6 +22,8 @@ GRACE_S = 60.0
 KILL_S = 5.0
 """The time from SIGKILL until a process can be reaped."""
 POLL_S = 0.02
+KEPT: set[int] = set()
+"""Processes that serve all tests of this process; who starts one ends it."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -70,7 +72,7 @@ def _wait(seconds: float) -> dict[int, str]:
 def _running() -> dict[int, str]:
     """Command lines of running descendants; reaps zombies."""
     found = {}
-    for pid in descendants(os.getpid()):
+    for pid in set(descendants(os.getpid())) - KEPT:
         with contextlib.suppress(OSError):
             state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
             if state not in "ZX":

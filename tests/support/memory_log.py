@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from sandwich_node.publishing.log import (
     Extent,
@@ -18,6 +19,9 @@ from sandwich_node.publishing.log import (
     WrongLast,
 )
 from sandwich_sdk.wire.headers import FrameHeaders
+
+# Each request looks at every message.
+_matches = lru_cache(maxsize=None)(fnmatchcase)
 
 
 class MemoryLog:
@@ -55,10 +59,16 @@ class MemoryLog:
 
     def _all(self, chain: str) -> list[Tail | Foreign]:
         """The messages on the chain's subjects, in order."""
-        frames = [Tail(seq, headers) for seq, subject, _, headers in self.messages if fnmatchcase(subject, chain)]
+        frames = [Tail(seq, headers) for seq, subject, _, headers in self.messages if _matches(subject, chain)]
         ours = [Foreign(tail.stream_seq, tail) if tail.stream_seq in self.copied else tail for tail in frames]
-        others = [Foreign(seq) for seq, subject in self.foreign if fnmatchcase(subject, chain)]
+        others = [Foreign(seq) for seq, subject in self.foreign if _matches(subject, chain)]
         return sorted([*ours, *others], key=lambda message: message.stream_seq)
+
+    def _last(self, chain: str) -> int:
+        """The sequence of the last message on the chain's subjects; 0: there is none."""
+        frames = (seq for seq, subject, _, _ in self.messages if _matches(subject, chain))
+        others = (seq for seq, subject in self.foreign if _matches(subject, chain))
+        return max(max(frames, default=0), max(others, default=0))
 
     async def append(
         self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
@@ -78,8 +88,7 @@ class MemoryLog:
             if self.forget_after < 0:
                 self.messages, self.forget_after = [], None
         self.before()
-        present = self._all(chain)
-        if (present[-1].stream_seq if present else 0) != expected:
+        if self._last(chain) != expected:
             raise WrongLast(f"expected {expected}")
         seq = self._next
         self._next += 1
@@ -114,7 +123,7 @@ class MemoryLog:
         self._answer()
         if stream not in self.streams:
             raise StreamMissing(stream)
-        found = [message for message in self.messages if message[0] >= seq and fnmatchcase(message[1], subjects)]
+        found = [message for message in self.messages if message[0] >= seq and _matches(message[1], subjects)]
         frames = tuple(StoredFrame(at, subject, headers, body) for at, subject, body, headers in found)
         frames = frames[: self.page_frames]
         return Page(frames, frames[-1].stream_seq + 1 if frames else seq)

@@ -1,47 +1,69 @@
 """A pytest plugin: which tests run in which order, and on which worker of pytest-xdist.
 
-Tests of a module run on one worker, because they share servers. End-to-end tests are distributed one by one, because
-each takes long, unless they share a cluster. The longest tests start first, so that the run does not end with a single
-long test. The longest modules mostly wait, and run beside end-to-end tests, which need the cores.
+Tests of a module run on one worker, because they share servers. Those of the longest modules are distributed one by
+one, unless they share a cluster. The longest tests start first, so that the run does not end with a single long test.
+They mostly wait; what needs the cores runs beside them.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ALONE = "e2e"
+SINGLY = (
+    "e2e/",
+    "contract/test_both_ways.py",
+    "contract/test_cli.py",
+    "contract/test_invites.py",
+    "contract/test_server_health.py",
+    "dashboard/test_real_cluster.py",
+    "deploy/test_watching.py",
+)
 TOGETHER = ("e2e/test_bad_input.py",)
 """End-to-end tests that share a cluster."""
 FIRST = (
+    "e2e/test_upgrade.py",
+    "e2e/test_settings_change.py",
+    "e2e/test_rekey.py",
+    "e2e/test_nats_faults.py",
+    "dashboard/test_real_cluster.py",
+    "e2e/test_operate.py",
+    "e2e/test_lifecycle.py",
+    "e2e/test_status_truth.py",
+    "e2e/test_trust.py",
+    "e2e/test_bad_input.py",
+    "dashboard/test_operating.py",
+    "e2e/",
     "contract/test_invites.py",
+    "contract/test_both_ways.py",
+    "contract/test_server_health.py",
     "contract/test_chain_jetstream.py",
     "contract/test_ordered.py",
-    "e2e",
-    "contract",
-    "simulator",
-    "packaging",
+    "contract/",
+    "deploy/",
+    "dashboard/",
+    "packaging/",
+    "simulator/",
 )
-TESTS = Path(__file__).parents[1]
+"""From the longest on; the others come last."""
+_TESTS = "tests/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort by rank. The sort is stable: tests of a module stay together in their order."""
-    items.sort(key=lambda item: rank(item.path))
+    items.sort(key=lambda item: rank(item.nodeid))
 
 
-def rank(path: Path) -> int:
-    """Position of a test file: the first entry of FIRST that names it or its directory; others come last."""
-    parts = path.relative_to(TESTS).parts if path.is_relative_to(TESTS) else ()
-    names = {"/".join(parts), *parts[:1]}
-    return next((place for place, name in enumerate(FIRST) if name in names), len(FIRST))
+def rank(nodeid: str) -> int:
+    """Position of a test: the first entry of FIRST that its name below `tests` begins with."""
+    name = nodeid.removeprefix(_TESTS)
+    return next((place for place, entry in enumerate(FIRST) if name.startswith(entry)), len(FIRST))
 
 
 def unit(nodeid: str) -> str:
-    """The unit that a worker takes: a module, or a single test for most end-to-end tests."""
+    """The unit that a worker takes: a module, or a single test."""
     file = nodeid.partition("::")[0]
-    inside = file.removeprefix(f"{TESTS.name}/")
-    return nodeid if inside.startswith(f"{ALONE}/") and inside not in TOGETHER else file
+    name = file.removeprefix(_TESTS)
+    return nodeid if name.startswith(SINGLY) and name not in TOGETHER else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -397,12 +397,15 @@ class Simulation:
                     wrong.append(f"shard {app}/{number} runs {running[app, number]} times")
                 elif session is None or session.dead or session.socket is None:
                     wrong.append(f"shard {app}/{number} has no live session")
+        return wrong + self._claims_not_live()
+
+    def _claims_not_live(self) -> list[str]:
         claims = {
             key: msgspec.json.decode(item.value, type=ClaimRecord).state
             for key, item in self._database.database.items.items()
             if key.startswith(KEYS.claims)
         }
-        return wrong + [f"{key} is {state}" for key, state in claims.items() if state != "live"]
+        return [f"{key} is {state}" for key, state in claims.items() if state != "live"]
 
     def _check_streams(self) -> None:
         """The stream has each session whole, or a gap frame names what is missing."""

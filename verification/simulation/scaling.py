@@ -18,7 +18,7 @@ import msgspec
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.store.base import Put
-from sandwich_coordinator.types import AppRecord, ClaimRecord, GroupRecord, ShardsSpec
+from sandwich_coordinator.types import AppRecord, GroupRecord, ShardsSpec
 from sandwich_sdk.wire.frame import inflate, session_hash, split_events
 from sandwich_sdk.wire.headers import FrameHeaders
 from verification.simulation.checks import Journal
@@ -227,12 +227,7 @@ class Scaling(Simulation):
                 times = running.count(ShardId(app, ours[0].group, number))
                 if times != 1:
                     wrong.append(f"shard {app}/{number} runs {times} times")
-        claims = {
-            key: msgspec.json.decode(item.value, type=ClaimRecord).state
-            for key, item in self._database.database.items.items()
-            if key.startswith(KEYS.claims)
-        }
-        return wrong + [f"{key} is {state}" for key, state in claims.items() if state != "live"]
+        return wrong + self._claims_not_live()
 
     def _check_streams(self) -> None:
         """Each guild's events are in the stream once and in order; those that are missing are inside of a gap."""

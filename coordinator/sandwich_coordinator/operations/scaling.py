@@ -21,13 +21,13 @@ from sandwich_coordinator.operations.errors import (
     OutcomeUnknown,
     Refused,
 )
-from sandwich_coordinator.operations.progress import Report, ScaleAdvanced, ScaleDone, ScaleFailing, StoreSilent
-from sandwich_coordinator.operations.waiting import POLL_S, read_view
+from sandwich_coordinator.operations.progress import Report, ScaleAdvanced, ScaleDone, ScaleFailing
+from sandwich_coordinator.operations.waiting import read_view, views
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.ranges import parse_ranges
 from sandwich_coordinator.scale_plan import ScalePlan, ScaleProgress, plan_next_group, scale_progress
 from sandwich_coordinator.shard_counts import judge_shards, recorded_limits
-from sandwich_coordinator.store.base import Compare, Put, Store, StoreAmbiguous, StoreUnavailable
+from sandwich_coordinator.store.base import Compare, Put, Store, StoreAmbiguous
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import AppRecord, RolloutRecord
 from sandwich_coordinator.view import ClusterView
@@ -185,29 +185,22 @@ async def await_scale(
     clock = asyncio.get_running_loop().time
     began = clock()
     reported: ScaleProgress | None = None
-    while True:
-        try:
-            view = await read_view(store, keys)
-        except StoreUnavailable as error:
-            report(StoreSilent(str(error)))
-        else:
-            record, _ = _app(view, app)
-            progress = scale_progress(view, app, policy=policy)
-            if progress is not None and _shown(progress) != _shown(reported):
-                if progress.failed and (reported is None or progress.failed != reported.failed):
-                    report(ScaleFailing(app, progress.failed, RESTART_HINT.format(app=app)))
-                report(ScaleAdvanced(progress))
-                reported = progress
-            if progress is None and plan_next_group(view, record, policy=policy) is None:
-                done = ScaleDone(app, clock() - began)
-                report(done)
-                return done
-        if clock() - began >= timeout_s:
-            raise NotReached(
-                f"{app} is not scaled after {timeout_s:g} s; the cluster goes on, see sandwich cluster status; "
-                + RESTART_HINT.format(app=app)
-            )
-        await asyncio.sleep(POLL_S)
+    async for view in views(store, keys, timeout_s=timeout_s, report=report):
+        record, _ = _app(view, app)
+        progress = scale_progress(view, app, policy=policy)
+        if progress is not None and _shown(progress) != _shown(reported):
+            if progress.failed and (reported is None or progress.failed != reported.failed):
+                report(ScaleFailing(app, progress.failed, RESTART_HINT.format(app=app)))
+            report(ScaleAdvanced(progress))
+            reported = progress
+        if progress is None and plan_next_group(view, record, policy=policy) is None:
+            done = ScaleDone(app, clock() - began)
+            report(done)
+            return done
+    raise NotReached(
+        f"{app} is not scaled after {timeout_s:g} s; the cluster goes on, see sandwich cluster status; "
+        + RESTART_HINT.format(app=app)
+    )
 
 
 def _shown(progress: ScaleProgress | None) -> tuple[object, ...]:

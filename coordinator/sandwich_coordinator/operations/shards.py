@@ -22,14 +22,13 @@ from sandwich_coordinator.operations.progress import (
     Remaining,
     Report,
     RestartRequested,
-    StoreSilent,
     Unpinned,
 )
-from sandwich_coordinator.operations.waiting import POLL_S, read_view
+from sandwich_coordinator.operations.waiting import read_view, views
 from sandwich_coordinator.placement import fits, labels_text, placement_of
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.room import unmet_pins
-from sandwich_coordinator.store.base import Compare, Delete, Put, Store, StoreAmbiguous, StoreUnavailable
+from sandwich_coordinator.store.base import Compare, Delete, Put, Store, StoreAmbiguous
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, PinRecord, RestartRecord
 from sandwich_coordinator.view import ClusterView
@@ -222,17 +221,17 @@ def _unpin(view: ClusterView, shard: ShardId) -> tuple[Compare, Delete]:
 
 
 async def _until_balanced(store: Store, keys: Keys, timeout_s: float, report: Report) -> None:
-    clock = asyncio.get_running_loop().time
-    ends_at = clock() + timeout_s
-    reported = -1
-    while left := len(rebalance.moves(await read_view(store, keys))):
+    left = reported = -1
+    async for view in views(store, keys, timeout_s=timeout_s, report=report):
+        left = len(rebalance.moves(view))
+        if not left:
+            report(Balanced())
+            return
         if left != reported:
             reported = left
             report(Remaining(left))
-        if clock() >= ends_at:
-            raise NotReached(f"{left} shards are not moved after {timeout_s:g} s; the leader goes on")
-        await asyncio.sleep(POLL_S)
-    report(Balanced())
+    count = "an unknown number of" if left < 0 else str(left)
+    raise NotReached(f"{count} shards are not moved after {timeout_s:g} s; the leader goes on")
 
 
 async def _await_all(
@@ -248,24 +247,17 @@ async def _await_all(
     began = clock()
     left = list(shards)
     reported = len(left)
-    while True:
-        try:
-            view = await read_view(store, keys)
-        except StoreUnavailable as error:
-            report(StoreSilent(str(error)))
-        else:
-            left = [shard for shard in left if not done(view, shard)]
+    async for view in views(store, keys, timeout_s=timeout_s, report=report):
+        left = [shard for shard in left if not done(view, shard)]
         if not left:
             report(Reached(goal, clock() - began))
             return
         if len(left) != reported:
             reported = len(left)
             report(Remaining(reported))
-        if clock() - began >= timeout_s:
-            raise NotReached(
-                f"shards {format_ranges(_ids(left))} are not {goal} after {timeout_s:g} s; the request stays stored"
-            )
-        await asyncio.sleep(POLL_S)
+    raise NotReached(
+        f"shards {format_ranges(_ids(left))} are not {goal} after {timeout_s:g} s; the request stays stored"
+    )
 
 
 def _is_live(shard: ShardId, claim: ClaimRecord) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,17 +53,25 @@ class Discord:
         return web.json_response(bodies["bot" if path.endswith("bot") else path.split("/")[-2]])
 
 
-@pytest.fixture
-async def discord() -> AsyncIterator[Discord]:
+@asynccontextmanager
+async def discord_api() -> AsyncIterator[Discord]:
     found = Discord()
     app = web.Application()
     app.router.add_get("/{path:.*}", found.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v10"
-    yield found
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        found.url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v10"
+        yield found
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def discord() -> AsyncIterator[Discord]:
+    async with discord_api() as found:
+        yield found
 
 
 async def configured(url: str) -> InterferingStore:

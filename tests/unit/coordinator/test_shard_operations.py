@@ -207,6 +207,24 @@ def test_a_restart_waits_for_a_newer_claim() -> None:
     run_virtual(main())
 
 
+def test_a_wait_for_the_balance_outlasts_a_store_that_does_not_answer_for_a_moment() -> None:
+    async def main() -> None:
+        cluster = await Cluster().begin()
+        await cluster.claim(1, "b")
+        events: list[Progress] = []
+        task = asyncio.create_task(restore_balance(cluster.store, KEYS, timeout_s=30, report=events.append))
+        await asyncio.sleep(1)
+        assert not task.done()
+        cluster.store.fail(StoreUnavailable("cut"), times=1)
+        await asyncio.sleep(1)
+        assert not task.done()
+        await cluster.claim(1, "a")
+        await task
+        assert events[-2:] == [StoreSilent("cut"), Balanced()]
+
+    run_virtual(main())
+
+
 def test_the_balance_is_shown_and_restored() -> None:
     async def main() -> None:
         cluster = await Cluster().begin()

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import unicodedata
+from functools import cache
 
 import pytest
 
@@ -14,13 +15,23 @@ from sandwich_sdk.wire.dead import error_text
 from sandwich_sdk.wire.plain_text import plain_json, plain_lines, plain_text
 
 BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-EVERY = [chr(code) for code in range(sys.maxunicode + 1)]
-UNSAFE = [c for c in EVERY if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or ord(c) in BIDI]
 NASTY = "a\x1b[2J\x9b1m\x7f\x00\t\r\nb\x85\u2028\u2029\u202e\u2066\u061c\u200f\ud83d\ufeff"
 
 
+@cache
+def every() -> list[str]:
+    """All characters."""
+    return [chr(code) for code in range(sys.maxunicode + 1)]
+
+
+@cache
+def unsafe() -> list[str]:
+    """Characters that must not be printed as they are."""
+    return [c for c in every() if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or ord(c) in BIDI]
+
+
 def test_every_control_separator_bidi_and_surrogate_character_is_replaced() -> None:
-    for character in UNSAFE:
+    for character in unsafe():
         assert plain_text(f"a{character}b").isascii()
         assert plain_text(character, mark="?") == "?"
     assert plain_text(NASTY) == (
@@ -40,7 +51,7 @@ def test_plain_lines_keeps_line_feeds() -> None:
 
 
 def test_escaped_json_decodes_to_the_same_value() -> None:
-    value = {NASTY: ["café", "".join(UNSAFE[:200]), "\U000e0001"]}
+    value = {NASTY: ["café", "".join(unsafe()[:200]), "\U000e0001"]}
     text = plain_json(json.dumps(value, indent=2, ensure_ascii=False))
     assert json.loads(text) == value
     assert "café" in text
