@@ -29,6 +29,7 @@ NAMESPACE = "story"
 ACTIONS = {
     "event": 70,
     "flush": 18,
+    "together": 8,
     "confirm": 5,
     "crash": 4,
     "old_owner": 2,
@@ -50,7 +51,7 @@ def step_of(number: int) -> tuple[Any, ...]:
         case "event":
             kind = rng.choices(KINDS, [LESS_OFTEN.get(kind, 1.0) for kind in KINDS])[0]
             return action, rng.choice(["a", "b", "ab"]), kind, rng.randrange(2), rng.randrange(10), rng.randrange(3)
-        case "flush":
+        case "flush" | "together":
             return action, app, rng.randrange(1, 7)
         case "session":
             return action, app, [0, 1] if rng.random() < 0.8 else [rng.randrange(2)]
@@ -108,6 +109,8 @@ async def play(url: str, story: list[Any], *, b_knows_members: bool = True) -> N
                             made.act(one, kind, guild, n, v)
                     case ("flush", one, count):
                         await made.flush(one, count)
+                    case ("together", one, count):
+                        await made.flush_together(one, count)
                     case ("confirm", one):
                         made.confirm(one)
                     case ("crash", one):

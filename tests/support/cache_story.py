@@ -1,5 +1,6 @@
 """Small random stories for the cache: few guilds, users and channels, one or two applications, with faults."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -267,6 +268,15 @@ class Story:
         events, application.queue = application.queue[:count], application.queue[count:]
         application.applied += events
         await self._apply(application, application.writer, application.translator, events)
+
+    async def flush_together(self, first: str, count: int) -> None:
+        """As `flush` for both applications: on a single server in one call, whose parts do not depend on each other."""
+        apps = sorted(self.applications, key=lambda app: app != first)
+        if self.cache.is_cluster:
+            for app in apps:
+                await self.flush(app, count)
+        else:
+            await asyncio.gather(*(self.flush(app, count) for app in apps))
 
     async def old_owner_writes(self, app: str) -> None:
         """An old owner that was replaced applies the next event."""

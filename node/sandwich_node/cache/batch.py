@@ -18,6 +18,8 @@ CALL_EVENTS_MAX: Final = 512
 CALL_BYTES_MAX: Final = 512 * 1024
 """The approximate size of one call, so that it blocks the server for some milliseconds at most."""
 
+HEADS_MAX: Final = 4096
+
 INLINE: Final = "i"
 FOLLOW_UP: Final = "f"
 
@@ -102,6 +104,36 @@ class Names:
         return record, f"{record}:pending"
 
 
+class Head:
+    """What all calls of one writer have in common: its names, and its arguments around those of the batch."""
+
+    __slots__ = ("behind", "fence", "names", "record", "writer")
+
+    def __init__(self, writer: CacheWriter) -> None:
+        names = self.names = names_of(writer)
+        self.writer = writer
+        self.record = names.record()
+        self.fence = str(writer.fence)
+        self.behind = (
+            *(writer.shard.app, writer.location, writer.maintains, writer.bot),
+            *(names.guild, names.user, names.mutual, names.locations),
+        )
+
+
+_heads: dict[int, Head] = {}
+"""By the writer's identity: its hash takes longer than everything else that a small call costs here."""
+
+
+def head_of(writer: CacheWriter) -> Head:
+    """The writer's head."""
+    head = _heads.get(id(writer))
+    if head is None or head.writer is not writer:
+        if len(_heads) >= HEADS_MAX:
+            _heads.clear()
+        head = _heads[id(writer)] = Head(writer)
+    return head
+
+
 @lru_cache(maxsize=4096)
 def names_of(writer: CacheWriter) -> Names:
     """The writer's key names. The script completes the prefixes with an id and a brace."""
@@ -142,16 +174,13 @@ def pack(batch: Batch, keys: tuple[str, str], events: Iterable[EventOps], *, fla
 
 
 def _header(batch: Batch, last: int, flags: str) -> list[str | bytes | int]:
-    writer, names = batch.writer, names_of(batch.writer)
-    return [
-        *(writer.fence, batch.session or "-", last, batch.confirmed, flags, writer.shard.app, writer.location),
-        *(writer.maintains, writer.bot, names.guild, names.user, names.mutual, names.locations),
-    ]
+    head = head_of(batch.writer)
+    return [head.fence, batch.session or "-", last, batch.confirmed, flags, *head.behind]
 
 
 def calls(batch: Batch) -> Iterator[Call]:
     """The calls for a batch on a single server."""
-    return pack(batch, names_of(batch.writer).record(), batch.events)
+    return pack(batch, head_of(batch.writer).record, batch.events)
 
 
 def follow_up(batch: Batch, keys: tuple[str, str], ops: Iterable[tuple[int, Op]], *, flags: str) -> Iterator[Call]:

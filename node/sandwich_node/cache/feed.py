@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import msgspec
+
 from sandwich_coordinator.backoff import Backoff
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.context import BadEvent, Op
@@ -49,18 +51,22 @@ class FeedCounters:
     failed: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    """One write. `done` receives the extras by sequence, while a frame waits for them."""
+class _Job(msgspec.Struct, kw_only=True, eq=False):
+    """One write. `done` receives the extras by sequence, or None when its frame waits no longer (at `due`, loop time).
+
+    `is_sent`: it was sent before `run` came to it, and its reply settles it.
+    """
 
     work: Callable[[], Awaitable[Mapping[int, Extra]]]
     events: int = 0
     size: int = 0
-    done: asyncio.Future[Mapping[int, Extra]] | None = None
+    done: asyncio.Future[Mapping[int, Extra] | None] | None = None
+    due: float = 0.0
+    is_sent: bool = False
 
-    def give_up_waiting(self) -> None:
-        if self.done is not None:
-            self.done.cancel()
+    def answer(self, extras: Mapping[int, Extra] | None) -> None:
+        if self.done is not None and not self.done.done():
+            self.done.set_result(extras)
 
 
 class CacheFeed:
@@ -110,6 +116,9 @@ class CacheFeed:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._is_resting = False
+        self._waits: _Job | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._was_late = False
         self._applied_to = 0
         if last_owner is not None:
@@ -204,18 +213,60 @@ class CacheFeed:
         """Apply a frame's events; returns their extras by sequence. None: the cache does not have the events yet."""
         if not events:
             return {}
-        done: asyncio.Future[Mapping[int, Extra]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Mapping[int, Extra] | None] = loop.create_future()
         batch = Batch(writer=self.writer, session=session, confirmed=confirmed, events=events)
         work = partial(self._write, batch, starts_session=starts_session)
-        self._push(_Job(work=work, events=len(events), size=sum(event.size for event in events), done=done))
+        size = sum([event.size for event in events])
+        job = _Job(work=work, events=len(events), size=size, done=done, due=loop.time() + self._wait_s)
+        # Nothing waits before it: it needs no turn of `run`.
+        may_send = self._is_resting and not self._queue and not self._was_late and not starts_session
+        if may_send and self._cache.begin(batch, size, partial(self._replied, job, batch)):
+            job.is_sent = True
+        self._push(job)
+        extras = None
         if not self._was_late:
-            await asyncio.wait((done,), timeout=self._wait_s)
-            if done.done() and not done.cancelled():
-                return done.result()
-        done.cancel()
-        self._was_late = True
-        self.counters.late += len(events)
-        return None
+            self._waits = job
+            if self._timer is None:
+                self._timer = loop.call_at(job.due, self._look_for_late)
+            extras = await done
+        if extras is None:
+            self._was_late = True
+            self.counters.late += len(events)
+        return extras
+
+    def _look_for_late(self) -> None:
+        """The timer is not set for each frame: it looks whether the frame that waits now waits too long."""
+        self._timer = None
+        job = self._waits
+        if job is None or job.done is None or job.done.done():
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < job.due:
+            self._timer = loop.call_at(job.due, self._look_for_late)
+        else:
+            job.answer(None)
+
+    def _replied(self, job: _Job, batch: Batch, found: Applied | CacheError) -> None:
+        """The reply for a job that is first in the queue. After an error `run` tries again."""
+        job.is_sent = False
+        if isinstance(found, CacheError):
+            self.waiting = str(found)
+            job.answer(None)
+            self._wake.set()
+            return
+        self.waiting = ""
+        try:
+            self._wrote(batch, found)
+        except Exception as error:
+            self._made_nothing(error)
+        else:
+            job.answer(found.extras)
+        self._settle(self._queue.popleft())
+        if self._queue:
+            self._wake.set()
+        else:
+            self._in_step()
 
     def _push(self, job: _Job) -> None:
         if self._queued_events >= BACKLOG_EVENTS_MAX or self._queued_bytes >= BACKLOG_BYTES_MAX:
@@ -224,7 +275,8 @@ class CacheFeed:
         self._queued_events += job.events
         self._queued_bytes += job.size
         self._idle.clear()
-        self._wake.set()
+        if not job.is_sent:
+            self._wake.set()
 
     def _give_up(self, reason: str) -> None:
         """Drop all waiting jobs but the one that is being written."""
@@ -239,7 +291,7 @@ class CacheFeed:
     def _settle(self, job: _Job) -> None:
         self._queued_events -= job.events
         self._queued_bytes -= job.size
-        job.give_up_waiting()
+        job.answer(None)
 
     def mark_incomplete(self, reason: str) -> None:
         """The cache lacks changes of this shard's guilds, until a resync."""
@@ -267,30 +319,41 @@ class CacheFeed:
         """Write the waiting jobs, oldest first, until cancelled."""
         backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, self._rng)
         while True:
-            if not self._queue:
-                self._in_step()
-                self._wake.clear()
-                await self._wake.wait()
+            while not self._queue or self._queue[0].is_sent:
+                await self._rest()
             job = self._queue[0]
             try:
                 extras = await job.work()
             except CacheError as error:
                 self.waiting = str(error)
-                job.give_up_waiting()
+                job.answer(None)
                 await asyncio.sleep(backoff.next_s())
             except Exception as error:
                 # No second try: it would fail again, and an error raised here would end the shard.
-                _log.exception("shard %s/%s: a change of the cache failed", *self._shard)
                 backoff.succeeded()
-                self.counters.failed += 1
+                self._made_nothing(error)
                 self._settle(self._queue.popleft())
-                self._lacks(f"a change could not be made ({type(error).__name__})")
             else:
                 self.waiting = ""
                 backoff.succeeded()
-                if job.done is not None and not job.done.done():
-                    job.done.set_result(extras)
+                job.answer(extras)
                 self._settle(self._queue.popleft())
+
+    def _made_nothing(self, error: Exception) -> None:
+        _log.error("shard %s/%s: a change of the cache failed", *self._shard, exc_info=error)
+        self.counters.failed += 1
+        self._lacks(f"a change could not be made ({type(error).__name__})")
+
+    async def _rest(self) -> None:
+        """Wait until a job is to be written here."""
+        if not self._queue:
+            self._in_step()
+        self._wake.clear()
+        self._is_resting = True
+        try:
+            await self._wake.wait()
+        finally:
+            self._is_resting = False
 
     def _in_step(self) -> None:
         self._idle.set()
@@ -318,6 +381,10 @@ class CacheFeed:
 
     async def _write(self, batch: Batch, *, starts_session: bool) -> Mapping[int, Extra]:
         applied = await self._cache.apply(batch)
+        self._wrote(batch, applied, starts_session=starts_session)
+        return applied.extras
+
+    def _wrote(self, batch: Batch, applied: Applied, *, starts_session: bool = False) -> None:
         self._count(batch, applied)
         if starts_session:
             # READY: every guild follows.
@@ -330,7 +397,6 @@ class CacheFeed:
         self._applied_to = batch.events[-1].seq
         if self._recorded is not None:
             self._record(batch)
-        return applied.extras
 
     def _count(self, batch: Batch, applied: Applied) -> None:
         counters = self.counters

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -10,13 +11,26 @@ import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, NoScriptError
+from redis.exceptions import NoPermissionError
 
 from sandwich_node.cache import cluster
-from sandwich_node.cache.batch import FOLLOW_UP, INLINE, Batch, Call, EventOps, afresh, calls, follow_up, names_of, pack
+from sandwich_node.cache.batch import (
+    CALL_BYTES_MAX,
+    CALL_EVENTS_MAX,
+    FOLLOW_UP,
+    INLINE,
+    Batch,
+    Call,
+    EventOps,
+    afresh,
+    calls,
+    follow_up,
+    names_of,
+    pack,
+)
 from sandwich_node.cache.breaker import Breaker
 from sandwich_node.cache.context import Op
-from sandwich_node.cache.errors import CacheUnavailable, NotRedis, classify
+from sandwich_node.cache.errors import CacheError, CacheUnavailable, NotRedis, classify
 from sandwich_node.cache.locations import Destination, is_guild, moves
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.replies import Applied, Left, read_reply
@@ -69,6 +83,7 @@ class RedisCache:
         self._connecting = asyncio.Lock()
         self._breaker = Breaker()
         self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._finishing: set[asyncio.Task[None]] = set()
         self.counters = CacheCounters()
         self.waiting = ""
 
@@ -79,6 +94,9 @@ class RedisCache:
 
     async def close(self) -> None:
         """Close all connections."""
+        for task in self._finishing:
+            task.cancel()
+        await asyncio.gather(*self._finishing, return_exceptions=True)
         if self._scripts is not None:
             await self._scripts.close()
             self._scripts = None
@@ -116,6 +134,10 @@ class RedisCache:
     async def apply(self, batch: Batch) -> Applied:
         """Apply a batch and return the values that its events replaced. Raises CacheError."""
         applied = await self._guarded(self._apply(batch))
+        self._count(batch, applied)
+        return applied
+
+    def _count(self, batch: Batch, applied: Applied) -> None:
         counters = self.counters
         counters.batches += 1
         counters.replayed += applied.replayed
@@ -125,7 +147,53 @@ class RedisCache:
             counters.refused += len(batch.events)
         else:
             counters.events += len(batch.events)
-        return applied
+
+    def begin(self, batch: Batch, size: int, then: Callable[[Applied | CacheError], None]) -> bool:
+        """As `apply`, without a task that waits: `then` is called with the result. `size`: about how many bytes it has.
+
+        False, and nothing is done, when the batch is not for one call on a single server that answers.
+        """
+        scripts = self._scripts if self._cluster is None else None
+        if scripts is None or len(batch.events) > CALL_EVENTS_MAX or size > CALL_BYTES_MAX:
+            return False
+        if not self._breaker.allows(self._clock()):
+            return False
+        (call,) = calls(batch)
+        self.counters.calls += 1
+        scripts.submit(APPLY, call.keys, call.args, size, partial(self._answered, batch, then))
+        return True
+
+    def _answered(self, batch: Batch, then: Callable[[Applied | CacheError], None], reply: Any) -> None:
+        if isinstance(reply, BaseException):
+            then(self._failed(reply))
+            return
+        applied, left = Applied(), Left()
+        try:
+            stood = read_reply(reply, applied, left)
+        except (TypeError, ValueError) as error:
+            then(self._failed(error))
+            return
+        if not applied.newer:
+            self._count_replays(batch, applied, stood)
+            if cluster.guild_ops(left):
+                task = asyncio.create_task(self._finish(batch, applied, left, then))
+                self._finishing.add(task)
+                task.add_done_callback(self._finishing.discard)
+                return
+        self._succeeded()
+        self._count(batch, applied)
+        then(applied)
+
+    async def _finish(
+        self, batch: Batch, applied: Applied, left: Left, then: Callable[[Applied | CacheError], None]
+    ) -> None:
+        try:
+            await self._guarded(self._drain(batch, applied, left))
+        except CacheError as error:
+            then(error)
+        else:
+            self._count(batch, applied)
+            then(applied)
 
     async def read_sets(self, keys: Sequence[str]) -> list[frozenset[str]]:
         """The sets of text under these keys; a key of another type counts as empty. Raises CacheError."""
@@ -322,16 +390,9 @@ class RedisCache:
         return await self._run_script(APPLY, call.keys, call.args)
 
     async def _run_script(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
-        """Run a script. A server that does not know it receives the whole text, and stores it."""
         await self._connected()
-        if self._scripts is not None:
-            return await self._scripts.run(script, keys, args)
-        client = self._cluster
-        assert client is not None
-        try:
-            return await client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:
-            return await client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+        assert self._scripts is not None
+        return await self._scripts.run(script, keys, args)
 
     # --- a cluster ----------------------------------------------------------------------------------------------
 
@@ -347,7 +408,10 @@ class RedisCache:
         assert self._cluster is not None
         namespace = batch.writer.namespace
         users = sorted(cluster.users_to_know(batch))
-        values = await self._side_by_side(self._cluster.get(user_key(namespace, user)) for user in users)
+        pipeline = self._cluster.pipeline()
+        for user in users:
+            pipeline.get(user_key(namespace, user))
+        values = await pipeline.execute()
         routed = cluster.route(
             batch, {user: value for user, value in zip(users, values, strict=True) if value}, flags=flags
         )
@@ -431,15 +495,21 @@ class RedisCache:
                 async with asyncio.timeout(BATCH_DEADLINE_S), self._turns:
                     result = await work
         except Exception as error:
-            failure = classify(_first(error))
-            self.counters.errors += 1
-            self.waiting = str(failure)
-            if isinstance(failure, CacheUnavailable):
-                self._breaker.failed(self._clock())
-            raise failure from None
+            raise self._failed(error) from None
+        self._succeeded()
+        return result
+
+    def _failed(self, error: BaseException) -> CacheError:
+        failure = classify(_first(error))
+        self.counters.errors += 1
+        self.waiting = str(failure)
+        if isinstance(failure, CacheUnavailable):
+            self._breaker.failed(self._clock())
+        return failure
+
+    def _succeeded(self) -> None:
         self._breaker.succeeded()
         self.waiting = ""
-        return result
 
     async def _connected(self) -> None:
         if self._client is not None or self._cluster is not None:
@@ -471,14 +541,14 @@ class RedisCache:
         single.connection_pool.connection_class = packing_in_c(single.connection_pool.connection_class)
         try:
             if not await _is_cluster(single):
-                self._client, self._scripts = single, ScriptCalls(single)
+                self._client, self._scripts = single, ScriptCalls(single, options.timeout_s)
                 return
         finally:
             if self._client is not single:
                 await single.aclose()
         found = RedisCluster.from_url(options.url, retry=Retry(NoBackoff(), MOVES_MAX), **settings)
         await found.initialize()
-        self._cluster = found
+        self._cluster, self._scripts = found, ScriptCalls(found, options.timeout_s)
 
 
 async def _is_cluster(client: redis.Redis) -> bool:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -36,9 +35,8 @@ class Extra(msgspec.Struct, frozen=True):
         return b",".join(parts)
 
 
-@dataclass(slots=True)
-class Applied:
-    """The result of a batch.
+class Applied(msgspec.Struct):
+    """The result of a batch. A Struct, as `Left`: each call makes one.
 
     extras     by sequence
     newer      fence of the owner that took the shard over; nothing of this owner is applied any more. 0: no newer owner
@@ -49,7 +47,7 @@ class Applied:
     failed     operations that the server refused
     """
 
-    extras: dict[int, Extra] = field(default_factory=dict)
+    extras: dict[int, Extra] = msgspec.field(default_factory=dict)
     newer: int = 0
     stood: int | None = None
     replayed: int = 0
@@ -59,19 +57,18 @@ class Applied:
     failure: str = ""
 
 
-@dataclass(slots=True)
-class Left:
+class Left(msgspec.Struct):
     """Follow-up work that the script returned, as (sequence, ids): the guild's id, then ids of users.
 
     For `stripping` the guild's id is followed by the role's id and the cursor of the scan.
     """
 
-    evicted: list[tuple[int, list[str]]] = field(default_factory=list)
-    guilds: list[tuple[int, list[str]]] = field(default_factory=list)
-    draining: list[tuple[int, list[str]]] = field(default_factory=list)
-    drained: list[tuple[int, list[str]]] = field(default_factory=list)
-    stripping: list[tuple[int, list[str]]] = field(default_factory=list)
-    learned: set[tuple[int, str]] = field(default_factory=set)
+    evicted: list[tuple[int, list[str]]] = msgspec.field(default_factory=list)
+    guilds: list[tuple[int, list[str]]] = msgspec.field(default_factory=list)
+    draining: list[tuple[int, list[str]]] = msgspec.field(default_factory=list)
+    drained: list[tuple[int, list[str]]] = msgspec.field(default_factory=list)
+    stripping: list[tuple[int, list[str]]] = msgspec.field(default_factory=list)
+    learned: set[tuple[int, str]] = msgspec.field(default_factory=set)
 
 
 def read_reply(reply: Sequence[Any], applied: Applied, left: Left) -> int:

@@ -13,7 +13,7 @@ from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache import feed as feeding
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.context import Op
-from sandwich_node.cache.errors import CacheUnavailable
+from sandwich_node.cache.errors import CacheError, CacheUnavailable
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.replies import Applied, Extra
 from sandwich_node.cache.settings import CacheWriter
@@ -34,6 +34,21 @@ class FakeCache:
         self.afresh: list[tuple[Op, ...]] = []
         self.kept: str | None = None
         self.forgotten: list[str] = []
+        self.begun = 0
+        self._answers: set[asyncio.Task[None]] = set()
+
+    def begin(self, batch: Batch, size: int, then: Callable[[Applied | CacheError], None]) -> bool:
+        async def answer() -> None:
+            try:
+                then(await self.apply(batch))
+            except CacheError as error:
+                then(error)
+
+        self.begun += 1
+        task = asyncio.create_task(answer())
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+        return True
 
     async def keep(self, writer: CacheWriter, letters: str) -> str | None:
         before, self.kept = self.kept, letters
@@ -112,6 +127,66 @@ def test_a_slow_redis_delays_one_frame_briefly_and_the_next_ones_not_at_all() ->
         assert calls == ["caught up"]
 
     play(story)
+
+
+def test_a_frame_that_nothing_waits_before_is_sent_at_once() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
+        await feed.drained()
+        await feed.apply("s", 0, events(2), starts_session=False)
+        assert cache.begun == 1
+        cache.delay = 5.0
+        assert await feed.apply("s", 0, events(3), starts_session=False) is None
+        cache.delay = 0.0
+        assert await feed.apply("s", 0, events(4), starts_session=False) is None
+        assert cache.begun == 2
+        assert feed.is_behind
+        await feed.drained()
+        assert cache.applied == [1, 2, 3, 4]
+        assert calls == ["caught up"]
+        assert await feed.apply("s", 0, events(5), starts_session=False) == {5: Extra(b"{}")}
+        assert cache.begun == 3
+
+    play(story)
+
+
+def test_a_frame_that_was_sent_in_vain_is_tried_again_before_the_next() -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
+        await feed.drained()
+        cache.away = True
+        assert await feed.apply("s", 0, events(2), starts_session=False) is None
+        assert feed.waiting == "Redis does not answer"
+        assert await feed.apply("s", 0, events(3), starts_session=False) is None
+        cache.away = False
+        await feed.drained()
+        assert cache.applied == [1, 2, 3]
+        assert feed.waiting == ""
+
+    play(story)
+
+
+def test_what_was_sent_at_once_is_written_by_the_last_owner_when_it_ends() -> None:
+    async def main() -> None:
+        cache = FakeCache()
+        feed = CacheFeed(WRITER, cache, rng=random.Random(1), caught_up=lambda: None)  # type: ignore[arg-type]
+        running = asyncio.create_task(feed.run())
+        await feed.apply("s", 0, events(1), starts_session=True)
+        await feed.drained()
+        cache.delay = 1.0
+        publishing = asyncio.create_task(feed.apply("s", 1, events(2), starts_session=False))
+        await asyncio.sleep(0)
+        assert cache.begun == 1
+        publishing.cancel()
+        running.cancel()
+        await asyncio.gather(publishing, running, return_exceptions=True)
+        ended: list[int] = []
+
+        async def then() -> None:
+            ended.extend(cache.applied)
+
+        await feed.finish(then)
+        assert ended == [1, 2]
+
+    run_virtual(main())
 
 
 def test_changes_that_wait_for_redis_are_written_in_order_when_it_is_back() -> None:

@@ -1,6 +1,5 @@
 -- Guilds that several applications share.
 
-local shared, strange = {}, {}
 local function look_who(guild)
   local apps, is_mine = call('SMEMBERS', GUILD .. guild .. '}:apps'), false
   for _, name in ipairs(apps) do is_mine = is_mine or name == app end

@@ -1,11 +1,15 @@
--- One shard's cache operations on one slot, applied in order and at most once.
+-- Cache operations of shards on one slot, each shard's applied in order and at most once. A call has a part for each
+-- shard, since a call costs more than what it does for one event. Parts do not depend on each other.
 --
--- KEYS  1 the shard's record here: "fence session sequence"   2 results of events not yet confirmed, by sequence
--- ARGV  1 fence  2 session  3 last sequence after this call  4 confirmed sequence  5 flags  6 application  7 location
+-- KEYS  of each part: the shard's record here: "fence session sequence", and the results of events not yet confirmed, by
+--       sequence
+-- ARGV  of each part: the number of its arguments that follow, then
+--       1 fence  2 session  3 last sequence after this part  4 confirmed sequence  5 flags  6 application  7 location
 --       8 letters of the collections it maintains  9 its bot's user id  10 to 13 key prefixes: guild, user, mutual, guilds
 --       then operations: sequence, name, number of arguments, arguments
 -- flags i: all keys are on this server, so users are kept in the same call   f: a follow-up, which has no sequence of its own
--- Returns {fence of the record when it is newer, else 0, sequence before this call (-1: no record of this session),
+-- Returns for each part an error, or
+--         {fence of the record when it is newer, else 0, sequence before this call (-1: no record of this session),
 --          values that were damaged, operations that failed, the first failure, {"<sequence><kind><guild>", value ...}}
 -- kinds  b before  a arrival ("l" announced by READY, "u" back from an outage)  e guild and users who left it  p user learned
 --        s guild, role and cursor: members to remove a role from
@@ -18,17 +22,25 @@ local DRAIN_MAX, CHUNK, PREVIOUS_TTL_S, PREVIOUS_MAX, GONE_TTL_S, GONE_MAX = 100
 
 local byte, find, format, match, sub = string.byte, string.find, string.format, string.match, string.sub
 local concat, min = table.concat, math.min
-local record, pending = KEYS[1], KEYS[2]
-local fence, session, last, confirmed = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local inline, follow = find(ARGV[5], 'i', 1, true), find(ARGV[5], 'f', 1, true)
-local app, location, letters, bot = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local GUILD, USER, MUTUAL, GUILDS = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
-local FIRST = 14
-local group = tonumber(match(location, '^%d+'))
-local index, waiting = GUILDS .. ':' .. location, GUILDS .. ':waiting'
+local record, pending, fence, session, last, confirmed, inline, follow
+local app, location, letters, bot, GUILD, USER, MUTUAL, GUILDS, group, index, waiting
+local poisoned, failed, failure, seq, results, kept
+local shared, strange
 
-local poisoned, failed, failure = 0, 0, ''
-local seq, results, kept = '0', {}, {}
+-- Begin the part whose keys are at `key` and whose arguments are at `at`; returns where its operations begin.
+local function begin(key, at)
+  record, pending = KEYS[key], KEYS[key + 1]
+  fence, session, last, confirmed = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  inline, follow = find(ARGV[at + 4], 'i', 1, true), find(ARGV[at + 4], 'f', 1, true)
+  app, location, letters, bot = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
+  GUILD, USER, MUTUAL, GUILDS = ARGV[at + 9], ARGV[at + 10], ARGV[at + 11], ARGV[at + 12]
+  group = tonumber(match(location, '^%d+'))
+  index, waiting = GUILDS .. ':' .. location, GUILDS .. ':waiting'
+  poisoned, failed, failure = 0, 0, ''
+  seq, results, kept = '0', {}, {}
+  shared, strange = {}, {}
+  return at + 13
+end
 
 local function out(kind, value, of)
   local field = seq .. kind .. (of or '')
