@@ -1,20 +1,26 @@
-"""`make bench`: the cost of steady traffic; the cost of an event in bursts, latency and memory.
+"""`make bench`: steady traffic, bursts, latency, memory, idle shards and first starts, as tables of markdown.
 
-Bursts and memory are compared with discord.py and hikari on the same simulator.
+    make bench ARGS="--parts steady bursts --seconds 20"
+
+Steady traffic, bursts and memory are compared with other libraries on the same simulator.
 Compare the ratios of one run: machines are shared and noisy, so absolute figures are not comparable.
 """
 
 import argparse
 import asyncio
+import logging
+import os
 import statistics
+import sys
 import time
 from contextlib import AsyncExitStack
 
 import aiohttp
 import msgspec
 
-from benchmarks import steady
+from benchmarks import idle, start, steady
 from benchmarks.nodes import all_live, node_status
+from benchmarks.peers import PEERS
 from benchmarks.processes import Client, children, client, rss_mib, token, until, until_quiet
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
@@ -24,6 +30,10 @@ SHARDS = 2
 LATENCY_RATE = 2000
 FLEET = 18
 FLEET_GUILDS = 50
+IDLE_S = 60.0
+STARTS = ["160/16/3", "800/16/1"]
+"""800 shards on one node: their heartbeats must not be late meanwhile."""
+START_GUILDS = 4
 
 
 # --- cost of an event -------------------------------------------------------------------------------------------
@@ -38,14 +48,22 @@ async def burst_cost(cluster: DevCluster, bot: str, pid: int, events: int) -> tu
 
 async def measure_cost(rounds: int, events: int) -> dict[str, list[float]]:
     """µs of CPU per event, one figure a round: Sandwich's worker, discord.py and hikari in turn."""
-    bot = DevBot(app="sandwich", token=token(1), guilds=40, shards=SHARDS, recommended=SHARDS, max_concurrency=SHARDS)
+    bot = DevBot(
+        app="sandwich",
+        token=token(1),
+        guilds=40,
+        shards=SHARDS,
+        recommended=SHARDS,
+        max_concurrency=SHARDS,
+        world={"mix": steady.DEFAULT_MIX},
+    )
     costs: dict[str, list[float]] = {"sandwich": [], "discord.py": [], "hikari": []}
     async with dev_cluster((bot,), nodes=1, rate=0) as cluster, AsyncExitStack() as stack:
         await until(lambda: all_live(cluster, SHARDS))
         clients: dict[str, Client] = {}
         for number, library in enumerate(("discord.py", "hikari"), start=2):
             body = {"token": token(number), "name": library, "guilds": 40}
-            body |= {"recommended_shards": SHARDS, "max_concurrency": SHARDS}
+            body |= {"recommended_shards": SHARDS, "max_concurrency": SHARDS, "mix": steady.DEFAULT_MIX}
             await cluster.simulator("bots", body)
             api_url = f"{cluster.simulator_url}/api/v10"
             clients[library] = await stack.enter_async_context(client(library, api_url, token(number)))
@@ -79,7 +97,15 @@ async def check_published(cluster: DevCluster, app: str) -> None:
 
 async def measure_latency(seconds: float) -> list[float]:
     """Milliseconds from the simulator's dispatch to the SDK consumer's handler."""
-    bot = DevBot(app="sandwich", token=token(1), guilds=40, shards=4, recommended=4, max_concurrency=4)
+    bot = DevBot(
+        app="sandwich",
+        token=token(1),
+        guilds=40,
+        shards=4,
+        recommended=4,
+        max_concurrency=4,
+        world={"mix": steady.DEFAULT_MIX},
+    )
     received: dict[tuple[str, int], int] = {}
 
     async def consume(cluster: DevCluster) -> None:
@@ -143,33 +169,83 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-async def main(rounds: int, events: int, seconds: float) -> None:
-    print(f"Steady traffic, {seconds:.0f} s each; CPU in % of one core:\n")
-    await steady.table([steady.Load.parse(text) for text in steady.DEFAULT], [False, True], seconds)
-    print()
-    costs = await measure_cost(rounds, events)
+async def print_steady(options: argparse.Namespace) -> None:
+    """An ordinary day."""
+    loads = [steady.Load.parse(text) for text in options.load]
+    print(f"CPU in % of one core over {options.seconds:.0f} s, events of the mix `{steady.DEFAULT_MIX}`:\n")
+    await steady.table(loads, [False, True], options.peers, options.seconds)
+
+
+async def print_bursts(options: argparse.Namespace) -> None:
+    """CPU of an event."""
+    costs = await measure_cost(options.rounds, options.events)
     ours = statistics.median(costs["sandwich"])
-    print(f"| CPU µs an event, {rounds} bursts of {events} | median (min to max) | events/s a core | times Sandwich |")
+    head = f"CPU µs an event, {options.rounds} bursts of {options.events}"
+    print(f"| {head} | median (min to max) | events/s a core | times Sandwich |")
     print("|---|---|---|---|")
     for name, values in costs.items():
         middle = statistics.median(values)
         print(f"| {name} | {spread(values)} | {1e6 / middle:,.0f} | {middle / ours:.1f} |")
-    latencies = sorted(await measure_latency(seconds))
+
+
+async def print_latency(options: argparse.Namespace) -> None:
+    """From the simulator to a consumer."""
+    latencies = sorted(await measure_latency(options.seconds))
     p50, p99 = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
-    print(
-        f"\n{len(latencies)} events at {LATENCY_RATE}/s, simulator to SDK consumer: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
-    )
+    print(f"{len(latencies)} events at {LATENCY_RATE}/s, simulator to SDK consumer: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+
+
+async def print_memory(options: argparse.Namespace) -> None:
+    """Of many small bots."""
     node, fleet = await measure_memory()
-    print(f"\n{FLEET} bots of {FLEET_GUILDS} guilds: one node {node:.0f} MiB,", end=" ")
+    print(f"{FLEET} bots of {FLEET_GUILDS} guilds: one node {node:.0f} MiB,", end=" ")
     print(f"{FLEET} discord.py processes {fleet:.0f} MiB: {node / fleet:.2f} of it")
+
+
+async def print_idle(options: argparse.Namespace) -> None:
+    """Shards without events."""
+    await idle.table(idle.DEFAULT, IDLE_S)
+
+
+async def print_start(options: argparse.Namespace) -> None:
+    """First starts of real processes."""
+    await start.main([start.Wanted.parse(text) for text in STARTS], START_GUILDS, on_virtual_time=False)
+
+
+PARTS = {
+    "steady": ("Steady traffic", print_steady),
+    "bursts": ("Bursts", print_bursts),
+    "latency": ("Latency", print_latency),
+    "memory": ("Memory", print_memory),
+    "idle": ("Idle shards", print_idle),
+    "start": ("A first start", print_start),
+}
+
+
+def machine() -> str:
+    """What the figures were taken on, and its load now."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"{time.strftime('%d %B %Y %H:%M', time.gmtime())} UTC, {os.cpu_count()} cores, Python {python}, load {load}"
+
+
+async def main(options: argparse.Namespace) -> None:
+    """Print the chosen parts."""
+    for name in options.parts:
+        title, run = PARTS[name]
+        print(f"\n## {title}\n\n{machine()}.\n", flush=True)
+        await run(options)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--parts", choices=list(PARTS), nargs="+", default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--events", type=int, default=40_000, help="events a burst")
+    parser.add_argument("--load", nargs="+", default=steady.DEFAULT, help="steady traffic: SHARDS/RATE")
+    parser.add_argument("--peers", choices=list(PEERS), nargs="*", default=steady.DEFAULT_PEERS)
     parser.add_argument(
         "--seconds", type=float, default=10.0, help="length of the measurements of steady traffic and of latency"
     )
-    arguments = parser.parse_args()
-    asyncio.run(main(arguments.rounds, arguments.events, arguments.seconds))
+    logging.disable(logging.CRITICAL)
+    asyncio.run(main(parser.parse_args()))

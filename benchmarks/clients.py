@@ -1,6 +1,6 @@
 """A discord.py or hikari bot in its own process: receives events, dispatches to one handler, prints the count.
 
-Usage: BENCH_TOKEN=... python -m benchmarks.clients discord.py|hikari API_URL
+Usage: BENCH_TOKEN=... python -m benchmarks.clients discord.py|hikari|hikari-uvloop API_URL
 Prints `ready` once, then the number of handled messages whenever it has changed.
 """
 
@@ -37,6 +37,9 @@ def run_discord_py(api_url: str, token: str) -> None:
         async def setup_hook(self) -> None:
             self.reporting = asyncio.create_task(counter.report())
 
+        async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
+            """By default it waits for 5 s, whatever the maximum concurrency is."""
+
         async def on_ready(self) -> None:
             print("ready", flush=True)
 
@@ -66,5 +69,15 @@ def run_hikari(api_url: str, token: str) -> None:
     bot.run(check_for_updates=False)
 
 
+def run_hikari_on_uvloop(api_url: str, token: str) -> None:
+    """The same on uvloop, as hikari's documentation advises."""
+    import uvloop
+
+    uvloop.install()
+    run_hikari(api_url, token)
+
+
+RUN = {"discord.py": run_discord_py, "hikari": run_hikari, "hikari-uvloop": run_hikari_on_uvloop}
+
 if __name__ == "__main__":
-    {"discord.py": run_discord_py, "hikari": run_hikari}[sys.argv[1]](sys.argv[2], os.environ["BENCH_TOKEN"])
+    RUN[sys.argv[1]](sys.argv[2], os.environ["BENCH_TOKEN"])

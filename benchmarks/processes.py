@@ -4,8 +4,8 @@ import asyncio
 import base64
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ def token(number: int) -> str:
     """A token that begins with the bot's id, as hikari needs it."""
     head = base64.urlsafe_b64encode(str(123456789012345000 + number).encode()).decode().rstrip("=")
     return f"{head}.GaBcDe.bench"
+
+
+def application_id(token: str) -> str:
+    """The bot's id, with which its token begins."""
+    head = token.partition(".")[0]
+    return base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).decode()
 
 
 async def until(check: Callable[[], Awaitable[Any]], timeout_s: float = 90.0) -> None:
@@ -56,6 +62,10 @@ async def until_quiet(pid: int, timeout_s: float = 60.0) -> float:
                 return after
 
 
+class ClientFailed(Exception):
+    """A client ended before it was ready."""
+
+
 class Client:
     """A bot with another library, in its own process."""
 
@@ -63,6 +73,7 @@ class Client:
         self._process = process
         self.messages = 0
         self.ready = asyncio.Event()
+        self.last_error = ""
 
     @property
     def pid(self) -> int:
@@ -78,25 +89,54 @@ class Client:
             elif text.isdecimal():
                 self.messages = int(text)
 
+    async def read_errors(self) -> None:
+        """Read what it complains of, and keep the last line."""
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            self.last_error = line.decode(errors="replace").strip()[:300]
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.returncode is None
+
 
 @asynccontextmanager
-async def client(library: str, api_url: str, token: str, *, timeout_s: float = 120.0) -> AsyncIterator[Client]:
-    """Start a client and wait until it is ready; it is killed at the end."""
+async def program(words: Sequence[str], env: Mapping[str, str], *, timeout_s: float = 120.0) -> AsyncIterator[Client]:
+    """Start a client program and wait until it prints `ready`; it is killed at the end.
+
+    `env` is added to our environment. Raises ClientFailed when it ends before, TimeoutError.
+    """
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "benchmarks.clients", library, api_url),
-        env={**os.environ, "BENCH_TOKEN": token},
+        *words,
+        env={**os.environ, **env},
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
         preexec_fn=die_with_parent,
     )
     started = Client(process)
     reading = asyncio.create_task(started.read())
+    complaints = asyncio.create_task(started.read_errors())
     try:
-        async with asyncio.timeout(timeout_s):
-            await started.ready.wait()
+        ready = asyncio.create_task(started.ready.wait())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wait((ready, reading), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if not started.ready.is_set():
+            await complaints
+            raise ClientFailed(f"{words[-1]} ended before it was ready: {started.last_error}")
         yield started
     finally:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         await process.wait()
         reading.cancel()
+        complaints.cancel()
+
+
+def client(library: str, api_url: str, token: str, *, timeout_s: float = 120.0) -> AbstractAsyncContextManager[Client]:
+    """A bot with a Python library of our own environment: see `program`."""
+    words = (sys.executable, "-m", "benchmarks.clients", library, api_url)
+    return program(words, {"BENCH_TOKEN": token}, timeout_s=timeout_s)

@@ -1,18 +1,21 @@
 """`python -m benchmarks.steady`: the cost of an ordinary day: steady traffic over many shards.
 
-    python -m benchmarks.steady --load 4/2000 64/2000 300/200 --cache off on --seconds 10
+    python -m benchmarks.steady --load 4/2000 64/2000 300/200 --cache off on --seconds 10 --peers "rust publisher"
 
-Each `--load SHARDS/RATE` is a row, without and with the cache, on a node with one worker. CPU is read from outside
-(`/proc`) over the measured seconds, as a share of one core; the node's is that of all its processes. Latency is from
-the simulator's dispatch to the time at which the event's frame is in the stream, by the server's clock; the stream is
-read afterwards. A row of which the simulator, or the worker, did not reach the rate says so and has no figures.
+Each `--load SHARDS/RATE` has a row without and with the cache, on a node with one worker, and a row for each peer
+(benchmarks/peers): one process with the same bot, on a simulator of its own with the same seed. CPU is read from
+outside (`/proc`) over the measured seconds, as a share of one core; a node's is that of all its processes. Latency is
+from the simulator's dispatch to the time at which the event's frame is in the stream, by the server's clock; the
+stream is read afterwards. Events are counted in the stream, and with a library by the messages that it handled. A row
+of which the simulator, or the reader, did not reach the rate says so and has no figures.
 """
 
 import argparse
 import asyncio
+import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -22,11 +25,13 @@ import nats
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from benchmarks.nodes import all_live, node_status, simulator_pid
-from benchmarks.processes import children, cpu_s, token, until, until_quiet
+from benchmarks.peers import PEERS, Peer, PeerMissing, make_stream
+from benchmarks.processes import Client, ClientFailed, children, cpu_s, token, until, until_quiet
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.headers import FrameHeaders
 from sandwich_sdk.wire.subjects import stream_name
+from sandwich_simulator.config import MIXES
 
 APP = "steady"
 GUILDS_A_SHARD = 4
@@ -38,7 +43,11 @@ REACHED = 0.97
 """A row counts if at least this part of its rate was sent and stored."""
 START_TIMEOUT_S = 180.0
 DEFAULT = ["4/2000", "16/2000", "64/2000", "300/200"]
-HEAD = ("node", "worker", "NATS", "Redis", "p50 ms", "p99 ms", "events a frame", "bytes a frame")
+DEFAULT_PEERS = ["rust publisher", "discord.py", "discord.py[speed]", "hikari[speedups]"]
+DEFAULT_MIX = "messages"
+COUNTED = "MESSAGE_CREATE"
+"""What libraries count."""
+HEAD = ("all its processes", "worker", "NATS", "Redis", "p50 ms", "p99 ms", "events a frame", "bytes a frame")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +66,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """Seconds of CPU that the processes have used."""
+    """Seconds of CPU that the processes have used. `whole`: of all that is measured, `worker`: of its busiest."""
 
-    node: float
+    whole: float
     worker: float
     nats: float
     redis: float
@@ -68,7 +77,7 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One row. CPU in % of one core, `sent` (and stored) in events a second; the rest as in HEAD."""
+    """One row. CPU in % of one core, `sent` (and taken) in events a second; the rest as in HEAD, 0 without a stream."""
 
     sent: float
     cpu: Cpu
@@ -79,8 +88,8 @@ class Figures:
 
 
 @asynccontextmanager
-async def steady_cluster(load: Load, *, cache: bool, env: dict[str, str] | None = None) -> AsyncIterator[DevCluster]:
-    """A node with all shards live and nothing to do. `env`: more of the node's environment."""
+async def quiet_cluster(load: Load, *, cache: bool, mix: str = DEFAULT_MIX) -> AsyncIterator[DevCluster]:
+    """Servers, and the simulator with the bot. No node, no traffic."""
     bot = DevBot(
         app=APP,
         token=token(1),
@@ -91,9 +100,18 @@ async def steady_cluster(load: Load, *, cache: bool, env: dict[str, str] | None 
         members=MEMBERS,
         settings={"cache": {"enabled": cache}},
         # What happens in hidden channels would count for the rate and not be sent.
-        world={"session_limit": 2 * load.shards + 1000, "hidden_channels": 0.0},
+        world={"session_limit": 2 * load.shards + 1000, "hidden_channels": 0.0, "mix": mix},
     )
     async with dev_cluster((bot,), nodes=0, rate=0) as cluster:
+        yield cluster
+
+
+@asynccontextmanager
+async def steady_cluster(
+    load: Load, *, cache: bool, mix: str = DEFAULT_MIX, env: dict[str, str] | None = None
+) -> AsyncIterator[DevCluster]:
+    """A node with all shards live and nothing to do. `env`: more of the node's environment."""
+    async with quiet_cluster(load, cache=cache, mix=mix) as cluster:
         cluster.env.update(env or {})
         await cluster.start_node("a")
         await until(lambda: all_live(cluster, load.shards), START_TIMEOUT_S)
@@ -106,53 +124,104 @@ async def worker_pid(cluster: DevCluster) -> int:
     return int((await node_status(cluster))["workers"][0]["pid"])
 
 
-def _cpu(cluster: DevCluster, worker: int, simulator: int) -> Cpu:
+def node_pids(cluster: DevCluster) -> list[int]:
+    """The only node's agent, workers and spare worker."""
     agent = cluster.nodes["a"].process.pid
-    node = sum(cpu_s(pid) for pid in (agent, *children(agent)))
-    return Cpu(node, cpu_s(worker), cpu_s(cluster.nats.pid), cpu_s(cluster.redis.pid), cpu_s(simulator))
+    return [agent, *children(agent)]
 
 
-async def measure(load: Load, *, cache: bool, seconds: float) -> Figures:
-    """One row."""
-    async with steady_cluster(load, cache=cache) as cluster:
-        worker, simulator = await worker_pid(cluster), simulator_pid()
-        await cluster.simulator("traffic", {"rate": load.rate})
-        await asyncio.sleep(WARM_UP_S)
-        before, began, began_ns = _cpu(cluster, worker, simulator), time.monotonic(), time.time_ns()
-        await asyncio.sleep(seconds)
-        after, took, ended_ns = _cpu(cluster, worker, simulator), time.monotonic() - began, time.time_ns()
-        await cluster.simulator("pause_traffic", {})
-        sent = await _sent(cluster, began_ns, ended_ns)
-        until_s = time.monotonic() + CATCH_UP_S
-        while True:
-            stored, frames = await _stored(cluster, began_ns, ended_ns)
-            waited = sorted((stored[key] - ns) / 1e6 for key, ns in sent.items() if key in stored)
-            if len(waited) == len(sent) or time.monotonic() >= until_s:
-                break
-            await asyncio.sleep(1.0)
-        share = {name: (getattr(after, name) - getattr(before, name)) / took * 100 for name in Cpu.__slots__}
-        if not waited or not frames:
-            return Figures(sent=0.0, cpu=Cpu(**share))
-        return Figures(
-            sent=len(waited) / took,
-            cpu=Cpu(**share),
-            p50_ms=waited[len(waited) // 2],
-            p99_ms=waited[int(len(waited) * 0.99)],
-            events_a_frame=statistics.fmean(events for events, _ in frames),
-            bytes_a_frame=statistics.fmean(size for _, size in frames),
-        )
+async def measure(load: Load, *, cache: bool, seconds: float, mix: str = DEFAULT_MIX) -> Figures:
+    """A row of Sandwich."""
+    async with steady_cluster(load, cache=cache, mix=mix) as cluster:
+        worker = await worker_pid(cluster)
+        return await _figures(cluster, load, seconds, lambda: node_pids(cluster), worker)
 
 
-async def _sent(cluster: DevCluster, began_ns: int, ended_ns: int) -> dict[tuple[str, int], int]:
-    """When the simulator sent each event of the measured time: by session and sequence, Unix nanoseconds."""
+async def measure_peer(peer: Peer, load: Load, *, seconds: float, mix: str = DEFAULT_MIX) -> Figures:
+    """A row of something else. Raises PeerMissing, ClientFailed."""
+    await asyncio.to_thread(peer.prepare)
+    async with quiet_cluster(load, cache=False, mix=mix) as cluster:
+        if peer.stores:
+            await make_stream(cluster, APP)
+        async with peer.run(cluster, APP, token(1), load.shards) as client:
+            await until_quiet(client.pid)
+            library = None if peer.stores else client
+            found = await _figures(cluster, load, seconds, lambda: [client.pid], client.pid, library)
+            if not client.running:
+                raise ClientFailed(client.last_error)
+            return found
+
+
+async def _figures(
+    cluster: DevCluster,
+    load: Load,
+    seconds: float,
+    pids: Callable[[], list[int]],
+    worker: int,
+    library: Client | None = None,
+) -> Figures:
+    """Send events at the rate and measure. `library`: it does not store them, and counts messages."""
+    simulator = simulator_pid()
+
+    def cpu() -> Cpu:
+        used = sum(cpu_s(pid) for pid in pids())
+        return Cpu(used, cpu_s(worker), cpu_s(cluster.nats.pid), cpu_s(cluster.redis.pid), cpu_s(simulator))
+
+    await cluster.simulator("traffic", {"rate": load.rate})
+    await asyncio.sleep(WARM_UP_S)
+    before, began, began_ns = cpu(), time.monotonic(), time.time_ns()
+    await asyncio.sleep(seconds)
+    after, took, ended_ns = cpu(), time.monotonic() - began, time.time_ns()
+    await cluster.simulator("pause_traffic", {})
+    share = Cpu(*((getattr(after, name) - getattr(before, name)) / took * 100 for name in Cpu.__slots__))
+    sent, counted = await _sent(cluster, began_ns, ended_ns)
+    if library is not None:
+        return Figures(len(sent) / took * await _handled(library, counted), share)
+    until_s = time.monotonic() + CATCH_UP_S
+    while True:
+        stored, frames = await _stored(cluster, began_ns, ended_ns)
+        waited = sorted((stored[key] - ns) / 1e6 for key, ns in sent.items() if key in stored)
+        if len(waited) == len(sent) or time.monotonic() >= until_s:
+            break
+        await asyncio.sleep(1.0)
+    if not waited or not frames:
+        return Figures(sent=0.0, cpu=share)
+    return Figures(
+        sent=len(waited) / took,
+        cpu=share,
+        p50_ms=waited[len(waited) // 2],
+        p99_ms=waited[int(len(waited) * 0.99)],
+        events_a_frame=statistics.fmean(events for events, _ in frames),
+        bytes_a_frame=statistics.fmean(size for _, size in frames),
+    )
+
+
+async def _handled(library: Client, counted: int) -> float:
+    """The part of so many messages that a library's handler got, once it has caught up."""
+
+    async def caught_up() -> bool:
+        return library.messages >= counted
+
+    with contextlib.suppress(TimeoutError):
+        await until(caught_up, CATCH_UP_S)
+    return library.messages / max(1, counted)
+
+
+async def _sent(cluster: DevCluster, began_ns: int, ended_ns: int) -> tuple[dict[tuple[str, int], int], int]:
+    """When the simulator sent each event of the measured time: by session and sequence, Unix nanoseconds.
+
+    And how many messages it has sent from the start.
+    """
     found: dict[tuple[str, int], int] = {}
+    counted = 0
     url = f"{cluster.simulator_url}/_sim/journal"
     async with aiohttp.ClientSession() as http, http.get(url) as response:
         async for line in response.content:
             entry = msgspec.json.decode(line)
+            counted += entry["t"] == COUNTED
             if began_ns <= entry["ns"] <= ended_ns:
                 found[session_hash(entry["session"]), entry["seq"]] = entry["ns"]
-    return found
+    return found, counted
 
 
 async def _stored(
@@ -184,37 +253,59 @@ async def _stored(
     return stored, frames
 
 
-def row(load: Load, *, cache: bool, figures: Figures) -> str:
+def row(load: Load, what: str, figures: Figures) -> str:
     """The line of the table."""
-    begin = f"| {load.shards} | {load.rate:,} | {'on' if cache else 'off'} |"
+    begin = _begin(load, what)
     cpu = figures.cpu
     if figures.sent < REACHED * load.rate:
         return (
-            f"{begin} not reached: {figures.sent:,.0f} a second were sent and stored; "
+            f"{begin} not reached: {figures.sent:,.0f} a second were sent and taken; "
             f"the simulator took {cpu.simulator:.0f} % of a core{' |' * len(HEAD)}"
         )
-    shares = " | ".join(f"{value:.1f} %" for value in (cpu.node, cpu.worker, cpu.nats, cpu.redis))
+    if not figures.events_a_frame:
+        return f"{begin} {cpu.whole:.1f} %{' |' * len(HEAD)}"
+    shares = " | ".join(f"{value:.1f} %" for value in (cpu.whole, cpu.worker, cpu.nats, cpu.redis))
     return (
         f"{begin} {shares} | {figures.p50_ms:.1f} | {figures.p99_ms:.1f} | "
         f"{figures.events_a_frame:.1f} | {figures.bytes_a_frame:.0f} |"
     )
 
 
-async def table(loads: Sequence[Load], caches: Sequence[bool], seconds: float) -> None:
+def _begin(load: Load, what: str) -> str:
+    return f"| {load.shards} | {load.rate:,} | {what} |"
+
+
+async def peer_row(peer: Peer, load: Load, *, seconds: float, mix: str) -> str:
+    """The line of the table, also when the peer cannot run here."""
+    try:
+        return row(load, peer.name, await measure_peer(peer, load, seconds=seconds, mix=mix))
+    except (PeerMissing, ClientFailed, TimeoutError) as error:
+        return f"{_begin(load, peer.name)} not run: {str(error) or 'not ready in time'}{' |' * len(HEAD)}"
+
+
+async def table(
+    loads: Sequence[Load], caches: Sequence[bool], peers: Sequence[str], seconds: float, mix: str = DEFAULT_MIX
+) -> None:
     """Print the table, a row when it is measured."""
-    print(f"| shards | events/s | cache | {' | '.join(HEAD)} |")
+    print(f"| shards | events/s | | {' | '.join(HEAD)} |")
     print(f"|{'---|' * (len(HEAD) + 3)}")
     for load in loads:
         for cache in caches:
-            figures = await measure(load, cache=cache, seconds=seconds)
-            print(row(load, cache=cache, figures=figures), flush=True)
+            figures = await measure(load, cache=cache, seconds=seconds, mix=mix)
+            print(row(load, f"Sandwich, cache {'on' if cache else 'off'}", figures), flush=True)
+        for name in peers:
+            print(await peer_row(PEERS[name], load, seconds=seconds, mix=mix), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steady", description=__doc__)
     parser.add_argument("--load", type=Load.parse, nargs="+", help=f"SHARDS/RATE; default: {' '.join(DEFAULT)}")
-    parser.add_argument("--cache", choices=("off", "on"), nargs="+", default=["off", "on"])
+    parser.add_argument("--cache", choices=("off", "on"), nargs="*", default=["off", "on"])
+    parser.add_argument("--peers", choices=list(PEERS), nargs="*", default=DEFAULT_PEERS)
+    parser.add_argument("--mix", choices=MIXES, default=DEFAULT_MIX, help="what the events are")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
     arguments = parser.parse_args()
-    loads = arguments.load or [Load.parse(text) for text in DEFAULT]
-    asyncio.run(table(loads, [name == "on" for name in arguments.cache], arguments.seconds))
+    chosen = arguments.load or [Load.parse(text) for text in DEFAULT]
+    asyncio.run(
+        table(chosen, [name == "on" for name in arguments.cache], arguments.peers, arguments.seconds, arguments.mix)
+    )

@@ -16,6 +16,8 @@ HEARTBEAT_INTERVAL_MS = 41_250
 IDENTIFY_INTERVAL_S = 5.0
 RESUME_WINDOW_S = 180.0
 BUDGET_WINDOW_S = 24 * 3600.0
+MIXES = ("varied", "messages", "presences")
+"""What traffic consists of: see `mix`."""
 _APPLICATION_EPOCH_MS = 1_500_000_000_000
 
 
@@ -65,6 +67,8 @@ class BotConfig:
     """The share of guilds that the bot may not manage; in half of them it may view the audit log."""
     vanity_guilds: float = 0.0
     """The share of guilds that have a vanity URL."""
+    mix: str = MIXES[0]
+    """What the world's traffic consists of: one of MIXES."""
 
     def __post_init__(self) -> None:
         if not self.token:
@@ -76,6 +80,8 @@ class BotConfig:
                 raise ConfigError(f"{name} is a share, between 0 and 1")
         if self.messages_kept < 1:
             raise ConfigError("messages_kept is at least 1")
+        if self.mix not in MIXES:
+            raise ConfigError(f"mix is one of {', '.join(MIXES)}")
         self.application_id = self.application_id or _application_of(self.token)
         self.name = self.name or f"bot-{self.application_id % 100_000}"
         self.recommended_shards = self.recommended_shards or max(1, self.guilds // 1000 + 1)

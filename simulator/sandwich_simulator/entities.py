@@ -252,6 +252,71 @@ def presence(rng: random.Random, user_id: str, made_ms: int) -> Json:
     }
 
 
+def activity_details(rng: random.Random) -> Json:
+    """What games and players add to an activity."""
+    return {
+        "state": words(rng, 3),
+        "details": words(rng, 4),
+        "application_id": str(rng.getrandbits(60)),
+        "party": {"id": hex_hash(rng), "size": [1, 4]},
+        "assets": {
+            "small_text": words(rng, 2),
+            "small_image": str(rng.getrandbits(60)),
+            "large_text": words(rng, 3),
+            "large_image": f"mp:external/{hex_hash(rng)}/https/images.invalid/{hex_hash(rng)}.png",
+        },
+        "session_id": hex_hash(rng),
+        "flags": 1,
+    }
+
+
+def embed(rng: random.Random, made_ms: int) -> Json:
+    """A rich embed, as bots send it and links unfold to."""
+    image = f"https://images.invalid/{hex_hash(rng)}.png"
+    return {
+        "type": "rich",
+        "url": f"https://example.invalid/{hex_hash(rng)}",
+        "title": words(rng, 5),
+        "timestamp": iso(made_ms),
+        "thumbnail": {
+            "width": 400,
+            "url": image,
+            "proxy_url": f"https://images-ext-1.invalid/external/{hex_hash(rng)}/{hex_hash(rng)}.png",
+            "placeholder_version": 1,
+            "placeholder": "3/cFJYSHiHePh4iHd4hqd4eI9w==",
+            "height": 400,
+            "flags": 0,
+        },
+        "footer": {"text": words(rng, 4)},
+        "fields": [
+            {"name": words(rng, 2), "value": words(rng, rng.randrange(1, 8)), "inline": True}
+            for _ in range(rng.randrange(4))
+        ],
+        "description": words(rng, rng.randrange(10, 40)),
+        "content_scan_version": 2,
+        "color": rng.randrange(1 << 24),
+    }
+
+
+def attachment(rng: random.Random, attachment_id: str, place: str) -> Json:
+    """An image in a message of the channel or thread `place`."""
+    path = f"attachments/{place}/{attachment_id}/image.png"
+    query = f"ex={rng.getrandbits(32):x}&is={rng.getrandbits(32):x}&hm={hex_hash(rng)}{hex_hash(rng)}&"
+    return {
+        "width": 1920,
+        "url": f"https://cdn.invalid/{path}?{query}",
+        "size": rng.randrange(8_000_000),
+        "proxy_url": f"https://media.invalid/{path}?{query}",
+        "placeholder_version": 1,
+        "placeholder": "3/cFJYSHiHePh4iHd4hqd4eI9w==",
+        "id": attachment_id,
+        "height": 1080,
+        "filename": "image.png",
+        "content_type": "image/png",
+        "content_scan_version": 2,
+    }
+
+
 def voice_state(rng: random.Random, user_id: str, channel_id: str | None) -> Json:
     """A user's voice state, in the form of GUILD_CREATE (without `guild_id` and `member`)."""
     return {

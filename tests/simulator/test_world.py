@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandwich_simulator import BotConfig, SimulatorConfig
+from sandwich_simulator import BotConfig, ConfigError, SimulatorConfig
 from sandwich_simulator.action_context import ActionContext
 from sandwich_simulator.actions import talk
 from sandwich_simulator.clock import Now
@@ -107,6 +107,39 @@ def test_a_cache_that_applies_the_events_equals_the_world(seed: int) -> None:
     missing = {"MESSAGE_CREATE", "GUILD_CREATE", "GUILD_DELETE", "CHANNEL_DELETE", "GUILD_ROLE_DELETE"} - stage.seen
     assert not missing
     assert len(stage.seen) > len(WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("mix", "most", "share", "size"),
+    [("messages", "MESSAGE_CREATE", 0.55, 1230), ("presences", "PRESENCE_UPDATE", 0.82, 640)],
+)
+def test_the_mixes_of_large_bots_have_the_documented_types_and_sizes(
+    mix: str, most: str, share: float, size: int
+) -> None:
+    stage = Stage(bot_config("a", mix=mix, members_per_guild=40, hidden_channels=0.0), seed=1)
+    (bot,) = stage.bots
+    stage.connect(bot)
+    made = Mix(bot.world, random.Random(1))
+    events = [event for _ in range(4000) for event in made.next_events(WALL_MS)]
+    assert sum(event.name == most for event in events) / len(events) == pytest.approx(share, abs=0.03)
+    assert sum(len(msgspec.json.encode(event.data)) + 60 for event in events) / len(events) == pytest.approx(
+        size, rel=0.1
+    )
+
+
+@pytest.mark.parametrize("mix", ["messages", "presences"])
+def test_a_cache_equals_the_world_of_a_large_bot(mix: str) -> None:
+    stage = Stage(bot_config("a", mix=mix), seed=1)
+    (bot,) = stage.bots
+    stage.connect(bot)
+    for _ in range(4):
+        stage.play(1000)
+        stage.check(bot)
+
+
+def test_an_unknown_mix_is_refused() -> None:
+    with pytest.raises(ConfigError, match="messages"):
+        bot_config("a", mix="quiet")
 
 
 @pytest.mark.parametrize("seed", [4, 5])
