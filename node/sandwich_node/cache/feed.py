@@ -17,7 +17,7 @@ from sandwich_coordinator.backoff import Backoff
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.context import BadEvent, Op
 from sandwich_node.cache.damage_log import Shortfalls, left_out
-from sandwich_node.cache.errors import CacheError
+from sandwich_node.cache.errors import CacheError, CacheFull, CacheReadOnly, CacheRefused
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied, Extra
@@ -57,6 +57,8 @@ class _Job:
     events: int = 0
     size: int = 0
     done: asyncio.Future[Mapping[int, Extra]] | None = None
+    is_refused: bool = False
+    """Redis has answered, and refused it; it waits all the same."""
 
     def give_up_waiting(self) -> None:
         if self.done is not None:
@@ -276,6 +278,9 @@ class CacheFeed:
                 extras = await job.work()
             except CacheError as error:
                 self.waiting = str(error)
+                if isinstance(error, CacheFull | CacheReadOnly | CacheRefused) and not job.is_refused:
+                    job.is_refused = True
+                    self.counters.failed += 1
                 job.give_up_waiting()
                 await asyncio.sleep(backoff.next_s())
             except Exception as error:
