@@ -13,7 +13,7 @@ PARALLEL := -n 3 --dist loadscope
 # Each start of a process would compile our modules again, a third of its time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: dashboard dashboard-types help install wheel image check test test-long test-repeat test-unit bench profile bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
+.PHONY: alert-check dashboard dashboard-types help install wheel image check test test-long test-repeat test-unit bench profile bench-drain bench-start cache-check chaos switch-check scale scale-live sim sim-long deploy-check helm-check demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -102,6 +102,9 @@ dashboard-types: $(STAMP) ## the types of the API that the dashboard uses, from 
 
 deploy-check: $(STAMP) ## the image and the compose files on three machines that are containers (root, podman, podman-compose): ARGS="--steps cut,roll"
 	$(BIN)/python -m verification.deploy $(ARGS)
+
+alert-check: $(STAMP) ## a drill for each alert: a real Prometheus, a cluster and the alert's cause: ARGS="--only SandwichGaps"
+	$(BIN)/python -m verification.alerts $(ARGS)
 
 helm-check: ## the Helm chart, linted, rendered and against Kubernetes' schemas (helm, kubectl-validate)
 	deploy/helm/check

@@ -268,6 +268,10 @@ class _Step:
         if running is None:
             return self._idle(shard, claim, config)
         if claim is not None and (claim.record.node, claim.record.instance) != (self.own.node, self.own.instance):
+            if running.phase == "running" and running.has_session and (self.view.fence(shard) or 0) < running.fence:
+                # Claims come with ever higher fences: this one is of before, from a backup of the store. Ours is in
+                # the chain, and the session is here.
+                return self._claim(shard, None, running.worker, running.fence)
             return Abandon(shard, f"claimed by node {claim.record.node}")
         if running.phase == "stopping":
             return None

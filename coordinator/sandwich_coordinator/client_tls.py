@@ -1,9 +1,20 @@
-"""TLS with a server, as a client: contexts from PEM files, and errors that name the file that cannot be used."""
+"""TLS with a server, as a client: contexts from PEM files, and errors that name the file that cannot be used.
 
+Certificates are renewed while nodes run: `ClientTls` reads its files again when they have changed.
+"""
+
+import logging
 import ssl
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from sandwich_coordinator.small_files import check_readable
+from sandwich_coordinator.small_files import Stamp, check_readable, stamp
+
+_log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""Well below the life of a lease: an etcd that restarts with new certificates must not cost one."""
 
 
 class ClientTlsError(ValueError):
@@ -33,6 +44,57 @@ def client_context(
             files = certificate if own_key is None else f"{certificate} and {own_key}"
             raise ClientTlsError(f"no client certificate for {server} and its key are in {files}: {words}") from None
     return context
+
+
+class ClientTls:
+    """The context for new connections to one server, of files that may change.
+
+    refused  why the changed files cannot be used, so that the context before stays; "" while they can
+    """
+
+    def __init__(
+        self,
+        server: str,
+        ca: Path | None = None,
+        cert: Path | None = None,
+        key: Path | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """As `client_context`. Raises ClientTlsError."""
+        self.refused = ""
+        self._server = server
+        self._files = ca, cert, key
+        self._clock = clock
+        self._stamp = self._stamp_now()
+        self._context = client_context(server, *self._files)
+        self._looked_at = clock()
+
+    def current(self) -> ssl.SSLContext:
+        """The context. Looks at the files at most every `LOOK_S`; what cannot be used is logged and changes nothing."""
+        now = self._clock()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            self._look()
+        return self._context
+
+    def _look(self) -> None:
+        found = self._stamp_now()
+        if found == self._stamp:
+            return
+        try:
+            # A new one: authorities cannot be taken out of a context again.
+            self._context = client_context(self._server, *self._files)
+        except ClientTlsError as error:
+            if str(error) != self.refused:
+                _log.error("the changed TLS files for %s are not used: %s", self._server, error)
+            self.refused = str(error)
+            return
+        self._stamp, self.refused = found, ""
+        _log.info("the TLS files for %s were read again", self._server)
+
+    def _stamp_now(self) -> Stamp:
+        return stamp([path for path in self._files if path is not None])
 
 
 def _readable(path: Path, what: str) -> str:

@@ -144,6 +144,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, strict=True)
 
 
+class SecretAbsent(ValueError):
+    """The environment variable of a secret is not set, which is no mistake where the secret is stored already."""
+
+
 class SecretSource(Section):
     """The source of a secret: an environment variable, a file, or (with a warning) the text itself."""
 
@@ -158,12 +162,12 @@ class SecretSource(Section):
         return self
 
     def read(self, env: Mapping[str, str], directory: Path) -> str:
-        """The secret; a relative file is read from `directory`. Raises ValueError with the reason."""
+        """The secret; a relative file is read from `directory`. Raises ValueError (SecretAbsent)."""
         if self.literal is not None:
             return _checked(self.literal.get_secret_value(), "the secret in the file")
         if self.env is not None:
             if not env.get(self.env, "").strip():
-                raise ValueError(f"the environment variable {self.env} is not set")
+                raise SecretAbsent(f"the environment variable {self.env} is not set")
             return _checked(env[self.env], f"the environment variable {self.env}")
         path = directory / (self.file or "")
         try:

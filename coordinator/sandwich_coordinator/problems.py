@@ -260,8 +260,9 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         ),
         Code.CERTIFICATE_REFUSED: Kind(
             _W,
-            "A node cannot use its changed TLS certificate, and shows the one before.",
-            "correct the files of --tls-cert and --tls-key; the node reads them again by itself",
+            "A node cannot use its changed TLS certificate, or the changed files for etcd, and uses those before.",
+            "correct the files of --tls-cert and --tls-key, or of --etcd-ca, --etcd-cert and --etcd-key; the node "
+            "reads them again by itself",
         ),
         Code.APP_DOWN: Kind(
             _C, "No node is there to run an application.", "start a node; its sessions are resumed if that is soon"

@@ -8,7 +8,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 SECRET_BYTES_MAX = 16 * 1024
@@ -52,6 +52,19 @@ def check_readable(path: Path) -> None:
     read, which do not say which one it was.
     """
     os.close(_opened(path, pipe_allowed=False))
+
+
+Stamp = tuple[tuple[int, int, int], ...]
+"""Of files: it differs when one was changed or replaced. Empty: one is not there."""
+
+
+def stamp(paths: Iterable[Path]) -> Stamp:
+    """The present stamp of files; symbolic links are followed."""
+    try:
+        found = [path.stat() for path in paths]
+    except OSError:
+        return ()
+    return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in found)
 
 
 def _opened(path: Path, *, pipe_allowed: bool) -> int:

@@ -286,7 +286,10 @@ class ClusterView:
 
         Events that are not newer than a key in the view are harmless: the store repeats in order.
         """
-        revision = max([self.revision, *(batch.revision for batch in batches)])
+        revision = self.revision
+        for batch in batches:
+            # Events of a lower revision than before: the store was restored from a backup.
+            revision = batch.revision if batch.events else max(revision, batch.revision)
         events = [event for batch in batches for event in batch.events]
         if not events:
             return replace(self, revision=revision)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import nats.errors
 import nats.js.errors
 
-from sandwich_coordinator.client_tls import ClientTlsError, client_context
+from sandwich_coordinator.client_tls import ClientTls, ClientTlsError
 from sandwich_coordinator.problems import Code
 from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.appends import AckClient, Appends
@@ -78,7 +78,7 @@ class NatsConnection:
                     error_cb=self._on_error,
                     reconnected_cb=self._on_reconnect,
                     disconnected_cb=self._on_disconnect,
-                    **_secrets(options),
+                    **self._secrets(options),
                 )
         except ClientTlsError as error:
             raise NatsUnreachable(f"NATS cannot be reached from here: {error}") from None
@@ -91,6 +91,19 @@ class NatsConnection:
         if self._has_tried and not self.client.is_closed:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self.client.close()
+
+    def _secrets(self, options: NatsOptions) -> dict[str, Any]:
+        """Credentials and TLS as nats-py takes them. Raises ClientTlsError."""
+        secrets: dict[str, Any] = {}
+        if options.user is not None:
+            secrets |= {"user": options.user, "password": options.password or ""}
+        if options.credentials is not None:
+            secrets["user_credentials"] = options.credentials
+        if options.tls_ca or options.tls_cert:
+            files = [Path(name) if name else None for name in (options.tls_ca, options.tls_cert, options.tls_key)]
+            self.client.tls = ClientTls("NATS", *files)
+            secrets["tls"] = self.client.tls.current()
+        return secrets
 
     def _unreachable(self, error: Exception) -> NatsUnreachable:
         if is_refusal(error) or (self._trouble and self._is_refused):
@@ -121,16 +134,3 @@ class NatsConnection:
     async def _on_reconnect(self) -> None:
         self._trouble, self._is_refused = "", False
         _log.warning("NATS: reconnected")
-
-
-def _secrets(options: NatsOptions) -> dict[str, Any]:
-    """Credentials and TLS as nats-py takes them."""
-    secrets: dict[str, Any] = {}
-    if options.user is not None:
-        secrets |= {"user": options.user, "password": options.password or ""}
-    if options.credentials is not None:
-        secrets["user_credentials"] = options.credentials
-    if options.tls_ca or options.tls_cert:
-        files = [Path(name) if name else None for name in (options.tls_ca, options.tls_cert, options.tls_key)]
-        secrets["tls"] = client_context("NATS", *files)
-    return secrets

@@ -36,9 +36,10 @@ class Cli:
         self.directory = directory
         self.etcd = etcd
         self.seen = ""
+        self.env = {"WELCOMER_TOKEN": CANARY}
 
     async def __call__(self, *arguments: str, piped: str = "") -> tuple[int, str]:
-        env = {"SANDWICH_ETCD": self.etcd, "WELCOMER_TOKEN": CANARY}
+        env = {"SANDWICH_ETCD": self.etcd, **self.env}
         code, output, _ = await run_command(*arguments, env=env, directory=self.directory, piped=piped, merged=True)
         self.seen += output
         return code, output
@@ -71,6 +72,33 @@ async def test_a_cluster_is_configured_from_a_file_and_the_token_never_shows(tmp
             Keys().config,
         ]
         assert CANARY.encode() not in b"".join(item.value for item in listing.items)
+        assert CANARY not in run.seen
+
+
+async def test_a_stored_secret_need_not_be_in_the_shell_to_apply_another_change(tmp_path: Path) -> None:
+    async with EmbeddedEtcd(tmp_path / "etcd") as etcd:
+        run = Cli(tmp_path, etcd.url)
+        (tmp_path / "cluster.yml").write_text(FILE)
+        apply = ("cluster", "apply", "-f", "cluster.yml", "--key-file", "cluster.key")
+        await run("cluster", "init")
+        del run.env["WELCOMER_TOKEN"]
+        unset = "cluster.yml:5: apps.welcomer.token: the environment variable WELCOMER_TOKEN is not set"
+        assert await run(*apply) == (1, f"sandwich: {unset}\n")
+        run.env["WELCOMER_TOKEN"] = CANARY
+        assert (await run(*apply))[0] == 0
+        store = EtcdStore([etcd.url])
+        try:
+            before = await store.get(Keys().app("welcomer"))
+            del run.env["WELCOMER_TOKEN"]
+            (tmp_path / "cluster.yml").write_text(FILE + "policy: {lease_ttl: 7s}\n")
+            code, output = await run(*apply)
+            assert (code, f"{unset}: the stored secret stays" in output, "1 key applied" in output) == (0, True, True)
+            assert await store.get(Keys().app("welcomer")) == before
+        finally:
+            await store.close()
+        (tmp_path / "cluster.yml").write_text(FILE.replace("{env: WELCOMER_TOKEN}", "{file: nothing}"))
+        code, output = await run(*apply)
+        assert (code, "the file nothing cannot be read" in output) == (1, True), "a file that is named has to be there"
         assert CANARY not in run.seen
 
 

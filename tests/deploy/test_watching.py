@@ -6,10 +6,8 @@ Prometheus is Debian's package `prometheus`; without it the tests that need it a
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +18,21 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sandwich_coordinator.cli import render
 from sandwich_coordinator.status import NodeStatus
-from sandwich_node.dev.cluster import ChildProcess, DevBot, DevCluster, dev_cluster
-from sandwich_node.dev.ports import free_ports
+from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_node.http.metrics import render_metrics
 from tests.e2e.test_main_job import wait_until
+from verification.alerts.prometheus import SHIPPED_RULES, asked, is_installed, prometheus
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 GRAFANA = ROOT / "deploy" / "grafana"
-RULES = PROMETHEUS / "sandwich.rules.yml"
 RUNBOOK = ROOT / "docs" / "guide" / "runbook.md"
 BOT = DevBot(app="welcomer", token="MTAwMDAwMDAwMDAx.GaaaaX.welcomer", guilds=12, shards=2, recommended=2)
-needs_prometheus = pytest.mark.skipif(
-    not (shutil.which("prometheus") and shutil.which("promtool")), reason="Debian's package prometheus is not installed"
-)
+needs_prometheus = pytest.mark.skipif(not is_installed(), reason="Debian's package prometheus is not installed")
 
 
 def rules() -> list[dict[str, Any]]:
-    groups = yaml.safe_load(RULES.read_text())["groups"]
+    groups = yaml.safe_load(SHIPPED_RULES.read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
@@ -109,38 +104,6 @@ def test_promtool_accepts_the_rules_and_what_their_tests_expect_of_them(words: t
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@asynccontextmanager
-async def prometheus(cluster: DevCluster, targets: list[str]) -> AsyncIterator[str]:
-    """A Prometheus with our rules that scrapes these addresses; yields its URL."""
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(RULES)],
-        "scrape_configs": [{"job_name": "sandwich", "static_configs": [{"targets": targets}]}],
-    }
-    directory = cluster.directory / "prometheus"
-    directory.mkdir()
-    (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
-    (port,) = free_ports(1)
-    words = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"]
-    words.append(f"--web.listen-address=127.0.0.1:{port}")
-    child = await ChildProcess.start("prometheus", words, directory=directory, env=cluster.env)
-    try:
-        yield f"http://127.0.0.1:{port}/api/v1"
-    finally:
-        await child.stop(20.0)
-
-
-async def asked(http: aiohttp.ClientSession, url: str, **params: str) -> Any:
-    """The data of an answer of Prometheus; None while it does not listen."""
-    try:
-        async with http.get(url, params=params) as response:
-            answer = await response.json()
-    except (aiohttp.ClientError, TimeoutError):
-        return None
-    assert answer["status"] == "success", (params, answer)
-    return answer["data"]
-
-
 def runnable(query: str) -> str:
     return query.replace("$__rate_interval", "10s").replace("$app", ".*").replace("$instance", ".*")
 
@@ -160,7 +123,9 @@ async def test_a_prometheus_that_scrapes_a_cluster_answers_every_query_and_no_al
         for entry in nodes.values():
             async with http.get(f"http://{entry.record.address}/metrics") as response:
                 pages.append(await response.text())
-        async with prometheus(cluster, [entry.record.address for entry in nodes.values()]) as api:
+        targets = [entry.record.address for entry in nodes.values()]
+        directory = cluster.directory / "prometheus"
+        async with prometheus(directory, SHIPPED_RULES, targets, env=cluster.env) as api:
             await scraped(http, api, cluster)
             found = await asked(http, f"{api}/rules")
             loaded = sorted(rule["name"] for group in found["groups"] for rule in group["rules"])

@@ -17,8 +17,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @asynccontextmanager
-async def listening(handler: Handler, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server that passes each connection to `handler`."""
+async def listening(handler: Handler, context: ssl.SSLContext | None = None, *, port: int = 0) -> AsyncIterator[int]:
+    """A server that passes each connection to `handler`; on a port of its own choice unless one is given."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,7 +33,7 @@ async def listening(handler: Handler, context: ssl.SSLContext | None = None) -> 
             writer.close()
             tasks.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -67,12 +67,13 @@ NOT_REDIS = {
 
 
 class Certificates:
-    """A CA and its certificates, as PEM files."""
+    """A CA and its certificates, as PEM files. `name`: the CA's; of two with one name only the first is found."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "ca") -> None:
         self._directory = directory
+        self._name = name
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self.ca, _ = self._write("ca", self._key, "ca", None)
+        self.ca, _ = self._write("ca", self._key, name, None)
 
     def issue(self, name: str, *addresses: str) -> tuple[Path, Path]:
         """Create a certificate for these addresses; returns the paths of certificate and key."""
@@ -83,7 +84,7 @@ class Certificates:
     ) -> tuple[Path, Path]:
         now = datetime.now(UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
+        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._name)])
         made = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
         made = made.serial_number(x509.random_serial_number())
         made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))

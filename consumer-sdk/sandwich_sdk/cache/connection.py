@@ -1,7 +1,7 @@
 """The connection to Redis or a Redis Cluster: every request has a deadline, and every failure a reason."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -37,7 +37,11 @@ class _Tcp(_Packing, redis.Connection):
 
 
 class _Tls(_Packing, redis.SSLConnection):
-    pass
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        # So that renewed files are read at the next connect; redis-py keeps their content.
+        self.ssl_context.context = None
+        arguments: Mapping[str, Any] = super()._connection_arguments()
+        return arguments
 
 
 class _Unix(_Packing, redis.UnixDomainSocketConnection):

@@ -138,7 +138,7 @@ def _read_file(file: Path, connection: Connection) -> "Wanted":
     from sandwich_coordinator.operations.configuration_plan import Wanted
 
     try:
-        loaded = load_config(file, os.environ)
+        loaded = load_config(file, os.environ, absence_allowed=True)
     except ConfigError as error:
         raise CommandError(str(error).splitlines(), 1) from None
     name = loaded.config.cluster
@@ -153,6 +153,7 @@ def _read_file(file: Path, connection: Connection) -> "Wanted":
         redis_url=loaded.redis_url,
         redis_password=loaded.redis_password,
         login_secret=loaded.login_secret,
+        absent=loaded.absent,
     )
 
 

@@ -17,7 +17,7 @@ from sandwich_coordinator.bot_token import check_token, shared_token_warning
 from sandwich_coordinator.cli.yaml_text import YamlError, read_yaml
 from sandwich_coordinator.config import AppConfig, ClusterConfig
 from sandwich_coordinator.config_mistakes import KEY_SHOWN, KeyPath, dotted, mistakes
-from sandwich_coordinator.config_values import SecretSource, Section
+from sandwich_coordinator.config_values import SecretAbsent, SecretSource, Section
 from sandwich_coordinator.intents import privileged_names
 from sandwich_coordinator.small_files import read_small_file
 from sandwich_sdk.wire.plain_text import plain_text
@@ -43,7 +43,10 @@ _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 @dataclass(frozen=True)
 class LoadedConfig:
-    """A valid file with its secrets read. `lines` maps a path in the file to its line. The repr shows no secret."""
+    """A valid file with its secrets read. The repr shows no secret.
+
+    absent  why a secret could not be read here, by its path in the file: only where its absence is allowed
+    """
 
     config: ClusterConfig
     tokens: Mapping[str, str] = field(repr=False)
@@ -51,6 +54,7 @@ class LoadedConfig:
     redis_url: str = field(repr=False)
     redis_password: str | None = field(repr=False)
     login_secret: str | None = field(repr=False)
+    absent: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -144,6 +148,7 @@ class _Reading:
         self._lines, self._env, self._directory = lines, env, directory
         self.problems: list[str] = []
         self.warnings: list[str] = []
+        self.absent: dict[str, str] = {}
 
     def secret(self, source: SecretSource | None, *path: str | int) -> str | None:
         if source is None:
@@ -152,6 +157,9 @@ class _Reading:
             self.warn(path, "the file contains the secret: {env: NAME} or {file: PATH} is safer")
         try:
             return source.read(self._env, self._directory)
+        except SecretAbsent as error:
+            self.absent[dotted(path)] = self._lines.at(path, str(error))
+            return None
         except ValueError as error:
             self.problems.append(self._lines.at(path, str(error)))
             return None
@@ -204,14 +212,17 @@ def _path(app: str, dotted: str) -> KeyPath:
     return "apps", app, *dotted.split(".")
 
 
-def load_config(path: Path, env: Mapping[str, str]) -> LoadedConfig:
-    """Read, check and resolve a cluster file. Raises ConfigError with every problem found."""
+def load_config(path: Path, env: Mapping[str, str], *, absence_allowed: bool = False) -> LoadedConfig:
+    """Read, check and resolve a cluster file. Raises ConfigError with every problem found.
+
+    `absence_allowed`: secrets whose environment variable is not set are left out: they may be stored already.
+    """
     source = str(path)
     try:
         text = read_small_file(path, FILE_BYTES_MAX, pipe_allowed=True)
     except ValueError as error:
         raise ConfigError([plain_text(f"{source}: cannot be read: {error}")]) from None
-    return parse_config(text, source=source, env=env, directory=path.parent)
+    return parse_config(text, source=source, env=env, directory=path.parent, absence_allowed=absence_allowed)
 
 
 @dataclass(frozen=True)
@@ -248,12 +259,14 @@ def load_app(path: Path, name: str, env: Mapping[str, str], *, with_token: bool)
         return LoadedApp(config, None)
     reading = _Reading(lines, env, path.parent)
     token = reading.token(config, ("token",))
-    if reading.problems:
-        raise ConfigError(reading.problems)
+    if problems := [*reading.problems, *reading.absent.values()]:
+        raise ConfigError(problems)
     return LoadedApp(config, token, tuple(reading.warnings))
 
 
-def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: Path) -> LoadedConfig:
+def parse_config(
+    text: str, *, source: str, env: Mapping[str, str], directory: Path, absence_allowed: bool = False
+) -> LoadedConfig:
     """As `load_config`, from text; files of secrets are relative to `directory`. Raises ConfigError."""
     config, lines = _parse(text, source)
     reading = _Reading(lines, env, directory)
@@ -266,8 +279,8 @@ def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: P
     url, url_password = _split_password(config.redis.url.get_secret_value())
     if url_password:
         reading.warn(("redis", "url"), "contains a password: password: {env: NAME} is safer")
-    if reading.problems:
-        raise ConfigError(reading.problems)
+    if reading.problems or (reading.absent and not absence_allowed):
+        raise ConfigError([*reading.problems, *reading.absent.values()])
     return LoadedConfig(
         config=config,
         tokens=tokens,
@@ -275,6 +288,7 @@ def parse_config(text: str, *, source: str, env: Mapping[str, str], directory: P
         redis_url=url,
         redis_password=redis_password or url_password,
         login_secret=login_secret,
+        absent=reading.absent,
         warnings=tuple(reading.warnings),
     )
 

@@ -12,13 +12,12 @@ from nats.aio.client import Client
 
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.errors import CommandError
-from sandwich_coordinator.client_tls import ClientTlsError
+from sandwich_coordinator.client_tls import ClientTlsError, client_context
 from sandwich_coordinator.config import NATS_SECRET, NatsSettings
 from sandwich_coordinator.operations.cached_guilds import NO_APPLICATIONS
 from sandwich_coordinator.operations.configuration import read_settings
 from sandwich_coordinator.operations.errors import NotFound
 from sandwich_coordinator.sealing import ClusterKey, open_plain
-from sandwich_coordinator.store.etcd import TlsOptions
 from sandwich_sdk.errors import reason
 from sandwich_sdk.nats_client import ReconnectingClient
 
@@ -69,11 +68,9 @@ async def connect(messaging: Messaging) -> AsyncIterator[Client]:
     if settings.password:
         opened = key.unseal(NATS_SECRET, settings.password) if key else None
         password = opened or open_plain(NATS_SECRET, settings.password, allow_plain=True)
-    tls = TlsOptions(
-        ca_file=_path(settings.tls_ca), cert_file=_path(settings.tls_cert), key_file=_path(settings.tls_key)
-    )
+    files = _path(settings.tls_ca), _path(settings.tls_cert), _path(settings.tls_key)
     try:
-        secure = tls.context("NATS") if settings.tls_ca or settings.tls_cert else None
+        secure = client_context("NATS", *files) if settings.tls_ca or settings.tls_cert else None
     except ClientTlsError as error:
         raise CommandError(f"NATS cannot be reached from here: {error}") from None
     last: list[Exception] = []

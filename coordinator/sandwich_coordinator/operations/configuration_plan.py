@@ -5,7 +5,7 @@ Each write is guarded by the revision that was read: of two operators who write 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -54,7 +54,10 @@ Write = tuple[Compare, Put | Delete]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A cluster file with its secrets. The repr shows no secret."""
+    """A cluster file with its secrets. The repr shows no secret.
+
+    absent  why a secret was not read, by its path in the file, such as `apps.music.token`: the stored one stays
+    """
 
     config: ClusterConfig
     tokens: Mapping[str, str] = field(repr=False)
@@ -62,6 +65,7 @@ class Wanted:
     redis_url: str = field(default="", repr=False)
     redis_password: str | None = field(default=None, repr=False)
     login_secret: str | None = field(default=None, repr=False)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,18 @@ class Sealer:
             return ""
         return stored if self.holds(name, secret, stored) else self.close(name, secret)
 
+    def opened(self, name: str, stored: str) -> str | None:
+        """The secret in its stored form; None when none is stored, or it cannot be opened."""
+        if not stored:
+            return None
+        try:
+            return self.key.unseal(name, stored) if self.key else open_plain(name, stored, allow_plain=True)
+        except SealingError:
+            return None
+
     def holds(self, name: str, secret: str, stored: str) -> bool:
         """Whether `stored` is `secret`, sealed by the key that seals (or in plain text when there is none)."""
-        if key_id_of(stored) != self.key_id:
-            return False
-        try:
-            opened = self.key.unseal(name, stored) if self.key else open_plain(name, stored, allow_plain=True)
-            return opened == secret
-        except SealingError:
-            return False
+        return key_id_of(stored) == self.key_id and self.opened(name, stored) == secret
 
 
 def app_record(name: str, app: AppConfig, token: str, sealed: str) -> AppRecord:
@@ -205,18 +212,19 @@ def plan_configuration(
     An application that is paused by command stays so.
 
     Raises Refused when a token belongs to an application that stays under another name, when two applications would
-    share a cache in different ways, or when the cluster's secrets are sealed with another key than the sealer's and
-    `rekey` is not given.
+    share a cache in different ways, when a secret was not read and is not stored either, or when the cluster's
+    secrets are sealed with another key than the sealer's and `rekey` is not given.
     """
     stored = {item.key: item for item in current.items}
     _check_keys(stored, wanted, keys, sealer, prune=prune, rekey=rekey)
+    wanted = _with_stored_secrets(stored, wanted, keys, sealer)
     writes: list[Write] = []
     changes: list[Change] = []
     _plan_settings(stored.get(keys.config), wanted, keys, sealer, writes, changes)
     kept = _plan_unnamed(stored, wanted, keys, prune, writes, changes)
     view = ClusterView.from_items(keys, stored)
     _check_kept(kept, {name: entry.record.token_hash for name, entry in view.apps.items()}, wanted)
-    warnings: list[str] = []
+    warnings = [f"{why}: the stored secret stays" for why in wanted.absent.values()]
     for name, app in wanted.config.apps.items():
         if name in view.removals:
             raise Refused(f"{name} is being removed: sandwich app remove {name} finishes that, then apply again")
@@ -224,6 +232,45 @@ def plan_configuration(
         warnings += _judge(view, name, app, token_hash(wanted.tokens[name]), now)
     _retry_failed(stored, wanted, keys, now, writes, changes)
     return ConfigurationPlan(tuple(writes), tuple(changes), tuple(kept), warnings=tuple(warnings))
+
+
+def _with_stored_secrets(stored: Mapping[str, KeyValue], wanted: Wanted, keys: Keys, sealer: Sealer) -> Wanted:
+    """The same with the stored secrets in place of those that were not read. Raises Refused where none is stored."""
+    if not wanted.absent:
+        return wanted
+    settings = _settings_of(stored.get(keys.config))
+    login = settings.api.discord_login if settings is not None else None
+    nats = sealer.opened(NATS_SECRET, settings.nats.password) if settings is not None else None
+    redis = sealer.opened(REDIS_SECRET, settings.redis.password) if settings is not None else None
+    secret = sealer.opened(LOGIN_SECRET, login.client_secret) if login is not None else None
+    found = {"nats.password": nats, "redis.password": redis, "api.discord_login.client_secret": secret}
+    tokens = dict(wanted.tokens)
+    for name in wanted.config.apps:
+        item = stored.get(keys.app(name))
+        record = _record_of(item) if item is not None else None
+        token = sealer.opened(name, record.token) if record is not None else None
+        found[f"apps.{name}.token"] = token
+        if name not in tokens and token is not None:
+            tokens[name] = token
+    missing = [why for path, why in wanted.absent.items() if found.get(path) is None]
+    if missing:
+        raise Refused(missing)
+    return replace(
+        wanted,
+        tokens=tokens,
+        nats_password=nats if "nats.password" in wanted.absent else wanted.nats_password,
+        redis_password=redis if "redis.password" in wanted.absent else wanted.redis_password,
+        login_secret=secret if "api.discord_login.client_secret" in wanted.absent else wanted.login_secret,
+    )
+
+
+def _settings_of(item: KeyValue | None) -> ClusterSettings | None:
+    if item is None:
+        return None
+    try:
+        return ClusterSettings.decode(item.value)
+    except (msgspec.MsgspecError, ValueError):
+        return None
 
 
 def _judge(view: ClusterView, name: str, app: AppConfig, hashed: str, now: float) -> list[str]:

@@ -25,7 +25,7 @@ from etcd3 import errors as etcd_errors
 
 from sandwich_coordinator.addresses import check_url_host
 from sandwich_coordinator.backoff import Backoff
-from sandwich_coordinator.client_tls import client_context
+from sandwich_coordinator.client_tls import ClientTls
 from sandwich_coordinator.network_errors import network_words
 from sandwich_coordinator.store.base import (
     Behind,
@@ -83,9 +83,9 @@ class TlsOptions:
     cert_file: Path | None = None
     key_file: Path | None = None
 
-    def context(self, server: str = "etcd") -> ssl.SSLContext:
-        """A client context that checks host names. Raises ClientTlsError for unusable files."""
-        return client_context(server, self.ca_file, self.cert_file, self.key_file)
+    def client(self) -> ClientTls:
+        """The context for connections to etcd, of these files. Raises ClientTlsError for unusable ones."""
+        return ClientTls("etcd", self.ca_file, self.cert_file, self.key_file)
 
 
 class _Requests(_AioClient):  # type: ignore[misc]
@@ -309,7 +309,7 @@ class EtcdStore:
             raise ValueError("at least one etcd endpoint is needed")
         self._endpoints = [_endpoint(endpoint, tls) for endpoint in endpoints]
         https = any(endpoint.startswith("https://") for endpoint in self._endpoints)
-        self._secure: ssl.SSLContext | bool = (tls or TlsOptions()).context() if https else True
+        self._tls = (tls or TlsOptions()).client() if https else None
         self.progress_s = watch_silence_s
         self._credentials = (username, password or "") if username else None
         self._timeout_s = timeout_s
@@ -325,6 +325,11 @@ class EtcdStore:
 
     def __repr__(self) -> str:
         return f"EtcdStore({', '.join(self._endpoints)})"
+
+    @property
+    def tls_refused(self) -> str:
+        """Why changed files for TLS are not used; "" when they are."""
+        return self._tls.refused if self._tls is not None else ""
 
     async def get(self, key: str) -> KeyValue | None:
         """See `Store.get`."""
@@ -456,6 +461,7 @@ class EtcdStore:
                     data=msgspec.json.encode(body),
                     headers=headers,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._attempt_s),
+                    ssl=self._context(),
                 )
                 if response.status != 200:
                     raise _server_error(await response.read(), response.status)
@@ -524,9 +530,9 @@ class EtcdStore:
         try:
             if path:
                 url, data = f"{endpoint}/v3{path}", msgspec.json.encode(body)
-                request = self._http().post(url, data=data, headers=headers, timeout=timeout)
+                request = self._http().post(url, data=data, headers=headers, timeout=timeout, ssl=self._context())
             else:
-                request = self._http().get(f"{endpoint}/version", timeout=timeout)
+                request = self._http().get(f"{endpoint}/version", timeout=timeout, ssl=self._context())
             async with request as response:
                 content = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -561,11 +567,15 @@ class EtcdStore:
         if self._endpoints[self._current] == endpoint:
             self._current = (self._current + 1) % len(self._endpoints)
 
+    def _context(self) -> ssl.SSLContext | bool:
+        """For each request, as connections with another context than this one are not used again."""
+        return True if self._tls is None else self._tls.current()
+
     def _http(self) -> aiohttp.ClientSession:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=self._secure)
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session
 

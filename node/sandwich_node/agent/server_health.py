@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from sandwich_coordinator.problems import Problem, Severity
+from sandwich_coordinator.problems import Code, Problem, Severity, problem
 from sandwich_coordinator.store.base import StoreError
 from sandwich_coordinator.store.etcd_health import MemberStatus, etcd_problems
 from sandwich_node.agent.consumer_lag import ConsumerLag
@@ -24,6 +24,11 @@ EVERY_S = 10.0
 
 class AsksMembers(Protocol):
     """The part of `EtcdStore` that is needed here."""
+
+    @property
+    def tls_refused(self) -> str:
+        """See `EtcdStore.tls_refused`."""
+        ...
 
     async def member_statuses(self) -> Mapping[str, MemberStatus | str]:
         """See `EtcdStore.member_statuses`."""
@@ -83,6 +88,9 @@ class Servers:
             except StoreError:
                 # Whether etcd answers at all is known from what is asked all the time.
                 found = []
+            if why := self._store.tls_refused:
+                words = f"the changed TLS files for etcd cannot be used, and those before stay: {why}"
+                found.append(problem(Code.CERTIFICATE_REFUSED, "etcd", words))
             self._log_new(self._etcd, found)
             self._etcd = found
             if not self._ask_nats():

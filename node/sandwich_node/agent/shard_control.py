@@ -11,6 +11,7 @@ import operator
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -45,6 +46,12 @@ keep etcd from what is urgent. A node makes one at once, and the next ones after
 CRASH_WAIT_S = 2.0
 SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
+RESTORED_WAIT_S = 5.0
+"""After etcd was restored, nodes claim no shards that they do not run: those that run them claim them back first."""
+JUMP = 1_000_000
+"""So many revisions at once are no writes: `etcdutl snapshot restore --bump-revision`."""
+LOOK_S = 30.0
+"""A pass at least so often: a session's record that is not the one saved here does not wake this loop."""
 _PASSING = frozenset({"connecting", "resuming"})
 NEAR_TURNS = 2
 """Shards of one bucket that connect before their turn to IDENTIFY. The others wait without a connection: Discord and we
@@ -131,6 +138,11 @@ class ShardControl:
         self._passed_on: tuple[object, ...] | None = None
         self._patient_from = 0.0
         self._patient_timer: asyncio.TimerHandle | None = None
+        self._seen = 0
+        self._restored_at = -RESTORED_WAIT_S
+        # The sessions of shards that run here, and the revisions at which they were saved here (0: not yet).
+        self._sessions: dict[ShardId, SessionRecord] = {}
+        self._saved_at: dict[ShardId, int] = {}
         self._rereads: set[ShardId] = set()
         # Shards that want their turn, and whether for a spare session; those in `_waiting` may ask for it.
         self._wanting: dict[ShardId, bool] = {}
@@ -150,7 +162,7 @@ class ShardControl:
                 self._wake.clear()
                 again = not self.frozen and await self._step()
                 try:
-                    async with asyncio.timeout(RETRY_S if again else None):
+                    async with asyncio.timeout(RETRY_S if again else LOOK_S):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
@@ -161,11 +173,20 @@ class ShardControl:
         if view is None:
             return True
         self._leave_retiring(own)
+        if self._seen and not 0 <= view.revision - self._seen < JUMP:
+            # etcd was restored from a backup: the view will not come to revisions of before.
+            self._written, self._saved_at = {}, {}
+            self._restored_at = asyncio.get_running_loop().time()
+        self._seen = view.revision
         self._written = {shard: revision for shard, revision in self._written.items() if revision > view.revision}
+        self._save_restored(view)
         # Nothing is decided without etcd, and its return may change nothing that wakes this loop.
         done, writes, patient = own.connected, dict[ShardId, GuardedWrite](), dict[ShardId, GuardedWrite]()
+        waits = asyncio.get_running_loop().time() < self._restored_at + RESTORED_WAIT_S
         for action in assignment.reconcile_node(view, own, self.local, self._wall()):
-            if isinstance(action, assignment.Claim | assignment.Release):
+            if waits and isinstance(action, assignment.Claim | assignment.Start) and action.shard not in self.local:
+                done = False
+            elif isinstance(action, assignment.Claim | assignment.Release):
                 # What is written already, and not in the view yet, is not written again.
                 if action.shard not in self._written:
                     # Nothing urgent waits for the claims of a group that has no plan any more.
@@ -296,7 +317,9 @@ class ShardControl:
         self._presences[shard] = app.presence
         self._options[shard] = _options_of(app)
         self._phases[shard] = group.phase
+        self._sessions.pop(shard, None)
         if start.session is not None:
+            self._sessions[shard] = start.session
             # Only a shard whose last owner was gone before this process could see it has a session here.
             self._history.lost(shard, NODE_RESTARTED, self._wall())
         self._note(shard, start.worker, "connecting", "")
@@ -439,6 +462,8 @@ class ShardControl:
         self._options.pop(shard, None)
         self._phases.pop(shard, None)
         self._runs.pop(shard, None)
+        self._sessions.pop(shard, None)
+        self._saved_at.pop(shard, None)
         self._gateways.forget(shard)
         self._figures.forget(shard)
         self.changed()
@@ -535,9 +560,11 @@ class ShardControl:
             case ipc.ShardStopped():
                 self._stopped(message.key, worker, message)
             case ipc.SessionSaved(key, session):
+                self._sessions[key] = session
                 self._enqueue(key, lambda: self._save_session(key, session))
             case ipc.SessionDropped(key):
                 self._has_session(key, False)
+                self._sessions.pop(key, None)
                 self._enqueue(key, lambda: self._save_session(key, None))
             case ipc.ShardBack(key=key, how=how, replayed=replayed, stored_at=stored_at):
                 failover = self._history.back(key, how, replayed=replayed, stored_at=stored_at, at=self._wall())
@@ -682,6 +709,25 @@ class ShardControl:
         if not self._ops:
             self.saved.set()
 
+    def _save_restored(self, view: ClusterView) -> None:
+        """Save sessions of shards that run here again, if etcd has others or none: it was restored from a backup.
+
+        The next owner would try to resume a session that ended, and then have to IDENTIFY.
+        """
+        for shard, session in self._sessions.items():
+            running, claim, stored = self.local.get(shard), view.claims.get(shard), view.sessions.get(shard)
+            if running is None or running.phase != "running" or claim is None or shard in self._ops:
+                continue
+            if stored is not None and stored.record == session:
+                continue
+            if (
+                self._saved_at.get(shard, 0) > view.revision
+                or claim.record.instance != self._membership.record.instance
+            ):
+                continue
+            _log.warning("shard %s: etcd does not have its session any more: saved again", shard)
+            self._enqueue(shard, partial(self._save_session, shard, session))
+
     async def _save_session(self, shard: ShardId, session: SessionRecord | None) -> None:
         """Write or delete the session, as long as the claim is ours."""
         while True:
@@ -695,6 +741,7 @@ class ShardControl:
                 key = view.keys.session(*shard)
                 guard = Compare(view.keys.claim(*shard), "create_revision", claim.create_revision)
                 write = Delete(key) if session is None else Put(key, session.encode())
-                if await self._writes.gather(GuardedWrite((guard,), (write,))):
+                if applied := await self._writes.gather(GuardedWrite((guard,), (write,))):
+                    self._saved_at[shard] = applied
                     return
             await asyncio.sleep(RETRY_S)

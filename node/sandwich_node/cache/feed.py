@@ -19,7 +19,7 @@ from sandwich_coordinator.backoff import Backoff
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.context import BadEvent, Op
 from sandwich_node.cache.damage_log import Shortfalls, left_out
-from sandwich_node.cache.errors import CacheError
+from sandwich_node.cache.errors import CacheError, CacheFull, CacheReadOnly, CacheRefused
 from sandwich_node.cache.operations import Translator
 from sandwich_node.cache.redis_store import RedisCache
 from sandwich_node.cache.replies import Applied, Extra
@@ -63,6 +63,8 @@ class _Job(msgspec.Struct, kw_only=True, eq=False):
     done: asyncio.Future[Mapping[int, Extra] | None] | None = None
     due: float = 0.0
     is_sent: bool = False
+    is_refused: bool = False
+    """Redis has answered, and refused it; it waits all the same."""
 
     def answer(self, extras: Mapping[int, Extra] | None) -> None:
         if self.done is not None and not self.done.done():
@@ -326,6 +328,9 @@ class CacheFeed:
                 extras = await job.work()
             except CacheError as error:
                 self.waiting = str(error)
+                if isinstance(error, CacheFull | CacheReadOnly | CacheRefused) and not job.is_refused:
+                    job.is_refused = True
+                    self.counters.failed += 1
                 job.answer(None)
                 await asyncio.sleep(backoff.next_s())
             except Exception as error:

@@ -538,7 +538,9 @@ class RedisCache:
             }
         # redis-py's own retries would hang for a minute on a frozen server.
         single = redis.Redis.from_url(options.url, retry=Retry(NoBackoff(), 0), **settings)
-        single.connection_pool.connection_class = packing_in_c(single.connection_pool.connection_class)
+        is_tls = single.connection_pool.connection_class is redis.SSLConnection
+        kind = FollowingTls if is_tls else single.connection_pool.connection_class
+        single.connection_pool.connection_class = packing_in_c(kind)
         try:
             if not await _is_cluster(single):
                 self._client, self._scripts = single, ScriptCalls(single, options.timeout_s)
@@ -549,6 +551,15 @@ class RedisCache:
         found = RedisCluster.from_url(options.url, retry=Retry(NoBackoff(), MOVES_MAX), **settings)
         await found.initialize()
         self._cluster, self._scripts = found, ScriptCalls(found, options.timeout_s)
+
+
+class FollowingTls(redis.SSLConnection):
+    """Reads its files at each connect; redis-py's own keeps their content from the first one on."""
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        self.ssl_context.context = None
+        arguments: Mapping[str, Any] = super()._connection_arguments()
+        return arguments
 
 
 async def _is_cluster(client: redis.Redis) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sandwich_coordinator.problems import Code, Problem, problem
+from sandwich_coordinator.small_files import Stamp, stamp
 from sandwich_coordinator.store.base import Compare, LeaseLost, Put, Store, StoreError
 from sandwich_coordinator.store.keys import Keys
 from sandwich_node.agent.node_facts import NodeFacts
@@ -20,7 +21,6 @@ _log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
 FILE_BYTES_MAX = 1024 * 1024
-_Stamp = tuple[tuple[int, int, int], ...]
 
 
 class TlsError(ValueError):
@@ -51,8 +51,8 @@ class ServerTls:
 
     def look(self) -> None:
         """Read the files if they have changed. A pair that cannot be used changes nothing."""
-        stamp = self._stamp_now()
-        if stamp == self._stamp:
+        found = self._stamp_now()
+        if found == self._stamp:
             return
         try:
             # A separate context first: a broken pair would leave the one in use half changed.
@@ -64,15 +64,11 @@ class ServerTls:
                 _log.error("the changed TLS certificate is not used: %s", error)
             self._refused = str(error)
             return
-        self._stamp, self._refused, self.fingerprint = stamp, "", fingerprint
+        self._stamp, self._refused, self.fingerprint = found, "", fingerprint
         _log.info("the TLS certificate was read again")
 
-    def _stamp_now(self) -> _Stamp:
-        try:
-            found = [path.stat() for path in (self._cert, self._key)]
-        except OSError:
-            return ()
-        return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in found)
+    def _stamp_now(self) -> Stamp:
+        return stamp([self._cert, self._key])
 
 
 async def keep_certificate(

@@ -9,6 +9,7 @@ with status 503.
 """
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 from nats.aio.transport import TcpTransport, Transport
 
+from sandwich_coordinator.client_tls import ClientTls
 from sandwich_sdk.nats_client import ReconnectingClient
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, EXPECTED_LAST_SUBJECT
 
@@ -60,6 +62,13 @@ class AckClient(ReconnectingClient):
         super().__init__()
         self.acks_sid = 0
         self.on_ack: OnMessage = lambda subject, data, headers: None
+        self.tls: ClientTls | None = None
+        """Asked at each connect, also at a reconnect; None: as nats-py does it."""
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = super().ssl_context if self.tls is None else self.tls.current()
+        return context
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
         if sid == self.acks_sid:

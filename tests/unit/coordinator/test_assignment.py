@@ -328,3 +328,13 @@ def test_a_chain_fenced_by_a_claim_lost_from_the_store_gets_a_higher_fence_and_a
     assert outbid(view, OWN, SHARD, Fence(20), 12) is None, "an older fence refuses no writer"
     theirs = ClusterView.from_items(KEYS, Picture().claim(node="b", instance="b1", lease=OTHER_LEASE).items)
     assert outbid(theirs, OWN, SHARD, Fence(20), 700) is None
+
+
+def test_a_claim_that_is_older_than_the_running_shard_is_of_a_backup_and_is_claimed_back() -> None:
+    theirs = Picture().claim(revision=12, node="b", instance="b1", lease=OTHER_LEASE, state="live")
+    assert theirs.decide(RUNNING) == claims(unchanged(12), fence=20)
+    assert theirs.decide(replace(RUNNING, has_session=False)) == (Abandon(SHARD, "claimed by node b"),)
+    newer = Picture().claim(revision=21, node="b", instance="b1", lease=OTHER_LEASE)
+    assert newer.decide(RUNNING) == (Abandon(SHARD, "claimed by node b"),)
+    above = Picture().claim(revision=12, node="b", instance="b1", lease=OTHER_LEASE, fence=Fence(21))
+    assert above.decide(RUNNING) == (Abandon(SHARD, "claimed by node b"),), "it has been claimed above the chain's end"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sandwich_coordinator.client_tls import ClientTlsError, client_context
+from sandwich_coordinator.client_tls import LOOK_S, ClientTls, ClientTlsError, client_context
 from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
 from tests.support.servers import Certificates
 
@@ -48,3 +48,45 @@ def test_etcd_options_with_such_a_file_are_refused_before_anything_is_connected(
     options = TlsOptions(ca_file=tmp_path / "nothing")
     with pytest.raises(ClientTlsError, match="No such file or directory"):
         EtcdStore(["https://127.0.0.1:2379"], tls=options)
+
+
+def test_changed_files_are_used_for_new_connections_and_a_broken_pair_changes_nothing(tmp_path: Path) -> None:
+    now = [0.0]
+    old, new = tmp_path / "old", tmp_path / "new"
+    for directory in (old, new):
+        directory.mkdir()
+    first, second = Certificates(old), Certificates(new)
+    cert, key = first.issue("client")
+    tls = ClientTls("etcd", first.ca, cert, key, clock=lambda: now[0])
+    before = tls.current()
+    now[0] += LOOK_S
+    assert tls.current() is before, "files that did not change are not read again"
+
+    renewed, its_key = second.issue("client")
+    renewed.replace(cert)
+    now[0] += LOOK_S
+    assert tls.current() is before
+    assert "KEY_VALUES_MISMATCH" in tls.refused
+    its_key.replace(key)
+    assert tls.current() is before, "it does not look at each connection"
+    now[0] += LOOK_S
+    after = tls.current()
+    assert (after is not before, tls.refused) == (True, "")
+
+    first.ca.write_bytes(second.ca.read_bytes())
+    now[0] += LOOK_S
+    assert [len(context.get_ca_certs()) for context in (after, tls.current())] == [1, 1]
+    assert tls.current().get_ca_certs(binary_form=True) != after.get_ca_certs(binary_form=True), "the old CA is out"
+
+
+def test_a_file_that_is_gone_is_reported_until_it_is_back(tmp_path: Path) -> None:
+    now = [0.0]
+    mine = Certificates(tmp_path)
+    tls = ClientTls("etcd", mine.ca, clock=lambda: now[0])
+    before, content = tls.current(), mine.ca.read_bytes()
+    mine.ca.unlink()
+    now[0] += LOOK_S
+    assert (tls.current(), "No such file" in tls.refused) == (before, True)
+    mine.ca.write_bytes(content)
+    now[0] += LOOK_S
+    assert (tls.current().check_hostname, tls.refused) == (True, "")

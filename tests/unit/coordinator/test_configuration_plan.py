@@ -281,3 +281,46 @@ def test_two_applications_that_share_a_token_stay_and_a_renamed_one_is_still_ref
     assert lines(run(both, A + "  b: {token: {env: T}, intents: 1}\n")) == []
     with pytest.raises(Refused, match="is the token of application"):
         run(both, "  c: {token: {env: T}, intents: 1}\n")
+
+
+def lacking(apps: str, *names: str) -> Wanted:
+    """As `wanted`, in a shell without these variables."""
+    head = 'version: 1\nnats: {servers: ["nats://h:2"], password: {env: P}}\nredis: {url: "redis://h/0"}\napps:\n'
+    env = {name: value for name, value in ENV.items() if name not in names}
+    loaded = parse_config(head + apps, source="c.yml", env=env, directory=Path("."), absence_allowed=True)
+    secrets = loaded.tokens, loaded.nats_password, loaded.redis_url, loaded.redis_password
+    return Wanted(loaded.config, *secrets, absent=loaded.absent)
+
+
+def test_a_secret_that_is_stored_need_not_be_in_the_shell_for_another_change() -> None:
+    current = after(run(Listing((), 0), A + B))
+    other = A.replace("intents: 1", "intents: 3")
+    plan = plan_configuration(current, lacking(other + B, "T", "P"), keys=KEYS, sealer=SEALER)
+    assert lines(plan) == [
+        "~ cluster: nats.servers: ['nats://h:1'] -> ['nats://h:2']",
+        "~ application a: intents: [GUILDS] -> [GUILDS, GUILD_MEMBERS]",
+    ]
+    assert plan.warnings == (
+        "c.yml:5: apps.a.token: the environment variable T is not set: the stored secret stays",
+        "c.yml:2: nats.password: the environment variable P is not set: the stored secret stays",
+    )
+    was, now = ({item.key: item.value for item in listing.items} for listing in (current, after(plan)))
+    before, later = (msgspec.json.decode(found[KEYS.app("a")], type=AppRecord) for found in (was, now))
+    assert (later.token, later.token_hash) == (before.token, before.token_hash)
+    old, new = (ClusterSettings.decode(found[KEYS.config]) for found in (was, now))
+    assert new.nats.password == old.nats.password != ""
+
+
+def test_a_secret_that_is_neither_in_the_shell_nor_stored_is_refused_with_its_place() -> None:
+    current = after(run(Listing((), 0), A))
+    with pytest.raises(Refused) as refused:
+        plan_configuration(current, lacking(A + B, "T", "U"), keys=KEYS, sealer=SEALER)
+    assert refused.value.lines == ("c.yml:6: apps.b.token: the environment variable U is not set",)
+    with pytest.raises(Refused, match="the environment variable T is not set"):
+        plan_configuration(Listing((), 0), lacking(A, "T"), keys=KEYS, sealer=SEALER)
+
+
+def test_another_key_does_not_keep_what_it_cannot_open() -> None:
+    current = after(run(Listing((), 0), A))
+    with pytest.raises(Refused, match="is not set"):
+        plan_configuration(current, lacking(A, "T"), keys=KEYS, sealer=Sealer(ClusterKey.generate()), rekey=True)

@@ -106,6 +106,13 @@ def test_a_progress_notification_only_advances_the_revision_and_never_sets_it_ba
     assert before.apply(WatchBatch((), 30)).revision == 40
 
 
+def test_events_of_a_store_that_was_restored_from_a_backup_set_the_revision_back() -> None:
+    before = view(revision=110)
+    listed = WatchBatch((put(KEYS.claim(*SHARD), CLAIM.encode(), 58, 9),), 58)
+    assert before.apply(listed).revision == 58
+    assert before.apply(listed, WatchBatch((), 59)).revision == 59
+
+
 def test_unknown_keys_are_ignored() -> None:
     picture = view(kv(KEYS.prefix + "future/thing", b"{"))
     assert (picture.bad, picture.revision) == ({}, 5)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
+import pytest
 
 from sandwich_coordinator.ids import Fence, LeaderTerm, ShardId
 from sandwich_coordinator.store.base import Compare, Delete, KeyValue, Put, StoreUnavailable, TxnResult
@@ -26,7 +27,14 @@ from sandwich_node import ipc
 from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.membership import Membership
 from sandwich_node.agent.node_state import NodeState
-from sandwich_node.agent.shard_control import PATIENT_PER_S, SAVE_BUDGET_S, ShardControl
+from sandwich_node.agent.shard_control import (
+    JUMP,
+    LOOK_S,
+    PATIENT_PER_S,
+    RESTORED_WAIT_S,
+    SAVE_BUDGET_S,
+    ShardControl,
+)
 from sandwich_node.log_lines import LogRing
 from tests.unit.node.test_view_changes import FakeWorker
 from verification.simulation.loop import run_virtual
@@ -103,7 +111,13 @@ class Node:
         self._put(KEYS.app("bot"), msgspec.structs.replace(APP, **changes).encode(), 7)
 
     async def sees(
-        self, *, planned: str = "a", owner: str | None = "a", session: bool = True, state: ShardState = "claiming"
+        self,
+        *,
+        planned: str = "a",
+        owner: str | None = "a",
+        session: bool = True,
+        state: ShardState = "claiming",
+        revision: int = 50,
     ) -> None:
         """The node's view from now on: for which node the shard is planned, and who claims it."""
         plan = PlanRecord(app="bot", group=0, term=LeaderTerm(1), nodes={planned: "0"})
@@ -115,7 +129,7 @@ class Node:
             self._put(KEYS.claim(*SHARD), claim.encode(), FENCE, LEASE if owner == "a" else 22)
         if session:
             self._put(KEYS.session(*SHARD), SESSION.encode(), 5)
-        self._view = ClusterView.from_items(KEYS, self._items, revision=50)
+        self._view = ClusterView.from_items(KEYS, self._items, revision=revision)
         self.control.changed()
         await asyncio.sleep(0.1)
 
@@ -294,6 +308,20 @@ def test_a_node_of_many_writes_states_at_its_share_of_a_rate_and_at_once_when_a_
     with_node(scenario)
 
 
+def test_a_session_that_a_restored_etcd_does_not_have_is_saved_again() -> None:
+    async def scenario(node: Node) -> None:
+        newer = msgspec.structs.replace(SESSION, session_id="newer")
+        await node.receives(ipc.SessionSaved(SHARD, newer, "1", "bot"))
+        node.store.puts.clear()
+        for is_there in (True, False):
+            await node.sees(state="live", session=is_there)
+            await asyncio.sleep(LOOK_S)
+            saved = node.store.puts.pop(KEYS.session(*SHARD))
+            assert msgspec.json.decode(saved, type=SessionRecord) == newer
+
+    with_node(scenario)
+
+
 def test_running_shards_get_what_has_changed_and_only_that() -> None:
     async def scenario(node: Node) -> None:
         sent = node.workers[0].sent
@@ -303,5 +331,38 @@ def test_running_shards_get_what_has_changed_and_only_that() -> None:
         node.put_app(presence={"status": "idle"})
         await node.sees(state="live")
         assert [type(each) for each in sent] == [ipc.SetPresence]
+
+    with_node(scenario)
+
+
+def test_a_session_that_etcd_has_or_that_another_owner_saved_or_that_ended_is_left_alone() -> None:
+    async def scenario(node: Node) -> None:
+        await node.receives(SAVED)
+        node.store.puts.clear()
+        await node.sees(state="live")
+        await asyncio.sleep(LOOK_S)
+        await node.receives(ipc.SessionDropped(SHARD, "Discord ended it"))
+        await node.sees(state="live", session=True)
+        await asyncio.sleep(LOOK_S)
+        await node.sees(owner="b", session=False)
+        await asyncio.sleep(LOOK_S)
+        assert KEYS.session(*SHARD) not in node.store.puts
+
+    with_node(scenario)
+
+
+@pytest.mark.parametrize("revision", [49, 50 + JUMP])
+def test_after_a_restore_a_node_waits_before_it_claims_what_it_does_not_run(revision: int) -> None:
+    async def scenario(node: Node) -> None:
+        await node.receives(ipc.ShardStopped(SHARD, 1, "crashed"))
+        await node.sees(owner="b")
+        await asyncio.sleep(SAVE_BUDGET_S)
+        assert SHARD not in node.control.local
+        node.store.puts.clear()
+        await node.sees(owner=None, revision=revision)
+        await asyncio.sleep(RESTORED_WAIT_S / 2)
+        assert KEYS.claim(*SHARD) not in node.store.puts
+        await asyncio.sleep(RESTORED_WAIT_S)
+        assert KEYS.claim(*SHARD) in node.store.puts
 
     with_node(scenario)

@@ -1,0 +1,58 @@
+"""What the drills found, as a table. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One alert in its drill. Seconds; None: it did not happen in time.
+
+    fired_s    from the cause to the alert
+    cleared_s  from the end of the cause to the end of the alert
+    """
+
+    alert: str
+    cause: str
+    factor: float
+    fired_s: float | None = None
+    cleared_s: float | None = None
+    trouble: str = ""
+    """Why the drill could not be made."""
+    others: list[str] = field(default_factory=list)
+    """Other alerts of the application, or without one, that fired meanwhile."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it fired and cleared."""
+        return not self.trouble and self.fired_s is not None and self.cleared_s is not None
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """The outcomes as a table in Markdown, and what went wrong."""
+    lines = ["| alert | cause | durations divided by | fired after | cleared after | fired as well |"]
+    lines.append("|---|---|---|---|---|---|")
+    for each in outcomes:
+        others = ", ".join(f"`{name}`" for name in each.others)
+        cells = [f"`{each.alert}`", each.cause, f"{each.factor:g}", _seconds(each.fired_s), _seconds(each.cleared_s)]
+        lines.append(f"| {' | '.join([*cells, others])} |".replace("|  |", "| |"))
+    failed = [each for each in outcomes if not each.passed]
+    lines.append("")
+    lines += [f"{each.alert}: {in_words(each)}" for each in failed]
+    lines.append(f"{len(outcomes) - len(failed)} of {len(outcomes)} alerts fired and cleared")
+    return "\n".join(lines)
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.0f} s"
+
+
+def in_words(outcome: Outcome) -> str:
+    """What came of the drill."""
+    if outcome.trouble:
+        return outcome.trouble
+    if outcome.fired_s is None:
+        return "it did not fire"
+    if outcome.cleared_s is None:
+        return "it did not clear"
+    return f"fired after {_seconds(outcome.fired_s)}, cleared after {_seconds(outcome.cleared_s)}"
