@@ -96,7 +96,7 @@ export function Search(): JSX.Element {
         aria-autocomplete="list"
         autocomplete="off"
         spellcheck={false}
-        placeholder="Search  /"
+        placeholder="Search applications, nodes, ids (press /)"
         value={text}
         onFocus={() => setOpen(true)}
         onBlur={() => setOpen(false)}

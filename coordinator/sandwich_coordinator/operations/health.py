@@ -1,6 +1,6 @@
 """The problems of a cluster, from a snapshot. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -76,6 +76,14 @@ def wanted_shards(group: GroupRecord) -> set[int]:
 def shards_subject(app: str, shards: Sequence[int] | set[int]) -> str:
     """The subject of a problem of some shards."""
     return f"app/{app}/shards/{format_ranges(shards)}"
+
+
+def _shards(numbers: Collection[int]) -> str:
+    return f"{'shard' if len(numbers) == 1 else 'shards'} {format_ranges(numbers)}"
+
+
+def _verb(verb: str, numbers: Collection[int]) -> str:
+    return f"{verb}s" if len(numbers) == 1 else verb
 
 
 def _cluster_problems(snapshot: Snapshot) -> Iterator[Problem]:
@@ -186,7 +194,7 @@ def _late_shards(snapshot: Snapshot) -> Iterator[Problem]:
             late.setdefault((shard.app, record.state), {})[shard.shard] = record.since
     for (app, state), since in late.items():
         shards = sorted(since)
-        summary = f"{app}: shards {format_ranges(shards)} are not live but {state}"
+        summary = f"{app}: {_shards(shards)} {'is' if len(shards) == 1 else 'are'} not live but {state}"
         subject = shards_subject(app, shards)
         yield problem(Code.SHARDS_NOT_LIVE, subject, summary, since=min(since.values()))
 
@@ -259,24 +267,24 @@ def _shard_problems(snapshot: Snapshot) -> Iterator[Problem]:
         short = shortage(view, key.app) if unplanned else None
         if short is not None:
             code = Code.PLACEMENT_UNMET if short.is_placement else Code.CAPACITY_SHORT
-            summary = f"{key.app}: shards {format_ranges(unplanned)} run nowhere: {short.reason}"
+            summary = f"{key.app}: {_shards(unplanned)} {_verb('run', unplanned)} nowhere: {short.reason}"
             yield problem(code, shards_subject(key.app, unplanned), summary)
             missing -= unplanned
         # Until the next group serves, the present one does: its start is progress, and not a shard less.
         if missing and not is_upcoming:
-            summary = f"{key.app}: shards {format_ranges(missing)} run nowhere"
+            summary = f"{key.app}: {_shards(missing)} {_verb('run', missing)} nowhere"
             yield problem(Code.SHARDS_UNCLAIMED, shards_subject(key.app, missing), summary)
 
 
 def _room_problems(snapshot: Snapshot) -> Iterator[Problem]:
     for one in stuck(snapshot.view):
-        summary = f"{one.group.app}: shards {format_ranges(one.shards)} stay where they are although {one.why}"
+        summary = f"{one.group.app}: {_shards(one.shards)} {_verb('stay', one.shards)} in place although {one.why}"
         yield problem(Code.SHARDS_STUCK, shards_subject(one.group.app, one.shards), summary)
     unmet: dict[tuple[str, str], list[int]] = {}
     for shard, why in unmet_pins(snapshot.view).items():
         unmet.setdefault((shard.app, why), []).append(shard.shard)
     for (app, why), numbers in unmet.items():
-        summary = f"{app}: the pin of shards {format_ranges(numbers)} cannot be followed: {why}"
+        summary = f"{app}: the pin of {_shards(numbers)} cannot be followed: {why}"
         yield problem(Code.PIN_UNMET, shards_subject(app, numbers), summary)
 
 
@@ -298,9 +306,9 @@ def _failed_shards(
         ranges = format_ranges(shards)
         advice = stop_advice(code, app=app, shards=ranges, intents=intents, count=count)
         since = min((claims[shard].since for shard in shards if claims[shard].since), default=None)
-        summary = f"{app}: shards {ranges} failed ({why})"
+        summary = f"{app}: {_shards(shards)} failed ({why})"
         if is_upcoming:
-            summary = f"{app}: shards {ranges} of the next group failed ({why}); the present group serves as before"
+            summary = f"{app}: {_shards(shards)} of the next group failed ({why}); the present group serves as before"
             advice = f"{advice}; or take the change back: sandwich app scale {app} --cancel"
         yield problem(Code.SHARDS_FAILED, shards_subject(app, shards), summary, advice, since)
 

@@ -165,7 +165,7 @@ export function ShardPage({ app, group, shard }: { app: string; group: number; s
                   </>
                 )}
                 <dt>Cache</dt>
-                <dd>{found.cache || "nothing is open"}</dd>
+                <dd>{found.cache || "nothing is missing"}</dd>
               </dl>
             </Section>
             {isOperator.value && targets.length > 0 && (

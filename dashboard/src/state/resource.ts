@@ -37,6 +37,8 @@ class Entry {
   private timer = 0;
   private asking: Promise<void> | null = null;
   private asksAgain = false;
+  /** Something has changed since it was last asked for. */
+  private isOld = false;
   private readonly asked = { at: 0, tookMs: 0, forChangeAt: 0 };
   private stopListening: () => void = () => undefined;
 
@@ -85,6 +87,7 @@ class Entry {
 
   /** Ask again after a change, but not at each of many. */
   private soon(): void {
+    this.isOld = true;
     if (document.hidden) return;
     clearTimeout(this.timer);
     const due = dueAt(this.asked, Date.now(), acted.at, this.options.beat);
@@ -97,6 +100,10 @@ class Entry {
   private plan(): void {
     clearTimeout(this.timer);
     if (this.users === 0) return;
+    if (this.isOld) {
+      this.soon();
+      return;
+    }
     // The stream says when there are new figures, every five seconds.
     const every = connection.peek().state === "live" && this.on.has("figures") ? this.every * 2 : this.every;
     const due = onBeat(Date.now() + Math.max(every, this.asked.tookMs * 4));
@@ -127,7 +134,7 @@ class Entry {
 
   private async read(): Promise<void> {
     this.asked.at = Date.now();
-    this.asksAgain = false;
+    this.asksAgain = this.isOld = false;
     try {
       const headers = this.known();
       const found = await (this.options.all ? askAll(this.path, headers) : ask<unknown>("GET", this.path, { headers }));

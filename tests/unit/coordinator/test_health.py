@@ -164,7 +164,7 @@ def test_shards_that_are_not_live_for_a_minute_are_a_problem() -> None:
     late = claim(1, state="connecting", since=NOW - NOT_LIVE_AFTER_S)
     found = only(cluster({KEYS.claim("bot", 1, 1): late}))
     assert (found.code, found.subject) == (Code.SHARDS_NOT_LIVE, "app/bot/shards/1")
-    assert (found.summary, found.since) == ("bot: shards 1 are not live but connecting", NOW - NOT_LIVE_AFTER_S)
+    assert (found.summary, found.since) == ("bot: shard 1 is not live but connecting", NOW - NOT_LIVE_AFTER_S)
     assert find_problems(cluster({KEYS.claim("bot", 1, 1): msgspec.structs.replace(late, since=NOW - 59)})) == []
 
 

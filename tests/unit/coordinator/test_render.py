@@ -33,10 +33,10 @@ FULL = """\
 cluster default: degraded
 
 problems
-  ! a: shards 0 failed (Discord closed with 4004: authentication failed): the token is wrong or was reset: \
+  ! a: shard 0 failed (Discord closed with 4004: authentication failed): the token is wrong or was reset: \
 store the application's current token; \
 then run sandwich app set a --token-file FILE (or put it into its source and run sandwich cluster apply)
-  ! a: shards 1 run nowhere: they start when a node takes them
+  ! a: shard 1 runs nowhere: they start when a node takes them
   ! node n1 does not answer (no connection): see that its address is reachable from here
   ! a: 50 of 1000 session starts left, reset in 2h 0m: avoid restarts that cannot resume until the reset
 

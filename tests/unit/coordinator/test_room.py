@@ -47,7 +47,7 @@ def test_a_shard_without_room_is_a_problem_of_its_own_and_not_one_more_that_runs
     assert problems(snapshot) == {
         Code.CAPACITY_SHORT: (
             "app/bot/shards/1",
-            "bot: shards 1 run nowhere: every node that may run them is at its limit (--max-shards)",
+            "bot: shard 1 runs nowhere: every node that may run them is at its limit (--max-shards)",
         )
     }
     roomy = cluster({KEYS.claim("bot", 1, 1): None, KEYS.plan("bot", 1): planned(a="0")})
@@ -81,7 +81,7 @@ def test_shards_that_stay_although_their_node_drains_or_does_not_fit_are_shown()
     other = PlanRecord(app="other", group=0, term=LeaderTerm(1), nodes={"b": "0"})
     stuck = cluster({**draining, KEYS.plan("bot", 1): planned(a="0-1"), KEYS.plan("other", 0): other})
     assert problems(stuck) == {
-        Code.SHARDS_STUCK: ("app/bot/shards/0-1", "bot: shards 0-1 stay where they are although a drains")
+        Code.SHARDS_STUCK: ("app/bot/shards/0-1", "bot: shards 0-1 stay in place although a drains")
     }
     moving = cluster({KEYS.node("a"): node("a", state="draining"), KEYS.plan("bot", 1): planned(a="0-1")})
     assert problems(moving) == {}
@@ -115,7 +115,7 @@ def test_a_pin_that_is_not_followed_is_a_problem_with_its_reason(changes: dict[s
     assert row["unmet"] == (why or None)
     assert (Code.PIN_UNMET in problems(snapshot)) == bool(why)
     if why:
-        assert problems(snapshot)[Code.PIN_UNMET][1] == f"bot: the pin of shards 1 cannot be followed: {why}"
+        assert problems(snapshot)[Code.PIN_UNMET][1] == f"bot: the pin of shard 1 cannot be followed: {why}"
 
 
 def test_pins_capacity_limits_and_labels_are_in_the_tables_and_internal_labels_are_not() -> None:
