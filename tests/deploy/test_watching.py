@@ -24,7 +24,9 @@ from sandwich_node.dev.cluster import ChildProcess, DevBot, DevCluster, dev_clus
 from sandwich_node.dev.ports import free_ports
 from sandwich_node.http.metrics import render_metrics
 from tests.e2e.test_main_job import wait_until
+from tests.support.served_cluster import programs
 
+__all__ = ["programs"]
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 GRAFANA = ROOT / "deploy" / "grafana"
