@@ -67,8 +67,11 @@ async def test_nodes_are_upgraded_one_after_another_without_a_lost_event_or_a_ne
             await cluster.start_node(name)
             await running.until("all shards live on both nodes", lambda: running.settled(NODES))
             assert await running.flowing()
-        code, output = await cluster.run_cli("cluster", "status")
-        assert code == 0, output
+
+        async def healthy() -> bool:
+            return (await cluster.run_cli("cluster", "status"))[0] == 0
+
+        await running.until("nothing is wrong", healthy)
         assert_clean(await running.verdicts())
         assert running.gaps == []
         assert await running.spent() == (SHARDS, 0), "no session start but the first ones, no rule of Discord violated"

@@ -30,6 +30,7 @@ async def _start_child(
     if program.parent != Path(sys.executable).parent:
         return await _start(name, words, directory=directory, env=env, cwd=cwd)
     log = directory / f"{name}.log"
+    log.touch()
     process = await start_program(
         program.name, words[1:], env=env, directory=cwd or Path.cwd(), stdout=str(log), stderr=str(log), own_group=True
     )
