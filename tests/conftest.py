@@ -20,7 +20,7 @@ os.environ["SSL_CERT_FILE"] = os.devnull
 pytest_plugins = [
     "tests.support.collecting",
     "tests.support.leftovers",
-    "tests.support.commands",
+    "tests.support.programs",
     "tests.support.ordering",
 ]
 

@@ -12,8 +12,8 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.embedded import EmbeddedEtcd
 from sandwich_simulator import BotConfig
 from sandwich_simulator.pytest_plugin import MakeSimulator, make_simulator
-from tests.support.commands import run_command
 from tests.support.processes import started
+from tests.support.programs import run_command
 
 pytestmark = pytest.mark.contract
 CANARY = "canary-token-91c2"

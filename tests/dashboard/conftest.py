@@ -18,8 +18,10 @@ from playwright.async_api import Browser, ConsoleMessage, Page, Request, Respons
 
 from tests.support.api import Api
 from tests.support.dashboard_cluster import Shape, dashboard_over
+from tests.support.served_cluster import programs
 from tests.unit.coordinator.test_adding import Discord, discord_api
 
+__all__ = ["programs"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 390, "height": 780}

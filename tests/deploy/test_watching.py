@@ -21,8 +21,10 @@ from sandwich_coordinator.status import NodeStatus
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_node.http.metrics import render_metrics
 from tests.e2e.test_main_job import wait_until
+from tests.support.served_cluster import programs
 from verification.alerts.prometheus import SHIPPED_RULES, asked, is_installed, prometheus
 
+__all__ = ["programs"]
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 GRAFANA = ROOT / "deploy" / "grafana"

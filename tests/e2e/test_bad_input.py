@@ -21,6 +21,7 @@ from sandwich_node.dev.ports import free_ports
 from sandwich_sdk import Consumer, Event
 from tests.e2e.test_main_job import polling
 
+REAL_PROGRAMS = True
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 CANARY = "MTAwMDAwMDAwMDAx.GaaaaX.canary0123456789canary0123456789"

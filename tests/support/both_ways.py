@@ -12,8 +12,8 @@ from sandwich_coordinator.store.keys import Keys
 from sandwich_node.dev.embedded import EmbeddedEtcd
 from tests.support.api import Api, StoredFacts, api_over
 from tests.support.api_cluster import KEY, store_cluster
-from tests.support.commands import Said, run_command
 from tests.support.live import live_parts
+from tests.support.programs import Said, run_command
 
 ONE, TWO = Keys("one"), Keys("two")
 
