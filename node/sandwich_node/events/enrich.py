@@ -57,10 +57,13 @@ class ShardEnricher:
         added: dict[int, list[bytes]] = {}
         cache = self.cache
         extras = await self._done(self._cache(cache, batch, confirmed, added)) if cache is not None else None
-        _add_arrivals(items, extras or {}, added)
-        asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, MessageAsk)]
-        if asks:
-            await self._done(self._prefixes(asks, lines, added))
+        # Few events ask for anything.
+        asking = [(at, item) for at, item in enumerate(items) if item.ask is not None]
+        if asking:
+            _add_arrivals(asking, extras or {}, added)
+            asks = [(at, item.ask) for at, item in asking if isinstance(item.ask, MessageAsk)]
+            if asks:
+                await self._done(self._prefixes(asks, lines, added))
         if self.extra is not None:
             await self._done(self._observed(self.extra, items, added))
         for at, fields in added.items():
@@ -99,8 +102,8 @@ class ShardEnricher:
             for at, item in enumerate(items):
                 extra = extras.get(item.seq)
                 # The shard itself decides whether a guild joined: see `_add_arrivals`.
-                if extra is not None and (fields := Extra(extra.before).fields()):
-                    added.setdefault(at, []).append(fields)
+                if extra is not None and extra.before is not None:
+                    added.setdefault(at, []).append(b'"before":' + extra.before)
         return extras
 
     async def _prefixes(
@@ -130,9 +133,11 @@ class ShardEnricher:
             added.setdefault(at, []).append(b'"%b":%b' % (extra.extra_name.encode(), answer))
 
 
-def _add_arrivals(items: Sequence[Item], extras: Mapping[int, Extra], added: dict[int, list[bytes]]) -> None:
+def _add_arrivals(
+    asking: Sequence[tuple[int, Item]], extras: Mapping[int, Extra], added: dict[int, list[bytes]]
+) -> None:
     """Add whether a guild joined, was announced or is back: as the shard saw it, otherwise as the cache has it."""
-    for at, item in enumerate(items):
+    for at, item in asking:
         arrival, extra = item.ask, extras.get(item.seq)
         if isinstance(arrival, Arrival):
             if extra is not None and extra.lazy is not None:

@@ -297,7 +297,7 @@ class Chain:
             await self._append(frame, part, frame.headers(self._fence, (index, len(parts)), hold=self.hold))
 
     async def _append(self, frame: Frame, payload: bytes, headers: FrameHeaders) -> None:
-        backoff = self._backoff()
+        backoff: Backoff | None = None
         encoded = headers.encode()
         if frame.ttl_s:
             encoded[MESSAGE_TTL] = f"{frame.ttl_s:.0f}s"
@@ -312,6 +312,7 @@ class Chain:
             except (WrongLast, LogUnavailable, StreamMissing) as error:
                 self.retries += 1
                 if not isinstance(error, WrongLast):
+                    backoff = backoff or self._backoff()
                     await self._wait(backoff, error)
                 if await self._settled(headers):
                     break
