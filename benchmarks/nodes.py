@@ -1,13 +1,10 @@
-"""What the nodes of a measured cluster say of themselves, and its simulator's process."""
+"""What the nodes of a measured cluster say of themselves."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from benchmarks.processes import children
 from sandwich_coordinator.addresses import http_url
 from sandwich_node.dev.cluster import DevCluster
 
@@ -27,11 +24,3 @@ async def all_live(cluster: DevCluster, shards: int) -> bool:
     status = await node_status(cluster)
     states = [shard["state"] for shard in status.get("shards", ())]
     return len(states) == shards and set(states) == {"live"}
-
-
-def simulator_pid() -> int:
-    """The simulator that this process started."""
-    for pid in children(os.getpid()):
-        if b"sandwich-simulator" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
-    raise ProcessLookupError("no simulator runs")

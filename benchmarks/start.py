@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.processes import token, until
 from sandwich_coordinator.start_progress import LEGAL_SPACING_S, start_estimate
+from sandwich_coordinator.store.base import StoreUnavailable
 from sandwich_coordinator.store.etcd import EtcdStore
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.view import ClusterView
@@ -124,7 +125,10 @@ async def real(wanted: Wanted, guilds: int) -> Row:
 
 async def _all_live(store: EtcdStore, shards: int) -> bool:
     keys = Keys()
-    listing = await store.list(keys.claims)
+    try:
+        listing = await store.list(keys.claims)
+    except StoreUnavailable:
+        return False  # of a busy machine: asked again
     view = ClusterView.from_items(keys, {item.key: item for item in listing.items})
     return Counter(claim.record.state for claim in view.claims.values())["live"] == shards
 

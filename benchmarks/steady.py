@@ -7,7 +7,8 @@ Each `--load SHARDS/RATE` has a row without and with the cache, on a node with o
 outside (`/proc`) over the measured seconds, as a share of one core; a node's is that of all its processes. Latency is
 from the simulator's dispatch to the time at which the event's frame is in the stream, by the server's clock; the
 stream is read afterwards. Events are counted in the stream, and with a library by the messages that it handled. A row
-of which the simulator, or the reader, did not reach the rate says so and has no figures.
+of which the simulator did not reach the rate has the real one in brackets. A row of which the reader did not take what
+was sent says so and has no figures.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import msgspec
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from benchmarks.nodes import all_live, node_status, simulator_pid
+from benchmarks.nodes import all_live, node_status
 from benchmarks.peers import PEERS, Peer, PeerMissing, make_stream
 from benchmarks.processes import Client, ClientFailed, children, cpu_s, token, until, until_quiet
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
@@ -40,14 +41,24 @@ WARM_UP_S = 3.0
 CATCH_UP_S = 20.0
 """A worker that is behind stores what was sent within this, or does not reach the rate."""
 REACHED = 0.97
-"""A row counts if at least this part of its rate was sent and stored."""
+"""A row counts if at least this part of what was sent was taken."""
 START_TIMEOUT_S = 180.0
 DEFAULT = ["4/2000", "16/2000", "64/2000", "300/200"]
 DEFAULT_PEERS = ["rust publisher", "discord.py", "discord.py[speed]", "hikari[speedups]"]
 DEFAULT_MIX = "messages"
 COUNTED = "MESSAGE_CREATE"
 """What libraries count."""
-HEAD = ("all its processes", "worker", "NATS", "Redis", "p50 ms", "p99 ms", "events a frame", "bytes a frame")
+HEAD = (
+    "all its processes",
+    "µs an event",
+    "worker",
+    "NATS",
+    "Redis",
+    "p50 ms",
+    "p99 ms",
+    "events a frame",
+    "bytes a frame",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +83,17 @@ class Cpu:
     worker: float
     nats: float
     redis: float
-    simulator: float
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One row. CPU in % of one core, `sent` (and taken) in events a second; the rest as in HEAD, 0 without a stream."""
+    """One row. CPU in % of one core, `sent` in events a second, of which the part `taken` was read or stored.
+
+    The rest as in HEAD, 0 without a stream.
+    """
 
     sent: float
+    taken: float
     cpu: Cpu
     p50_ms: float = 0.0
     p99_ms: float = 0.0
@@ -161,11 +175,10 @@ async def _figures(
     library: Client | None = None,
 ) -> Figures:
     """Send events at the rate and measure. `library`: it does not store them, and counts messages."""
-    simulator = simulator_pid()
 
     def cpu() -> Cpu:
         used = sum(cpu_s(pid) for pid in pids())
-        return Cpu(used, cpu_s(worker), cpu_s(cluster.nats.pid), cpu_s(cluster.redis.pid), cpu_s(simulator))
+        return Cpu(used, cpu_s(worker), cpu_s(cluster.nats.pid), cpu_s(cluster.redis.pid))
 
     await cluster.simulator("traffic", {"rate": load.rate})
     await asyncio.sleep(WARM_UP_S)
@@ -175,8 +188,9 @@ async def _figures(
     await cluster.simulator("pause_traffic", {})
     share = Cpu(*((getattr(after, name) - getattr(before, name)) / took * 100 for name in Cpu.__slots__))
     sent, counted = await _sent(cluster, began_ns, ended_ns)
+    rate = len(sent) / took
     if library is not None:
-        return Figures(len(sent) / took * await _handled(library, counted), share)
+        return Figures(rate, await _handled(library, counted), share)
     until_s = time.monotonic() + CATCH_UP_S
     while True:
         stored, frames = await _stored(cluster, began_ns, ended_ns)
@@ -185,9 +199,10 @@ async def _figures(
             break
         await asyncio.sleep(1.0)
     if not waited or not frames:
-        return Figures(sent=0.0, cpu=share)
+        return Figures(sent=rate, taken=0.0, cpu=share)
     return Figures(
-        sent=len(waited) / took,
+        sent=rate,
+        taken=len(waited) / len(sent),
         cpu=share,
         p50_ms=waited[len(waited) // 2],
         p99_ms=waited[int(len(waited) * 0.99)],
@@ -255,24 +270,23 @@ async def _stored(
 
 def row(load: Load, what: str, figures: Figures) -> str:
     """The line of the table."""
-    begin = _begin(load, what)
-    cpu = figures.cpu
-    if figures.sent < REACHED * load.rate:
-        return (
-            f"{begin} not reached: {figures.sent:,.0f} a second were sent and taken; "
-            f"the simulator took {cpu.simulator:.0f} % of a core{' |' * len(HEAD)}"
-        )
+    cpu, sent = figures.cpu, figures.sent
+    begin = _begin(load, what, sent if sent < REACHED * load.rate else None)
+    if not sent or figures.taken < REACHED:
+        return f"{begin} took {figures.taken:.0%} of the events in time{' |' * len(HEAD)}"
+    whole = f"{cpu.whole:.1f} % | {cpu.whole * 1e4 / sent:.0f} |"
     if not figures.events_a_frame:
-        return f"{begin} {cpu.whole:.1f} %{' |' * len(HEAD)}"
-    shares = " | ".join(f"{value:.1f} %" for value in (cpu.whole, cpu.worker, cpu.nats, cpu.redis))
+        return f"{begin} {whole}{' |' * (len(HEAD) - 2)}"
+    shares = " | ".join(f"{value:.1f} %" for value in (cpu.worker, cpu.nats, cpu.redis))
     return (
-        f"{begin} {shares} | {figures.p50_ms:.1f} | {figures.p99_ms:.1f} | "
+        f"{begin} {whole} {shares} | {figures.p50_ms:.1f} | {figures.p99_ms:.1f} | "
         f"{figures.events_a_frame:.1f} | {figures.bytes_a_frame:.0f} |"
     )
 
 
-def _begin(load: Load, what: str) -> str:
-    return f"| {load.shards} | {load.rate:,} | {what} |"
+def _begin(load: Load, what: str, sent: float | None = None) -> str:
+    reached = "" if sent is None else f" ({sent:,.0f})"
+    return f"| {load.shards} | {load.rate:,}{reached} | {what} |"
 
 
 async def peer_row(peer: Peer, load: Load, *, seconds: float, mix: str) -> str:

@@ -1,6 +1,6 @@
 """`python -m benchmarks.websockets`: what it costs to read one message of many websockets, by library.
 
-    python -m benchmarks.websockets --sockets 4 64 --at-once 1 10 --seconds 3 --rounds 3
+    python -m benchmarks.websockets --sockets 4 64 --at-once 1 10 --messages 3000 --rounds 5
 
 A server here sends messages of the size of a compressed event to sockets in turn, so many at once, and the next ones
 when the reader has read them. So the number of messages that a turn of the reader's event loop finds does not depend
@@ -17,7 +17,6 @@ import mmap
 import os
 import ssl
 import statistics
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,13 +29,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.peers import peers_python
-from benchmarks.processes import cpu_s, program
+from benchmarks.processes import program
 
 READERS = ("aiohttp", "picows", "websockets sans-IO", "a bare protocol")
 MESSAGE_BYTES = 450
 """A zstd-stream message of an event of 1.2 KB."""
 PAUSE_S = 0.001
-WARM_UP_S = 0.5
 STALLED_S = 10.0
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -58,10 +56,10 @@ class Server:
         writer.write(b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
         self.writers.append(writer)
 
-    async def send(self, at_once: int, seconds: float, read: memoryview) -> int:
-        """Send as long as this, `at_once` messages to sockets in turn when all before are read; returns how many."""
-        until, sent, already = time.monotonic() + seconds, 0, read[0]
-        while time.monotonic() < until:
+    async def send(self, at_once: int, messages: int, read: memoryview) -> int:
+        """Send about so many, `at_once` to sockets in turn when all before are read; returns how many."""
+        sent, already = 0, read[0]
+        while sent < messages:
             for _ in range(at_once):
                 self.writers[sent % len(self.writers)].write(self._frame)
                 sent += 1
@@ -69,6 +67,11 @@ class Server:
                 while read[0] - already < sent:  # noqa: ASYNC110 (another process counts)
                     await asyncio.sleep(PAUSE_S)
         return sent
+
+
+def ran_us(pid: int) -> float:
+    """µs that all threads of a process ran (proc(5), schedstat): finer than the hundredths of a second of stat."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e3
 
 
 def self_signed(directory: Path) -> ssl.SSLContext:
@@ -101,7 +104,7 @@ async def serving(context: ssl.SSLContext | None) -> AsyncIterator[tuple[Server,
         listening.close()
 
 
-async def measure(reader: str, context: ssl.SSLContext | None, sockets: int, at_once: int, seconds: float) -> float:
+async def measure(reader: str, context: ssl.SSLContext | None, sockets: int, at_once: int, messages: int) -> float:
     """µs of CPU for each message. Raises TimeoutError when messages are not read."""
     async with serving(context) as (server, url):
         with NamedTemporaryFile() as file:
@@ -110,13 +113,13 @@ async def measure(reader: str, context: ssl.SSLContext | None, sockets: int, at_
             read = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
             words = (peers_python(), "-m", "benchmarks.websocket_readers", reader, url, str(sockets), file.name)
             async with program(words, {}) as client:
-                await server.send(at_once, WARM_UP_S, read)
-                before = cpu_s(client.pid)
-                sent = await server.send(at_once, seconds, read)
-                return (cpu_s(client.pid) - before) / sent * 1e6
+                await server.send(at_once, messages // 4, read)
+                before = ran_us(client.pid)
+                sent = await server.send(at_once, messages, read)
+                return (ran_us(client.pid) - before) / sent
 
 
-async def main(sockets: Sequence[int], at_once: Sequence[int], seconds: float, rounds: int) -> None:
+async def main(sockets: Sequence[int], at_once: Sequence[int], messages: int, rounds: int) -> None:
     """Print the table; readers in turn in each round."""
     print(f"| µs a message, median of {rounds} (min to max) | {' | '.join(READERS)} |")
     print(f"|{'---|' * (len(READERS) + 1)}")
@@ -126,7 +129,7 @@ async def main(sockets: Sequence[int], at_once: Sequence[int], seconds: float, r
             found: dict[str, list[float]] = {reader: [] for reader in READERS}
             for _ in range(rounds):
                 for reader, values in found.items():
-                    values.append(await measure(reader, context, count, size, seconds))
+                    values.append(await measure(reader, context, count, size, messages))
             cells = (
                 f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})" for values in found.values()
             )
@@ -138,7 +141,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.websockets", description=__doc__)
     parser.add_argument("--sockets", type=int, nargs="+", default=[4, 64])
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 10], help="messages, of different sockets")
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--messages", type=int, default=3000, help="in each measurement")
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    uvloop.run(main(arguments.sockets, arguments.at_once, arguments.seconds, arguments.rounds))
+    uvloop.run(main(arguments.sockets, arguments.at_once, arguments.messages, arguments.rounds))

@@ -113,7 +113,7 @@ impl Chain {
         headers.insert("Content-Type", "application/x-ndjson");
         let payload = self.compressor.compress(&full.lines)?;
         let publish = self.stream.publish_with_headers(self.subject.clone(), headers, payload.into());
-        Ok(Box::pin(publish.await?.into_future()))
+        Ok(publish.await?.into_future())
     }
 }
 
