@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 
 from sandwich_node.cache.script import Script
 from sandwich_node.cache.script_calls import CALLS_MAX, JOINED_BYTES_MAX, ScriptCalls
@@ -90,6 +90,20 @@ async def test_a_part_fails_alone(client: redis.Redis) -> None:
     assert (found[0], found[2]) == (b"a of 1", b"b of 1")
     assert isinstance(found[1], ResponseError)
     await scripts.close()
+
+
+async def test_a_part_with_a_key_that_the_user_may_not_use_fails_alone(client: redis.Redis) -> None:
+    await client.execute_command("ACL", "SETUSER", "some", "on", "nopass", "~may:*", "+@all")
+    await client.execute_command("SCRIPT", "LOAD", PARTS.text)
+    where = client.connection_pool.connection_kwargs
+    some = redis.Redis(host=where["host"], port=where["port"], username="some", password="any")
+    scripts = ScriptCalls(some, 1.0)
+    runs = (scripts.run(PARTS, [key], [key]) for key in ("may:a", "not:b", "may:c"))
+    found: list[Any] = await asyncio.gather(*runs, scripts.run(ECHO, ["may:d"], ["e"]), return_exceptions=True)
+    assert [*found[:1], *found[2:]] == [b"may:a of 1", b"may:c of 1", b"e"]
+    assert isinstance(found[1], NoPermissionError)
+    await scripts.close()
+    await some.aclose()
 
 
 async def test_a_reply_that_is_none_for_each_part_fails_all(client: redis.Redis) -> None:

@@ -175,7 +175,7 @@ class RedisCache:
             return
         if not applied.newer:
             self._count_replays(batch, applied, stood)
-            if cluster.guild_ops(left):
+            if left.is_unfinished:
                 task = asyncio.create_task(self._finish(batch, applied, left, then))
                 self._finishing.add(task)
                 task.add_done_callback(self._finishing.discard)

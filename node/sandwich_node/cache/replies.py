@@ -70,6 +70,11 @@ class Left(msgspec.Struct):
     stripping: list[tuple[int, list[str]]] = msgspec.field(default_factory=list)
     learned: set[tuple[int, str]] = msgspec.field(default_factory=set)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether guilds have follow-up work."""
+        return bool(self.guilds or self.draining or self.drained or self.stripping)
+
 
 def read_reply(reply: Sequence[Any], applied: Applied, left: Left) -> int:
     """Add one reply to `applied` and `left`; returns the sequence of the record before, -1 without a record."""

@@ -16,7 +16,7 @@ from hiredis import pack_command
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.connection import HiredisRespSerializer
-from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
+from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError, ResponseError
 
 from sandwich_node.cache.script import Script
 
@@ -88,6 +88,10 @@ class _Call:
             words += part.args
         return words
 
+    def may_be_split(self, reply: Any) -> bool:
+        """Whether its parts are to be sent one by one after this reply."""
+        return isinstance(reply, NoPermissionError) and len(self.parts) > 1
+
     def settle(self, reply: Any) -> None:
         """Give each part its reply: an exception, or what the script returned."""
         replies = reply
@@ -157,7 +161,10 @@ class ScriptCalls:
         task.add_done_callback(self._trips.discard)
 
     async def _trip(self, trip: list[_Call]) -> None:
-        """One round trip. A server that does not know a script receives its text, and stores it."""
+        """One round trip, or two: a server that does not know a script receives its text, and stores it.
+
+        Redis refuses a call with a single key that the user may not use. The other parts are not at fault.
+        """
         replies: Sequence[Any]
         try:
             replies = await self._send(trip, by_text=False)
@@ -165,6 +172,12 @@ class ScriptCalls:
             if unknown:
                 again = dict(zip(map(id, unknown), await self._send(unknown, by_text=True), strict=True))
                 replies = [again.get(id(call), reply) for call, reply in zip(trip, replies, strict=True)]
+            refused = [call for call, reply in zip(trip, replies, strict=True) if call.may_be_split(reply)]
+            if refused:
+                kept = [(call, reply) for call, reply in zip(trip, replies, strict=True) if call not in refused]
+                apart = [_Call(part) for call in refused for part in call.parts]
+                trip = [*(call for call, _ in kept), *apart]
+                replies = [*(reply for _, reply in kept), *await self._send(apart, by_text=False)]
         except asyncio.CancelledError as error:
             for call in trip:
                 call.settle(error)
