@@ -18,7 +18,6 @@ from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
 from verification.cache_check.faults import shards_by_node
 
-REAL_PROGRAMS = True
 pytestmark = pytest.mark.e2e
 
 READY_S = 60.0
