@@ -10,13 +10,16 @@ from sandwich_node.dev.cluster import DevCluster
 
 
 async def node_status(cluster: DevCluster) -> dict[str, Any]:
-    """The status of the only node; {} before it has joined."""
-    _, text = await cluster.run_cli("node", "list", "--json")
-    nodes = msgspec.json.decode(text)
+    """The status of the only node; {} before it has joined, and when a busy machine has no answer."""
+    code, text = await cluster.run_cli("node", "list", "--json")
+    nodes = msgspec.json.decode(text) if code == 0 else None
     if not nodes:
         return {}
-    async with aiohttp.ClientSession() as http, http.get(f"{http_url(nodes[0]['address'])}/status") as response:
-        return await response.json()  # type: ignore[no-any-return]
+    try:
+        async with aiohttp.ClientSession() as http, http.get(f"{http_url(nodes[0]['address'])}/status") as response:
+            return await response.json()  # type: ignore[no-any-return]
+    except aiohttp.ClientError:
+        return {}
 
 
 async def all_live(cluster: DevCluster, shards: int) -> bool:

@@ -42,7 +42,7 @@ CATCH_UP_S = 20.0
 """A worker that is behind stores what was sent within this, or does not reach the rate."""
 REACHED = 0.97
 """A row counts if at least this part of what was sent was taken."""
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 600.0
 DEFAULT = ["4/2000", "16/2000", "64/2000", "300/200"]
 DEFAULT_PEERS = ["rust publisher", "discord.py", "discord.py[speed]", "hikari[speedups]"]
 DEFAULT_MIX = "messages"
