@@ -14,7 +14,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.store.base import Put, StoreUnavailable
 from sandwich_coordinator.store.etcd import EtcdStore
-from sandwich_coordinator.store.etcd_health import etcd_problems
+from sandwich_coordinator.store.etcd_health import MemberStatus, etcd_problems
 from sandwich_node.agent.redis_probe import RedisProbe
 from sandwich_node.agent.server_health import Servers
 from sandwich_node.cache.errors import CacheUnavailable
@@ -221,6 +221,33 @@ async def test_the_agent_says_what_blocks_and_what_does_not(tmp_path: Path) -> N
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await store.close()
+
+
+class Members:
+    """An etcd that is well, whose client has other TLS files than those on the disk."""
+
+    tls_refused = ""
+
+    async def member_statuses(self) -> dict[str, MemberStatus | str]:
+        return {}
+
+
+async def test_changed_tls_files_for_etcd_that_cannot_be_used_are_a_problem_until_they_can(tmp_path: Path) -> None:
+    members = Members()
+    members.tls_refused = "etcd's CA /ca has no certificate in PEM"
+    async with EmbeddedRedis(tmp_path / "redis") as cache:
+        servers = Servers(members, RedisOptions(url=cache.url), ask_nats=lambda: True)
+        running = asyncio.create_task(servers.run())
+        try:
+
+            async def found() -> list[str]:
+                return [each.text for each in servers.problems if each.code is Code.CERTIFICATE_REFUSED]
+
+            (text,) = await until(found, bool)
+            assert "/ca has no certificate" in text
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_nats_that_refuses_the_credentials_says_so(tmp_path: Path) -> None:

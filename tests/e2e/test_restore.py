@@ -36,7 +36,7 @@ async def tool(name: str, *words: str) -> None:
 
 
 async def restore(cluster: DevCluster, snapshot: Path) -> None:
-    """Make etcd's data anew from the snapshot, with the member's own name and addresses, and start it."""
+    """Make the data of etcd again from the snapshot, with the member's own name and addresses, and start it."""
     etcd = cluster.etcd
     peer = f"http://127.0.0.1:{etcd.peer_port}"
     words = ["--data-dir", str(etcd.directory / "data"), "--name", etcd.member]

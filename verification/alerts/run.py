@@ -18,7 +18,7 @@ from verification.alerts.report import Outcome, in_words
 from verification.alerts.shortened import shortened, shorter
 
 FIRE_MAX_S = 150.0
-CLEAR_MAX_S = 180.0
+CLEAR_MAX_S = 240.0
 QUIET_MAX_S = 120.0
 LOOK_S = 0.25
 

@@ -170,7 +170,8 @@ class RedisCache:
         applied, left = Applied(), Left()
         try:
             stood = read_reply(reply, applied, left)
-        except (TypeError, ValueError) as error:
+        except Exception as error:
+            # Other shards' parts of the same call have their answers still to come.
             then(self._failed(error))
             return
         if not applied.newer:

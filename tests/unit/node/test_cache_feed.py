@@ -13,7 +13,7 @@ from sandwich_coordinator.types import CacheSpec
 from sandwich_node.cache import feed as feeding
 from sandwich_node.cache.batch import Batch, EventOps
 from sandwich_node.cache.context import Op
-from sandwich_node.cache.errors import CacheError, CacheUnavailable
+from sandwich_node.cache.errors import CacheError, CacheFull, CacheReadOnly, CacheUnavailable
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.replies import Applied, Extra
 from sandwich_node.cache.settings import CacheWriter
@@ -30,6 +30,7 @@ class FakeCache:
         self.delay = 0.0
         self.away = False
         self.newer = False
+        self.refusal: CacheError | None = None
         self.recorded = -1
         self.afresh: list[tuple[Op, ...]] = []
         self.kept: str | None = None
@@ -66,6 +67,8 @@ class FakeCache:
     async def apply(self, batch: Batch) -> Applied:
         if self.away:
             raise CacheUnavailable("Redis does not answer")
+        if self.refusal is not None:
+            raise self.refusal
         await asyncio.sleep(self.delay)
         if self.newer:
             return Applied(newer=True)
@@ -160,6 +163,23 @@ def test_a_frame_that_was_sent_in_vain_is_tried_again_before_the_next() -> None:
         await feed.drained()
         assert cache.applied == [1, 2, 3]
         assert feed.waiting == ""
+
+    play(story)
+
+
+@pytest.mark.parametrize("refusal", [CacheFull("full"), CacheReadOnly("read-only")])
+def test_a_change_that_redis_refuses_is_counted_once_and_made_when_redis_takes_it(refusal: CacheError) -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
+        cache.away = True
+        assert await feed.apply("s", 0, events(2), starts_session=False) is None
+        await asyncio.sleep(60.0)
+        assert feed.counters.failed == 0, "no answer is no refusal"
+        cache.away, cache.refusal = False, refusal
+        await asyncio.sleep(60.0)
+        assert (feed.counters.failed, feed.waiting) == (1, str(refusal))
+        cache.refusal = None
+        await feed.drained()
+        assert (cache.applied, feed.counters.failed) == ([1, 2], 1)
 
     play(story)
 
