@@ -155,10 +155,13 @@ def shared_views() -> Iterator[None]:
     really, views = ClusterView.apply, OrderedDict[tuple[str, int], ClusterView]()
 
     def apply(view: ClusterView, *batches: WatchBatch) -> ClusterView:
-        at = view.keys.prefix, max([view.revision, *(batch.revision for batch in batches)])
-        found = views.get(at)
+        prefix, revision = view.keys.prefix, max([view.revision, *(batch.revision for batch in batches)])
+        found = views.get((prefix, revision))
         if found is None:
-            found = views[at] = really(view, *batches)
+            found = really(view, *batches)
+            # The view of a node that has just listed everything does not know what the others have seen change.
+            if not views or views.get((prefix, view.revision)) is view:
+                views[prefix, revision] = found
             if len(views) > VIEWS_KEPT:
                 views.popitem(last=False)
         return found
