@@ -1,6 +1,7 @@
 """The connection to Redis or a Redis Cluster: every request has a deadline, and every failure a reason."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -37,11 +38,24 @@ class _Tcp(_Packing, redis.Connection):
 
 
 class _Tls(_Packing, redis.SSLConnection):
+    read: tuple[tuple[int, int, int], ...] | None = None
+
     def _connection_arguments(self) -> Mapping[str, Any]:
-        # So that renewed files are read at the next connect; redis-py keeps their content.
-        self.ssl_context.context = None
+        # So that renewed files are read at the next connect: redis-py keeps the content of the first one.
+        tls = self.ssl_context
+        found = _stamp(name for name in (tls.ca_certs, tls.certfile, tls.keyfile) if name)
+        if found != self.read:
+            self.read, tls.context = found, None
         arguments: Mapping[str, Any] = super()._connection_arguments()
         return arguments
+
+
+def _stamp(names: Iterable[str]) -> tuple[tuple[int, int, int], ...]:
+    try:
+        files = [os.stat(name) for name in names]
+    except OSError:
+        return ()
+    return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in files)
 
 
 class _Unix(_Packing, redis.UnixDomainSocketConnection):

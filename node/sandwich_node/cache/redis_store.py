@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 
+from sandwich_coordinator.small_files import Stamp, stamp
 from sandwich_node.cache import cluster
 from sandwich_node.cache.batch import (
     CALL_BYTES_MAX,
@@ -497,6 +499,9 @@ class RedisCache:
                     result = await work
         except Exception as error:
             raise self._failed(error) from None
+        finally:
+            # It has not begun if its turn never came.
+            work.close()
         self._succeeded()
         return result
 
@@ -555,10 +560,18 @@ class RedisCache:
 
 
 class FollowingTls(redis.SSLConnection):
-    """Reads its files at each connect; redis-py's own keeps their content from the first one on."""
+    """Reads files that have changed at the next connect; redis-py's own keeps the content of the first one.
+
+    Not at each connect: a context takes some 30 ms of a core.
+    """
+
+    read: Stamp | None = None
 
     def _connection_arguments(self) -> Mapping[str, Any]:
-        self.ssl_context.context = None
+        tls = self.ssl_context
+        found = stamp([Path(name) for name in (tls.ca_certs, tls.certfile, tls.keyfile) if name])
+        if found != self.read:
+            self.read, tls.context = found, None
         arguments: Mapping[str, Any] = super()._connection_arguments()
         return arguments
 
