@@ -83,12 +83,16 @@ async def test_every_node_answers_its_log_to_nodes_and_a_webhook_outlives_its_le
     async with hook_server() as server, cluster_fixture(nodes=2) as running, aiohttp.ClientSession() as http:
         cluster = running.cluster
         view = (await cluster.snapshot()).view
-        of_workers = 0
-        for name, entry in view.nodes.items():
-            lines = msgspec.json.decode(await ask_node(http, entry.record, PATH))["lines"]
-            assert any(f"as node {name}" in line["message"] for line in lines)
-            of_workers += sum(line.get("worker") == 0 for line in lines)
-        assert of_workers, "the worker that made the stream said so"
+
+        async def lines_of_workers() -> int:
+            of_workers = 0
+            for name, entry in view.nodes.items():
+                lines = msgspec.json.decode(await ask_node(http, entry.record, PATH))["lines"]
+                assert any(f"as node {name}" in line["message"] for line in lines)
+                of_workers += sum(line.get("worker") == 0 for line in lines)
+            return of_workers
+
+        await running.until("the worker that made the stream says so", lines_of_workers)
 
         (cluster.directory / "url").write_text(server.url)
         events = [word for kind in ("leader", "nodes", "failovers") for word in ("--event", kind)]

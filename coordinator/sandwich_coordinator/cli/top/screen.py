@@ -5,7 +5,7 @@ A picture is taken every second. While the cluster cannot be asked, the last one
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import ClassVar
 
 from rich.text import Text
@@ -13,6 +13,7 @@ from textual import on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Label, Static, Tab, Tabs
 
@@ -193,7 +194,9 @@ class Top(App[None]):
                     self._failure = f"no answer in {PATIENCE_S:g} s"
                 except (OperationError, StoreError) as error:
                     self._failure = plain_text(error)
-                self._show(clock())
+                # While the screen is being made or taken away there is nothing to show it on.
+                with suppress(NoMatches):
+                    self._show(clock())
                 await asyncio.sleep(EVERY_S)
 
     def _show(self, now: float) -> None:
