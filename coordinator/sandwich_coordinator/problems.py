@@ -325,7 +325,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.SHARDS_NOT_LIVE: Kind(
             _W,
             "A node runs these shards and they have not been live for over a minute.",
-            "sandwich shard list shows what they wait for",
+            "sandwich shard list shows what each one waits for",
         ),
         Code.SHARDS_WAITING: Kind(
             _W, "Shards cannot go on or cannot publish; the summary says what they wait for.", ""

@@ -67,7 +67,7 @@ export function actionFor(problem: Problem, on = ""): Action {
   if (app) {
     const settings = `${href.app(app)}/settings`;
     if (code === "shards-failed" || code === "shards-not-live") {
-      if (shards && isOperator.value) return <Do text={`Reconnect ${shards.length > SHARDS_SHOWN ? shardsText(shards) : shards}`} run={() => restartShards(app, shards)} />;
+      if (shards && isOperator.value) return <Do text={`Reconnect ${shardsText(shards)}`} run={() => restartShards(app, shards)} />;
       return <To text="Shards" to={`/shards?app=${encodeURIComponent(app)}`} />;
     }
     if (code === "app-paused" && isOperator.value) return <Do text="Resume" run={() => resumeApp(app)} />;
