@@ -7,7 +7,7 @@ import { build } from "esbuild";
 
 const entry = join(dirname(fileURLToPath(import.meta.url)), "..", "src", "state", "pacing.ts");
 const { outputFiles } = await build({ entryPoints: [entry], bundle: true, format: "esm", write: false });
-const { BEAT_MS, dueAt, onBeat } = await import(`data:text/javascript,${encodeURIComponent(outputFiles[0].text)}`);
+const { BEAT_MS, dueAt, nextAt, onBeat } = await import(`data:text/javascript,${encodeURIComponent(outputFiles[0].text)}`);
 
 const NEVER = -1e12;
 
@@ -64,6 +64,14 @@ test("an answer that takes long is asked for less often, its reader's own change
 test("a change just before the beat does not put it off", () => {
   const asked = { at: 2003, tookMs: 20, forChangeAt: 2003 };
   assert.deepEqual([3500, 3999, 4000, 4001].map((now) => dueAt(asked, now, NEVER)), [4000, 4000, 4000, 4001]);
+});
+
+test("after a change that was made here it is asked each second for a while, also when no change is reported", () => {
+  const now = 1_000_123;
+  const asked = { at: now, tookMs: 20, forChangeAt: NEVER };
+  assert.equal(nextAt(asked, now, now - 1000, 5000), now + 1000);
+  assert.equal(nextAt({ ...asked, tookMs: 600 }, now, now, 5000), now + 2400);
+  assert.equal(nextAt(asked, now, now - 60_000, 5000), 1_006_000);
 });
 
 test("a beat is never before the time", () => {

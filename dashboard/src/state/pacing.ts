@@ -8,6 +8,8 @@ export const BEAT_MS = 2000;
 const REST_MS = 1000;
 /** After a change that was made here, what follows from it is shown sooner, for a while. */
 const OWN_REST_MS = 400;
+/** What follows may be in no change that is reported: the first answer may come from a picture of just before. */
+const OWN_EVERY_MS = 1000;
 const OWN_MS = 15_000;
 
 export interface Asked {
@@ -23,6 +25,12 @@ export function dueAt(asked: Asked, now: number, actedAt: number, beat = BEAT_MS
   const earliest = asked.at + rest;
   const isRare = now - asked.forChangeAt >= 2 * beat;
   return Math.max(now, isRare || now - actedAt < OWN_MS ? earliest : onBeat(earliest, beat));
+}
+
+/** When to ask again without a change, what is asked for `every` so often. */
+export function nextAt(asked: Asked, now: number, actedAt: number, every: number): number {
+  if (now - actedAt < OWN_MS) return now + Math.max(Math.min(OWN_EVERY_MS, every), asked.tookMs * 4);
+  return onBeat(now + Math.max(every, asked.tookMs * 4));
 }
 
 /** The first beat that is not before this time. */

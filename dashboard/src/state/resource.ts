@@ -4,7 +4,7 @@ import { signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { acted, ask, askAll, Unchanged, Unreachable } from "../api/client";
 import { connection, noteAnswer, noteUnreachable, onChanges } from "./live";
-import { dueAt, onBeat } from "./pacing";
+import { dueAt, nextAt } from "./pacing";
 
 const EVERY_MS = 5000;
 const GAP_MS = 1000;
@@ -106,7 +106,7 @@ class Entry {
     }
     // The stream says when there are new figures, every five seconds.
     const every = connection.peek().state === "live" && this.on.has("figures") ? this.every * 2 : this.every;
-    const due = onBeat(Date.now() + Math.max(every, this.asked.tookMs * 4));
+    const due = nextAt(this.asked, Date.now(), acted.at, every);
     this.timer = window.setTimeout(() => {
       if (document.hidden) this.plan();
       else void this.refresh();
