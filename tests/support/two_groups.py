@@ -8,7 +8,7 @@ import asyncio
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ SPREAD_S = 0.05
 TICK_S = 1e-6
 """Timers of one moment have no order."""
 GUILD_0 = 100 << 22
+GUILD_EVENTS = ("GUILD_CREATE", "GUILD_DELETE")
+"""Their `id` is the guild's."""
 
 
 @dataclass(slots=True)
@@ -111,13 +113,17 @@ class GatewaySocket:
 
 
 class SmallDiscord:
-    """The guilds of one bot. `emitted`: of each guild (0: none), the numbers of its events in order."""
+    """The guilds of one bot. `emitted`: of each guild (0: none), the numbers of its events in order.
+
+    `down`: the guilds in an outage.
+    """
 
     def __init__(self, rng: random.Random, guilds: int) -> None:
         self.rng = rng
         self.guilds = [GUILD_0 + (index << 22) + index for index in range(guilds)]
         self.sessions: list[GatewaySession] = []
         self.emitted: dict[int, list[int]] = defaultdict(list)
+        self.down: set[int] = set()
         self.replay_max = 5000
         self._number = 0
 
@@ -143,7 +149,8 @@ class SmallDiscord:
         }
         session.dispatch("READY", ready)
         for guild in sorted(guilds):
-            session.dispatch("GUILD_CREATE", {"id": str(guild), "unavailable": False})
+            name = "GUILD_DELETE" if guild in self.down else "GUILD_CREATE"
+            session.dispatch(name, {"id": str(guild), "unavailable": guild in self.down})
 
     def command(self, session: GatewaySession, op: int, data: Any) -> None:
         """Presence (3), and Request Soundboard Sounds (31)."""
@@ -175,7 +182,7 @@ class SmallDiscord:
         self._number += 1
         self.emitted[guild].append(self._number)
         body = {**data, "n": self._number}
-        if guild:
+        if guild and name not in GUILD_EVENTS:
             body["guild_id"] = str(guild)
         loop = asyncio.get_running_loop()
         for session in self.sessions:
@@ -184,10 +191,20 @@ class SmallDiscord:
                 loop.call_at(session.free_at, session.dispatch, name, body)
         return self._number
 
-    def random_event(self) -> None:
-        """A message, or something that repeats itself."""
+    def outage(self, guild: int) -> None:
+        """The guild is away from now on."""
+        self.down.add(guild)
+        self.emit(guild, "GUILD_DELETE", id=str(guild), unavailable=True)
+
+    def back(self, guild: int) -> None:
+        """The guild is there again. Without an outage: Discord sends it again all the same."""
+        self.down.discard(guild)
+        self.emit(guild, "GUILD_CREATE", id=str(guild), unavailable=False)
+
+    def random_event(self, repeated: float = 0.6) -> None:
+        """A message; as often as `repeated` says, something that repeats itself."""
         guild = self.rng.choice([*self.guilds, 0])
-        kind = self.rng.random()
+        kind = self.rng.random() * (0.4 + repeated)
         if kind < 0.4 or not guild:
             self.emit(guild, "MESSAGE_CREATE", id=str(self._number + 1000), channel_id="5", content="x" * 20)
         elif kind < 0.8:
@@ -197,10 +214,10 @@ class SmallDiscord:
             status = self.rng.choice(["online", "idle"])
             self.emit(guild, "PRESENCE_UPDATE", user={"id": "9"}, status=status, activities=[], client_status={})
 
-    async def traffic(self, per_s: float) -> None:
+    async def traffic(self, per_s: float, *, repeated: float = 0.6) -> None:
         while True:
             await asyncio.sleep(self.rng.expovariate(per_s))
-            self.random_event()
+            self.random_event(repeated)
 
 
 class Group:
@@ -340,18 +357,23 @@ class World:
         self._fence += 1
         return self._fence
 
-    def published(self, *groups: Group) -> dict[int, list[int]]:
-        """What consumers get of each guild: the groups' events, group by group, each in the stream's order."""
-        found: dict[int, list[int]] = defaultdict(list)
+    def events(self, *groups: Group) -> Iterator[dict[str, Any]]:
+        """What consumers get: the groups' events, group by group, each in the stream's order."""
         for group in groups:
             for _, subject, payload, headers in self.log.messages:
                 if headers.kind or subject.split(".")[4] != str(group.number):
                     continue
                 assert headers.part is None
-                for line in split_events(inflate(payload)):
-                    data = msgspec.json.decode(line)["d"]
-                    if "n" in data:
-                        found[int(data.get("guild_id", 0))].append(data["n"])
+                yield from map(msgspec.json.decode, split_events(inflate(payload)))
+
+    def published(self, *groups: Group) -> dict[int, list[int]]:
+        """Of each guild, the numbers of its events as consumers get them."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for event in self.events(*groups):
+            data = event["d"]
+            if "n" in data:
+                guild = data["id"] if event["t"] in GUILD_EVENTS else data.get("guild_id", 0)
+                found[int(guild)].append(data["n"])
         return found
 
     def songs(self, *groups: Group) -> list[int]:

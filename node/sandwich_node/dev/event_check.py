@@ -72,28 +72,44 @@ class EventVerdict:
 
 @dataclass(slots=True)
 class _Session:
-    """A session's dispatches by sequence, from 1 on: numbers of events, and places in the journal."""
+    """A session's dispatches by sequence, from 1 on: numbers of events, and places in the journal.
+
+    `began_after`: the last event in the journal when it began.
+    """
 
     shard: int
     count: int
+    began_after: int
     events: "array[int]" = field(default_factory=lambda: array("Q"))
     places: "array[int]" = field(default_factory=lambda: array("Q"))
     first: int = 0
     last: int = 0
     """The first and the last sequence that arrived; 0: none did."""
 
+    @property
+    def after(self) -> int:
+        """The last event that was sent before it began: its first one is not always delivered first."""
+        return min((event for event in self.events if event), default=self.began_after + 1) - 1
+
 
 @dataclass(slots=True)
 class _Outage:
-    """A shard without a session, between two places in the journal.
+    """A shard without a session.
 
-    `served`: by guild, the first event that arrived in that time: the next shard group may serve it already.
+    after   the last event that was sent before the lost session began
+    last    by guild, its last event in what was published of the lost session
+    until   the last event that was sent before the shard's next session began; None: there is none
+    served  by guild, the first event that arrived in that time: the next shard group may serve it already
+
+    An event is named by its number, which is given when it is sent. Its place in the journal is no measure: an event
+    that was sent before a session began may be delivered to another session later.
     """
 
     shard: int
     count: int
-    began: int
-    ended: int
+    after: int
+    last: dict[int, int]
+    until: int | None
     served: dict[int, int] = field(default_factory=dict)
 
 
@@ -109,7 +125,6 @@ class EventCheck:
         self._guild = array("Q", [0])
         self._of = array("H", [0])
         """How many sessions of the bot its guild had."""
-        self._place = array("Q", [0])
         self._hashes: dict[str, int] = {}
         self._arrived_by = array("L")
         self._arrived_seq = array("Q")
@@ -119,17 +134,16 @@ class EventCheck:
         name = session_hash(entry.session)
         session = self._sessions.get(name)
         if session is None:
-            session = self._sessions[name] = _Session(entry.shard, entry.count)
+            session = self._sessions[name] = _Session(entry.shard, entry.count, len(self._of) - 1)
         if entry.seq != len(session.events) + 1:
             raise ValueError(f"the journal is incomplete before {entry.seq} of session {name}")
         session.events.append(entry.event)
         self._places += 1
         session.places.append(self._places)
         if missing := max(0, entry.event + 1 - len(self._of)):
-            for column in (self._type, self._guild, self._of, self._place):
+            for column in (self._type, self._guild, self._of):
                 column.extend([0] * missing)
         if entry.event and not self._of[entry.event]:
-            self._place[entry.event] = self._places
             self._type[entry.event] = self._types.setdefault(entry.t, len(self._types))
             self._guild[entry.event] = int(entry.guild or 0)
             self._of[entry.event] = entry.sessions
@@ -239,10 +253,13 @@ class EventCheck:
         lost = self._sessions[name]
         began = lost.places[min(last_seq, len(lost.places)) - 1] if last_seq else 0
         same = (s for s in self._sessions.values() if (s.shard, s.count) == (lost.shard, lost.count))
-        later = (s.places[0] for s in same if s.last and s.places[0] > began)
-        return _Outage(lost.shard, lost.count, began, min(later, default=self._places))
+        later = min((s for s in same if s.last and s.places[0] > began), key=lambda s: s.places[0], default=None)
+        last = {self._guild[event]: event for event in lost.events[:last_seq] if event}
+        return _Outage(lost.shard, lost.count, lost.after, last, None if later is None else later.after)
 
     def _is_within(self, event: int, outage: _Outage) -> bool:
         guild = self._guild[event]
-        shard = (guild >> _GUILD_SHIFT) % outage.count
-        return shard == outage.shard and outage.began < self._place[event] < outage.ended
+        if (guild >> _GUILD_SHIFT) % outage.count != outage.shard:
+            return False
+        is_before = outage.until is None or event <= outage.until
+        return is_before and event > outage.last.get(guild, outage.after)

@@ -71,25 +71,34 @@ class _Guilded(msgspec.Struct, gc=False):
     guild_id: Any = UNSET
 
 
+class _Outage(msgspec.Struct, gc=False):
+    unavailable: Any = UNSET
+
+
 def _decoder(event_type: str, fields: tuple[str, ...]) -> Callable[[bytes], Any]:
     named = [(name, Any, UNSET) for name in fields]
     return msgspec.json.Decoder(msgspec.defstruct(event_type, named, bases=(_Guilded,), gc=False)).decode
 
 
 _decoders = {name: (fields[0], _decoder(name, fields)) for name, fields in IDENTIFYING_FIELDS.items()}
+_decode_outage = msgspec.json.Decoder(_Outage).decode
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def identity(event_type: str, data: bytes, *, lazy: bool = False) -> Identity | None:
+def identity(event_type: str, data: bytes, *, lazy: bool = False, unavailable: bool = False) -> Identity | None:
     """The identity of one event, by its type and the JSON of its `d`; None for an event of one session only.
 
-    lazy  of a GUILD_CREATE or GUILD_DELETE: READY announced the guild, and this is the first event of it
-          (`__extra.lazy` on the wire, `Arrival.lazy` in a shard). Only the session that got the READY receives it.
+    lazy, unavailable  of a GUILD_CREATE or GUILD_DELETE: as `Arrival` has them in a shard, and `__extra` on the wire
+
+    The first event of a guild that READY announced goes to the session that got the READY. If it said that the guild is
+    in an outage, the GUILD_CREATE behind it is the outage's end, which all sessions receive.
 
     Never raises: an event that cannot be parsed is identified by its bytes, in guild 0.
     """
-    if event_type in SESSION_BOUND or (lazy and event_type in ("GUILD_CREATE", "GUILD_DELETE")):
+    if event_type in SESSION_BOUND:
+        return None
+    if lazy and (event_type == "GUILD_DELETE" or (event_type == "GUILD_CREATE" and not (unavailable and _is_up(data)))):
         return None
     try:
         guild_id, canonical = _read(event_type, data)
@@ -97,6 +106,14 @@ def identity(event_type: str, data: bytes, *, lazy: bool = False) -> Identity | 
         guild_id, canonical = 0, bytes(data)
     name = event_type.encode(errors="backslashreplace")
     return guild_id, hashlib.blake2b(b"%b\0%b" % (name, canonical), digest_size=DIGEST_BYTES).digest()
+
+
+def _is_up(guild: bytes) -> bool:
+    """Whether a GUILD_CREATE has the guild, and does not say that it is in an outage."""
+    try:
+        return _decode_outage(guild).unavailable is not True
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
 
 
 def _read(event_type: str, data: bytes) -> tuple[int, bytes]:

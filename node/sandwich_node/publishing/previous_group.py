@@ -45,6 +45,7 @@ class _Meta(msgspec.Struct, gc=False):
 
 class _Extra(msgspec.Struct, gc=False):
     lazy: Any = False
+    unavailable: Any = False
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -60,7 +61,9 @@ _decode = msgspec.json.Decoder(_Line).decode
 def identity_of_line(line: bytes) -> Identity | None:
     """The identity of a published event; None for an own event, or one of a single session. Raises UNREADABLE."""
     read = _decode(line)
-    return None if read.meta.id.startswith(OWN) else identity(read.t, read.d, lazy=read.extra.lazy is True)
+    if read.meta.id.startswith(OWN):
+        return None
+    return identity(read.t, read.d, lazy=read.extra.lazy is True, unavailable=read.extra.unavailable is True)
 
 
 class OldEnd(msgspec.Struct, frozen=True):

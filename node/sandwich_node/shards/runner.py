@@ -24,6 +24,7 @@ from sandwich_node import ipc
 from sandwich_node.cache.group_switch import PreviousShards
 from sandwich_node.cache.handover_drain import LeftBehind
 from sandwich_node.events.filters import EventFilter
+from sandwich_node.events.guild_arrivals import ShardGuilds
 from sandwich_node.events.unreadable import Unreadable
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
@@ -273,6 +274,8 @@ class ShardRunner:
             self._reports.lost(events)
         if session is not None:
             self._intake.begin_session(session.id, session.sequence)
+            if start.session is not None and session.sequence == start.session.first_seq:
+                self._intake.begin_guilds(ShardGuilds(start.session.guilds, after_ready=True))
         return session
 
     async def _hold(self, checkpoint: Checkpoint, own: OwnChain | None) -> fx.Stopped | fx.Failed | None:

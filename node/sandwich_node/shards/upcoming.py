@@ -23,6 +23,7 @@ import msgspec
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_coordinator.types import GroupPhase
 from sandwich_node import ipc
+from sandwich_node.events.asks import Arrival
 from sandwich_node.events.guild_arrivals import ShardGuilds
 from sandwich_node.events.identity import Identity, identity
 from sandwich_node.gateway import effects as fx
@@ -148,6 +149,8 @@ class Upcoming:
     def _go_on_with(self, own: OwnChain) -> None:
         """Hold from the first event on, as the last owner did."""
         self.mode = Mode.HOLDING
+        # The intake looks at the events once more when they are released.
+        self._guilds = copy.deepcopy(self._intake.guilds)
         self._hold_from = own.hold
         if own.note is not None:
             self._previous = own.note
@@ -210,7 +213,8 @@ class Upcoming:
         if self._last[0] == session_id and seq <= self._last[1]:
             return self._hold.has_room
         self._last = session_id, seq
-        one, is_asked = self._identity(type, data, lazy=type in _ABOUT_GUILDS and self._is_lazy(type, bytes(data)))
+        arrival = self._arrival(type, bytes(data)) if type in _ABOUT_GUILDS else None
+        one, is_asked = self._identity(type, data, arrival)
         room = self._hold.put(HeldEvent(raw, data, type, seq, session_id, damaged, one, is_asked))
         if not room:
             self._room.clear()
@@ -219,7 +223,7 @@ class Upcoming:
 
     def begin_guilds(self, guilds: ShardGuilds) -> None:
         """See `Gate`."""
-        self._is_complete, self._is_listed = False, True
+        self._is_complete, self._is_listed = False, guilds.is_listed
         if self.mode is Mode.WITHHELD:
             self._intake.guilds = guilds
         else:
@@ -235,13 +239,16 @@ class Upcoming:
             await self._room.wait()
 
     def _remember(self, type: str, data: msgspec.Raw) -> None:
-        # GUILD_CREATE: the session's own announcements are not the old group's.
-        one, is_asked = (None, False) if type == "GUILD_CREATE" else self._identity(type, data, lazy=False)
+        arrival = self._intake.guilds.look(type, bytes(data)) if type in _ABOUT_GUILDS else None
+        if type == "GUILD_CREATE" and (arrival is None or not arrival.is_sure):
+            # It may be the session's own announcement, which is not the old group's.
+            return
+        one, is_asked = self._identity(type, data, arrival)
         if one is not None:
             self._before.append((one, is_asked))
             self._recent = min(self._recent + 1, BEFORE_MAX)
 
-    def _identity(self, type: str, data: msgspec.Raw, *, lazy: bool) -> tuple[Identity | None, bool]:
+    def _identity(self, type: str, data: msgspec.Raw, arrival: Arrival | None) -> tuple[Identity | None, bool]:
         """The identity of an event that is published, and whether a look-up decides about that."""
         rules = self._intake.rules
         lane, is_asked = rules.lane(type), False
@@ -253,17 +260,20 @@ class Upcoming:
                 _log.debug("an event %s could not be judged", type)
             else:
                 lane, is_asked = verdict.lane, verdict.ask is not None
-        return (identity(type, bytes(data), lazy=lazy), is_asked) if lane else (None, False)
+        if not lane:
+            return None, False
+        lazy, unavailable = (arrival.lazy, arrival.unavailable) if arrival is not None else (False, False)
+        return identity(type, bytes(data), lazy=lazy, unavailable=unavailable), is_asked
 
-    def _is_lazy(self, type: str, data: bytes) -> bool:
+    def _arrival(self, type: str, data: bytes) -> Arrival | None:
         try:
             arrival = self._guilds.take(type, data)
         except Exception:
             # As above.
             _log.debug("an event %s could not be read", type)
-            return False
+            return None
         self._pulse()
-        return arrival is not None and arrival.lazy
+        return arrival
 
     # --- the way to the switch --------------------------------------------------------------------------------------
 
@@ -309,13 +319,19 @@ class Upcoming:
 
     async def _guilds_arrived(self) -> None:
         while self._tracker.awaited or not self._is_listed:
-            self._changed.clear()
             try:
                 async with asyncio.timeout(READY_QUIET_S if self._is_listed else RESUMED_QUIET_S):
-                    await self._changed.wait()
+                    await self._next_arrival()
             except TimeoutError:
                 if self._is_live:
                     return
+
+    async def _next_arrival(self) -> None:
+        """Wait for one of the session's guilds. Other guilds' events do not count; the session's begin and end do."""
+        guilds, arrived, is_live = self._tracker, self._tracker.arrived, self._is_live
+        await self._until(
+            lambda: self._tracker is not guilds or guilds.arrived != arrived or self._is_live is not is_live
+        )
 
     def _report(self) -> None:
         """Report the state that the leader waits for."""

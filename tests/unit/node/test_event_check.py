@@ -119,6 +119,46 @@ def test_a_gap_ends_with_the_next_session_of_the_shard() -> None:
     assert (verdict.in_gaps, verdict.lost, verdict.clean) == (2, 1, False)
 
 
+def dispatches(*sent: tuple[str, int, int, int]) -> list[JournalEntry]:
+    """In the order of delivery: session, number of the event (0: READY), guild, how many sessions there were."""
+    seqs: dict[str, int] = {}
+    found = []
+    for session, event, guild, of in sent:
+        seqs[session] = seqs.get(session, 0) + 1
+        found.append(JournalEntry(session, 0, 2 if session == "new" else 1, seqs[session], "T", event, str(guild), of))
+    return found
+
+
+def test_an_event_that_is_delivered_late_is_in_the_gap_in_which_it_was_sent() -> None:
+    """The old session is lost behind event 1. Event 3 is sent before the next one begins, and delivered to another
+    session behind its READY, and behind event 4 of another guild. Event 5 is sent later."""
+    sent = dispatches(
+        *(("new", 0, 0, 2), ("old", 0, 0, 2), ("new", 1, 2 << 22, 2), ("old", 1, 2 << 22, 2), ("new", 2, 2 << 22, 1)),
+        *(("again", 0, 0, 2), ("again", 4, 4 << 22, 2), ("new", 3, 2 << 22, 1), ("new", 4, 4 << 22, 2)),
+        *(("again", 5, 2 << 22, 2), ("new", 5, 2 << 22, 2), ("again", 6, 4 << 22, 2), ("new", 6, 4 << 22, 2)),
+    )
+    again = session_hash("again")
+    check = check_of(sent, [f"{OLD}:1", f"{OLD}:2", f"{again}:1", f"{again}:2", f"{again}:4"])
+    verdict = check.verdict({OLD: 2})
+    assert (verdict.in_gaps, verdict.lost, verdict.owed) == (2, 1, 4)
+    assert verdict.notes == ("lost: event 5, T of guild 8388608",)
+
+
+def test_what_the_lost_session_was_delivered_late_is_in_the_gap_and_what_was_published_of_it_is_not() -> None:
+    """Event 1 is delivered to the other session before the lost one's last published event, event 2 of another guild.
+    With event 1 published and event 2 not, event 2 is no part of the gap behind event 1."""
+    sent = dispatches(
+        *(("new", 0, 0, 2), ("old", 0, 0, 2), ("new", 1, 2 << 22, 2), ("old", 2, 4 << 22, 2), ("new", 2, 4 << 22, 2)),
+        *(("old", 1, 2 << 22, 2), ("again", 0, 0, 2), ("again", 3, 2 << 22, 2), ("new", 3, 2 << 22, 2)),
+    )
+    again = session_hash("again")
+    check = check_of(sent, [f"{OLD}:1", f"{OLD}:2", f"{again}:1", f"{again}:2"])
+    verdict = check.verdict({OLD: 2})
+    assert (verdict.in_gaps, verdict.lost, verdict.owed) == (1, 0, 2)
+    hole = check_of(sent, [f"{OLD}:1", f"{OLD}:3", f"{again}:1", f"{again}:2"]).verdict({OLD: 3})
+    assert (hole.in_gaps, hole.lost, hole.notes) == (0, 1, ("lost: event 2, T of guild 16777216",))
+
+
 def test_a_journal_with_a_hole_is_refused() -> None:
     check = EventCheck()
     check.sent(entries([("old", 1, 7)])[0])

@@ -8,8 +8,9 @@ import pytest
 from sandwich_coordinator.types import EventsSpec, LaneSpec
 from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.shards import hold
+from sandwich_node.shards.upcoming import READY_QUIET_S, RESUMED_QUIET_S
 from sandwich_sdk.wire.frame import session_hash
-from tests.support.two_groups import Group, World, switch
+from tests.support.two_groups import GUILD_0, SPREAD_S, Group, World, switch
 from verification.simulation.loop import run_virtual
 
 Fault = Callable[[World, Group, Group], Awaitable[None]]
@@ -221,6 +222,145 @@ def test_a_session_of_the_new_group_that_is_lost_before_the_switch_costs_nothing
         await settled(world, old, new)
         check(world, old, new)
         assert not old.lost + new.lost
+
+    play(story)
+
+
+async def _new_session(group: Group, shard: int) -> None:
+    """Discord ends the shard's session, and the next one begins."""
+    session = group.session_of(shard)
+    session.is_dead = True
+    assert session.socket is not None
+    session.socket.end(4009)
+    while group.session_of(shard) is session:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def _none(group: Group, shard: int) -> None:
+    """The owner stays."""
+
+
+async def _crash(group: Group, shard: int) -> None:
+    await group.crash(shard)
+
+
+async def _two_crashes(group: Group, shard: int) -> None:
+    await group.crash(shard)
+    await asyncio.sleep(0.5)
+    await group.crash(shard)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("outages", [True, False], ids=["outages", "no outage"])
+@pytest.mark.parametrize("then", [_none, _crash, _two_crashes], ids=lambda then: then.__name__.strip("_"))
+@pytest.mark.parametrize("lost", ["new", "old", "both"])
+def test_a_guild_that_comes_again_in_a_hold_is_not_taken_for_the_announcement_of_a_session(
+    lost: str, then: Callable[[Group, int], Awaitable[None]], outages: bool, seed: int
+) -> None:
+    """A session that begins while events are held announces its guilds: these GUILD_CREATEs look like the others."""
+
+    async def story(world: World) -> None:
+        discord, guilds = world.discord, world.discord.guilds
+        old = Group(world, 1, 1)
+        new = Group(world, 2, 2, previous=old)
+        old.start()
+        await old.all_are("live")
+        traffic = world.tasks.create_task(discord.traffic(40.0, repeated=0.0))
+        new.start(phase="preparing")
+        await new.all_are("ready")
+        new.set_phase("holding")
+        await new.all_are("holding")
+        losing = [group for group in (new, old) if lost in (("new" if group is new else "old"), "both")]
+        for guild in guilds[::3] if outages else ():
+            discord.outage(guild)
+        await asyncio.sleep(1)
+        for group in losing:
+            await _new_session(group, 0)
+            # No event is on its way to a session of neither group.
+            await asyncio.sleep(SPREAD_S)
+        for _ in range(2):
+            for guild in guilds[:8]:
+                discord.back(guild)
+            await asyncio.sleep(0.5)
+        for group in losing:
+            await then(group, 0)
+        await asyncio.sleep(1)
+        for guild in guilds:
+            discord.back(guild)
+        await new.all_are("holding")
+        await old.all_are("live")
+        new.set_phase("switching")
+        old.set_phase("closing")
+        for guild in guilds[4:]:
+            discord.back(guild)
+        await new.all_are("live")
+        await asyncio.sleep(2)
+        traffic.cancel()
+        await settled(world, old, new)
+        got = world.published(old, new)
+        for guild, numbers in discord.emitted.items():
+            assert sorted(got[guild]) == numbers, f"guild {guild}"
+        assert not new.lost
+
+    play(story, seed=seed)
+
+
+def test_a_join_in_a_hold_is_published_as_one_by_a_next_owner() -> None:
+    async def story(world: World) -> None:
+        old = Group(world, 1, 1)
+        new = Group(world, 2, 2, previous=old)
+        old.start()
+        await old.all_are("live")
+        new.start(phase="preparing")
+        await new.all_are("ready")
+        new.set_phase("holding")
+        await new.all_are("holding")
+        await new.crash(0)
+        await new.all_are("holding")
+        new.set_phase("switching")
+        joined = GUILD_0 + (50 << 22)
+        # The old group does not get it any more.
+        new.session_of(0).guilds.add(joined)
+        world.discord.emit(joined, "GUILD_CREATE", id=str(joined))
+        await asyncio.sleep(1)
+        old.set_phase("closing")
+        await new.all_are("live")
+        await settled(world, old, new)
+        extras = [event["__extra"] for event in world.events(new) if event["d"].get("id") == str(joined)]
+        assert extras == [{"lazy": False, "unavailable": False}]
+        assert new.runners[0].numbers().guilds == 7
+
+    play(story)
+
+
+@pytest.mark.parametrize("then", [_none, _crash], ids=lambda then: then.__name__.strip("_"))
+def test_a_guild_that_does_not_come_is_waited_for_although_others_come_again(
+    then: Callable[[Group, int], Awaitable[None]],
+) -> None:
+    """As long as no announced guild comes, and not longer."""
+
+    async def story(world: World) -> None:
+        discord, loop = world.discord, asyncio.get_running_loop()
+        new = Group(world, 1, 1)
+
+        async def others() -> None:
+            while True:
+                discord.back(discord.guilds[1])
+                await asyncio.sleep(2)
+
+        discord.down.add(discord.guilds[0])
+        coming = world.tasks.create_task(others())
+        new.start(phase="preparing")
+        while not discord.sessions:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
+        await then(new, 0)
+        began = loop.time()
+        await new.all_are("ready")
+        waited = READY_QUIET_S if then is _none else RESUMED_QUIET_S
+        assert waited - 2 <= loop.time() - began <= waited + 2
+        coming.cancel()
+        await settled(world, new)
 
     play(story)
 

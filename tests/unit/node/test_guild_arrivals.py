@@ -47,6 +47,47 @@ def test_an_announced_guild_that_starts_in_an_outage_is_still_announced_when_it_
     assert create(guilds, "1", unavailable=False) == Arrival(True, True), "that it is away was said before"
 
 
+def test_a_new_owner_that_gets_all_that_followed_ready_knows_what_was_announced() -> None:
+    for before, key in itertools.product(WENT_BEFORE, ("false", "true")):
+        listed, bot = Bot(announced=True), Bot(announced=False)
+        bot.guilds = ShardGuilds(1, after_ready=True)
+        for one in (listed, bot):
+            one.go_through(before)
+        looked = bot.guilds.look("GUILD_CREATE", msgspec.json.encode({"id": "1"} | KEYS[key]))
+        wanted, _ = listed.send("GUILD_CREATE", **KEYS[key])
+        arrival, _ = bot.send("GUILD_CREATE", **KEYS[key])
+        assert looked == arrival == wanted, f"before: {before}, key {key}"
+
+
+def test_a_join_and_what_follows_it_are_not_taken_for_announced_behind_ready() -> None:
+    guilds = ShardGuilds(1, after_ready=True)
+    assert create(guilds, "9") == NEW
+    assert create(guilds, "9", unavailable=False) == BACK
+    assert delete(guilds, "9", unavailable=True) == OUTAGE
+    assert delete(guilds, "9") == NEW
+    assert delete(guilds, "8") == NEW
+    assert guilds.count == 0
+
+
+def test_announced_guilds_are_counted_as_they_come_and_once() -> None:
+    listed, unlisted = ShardGuilds(2, announced=frozenset({"1", "2"})), ShardGuilds(2)
+    for guild in ("1", "1", "9"):
+        create(listed, guild, unavailable=False)
+        create(unlisted, guild, unavailable=False)
+    delete(listed, "2", unavailable=True)
+    delete(unlisted, "2", unavailable=True)
+    assert (listed.arrived, unlisted.arrived) == (1, 2)
+
+
+def test_a_look_changes_nothing() -> None:
+    guilds = ShardGuilds(1, announced=frozenset({"1"}))
+    for _ in range(2):
+        assert guilds.look("GUILD_CREATE", b'{"id":"1","unavailable":false}') == ANNOUNCED
+        assert guilds.look("GUILD_CREATE", b'{"id":"9"}') == NEW
+        assert guilds.look("GUILD_CREATE", b'{"id":7}') is None
+    assert (guilds.awaited, guilds.count) == (1, 1)
+
+
 def test_what_is_no_guild_is_passed_over() -> None:
     guilds = ShardGuilds(1)
     assert guilds.take("GUILD_CREATE", b'{"id":7}') is None

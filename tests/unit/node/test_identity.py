@@ -78,6 +78,17 @@ def test_a_guild_that_ready_announced_is_of_one_session_and_its_later_events_are
     assert of("GUILD_UPDATE", id=GUILD, lazy=True) is not None
 
 
+def test_the_end_of_an_outage_that_ready_found_is_the_same_event_in_all_sessions() -> None:
+    """One session saw the outage begin, the other began during it."""
+    back = encode({"id": GUILD, "unavailable": False, "joined_at": "x"})
+    assert identity("GUILD_CREATE", back, lazy=True, unavailable=True) == identity("GUILD_CREATE", back) is not None
+    stub = encode({"id": GUILD, "unavailable": True})
+    for event_type in ("GUILD_CREATE", "GUILD_DELETE"):
+        assert identity(event_type, stub, lazy=True, unavailable=True) is None, "READY's own report of the outage"
+        assert identity(event_type, stub, unavailable=True) is not None
+    assert identity("GUILD_CREATE", b"no JSON", lazy=True, unavailable=True) is None
+
+
 @pytest.mark.parametrize(
     ("event_type", "fields", "same", "different"),
     [

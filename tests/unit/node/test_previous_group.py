@@ -5,10 +5,17 @@ import json
 import random
 from collections.abc import Awaitable, Callable
 
+import pytest
 import zstandard
 
 from sandwich_node.events.identity import identity
-from sandwich_node.publishing.previous_group import LOST_WAIT_S, Follower, PreviousGroup, PreviousGroups
+from sandwich_node.publishing.previous_group import (
+    LOST_WAIT_S,
+    Follower,
+    PreviousGroup,
+    PreviousGroups,
+    identity_of_line,
+)
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SUBJECT, FrameHeaders
 from tests.support.memory_log import MemoryLog
 from verification.simulation.loop import run_virtual
@@ -181,3 +188,21 @@ def test_a_group_is_read_once_for_all_and_forgotten_when_another_is_read() -> No
     groups.reader("bot", 3)
     assert isinstance(groups.reader("bot", 1), PreviousGroup)
     assert groups.reader("bot", 1) is not first
+
+
+@pytest.mark.parametrize(
+    ("extra", "is_comparable"),
+    [
+        ({"lazy": True, "unavailable": False}, False),
+        ({"lazy": True, "unavailable": True}, True),
+        ({"lazy": False, "unavailable": True}, True),
+        ({"lazy": False, "unavailable": False}, True),
+    ],
+)
+def test_a_published_guild_is_compared_unless_it_is_the_announcement_of_a_session(
+    extra: dict[str, bool], is_comparable: bool
+) -> None:
+    data = {"id": str(5 << 22), "unavailable": False}
+    event = {"t": "GUILD_CREATE", "s": 1, "op": 0, "d": data, "__sandwich": {"id": "aa:1"}, "__extra": extra}
+    wanted = identity("GUILD_CREATE", json.dumps(data).encode()) if is_comparable else None
+    assert identity_of_line(json.dumps(event).encode()) == wanted
