@@ -8,6 +8,9 @@ Where a guild's published events fit as a run, their end in the hold is known, a
 (mute, unmute, mute). Where they do not fit, the two sessions received the guild's events in another order, or not the
 same events. Then the last published ones are looked for, and the events up to them are matched by identity and count.
 Where they are found nowhere, all are matched so, without any order.
+
+Where a session of the upcoming group began in the hold, it did not receive what was sent between the two sessions.
+There the first events of the new session are the last published ones.
 """
 
 from collections import Counter, defaultdict
@@ -27,6 +30,7 @@ def published_before(
     held: Sequence[Identity | None],
     published: Sequence[Identity],
     old_count: int,
+    began: int | None = None,
 ) -> list[bool]:
     """For each held event, whether the old group has published it.
 
@@ -35,14 +39,18 @@ def published_before(
     held       None: the event is never one of the old group's
     published  what the old group published behind L, in order
     old_count  the number of its shards
+    began      the place in `held` of the first event of a session that began in the hold; None: none did
     """
     counts = Counter(published)
     begins = _Begins(before, recent, held, counts, lambda guild: (guild >> 22) % old_count)
     early, late, stored = (_by_guild(events) for events in (before, held, published))
+    sooner = Counter(one[0] for one in held[:began] if one is not None)
     left: Counter[Identity] = Counter()
     for guild in stored.keys() & late.keys():
         likely = begins.among(guild)
         end = _end_of_run(early[guild], late[guild], stored[guild], likely)
+        if end is None and began is not None:
+            end = _end_in_session(late[guild], sooner[guild], stored[guild])
         if end is None:
             ours = Counter(stored[guild])
             ours.subtract(one for one in early[guild][likely:] if one in counts)
@@ -91,6 +99,27 @@ def _end_of_run(
         if comparisons > COMPARISONS_MAX:
             return None
     return None
+
+
+def _end_in_session(late: Sequence[Identity], began: int, stored: Sequence[Identity]) -> int | None:
+    """How many of a guild's held events there are up to the last published one, in the session that began at `began`.
+
+    None where it is not certain that its first events are the last published ones: where more published events are
+    right behind them, or the last published ones agree better elsewhere. The old group may have lost some, too.
+    """
+    ours, known = late[began:], set(stored)
+    end = agree_best = comparisons = 0
+    for at in range(1, len(ours) + 1):
+        agree = 0
+        while agree < min(at, len(stored)) and ours[at - 1 - agree] == stored[-1 - agree]:
+            agree += 1
+        comparisons += agree
+        agree_best = max(agree_best, agree)
+        end = at if agree == at else end
+        if comparisons > COMPARISONS_MAX:
+            return None
+    behind = next((at for at, one in enumerate(ours[end:]) if one not in known), len(ours) - end)
+    return began + end if behind < max(1, end) and agree_best <= end else None
 
 
 def _end_of_last(early: Sequence[Identity], late: Sequence[Identity], stored: Sequence[Identity]) -> int | None:

@@ -110,6 +110,16 @@ class Hold:
         """The events that are kept."""
         return [held for held in self._kept if isinstance(held, HeldEvent)]
 
+    @property
+    def began(self) -> int | None:
+        """How many of these came before the last session that began in the hold; None when none did."""
+        events, found = 0, None
+        for held in self._kept:
+            if isinstance(held, HeldStart):
+                found = events
+            events += isinstance(held, HeldEvent)
+        return found
+
     def __iter__(self) -> Iterator[Held]:
         return iter(self._kept)
 

@@ -450,7 +450,9 @@ class Upcoming:
         ]
         held = [event.identity if not event.is_asked or event.identity in known else None for event in events]
         recent = sum(is_late for is_late, _ in before)
-        twins = published_before([one for _, one in before], recent, held, published, max(1, self._previous.count))
+        twins = published_before(
+            [one for _, one in before], recent, held, published, max(1, self._previous.count), self._hold.began
+        )
         for event, is_twin in zip(events, twins, strict=True):
             event.is_twin = is_twin
         self.twins += sum(twins)

@@ -16,9 +16,9 @@ def named(text: str, guild: int = GUILD) -> list[Identity]:
     return [(guild, letter.encode() * 16) for letter in text]
 
 
-def left(before: str, held: str, published: str, *, recent: int = 0) -> str:
+def left(before: str, held: str, published: str, *, recent: int = 0, began: int | None = None) -> str:
     """What of the hold is still to be published."""
-    twins = published_before(named(before), recent, named(held), named(published), 4)
+    twins = published_before(named(before), recent, named(held), named(published), 4, began)
     return "".join(letter for letter, is_twin in zip(held, twins, strict=True) if not is_twin)
 
 
@@ -102,7 +102,47 @@ def test_what_the_old_group_published_and_what_is_left_are_what_discord_sent(see
     assert twins == sorted(twins, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("before", "held", "began", "published", "expected"),
+    [
+        # c and the first m are of the time between the two sessions; m comes again behind the old group's end.
+        ("ab", "defm", 0, "bcmde", "fm"),
+        ("ab", "cfghm", 1, "bcdmfg", "hm"),
+        ("ab", "cfghm", 1, "bcdmfgh", "m"),
+        # The old group published nothing of the guild since the session began.
+        ("ab", "dcx", 0, "bcm", "dcx"),
+        ("ab", "c", 1, "bcd", ""),
+        # It lost c and d, or so many are in another order: they are counted.
+        ("ab", "cdefgh", 0, "bef", "cdgh"),
+        ("ab", "fedgh", 0, "bcdef", "gh"),
+        ("ab", "mdefgh", 0, "bcdefm", "gh"),
+    ],
+)
+def test_where_a_session_began_in_the_hold_its_first_events_are_the_last_published_ones(
+    before: str, held: str, began: int, published: str, expected: str
+) -> None:
+    assert left(before, held, published, began=began) == expected
+
+
+@pytest.mark.parametrize("seed", range(400))
+def test_a_session_that_began_in_the_hold_costs_nothing(seed: int) -> None:
+    """As above, with a time between two sessions of which nothing is known. Half of the events are single ones."""
+    rng = random.Random(seed)
+    sent = [(GUILD, rng.choice(b"muo").to_bytes() * 16) for _ in range(rng.randint(40, 80))]
+    for at in range(0, len(sent), 2):
+        sent[at] = sent[at][0], at.to_bytes(16)
+    hold = rng.randint(12, 16)
+    lost = rng.randint(hold, hold + 8)
+    began = rng.randint(lost + 1, lost + 8)
+    end = rng.randint(began + 4, len(sent))
+    held = [*sent[hold:lost], *sent[began:]]
+    twins = published_before(sent[:hold], hold - 10, held, sent[10:end], 4, lost - hold)
+    assert [one for one, is_twin in zip(held, twins, strict=True) if not is_twin] == sent[end:]
+
+
 def test_endless_repetition_is_bounded() -> None:
+    endless = named("mu" * 3000)
+    assert published_before([], 0, endless[:3000], [*endless, *named("x")], 1, 0)
     events = named("mu" * 3000)
     assert published_before(events[:2000], 10, events[2000:4000], [*events[1990:3000], *named("x")], 1)
 
