@@ -22,7 +22,7 @@ from sandwich_node.publishing.chain import Chain
 from sandwich_node.publishing.frames import HOLD_OVER, Batch, EventBuffer, Frame, frames_of
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.publishing.ticks import Ticks
-from sandwich_sdk.wire.headers import GAP, MARKER
+from sandwich_sdk.wire.headers import END, GAP, MARKER
 from sandwich_sdk.wire.subjects import DEFAULT_LANE
 
 ENOUGH_EVENTS = 64
@@ -101,6 +101,8 @@ class ShardPublisher:
         self._marker_due = 0.0
         self._is_marker_due = False
         self._marker_timer: asyncio.TimerHandle | None = None
+        # A marker behind an end frame would hide it: the next owner would go on with the shard.
+        self._ends = False
 
     def push(
         self,
@@ -138,6 +140,8 @@ class ShardPublisher:
         on_stored: Callable[[int], None] | None = None,
     ) -> None:
         """Queue a frame without events, as `EventBuffer.push_kind`."""
+        if kind == END:
+            self._ends, self._mark_wanted, self._unmarked = True, False, None
         self.buffer.push_kind(kind, note, lane=lane, hold=hold, on_stored=on_stored)
         self._idle.clear()
         self._wake.set()
@@ -164,7 +168,9 @@ class ShardPublisher:
         return event_id
 
     def mark(self) -> None:
-        """Append a marker once what was read before is stored, although no event comes."""
+        """Append a marker once what was read before is stored, although no event comes. Not behind the chain's end."""
+        if self._ends:
+            return
         self._mark_wanted = True
         self._idle.clear()
         self._wake.set()
@@ -286,7 +292,8 @@ class ShardPublisher:
         await self._wake.wait()
         if self._is_marker_due:
             self._is_marker_due = False
-            await self._append_marker()
+            if not self._ends:
+                await self._append_marker()
 
     def _check_marker(self) -> None:
         """The timer is not set again for each event: it looks whether a marker is due, and when one will be."""

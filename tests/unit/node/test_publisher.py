@@ -5,10 +5,13 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import Batch, EventBuffer, ShardOrigin
 from sandwich_node.publishing.publisher import UNPUBLISHED_MAX_S, ShardPublisher
+from sandwich_sdk.wire.headers import END
 from tests.support.memory_log import MemoryLog
 from verification.simulation.loop import run_virtual
 
@@ -67,6 +70,35 @@ def test_a_marker_that_is_asked_for_while_events_wait_does_not_point_behind_them
             shard.publisher.mark()
             await shard.publisher.flushed()
             assert await shard.next_owner_begins_at() == Checkpoint("aa", 9)
+            running.cancel()
+
+    run_virtual(play())
+
+
+@pytest.mark.parametrize("asks", ["before", "while it is stored", "after"])
+def test_nothing_comes_behind_the_end_of_a_chain(asks: str) -> None:
+    """The next owner would take the shard for one that goes on, and publish what the next group published."""
+
+    async def play() -> None:
+        shard = Shard()
+        publisher = shard.publisher
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.read(1, 5)
+            await publisher.flushed()
+            if asks == "before":
+                publisher.mark()
+            for lane in ("all", "slow"):
+                publisher.push_kind(END, b"{}", lane=lane)
+            if asks == "while it is stored":
+                await asyncio.sleep(0)
+                publisher.mark()
+            await publisher.flushed()
+            if asks == "after":
+                publisher.mark()
+            await publisher.flushed()
+            await asyncio.sleep(10 * UNPUBLISHED_MAX_S + 7200)
+            assert (await shard.next_owner_begins_at()).end
             running.cancel()
 
     run_virtual(play())
