@@ -15,8 +15,8 @@ export function useToken(text: string): void {
   token.value = text;
 }
 
-/** When something was last changed from here (Date.now()). */
-export const acted = { at: 0 };
+/** When something was last changed from here (Date.now()), and what is called once that is answered. */
+export const acted = { at: 0, over: (): void => undefined };
 
 /** What the API refused, in its own words. */
 export class ApiError extends Error {
@@ -144,6 +144,8 @@ export async function ask<T>(method: string, path: string, options: Ask = {}): P
     throw new Unreachable(
       deadline.aborted ? `no answer within ${timeoutMs / 1000} s` : "the node does not answer",
     );
+  } finally {
+    if (method !== "GET") acted.over();
   }
   if (response.status === 304) throw new Unchanged();
   if (!response.ok) throw await problemOf(response);

@@ -81,6 +81,11 @@ class Entry {
     }, KEPT_MS);
   }
 
+  /** Something was changed from here: what follows from it is wanted soon, also without a stream that reports it. */
+  changedHere(): void {
+    if (this.users > 0) this.soon();
+  }
+
   private readonly onVisible = (): void => {
     if (!document.hidden) this.soon();
   };
@@ -158,6 +163,9 @@ class Entry {
 }
 
 const entries = new Map<string, Entry>();
+acted.over = () => {
+  for (const entry of entries.values()) entry.changedHere();
+};
 
 function keyOf(path: string, options: Options): string {
   return `${options.all ? "all " : ""}${path}`;
