@@ -257,6 +257,10 @@ class ScaleWorker:
         else:
             await self._identify(start)
         discord.up(key, self._node.name)
+        if start.phase == "closing":
+            # It moved while its group was replaced: what it has still to publish is little.
+            self._close(key, "ended")
+            return
         if start.phase != "active":
             await self._switch(key, start.phase)
         self._say(ipc.ShardBack(key=key, how="identified" if start.session is None else "resumed"))
