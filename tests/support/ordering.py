@@ -21,16 +21,13 @@ SINGLY = (
 TOGETHER = ("e2e/test_bad_input.py",)
 """End-to-end tests that share a cluster."""
 FIRST = (
+    "e2e/test_status_truth.py",
     "e2e/test_upgrade.py",
+    "dashboard/test_real_cluster.py",
     "e2e/test_settings_change.py",
+    "e2e/test_bad_input.py",
     "e2e/test_rekey.py",
     "e2e/test_nats_faults.py",
-    "dashboard/test_real_cluster.py",
-    "e2e/test_operate.py",
-    "e2e/test_lifecycle.py",
-    "e2e/test_status_truth.py",
-    "e2e/test_trust.py",
-    "e2e/test_bad_input.py",
     "dashboard/test_operating.py",
     "e2e/",
     "contract/test_invites.py",
