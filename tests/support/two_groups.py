@@ -330,6 +330,20 @@ class Group:
         await asyncio.sleep(self._world.rng.uniform(0.05, 0.5))
         self._start(shard)
 
+    async def serve(self) -> None:
+        """Start all shards; returns when they are live."""
+        self.start()
+        await self.all_are("live")
+
+    async def prepare(self, between: Callable[[str], None] = lambda _: None) -> None:
+        """Start all shards with their output withheld; returns when they hold. `between` is called before each step."""
+        between("preparing")
+        self.start(phase="preparing")
+        await self.all_are("ready")
+        between("holding")
+        self.set_phase("holding")
+        await self.all_are("holding")
+
     async def all_are(self, *states: str) -> None:
         """Wait until every shard is in one of the states."""
         async with asyncio.timeout(120):
@@ -403,12 +417,7 @@ async def switch(
     between: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Take the new group through its phases, as the leader does. `between` is called before each step."""
-    between("preparing")
-    new.start(phase="preparing")
-    await new.all_are("ready")
-    between("holding")
-    new.set_phase("holding")
-    await new.all_are("holding")
+    await new.prepare(between)
     between("switching")
     new.set_phase("switching")
     old.set_phase("closing")

@@ -51,8 +51,7 @@ def check(world: World, old: Group, new: Group) -> None:
 def test_a_switch_loses_and_doubles_nothing(before: int, after: int, seed: int) -> None:
     async def story(world: World) -> None:
         old = Group(world, 1, before)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         traffic = world.tasks.create_task(world.discord.traffic(40.0))
         new = Group(world, 2, after, previous=old)
         await asyncio.sleep(2)
@@ -141,8 +140,7 @@ def test_a_fault_in_any_phase_loses_and_doubles_nothing(fault: Fault, step: str,
     async def story(world: World) -> None:
         before, after = world.rng.choice(PAIRS)
         old = Group(world, 1, before)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         traffic = world.tasks.create_task(world.discord.traffic(40.0))
         new = Group(world, 2, after, previous=old)
 
@@ -170,8 +168,7 @@ def test_a_new_session_of_the_old_group_is_not_begun_to_end_a_chain() -> None:
     async def story(world: World) -> None:
         old = Group(world, 1, 2)
         new = Group(world, 2, 3, previous=old)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         identifies = old.identifies
 
         def between(now: str) -> None:
@@ -198,8 +195,7 @@ def test_a_session_of_the_new_group_that_is_lost_before_the_switch_costs_nothing
     async def story(world: World) -> None:
         old = Group(world, 1, 3)
         new = Group(world, 2, 2, previous=old)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         traffic = world.tasks.create_task(world.discord.traffic(40.0))
         new.start(phase="preparing")
         await new.all_are("ready")
@@ -263,14 +259,10 @@ def test_a_guild_that_comes_again_in_a_hold_is_not_taken_for_the_announcement_of
         discord, guilds = world.discord, world.discord.guilds
         old = Group(world, 1, 1)
         new = Group(world, 2, 2, previous=old)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         # What the old group lost, and what looks like it, cannot be distinguished.
         traffic = world.tasks.create_task(discord.traffic(40.0, repeated=0.6 if lost == "new" else 0.0))
-        new.start(phase="preparing")
-        await new.all_are("ready")
-        new.set_phase("holding")
-        await new.all_are("holding")
+        await new.prepare()
         losing = [group for group in (new, old) if lost in (("new" if group is new else "old"), "both")]
         for guild in guilds[::3] if outages else ():
             discord.outage(guild)
@@ -310,12 +302,8 @@ def test_a_join_in_a_hold_is_published_as_one_by_a_next_owner() -> None:
     async def story(world: World) -> None:
         old = Group(world, 1, 1)
         new = Group(world, 2, 2, previous=old)
-        old.start()
-        await old.all_are("live")
-        new.start(phase="preparing")
-        await new.all_are("ready")
-        new.set_phase("holding")
-        await new.all_are("holding")
+        await old.serve()
+        await new.prepare()
         await new.crash(0)
         await new.all_are("holding")
         new.set_phase("switching")
@@ -370,12 +358,8 @@ def test_a_hold_that_is_lost_with_its_session_after_the_switch_is_reported() -> 
     async def story(world: World) -> None:
         old = Group(world, 1, 1)
         new = Group(world, 2, 1, previous=old)
-        old.start()
-        await old.all_are("live")
-        new.start(phase="preparing")
-        await new.all_are("ready")
-        new.set_phase("holding")
-        await new.all_are("holding")
+        await old.serve()
+        await new.prepare()
         new.set_phase("switching")
         session = new.session_of(0)
         new.kill(0)
@@ -396,13 +380,9 @@ def test_a_full_hold_stops_reading_and_is_released_whole(monkeypatch: pytest.Mon
     async def story(world: World) -> None:
         old = Group(world, 1, 2)
         new = Group(world, 2, 1, previous=old)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         traffic = world.tasks.create_task(world.discord.traffic(40.0))
-        new.start(phase="preparing")
-        await new.all_are("ready")
-        new.set_phase("holding")
-        await new.all_are("holding")
+        await new.prepare()
         await asyncio.sleep(20)
         assert new.runners[0].numbers().held == 50
         new.set_phase("switching")
@@ -424,8 +404,7 @@ def test_end_frames_that_an_owner_did_not_come_to_are_appended_by_the_next(appen
     async def story(world: World) -> None:
         lanes = EventsSpec(lanes={"voice": LaneSpec(types=["VOICE_*"]), "other": LaneSpec(types=["TYPING_START"])})
         old = Group(world, 1, 1, events=lanes)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
 
         world.log.delay_s = 1.0
         old.set_phase("closing")
@@ -457,8 +436,7 @@ def test_a_shard_without_a_session_ends_its_chain_without_connecting() -> None:
 def test_the_session_of_a_chain_that_ended_is_closed_for_good() -> None:
     async def story(world: World) -> None:
         old = Group(world, 1, 1)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         socket = old.session_of(0).socket
         assert socket is not None
         old.set_phase("closing")
@@ -472,14 +450,10 @@ def test_a_stream_that_is_deleted_during_the_switch_does_not_hold_it_up_for_ever
     async def story(world: World) -> None:
         old = Group(world, 1, 1)
         new = Group(world, 2, 1, previous=old)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         world.discord.emit(world.discord.guilds[0], "MESSAGE_CREATE", id="1", channel_id="1")
         await asyncio.sleep(1)
-        new.start(phase="preparing")
-        await new.all_are("ready")
-        new.set_phase("holding")
-        await new.all_are("holding")
+        await new.prepare()
         old.set_phase("closing")
         await old.all_are("ended")
         world.log.messages.clear()
@@ -497,8 +471,7 @@ def test_requests_to_a_shard_of_the_new_group_wait_for_the_switch() -> None:
     async def story(world: World) -> None:
         old = Group(world, 1, 1)
         new = Group(world, 2, 1, previous=old)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         new.start(phase="preparing")
         await new.all_are("ready")
         commands = new.runners[0]._port.commands

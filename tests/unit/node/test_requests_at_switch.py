@@ -80,8 +80,7 @@ def test_every_request_during_a_switch_is_answered() -> None:
         world = cluster.world
         old = Group(world, 1, 2)
         cluster.info = AppInfo(group=1, count=2)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         traffic = world.tasks.create_task(world.discord.traffic(20.0))
         asking = [world.tasks.create_task(cluster.keep_asking()) for _ in range(5)]
         await asyncio.sleep(1)
@@ -105,8 +104,7 @@ def test_a_presence_that_a_request_set_holds_for_the_new_groups_sessions() -> No
         world = cluster.world
         old = Group(world, 1, 2)
         cluster.info = AppInfo(group=1, count=2)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         assert (await cluster.ask("update_presence", status="dnd"))["result"] == {"shards": 2, "failed": {}}
         new = Group(world, 2, 3, previous=old)
         follow = cluster.follow(old, new)
@@ -131,8 +129,7 @@ def test_an_own_event_of_the_time_of_the_switch_is_stored_once() -> None:
         world = cluster.world
         old = Group(world, 1, 2)
         cluster.info = AppInfo(group=1, count=2)
-        old.start()
-        await old.all_are("live")
+        await old.serve()
         new = Group(world, 2, 3, previous=old)
         relayed: list[asyncio.Task[dict[str, Any]]] = []
 
