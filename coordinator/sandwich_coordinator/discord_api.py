@@ -1,5 +1,6 @@
 """The control plane's requests to Discord's REST API: how to connect, and the bot of a token."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -12,6 +13,10 @@ import msgspec
 from sandwich_coordinator.network_errors import network_words
 
 _BODY_BYTES_MAX = 256 * 1024
+AVATAR_TIMEOUT_S = 2.0
+_AVATAR_BYTES_MAX = 64 * 1024
+_AVATAR = re.compile(r"(a_)?[0-9a-f]{32}")
+_PNG = b"\x89PNG\r\n\x1a\n"
 _Body = TypeVar("_Body")
 
 
@@ -49,10 +54,14 @@ class GatewayBot:
 
 @dataclass(frozen=True, slots=True)
 class CurrentUser:
-    """`GET /users/@me`: the bot's user. Its id is also the application's, except for some bots created until 2016."""
+    """`GET /users/@me`: the bot's user. Its id is also the application's, except for some bots created until 2016.
+
+    avatar  the hash of its picture; "" for none
+    """
 
     id: str
     name: str
+    avatar: str = ""
 
 
 _INTENT_FLAGS = {
@@ -89,6 +98,7 @@ class _GatewayBody(msgspec.Struct):
 class _UserBody(msgspec.Struct):
     id: str
     username: str
+    avatar: str | None = None
 
 
 class _ApplicationBody(msgspec.Struct):
@@ -125,7 +135,46 @@ async def fetch_current_user(
 ) -> CurrentUser:
     """Request the bot user of the token. Raises TokenRefused, RateLimited, DiscordUnavailable."""
     body = await _get(http, f"{api_url.rstrip('/')}/users/@me", token, _UserBody, timeout_s)
-    return CurrentUser(body.id, body.username)
+    return CurrentUser(body.id, body.username, body.avatar or "")
+
+
+def avatar_url(api_url: str, user: CurrentUser) -> str:
+    """Where a user's picture is; "" when there is none. Where `api_url` is not Discord's, its host has the pictures.
+
+    Discord, Image Formatting: `https://cdn.discordapp.com/avatars/<user>/<hash>.png`.
+    """
+    if not (_AVATAR.fullmatch(user.avatar) and user.id.isascii() and user.id.isdigit()):
+        return ""
+    api = urlsplit(api_url)
+    is_discord = api.hostname == "discord.com" or (api.hostname or "").endswith(".discord.com")
+    origin = "https://cdn.discordapp.com" if is_discord else f"{api.scheme}://{api.netloc.rpartition('@')[2]}"
+    return f"{origin}/avatars/{user.id}/{user.avatar}.png?size=128"
+
+
+async def fetch_avatar(
+    http: aiohttp.ClientSession, api_url: str, user: CurrentUser, timeout_s: float = AVATAR_TIMEOUT_S
+) -> bytes:
+    """A user's picture as PNG, at most 64 KiB; nothing when none can be had: it is no reason to refuse a token.
+
+    No token is sent.
+    """
+    url, found = avatar_url(api_url, user), bytearray()
+    if not url:
+        return b""
+    try:
+        async with http.get(
+            url,
+            headers={"User-Agent": user_agent()},
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            allow_redirects=False,
+        ) as response:
+            while response.status == 200 and (more := await response.content.read(_AVATAR_BYTES_MAX + 1)):
+                found += more
+                if len(found) > _AVATAR_BYTES_MAX:
+                    return b""
+    except (aiohttp.ClientError, OSError, ValueError):
+        return b""
+    return bytes(found) if found.startswith(_PNG) else b""
 
 
 async def fetch_application(

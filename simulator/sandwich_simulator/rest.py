@@ -1,6 +1,8 @@
 """The part of Discord's REST API that a gateway client needs, under /api/v10 (and /api/v9)."""
 
 import asyncio
+import struct
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -78,6 +80,18 @@ def shown_invite(guild: GuildState, invite: Json, *, metadata: bool) -> Json:
     }
 
 
+def png(colour: bytes, size: int = 64) -> bytes:
+    """A square image of one colour (red, green and blue as bytes)."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    rows = (b"\0" + colour * size) * size
+    chunks = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 class RestApi:
     """The routes. Each request is checked for its token, rate limits and active faults."""
 
@@ -107,6 +121,7 @@ class RestApi:
                 method, path = route.split(" ")
                 app.router.add_route(method, f"/api/{version}{path}", self._wrap(route, handler))
         app.router.add_route("*", "/api/{tail:.*}", self._not_found)
+        app.router.add_get("/avatars/{user}/{hash:[0-9a-f]{32}}.png", self._avatar)
 
     def _fault(self, request: web.Request) -> web.Response | None:
         status = self._gateway.faults.http_status(_path_of(request), self._clock().mono)
@@ -114,6 +129,11 @@ class RestApi:
 
     async def _not_found(self, request: web.Request) -> web.Response:
         return self._fault(request) or json_response({"message": "404: Not Found", "code": 0}, status=404)
+
+    async def _avatar(self, request: web.Request) -> web.Response:
+        """In place of cdn.discordapp.com: a square in the colour that the hash begins with."""
+        colour = bytes.fromhex(request.match_info["hash"][:6])
+        return web.Response(body=png(colour), content_type="image/png")
 
     async def _open_gateway(self, request: web.Request) -> web.Response:
         return self._fault(request) or json_response({"url": self._gateway.url})

@@ -351,6 +351,9 @@ async def test_a_bot_is_added_after_discord_has_confirmed_its_token(browser: Bro
         await it.page.get_by_label("MESSAGE_CONTENT").uncheck()
         await it.click("Test the token")
         await it.has("Discord accepts the token")
+        picture = it.page.get_by_role("img", name="Picture of greeter")
+        await expect(picture).to_be_visible()
+        assert await picture.evaluate("image => image.naturalWidth") == 64, "the policy lets it be shown"
         # Only what was tested is added.
         await it.page.get_by_label("Paused").check()
         await expect(it.page.get_by_role("button", name="Test the token")).to_be_visible()

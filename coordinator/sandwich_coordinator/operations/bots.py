@@ -7,10 +7,12 @@ import aiohttp
 
 from sandwich_coordinator.config import ClusterSettings, DiscordSettings
 from sandwich_coordinator.discord_api import (
+    CurrentUser,
     DiscordApiError,
     RateLimited,
     TokenRefused,
     fetch_application,
+    fetch_avatar,
     fetch_current_user,
     fetch_gateway_bot,
 )
@@ -29,12 +31,17 @@ WAIT_MAX_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Bot:
-    """The bot of a token. `granted`: the privileged intents that are enabled for it in Discord's developer portal."""
+    """The bot of a token.
+
+    granted  the privileged intents that are enabled for it in Discord's developer portal
+    avatar   the hash of its picture; "" for none
+    """
 
     id: str
     name: str
     granted: frozenset[str]
     limits: BotLimits
+    avatar: str = ""
 
     def not_granted(self, intents: int) -> list[str]:
         """The privileged ones of these intents that are not enabled: Discord would close with 4014."""
@@ -67,6 +74,12 @@ async def look_up_bot(discord: DiscordSettings, token: str) -> Bot:
         return await _look_up(discord, token)
     except RateLimited as limited:
         raise _unavailable(limited) from None
+
+
+async def look_up_avatar(discord: DiscordSettings, bot: Bot) -> bytes:
+    """The bot's picture as PNG; nothing when none can be had within two seconds."""
+    async with aiohttp.ClientSession(proxy=discord.proxy or None, trust_env=False) as http:
+        return await fetch_avatar(http, discord.api_url, CurrentUser(bot.id, bot.name, bot.avatar))
 
 
 def _unavailable(error: DiscordApiError) -> Unavailable:
@@ -106,4 +119,5 @@ async def _look_up(discord: DiscordSettings, token: str) -> Bot:
             max_concurrency=limits.max_concurrency,
             guilds=found.guilds,
         ),
+        avatar=user.result().avatar,
     )

@@ -1936,8 +1936,11 @@ export interface components {
          *
          *     intents_not_enabled, intents_enabled  of the privileged intents, in the developer portal
          *     guilds                                about how many it is in; null: not known
+         *     avatar                                its picture as a data: URL, in a dry run and when Discord gives it; else ""
          */
         TestedBot: {
+            /** Avatar */
+            avatar: string;
             /** Guilds */
             guilds: number | null;
             /** Id */

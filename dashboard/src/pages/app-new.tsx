@@ -178,6 +178,7 @@ export function AppNewPage(): JSX.Element {
               <StateWord state="live">
                 Discord accepts the token{plan.bot ? <>: this is <strong>{plan.bot.name}</strong></> : null}
               </StateWord>
+              {plan.bot?.avatar && <img class="avatar" src={plan.bot.avatar} alt={`Picture of ${plan.bot.name}`} />}
               {plan.bot && <BotFacts bot={plan.bot} />}
               <Warnings plan={plan} />
             </div>

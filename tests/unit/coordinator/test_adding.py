@@ -19,6 +19,7 @@ from sandwich_coordinator.store.base import Delete, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.trust import proof_of
 from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupRecord, RemovalRecord
+from sandwich_simulator.rest import png
 from tests.support.interfering_store import InterferingStore
 
 KEYS = Keys()
@@ -40,13 +41,15 @@ class Discord:
     seen: list[str] = field(default_factory=list)
 
     async def handle(self, request: web.Request) -> web.Response:
+        if request.path.startswith("/avatars/"):
+            return web.Response(body=png(b"\x30\x60\x90"), content_type="image/png")
         self.seen.append(request.headers["Authorization"])
         if self.status != 200:
             return web.json_response({"message": "no", "retry_after": 3}, status=self.status)
         limit = {"total": 1000, "remaining": 998, "reset_after": 60_000, "max_concurrency": 1}
         bodies: dict[str, dict[str, Any]] = {
             "bot": {"url": "wss://g", "shards": self.shards, "session_start_limit": limit},
-            "users": {"id": self.bot, "username": "greeter"},
+            "users": {"id": self.bot, "username": "greeter", "avatar": "0" * 32},
             "applications": {"id": self.bot, "flags": self.flags, "approximate_guild_count": self.guilds},
         }
         path = request.path

@@ -8,11 +8,14 @@ import pytest
 from aiohttp import web
 
 from sandwich_coordinator.discord_api import (
+    CurrentUser,
     DiscordApiError,
     DiscordUnavailable,
     GatewayBot,
     RateLimited,
     TokenRefused,
+    avatar_url,
+    fetch_avatar,
     fetch_current_user,
     fetch_gateway_bot,
 )
@@ -114,3 +117,57 @@ async def test_silence_absence_and_an_unsendable_token_are_unavailable_without_t
         with pytest.raises(DiscordUnavailable) as caught:
             await fetch_gateway_bot(http, discord.url, TOKEN + "\r\nX: y")
     assert TOKEN not in str(caught.value)
+
+
+HASH = "a_0123456789abcdef0123456789abcdef"
+PICTURE = b"\x89PNG\r\n\x1a\n" + b"p" * 100
+
+
+@pytest.mark.parametrize(
+    ("api_url", "user", "url"),
+    [
+        (
+            "https://discord.com/api/v10",
+            CurrentUser("7", "b", HASH),
+            f"https://cdn.discordapp.com/avatars/7/{HASH}.png",
+        ),
+        ("https://canary.discord.com/api", CurrentUser("7", "b", HASH[2:]), "https://cdn.discordapp.com/avatars/7/"),
+        ("http://user:word@127.0.0.1:80/api", CurrentUser("7", "b", HASH), "http://127.0.0.1:80/avatars/7/a_"),
+        ("https://notdiscord.com/api", CurrentUser("7", "b", HASH), "https://notdiscord.com/avatars/7/"),
+        ("https://discord.com/api", CurrentUser("7", "b"), ""),
+        ("https://discord.com/api", CurrentUser("7", "b", "../../users/@me"), ""),
+        ("https://discord.com/api", CurrentUser("../7", "b", HASH), ""),
+    ],
+)
+def test_a_picture_is_at_discords_host_for_pictures_or_at_the_apis(api_url: str, user: CurrentUser, url: str) -> None:
+    found = avatar_url(api_url, user)
+    assert found.startswith(url)
+    assert bool(found) == bool(url)
+
+
+@pytest.mark.parametrize(
+    ("answer", "picture"),
+    [
+        (web.Response(body=PICTURE), PICTURE),
+        (web.Response(body=b"<svg onload=x>", content_type="image/png"), b""),
+        (web.Response(body=PICTURE + b"p" * 65536), b""),
+        (web.Response(body=PICTURE, status=404), b""),
+        (web.Response(status=302, headers={"Location": "/elsewhere"}), b""),
+    ],
+)
+async def test_a_picture_is_asked_for_without_the_token_and_taken_only_when_it_is_one(
+    answer: web.Response, picture: bytes, discord: Discord
+) -> None:
+    discord.answer = answer
+    async with aiohttp.ClientSession() as http:
+        assert await fetch_avatar(http, discord.url, CurrentUser("7", "b", HASH)) == picture
+    (asked,) = discord.seen
+    assert asked.path == f"/avatars/7/{HASH}.png"
+    assert "Authorization" not in asked.headers
+
+
+async def test_a_picture_that_does_not_come_is_no_error(discord: Discord) -> None:
+    async with aiohttp.ClientSession() as http:
+        assert await fetch_avatar(http, "http://127.0.0.1:1/api", CurrentUser("7", "b", HASH)) == b""
+        discord.silent = True
+        assert await fetch_avatar(http, discord.url, CurrentUser("7", "b", HASH), timeout_s=0.1) == b""

@@ -1,6 +1,7 @@
 """The applications: list, show, create, change, give another token, pause, resume."""
 
 import time
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from sandwich_coordinator.groups import serving_groups
 from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.operations import applications, pausing
 from sandwich_coordinator.operations.applications import NewToken, OptionWarning
-from sandwich_coordinator.operations.bots import Bot
+from sandwich_coordinator.operations.bots import Bot, look_up_avatar
 from sandwich_coordinator.operations.changes import AppChange
 from sandwich_coordinator.operations.configuration import stream_defaults
 from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused, Stale
@@ -149,10 +150,12 @@ class TestedBot(Model):
 
     intents_not_enabled, intents_enabled  of the privileged intents, in the developer portal
     guilds                                about how many it is in; null: not known
+    avatar                                its picture as a data: URL, in a dry run and when Discord gives it; else ""
     """
 
     id: str
     name: str
+    avatar: str
     intents_not_enabled: list[str]
     intents_enabled: list[str]
     guilds: int | None
@@ -230,7 +233,7 @@ async def _create(call: Call) -> Reply:
             revision=added.revision,
             changes=[],
             warnings=_warnings((*warnings, *added.warnings)),
-            bot=_bot(added.bot, added.record),
+            bot=await _bot(call, added.bot, added.record),
             new_sessions=None,
         ),
         revision=added.revision or None,
@@ -301,7 +304,7 @@ async def _carry_out(
         revision=plan.revision,
         changes=changes,
         warnings=_warnings((*warnings, *plan.warnings)),
-        bot=_bot(plan.bot, plan.record),
+        bot=await _bot(call, plan.bot, plan.record),
         new_sessions=cost if plan.changes else None,
     )
     return Reply(result, revision=plan.revision)
@@ -329,13 +332,16 @@ def _warnings(found: Sequence[OptionWarning]) -> list[Warned]:
     return [Warned(path=warning.path, text=warning.text) for warning in found]
 
 
-def _bot(bot: Bot | None, record: AppRecord) -> TestedBot | None:
+async def _bot(call: Call, bot: Bot | None, record: AppRecord) -> TestedBot | None:
     if bot is None:
         return None
     limits = bot.limits
+    # For people who look before they store; what is stored waits for no picture.
+    avatar = await look_up_avatar(call.cluster.settings().discord, bot) if call.query.dry_run else b""
     return TestedBot(
         id=bot.id,
         name=bot.name,
+        avatar=f"data:image/png;base64,{b64encode(avatar).decode()}" if avatar else "",
         intents_not_enabled=bot.not_granted(record.intents),
         intents_enabled=sorted(bot.granted),
         guilds=limits.guilds,
