@@ -301,6 +301,8 @@ class _Step:
         if running.phase == "stopped":
             return Start(shard, running.worker, fence, config, self._session(shard, config))
         if running.config == config:
+            if running.phase == "failed" and self._closes(shard):
+                return Restart(shard, fence, config, False, "its group is closing: its chain has to end")
             if running.phase == "failed" and self.view.apps[shard.app].mod_revision > running.failed_under > 0:
                 return Restart(shard, fence, config, False, "the application was changed after it had failed")
             return None
@@ -317,7 +319,7 @@ class _Step:
         if config is None:
             return self._release(shard)
         ours = record.instance == self.own.instance and claim.lease == self.lease
-        if ours and record.state == "failed" and not self._configured_since(shard, claim):
+        if ours and record.state == "failed" and not self._configured_since(shard, claim) and not self._closes(shard):
             return None
         if ours and record.state == "ended":
             return None
@@ -325,6 +327,10 @@ class _Step:
             fence = record.fence or Fence(claim.mod_revision)
             return Start(shard, record.worker, fence, config, self._session(shard, config))
         return self._claim(shard, claim, record.worker, NO_FENCE)
+
+    def _closes(self, shard: ShardId) -> bool:
+        """Whether the shard's group is replaced. The new one waits for the end of each chain, also of a failed shard."""
+        return self.view.groups[shard.of].record.phase == "closing"
 
     def _configured_since(self, shard: ShardId, claim: Entry[ClaimRecord]) -> bool:
         return self.view.apps[shard.app].mod_revision > claim.mod_revision

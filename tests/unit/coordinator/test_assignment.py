@@ -275,6 +275,19 @@ def test_a_failed_claim_without_a_local_shard_is_tried_again_only_after_its_appl
     assert picture.decide() == claims(unchanged(20))
 
 
+def test_a_failed_shard_of_a_closing_group_starts_again_to_end_its_chain() -> None:
+    failed, record = replace(RUNNING, phase="failed", failed_under=2), Picture().items[KEYS.group("bot", 0)].value
+    group = msgspec.structs.replace(msgspec.json.decode(record, type=GroupRecord), phase="closing")
+    picture = Picture().claim(state="failed").put(KEYS.group("bot", 0), group, 21)
+    assert picture.decide(failed) == (
+        Restart(SHARD, Fence(20), CONFIG, False, "its group is closing: its chain has to end"),
+    )
+    assert picture.decide(replace(failed, phase="stopped")) == (Start(SHARD, 0, Fence(20), CONFIG, None),)
+    assert picture.decide(replace(failed, phase="ended")) == ()
+    # Its worker has gone since.
+    assert picture.decide() == claims(unchanged(20))
+
+
 def test_a_failed_shard_planned_elsewhere_releases_its_claim() -> None:
     assert Picture(planned="b").claim(state="failed").decide(replace(RUNNING, phase="failed")) == RELEASE
 
