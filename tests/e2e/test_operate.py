@@ -28,7 +28,7 @@ async def test_a_drained_node_hands_over_its_shards_by_resume_and_gets_shards_wh
         assert started == (8, 0)
 
         code, output = await running.cluster.run_cli("node", "drain", "b", "--timeout", "60")
-        assert (code, " to move (" in output, "node b is drained" in output) == (0, True, True), output
+        assert (code, "node b is drained" in output) == (0, True), output
         await running.until("the drained node's shards live on the others", lambda: running.settled({"a", "c"}))
         assert running.cluster.nodes["b"].running, "a drained node keeps running without shards"
 
