@@ -17,6 +17,11 @@ LOOK_S = 1.0
 """Well below the life of a lease: an etcd that restarts with new certificates must not cost one."""
 
 
+RETRY_S = 10.0
+"""Files that could not be used are tried again so often: a context takes some 30 ms of a core, and rights on a file may
+change without a trace in its stamp."""
+
+
 class ClientTlsError(ValueError):
     """A file cannot be used; the message has its path, whose it is, and the reason, and never its content."""
 
@@ -69,19 +74,25 @@ class ClientTls:
         self._stamp = self._stamp_now()
         self._context = client_context(server, *self._files)
         self._looked_at = clock()
+        self._tried, self._tried_at = self._stamp, self._looked_at
 
     def current(self) -> ssl.SSLContext:
         """The context. Looks at the files at most every `LOOK_S`; what cannot be used is logged and changes nothing."""
         now = self._clock()
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
-            self._look()
+            self._look(now)
         return self._context
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> None:
         found = self._stamp_now()
         if found == self._stamp:
+            # Also after others that could not be used.
+            self.refused = ""
             return
+        if self.refused and found == self._tried and now - self._tried_at < RETRY_S:
+            return
+        self._tried, self._tried_at = found, now
         try:
             # A new one: authorities cannot be taken out of a context again.
             self._context = client_context(self._server, *self._files)

@@ -27,8 +27,8 @@ from sandwich_coordinator.view import ClusterView, Entry
 UPCOMING: frozenset[GroupPhase] = frozenset({"canary", "preparing", "holding"})
 """Phases of a group whose output is withheld: it may be removed and the serving group is untouched."""
 
-RANGES_KEPT = 10_000
-"""A plan of 20 groups for 100 nodes has 2,000 ranges of some 20 characters."""
+RANGES_KEPT = 2500
+"""A plan of 20 groups for 100 nodes has 2,000 ranges: of 10,000 shards some 8 bytes each, of the groups as many."""
 
 GROUPS_KEPT = 64
 

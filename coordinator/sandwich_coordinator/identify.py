@@ -244,7 +244,8 @@ class IdentifyQueue:
         changed_buckets = view.identifies.keys() if before is None else view.changed_identifies(before)
         for bucket in changed_buckets:
             known, entry = earlier.get(bucket), view.identifies.get(bucket)
-            if known is not None:
+            # After a change of its token a shard may hold another bucket still.
+            if known is not None and not _holds(view, _holder(known.record)):
                 self._holding.discard(_holder(known.record))
             if entry is None:
                 continue

@@ -150,6 +150,8 @@ def _timers(view: ClusterView, memory: LeaderMemory, policy: Policy) -> Iterator
     """When time alone may change a decision."""
     if memory.planned_at is not None:
         yield memory.planned_at + pace_s(len(view.nodes))
+    if memory.at_rest is not None and memory.at_rest.moving_max is not None:
+        yield memory.at_rest.until
     if memory.hold_until is not None:
         yield memory.hold_until
     if memory.changed_at is not None:

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sandwich_coordinator.groups import apps_with_stopping_groups, planned_ids, planned_nodes
+from sandwich_coordinator.groups import apps_with_stopping_groups, planned_here, planned_ids, planned_nodes
 from sandwich_coordinator.ids import GroupId, LeaderTerm, ShardId
 from sandwich_coordinator.planner import GroupShards, NodeCapacity, PlanLimits, plan
 from sandwich_coordinator.policy import Policy
@@ -31,6 +31,7 @@ PLANNED_PER_S = 200
 """Each node that gets shards writes their claims with each plan. Where more than `SMALL` nodes may get some, plans come
 so far apart that nodes write about so often in a second, all together: many nodes may be lost one shortly after the
 other. 100 nodes get a plan at most every 0.4 s, where the loss of a node is noticed after five."""
+PACE_MAX_S = 1.0
 
 TOGETHER_OPS_MAX = 100
 """Comparisons, and writes, in one transaction: etcd allows 128 (--max-txn-ops)."""
@@ -92,14 +93,17 @@ class PlanInputs:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The inputs from which a plan left nothing to do. `moving_max`: not before at most so many shards move; None: at
-    all.
+    """The inputs from which a plan left nothing to do, so that it is not made again before they change.
+
+    moving_max  shards were on their way: until at most so many are; None: none was
+    until       and when that does not come, until then (monotonic seconds)
 
     A plan of 10,000 shards takes 20 ms, so that one for each shard that has moved would keep the leader busy.
     """
 
     inputs: PlanInputs
     moving_max: int | None
+    until: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +130,8 @@ class LeaderMemory:
 
 
 def pace_s(nodes: int) -> float:
-    """The least time between two plans that change something, for so many nodes."""
-    return max(0, nodes - SMALL) / PLANNED_PER_S
+    """The least time between two plans that change something, for so many nodes: shards of a lost node wait for it."""
+    return min(max(0, nodes - SMALL) / PLANNED_PER_S, PACE_MAX_S)
 
 
 def unreadable_nodes(view: ClusterView) -> frozenset[str]:
@@ -222,7 +226,7 @@ def _changed_plans(
         key = GroupId(group.app, group.group)
         current[key], in_flight = _present(view, key, group, known)
         moving += in_flight
-    if rest is not None and rest.moving_max is not None and moving > rest.moving_max:
+    if rest is not None and rest.moving_max is not None and moving > rest.moving_max and now < rest.until:
         return [], rest
     limits = PlanLimits(max(0, policy.moves_in_flight_max - moving), rebalance=settled)
     planned = plan(nodes, groups, current, limits, pins(view))
@@ -231,8 +235,9 @@ def _changed_plans(
     is_complete = all(len(planned[GroupId(group.app, group.group)]) == len(group.shard_ids) for group in groups)
     if writes or not is_complete:
         return writes, None
-    # The next shards move once half of those that may be on their way have arrived.
-    return writes, Rest(inputs, policy.moves_in_flight_max // 2 if moving >= policy.moves_in_flight_max else None)
+    # Others may move once half of those that are on their way have arrived. Some may never do.
+    half = min(moving, policy.moves_in_flight_max) // 2
+    return writes, Rest(inputs, half if moving else None, now + policy.settle_s)
 
 
 def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str]) -> tuple[dict[int, str], int]:
@@ -264,8 +269,11 @@ def _present(view: ClusterView, key: GroupId, group: GroupShards, known: set[str
 
 def _plan_write(view: ClusterView, key: GroupId, assigned: Mapping[int, str], term: LeaderTerm) -> LeaderWrite | None:
     entry = view.plans.get(key)
-    if entry is not None and planned_nodes(entry) == assigned and len(entry.record.nodes) == len({*assigned.values()}):
-        return None
+    if entry is not None and planned_nodes(entry) == assigned:
+        given = [planned_here(view, key, node) for node in entry.record.nodes]
+        # Without a node for nothing, and without a shard that two have.
+        if all(given) and sum(map(len, given)) == len(assigned):
+            return None
     by_node: dict[str, list[int]] = {}
     for shard, node in assigned.items():
         by_node.setdefault(node, []).append(shard)

@@ -184,6 +184,9 @@ class _Reading:
         tokens: dict[str, str] = {}
         for name, app in apps.items():
             path = ("apps", name, "token")
+            if privileged := privileged_names(app.intents):
+                text = f"privileged: enable {', '.join(privileged)} in Discord's developer portal"
+                self.warn(("apps", name, "intents"), text)
             token = self.token(app, path)
             if token is None:
                 continue
@@ -191,9 +194,6 @@ class _Reading:
             if twin:
                 self.warn(path, shared_token_warning(twin))
             tokens[name] = token
-            if privileged := privileged_names(app.intents):
-                text = f"privileged: enable {', '.join(privileged)} in Discord's developer portal"
-                self.warn(("apps", name, "intents"), text)
         return tokens
 
     def options(self, apps: Mapping[str, AppConfig]) -> None:

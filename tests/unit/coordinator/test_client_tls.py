@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sandwich_coordinator import client_tls
 from sandwich_coordinator.client_tls import LOOK_S, ClientTls, ClientTlsError, client_context
 from sandwich_coordinator.store.etcd import EtcdStore, TlsOptions
 from tests.support.servers import Certificates
@@ -90,3 +91,35 @@ def test_a_file_that_is_gone_is_reported_until_it_is_back(tmp_path: Path) -> Non
     mine.ca.write_bytes(content)
     now[0] += LOOK_S
     assert (tls.current().check_hostname, tls.refused) == (True, "")
+
+
+def test_files_that_are_put_back_as_they_were_are_no_trouble_any_more(tmp_path: Path) -> None:
+    now = [0.0]
+    mine = Certificates(tmp_path)
+    tls = ClientTls("etcd", mine.ca, clock=lambda: now[0])
+    kept = mine.ca.rename(tmp_path / "kept.pem")
+    now[0] += LOOK_S
+    tls.current()
+    assert "No such file" in tls.refused
+    kept.rename(mine.ca)
+    now[0] += LOOK_S
+    assert (tls.current().check_hostname, tls.refused) == (True, "")
+
+
+def test_files_that_cannot_be_used_are_not_tried_at_each_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, tried = [0.0], [0]
+    mine = Certificates(tmp_path)
+    tls = ClientTls("etcd", mine.ca, clock=lambda: now[0])
+    mine.ca.write_text("half of a file")
+    whole = client_tls.client_context
+
+    def counted(server: str, *files: Path | None) -> ssl.SSLContext:
+        tried[0] += 1
+        return whole(server, *files)
+
+    monkeypatch.setattr(client_tls, "client_context", counted)
+    for _ in range(int(3 * client_tls.RETRY_S / LOOK_S)):
+        now[0] += LOOK_S
+        tls.current()
+    assert tls.refused
+    assert 2 <= tried[0] <= 4
