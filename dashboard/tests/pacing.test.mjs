@@ -72,6 +72,7 @@ test("after a change that was made here it is asked each second for a while, als
   assert.equal(nextAt(asked, now, now - 1000, 5000), now + 1000);
   assert.equal(nextAt({ ...asked, tookMs: 600 }, now, now, 5000), now + 2400);
   assert.equal(nextAt(asked, now, now - 60_000, 5000), 1_006_000);
+  assert.equal(nextAt(asked, now, now, 60_000), 1_062_000);
 });
 
 test("a beat is never before the time", () => {

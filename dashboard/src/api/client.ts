@@ -130,7 +130,8 @@ export async function ask<T>(method: string, path: string, options: Ask = {}): P
   const { body, query, headers, signal: outer, timeoutMs = TIMEOUT_MS } = options;
   const deadline = AbortSignal.timeout(timeoutMs);
   let response: Response;
-  if (method !== "GET") acted.at = Date.now();
+  const isChange = method !== "GET" && !query?.["dry_run"];
+  if (isChange) acted.at = Date.now();
   try {
     response = await fetch(PREFIX + withQuery(path, query), {
       method,
@@ -145,7 +146,7 @@ export async function ask<T>(method: string, path: string, options: Ask = {}): P
       deadline.aborted ? `no answer within ${timeoutMs / 1000} s` : "the node does not answer",
     );
   } finally {
-    if (method !== "GET") acted.over();
+    if (isChange) acted.over();
   }
   if (response.status === 304) throw new Unchanged();
   if (!response.ok) throw await problemOf(response);

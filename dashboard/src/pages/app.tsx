@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
-import type { App, Budget, Group, Groups, Problem, Proposal, Recent, Shard } from "../api/types";
+import type { App, Budget, Group, Groups, Problem, Proposal, Shard } from "../api/types";
 import { acceptProposal, cancelScale, pauseApp, restartApp, resumeApp, scaleApp } from "../changes";
 import { href } from "../router";
 import { remember, spanOf, useHistory } from "../state/history";
@@ -83,11 +83,6 @@ function Status({ app }: { app: App }): JSX.Element {
   });
   const problems = useResource<Problem[]>(`/problems?app=${name}`, { all: true, every: 5000, on: ["problem/"] });
   const budgets = useResource<Budget[]>("/budgets", { all: true, every: 10_000, on: ["figures"] });
-  const recent = useResource<Recent>(`/recent?app=${name}&limit=300`, {
-    every: 10_000,
-    on: [`shard/${app.app}/`],
-    beat: 4000,
-  });
   const { status } = app;
   const { events: points, latency: latencies } = useHistory(app.app);
   const latency = useMemo(() => medianLatency(shards.data ?? []), [shards.data]);
@@ -142,7 +137,7 @@ function Status({ app }: { app: App }): JSX.Element {
         <Consumers app={app.app} />
       </Section>
       <Section title="Recent failovers and losses">
-        <Loaded from={recent}>{(found) => <RecentTables recent={found} withApp={false} />}</Loaded>
+        <RecentTables app={app.app} />
       </Section>
     </>
   );

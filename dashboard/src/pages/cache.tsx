@@ -6,7 +6,8 @@ import { permissionNames } from "../permissions";
 import { href, place, setQuery } from "../router";
 import { useResource } from "../state/resource";
 import { AppLink, NodeLink } from "../ui/appname";
-import { count, plural } from "../ui/format";
+import { appColumn, guildsColumn } from "../ui/apptable";
+import { plural } from "../ui/format";
 import { Page } from "../ui/page";
 import { Empty, ErrorNote, Field, Loaded, Section, StateWord, Table } from "../ui/parts";
 
@@ -80,7 +81,7 @@ export function CachePage(): JSX.Element {
 
 /** How much of what the applications are to have is there. */
 function Completeness(): JSX.Element {
-  const apps = useResource<AppSummary[]>("/apps", { all: true, every: 10_000, on: ["app/"] });
+  const apps = useResource<AppSummary[]>("/apps", { all: true, every: 10_000, on: ["figures"] });
   return (
     <Section title="How complete it is">
       <Loaded from={apps}>
@@ -91,8 +92,8 @@ function Completeness(): JSX.Element {
             keyOf={(row) => row.app}
             empty="No application yet."
             columns={[
-              { head: "Application", cell: (row) => <AppLink app={row.app} /> },
-              { head: "Guilds", cell: (row) => count(row.guilds), number: true },
+              appColumn,
+              guildsColumn,
               {
                 head: "Cache",
                 cell: (row) => (row.cache === "-" ? <span class="muted">no node says so yet</span> : row.cache),

@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import type { AppSummary, Cluster, Latency, Node, Problem, Recent } from "../api/types";
+import type { AppSummary, Cluster, Latency, Node, Problem } from "../api/types";
 import { href } from "../router";
 import { spanOf, useHistory } from "../state/history";
 import { connection } from "../state/live";
@@ -11,7 +11,7 @@ import { count, milliseconds, plural, rate } from "../ui/format";
 import { Page } from "../ui/page";
 import { Empty, Figure, Loaded, Section } from "../ui/parts";
 import { Problems } from "../ui/problems";
-import { RecentTables } from "../ui/recent";
+import { RecentTables, recentPath } from "../ui/recent";
 import { NodeTable } from "./nodes";
 
 function headline(cluster: Cluster): string {
@@ -21,14 +21,13 @@ function headline(cluster: Cluster): string {
   return "All is well";
 }
 
-const RECENT = "/recent?limit=300";
-
 /** Before it is known who is there: what everyone sees of it. */
 export function askForOverview(): void {
   askAhead("/cluster");
   askAhead("/problems", { all: true });
   askAhead("/apps", { all: true });
-  askAhead(RECENT);
+  askAhead(recentPath("failovers"));
+  askAhead(recentPath("losses"));
 }
 
 export function OverviewPage(): JSX.Element {
@@ -40,7 +39,6 @@ export function OverviewPage(): JSX.Element {
     every: 5000,
     on: ["node/", "leader", "figures"],
   });
-  const recent = useResource<Recent>(RECENT, { every: 10_000, on: ["shard/"], beat: 4000 });
   const { events: points } = useHistory("");
   return (
     <Page
@@ -122,7 +120,7 @@ export function OverviewPage(): JSX.Element {
         </Section>
       )}
       <Section title="Recent failovers and losses">
-        <Loaded from={recent}>{(found) => <RecentTables recent={found} withApp />}</Loaded>
+        <RecentTables />
       </Section>
     </Page>
   );

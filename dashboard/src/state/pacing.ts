@@ -11,6 +11,7 @@ const OWN_REST_MS = 400;
 /** What follows may be in no change that is reported: the first answer may come from a picture of just before. */
 const OWN_EVERY_MS = 1000;
 const OWN_MS = 15_000;
+const RARE_MS = 10_000;
 
 export interface Asked {
   at: number;
@@ -29,7 +30,8 @@ export function dueAt(asked: Asked, now: number, actedAt: number, beat = BEAT_MS
 
 /** When to ask again without a change, what is asked for `every` so often. */
 export function nextAt(asked: Asked, now: number, actedAt: number, every: number): number {
-  if (now - actedAt < OWN_MS) return now + Math.max(Math.min(OWN_EVERY_MS, every), asked.tookMs * 4);
+  // What is asked for rarely shows nothing that a change here has at once.
+  if (now - actedAt < OWN_MS && every <= RARE_MS) return now + Math.max(Math.min(OWN_EVERY_MS, every), asked.tookMs * 4);
   return onBeat(now + Math.max(every, asked.tookMs * 4));
 }
 

@@ -4,7 +4,7 @@ import { signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { acted, ask, askAll, Unchanged, Unreachable } from "../api/client";
 import { connection, noteAnswer, noteUnreachable, onChanges } from "./live";
-import { dueAt, nextAt } from "./pacing";
+import { BEAT_MS, dueAt, nextAt } from "./pacing";
 
 const EVERY_MS = 5000;
 const GAP_MS = 1000;
@@ -43,19 +43,19 @@ class Entry {
   private stopListening: () => void = () => undefined;
 
   private readonly on = new Set<string>();
-  private every: number;
+  private every = Infinity;
+  private beat = Infinity;
 
   constructor(
     private readonly path: string,
     private readonly options: Options,
-  ) {
-    this.every = options.every ?? EVERY_MS;
-  }
+  ) {}
 
   /** Another user of the answer may want it for more reasons, or more often. */
   widen(options: Options): void {
     for (const prefix of options.on ?? []) this.on.add(prefix);
     this.every = Math.min(this.every, options.every ?? EVERY_MS);
+    this.beat = Math.min(this.beat, options.beat ?? BEAT_MS);
   }
 
   start(): void {
@@ -66,6 +66,8 @@ class Entry {
       if (objects === null || objects.some((name) => wanted.some((prefix) => name.startsWith(prefix)))) this.soon();
     });
     document.addEventListener("visibilitychange", this.onVisible);
+    // What was asked ahead may be under way; its end plans the next.
+    if (this.asking) return;
     if (Date.now() - this.asked.at > GAP_MS) void this.refresh();
     else this.plan();
   }
@@ -95,8 +97,10 @@ class Entry {
     this.isOld = true;
     if (document.hidden) return;
     clearTimeout(this.timer);
-    const due = dueAt(this.asked, Date.now(), acted.at, this.options.beat);
+    const due = dueAt(this.asked, Date.now(), acted.at, this.beat);
     this.timer = window.setTimeout(() => {
+      // What changed since the question that is under way is asked for behind its answer.
+      if (this.asking) return;
       this.asked.forChangeAt = Date.now();
       void this.refresh();
     }, due - Date.now());

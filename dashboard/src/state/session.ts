@@ -31,7 +31,21 @@ export const seesCluster = computed(() => {
 /** A new application concerns the whole cluster. */
 export const addsApps = computed(() => isAdmin.value && seesCluster.value);
 
+const REFUSED_KEY = "sandwich.refused";
+
+/** Whether the node last refused who is here. Each question that it refuses counts as a failed attempt to sign in. */
+export function wasRefused(): boolean {
+  return sessionStorage.getItem(REFUSED_KEY) !== null;
+}
+
+function isThere(found: Me): void {
+  sessionStorage.removeItem(REFUSED_KEY);
+  me.value = found;
+  hasEnded.value = false;
+}
+
 onUnauthenticated.call = () => {
+  sessionStorage.setItem(REFUSED_KEY, "1");
   if (me.peek() !== null && me.peek() !== "asking") hasEnded.value = true;
   stopLive();
   me.value = null;
@@ -40,8 +54,7 @@ onUnauthenticated.call = () => {
 export async function askWhoIsThere(): Promise<void> {
   meError.value = "";
   try {
-    me.value = await get<Me>("/me");
-    hasEnded.value = false;
+    isThere(await get<Me>("/me"));
     startLive();
   } catch (error) {
     if (!(error instanceof ApiError && error.status === 401)) meError.value = (error as Error).message;
@@ -53,12 +66,11 @@ export async function askWhoIsThere(): Promise<void> {
 export async function signInWithToken(text: string): Promise<void> {
   useToken(text);
   try {
-    me.value = await get<Me>("/me");
+    isThere(await get<Me>("/me"));
   } catch (error) {
     useToken("");
     throw error;
   }
-  hasEnded.value = false;
   forgetAll();
   startLive();
 }

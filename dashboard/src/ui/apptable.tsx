@@ -4,6 +4,10 @@ import { AppLink } from "./appname";
 import { cacheText, count, duration, rate } from "./format";
 import { Meter, StateWord, Table } from "./parts";
 
+/** Columns that another table of applications has, too. */
+export const appColumn = { head: "Application", cell: (row: AppSummary) => <AppLink app={row.app} /> };
+export const guildsColumn = { head: "Guilds", cell: (row: AppSummary) => count(row.guilds), number: true };
+
 export function AppTable({ apps }: { apps: readonly AppSummary[] }): JSX.Element {
   return (
     <Table<AppSummary>
@@ -12,13 +16,13 @@ export function AppTable({ apps }: { apps: readonly AppSummary[] }): JSX.Element
       keyOf={(row) => row.app}
       empty="No application yet."
       columns={[
-        { head: "Application", cell: (row) => <AppLink app={row.app} /> },
+        appColumn,
         { head: "State", cell: (row) => <AppState app={row} /> },
         {
           head: "Live shards",
           cell: (row) => <Meter value={row.shards["live"] ?? 0} max={row.shards_wanted} label={`Live shards of ${row.app}`} />,
         },
-        { head: "Guilds", cell: (row) => count(row.guilds), number: true },
+        guildsColumn,
         { head: "Events/s", cell: (row) => rate(row.events_per_s), number: true },
         { head: "Cache", cell: (row) => cacheText(row.cache), wide: true },
         {

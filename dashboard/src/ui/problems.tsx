@@ -7,8 +7,11 @@ import { Since, StateWord } from "./parts";
 const ORDER: Severity[] = ["critical", "warning", "notice"];
 const OF_A_KIND = 3;
 
-/** What is wrong, worst first, with what to do. Of many of one kind some are shown, the others on demand. */
-/** `on`: the address of the page; an action that only leads there is left out. */
+/**
+ * What is wrong, worst first, with what to do. Of many of one kind some are shown, the others on demand.
+ *
+ * `on`: the address of the page; an action that only leads there is left out.
+ */
 export function Problems({ problems, on }: { problems: readonly Problem[]; on?: string }): JSX.Element {
   const kinds = new Map<string, Problem[]>();
   const sorted = [...problems].sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.operations.errors import Invalid, NotFound
-from sandwich_coordinator.status import NodeStatus
+from sandwich_coordinator.status import ConsumerStatus, NodeStatus
 from sandwich_node.api.models import Model, Page, PageQuery
 from sandwich_node.api.paging import page_of
 from sandwich_node.api.resources.groups import check_app
@@ -165,18 +165,16 @@ async def _consumers(call: Call) -> Consumers:
         return call.identity.sees(name) and app in (None, name)
 
     # A group's name is never empty: the letters of an application come before its groups.
-    items: dict[str, Consumer | tuple[str, int]] = {}
+    items: dict[str, ConsumerStatus | tuple[str, int]] = {}
     for leader in leaders:
         items |= {f"{name}/": (name, count) for name, count in leader.dead_letters.items() if wanted(name)}
-        items |= {
-            f"{one.app}/{one.group}": Consumer.model_validate(msgspec.structs.asdict(one))
-            for one in leader.consumers
-            if wanted(one.app)
-        }
+        items |= {f"{one.app}/{one.group}": one for one in leader.consumers if wanted(one.app)}
     page = page_of(sorted(items), query, str, items.__getitem__)
     return Consumers(
-        consumers=[one for one in page.items if isinstance(one, Consumer)],
-        dead_letters=dict(one for one in page.items if not isinstance(one, Consumer)),
+        consumers=[
+            Consumer.model_validate(msgspec.structs.asdict(one)) for one in page.items if not isinstance(one, tuple)
+        ],
+        dead_letters=dict(one for one in page.items if isinstance(one, tuple)),
         next=page.next,
     )
 

@@ -170,9 +170,10 @@ class Recent(Model):
 
 
 class RecentQuery(PageQuery):
-    """Of which application; null: of all."""
+    """Of which application, and of which kind; null: of all."""
 
     app: str | None = Field(default=None, max_length=64)
+    kind: Literal["failovers", "losses"] | None = None
 
 
 def seen_problems(found: Sequence[FoundProblem], identity: Identity) -> Sequence[FoundProblem]:
@@ -291,11 +292,13 @@ async def _recent(call: Call) -> Recent:
     def wanted(name: str) -> bool:
         return call.identity.sees(name) and app in (None, name)
 
-    models: tuple[tuple[type[Failover | Loss], list[dict[str, Any]]], ...] = (
-        (Failover, failover_rows(answers)),
-        (Loss, loss_rows(answers)),
+    kinds: tuple[tuple[str, type[Failover | Loss], list[dict[str, Any]]], ...] = (
+        ("failovers", Failover, failover_rows(answers)),
+        ("losses", Loss, loss_rows(answers)),
     )
-    found = [(_recent_key(row), model, row) for model, rows in models for row in rows if wanted(row["app"])]
+    kind = call.query.kind
+    rows = [(model, row) for name, model, rows in kinds if kind in (None, name) for row in rows if wanted(row["app"])]
+    found = [(_recent_key(row), model, row) for model, row in rows]
     found.sort(key=itemgetter(0))
     page = page_of(found, call.query, itemgetter(0), lambda one: one[1].model_validate(one[2]))
     return Recent(
@@ -306,7 +309,10 @@ async def _recent(call: Call) -> Recent:
 
 
 def _recent_key(row: Mapping[str, Any]) -> str:
-    """Newest first: what is new moves nothing on later pages. A failover that further shards join keeps its key."""
+    """Newest first: what is new moves nothing on later pages.
+
+    A failover that further shards join later keeps its key. One whose first shard's node answers no longer does not.
+    """
     names = ("app", "group", "shard", "source", "cause")
     digest = hashlib.sha256("\n".join(str(row.get(name)) for name in names).encode()).hexdigest()[:16]
     return f"{_LATEST_MS - round(row['at'] * 1000):014}-{digest}"
