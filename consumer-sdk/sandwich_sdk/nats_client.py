@@ -47,11 +47,20 @@ class ReconnectingClient(Client):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # nats-py goes on without TLS, and sends the password, when the server's first line does not require TLS. That
         # line is not encrypted: who is between could have changed it.
-        if initial_connection and self._needs_tls and not info.get("tls_required"):
-            if not info.get("tls_available"):
+        if initial_connection and self._needs_tls and not self._is_encrypted:
+            if self._scheme == "ws" or not (info.get("tls_required") or info.get("tls_available")):
                 raise nats.errors.Error("nats: the server offers no TLS, which is set for it")
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
+
+    @property
+    def _scheme(self) -> str:
+        return self._current_server.uri.scheme if self._current_server is not None else ""
+
+    @property
+    def _is_encrypted(self) -> bool:
+        """Whether the connection is, before the server's first line."""
+        return self._scheme == "wss" or bool(self.options.get("tls_handshake_first"))
 
     async def close(self) -> None:
         """As `Client.close`, within two seconds: what was not sent by then is not sent."""

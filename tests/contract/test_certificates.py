@@ -5,6 +5,7 @@ authority goes. After each step the server is restarted or its connections end; 
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -180,9 +181,9 @@ class Front:
         self.url = f"rediss://127.0.0.1:{self.front}"
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """With the present files, until its end, which ends all connections."""
-        async with listening(relay(self._port), self._files.server_context(), port=self.front):
+    async def running(self, context: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+        """Until its end, which ends all connections. `context` None: of the present files."""
+        async with listening(relay(self._port), context or self._files.server_context(), port=self.front):
             yield
 
 
@@ -210,6 +211,12 @@ async def test_clients_of_redis_read_their_files_at_each_connect(tmp_path: Path)
                 step(files)
                 async with front.running():
                     await until("both are connected again", answered)
+            context = files.server_context()
+            files.ca.write_bytes(files.ca.read_bytes()[:100])
+            await asyncio.sleep(LOOK_S)
+            async with front.running(context):
+                await until("both are connected with the files of before", answered)
+            files.trust("new")
         await node.close()
         _, old_cert, old_key = _paths(tmp_path)
         former = RedisCache(

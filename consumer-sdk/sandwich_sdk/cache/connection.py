@@ -1,7 +1,9 @@
 """The connection to Redis or a Redis Cluster: every request has a deadline, and every failure a reason."""
 
 import asyncio
+import logging
 import os
+import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -16,6 +18,8 @@ from redis.exceptions import InvalidResponse, NoPermissionError, RedisClusterExc
 from sandwich_sdk.cache import corruption
 from sandwich_sdk.cache.address import Address, Tls, tls_arguments
 from sandwich_sdk.cache.errors import CacheUnavailable, unavailable
+
+_log = logging.getLogger(__name__)
 
 Command = tuple[str | bytes | int, ...]
 
@@ -37,17 +41,34 @@ class _Tcp(_Packing, redis.Connection):
     pass
 
 
-class _Tls(_Packing, redis.SSLConnection):
-    read: tuple[tuple[int, int, int], ...] | None = None
+def _tls() -> type[redis.SSLConnection]:
+    """Connections that read renewed files at the next connect: redis-py's own keep the content of the first ones.
 
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        # So that renewed files are read at the next connect: redis-py keeps the content of the first one.
-        tls = self.ssl_context
-        found = _stamp(name for name in (tls.ca_certs, tls.certfile, tls.keyfile) if name)
-        if found != self.read:
-            self.read, tls.context = found, None
-        arguments: Mapping[str, Any] = super()._connection_arguments()
-        return arguments
+    Files that cannot be used change nothing, once some could.
+    """
+
+    class Tls(_Packing, redis.SSLConnection):
+        read: tuple[tuple[int, int, int], ...] | None = None
+        kept: ssl.SSLContext | None = None
+
+        def _connection_arguments(self) -> Mapping[str, Any]:
+            tls = self.ssl_context
+            files = [name for name in (tls.ca_certs, tls.certfile, tls.keyfile) if name]
+            found = _stamp(files)
+            if found != Tls.read or Tls.kept is None:
+                tls.context = None
+                try:
+                    Tls.kept = tls.get()
+                except OSError as error:
+                    if Tls.kept is None:
+                        raise
+                    _log.error("the changed TLS files %s for Redis are not used: %s", ", ".join(files), error)
+                Tls.read = found
+            tls.context = Tls.kept
+            arguments: Mapping[str, Any] = super()._connection_arguments()
+            return arguments
+
+    return Tls
 
 
 def _stamp(names: Iterable[str]) -> tuple[tuple[int, int, int], ...]:
@@ -99,7 +120,7 @@ class Connection:
         }
         # One retry, for a connection that was closed by a restart of the server.
         retry = Retry(NoBackoff(), 1, (redis.ConnectionError,))
-        kind = _Unix if address.path else _Tls if address.is_tls else _Tcp
+        kind = _Unix if address.path else _tls() if address.is_tls else _Tcp
         options = {**address.arguments(), "db": address.db, "retry": retry, **self._options}
         self._single = redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
         self._client: Any = None

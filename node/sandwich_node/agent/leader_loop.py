@@ -157,12 +157,7 @@ class LeaderLoop:
         self._memory = replace(decision.memory, relocated=relocated)
         for lookup in decision.lookups:
             self._begin_lookup(lookup, view, group)
-        refused = False
-        for batch in together(decision.writes):
-            if not await self._write(batch, term):
-                # One alone: it was refused. Several: the others need not wait for the one that is.
-                alone = [await self._write([write], term) for write in batch if len(batch) > 1]
-                refused = refused or not alone or not all(alone)
+        refused = not await self._write_all(decision.writes, term)
         own_deadline = election.deadline(self._candidate(), self.policy)
         times = [at for at in (decision.wake_at, own_deadline) if at is not None]
         if decision.relocations:
@@ -173,6 +168,16 @@ class LeaderLoop:
         if refused:
             times.append(now + WRITE_RETRY_S)
         return min(times, default=None)
+
+    async def _write_all(self, writes: Sequence[LeaderWrite], term: LeaderTerm) -> bool:
+        """Make all of these writes; False: one was refused."""
+        done = True
+        for batch in together(writes):
+            if not await self._write(batch, term):
+                # One alone: it was refused. Several: the others need not wait for the one that is.
+                alone = [await self._write([write], term) for write in batch if len(batch) > 1]
+                done = done and bool(alone) and all(alone)
+        return done
 
     async def _write(self, writes: Sequence[LeaderWrite], term: LeaderTerm) -> bool:
         """Make these writes together; False: a guard failed, and none was made."""

@@ -41,8 +41,10 @@ _log = logging.getLogger(__name__)
 PASSING_S = 1.0
 """A state that a shard soon leaves is written only when it lasts longer: it is for people."""
 PATIENT_PER_S = 200
-"""Writes of all nodes together that nothing waits for, about: what a hundred nodes do at once, as in a switch, must not
-keep etcd from what is urgent. A node makes one at once, and the next ones after its share of the time, together."""
+"""Writes of all nodes together that may be a moment late, about: what a hundred nodes do at once, as in a switch, must
+not keep etcd from what is urgent. A node makes one at once, and the next ones after its share of the time, together. A
+group's next phase and a shard's turn to IDENTIFY wait for such writes."""
+PATIENT_MAX_S = 1.0
 CRASH_WAIT_S = 2.0
 SAVE_BUDGET_S = 5.0
 RETRY_S = 0.5
@@ -214,7 +216,7 @@ class ShardControl:
             if self._patient_timer is None:
                 self._patient_timer = loop.call_at(self._patient_from, self._patience_ends)
             return False
-        self._patient_from = loop.time() + nodes / PATIENT_PER_S
+        self._patient_from = loop.time() + min(nodes / PATIENT_PER_S, PATIENT_MAX_S)
         return True
 
     def _patience_ends(self) -> None:
@@ -717,6 +719,9 @@ class ShardControl:
         for shard, session in self._sessions.items():
             running, claim, stored = self.local.get(shard), view.claims.get(shard), view.sessions.get(shard)
             if running is None or running.phase != "running" or claim is None or shard in self._ops:
+                continue
+            if shard.of not in view.groups:
+                # Deleted with the group: the shard stops in a moment.
                 continue
             if stored is not None and stored.record == session:
                 continue

@@ -233,7 +233,8 @@ class CacheFeed:
                 self._timer = loop.call_at(job.due, self._look_for_late)
             extras = await done
         if extras is None:
-            self._was_late = True
+            # Redis may have answered since.
+            self._was_late = job in self._queue
             self.counters.late += len(events)
         return extras
 
@@ -247,6 +248,8 @@ class CacheFeed:
         if loop.time() < job.due:
             self._timer = loop.call_at(job.due, self._look_for_late)
         else:
+            # Now, since the answer may come in this same turn of the loop.
+            self._was_late = True
             job.answer(None)
 
     def _replied(self, job: _Job, batch: Batch, found: Applied | CacheError) -> None:

@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 
-from sandwich_coordinator.small_files import Stamp, stamp
+from sandwich_coordinator.client_tls import ClientTls, ClientTlsError
 from sandwich_node.cache import cluster
 from sandwich_node.cache.batch import (
     CALL_BYTES_MAX,
@@ -544,8 +544,13 @@ class RedisCache:
             }
         # redis-py's own retries would hang for a minute on a frozen server.
         single = redis.Redis.from_url(options.url, retry=Retry(NoBackoff(), 0), **settings)
-        is_tls = single.connection_pool.connection_class is redis.SSLConnection
-        kind = FollowingTls if is_tls else single.connection_pool.connection_class
+        kind = single.connection_pool.connection_class
+        if kind is redis.SSLConnection:
+            files = (Path(name) if name else None for name in (options.ca, options.cert, options.key))
+            try:
+                kind = following(ClientTls("Redis", *files))
+            except ClientTlsError as error:
+                raise CacheUnavailable(f"Redis cannot be reached from here: {error}") from None
         single.connection_pool.connection_class = packing_in_c(kind)
         try:
             if not await _is_cluster(single):
@@ -559,21 +564,16 @@ class RedisCache:
         self._cluster, self._scripts = found, ScriptCalls(found, options.timeout_s)
 
 
-class FollowingTls(redis.SSLConnection):
-    """Reads files that have changed at the next connect; redis-py's own keeps the content of the first one.
+def following(files: ClientTls) -> type[redis.SSLConnection]:
+    """Connections that use renewed files from the next connect on. redis-py's own keep what the first ones had."""
 
-    Not at each connect: a context takes some 30 ms of a core.
-    """
+    class Following(redis.SSLConnection):
+        def _connection_arguments(self) -> Mapping[str, Any]:
+            self.ssl_context.context = files.current()
+            arguments: Mapping[str, Any] = super()._connection_arguments()
+            return arguments
 
-    read: Stamp | None = None
-
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        tls = self.ssl_context
-        found = stamp([Path(name) for name in (tls.ca_certs, tls.certfile, tls.keyfile) if name])
-        if found != self.read:
-            self.read, tls.context = found, None
-        arguments: Mapping[str, Any] = super()._connection_arguments()
-        return arguments
+    return Following
 
 
 async def _is_cluster(client: redis.Redis) -> bool:

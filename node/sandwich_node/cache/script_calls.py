@@ -16,7 +16,14 @@ from hiredis import pack_command
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.connection import HiredisRespSerializer
-from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import (
+    InvalidResponse,
+    NoPermissionError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from sandwich_node.cache.script import Script
 
@@ -60,10 +67,11 @@ class _Part:
 class _Call:
     """One run of a script: the parts of several callers, or all of one."""
 
-    __slots__ = ("parts", "script", "size")
+    __slots__ = ("is_settled", "parts", "script", "size")
 
     def __init__(self, part: _Part) -> None:
         self.script = part.script
+        self.is_settled = False
         self.parts = [part]
         self.size = part.size
 
@@ -94,6 +102,7 @@ class _Call:
 
     def settle(self, reply: Any) -> None:
         """Give each part its reply: an exception, or what the script returned."""
+        self.is_settled = True
         replies = reply
         if not self.script.has_parts or isinstance(reply, BaseException):
             replies = [reply] * len(self.parts)
@@ -110,7 +119,7 @@ class ScriptCalls:
         self._client = client
         self._timeout_s = timeout_s
         self._waiting: list[_Part] = []
-        self._trips: set[asyncio.Task[None]] = set()
+        self._trips: dict[asyncio.Task[None], list[_Call]] = {}
         self._idle: list[AbstractConnection] = []
 
     async def run(self, script: Script, keys: Sequence[str], args: Words) -> Any:
@@ -157,8 +166,8 @@ class ScriptCalls:
 
     def _begin(self, trip: list[_Call]) -> None:
         task = asyncio.create_task(self._trip(trip))
-        self._trips.add(task)
-        task.add_done_callback(self._trips.discard)
+        self._trips[task] = trip
+        task.add_done_callback(self._trips.pop)
 
     async def _trip(self, trip: list[_Call]) -> None:
         """One round trip, or two: a server that does not know a script receives its text, and stores it.
@@ -172,20 +181,17 @@ class ScriptCalls:
             if unknown:
                 again = dict(zip(map(id, unknown), await self._send(unknown, by_text=True), strict=True))
                 replies = [again.get(id(call), reply) for call, reply in zip(trip, replies, strict=True)]
-            refused = [call for call, reply in zip(trip, replies, strict=True) if call.may_be_split(reply)]
-            if refused:
-                kept = [(call, reply) for call, reply in zip(trip, replies, strict=True) if call not in refused]
-                apart = [_Call(part) for call in refused for part in call.parts]
-                trip = [*(call for call, _ in kept), *apart]
-                replies = [*(reply for _, reply in kept), *await self._send(apart, by_text=False)]
-        except asyncio.CancelledError as error:
-            for call in trip:
-                call.settle(error)
-            raise
         except Exception as error:
             replies = [error] * len(trip)
+        apart: list[_Call] = []
         for call, reply in zip(trip, replies, strict=True):
-            call.settle(reply)
+            if call.may_be_split(reply):
+                apart += map(_Call, call.parts)
+                call.is_settled = True
+            else:
+                call.settle(reply)
+        for at in range(0, len(apart), CALLS_MAX):
+            self._begin(apart[at : at + CALLS_MAX])
 
     async def _send(self, calls: Sequence[_Call], *, by_text: bool) -> list[Any]:
         commands = [call.command(by_text=by_text) for call in calls]
@@ -194,7 +200,12 @@ class ScriptCalls:
             pipeline = client.pipeline()
             for command in commands:
                 pipeline.execute_command(*command)
-            return await pipeline.execute(raise_on_error=False)
+            try:
+                return await pipeline.execute(raise_on_error=False)
+            except (RedisError, RedisClusterException, OSError):
+                # One server that does not answer fails the whole pipeline; the others' calls are not at fault.
+                alone = (client.execute_command(*command) for command in commands)
+                return await asyncio.gather(*alone, return_exceptions=True)
         connection = await self._connected(client)
         try:
             replies = await self._exchange(connection, commands)
@@ -226,7 +237,12 @@ class ScriptCalls:
         """A connection of its own. Its deadlines are set here: those of redis-py cost a task for each write."""
         while self._idle:
             idle = self._idle.pop()
-            if not await idle.can_read():
+            try:
+                is_closed = await idle.can_read()
+            except BaseException:
+                await idle.disconnect(nowait=True)
+                raise
+            if not is_closed:
                 return idle
             # The server closed it.
             await idle.disconnect(nowait=True)
@@ -236,10 +252,16 @@ class ScriptCalls:
         return connection
 
     async def close(self) -> None:
-        """End what is under way."""
-        for trip in self._trips:
-            trip.cancel()
-        await asyncio.gather(*self._trips, return_exceptions=True)
+        """End what is under way, and what has not left yet."""
+        waiting, self._waiting = self._waiting, []
+        trips = dict(self._trips)
+        for task in trips:
+            task.cancel()
+        await asyncio.gather(*trips, return_exceptions=True)
+        # Here and not in the tasks: one that has not begun is cancelled without a trace.
+        for call in (*map(_Call, waiting), *(call for trip in trips.values() for call in trip)):
+            if not call.is_settled:
+                call.settle(asyncio.CancelledError())
         while self._idle:
             await self._idle.pop().disconnect(nowait=True)
 

@@ -53,6 +53,8 @@ class ServerTls:
         """Read the files if they have changed. A pair that cannot be used changes nothing."""
         found = self._stamp_now()
         if found == self._stamp:
+            # Also after others that could not be used.
+            self._refused = ""
             return
         try:
             # A separate context first: a broken pair would leave the one in use half changed.

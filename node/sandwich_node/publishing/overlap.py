@@ -50,7 +50,11 @@ def published_before(
         likely = begins.among(guild)
         end = _end_of_run(early[guild], late[guild], stored[guild], likely)
         if end is None and began is not None:
-            end = _end_in_session(late[guild], sooner[guild], stored[guild])
+            until = _end_in_session(late[guild], sooner[guild], stored[guild])
+            if until is not None:
+                # What the session before received may not have been published at all.
+                left.update(Counter(late[guild][:until]) & Counter(stored[guild]))
+                continue
         if end is None:
             ours = Counter(stored[guild])
             ours.subtract(one for one in early[guild][likely:] if one in counts)

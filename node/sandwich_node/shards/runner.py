@@ -295,6 +295,7 @@ class ShardRunner:
             publishing = group.create_task(self._publisher.run())
             if session is None and self._phase == "closing":
                 has_ended = await self._until_stopped(self._end_chain())
+                self._features.stop()
                 publishing.cancel()
                 return None if has_ended else fx.Stopped(None)
             self._machine = ShardMachine(config, session, services.rng)
@@ -400,12 +401,14 @@ class ShardRunner:
     async def _finish_closing(self, closing: Closing, ending: asyncio.Task[None]) -> bool:
         """The connection has ended; True once the chain has, too. False: the shard is released before that."""
         if closing.read_all.is_set():
-            try:
-                async with asyncio.timeout(FLUSH_BUDGET_S if self._stopping.is_set() else None):
-                    await asyncio.shield(ending)
-            except TimeoutError:
-                await _cancelled(ending)
-            return not self._stopping.is_set()
+            stopping = asyncio.ensure_future(self._stopping.wait())
+            await asyncio.wait((ending, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await _cancelled(stopping)
+            await asyncio.wait((ending,), timeout=FLUSH_BUDGET_S)
+            has_ended = ending.done()
+            await _cancelled(ending)
+            self._features.stop()
+            return has_ended
         await _cancelled(ending)
         if not self._stopping.is_set() and await self._until_stopped(self._end_chain()):
             return True
@@ -501,7 +504,7 @@ class ShardRunner:
             asyncio.get_running_loop().call_soon(self._post_stop)
 
 
-async def _cancelled(task: asyncio.Task[None] | None) -> None:
+async def _cancelled(task: asyncio.Task[Any] | None) -> None:
     """Cancel the task and wait until it has ended."""
     if task is not None and not task.done():
         task.cancel()

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from sandwich_coordinator.discord_api import DiscordApiError, DiscordUnavailable, RateLimited, TokenRefused
-from sandwich_coordinator.ids import GroupId
+from sandwich_coordinator.ids import GroupId, LeaderTerm
+from sandwich_coordinator.plans import LeaderWrite, together
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.store.base import Put
+from sandwich_coordinator.store.base import Compare, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.store.memory import MemoryStore
 from sandwich_coordinator.store.mirror import Mirror
@@ -28,11 +29,11 @@ class Office:
         self.view: ClusterView | None = None
         self.asked_at: list[float] = []
         self._answers = answers
-        self._store = MemoryStore()
+        self.store = MemoryStore()
         own = NodeRecord(node="a", instance="1", address="h:1", version="1")
-        self._membership = Membership(self._store, KEYS, own, ttl_s=3600, on_change=lambda: None)
-        self._leading = LeaderLoop(
-            self._store,
+        self._membership = Membership(self.store, KEYS, own, ttl_s=3600, on_change=lambda: None)
+        self.leading = LeaderLoop(
+            self.store,
             self._membership,
             view=lambda: self.view,
             look_up=self._look_up,
@@ -57,18 +58,18 @@ class Office:
 
     async def run(self, seconds: float) -> None:
         """Lead for so long."""
-        await self._store.txn([], [Put(KEYS.app("bot"), APP.encode())])
-        mirror = Mirror(self._store, KEYS.prefix)
+        await self.store.txn([], [Put(KEYS.app("bot"), APP.encode())])
+        mirror = Mirror(self.store, KEYS.prefix)
 
         def follow(batch: object) -> None:
             self.view = ClusterView.from_items(KEYS, mirror.items, mirror.revision)
-            self._leading.changed()
+            self.leading.changed()
 
         mirror.listen(follow)
         await self._membership.join(lambda _: None)
         async with asyncio.timeout(None) as until:
             until.reschedule(asyncio.get_running_loop().time() + seconds)
-            await asyncio.gather(mirror.run(), self._leading.run())
+            await asyncio.gather(mirror.run(), self.leading.run())
 
     def lead(self, seconds: float) -> None:
         """The same on virtual time."""
@@ -78,6 +79,23 @@ class Office:
                 await self.run(seconds)
 
         run_virtual(main())
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_plans_that_leave_together_do_not_wait_for_one_that_is_refused(stale: bool) -> None:
+    office = Office([])
+
+    def write(key: str, revision: int) -> LeaderWrite:
+        return LeaderWrite((Compare(key, "mod_revision", revision),), (Put(key, b"plan"),), key)
+
+    async def main() -> None:
+        writes = [write("/a", 0), write("/b", 7 if stale else 0), write("/c", 0)]
+        assert len(list(together(writes))) == 1
+        assert await office.leading._write_all(writes, LeaderTerm(1)) is not stale
+        made = {name for name in ("/a", "/b", "/c") if await office.store.get(name) is not None}
+        assert made == {"/a", "/c"} | ({"/b"} if not stale else set())
+
+    run_virtual(main())
 
 
 def test_a_rate_limit_is_waited_out_for_as_long_as_discord_says() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -110,6 +111,10 @@ class Node:
         """The application was changed."""
         self._put(KEYS.app("bot"), msgspec.structs.replace(APP, **changes).encode(), 7)
 
+    def drop_group(self) -> None:
+        """The leader deleted the group."""
+        self._items.pop(KEYS.group("bot", 0))
+
     async def sees(
         self,
         *,
@@ -129,7 +134,12 @@ class Node:
             self._put(KEYS.claim(*SHARD), claim.encode(), FENCE, LEASE if owner == "a" else 22)
         if session:
             self._put(KEYS.session(*SHARD), SESSION.encode(), 5)
-        self._view = ClusterView.from_items(KEYS, self._items, revision=revision)
+        before, view = self._view, ClusterView.from_items(KEYS, self._items, revision=revision)
+        if before is not None:
+            # What has not changed is the same object, as in a view that follows the store.
+            parts = {name: getattr(before, name) for name in ("apps", "groups", "budgets", "nodes")}
+            view = replace(view, **{name: part for name, part in parts.items() if part == getattr(view, name)})
+        self._view = view
         self.control.changed()
         await asyncio.sleep(0.1)
 
@@ -345,6 +355,19 @@ def test_a_session_that_etcd_has_or_that_another_owner_saved_or_that_ended_is_le
         await node.sees(state="live", session=True)
         await asyncio.sleep(LOOK_S)
         await node.sees(owner="b", session=False)
+        await asyncio.sleep(LOOK_S)
+        assert KEYS.session(*SHARD) not in node.store.puts
+
+    with_node(scenario)
+
+
+def test_a_session_that_was_deleted_with_its_group_is_not_saved_again() -> None:
+    async def scenario(node: Node) -> None:
+        await node.receives(SAVED)
+        await node.sees(state="live")
+        node.store.puts.clear()
+        node.drop_group()
+        await node.sees(state="live", session=False)
         await asyncio.sleep(LOOK_S)
         assert KEYS.session(*SHARD) not in node.store.puts
 
