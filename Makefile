@@ -57,7 +57,7 @@ test-unit: $(STAMP) ## the tests that start no process
 demo: $(STAMP) ## a whole cluster on this machine: etcd, NATS, Redis, simulator, three nodes, a consumer
 	@$(BIN)/sandwich-node dev $(ARGS)
 
-bench: $(STAMP) ## the tables of docs/reference/benchmarks.md, as markdown; 30 minutes: ARGS="--parts steady idle --peers discord.py"
+bench: $(STAMP) ## most tables of docs/reference/benchmarks.md, as markdown; 30 minutes: ARGS="--parts steady idle --peers discord.py"
 	$(BIN)/python -m benchmarks $(ARGS)
 
 profile: $(STAMP) ## which functions of a worker use its CPU: ARGS="--load 4/2000 --cache"
