@@ -329,7 +329,7 @@ class _Step:
         return self._claim(shard, claim, record.worker, NO_FENCE)
 
     def _closes(self, shard: ShardId) -> bool:
-        """Whether the shard's group is replaced. The new one waits for the end of each chain, also of a failed shard."""
+        """Whether the group is replaced. The new one waits for the end of each chain, also of a failed shard."""
         return self.view.groups[shard.of].record.phase == "closing"
 
     def _configured_since(self, shard: ShardId, claim: Entry[ClaimRecord]) -> bool:

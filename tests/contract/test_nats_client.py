@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import ssl
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
 
 import nats.errors
 import pytest
+from nats.aio.client import Client, Srv
 
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_sdk.nats_client import PING_INTERVAL_S, UNANSWERED_PINGS_MAX, ReconnectingClient
@@ -91,6 +94,41 @@ async def test_a_server_without_tls_gets_no_password(how: str, tmp_path: Path) -
         await client.close()
         server.close()
     assert not any(received)
+
+
+@pytest.mark.parametrize(
+    ("url", "first", "info", "outcome"),
+    [
+        ("tls://nats:4222", False, {}, "refused"),
+        ("tls://nats:4222", False, {"tls_available": True}, "upgraded"),
+        ("tls://nats:4222", False, {"tls_required": True}, "upgraded"),
+        # The server's first line comes encrypted: it need not say so.
+        ("tls://nats:4222", True, {}, "as it is"),
+        ("wss://nats:443", False, {}, "as it is"),
+        # nats-py upgrades no WebSocket.
+        ("ws://nats:80", False, {"tls_available": True}, "refused"),
+        ("nats://nats:4222", False, {}, "as it is"),
+    ],
+)
+async def test_what_the_first_line_of_a_server_may_lack(
+    url: str, first: bool, info: dict[str, Any], outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def process(client: Client, info: dict[str, Any], initial_connection: bool = False) -> None:
+        seen.append(info)
+
+    monkeypatch.setattr(Client, "_process_info", process)
+    client = ReconnectingClient()
+    client._current_server = Srv(urlparse(url))
+    client.options = {"tls_handshake_first": first}
+    client._needs_tls = not url.startswith("nats:")
+    if outcome == "refused":
+        with pytest.raises(nats.errors.Error, match="offers no TLS"):
+            await client._process_info(dict(info), initial_connection=True)
+        return
+    await client._process_info(dict(info), initial_connection=True)
+    assert seen == [{**info, "tls_required": True} if outcome == "upgraded" else info]
 
 
 def test_a_silent_server_is_left_before_a_session_of_discord_is_lost() -> None:

@@ -106,6 +106,32 @@ async def test_a_part_with_a_key_that_the_user_may_not_use_fails_alone(client: r
     await some.aclose()
 
 
+async def test_a_part_that_is_sent_alone_is_sent_with_its_text_if_the_server_forgot_the_script(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.execute_command("ACL", "SETUSER", "some", "on", "nopass", "~may:*", "+@all")
+    await client.execute_command("SCRIPT", "LOAD", PARTS.text)
+    where = client.connection_pool.connection_kwargs
+    some = redis.Redis(host=where["host"], port=where["port"], username="some", password="any")
+    scripts = ScriptCalls(some, 1.0)
+    sent = scripts._send
+
+    async def forgetting(*args: Any, **kwargs: Any) -> list[Any]:
+        replies = await sent(*args, **kwargs)
+        if any(isinstance(reply, NoPermissionError) for reply in replies):
+            await client.script_flush()
+        return replies
+
+    monkeypatch.setattr(scripts, "_send", forgetting)
+    found: list[Any] = await asyncio.gather(
+        *(scripts.run(PARTS, [key], [key]) for key in ("may:a", "not:b", "may:c")), return_exceptions=True
+    )
+    assert [found[0], found[2]] == [b"may:a of 1", b"may:c of 1"]
+    assert isinstance(found[1], NoPermissionError)
+    await scripts.close()
+    await some.aclose()
+
+
 async def test_a_reply_that_is_none_for_each_part_fails_all(client: redis.Redis) -> None:
     scripts = ScriptCalls(client, 1.0)
     none = Script.of("return {1}", has_parts=True)
@@ -204,6 +230,19 @@ async def test_without_a_server_every_call_fails(tmp_path: Path) -> None:
     assert all(isinstance(error, RedisConnectionError) for error in found)
     await scripts.close()
     await client.aclose()
+
+
+async def test_closing_settles_what_has_not_left_yet(client: redis.Redis) -> None:
+    scripts = ScriptCalls(client, 1.0)
+    found: list[Any] = []
+    scripts.submit(PARTS, ["h"], ["a"], 1, found.append)
+    await scripts.close()
+    assert [type(reply) for reply in found] == [asyncio.CancelledError]
+    scripts.submit(PARTS, ["h"], ["b"], 1, found.append)
+    # Its trip exists now, and has not begun.
+    scripts._leave()
+    await scripts.close()
+    assert [type(reply) for reply in found] == [asyncio.CancelledError] * 2
 
 
 async def test_closing_ends_what_is_under_way(tmp_path: Path) -> None:

@@ -20,8 +20,6 @@ from redis.exceptions import (
     InvalidResponse,
     NoPermissionError,
     NoScriptError,
-    RedisClusterException,
-    RedisError,
     ResponseError,
 )
 
@@ -200,12 +198,9 @@ class ScriptCalls:
             pipeline = client.pipeline()
             for command in commands:
                 pipeline.execute_command(*command)
-            try:
-                return await pipeline.execute(raise_on_error=False)
-            except (RedisError, RedisClusterException, OSError):
-                # One server that does not answer fails the whole pipeline; the others' calls are not at fault.
-                alone = (client.execute_command(*command) for command in commands)
-                return await asyncio.gather(*alone, return_exceptions=True)
+            # A server that cannot be reached fails all of it. Calls one by one would each wait for that server:
+            # redis-py asks it about the cluster after every failure.
+            return await pipeline.execute(raise_on_error=False)
         connection = await self._connected(client)
         try:
             replies = await self._exchange(connection, commands)

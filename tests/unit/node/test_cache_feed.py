@@ -152,6 +152,28 @@ def test_a_frame_that_nothing_waits_before_is_sent_at_once() -> None:
     play(story)
 
 
+def test_a_reply_that_comes_in_the_turn_in_which_the_wait_ends_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
+        await feed.drained()
+        loop = asyncio.get_running_loop()
+        due = loop.time() + feeding.WAIT_S
+
+        def late(batch: Batch, size: int, then: Callable[[Applied | CacheError], None]) -> bool:
+            loop.call_at(due + 1e-12, then, Applied())
+            return True
+
+        with monkeypatch.context() as patched:
+            patched.setattr(cache, "begin", late)
+            assert await feed.apply("s", 0, events(2), starts_session=False) is None
+        assert calls == ["caught up"]
+        assert not feed.is_behind
+        assert await feed.apply("s", 0, events(3), starts_session=False) == {3: Extra(b"{}")}
+
+    play(story)
+
+
 def test_a_frame_that_was_sent_in_vain_is_tried_again_before_the_next() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         await feed.drained()

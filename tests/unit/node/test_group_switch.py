@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from sandwich_coordinator.types import EventsSpec, LaneSpec
 from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.shards import hold
+from sandwich_node.shards.features import ShardFeatures
+from sandwich_node.shards.runner import FLUSH_BUDGET_S
 from sandwich_node.shards.upcoming import READY_QUIET_S, RESUMED_QUIET_S
 from sandwich_sdk.wire.frame import session_hash
 from tests.support.two_groups import GUILD_0, SPREAD_S, Group, World, switch
@@ -228,8 +231,9 @@ async def _new_session(group: Group, shard: int) -> None:
     session.is_dead = True
     assert session.socket is not None
     session.socket.end(4009)
-    while group.session_of(shard) is session:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(300):
+        while group.session_of(shard) is session:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def _none(group: Group, shard: int) -> None:
@@ -340,8 +344,9 @@ def test_a_guild_that_does_not_come_is_waited_for_although_others_come_again(
         discord.down.add(discord.guilds[0])
         coming = world.tasks.create_task(others())
         new.start(phase="preparing")
-        while not discord.sessions:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(300):
+            while not discord.sessions:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         await asyncio.sleep(1)
         await then(new, 0)
         began = loop.time()
@@ -408,8 +413,9 @@ def test_end_frames_that_an_owner_did_not_come_to_are_appended_by_the_next(appen
 
         world.log.delay_s = 1.0
         old.set_phase("closing")
-        while world.kinds(old, 0).count("end") < appended:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(300):
+            while world.kinds(old, 0).count("end") < appended:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
         old.kill(0)
         old.start()
         await old.all_are("ended")
@@ -420,6 +426,42 @@ def test_end_frames_that_an_owner_did_not_come_to_are_appended_by_the_next(appen
         await old.all_are("ended")
         assert len(world.log.messages) == before, "nothing is appended to a chain that has ended"
 
+    play(story)
+
+
+@pytest.mark.parametrize("has_session", [True, False])
+def test_a_closing_shard_that_is_to_stop_is_released_while_the_stream_is_away(
+    has_session: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def opened(features: ShardFeatures, config: object, checkpoint: object, group: Any, **_: object) -> None:
+        """As with a cache: a task runs until the features stop."""
+        ends[features] = asyncio.Event()
+        group.create_task(ends[features].wait())
+        worlds[0].log.away = not has_session
+
+    def stopped(features: ShardFeatures) -> None:
+        ends[features].set()
+
+    async def story(world: World) -> None:
+        worlds.append(world)
+        old = Group(world, 1, 1)
+        if has_session:
+            await old.serve()
+            world.discord.emit(world.discord.guilds[0], "MESSAGE_CREATE", id="1", channel_id="1")
+            world.log.away = True
+            old.set_phase("closing")
+        else:
+            old.start(phase="closing")
+        await asyncio.sleep(20)
+        assert not old.tasks[0].done()
+        old.runners[0].stop("the node stops")
+        await asyncio.sleep(FLUSH_BUDGET_S + 5)
+        assert old.stopped[0].how == "released"
+
+    worlds: list[World] = []
+    ends: dict[ShardFeatures, asyncio.Event] = {}
+    monkeypatch.setattr(ShardFeatures, "open", opened)
+    monkeypatch.setattr(ShardFeatures, "stop", stopped)
     play(story)
 
 

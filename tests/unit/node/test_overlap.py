@@ -116,6 +116,8 @@ def test_what_the_old_group_published_and_what_is_left_are_what_discord_sent(see
         ("ab", "cdefgh", 0, "bef", "cdgh"),
         ("ab", "fedgh", 0, "bcdef", "gh"),
         ("ab", "mdefgh", 0, "bcdefm", "gh"),
+        # d was held before the session began, and never published.
+        ("x", "cbdf", 3, "bc", "df"),
     ],
 )
 def test_where_a_session_began_in_the_hold_its_first_events_are_the_last_published_ones(
