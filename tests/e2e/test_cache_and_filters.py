@@ -81,7 +81,7 @@ async def test_events_have_the_right_before_and_the_cache_equals_discords_state(
         behind = sum(event.extra.get("cache") == "behind" for event in running.events)
         if behind:
             # On a machine with other work Redis may answer after a frame's wait; then the node says so.
-            assert behind <= await running.until("the late events are counted", lambda: late(running, behind))
+            await running.until("the late events are counted", lambda: late(running, behind))
 
         async with Cache(running.cluster.redis.url, namespace=APP) as cache:
             for guild_id in await running.guild_ids():

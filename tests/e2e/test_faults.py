@@ -91,20 +91,7 @@ class FaultJob(Job):
 
     async def verdicts_up_to_gaps(self) -> dict[str, Verdict]:
         """The verdicts, without events that a lost session owed after its gap's sequence."""
-        ends = {gap.session: gap.last_seq for gap in self.gaps}
-        await self.cluster.simulator("pause_traffic", {})
-        end = time.monotonic() + 20
-        while True:
-            found = {}
-            for app, check in self.checks.items():
-                owed = await self.cluster.owed(app, check.sessions.keys() | ends.keys())
-                for session, last_seq in ends.items():
-                    if session in owed:
-                        owed[session] = [seq for seq in owed[session] if seq <= last_seq]
-                found[app] = check.verdict(owed)
-            if all(verdict.clean for verdict in found.values()) or time.monotonic() > end:
-                return found
-            await asyncio.sleep(0.3)
+        return await self.verdicts({gap.session: gap.last_seq for gap in self.gaps})
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -96,20 +96,26 @@ class Job:
         bots = (await self.cluster.simulator("stats"))["bots"].values()
         return sum(bot["identifies"] for bot in bots), sum(sum(bot["violations"].values()) for bot in bots)
 
-    async def verdicts(self) -> dict[str, Verdict]:
-        """Let there be traffic, stop it, wait until all owed events have had time to arrive, and compare."""
+    async def verdicts(self, ends: Mapping[str, int] | None = None) -> dict[str, Verdict]:
+        """Let there be traffic, stop it, wait until all owed events have had time to arrive, and compare.
+
+        `ends`: the last sequence that a lost session owed, by its hash.
+        """
+        ends = ends or {}
+
+        async def owed(app: str) -> dict[str, list[int]]:
+            found = await self.cluster.owed(app, self.checks[app].sessions.keys() | ends.keys())
+            most = {session: ends.get(session, seqs[-1]) for session, seqs in found.items() if seqs}
+            return {session: [seq for seq in seqs if seq <= most[session]] for session, seqs in found.items()}
 
         async def busy() -> bool:
-            owed = [await self.cluster.owed(app, check.sessions) for app, check in self.checks.items()]
-            return all(sum(map(len, each.values())) > OWED_MIN for each in owed)
+            return all([sum(map(len, (await owed(app)).values())) > OWED_MIN for app in self.checks])
 
         await self.until("every bot has had events", busy)
         await self.cluster.simulator("pause_traffic", {})
         end = time.monotonic() + 20
         while True:
-            found = {
-                app: check.verdict(await self.cluster.owed(app, check.sessions)) for app, check in self.checks.items()
-            }
+            found = {app: check.verdict(await owed(app)) for app, check in self.checks.items()}
             if all(verdict.clean for verdict in found.values()) or time.monotonic() > end:
                 return found
             await asyncio.sleep(0.3)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -81,32 +80,6 @@ async def test_an_operator_moves_and_restarts_shards_and_restores_the_balance() 
 
         assert_clean(await running.verdicts())
         assert await running.spent() == started, "every shard came back by RESUME"
-
-
-@pytest.mark.long
-async def test_an_etcd_restored_from_a_backup_loses_no_event_and_no_session() -> None:
-    async with job(nodes=2) as running:
-        cluster = running.cluster
-        await running.until("all shards live on two nodes", lambda: running.settled({"a", "b"}))
-        started = await running.spent()
-        await cluster.etcd.kill()
-        data, backup = cluster.etcd.directory / "data", cluster.directory / "backup"
-        shutil.copytree(data, backup)
-        await cluster.etcd.start()
-        assert (await cluster.run_cli("node", "drain", "a"))[0] == 0
-        assert (await cluster.run_cli("node", "uncordon", "a"))[0] == 0
-        await running.until("all shards live under newer claims", lambda: running.settled({"a", "b"}))
-
-        await cluster.etcd.kill()
-        shutil.rmtree(data)
-        shutil.copytree(backup, data)
-        await cluster.etcd.start()
-        await running.until("all shards live after the restore", lambda: running.settled({"a", "b"}))
-        # Shards of restored claims on the other node meet fences that this etcd has not given out.
-        assert (await cluster.run_cli("node", "drain", "b"))[0] == 0
-        await running.until("shards move after the restore", lambda: running.settled({"a"}))
-        assert_clean(await running.verdicts())
-        assert await running.spent() == started
 
 
 async def put_nodes(store: EtcdStore, keys: Keys) -> None:

@@ -52,7 +52,7 @@ def _runs_tests(config: pytest.Config) -> bool:
 
 
 def end_all(grace_s: float) -> list[str]:
-    """Wait until no descendant runs; kill those that run after `grace_s`. Returns their command lines."""
+    """Wait until no descendant runs; kill those that run after `grace_s`. Returns their names and command lines."""
     left = _wait(grace_s)
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
@@ -70,13 +70,15 @@ def _wait(seconds: float) -> dict[int, str]:
 
 
 def _running() -> dict[int, str]:
-    """Command lines of running descendants; reaps zombies."""
+    """Names and command lines of running descendants; reaps zombies."""
     found = {}
     for pid in set(descendants(os.getpid())) - KEPT:
         with contextlib.suppress(OSError):
             state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
             if state not in "ZX":
-                found[pid] = f"{pid} {Path(f'/proc/{pid}/cmdline').read_bytes().replace(bytes(1), b' ').decode()}"
+                name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(bytes(1), b" ").decode(errors="replace")
+                found[pid] = f"{pid} {name}: {words}"
                 continue
             os.waitpid(pid, os.WNOHANG)
     return found

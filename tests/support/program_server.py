@@ -6,6 +6,7 @@ the exit code at the end, as `subprocess` has it. A process forked for the conne
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -24,6 +25,9 @@ from sandwich_node.dev.embedded import die_with_parent
 from sandwich_node.worker_process import WorkerProcess
 from sandwich_simulator import main as simulator
 from tests.support.programs import DESCRIPTORS_MAX, REQUEST_BYTES_MAX, WORKER, serving_spawn
+
+_PR_SET_NAME = 15
+"""prctl(2): the name in /proc/PID/comm. The command line stays that of the server."""
 
 
 def serve(path: str) -> None:
@@ -48,7 +52,11 @@ def serve(path: str) -> None:
 def _answer(connection: socket.socket, path: str) -> None:
     received, descriptors, _, _ = socket.recv_fds(connection, REQUEST_BYTES_MAX, DESCRIPTORS_MAX)
     while not received.endswith(b"\n"):
-        received += connection.recv(REQUEST_BYTES_MAX)
+        more = connection.recv(REQUEST_BYTES_MAX)
+        if not more:
+            # Who asked is gone.
+            return
+        received += more
     pid = os.fork()
     if pid == 0:
         connection.close()
@@ -66,6 +74,7 @@ def _answer(connection: socket.socket, path: str) -> None:
 def _run(request: dict[str, Any], descriptors: list[int], path: str) -> None:
     """Be the program, to its end."""
     code: Any = 1
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, request["program"].encode())
     try:
         if request["dies_with_us"]:
             die_with_parent()

@@ -82,7 +82,10 @@ async def _start(
     own_group: bool = False,
     dies_with_us: bool = True,
 ) -> Served:
-    """Start a program. `stdout`, `stderr`: files; else the second and third descriptor."""
+    """Start a program. `stdout`, `stderr`: files; else the second and third descriptor.
+
+    It has the server's limits (RLIMIT_*), not those of its parent. Raises OSError when the server does not start it.
+    """
     request = {
         "program": program,
         "arguments": list(arguments),
@@ -103,7 +106,15 @@ async def _start(
         connection.close()
         raise
     reader, writer = await asyncio.open_unix_connection(sock=connection)
-    return Served(int(await reader.readline()), reader, writer)
+    try:
+        async with asyncio.timeout(START_S):
+            line = await reader.readline()
+        if not line:
+            raise OSError(f"the program server did not start {program}")
+    except BaseException:
+        writer.close()
+        raise
+    return Served(int(line), reader, writer)
 
 
 def serving_spawn(path: str) -> Callable[[], Awaitable[Child]]:

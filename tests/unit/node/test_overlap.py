@@ -143,10 +143,11 @@ def test_a_session_that_began_in_the_hold_costs_nothing(seed: int) -> None:
 
 
 def test_endless_repetition_is_bounded() -> None:
-    endless = named("mu" * 3000)
-    assert published_before([], 0, endless[:3000], [*endless, *named("x")], 1, 0)
+    """Published is what fits nowhere as a run: it is counted."""
     events = named("mu" * 3000)
-    assert published_before(events[:2000], 10, events[2000:4000], [*events[1990:3000], *named("x")], 1)
+    assert published_before([], 0, events[:3000], [*events, *named("x")], 1, 0) == [True] * 3000
+    twins = published_before(events[:2000], 10, events[2000:4000], [*events[1990:3000], *named("x")], 1)
+    assert twins == [True] * 1000 + [False] * 1000
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (4, 6), (1, 8), (8, 1), (16, 64), (5, 5)])
