@@ -143,6 +143,7 @@ async def test_a_prometheus_that_scrapes_a_cluster_answers_every_query_and_no_al
                 if "label_values" in query:
                     continue
                 data = await asked(http, f"{api}/query", query=runnable(query))
+                assert data is not None, (where, query)
                 # A metric that has no series yet, such as one of consumers, has no graph either.
                 if ".json" in where and names(query) <= sampled and not data["result"]:
                     empty.append((where, query))

@@ -1,7 +1,8 @@
 """The drills: which alert, by which cause, and how the cause ends.
 
-Each fault is a context manager: it causes the trouble when it is entered, and ends it when it is left. What it cannot
-cause alone, such as a load, belongs to its stage.
+Each fault is a context manager: it causes the trouble as soon as it is entered, and ends it as soon as it is left, so
+that times are counted from there. What has to come before belongs to its drill; what it cannot cause alone, such as a
+load, to its stage.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import contextlib
 import os
 import signal
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,18 +31,44 @@ LASTING_S = 600.0
 """Of a fault of the simulated Discord that the drill ends itself."""
 MAIN = "main"
 CAUGHT_UP_FRAMES = 1000
+_SLEEPER: dict[str, Any] = {"app": "unread", "group": "sleeper", "start": "all"}
 HELD_EVENTS, HELD_BYTES = 66, 240_000
 """For each shard: just under the 16 MiB that it holds back for Redis."""
+
+LASTING = frozenset(
+    {
+        "SandwichNodeDown",
+        "SandwichNoLeader",
+        "SandwichShardsFailed",
+        "SandwichShardsNotLive",
+        "SandwichHeartbeatSlow",
+        "SandwichNoEvents",
+        "SandwichBacklogGrows",
+        "SandwichPublishRetries",
+        "SandwichUnstableConnections",
+        "SandwichConsumerBehind",
+        "SandwichDeadLetters",
+        "SandwichCacheIncomplete",
+        "SandwichCacheBehind",
+    }
+)
+"""Alerts about a state: they have to fire as long as it lasts. The others are about what happened within some time, or
+about less or more than some time ago, and clear when that is past."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """One cause and the alerts that it has to fire. `app`: of the alerts' label, "" where they have none."""
+    """One cause and the alerts that it has to fire.
+
+    app     of the alerts' label, "" where they have none
+    before  what has to be done, or to have lasted, before the cause
+    """
 
     alerts: tuple[str, ...]
     cause: str
     fault: Fault
     app: str = ""
+    before: Callable[[Field], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +108,6 @@ async def token_revoked(field: Field) -> AsyncIterator[None]:
 async def guilds_left(field: Field) -> AsyncIterator[None]:
     """A third of the guilds removes the bot."""
     app = "removed"
-    await field.history(75.0)
     for guild in (await field.guilds(app))[::3]:
         await field.sim("emit", bot=app, t="GUILD_DELETE", d={"id": guild}, guild_id=guild)
     yield
@@ -90,7 +116,6 @@ async def guilds_left(field: Field) -> AsyncIterator[None]:
 @asynccontextmanager
 async def no_events(field: Field) -> AsyncIterator[None]:
     """Discord sends nothing, with all shards connected."""
-    await field.history(75.0)
     await field.sim("traffic", bot="quiet", rate=0.0)
     yield
     await field.sim("traffic", bot="quiet", rate=APP_RATE)
@@ -137,12 +162,15 @@ async def unreadable_event(field: Field) -> AsyncIterator[None]:
     yield
 
 
-@asynccontextmanager
-async def consumer_stops(field: Field) -> AsyncIterator[None]:
-    """A consumer group whose only worker ended, until a worker reads again."""
-    options: dict[str, Any] = {"app": "unread", "group": "sleeper", "start": "all"}
-    async with Consumer(field.cluster.nats.url, **options) as consumer:
+async def worker_read(field: Field) -> None:
+    """The only worker of a new consumer group reads an event, and ends."""
+    async with Consumer(field.cluster.nats.url, **_SLEEPER) as consumer:
         await anext(aiter(consumer))
+
+
+@asynccontextmanager
+async def no_worker(field: Field) -> AsyncIterator[None]:
+    """A consumer group has no worker, until one reads again."""
     yield
     client = await nats.connect(field.cluster.nats.url)
 
@@ -151,7 +179,7 @@ async def consumer_stops(field: Field) -> AsyncIterator[None]:
         return all(one["num_pending"] < CAUGHT_UP_FRAMES for one in found["consumers"])
 
     try:
-        async with Consumer(field.cluster.nats.url, **options) as consumer, _meanwhile(_read(consumer)):
+        async with Consumer(field.cluster.nats.url, **_SLEEPER) as consumer, _meanwhile(_read(consumer)):
             await until("the group has caught up", caught_up)
     finally:
         await client.close()
@@ -203,7 +231,6 @@ async def values_damaged(field: Field) -> AsyncIterator[None]:
 @asynccontextmanager
 async def node_killed(field: Field) -> AsyncIterator[None]:
     """Every process of a node is killed, and the others have no room; then it starts again."""
-    await field.history(20.0)
     await _kill_node(field, "c")
     yield
     await field.start_node("c")
@@ -296,7 +323,6 @@ async def redis_full(field: Field) -> AsyncIterator[None]:
 @asynccontextmanager
 async def memory_used(field: Field) -> AsyncIterator[None]:
     """Redis answers nothing, and each shard holds back as much as it may; then the node is restarted."""
-    await field.history(70.0)
     await field.cluster.redis.pause()
     try:
         for _ in range(HELD_EVENTS):
@@ -369,11 +395,21 @@ def _bot(app: str, *, shards: int = 1, guilds: int = 12, **settings: Any) -> Dev
     return DevBot(app=app, token=_token(app), guilds=guilds, shards=shards, recommended=shards, settings=settings)
 
 
+def _live_for(seconds: float) -> Callable[[Field], Awaitable[None]]:
+    return lambda field: field.history(seconds)
+
+
 _CACHE: dict[str, Any] = {"cache": {"enabled": True}}
 _OF_APPS = {
     "revoked": Drill(("SandwichShardsFailed",), "Discord refuses the token (4004)", token_revoked, "revoked"),
-    "removed": Drill(("SandwichGuildsDropped",), "a third of the guilds removes the bot", guilds_left, "removed"),
-    "quiet": Drill(("SandwichNoEvents",), "Discord sends nothing", no_events, "quiet"),
+    "removed": Drill(
+        ("SandwichGuildsDropped",),
+        "a third of the guilds removes the bot",
+        guilds_left,
+        "removed",
+        before=_live_for(75.0),
+    ),
+    "quiet": Drill(("SandwichNoEvents",), "Discord sends nothing", no_events, "quiet", before=_live_for(75.0)),
     "unstable": Drill(
         ("SandwichUnstableConnections",), "the sockets are cut every second", connections_break, "unstable"
     ),
@@ -384,7 +420,9 @@ _OF_APPS = {
     "unreadable": Drill(
         ("SandwichEventsUnreadable",), "a channel whose id is an object", unreadable_event, "unreadable"
     ),
-    "unread": Drill(("SandwichConsumerBehind",), "the only worker of a group ends", consumer_stops, "unread"),
+    "unread": Drill(
+        ("SandwichConsumerBehind",), "the only worker of a group ends", no_worker, "unread", before=worker_read
+    ),
     "letters": Drill(("SandwichDeadLetters",), "a handler fails with every event", handler_fails, "letters"),
     "limited": Drill(("SandwichRestLimited",), "requests for invites get 429", rest_limited, "limited"),
     "damaged": Drill(("SandwichCacheDamaged",), "cached channels are overwritten", values_damaged, "damaged"),
@@ -409,7 +447,11 @@ SERVERS = Stage(
     rates={MAIN: 800.0},
     drills=(
         Drill(
-            ("SandwichNodeDown", "SandwichShardsLost"), "a node is killed, the others have no room", node_killed, MAIN
+            ("SandwichNodeDown", "SandwichShardsLost"),
+            "a node is killed, the others have no room",
+            node_killed,
+            MAIN,
+            before=_live_for(20.0),
         ),
         Drill(("SandwichNoLeader",), "etcd is stopped", etcd_stopped),
         Drill(("SandwichShardsNotLive",), "Discord refuses connections", discord_refuses_connections, MAIN),
@@ -450,7 +492,14 @@ MEMORY = Stage(
     nodes=("a",),
     factor=1440.0,
     rates={MAIN: 20.0},
-    drills=(Drill(("SandwichWorkerMemoryGrows",), "Redis is frozen, and shards hold back what they may", memory_used),),
+    drills=(
+        Drill(
+            ("SandwichWorkerMemoryGrows",),
+            "Redis is frozen, and shards hold back what they may",
+            memory_used,
+            before=_live_for(70.0),
+        ),
+    ),
 )
 STAGES = (APPS, SERVERS, RESTARTS, MEMORY)
 

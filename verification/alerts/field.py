@@ -1,7 +1,6 @@
 """The running cluster of a stage, as the drills use it."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -18,10 +17,15 @@ class DrillError(Exception):
     """A drill could not be made as intended; the message says what was missing."""
 
 
+def now() -> float:
+    """Seconds of the loop's clock, which a test may run ahead."""
+    return asyncio.get_running_loop().time()
+
+
 async def until(what: str, check: Callable[[], Awaitable[Any]], timeout_s: float = READY_S) -> Any:
     """Poll `check` until it is true, and return it. Raises DrillError."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
+    end = now() + timeout_s
+    while now() < end:
         found = await check()
         if found:
             return found
@@ -75,11 +79,11 @@ class Field:
             return counts == self.shards
 
         await until("every shard is live", live)
-        self._live_since = self._live_since or time.monotonic()
+        self._live_since = self._live_since or now()
 
     async def history(self, seconds: float) -> None:
         """Wait until all shards were first live this long ago: some rules compare with what was."""
-        await asyncio.sleep(max(0.0, self._live_since + seconds - time.monotonic()))
+        await asyncio.sleep(max(0.0, self._live_since + seconds - now()))
 
     async def workers(self, node: str) -> list[int]:
         """Process ids of a node's workers."""

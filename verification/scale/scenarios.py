@@ -92,12 +92,11 @@ class Run:
         self._fleet = Fleet(nodes=size.nodes, workers=size.workers, discord=self._discord, seed=size.seed)
 
     async def run(self) -> None:
-        """All scenarios. Raises TimeoutError when one does not come to its end."""
-        feeding = asyncio.create_task(self._fleet.feed.run())
-        try:
+        """All scenarios. Raises ExceptionGroup: one does not come to its end (TimeoutError), or the feed fails."""
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(self._fleet.feed.run())
             with shared_views(), self._fleet.meter.timing():
                 await self._run()
-        finally:
             feeding.cancel()
 
     async def _run(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from verification.alerts.drills import STAGES, drilled
+from verification.alerts.drills import LASTING, STAGES, drilled
 from verification.alerts.prometheus import SHIPPED_RULES
 from verification.alerts.report import Outcome, table
 from verification.alerts.run import concerns
@@ -24,6 +24,13 @@ def but_durations(rule: dict[str, Any]) -> dict[str, Any]:
 def test_every_alert_has_one_drill_and_every_drill_an_alert() -> None:
     shipped = [rule["alert"] for rule in rules(yaml.safe_load(SHIPPED_RULES.read_text()))]
     assert Counter(drilled()) == Counter(shipped)
+
+
+def test_an_alert_that_waits_and_compares_with_no_earlier_value_is_about_a_state() -> None:
+    shipped = rules(yaml.safe_load(SHIPPED_RULES.read_text()))
+    waits = {rule["alert"] for rule in shipped if "for" in rule}
+    compares = {rule["alert"] for rule in shipped if " offset " in rule["expr"]}
+    assert waits - compares <= LASTING <= waits
 
 
 def test_drills_that_run_together_have_an_application_each() -> None:
@@ -78,6 +85,14 @@ def test_an_alert_of_another_application_does_not_count() -> None:
 
 def test_the_table_names_what_did_not_fire_or_clear() -> None:
     good = Outcome("A", "cause", 60.0, fired_s=1.0, cleared_s=2.0, others=["B"])
-    text = table([good, Outcome("C", "x", 60.0), Outcome("D", "x", 60.0, fired_s=1.0)])
+    early = Outcome("E", "x", 60.0, fired_s=1.0, cleared_s=0.0, too_early=True)
+    text = table([good, Outcome("C", "x", 60.0), Outcome("D", "x", 60.0, fired_s=1.0), early], ["F"])
     assert "| `A` | cause | 60 | 1 s | 2 s | `B` |" in text
-    assert "C: it did not fire\nD: it did not clear\n1 of 3 alerts fired and cleared" in text
+    assert "| `E` | x | 60 | 1 s | too early | |" in text
+    assert text.split("\n\n")[1].splitlines() == [
+        "C: it did not fire",
+        "D: it did not clear",
+        "E: fired after 1 s, and cleared while the cause lasted",
+        "F: its drill did not end",
+        "1 of 5 alerts fired and cleared",
+    ]

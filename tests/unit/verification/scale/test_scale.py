@@ -1,5 +1,10 @@
 """A small run of the scenarios of `make scale`, with what has to hold at every size."""
 
+import asyncio
+
+import pytest
+
+from verification.scale.fleet import Feed
 from verification.scale.scenarios import Row, Run, Size
 from verification.simulation.loop import run_virtual
 
@@ -23,3 +28,19 @@ def test_every_scenario_ends_with_all_shards_live_without_breaking_a_rule_of_dis
     assert [row.identifies for row in moved] == [0] * 3, "a lost or restarted node costs no session start"
     assert by_name["1 nodes lost at once"].moves == 8
     assert by_name[f"scale to {SIZE.after_scale}"].identifies == SIZE.after_scale
+
+
+def test_a_feed_that_fails_ends_the_run_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[Row] = []
+
+    async def fail(feed: Feed) -> None:
+        raise asyncio.QueueFull
+
+    async def main() -> None:
+        await Run(SIZE, rows.append).run()
+
+    monkeypatch.setattr(Feed, "run", fail)
+    with pytest.raises(ExceptionGroup) as failed:
+        run_virtual(main())
+    assert failed.group_contains(asyncio.QueueFull)
+    assert rows == []
