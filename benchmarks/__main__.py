@@ -20,9 +20,9 @@ import aiohttp
 import msgspec
 
 from benchmarks import idle, start, steady
-from benchmarks.nodes import all_live, node_status
+from benchmarks.nodes import all_live, node_pids, node_status, until_spares
 from benchmarks.peers import PEERS
-from benchmarks.processes import Client, ClientFailed, children, client, not_run, rss_mib, token, until, until_quiet
+from benchmarks.processes import Client, ClientFailed, client, not_run, rss_mib, token, until, until_quiet
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
 from sandwich_sdk.wire.frame import session_hash
@@ -164,9 +164,9 @@ async def measure_memory() -> tuple[float, float | ClientFailed]:
     )
     async with dev_cluster(bots, nodes=1, rate=200) as cluster:
         await until(lambda: all_live(cluster, FLEET))
+        await until_spares(cluster)
         await asyncio.sleep(5)
-        agent = cluster.nodes["a"].process.pid
-        ours = sum(rss_mib(pid) for pid in (agent, *children(agent)))
+        ours = sum(map(rss_mib, node_pids(cluster)))
         await cluster.stop_nodes()
         try:
             return ours, await fleet_memory(cluster, bots)

@@ -25,9 +25,9 @@ import msgspec
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from benchmarks.nodes import all_live, node_status
+from benchmarks.nodes import all_live, node_pids, node_status, until_spares
 from benchmarks.peers import PEERS, Peer, make_stream
-from benchmarks.processes import Client, ClientFailed, children, cpu_s, not_run, token, until, until_quiet
+from benchmarks.processes import Client, ClientFailed, cpu_s, not_run, token, until, until_quiet
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.headers import FrameHeaders
@@ -124,24 +124,19 @@ async def quiet_cluster(load: Load, *, cache: bool, mix: str = DEFAULT_MIX) -> A
 async def steady_cluster(
     load: Load, *, cache: bool, mix: str = DEFAULT_MIX, env: dict[str, str] | None = None
 ) -> AsyncIterator[DevCluster]:
-    """A node with all shards live and nothing to do. `env`: more of the node's environment."""
+    """A node with all shards live, its spare worker there and nothing to do. `env`: more of the node's environment."""
     async with quiet_cluster(load, cache=cache, mix=mix) as cluster:
         cluster.env.update(env or {})
         await cluster.start_node("a")
         await until(lambda: all_live(cluster, load.shards), START_TIMEOUT_S)
-        await until_quiet(await worker_pid(cluster))
+        await until_spares(cluster)
+        await until_quiet(*node_pids(cluster))
         yield cluster
 
 
 async def worker_pid(cluster: DevCluster) -> int:
     """The only worker."""
     return int((await node_status(cluster))["workers"][0]["pid"])
-
-
-def node_pids(cluster: DevCluster) -> list[int]:
-    """The only node's agent, workers and spare worker."""
-    agent = cluster.nodes["a"].process.pid
-    return [agent, *children(agent)]
 
 
 async def measure(load: Load, *, cache: bool, seconds: float, mix: str = DEFAULT_MIX) -> Figures:
