@@ -14,7 +14,7 @@ import msgspec
 import redis.asyncio as redis
 
 from benchmarks.nodes import all_live
-from benchmarks.processes import client, rss_mib, token, until
+from benchmarks.processes import ClientFailed, client, not_run, rss_mib, token, until
 from sandwich_coordinator.intents import ALL
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 
@@ -59,8 +59,10 @@ async def fill(cluster: DevCluster, empty: dict[str, Any]) -> Used:
     return Used(full["used_memory"] - empty["used_memory"], full["used_memory_rss"] - empty["used_memory_rss"], guilds)
 
 
-async def measure(guilds: int, members: int, cache: dict[str, bool], *, other: bool) -> tuple[Used, float, float]:
-    """Redis' memory; discord.py's MiB without guilds and with the same number of them (0.0 without `other`)."""
+async def measure(
+    guilds: int, members: int, cache: dict[str, bool], *, other: bool
+) -> tuple[Used, tuple[float, float] | ClientFailed | None]:
+    """Redis' memory; with `other` discord.py's MiB without guilds and with the same number of them."""
     bot = DevBot(
         app="bot",
         token=token(1),
@@ -77,25 +79,28 @@ async def measure(guilds: int, members: int, cache: dict[str, bool], *, other: b
         used = await fill(cluster, empty)
         await cluster.stop_nodes()
         if not other:
-            return used, 0.0, 0.0
-        return used, await discord_py(cluster, 2, 0, members), await discord_py(cluster, 3, guilds, members)
+            return used, None
+        try:
+            return used, (await discord_py(cluster, 2, 0, members), await discord_py(cluster, 3, guilds, members))
+        except ClientFailed as failed:
+            return used, failed
 
 
 async def discord_py(cluster: DevCluster, number: int, guilds: int, members: int) -> float:
-    """discord.py's MiB with this number of guilds."""
+    """discord.py's MiB with this number of guilds. Raises ClientFailed."""
     body = {"token": token(number), "name": f"other{number}", "guilds": guilds, "members_per_guild": members}
     await cluster.simulator("bots", body | {"recommended_shards": SHARDS, "max_concurrency": SHARDS})
     api_url = f"{cluster.simulator_url}/api/v10"
-    async with client("discord.py", api_url, token(number), timeout_s=START_S) as one:
+    async with client("discord.py", api_url, token(number), timeout_s=START_S) as one, one.must_run():
         await asyncio.sleep(SETTLE_S)
         return rss_mib(one.pid)
 
 
 async def main(guilds: int, members: int) -> None:
     used: dict[str, Used] = {}
-    base = theirs = 0.0
+    found: tuple[float, float] | ClientFailed | None = None
     for name, cache in CACHED.items():
-        used[name], base, theirs = await measure(guilds, members, cache, other=name == "presences")
+        used[name], found = await measure(guilds, members, cache, other=name == "presences")
         assert used[name].guilds == guilds
     bare, people, whole = (used[name].counted for name in CACHED)
     resident = used["presences"].resident / MIB
@@ -104,6 +109,11 @@ async def main(guilds: int, members: int) -> None:
     )
     print(f"{(people - bare) / (guilds * members):,.0f} bytes a member with its user;", end=" ")
     print(f"{people / MIB:,.0f} MiB without presences, {whole / MIB:,.0f} MiB with them ({resident:,.0f} resident)")
+    if isinstance(found, ClientFailed):
+        print(f"discord.py: {not_run(found)}")
+        return
+    assert found is not None
+    base, theirs = found
     print(f"discord.py: {theirs - base:,.0f} MiB more than without guilds ({theirs:,.0f} in all).", end=" ")
     print(f"Redis takes {resident / (theirs - base):.2f} of it")
 

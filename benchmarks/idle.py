@@ -14,8 +14,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.nodes import node_pids
 from benchmarks.processes import cpu_s, rss_mib
-from benchmarks.steady import Load, node_pids, steady_cluster, worker_pid
+from benchmarks.steady import Load, steady_cluster, worker_pid
 
 SETTLE_S = 15.0
 DEFAULT = [300, 1000]

@@ -5,8 +5,12 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from benchmarks.processes import children, until
 from sandwich_coordinator.addresses import http_url
 from sandwich_node.dev.cluster import DevCluster
+
+SPARES_S = 90.0
+"""A spare worker is started some seconds after its worker is ready (worker_process.py); later if it has no room."""
 
 
 async def node_status(cluster: DevCluster) -> dict[str, Any]:
@@ -27,3 +31,19 @@ async def all_live(cluster: DevCluster, shards: int) -> bool:
     status = await node_status(cluster)
     states = [shard["state"] for shard in status.get("shards", ())]
     return len(states) == shards and set(states) == {"live"}
+
+
+def node_pids(cluster: DevCluster) -> list[int]:
+    """The only node's agent, workers and spare workers."""
+    agent = cluster.nodes["a"].process.pid
+    return [agent, *children(agent)]
+
+
+async def until_spares(cluster: DevCluster) -> None:
+    """Wait until each worker of the only node has its spare: its start would be measured as traffic, or not at all."""
+
+    async def all_there() -> bool:
+        workers = len((await node_status(cluster)).get("workers", ()))
+        return workers > 0 and len(node_pids(cluster)) == 1 + 2 * workers
+
+    await until(all_there, SPARES_S)

@@ -8,7 +8,7 @@ outside (`/proc`) over the measured seconds, as a share of one core; a node's is
 from the simulator's dispatch to the time at which the event's frame is in the stream, by the server's clock; the
 stream is read afterwards. Events are counted in the stream, and with a library by the messages that it handled. A row
 of which the simulator did not reach the rate has the real one in brackets. A row of which the reader did not take what
-was sent says so and has no figures.
+was sent says so and has no figures, and a peer that cannot run or ends meanwhile is named with the reason.
 """
 
 import argparse
@@ -25,9 +25,9 @@ import msgspec
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from benchmarks.nodes import all_live, node_status
-from benchmarks.peers import PEERS, Peer, PeerMissing, make_stream
-from benchmarks.processes import Client, ClientFailed, children, cpu_s, token, until, until_quiet
+from benchmarks.nodes import all_live, node_pids, node_status, until_spares
+from benchmarks.peers import PEERS, Peer, make_stream
+from benchmarks.processes import Client, ClientFailed, cpu_s, not_run, token, until, until_quiet
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.headers import FrameHeaders
@@ -124,24 +124,19 @@ async def quiet_cluster(load: Load, *, cache: bool, mix: str = DEFAULT_MIX) -> A
 async def steady_cluster(
     load: Load, *, cache: bool, mix: str = DEFAULT_MIX, env: dict[str, str] | None = None
 ) -> AsyncIterator[DevCluster]:
-    """A node with all shards live and nothing to do. `env`: more of the node's environment."""
+    """A node with all shards live, its spare worker there and nothing to do. `env`: more of the node's environment."""
     async with quiet_cluster(load, cache=cache, mix=mix) as cluster:
         cluster.env.update(env or {})
         await cluster.start_node("a")
         await until(lambda: all_live(cluster, load.shards), START_TIMEOUT_S)
-        await until_quiet(await worker_pid(cluster))
+        await until_spares(cluster)
+        await until_quiet(*node_pids(cluster))
         yield cluster
 
 
 async def worker_pid(cluster: DevCluster) -> int:
     """The only worker."""
     return int((await node_status(cluster))["workers"][0]["pid"])
-
-
-def node_pids(cluster: DevCluster) -> list[int]:
-    """The only node's agent, workers and spare worker."""
-    agent = cluster.nodes["a"].process.pid
-    return [agent, *children(agent)]
 
 
 async def measure(load: Load, *, cache: bool, seconds: float, mix: str = DEFAULT_MIX) -> Figures:
@@ -152,18 +147,15 @@ async def measure(load: Load, *, cache: bool, seconds: float, mix: str = DEFAULT
 
 
 async def measure_peer(peer: Peer, load: Load, *, seconds: float, mix: str = DEFAULT_MIX) -> Figures:
-    """A row of something else. Raises PeerMissing, ClientFailed."""
+    """A row of something else. Raises ClientFailed."""
     await asyncio.to_thread(peer.prepare)
     async with quiet_cluster(load, cache=False, mix=mix) as cluster:
         if peer.stores:
             await make_stream(cluster, APP)
-        async with peer.run(cluster, APP, token(1), load.shards) as client:
+        async with peer.run(cluster, APP, token(1), load.shards) as client, client.must_run():
             await until_quiet(client.pid)
             library = None if peer.stores else client
-            found = await _figures(cluster, load, seconds, lambda: [client.pid], client.pid, library)
-            if not client.running:
-                raise ClientFailed(client.last_error)
-            return found
+            return await _figures(cluster, load, seconds, lambda: [client.pid], client.pid, library)
 
 
 async def _figures(
@@ -290,11 +282,11 @@ def _begin(load: Load, what: str, sent: float | None = None) -> str:
 
 
 async def peer_row(peer: Peer, load: Load, *, seconds: float, mix: str) -> str:
-    """The line of the table, also when the peer cannot run here."""
+    """The line of the table, also when the peer cannot run here or ends meanwhile."""
     try:
         return row(load, peer.name, await measure_peer(peer, load, seconds=seconds, mix=mix))
-    except (PeerMissing, ClientFailed, TimeoutError) as error:
-        return f"{_begin(load, peer.name)} not run: {str(error) or 'not ready in time'}{' |' * len(HEAD)}"
+    except ClientFailed as failed:
+        return f"{_begin(load, peer.name)} {not_run(failed)}{' |' * len(HEAD)}"
 
 
 async def table(

@@ -28,10 +28,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from benchmarks.peers import peers_python
-from benchmarks.processes import program
+from benchmarks.peers import PeerMissing, peers_python
+from benchmarks.processes import ClientFailed, not_run, program
+from benchmarks.websocket_readers import READERS
 
-READERS = ("aiohttp", "picows", "websockets sans-IO", "a bare protocol")
 MESSAGE_BYTES = 450
 """A zstd-stream message of an event of 1.2 KB."""
 PAUSE_S = 0.001
@@ -105,36 +105,49 @@ async def serving(context: ssl.SSLContext | None) -> AsyncIterator[tuple[Server,
 
 
 async def measure(reader: str, context: ssl.SSLContext | None, sockets: int, at_once: int, messages: int) -> float:
-    """µs of CPU for each message. Raises TimeoutError when messages are not read."""
+    """µs of CPU for each message. Raises ClientFailed, also when messages are not read."""
     async with serving(context) as (server, url):
         with NamedTemporaryFile() as file:
             file.write(bytes(8))
             file.flush()
             read = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
             words = (peers_python(), "-m", "benchmarks.websocket_readers", reader, url, str(sockets), file.name)
-            async with program(words, {}) as client:
+            async with program(words, {}) as client, client.must_run():
                 await server.send(at_once, messages // 4, read)
                 before = ran_us(client.pid)
                 sent = await server.send(at_once, messages, read)
                 return (ran_us(client.pid) - before) / sent
 
 
+def cell(values: list[float] | ClientFailed) -> str:
+    """A reader's figures in the table."""
+    if isinstance(values, ClientFailed):
+        return not_run(values)
+    return f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+
+
 async def main(sockets: Sequence[int], at_once: Sequence[int], messages: int, rounds: int) -> None:
-    """Print the table; readers in turn in each round."""
+    """Print the table; readers in turn in each round. A reader that fails is left out of the rest of its row."""
+    try:
+        await asyncio.to_thread(peers_python)
+    except PeerMissing as missing:
+        print(not_run(missing))
+        return
     print(f"| µs a message, median of {rounds} (min to max) | {' | '.join(READERS)} |")
     print(f"|{'---|' * (len(READERS) + 1)}")
     with TemporaryDirectory() as directory:
         tls = self_signed(Path(directory))
         for context, count, size in itertools.product((None, tls), sockets, at_once):
-            found: dict[str, list[float]] = {reader: [] for reader in READERS}
+            found: dict[str, list[float] | ClientFailed] = {reader: [] for reader in READERS}
             for _ in range(rounds):
                 for reader, values in found.items():
-                    values.append(await measure(reader, context, count, size, messages))
-            cells = (
-                f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})" for values in found.values()
-            )
+                    if isinstance(values, list):
+                        try:
+                            values.append(await measure(reader, context, count, size, messages))
+                        except ClientFailed as failed:
+                            found[reader] = failed
             what = f"{count} sockets, {'TLS' if context else 'plain'}, {size} at once"
-            print(f"| {what} | {' | '.join(cells)} |", flush=True)
+            print(f"| {what} | {' | '.join(map(cell, found.values()))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import nats
 
-from benchmarks.processes import Client, application_id, client, program
+from benchmarks.processes import Client, ClientFailed, application_id, client, program
 from sandwich_node.dev.cluster import DevCluster
 from sandwich_sdk.wire.subjects import stream_name, stream_subjects
 
@@ -31,7 +32,10 @@ TICK_MS = 10
 Running = AbstractAsyncContextManager[Client]
 
 
-class PeerMissing(Exception):
+_Made = TypeVar("_Made")
+
+
+class PeerMissing(ClientFailed):
     """A peer cannot run here; the text says why."""
 
 
@@ -43,6 +47,28 @@ class Peer:
     run: Callable[[DevCluster, str, str, int], Running] = field(repr=False)
     prepare: Callable[[], object] = field(repr=False)
     stores: bool = False
+
+
+def _once(make: Callable[[], _Made]) -> Callable[[], _Made]:
+    """Make it once in this process. PeerMissing is kept as well: without a network each attempt takes minutes."""
+
+    @cache
+    def outcome() -> _Made | PeerMissing:
+        try:
+            return make()
+        except PeerMissing as missing:
+            return missing
+        except OSError as error:
+            return PeerMissing(f"cannot be made: {error}")
+
+    @wraps(make)
+    def made() -> _Made:
+        found = outcome()
+        if isinstance(found, PeerMissing):
+            raise PeerMissing(*found.args)
+        return found
+
+    return made
 
 
 def _have(program: str, *elsewhere: Path) -> str:
@@ -67,7 +93,7 @@ def _do(words: list[str], *, cwd: Path | None = None, env: dict[str, str] | None
         raise PeerMissing(f"{Path(words[0]).name} {words[1]}: {last[0][:200]}")
 
 
-@cache
+@_once
 def peers_python() -> str:
     """The interpreter of an environment with requirements.txt, made if it is not there. Raises PeerMissing."""
     wanted = (HERE / "requirements.txt").read_text()
@@ -80,7 +106,7 @@ def peers_python() -> str:
     return python
 
 
-@cache
+@_once
 def rust_publisher() -> str:
     """The built publisher. Raises PeerMissing."""
     cargo = _have("cargo", Path.home() / ".cargo" / "bin" / "cargo")
@@ -92,7 +118,7 @@ def rust_publisher() -> str:
     return str(target / "release" / "rust-publisher")
 
 
-@cache
+@_once
 def discord_js() -> Path:
     """A directory with discord.js and a program that uses it. Raises PeerMissing."""
     _have("node")
