@@ -290,7 +290,7 @@ async def some_joins(made: Rig, joins: int, *, pause_s: float, guilds: list[str]
 
 
 async def test_occasional_joins_are_attributed_with_the_event_and_never_wrongly() -> None:
-    async with rig(share_per_s=40.0, guilds=40) as made:
+    async with rig(share_per_s=40.0, guilds=40, hold_s=PATIENT_S) as made:
         await made.sim.fault("http_delay", delay=0.08, seconds=600, path="/guilds/")
         await known(made)
         await some_joins(made, 40, pause_s=0.5, guilds=await made.guilds())
@@ -299,8 +299,7 @@ async def test_occasional_joins_are_attributed_with_the_event_and_never_wrongly(
         assert score.wrong == []
         # Where the bot may ask; a fifth of the guilds do not let it.
         assert score.right > 0.75 * (score.with_code - score.missed["no_permission"])
-        assert score.late < 0.5 * score.all
-        assert max(made.delays) < HOLD_S + LOOP_S
+        assert score.late < 0.1 * score.all
 
 
 async def spend(made: Rig) -> None:
