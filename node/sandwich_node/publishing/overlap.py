@@ -9,12 +9,15 @@ Where a guild's published events fit as a run, their end in the hold is known, a
 same events. Then the last published ones are looked for, and the events up to them are matched by identity and count.
 Where they are found nowhere, all are matched so, without any order.
 
+Where the old shard lost a session, it did not receive what was sent between that one and the next. Then the events of
+each of its sessions are a run. What is between two runs was published by nobody.
+
 Where a session of the upcoming group began in the hold, it did not receive what was sent between the two sessions.
 There the first events of the new session are the last published ones.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 from sandwich_node.events.identity import Identity
 
@@ -31,6 +34,8 @@ def published_before(
     published: Sequence[Identity],
     old_count: int,
     began: int | None = None,
+    sessions: Sequence[str] = (),
+    gaps: Set[int] = frozenset(),
 ) -> list[bool]:
     """For each held event, whether the old group has published it.
 
@@ -40,14 +45,27 @@ def published_before(
     published  what the old group published behind L, in order
     old_count  the number of its shards
     began      the place in `held` of the first event of a session that began in the hold; None: none did
+    sessions   the old group's session of each published event; (): each old shard had only one
+    gaps       the old shards that lost a session behind L
     """
     counts = Counter(published)
-    begins = _Begins(before, recent, held, counts, lambda guild: (guild >> 22) % old_count)
+
+    def chain_of(guild: int) -> int:
+        return (guild >> 22) % old_count
+
+    begins = _Begins(before, recent, held, counts, chain_of)
     early, late, stored = (_by_guild(events) for events in (before, held, published))
     sooner = Counter(one[0] for one in held[:began] if one is not None)
     left: Counter[Identity] = Counter()
+    placed: dict[int, frozenset[int]] = {}
+    runs = _runs(published, sessions, gaps, chain_of)
     for guild in stored.keys() & late.keys():
         likely = begins.among(guild)
+        if guild in runs:
+            places = _places_of_runs(early[guild], late[guild], runs[guild], likely)
+            if places is not None:
+                placed[guild] = places
+                continue
         end = _end_of_run(early[guild], late[guild], stored[guild], likely)
         if end is None and began is not None:
             until = _end_in_session(late[guild], sooner[guild], stored[guild])
@@ -62,12 +80,76 @@ def published_before(
         else:
             left.update(late[guild][:end])
     twins = []
+    seen = Counter[int]()
     for one in held:
-        is_twin = one is not None and left[one] > 0
-        if one is not None and is_twin:
-            left[one] -= 1
+        if one is not None and one[0] in placed:
+            is_twin = seen[one[0]] in placed[one[0]]
+            seen[one[0]] += 1
+        else:
+            is_twin = one is not None and left[one] > 0
+            if one is not None and is_twin:
+                left[one] -= 1
         twins.append(is_twin)
     return twins
+
+
+def _runs(
+    published: Sequence[Identity], sessions: Sequence[str], gaps: Set[int], chain_of: Callable[[int], int]
+) -> dict[int, list[list[Identity]]]:
+    """By guild of an old shard that lost a session: its events of each session, in order."""
+    found: dict[int, list[list[Identity]]] = defaultdict(list)
+    last: dict[int, str] = {}
+    for one, session in zip(published if gaps else (), sessions, strict=False):
+        guild = one[0]
+        if chain_of(guild) not in gaps:
+            continue
+        if last.get(guild) != session:
+            found[guild].append([])
+            last[guild] = session
+        found[guild][-1].append(one)
+    return found
+
+
+def _places_of_runs(
+    early: Sequence[Identity], late: Sequence[Identity], runs: Sequence[Sequence[Identity]], likely: int
+) -> frozenset[int] | None:
+    """Which of a guild's held events are in one of the runs, each behind the one before; None: one fits nowhere.
+
+    The first ends where `_place_of_run` finds it, as if it had no session before. If it had, it may begin in the hold.
+    There, and for each of the others, it is the first place where it fits.
+    """
+    received = [*early, *late]
+    known = set(received)
+    places: set[int] = set()
+    end, left = 0, COMPARISONS_MAX
+    for number, run in enumerate(runs):
+        if not end and known.isdisjoint(run):
+            # It is older than all that is known.
+            continue
+        found = _place_of_run(early, late, run, likely) if not number else None
+        if found is None:
+            found, left = _next_place(received, run, end, left)
+        if found is None:
+            return None
+        end = found
+        places.update(range(max(len(early), end - len(run)), end))
+    return frozenset(place - len(early) for place in places)
+
+
+def _next_place(
+    received: Sequence[Identity], run: Sequence[Identity], start: int, comparisons: int
+) -> tuple[int | None, int]:
+    """Where the run ends that is first found from `start` on, and how many comparisons are left of so many."""
+    for at in range(start, len(received) - len(run) + 1):
+        same = 0
+        while same < len(run) and received[at + same] == run[same]:
+            same += 1
+        if same == len(run):
+            return at + same, comparisons
+        comparisons -= same + 1
+        if comparisons < 0:
+            break
+    return None, comparisons
 
 
 def _by_guild(events: Iterable[Identity | None]) -> dict[int, list[Identity]]:
@@ -81,7 +163,17 @@ def _by_guild(events: Iterable[Identity | None]) -> dict[int, list[Identity]]:
 def _end_of_run(
     early: Sequence[Identity], late: Sequence[Identity], stored: Sequence[Identity], likely: int
 ) -> int | None:
-    """How many of a guild's held events (`late`) are among the stored ones; None when these fit nowhere.
+    """How many of a guild's held events (`late`) are among the stored ones; None when these fit nowhere."""
+    end = _place_of_run(early, late, stored, likely)
+    return None if end is None else max(0, end - len(early))
+
+
+def _place_of_run(
+    early: Sequence[Identity], late: Sequence[Identity], stored: Sequence[Identity], likely: int
+) -> int | None:
+    """How many of a guild's known events, before the hold and in it, there are up to the last stored one.
+
+    None when the stored ones fit nowhere.
 
     Of several places where they fit, the one that begins nearest to `likely` counts. A run may begin before the events
     that are known (`early`), if it fits nowhere else. Then more events have to agree than seem to be out of order.
@@ -98,8 +190,7 @@ def _end_of_run(
             fits = stored[unknown] == received[at]
             at, unknown, comparisons = at + 1, unknown + 1, comparisons + 1
         if fits and (start >= 0 or len(stored) + start > _repeated(stored[:-start], received)):
-            of_hold: int = start + len(stored) - len(early)
-            return max(0, of_hold)
+            return start + len(stored)
         if comparisons > COMPARISONS_MAX:
             return None
     return None

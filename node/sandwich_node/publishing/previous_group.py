@@ -22,7 +22,7 @@ from sandwich_node.publishing.chain import Checkpoint
 from sandwich_node.publishing.log import Log, LogError, StoredFrame, StreamMissing
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.frame import inflate, split_events
-from sandwich_sdk.wire.headers import END, UNREADABLE
+from sandwich_sdk.wire.headers import END, GAP, UNREADABLE
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +88,8 @@ class Follower:
     chains     the old shards that have guilds in common with it
     read_to    the stream sequence up to which it knows them
     published  identities of its guilds' events in them, in order
+    sessions   the session of each of these events
+    gaps       the chains in which a gap frame was read: a session was lost
     ends       the first end frame of each chain that ended
     trouble    why something that was published may not be known; "" for nothing
     """
@@ -98,6 +100,8 @@ class Follower:
     chains: frozenset[int]
     read_to: int
     published: deque[Identity] = field(default_factory=lambda: deque(maxlen=PUBLISHED_MAX))
+    sessions: deque[str] = field(default_factory=lambda: deque(maxlen=PUBLISHED_MAX))
+    gaps: set[int] = field(default_factory=set)
     ends: dict[int, OldEnd] = field(default_factory=dict)
     trouble: str = ""
     lost_at: float | None = None
@@ -107,10 +111,12 @@ class Follower:
         """The chains that have not ended."""
         return self.chains - self.ends.keys()
 
-    def take(self, chain: int, events: Iterable[Identity]) -> None:
-        """Take the events of a frame."""
+    def take(self, chain: int, events: Iterable[Identity], session: str) -> None:
+        """Take the events of a frame, which are of this session."""
         if chain in self.chains:
-            self.published.extend(guilded for guilded in events if self._is_for_us(chain, guilded[0]))
+            ours = [guilded for guilded in events if self._is_for_us(chain, guilded[0])]
+            self.published.extend(ours)
+            self.sessions.extend([session] * len(ours))
 
     def _is_for_us(self, chain: int, guild: int) -> bool:
         # Which shard gets an event of no guild, or of another shard's, is not documented.
@@ -237,10 +243,13 @@ class PreviousGroup:
             end = OldEnd(frame.stream_seq, headers.session, headers.last_seq, headers.epoch, headers.behind)
             for follower in takers:
                 follower.end(chain, end)
+        elif headers.kind == GAP:
+            for follower in takers:
+                follower.gaps.add(chain)
         elif headers.count and takers:
             events = self._events(chain, lane, frame)
             for follower in takers:
-                follower.take(chain, events)
+                follower.take(chain, events, headers.session)
         for follower in followers:
             follower.read_to = max(follower.read_to, frame.stream_seq)
 

@@ -451,7 +451,14 @@ class Upcoming:
         held = [event.identity if not event.is_asked or event.identity in known else None for event in events]
         recent = sum(is_late for is_late, _ in before)
         twins = published_before(
-            [one for _, one in before], recent, held, published, max(1, self._previous.count), self._hold.began
+            [one for _, one in before],
+            recent,
+            held,
+            published,
+            max(1, self._previous.count),
+            self._hold.began,
+            list(follower.sessions),
+            follower.gaps,
         )
         for event, is_twin in zip(events, twins, strict=True):
             event.is_twin = is_twin

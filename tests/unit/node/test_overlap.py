@@ -126,6 +126,50 @@ def test_where_a_session_began_in_the_hold_its_first_events_are_the_last_publish
     assert left(before, held, published, began=began) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "held", "published", "expected"),
+    [
+        # c, the first m and d are of the time between the old shard's sessions; the second m is of the next one.
+        ("ab", "cmdmefg", "b mef", "cmdg"),
+        # Both sessions were lost in the hold.
+        ("ab", "cmdmemfmg", "bc m fm", "dmemg"),
+        # The first one published nothing behind L, or what it published is older than all that is known.
+        ("ab", "cmdmefg", " mef", "cmdg"),
+        ("ab", "cmdmefg", "xy mef", "cmdg"),
+        # The lost session's events end before the hold.
+        ("amb", "cmdefmg", "m def", "cmmg"),
+    ],
+)
+def test_each_session_of_an_old_shard_that_lost_one_published_a_run(
+    before: str, held: str, published: str, expected: str
+) -> None:
+    runs = published.split(" ")
+    events = [one for run in runs for one in named(run)]
+    sessions = [str(number) for number, run in enumerate(runs) for _ in run]
+    twins = published_before(named(before), 0, named(held), events, 4, None, sessions, frozenset({GUILD >> 22 & 3}))
+    assert "".join(letter for letter, is_twin in zip(held, twins, strict=True) if not is_twin) == expected
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_session_that_the_old_shard_lost_in_the_hold_costs_nothing(seed: int) -> None:
+    """As above, in the other group: what is between its two sessions was published by nobody."""
+    rng = random.Random(seed)
+    sent = [(GUILD, rng.choice(b"muo").to_bytes() * 16) for _ in range(rng.randint(60, 90))]
+    for at in range(0, len(sent), 2):
+        sent[at] = sent[at][0], at.to_bytes(16)
+    hold = rng.randint(12, 16)
+    lost = rng.randint(hold - 2, hold + 8)
+    began = rng.randint(lost + 1, lost + 12)
+    end = rng.randint(began + 4, len(sent))
+    published = [*sent[10:lost], *sent[began:end]]
+    sessions = ["a"] * (lost - 10) + ["b"] * (end - began)
+    gaps = frozenset({GUILD >> 22 & 3})
+    twins = published_before(sent[:hold], hold - 10, sent[hold:], published, 4, None, sessions, gaps)
+    of_nobody = sent[max(hold, lost) : began] if began > hold else []
+    expected = [*of_nobody, *sent[max(end, hold) :]]
+    assert [one for one, is_twin in zip(sent[hold:], twins, strict=True) if not is_twin] == expected
+
+
 @pytest.mark.parametrize("seed", range(400))
 def test_a_session_that_began_in_the_hold_costs_nothing(seed: int) -> None:
     """As above, with a time between two sessions of which nothing is known. Half of the events are single ones."""
