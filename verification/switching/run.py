@@ -165,7 +165,7 @@ class Run:
 
             @consumer.on_any
             async def take(event: Event) -> None:
-                self._group.take(event.id)
+                self._group.take(event.id, event.shard.group)
 
             await consumer.run(handle_signals=False)
 
@@ -182,11 +182,11 @@ class Run:
         async for entry in self._cluster.journal(APP):
             stream.sent(entry)
             self._group.sent(entry)
-        ends = {gap.session: gap.last_seq for gap in gaps}
-        self.result.stream = stream.verdict(ends)
+        ends, groups = ({gap.session: gap.last_seq for gap in gaps}, {gap.session: gap.group for gap in gaps})
+        self.result.stream = stream.verdict(ends, groups)
         end = time.monotonic() + CATCH_UP_S
         while True:
-            self.result.group = self._group.verdict(ends)
+            self.result.group = self._group.verdict(ends, groups)
             if not self.result.group.lost or time.monotonic() > end:
                 break
             await asyncio.sleep(1.0)
@@ -207,7 +207,7 @@ class Run:
                 while True:
                     async with asyncio.timeout(5.0 if read else READ_IDLE_S):
                         event = await anext(events)
-                    check.take(event.id)
+                    check.take(event.id, event.shard.group)
                     read += 1
         return check, gaps
 

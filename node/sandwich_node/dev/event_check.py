@@ -8,7 +8,7 @@ all sessions that get it, growing with time. It is exact also for events with eq
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -40,7 +40,8 @@ class EventVerdict:
     received       events that arrived
     lost           owed events that did not arrive
     doubled        arrivals of an event that had arrived before
-    disordered     arrivals of an event after a later event of its guild, if all sessions of the guild got it
+    disordered     arrivals of an event after a later event of its guild, if all sessions of the guild got it, and it is
+                   not one that a lost session of the group before missed
     one_sided      events that did not arrive, that not all sessions of the guild got, and that were not between two
                    published events of a session
     in_gaps        events that did not arrive while their shard had no session, as a gap frame reports
@@ -96,8 +97,9 @@ class _Session:
 class _Outage:
     """A shard without a session.
 
+    group   the shard group; 0 when nothing says
     after   the last event that was sent before the lost session began
-    last    by guild, its last event in what was published of the lost session
+    last    by guild, its last event in what was published of the lost session, and by the group that this one replaces
     until   the last event that was sent before the shard's next session began; None: there is none
     served  by guild, the first event that arrived in that time: the next shard group may serve it already
 
@@ -107,6 +109,7 @@ class _Outage:
 
     shard: int
     count: int
+    group: int
     after: int
     last: dict[int, int]
     until: int | None
@@ -126,6 +129,7 @@ class EventCheck:
         self._of = array("H", [0])
         """How many sessions of the bot its guild had."""
         self._hashes: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
         self._arrived_by = array("L")
         self._arrived_seq = array("Q")
 
@@ -148,20 +152,31 @@ class EventCheck:
             self._guild[entry.event] = int(entry.guild or 0)
             self._of[entry.event] = entry.sessions
 
-    def take(self, event_id: str) -> None:
-        """One event arrived; `event_id` is the wire's `<session hash>:<seq>`."""
+    def take(self, event_id: str, group: int = 0) -> None:
+        """One event arrived; `event_id` is the wire's `<session hash>:<seq>`, `group` that of its shard."""
         name, _, seq = event_id.partition(":")
+        self._groups[name] = group
         self._arrived_by.append(self._hashes.setdefault(name, len(self._hashes)))
         self._arrived_seq.append(int(seq))
 
-    def verdict(self, gaps: Mapping[str, int] | None = None) -> EventVerdict:
-        """Compare. `gaps`: by gap frame, the hash of the session that was lost and the last sequence of it."""
+    def verdict(self, gaps: Mapping[str, int] | None = None, groups: Mapping[str, int] | None = None) -> EventVerdict:
+        """Compare. `gaps`: by gap frame, the hash of the session that was lost and the last sequence of it.
+
+        `groups`: the group of each of these sessions, also of one of which nothing arrived.
+        """
         gaps = gaps or {}
+        self._groups |= groups or {}
         found, notes = Counter[str](), list[str]()
         self._find_spans()
         one_sided, inside = self._deliveries(gaps)
-        arrived = self._judge_arrivals(one_sided, found, notes)
         outages = [self._outage(name, last) for name, last in gaps.items() if name in self._sessions]
+        arrived = self._judge_arrivals(one_sided, outages, found, notes)
+        by_group = self._arrived_by_group()
+        for event, group in enumerate(by_group):
+            for outage in outages:
+                if group is not None and group < outage.group and self._is_within(event, outage):
+                    # The group before still published: the outage begins behind that.
+                    outage.last[self._guild[event]] = event
         for event, of in enumerate(self._of):
             if not of:
                 continue
@@ -202,6 +217,14 @@ class EventCheck:
             is_known = session is not None and 0 < seq <= len(session.events)
             yield names[by], session if is_known else None, seq
 
+    def _arrived_by_group(self) -> list[int | None]:
+        """By event, the group that published it; None: it did not arrive."""
+        found: list[int | None] = [None] * len(self._of)
+        for name, session, seq in self._arrivals():
+            if session is not None and (event := session.events[seq - 1]):
+                found[event] = self._groups[name]
+        return found
+
     def _find_spans(self) -> None:
         for _, session, seq in self._arrivals():
             if session is not None:
@@ -221,7 +244,9 @@ class EventCheck:
                     inside[event] |= session.first <= seq <= min(session.last, end)
         return bytearray(one < of for one, of in zip(got, self._of, strict=True)), inside
 
-    def _judge_arrivals(self, one_sided: bytearray, found: Counter[str], notes: list[str]) -> bytearray:
+    def _judge_arrivals(
+        self, one_sided: bytearray, outages: Sequence[_Outage], found: Counter[str], notes: list[str]
+    ) -> bytearray:
         """Counts what is wrong with the arrivals; returns by event whether it arrived."""
         arrived = bytearray(len(self._of))
         latest: dict[int, int] = {}
@@ -241,8 +266,12 @@ class EventCheck:
                 notes.append(f"doubled: {self._named(event)}, by {name}:{seq}")
             else:
                 arrived[event] = 1
-                # What only one session got may come when the other one has published later events.
-                if event < latest.get(guild, 0) and not one_sided[event]:
+                # What only one session got may come when the other one has published later events. So may what the
+                # group before missed in an outage.
+                if event < latest.get(guild, 0) and not (
+                    one_sided[event]
+                    or any(outage.group < self._groups[name] and self._is_within(event, outage) for outage in outages)
+                ):
                     found["disordered"] += 1
                     notes.append(f"disordered: {self._named(event)}, by {name}:{seq}")
                 latest[guild] = max(event, latest.get(guild, 0))
@@ -255,7 +284,8 @@ class EventCheck:
         same = (s for s in self._sessions.values() if (s.shard, s.count) == (lost.shard, lost.count))
         later = min((s for s in same if s.last and s.places[0] > began), key=lambda s: s.places[0], default=None)
         last = {self._guild[event]: event for event in lost.events[:last_seq] if event}
-        return _Outage(lost.shard, lost.count, lost.after, last, None if later is None else later.after)
+        group, until = self._groups.get(name, 0), None if later is None else later.after
+        return _Outage(lost.shard, lost.count, group, lost.after, last, until)
 
     def _is_within(self, event: int, outage: _Outage) -> bool:
         guild = self._guild[event]

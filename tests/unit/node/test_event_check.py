@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
 from sandwich_node.dev.event_check import EventCheck, JournalEntry
@@ -157,6 +158,44 @@ def test_what_the_lost_session_was_delivered_late_is_in_the_gap_and_what_was_pub
     assert (verdict.in_gaps, verdict.lost, verdict.owed) == (1, 0, 2)
     hole = check_of(sent, [f"{OLD}:1", f"{OLD}:3", f"{again}:1", f"{again}:2"]).verdict({OLD: 3})
     assert (hole.in_gaps, hole.lost, hole.notes) == (0, 1, ("lost: event 2, T of guild 16777216",))
+
+
+def test_a_gap_of_the_next_group_begins_behind_what_the_one_before_published() -> None:
+    """The next group's session is lost behind event 1. The group before still publishes event 2, and ends. The next
+    session begins behind event 4."""
+    sent = dispatches(
+        *(("old", 0, 0, 2), ("new", 0, 0, 2)),
+        *((session, event, 2 << 22, 2) for event in (1, 2, 3, 4) for session in ("old", "new")),
+        *(("again", 0, 0, 1), ("again", 5, 2 << 22, 1)),
+    )
+    sent = [entry if entry.session == "old" else msgspec.structs.replace(entry, shard=0, count=2) for entry in sent]
+    check = check_of(sent, ())
+    for event_id, group in ((f"{OLD}:2", 1), (f"{OLD}:3", 1), (f"{session_hash('again')}:2", 2)):
+        check.take(event_id, group)
+    verdict = check.verdict({NEW: 2}, {NEW: 2})
+    assert (verdict.in_gaps, verdict.lost) == (2, 0)
+    hole = check_of(sent, ())
+    for event_id, group in ((f"{OLD}:2", 1), (f"{OLD}:4", 1), (f"{session_hash('again')}:2", 2)):
+        hole.take(event_id, group)
+    verdict = hole.verdict({NEW: 2}, {NEW: 2})
+    assert (verdict.in_gaps, verdict.lost, verdict.notes) == (1, 1, ("lost: event 2, T of guild 8388608",))
+
+
+def test_what_a_lost_session_missed_may_come_late_from_the_next_group() -> None:
+    """The old session is lost behind event 1, and the next one of its group begins behind event 2."""
+    sent = dispatches(
+        *(("old", 0, 0, 2), ("new", 0, 0, 2), ("old", 1, 2 << 22, 2), ("new", 1, 2 << 22, 2), ("old", 2, 2 << 22, 2)),
+        *(("new", 2, 2 << 22, 2), ("again", 0, 0, 2), ("again", 3, 2 << 22, 2), ("new", 3, 2 << 22, 2)),
+    )
+    again = session_hash("again")
+    arrived = ((f"{OLD}:2", 1), (f"{again}:2", 1), (f"{NEW}:3", 2))
+    sent = [msgspec.structs.replace(entry, count=1) if entry.session == "again" else entry for entry in sent]
+    for gaps, disordered in (({OLD: 2}, 0), ({}, 1)):
+        check = check_of(sent, ())
+        for event_id, group in arrived:
+            check.take(event_id, group)
+        verdict = check.verdict(gaps)
+        assert (verdict.disordered, verdict.lost, verdict.in_gaps) == (disordered, 0, 0)
 
 
 def test_a_journal_with_a_hole_is_refused() -> None:
