@@ -10,7 +10,7 @@ same events. Then the last published ones are looked for, and the events up to t
 Where they are found nowhere, all are matched so, without any order.
 
 Where the old shard lost a session, it did not receive what was sent between that one and the next. Then the events of
-each of its sessions are a run. What is between two runs was published by nobody.
+each of its sessions are a run. What is between two runs was not published.
 
 Where a session of the upcoming group began in the hold, it did not receive what was sent between the two sessions.
 There the first events of the new session are the last published ones.

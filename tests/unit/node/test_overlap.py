@@ -152,7 +152,7 @@ def test_each_session_of_an_old_shard_that_lost_one_published_a_run(
 
 @pytest.mark.parametrize("seed", range(200))
 def test_a_session_that_the_old_shard_lost_in_the_hold_costs_nothing(seed: int) -> None:
-    """As above, in the other group: what is between its two sessions was published by nobody."""
+    """As above, in the other group: what is between its two sessions was not published."""
     rng = random.Random(seed)
     sent = [(GUILD, rng.choice(b"muo").to_bytes() * 16) for _ in range(rng.randint(60, 90))]
     for at in range(0, len(sent), 2):
@@ -165,8 +165,8 @@ def test_a_session_that_the_old_shard_lost_in_the_hold_costs_nothing(seed: int) 
     sessions = ["a"] * (lost - 10) + ["b"] * (end - began)
     gaps = frozenset({GUILD >> 22 & 3})
     twins = published_before(sent[:hold], hold - 10, sent[hold:], published, 4, None, sessions, gaps)
-    of_nobody = sent[max(hold, lost) : began] if began > hold else []
-    expected = [*of_nobody, *sent[max(end, hold) :]]
+    missed = sent[max(hold, lost) : began] if began > hold else []
+    expected = [*missed, *sent[max(end, hold) :]]
     assert [one for one, is_twin in zip(sent[hold:], twins, strict=True) if not is_twin] == expected
 
 
