@@ -804,14 +804,20 @@ async def test_a_change_that_is_still_under_way_keeps_its_key(well: Visit) -> No
 # --- keyboard, size -------------------------------------------------------------------------------------------------
 
 
+async def press_slash(it: Visit) -> None:
+    """What is typed next goes to the search."""
+    await it.page.keyboard.press("/")
+    await expect(it.page.get_by_role("combobox", name="Search")).to_be_focused()
+
+
 async def test_search_by_keyboard(well: Visit) -> None:
     await well.open("/")
-    await well.page.keyboard.press("/")
+    await press_slash(well)
     await well.page.keyboard.type("welc 7")
     await expect(well.page.get_by_role("option").first).to_contain_text("welcomer shard 7")
     await well.page.keyboard.press("Enter")
     await expect(well.page.get_by_role("heading", level=1)).to_have_text("Shard 7 of welcomer")
-    await well.page.keyboard.press("/")
+    await press_slash(well)
     await well.page.keyboard.type("197038439483310086")
     await expect(well.page.get_by_role("option").first).to_contain_text("Guild 197038439483310086")
 
