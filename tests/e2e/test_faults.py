@@ -141,6 +141,8 @@ def ended(pid: int) -> bool:
 
 async def test_a_node_frozen_past_its_lease_releases_shards_that_others_took_and_joins_again() -> None:
     async with fault_job({"a", "b", "c"}) as running:
+        # Slow enough for Discord's replay buffer of bots this small, also when the leader is the one that is frozen.
+        await running.cluster.simulator("traffic", {"rate": 100})
         agent, workers = await running.pids("a")
         async with frozen([agent, *workers]):
             await running.until("the frozen node's shards on the others", lambda: running.settled({"b", "c"}), 30)
