@@ -16,12 +16,7 @@ from hiredis import pack_command
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.connection import HiredisRespSerializer
-from redis.exceptions import (
-    InvalidResponse,
-    NoPermissionError,
-    NoScriptError,
-    ResponseError,
-)
+from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError, ResponseError
 
 from sandwich_node.cache.script import Script
 

@@ -266,11 +266,9 @@ class EventCheck:
                 notes.append(f"doubled: {self._named(event)}, by {name}:{seq}")
             else:
                 arrived[event] = 1
-                # What only one session got may come when the other one has published later events. So may what the
-                # group before missed in an outage.
+                # What only one session got may come when the other one has published later events.
                 if event < latest.get(guild, 0) and not (
-                    one_sided[event]
-                    or any(outage.group < self._groups[name] and self._is_within(event, outage) for outage in outages)
+                    one_sided[event] or any(self._is_rescued(event, self._groups[name], each) for each in outages)
                 ):
                     found["disordered"] += 1
                     notes.append(f"disordered: {self._named(event)}, by {name}:{seq}")
@@ -286,6 +284,10 @@ class EventCheck:
         last = {self._guild[event]: event for event in lost.events[:last_seq] if event}
         group, until = self._groups.get(name, 0), None if later is None else later.after
         return _Outage(lost.shard, lost.count, group, lost.after, last, until)
+
+    def _is_rescued(self, event: int, group: int, outage: _Outage) -> bool:
+        """Whether this group delivers what one before it missed, between two of whose sessions the event was sent."""
+        return outage.group < group and outage.until is not None and self._is_within(event, outage)
 
     def _is_within(self, event: int, outage: _Outage) -> bool:
         guild = self._guild[event]

@@ -98,8 +98,10 @@ def _runs(
 ) -> dict[int, list[list[Identity]]]:
     """By guild of an old shard that lost a session: its events of each session, in order."""
     found: dict[int, list[list[Identity]]] = defaultdict(list)
+    if not gaps:
+        return found
     last: dict[int, str] = {}
-    for one, session in zip(published if gaps else (), sessions, strict=False):
+    for one, session in zip(published, sessions, strict=True):
         guild = one[0]
         if chain_of(guild) not in gaps:
             continue

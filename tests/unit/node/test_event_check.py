@@ -198,6 +198,18 @@ def test_what_a_lost_session_missed_may_come_late_from_the_next_group() -> None:
         assert (verdict.disordered, verdict.lost, verdict.in_gaps) == (disordered, 0, 0)
 
 
+def test_behind_the_last_session_of_a_group_the_order_counts() -> None:
+    """The old session is lost behind event 1, and its group has no other."""
+    sent = dispatches(
+        *(("old", 0, 0, 2), ("new", 0, 0, 2), ("old", 1, 2 << 22, 2), ("new", 1, 2 << 22, 2), ("old", 2, 2 << 22, 2)),
+        *(("new", 2, 2 << 22, 2), ("old", 3, 2 << 22, 2), ("new", 3, 2 << 22, 2)),
+    )
+    check = check_of(sent, ())
+    for event_id, group in ((f"{OLD}:2", 1), (f"{NEW}:4", 2), (f"{NEW}:3", 2)):
+        check.take(event_id, group)
+    assert check.verdict({OLD: 2}).disordered == 1
+
+
 def test_a_journal_with_a_hole_is_refused() -> None:
     check = EventCheck()
     check.sent(entries([("old", 1, 7)])[0])
