@@ -6,10 +6,12 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from sandwich_node.publishing.log import (
+    AwaitedAnswers,
     Extent,
     Foreign,
     LogError,
     LogUnavailable,
+    OnAnswer,
     Page,
     PayloadTooLarge,
     StoredFrame,
@@ -40,6 +42,7 @@ class MemoryLog:
         self.fail_next: list[tuple[LogError, bool]] = []
         self.limits: dict[str, StreamLimits] = {}
         self._next = 1
+        self._awaited = AwaitedAnswers()
         self.delay_s = 0.0
         """The duration of an append."""
         self.forget_after: int | None = None
@@ -96,6 +99,18 @@ class MemoryLog:
         if error is not None:
             raise error
         return seq
+
+    def begin(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str],
+        *,
+        chain: str,
+        expected: int,
+        on_answer: OnAnswer,
+    ) -> None:
+        self._awaited.give(self.append(subject, payload, headers, chain=chain, expected=expected), on_answer)
 
     async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:
         self._answer()

@@ -9,7 +9,17 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from sandwich_node.publishing.log import Extent, LogUnavailable, Page, StoredFrame, StreamLimits, Tail, WrongLast
+from sandwich_node.publishing.log import (
+    AwaitedAnswers,
+    Extent,
+    LogUnavailable,
+    OnAnswer,
+    Page,
+    StoredFrame,
+    StreamLimits,
+    Tail,
+    WrongLast,
+)
 from sandwich_sdk.wire.headers import FrameHeaders
 from verification.simulation.checks import Journal
 from verification.simulation.discord import Discord
@@ -109,6 +119,7 @@ class NodeLog:
         self._stream = stream
         self._rng = rng
         self._conditions = conditions
+        self._awaited = AwaitedAnswers()
 
     def limit_stream(self, app: str, limits: StreamLimits) -> None:
         """See `Log.limit_stream`: nothing is limited here."""
@@ -141,6 +152,19 @@ class NodeLog:
         # Outside of the machine's context: a packet under way is not frozen with its sender.
         loop = asyncio.get_running_loop()
         loop.call_later(self._rng.uniform(0.001, 9.0), land, context=Context())
+
+    def begin(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str],
+        *,
+        chain: str,
+        expected: int,
+        on_answer: OnAnswer,
+    ) -> None:
+        """See `Log.begin`."""
+        self._awaited.give(self.append(subject, payload, headers, chain=chain, expected=expected), on_answer)
 
     async def tail(self, stream: str, chain: str) -> Tail | None:
         """See `Log.tail`."""

@@ -50,6 +50,17 @@ class ShardEnricher:
         """See `Enricher`."""
         return self.rules.ttls
 
+    def finished(self, batch: Batch) -> list[bytes] | None:
+        """See `publishing.publisher.Enricher`."""
+        if self.cache is not None or self.extra is not None:
+            return None
+        lines: list[bytes] = []
+        for item in batch.items:
+            if item.ask is not None:
+                return None
+            lines.append(item.line)
+        return lines
+
     async def finish(self, batch: Batch, confirmed: int) -> list[bytes]:
         """See `publishing.publisher.Enricher`."""
         items = batch.items

@@ -30,6 +30,7 @@ from sandwich_node.publishing.log import (
     Foreign,
     Log,
     LogBusy,
+    LogError,
     LogUnavailable,
     PayloadTooLarge,
     StreamMissing,
@@ -232,10 +233,39 @@ class Chain:
             subject = self._subjects[lane] = subjects.events_subject(app, lane, group, shard)
         return subject
 
-    async def append(self, frame: Frame) -> int:
+    def begin(self, frame: Frame, on_end: Callable[[LogError | None], None]) -> bool:
+        """Begin the first try to append a frame. False: this frame takes more than one message, call `append`.
+
+        `on_end` is called once, later: with None when the frame is stored, or with the error. Then the frame must be
+        given to `append` together with the error. One append at a time, also with `append`.
+        """
+        payload = frame.payload()
+        if self._owes_notice or len(payload) > self._store.part_bytes:
+            return False
+
+        def on_answer(answer: int | LogError) -> None:
+            if isinstance(answer, LogError):
+                on_end(answer)
+                return
+            self._last = self._own = answer
+            self.checkpoint = Checkpoint(frame.session, frame.last_seq, frame.behind)
+            self.waiting_reason = ""
+            on_end(None)
+
+        self._store.begin(
+            self._subject(frame.lane),
+            payload,
+            _encoded(frame, frame.headers(self._fence, hold=self.hold)),
+            chain=self._filter,
+            expected=self._last,
+            on_answer=on_answer,
+        )
+        return True
+
+    async def append(self, frame: Frame, failed: LogError | None = None) -> int:
         """Append one frame, in parts when it is too large; returns the stream sequence of its last part.
 
-        Raises Fenced. Waits while the log is away.
+        `failed`: what came of a first try that `begin` made. Raises Fenced. Waits while the log is away.
         """
         payload = frame.payload()
         lost: _EndLost | None = None
@@ -243,10 +273,10 @@ class Chain:
             try:
                 if lost is not None:
                     await self._go_on_behind(lost)
-                await self._append_whole(frame, payload)
+                await self._append_whole(frame, payload, failed)
             except _EndLost as found:
                 # Parts that were stored may be lost with the rest: send the whole frame again.
-                lost = found
+                lost, failed = found, None
             else:
                 break
         self.checkpoint = Checkpoint(frame.session, frame.last_seq, frame.behind)
@@ -256,11 +286,11 @@ class Chain:
             await self._append_notice()
         return stored_as
 
-    async def _append_whole(self, frame: Frame, payload: bytes) -> None:
+    async def _append_whole(self, frame: Frame, payload: bytes, failed: LogError | None) -> None:
         part_bytes = self._store.part_bytes
         if len(payload) <= part_bytes:
             try:
-                await self._append(frame, payload, frame.headers(self._fence, hold=self.hold))
+                await self._append(frame, payload, frame.headers(self._fence, hold=self.hold), failed)
             except PayloadTooLarge:
                 # The server's limit was lowered since we connected: the connection knows the new one.
                 part_bytes = min(self._store.part_bytes, len(payload) // 2 + 1)
@@ -296,14 +326,17 @@ class Chain:
         for index, part in enumerate(parts, start=1):
             await self._append(frame, part, frame.headers(self._fence, (index, len(parts)), hold=self.hold))
 
-    async def _append(self, frame: Frame, payload: bytes, headers: FrameHeaders) -> None:
+    async def _append(
+        self, frame: Frame, payload: bytes, headers: FrameHeaders, failed: LogError | None = None
+    ) -> None:
         backoff: Backoff | None = None
-        encoded = headers.encode()
-        if frame.ttl_s:
-            encoded[MESSAGE_TTL] = f"{frame.ttl_s:.0f}s"
+        encoded = _encoded(frame, headers)
         subject = self._subject(frame.lane)
         while True:
             try:
+                if failed is not None:
+                    first, failed = failed, None
+                    raise first
                 self._last = self._own = await self._store.append(
                     subject, payload, encoded, chain=self._filter, expected=self._last
                 )
@@ -385,3 +418,10 @@ class Chain:
             except LogUnavailable as failure:
                 self.waiting_reason = str(failure)
         await self._pause(backoff.next_s())
+
+
+def _encoded(frame: Frame, headers: FrameHeaders) -> dict[str, str]:
+    encoded = headers.encode()
+    if frame.ttl_s:
+        encoded[MESSAGE_TTL] = f"{frame.ttl_s:.0f}s"
+    return encoded

@@ -23,10 +23,13 @@ from sandwich_node.publishing.appends import AppendRefused, NoAck, NoStream
 from sandwich_node.publishing.consumption import Consumption, group_lags, messages_of, next_offset
 from sandwich_node.publishing.jetstream_health import account_problems, stream_problems
 from sandwich_node.publishing.log import (
+    AwaitedAnswers,
     Extent,
     Foreign,
     LogBusy,
+    LogError,
     LogUnavailable,
+    OnAnswer,
     Page,
     PayloadTooLarge,
     StoredFrame,
@@ -95,6 +98,7 @@ class JetStreamLog:
         self._ensured: set[str] = set()
         self._kept: set[str] = set()
         self._ensure_lock = asyncio.Lock()
+        self._awaited = AwaitedAnswers()
 
     async def check(self) -> None:
         """Raise LogUnavailable unless JetStream is enabled and answers, on a server that knows our guard."""
@@ -173,14 +177,47 @@ class JetStreamLog:
             return await self.connection.appends.append(subject, payload, headers, chain=chain, expected=expected)
         except NoStream:
             raise await self._no_answer(subject) from None
-        except AppendRefused as refusal:
-            raise _append_error(refusal) from None
-        except NoAck:
-            raise LogUnavailable(_NO_ANSWER if self._client.is_connected else self.connection.absence()) from None
-        except (nats.errors.Error, OSError) as error:
-            raise LogUnavailable(f"append had no answer: {self.connection.reason(error)}") from None
+        except (AppendRefused, NoAck, nats.errors.Error, OSError) as error:
+            raise self._append_error(error) from None
 
-    async def _no_answer(self, subject: str) -> Exception:
+    def begin(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str],
+        *,
+        chain: str,
+        expected: int,
+        on_answer: OnAnswer,
+    ) -> None:
+        """See `Log.begin`."""
+        appends, client = self.connection.appends, self._client
+        if not appends.is_open or not client.is_connected or len(payload) > client.max_payload:
+            # Rare, and `append` knows what to say.
+            self._awaited.give(self.append(subject, payload, headers, chain=chain, expected=expected), on_answer)
+            return
+
+        def on_result(result: int | Exception) -> None:
+            if isinstance(result, int):
+                on_answer(result)
+            elif isinstance(result, NoStream):
+                self._awaited.give(self._raise_no_answer(subject), on_answer)
+            else:
+                on_answer(self._append_error(result))
+
+        appends.begin(subject, payload, headers, chain=chain, expected=expected, on_result=on_result)
+
+    async def _raise_no_answer(self, subject: str) -> int:
+        raise await self._no_answer(subject)
+
+    def _append_error(self, error: Exception) -> LogError:
+        if isinstance(error, AppendRefused):
+            return _refusal(error)
+        if isinstance(error, NoAck):
+            return LogUnavailable(_NO_ANSWER if self._client.is_connected else self.connection.absence())
+        return LogUnavailable(f"append had no answer: {self.connection.reason(error)}")
+
+    async def _no_answer(self, subject: str) -> LogError:
         """No responder for the subject: the stream is missing, or it has no leader now."""
         stream = subjects.stream_name(subject.split(".")[1])
         try:
@@ -425,7 +462,8 @@ def read_message(message: RawStreamMsg, chain: str) -> Tail | Foreign:
     return tail if guard else Foreign(message.seq, tail)
 
 
-def _append_error(refusal: AppendRefused) -> Exception:
+def _refusal(refusal: AppendRefused) -> LogError:
+    """What JetStream's refusal means for the writer of a chain."""
     code = refusal.code
     if code == _WRONG_LAST:
         return WrongLast(str(refusal))

@@ -4,9 +4,10 @@
 second implementation of it; decision 0011 says which brokers can be one.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.problems import Code
@@ -51,6 +52,10 @@ class Fenced(Exception):
         super().__init__(f"claim {fence} was superseded by claim {newer}")
         self.fence = fence
         self.newer = newer
+
+
+OnAnswer = Callable[[int | LogError], None]
+"""Takes what an append came to: the new sequence, or the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,27 @@ class StreamLimits:
     replicas: int = 1
 
 
+class AwaitedAnswers:
+    """Begins appends that have to be awaited, as tasks."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def give(self, append: Coroutine[Any, Any, int], on_answer: OnAnswer) -> None:
+        """Call `on_answer` with what `append` returns or raises, later."""
+        task = asyncio.create_task(_give(append, on_answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _give(append: Coroutine[Any, Any, int], on_answer: OnAnswer) -> None:
+    try:
+        answer: int | LogError = await append
+    except LogError as error:
+        answer = error
+    on_answer(answer)
+
+
 class Log(Protocol):
     """An append-only log with a compare-and-append on the end of a subject space."""
 
@@ -124,6 +150,22 @@ class Log(Protocol):
         """Append if `chain`'s last message has stream sequence `expected` (0: none); return the new sequence.
 
         Raises WrongLast, LogBusy, LogUnavailable, StreamMissing, PayloadTooLarge.
+        """
+
+    def begin(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str],
+        *,
+        chain: str,
+        expected: int,
+        on_answer: OnAnswer,
+    ) -> None:
+        """As `append`, for one of very many: nothing waits for it.
+
+        `on_answer` is called once, with what `append` would return or raise, never before `begin` has returned. It may
+        be called after the caller has lost interest, and it must not raise.
         """
 
     async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:

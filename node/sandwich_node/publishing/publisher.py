@@ -4,8 +4,9 @@ Events that arrive while an append is in flight form the next frame (group commi
 shards of a busy worker publish at its ticks (`ticks.py`), all together. On a quiet worker an event leaves at once, and
 a frame that is full enough never waits.
 
-`ShardPublisher.run` decides when a shard publishes; `publish` is what it does then: the cache operations, the additions
-to events, and the appends.
+An ordinary frame takes no task: the worker's tick calls `_publish`, which begins the append, and the acknowledgement
+calls `_on_end`. What has to wait for something (the cache, several frames, a failed append, a marker) is left to the
+task of `run`. Nothing else is published until that is done.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from sandwich_node.cache.context import Op
 from sandwich_node.events.asks import Ask, StoredAsk
 from sandwich_node.publishing.chain import Chain
 from sandwich_node.publishing.frames import HOLD_OVER, Batch, EventBuffer, Frame, frames_of
+from sandwich_node.publishing.log import LogError
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.publishing.ticks import Ticks
 from sandwich_sdk.wire.headers import END, GAP, MARKER
@@ -56,11 +58,27 @@ class Enricher(Protocol):
     def is_whole(self) -> bool:
         """Whether Redis has everything that was read. True if nothing is kept there."""
 
+    def finished(self, batch: Batch) -> Sequence[bytes] | None:
+        """As `finish`, for a batch that nothing has to be awaited for; None for any other."""
+
     async def finish(self, batch: Batch, confirmed: int) -> Sequence[bytes]:
         """The lines as they leave, one for each item; b"" for an item that is not published.
 
         `confirmed`: the last sequence of the session that is in the stream. Takes a bounded time.
         """
+
+
+@dataclass(slots=True)
+class _Work:
+    """What the task of `run` has to do. `batch` None: append a marker.
+
+    frames  of the batch, once they are made
+    failed  what came of the first try at the first frame
+    """
+
+    batch: Batch | None = None
+    frames: Sequence[Frame] | None = None
+    failed: LogError | None = None
 
 
 class ShardPublisher:
@@ -87,19 +105,27 @@ class ShardPublisher:
         self._ticks = ticks or Ticks()
         self._marker_s = marker_s
         self._replay_events = replay_events
-        self._wake = asyncio.Event()
         self._room = asyncio.Event()
-        self._idle = asyncio.Event()
         self._room.set()
+        self._idle = asyncio.Event()
         self._idle.set()
         self._flushing = False
+        self._is_running = False
+        self._is_called = False
+        """The ticks will call `_publish`."""
+        self._is_busy = False
+        """An append is in flight, or the task of `run` is at work."""
+        self._in_flight: tuple[Batch, Frame] | None = None
+        self._work: _Work | None = None
+        self._fault: Exception | None = None
+        self._wake = asyncio.Event()
+        """For the task of `run`: there is work, or a fault."""
         self._unmarked: Batch | None = None
         self._unmarked_events = 0
         self._unmarked_since = 0.0
         self._mark_wanted = False
         self._last_ttl_s = 0.0
         self._marker_due = 0.0
-        self._is_marker_due = False
         self._marker_timer: asyncio.TimerHandle | None = None
         # A marker behind an end frame would hide it: the next owner would go on with the shard.
         self._ends = False
@@ -117,9 +143,8 @@ class ShardPublisher:
     ) -> bool:
         """Take one event, as `EventBuffer.push`. False: the buffer is full; await `drained` before reading on."""
         room = self.buffer.push(raw, event_type, seq, lane, ops, size, ask, apart)
-        if not self._wake.is_set():
-            self._wake.set()
-            self._idle.clear()
+        if not self._is_called and not self._is_busy:
+            self._call()
         if not room:
             self._room.clear()
         return room
@@ -127,8 +152,7 @@ class ShardPublisher:
     def gap(self, *, session: str, last_seq: int, note: bytes) -> None:
         """Queue a gap frame, behind what was read."""
         self.buffer.push_gap(session=session, last_seq=last_seq, note=note)
-        self._idle.clear()
-        self._wake.set()
+        self._call()
 
     def push_kind(
         self,
@@ -143,16 +167,14 @@ class ShardPublisher:
         if kind == END:
             self._ends, self._mark_wanted, self._unmarked = True, False, None
         self.buffer.push_kind(kind, note, lane=lane, hold=hold, on_stored=on_stored)
-        self._idle.clear()
-        self._wake.set()
+        self._call()
 
     def push_own(self, event: OwnEvent, name: str, *, lane: str, ask: Ask | None = None) -> str:
         """Queue an own event, behind what was read. Returns its id. Raises ValueError when it is not taken."""
         if not self.buffer.has_room:
             raise ValueError("the shard's buffer is full: NATS takes less than comes in")
         event_id = self.buffer.push_own(event, name, lane=lane, ask=ask)
-        self._idle.clear()
-        self._wake.set()
+        self._call()
         return event_id
 
     async def publish_own(self, event: OwnEvent, name: str, *, lane: str) -> str:
@@ -172,8 +194,7 @@ class ShardPublisher:
         if self._ends:
             return
         self._mark_wanted = True
-        self._idle.clear()
-        self._wake.set()
+        self._call()
 
     async def drained(self) -> None:
         """Wait until the buffer has room again."""
@@ -182,54 +203,163 @@ class ShardPublisher:
     async def flushed(self) -> None:
         """Wait until everything that was taken is in the stream. From now on, no event waits for others."""
         self._flushing = True
-        self._wake.set()
-        await self._idle.wait()
+        if self._is_running and not self._is_busy:
+            self._go_on()
+        while self._is_busy or self._is_called or self._is_marker_wanted or not self.buffer.empty:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def run(self) -> None:
         """Append for ever. Raises Fenced when a newer owner took the chain over."""
+        self._is_running = True
+        self._call()
         try:
-            await self._run()
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._fault is not None:
+                    raise self._fault
+                if self._work is not None:
+                    work, self._work = self._work, None
+                    await self._do(work)
+                    self._is_busy = False
+                    self._go_on()
         finally:
+            self._is_running = False
             if self._marker_timer is not None:
                 self._marker_timer.cancel()
 
-    async def _run(self) -> None:
-        clock = asyncio.get_running_loop().time
-        ticks = self._ticks
-        while True:
-            if self.buffer.empty:
-                if self._mark_wanted or (self._flushing and self._unmarked is not None):
-                    # Events may have been read meanwhile: look again.
-                    await self._append_marker()
-                    continue
-                self._idle.set()
-                self._wake.clear()
-                await self._next_or_marker()
-            if self.buffer.events_held < ENOUGH_EVENTS and not self._flushing:
-                await ticks.wait(clock())
-            batch = self.buffer.take()
-            if batch is not None:
-                ticks.took(len(batch.items), clock())
-                await self.publish(batch)
+    async def _do(self, work: _Work) -> None:
+        if work.batch is None:
+            self._mark_wanted = False
+            await self.chain.append(self._marker())
+            self.counters.frames += 1
+        elif work.frames is None:
+            await self.publish(work.batch)
+        else:
+            await self._append(work.batch, work.frames, work.failed)
+
+    def _call(self) -> None:
+        """Have the ticks call `_publish`, unless that will happen anyway."""
+        if self._is_running and not self._is_called and not self._is_busy:
+            self._is_called = True
+            self._ticks.call(self._publish)
+
+    def _publish(self) -> int:
+        """Begin to append the next batch, if nothing is in flight. Returns how many events it has."""
+        self._is_called = False
+        if self._is_busy or not self._is_running:
+            return 0
+        batch = self.buffer.take()
+        if batch is None:
+            self._go_on()
+            return 0
+        self._is_busy = True
+        try:
+            frames = self._frames_now(batch)
+            if frames is None or len(frames) > 1 or (frames and not self.chain.begin(frames[0], self._on_end)):
+                self._leave_to_task(_Work(batch, frames))
+            elif frames:
+                self._in_flight = batch, frames[0]
+            else:
+                self._confirm(batch)
+                self._is_busy = False
+                self._go_on()
+        except Exception as error:
+            self._fail(error)
+        return len(batch.items)
+
+    def _frames_now(self, batch: Batch) -> list[Frame] | None:
+        """The batch's frames; None when something has to be awaited for them."""
+        if batch.kind:
+            return None
+        enricher = self.enricher
+        if enricher is None:
+            return self._accounted(batch, frames_of(batch, [item.line for item in batch.items], {}))
+        lines = enricher.finished(batch)
+        if lines is None:
+            return None
+        return self._accounted(batch, frames_of(batch, lines, enricher.ttls, behind=self._is_behind))
+
+    def _on_end(self, failed: LogError | None) -> None:
+        """The append in flight has ended."""
+        if self._in_flight is None or not self._is_running:
+            return
+        (batch, frame), self._in_flight = self._in_flight, None
+        if failed is not None:
+            self._leave_to_task(_Work(batch, (frame,), failed))
+            return
+        try:
+            self._count(frame)
+            self._confirm(batch)
+            self._is_busy = False
+            self._go_on()
+        except Exception as error:
+            self._fail(error)
+
+    def _leave_to_task(self, work: _Work) -> None:
+        self._is_busy = True
+        self._work = work
+        self._wake.set()
+
+    def _fail(self, error: Exception) -> None:
+        """An error of our own ends the task of `run`, not those who called."""
+        self._is_busy = True
+        self._fault = error
+        self._wake.set()
+
+    def _go_on(self) -> None:
+        """Nothing is in flight: publish what waits, or be idle."""
+        buffer = self.buffer
+        if not buffer.empty:
+            if buffer.events_held < ENOUGH_EVENTS and not self._flushing:
+                self._call()
+            else:
+                self._ticks.took(self._publish(), asyncio.get_running_loop().time())
+        elif self._is_marker_wanted:
+            self._leave_to_task(_Work())
+        else:
+            self._idle.set()
+            self._await_marker()
+
+    @property
+    def _is_marker_wanted(self) -> bool:
+        return self._mark_wanted or (self._flushing and self._unmarked is not None)
 
     async def publish(self, batch: Batch) -> None:
         """Publish one batch of the buffer. Raises Fenced. Call it for one batch at a time, in order."""
-        for frame in await self._frames(batch):
+        await self._append(batch, await self._frames(batch))
+
+    async def _append(self, batch: Batch, frames: Sequence[Frame], failed: LogError | None = None) -> None:
+        for frame in frames:
             if batch.hold is not None:
                 self.chain.hold = batch.hold if batch.hold != HOLD_OVER else None
-            stored_as = await self.chain.append(frame)
+            stored_as = await self.chain.append(frame, failed)
+            failed = None
             if batch.on_stored is not None:
                 batch.on_stored(stored_as)
-            self._last_ttl_s = frame.ttl_s
-            self.counters.frames += 1
-            self.counters.events += len(frame.lines)
-            self.counters.gaps += frame.kind == GAP
+            self._count(frame)
+        self._confirm(batch)
+
+    def _count(self, frame: Frame) -> None:
+        """The frame is stored."""
+        self._last_ttl_s = frame.ttl_s
+        counters = self.counters
+        counters.frames += 1
+        counters.events += len(frame.lines)
+        counters.gaps += frame.kind == GAP
+
+    def _confirm(self, batch: Batch) -> None:
+        """All of the batch that is published is stored."""
         self.buffer.confirm(batch)
+        unpublished = 0
         for item in batch.items:
             if item.is_own and isinstance(item.ask, StoredAsk):
                 item.ask.on_stored()
+            if not item.line:
+                unpublished += 1
         self.counters.bytes += batch.size
-        self.counters.unpublished += sum(not item.line for item in batch.items)
+        self.counters.unpublished += unpublished
         if not self._room.is_set() and self.buffer.has_room:
             self._room.set()
 
@@ -240,7 +370,7 @@ class ShardPublisher:
             return [msgspec.structs.replace(batch.frame(), behind=self._is_behind)]
         enricher = self.enricher
         if enricher is None:
-            return self._accounted(batch, frames_of(batch, [item.line for item in batch.items], {}))
+            return self._frames_now(batch) or []
         stored = self.chain.checkpoint
         confirmed = stored.last_seq if stored.session == batch.session else 0
         lines = await enricher.finish(batch, confirmed)
@@ -271,13 +401,8 @@ class ShardPublisher:
     def _is_behind(self) -> bool:
         return self.enricher is not None and not self.enricher.is_whole
 
-    async def _append_marker(self) -> None:
-        self._mark_wanted = False
-        await self.chain.append(self._marker())
-        self.counters.frames += 1
-
-    async def _next_or_marker(self) -> None:
-        """Wait for an event. When none comes for long, renew the checkpoint before it expires in the stream."""
+    def _await_marker(self) -> None:
+        """When no event comes for long, the checkpoint is renewed before it expires in the stream."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         wait_s = min(self._marker_s, self._last_ttl_s / MARKERS_PER_TTL) if self._last_ttl_s else self._marker_s
@@ -289,26 +414,18 @@ class ShardPublisher:
             if timer is not None:
                 timer.cancel()
             self._marker_timer = loop.call_at(self._marker_due, self._check_marker)
-        await self._wake.wait()
-        if self._is_marker_due:
-            self._is_marker_due = False
-            if not self._ends:
-                await self._append_marker()
 
     def _check_marker(self) -> None:
         """The timer is not set again for each event: it looks whether a marker is due, and when one will be."""
         self._marker_timer = None
-        if self._wake.is_set():
+        if self._is_busy or self._is_called or self._ends:
             # Not idle: the next time that it is, the timer is set.
             return
         loop = asyncio.get_running_loop()
         if loop.time() < self._marker_due:
             self._marker_timer = loop.call_at(self._marker_due, self._check_marker)
             return
-        self._is_marker_due = True
-        # Events that come while the marker is stored find `_wake` set, and leave `_idle` as it is.
-        self._idle.clear()
-        self._wake.set()
+        self._leave_to_task(_Work())
 
 
 def _marker_note() -> bytes:

@@ -5,6 +5,7 @@ leave together. So a busy worker's shards publish at ticks. At a low rate waitin
 """
 
 import asyncio
+from collections.abc import Callable
 
 QUIET_EVENTS_PER_S = 200.0
 """Below this rate of a worker an event leaves at once."""
@@ -27,7 +28,7 @@ class Ticks:
         self._events = 0
         self._events_per_s = 0.0
         self._began = 0.0
-        self._next: asyncio.Event | None = None
+        self._ready: list[Callable[[], int]] = []
 
     def took(self, events: int, now: float) -> None:
         """So many events were taken to be published."""
@@ -38,18 +39,21 @@ class Ticks:
             self._events_per_s = self._events / length_s
             self._events, self._began = 0, now
 
-    async def wait(self, now: float) -> None:
-        """Wait until events may leave."""
-        delay = delay_s(now, self._events_per_s, self._tick_s)
-        if not delay:
-            return
-        tick = self._next
-        if tick is None:
-            tick = self._next = asyncio.Event()
-            asyncio.get_running_loop().call_later(delay, self._fire)
-        await tick.wait()
+    def call(self, publish: Callable[[], int]) -> None:
+        """Call `publish` once events may leave, never at once. It returns how many it took, and must not raise."""
+        self._ready.append(publish)
+        if len(self._ready) == 1:
+            loop = asyncio.get_running_loop()
+            delay = delay_s(loop.time(), self._events_per_s, self._tick_s)
+            if delay:
+                loop.call_later(delay, self._fire)
+            else:
+                # Not at once: what was read together leaves together.
+                loop.call_soon(self._fire)
 
     def _fire(self) -> None:
-        tick, self._next = self._next, None
-        if tick is not None:
-            tick.set()
+        ready, self._ready = self._ready, []
+        events = 0
+        for publish in ready:
+            events += publish()
+        self.took(events, asyncio.get_running_loop().time())

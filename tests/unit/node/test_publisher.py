@@ -10,7 +10,17 @@ import pytest
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import Batch, EventBuffer, ShardOrigin
+from sandwich_node.publishing.log import (
+    Fenced,
+    LogBusy,
+    LogError,
+    LogUnavailable,
+    PayloadTooLarge,
+    StreamMissing,
+    WrongLast,
+)
 from sandwich_node.publishing.publisher import UNPUBLISHED_MAX_S, ShardPublisher
+from sandwich_node.publishing.ticks import Ticks
 from sandwich_sdk.wire.headers import END
 from tests.support.memory_log import MemoryLog
 from verification.simulation.loop import run_virtual
@@ -30,6 +40,9 @@ class SlowEnricher:
     def __init__(self) -> None:
         self.ttls: dict[str, float] = {}
         self.dropped = frozenset[int]()
+
+    def finished(self, batch: Batch) -> Sequence[bytes] | None:
+        return None
 
     async def finish(self, batch: Batch, confirmed: int) -> Sequence[bytes]:
         await asyncio.sleep(1)
@@ -175,6 +188,149 @@ def test_unpublished_events_that_come_one_by_one_do_not_put_the_marker_off() -> 
                 shard.read(seq, seq)
                 await asyncio.sleep(UNPUBLISHED_MAX_S / 3)
             assert await shard.next_owner_begins_at() == Checkpoint("aa", 4)
+            running.cancel()
+
+    run_virtual(play())
+
+
+class NoCache(SlowEnricher):
+    """Publishes each event at once, as it came."""
+
+    def finished(self, batch: Batch) -> Sequence[bytes] | None:
+        return [b"" if item.seq in self.dropped else item.line for item in batch.items]
+
+
+def ordinary() -> Shard:
+    """A shard whose frames need no task."""
+    shard = Shard()
+    shard.enricher = shard.publisher.enricher = NoCache()
+    return shard
+
+
+@pytest.mark.parametrize("landed", [True, False])
+@pytest.mark.parametrize("error", [LogUnavailable("no"), WrongLast("no"), LogBusy("no"), StreamMissing("no")])
+def test_an_ordinary_append_that_fails_is_stored_once_and_what_follows_behind_it(error: LogError, landed: bool) -> None:
+    async def play() -> None:
+        shard = ordinary()
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.log.delay_s = 0.1
+            shard.log.fail_next = [(error, landed)]
+            shard.read(1, 3)
+            await asyncio.sleep(0.05)
+            shard.read(4, 6)
+            await shard.publisher.flushed()
+            events = [headers for _, _, _, headers in shard.log.messages if not headers.kind]
+            assert [(frame.first_seq, frame.last_seq) for frame in events] == [(1, 3), (4, 6)]
+            assert await shard.next_owner_begins_at() == Checkpoint("aa", 6)
+            running.cancel()
+
+    run_virtual(play())
+
+
+def test_a_frame_that_is_above_a_lowered_limit_leaves_in_parts() -> None:
+    async def play() -> None:
+        shard = ordinary()
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.log.fail_next = [(PayloadTooLarge("no"), False)]
+            shard.read(1, 3)
+            await shard.publisher.flushed()
+            parts = [headers.part for _, _, _, headers in shard.log.messages if not headers.kind]
+            assert parts == [(1, 2), (2, 2)]
+            running.cancel()
+
+    run_virtual(play())
+
+
+def test_a_newer_owner_ends_the_publisher() -> None:
+    async def play() -> None:
+        shard = ordinary()
+        await shard.chain.take_over()
+        shard.publisher.buffer.start_session("aa", 0)
+        running = asyncio.create_task(shard.publisher.run())
+        await shard.next_owner_begins_at()
+        shard.read(1, 1)
+        with pytest.raises(Fenced):
+            await running
+        shard.read(2, 2)
+        await asyncio.sleep(1)
+        assert all(headers.kind for _, _, _, headers in shard.log.messages)
+
+    run_virtual(play())
+
+
+def test_an_acknowledgement_that_comes_after_the_end_does_nothing() -> None:
+    async def play() -> None:
+        shard = ordinary()
+        shard.log.delay_s = 1.0
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.read(1, 1)
+            await asyncio.sleep(0.5)
+            shard.read(2, 2)
+            running.cancel()
+        await asyncio.sleep(5)
+        assert shard.publisher.counters.frames == 0
+        assert len([headers for _, _, _, headers in shard.log.messages if not headers.kind]) == 1
+
+    run_virtual(play())
+
+
+def test_an_error_of_our_own_ends_the_shard_s_task_and_no_other_shard_s() -> None:
+    async def play() -> None:
+        ticks, shards = Ticks(), [ordinary(), ordinary()]
+        runs = []
+        for shard in shards:
+            shard.publisher._ticks = ticks
+            await shard.chain.take_over()
+            shard.publisher.buffer.start_session("aa", 0)
+            runs.append(asyncio.create_task(shard.publisher.run()))
+        await asyncio.sleep(0.1)
+
+        def fail(batch: Batch) -> None:
+            raise RuntimeError("of our own")
+
+        shards[0].publisher.enricher.finished = fail  # type: ignore[method-assign, union-attr]
+        for shard in shards:
+            shard.read(1, 1)
+        with pytest.raises(RuntimeError):
+            await runs[0]
+        await shards[1].publisher.flushed()
+        assert shards[1].publisher.counters.events == 1
+        runs[1].cancel()
+
+    run_virtual(play())
+
+
+def test_lanes_of_one_batch_are_appended_in_order_though_the_first_fails() -> None:
+    async def play() -> None:
+        shard = ordinary()
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.log.fail_next = [(LogUnavailable("no"), True)]
+            for seq, lane in enumerate(("all", "slow", "all", "all"), start=1):
+                shard.publisher.push(b'{"op":0,"d":{}}', "TYPING_START", seq, lane)
+            await shard.publisher.flushed()
+            events = [headers for _, _, _, headers in shard.log.messages if not headers.kind]
+            assert [(frame.first_seq, frame.last_seq) for frame in events] == [(1, 1), (2, 2), (3, 4)]
+            running.cancel()
+
+    run_virtual(play())
+
+
+def test_events_that_are_not_published_cost_no_append_until_a_marker_is_due() -> None:
+    async def play() -> None:
+        shard = ordinary()
+        shard.enricher.dropped = frozenset(range(1, 40))
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            for seq in range(1, 40):
+                shard.read(seq, seq)
+                await asyncio.sleep(0.01)
+            assert shard.publisher.counters.frames == 0
+            await asyncio.sleep(UNPUBLISHED_MAX_S + 1)
+            assert await shard.next_owner_begins_at() == Checkpoint("aa", 39)
             running.cancel()
 
     run_virtual(play())

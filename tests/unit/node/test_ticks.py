@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from sandwich_node.publishing.ticks import QUIET_EVENTS_PER_S, WINDOW_S, Ticks, delay_s
+from verification.simulation.loop import run_virtual
 
 
 @pytest.mark.parametrize(
@@ -22,31 +23,78 @@ def test_an_event_waits_for_a_tick_only_where_much_happens(
     assert delay_s(now, rate, tick_s) == pytest.approx(delay, abs=1e-6)
 
 
-async def test_a_quiet_worker_never_waits_and_a_busy_ones_shards_leave_together() -> None:
-    ticks, order = Ticks(0.02), []
+class Shards:
+    """Each takes one event when it publishes."""
 
-    async def shard(name: str) -> None:
-        await ticks.wait(0.0)
-        order.append(name)
+    def __init__(self, ticks: Ticks) -> None:
+        self.ticks = ticks
+        self.order: list[str] = []
 
-    await shard("quiet")
-    ticks.took(10_000, WINDOW_S)
-    waiting = [asyncio.create_task(shard(name)) for name in ("a", "b", "c")]
+    def call(self, *names: str) -> None:
+        for name in names:
+            self.ticks.call(lambda name=name: self.publish(name))  # type: ignore[misc]
+
+    def publish(self, name: str) -> int:
+        self.order.append(name)
+        return 1
+
+
+def test_a_quiet_worker_never_waits_and_a_busy_ones_shards_leave_together() -> None:
+    async def play() -> None:
+        ticks = Ticks(0.02)
+        shards = Shards(ticks)
+        shards.call("quiet")
+        assert shards.order == []
+        await asyncio.sleep(0)
+        assert shards.order == ["quiet"]
+        await asyncio.sleep(2 * WINDOW_S)
+        # The windows are complete now: a quiet one, and a busy one.
+        now = asyncio.get_running_loop().time()
+        ticks.took(0, now - 2 * WINDOW_S)
+        ticks.took(10_000, now)
+        await asyncio.sleep(0.02 - now % 0.02)
+        shards.call("a", "b")
+        await asyncio.sleep(0.005)
+        shards.call("c")
+        assert shards.order == ["quiet"]
+        await asyncio.sleep(0.02)
+        assert shards.order == ["quiet", "a", "b", "c"]
+
+    run_virtual(play())
+
+
+async def test_a_shard_that_calls_again_while_it_publishes_is_called_at_the_next_tick() -> None:
+    ticks, calls = Ticks(), 0
+
+    def publish() -> int:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            ticks.call(publish)
+        return 1
+
+    ticks.call(publish)
     await asyncio.sleep(0)
-    assert order == ["quiet"]
-    waiting[1].cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    assert order == ["quiet", "a", "c"]
+    assert calls == 1
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert calls == 3
 
 
 async def test_the_rate_is_forgotten_when_less_happens() -> None:
     ticks = Ticks(1000.0)
     ticks.took(10_000, WINDOW_S)
     ticks.took(1, 3 * WINDOW_S)
-    await ticks.wait(0.0)
+    shards = Shards(ticks)
+    shards.call("a")
+    await asyncio.sleep(0)
+    assert shards.order == ["a"]
 
 
 async def test_a_burst_after_a_pause_does_not_wait() -> None:
     ticks = Ticks(1000.0)
     ticks.took(5, 1000.0)
-    await ticks.wait(0.0)
+    shards = Shards(ticks)
+    shards.call("a")
+    await asyncio.sleep(0)
+    assert shards.order == ["a"]
