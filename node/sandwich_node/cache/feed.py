@@ -51,8 +51,12 @@ class FeedCounters:
     failed: int = 0
 
 
+OnApplied = Callable[[Mapping[int, Extra] | None], None]
+"""Takes the extras of a frame's events by sequence; None: the cache does not have the events yet."""
+
+
 class _Job(msgspec.Struct, kw_only=True, eq=False):
-    """One write. `done` receives the extras by sequence, or None when its frame waits no longer (at `due`, loop time).
+    """One write. `on_applied` is called once, at the latest at `due` (loop time): then the frame waits no longer.
 
     `is_sent`: it was sent before `run` came to it, and its reply settles it.
     """
@@ -60,15 +64,16 @@ class _Job(msgspec.Struct, kw_only=True, eq=False):
     work: Callable[[], Awaitable[Mapping[int, Extra]]]
     events: int = 0
     size: int = 0
-    done: asyncio.Future[Mapping[int, Extra] | None] | None = None
+    on_applied: OnApplied | None = None
     due: float = 0.0
     is_sent: bool = False
     is_refused: bool = False
     """Redis has answered, and refused it; it waits all the same."""
 
     def answer(self, extras: Mapping[int, Extra] | None) -> None:
-        if self.done is not None and not self.done.done():
-            self.done.set_result(extras)
+        on_applied, self.on_applied = self.on_applied, None
+        if on_applied is not None:
+            on_applied(extras)
 
 
 class CacheFeed:
@@ -212,44 +217,65 @@ class CacheFeed:
     async def apply(
         self, session: str, confirmed: int, events: tuple[EventOps, ...], *, starts_session: bool
     ) -> Mapping[int, Extra] | None:
-        """Apply a frame's events; returns their extras by sequence. None: the cache does not have the events yet."""
+        """As `begin`; returns what `on_applied` gets."""
+        applied: asyncio.Future[Mapping[int, Extra] | None] = asyncio.get_running_loop().create_future()
+
+        def on_applied(extras: Mapping[int, Extra] | None) -> None:
+            if not applied.done():
+                applied.set_result(extras)
+
+        self.begin(session, confirmed, events, starts_session=starts_session, on_applied=on_applied)
+        return await applied
+
+    def begin(
+        self,
+        session: str,
+        confirmed: int,
+        events: tuple[EventOps, ...],
+        *,
+        starts_session: bool,
+        on_applied: OnApplied,
+    ) -> None:
+        """Apply a frame's events. `on_applied` is called once, maybe at once; it must not raise."""
         if not events:
-            return {}
+            on_applied({})
+            return
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Mapping[int, Extra] | None] = loop.create_future()
         batch = Batch(writer=self.writer, session=session, confirmed=confirmed, events=events)
         work = partial(self._write, batch, starts_session=starts_session)
         size = sum([event.size for event in events])
-        job = _Job(work=work, events=len(events), size=size, done=done, due=loop.time() + self._wait_s)
+        job = _Job(work=work, events=len(events), size=size, due=loop.time() + self._wait_s)
         # Nothing waits before it: it needs no turn of `run`.
         may_send = self._is_resting and not self._queue and not self._was_late and not starts_session
         if may_send and self._cache.begin(batch, size, partial(self._replied, job, batch)):
             job.is_sent = True
         self._push(job)
-        extras = None
-        if not self._was_late:
-            self._waits = job
-            if self._timer is None:
-                self._timer = loop.call_at(job.due, self._look_for_late)
-            extras = await done
-        if extras is None:
-            # Redis may have answered since.
-            self._was_late = job in self._queue
+        if self._was_late:
             self.counters.late += len(events)
-        return extras
+            on_applied(None)
+            return
+
+        def applied(extras: Mapping[int, Extra] | None) -> None:
+            if extras is None:
+                self._was_late = job in self._queue
+                self.counters.late += len(events)
+            on_applied(extras)
+
+        job.on_applied = applied
+        self._waits = job
+        if self._timer is None:
+            self._timer = loop.call_at(job.due, self._look_for_late)
 
     def _look_for_late(self) -> None:
         """The timer is not set for each frame: it looks whether the frame that waits now waits too long."""
         self._timer = None
         job = self._waits
-        if job is None or job.done is None or job.done.done():
+        if job is None or job.on_applied is None:
             return
         loop = asyncio.get_running_loop()
         if loop.time() < job.due:
             self._timer = loop.call_at(job.due, self._look_for_late)
         else:
-            # Now, since the answer may come in this same turn of the loop.
-            self._was_late = True
             job.answer(None)
 
     def _replied(self, job: _Job, batch: Batch, found: Applied | CacheError) -> None:
@@ -261,17 +287,24 @@ class CacheFeed:
             self._wake.set()
             return
         self.waiting = ""
+        extras: Mapping[int, Extra] | None = None
         try:
             self._wrote(batch, found)
+            extras = found.extras
         except Exception as error:
             self._made_nothing(error)
-        else:
-            job.answer(found.extras)
-        self._settle(self._queue.popleft())
+        self._remove_first()
         if self._queue:
             self._wake.set()
         else:
             self._in_step()
+        job.answer(extras)
+
+    def _remove_first(self) -> _Job:
+        job = self._queue.popleft()
+        self._queued_events -= job.events
+        self._queued_bytes -= job.size
+        return job
 
     def _push(self, job: _Job) -> None:
         if self._queued_events >= BACKLOG_EVENTS_MAX or self._queued_bytes >= BACKLOG_BYTES_MAX:
@@ -287,16 +320,14 @@ class CacheFeed:
         """Drop all waiting jobs but the one that is being written."""
         dropped = [self._queue.pop() for _ in range(len(self._queue) - 1)]
         for job in dropped:
-            self._settle(job)
+            self._queued_events -= job.events
+            self._queued_bytes -= job.size
         self.counters.dropped += sum(job.events for job in dropped)
         self._translator.forget()
         self._recorded = None
         self.mark_incomplete(reason)
-
-    def _settle(self, job: _Job) -> None:
-        self._queued_events -= job.events
-        self._queued_bytes -= job.size
-        job.answer(None)
+        for job in dropped:
+            job.answer(None)
 
     def mark_incomplete(self, reason: str) -> None:
         """The cache lacks changes of this shard's guilds, until a resync."""
@@ -340,12 +371,11 @@ class CacheFeed:
                 # No second try: it would fail again, and an error raised here would end the shard.
                 backoff.succeeded()
                 self._made_nothing(error)
-                self._settle(self._queue.popleft())
+                self._remove_first().answer(None)
             else:
                 self.waiting = ""
                 backoff.succeeded()
-                job.answer(extras)
-                self._settle(self._queue.popleft())
+                self._remove_first().answer(extras)
 
     def _made_nothing(self, error: Exception) -> None:
         _log.error("shard %s/%s: a change of the cache failed", *self._shard, exc_info=error)

@@ -4,7 +4,7 @@ A shell: each lookup has a bounded time.
 """
 
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -50,15 +50,48 @@ class ShardEnricher:
         """See `Enricher`."""
         return self.rules.ttls
 
-    def finished(self, batch: Batch) -> list[bytes] | None:
+    def begin(self, batch: Batch, confirmed: int, on_lines: Callable[[Sequence[bytes]], None]) -> bool:
         """See `publishing.publisher.Enricher`."""
-        if self.cache is not None or self.extra is not None:
-            return None
-        lines: list[bytes] = []
-        for item in batch.items:
+        if self.extra is not None:
+            return False
+        items, asking = batch.items, False
+        for item in items:
             if item.ask is not None:
-                return None
-            lines.append(item.line)
+                if isinstance(item.ask, MessageAsk):
+                    return False
+                asking = True
+        cache = self.cache
+        if cache is None and not asking:
+            on_lines([item.line for item in items])
+        elif cache is None:
+            on_lines(self._with_cached(batch, {}))
+        else:
+            try:
+                cache.begin(
+                    batch.session,
+                    confirmed,
+                    _operations(items),
+                    starts_session=items[0].type == "READY",
+                    on_applied=lambda extras: on_lines(self._with_cached(batch, extras)),
+                )
+            except Exception as error:
+                self._failed(error)
+                on_lines(self._with_cached(batch, {}))
+        return True
+
+    def _with_cached(self, batch: Batch, extras: Mapping[int, Extra] | None) -> list[bytes]:
+        """The lines with what the cache adds; as they came if that fails."""
+        items = batch.items
+        lines = [item.line for item in items]
+        try:
+            added = self._cached(items, extras)
+            asking = [(at, item) for at, item in enumerate(items) if item.ask is not None]
+            if asking:
+                _add_arrivals(asking, extras or {}, added)
+            _add(lines, added)
+        except Exception as error:
+            self._failed(error)
+            return [item.line for item in items]
         return lines
 
     async def finish(self, batch: Batch, confirmed: int) -> list[bytes]:
@@ -77,20 +110,21 @@ class ShardEnricher:
                 await self._done(self._prefixes(asks, lines, added))
         if self.extra is not None:
             await self._done(self._observed(self.extra, items, added))
-        for at, fields in added.items():
-            if lines[at]:
-                lines[at] = with_extra(lines[at], b",".join(fields))
+        _add(lines, added)
         return lines
 
     async def _done(self, part: Coroutine[None, None, _T]) -> _T | None:
         """The result of `part`; None if it fails. Raised, the error would end the shard, and return with the replay."""
         try:
             return await part
-        except Exception:
-            self.counters.failed += 1
-            if self.counters.failed == 1:
-                _log.exception("events are published without their additional fields")
+        except Exception as error:
+            self._failed(error)
             return None
+
+    def _failed(self, error: Exception) -> None:
+        self.counters.failed += 1
+        if self.counters.failed == 1:
+            _log.error("events are published without their additional fields", exc_info=error)
 
     @property
     def is_whole(self) -> bool:
@@ -102,20 +136,26 @@ class ShardEnricher:
     ) -> Mapping[int, Extra]:
         """Apply the batch's changes and add the values that they replaced; returns the cache's extras by sequence."""
         items = batch.items
-        events = tuple(EventOps(item.seq, item.ops, item.size) for item in items if item.ops)
-        extras = await cache.apply(batch.session, confirmed, events, starts_session=items[0].type == "READY")
+        starts_session = items[0].type == "READY"
+        extras = await cache.apply(batch.session, confirmed, _operations(items), starts_session=starts_session)
+        added.update(self._cached(items, extras))
+        return extras or {}
+
+    def _cached(self, items: Sequence[Item], extras: Mapping[int, Extra] | None) -> dict[int, list[bytes]]:
+        """The fields that the cache adds, by the event's place. `extras` None: it does not have the events yet."""
+        added: dict[int, list[bytes]] = {}
         if extras is None:
+            cache = self.cache
             for at, item in enumerate(items):
-                if item.ops and cache.reports_before(item.type):
-                    added.setdefault(at, []).append(BEHIND)
-            return {}
-        if extras:
+                if item.ops and cache is not None and cache.reports_before(item.type):
+                    added[at] = [BEHIND]
+        elif extras:
             for at, item in enumerate(items):
                 extra = extras.get(item.seq)
                 # The shard itself decides whether a guild joined: see `_add_arrivals`.
                 if extra is not None and extra.before is not None:
-                    added.setdefault(at, []).append(b'"before":' + extra.before)
-        return extras
+                    added[at] = [b'"before":' + extra.before]
+        return added
 
     async def _prefixes(
         self, asks: Sequence[tuple[int, MessageAsk]], lines: list[bytes], added: dict[int, list[bytes]]
@@ -142,6 +182,16 @@ class ShardEnricher:
         answers = await extra.resolve([ask for _, ask in asks])
         for (at, _), answer in zip(asks, answers, strict=True):
             added.setdefault(at, []).append(b'"%b":%b' % (extra.extra_name.encode(), answer))
+
+
+def _operations(items: Sequence[Item]) -> tuple[EventOps, ...]:
+    return tuple([EventOps(item.seq, item.ops, item.size) for item in items if item.ops])
+
+
+def _add(lines: list[bytes], added: Mapping[int, Sequence[bytes]]) -> None:
+    for at, fields in added.items():
+        if lines[at]:
+            lines[at] = with_extra(lines[at], b",".join(fields))
 
 
 def _add_arrivals(

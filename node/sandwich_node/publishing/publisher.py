@@ -4,15 +4,16 @@ Events that arrive while an append is in flight form the next frame (group commi
 shards of a busy worker publish at its ticks (`ticks.py`), all together. On a quiet worker an event leaves at once, and
 a frame that is full enough never waits.
 
-An ordinary frame takes no task: the worker's tick calls `_publish`, which begins the append, and the acknowledgement
-calls `_on_end`. What has to wait for something (the cache, several frames, a failed append, a marker) is left to the
-task of `run`. Nothing else is published until that is done.
+An ordinary frame takes no task: the worker's tick calls `_publish`, the cache's answer `_append_lines`, and the
+acknowledgement `_on_end`. What takes several steps (several frames, a failed append, a marker, an event that asks for
+more than the cache) is left to the task of `run`. Nothing else is published until that is done.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -58,8 +59,11 @@ class Enricher(Protocol):
     def is_whole(self) -> bool:
         """Whether Redis has everything that was read. True if nothing is kept there."""
 
-    def finished(self, batch: Batch) -> Sequence[bytes] | None:
-        """As `finish`, for a batch that nothing has to be awaited for; None for any other."""
+    def begin(self, batch: Batch, confirmed: int, on_lines: Callable[[Sequence[bytes]], None]) -> bool:
+        """As `finish`, without a task. False: this batch needs one, call `finish`.
+
+        `on_lines` is called once, maybe at once, and must not raise.
+        """
 
     async def finish(self, batch: Batch, confirmed: int) -> Sequence[bytes]:
         """The lines as they leave, one for each item; b"" for an item that is not published.
@@ -255,31 +259,44 @@ class ShardPublisher:
             self._go_on()
             return 0
         self._is_busy = True
+        enricher = self.enricher
+        if batch.kind:
+            self._leave_to_task(_Work(batch))
+        elif enricher is None:
+            self._append_lines(batch, [item.line for item in batch.items])
+        else:
+            try:
+                if not enricher.begin(batch, self._confirmed(batch), partial(self._append_lines, batch)):
+                    self._leave_to_task(_Work(batch))
+            except Exception as error:
+                self._fail(error)
+        return len(batch.items)
+
+    def _append_lines(self, batch: Batch, lines: Sequence[bytes]) -> None:
+        """Begin to append the batch, of which `lines` are published."""
+        if not self._is_running:
+            return
         try:
-            frames = self._frames_now(batch)
-            if frames is None or len(frames) > 1 or (frames and not self.chain.begin(frames[0], self._on_end)):
-                self._leave_to_task(_Work(batch, frames))
-            elif frames:
+            frames = self._frames_of(batch, lines)
+            if len(frames) == 1 and self.chain.begin(frames[0], self._on_end):
                 self._in_flight = batch, frames[0]
+            elif frames:
+                self._leave_to_task(_Work(batch, frames))
             else:
                 self._confirm(batch)
                 self._is_busy = False
                 self._go_on()
         except Exception as error:
             self._fail(error)
-        return len(batch.items)
 
-    def _frames_now(self, batch: Batch) -> list[Frame] | None:
-        """The batch's frames; None when something has to be awaited for them."""
-        if batch.kind:
-            return None
-        enricher = self.enricher
-        if enricher is None:
-            return self._accounted(batch, frames_of(batch, [item.line for item in batch.items], {}))
-        lines = enricher.finished(batch)
-        if lines is None:
-            return None
-        return self._accounted(batch, frames_of(batch, lines, enricher.ttls, behind=self._is_behind))
+    def _frames_of(self, batch: Batch, lines: Sequence[bytes]) -> list[Frame]:
+        ttls = self.enricher.ttls if self.enricher is not None else {}
+        return self._accounted(batch, frames_of(batch, lines, ttls, behind=self._is_behind))
+
+    def _confirmed(self, batch: Batch) -> int:
+        """The last sequence of the batch's session that is in the stream."""
+        stored = self.chain.checkpoint
+        return stored.last_seq if stored.session == batch.session else 0
 
     def _on_end(self, failed: LogError | None) -> None:
         """The append in flight has ended."""
@@ -370,11 +387,10 @@ class ShardPublisher:
             return [msgspec.structs.replace(batch.frame(), behind=self._is_behind)]
         enricher = self.enricher
         if enricher is None:
-            return self._frames_now(batch) or []
-        stored = self.chain.checkpoint
-        confirmed = stored.last_seq if stored.session == batch.session else 0
-        lines = await enricher.finish(batch, confirmed)
-        return self._accounted(batch, frames_of(batch, lines, enricher.ttls, behind=self._is_behind))
+            lines: Sequence[bytes] = [item.line for item in batch.items]
+        else:
+            lines = await enricher.finish(batch, self._confirmed(batch))
+        return self._frames_of(batch, lines)
 
     def _accounted(self, batch: Batch, frames: list[Frame]) -> list[Frame]:
         """The frames. A marker instead, when too many events in a row, up to this batch's end, are not published."""

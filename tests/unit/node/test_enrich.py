@@ -37,6 +37,11 @@ class Feed:
         self.seen.append(tuple(event.seq for event in events))
         return self.extras
 
+    def begin(
+        self, session: str, confirmed: int, events: tuple[EventOps, ...], *, starts_session: bool, on_applied: Any
+    ) -> None:
+        on_applied(self.extras)
+
 
 class Prefixes:
     """Knows the prefixes of some guilds, and not those of others."""
@@ -71,7 +76,12 @@ def enricher(prefixes: Prefixes | None = None, **parts: Any) -> ShardEnricher:
 
 def finish(tested: ShardEnricher, *items: Item) -> list[Any]:
     """The `__extra` of each line; None without one, "" for what is not published."""
-    lines = asyncio.run(tested.finish(Batch("session", items[0].seq, items[-1].seq, items), 0))
+    batch = Batch("session", items[0].seq, items[-1].seq, items)
+    begun: list[Sequence[bytes]] = []
+    is_begun = tested.begin(batch, 0, begun.append)
+    lines = asyncio.run(tested.finish(batch, 0))
+    # Both ways add the same.
+    assert begun == ([lines] if is_begun else [])
     assert all(line == b"" or line.endswith(b"}\n") for line in lines)
     return [json.loads(line).get("__extra") if line else "" for line in lines]
 
@@ -151,3 +161,42 @@ def test_it_is_whole_only_with_all_its_parts(cache: bool, invites: bool) -> None
     feed.is_whole, lookup.is_whole = cache, invites
     assert not enricher(cache=feed, extra=lookup).is_whole
     assert enricher().is_whole
+
+
+@pytest.mark.parametrize(
+    ("parts", "ask", "is_begun"),
+    [
+        ({}, None, True),
+        ({}, Arrival(lazy=True, unavailable=False), True),
+        ({"cache": Feed({})}, None, True),
+        ({}, MessageAsk("1", "!hello"), False),
+        ({"extra": Invites()}, None, False),
+    ],
+)
+def test_what_asks_for_more_than_the_cache_needs_a_task(parts: dict[str, Any], ask: Ask | None, is_begun: bool) -> None:
+    batch = Batch("session", 1, 1, (item(1, "MESSAGE_CREATE", ops=OPS, ask=ask),))
+    assert enricher(**parts).begin(batch, 0, lambda lines: None) == is_begun
+
+
+class Broken(Feed):
+    """A cache in which an error of our own is raised."""
+
+    def __init__(self, *, at_once: bool) -> None:
+        super().__init__({})
+        self.at_once = at_once
+
+    def begin(self, *_: Any, on_applied: Any, **__: Any) -> None:
+        if self.at_once:
+            raise RuntimeError("of our own")
+        extras: Any = {1: "not an Extra"}
+        on_applied(extras)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_event_whose_fields_cannot_be_made_leaves_once_as_it_came(at_once: bool) -> None:
+    tested = enricher(cache=Broken(at_once=at_once))
+    found: list[Sequence[bytes]] = []
+    one = item(1, "CHANNEL_UPDATE", ops=OPS)
+    assert tested.begin(Batch("session", 1, 1, (one,)), 0, found.append)
+    assert found == [[one.line]]
+    assert tested.counters.failed == 1

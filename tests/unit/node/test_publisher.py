@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -41,8 +41,8 @@ class SlowEnricher:
         self.ttls: dict[str, float] = {}
         self.dropped = frozenset[int]()
 
-    def finished(self, batch: Batch) -> Sequence[bytes] | None:
-        return None
+    def begin(self, batch: Batch, confirmed: int, on_lines: Callable[[Sequence[bytes]], None]) -> bool:
+        return False
 
     async def finish(self, batch: Batch, confirmed: int) -> Sequence[bytes]:
         await asyncio.sleep(1)
@@ -196,8 +196,9 @@ def test_unpublished_events_that_come_one_by_one_do_not_put_the_marker_off() -> 
 class NoCache(SlowEnricher):
     """Publishes each event at once, as it came."""
 
-    def finished(self, batch: Batch) -> Sequence[bytes] | None:
-        return [b"" if item.seq in self.dropped else item.line for item in batch.items]
+    def begin(self, batch: Batch, confirmed: int, on_lines: Callable[[Sequence[bytes]], None]) -> bool:
+        on_lines([b"" if item.seq in self.dropped else item.line for item in batch.items])
+        return True
 
 
 def ordinary() -> Shard:
@@ -288,10 +289,10 @@ def test_an_error_of_our_own_ends_the_shard_s_task_and_no_other_shard_s() -> Non
             runs.append(asyncio.create_task(shard.publisher.run()))
         await asyncio.sleep(0.1)
 
-        def fail(batch: Batch) -> None:
+        def fail(batch: Batch, confirmed: int, on_lines: object) -> bool:
             raise RuntimeError("of our own")
 
-        shards[0].publisher.enricher.finished = fail  # type: ignore[method-assign, union-attr]
+        shards[0].enricher.begin = fail  # type: ignore[method-assign]
         for shard in shards:
             shard.read(1, 1)
         with pytest.raises(RuntimeError):
