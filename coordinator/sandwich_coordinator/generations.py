@@ -45,8 +45,13 @@ def is_as_wanted(group: GroupRecord, wanted: WantedGroup) -> bool:
 
 
 def newest_number(view: ClusterView, app: str) -> int:
-    """The highest number of the application's groups; -1 without any."""
-    return max((key.group for key in view.groups if key.app == app), default=-1)
+    """The highest number that a group of the application had; -1 when it never had any.
+
+    The stream still has the chains of groups that are gone: their holds, and their end frames, which nothing follows.
+    """
+    given = view.group_numbers.get(app)
+    present = max((key.group for key in view.groups if key.app == app), default=-1)
+    return present if given is None else max(present, given.record.newest)
 
 
 def begins_at_once(view: ClusterView, serving: GroupId, group: GroupRecord, wanted: WantedGroup) -> bool:

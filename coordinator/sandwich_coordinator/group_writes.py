@@ -25,7 +25,7 @@ from sandwich_coordinator.ids import GroupId, LeaderTerm
 from sandwich_coordinator.plans import LeaderWrite, apps_with_unreadable_groups
 from sandwich_coordinator.policy import Policy
 from sandwich_coordinator.store.base import Compare, Delete, Put
-from sandwich_coordinator.types import AppRecord, GroupPhase, GroupRecord, GroupState
+from sandwich_coordinator.types import AppRecord, GroupNumberRecord, GroupPhase, GroupRecord, GroupState
 from sandwich_coordinator.view import ClusterView, Entry
 
 
@@ -176,7 +176,8 @@ def _create(
         restart=rollout.record.restart if rollout is not None else 0,
     )
     guards = (_unchanged(view.keys.app(key.app), app), Compare(name, "mod_revision", 0))
-    return LeaderWrite(guards, (Put(name, record.encode()),), f"created group {key}")
+    number = Put(view.keys.group_number(key.app), GroupNumberRecord(newest=key.group).encode())
+    return LeaderWrite(guards, (Put(name, record.encode()), number), f"created group {key}")
 
 
 def _replace_at_once(

@@ -223,6 +223,16 @@ class RolloutRecord(Record, frozen=True):
     auto_count: int = 0
 
 
+class GroupNumberRecord(Record, frozen=True):
+    """`group-numbers/<app>`: the highest number that a group of the application ever had.
+
+    A number is not given twice while the stream may have frames of the first group. The key stays as long as the
+    application's stream, also when the application is removed.
+    """
+
+    newest: int
+
+
 class ProposalRecord(Record, frozen=True):
     """`proposals/<app>`: a shard count that the leader proposes for an automatic one, and why. `at`: Unix seconds.
 

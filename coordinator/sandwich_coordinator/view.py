@@ -21,6 +21,7 @@ from sandwich_coordinator.types import (
     BudgetRecord,
     ClaimRecord,
     DepartedRecord,
+    GroupNumberRecord,
     GroupRecord,
     IdentifyRecord,
     LeaderRecord,
@@ -131,6 +132,7 @@ def _tables(keys: Keys) -> tuple[_Table, ...]:
         table("apps", one, str, AppRecord, ("app",)),
         table("groups", (str, int), GroupId, GroupRecord, group_names),
         table("rollouts", one, str, RolloutRecord),
+        table("group_numbers", one, str, GroupNumberRecord),
         table("proposals", one, str, ProposalRecord),
         table("removals", one, str, RemovalRecord),
         table("tokens", one, str, TokenRecord, ("id",)),
@@ -256,6 +258,7 @@ class ClusterView:
     apps: Mapping[str, Entry[AppRecord]] = field(default_factory=dict)
     groups: Mapping[GroupId, Entry[GroupRecord]] = field(default_factory=dict)
     rollouts: Mapping[str, Entry[RolloutRecord]] = field(default_factory=dict)
+    group_numbers: Mapping[str, Entry[GroupNumberRecord]] = field(default_factory=dict)
     proposals: Mapping[str, Entry[ProposalRecord]] = field(default_factory=dict)
     removals: Mapping[str, Entry[RemovalRecord]] = field(default_factory=dict)
     plans: Mapping[GroupId, Entry[PlanRecord]] = field(default_factory=dict)

@@ -167,7 +167,7 @@ async def remove_app(
         if client is None:
             raise Unavailable(f"NATS is needed to delete the stream of {app}: run it again when it answers")
         await _delete_streams(client, app)
-    await _end(store, keys, app, began)
+    await _end(store, keys, app, began, is_stream_gone=record.delete_stream)
     done = _choice(record)
     report(AppRemoved(app, done.keep_cache or not record.cache.enabled, done.delete_stream))
     return done
@@ -223,10 +223,11 @@ async def _forget(store: Store, keys: Keys, app: str, began: Compare) -> None:
         await _write(store, (began, guard), (Delete(keys.app(app)), Delete(keys.rollout(app))))
 
 
-async def _end(store: Store, keys: Keys, app: str, began: Compare) -> None:
+async def _end(store: Store, keys: Keys, app: str, began: Compare, *, is_stream_gone: bool) -> None:
     """Delete what was chosen, unless another caller has done so."""
+    numbers = (Delete(keys.group_number(app)),) if is_stream_gone else ()
     try:
-        await store.txn((began,), (Delete(keys.removal(app)),))
+        await store.txn((began,), (Delete(keys.removal(app)), *numbers))
     except StoreAmbiguous as error:
         raise OutcomeUnknown(f"whether that was stored is unknown ({error}): run it again") from None
 

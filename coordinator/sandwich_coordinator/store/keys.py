@@ -32,6 +32,7 @@ class Keys:
             "apps": self.apps,
             "groups": self.groups,
             "rollouts": self.rollouts,
+            "group_numbers": self.group_numbers,
             "proposals": self.proposals,
             "removals": self.removals,
             "webhooks": self.webhooks,
@@ -65,6 +66,10 @@ class Keys:
     @property
     def rollouts(self) -> str:
         return f"{self.prefix}rollouts/"
+
+    @property
+    def group_numbers(self) -> str:
+        return f"{self.prefix}group-numbers/"
 
     @property
     def proposals(self) -> str:
@@ -172,6 +177,9 @@ class Keys:
 
     def rollout(self, app: str) -> str:
         return f"{self.rollouts}{app}"
+
+    def group_number(self, app: str) -> str:
+        return f"{self.group_numbers}{app}"
 
     def proposal(self, app: str) -> str:
         return f"{self.proposals}{app}"

@@ -9,7 +9,7 @@ import pytest
 from sandwich_coordinator.groups import serving_groups, upcoming_groups
 from sandwich_coordinator.ids import GroupId
 from sandwich_coordinator.store.base import Compare, Delete, Put
-from sandwich_coordinator.types import GroupRecord, RolloutRecord
+from sandwich_coordinator.types import GroupNumberRecord, GroupRecord, RolloutRecord
 from sandwich_coordinator.view import ClusterView
 from tests.unit.coordinator.test_leader import KEYS, Desk, answer, running
 
@@ -33,8 +33,9 @@ def phase_written(desk: Desk, group: GroupId = NEW) -> Any:
 def test_a_new_count_starts_a_group_beside_the_serving_one_with_a_canary() -> None:
     desk = running().app(2)
     (write,) = desk.lead().writes
-    (put,) = write.writes
+    put, number = write.writes
     assert isinstance(put, Put)
+    assert number == Put(KEYS.group_number("bot"), GroupNumberRecord(newest=1).encode())
     record = msgspec.json.decode(put.value, type=GroupRecord)
     assert (put.key, record.count, record.ids, record.phase, record.replaces) == (
         KEYS.group(*NEW),
@@ -45,6 +46,23 @@ def test_a_new_count_starts_a_group_beside_the_serving_one_with_a_canary() -> No
     )
     assert (record.intents, record.token, record.token_hash) == (1, "sealed", "h")
     assert Compare(KEYS.group(*OLD), "mod_revision", 10) in write.compares
+
+
+@pytest.mark.parametrize(("given", "number"), [(None, 1), (0, 1), (1, 2), (41, 42)])
+def test_a_number_is_not_given_twice_though_its_group_is_gone(given: int | None, number: int) -> None:
+    """The chains of a group that was given up, or of an application that was removed, are still in the stream."""
+    desk = running().app(2)
+    if given is not None:
+        desk.put(KEYS.group_number("bot"), GroupNumberRecord(newest=given))
+    (write,) = desk.lead().writes
+    assert [put.key for put in write.writes] == [KEYS.group("bot", number), KEYS.group_number("bot")]
+
+
+def test_the_first_group_of_an_application_that_is_added_again_has_a_new_number() -> None:
+    desk = Desk().app(2).budget()
+    desk.put(KEYS.group_number("bot"), GroupNumberRecord(newest=3))
+    (write,) = desk.lead().writes
+    assert [put.key for put in write.writes] == [KEYS.group("bot", 4), KEYS.group_number("bot")]
 
 
 def test_only_the_canary_is_planned_first_and_the_old_group_keeps_its_plan() -> None:

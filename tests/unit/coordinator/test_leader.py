@@ -244,7 +244,10 @@ def test_a_new_count_of_a_group_without_sessions_replaces_it_in_one_transaction(
     assert {type(change) for change in write.writes} == {Put, Delete}
     deleted = [change.key for change in write.writes if isinstance(change, Delete)]
     assert deleted == [KEYS.group(*KEY), KEYS.plan(*KEY), *OF_SHARDS]
-    assert [change.key for change in write.writes if isinstance(change, Put)] == [KEYS.group("bot", 1)]
+    assert [change.key for change in write.writes if isinstance(change, Put)] == [
+        KEYS.group("bot", 1),
+        KEYS.group_number("bot"),
+    ]
 
 
 def test_a_new_generation_is_planned_only_after_the_claims_of_the_old_one_are_gone() -> None:

@@ -6,9 +6,11 @@ import itertools
 import pytest
 
 from sandwich_coordinator.problems import Code
+from sandwich_coordinator.store.base import Delete, Put
 from verification.simulation.loop import run_virtual
 from verification.simulation.node import REFUSED_USER, SimWorker
-from verification.simulation.run import HOUR_S, Simulation, configuration
+from verification.simulation.run import HOUR_S, KEYS, Simulation, configuration
+from verification.simulation.scaling import Scaling
 
 
 class GatewayAwayForMinutes(Simulation):
@@ -105,3 +107,61 @@ def test_a_wall_clock_with_an_error_of_an_hour_violates_nothing(seed: int, wrong
     """Node a leads first; after it, nodes with correct clocks lead."""
     assert run_virtual(Simulation(seed, skews={"a": wrong_s}).run()).violations == []
     assert run_virtual(Simulation(seed, skews={"b": wrong_s, "c": -wrong_s}).run()).violations == []
+
+
+class AddedAgain(Scaling):
+    """An application is scaled, removed while its stream stays, and added again."""
+
+    async def inject_faults(self) -> None:
+        app = min(self._apps)
+        await asyncio.sleep(120.0)
+        await self.scale(app, self._apps[app] % 6 + 1)
+        await self.until_live()
+        key = KEYS.app(app)
+        record = self._database.database.items[key].value
+        await self._database.txn([], [Delete(key)])
+        async with asyncio.timeout(120.0):
+            while any(group.app == app for group in self._groups()):  # noqa: ASYNC110
+                await asyncio.sleep(1.0)
+        await self._database.txn([], [Put(key, record)])
+        await self.until_live()
+
+    async def until_live(self) -> None:
+        async with asyncio.timeout(300.0):
+            while self._not_live():  # noqa: ASYNC110
+                await asyncio.sleep(1.0)
+
+
+def test_an_application_that_is_removed_and_added_again_writes_no_chain_that_has_ended() -> None:
+    outcome = run_virtual(AddedAgain(1).run())
+    # Nobody was there for what was sent between the two.
+    assert [text for text in outcome.violations if "lost outside of the gaps" not in text] == []
+
+
+class GivenUp(Scaling):
+    """A change of the shard count is given up while the next group holds its events back, for another one."""
+
+    async def inject_faults(self) -> None:
+        app = min(self._apps)
+        await asyncio.sleep(120.0)
+        before, wanted = self._apps[app], self._apps[app] % 6 + 1
+        await self.scale(app, wanted)
+        async with asyncio.timeout(300.0):
+            while not any(group.app == app and group.phase == "holding" for group in self._groups()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await self.scale(app, before)
+        async with asyncio.timeout(60.0):
+            while len([group for group in self._groups() if group.app == app]) > 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await self.scale(app, 1 if before > 1 else 5)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_group_does_not_go_on_with_the_hold_of_one_that_was_given_up(seed: int) -> None:
+    scaling = GivenUp(seed)
+    outcome = run_virtual(scaling.run())
+    assert outcome.violations == []
+    app = min(scaling._apps)
+    assert sorted(
+        {frame.subject.split(".")[4] for frame in scaling._stream.frames if frame.subject.split(".")[1] == app}
+    ) == ["0", "1", "2"]
