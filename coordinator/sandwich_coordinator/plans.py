@@ -98,7 +98,7 @@ class Rest:
     moving_max  shards were on their way: until at most so many are; None: none was
     until       and when that does not come, until then (monotonic seconds)
 
-    A plan of 10,000 shards takes 20 ms, so that one for each shard that has moved would keep the leader busy.
+    A plan of 10,000 shards takes 10 ms, so that one for each shard that has moved would keep the leader busy.
     """
 
     inputs: PlanInputs

@@ -1,6 +1,8 @@
 """`make scale ARGS="--shards 10000 --nodes 100 --apps 20"`: a large cluster on virtual time, as a table.
 
-The bars: the longest plan takes at most 100 ms, and etcd gets at most 500 writes in any second.
+The bars: the longest plan takes at most 100 ms of CPU time, and etcd gets at most 500 writes in any second. Wall time
+would measure what else the machine does. CPU time still grows with that, through shared caches and cores: the same plan
+took up to four times as long on a busy machine.
 """
 
 import argparse
