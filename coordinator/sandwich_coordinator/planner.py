@@ -28,10 +28,11 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from sandwich_coordinator.flow import INFINITE, Network
-from sandwich_coordinator.ids import GroupId, ShardId
+from sandwich_coordinator.ids import GroupId, ShardId, shards_of
 from sandwich_coordinator.placement import NO_LABELS, Placement, fits, placement_of
 from sandwich_coordinator.shares import Fitting, Vessel, is_enough, shares
 
@@ -103,6 +104,7 @@ class _Kind(NamedTuple):
 class _Sorted:
     """The shards by what may become of them.
 
+    shards    all of each group, ascending
     where     the node of each shard that is on a known node
     pinned    where the pins that are followed want their shards, by kind; `pins` counts them, `pinned_load` weighs them
     kept      on a node that may keep them, by kind and node
@@ -112,6 +114,7 @@ class _Sorted:
     new       on no node, by kind
     """
 
+    shards: dict[GroupId, list[ShardId]] = field(default_factory=dict)
     where: dict[ShardId, str] = field(default_factory=dict)
     pinned: dict[_Kind, dict[ShardId, str]] = field(default_factory=dict)
     pins: Counter[str] = field(default_factory=Counter)
@@ -176,10 +179,9 @@ def _planned(
     _refuse(found, takers, fitting)
     targets = _rounded(found, takers, fitting)
     _assign(found, takers, fitting, targets, limits)
-    result: dict[GroupId, dict[int, str]] = {GroupId(group.app, group.group): {} for group in groups}
-    for (app, group, number), name in sorted(found.where.items()):
-        result[GroupId(app, group)][number] = name
-    return result
+    where = found.where
+    keys = [GroupId(group.app, group.group) for group in groups]
+    return {key: {shard[2]: where[shard] for shard in found.shards[key] if shard in where} for key in keys}
 
 
 # --- which shards need a place ----------------------------------------------------------------------------------
@@ -193,16 +195,21 @@ def _sort(
     pinned: Mapping[ShardId, str],
 ) -> _Sorted:
     found = _Sorted()
+    where = found.where
+    unfit = {
+        one: frozenset(name for name, node in known.items() if node.drains or not fits(node.labels, one))
+        for one in fitting
+    }
     for group in sorted(groups, key=lambda group: (group.app, group.group)):
-        kind = _Kind(placement_of(group.placement), group.weight)
-        takers, owners = fitting[kind.placement], current.get(GroupId(group.app, group.group), {})
-        unfit = {name for name, node in known.items() if node.drains or not fits(node.labels, kind.placement)}
+        kind, key = _Kind(placement_of(group.placement), group.weight), GroupId(group.app, group.group)
+        takers, owners = fitting[kind.placement], current.get(key, {})
         kept, pins = found.kept.setdefault(kind, defaultdict(list)), found.pinned.setdefault(kind, {})
         failover, leaving, _, new = (part.setdefault(kind, []) for part in found.waiting)
-        for number in sorted(set(group.shard_ids)):
-            shard, owner = ShardId(group.app, group.group, number), owners.get(number)
+        shards = found.shards[key] = shards_of(key, sorted(set(group.shard_ids)))
+        for shard in shards:
+            owner = owners.get(shard[2])
             if owner is not None and owner in known:
-                found.where[shard] = owner
+                where[shard] = owner
             wanted = pinned.get(shard) if pinned else None
             if wanted in takers and found.pins[wanted] < known[wanted].room:
                 pins[shard] = wanted
@@ -212,7 +219,7 @@ def _sort(
                 kept[owner].append(shard)
             elif owner not in known:
                 (new if owner is None else failover).append(shard)
-            elif owner in unfit:
+            elif owner in unfit[kind.placement]:
                 leaving.append(shard)
     return found
 
@@ -470,16 +477,16 @@ def _assign(
         given = {shard for name, shards in found.kept[kind].items() for shard in shards[wanted.get(name, 0) :]}
         coming = iter(sorted([*found.coming(kind), *given]))
         for name in sorted(wanted):
-            for _ in range(wanted[name] - len(found.kept[kind].get(name, ()))):
-                shard = next(coming)
+            for shard in islice(coming, max(0, wanted[name] - len(found.kept[kind].get(name, ())))):
                 if shard not in where:
                     orphans.append((shard, name, kind))
                 else:
                     (balancing if shard in given else forced).append(_Move(shard, where[shard], name))
     load = Counter(where.values())
+    room = {name: node.room for name, node in takers.items()}
     late = []
     for shard, name, kind in orphans:
-        if load[name] < takers[name].room:
+        if load[name] < room[name]:
             where[shard] = name
             load[name] += 1
         else:
@@ -493,7 +500,7 @@ def _assign(
     )
     for shard, kind in late:
         # Its place is still taken by a shard that has to move first.
-        free = [name for name in sorted(fitting[kind.placement]) if load[name] < takers[name].room]
+        free = [name for name in sorted(fitting[kind.placement]) if load[name] < room[name]]
         if free:
             name = min(free, key=lambda name: load[name] / takers[name].capacity)
             where[shard] = name

@@ -25,7 +25,7 @@ class Meter:
     def reset(self) -> None:
         """Begin a scenario."""
         self.kinds: Counter[str] = Counter()
-        self.by_second: Counter[int] = Counter()
+        self.by_second: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self.keys = 0
         self.bytes = 0
         self.largest = 0
@@ -40,14 +40,14 @@ class Meter:
         return self.kinds.total()
 
     @property
-    def peak(self) -> int:
-        """The writes of the busiest second."""
-        return max(self.by_second.values(), default=0)
+    def busiest(self) -> Counter[str]:
+        """The writes of the busiest second, by kind."""
+        return max(self.by_second.values(), key=Counter.total, default=Counter())
 
     def write(self, kind: str, at: float) -> None:
         """One write at this virtual time."""
         self.kinds[kind] += 1
-        self.by_second[int(at)] += 1
+        self.by_second[int(at)][kind] += 1
 
     def sizes(self, writes: Sequence[Put | Delete]) -> None:
         """What one transaction stores."""
@@ -87,6 +87,15 @@ class Meter:
         return call
 
 
+def _kind(compares: Sequence[Compare], write: Put | Delete) -> str:
+    """What a transaction is about, from its first write: the table, and what becomes of the key."""
+    table = write.key.split("/")[3]
+    if isinstance(write, Delete):
+        return f"{table} deleted"
+    is_new = any((one.key, one.expected) == (write.key, 0) for one in compares)
+    return f"{table} created" if is_new else table
+
+
 class MeteredDatabase(MemoryDatabase):
     """A database that counts what it is asked for."""
 
@@ -99,7 +108,7 @@ class MeteredDatabase(MemoryDatabase):
     def apply(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> TxnResult:
         """See `MemoryDatabase.apply`."""
         if writes:
-            kind = writes[0].key.split("/")[3]
+            kind = _kind(compares, writes[0])
             result = super().apply(compares, writes)
             self._meter.write(kind if result.succeeded else f"{kind} (guard failed)", self.now)
             self._meter.sizes(writes if result.succeeded else ())

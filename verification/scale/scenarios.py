@@ -60,7 +60,7 @@ class Row:
     moves: int
     identifies: int
     writes: int
-    peak: int
+    busiest: dict[str, int]
     keys: int
     bytes: int
     largest: int
@@ -70,6 +70,11 @@ class Row:
     decisions: list[float]
     kinds: dict[str, int]
     broken: int
+
+    @property
+    def peak(self) -> int:
+        """The writes of the busiest second."""
+        return sum(self.busiest.values())
 
     @property
     def plan_ms(self) -> float:
@@ -126,7 +131,7 @@ class Run:
                 moves=discord.resumes - resumes,
                 identifies=discord.identifies - identifies,
                 writes=meter.writes,
-                peak=meter.peak,
+                busiest=dict(meter.busiest.most_common()),
                 keys=meter.keys,
                 bytes=meter.bytes,
                 largest=meter.largest,

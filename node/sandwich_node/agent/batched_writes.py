@@ -12,7 +12,7 @@ from sandwich_coordinator.store.base import Compare, Delete, LeaseLost, Put, Sto
 
 _log = logging.getLogger(__name__)
 
-AT_ONCE = 50
+AT_ONCE = 100
 """Writes in one transaction. etcd allows 128 operations (--max-txn-ops) and 1.5 MB (--max-request-bytes)."""
 TRANSACTIONS_AT_ONCE = 16
 GATHER_S = 0.02

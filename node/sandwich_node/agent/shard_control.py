@@ -19,6 +19,7 @@ import msgspec
 from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.gateway_trust import gateway_refusal
+from sandwich_coordinator.groups import UPCOMING
 from sandwich_coordinator.ids import Fence, GroupId, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
 from sandwich_coordinator.start_order import bucket_of, turn_of
@@ -191,9 +192,7 @@ class ShardControl:
             elif isinstance(action, assignment.Claim | assignment.Release):
                 # What is written already, and not in the view yet, is not written again.
                 if action.shard not in self._written:
-                    # Nothing urgent waits for the claims of a group that has no plan any more.
-                    is_patient = isinstance(action, assignment.Release) and action.shard.of not in view.plans
-                    chosen = patient if is_patient else writes
+                    chosen = patient if self._is_patient(view, action) else writes
                     chosen[action.shard] = GuardedWrite(action.compares, action.writes)
             else:
                 done = self._perform(view, action) and done
@@ -208,6 +207,16 @@ class ShardControl:
         if patient and not self._may_write_patiently(len(view.nodes)):
             patient = {}
         return not (await self._commit({**urgent, **patient}) and done) or awaited
+
+    def _is_patient(self, view: ClusterView, action: assignment.Claim | assignment.Release) -> bool:
+        """Whether nothing urgent waits for this write, which all nodes make in the same moment.
+
+        It ends a claim of a group that has no plan any more, or claims a shard of a group that does not serve yet and
+        whose sessions start one after the other.
+        """
+        if isinstance(action, assignment.Release):
+            return action.shard.of not in view.plans
+        return action.shard not in self.local and view.groups[action.shard.of].record.phase in UPCOMING
 
     def _may_write_patiently(self, nodes: int) -> bool:
         """Whether this node may make a patient write now, which counts as one; otherwise it wakes when it may."""

@@ -35,6 +35,15 @@ def test_many_writes_are_few_transactions() -> None:
     run_virtual(main())
 
 
+def test_what_a_node_of_a_hundred_shards_claims_is_one_transaction() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        assert all(await BatchedWrites(store).commit([create(f"k{number}") for number in range(100)]))
+        assert store.sizes == [100]
+
+    run_virtual(main())
+
+
 def test_a_write_whose_guard_fails_does_not_take_the_others_with_it() -> None:
     async def main() -> None:
         store = CountingStore()

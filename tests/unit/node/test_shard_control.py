@@ -16,6 +16,7 @@ from sandwich_coordinator.types import (
     AppRecord,
     BudgetRecord,
     ClaimRecord,
+    GroupPhase,
     GroupRecord,
     NodeRecord,
     PlanRecord,
@@ -110,6 +111,13 @@ class Node:
     def put_app(self, **changes: Any) -> None:
         """The application was changed."""
         self._put(KEYS.app("bot"), msgspec.structs.replace(APP, **changes).encode(), 7)
+
+    def put_next_group(self, phase: GroupPhase) -> None:
+        """The next generation is in this phase, and its only shard is planned for node a."""
+        record = GroupRecord("bot", 1, 1, "0", term=LeaderTerm(1), phase=phase, replaces=0)
+        plan = PlanRecord(app="bot", group=1, term=LeaderTerm(1), nodes={"a": "0"})
+        self._put(KEYS.group("bot", 1), record.encode(), 8)
+        self._put(KEYS.plan("bot", 1), plan.encode(), 8)
 
     def drop_group(self) -> None:
         """The leader deleted the group."""
@@ -314,6 +322,25 @@ def test_a_node_of_many_writes_states_at_its_share_of_a_rate_and_at_once_when_a_
         assert written() == "live"
         await node.sees(planned="b", state="live")
         assert written() == "draining"
+
+    with_node(scenario)
+
+
+@pytest.mark.parametrize(("phase", "waits"), [("preparing", True), ("switching", False)])
+def test_a_node_of_many_claims_shards_of_an_upcoming_group_at_that_rate_and_of_a_serving_one_at_once(
+    phase: GroupPhase, waits: bool
+) -> None:
+    async def scenario(node: Node) -> None:
+        for number in range(PATIENT_PER_S):
+            node.put_node(f"n{number}")
+        await node.sees(state="claiming")
+        await node.receives(ipc.ShardChanged(SHARD, "identifying"))
+        node.put_next_group(phase)
+        await node.sees(state="identifying")
+        claim = KEYS.claim("bot", 1, 0)
+        assert (claim not in node.store.puts) is waits
+        await asyncio.sleep(1.0)
+        assert claim in node.store.puts
 
     with_node(scenario)
 
