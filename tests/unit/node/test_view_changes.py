@@ -15,7 +15,7 @@ from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.options import NodeOptions
-from sandwich_node.agent.view_following import ViewChanges
+from sandwich_node.agent.view_changes import ViewChanges
 from sandwich_node.agent.worker_set import WorkerSet
 from sandwich_node.agent.worker_settings import app_infos
 from sandwich_node.log_lines import LogRing
