@@ -30,8 +30,8 @@ from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway.effects import State
 from sandwich_node.publishing.log import LogError
+from sandwich_node.publishing.old_chains import Follower, OldEnd, old_chains
 from sandwich_node.publishing.overlap import published_before
-from sandwich_node.publishing.previous_group import Follower, OldEnd, old_chains
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.shards.hold import (
     BEFORE_MAX,
