@@ -1,12 +1,10 @@
-"""What an agent and its workers say to each other: newline-delimited JSON over an inherited socket.
+"""What an agent and its workers say to each other: messages, each a line of JSON. They travel in `ipc_channel.py`.
 
 Tokens travel here and nowhere else: not in arguments, not in the environment.
 """
 
-import asyncio
-import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -17,11 +15,6 @@ from sandwich_coordinator.types import CacheSpec, EventsSpec, GroupPhase, Invite
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.log_lines import LogLine
 from sandwich_node.nats_options import NatsOptions
-
-_log = logging.getLogger(__name__)
-
-LINE_BYTES_MAX = 4 * 1024 * 1024
-OUTBOX_BYTES_MAX = 16 * 1024 * 1024
 
 
 class ShardOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -464,56 +457,13 @@ ToAgent = (
     | WorkerStats
 )
 
-_Message = TypeVar("_Message")
-
 _encoder = msgspec.json.Encoder()
-_to_worker = msgspec.json.Decoder(ToWorker)
-_to_agent = msgspec.json.Decoder(ToAgent)
+read_as_worker: Callable[[bytes], ToWorker] = msgspec.json.Decoder(ToWorker).decode
+"""The message in a line of the agent. Raises msgspec.MsgspecError."""
+read_as_agent: Callable[[bytes], ToAgent] = msgspec.json.Decoder(ToAgent).decode
+"""The message in a line of a worker. Raises msgspec.MsgspecError."""
 
 
-class Channel:
-    """One end of the socket. `send` never waits nor fails: only `receive` reports that the peer is gone.
-
-    A peer that has not read for too long counts as gone.
-    """
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    def send(self, message: ToWorker | ToAgent) -> None:
-        """Queue a message; dropped when the peer is gone."""
-        if self._writer.is_closing():
-            return
-        if self._writer.transport.get_write_buffer_size() > OUTBOX_BYTES_MAX:
-            _log.error("the other process does not read its messages: the channel is closed")
-            self._writer.transport.abort()
-            return
-        self._writer.write(_encoder.encode(message) + b"\n")
-
-    async def receive_as_worker(self) -> ToWorker | None:
-        """The agent's next message; None when the agent is gone."""
-        return await self._receive(_to_worker.decode)
-
-    async def receive_as_agent(self) -> ToAgent | None:
-        """The worker's next message; None when the worker is gone."""
-        return await self._receive(_to_agent.decode)
-
-    async def _receive(self, decode: Callable[[bytes], _Message]) -> _Message | None:
-        try:
-            line = await self._reader.readline()
-        except (ConnectionError, ValueError):
-            return None
-        return decode(line) if line.endswith(b"\n") else None
-
-    async def flush(self, timeout_s: float) -> None:
-        """Wait until what was sent has left, at most this long."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._writer.drain()
-        except (TimeoutError, ConnectionError):
-            pass
-
-    def close(self) -> None:
-        """Close the socket: the peer reads None."""
-        self._writer.close()
+def line_of(message: ToWorker | ToAgent) -> bytes:
+    """The message as a line, with its end."""
+    return _encoder.encode(message) + b"\n"

@@ -27,11 +27,9 @@ from sandwich_node.cache.group_cleanup import release_group, relocate_group
 from sandwich_node.composition.worker import WorkerParts, compose_worker_parts
 from sandwich_node.discord_http import discord_session
 from sandwich_node.ipc import (
-    LINE_BYTES_MAX,
     AppInfo,
     AppsChanged,
     AskNats,
-    Channel,
     CleanGroupCache,
     GuildsRelocated,
     LeaseHeld,
@@ -46,6 +44,7 @@ from sandwich_node.ipc import (
     WorkerStats,
     WorkerWaiting,
 )
+from sandwich_node.ipc_channel import LINE_BYTES_MAX, Channel
 from sandwich_node.log_lines import LineBuffer, LineHandler
 from sandwich_node.logs import configure_logging
 from sandwich_node.names import WorkerLoop

@@ -13,16 +13,8 @@ from dataclasses import dataclass
 from sandwich_coordinator.backoff import Backoff
 from sandwich_coordinator.problems import Code
 from sandwich_node.environment import for_worker
-from sandwich_node.ipc import (
-    LINE_BYTES_MAX,
-    Channel,
-    Shutdown,
-    ToAgent,
-    ToWorker,
-    WorkerReady,
-    WorkerSettings,
-    WorkerStats,
-)
+from sandwich_node.ipc import Shutdown, ToAgent, ToWorker, WorkerReady, WorkerSettings, WorkerStats
+from sandwich_node.ipc_channel import LINE_BYTES_MAX, Channel
 from sandwich_node.open_files import shortage
 
 _log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from sandwich_node.publishing.awaited_answers import AwaitedAnswers
 from sandwich_node.publishing.log import (
-    AwaitedAnswers,
     Extent,
     Foreign,
     LogError,

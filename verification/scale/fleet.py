@@ -349,6 +349,7 @@ class ScaleNode:
             make_server_health=lambda *_: NoServerHealth(),
             rng=fleet.rng,
             wall=wall_s,
+            clock=asyncio.get_running_loop().time,
         )
         self._agent = Agent(self._options, dependencies, None)
         self._task = asyncio.create_task(self._agent.run())

@@ -9,8 +9,8 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from sandwich_node.publishing.awaited_answers import AwaitedAnswers
 from sandwich_node.publishing.log import (
-    AwaitedAnswers,
     Extent,
     LogUnavailable,
     OnAnswer,

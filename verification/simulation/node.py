@@ -343,6 +343,7 @@ class SimProcess:
             make_server_health=lambda *_: NoServerHealth(),
             rng=world.rng,
             wall=wall_s,
+            clock=asyncio.get_running_loop().time,
         )
 
     def _make_worker(

@@ -46,7 +46,7 @@ class Agent:
         self._keys = Keys(options.cluster)
         self._instance = f"{dependencies.rng.getrandbits(64):016x}"
         self._started_at = dependencies.wall()
-        self._state = NodeState(options.node, dependencies.wall, dependencies.logs)
+        self._state = NodeState(options.node, dependencies.logs, wall=dependencies.wall, clock=dependencies.clock)
         self._report = NodeReport(
             options,
             self._state,

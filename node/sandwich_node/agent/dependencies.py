@@ -3,7 +3,6 @@
 `composition/agent.py` fills them in for a real node, the simulation for a node on virtual time.
 """
 
-import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -29,6 +28,16 @@ class NodeStore(Store, Protocol):
         """The server's version. Raises StoreError."""
 
 
+class Once(Protocol):
+    """Something that happens once. `asyncio.Event` is one; who sets it is its owner."""
+
+    def is_set(self) -> bool:
+        """Whether it has happened."""
+
+    async def wait(self) -> object:
+        """Wait until it has happened."""
+
+
 class Worker(Protocol):
     """One worker slot: a process and what it last said of itself. `WorkerProcess` is the real one."""
 
@@ -38,11 +47,14 @@ class Worker(Protocol):
     waiting: str
     waiting_code: Code
     stats: ipc.WorkerStats
-    ended: asyncio.Event
 
     @property
     def alive(self) -> bool:
         """Whether messages reach the process now."""
+
+    @property
+    def ended(self) -> Once:
+        """`run` is over."""
 
     def send(self, message: ipc.ToWorker) -> None:
         """Send to the process; a message that it cannot take any more is dropped."""
@@ -118,6 +130,7 @@ class AgentDependencies:
     make_server_health  the health checks of the servers; the second argument makes a worker ask NATS
     rng                 for jitter and for the name of this start
     wall                Unix seconds, for records that people read. What waits uses the loop's time
+    clock               the machine's monotonic clock, in seconds: workers date their figures by it
     logs                where the log lines of the workers go
     http_problems       what is wrong with the HTTP server
     """
@@ -129,5 +142,6 @@ class AgentDependencies:
     make_server_health: Callable[[RedisOptions, Callable[[], bool]], ServerHealth]
     rng: random.Random
     wall: Callable[[], float]
+    clock: Callable[[], float]
     logs: LogRing = field(default_factory=LogRing)
     http_problems: Callable[[], Sequence[Problem]] = tuple

@@ -61,12 +61,15 @@ class NodeReport:
     def status(self) -> NodeStatus:
         """The status of the node. Answers at any time, also before the node has joined."""
         state, serving = self._state, self.serving
+        now = state.wall()
         facts = serving.shards.facts if serving is not None else {}
         return node_status(
             node=self._options.node,
             instance=self._instance,
             version=__version__,
             started_at=self._started_at,
+            now=now,
+            clock_s=state.clock(),
             leader=serving is not None and serving.leading.leads,
             workers=state.workers.slots.values(),
             shards=facts,
@@ -81,7 +84,7 @@ class NodeReport:
                 *(serving.problems if serving is not None else ()),
                 *waiting_shards(facts, state.figures),
                 *cache_problems(facts, state.figures),
-                *state.history.problems(state.wall()),
-                *(serving.servers.consumers.problems(state.wall()) if serving is not None else ()),
+                *state.history.problems(now),
+                *(serving.servers.consumers.problems(now) if serving is not None else ()),
             ],
         )

@@ -11,10 +11,14 @@ from sandwich_node.log_lines import LogRing
 
 
 class NodeState:
-    """The workers, their figures and log lines, and what happened to shards. `wall` gives Unix seconds."""
+    """The workers, their figures and log lines, and what happened to shards.
 
-    def __init__(self, node: str, wall: Callable[[], float], logs: LogRing) -> None:
+    `wall` gives Unix seconds, `clock` those of the monotonic clock.
+    """
+
+    def __init__(self, node: str, logs: LogRing, *, wall: Callable[[], float], clock: Callable[[], float]) -> None:
         self.wall = wall
+        self.clock = clock
         self.logs = logs
         self.workers = WorkerSet()
         self.relocations = Relocations(self.workers)

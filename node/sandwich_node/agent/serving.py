@@ -28,7 +28,8 @@ from sandwich_node.agent.recent_changes import RecentChanges
 from sandwich_node.agent.settings_following import SettingsFollower
 from sandwich_node.agent.shard_control import ShardControl
 from sandwich_node.agent.token_lookup import TokenLookup
-from sandwich_node.agent.view_following import ViewChanges, ViewFollower
+from sandwich_node.agent.view_changes import ViewChanges
+from sandwich_node.agent.view_following import ViewFollower
 from sandwich_node.agent.worker_messages import WorkerMessages
 from sandwich_node.agent.worker_settings import redis_options, worker_settings
 

@@ -12,20 +12,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
-
-import msgspec
 
 from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.gateway_trust import gateway_refusal
 from sandwich_coordinator.groups import UPCOMING
-from sandwich_coordinator.ids import Fence, GroupId, ShardId
+from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.problems import Code, Problem, problem
-from sandwich_coordinator.start_order import bucket_of, turn_of
 from sandwich_coordinator.store.base import Compare, Delete, Put, Store
-from sandwich_coordinator.types import AppRecord, BudgetRecord, GroupPhase, GroupRecord, SessionRecord, ShardState
-from sandwich_coordinator.view import Bucket, ClusterView
+from sandwich_coordinator.types import AppRecord, SessionRecord
+from sandwich_coordinator.view import ClusterView
 from sandwich_node import ipc
 from sandwich_node.agent.batched_writes import BatchedWrites, GuardedWrite
 from sandwich_node.agent.dependencies import Worker
@@ -33,14 +29,15 @@ from sandwich_node.agent.failover_history import MOVED, NODE_RESTARTED, WORKER_D
 from sandwich_node.agent.gateway_addresses import ShardGateways
 from sandwich_node.agent.identify_loop import IdentifyLoop
 from sandwich_node.agent.membership import Membership
+from sandwich_node.agent.near_turns import NearTurns
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.settings_changes import shards_to_stop
+from sandwich_node.agent.shard_messages import ShardChanges, start_message, with_token_of
+from sandwich_node.agent.shard_records import missing_sessions, state_writes
 from sandwich_node.agent.status import ShardFacts
 
 _log = logging.getLogger(__name__)
 
-PASSING_S = 1.0
-"""A state that a shard soon leaves is written only when it lasts longer: it is for people."""
 PATIENT_PER_S = 200
 """Writes of all nodes together that may be a moment late, about: what a hundred nodes do at once, as in a switch, must
 not keep etcd from what is urgent. A node makes one at once, and the next ones after its share of the time, together. A
@@ -55,35 +52,6 @@ JUMP = 1_000_000
 """So many revisions at once are no writes: `etcdutl snapshot restore --bump-revision`."""
 LOOK_S = 30.0
 """A pass at least so often: a session's record that is not the one saved here does not wake this loop."""
-_PASSING = frozenset({"connecting", "resuming"})
-NEAR_TURNS = 2
-"""Shards of one bucket that connect before their turn to IDENTIFY. The others wait without a connection: Discord and we
-need not hold hundreds of sockets for minutes, and one that connects takes less than the five seconds of a turn."""
-CONNECT_S = 10.0
-"""A shard that does not wait for its turn after so long keeps none of its bucket back."""
-_NO_BUCKET = Bucket("", 0)
-_STATES: frozenset[str] = frozenset(ShardState.__args__)  # type: ignore[attr-defined]
-
-
-def _with_token_of(group: GroupRecord, app: AppRecord) -> AppRecord:
-    """The application with the token of one of its groups, which may be an earlier one."""
-    if group.token_hash in ("", app.token_hash):
-        return app
-    return msgspec.structs.replace(app, token=group.token, token_hash=group.token_hash)
-
-
-def _previous(view: ClusterView, key: GroupId) -> ipc.PreviousGroup | None:
-    """The group that a group replaces."""
-    replaces = view.groups[key].record.replaces
-    entry = view.groups.get(GroupId(key.app, replaces)) if replaces is not None else None
-    if entry is None:
-        return None
-    record = entry.record
-    return ipc.PreviousGroup(group=record.group, count=record.count, ids=record.ids, intents=record.intents)
-
-
-def _options_of(app: AppRecord) -> ipc.ShardOptions:
-    return ipc.ShardOptions(cache=app.cache, events=app.events, invites=app.invites)
 
 
 class ShardControl:
@@ -129,9 +97,7 @@ class ShardControl:
         self.saved.set()
         self._group: asyncio.TaskGroup | None = None
         self._writes = BatchedWrites(store)
-        self._presences: dict[ShardId, dict[str, Any] | None] = {}
-        self._options: dict[ShardId, ipc.ShardOptions] = {}
-        self._phases: dict[ShardId, GroupPhase] = {}
+        self._shard_changes = ShardChanges()
         self._gateways = ShardGateways(store, view=view, send=self._send)
         self._run_numbers = itertools.count(1)
         self._runs: dict[ShardId, int] = {}
@@ -150,8 +116,7 @@ class ShardControl:
         # Shards that want their turn, and whether for a spare session; those in `_waiting` may ask for it.
         self._wanting: dict[ShardId, bool] = {}
         self._waiting: set[ShardId] = set()
-        self._near: dict[Bucket, dict[ShardId, float]] = {}
-        self._near_in: dict[ShardId, Bucket] = {}
+        self._near = NearTurns(self._waits_for_turn)
 
     def changed(self) -> None:
         """Compare again soon."""
@@ -182,7 +147,11 @@ class ShardControl:
             self._restored_at = asyncio.get_running_loop().time()
         self._seen = view.revision
         self._written = {shard: revision for shard, revision in self._written.items() if revision > view.revision}
-        self._save_restored(view)
+        for shard, session in missing_sessions(
+            view, own, self.local, self._sessions, saved_at=self._saved_at, busy=self._ops
+        ):
+            _log.warning("shard %s: etcd does not have its session any more: saved again", shard)
+            self._enqueue(shard, partial(self._save_session, shard, session))
         # Nothing is decided without etcd, and its return may change nothing that wakes this loop.
         done, writes, patient = own.connected, dict[ShardId, GuardedWrite](), dict[ShardId, GuardedWrite]()
         waits = asyncio.get_running_loop().time() < self._restored_at + RESTORED_WAIT_S
@@ -200,7 +169,15 @@ class ShardControl:
         self._pass_on(view)
         self._ask_for_turns(view)
         urgent = dict[ShardId, GuardedWrite]()
-        states, awaited = self._state_writes(view)
+        states, awaited = state_writes(
+            view,
+            self._own(),
+            self.local,
+            self.facts,
+            rereads=self._rereads,
+            written=self._written,
+            now=self._wall(),
+        )
         for shard, write in states.items():
             # How a shard was lost is known from this state, and its claim goes soon.
             (urgent if self.facts[shard].state == "draining" else patient).setdefault(shard, write)
@@ -305,11 +282,11 @@ class ShardControl:
             return budget is not None and worker is not None
         # A closing group starts no session.
         identifies = start.session is None and group.phase != "closing"
-        if identifies and (ahead := self._ahead(view, shard)):
+        if identifies and (ahead := self._near.ahead(view, shard, asyncio.get_running_loop().time())):
             # One that waits for its turn wakes this loop when it has had it; one that connects may hang.
             return all(self._waits_for_turn(other) for other in ahead)
         try:
-            token = self._token_of(_with_token_of(group, app))
+            token = self._token_of(with_token_of(group, app))
         except Exception as error:
             found = problem(Code.TOKEN_UNUSABLE, f"app/{app.app}", str(error))
             self.problems[found.code, app.app] = found
@@ -319,15 +296,20 @@ class ShardControl:
             self._refuse_gateway(app.app, refusal)
             return False
         self.problems.pop((Code.GATEWAY_UNTRUSTED, app.app), None)
-        message = self._start_message(start, app, view, budget.record, token)
+        message = start_message(
+            start,
+            view,
+            run=next(self._run_numbers),
+            token=token,
+            api_url=self._api_url,
+            stream=self._stream_of(app),
+        )
         worker.send(message)
         self._runs[shard] = message.run
         self._gateways.started(shard, budget.record.url)
         self.local[shard] = LocalShard(start.worker, start.fence, start.config, has_session=start.session is not None)
         self._passed_on = None
-        self._presences[shard] = app.presence
-        self._options[shard] = _options_of(app)
-        self._phases[shard] = group.phase
+        self._shard_changes.started(message)
         self._sessions.pop(shard, None)
         if start.session is not None:
             self._sessions[shard] = start.session
@@ -336,64 +318,9 @@ class ShardControl:
         self._note(shard, start.worker, "connecting", "")
         return True
 
-    def _ahead(self, view: ClusterView, shard: ShardId) -> list[ShardId]:
-        """The shards for which one without a session waits before it connects; none when its turn to IDENTIFY is near.
-
-        It counts itself from then on. What comes after it in the order does not keep it back: that may wait for a day.
-        """
-        bucket = bucket_of(view, shard)
-        if bucket is None:
-            return []
-        near, now = self._near.setdefault(bucket, {}), asyncio.get_running_loop().time()
-        turn = turn_of(view, shard, spare=False)
-        ahead = [
-            other
-            for other, since in near.items()
-            if turn_of(view, other, spare=False) < turn and (now - since < CONNECT_S or self._waits_for_turn(other))
-        ]
-        if len(ahead) >= NEAR_TURNS:
-            return ahead
-        near[shard] = now
-        self._near_in[shard] = bucket
-        return []
-
     def _waits_for_turn(self, shard: ShardId) -> bool:
         facts = self.facts.get(shard)
         return facts is not None and facts.state == "identifying"
-
-    def _had_its_turn(self, shard: ShardId) -> None:
-        near = self._near.get(self._near_in.pop(shard, _NO_BUCKET))
-        if near is not None:
-            near.pop(shard, None)
-
-    def _start_message(
-        self, start: assignment.Start, app: AppRecord, view: ClusterView, budget: BudgetRecord, token: str
-    ) -> ipc.StartShard:
-        age_s, size, replicas = self._stream_of(app)
-        group = view.groups[start.shard.of].record
-        return ipc.StartShard(
-            key=start.shard,
-            run=next(self._run_numbers),
-            fence=start.fence,
-            count=group.count,
-            route=app.route or app.app,
-            bot=budget.bot_id,
-            token=token,
-            token_hash=start.config.token_hash,
-            gateway_url=budget.url,
-            api_url=self._api_url,
-            intents=start.config.intents,
-            compression=app.compression,
-            large_threshold=app.large_threshold,
-            presence=app.presence,
-            session=start.session,
-            stream_max_age_s=age_s,
-            stream_max_bytes=size,
-            stream_replicas=replicas,
-            options=_options_of(app),
-            phase=group.phase,
-            previous=_previous(view, start.shard.of),
-        )
 
     def _refuse_gateway(self, app: str, refusal: str) -> None:
         found = problem(Code.GATEWAY_UNTRUSTED, f"app/{app}", f"{app}: {refusal}")
@@ -407,40 +334,9 @@ class ShardControl:
         if self._passed_on is not None and all(map(operator.is_, self._passed_on, parts)):
             return
         self._passed_on = parts
-        self._show_presences(view)
-        self._set_options(view)
-        self._set_phases(view)
+        for worker, message in self._shard_changes.messages(view, self.local):
+            self._send(worker, message)
         self._gateways.follow(view, self.local)
-
-    def _show_presences(self, view: ClusterView) -> None:
-        """Pass on a presence that was changed while the shard runs: it needs no reconnect."""
-        for shard, running in self.local.items():
-            app = view.apps.get(shard.app)
-            if app is None or running.phase != "running" or app.record.presence == self._presences.get(shard):
-                continue
-            self._presences[shard] = app.record.presence
-            shown = app.record.presence or {"since": None, "activities": [], "status": "online", "afk": False}
-            self._send(running.worker, ipc.SetPresence(shard, shown))
-
-    def _set_options(self, view: ClusterView) -> None:
-        """Pass on what running shards follow without a reconnect."""
-        wanted = {name: _options_of(entry.record) for name, entry in view.apps.items()}
-        for shard, running in self.local.items():
-            options = wanted.get(shard.app)
-            if options is None or running.phase != "running":
-                continue
-            if options != self._options.get(shard):
-                self._options[shard] = options
-                self._send(running.worker, ipc.SetOptions(shard, options))
-
-    def _set_phases(self, view: ClusterView) -> None:
-        """Pass on the phases of the shards' groups."""
-        for shard, running in self.local.items():
-            group = view.groups.get(shard.of)
-            if group is None or running.phase != "running" or group.record.phase == self._phases.get(shard):
-                continue
-            self._phases[shard] = group.record.phase
-            self._send(running.worker, ipc.SetPhase(shard, group.record.phase))
 
     def _stop(self, shard: ShardId, reason: str) -> None:
         running = self.local[shard]
@@ -468,10 +364,8 @@ class ShardControl:
             self._status_publisher.shard(shard, "released", "")
         self.facts.pop(shard, None)
         self._withdraw(shard)
-        self._had_its_turn(shard)
-        self._presences.pop(shard, None)
-        self._options.pop(shard, None)
-        self._phases.pop(shard, None)
+        self._near.passed(shard)
+        self._shard_changes.forget(shard)
         self._runs.pop(shard, None)
         self._sessions.pop(shard, None)
         self._saved_at.pop(shard, None)
@@ -491,7 +385,7 @@ class ShardControl:
         if not same:
             self._status_publisher.shard(shard, state, reason)
         if state not in ("connecting", "identifying"):
-            self._had_its_turn(shard)
+            self._near.passed(shard)
         self.facts[shard] = ShardFacts(worker, state, reason, since, close_code)
 
     def _withdraw(self, shard: ShardId) -> None:
@@ -512,45 +406,6 @@ class ShardControl:
         running, facts = self.local.get(shard), self.facts.get(shard)
         if running is not None and running.phase == "running" and facts is not None and facts.state != "live":
             self.facts[shard] = replace(facts, reason=reason)
-
-    def _state_writes(self, view: ClusterView) -> tuple[dict[ShardId, GuardedWrite], bool]:
-        """What brings the claims in line with what the workers reported; and whether some of it waits a moment."""
-        found, awaited = dict[ShardId, GuardedWrite](), False
-        for shard in self.local:
-            write = self._state_write(view, shard)
-            if write is None:
-                continue
-            facts = self.facts[shard]
-            if facts.state in _PASSING and 0 <= self._wall() - facts.since < PASSING_S:
-                awaited = True
-            else:
-                found[shard] = write
-        return found, awaited
-
-    def _state_write(self, view: ClusterView, shard: ShardId) -> GuardedWrite | None:
-        facts, running, claim = self.facts.get(shard), self.local.get(shard), view.claims.get(shard)
-        if facts is None or running is None or claim is None or facts.state not in _STATES:
-            return None
-        record = claim.record
-        rereads = shard in self._rereads
-        if shard in self._written or (facts.state, rereads) == (record.state, record.rereads):
-            return None
-        if record.instance != self._membership.record.instance:
-            return None
-        if (record.fence or Fence(claim.mod_revision)) != running.fence or self._membership.lease is None:
-            return None
-        wanted = msgspec.structs.replace(
-            record,
-            state=facts.state,
-            reason=facts.reason,
-            fence=running.fence,
-            since=facts.since,
-            close_code=facts.close_code,
-            rereads=rereads,
-        )
-        key = view.keys.claim(*shard)
-        guard = Compare(key, "mod_revision", claim.mod_revision)
-        return GuardedWrite((guard,), (Put(key, wanted.encode(), claim.lease),))
 
     # --- messages of workers ---------------------------------------------------------------------------------------
 
@@ -596,7 +451,7 @@ class ShardControl:
             case ipc.IdentifySent(key):
                 self._has_session(key, True)
                 self._rereads.discard(key)
-                self._had_its_turn(key)
+                self._near.passed(key)
                 if self.identifying is not None:
                     self.identifying.sent(key)
             case _:
@@ -719,28 +574,6 @@ class ShardControl:
         self._ops.pop(shard, None)
         if not self._ops:
             self.saved.set()
-
-    def _save_restored(self, view: ClusterView) -> None:
-        """Save sessions of shards that run here again, if etcd has others or none: it was restored from a backup.
-
-        The next owner would try to resume a session that ended, and then have to IDENTIFY.
-        """
-        for shard, session in self._sessions.items():
-            running, claim, stored = self.local.get(shard), view.claims.get(shard), view.sessions.get(shard)
-            if running is None or running.phase != "running" or claim is None or shard in self._ops:
-                continue
-            if shard.of not in view.groups:
-                # Deleted with the group: the shard stops in a moment.
-                continue
-            if stored is not None and stored.record == session:
-                continue
-            if (
-                self._saved_at.get(shard, 0) > view.revision
-                or claim.record.instance != self._membership.record.instance
-            ):
-                continue
-            _log.warning("shard %s: etcd does not have its session any more: saved again", shard)
-            self._enqueue(shard, partial(self._save_session, shard, session))
 
     async def _save_session(self, shard: ShardId, session: SessionRecord | None) -> None:
         """Write or delete the session, as long as the claim is ours."""

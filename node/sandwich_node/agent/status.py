@@ -1,6 +1,5 @@
 """What the node reports about itself: gathered from the agent's own state and the workers' last figures."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,6 +223,8 @@ def node_status(
     instance: str,
     version: str,
     started_at: float,
+    now: float,
+    clock_s: float,
     leader: bool,
     workers: Iterable[Worker],
     shards: Mapping[ShardId, ShardFacts],
@@ -234,12 +235,12 @@ def node_status(
     settings: Mapping[str, str],
     desired_shards: Mapping[str, int],
 ) -> NodeStatus:
-    """Put it all together. `started_at` is Unix seconds."""
+    """Put it all together. `started_at` and `now` are Unix seconds, `clock_s` is the monotonic clock's time now."""
     return NodeStatus(
         node=node,
         instance=instance,
         version=version,
-        uptime_s=time.time() - started_at,
+        uptime_s=now - started_at,
         leader=leader,
         workers=[
             WorkerStatus(
@@ -247,7 +248,7 @@ def node_status(
                 pid=worker.pid,
                 rss_bytes=worker.stats.rss_bytes,
                 cpu_percent=figures.cpu_percent(worker.index),
-                figures_age_s=None if worker.stats.at is None else time.monotonic() - worker.stats.at,
+                figures_age_s=None if worker.stats.at is None else clock_s - worker.stats.at,
             )
             for worker in workers
         ],
@@ -280,5 +281,5 @@ def node_status(
         dead_letters=dict(consumers.dead_letters),
         desired_shards=dict(desired_shards),
         settings=dict(settings),
-        at=time.time(),
+        at=now,
     )

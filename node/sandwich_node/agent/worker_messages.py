@@ -1,7 +1,5 @@
 """Where the messages of workers go."""
 
-import asyncio
-
 from sandwich_node import ipc
 from sandwich_node.agent.dependencies import ServerHealth, Worker
 from sandwich_node.agent.node_state import NodeState
@@ -35,7 +33,7 @@ class WorkerMessages:
             case ipc.LogLines(lines, dropped):
                 state.logs.add_of_worker(worker.index, lines, dropped, state.wall())
             case ipc.WorkerStats(_, cpu_s, numbers):
-                state.figures.note(asyncio.get_running_loop().time(), worker.index, cpu_s, numbers)
+                state.figures.note(state.clock(), worker.index, cpu_s, numbers)
                 for app in {each.key.app for each in numbers if each.foreign}:
                     state.history.foreign(app, state.figures.of_app(app).foreign_total, state.wall())
             case _:

@@ -17,6 +17,7 @@ import msgspec
 
 from sandwich_coordinator.backoff import Backoff
 from sandwich_node.cache.batch import Batch, EventOps
+from sandwich_node.cache.completeness import Completeness
 from sandwich_node.cache.context import BadEvent, Op
 from sandwich_node.cache.damage_log import Shortfalls, left_out
 from sandwich_node.cache.errors import CacheError, CacheFull, CacheReadOnly, CacheRefused
@@ -32,8 +33,6 @@ BACKLOG_BYTES_MAX = 16 * 1024 * 1024
 BACKLOG_EVENTS_MAX = 50_000
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 1.0
-RECORDED_BYTES_MAX = 32 * 1024 * 1024
-_OF_USERS = frozenset({"user", "user_patch", "user_set", "user_drop"})
 
 
 @dataclass(slots=True)
@@ -96,14 +95,11 @@ class CacheFeed:
         `last_owner` waits until the shard's last owner has written everything. The cache is `incomplete` only if it
         returns False, or if there is no last owner to wait for. `take_over` writes before everything else, and returns
         why the cache lacks earlier changes; it is repeated after a CacheError. `lacking` is set while the cache lacks
-        anything; `is_urgent` is true unless it lacks only unreadable events. `trouble`: the error of the last
-        translation. `begun` is set after the first write.
+        anything. `trouble`: the error of the last translation. `begun` is set after the first write.
         """
         self.writer = writer
         self.counters = FeedCounters()
-        self.incomplete = ""
         self.trouble: Exception | None = None
-        self.is_urgent = False
         self.lacking = asyncio.Event()
         self.begun = asyncio.Event()
         self.waiting = ""
@@ -115,9 +111,7 @@ class CacheFeed:
         self._translator = Translator(writer)
         self._shortfalls = Shortfalls()
         self._queue: deque[_Job] = deque()
-        self._recorded: dict[str, list[Op]] | None = None
-        self._recorded_bytes = 0
-        self._refill_unread = False
+        self._completeness = Completeness(self._completeness_changed)
         self._queued_events = 0
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -127,7 +121,6 @@ class CacheFeed:
         self._waits: _Job | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._was_late = False
-        self._applied_to = 0
         if last_owner is not None:
             self._was_late = True
             self._push(_Job(work=partial(self._wait_for, last_owner, incomplete)))
@@ -165,6 +158,16 @@ class CacheFeed:
         return self.writer.shard.app, self.writer.location
 
     @property
+    def incomplete(self) -> str:
+        """Why the cache lacks something; "" while it is not known to lack anything."""
+        return self._completeness.lacks
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it lacks more than unreadable events."""
+        return self._completeness.is_urgent
+
+    @property
     def backlog(self) -> int:
         """The number of events that wait for the cache."""
         return self._queued_events
@@ -194,7 +197,7 @@ class CacheFeed:
             self.trouble = error
             why = str(error) if isinstance(error, BadEvent) else f"{event_type}: {type(error).__name__}"
             self._fell_short(event_type, f"{why}; it changes nothing")
-            self._lacks(f"an event {event_type} could not be read")
+            self._completeness.lost(f"an event {event_type} could not be read", is_urgent=False)
             return ()
         if lost := self._translator.lost:
             self.counters.lost += len(lost)
@@ -324,32 +327,20 @@ class CacheFeed:
             self._queued_bytes -= job.size
         self.counters.dropped += sum(job.events for job in dropped)
         self._translator.forget()
-        self._recorded = None
-        self.mark_incomplete(reason)
+        self._completeness.gave_up(reason)
         for job in dropped:
             job.answer(None)
 
     def mark_incomplete(self, reason: str) -> None:
         """The cache lacks changes of this shard's guilds, until a resync."""
-        self.is_urgent = True
-        self._lacks(reason)
+        self._completeness.lost(reason)
 
-    def _lacks(self, reason: str) -> None:
-        if not self.incomplete:
-            _log.warning("the cache of shard %s/%s is incomplete: %s", *self._shard, reason)
-            self.incomplete = reason
+    def _completeness_changed(self, lacks: str) -> None:
+        if lacks:
+            _log.warning("the cache of shard %s/%s is incomplete: %s", *self._shard, lacks)
             self.lacking.set()
-
-    def _lost(self, reason: str) -> None:
-        """Redis lost writes, possibly also those of a resync."""
-        if self._applied_to:
-            self._recorded = None
-        self.mark_incomplete(reason)
-
-    def _mark_complete(self) -> None:
-        self.incomplete = ""
-        self.is_urgent = False
-        self.lacking.clear()
+        else:
+            self.lacking.clear()
 
     async def run(self) -> None:
         """Write the waiting jobs, oldest first, until cancelled."""
@@ -380,7 +371,7 @@ class CacheFeed:
     def _made_nothing(self, error: Exception) -> None:
         _log.error("shard %s/%s: a change of the cache failed", *self._shard, exc_info=error)
         self.counters.failed += 1
-        self._lacks(f"a change could not be made ({type(error).__name__})")
+        self._completeness.lost(f"a change could not be made ({type(error).__name__})", is_urgent=False)
 
     async def _rest(self) -> None:
         """Wait until a job is to be written here."""
@@ -424,17 +415,7 @@ class CacheFeed:
 
     def _wrote(self, batch: Batch, applied: Applied, *, starts_session: bool = False) -> None:
         self._count(batch, applied)
-        if starts_session:
-            # READY: every guild follows.
-            self._mark_complete()
-            self._recorded = None
-        elif applied.is_first and not applied.newer:
-            self._lost("Redis has no record of this session: it was emptied, or is new")
-        elif applied.stood is not None and applied.stood < self._applied_to:
-            self._lost("Redis lost what was written last")
-        self._applied_to = batch.events[-1].seq
-        if self._recorded is not None:
-            self._record(batch)
+        self._completeness.wrote(batch, applied, starts_session=starts_session)
 
     def _count(self, batch: Batch, applied: Applied) -> None:
         counters = self.counters
@@ -454,25 +435,19 @@ class CacheFeed:
 
     def begin_resync(self) -> None:
         """Record the operations on each guild from now on, to repeat them after the guild is written again."""
-        self._recorded = {}
-        self._recorded_bytes = 0
-        self._refill_unread = False
+        self._completeness.begin_resync()
 
     @property
     def refilling(self) -> bool:
         """Whether a resync may continue. It must end when the record is too large or a new session began."""
-        return self._recorded is not None
+        return self._completeness.is_recording
 
     def end_resync(self, *, complete: bool) -> None:
         """End the resync after all `refill` calls. If `complete`, the cache has everything that was readable."""
 
         async def work() -> Mapping[int, Extra]:
-            if complete and self._recorded is not None:
-                self._mark_complete()
-                if self._refill_unread:
-                    self._lacks("a guild could not be read")
+            if self._completeness.end_resync(complete=complete):
                 self._was_late = True
-            self._recorded = None
             return {}
 
         self._push(_Job(work=work))
@@ -480,7 +455,8 @@ class CacheFeed:
     def refill(self, event_type: str, data: bytes) -> None:
         """Apply READY or a GUILD_CREATE that another session of the same shard received."""
         ops = self.translate(event_type, data)
-        self._refill_unread = self._refill_unread or self.trouble is not None
+        if self.trouble is not None:
+            self._completeness.could_not_read_guild()
         if event_type == "READY":
             ops = tuple(("listed", *op[1:]) for op in ops if op[0] == "ready")
         guild = str(ops[0][1]) if ops else ""
@@ -491,24 +467,10 @@ class CacheFeed:
         self._push(_Job(work=work, size=len(data)))
 
     async def _write_afresh(self, guild: str, ops: tuple[Op, ...], size: int) -> Mapping[int, Extra]:
-        """Write the guild, and then repeat the operations on it since the resync began.
-
-        Operations state results and not differences, so repeating one that the guild already contains is harmless.
-        They stay recorded, because a failed call is repeated and a guild may arrive twice.
-        """
-        since = tuple(self._recorded.get(guild, ())) if self._recorded is not None else ()
+        """Write the guild, and then repeat the operations on it since the resync began."""
+        since = self._completeness.since_resync(guild)
         await self._cache.apply_afresh(self.writer, (EventOps(0, ops, size), EventOps(0, since, 0)))
         return {}
-
-    def _record(self, batch: Batch) -> None:
-        assert self._recorded is not None
-        for event in batch.events:
-            for op in event.ops:
-                if op[1] and op[0] not in _OF_USERS:
-                    self._recorded.setdefault(str(op[1]), []).append(op)
-            self._recorded_bytes += event.size
-        if self._recorded_bytes > RECORDED_BYTES_MAX:
-            self._recorded = None
 
     def follow(self, writer: CacheWriter) -> None:
         """The application's cache settings changed: remove the entities that it does not keep any more."""

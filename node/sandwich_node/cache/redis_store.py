@@ -32,9 +32,10 @@ from sandwich_node.cache.batch import (
 )
 from sandwich_node.cache.breaker import Breaker
 from sandwich_node.cache.context import Op
-from sandwich_node.cache.errors import CacheError, CacheUnavailable, NotRedis, classify
+from sandwich_node.cache.errors import CacheError, CacheUnavailable, NotRedis
 from sandwich_node.cache.locations import Destination, is_guild, moves
 from sandwich_node.cache.options import RedisOptions
+from sandwich_node.cache.redis_errors import classify
 from sandwich_node.cache.replies import Applied, Left, read_reply
 from sandwich_node.cache.script import APPLY, FENCE_OUT, RELOCATE, Script
 from sandwich_node.cache.script_calls import ScriptCalls, packing_in_c

@@ -65,6 +65,7 @@ def compose_agent(
         make_server_health=lambda redis, ask_nats: Servers(store, redis, ask_nats=ask_nats),
         rng=random.SystemRandom(),
         wall=time.time,
+        clock=time.monotonic,
         logs=ring,
         http_problems=lambda: tls.problems(options.node) if tls is not None else (),
     )

@@ -9,7 +9,8 @@ import aiohttp
 
 from sandwich_node.cache.options import RedisOptions
 from sandwich_node.cache.redis_store import RedisCache
-from sandwich_node.ipc import Channel, StreamRemade, WorkerSettings
+from sandwich_node.ipc import StreamRemade, WorkerSettings
+from sandwich_node.ipc_channel import Channel
 from sandwich_node.nats_connection import NatsConnection
 from sandwich_node.open_files import SocketRoom, raise_limit, sockets_for_shards
 from sandwich_node.publishing.jetstream import JetStreamLog

@@ -20,10 +20,10 @@ from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StorageTyp
 from sandwich_coordinator.problems import Code, Problem
 from sandwich_node.nats_connection import APPEND_TIMEOUT_S, NatsConnection
 from sandwich_node.publishing.appends import AppendRefused, NoAck, NoStream
+from sandwich_node.publishing.awaited_answers import AwaitedAnswers
 from sandwich_node.publishing.consumption import Consumption, group_lags, messages_of, next_offset
 from sandwich_node.publishing.jetstream_health import account_problems, stream_problems
 from sandwich_node.publishing.log import (
-    AwaitedAnswers,
     Extent,
     Foreign,
     LogBusy,

@@ -4,10 +4,9 @@
 second implementation of it; decision 0011 says which brokers can be one.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.problems import Code
@@ -114,27 +113,6 @@ class StreamLimits:
     max_age_s: float = 24 * 3600.0
     max_bytes: int = 0
     replicas: int = 1
-
-
-class AwaitedAnswers:
-    """Begins appends that have to be awaited, as tasks."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def give(self, append: Coroutine[Any, Any, int], on_answer: OnAnswer) -> None:
-        """Call `on_answer` with what `append` returns or raises, later."""
-        task = asyncio.create_task(_give(append, on_answer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def _give(append: Coroutine[Any, Any, int], on_answer: OnAnswer) -> None:
-    try:
-        answer: int | LogError = await append
-    except LogError as error:
-        answer = error
-    on_answer(answer)
 
 
 class Log(Protocol):

@@ -1,28 +1,17 @@
-"""What the group that is replaced has published: its chains, read from the stream until they end.
+"""Reads what the group that is replaced has published: its chains, from the stream, until they end.
 
 A worker reads an old group once for all its shards (`PreviousGroups`). There is no task for it: of the shards that
-wait, one reads a page for all of them.
+wait, one reads a page for all of them. What the frames mean for each shard: `old_chains.py`.
 """
 
 import asyncio
 import logging
-import math
 import random
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
-
-import msgspec
 
 from sandwich_coordinator.backoff import Backoff
-from sandwich_coordinator.ids import Fence
-from sandwich_node.events.identity import Identity, identity
-from sandwich_node.publishing.chain import Checkpoint
-from sandwich_node.publishing.log import Log, LogError, StoredFrame, StreamMissing
+from sandwich_node.publishing.log import Log, LogError, StreamMissing
+from sandwich_node.publishing.old_chains import Follower, FrameReader
 from sandwich_sdk.wire import subjects
-from sandwich_sdk.wire.frame import inflate, split_events
-from sandwich_sdk.wire.headers import END, GAP, UNREADABLE
 
 _log = logging.getLogger(__name__)
 
@@ -30,103 +19,8 @@ LOOK_S = 0.05
 """How often a shard looks for new frames."""
 CHECK_S = 1.0
 """How often it checks that the stream still has what was read."""
-LOST_WAIT_S = 30.0
-"""How long a shard waits for end frames after the stream lost frames: they may be among these."""
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
-PUBLISHED_MAX = 500_000
-"""Identities kept for one shard. Of more, the oldest are forgotten: they are the least likely to be in a hold."""
-OWN = "own:"
-
-
-class _Meta(msgspec.Struct, gc=False):
-    id: str = ""
-
-
-class _Extra(msgspec.Struct, gc=False):
-    lazy: Any = False
-    unavailable: Any = False
-
-
-class _Line(msgspec.Struct, gc=False):
-    t: str
-    d: msgspec.Raw
-    meta: _Meta = msgspec.field(name="__sandwich", default_factory=_Meta)
-    extra: _Extra = msgspec.field(name="__extra", default_factory=_Extra)
-
-
-_decode = msgspec.json.Decoder(_Line).decode
-
-
-def identity_of_line(line: bytes) -> Identity | None:
-    """The identity of a published event; None for an own event, or one of a single session. Raises UNREADABLE."""
-    read = _decode(line)
-    if read.meta.id.startswith(OWN):
-        return None
-    return identity(read.t, read.d, lazy=read.extra.lazy is True, unavailable=read.extra.unavailable is True)
-
-
-class OldEnd(msgspec.Struct, frozen=True):
-    """The first end frame of an old shard's chain: its place in the stream, its checkpoint, and its owner's fence."""
-
-    stream_seq: int
-    session: str
-    last_seq: int
-    fence: int
-    is_behind: bool
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The checkpoint that the frame holds."""
-        return Checkpoint(self.session, self.last_seq, self.is_behind, fence=Fence(self.fence))
-
-
-@dataclass(slots=True, eq=False)
-class Follower:
-    """What one shard of the upcoming group (`shard` of `count`) knows of the chains of an old one (of `old_count`).
-
-    chains     the old shards that have guilds in common with it
-    read_to    the stream sequence up to which it knows them
-    published  identities of its guilds' events in them, in order
-    sessions   the session of each of these events
-    gaps       the chains in which a gap frame was read: a session was lost
-    ends       the first end frame of each chain that ended
-    trouble    why something that was published may not be known; "" for nothing
-    """
-
-    shard: int
-    count: int
-    old_count: int
-    chains: frozenset[int]
-    read_to: int
-    published: deque[Identity] = field(default_factory=lambda: deque(maxlen=PUBLISHED_MAX))
-    sessions: deque[str] = field(default_factory=lambda: deque(maxlen=PUBLISHED_MAX))
-    gaps: set[int] = field(default_factory=set)
-    ends: dict[int, OldEnd] = field(default_factory=dict)
-    trouble: str = ""
-    lost_at: float | None = None
-
-    @property
-    def open_chains(self) -> frozenset[int]:
-        """The chains that have not ended."""
-        return self.chains - self.ends.keys()
-
-    def take(self, chain: int, events: Iterable[Identity], session: str) -> None:
-        """Take the events of a frame, which are of this session."""
-        if chain in self.chains:
-            ours = [guilded for guilded in events if self._is_for_us(chain, guilded[0])]
-            self.published.extend(ours)
-            self.sessions.extend([session] * len(ours))
-
-    def _is_for_us(self, chain: int, guild: int) -> bool:
-        # Which shard gets an event of no guild, or of another shard's, is not documented.
-        place = guild >> 22
-        return place % self.count == self.shard or not guild or place % self.old_count != chain
-
-    def end(self, chain: int, end: OldEnd) -> None:
-        """The chain ended."""
-        if chain in self.chains:
-            self.ends.setdefault(chain, end)
 
 
 class PreviousGroups:
@@ -150,15 +44,18 @@ class PreviousGroup:
     def __init__(self, log: Log, app: str, group: int, rng: random.Random) -> None:
         self.followers: list[Follower] = []
         self.waiting = ""
-        self.unreadable = 0
-        """Events and frames that could not be read: what they published is not known."""
         self._log = log
         self._stream = subjects.stream_name(app)
         self._subjects = subjects.group_filter(app, group)
         self._lock = asyncio.Lock()
         self._backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, rng)
-        self._parts: dict[tuple[int, str], list[bytes]] = {}
+        self._frames = FrameReader()
         self._check_at = 0.0
+
+    @property
+    def unreadable(self) -> int:
+        """How many events and frames could not be read: what they published is not known."""
+        return self._frames.unreadable
 
     def follow(self, shard: int, count: int, old_count: int, chains: frozenset[int], after: int) -> Follower:
         """Follow these chains behind stream sequence `after`, until `leave`. The counts: of both groups' shards."""
@@ -176,14 +73,10 @@ class PreviousGroup:
 
         Returns also when the stream has lost frames and no end came for `LOST_WAIT_S` since.
         """
-        while not self._is_over(follower):
+        while not follower.is_over(_now()):
             async with self._lock:
-                if not self._is_over(follower):
+                if not follower.is_over(_now()):
                     await self._read_on()
-
-    def _is_over(self, follower: Follower) -> bool:
-        lost_at = follower.lost_at
-        return not follower.open_chains or (lost_at is not None and _now() >= lost_at + LOST_WAIT_S)
 
     async def _read_on(self) -> None:
         """Read a page for all followers. Waits when there is nothing."""
@@ -204,7 +97,7 @@ class PreviousGroup:
         self.waiting = ""
         self._backoff.succeeded()
         for frame in page.frames:
-            self._take(frame, followers)
+            self._frames.take(frame, followers)
             # Other shards get their turn: a page may have thousands of events.
             await asyncio.sleep(0)
         for follower in followers:
@@ -216,12 +109,8 @@ class PreviousGroup:
         """Find out whether the stream has lost what was not read yet."""
         extent = await self._log.extent(self._stream)
         for follower in self.followers:
-            if extent.last < follower.read_to:
-                self._lost(follower, "the stream was deleted and made again, or has lost its end")
-                follower.read_to = 0
-            elif extent.first > follower.read_to + 1 and extent.last > follower.read_to:
-                self._lost(follower, "frames of the old group were removed before they were read")
-                follower.read_to = extent.first - 1
+            if why := follower.missed(extent):
+                self._lost(follower, why)
 
     def _lost_from(self, read_to: int, why: str) -> None:
         for follower in self.followers:
@@ -229,76 +118,9 @@ class PreviousGroup:
             follower.read_to = read_to
 
     def _lost(self, follower: Follower, why: str) -> None:
-        if follower.lost_at is None:
-            follower.lost_at = _now()
-            follower.trouble = f"{why}: what they held may be published a second time"
+        if follower.lost(why, _now()):
             _log.error("%s: %s", self._subjects, follower.trouble)
-
-    def _take(self, frame: StoredFrame, followers: list[Follower]) -> None:
-        headers = frame.headers
-        *_, lane, _, number = frame.subject.split(".")
-        chain = int(number)
-        takers = [one for one in followers if chain in one.chains and one.read_to < frame.stream_seq]
-        if headers.kind == END:
-            end = OldEnd(frame.stream_seq, headers.session, headers.last_seq, headers.epoch, headers.behind)
-            for follower in takers:
-                follower.end(chain, end)
-        elif headers.kind == GAP:
-            for follower in takers:
-                follower.gaps.add(chain)
-        elif headers.count and takers:
-            events = self._events(chain, lane, frame)
-            for follower in takers:
-                follower.take(chain, events, headers.session)
-        for follower in followers:
-            follower.read_to = max(follower.read_to, frame.stream_seq)
-
-    def _events(self, chain: int, lane: str, frame: StoredFrame) -> list[Identity]:
-        """What a frame holds; nothing for a part that is not the last."""
-        payload, part = frame.payload, frame.headers.part
-        if part is not None:
-            index, total = part
-            parts = self._parts.setdefault((chain, lane), [])
-            if index == 1:
-                parts.clear()
-            if index != len(parts) + 1:
-                # Its first part is before what is read: the event is older than the hold.
-                return []
-            parts.append(payload)
-            if index < total:
-                return []
-            payload = b"".join(self._parts.pop((chain, lane)))
-        try:
-            lines = split_events(inflate(payload))
-        except UNREADABLE as error:
-            self._could_not_read(frame, error)
-            return []
-        found = []
-        for line in lines:
-            try:
-                one = identity_of_line(line)
-            except UNREADABLE as error:
-                self._could_not_read(frame, error)
-            else:
-                if one is not None:
-                    found.append(one)
-        return found
-
-    def _could_not_read(self, frame: StoredFrame, error: BaseException) -> None:
-        self.unreadable += 1
-        if self.unreadable == 1:
-            _log.error("message %d on %s cannot be read: %s", frame.stream_seq, frame.subject, error)
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def old_chains(shard: int, count: int, old_count: int, old_ids: Iterable[int]) -> frozenset[int]:
-    """The old shards (of `old_count`) that have guilds in common with a shard of `count`.
-
-    A guild is in shard `(id >> 22) % count` (Discord: Gateway, Sharding), so both numbers have one remainder by each
-    common divisor of the counts. An old count of 0: there was no group.
-    """
-    common = math.gcd(count, old_count)
-    return frozenset(old for old in old_ids if old % common == shard % common)

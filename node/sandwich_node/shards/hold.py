@@ -9,7 +9,7 @@ import msgspec
 from sandwich_coordinator.ranges import format_ranges, parse_ranges
 from sandwich_node.events.guild_arrivals import ShardGuilds
 from sandwich_node.events.identity import Identity
-from sandwich_node.publishing.previous_group import OldEnd
+from sandwich_node.publishing.old_chains import OldEnd
 from sandwich_node.shards.resume import LostEvents
 from sandwich_sdk.wire.frame import session_hash
 

@@ -35,7 +35,7 @@ from sandwich_node.gateway.session import Session
 from sandwich_node.publishing.chain import Chain, Checkpoint
 from sandwich_node.publishing.frames import HOLD_OVER, EventBuffer, ShardOrigin
 from sandwich_node.publishing.log import Fenced
-from sandwich_node.publishing.previous_group import OldEnd
+from sandwich_node.publishing.old_chains import OldEnd
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.secret import Secret, bot_id_of
 from sandwich_node.shards.caching import group_before

@@ -1,6 +1,7 @@
 """What a worker provides to all its shards."""
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ class WorkerServices:
 
     `previous` reads shard groups that are replaced, each once for all shards.
 
-    `ticks`: when they publish.
+    `ticks`: when they publish. `clock` is monotonic, in seconds; `wall` gives Unix seconds.
     """
 
     log: Log
@@ -36,3 +37,5 @@ class WorkerServices:
     ticks: Ticks = field(default_factory=Ticks)
     failures: FailureLog = field(default_factory=FailureLog)
     room: SocketRoom | None = None
+    clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time

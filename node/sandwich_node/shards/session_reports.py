@@ -1,7 +1,6 @@
 """What a shard reports to its agent: its state, its sessions, and events that are lost."""
 
 import logging
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -50,8 +49,6 @@ class SessionReports:
         services: WorkerServices,
         intake: ShardIntake,
         publisher: ShardPublisher,
-        *,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._key = start.key
         self._start = start
@@ -64,8 +61,9 @@ class SessionReports:
         self.withheld: Callable[[LostEvents], None] | None = None
         self.latency_ms: float | None = None
         self.replayed = 0
-        self._clock = clock
-        self._guilds_saved_at = clock()
+        self._clock = services.clock
+        self._wall = services.wall
+        self._guilds_saved_at = self._clock()
 
     def taken_over(self, checkpoint: Checkpoint) -> None:
         """The chain is ours. The agent gets to know how long the shard was away, with the first session."""
@@ -83,7 +81,7 @@ class SessionReports:
         note = {
             "session": events.session,
             "last_seq": events.last_seq,
-            "at": time.time(),
+            "at": self._wall(),
             "reason": events.reason,
         }
         self._publisher.gap(session=events.session, last_seq=events.last_seq, note=msgspec.json.encode(note))
@@ -128,7 +126,7 @@ class SessionReports:
                 _log.warning("shard %s: command %d was not sent: %s", self._key, op, reason)
 
     def _log_failure(self, level: int, text: str) -> None:
-        line = self._failures.note(level, f"shard {self._key} {text}", time.monotonic())
+        line = self._failures.note(level, f"shard {self._key} {text}", self._clock())
         if line is not None:
             _log.log(level, "%s", line)
 

@@ -13,7 +13,6 @@ import asyncio
 import copy
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from itertools import count
@@ -25,16 +24,13 @@ from sandwich_coordinator.types import GroupPhase
 from sandwich_node import ipc
 from sandwich_node.events.asks import Arrival
 from sandwich_node.events.guild_arrivals import ShardGuilds
-from sandwich_node.events.identity import Identity, identity
 from sandwich_node.gateway import effects as fx
 from sandwich_node.gateway import events as ev
 from sandwich_node.gateway.effects import State
 from sandwich_node.publishing.log import LogError
-from sandwich_node.publishing.overlap import published_before
-from sandwich_node.publishing.previous_group import Follower, OldEnd, old_chains
+from sandwich_node.publishing.old_chains import Follower, OldEnd, old_chains
 from sandwich_node.publishing.publisher import ShardPublisher
 from sandwich_node.shards.hold import (
-    BEFORE_MAX,
     HeldEvent,
     HeldLoss,
     HeldStart,
@@ -42,7 +38,6 @@ from sandwich_node.shards.hold import (
     HoldNote,
     MarkerNote,
     ReleaseNote,
-    identity_text,
     release_note,
     twins_of,
 )
@@ -50,6 +45,7 @@ from sandwich_node.shards.intake import ShardIntake
 from sandwich_node.shards.own_chain import OwnChain
 from sandwich_node.shards.resume import LostEvents
 from sandwich_node.shards.services import WorkerServices
+from sandwich_node.shards.twins import EventsBefore, mark_twins, published_identity
 from sandwich_sdk.wire import subjects
 from sandwich_sdk.wire.frame import session_hash
 from sandwich_sdk.wire.headers import MARKER, SWITCH
@@ -126,9 +122,7 @@ class Upcoming:
         self._hold = Hold()
         self._hold_from = 0
         self._is_stored = False
-        self._before: deque[tuple[Identity, bool]] = deque(maxlen=BEFORE_MAX)
-        """The last events before the hold, and whether a look-up decides if they are published."""
-        self._recent = 0
+        self._before = EventsBefore()
         self._guilds = intake.guilds
         self._last: tuple[str, int] = ("", 0)
         self._is_listed = False
@@ -154,8 +148,7 @@ class Upcoming:
         self._hold_from = own.hold
         if own.note is not None:
             self._previous = own.note
-            self._before.extend((one, False) for one in own.before)
-            self._recent = own.note.recent
+            self._before = EventsBefore(own.before, own.note.recent)
             self._is_stored = self._is_listed = True
 
     # --- what the runner says ---------------------------------------------------------------------------------------
@@ -214,7 +207,7 @@ class Upcoming:
             return self._hold.has_room
         self._last = session_id, seq
         arrival = self._arrival(type, bytes(data)) if type in _ABOUT_GUILDS else None
-        one, is_asked = self._identity(type, data, arrival)
+        one, is_asked = published_identity(self._intake.rules, type, data, arrival)
         room = self._hold.put(HeldEvent(raw, data, type, seq, session_id, damaged, one, is_asked))
         if not room:
             self._room.clear()
@@ -243,27 +236,9 @@ class Upcoming:
         if type == "GUILD_CREATE" and (arrival is None or not arrival.is_sure):
             # It may be the session's own announcement, which is not the old group's.
             return
-        one, is_asked = self._identity(type, data, arrival)
+        one, is_asked = published_identity(self._intake.rules, type, data, arrival)
         if one is not None:
-            self._before.append((one, is_asked))
-            self._recent = min(self._recent + 1, BEFORE_MAX)
-
-    def _identity(self, type: str, data: msgspec.Raw, arrival: Arrival | None) -> tuple[Identity | None, bool]:
-        """The identity of an event that is published, and whether a look-up decides about that."""
-        rules = self._intake.rules
-        lane, is_asked = rules.lane(type), False
-        if lane and rules.looks_inside(type):
-            try:
-                verdict = rules.judge(type, data, lane)
-            except Exception:
-                # The intake counts and logs it when the event is released.
-                _log.debug("an event %s could not be judged", type)
-            else:
-                lane, is_asked = verdict.lane, verdict.ask is not None
-        if not lane:
-            return None, False
-        lazy, unavailable = (arrival.lazy, arrival.unavailable) if arrival is not None else (False, False)
-        return identity(type, bytes(data), lazy=lazy, unavailable=unavailable), is_asked
+            self._before.add(one, is_asked=is_asked)
 
     def _arrival(self, type: str, data: bytes) -> Arrival | None:
         try:
@@ -353,7 +328,8 @@ class Upcoming:
             except LogError as error:
                 self._waits_for = str(error)
                 continue
-            self._hold_from, self._recent = extent.last, 0
+            self._hold_from = extent.last
+            self._before.stream_was_read()
             await asyncio.sleep(SETTLE_S)
             await self._pass_barrier(self._start_hold)
 
@@ -365,11 +341,7 @@ class Upcoming:
         self._push_hold_marker()
 
     def _push_hold_marker(self) -> None:
-        old = self._previous
-        before = tuple(identity_text(one) for one, is_asked in self._before if not is_asked)
-        note = HoldNote(
-            group=old.group, count=old.count, ids=old.ids, before=before, recent=min(self._recent, len(before))
-        )
+        note = self._before.note(self._previous)
         self._publisher.push_kind(
             MARKER, marker(hold=note), hold=self._hold_from, on_stored=lambda _: self._hold_stored()
         )
@@ -442,29 +414,11 @@ class Upcoming:
 
     def _decide(self, follower: Follower) -> None:
         """Find what the old group has published, and begin the release with that decision."""
-        events, published = self._hold.events, list(follower.published)
-        known = set(published)
-        recent = len(self._before) - min(self._recent, len(self._before))
-        before = [
-            (at >= recent, one) for at, (one, is_asked) in enumerate(self._before) if not is_asked or one in known
-        ]
-        held = [event.identity if not event.is_asked or event.identity in known else None for event in events]
-        recent = sum(is_late for is_late, _ in before)
-        twins = published_before(
-            [one for _, one in before],
-            recent,
-            held,
-            published,
-            max(1, self._previous.count),
-            self._hold.began,
-            list(follower.sessions),
-            follower.gaps,
-        )
-        for event, is_twin in zip(events, twins, strict=True):
-            event.is_twin = is_twin
-        self.twins += sum(twins)
+        twins = mark_twins(self._hold, self._before, follower, self._previous.count)
+        self.twins += twins
         if follower.trouble:
             _log.error("shard %s: %s", self._key, follower.trouble)
+        events = self._hold.events
         note = release_note(events, follower.ends, self._lanes())
         self._publisher.push_kind(MARKER, marker(release=note))
         push_switch_frames(self._publisher, self._previous.group, note)
@@ -472,8 +426,8 @@ class Upcoming:
         _log.info(
             "shard %s releases %d events; the old group has published %d more of the hold",
             self._key,
-            len(events) - sum(twins),
-            sum(twins),
+            len(events) - twins,
+            twins,
         )
 
     async def _publish_held(self) -> None:

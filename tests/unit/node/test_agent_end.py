@@ -34,6 +34,7 @@ def test_a_cancelled_agent_leaves_no_task_behind(configured: bool) -> None:
             make_server_health=lambda *_: NoServerHealth(),
             rng=random.Random(1),
             wall=wall_s,
+            clock=asyncio.get_running_loop().time,
         )
         options = NodeOptions(
             node="a", cluster="default", listen=Address("127.0.0.1", 1), workers=0, capacity=1, labels={}

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from sandwich_node.events.identity import Identity
+from sandwich_node.publishing.old_chains import old_chains
 from sandwich_node.publishing.overlap import published_before
-from sandwich_node.publishing.previous_group import old_chains
 
 GUILD = 7 << 22
 

@@ -9,13 +9,8 @@ import pytest
 import zstandard
 
 from sandwich_node.events.identity import identity
-from sandwich_node.publishing.previous_group import (
-    LOST_WAIT_S,
-    Follower,
-    PreviousGroup,
-    PreviousGroups,
-    identity_of_line,
-)
+from sandwich_node.publishing.old_chains import LOST_WAIT_S, Follower, identity_of_line
+from sandwich_node.publishing.previous_group import PreviousGroup, PreviousGroups
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SUBJECT, FrameHeaders
 from tests.support.memory_log import MemoryLog
 from verification.simulation.loop import run_virtual

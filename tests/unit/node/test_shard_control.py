@@ -70,7 +70,7 @@ class Node:
     def __init__(self) -> None:
         self.store = Writes(asyncio.get_running_loop().time)
         self.workers = FakeWorker(), FakeWorker(index=1)
-        state = NodeState("a", lambda: 0.0, LogRing())
+        state = NodeState("a", LogRing(), wall=lambda: 0.0, clock=lambda: 0.0)
         state.workers.slots.update(enumerate(self.workers))
         membership = Membership(self.store, KEYS, NODE, ttl_s=5, on_change=lambda: None)
         membership.lease = LEASE

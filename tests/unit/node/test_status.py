@@ -3,10 +3,13 @@
 from sandwich_coordinator.ids import ShardId
 from sandwich_coordinator.problems import Code
 from sandwich_coordinator.status import CacheStatus, InviteStatus, NodeStatus
+from sandwich_node.agent.consumer_lag import ConsumerLag
+from sandwich_node.agent.failover_history import History
 from sandwich_node.agent.problems import cache_problems
-from sandwich_node.agent.status import Figures
+from sandwich_node.agent.status import Figures, ShardFacts, node_status
 from sandwich_node.http.metrics import render_metrics
-from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardNumbers
+from sandwich_node.ipc import CacheNumbers, InviteNumbers, ShardNumbers, WorkerStats
+from tests.unit.node.test_view_changes import FakeWorker
 
 
 def numbers(shard: int, events: int, invites: InviteNumbers | None) -> ShardNumbers:
@@ -89,3 +92,31 @@ def test_problems_of_caches_are_reported_once_a_reason() -> None:
         ),
         (Code.CACHE_WAITING, "app/bot/shards/2", "bot: shards 2: the cache waits: Redis does not answer"),
     ]
+
+
+def test_a_status_says_how_old_it_the_node_and_the_figures_of_its_workers_are() -> None:
+    figures = Figures()
+    figures.note(10.0, 1, 1.0, [numbers(0, 10, None)])
+    figures.note(12.0, 1, 1.5, [numbers(0, 30, None)])
+    silent, reporting = FakeWorker(), FakeWorker(index=1, stats=WorkerStats(4096, 1.5, [], at=12.0))
+    status = node_status(
+        node="a",
+        instance="1",
+        version="0",
+        started_at=1_800_000_000.0,
+        now=1_800_000_060.0,
+        clock_s=12.5,
+        leader=False,
+        workers=[silent, reporting],
+        shards={ShardId("bot", 1, 0): ShardFacts(worker=1, state="live", reason="", since=1_800_000_030.0)},
+        figures=figures,
+        history=History("a"),
+        problems=[],
+        consumers=ConsumerLag(),
+        settings={},
+        desired_shards={},
+    )
+    assert (status.at, status.uptime_s) == (1_800_000_060.0, 60.0)
+    assert [(worker.figures_age_s, worker.cpu_percent) for worker in status.workers] == [(None, 0.0), (0.5, 25.0)]
+    (shard,) = status.shards
+    assert (shard.since, shard.events_per_s) == (1_800_000_030.0, 10.0)

@@ -15,7 +15,7 @@ from sandwich_node import ipc
 from sandwich_node.agent.dependencies import Worker
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.options import NodeOptions
-from sandwich_node.agent.view_following import ViewChanges
+from sandwich_node.agent.view_changes import ViewChanges
 from sandwich_node.agent.worker_set import WorkerSet
 from sandwich_node.agent.worker_settings import app_infos
 from sandwich_node.log_lines import LogRing
@@ -60,7 +60,7 @@ class FakeWorker:
 
 
 def node(worker: FakeWorker, *, leads: bool, open_files: int = 1024) -> ViewChanges:
-    state = NodeState("a", lambda: 0.0, LogRing())
+    state = NodeState("a", LogRing(), wall=lambda: 0.0, clock=lambda: 0.0)
     state.workers.slots[0] = worker
     options = NodeOptions(
         node="a", cluster="c", listen=Address("127.0.0.1", 1), workers=1, capacity=1, labels={}, open_files=open_files

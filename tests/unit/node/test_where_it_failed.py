@@ -10,7 +10,7 @@ from aiohttp import web
 from sandwich_coordinator.addresses import Address
 from sandwich_coordinator.store.base import KeyValue
 from sandwich_node.agent.membership import _taken
-from sandwich_node.cache.errors import classify
+from sandwich_node.cache.redis_errors import classify
 from sandwich_node.http.app import HttpError, serve
 
 

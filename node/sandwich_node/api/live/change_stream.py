@@ -2,33 +2,28 @@
 
 It looks only while there are readers. Each change is encoded once for all readers with the same scope.
 
-A reader resumes with the id of the last event that it has: the etcd revision of what it knows, and a name for its
-scope. Any node can go on from there (`RecentChanges`): it sends the present state of what changed since. An id that is
-too old, of another scope, or of a revision that this node does not reach within two seconds, begins with a snapshot.
+What each reader is sent is in `change_events.py`. One that knows more than this node, since it was at a node that is
+ahead of it, waits for two seconds at most.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 from sandwich_coordinator.operations.snapshot import Snapshot
-from sandwich_coordinator.view import ClusterView
 from sandwich_node.agent.node_facts import NodeFacts
 from sandwich_node.api.live.audience import Audience
+from sandwich_node.api.live.change_events import KnownToReaders, ResumeFrom
 from sandwich_node.api.live.cluster_changes import (
     Change,
-    Objects,
     Scope,
     differences,
     figures,
     problem_objects,
-    resumed,
     stored_changes,
-    stored_objects,
-    within,
 )
-from sandwich_node.api.live.event_stream import Places, Reader, sse
+from sandwich_node.api.live.event_stream import Places, Reader
 from sandwich_node.api.picture import ClusterPicture
 
 READERS_MAX = 200
@@ -41,25 +36,6 @@ FIGURES_S = 5.0
 CATCH_UP_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeFrom:
-    """What a reader says that it knows: the cluster at an etcd revision, seen with a scope of this tag."""
-
-    revision: int
-    tag: str
-
-    @classmethod
-    def parse(cls, text: str) -> "ResumeFrom | None":
-        """The value of `Last-Event-ID`; None for one that this stream did not give."""
-        number, _, tag = text.partition("-")
-        if not (number.isascii() and number.isdecimal() and len(number) <= 19 and tag):
-            return None
-        return cls(int(number), tag)
-
-    def __str__(self) -> str:
-        return f"{self.revision}-{self.tag}"
-
-
 @dataclass(eq=False)
 class _Subscriber:
     scope: Scope
@@ -67,15 +43,6 @@ class _Subscriber:
     since: float
     reader: Reader = field(default_factory=Reader)
     greeted: bool = False
-
-
-@dataclass(frozen=True)
-class _State:
-    """What readers were sent."""
-
-    view: ClusterView
-    problems: Objects
-    figures: dict[str, dict[str, Any]]
 
 
 class ChangeStream:
@@ -88,7 +55,7 @@ class ChangeStream:
         self._facts = facts
         self._picture = picture
         self._look_s = look_s
-        self._state: _State | None = None
+        self._state: KnownToReaders | None = None
         self._snapshots: dict[str, bytes] = {}
         self._problems_at = self._figures_at = 0.0
 
@@ -122,12 +89,14 @@ class ChangeStream:
         state = self._state
         if state is None:
             snapshot = await self._picture.snapshot(view)
-            self._use(_State(view, problem_objects(self._picture.findings.problems(snapshot)), figures(snapshot)))
+            self._use(
+                KnownToReaders(view, problem_objects(self._picture.findings.problems(snapshot)), figures(snapshot))
+            )
             self._problems_at = self._figures_at = now + PROBLEMS_S
         else:
             if view is not state.view:
                 stored = stored_changes(state.view, view)
-                self._use(_State(view, state.problems, state.figures))
+                self._use(KnownToReaders(view, state.problems, state.figures))
                 self._publish_changes(stored)
             if now >= self._problems_at:
                 await self._look_at_problems(now)
@@ -143,7 +112,7 @@ class ChangeStream:
         self._problems_at = now + max(PROBLEMS_S, (clock() - began) * REST_FACTOR)
         changes = differences(state.problems, problems)
         if changes:
-            self._use(_State(state.view, problems, state.figures))
+            self._use(KnownToReaders(state.view, problems, state.figures))
             self._publish_changes(changes)
         if now >= self._figures_at:
             self._figures_at = now + FIGURES_S
@@ -154,18 +123,15 @@ class ChangeStream:
         assert state is not None
         found = figures(snapshot)
         if found != state.figures:
-            self._use(_State(state.view, state.problems, found))
-            self._publish(lambda scope: sse("figures", _seen(found, scope), id=str(self._id(scope))))
+            known = KnownToReaders(state.view, state.problems, found)
+            self._use(known)
+            self._publish(known.new_figures)
 
     def _publish_changes(self, changes: Sequence[Change]) -> None:
-        def encode(scope: Scope) -> bytes:
-            seen = within(changes, scope)
-            if not seen:
-                return b""
-            return sse("changes", {"changes": [change.value() for change in seen]}, id=str(self._id(scope)))
-
+        state = self._state
+        assert state is not None
         if changes:
-            self._publish(encode)
+            self._publish(partial(state.changes, changes))
 
     def _publish(self, encode: Callable[[Scope], bytes]) -> None:
         """Send to every reader that has the state before; encoded once for each scope."""
@@ -178,7 +144,7 @@ class ChangeStream:
                 if encoded[tag]:
                     subscriber.reader.put(encoded[tag])
 
-    def _use(self, state: _State) -> None:
+    def _use(self, state: KnownToReaders) -> None:
         self._state = state
         self._snapshots.clear()
 
@@ -190,41 +156,13 @@ class ChangeStream:
             if subscriber.greeted:
                 continue
             resume = subscriber.resume
-            if resume is not None and resume.revision > state.view.revision and now < subscriber.since + CATCH_UP_S:
-                # It was at a node that is ahead of this one by some milliseconds.
+            if state.is_behind(resume) and now < subscriber.since + CATCH_UP_S:
                 continue
-            subscriber.reader.put(self._resumed(subscriber) or self._snapshot(subscriber.scope))
+            event = state.resumed(resume, subscriber.scope, self._facts.recent())
+            subscriber.reader.put(event or self._snapshot(state, subscriber.scope))
             subscriber.greeted = True
 
-    def _resumed(self, subscriber: _Subscriber) -> bytes | None:
-        resume, scope, state = subscriber.resume, subscriber.scope, self._state
-        assert state is not None
-        if resume is None or resume.tag != scope.tag or resume.revision > state.view.revision:
-            return None
-        touched = self._facts.recent().since(resume.revision)
-        if touched is None:
-            return None
-        body = {
-            "changes": [change.value() for change in resumed(state.view, touched, scope)],
-            "problems": _seen(state.problems, scope),
-            "figures": _seen(state.figures, scope),
-        }
-        return sse("resumed", body, id=str(self._id(scope)))
-
-    def _snapshot(self, scope: Scope) -> bytes:
-        state = self._state
-        assert state is not None
-        if (known := self._snapshots.get(scope.tag)) is not None:
-            return known
-        objects = {**stored_objects(state.view, scope), **_seen(state.problems, scope)}
-        body = {"objects": objects, "figures": _seen(state.figures, scope)}
-        encoded = self._snapshots[scope.tag] = sse("snapshot", body, id=str(self._id(scope)))
-        return encoded
-
-    def _id(self, scope: Scope) -> ResumeFrom:
-        assert self._state is not None
-        return ResumeFrom(self._state.view.revision, scope.tag)
-
-
-def _seen(named: Objects, scope: Scope) -> dict[str, Any]:
-    return {name: fields for name, fields in named.items() if scope.sees(name)}
+    def _snapshot(self, state: KnownToReaders, scope: Scope) -> bytes:
+        if scope.tag not in self._snapshots:
+            self._snapshots[scope.tag] = state.snapshot(scope)
+        return self._snapshots[scope.tag]

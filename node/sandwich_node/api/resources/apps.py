@@ -1,87 +1,43 @@
 """The applications: list, show, create, change, give another token, pause, resume."""
 
 import time
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 from pydantic import Field, SecretStr
 
 from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.bot_token import check_token, looks_like_token
-from sandwich_coordinator.groups import serving_groups
-from sandwich_coordinator.intents import intent_names
 from sandwich_coordinator.operations import applications, pausing
 from sandwich_coordinator.operations.applications import NewToken, OptionWarning
 from sandwich_coordinator.operations.bots import Bot, look_up_avatar
-from sandwich_coordinator.operations.changes import AppChange
-from sandwich_coordinator.operations.configuration import stream_defaults
-from sandwich_coordinator.operations.errors import Conflict, Invalid, NotFound, Refused, Stale
-from sandwich_coordinator.operations.export import effective_app, exported_app
-from sandwich_coordinator.operations.snapshot import Snapshot
+from sandwich_coordinator.operations.errors import Conflict, Invalid, Refused, Stale
+from sandwich_coordinator.operations.export import exported_app
 from sandwich_coordinator.types import AppRecord
 from sandwich_node.api.changing import changed
 from sandwich_node.api.models import DryRun, Model, Outcome, Page, PageQuery
-from sandwich_node.api.paging import page_of
-from sandwich_node.api.resources.groups import Change, NewSessions, Proposal, check_room, new_sessions, proposal_of
+from sandwich_node.api.resources.groups import check_room
 from sandwich_node.api.routing import Call, Reply, Route
+from sandwich_node.api.shown.apps import (
+    App,
+    AppChanged,
+    AppSummary,
+    TestedBot,
+    app_shown,
+    apps_page,
+    check_readable,
+    field_change,
+    tested_bot,
+    warned,
+)
+from sandwich_node.api.shown.groups import new_sessions
 
 TAG = "apps"
 TOKEN_CHARACTERS_MAX = 1024
 VALUES_MAX = 100
 _SOURCE = {"env": "TOKEN"}
 """Stands for the token where a section of cluster.yml is checked. It is never read."""
-
-
-class AppSummary(Model):
-    """How an application is.
-
-    state         of its serving shard group; also paused, removing, down (no node), waiting (it has none yet)
-    paused_at     since when an operator paused it (Unix seconds); null: not so
-    shards        how many of its shards are in each state, of `shards_wanted`
-    change        how far a change of its shard group is; null: there is none
-    cache         how complete its cache is, in words
-    problems      how many there are, by severity
-    """
-
-    app: str
-    state: str
-    paused_at: float | None
-    reason: str
-    shards_wanted: int
-    shards: dict[str, int]
-    change: Change | None
-    guilds: int
-    events_per_s: float
-    cache: str
-    session_starts_left: int | None
-    session_starts_total: int | None
-    session_starts_reset_at: float | None
-    problems: dict[str, int]
-
-
-class App(Model):
-    """An application: how it is, and its configuration.
-
-    revision       of the stored configuration: the first part of the ETag
-    configuration  as under `apps.NAME` in cluster.yml; the token is replaced by the name of a variable
-    effective      every key with the value in effect
-    defaults       the paths of the keys in `effective` that have their default
-    group          number of the serving shard group; null: it has none yet
-    """
-
-    app: str
-    revision: int
-    bot_id: str
-    bot_name: str
-    group: int | None
-    status: AppSummary
-    configuration: dict[str, Any]
-    effective: dict[str, Any]
-    defaults: list[str]
-    proposal: Proposal | None
 
 
 class NewApp(Model):
@@ -129,91 +85,17 @@ class ResumeOutcome(Outcome):
     identified: int | None = None
 
 
-class FieldChange(Model):
-    """One changed key of the stored configuration. A secret's values are null."""
-
-    path: str
-    before: Any
-    after: Any
-    is_secret: bool
-
-
-class Warned(Model):
-    """What is allowed and will not work as it looks. `path`: the key in cluster.yml."""
-
-    path: str
-    text: str
-
-
-class TestedBot(Model):
-    """What Discord says about a token that was tested.
-
-    intents_not_enabled, intents_enabled  of the privileged intents, in the developer portal
-    guilds                                about how many it is in; null: not known
-    avatar                                its picture as a data: URL, in a dry run and when Discord gives it; else ""
-    """
-
-    id: str
-    name: str
-    avatar: str
-    intents_not_enabled: list[str]
-    intents_enabled: list[str]
-    guilds: int | None
-    shards_recommended: int
-    session_starts_left: int
-    session_starts_total: int
-    session_starts_reset_s: float
-    max_concurrency: int
-
-
-class AppChanged(Model):
-    """A new or changed application. `written` false: a dry run, or nothing was to change.
-
-    `new_sessions`: what the new sessions cost that this starts; null: it starts none.
-    """
-
-    app: str
-    written: bool
-    revision: int
-    changes: list[FieldChange]
-    warnings: list[Warned]
-    bot: TestedBot | None
-    new_sessions: NewSessions | None
-
-
-def _summaries(snapshot: Snapshot, call: Call) -> list[dict[str, Any]]:
-    return [row for row in call.cluster.findings.apps(snapshot) if call.identity.sees(row["app"])]
-
-
 async def _list(call: Call) -> Page[AppSummary]:
     snapshot = await call.cluster.picture.snapshot(call.cluster.view())
-    return page_of(_summaries(snapshot, call), call.query, lambda row: str(row["app"]), AppSummary.model_validate)
+    return apps_page(call.cluster.findings.apps(snapshot), call.query, call.identity)
 
 
 async def _show(call: Call) -> Reply:
     view = call.cluster.view()
-    entry = view.apps.get(call.app)
-    if entry is None:
-        if view.revision_of_bad(view.keys.app(call.app)):
-            raise Refused(f"the stored configuration of {call.app} is damaged: apply it again")
-        raise NotFound("application", call.app, view.apps)
+    check_readable(view, call.app)
     snapshot = await call.cluster.picture.snapshot(view)
-    record = entry.record
-    effective = effective_app(record, stream_defaults(view.config))
-    budget, serving = view.budgets.get(record.token_hash), serving_groups(view).get(call.app)
-    found = App(
-        app=call.app,
-        revision=entry.mod_revision,
-        bot_id=budget.record.bot_id if budget is not None else "",
-        bot_name=budget.record.bot_name if budget is not None else "",
-        group=serving.group if serving is not None else None,
-        status=AppSummary.model_validate(next(row for row in _summaries(snapshot, call) if row["app"] == call.app)),
-        configuration=exported_app(record),
-        effective=effective.values,
-        defaults=list(effective.defaults),
-        proposal=proposal_of(view, call.app),
-    )
-    return Reply(found, revision=entry.mod_revision)
+    found = app_shown(view, call.app, call.cluster.findings.apps(snapshot))
+    return Reply(found, revision=found.revision)
 
 
 async def _create(call: Call) -> Reply:
@@ -232,7 +114,7 @@ async def _create(call: Call) -> Reply:
             written=written,
             revision=added.revision,
             changes=[],
-            warnings=_warnings((*warnings, *added.warnings)),
+            warnings=warned((*warnings, *added.warnings)),
             bot=await _bot(call, added.bot, added.record),
             new_sessions=None,
         ),
@@ -294,7 +176,7 @@ async def _carry_out(
                 raise Conflict(str(error)) from None
             raise
         plan = replace(plan, revision=done.revision)
-    changes = [_field(change) for change in plan.changes]
+    changes = [field_change(change) for change in plan.changes]
     if written:
         call.changes.before = {change.path: change.before for change in changes}
         call.changes.after = {change.path: change.after for change in changes}
@@ -303,7 +185,7 @@ async def _carry_out(
         written=written,
         revision=plan.revision,
         changes=changes,
-        warnings=_warnings((*warnings, *plan.warnings)),
+        warnings=warned((*warnings, *plan.warnings)),
         bot=await _bot(call, plan.bot, plan.record),
         new_sessions=cost if plan.changes else None,
     )
@@ -319,38 +201,12 @@ def _token(given: SecretStr, parts: Any, check: bool) -> tuple[NewToken, tuple[O
     return NewToken(token, parts.key, test=check), (OptionWarning("token", warning),) if warning else ()
 
 
-def _field(change: AppChange) -> FieldChange:
-    before, after = (_shown(change.path, value) for value in (change.before, change.after))
-    return FieldChange(path=change.path, before=before, after=after, is_secret=change.is_secret)
-
-
-def _shown(path: str, value: Any) -> Any:
-    return intent_names(value) if path == "intents" and isinstance(value, int) else msgspec.to_builtins(value)
-
-
-def _warnings(found: Sequence[OptionWarning]) -> list[Warned]:
-    return [Warned(path=warning.path, text=warning.text) for warning in found]
-
-
 async def _bot(call: Call, bot: Bot | None, record: AppRecord) -> TestedBot | None:
     if bot is None:
         return None
-    limits = bot.limits
     # For people who look before they store; what is stored waits for no picture.
     avatar = await look_up_avatar(call.cluster.settings().discord, bot) if call.query.dry_run else b""
-    return TestedBot(
-        id=bot.id,
-        name=bot.name,
-        avatar=f"data:image/png;base64,{b64encode(avatar).decode()}" if avatar else "",
-        intents_not_enabled=bot.not_granted(record.intents),
-        intents_enabled=sorted(bot.granted),
-        guilds=limits.guilds,
-        shards_recommended=limits.recommended,
-        session_starts_left=limits.remaining,
-        session_starts_total=limits.total,
-        session_starts_reset_s=limits.reset_after_s,
-        max_concurrency=limits.max_concurrency,
-    )
+    return tested_bot(bot, record, avatar)
 
 
 def _audit_pause(call: Call, *, paused: bool) -> None:

@@ -1,21 +1,26 @@
 """Consumer groups with their lag, and dead letters: list, show, replay, discard."""
 
-import base64
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 from pydantic import Field
 
 from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.operations.errors import Invalid, NotFound
-from sandwich_coordinator.status import ConsumerStatus, NodeStatus
-from sandwich_node.api.models import Model, Page, PageQuery
+from sandwich_node.api.models import Model, PageQuery
 from sandwich_node.api.paging import page_of
 from sandwich_node.api.resources.groups import check_app
 from sandwich_node.api.routing import Call, Route
+from sandwich_node.api.shown.consumers import (
+    Consumers,
+    DeadLetters,
+    LetterContent,
+    consumers_page,
+    content_shown,
+    letter_shown,
+)
 
 if TYPE_CHECKING:
     from sandwich_coordinator.operations.dead_letters import LetterFilter, StoredLetter
@@ -25,30 +30,10 @@ LETTERS_MAX = 1000
 """Of one request to replay or discard."""
 
 
-class Consumer(Model):
-    """A consumer group. `lag`: frames that are not acknowledged; `floor` grows when some are."""
-
-    app: str
-    group: str
-    lag: int
-    floor: int
-
-
 class ConsumerQuery(PageQuery):
     """Of which application; null: of all."""
 
     app: str | None = Field(default=None, max_length=64)
-
-
-class Consumers(Model):
-    """The groups, as the leader last read them; `dead_letters` by application.
-
-    A page of both together, by application: it has at most `limit` items.
-    """
-
-    consumers: list[Consumer]
-    dead_letters: dict[str, int]
-    next: str | None = None
 
 
 class NewConsumer(Model):
@@ -72,50 +57,6 @@ class Created(Model):
 
     app: str
     group: str
-
-
-class DeadLetter(Model):
-    """An event, or a message, that a consumer group gave up.
-
-    number  of the letter; grows with each new one
-    kind    `event`, or what else could not be handled
-    id      of the event; "" where there is none
-    tries   how often it was tried
-    at      Unix seconds
-    subject, stream_seq  of its frame in the stream that the group read
-    """
-
-    number: int
-    group: str
-    kind: str
-    id: str
-    type: str
-    tries: int
-    error: str
-    at: float
-    shard_group: int | None
-    shard: int | None
-    subject: str
-    stream_seq: int
-
-
-class DeadLetters(Page[DeadLetter]):
-    """A part of the letters; `total`: how many match, on all pages."""
-
-    total: int
-
-
-class LetterContent(Model):
-    """A letter with what it holds: `event`, or `headers` and `payload` (base64) where that is no event to be shown.
-
-    `unreadable`: why an event cannot be shown.
-    """
-
-    letter: DeadLetter
-    event: Any
-    unreadable: str
-    headers: dict[str, str] | None
-    payload: str | None
 
 
 class LetterQuery(PageQuery):
@@ -153,30 +94,12 @@ class Discarded(Model):
 
 
 async def _consumers(call: Call) -> Consumers:
-    query: PageQuery = call.query
     app = call.path.get("app") or call.query.app
     view = call.cluster.view()
     if "app" in call.path:
         check_app(view, call.app)
     snapshot = await call.cluster.picture.snapshot(view)
-    leaders = [one for one in snapshot.answers.values() if isinstance(one, NodeStatus) and one.leader]
-
-    def wanted(name: str) -> bool:
-        return call.identity.sees(name) and app in (None, name)
-
-    # A group's name is never empty: the letters of an application come before its groups.
-    items: dict[str, ConsumerStatus | tuple[str, int]] = {}
-    for leader in leaders:
-        items |= {f"{name}/": (name, count) for name, count in leader.dead_letters.items() if wanted(name)}
-        items |= {f"{one.app}/{one.group}": one for one in leader.consumers if wanted(one.app)}
-    page = page_of(sorted(items), query, str, items.__getitem__)
-    return Consumers(
-        consumers=[
-            Consumer.model_validate(msgspec.structs.asdict(one)) for one in page.items if not isinstance(one, tuple)
-        ],
-        dead_letters=dict(one for one in page.items if isinstance(one, tuple)),
-        next=page.next,
-    )
+    return consumers_page(snapshot.answers.values(), app, call.query, call.identity)
 
 
 async def _create(call: Call) -> Created:
@@ -203,24 +126,6 @@ async def _create(call: Call) -> Created:
     return Created(app=call.app, group=body.group)
 
 
-def _letter(stored: "StoredLetter") -> DeadLetter:
-    letter, (shard_group, shard) = stored.letter, stored.shard
-    return DeadLetter(
-        number=stored.number,
-        group=letter.group,
-        kind=letter.kind,
-        id=letter.id,
-        type=letter.type,
-        tries=letter.tries,
-        error=letter.error,
-        at=letter.at,
-        shard_group=shard_group,
-        shard=shard,
-        subject=letter.subject,
-        stream_seq=letter.stream_seq,
-    )
-
-
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
 
@@ -242,7 +147,7 @@ async def _letters(call: Call) -> DeadLetters:
                 newest.append(stored)
     ordered = sorted(newest, key=lambda stored: -stored.number)
     # `after` was applied above: numbers go down here.
-    page = page_of(ordered, PageQuery(limit=query.limit), lambda stored: str(stored.number), _letter)
+    page = page_of(ordered, PageQuery(limit=query.limit), lambda stored: str(stored.number), letter_shown)
     return DeadLetters(items=page.items, next=page.next, total=total)
 
 
@@ -256,13 +161,7 @@ async def _content(call: Call) -> LetterContent:
     async with call.cluster.messaging.client() as client:
         (stored, *_) = await find_letters(client, call.app, LetterFilter(names=(str(int(number)),)))
         content = await read_content(client, stored)
-    return LetterContent(
-        letter=_letter(stored),
-        event=content.event,
-        unreadable=content.unreadable,
-        headers=dict(content.headers) if content.headers is not None else None,
-        payload=base64.b64encode(content.payload).decode() if content.payload is not None else None,
-    )
+    return content_shown(stored, content)
 
 
 def _chosen(body: LetterChoice) -> "LetterFilter":

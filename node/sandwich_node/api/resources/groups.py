@@ -1,8 +1,6 @@
 """The shard groups of an application: how far each is, and asking for another one (scale, restart)."""
 
 import time
-from collections import Counter
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,101 +9,15 @@ from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.groups import serving_groups, upcoming_groups
 from sandwich_coordinator.operations import scaling
 from sandwich_coordinator.operations.errors import Invalid, NotFound, Refused, Stale
-from sandwich_coordinator.operations.rows import change_row, plan_row
 from sandwich_coordinator.operations.shards import restart_shards
 from sandwich_coordinator.scale_plan import ScalePlan, no_room
-from sandwich_coordinator.start_progress import start_progress
 from sandwich_coordinator.view import ClusterView
 from sandwich_node.api.changing import changed
 from sandwich_node.api.models import DryRun, Model, Outcome
-from sandwich_node.api.resources.overview import Start
 from sandwich_node.api.routing import Call, Reply, Route
+from sandwich_node.api.shown.groups import Groups, NewSessions, groups_of, new_sessions
 
 TAG = "groups"
-
-
-class NewSessions(Model):
-    """What new sessions for an application cost.
-
-    reasons                  what is different, for example "4 shards -> 8 shards"
-    session_starts           how many it costs; `session_starts_kept` of those left are for failover
-    session_starts_reset_at  when all session starts are there again (Unix seconds)
-    seconds                  the least time that the starts take
-    memory_bytes             what the new shards need beside the present ones, without traffic
-    at_once                  the present shards end first
-    shards_without_room      how many of the new shards no node has room for now
-    room_advice              what would make room, in words; "" when there is room
-    begins_now               whether enough session starts are there; otherwise it begins after the reset
-    """
-
-    app: str
-    reasons: list[str]
-    shards_before: int
-    shards_after: int
-    session_starts: int
-    session_starts_left: int | None
-    session_starts_total: int | None
-    session_starts_kept: int
-    session_starts_reset_at: float | None
-    seconds: float
-    memory_bytes: int
-    at_once: bool
-    shards_without_room: int
-    room_advice: str
-    begins_now: bool
-
-
-class Change(Model):
-    """How far the change from one shard group to the next is. `seconds_left`: null while that is not known."""
-
-    from_group: int
-    to_group: int
-    phase: str
-    shards_done: int
-    shards: int
-    shards_failed: list[int]
-    seconds_left: int | None
-
-
-class Proposal(Model):
-    """A shard count that the leader proposes, and why. `at`: Unix seconds."""
-
-    count: int
-    reason: str
-    guilds: int
-    at: float
-
-
-class Group(Model):
-    """One generation of an application's shards, with one shard count.
-
-    ids       the shards that run in this cluster, as ranges
-    serves    its events are those that consumers get
-    replaces  the group that it takes over from; null: none
-    shards    how many of its shards are in each state
-    start     how far its start is; null when nothing starts
-    """
-
-    app: str
-    group: int
-    count: int
-    ids: str
-    phase: str
-    state: str
-    reason: str
-    serves: bool
-    replaces: int | None
-    created_at: float
-    shards: dict[str, int]
-    start: Start | None
-
-
-class Groups(Model):
-    """The groups, oldest first; the change that is under way, and the proposal, where there is one."""
-
-    groups: list[Group]
-    change: Change | None
-    proposal: Proposal | None
 
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | Literal["auto"]
@@ -161,26 +73,6 @@ class Cancelled(Model):
     cancelled: bool
 
 
-def new_sessions(plan: ScalePlan | None) -> NewSessions | None:
-    """As the API shows it."""
-    return None if plan is None else NewSessions.model_validate(plan_row(plan))
-
-
-def change_of(view: ClusterView, app: str, call: Call) -> Change | None:
-    """The change of groups that is under way."""
-    row = change_row(view, app, call.cluster.settings().policy.policy())
-    return None if row is None else Change.model_validate(row)
-
-
-def proposal_of(view: ClusterView, app: str) -> Proposal | None:
-    """What the leader proposes for an application."""
-    entry = view.proposals.get(app)
-    if entry is None:
-        return None
-    found = entry.record
-    return Proposal(count=found.count, reason=found.reason, guilds=found.guilds, at=found.at)
-
-
 def check_app(view: ClusterView, app: str) -> None:
     """Raise NotFound unless the application is there, or is being removed."""
     if app not in view.apps and app not in view.removals:
@@ -190,35 +82,7 @@ def check_app(view: ClusterView, app: str) -> None:
 async def _groups(call: Call) -> Groups:
     view = call.cluster.view()
     check_app(view, call.app)
-    policy = call.cluster.settings().policy.policy()
-    serving, upcoming = serving_groups(view).get(call.app), upcoming_groups(view).get(call.app)
-    starts = {one.group: one for one in start_progress(view, policy, time.time()) if one.app == call.app}
-    states: dict[int, Counter[str]] = {}
-    for shard, claim in view.claims.items():
-        if shard.app == call.app:
-            states.setdefault(shard.group, Counter())[claim.record.state] += 1
-    found = []
-    for key, entry in sorted(view.groups.items()):
-        if key.app != call.app:
-            continue
-        record, start = entry.record, starts.get(key.group)
-        found.append(
-            Group(
-                app=key.app,
-                group=key.group,
-                count=record.count,
-                ids=record.ids,
-                phase=record.phase,
-                state=record.state,
-                reason=record.reason,
-                serves=key == serving and key != upcoming,
-                replaces=record.replaces,
-                created_at=record.created_at,
-                shards=dict(sorted(states.get(key.group, Counter()).items())),
-                start=Start.model_validate(asdict(start)) if start is not None else None,
-            )
-        )
-    return Groups(groups=found, change=change_of(view, call.app, call), proposal=proposal_of(view, call.app))
+    return groups_of(view, call.app, call.cluster.settings().policy.policy(), time.time())
 
 
 async def _scale(call: Call) -> Reply:

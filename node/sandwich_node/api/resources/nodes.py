@@ -4,38 +4,14 @@ from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.operations import nodes
 from sandwich_coordinator.operations.errors import NotFound
 from sandwich_coordinator.operations.progress import Report
-from sandwich_coordinator.operations.snapshot import Snapshot
-from sandwich_coordinator.status import NodeStatus
 from sandwich_coordinator.types import NodeState
 from sandwich_node.api.changing import changed
 from sandwich_node.api.models import Empty, Model, Outcome, Page, PageQuery
 from sandwich_node.api.paging import page_of
 from sandwich_node.api.routing import Call, Reply, Route
+from sandwich_node.api.shown.nodes import Node, node_shown
 
 TAG = "nodes"
-
-
-class Node(Model):
-    """One registered node. `answers` false: it does not, and `error` says why; its figures are then 0."""
-
-    node: str
-    address: str
-    version: str
-    state: str
-    leader: bool
-    answers: bool
-    error: str
-    capacity: int
-    max_shards: int
-    labels: dict[str, str]
-    workers: int
-    started_at: float
-    shards: int
-    guilds: int
-    events_per_s: float
-    rss_bytes: int
-    cpu_percent: float
-    revision: int
 
 
 class DrainRequest(Model):
@@ -44,38 +20,10 @@ class DrainRequest(Model):
     force: bool = False
 
 
-def _node(snapshot: Snapshot, name: str) -> Node:
-    view = snapshot.view
-    entry = view.nodes[name]
-    answer = snapshot.answers.get(name)
-    status = answer if isinstance(answer, NodeStatus) else None
-    record = entry.record
-    return Node(
-        node=name,
-        address=record.address,
-        version=record.version,
-        state=record.state,
-        leader=view.leader is not None and view.leader.record.node == name,
-        answers=status is not None,
-        error=answer if isinstance(answer, str) else "",
-        capacity=record.capacity,
-        max_shards=record.max_shards,
-        labels=record.labels,
-        workers=record.workers,
-        started_at=record.started_at,
-        shards=len(view.claimed_by.get(name, ())),
-        guilds=sum(app.guilds for app in status.apps.values()) if status else 0,
-        events_per_s=sum(app.events_per_s for app in status.apps.values()) if status else 0.0,
-        rss_bytes=sum(worker.rss_bytes for worker in status.workers) if status else 0,
-        cpu_percent=sum(worker.cpu_percent for worker in status.workers) if status else 0.0,
-        revision=entry.mod_revision,
-    )
-
-
 async def _list(call: Call) -> Page[Node]:
     view = call.cluster.view()
     snapshot = await call.cluster.picture.snapshot(view)
-    return page_of(sorted(view.nodes), call.query, lambda name: name, lambda name: _node(snapshot, name))
+    return page_of(sorted(view.nodes), call.query, lambda name: name, lambda name: node_shown(snapshot, name))
 
 
 async def _show(call: Call) -> Node:
@@ -83,7 +31,7 @@ async def _show(call: Call) -> Node:
     name = call.path["node"]
     if name not in view.nodes:
         raise NotFound("node", name, view.nodes)
-    return _node(await call.cluster.picture.snapshot(view), name)
+    return node_shown(await call.cluster.picture.snapshot(view), name)
 
 
 async def _set_state(call: Call, wanted: NodeState) -> Reply:

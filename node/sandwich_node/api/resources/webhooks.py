@@ -6,7 +6,6 @@ from typing import Literal
 from pydantic import Field, SecretStr
 
 from sandwich_coordinator.access.roles import Role
-from sandwich_coordinator.operations.errors import NotFound
 from sandwich_coordinator.operations.webhooks import (
     WebhookEdit,
     WebhookSpec,
@@ -15,41 +14,16 @@ from sandwich_coordinator.operations.webhooks import (
     remove_webhook,
     send_test,
 )
-from sandwich_coordinator.view import ClusterView, Entry
 from sandwich_coordinator.webhooks.delivery import NotDelivered
 from sandwich_coordinator.webhooks.messages import TEMPLATE_CHARACTERS_MAX
-from sandwich_coordinator.webhooks.records import DEFAULT_KINDS, HookType, NoticeKind, WebhookRecord, WebhookStateRecord
+from sandwich_coordinator.webhooks.records import DEFAULT_KINDS, HookType, NoticeKind
 from sandwich_node.api.models import Empty, Model, Page, PageQuery
 from sandwich_node.api.paging import page_of
 from sandwich_node.api.routing import Call, Reply, Route
+from sandwich_node.api.shown.webhooks import Webhook, audited, find_webhook, webhook_of, webhook_shown
 
 TAG = "webhooks"
 SeverityName = Literal["critical", "warning", "notice"]
-
-
-class Webhook(Model):
-    """A webhook. Of its URL only the host and the last four characters are shown.
-
-    missed          notices that were given up since its last message
-    failing_since   Unix seconds since when messages do not arrive; 0: they do
-    """
-
-    name: str
-    type: str
-    host: str
-    ends_in: str
-    events: list[str]
-    min_severity: str
-    apps: list[str]
-    template: str
-    signed: bool
-    allow_private: bool
-    created_at: float
-    sent_at: float
-    missed: int
-    failing_since: float
-    error: str
-    revision: int
 
 
 class NewWebhook(Model):
@@ -85,62 +59,13 @@ class TestResult(Model):
     detail: str
 
 
-def _shown(record: WebhookRecord, revision: int, state: WebhookStateRecord | None) -> Webhook:
-    state = state or WebhookStateRecord(of=0)
-    return Webhook(
-        name=record.name,
-        type=record.type,
-        host=record.host,
-        ends_in=record.last4,
-        events=list(record.events),
-        min_severity=record.min_severity,
-        apps=list(record.apps),
-        template=record.template,
-        signed=record.signed,
-        allow_private=record.allow_private,
-        created_at=record.created_at,
-        sent_at=state.sent_at,
-        missed=state.missed,
-        failing_since=state.failing_since,
-        error=state.error,
-        revision=revision,
-    )
-
-
-def _of_view(view: ClusterView, name: str) -> Webhook:
-    entry = _found(view, name)
-    state = view.webhook_states.get(name)
-    return _shown(entry.record, entry.mod_revision, state.record if state is not None else None)
-
-
-def _found(view: ClusterView, name: str) -> Entry[WebhookRecord]:
-    entry = view.webhooks.get(name)
-    if entry is None:
-        raise NotFound("webhook", name, view.webhooks)
-    return entry
-
-
-def _audited(record: WebhookRecord) -> dict[str, object]:
-    """What the audit log has of a webhook: no secret."""
-    return {
-        "host": record.host,
-        "ends_in": record.last4,
-        "signed": record.signed,
-        "template": record.template,
-        "events": list(record.events),
-        "min_severity": record.min_severity,
-        "apps": list(record.apps),
-        "allow_private": record.allow_private,
-    }
-
-
 async def _list(call: Call) -> Page[Webhook]:
     view = call.cluster.view()
-    return page_of(sorted(view.webhooks), call.query, lambda name: name, lambda name: _of_view(view, name))
+    return page_of(sorted(view.webhooks), call.query, lambda name: name, lambda name: webhook_of(view, name))
 
 
 async def _show(call: Call) -> Reply:
-    shown = _of_view(call.cluster.view(), call.path["webhook"])
+    shown = webhook_of(call.cluster.view(), call.path["webhook"])
     return Reply(shown, revision=shown.revision)
 
 
@@ -158,8 +83,8 @@ async def _create(call: Call) -> Reply:
     )
     cluster = call.cluster
     record, revision = await create_webhook(cluster.store, cluster.keys, cluster.key, body.name, spec, now=time.time())
-    call.changes.after = {"webhook": record.name, **_audited(record)}
-    return Reply(_shown(record, revision, None), revision=revision)
+    call.changes.after = {"webhook": record.name, **audited(record)}
+    return Reply(webhook_shown(record, revision, None), revision=revision)
 
 
 async def _change(call: Call) -> Reply:
@@ -175,23 +100,23 @@ async def _change(call: Call) -> Reply:
         allow_private=body.allow_private,
     )
     cluster = call.cluster
-    call.changes.before = _audited(_found(cluster.view(), name).record)
+    call.changes.before = audited(find_webhook(cluster.view(), name).record)
     record, revision = await change_webhook(
         cluster.store, cluster.keys, cluster.key, name, edit, revision=call.revision
     )
-    call.changes.after = _audited(record)
+    call.changes.after = audited(record)
     state = cluster.view().webhook_states.get(name)
-    return Reply(_shown(record, revision, state.record if state is not None else None), revision=revision)
+    return Reply(webhook_shown(record, revision, state.record if state is not None else None), revision=revision)
 
 
 async def _remove(call: Call) -> None:
     name = call.path["webhook"]
-    call.changes.before = _audited(_found(call.cluster.view(), name).record)
+    call.changes.before = audited(find_webhook(call.cluster.view(), name).record)
     await remove_webhook(call.cluster.store, call.cluster.keys, name, revision=call.revision)
 
 
 async def _test(call: Call) -> TestResult:
-    record = _found(call.cluster.view(), call.path["webhook"]).record
+    record = find_webhook(call.cluster.view(), call.path["webhook"]).record
     try:
         await send_test(record, call.cluster.key, cluster=call.cluster.keys.cluster, now=time.time())
     except NotDelivered as error:

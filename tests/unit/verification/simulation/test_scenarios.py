@@ -134,7 +134,7 @@ class AddedAgain(Scaling):
 
 def test_an_application_that_is_removed_and_added_again_writes_no_chain_that_has_ended() -> None:
     outcome = run_virtual(AddedAgain(1).run())
-    # Nobody was there for what was sent between the two.
+    # No session received what was sent between the two.
     assert [text for text in outcome.violations if "lost outside of the gaps" not in text] == []
 
 
