@@ -9,7 +9,7 @@ CONTAINER ?= docker
 IMAGE     ?= sandwich
 # 1.2.3: sandwich:1.2.3, sandwich:1.2, sandwich:latest
 IMAGE_TAGS = -t $(IMAGE):$(VERSION) -t $(IMAGE):$(basename $(VERSION)) -t $(IMAGE):latest
-PARALLEL := -n 3 --dist loadscope
+PARALLEL := -n 4 --dist loadscope
 # Each start of a process would compile our modules again, a third of its time.
 unexport PYTHONDONTWRITEBYTECODE
 
