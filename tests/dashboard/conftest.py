@@ -15,7 +15,17 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, async_playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    ViewportSize,
+    async_playwright,
+    expect,
+)
 
 from tests.support.api import Api
 from tests.support.dashboard_cluster import Shape, dashboard_over
@@ -24,8 +34,11 @@ from tests.unit.coordinator.test_adding import Discord, discord_api
 
 __all__ = ["programs"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DESKTOP = {"width": 1280, "height": 860}
-PHONE = {"width": 390, "height": 780}
+DESKTOP: ViewportSize = {"width": 1280, "height": 860}
+PHONE: ViewportSize = {"width": 390, "height": 780}
+PATIENT_MS = 60_000
+"""For everything that is waited for: what a busy machine may take decides no test."""
+expect.set_options(timeout=PATIENT_MS)
 
 
 @dataclass
@@ -84,7 +97,7 @@ async def visit(browser: Browser, api: Api | str, **options: Any) -> AsyncIterat
     shared = browser.contexts[0]
     context = await browser.new_context(**{"viewport": DESKTOP, **options}) if options else shared
     page = await context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENT_MS)
     found = Visit(page, api) if isinstance(api, str) else Visit(page, api.url, served=api)
     own = urlsplit(found.url).netloc
 

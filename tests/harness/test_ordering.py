@@ -15,7 +15,8 @@ def test_the_longest_tests_start_first() -> None:
 
 
 def test_a_test_has_the_rank_of_the_longest_entry_that_names_it() -> None:
-    assert rank("tests/dashboard/test_real_cluster.py::test_a") == (False, FIRST.index("dashboard/test_real_cluster.py"))
+    real_cluster = "dashboard/test_real_cluster.py"
+    assert rank(f"tests/{real_cluster}::test_a") == (False, FIRST.index(real_cluster))
     assert rank("tests/dashboard/test_session.py::test_a") == (True, COMPUTING.index("dashboard/"))
     assert rank("tests/golden/test_frames.py::test_a") == (True, len(COMPUTING) - 1)
 
