@@ -42,7 +42,7 @@ check: $(STAMP) ## lint, format, types, import contracts, spelling, words of the
 	$(BIN)/codespell
 	$(BIN)/python -m tests.tidy.prose
 
-test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; three at a time, they mostly wait
+test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; four at a time, they mostly wait
 	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 test-long: $(STAMP) ## of them, the ones that CI leaves out

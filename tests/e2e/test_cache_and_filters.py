@@ -12,6 +12,7 @@ import redis.asyncio as redis
 import yaml
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
+from sandwich_node.rpc.server import NO_OWNER
 from sandwich_sdk import Event
 from sandwich_sdk.cache import Cache
 from sandwich_sdk.rpc import Rpc
@@ -327,8 +328,14 @@ async def test_requests_reach_a_bot_through_the_node_that_has_the_shard() -> Non
                 with pytest.raises(RpcError):
                     await wrong
             await running.cluster.nodes["a"].stop(30)
-            # For a moment no node has its shards: the request waits for the next owner.
-            assert ((await rpc.update_presence(status="online")) or {})["failed"] == {}
+
+            async def shown_by_all() -> bool:
+                failed = ((await rpc.update_presence(status="online")) or {})["failed"]
+                assert set(failed.values()) <= {NO_OWNER}
+                return not failed
+
+            # For a moment no node has its shards, and a request for all of them says so.
+            await running.until("the presence on every shard", shown_by_all)
         assert await running.all_arrived()
         identifies, _, violations = await running.spent()
         assert (identifies, violations) == (0, 0)

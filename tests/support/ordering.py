@@ -40,10 +40,11 @@ FIRST = (
     "contract/test_certificates.py",
     "contract/test_switch.py",
     "deploy/test_watching.py",
+    "deploy/",
+    "contract/test_workers.py",
     "contract/test_ordered.py",
     "simulator/test_world.py",
     "contract/",
-    "deploy/",
     "packaging/",
     "simulator/",
 )
