@@ -9,7 +9,7 @@ CONTAINER ?= docker
 IMAGE     ?= sandwich
 # 1.2.3: sandwich:1.2.3, sandwich:1.2, sandwich:latest
 IMAGE_TAGS = -t $(IMAGE):$(VERSION) -t $(IMAGE):$(basename $(VERSION)) -t $(IMAGE):latest
-PARALLEL := -n 3 --dist loadscope
+PARALLEL := -n 4 --dist loadscope
 # Each start of a process would compile our modules again, a third of its time.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -42,7 +42,7 @@ check: $(STAMP) ## lint, format, types, import contracts, spelling, words of the
 	$(BIN)/codespell
 	$(BIN)/python -m tests.tidy.prose
 
-test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; three at a time, they mostly wait
+test: $(STAMP) ## all tests: unit, contract (real etcd, NATS, Redis), end to end; four at a time, they mostly wait
 	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 test-long: $(STAMP) ## of them, the ones that CI leaves out

@@ -135,7 +135,7 @@ async def way_in(cluster: DevCluster) -> tuple[str, str] | None:
 @asynccontextmanager
 async def a_page(browser: Browser, url: str, api_token: str = "", *, path: str = "/") -> AsyncIterator[Page]:
     """A page in a browser context of its own, opened and loaded."""
-    context = await browser.new_context(viewport=DESKTOP)  # type: ignore[arg-type]
+    context = await browser.new_context(viewport=DESKTOP)
     try:
         page = await context.new_page()
         if api_token:

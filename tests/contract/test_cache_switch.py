@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import pytest_asyncio
 import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
 
@@ -152,11 +153,19 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
         yield made
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """Tests share it and begin with it empty: its servers need two seconds to agree."""
+    async with redis_cluster(Path(tmp_path_factory.mktemp("cluster")), 2) as servers:
+        yield servers[0].url
+
+
 @pytest.fixture(params=["one server", "cluster"])
-async def groups(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Groups]:
+async def groups(request: pytest.FixtureRequest, cluster: str, tmp_path: Path) -> AsyncIterator[Groups]:
     if request.param == "cluster":
-        async with redis_cluster(tmp_path, 2) as servers, RedisCluster.from_url(servers[0].url) as client:
-            async for made in _begun(Groups(servers[0].url, client)):
+        async with RedisCluster.from_url(cluster) as client:
+            await client.flushall()
+            async for made in _begun(Groups(cluster, client)):
                 yield made
     else:
         async with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:

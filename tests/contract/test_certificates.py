@@ -162,7 +162,7 @@ async def test_a_connection_to_nats_comes_back_after_each_change_of_its_certific
                 await until("the connection is lost", lambda: _is(not connection.is_connected))
                 await server.start()
                 await until("the connection is back", lambda: _is(connection.is_connected))
-                await connection.client.flush(timeout=5)
+                await connection.client.flush(timeout=60)
         finally:
             await connection.close()
         late = NatsConnection(options(*_paths(tmp_path)))

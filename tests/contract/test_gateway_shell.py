@@ -121,6 +121,12 @@ class Rig:
     async def _owed(self) -> list[tuple[str, int, str]]:
         return [(e["session"], e["seq"], e["digest"]) for e in await self.sim.journal(bot=self.bot)]
 
+    async def announced(self) -> None:
+        """Every guild has come, one by one behind READY; nothing more does by itself."""
+        guilds = len(await self.sim.guild_ids(self.bot))
+        await self.until(lambda: self.seen.types.count("GUILD_CREATE") == guilds)
+        await self.complete()
+
     async def happen(self, number: int = 20) -> None:
         await self.sim.act(self.bot, number)
 
@@ -240,7 +246,7 @@ async def test_a_name_that_is_unsafe_outside_is_passed_over_and_counted() -> Non
     async with rig() as shard:
         shard.start()
         await shard.live()
-        await shard.complete()
+        await shard.announced()
         await shard.sim.emit(bot=shard.bot, t="EV.*", d={}, shard=0)
         await shard.until(lambda: bool(shard.seen.all(fx.Malformed)))
         assert "EV.*" not in shard.seen.types
@@ -252,7 +258,7 @@ async def test_a_lost_session_is_reported_and_replaced() -> None:
     async with rig() as shard:
         shard.start()
         await shard.live()
-        await shard.complete()
+        await shard.announced()
         last = shard.seen.events[-1]
         await shard.sim.fault("op9", resumable=False)
         await shard.until(lambda: len(shard.seen.all(fx.SessionStarted)) == 2)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import redis.asyncio as redis
 
 from sandwich_coordinator.ids import Fence, ShardId
@@ -26,15 +27,23 @@ def counts(cache: RedisCache, fence: int, *, shard: int = 0) -> RedisCounts:
     return RedisCounts(cache, "music", ShardId("bot", 3, shard), Fence(fence))
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[EmbeddedRedis]]:
+    """Tests share it and begin with it empty: its servers need two seconds to agree."""
+    async with redis_cluster(Path(tmp_path_factory.mktemp("cluster")), 2) as servers:
+        yield servers
+
+
 @pytest.fixture(params=["one server", "a cluster"])
-async def cache(request: Any, tmp_path: Path) -> AsyncIterator[RedisCache]:
+async def cache(request: Any, cluster: list[EmbeddedRedis], tmp_path: Path) -> AsyncIterator[RedisCache]:
     async with AsyncExitStack() as stack:
         if request.param == "one server":
             servers, more = [await stack.enter_async_context(EmbeddedRedis(tmp_path / "redis"))], ""
         else:
-            servers, more = await stack.enter_async_context(redis_cluster(tmp_path, 2)), CLUSTER_RIGHTS
+            servers, more = cluster, CLUSTER_RIGHTS
         for server in servers:
             async with redis.Redis.from_url(server.url) as client:
+                await client.flushall()
                 await client.execute_command("ACL", "SETUSER", *acl_rule("sandwich", more=more))
         url = servers[0].url.replace("://", "://sandwich@")
         made = RedisCache(RedisOptions(url=url, password="secret", timeout_s=PATIENT_S), clock=time.monotonic)

@@ -159,7 +159,7 @@ class Rig:
         self.owner = Owner(self, None)
         self.running = asyncio.create_task(self.owner.run())
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while not condition():
                 assert not self.running.done(), self.running.exception()
@@ -168,7 +168,7 @@ class Rig:
     async def hand_over(self) -> None:
         """Another owner RESUMEs the session."""
         self.owner.connection.post(StopRequested("moved"))
-        await asyncio.wait_for(self.running, 30)
+        await asyncio.wait_for(self.running, 60)
         session = Session(id=self.owner.session_id, sequence=self.seq, resume_url=self.sim.url)
         self.owner = Owner(self, session)
         self.running = asyncio.create_task(self.owner.run())
@@ -191,7 +191,7 @@ class Rig:
     async def judged(self) -> "Score":
         """What was said, against the truth, once everything was."""
         truths = {(truth["guild_id"], truth["user_id"]): truth for truth in await self.sim.joins(self.bot)}
-        await self.until(lambda: all(self._final(who) is not None for who in truths), 60.0)
+        await self.until(lambda: all(self._final(who) is not None for who in truths))
         score = Score()
         for who, truth in truths.items():
             score.add(truth, self._final(who) or {}, late=who in self.late)
@@ -251,7 +251,7 @@ async def rig(*, share_per_s: float = 30.0, hold_s: float = HOLD_S, **bot: Any) 
             await made.stop()
 
 
-async def known(made: Rig, seconds: float = 30.0) -> int:
+async def known(made: Rig, seconds: float = 60.0) -> int:
     """Waits until the counts of every guild that may be asked for are known; how many those are."""
     world = made.sim.gateway.bot_named(made.bot).world
     may = [g for g in world.guild_ids if _manages(made, g)]

@@ -25,7 +25,7 @@ from tests.support.certificates import certificate
 
 pytestmark = pytest.mark.contract
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 Body = Callable[[], Coroutine[Any, Any, None]]
 
 

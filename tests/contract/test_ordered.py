@@ -81,11 +81,11 @@ async def test_a_worker_killed_during_a_handler_loses_no_event_and_ordered_group
     try:
         while not lines("hang"):
             await publish(publishers, 2)
-            await until(lambda: bool(lines("hang")) or len(lines("done")) + 40 > 8 * publishers[0].seq, 20)
+            await until(lambda: bool(lines("hang")) or len(lines("done")) + 40 > 8 * publishers[0].seq)
         await publish(publishers, 5)
         workers["victim"].kill()
         in_hand = lines("hang")[0]
-        await until(lambda: len(set(lines("done"))) == sum(each.seq for each in publishers), 30)
+        await until(lambda: len(set(lines("done"))) == sum(each.seq for each in publishers))
         for name in ("b", "c"):
             workers[name].terminate()
         async with asyncio.timeout(30):
@@ -143,7 +143,7 @@ async def test_no_shard_waits_for_ack_wait_when_workers_join_and_leave(
                 await until(lambda: seen.by_worker[name] > 100)  # noqa: B023 (awaited in this turn)
         moving = False
         await busy
-        await until(lambda: seen.total == sum(each.seq for each in publishers), 10)
+        await until(lambda: seen.total == sum(each.seq for each in publishers))
     assert seen.by_shard == {shard: list(range(1, publishers[shard].seq + 1)) for shard in range(16)}
 
 
@@ -324,7 +324,7 @@ async def test_a_stream_created_again_is_read_from_its_beginning_wherever_the_gr
         await publisher.make_stream()
         new = shards(publisher, [0, 1, 2])
         await publish(new, 2)
-        await until(lambda: sum(map(len, seen.values())) == 14, 20)
+        await until(lambda: sum(map(len, seen.values())) == 14)
     assert seen == {0: [41, 42, 1, 2, 3, 4], 1: [1, 2, 3, 4], 2: [1, 2, 3, 4]}
 
 

@@ -25,6 +25,7 @@ from sandwich_node.dev.embedded import EmbeddedEtcd, EmbeddedNats, EmbeddedRedis
 from sandwich_node.ipc import NatsSaid
 from sandwich_node.nats_connection import NatsConnection, NatsUnreachable
 from sandwich_node.nats_options import NatsOptions
+from sandwich_node.publishing import jetstream as jetstream_log
 from sandwich_node.publishing.jetstream import JetStreamLog
 from sandwich_node.publishing.log import StreamLimits
 from sandwich_sdk.wire import subjects
@@ -35,7 +36,7 @@ _Found = TypeVar("_Found")
 
 async def until(found: Callable[[], Awaitable[_Found]], right: Callable[[_Found], bool]) -> _Found:
     """Ask until the answer is right."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             if right(last := await found()):
                 return last
@@ -94,7 +95,7 @@ async def test_an_etcd_member_that_is_gone_and_a_lost_quorum_are_problems(tmp_pa
 
 async def redis_says(cache: RedisCache) -> str:
     """What Redis says of itself; on a busy machine an answer may be too late, and is asked for again."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return "\n".join(one.text for one in redis_problems(await cache.infos()))
@@ -166,7 +167,11 @@ async def test_a_jetstream_account_at_its_limit_is_a_problem(tmp_path: Path) -> 
             await log.connection.close()
 
 
-async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_problems(tmp_path: Path) -> None:
+async def test_a_stream_that_lacks_a_replica_and_one_without_a_leader_are_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A JetStream that elects its leader, or has none, answers nothing; it is asked again until the answer is right.
+    monkeypatch.setattr(jetstream_log, "API_TIMEOUT_S", 1.0)
     servers = nats_cluster(tmp_path, 3)
     async with AsyncExitStack() as stack:
         for server in servers:
@@ -260,6 +265,9 @@ async def test_a_nats_that_refuses_the_credentials_says_so(tmp_path: Path) -> No
             assert caught.value.code is Code.NATS_UNAUTHORIZED
         finally:
             await connection.close()
+
+
+async def test_a_nats_that_is_not_there_is_not_reachable() -> None:
     connection = NatsConnection(NatsOptions(servers=("nats://127.0.0.1:1",)))
     with pytest.raises(NatsUnreachable, match="not reachable") as caught:
         await connection.connect()

@@ -436,7 +436,7 @@ async def test_a_worker_that_is_killed_at_a_switch_leaves_the_order_and_loses_no
             await bot.event(chance.choice(guilds))
         workers["victim"].kill()
         workers["c"] = await start("c")
-        await until(lambda: set(lines("done")) == set(bot.events_of("all")), 60)
+        await until(lambda: set(lines("done")) == set(bot.events_of("all")))
         for name in ("b", "c"):
             workers[name].terminate()
         async with asyncio.timeout(30):

@@ -1,7 +1,8 @@
 """A real browser over the real API, with a cluster in memory. Skipped where there is no browser.
 
-Tests of a module share the browser, whose start takes a second of a core; each has a context of its own: its cookies,
-storage and pages. So they share an event loop, too: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+Tests of a module share the browser, and a context, since the first page of a context takes a second of a core. Each
+has a page of its own and begins without cookies and storage; one that needs options has a context of its own. So tests
+share an event loop, too: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
 """
 
 import re
@@ -14,7 +15,17 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    ViewportSize,
+    async_playwright,
+    expect,
+)
 
 from tests.support.api import Api
 from tests.support.dashboard_cluster import Shape, dashboard_over
@@ -23,8 +34,11 @@ from tests.unit.coordinator.test_adding import Discord, discord_api
 
 __all__ = ["programs"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DESKTOP = {"width": 1280, "height": 860}
-PHONE = {"width": 390, "height": 780}
+DESKTOP: ViewportSize = {"width": 1280, "height": 860}
+PHONE: ViewportSize = {"width": 390, "height": 780}
+PATIENT_MS = 60_000
+"""For everything that is waited for: what a busy machine may take decides no test."""
+expect.set_options(timeout=PATIENT_MS)
 
 
 @dataclass
@@ -70,16 +84,20 @@ async def browser() -> AsyncIterator[Browser]:
         pytest.skip("needs chromium")
     async with async_playwright() as playwright:
         found = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        shared = await found.new_context(viewport=DESKTOP)
+        # As long as one of its pages is open, the next one gets a process that runs.
+        await shared.new_page()
         yield found
         await found.close()
 
 
 @asynccontextmanager
 async def visit(browser: Browser, api: Api | str, **options: Any) -> AsyncIterator[Visit]:
-    """A new browser context on `api`, or on a node's address."""
-    context = await browser.new_context(**{"viewport": DESKTOP, **options})
+    """A new page on `api`, or on a node's address; with `options`, of a new browser context that has these."""
+    shared = browser.contexts[0]
+    context = await browser.new_context(**{"viewport": DESKTOP, **options}) if options else shared
     page = await context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENT_MS)
     found = Visit(page, api) if isinstance(api, str) else Visit(page, api.url, served=api)
     own = urlsplit(found.url).netloc
 
@@ -99,7 +117,20 @@ async def visit(browser: Browser, api: Api | str, **options: Any) -> AsyncIterat
     try:
         yield found
     finally:
-        await context.close()
+        if context is shared:
+            await _emptied(context, page, found.url)
+        else:
+            await context.close()
+
+
+async def _emptied(context: BrowserContext, page: Page, url: str) -> None:
+    """Nothing of a visit is left in its context."""
+    session = await context.new_cdp_session(page)
+    await session.send("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "all"})
+    for each in context.pages[1:]:
+        await each.close()
+    await context.clear_cookies()
+    await context.set_offline(False)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -816,7 +816,10 @@ async def test_search_by_keyboard(well: Visit) -> None:
     await well.page.keyboard.type("welc 7")
     await expect(well.page.get_by_role("option").first).to_contain_text("welcomer shard 7")
     await well.page.keyboard.press("Enter")
-    await expect(well.page.get_by_role("heading", level=1)).to_have_text("Shard 7 of welcomer")
+    heading = well.page.get_by_role("heading", level=1)
+    await expect(heading).to_have_text("Shard 7 of welcomer")
+    # A page that is gone to takes the focus, a moment after it shows.
+    await expect(heading).to_be_focused()
     await press_slash(well)
     await well.page.keyboard.type("197038439483310086")
     await expect(well.page.get_by_role("option").first).to_contain_text("Guild 197038439483310086")

@@ -161,9 +161,11 @@ async def test_the_page_of_a_node_that_is_drained_shows_how_far_it_is_and_its_en
             await it.page.get_by_role("link", name="b", exact=True).first.click()
             await it.page.evaluate("window.never = 'reloaded'")
             await it.click("Drain…")
-            # A worker that hangs for a while gives its shards away later than the other one.
+            dialog = it.page.get_by_role("dialog")
+            await expect(dialog).to_contain_text("Its 3 shards move to the other nodes, sessions kept")
+            # A worker that hangs gives its shards away later than the other one: in five seconds its agent ends it.
             async with frozen([answer.workers[1].pid]):
-                await confirm(it, "Drain", "Its 3 shards move to the other nodes, sessions kept")
+                await confirm(it, "Drain")
                 await it.has("It drains: ")
                 await expect(it.page.locator(".note").filter(has_text="It drains: ")).to_contain_text("1 shard left")
             await it.page.get_by_text("It is drained: it has no shards").wait_for(timeout=SLOW_MS)

@@ -91,7 +91,7 @@ class ClusterFixture:
         self.marks += 1
         await self.emit("MESSAGE_CREATE", message, guild_id)
 
-    async def after(self, guild_id: str, send: Callable[[], Awaitable[None]], timeout_s: float = 30.0) -> list[Event]:
+    async def after(self, guild_id: str, send: Callable[[], Awaitable[None]], timeout_s: float = 60.0) -> list[Event]:
         """The events of this guild that arrive after `send`, up to a marker event."""
         seen = len(self.events)
         mark = f"mark-{self.marks}"
@@ -115,7 +115,7 @@ class ClusterFixture:
             found = await self.after(guild_id, send)
             return bool(found) == arrives
 
-        await self.until(f"the setting takes effect in {guild_id}", tried, 10.0)
+        await self.until(f"the setting takes effect in {guild_id}", tried)
         return found
 
 

@@ -46,12 +46,12 @@ async def test_access_of_a_running_cluster(tmp_path: Path) -> None:
             return len(snapshot.answers) == 2 and not any(isinstance(each, str) for each in snapshot.answers.values())
 
         # Both nodes serve https with a certificate that no CA signed, and are asked through their registrations.
-        await wait_until(cluster, "two nodes answer", answering, 60.0)
+        await wait_until(cluster, "two nodes answer", answering)
 
         async def shown() -> list[str]:
             return [found for node in cluster.nodes.values() for found in TOKEN.findall(node.log.read_text())]
 
-        (first,) = await wait_until(cluster, "a node shows the first token", shown, 30.0)
+        (first,) = await wait_until(cluster, "a node shows the first token", shown)
         alpha, beta = await registered(cluster)
         assert len(alpha.tls) == 64
         assert alpha.status_key != beta.status_key
@@ -69,7 +69,7 @@ async def test_access_of_a_running_cluster(tmp_path: Path) -> None:
         async def ended() -> bool:
             return all([(await ask(node, "GET", "/api/v1/me", first))[0] == 401 for node in (alpha, beta)])
 
-        await wait_until(cluster, "the first token has ended", ended, 10.0)
+        await wait_until(cluster, "the first token has ended", ended)
         assert (await ask(beta, "GET", "/api/v1/nodes/b", ops))[1]["state"] == "cordoned"
 
         code, output = await cluster.run_cli("user", "set", "80351110224678912", "--role", "operator")
@@ -107,7 +107,7 @@ async def test_access_of_a_running_cluster(tmp_path: Path) -> None:
         async def revoked() -> bool:
             return all([(await ask(node, "GET", "/api/v1/me", ops))[0] == 401 for node in (alpha, beta)])
 
-        await wait_until(cluster, "the token is refused", revoked, 10.0)
+        await wait_until(cluster, "the token is refused", revoked)
         logs = "".join(node.log.read_text() for node in cluster.nodes.values())
         assert logs.count(first) == 1
         assert ops not in logs

@@ -143,9 +143,9 @@ async def test_a_node_frozen_past_its_lease_releases_shards_that_others_took_and
     async with fault_job({"a", "b", "c"}) as running:
         agent, workers = await running.pids("a")
         async with frozen([agent, *workers]):
-            await running.until("the frozen node's shards on the others", lambda: running.settled({"b", "c"}), 30)
-        await running.until("the node has its share again", lambda: running.settled({"a", "b", "c"}), 40)
-        await running.until("what was refused is counted", lambda: running.counts("a", "sandwich_fenced_total{"), 20)
+            await running.until("the frozen node's shards on the others", lambda: running.settled({"b", "c"}))
+        await running.until("the node has its share again", lambda: running.settled({"a", "b", "c"}))
+        await running.until("what was refused is counted", lambda: running.counts("a", "sandwich_fenced_total{"))
         assert await running.pids("a") == (agent, workers), "neither the agent nor its workers had to start again"
         assert_clean(await running.verdicts())
         assert await running.spent_on_events() == (SHARDS, 0)
@@ -157,7 +157,7 @@ async def test_a_worker_frozen_for_a_moment_continues() -> None:
         _, workers = await running.pids("a")
         async with frozen(workers):
             await asyncio.sleep(3.0)
-        await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
+        await running.until("all shards live", lambda: running.settled({"a", "b"}))
         assert (await running.pids("a"))[1] == workers
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)
@@ -174,29 +174,29 @@ async def test_a_worker_that_hangs_is_killed_and_failovers_are_announced() -> No
             async def killed() -> bool:
                 return ended(worker)
 
-            await running.until("the hung worker is killed", killed, 30)
+            await running.until("the hung worker is killed", killed)
 
         async def back() -> set[tuple[str, int]]:
             seen = {(one.app, one.shard) for one in received if isinstance(one, Failover)}
             return mine if seen >= mine else set()
 
-        await running.until("a failover message for each of its shards", back, 30)
+        await running.until("a failover message for each of its shards", back)
         assert {(one.cause, one.how) for one in received if isinstance(one, Failover)} == {("worker died", "resumed")}
         assert {one.state for one in received if isinstance(one, ShardChanged)} >= {"connecting", "resuming", "live"}
-        await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
+        await running.until("all shards live", lambda: running.settled({"a", "b"}))
 
         async def died() -> list[dict[str, Any]]:
             rows = [row for row in (await running.status())["failovers"] if row["cause"] == "worker died"]
             return rows if sum(row["count"] for row in rows) >= len(mine) else []
 
-        rows = await running.until("each failover is counted", died, 20)
+        rows = await running.until("each failover is counted", died)
         assert sum(row["count"] for row in rows) == sum(row["resumed"] for row in rows) == len(mine)
 
         async def healthy() -> str:
             code, text = await running.cluster.run_cli("cluster", "status")
             return "" if code else text
 
-        assert "worker died, on a" in await running.until("nothing is wrong any more", healthy, 30)
+        assert "worker died, on a" in await running.until("nothing is wrong any more", healthy)
         assert_clean(await running.verdicts())
         assert await running.spent_on_events() == (SHARDS, 0)
 
@@ -207,17 +207,17 @@ async def test_no_shard_moves_or_stops_while_etcd_is_dead() -> None:
         await running.cluster.etcd.kill()
         end = time.monotonic() + 2 * LEASE_S
         while time.monotonic() < end:
-            await running.until("events arrive while etcd is dead", running.flowing, LEASE_S)
+            await running.until("events arrive while etcd is dead", running.flowing)
             assert await running.connected()
         await running.cluster.etcd.start()
-        await running.until("all shards live", lambda: running.settled({"a", "b", "c"}), 30)
+        await running.until("all shards live", lambda: running.settled({"a", "b", "c"}))
         end = time.monotonic() + 1.5 * LEASE_S
         while time.monotonic() < end:
-            await running.until("events arrive after etcd is back", running.flowing, LEASE_S)
+            await running.until("events arrive after etcd is back", running.flowing)
         assert await running.claims() == claims
         assert await running.resumes() == resumes
         running.cluster.nodes["a"].signal(signal.SIGKILL)
-        await running.until("etcd's outage did not stop failover", lambda: running.settled({"b", "c"}), 30)
+        await running.until("etcd's outage did not stop failover", lambda: running.settled({"b", "c"}))
         assert_clean(await running.verdicts())
         assert await running.spent_on_events() == (SHARDS, 0)
 
@@ -232,8 +232,8 @@ async def test_a_dead_nats_server_costs_only_time() -> None:
             for worker in (await running.node_status(node))["workers"]:
                 assert 0 < worker["rss_bytes"] < RSS_BYTES_MAX
         await running.cluster.nats.start()
-        await running.until("events arrive again", running.flowing, 30)
-        await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
+        await running.until("events arrive again", running.flowing)
+        await running.until("all shards live", lambda: running.settled({"a", "b"}))
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)
         assert running.gaps == []
@@ -254,7 +254,7 @@ async def test_resumable_sessions_are_resumed_and_forgotten_ones_are_named_by_a_
             async def resumed(wanted: int = wanted) -> bool:
                 return await running.resumes() >= wanted and await running.connected()
 
-            await running.until(f"every shard resumed after {kind} {fields}", resumed, 30)
+            await running.until(f"every shard resumed after {kind} {fields}", resumed)
             assert await running.spent() == (SHARDS, 0), f"no IDENTIFY after {kind} {fields}"
         assert running.gaps == []
 
@@ -265,11 +265,11 @@ async def test_resumable_sessions_are_resumed_and_forgotten_ones_are_named_by_a_
             async def identified(number: int = number) -> bool:
                 return len(running.gaps) == number + 1 and (await running.spent())[0] == SHARDS + number + 1
 
-            await running.until(f"one more IDENTIFY and a gap after {faults}", identified, 30)
+            await running.until(f"one more IDENTIFY and a gap after {faults}", identified)
             gap = running.gaps[-1]
             assert (gap.app, gap.shard) == ("welcomer", number)
             assert gap.last_seq == running.checks["welcomer"].sessions[gap.session].last_seq > 0
-            await running.until("all shards live", lambda: running.settled({"a", "b"}), 30)
+            await running.until("all shards live", lambda: running.settled({"a", "b"}))
         assert_clean(await running.verdicts_up_to_gaps())
         assert await running.spent() == (SHARDS + 2, 0)
 
@@ -284,14 +284,14 @@ async def test_the_workers_of_a_dead_leader_agent_end_by_themselves() -> None:
         async def gone() -> bool:
             return all(ended(pid) for pid in workers)
 
-        await running.until("the workers of the dead agent have ended", gone, 15)
+        await running.until("the workers of the dead agent have ended", gone)
         assert "its lease is released" in running.cluster.nodes[leaders[0]].log.read_text()
         rest = {"a", "b", "c"} - set(leaders)
-        await running.until("the dead leader's shards on the others", lambda: running.settled(rest), 30)
+        await running.until("the dead leader's shards on the others", lambda: running.settled(rest))
 
         async def counted() -> list[int]:
             return [row["identified"] for row in (await running.status())["failovers"] if row["cause"] == "node gone"]
 
-        assert set(await running.until("the failover is counted", counted, 20)) == {0}
+        assert set(await running.until("the failover is counted", counted)) == {0}
         assert_clean(await running.verdicts())
         assert await running.spent() == (SHARDS, 0)

@@ -61,7 +61,7 @@ async def assert_right(running: ClusterFixture) -> None:
         whole = {(truth["guild_id"], truth["user_id"]) for truth in truths} == said.keys()
         return whole and not any(answers[-1].get("pending") for answers in said.values())
 
-    await running.until("an answer for each join", all_attributed, 20.0)
+    await running.until("an answer for each join", all_attributed)
     said = attributions(running)
     for truth in truths:
         answer = said[truth["guild_id"], truth["user_id"]][-1]
@@ -134,7 +134,7 @@ async def test_joins_are_attributed_right_and_delay_little_despite_slow_discord_
         await simulator("faults", {"kind": "http_status", "status": 500, "seconds": 1.0, "path": "/guilds/"})
         await joins_hold_nothing_for_long(running, {guild: codes[guild] for guild in guilds[2:]})
         await assert_right(running)
-        pages = await running.until("the workers report what they counted", lambda: counted(running), 20.0)
+        pages = await running.until("the workers report what they counted", lambda: counted(running))
 
         await running.until("the counts of every guild are kept", lambda: counts_kept(running))
         for status, _ in pages:

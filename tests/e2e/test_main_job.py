@@ -127,7 +127,7 @@ class Job:
 
         await self.until("every bot has had events", busy)
         await self.cluster.simulator("pause_traffic", {})
-        end = time.monotonic() + 20
+        end = time.monotonic() + READY_S
         while True:
             found = {app: check.verdict(await owed(app)) for app, check in self.checks.items()}
             if all(verdict.clean for verdict in found.values()) or time.monotonic() > end:

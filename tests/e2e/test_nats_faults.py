@@ -91,25 +91,25 @@ async def test_a_slow_nats_costs_only_time_and_a_deleted_stream_is_made_again_an
             await continues_behind_foreign_messages(running)
             await delete_stream(running, "welcomer")
             await running.cluster.simulator("traffic", {"rate": RATE})
-            await running.until("events arrive again", running.flowing, 30)
+            await running.until("events arrive again", running.flowing)
 
             async def shown() -> bool:
                 return "welcomer: its stream was deleted" in await problems(running)
 
-            await running.until("the deleted stream in the status", shown, 20)
+            await running.until("the deleted stream in the status", shown)
             assert (await running.cluster.run_cli("cluster", "status"))[0] == 1
 
             async def announced() -> list[str]:
                 return [one.stream for one in received if isinstance(one, StreamRemade)]
 
-            assert await running.until("the deleted stream is announced", announced, 20) == ["SANDWICH_welcomer"]
+            assert await running.until("the deleted stream is announced", announced) == ["SANDWICH_welcomer"]
             logs = "".join(running.cluster.nodes[name].log.read_text() for name in NODES)
             assert logs.count("stream SANDWICH_welcomer was deleted under its shards") == 1
 
             async def all_reported() -> bool:
                 return {gap.shard for gap in running.gaps} == set(range(6))
 
-            await running.until("a gap in each chain of the stream", all_reported, 20)
+            await running.until("a gap in each chain of the stream", all_reported)
             for gap in running.gaps:
                 assert gap.app == "welcomer"
                 assert "no consumer had read is lost" in gap.detail["reason"]
@@ -137,10 +137,10 @@ async def continues_behind_foreign_messages(running: FaultJob) -> None:
         status = [await running.node_status(name) for name in sorted(NODES)]
         return sum(int(node["apps"]["welcomer"]["foreign_total"]) for node in status) == 6
 
-    await running.until("foreign messages in the status", shown, 20)
-    await running.until("a gap in each chain", reported, 20)
+    await running.until("foreign messages in the status", shown)
+    await running.until("a gap in each chain", reported)
     assert all("nothing is lost" in gap.detail["reason"] for gap in running.gaps)
-    await running.until("six foreign messages counted", counted, 20)
+    await running.until("six foreign messages counted", counted)
     assert_clean(await running.verdicts())
     assert await running.spent() == (SHARDS, 0)
     running.gaps.clear()
@@ -214,12 +214,12 @@ async def waits_for_space_and_continues(running: FaultJob) -> None:
         found = await problems(running)
         return all(re.search(rf"{app}: shards .* wait: .*disk full", found) for app in running.checks)
 
-    await running.until("the reason of the wait in the status", said, 30)
+    await running.until("the reason of the wait in the status", said)
     assert (await running.cluster.run_cli("cluster", "status"))[0] == 1
     assert await running.connected(), "heartbeats continue"
     assert max(await rss(running)) < RSS_BYTES_MAX
     await restored(running)
-    await running.until("events arrive again", running.flowing, 30)
+    await running.until("events arrive again", running.flowing)
     assert_clean(await running.verdicts())
     assert (await running.spent(), running.gaps) == ((SHARDS, 0), [])
 
@@ -235,13 +235,13 @@ async def loses_only_what_discord_dropped(running: FaultJob) -> None:
     for name in sorted(NODES):
         for pid in (await running.pids(name))[1]:
             os.kill(pid, signal.SIGKILL)
-            await running.until("the worker is gone", partial(gone, pid), 10)
+            await running.until("the worker is gone", partial(gone, pid))
     await restored(running)
 
     async def identified() -> bool:
         return len(running.gaps) == 6 and await running.settled(NODES)
 
-    await running.until("a gap of each shard that Discord would not resume", identified, 40)
+    await running.until("a gap of each shard that Discord would not resume", identified)
     # A small frame can still fit into the last page of an open file, so a session may end shortly after `before`.
     ends = {session: sessions[session].last_seq for session in before}
     assert all(0 <= ends[session] - before[session] < KEPT_BY_DISCORD["welcomer"] for session in before)
@@ -256,9 +256,9 @@ async def loses_only_what_discord_dropped(running: FaultJob) -> None:
     assert text.count("ended after sequence") == 6
     assert sum([await counted(running, name) for name in sorted(NODES)]) == 6
     await running.cluster.simulator("traffic", {"rate": RATE})
-    await running.until("events arrive again", running.flowing, 30)
+    await running.until("events arrive again", running.flowing)
     assert_clean(await running.verdicts_up_to_gaps())
-    assert await running.spent() == (SHARDS + 6, 0)
+    assert await running.spent_on_events() == (SHARDS + 6, 0)
 
 
 async def gone(pid: int) -> bool:

@@ -2,19 +2,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ordering import FIRST, SINGLY, TOGETHER, rank, unit
+from tests.support.ordering import COMPUTING, FIRST, SINGLY, TOGETHER, next_unit, rank, unit
 
 TESTS = Path(__file__).parents[1]
 
 
 def test_the_longest_tests_start_first() -> None:
-    tests = ["unit/sdk/test_a.py", "contract/test_store.py", "e2e/test_faults.py", "e2e/test_upgrade.py"]
+    tests = ["contract/test_store.py", "contract/test_invites.py", "e2e/test_faults.py", "e2e/test_upgrade.py"]
     assert sorted(tests, key=lambda test: rank(f"tests/{test}::test_a")) == list(reversed(tests))
-    assert rank("test_a.py::test_a") == rank("tests/golden/test_frames.py::test_a") == len(FIRST)
+    computing = ["golden/test_frames.py", "unit/sdk/test_a.py", "unit/node/test_group_switch.py"]
+    assert sorted(computing, key=lambda test: rank(f"tests/{test}::test_a")) == list(reversed(computing))
+
+
+def test_a_test_has_the_rank_of_the_longest_entry_that_names_it() -> None:
+    real_cluster = "dashboard/test_real_cluster.py"
+    assert rank(f"tests/{real_cluster}::test_a") == (False, FIRST.index(real_cluster))
+    assert rank("tests/dashboard/test_session.py::test_a") == (True, COMPUTING.index("dashboard/"))
+    assert rank("tests/golden/test_frames.py::test_a") == (True, len(COMPUTING) - 1)
+
+
+def test_what_computes_runs_beside_what_waits_and_alone_when_nothing_waits() -> None:
+    waits, computes = "tests/e2e/test_faults.py::test_a", "tests/unit/sdk/test_a.py"
+    assert next_unit([waits, computes], is_computing=False) == computes
+    assert next_unit([computes, waits], is_computing=True) == waits
+    assert next_unit([waits], is_computing=False) == waits
+    assert next_unit([computes], is_computing=True) == computes
 
 
 def test_what_is_named_is_there() -> None:
-    assert [name for name in (*FIRST, *SINGLY, *TOGETHER) if not (TESTS / name).exists()] == []
+    names = (*FIRST, *COMPUTING, *SINGLY, *TOGETHER)
+    assert [name for name in names if not (TESTS / name).exists()] == []
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,9 @@ class MemoryLog:
 
     def _last(self, chain: str) -> int:
         """The sequence of the last message on the chain's subjects; 0: there is none."""
-        frames = (seq for seq, subject, _, _ in self.messages if _matches(subject, chain))
-        others = (seq for seq, subject in self.foreign if _matches(subject, chain))
-        return max(max(frames, default=0), max(others, default=0))
+        frames = (seq for seq, subject, _, _ in reversed(self.messages) if _matches(subject, chain))
+        others = (seq for seq, subject in reversed(self.foreign) if _matches(subject, chain))
+        return max(next(frames, 0), next(others, 0))
 
     async def append(
         self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int

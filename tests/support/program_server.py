@@ -7,6 +7,7 @@ the exit code at the end, as `subprocess` has it. A process forked for the conne
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import random
@@ -33,6 +34,8 @@ _PR_SET_NAME = 15
 def serve(path: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What is imported stays for ever. A collection in a program would write to, and so copy, each page of it.
+    gc.freeze()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{path}.new")
         listening.listen(64)

@@ -399,7 +399,7 @@ async def test_no_secret_of_a_body_goes_anywhere(node: Node, caplog: pytest.LogC
 
 async def test_the_first_admins_token_is_shown_once_and_ends_with_the_next_admin(node: Node) -> None:
     shown: list[str] = []
-    async with a_node(store=node.store) as other, asyncio.timeout(5):
+    async with a_node(store=node.store) as other, asyncio.timeout(60):
         await asyncio.gather(*(offer_first_admin(each.access, "127.0.0.1", shown.append) for each in (node, other)))
     assert len(shown) == 1
     await node.facts.refresh()

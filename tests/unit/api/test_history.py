@@ -153,7 +153,7 @@ async def test_a_leader_writes_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(store, "txn", noted)
     running = asyncio.create_task(history.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await written.wait()
     assert await minutes(store) == [600.0]
     running.cancel()

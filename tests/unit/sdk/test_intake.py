@@ -23,7 +23,7 @@ def delivery(seq: int, shard: int = 0) -> Delivery:
 
 
 async def take(intake: Intake) -> int:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         taken = await intake.next()
     assert taken is not None
     return taken.stream_seq
