@@ -57,6 +57,8 @@ READY_QUIET_S = 30.0
 """A shard is ready although guilds are missing, when none arrived for so long: they may be in an outage."""
 RESUMED_QUIET_S = 5.0
 """The same for the next owner of a session: it does not know which guilds are still to come."""
+RESUMED_MAX_S = 30.0
+"""So long it waits at most: to it, a guild that is back from an outage or new is one that was still to come."""
 SETTLE_S = 2.0
 """Before the stream's last sequence is read, and between that and the hold. What the old group stores behind it is then
 among the events that the upcoming one remembers, and is long enough for repeated events to be distinguished."""
@@ -293,9 +295,15 @@ class Upcoming:
         return self._intake.guilds if self.mode is Mode.WITHHELD else self._guilds
 
     async def _guilds_arrived(self) -> None:
+        clock = asyncio.get_running_loop().time
+        until = clock() + RESUMED_MAX_S
         while self._tracker.awaited or not self._is_listed:
+            if not self._is_live:
+                await self._next_arrival()
+                continue
+            quiet_s = READY_QUIET_S if self._is_listed else max(0.0, min(RESUMED_QUIET_S, until - clock()))
             try:
-                async with asyncio.timeout(READY_QUIET_S if self._is_listed else RESUMED_QUIET_S):
+                async with asyncio.timeout(quiet_s):
                     await self._next_arrival()
             except TimeoutError:
                 if self._is_live:

@@ -1,6 +1,7 @@
 """Two shard groups side by side on virtual time: what consumers get of each guild is what Discord sent, once."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from sandwich_node.publishing.log import LogUnavailable
 from sandwich_node.shards import hold
 from sandwich_node.shards.features import ShardFeatures
 from sandwich_node.shards.runner import FLUSH_BUDGET_S
-from sandwich_node.shards.upcoming import READY_QUIET_S, RESUMED_QUIET_S
+from sandwich_node.shards.upcoming import READY_QUIET_S, RESUMED_MAX_S, RESUMED_QUIET_S
 from sandwich_sdk.wire.frame import session_hash
 from tests.support.two_groups import GUILD_0, SPREAD_S, Group, World, switch
 from verification.simulation.loop import run_virtual
@@ -354,6 +355,44 @@ def test_a_guild_that_does_not_come_is_waited_for_although_others_come_again(
         waited = READY_QUIET_S if then is _none else RESUMED_QUIET_S
         assert waited - 2 <= loop.time() - began <= waited + 2
         coming.cancel()
+        await settled(world, new)
+
+    play(story)
+
+
+@pytest.mark.parametrize("drop_every_s", [0.0, 8.0])
+def test_guilds_that_come_again_and_again_do_not_keep_the_next_owner_of_a_session_from_being_ready(
+    drop_every_s: float,
+) -> None:
+    """A shard with hundreds of guilds sees one that it has not met every few seconds, for minutes."""
+
+    async def story(world: World) -> None:
+        discord, loop = world.discord, asyncio.get_running_loop()
+        new = Group(world, 1, 1)
+
+        async def joins() -> None:
+            for number in itertools.count(1000):
+                guild = GUILD_0 + (number << 22)
+                new.session_of(0).guilds.add(guild)
+                discord.emit(guild, "GUILD_CREATE", id=str(guild))
+                await asyncio.sleep(RESUMED_QUIET_S / 2)
+
+        async def drops() -> None:
+            while True:
+                await asyncio.sleep(drop_every_s)
+                await _sockets_drop(world, new, new)
+
+        new.start(phase="preparing")
+        await new.all_are("ready")
+        await new.crash(0)
+        faults = [world.tasks.create_task(joins())]
+        if drop_every_s:
+            faults.append(world.tasks.create_task(drops()))
+        began = loop.time()
+        await new.all_are("ready")
+        assert loop.time() - began <= RESUMED_MAX_S + 10
+        for fault in faults:
+            fault.cancel()
         await settled(world, new)
 
     play(story)
