@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--rate", type=float, default=2000.0)
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--linger", type=float, default=0.01)
+    parser.add_argument("--linger", type=float, default=0.008)
     options = parser.parse_args()
     print("| shards | events/s | CPU µs an event | events a frame | p50 ms | p99 ms |")
     print("|---|---|---|---|---|---|")

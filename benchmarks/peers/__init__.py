@@ -26,7 +26,7 @@ ENVIRONMENT = Path(sys.prefix) / "peers"
 """Where other libraries and built programs are: beside our own packages, outside the tree."""
 BUILD_TIMEOUT_S = 1800.0
 START_TIMEOUT_S = 180.0
-TICK_MS = 10
+TICK_MS = 8
 """How long the publisher in Rust lets events of a shard wait for each other: as long as `policy.linger_ms`."""
 
 Running = AbstractAsyncContextManager[Client]

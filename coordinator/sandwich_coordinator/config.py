@@ -214,7 +214,7 @@ class PolicyConfig(Section):
     restart_grace: Annotated[Duration, seconds(0, 3600)] = 0.0
     moves_in_flight: int = Field(default=32, ge=1, le=10_000)
     identify_reserve: Annotated[int | str, BeforeValidator(check_reserve)] = "20%"
-    linger_ms: Number = Field(default=10.0, ge=0.0, le=1000.0)
+    linger_ms: Number = Field(default=8.0, ge=0.0, le=1000.0)
 
 
 def _window(value: str) -> str:
@@ -396,7 +396,7 @@ class PolicySettings(Record, frozen=True):
     moves_in_flight_max: int = 32
     identify_reserve: int = 0
     identify_reserve_percent: float = 20.0
-    linger_ms: float = 10.0
+    linger_ms: float = 8.0
 
     def policy(self) -> Policy:
         """The control plane's policy with these limits."""
