@@ -13,6 +13,7 @@ from sandwich_node.dev.freezing import freeze
 from sandwich_node.nats_connection import NatsConnection
 from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.appends import AppendRefused, NoAck, NoStream
+from sandwich_node.publishing.log import Append
 
 pytestmark = pytest.mark.contract
 WRONG_LAST = 10071
@@ -36,7 +37,7 @@ async def connection(server: EmbeddedNats) -> AsyncIterator[NatsConnection]:
 
 
 async def append(connection: NatsConnection, subject: str, expected: int, body: bytes = b"x") -> int:
-    return await connection.appends.append(subject, body, {"A": "1"}, chain=subject, expected=expected)
+    return await connection.appends.append(Append(subject, body, {"A": "1"}, subject, expected))
 
 
 async def test_each_append_gets_its_own_answer(connection: NatsConnection, server: EmbeddedNats) -> None:

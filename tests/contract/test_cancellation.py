@@ -16,6 +16,7 @@ from sandwich_node.dev.ports import free_ports
 from sandwich_node.nats_connection import NatsConnection
 from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
+from sandwich_node.publishing.log import Append
 from sandwich_sdk import Consumer
 from sandwich_sdk.rpc import Rpc
 from sandwich_sdk.wire import subjects
@@ -92,7 +93,7 @@ async def test_appends_and_reading_the_end_of_a_chain(log: JetStreamLog) -> None
     async def append() -> None:
         shard = next(shards)
         chain = subjects.chain_filter("bot", 0, shard)
-        await log.append(subjects.events_subject("bot", "events", 0, shard), b"", HEADERS, chain=chain, expected=0)
+        await log.append(Append(subjects.events_subject("bot", "events", 0, shard), b"", HEADERS, chain, 0))
         await log.tail(subjects.stream_name("bot"), chain)
 
     await all_end(append)

@@ -10,7 +10,7 @@ from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_node.nats_connection import NatsConnection, NatsUnreachable
 from sandwich_node.nats_options import NatsOptions
 from sandwich_node.publishing.jetstream import JetStreamLog
-from sandwich_node.publishing.log import LogUnavailable
+from sandwich_node.publishing.log import Append, LogUnavailable
 
 pytestmark = pytest.mark.contract
 
@@ -33,7 +33,7 @@ async def test_a_server_that_went_away_is_named_by_whatever_needs_it(tmp_path: P
         await server.stop()
         said = set()
         for ask in (
-            lambda: log.append("sandwich.bot.all.0.0", b"x", {}, chain="sandwich.bot.*.0.0", expected=0),
+            lambda: log.append(Append("sandwich.bot.all.0.0", b"x", {}, "sandwich.bot.*.0.0", 0)),
             lambda: log.tail("SANDWICH_bot", "sandwich.bot.*.0.0"),
             log.check,
             lambda: log.ensure_stream("other"),

@@ -1,12 +1,13 @@
 """An event log in memory, with JetStream's guarded append and failures on demand."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from sandwich_node.publishing.awaited_answers import AwaitedAnswers
 from sandwich_node.publishing.log import (
+    Append,
     Extent,
     Foreign,
     LogError,
@@ -73,9 +74,7 @@ class MemoryLog:
         others = (seq for seq, subject in reversed(self.foreign) if _matches(subject, chain))
         return max(next(frames, 0), next(others, 0))
 
-    async def append(
-        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
-    ) -> int:
+    async def append(self, append: Append) -> int:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         self._answer()
@@ -84,33 +83,24 @@ class MemoryLog:
             raise error
         if not self.streams:
             raise StreamMissing("no stream")
-        if len(payload) > self._part_bytes:
-            raise PayloadTooLarge(str(len(payload)))
+        if len(append.payload) > self._part_bytes:
+            raise PayloadTooLarge(str(len(append.payload)))
         if self.forget_after is not None:
             self.forget_after -= 1
             if self.forget_after < 0:
                 self.messages, self.forget_after = [], None
         self.before()
-        if self._last(chain) != expected:
-            raise WrongLast(f"expected {expected}")
+        if self._last(append.chain) != append.expected:
+            raise WrongLast(f"expected {append.expected}")
         seq = self._next
         self._next += 1
-        self.messages.append((seq, subject, payload, FrameHeaders.decode(headers)))
+        self.messages.append((seq, append.subject, append.payload, FrameHeaders.decode(append.headers)))
         if error is not None:
             raise error
         return seq
 
-    def begin(
-        self,
-        subject: str,
-        payload: bytes,
-        headers: Mapping[str, str],
-        *,
-        chain: str,
-        expected: int,
-        on_answer: OnAnswer,
-    ) -> None:
-        self._awaited.give(self.append(subject, payload, headers, chain=chain, expected=expected), on_answer)
+    def begin(self, append: Append, on_answer: OnAnswer) -> None:
+        self._awaited.give(self.append(append), on_answer)
 
     async def tail(self, stream: str, chain: str) -> Tail | Foreign | None:
         self._answer()

@@ -4,13 +4,13 @@ import asyncio
 import bisect
 import contextlib
 import random
-from collections.abc import Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from sandwich_node.publishing.awaited_answers import AwaitedAnswers
 from sandwich_node.publishing.log import (
+    Append,
     Extent,
     LogUnavailable,
     OnAnswer,
@@ -63,18 +63,19 @@ class Stream:
         seen = self.frames[start : start + PAGE]
         return Page(tuple(found), seen[-1].stream_seq + 1 if seen else seq)
 
-    def append(self, subject: str, payload: bytes, chain: str, headers: FrameHeaders, expected: int) -> int:
+    def append(self, append: Append, headers: FrameHeaders) -> int:
         """Raises WrongLast."""
+        chain = append.chain
         found = self.chains.setdefault(chain, _Chain())
         tail = found.tail
-        if (tail.stream_seq if tail else 0) != expected:
-            raise WrongLast(f"expected {expected}")
+        if (tail.stream_seq if tail else 0) != append.expected:
+            raise WrongLast(f"expected {append.expected}")
         self._seq += 1
         if tail is not None and headers.epoch < tail.headers.epoch:
             self._journal.violate(f"{chain}: fence {headers.epoch} wrote after {tail.headers.epoch}")
         self._check(chain, found, headers)
         found.frames.append(Tail(self._seq, headers, None))
-        self.frames.append(StoredFrame(self._seq, subject, headers, payload))
+        self.frames.append(StoredFrame(self._seq, append.subject, headers, append.payload))
         return self._seq
 
     def gap_of(self, app: str, number: int, session: str) -> int | None:
@@ -128,43 +129,32 @@ class NodeLog:
         """The stream always exists."""
         await self._travel()
 
-    async def append(
-        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
-    ) -> int:
+    async def append(self, append: Append) -> int:
         """See `Log.append`."""
         await self._travel()
-        decoded = FrameHeaders.decode(headers)
+        headers = FrameHeaders.decode(append.headers)
         if self._rng.random() < LANDS_LATE:
             # The writer stops waiting; the append reaches the stream later, perhaps after another owner took over.
-            self._land_later(subject, payload, chain, decoded, expected)
+            self._land_later(append, headers)
             raise LogUnavailable("no answer in time")
-        seq = self._stream.append(subject, payload, chain, decoded, expected)
+        seq = self._stream.append(append, headers)
         await self._travel()
         if self._rng.random() < ANSWER_LOST:
             raise LogUnavailable("the answer was lost")
         return seq
 
-    def _land_later(self, subject: str, payload: bytes, chain: str, headers: FrameHeaders, expected: int) -> None:
+    def _land_later(self, append: Append, headers: FrameHeaders) -> None:
         def land() -> None:
             with contextlib.suppress(WrongLast):
-                self._stream.append(subject, payload, chain, headers, expected)
+                self._stream.append(append, headers)
 
         # Outside of the machine's context: a packet under way is not frozen with its sender.
         loop = asyncio.get_running_loop()
         loop.call_later(self._rng.uniform(0.001, 9.0), land, context=Context())
 
-    def begin(
-        self,
-        subject: str,
-        payload: bytes,
-        headers: Mapping[str, str],
-        *,
-        chain: str,
-        expected: int,
-        on_answer: OnAnswer,
-    ) -> None:
+    def begin(self, append: Append, on_answer: OnAnswer) -> None:
         """See `Log.begin`."""
-        self._awaited.give(self.append(subject, payload, headers, chain=chain, expected=expected), on_answer)
+        self._awaited.give(self.append(append), on_answer)
 
     async def tail(self, stream: str, chain: str) -> Tail | None:
         """See `Log.tail`."""

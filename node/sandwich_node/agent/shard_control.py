@@ -33,7 +33,7 @@ from sandwich_node.agent.near_turns import NearTurns
 from sandwich_node.agent.node_state import NodeState
 from sandwich_node.agent.settings_changes import shards_to_stop
 from sandwich_node.agent.shard_messages import ShardChanges, start_message, with_token_of
-from sandwich_node.agent.shard_records import missing_sessions, state_writes
+from sandwich_node.agent.shard_records import missing_sessions, newest_session, state_writes
 from sandwich_node.agent.status import ShardFacts
 
 _log = logging.getLogger(__name__)
@@ -275,6 +275,7 @@ class ShardControl:
     def _start(self, view: ClusterView, start: assignment.Start) -> bool:
         """Start the shard in its worker; False: try again although nothing changes."""
         shard = start.shard
+        start = replace(start, session=newest_session(start, self.local.get(shard), self._sessions.get(shard)))
         app, group = view.apps[shard.app].record, view.groups[shard.of].record
         budget = view.budgets.get(start.config.token_hash)
         worker = self._workers.get(start.worker)

@@ -4,6 +4,7 @@ from collections.abc import Container, Iterator, Mapping
 
 import msgspec
 
+from sandwich_coordinator import assignment
 from sandwich_coordinator.assignment import LocalNode, LocalShard
 from sandwich_coordinator.ids import Fence, ShardId
 from sandwich_coordinator.store.base import Compare, Put
@@ -72,6 +73,20 @@ def _state_write(
     key = view.keys.claim(*shard)
     guard = Compare(key, "mod_revision", claim.mod_revision)
     return GuardedWrite((guard,), (Put(key, wanted.encode(), claim.lease),))
+
+
+def newest_session(
+    start: assignment.Start, running: LocalShard | None, known: SessionRecord | None
+) -> SessionRecord | None:
+    """The session that a shard resumes: the one that it had when it ran here, under the same claim, if it is `known`.
+
+    etcd may have been restored from a backup meanwhile. What it has of another token, intents or count is not used.
+    """
+    stored = start.session
+    if stored is None or known is None or running is None or running.fence != start.fence:
+        return stored
+    is_alike = (known.token_hash, known.intents, known.count) == (stored.token_hash, stored.intents, stored.count)
+    return known if is_alike else stored
 
 
 def missing_sessions(

@@ -62,8 +62,9 @@ class Completeness:
         self.lost(reason)
 
     def _is_complete(self) -> None:
-        self.lacks, self.is_urgent = "", False
-        self._changed("")
+        if self.lacks:
+            self.lacks, self.is_urgent = "", False
+            self._changed("")
 
     # --- resync ---------------------------------------------------------------------------------------------------
 

@@ -69,11 +69,6 @@ class _Job(msgspec.Struct, kw_only=True, eq=False):
     is_refused: bool = False
     """Redis has answered, and refused it; it waits all the same."""
 
-    def answer(self, extras: Mapping[int, Extra] | None) -> None:
-        on_applied, self.on_applied = self.on_applied, None
-        if on_applied is not None:
-            on_applied(extras)
-
 
 class CacheFeed:
     """Feeds one shard's events to the cache. `caught_up` is called when a delayed feed has written everything."""
@@ -217,19 +212,6 @@ class CacheFeed:
         """Whether an event of this type is published with the value that it replaced."""
         return self._translator.reports_before(event_type)
 
-    async def apply(
-        self, session: str, confirmed: int, events: tuple[EventOps, ...], *, starts_session: bool
-    ) -> Mapping[int, Extra] | None:
-        """As `begin`; returns what `on_applied` gets."""
-        applied: asyncio.Future[Mapping[int, Extra] | None] = asyncio.get_running_loop().create_future()
-
-        def on_applied(extras: Mapping[int, Extra] | None) -> None:
-            if not applied.done():
-                applied.set_result(extras)
-
-        self.begin(session, confirmed, events, starts_session=starts_session, on_applied=on_applied)
-        return await applied
-
     def begin(
         self,
         session: str,
@@ -258,16 +240,19 @@ class CacheFeed:
             on_applied(None)
             return
 
-        def applied(extras: Mapping[int, Extra] | None) -> None:
-            if extras is None:
-                self._was_late = job in self._queue
-                self.counters.late += len(events)
-            on_applied(extras)
-
-        job.on_applied = applied
+        job.on_applied = on_applied
         self._waits = job
         if self._timer is None:
             self._timer = loop.call_at(job.due, self._look_for_late)
+
+    def _answer(self, job: _Job, extras: Mapping[int, Extra] | None) -> None:
+        on_applied, job.on_applied = job.on_applied, None
+        if on_applied is None:
+            return
+        if extras is None:
+            self._was_late = job in self._queue
+            self.counters.late += job.events
+        on_applied(extras)
 
     def _look_for_late(self) -> None:
         """The timer is not set for each frame: it looks whether the frame that waits now waits too long."""
@@ -279,14 +264,14 @@ class CacheFeed:
         if loop.time() < job.due:
             self._timer = loop.call_at(job.due, self._look_for_late)
         else:
-            job.answer(None)
+            self._answer(job, None)
 
     def _replied(self, job: _Job, batch: Batch, found: Applied | CacheError) -> None:
         """The reply for a job that is first in the queue. After an error `run` tries again."""
         job.is_sent = False
         if isinstance(found, CacheError):
             self.waiting = str(found)
-            job.answer(None)
+            self._answer(job, None)
             self._wake.set()
             return
         self.waiting = ""
@@ -301,7 +286,7 @@ class CacheFeed:
             self._wake.set()
         else:
             self._in_step()
-        job.answer(extras)
+        self._answer(job, extras)
 
     def _remove_first(self) -> _Job:
         job = self._queue.popleft()
@@ -329,7 +314,7 @@ class CacheFeed:
         self._translator.forget()
         self._completeness.gave_up(reason)
         for job in dropped:
-            job.answer(None)
+            self._answer(job, None)
 
     def mark_incomplete(self, reason: str) -> None:
         """The cache lacks changes of this shard's guilds, until a resync."""
@@ -356,17 +341,17 @@ class CacheFeed:
                 if isinstance(error, CacheFull | CacheReadOnly | CacheRefused) and not job.is_refused:
                     job.is_refused = True
                     self.counters.failed += 1
-                job.answer(None)
+                self._answer(job, None)
                 await asyncio.sleep(backoff.next_s())
             except Exception as error:
                 # No second try: it would fail again, and an error raised here would end the shard.
                 backoff.succeeded()
                 self._made_nothing(error)
-                self._remove_first().answer(None)
+                self._answer(self._remove_first(), None)
             else:
                 self.waiting = ""
                 backoff.succeeded()
-                self._remove_first().answer(extras)
+                self._answer(self._remove_first(), extras)
 
     def _made_nothing(self, error: Exception) -> None:
         _log.error("shard %s/%s: a change of the cache failed", *self._shard, exc_info=error)

@@ -3,6 +3,7 @@
 A shell: each lookup has a bounded time.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from sandwich_node.publishing.frames import Batch, Item
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_Fields = dict[int, list[bytes]]
+"""The fields of `__extra`, as JSON, by an event's place in its batch."""
 
 BEHIND = b'"before":null,"cache":"behind"'
 """Replaces `before` in an event while the cache is behind or incomplete."""
@@ -52,66 +55,62 @@ class ShardEnricher:
 
     def begin(self, batch: Batch, confirmed: int, on_lines: Callable[[Sequence[bytes]], None]) -> bool:
         """See `publishing.publisher.Enricher`."""
-        if self.extra is not None:
+        if self.extra is not None and not self.extra.is_whole:
             return False
-        items, asking = batch.items, False
-        for item in items:
-            if item.ask is not None:
-                if isinstance(item.ask, MessageAsk):
-                    return False
-                asking = True
-        cache = self.cache
-        if cache is None and not asking:
-            on_lines([item.line for item in items])
-        elif cache is None:
-            on_lines(self._with_cached(batch, {}))
-        else:
-            try:
-                cache.begin(
-                    batch.session,
-                    confirmed,
-                    _operations(items),
-                    starts_session=items[0].type == "READY",
-                    on_applied=lambda extras: on_lines(self._with_cached(batch, extras)),
-                )
-            except Exception as error:
-                self._failed(error)
-                on_lines(self._with_cached(batch, {}))
-        return True
-
-    def _with_cached(self, batch: Batch, extras: Mapping[int, Extra] | None) -> list[bytes]:
-        """The lines with what the cache adds; as they came if that fails."""
         items = batch.items
-        lines = [item.line for item in items]
-        try:
-            added = self._cached(items, extras)
-            asking = [(at, item) for at, item in enumerate(items) if item.ask is not None]
-            if asking:
-                _add_arrivals(asking, extras or {}, added)
-            _add(lines, added)
-        except Exception as error:
-            self._failed(error)
-            return [item.line for item in items]
-        return lines
+        for item in items:
+            if item.ask is not None and isinstance(item.ask, MessageAsk | ObserverAsk):
+                return False
+        self._begin_fields(batch, confirmed, lambda fields: on_lines(_lines(items, fields)))
+        return True
 
     async def finish(self, batch: Batch, confirmed: int) -> list[bytes]:
         """See `publishing.publisher.Enricher`."""
-        items = batch.items
-        lines = [item.line for item in items]
-        added: dict[int, list[bytes]] = {}
-        cache = self.cache
-        extras = await self._done(self._cache(cache, batch, confirmed, added)) if cache is not None else None
-        # Few events ask for anything.
-        asking = [(at, item) for at, item in enumerate(items) if item.ask is not None]
-        if asking:
-            _add_arrivals(asking, extras or {}, added)
-            asks = [(at, item.ask) for at, item in asking if isinstance(item.ask, MessageAsk)]
-            if asks:
-                await self._done(self._prefixes(asks, lines, added))
+        made: asyncio.Future[_Fields] = asyncio.get_running_loop().create_future()
+
+        def on_fields(fields: _Fields) -> None:
+            if not made.done():
+                made.set_result(fields)
+
+        self._begin_fields(batch, confirmed, on_fields)
+        fields, items, dropped = await made, batch.items, set[int]()
+        asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, MessageAsk)]
+        if asks:
+            await self._done(self._prefixes(asks, dropped, fields))
         if self.extra is not None:
-            await self._done(self._observed(self.extra, items, added))
-        _add(lines, added)
+            await self._done(self._observed(self.extra, items, fields))
+        lines = _lines(items, fields)
+        for at in dropped:
+            lines[at] = b""
         return lines
+
+    def _begin_fields(self, batch: Batch, confirmed: int, on_fields: Callable[[_Fields], None]) -> None:
+        """What the cache adds to events, and whether guilds came. `on_fields` is called once, maybe at once."""
+        items, cache = batch.items, self.cache
+        if cache is None:
+            on_fields(self._fields(items, {}))
+            return
+        try:
+            cache.begin(
+                batch.session,
+                confirmed,
+                tuple([EventOps(item.seq, item.ops, item.size) for item in items if item.ops]),
+                starts_session=items[0].type == "READY",
+                on_applied=lambda extras: on_fields(self._fields(items, extras)),
+            )
+        except Exception as error:
+            self._failed(error)
+            on_fields(self._fields(items, {}))
+
+    def _fields(self, items: Sequence[Item], extras: Mapping[int, Extra] | None) -> _Fields:
+        """`extras`: the cache's, by sequence; None: it does not have the events yet."""
+        fields: _Fields = {}
+        for add in (self._add_before, _add_arrivals):
+            try:
+                add(items, extras, fields)
+            except Exception as error:
+                self._failed(error)
+        return fields
 
     async def _done(self, part: Coroutine[None, None, _T]) -> _T | None:
         """The result of `part`; None if it fails. Raised, the error would end the shard, and return with the replay."""
@@ -131,35 +130,21 @@ class ShardEnricher:
         """See `Enricher`."""
         return (self.cache is None or self.cache.is_whole) and (self.extra is None or self.extra.is_whole)
 
-    async def _cache(
-        self, cache: CacheFeed, batch: Batch, confirmed: int, added: dict[int, list[bytes]]
-    ) -> Mapping[int, Extra]:
-        """Apply the batch's changes and add the values that they replaced; returns the cache's extras by sequence."""
-        items = batch.items
-        starts_session = items[0].type == "READY"
-        extras = await cache.apply(batch.session, confirmed, _operations(items), starts_session=starts_session)
-        added.update(self._cached(items, extras))
-        return extras or {}
-
-    def _cached(self, items: Sequence[Item], extras: Mapping[int, Extra] | None) -> dict[int, list[bytes]]:
-        """The fields that the cache adds, by the event's place. `extras` None: it does not have the events yet."""
-        added: dict[int, list[bytes]] = {}
+    def _add_before(self, items: Sequence[Item], extras: Mapping[int, Extra] | None, fields: _Fields) -> None:
+        """Add the values that events replaced."""
+        cache = self.cache
         if extras is None:
-            cache = self.cache
             for at, item in enumerate(items):
                 if item.ops and cache is not None and cache.reports_before(item.type):
-                    added[at] = [BEHIND]
+                    fields[at] = [BEHIND]
         elif extras:
             for at, item in enumerate(items):
                 extra = extras.get(item.seq)
                 # The shard itself decides whether a guild joined: see `_add_arrivals`.
                 if extra is not None and extra.before is not None:
-                    added[at] = [b'"before":' + extra.before]
-        return added
+                    fields[at] = [b'"before":' + extra.before]
 
-    async def _prefixes(
-        self, asks: Sequence[tuple[int, MessageAsk]], lines: list[bytes], added: dict[int, list[bytes]]
-    ) -> None:
+    async def _prefixes(self, asks: Sequence[tuple[int, MessageAsk]], dropped: set[int], fields: _Fields) -> None:
         rule = self.rules.prefixes
         if rule is None:
             # The filter was switched off after the messages were read.
@@ -168,42 +153,39 @@ class ShardEnricher:
         for at, ask in asks:
             found = rule.match(ask.content, known.get(ask.guild))
             if found is not None:
-                added.setdefault(at, []).append(b'"prefix":' + msgspec.json.encode(found))
+                fields.setdefault(at, []).append(b'"prefix":' + msgspec.json.encode(found))
             elif ask.guild in known or self.prefixes is None:
-                lines[at] = b""
+                dropped.add(at)
                 self.counters.without_prefix += 1
             else:
                 # It may begin with a prefix that could not be read: the consumer decides.
-                added.setdefault(at, []).append(b'"prefix":null')
+                fields.setdefault(at, []).append(b'"prefix":null')
                 self.counters.prefix_unknown += 1
 
-    async def _observed(self, extra: ExtraSource, items: Sequence[Item], added: dict[int, list[bytes]]) -> None:
+    async def _observed(self, extra: ExtraSource, items: Sequence[Item], fields: _Fields) -> None:
         asks = [(at, item.ask) for at, item in enumerate(items) if isinstance(item.ask, ObserverAsk)]
         answers = await extra.resolve([ask for _, ask in asks])
         for (at, _), answer in zip(asks, answers, strict=True):
-            added.setdefault(at, []).append(b'"%b":%b' % (extra.extra_name.encode(), answer))
+            fields.setdefault(at, []).append(b'"%b":%b' % (extra.extra_name.encode(), answer))
 
 
-def _operations(items: Sequence[Item]) -> tuple[EventOps, ...]:
-    return tuple([EventOps(item.seq, item.ops, item.size) for item in items if item.ops])
-
-
-def _add(lines: list[bytes], added: Mapping[int, Sequence[bytes]]) -> None:
-    for at, fields in added.items():
-        if lines[at]:
-            lines[at] = with_extra(lines[at], b",".join(fields))
-
-
-def _add_arrivals(
-    asking: Sequence[tuple[int, Item]], extras: Mapping[int, Extra], added: dict[int, list[bytes]]
-) -> None:
+def _add_arrivals(items: Sequence[Item], extras: Mapping[int, Extra] | None, fields: _Fields) -> None:
     """Add whether a guild joined, was announced or is back: as the shard saw it, otherwise as the cache has it."""
-    for at, item in asking:
-        arrival, extra = item.ask, extras.get(item.seq)
+    for at, item in enumerate(items):
+        arrival = item.ask
         if isinstance(arrival, Arrival):
+            extra = extras.get(item.seq) if extras else None
             if extra is not None and extra.lazy is not None:
                 arrival = arrival.as_cached(lazy=extra.lazy, unavailable=bool(extra.unavailable))
-            added.setdefault(at, []).append(arrival.fields())
+            fields.setdefault(at, []).append(arrival.fields())
+
+
+def _lines(items: Sequence[Item], fields: _Fields) -> list[bytes]:
+    lines = [item.line for item in items]
+    for at, added in fields.items():
+        if lines[at]:
+            lines[at] = with_extra(lines[at], b",".join(added))
+    return lines
 
 
 def with_extra(line: bytes, fields: bytes) -> bytes:

@@ -46,4 +46,6 @@ class ExtraSource(Protocol):
         """Whether what is kept in Redis for this has all that was read."""
 
     async def resolve(self, asks: Sequence[ObserverAsk]) -> Sequence[bytes]:
-        """The field's JSON value for each ask. Takes a bounded time. Called for every batch, also without asks."""
+        """The field's JSON value for each ask. Takes a bounded time.
+
+        While it is not whole it is called for every batch, also without asks."""

@@ -12,7 +12,7 @@ import asyncio
 import re
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from nats.aio.transport import TcpTransport, Transport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from sandwich_coordinator.client_tls import ClientTls
+from sandwich_node.publishing.log import Append
 from sandwich_sdk.nats_client import ReconnectingClient
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SEQ, EXPECTED_LAST_SUBJECT
 
@@ -162,9 +163,7 @@ class Appends:
         """Whether `begin` may be called."""
         return bool(self._inbox)
 
-    async def append(
-        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
-    ) -> int:
+    async def append(self, append: Append) -> int:
         """As `begin`; returns the new sequence. Raises AppendRefused, NoStream, NoAck, and what `open` raises."""
         if not self._inbox:
             await self.open()
@@ -174,32 +173,22 @@ class Appends:
             if not answer.done():
                 answer.set_result(result)
 
-        self.begin(subject, payload, headers, chain=chain, expected=expected, on_result=on_result)
+        self.begin(append, on_result)
         result = await answer
         if isinstance(result, Exception):
             raise result
         return result
 
-    def begin(
-        self,
-        subject: str,
-        payload: bytes,
-        headers: Mapping[str, str],
-        *,
-        chain: str,
-        expected: int,
-        on_result: OnResult,
-    ) -> None:
-        """Append if `chain` ends at stream sequence `expected`. Call it while connected, once the inbox is open.
+    def begin(self, append: Append, on_result: OnResult) -> None:
+        """Append. Call it while connected, once the inbox is open.
 
-        `headers`: names and values without line breaks. `on_result` is called once, later; it must not raise.
+        No name or value of a header may have a line break. `on_result` is called once, later; it must not raise.
         """
         self._number = number = self._number + 1
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        block = (
-            f"{_VERSION_LINE}{lines}{EXPECTED_LAST_SEQ}: {expected}\r\n{EXPECTED_LAST_SUBJECT}: {chain}\r\n\r\n"
-        ).encode()
-        line = f"HPUB {subject} {self._inbox}.{number} {len(block)} {len(block) + len(payload)}\r\n".encode()
+        lines = "".join([f"{name}: {value}\r\n" for name, value in append.headers.items()])
+        guard = f"{EXPECTED_LAST_SEQ}: {append.expected}\r\n{EXPECTED_LAST_SUBJECT}: {append.chain}\r\n"
+        block, payload = f"{_VERSION_LINE}{lines}{guard}\r\n".encode(), append.payload
+        line = f"HPUB {append.subject} {self._inbox}.{number} {len(block)} {len(block) + len(payload)}\r\n".encode()
         self._waiting[number] = on_result
         if not self._out:
             asyncio.get_running_loop().call_soon(self._write)
@@ -224,12 +213,13 @@ class Appends:
         if not client.is_connected or transport is None:
             self.lost()
             return
-        client.stats["out_msgs"] += len(out) // 4
-        transport.write(b"".join(out))
+        # Before the write: it may raise, and then no answer comes.
         loop = asyncio.get_running_loop()
         self._due.append((loop.time() + self._timeout_s, self._number))
         if self._timer is None:
             self._timer = loop.call_at(self._due[0][0], self._expire)
+        client.stats["out_msgs"] += len(out) // 4
+        transport.write(b"".join(out))
         if not isinstance(transport, TcpTransport):
             # A websocket keeps what is written until it is drained.
             task = asyncio.create_task(self._drain(transport))
@@ -270,7 +260,8 @@ class Appends:
         """Give up what has waited too long. One timer for all: they wait equally long, so that the oldest is first."""
         loop = asyncio.get_running_loop()
         now, due, until = loop.time(), self._due, 0
-        while due and due[0][0] <= now:
+        oldest = next(iter(self._waiting), self._number + 1)
+        while due and (due[0][0] <= now or due[0][1] < oldest):
             until = due.popleft()[1]
         self._timer = loop.call_at(due[0][0], self._expire) if due else None
         self._give_up(until)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from sandwich_node.publishing.log import LogError, OnAnswer
+from sandwich_node.publishing.log import OnAnswer
 
 
 class AwaitedAnswers:
@@ -22,7 +22,8 @@ class AwaitedAnswers:
 
 async def _give(append: Coroutine[Any, Any, int], on_answer: OnAnswer) -> None:
     try:
-        answer: int | LogError = await append
-    except LogError as error:
+        answer: int | Exception = await append
+    except Exception as error:
+        # Any error: the one who began the append waits for its answer.
         answer = error
     on_answer(answer)

@@ -26,11 +26,11 @@ from sandwich_coordinator.ids import Fence
 from sandwich_node.publishing.foreign_messages import ChainEnd, Search, Walk
 from sandwich_node.publishing.frames import Frame, ShardOrigin, split_payload
 from sandwich_node.publishing.log import (
+    Append,
     Fenced,
     Foreign,
     Log,
     LogBusy,
-    LogError,
     LogUnavailable,
     PayloadTooLarge,
     StreamMissing,
@@ -182,7 +182,7 @@ class Chain:
             hold=at.hold,
         )
         subject = self._subject(subjects.DEFAULT_LANE)
-        return await self._store.append(subject, b"", fence.encode(), chain=self._filter, expected=expected)
+        return await self._store.append(Append(subject, b"", fence.encode(), self._filter, expected))
 
     async def _find_end(self, known: ChainEnd | None = None) -> ChainEnd:
         """Where the chain ends. `known` is not read again: more foreign messages may come meanwhile."""
@@ -233,18 +233,17 @@ class Chain:
             subject = self._subjects[lane] = subjects.events_subject(app, lane, group, shard)
         return subject
 
-    def begin(self, frame: Frame, on_end: Callable[[LogError | None], None]) -> bool:
-        """Begin the first try to append a frame. False: this frame takes more than one message, call `append`.
+    def begin(self, frame: Frame, on_end: Callable[[Exception | None], None]) -> bool:
+        """Begin the first try to append a frame. False: more than one message is owed, call `append`.
 
         `on_end` is called once, later: with None when the frame is stored, or with the error. Then the frame must be
         given to `append` together with the error. One append at a time, also with `append`.
         """
-        payload = frame.payload()
-        if self._owes_notice or len(payload) > self._store.part_bytes:
+        if self._owes_notice or len(payload := frame.payload()) > self._store.part_bytes:
             return False
 
-        def on_answer(answer: int | LogError) -> None:
-            if isinstance(answer, LogError):
+        def on_answer(answer: int | Exception) -> None:
+            if isinstance(answer, Exception):
                 on_end(answer)
                 return
             self._last = self._own = answer
@@ -252,17 +251,11 @@ class Chain:
             self.waiting_reason = ""
             on_end(None)
 
-        self._store.begin(
-            self._subject(frame.lane),
-            payload,
-            _encoded(frame, frame.headers(self._fence, hold=self.hold)),
-            chain=self._filter,
-            expected=self._last,
-            on_answer=on_answer,
-        )
+        headers = _encoded(frame, frame.headers(self._fence, hold=self.hold))
+        self._store.begin(Append(self._subject(frame.lane), payload, headers, self._filter, self._last), on_answer)
         return True
 
-    async def append(self, frame: Frame, failed: LogError | None = None) -> int:
+    async def append(self, frame: Frame, failed: Exception | None = None) -> int:
         """Append one frame, in parts when it is too large; returns the stream sequence of its last part.
 
         `failed`: what came of a first try that `begin` made. Raises Fenced. Waits while the log is away.
@@ -286,9 +279,10 @@ class Chain:
             await self._append_notice()
         return stored_as
 
-    async def _append_whole(self, frame: Frame, payload: bytes, failed: LogError | None) -> None:
+    async def _append_whole(self, frame: Frame, payload: bytes, failed: Exception | None) -> None:
         part_bytes = self._store.part_bytes
-        if len(payload) <= part_bytes:
+        if failed is not None or len(payload) <= part_bytes:
+            # A first try is settled before anything else is appended, whatever the limit is now.
             try:
                 await self._append(frame, payload, frame.headers(self._fence, hold=self.hold), failed)
             except PayloadTooLarge:
@@ -327,7 +321,7 @@ class Chain:
             await self._append(frame, part, frame.headers(self._fence, (index, len(parts)), hold=self.hold))
 
     async def _append(
-        self, frame: Frame, payload: bytes, headers: FrameHeaders, failed: LogError | None = None
+        self, frame: Frame, payload: bytes, headers: FrameHeaders, failed: Exception | None = None
     ) -> None:
         backoff: Backoff | None = None
         encoded = _encoded(frame, headers)
@@ -337,9 +331,8 @@ class Chain:
                 if failed is not None:
                     first, failed = failed, None
                     raise first
-                self._last = self._own = await self._store.append(
-                    subject, payload, encoded, chain=self._filter, expected=self._last
-                )
+                append = Append(subject, payload, encoded, self._filter, self._last)
+                self._last = self._own = await self._store.append(append)
             except LogBusy:
                 await self._pause(BUSY_RETRY_S)
             except (WrongLast, LogUnavailable, StreamMissing) as error:

@@ -7,7 +7,7 @@ append of the subject is in process, 10059 stream not found, 10076/10039 JetStre
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from sandwich_node.publishing.awaited_answers import AwaitedAnswers
 from sandwich_node.publishing.consumption import Consumption, group_lags, messages_of, next_offset
 from sandwich_node.publishing.jetstream_health import account_problems, stream_problems
 from sandwich_node.publishing.log import (
+    Append,
     Extent,
     Foreign,
     LogBusy,
@@ -165,47 +166,36 @@ class JetStreamLog:
             self._limits[app] = limits
             self._ensured.discard(app)
 
-    async def append(
-        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
-    ) -> int:
+    async def append(self, append: Append) -> int:
         """See `Log.append`."""
         if not self._client.is_connected:
             raise LogUnavailable(self.connection.absence())
-        if len(payload) > self._client.max_payload:
-            raise PayloadTooLarge(f"a frame of {len(payload)} bytes is above the server's max_payload")
+        if len(append.payload) > self._client.max_payload:
+            raise PayloadTooLarge(f"a frame of {len(append.payload)} bytes is above the server's max_payload")
         try:
-            return await self.connection.appends.append(subject, payload, headers, chain=chain, expected=expected)
+            return await self.connection.appends.append(append)
         except NoStream:
-            raise await self._no_answer(subject) from None
+            raise await self._no_answer(append.subject) from None
         except (AppendRefused, NoAck, nats.errors.Error, OSError) as error:
             raise self._append_error(error) from None
 
-    def begin(
-        self,
-        subject: str,
-        payload: bytes,
-        headers: Mapping[str, str],
-        *,
-        chain: str,
-        expected: int,
-        on_answer: OnAnswer,
-    ) -> None:
+    def begin(self, append: Append, on_answer: OnAnswer) -> None:
         """See `Log.begin`."""
         appends, client = self.connection.appends, self._client
-        if not appends.is_open or not client.is_connected or len(payload) > client.max_payload:
+        if not appends.is_open or not client.is_connected or len(append.payload) > client.max_payload:
             # Rare, and `append` knows what to say.
-            self._awaited.give(self.append(subject, payload, headers, chain=chain, expected=expected), on_answer)
+            self._awaited.give(self.append(append), on_answer)
             return
 
         def on_result(result: int | Exception) -> None:
             if isinstance(result, int):
                 on_answer(result)
             elif isinstance(result, NoStream):
-                self._awaited.give(self._raise_no_answer(subject), on_answer)
+                self._awaited.give(self._raise_no_answer(append.subject), on_answer)
             else:
                 on_answer(self._append_error(result))
 
-        appends.begin(subject, payload, headers, chain=chain, expected=expected, on_result=on_result)
+        appends.begin(append, on_result)
 
     async def _raise_no_answer(self, subject: str) -> int:
         raise await self._no_answer(subject)

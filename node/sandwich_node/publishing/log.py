@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from sandwich_coordinator.ids import Fence
 from sandwich_coordinator.problems import Code
 from sandwich_sdk.wire.headers import FrameHeaders
@@ -53,8 +55,21 @@ class Fenced(Exception):
         self.newer = newer
 
 
-OnAnswer = Callable[[int | LogError], None]
-"""Takes what an append came to: the new sequence, or the error."""
+class Append(msgspec.Struct, frozen=True):
+    """One message for a chain. A Struct, since each frame makes one.
+
+    It is stored only if the last message on `chain`'s subjects has stream sequence `expected` (0: there is none).
+    """
+
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+    chain: str
+    expected: int
+
+
+OnAnswer = Callable[[int | Exception], None]
+"""Takes what an append came to: the new sequence, or a LogError. Any other error is a fault of our own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +137,13 @@ class Log(Protocol):
     def part_bytes(self) -> int:
         """The largest payload that one message may carry."""
 
-    async def append(
-        self, subject: str, payload: bytes, headers: Mapping[str, str], *, chain: str, expected: int
-    ) -> int:
-        """Append if `chain`'s last message has stream sequence `expected` (0: none); return the new sequence.
+    async def append(self, append: Append) -> int:
+        """Append, and return the new sequence.
 
         Raises WrongLast, LogBusy, LogUnavailable, StreamMissing, PayloadTooLarge.
         """
 
-    def begin(
-        self,
-        subject: str,
-        payload: bytes,
-        headers: Mapping[str, str],
-        *,
-        chain: str,
-        expected: int,
-        on_answer: OnAnswer,
-    ) -> None:
+    def begin(self, append: Append, on_answer: OnAnswer) -> None:
         """As `append`, for one of very many: nothing waits for it.
 
         `on_answer` is called once, with what `append` would return or raise, never before `begin` has returned. It may

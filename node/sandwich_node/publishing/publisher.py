@@ -1,8 +1,8 @@
 """A shard's publisher: takes what the shard read, and appends it to the chain, one append at a time.
 
 Events that arrive while an append is in flight form the next frame (group commit), so that frames grow under load. The
-shards of a busy worker publish at its ticks (`ticks.py`), all together. On a quiet worker an event leaves at once, and
-a frame that is full enough never waits.
+shards of a busy worker publish at its ticks (`ticks.py`), all together. On a quiet worker an event leaves at once. What
+is full enough for a frame when the append before it ends does not wait either.
 
 An ordinary frame takes no task: the worker's tick calls `_publish`, the cache's answer `_append_lines`, and the
 acknowledgement `_on_end`. What takes several steps (several frames, a failed append, a marker, an event that asks for
@@ -11,7 +11,7 @@ more than the cache) is left to the task of `run`. Nothing else is published unt
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -22,7 +22,6 @@ from sandwich_node.cache.context import Op
 from sandwich_node.events.asks import Ask, StoredAsk
 from sandwich_node.publishing.chain import Chain
 from sandwich_node.publishing.frames import HOLD_OVER, Batch, EventBuffer, Frame, frames_of
-from sandwich_node.publishing.log import LogError
 from sandwich_node.publishing.own_events import OwnEvent
 from sandwich_node.publishing.ticks import Ticks
 from sandwich_sdk.wire.headers import END, GAP, MARKER
@@ -72,19 +71,6 @@ class Enricher(Protocol):
         """
 
 
-@dataclass(slots=True)
-class _Work:
-    """What the task of `run` has to do. `batch` None: append a marker.
-
-    frames  of the batch, once they are made
-    failed  what came of the first try at the first frame
-    """
-
-    batch: Batch | None = None
-    frames: Sequence[Frame] | None = None
-    failed: LogError | None = None
-
-
 class ShardPublisher:
     """Moves events from the buffer to the chain.
 
@@ -116,11 +102,11 @@ class ShardPublisher:
         self._flushing = False
         self._is_running = False
         self._is_called = False
-        """The ticks will call `_publish`."""
+        """The ticks will call `_publish`. They may do so once more: it finds nothing to do then."""
         self._is_busy = False
         """An append is in flight, or the task of `run` is at work."""
         self._in_flight: tuple[Batch, Frame] | None = None
-        self._work: _Work | None = None
+        self._work: Callable[[], Awaitable[None]] | None = None
         self._fault: Exception | None = None
         self._wake = asyncio.Event()
         """For the task of `run`: there is work, or a fault."""
@@ -205,7 +191,7 @@ class ShardPublisher:
         await self._room.wait()
 
     async def flushed(self) -> None:
-        """Wait until everything that was taken is in the stream. From now on, no event waits for others."""
+        """Wait until everything that was taken is in the stream. It does not wait for a tick."""
         self._flushing = True
         if self._is_running and not self._is_busy:
             self._go_on()
@@ -225,23 +211,13 @@ class ShardPublisher:
                     raise self._fault
                 if self._work is not None:
                     work, self._work = self._work, None
-                    await self._do(work)
+                    await work()
                     self._is_busy = False
                     self._go_on()
         finally:
             self._is_running = False
             if self._marker_timer is not None:
                 self._marker_timer.cancel()
-
-    async def _do(self, work: _Work) -> None:
-        if work.batch is None:
-            self._mark_wanted = False
-            await self.chain.append(self._marker())
-            self.counters.frames += 1
-        elif work.frames is None:
-            await self.publish(work.batch)
-        else:
-            await self._append(work.batch, work.frames, work.failed)
 
     def _call(self) -> None:
         """Have the ticks call `_publish`, unless that will happen anyway."""
@@ -254,6 +230,13 @@ class ShardPublisher:
         self._is_called = False
         if self._is_busy or not self._is_running:
             return 0
+        try:
+            return self._publish_next()
+        except Exception as error:
+            self._fail(error)
+            return 0
+
+    def _publish_next(self) -> int:
         batch = self.buffer.take()
         if batch is None:
             self._go_on()
@@ -261,15 +244,11 @@ class ShardPublisher:
         self._is_busy = True
         enricher = self.enricher
         if batch.kind:
-            self._leave_to_task(_Work(batch))
+            self._leave_to_task(partial(self._publish_batch, batch))
         elif enricher is None:
             self._append_lines(batch, [item.line for item in batch.items])
-        else:
-            try:
-                if not enricher.begin(batch, self._confirmed(batch), partial(self._append_lines, batch)):
-                    self._leave_to_task(_Work(batch))
-            except Exception as error:
-                self._fail(error)
+        elif not enricher.begin(batch, self._confirmed(batch), partial(self._append_lines, batch)):
+            self._leave_to_task(partial(self._publish_batch, batch))
         return len(batch.items)
 
     def _append_lines(self, batch: Batch, lines: Sequence[bytes]) -> None:
@@ -281,7 +260,7 @@ class ShardPublisher:
             if len(frames) == 1 and self.chain.begin(frames[0], self._on_end):
                 self._in_flight = batch, frames[0]
             elif frames:
-                self._leave_to_task(_Work(batch, frames))
+                self._leave_to_task(partial(self._append, batch, frames))
             else:
                 self._confirm(batch)
                 self._is_busy = False
@@ -298,13 +277,13 @@ class ShardPublisher:
         stored = self.chain.checkpoint
         return stored.last_seq if stored.session == batch.session else 0
 
-    def _on_end(self, failed: LogError | None) -> None:
+    def _on_end(self, failed: Exception | None) -> None:
         """The append in flight has ended."""
         if self._in_flight is None or not self._is_running:
             return
         (batch, frame), self._in_flight = self._in_flight, None
         if failed is not None:
-            self._leave_to_task(_Work(batch, (frame,), failed))
+            self._leave_to_task(partial(self._append, batch, (frame,), failed))
             return
         try:
             self._count(frame)
@@ -314,7 +293,7 @@ class ShardPublisher:
         except Exception as error:
             self._fail(error)
 
-    def _leave_to_task(self, work: _Work) -> None:
+    def _leave_to_task(self, work: Callable[[], Awaitable[None]]) -> None:
         self._is_busy = True
         self._work = work
         self._wake.set()
@@ -334,7 +313,7 @@ class ShardPublisher:
             else:
                 self._ticks.took(self._publish(), asyncio.get_running_loop().time())
         elif self._is_marker_wanted:
-            self._leave_to_task(_Work())
+            self._leave_to_task(self._append_marker)
         else:
             self._idle.set()
             self._await_marker()
@@ -343,11 +322,15 @@ class ShardPublisher:
     def _is_marker_wanted(self) -> bool:
         return self._mark_wanted or (self._flushing and self._unmarked is not None)
 
-    async def publish(self, batch: Batch) -> None:
-        """Publish one batch of the buffer. Raises Fenced. Call it for one batch at a time, in order."""
+    async def _append_marker(self) -> None:
+        self._mark_wanted = False
+        await self.chain.append(self._marker())
+        self.counters.frames += 1
+
+    async def _publish_batch(self, batch: Batch) -> None:
         await self._append(batch, await self._frames(batch))
 
-    async def _append(self, batch: Batch, frames: Sequence[Frame], failed: LogError | None = None) -> None:
+    async def _append(self, batch: Batch, frames: Sequence[Frame], failed: Exception | None = None) -> None:
         for frame in frames:
             if batch.hold is not None:
                 self.chain.hold = batch.hold if batch.hold != HOLD_OVER else None
@@ -441,7 +424,7 @@ class ShardPublisher:
         if loop.time() < self._marker_due:
             self._marker_timer = loop.call_at(self._marker_due, self._check_marker)
             return
-        self._leave_to_task(_Work())
+        self._leave_to_task(self._append_marker)
 
 
 def _marker_note() -> bytes:

@@ -17,6 +17,7 @@ from sandwich_node.cache.errors import CacheError, CacheFull, CacheReadOnly, Cac
 from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.replies import Applied, Extra
 from sandwich_node.cache.settings import CacheWriter
+from tests.support.applied import applied
 from verification.simulation.loop import run_virtual
 
 WRITER = CacheWriter(shard=ShardId("bot", 0, 0), fence=Fence(1), bot="9", intents=1, settings=CacheSpec())
@@ -95,7 +96,7 @@ def play(story: Callable[[CacheFeed, FakeCache, list[str]], Awaitable[Any]]) -> 
         )
         running = asyncio.create_task(feed.run())
         try:
-            await feed.apply("s", 0, events(1), starts_session=True)
+            await applied(feed, "s", 0, events(1), starts_session=True)
             return await story(feed, cache, calls)
         finally:
             running.cancel()
@@ -106,7 +107,7 @@ def play(story: Callable[[CacheFeed, FakeCache, list[str]], Awaitable[Any]]) -> 
 
 def test_a_frame_gets_the_values_that_its_events_replaced() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
-        assert await feed.apply("s", 0, events(2, 3), starts_session=False) == {2: Extra(b"{}"), 3: Extra(b"{}")}
+        assert await applied(feed, "s", 0, events(2, 3), starts_session=False) == {2: Extra(b"{}"), 3: Extra(b"{}")}
         assert feed.is_whole
         assert calls == []
 
@@ -118,8 +119,8 @@ def test_a_slow_redis_delays_one_frame_briefly_and_the_next_ones_not_at_all() ->
         cache.delay = 5.0
         clock = asyncio.get_running_loop().time
         started = clock()
-        assert await feed.apply("s", 0, events(2), starts_session=False) is None
-        assert await feed.apply("s", 0, events(3), starts_session=False) is None
+        assert await applied(feed, "s", 0, events(2), starts_session=False) is None
+        assert await applied(feed, "s", 0, events(3), starts_session=False) is None
         assert clock() - started <= feeding.WAIT_S + 0.01
         assert not feed.is_whole
         assert feed.is_behind
@@ -135,18 +136,18 @@ def test_a_slow_redis_delays_one_frame_briefly_and_the_next_ones_not_at_all() ->
 def test_a_frame_that_nothing_waits_before_is_sent_at_once() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         await feed.drained()
-        await feed.apply("s", 0, events(2), starts_session=False)
+        await applied(feed, "s", 0, events(2), starts_session=False)
         assert cache.begun == 1
         cache.delay = 5.0
-        assert await feed.apply("s", 0, events(3), starts_session=False) is None
+        assert await applied(feed, "s", 0, events(3), starts_session=False) is None
         cache.delay = 0.0
-        assert await feed.apply("s", 0, events(4), starts_session=False) is None
+        assert await applied(feed, "s", 0, events(4), starts_session=False) is None
         assert cache.begun == 2
         assert feed.is_behind
         await feed.drained()
         assert cache.applied == [1, 2, 3, 4]
         assert calls == ["caught up"]
-        assert await feed.apply("s", 0, events(5), starts_session=False) == {5: Extra(b"{}")}
+        assert await applied(feed, "s", 0, events(5), starts_session=False) == {5: Extra(b"{}")}
         assert cache.begun == 3
 
     play(story)
@@ -166,10 +167,10 @@ def test_a_reply_that_comes_in_the_turn_in_which_the_wait_ends_leaves_nothing_be
 
         with monkeypatch.context() as patched:
             patched.setattr(cache, "begin", late)
-            assert await feed.apply("s", 0, events(2), starts_session=False) is None
+            assert await applied(feed, "s", 0, events(2), starts_session=False) is None
         assert calls == ["caught up"]
         assert not feed.is_behind
-        assert await feed.apply("s", 0, events(3), starts_session=False) == {3: Extra(b"{}")}
+        assert await applied(feed, "s", 0, events(3), starts_session=False) == {3: Extra(b"{}")}
 
     play(story)
 
@@ -178,9 +179,9 @@ def test_a_frame_that_was_sent_in_vain_is_tried_again_before_the_next() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         await feed.drained()
         cache.away = True
-        assert await feed.apply("s", 0, events(2), starts_session=False) is None
+        assert await applied(feed, "s", 0, events(2), starts_session=False) is None
         assert feed.waiting == "Redis does not answer"
-        assert await feed.apply("s", 0, events(3), starts_session=False) is None
+        assert await applied(feed, "s", 0, events(3), starts_session=False) is None
         cache.away = False
         await feed.drained()
         assert cache.applied == [1, 2, 3]
@@ -193,7 +194,7 @@ def test_a_frame_that_was_sent_in_vain_is_tried_again_before_the_next() -> None:
 def test_a_change_that_redis_refuses_is_counted_once_and_made_when_redis_takes_it(refusal: CacheError) -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         cache.away = True
-        assert await feed.apply("s", 0, events(2), starts_session=False) is None
+        assert await applied(feed, "s", 0, events(2), starts_session=False) is None
         await asyncio.sleep(60.0)
         assert feed.counters.failed == 0, "no answer is no refusal"
         cache.away, cache.refusal = False, refusal
@@ -211,10 +212,10 @@ def test_what_was_sent_at_once_is_written_by_the_last_owner_when_it_ends() -> No
         cache = FakeCache()
         feed = CacheFeed(WRITER, cache, rng=random.Random(1), caught_up=lambda: None)  # type: ignore[arg-type]
         running = asyncio.create_task(feed.run())
-        await feed.apply("s", 0, events(1), starts_session=True)
+        await applied(feed, "s", 0, events(1), starts_session=True)
         await feed.drained()
         cache.delay = 1.0
-        publishing = asyncio.create_task(feed.apply("s", 1, events(2), starts_session=False))
+        publishing = asyncio.create_task(applied(feed, "s", 1, events(2), starts_session=False))
         await asyncio.sleep(0)
         assert cache.begun == 1
         publishing.cancel()
@@ -235,7 +236,7 @@ def test_changes_that_wait_for_redis_are_written_in_order_when_it_is_back() -> N
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         cache.away = True
         for seq in range(2, 40):
-            assert await feed.apply("s", 0, events(seq), starts_session=False) is None
+            assert await applied(feed, "s", 0, events(seq), starts_session=False) is None
         assert feed.waiting == "Redis does not answer"
         cache.away = False
         await feed.drained()
@@ -251,13 +252,13 @@ def test_memory_is_bounded_and_dropped_events_are_reported() -> None:
         cache.away = True
         size = feeding.BACKLOG_BYTES_MAX // 10
         for seq in range(2, 40):
-            await feed.apply("s", 0, events(seq, size=size), starts_session=False)
+            await applied(feed, "s", 0, events(seq, size=size), starts_session=False)
             assert feed.backlog <= 12
         cache.away = False
         await feed.drained()
         assert feed.counters.dropped > 0
         assert "unavailable for too long" in feed.incomplete
-        await feed.apply("t", 0, events(1), starts_session=True)
+        await applied(feed, "t", 0, events(1), starts_session=True)
         assert feed.is_whole, "READY: all guilds follow"
 
     play(story)
@@ -265,9 +266,9 @@ def test_memory_is_bounded_and_dropped_events_are_reported() -> None:
 
 def test_a_redis_that_lost_its_data_is_noticed() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
-        await feed.apply("s", 0, events(2, 3), starts_session=False)
+        await applied(feed, "s", 0, events(2, 3), starts_session=False)
         cache.recorded = -1
-        await feed.apply("s", 0, events(4), starts_session=False)
+        await applied(feed, "s", 0, events(4), starts_session=False)
         assert "emptied" in feed.incomplete
 
     play(story)
@@ -275,9 +276,9 @@ def test_a_redis_that_lost_its_data_is_noticed() -> None:
 
 def test_a_redis_that_lost_its_last_writes_is_noticed() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
-        await feed.apply("s", 0, events(2, 3), starts_session=False)
+        await applied(feed, "s", 0, events(2, 3), starts_session=False)
         cache.recorded = 2
-        await feed.apply("s", 0, events(4), starts_session=False)
+        await applied(feed, "s", 0, events(4), starts_session=False)
         assert "lost what was written last" in feed.incomplete
 
     play(story)
@@ -288,12 +289,12 @@ def test_operations_during_a_resync_are_repeated_after_the_guild_is_written() ->
         feed.mark_incomplete("Redis was emptied")
         cache.afresh.clear()
         feed.begin_resync()
-        await feed.apply("s", 0, events(2, guild="1"), starts_session=False)
-        await feed.apply("s", 0, events(3, guild="2"), starts_session=False)
+        await applied(feed, "s", 0, events(2, guild="1"), starts_session=False)
+        await applied(feed, "s", 0, events(3, guild="2"), starts_session=False)
         feed.refill("READY", b'{"user":{"id":"9"},"guilds":[{"id":"1"},{"id":"2"}]}')
         feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
         await feed.drained()
-        await feed.apply("s", 0, events(4, guild="1"), starts_session=False)
+        await applied(feed, "s", 0, events(4, guild="1"), starts_session=False)
         feed.refill("GUILD_CREATE", b'{"id":"2","name":"h"}')
         feed.end_resync(complete=True)
         await feed.drained()
@@ -311,13 +312,13 @@ def test_operations_are_repeated_also_after_a_failed_call_and_for_a_guild_that_a
         feed.mark_incomplete("Redis was emptied")
         cache.afresh.clear()
         feed.begin_resync()
-        await feed.apply("s", 0, events(2), starts_session=False)
+        await applied(feed, "s", 0, events(2), starts_session=False)
         cache.away = True
         feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
         await asyncio.sleep(3)
         cache.away = False
         await feed.drained()
-        await feed.apply("s", 0, events(3), starts_session=False)
+        await applied(feed, "s", 0, events(3), starts_session=False)
         feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
         await feed.drained()
         redone = [[op[2] for op in ops if op[0] == "x"] for ops in cache.afresh]
@@ -329,13 +330,13 @@ def test_operations_are_repeated_also_after_a_failed_call_and_for_a_guild_that_a
 @pytest.mark.parametrize("stands", [-1, 1])
 def test_a_refill_is_given_up_when_redis_loses_data_again(stands: int) -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
-        await feed.apply("s", 0, events(2, 3), starts_session=False)
+        await applied(feed, "s", 0, events(2, 3), starts_session=False)
         feed.mark_incomplete("Redis was emptied")
         feed.begin_resync()
         feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
         await feed.drained()
         cache.recorded = stands
-        await feed.apply("s", 0, events(4), starts_session=False)
+        await applied(feed, "s", 0, events(4), starts_session=False)
         assert not feed.refilling
         feed.end_resync(complete=True)
         await feed.drained()
@@ -348,7 +349,7 @@ def test_a_refill_ends_when_a_session_of_the_shards_own_begins() -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         feed.mark_incomplete("Redis was emptied")
         feed.begin_resync()
-        await feed.apply("t", 0, events(1), starts_session=True)
+        await applied(feed, "t", 0, events(1), starts_session=True)
         assert not feed.refilling
         cache.afresh.clear()
         feed.refill("GUILD_CREATE", b'{"id":"1"}')
@@ -389,7 +390,7 @@ def test_what_a_newer_owner_refuses_is_counted_and_logged_once(caplog: pytest.Lo
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> int:
         cache.newer = True
         for seq in (2, 3):
-            assert await feed.apply("s", 1, events(seq, seq + 10), starts_session=False) == {}
+            assert await applied(feed, "s", 1, events(seq, seq + 10), starts_session=False) == {}
         assert cache.applied == [1]
         return feed.counters.refused
 

@@ -14,6 +14,7 @@ from sandwich_node.cache.feed import CacheFeed
 from sandwich_node.cache.handover_drain import LeftBehind, Standing, last_owner_is_through
 from sandwich_node.publishing.chain import Checkpoint
 from sandwich_node.shards.caching import ShardCaching
+from tests.support.applied import applied
 from tests.unit.node.test_cache_feed import WRITER, FakeCache, events
 from verification.simulation.loop import run_virtual
 
@@ -44,10 +45,10 @@ class Owners:
     async def begin(self) -> None:
         self.first = CacheFeed(WRITER, self.cache, rng=random.Random(1), caught_up=lambda: None)  # type: ignore[arg-type]
         running = asyncio.create_task(self.first.run())
-        await self.first.apply("s", 0, events(1), starts_session=True)
+        await applied(self.first, "s", 0, events(1), starts_session=True)
         self.cache.away = True
         for seq in (5, 7):
-            assert await self.first.apply("s", 0, events(seq), starts_session=False) is None
+            assert await applied(self.first, "s", 0, events(seq), starts_session=False) is None
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         self.left = LeftBehind(self.first, self.cache, STANDING)  # type: ignore[arg-type]
@@ -81,7 +82,7 @@ def test_the_next_owner_writes_after_the_last_one_and_the_cache_is_complete() ->
         finishing_now = asyncio.create_task(owners.left.finish())
         clock = asyncio.get_running_loop().time
         started = clock()
-        assert await owners.second.apply("s", 7, events(8), starts_session=False) is None
+        assert await applied(owners.second, "s", 7, events(8), starts_session=False) is None
         assert clock() == started, "an event does not wait for what is known to be late"
         assert not owners.second.is_whole
         assert owners.second.is_behind
@@ -95,7 +96,7 @@ def test_the_next_owner_writes_after_the_last_one_and_the_cache_is_complete() ->
         assert not owners.second.is_behind
         assert not owners.second.lacking.is_set()
         assert owners.calls == ["caught up"]
-        assert await owners.second.apply("s", 7, events(9), starts_session=False) is not None
+        assert await applied(owners.second, "s", 7, events(9), starts_session=False) is not None
 
     play(story)
 

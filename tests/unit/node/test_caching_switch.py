@@ -17,6 +17,7 @@ from sandwich_node.cache.settings import CacheWriter
 from sandwich_node.gateway.effects import State
 from sandwich_node.publishing.chain import Checkpoint
 from sandwich_node.shards.caching import NOT_ALL_WRITTEN, ShardCaching
+from tests.support.applied import applied
 from tests.unit.node.test_cache_feed import WRITER, FakeCache, events
 from verification.simulation.loop import run_virtual
 
@@ -123,7 +124,7 @@ def test_it_fences_off_and_takes_over_before_it_writes_and_is_complete() -> None
     async def story(shard: Shard) -> None:
         feed = shard.caching.feed
         assert feed is not None
-        assert await feed.apply("new", 40, events(41), starts_session=False) is not None
+        assert await applied(feed, "new", 40, events(41), starts_session=False) is not None
         assert shard.cache.steps == [
             "fence",
             f"move [('{1 << 22}', 1)] from 0 to 1",
@@ -151,7 +152,7 @@ def test_it_waits_for_the_old_owners_that_still_write_and_events_do_not_wait() -
     async def story(shard: Shard) -> None:
         feed = shard.caching.feed
         assert feed is not None
-        assert await feed.apply("new", 40, events(41), starts_session=False) is None
+        assert await applied(feed, "new", 40, events(41), starts_session=False) is None
         await asyncio.sleep(3.0)
         assert (shard.cache.steps, shard.numbers) == ([], ("", True))
         for number in (0, 1):

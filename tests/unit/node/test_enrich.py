@@ -26,20 +26,15 @@ class Feed:
 
     def __init__(self, extras: Mapping[int, Extra] | None) -> None:
         self.extras = extras
-        self.seen: list[tuple[int, ...]] = []
+        self.seen: list[tuple[str, int, tuple[int, ...], bool]] = []
 
     def reports_before(self, event_type: str) -> bool:
         return event_type.endswith(("_UPDATE", "_DELETE"))
 
-    async def apply(
-        self, session: str, confirmed: int, events: tuple[EventOps, ...], *, starts_session: bool
-    ) -> Mapping[int, Extra] | None:
-        self.seen.append(tuple(event.seq for event in events))
-        return self.extras
-
     def begin(
         self, session: str, confirmed: int, events: tuple[EventOps, ...], *, starts_session: bool, on_applied: Any
     ) -> None:
+        self.seen.append((session, confirmed, tuple(event.seq for event in events), starts_session))
         on_applied(self.extras)
 
 
@@ -57,7 +52,9 @@ class Invites:
     """An observer that answers every ask."""
 
     extra_name = "invited_by"
-    is_whole = True
+
+    def __init__(self, *, is_whole: bool = True) -> None:
+        self.is_whole = is_whole
 
     async def resolve(self, asks: Sequence[ObserverAsk]) -> list[bytes]:
         return [b'{"handle":%d}' % ask.handle for ask in asks]
@@ -96,7 +93,7 @@ def test_what_the_cache_says_is_put_into_the_events_that_changed_it_and_no_other
         item(4, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=False, unavailable=False)),
     )
     assert extras == [None, {"before": {"id": "1"}}, None, {"lazy": True, "unavailable": False}]
-    assert feed.seen == [(2, 3, 4)]
+    assert feed.seen == [("session", 0, (2, 3, 4), False)] * 2
 
 
 def test_a_cache_that_is_late_is_named_where_a_before_was_owed_and_guilds_say_what_is_known_without_it() -> None:
@@ -170,12 +167,33 @@ def test_it_is_whole_only_with_all_its_parts(cache: bool, invites: bool) -> None
         ({}, Arrival(lazy=True, unavailable=False), True),
         ({"cache": Feed({})}, None, True),
         ({}, MessageAsk("1", "!hello"), False),
-        ({"extra": Invites()}, None, False),
+        ({"extra": Invites()}, None, True),
+        ({"extra": Invites(is_whole=False)}, None, False),
+        ({"extra": Invites()}, ObserverAsk(1), False),
     ],
 )
 def test_what_asks_for_more_than_the_cache_needs_a_task(parts: dict[str, Any], ask: Ask | None, is_begun: bool) -> None:
     batch = Batch("session", 1, 1, (item(1, "MESSAGE_CREATE", ops=OPS, ask=ask),))
     assert enricher(**parts).begin(batch, 0, lambda lines: None) == is_begun
+
+
+def test_the_cache_learns_what_is_stored_and_where_a_session_begins() -> None:
+    feed = Feed({})
+    ready, change = item(1, "READY"), item(2, "CHANNEL_CREATE", ops=OPS)
+    for batch, confirmed in ((Batch("new", 1, 2, (ready, change)), 0), (Batch("new", 2, 2, (change,)), 1)):
+        assert enricher(cache=feed).begin(batch, confirmed, lambda lines: None)
+    assert feed.seen == [("new", 0, (2,), True), ("new", 1, (2,), False)]
+
+
+def test_a_fault_in_one_kind_of_field_costs_no_other() -> None:
+    """Without `lazy`, consumers would take an announced guild for a join."""
+    extras: Any = {1: "not an Extra"}
+    found = finish(
+        enricher(cache=Feed(extras)),
+        item(1, "CHANNEL_UPDATE", ops=OPS),
+        item(2, "GUILD_CREATE", ops=OPS, ask=Arrival(lazy=True, unavailable=False)),
+    )
+    assert found == [None, {"lazy": True, "unavailable": False}]
 
 
 class Broken(Feed):

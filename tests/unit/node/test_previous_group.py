@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from sandwich_node.events.identity import identity
+from sandwich_node.publishing.log import Append
 from sandwich_node.publishing.old_chains import LOST_WAIT_S, Follower, identity_of_line
 from sandwich_node.publishing.previous_group import PreviousGroup, PreviousGroups
 from sandwich_sdk.wire.headers import EXPECTED_LAST_SUBJECT, FrameHeaders
@@ -35,7 +36,7 @@ class Old:
         expected = tail.stream_seq if tail is not None else 0
         encoded = headers.encode() | {EXPECTED_LAST_SUBJECT: chain}
         subject = f"sandwich.bot.events.all.1.{shard}"
-        return await self.log.append(subject, payload, encoded, chain=chain, expected=expected)
+        return await self.log.append(Append(subject, payload, encoded, chain, expected))
 
     async def event(self, shard: int, guild: int, number: int, *, own: bool = False) -> int:
         return await self.put(shard, "", zstandard.compress(line(guild, number, own=own)), count=1)

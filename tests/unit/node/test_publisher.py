@@ -19,8 +19,8 @@ from sandwich_node.publishing.log import (
     StreamMissing,
     WrongLast,
 )
-from sandwich_node.publishing.publisher import UNPUBLISHED_MAX_S, ShardPublisher
-from sandwich_node.publishing.ticks import Ticks
+from sandwich_node.publishing.publisher import ENOUGH_EVENTS, UNPUBLISHED_MAX_S, ShardPublisher
+from sandwich_node.publishing.ticks import WINDOW_S, Ticks
 from sandwich_sdk.wire.headers import END
 from tests.support.memory_log import MemoryLog
 from verification.simulation.loop import run_virtual
@@ -333,5 +333,92 @@ def test_events_that_are_not_published_cost_no_append_until_a_marker_is_due() ->
             await asyncio.sleep(UNPUBLISHED_MAX_S + 1)
             assert await shard.next_owner_begins_at() == Checkpoint("aa", 39)
             running.cancel()
+
+    run_virtual(play())
+
+
+def test_an_answer_that_is_no_error_of_the_log_ends_the_shard_and_does_not_keep_it_waiting() -> None:
+    async def play() -> None:
+        shard = ordinary()
+        await shard.chain.take_over()
+        shard.publisher.buffer.start_session("aa", 0)
+        running = asyncio.create_task(shard.publisher.run())
+        error: Any = ValueError("an answer of JetStream that cannot be read")
+        shard.log.fail_next = [(error, False)]
+        shard.read(1, 1)
+        with pytest.raises(ValueError, match="cannot be read"):
+            await running
+
+    run_virtual(play())
+
+
+def test_a_frame_whose_first_try_landed_is_not_sent_again_in_parts_when_the_limit_fell() -> None:
+    async def play() -> None:
+        shard = ordinary()
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            shard.log.fail_next = [(LogUnavailable("no"), True)]
+            shard.log.before = lambda: setattr(shard.log, "_part_bytes", 50)
+            shard.read(1, 3)
+            await shard.publisher.flushed()
+            events = [headers for _, _, _, headers in shard.log.messages if not headers.kind]
+            assert [(frame.first_seq, frame.last_seq, frame.part) for frame in events] == [(1, 3, None)]
+            running.cancel()
+
+    run_virtual(play())
+
+
+def test_a_cache_that_answers_after_the_shard_was_released_appends_nothing() -> None:
+    async def play() -> None:
+        shard = ordinary()
+        kept: list[Callable[[], None]] = []
+
+        def begin(batch: Batch, confirmed: int, on_lines: Callable[[Sequence[bytes]], None]) -> bool:
+            kept.append(lambda: on_lines([item.line for item in batch.items]))
+            return True
+
+        shard.enricher.begin = begin  # type: ignore[method-assign]
+        async with asyncio.TaskGroup() as tasks:
+            running = await shard.start(tasks)
+            await asyncio.sleep(0.1)
+            shard.read(1, 1)
+            await asyncio.sleep(0.1)
+            running.cancel()
+        (answer,) = kept
+        answer()
+        await asyncio.sleep(1)
+        assert all(headers.kind for _, _, _, headers in shard.log.messages)
+
+    run_virtual(play())
+
+
+def test_shards_of_a_busy_worker_leave_at_its_tick_and_flushed_does_not_wait_for_it() -> None:
+    async def play() -> None:
+        ticks = Ticks(100.0)
+        shards = [ordinary(), ordinary()]
+        async with asyncio.TaskGroup() as tasks:
+            runs = []
+            for shard in shards:
+                shard.publisher._ticks = ticks
+                runs.append(await shard.start(tasks))
+            await asyncio.sleep(1.0)
+            now = asyncio.get_running_loop().time()
+            ticks.took(0, now - 2 * WINDOW_S)
+            ticks.took(10_000, now)
+            for shard in shards:
+                shard.read(1, 2)
+            await asyncio.sleep(1.0)
+            assert [shard.publisher.counters.events for shard in shards] == [0, 0]
+            async with asyncio.timeout(1.0):
+                await shards[0].publisher.flushed()
+            assert [shard.publisher.counters.events for shard in shards] == [2, 0]
+            # What is full enough when the append before it ends does not wait for a tick.
+            shards[1].log.delay_s = 0.5
+            await asyncio.sleep(100.0)
+            shards[1].read(3, ENOUGH_EVENTS + 3)
+            await asyncio.sleep(100.0)
+            assert shards[1].publisher.counters.events == ENOUGH_EVENTS + 3
+            for run in runs:
+                run.cancel()
 
     run_virtual(play())

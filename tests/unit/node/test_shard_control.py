@@ -416,3 +416,24 @@ def test_after_a_restore_a_node_waits_before_it_claims_what_it_does_not_run(revi
         assert KEYS.claim(*SHARD) in node.store.puts
 
     with_node(scenario)
+
+
+def test_a_shard_that_stopped_for_a_move_which_a_restored_etcd_does_not_know_resumes_its_own_session() -> None:
+    async def scenario(node: Node) -> None:
+        newer = msgspec.structs.replace(SESSION, session_id="newer")
+        await node.receives(ipc.SessionSaved(SHARD, newer, "1", "bot"))
+        await asyncio.sleep(SAVE_BUDGET_S)
+        node.store.is_away = True
+        await node.sees(planned="b")
+        await node.receives(ipc.ShardStopped(SHARD, 1, "released"))
+        await asyncio.sleep(SAVE_BUDGET_S)
+        assert node.phase == "stopped"
+        node.store.is_away = False
+        await node.sees(session=True, revision=49)
+        assert node.phase == "running"
+        (_, again) = [each for each in node.workers[0].sent if isinstance(each, ipc.StartShard)]
+        assert again.session == newer
+        await asyncio.sleep(LOOK_S)
+        assert msgspec.json.decode(node.store.puts[KEYS.session(*SHARD)], type=SessionRecord) == newer
+
+    with_node(scenario)

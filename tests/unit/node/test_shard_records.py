@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandwich_coordinator.assignment import LocalNode, LocalShard, ShardConfig
+from sandwich_coordinator.assignment import LocalNode, LocalShard, ShardConfig, Start
 from sandwich_coordinator.ids import Fence, GroupId, LeaderTerm, ShardId
 from sandwich_coordinator.store.base import Compare, Put
 from sandwich_coordinator.store.keys import Keys
 from sandwich_coordinator.types import ClaimRecord, GroupRecord, SessionRecord
 from sandwich_coordinator.view import ClusterView, Entry
 from sandwich_node.agent.batched_writes import GuardedWrite
-from sandwich_node.agent.shard_records import PASSING_S, missing_sessions, state_writes
+from sandwich_node.agent.shard_records import PASSING_S, missing_sessions, newest_session, state_writes
 from sandwich_node.agent.status import ShardFacts
 
 SHARD = ShardId("bot", 0, 3)
@@ -100,3 +100,24 @@ def test_a_session_that_etcd_does_not_have_any_more_is_saved_again() -> None:
     assert missing(view(msgspec.structs.replace(CLAIM, instance="a0"))) == []
     assert missing(replace(view(), groups={})) == [], "it goes with its group"
     assert missing(view(), local={SHARD: replace(LOCAL[SHARD], phase="stopping")}) == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "fence", "known", "resumed"),
+    [
+        ({}, 40, {"session_id": "newer", "first_seq": 7}, "newer"),
+        ({}, 41, {"session_id": "newer"}, "s"),
+        ({}, 40, None, "s"),
+        ({"intents": 3}, 40, {"session_id": "newer"}, "s"),
+        ({"token_hash": "other"}, 40, {"session_id": "newer"}, "s"),
+        (None, 40, {"session_id": "newer"}, None),
+    ],
+)
+def test_a_shard_that_starts_again_under_its_claim_resumes_the_session_that_it_had_here(
+    stored: dict[str, Any] | None, fence: int, known: dict[str, Any] | None, resumed: str | None
+) -> None:
+    """It stopped for a move that etcd never received, and etcd was restored from before the session began."""
+    in_etcd = None if stored is None else msgspec.structs.replace(SESSION, **stored)
+    here = None if known is None else msgspec.structs.replace(SESSION, **known)
+    found = newest_session(Start(SHARD, 0, Fence(fence), CONFIG, in_etcd), LOCAL[SHARD], here)
+    assert (found.session_id if found is not None else None) == resumed
