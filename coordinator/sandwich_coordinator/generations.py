@@ -54,6 +54,14 @@ def newest_number(view: ClusterView, app: str) -> int:
     return present if given is None else max(present, given.record.newest)
 
 
+def has_ended(view: ClusterView, key: GroupId, group: GroupRecord) -> bool:
+    """Whether an earlier group of this number ended its chains: etcd was lost, or restored from before a switch.
+
+    Only groups that are replaced end theirs. Nothing may follow an end frame: the group needs another number.
+    """
+    return group.phase == "active" and "ended" in view.claim_states.get(key, {})
+
+
 def begins_at_once(view: ClusterView, serving: GroupId, group: GroupRecord, wanted: WantedGroup) -> bool:
     """Whether the next group replaces the serving one without a switch: there is nothing to keep, or it was asked for.
 

@@ -13,6 +13,7 @@ from sandwich_coordinator.gateway_state import GatewayState
 from sandwich_coordinator.generations import (
     begins_at_once,
     finished_switches,
+    has_ended,
     has_starts_for,
     is_as_wanted,
     needs_relocation,
@@ -91,10 +92,11 @@ def _generations(
         elif (update := _state_write(view, app, upcoming, states.get(upcoming), term)) is not None:
             yield update
         return
-    if record.phase == "switching" or is_as_wanted(record, wanted):
+    ended = has_ended(view, serving, record)
+    if record.phase == "switching" or (is_as_wanted(record, wanted) and not ended):
         return
     budget = view.budgets.get(app.record.token_hash)
-    if begins_at_once(view, serving, record, wanted):
+    if ended or begins_at_once(view, serving, record, wanted):
         yield _replace_at_once(view, app, serving, shape, term=term, wall=wall)
     elif has_starts_for(wanted, None if budget is None else budget.record, policy):
         yield _begin(view, app, serving, shape, term=term, wall=wall)

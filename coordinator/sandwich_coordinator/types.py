@@ -226,8 +226,8 @@ class RolloutRecord(Record, frozen=True):
 class GroupNumberRecord(Record, frozen=True):
     """`group-numbers/<app>`: the highest number that a group of the application ever had.
 
-    A number is not given twice while the stream may have frames of the first group. The key stays as long as the
-    application's stream, also when the application is removed.
+    A number is not given twice while the stream may have frames of the first group. The key stays when the application
+    is removed, unless its stream is removed with it.
     """
 
     newest: int

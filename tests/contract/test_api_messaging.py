@@ -10,9 +10,9 @@ import nats
 import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
-from sandwich_coordinator.store.base import Delete
+from sandwich_coordinator.store.base import Delete, Put
 from sandwich_coordinator.store.memory import MemoryStore
-from sandwich_coordinator.types import CacheSpec, RemovalRecord
+from sandwich_coordinator.types import CacheSpec, GroupNumberRecord, RemovalRecord
 from sandwich_node.api import messaging
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_sdk import Consumer, Event
@@ -302,12 +302,13 @@ async def test_a_removal_is_surveyed_refused_while_it_is_read_and_begun(
     assert removal is not None
     record = msgspec.json.decode(removal.value, type=RemovalRecord)
     assert (record.delete_stream, record.cache) == (True, CacheSpec(enabled=False))
-    await api.cluster.store.txn(
-        (), [Delete(KEYS.claims, prefix=True), Delete(KEYS.groups, prefix=True), Delete(KEYS.sessions, prefix=True)]
-    )
+    number = Put(KEYS.group_number("welcomer"), GroupNumberRecord(newest=3).encode())
+    gone = [Delete(KEYS.claims, prefix=True), Delete(KEYS.groups, prefix=True), Delete(KEYS.sessions, prefix=True)]
+    await api.cluster.store.txn((), [number, *gone])
     # The node goes on with it by itself.
     async with asyncio.timeout(60):
         while await api.cluster.store.get(KEYS.removal("welcomer")) is not None:  # noqa: ASYNC110  # it has no event
             await asyncio.sleep(0.05)
     assert (await api("DELETE", "/apps/welcomer?confirm=welcomer&force=true"))[0] == 404
     assert [one.config.name for one in await welcomer.client.jetstream().streams_info()] == []
+    assert await api.cluster.store.get(KEYS.group_number("welcomer")) is None

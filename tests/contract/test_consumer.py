@@ -241,7 +241,7 @@ async def test_a_foreign_message_is_given_up_and_delays_neither_frames_nor_parts
 
     async with asyncio.TaskGroup() as tasks:
         taken = tasks.create_task(take(consumer, 3))
-        await until(lambda: len(given_up()) == (6 if ordered else 7))
+        await until(lambda: len(given_up()) == (6 if ordered else 7), 15)
         await publisher.events(1)
     assert taken.result() == [1, 2, 3]
     assert given_up() == [1, 2, 3, 4, 5, *([] if ordered else [6]), 8]

@@ -49,7 +49,8 @@ class Log:
         self, server: EmbeddedNats, chance: random.Random | None = None, *, group: str = "o", **options: object
     ) -> Consumer:
         """With `chance`: its handlers take a random time, and some fail."""
-        settings = {"start": "all", "ordered": True, "concurrency": 3, "nak_delay": 0.01, **options}
+        # Nothing is repaired by a redelivery while a test waits.
+        settings = {"start": "all", "ordered": True, "concurrency": 3, "nak_delay": 0.01, "ack_wait": 300.0, **options}
         consumer = Consumer(server.url, app="bot", group=group, **settings)  # type: ignore[arg-type]
         consumer.on_error(lambda failure: None)
 
@@ -365,7 +366,7 @@ async def test_a_partition_that_no_worker_can_read_is_not_waited_for_for_ever(
         await bot.event(0)
         log = Log()
         login = {"user": "bot", "password": "bot"}
-        async with running(log.worker(server, domain=accounts.DOMAIN, connection=login)):
+        async with running(log.worker(server, domain=accounts.DOMAIN, connection=login, ack_wait=30.0)):
             await until(lambda: len(log.handled) == 1)
         await client.close()
     assert "no worker reads partition 44" in caplog.text

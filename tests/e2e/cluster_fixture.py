@@ -9,7 +9,7 @@ from sandwich_coordinator.cli import render
 from sandwich_node.dev.checker import DeliveryCheck
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer, Event
-from tests.e2e.test_main_job import status, wait_until
+from tests.e2e.test_main_job import AT_ONCE_S, status, wait_until
 from verification.cache_check.faults import settled
 
 APP = "welcomer"
@@ -91,7 +91,7 @@ class ClusterFixture:
         self.marks += 1
         await self.emit("MESSAGE_CREATE", message, guild_id)
 
-    async def after(self, guild_id: str, send: Callable[[], Awaitable[None]], timeout_s: float = 60.0) -> list[Event]:
+    async def after(self, guild_id: str, send: Callable[[], Awaitable[None]]) -> list[Event]:
         """The events of this guild that arrive after `send`, up to a marker event."""
         seen = len(self.events)
         mark = f"mark-{self.marks}"
@@ -103,7 +103,7 @@ class ClusterFixture:
         async def marked() -> bool:
             return any(e.type == "WEBHOOKS_UPDATE" and e.data["channel_id"] == mark for e in self.events[seen:])
 
-        await self.until(f"{mark} of {guild_id}", marked, timeout_s)
+        await self.until(f"{mark} of {guild_id}", marked)
         return [e for e in self.events[seen:] if e.type != "WEBHOOKS_UPDATE" and e.data.get("guild_id") == guild_id]
 
     async def takes_effect(self, guild_id: str, send: Callable[[], Awaitable[None]], *, arrives: bool) -> list[Event]:
@@ -115,7 +115,7 @@ class ClusterFixture:
             found = await self.after(guild_id, send)
             return bool(found) == arrives
 
-        await self.until(f"the setting takes effect in {guild_id}", tried)
+        await self.until(f"the setting takes effect in {guild_id}", tried, AT_ONCE_S)
         return found
 
 

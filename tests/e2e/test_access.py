@@ -11,7 +11,7 @@ import pytest
 from sandwich_coordinator.addresses import node_url
 from sandwich_coordinator.types import NodeRecord
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
-from tests.e2e.test_main_job import wait_until
+from tests.e2e.test_main_job import AT_ONCE_S, wait_until
 from tests.unit.node.test_tls import make_pair
 
 pytestmark = pytest.mark.e2e
@@ -69,7 +69,7 @@ async def test_access_of_a_running_cluster(tmp_path: Path) -> None:
         async def ended() -> bool:
             return all([(await ask(node, "GET", "/api/v1/me", first))[0] == 401 for node in (alpha, beta)])
 
-        await wait_until(cluster, "the first token has ended", ended)
+        await wait_until(cluster, "the first token has ended", ended, AT_ONCE_S)
         assert (await ask(beta, "GET", "/api/v1/nodes/b", ops))[1]["state"] == "cordoned"
 
         code, output = await cluster.run_cli("user", "set", "80351110224678912", "--role", "operator")
@@ -107,7 +107,7 @@ async def test_access_of_a_running_cluster(tmp_path: Path) -> None:
         async def revoked() -> bool:
             return all([(await ask(node, "GET", "/api/v1/me", ops))[0] == 401 for node in (alpha, beta)])
 
-        await wait_until(cluster, "the token is refused", revoked)
+        await wait_until(cluster, "the token is refused", revoked, AT_ONCE_S)
         logs = "".join(node.log.read_text() for node in cluster.nodes.values())
         assert logs.count(first) == 1
         assert ops not in logs

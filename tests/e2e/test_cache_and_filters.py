@@ -358,10 +358,10 @@ async def test_a_disabled_part_of_the_cache_is_removed_and_returns_when_enabled(
         async def nothing() -> bool:
             return not await kept()
 
-        await running.until("the members gone", members_gone)
+        await running.until("the members gone", members_gone, 15.0)
         assert "channels" in await kept()
         await running.set("cache.enabled=false")
-        await running.until("nothing kept", nothing)
+        await running.until("nothing kept", nothing, 15.0)
         assert await running.spent() == (0, 0, 0)
         await running.set("cache.enabled=true", "cache.members=true")
         await running.until("the cache complete again", running.complete, 90.0)

@@ -207,13 +207,13 @@ async def test_no_shard_moves_or_stops_while_etcd_is_dead() -> None:
         await running.cluster.etcd.kill()
         end = time.monotonic() + 2 * LEASE_S
         while time.monotonic() < end:
-            await running.until("events arrive while etcd is dead", running.flowing)
+            await running.until("events arrive while etcd is dead", running.flowing, LEASE_S)
             assert await running.connected()
         await running.cluster.etcd.start()
         await running.until("all shards live", lambda: running.settled({"a", "b", "c"}))
         end = time.monotonic() + 1.5 * LEASE_S
         while time.monotonic() < end:
-            await running.until("events arrive after etcd is back", running.flowing)
+            await running.until("events arrive after etcd is back", running.flowing, LEASE_S)
         assert await running.claims() == claims
         assert await running.resumes() == resumes
         running.cluster.nodes["a"].signal(signal.SIGKILL)

@@ -22,6 +22,8 @@ from verification.cache_check.faults import shards_by_node
 pytestmark = pytest.mark.e2e
 
 READY_S = 60.0
+AT_ONCE_S = 10.0
+"""For what every node follows. Below what would repair it later: a look every 30 s, a listing every 60 s."""
 POLL_S = 0.1
 POLL_MAX_S = 0.5
 OWED_MIN = 200

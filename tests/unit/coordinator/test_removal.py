@@ -25,7 +25,7 @@ from sandwich_coordinator.operations.removal import (
 )
 from sandwich_coordinator.operations.waiting import read_view
 from sandwich_coordinator.store.base import Delete, Put
-from sandwich_coordinator.types import CacheSpec, RemovalRecord
+from sandwich_coordinator.types import CacheSpec, GroupNumberRecord, RemovalRecord
 from tests.unit.coordinator.test_shard_operations import KEYS, Cluster
 from verification.simulation.loop import run_virtual
 
@@ -75,6 +75,7 @@ class Removing(Cluster):
 def test_shards_are_released_before_anything_is_deleted_and_the_cache_before_the_removal_ends() -> None:
     async def main() -> None:
         cluster = await Removing().begin()
+        await cluster.store.txn([], [Put(KEYS.group_number("bot"), GroupNumberRecord(newest=3).encode())])
         task = asyncio.create_task(cluster.remove())
         await asyncio.sleep(1)
         view = await read_view(cluster.store, KEYS)
@@ -96,7 +97,8 @@ def test_shards_are_released_before_anything_is_deleted_and_the_cache_before_the
         cluster.guilds = 0
         assert await task == DELETED
         assert cluster.asked[0] == ("bot", "bot")
-        assert [item.key for item in (await cluster.store.list(KEYS.prefix)).items if "bot" in item.key] == []
+        left = [item.key for item in (await cluster.store.list(KEYS.prefix)).items if "bot" in item.key]
+        assert left == [KEYS.group_number("bot")], "the stream stays, and its chains"
         assert cluster.events[0] == AppRemoving("bot", 4, is_new=True)
         assert [one for one in cluster.events if isinstance(one, GuildsLeft)] == [
             GuildsLeft("bot", 5),

@@ -220,7 +220,8 @@ async def test_handlers_that_do_not_end_are_cancelled_after_the_drain_timeout() 
         tasks.create_task(consumer.close())
         await asyncio.Event().wait()
 
-    async with asyncio.TaskGroup() as tasks, asyncio.timeout(60):
+    # Without the option it would be 30 s.
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(5):
         await consumer.run(handle_signals=False)
     assert cluster.handled == []
     assert cluster.delays == [0]

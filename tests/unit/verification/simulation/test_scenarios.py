@@ -110,7 +110,14 @@ def test_a_wall_clock_with_an_error_of_an_hour_violates_nothing(seed: int, wrong
 
 
 class AddedAgain(Scaling):
-    """An application is scaled, removed while its stream stays, and added again."""
+    """An application is scaled, removed while its stream stays, and added again.
+
+    `forgets`: etcd is lost meanwhile, and with it which numbers its groups had.
+    """
+
+    def __init__(self, seed: int, *, forgets: bool) -> None:
+        super().__init__(seed)
+        self._forgets = forgets
 
     async def inject_faults(self) -> None:
         app = min(self._apps)
@@ -123,6 +130,8 @@ class AddedAgain(Scaling):
         async with asyncio.timeout(120.0):
             while any(group.app == app for group in self._groups()):  # noqa: ASYNC110
                 await asyncio.sleep(1.0)
+        if self._forgets:
+            await self._database.txn([], [Delete(KEYS.group_number(app))])
         await self._database.txn([], [Put(key, record)])
         await self.until_live()
 
@@ -132,10 +141,13 @@ class AddedAgain(Scaling):
                 await asyncio.sleep(1.0)
 
 
-def test_an_application_that_is_removed_and_added_again_writes_no_chain_that_has_ended() -> None:
-    outcome = run_virtual(AddedAgain(1).run())
-    # No session received what was sent between the two.
-    assert [text for text in outcome.violations if "lost outside of the gaps" not in text] == []
+@pytest.mark.parametrize("forgets", [False, True])
+def test_an_application_that_is_removed_and_added_again_writes_no_chain_that_has_ended(forgets: bool) -> None:
+    scaling = AddedAgain(1, forgets=forgets)
+    outcome = run_virtual(scaling.run())
+    # Sessions that Discord still had received what was sent between the two.
+    kept_out = f"('{min(scaling._apps)}', "
+    assert [one for one in outcome.violations if not ("lost outside of the gaps" in one and kept_out in one)] == []
 
 
 class GivenUp(Scaling):
