@@ -53,7 +53,7 @@ class Nowhere:
 
 def intake_of(*, follows: bool) -> ShardIntake:
     nowhere: Any = Nowhere()
-    intake = ShardIntake(nowhere, nowhere, EventFilter(EventsSpec(), "9"), bot="9", guilds=0)
+    intake = ShardIntake(nowhere, nowhere, EventFilter(EventsSpec(), "9"), nowhere, bot="9", guilds=0)
     if follows:
         intake.observer = InviteLookup(
             nowhere,

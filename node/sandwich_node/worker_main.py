@@ -126,6 +126,8 @@ class Worker:
             http=parts.http,
             send=self._channel.send,
             rng=parts.rng,
+            clock=time.monotonic,
+            wall=time.time,
             rests=parts.rests,
             cache=parts.cache,
             rpc=self._rpc,

@@ -25,6 +25,7 @@ from sandwich_node.shards.runner import ShardRunner
 from sandwich_node.shards.services import WorkerServices
 from sandwich_sdk.wire.frame import inflate, split_events
 from tests.support.memory_log import MemoryLog
+from verification.simulation.loop import wall_s
 
 SPREAD_S = 0.05
 """How much later one session may be sent an event than another."""
@@ -287,6 +288,8 @@ class Group:
             http=http,
             send=lambda message: self._receive(shard, message),
             rng=world.rng,
+            clock=asyncio.get_running_loop().time,
+            wall=wall_s,
             rpc=world.rpc,
         )
         runner = self.runners[shard] = ShardRunner(start, services)

@@ -241,6 +241,8 @@ class _WorkerLife:
             http=world.discord,
             send=self.send,
             rng=world.rng,
+            clock=asyncio.get_running_loop().time,
+            wall=wall_s,
             ticks=Ticks(self._linger_s),
         )
         return ShardRunner(start, services)

@@ -3,6 +3,7 @@
 `composition/agent.py` fills them in for a real node, the simulation for a node on virtual time.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -28,16 +29,6 @@ class NodeStore(Store, Protocol):
         """The server's version. Raises StoreError."""
 
 
-class Once(Protocol):
-    """Something that happens once. `asyncio.Event` is one; who sets it is its owner."""
-
-    def is_set(self) -> bool:
-        """Whether it has happened."""
-
-    async def wait(self) -> object:
-        """Wait until it has happened."""
-
-
 class Worker(Protocol):
     """One worker slot: a process and what it last said of itself. `WorkerProcess` is the real one."""
 
@@ -53,7 +44,7 @@ class Worker(Protocol):
         """Whether messages reach the process now."""
 
     @property
-    def ended(self) -> Once:
+    def ended(self) -> asyncio.Event:
         """`run` is over."""
 
     def send(self, message: ipc.ToWorker) -> None:

@@ -26,11 +26,11 @@ class NearTurns:
         self._near: dict[Bucket, dict[ShardId, float]] = {}
         self._near_in: dict[ShardId, Bucket] = {}
 
-    def ahead(self, view: ClusterView, shard: ShardId, now: float) -> list[ShardId]:
-        """The shards for which one without a session waits before it connects; none when its turn to IDENTIFY is near.
+    def admit(self, view: ClusterView, shard: ShardId, now: float) -> list[ShardId]:
+        """Let a shard without a session connect; otherwise the shards that it waits for.
 
-        It counts itself from then on. What comes after it in the order does not keep it back: that may wait for a day.
-        `now`: monotonic, in seconds.
+        It may once its turn to IDENTIFY is near. Others wait for it from then on. What comes after it in the order
+        does not keep it back: that may wait for a day. `now`: monotonic, in seconds.
         """
         bucket = bucket_of(view, shard)
         if bucket is None:

@@ -171,7 +171,7 @@ class ShardControl:
         urgent = dict[ShardId, GuardedWrite]()
         states, awaited = state_writes(
             view,
-            self._own(),
+            replace(own, lease=self._membership.lease),
             self.local,
             self.facts,
             rereads=self._rereads,
@@ -283,7 +283,7 @@ class ShardControl:
             return budget is not None and worker is not None
         # A closing group starts no session.
         identifies = start.session is None and group.phase != "closing"
-        if identifies and (ahead := self._near.ahead(view, shard, asyncio.get_running_loop().time())):
+        if identifies and (ahead := self._near.admit(view, shard, asyncio.get_running_loop().time())):
             # One that waits for its turn wakes this loop when it has had it; one that connects may hang.
             return all(self._waits_for_turn(other) for other in ahead)
         try:

@@ -1,7 +1,6 @@
 """Counts and logs unreadable events by type, without their content."""
 
 import logging
-import time
 from collections.abc import Callable
 
 from sandwich_coordinator.event_names import DOCUMENTED
@@ -18,7 +17,7 @@ OTHER = "other"
 class Unreadable:
     """Totals of one shard since it started here. `clock` is monotonic, in seconds."""
 
-    def __init__(self, shard: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, shard: str, *, clock: Callable[[], float]) -> None:
         self.totals: dict[str, int] = {}
         self.passed_over = 0
         self._shard = shard

@@ -1,7 +1,6 @@
 """Where requests reach a running shard: gateway commands, and consumers' own events."""
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +53,7 @@ class CommandPort:
             presence=lambda: self._connection.presence if self._connection is not None else None,
             cache=services.cache,
             rng=services.rng,
-            clock=time.monotonic,
+            clock=services.clock,
         )
 
     def attach(self, connection: ShardConnection) -> None:

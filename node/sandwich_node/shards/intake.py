@@ -48,13 +48,13 @@ class ShardIntake:
         publisher: ShardPublisher,
         commands: ShardCommands,
         rules: EventFilter,
-        unreadable: Unreadable | None = None,
+        unreadable: Unreadable,
         *,
         bot: str,
         guilds: int,
     ) -> None:
         self.rules = rules
-        self.unreadable = unreadable or Unreadable("")
+        self.unreadable = unreadable
         self.guilds = ShardGuilds(guilds)
         self.caching: ShardCaching | None = None
         self.bot = bot

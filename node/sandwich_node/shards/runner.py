@@ -97,7 +97,7 @@ class ShardRunner:
             self._publisher,
             self._port.commands,
             EventFilter(start.options.events, bot),
-            Unreadable(str(start.key)),
+            Unreadable(str(start.key), clock=services.clock),
             bot=bot,
             guilds=start.session.guilds if start.session else 0,
         )

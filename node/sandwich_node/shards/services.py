@@ -1,7 +1,6 @@
 """What a worker provides to all its shards."""
 
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,11 +30,11 @@ class WorkerServices:
     http: WebSocketClient
     send: Callable[[ipc.ToAgent], None]
     rng: random.Random
+    clock: Callable[[], float]
+    wall: Callable[[], float]
     rests: RestClients | None = None
     cache: RedisCache | None = None
     rpc: RpcServer | None = None
     ticks: Ticks = field(default_factory=Ticks)
     failures: FailureLog = field(default_factory=FailureLog)
     room: SocketRoom | None = None
-    clock: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time

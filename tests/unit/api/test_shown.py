@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from sandwich_coordinator.access.roles import Identity, Role
@@ -11,7 +12,7 @@ from sandwich_coordinator.operations.errors import NotFound, Refused
 from sandwich_coordinator.operations.rows import app_rows
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.policy import Policy
-from sandwich_coordinator.problems import Code, Severity, problem
+from sandwich_coordinator.problems import Code, problem
 from sandwich_coordinator.status import (
     AppStatus,
     ConsumerStatus,
@@ -51,6 +52,7 @@ from sandwich_node.api.shown.shards import ShardQuery, find_shard, pins_page, sh
 from sandwich_node.api.shown.webhooks import audited, find_webhook, webhook_of
 from sandwich_sdk.wire.dead import DeadLetter
 
+SEALED = "sealed:MTIz.G.x"
 NOW = 1_800_000_000.0
 ALL = Identity("token", "ci", Role.VIEWER)
 OF_RADIO = replace(ALL, apps=frozenset({"radio"}))
@@ -72,7 +74,7 @@ VIEW = replace(
     },
     apps={
         "music": Entry(AppRecord(app="music", token="t", token_hash="hm", intents=1), 10, 11, 0),
-        "radio": Entry(AppRecord(app="radio", token="t", token_hash="hr", intents=513), 12, 13, 0),
+        "radio": Entry(AppRecord(app="radio", token=SEALED, token_hash="hr", intents=513), 12, 13, 0),
     },
     groups={
         GroupId("music", 1): Entry(GroupRecord("music", 1, 2, "0-1", term=TERM), 14, 14, 0),
@@ -153,13 +155,26 @@ def test_the_figures_are_those_of_the_applications_that_the_identity_sees() -> N
     assert sum(limited.problems.values()) == 0
 
 
+def test_the_latency_is_the_median_and_the_worst_of_the_shards_that_have_one() -> None:
+    shards = [
+        ShardStatus(app="music", group=1, shard=number, worker=0, state=state, latency_ms=latency_ms)
+        for number, (state, latency_ms) in enumerate(
+            [("live", 90.0), ("live", 20.0), ("live", 50.0), ("queued", 999.0)]
+        )
+    ]
+    answer = msgspec.structs.replace(OF_A, shards=shards)
+    snapshot = replace(SNAPSHOT, answers={"a": answer})
+    found = cluster_figures(snapshot, PROBLEMS, app_rows(snapshot, PROBLEMS), ALL).latency
+    assert found is not None
+    assert (found.median_ms, found.worst_ms, found.app) == (50.0, 90.0, "music")
+
+
 def test_problems_are_filtered_by_what_they_are_about() -> None:
     def codes(identity: Identity = ALL, **query: str) -> list[str]:
-        found = problems_page(PROBLEMS, ProblemQuery.model_validate(query), identity)
+        found = problems_page(PROBLEMS[::-1], ProblemQuery.model_validate(query), identity)
         return [one.code for one in found.items]
 
-    worst_first = sorted(PROBLEMS, key=lambda one: list(Severity).index(one.severity))
-    assert codes() == [one.code for one in worst_first]
+    assert codes() == ["node-unreachable", "app-paused"], "the worst first"
     assert codes(app="music") == ["app-paused"]
     assert codes(node="b") == ["node-unreachable"]
     assert codes(severity=PROBLEMS[1].severity.value) == ["app-paused"]
@@ -262,6 +277,8 @@ def test_of_two_groups_the_one_whose_events_consumers_get_serves() -> None:
 
 def test_an_application_is_shown_with_its_configuration_and_no_token() -> None:
     found = app_shown(VIEW, "radio", app_rows(SNAPSHOT, PROBLEMS))
+    assert VIEW.apps["radio"].record.token == SEALED
+    assert SEALED not in found.model_dump_json()
     assert (found.revision, found.group, found.bot_id) == (13, 0, "")
     assert found.configuration["intents"] == ["GUILDS", "GUILD_MESSAGES"]
     assert "intents" not in found.defaults

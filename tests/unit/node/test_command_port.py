@@ -59,7 +59,14 @@ def port(rpc: Rpc | None, previous: ipc.PreviousGroup | None) -> CommandPort:
     given: Any = rpc
     none: Any = None
     services = WorkerServices(
-        log=none, previous=none, http=none, send=lambda message: None, rng=random.Random(1), rpc=given
+        log=none,
+        previous=none,
+        http=none,
+        send=lambda message: None,
+        rng=random.Random(1),
+        clock=lambda: 0.0,
+        wall=lambda: 0.0,
+        rpc=given,
     )
     return CommandPort(start, services, none, bot=lambda: "9", lane=lambda name: None)
 

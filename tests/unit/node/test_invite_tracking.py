@@ -14,6 +14,7 @@ from sandwich_node import ipc
 from sandwich_node.cache.errors import CacheUnavailable
 from sandwich_node.events.enrich import ShardEnricher
 from sandwich_node.events.filters import EventFilter
+from sandwich_node.events.unreadable import Unreadable
 from sandwich_node.gateway.effects import State
 from sandwich_node.invites.tracker import QUIET_S
 from sandwich_node.publishing.chain import Chain
@@ -107,7 +108,9 @@ class Shard:
         self.chain = Chain(world.log, origin, fence=Fence(fence), pause=asyncio.sleep, rng=random.Random(1))
         self.publisher = ShardPublisher(EventBuffer(origin), self.chain)
         rules = EventFilter(world.events, ME)
-        self.intake = ShardIntake(self.publisher, FakeCommands(), rules, bot=ME, guilds=0)  # type: ignore[arg-type]
+        commands: Any = FakeCommands()
+        unreadable = Unreadable("", clock=lambda: 0.0)
+        self.intake = ShardIntake(self.publisher, commands, rules, unreadable, bot=ME, guilds=0)
         start: Any = StartShard(fence)
         self.inviting = ShardInviteTracking(
             start,

@@ -32,7 +32,7 @@ class Bucket:
         self.now = 100.0
 
     def ahead(self, number: int, view: ClusterView = VIEW) -> list[int]:
-        return [one.shard for one in self.near.ahead(view, shard(number), self.now)]
+        return [one.shard for one in self.near.admit(view, shard(number), self.now)]
 
 
 def test_two_shards_of_a_bucket_connect_and_the_third_waits_for_them() -> None:

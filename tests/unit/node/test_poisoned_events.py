@@ -497,7 +497,7 @@ def test_the_log_names_the_type_and_not_the_content_and_not_with_every_event(cap
 
 
 def test_events_of_any_number_of_types_are_counted_under_few_names() -> None:
-    unreadable = Unreadable("bot/1/0")
+    unreadable = Unreadable("bot/1/0", clock=lambda: 0.0)
     for number in range(5000):
         unreadable.note(f"TYPE_{number}", "not JSON")
     assert unreadable.totals == {"other": 5000}

@@ -43,7 +43,6 @@ def test_a_worker_that_is_ready_gets_the_status_messages_that_were_kept() -> Non
     node.state.status_publisher.shard(SHARD, "live", "")
     node.receives(ipc.WorkerWaiting("NATS does not answer", Code.NATS_UNREACHABLE))
     assert (node.worker.ready, node.worker.waiting, node.worker.sent) == (False, "NATS does not answer", [])
-    node.worker.ready = True
     node.receives(ipc.WorkerReady())
     assert (node.worker.ready, node.worker.waiting) == (True, "")
     (published,) = node.worker.sent

@@ -14,6 +14,7 @@ from sandwich_node.api.models import Model
 from sandwich_node.api.problem_details import ApiError, code_of
 from sandwich_node.api.resources.groups import check_app
 from sandwich_node.api.routing import Call, Route
+from sandwich_node.api.shown.shards import UNCLAIMED
 
 TAG = "lookups"
 AT_ONCE = 16
@@ -192,7 +193,7 @@ def _location(call: Call, app: str, at: dict[str, Any]) -> Location:
         app=app,
         group=at["group"],
         shard=at["shard"],
-        state=claim.record.state if claim is not None else "unclaimed",
+        state=claim.record.state if claim is not None else UNCLAIMED,
         node=claim.record.node if claim is not None else None,
     )
 

@@ -1,1 +1,1 @@
-"""What the API shows: models, and how they follow from the cluster's view, its snapshot and who asks. Pure."""
+"""What the API shows, from the cluster's view and snapshot, what an operation returned, and who asks. Pure."""

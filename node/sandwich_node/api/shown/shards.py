@@ -9,7 +9,7 @@ from sandwich_coordinator.access.roles import Identity
 from sandwich_coordinator.groups import serving_groups, shard_ids
 from sandwich_coordinator.ids import GroupId, ShardId
 from sandwich_coordinator.operations.errors import NotFound
-from sandwich_coordinator.operations.rows import move_row, pin_rows
+from sandwich_coordinator.operations.rows import pin_rows
 from sandwich_coordinator.operations.snapshot import Snapshot
 from sandwich_coordinator.ranges import format_ranges
 from sandwich_coordinator.rebalance import Move as PlannedMove
@@ -233,12 +233,12 @@ def moves_of(planned: Iterable[PlannedMove]) -> list[Move]:
     """What a rebalance would move."""
     return [
         Move(
-            app=row["app"],
-            group=row["group"],
-            shard=row["shard"],
-            source=row["from"],
-            target=row["to"],
-            reason=row["reason"],
+            app=one.shard.app,
+            group=one.shard.group,
+            shard=one.shard.shard,
+            source=one.source or None,
+            target=one.target,
+            reason=one.reason,
         )
-        for row in map(move_row, planned)
+        for one in planned
     ]
