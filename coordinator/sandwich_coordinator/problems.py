@@ -422,12 +422,12 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.NATS_UNREACHABLE: Kind(
             _C,
             "A worker does not reach NATS; its shards wait.",
-            "start NATS, or correct nats in cluster.yml and restart the nodes",
+            "start NATS, or correct nats in cluster.yml and apply: nodes take it while they run",
         ),
         Code.NATS_UNAUTHORIZED: Kind(
             _C,
             "NATS refuses the user, password or credentials of the nodes.",
-            "correct nats.user, nats.password or nats.credentials, apply, and restart the nodes",
+            "correct nats.user, nats.password or nats.credentials and apply: nodes take them while they run",
         ),
         Code.NATS_OLD: Kind(_C, "nats-server is too old.", "upgrade it to 2.12 or newer"),
         Code.JETSTREAM_DISABLED: Kind(
@@ -457,7 +457,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.REDIS_UNAUTHORIZED: Kind(
             _C,
             "Redis refuses the user, the password, or a right of the nodes.",
-            "correct redis.password or the ACL (docs/guide/cache.md), apply, and restart the nodes",
+            "correct redis.password and apply, or the ACL (docs/guide/cache.md): nodes take it while they run",
         ),
         Code.REDIS_UNUSABLE: Kind(
             _C, "What answers at redis.url is not a Redis that can be used.", "correct redis.url, or upgrade Redis"

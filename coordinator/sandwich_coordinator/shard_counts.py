@@ -25,8 +25,11 @@ class BotLimits:
     guilds: int | None = None
 
 
-def recorded_limits(budget: BudgetRecord, now: float) -> BotLimits | None:
-    """The limits that the leader recorded; None when Discord refused the token. `now`: Unix seconds."""
+def recorded_limits(budget: BudgetRecord, now: float, *, guilds: int = 0) -> BotLimits | None:
+    """The limits that the leader recorded; None when Discord refused the token. `now`: Unix seconds.
+
+    `guilds`: how many the running shards have recorded; 0: not known.
+    """
     if budget.error:
         return None
     return BotLimits(
@@ -35,6 +38,7 @@ def recorded_limits(budget: BudgetRecord, now: float) -> BotLimits | None:
         remaining=budget.remaining if now < budget.reset_at else budget.total,
         reset_after_s=max(0.0, budget.reset_at - now),
         max_concurrency=budget.max_concurrency,
+        guilds=guilds or None,
     )
 
 

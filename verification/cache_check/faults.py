@@ -12,7 +12,7 @@ import aiohttp
 import redis.asyncio as redis
 
 from sandwich_coordinator.addresses import http_url
-from sandwich_coordinator.cli import render
+from sandwich_coordinator.operations import rows
 from sandwich_node.dev.cluster import DevCluster
 from sandwich_node.dev.freezing import frozen
 
@@ -43,7 +43,7 @@ def faults(seed: int) -> Iterator[str]:
 async def shards_by_node(cluster: DevCluster) -> dict[str, int]:
     """The number of live shards by node."""
     found: dict[str, int] = {}
-    for shard in render.shard_rows(await cluster.snapshot()):
+    for shard in rows.shard_rows(await cluster.snapshot()):
         if shard["state"] == "live":
             found[shard["node"]] = found.get(shard["node"], 0) + 1
     return found

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sandwich_coordinator.cli import render
 from sandwich_coordinator.intents import ALL
+from sandwich_coordinator.operations import rows
 from sandwich_node.dev.checker import DeliveryCheck, Verdict
 from sandwich_node.dev.cluster import DevBot, DevCluster, dev_cluster
 from sandwich_sdk import Consumer
@@ -186,8 +186,8 @@ class Run:
         return not any(verdict.lost for verdict in self.outcome.verdicts.values())
 
     async def _complete(self) -> bool:
-        rows = render.app_rows(await self.cluster.fresh_snapshot())
-        return all([await self._is_complete(row["app"], row["cache"]) for row in rows])
+        apps = rows.app_rows(await self.cluster.fresh_snapshot())
+        return all([await self._is_complete(row["app"], row["cache"]) for row in apps])
 
     async def _is_complete(self, app: str, state: str) -> bool:
         """Whether the cluster waits for no guild except those in an outage, which Discord does not send."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from sandwich_coordinator.app_options import sharing_problems, stored_options
+from sandwich_coordinator.autoscale import guilds_of
 from sandwich_coordinator.config import (
     LOGIN_SECRET,
     NATS_SECRET,
@@ -285,7 +286,8 @@ def _judge(view: ClusterView, name: str, app: AppConfig, hashed: str, now: float
     budget = view.budgets.get(hashed)
     group = serving_groups(view).get(name)
     running = view.groups[group].record.count if group is not None else 0
-    limits = recorded_limits(budget.record, now) if budget is not None else None
+    guilds = guilds_of(view, group) if group is not None else 0
+    limits = recorded_limits(budget.record, now, guilds=guilds) if budget is not None else None
     verdict = judge_shards(shards, limits, running=running)
     for key, text in verdict.problems:
         raise Refused(f"apps.{name}.{key}: {text}")

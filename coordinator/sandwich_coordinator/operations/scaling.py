@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from sandwich_coordinator.autoscale import guilds_of
 from sandwich_coordinator.config import SHARDS_MAX
 from sandwich_coordinator.groups import serving_groups, upcoming_groups
 from sandwich_coordinator.operations.errors import (
@@ -64,9 +65,10 @@ async def plan_scale(
         raise Invalid(f"--shards {count}: {COUNT_RANGE}")
     after = msgspec.structs.replace(record, shards=msgspec.structs.replace(record.shards, count=count, ids=ids))
     serving, budget = serving_groups(view).get(app), view.budgets.get(record.token_hash)
+    guilds = guilds_of(view, serving) if serving is not None else 0
     verdict = judge_shards(
         after.shards,
-        recorded_limits(budget.record, time.time()) if budget is not None else None,
+        recorded_limits(budget.record, time.time(), guilds=guilds) if budget is not None else None,
         running=view.groups[serving].record.count if serving is not None else 0,
     )
     if verdict.problems:

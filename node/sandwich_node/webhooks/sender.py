@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from sandwich_coordinator.backoff import doubled_s
 from sandwich_coordinator.operations.webhooks import message_of, open_destination
 from sandwich_coordinator.sealing import ClusterKey, SealingError
 from sandwich_coordinator.store.base import Compare, Put, Store, StoreError
@@ -179,9 +180,10 @@ class WebhookSender:
     ) -> None:
         now = asyncio.get_running_loop().time()
         hook.waiting_since = now if hook.waiting_since is None else hook.waiting_since
-        pause_s = min(self.timing.retry_first_s * 2 ** min(hook.failures, 16), self.timing.retry_max_s)
-        hook.retry_at = now + max(pause_s, retry_after_s)
         hook.failures += 1
+        # Without jitter: only the leader's node sends.
+        pause_s = doubled_s(self.timing.retry_first_s, self.timing.retry_max_s, hook.failures)
+        hook.retry_at = now + max(pause_s, retry_after_s)
         is_new = hook.error != why
         hook.error, hook.failing_since = why, hook.failing_since or self.wall()
         given_up = now - hook.waiting_since >= self.timing.give_up_s

@@ -319,6 +319,20 @@ def test_a_count_or_ids_that_cannot_be_are_refused(count: int, ids: str | None, 
 
 
 @on_virtual_time
+async def test_a_count_that_is_too_small_for_the_guilds_of_the_running_shards_is_refused() -> None:
+    cluster = await Cluster().begin()
+    view = await read_view(cluster.store, KEYS)
+    for shard, entry in view.sessions.items():
+        full = msgspec.structs.replace(entry.record, guilds=1500)
+        await cluster.store.txn([], [Put(KEYS.session(*shard), full.encode())])
+    guilds, least = 6000, 3
+    assert len(view.sessions) == 4
+    with pytest.raises(Invalid, match=rf"--shards: the bot is in {guilds} guilds.* 2500"):
+        await cluster.plan(least - 1)
+    assert (await cluster.plan(least)).plan is not None
+
+
+@on_virtual_time
 async def test_a_large_bot_is_warned_of_a_count_that_discord_may_not_take() -> None:
     cluster = await Cluster().begin(max_concurrency=6)
     assert ["(4010)" in text for text in (await cluster.plan(8)).warnings] == [True]
