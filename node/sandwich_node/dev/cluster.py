@@ -151,11 +151,19 @@ class DevCluster:
         return ",".join(server.url for server in self.etcds)
 
     async def start_node(
-        self, name: str, *, workers: int = 1, etcd: str = "", capacity: int = 100, listen: str = "127.0.0.1:0"
+        self,
+        name: str,
+        *,
+        workers: int = 1,
+        etcd: str = "",
+        capacity: int = 100,
+        max_shards: int = 0,
+        listen: str = "127.0.0.1:0",
     ) -> ChildProcess:
         """Start one more node and return it; it is not ready yet. `etcd`: other endpoints than the members'."""
         words = [command("sandwich-node"), "join", "--node-id", name, "--workers", str(workers)]
         words += ["--listen", listen, "--etcd", etcd or self.etcd_urls, "--capacity", str(capacity)]
+        words += ["--max-shards", str(max_shards)]
         words += [word for label in self.labels for word in ("--label", label)]
         child = await ChildProcess.start(f"node-{name}", words, directory=self.directory, env=self.env)
         self.nodes[name] = child
