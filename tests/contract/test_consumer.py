@@ -3,26 +3,22 @@
 import asyncio
 import base64
 import os
-import shutil
 import signal
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
-import zstandard
 
 from sandwich_node.dev.embedded import EmbeddedNats
 from sandwich_sdk import Consumer, Event, Failure, Gap, GroupConflict, NewerWireVersion, Unreachable
 from sandwich_sdk.wire.headers import FENCE, GAP, MARKER, VERSION, FrameHeaders
+from tests.support.examples import example, settings
 from tests.support.processes import started
 from tests.support.publisher import Publisher, settled, take, until
 
 pytestmark = pytest.mark.contract
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 async def test_everything_arrives_in_order_and_is_acknowledged(server: EmbeddedNats, publisher: Publisher) -> None:
@@ -340,21 +336,18 @@ async def test_a_group_that_reads_another_lane_is_refused(server: EmbeddedNats, 
 
 
 async def test_sigint_ends_a_program_that_runs_handlers_with_its_events_acknowledged(
-    publisher: Publisher, tmp_path: Path
+    server: EmbeddedNats, publisher: Publisher, tmp_path: Path
 ) -> None:
     await publisher.events(2)
-    program = str(EXAMPLES / "python" / "sdk.py")
-    command = [sys.executable, program, publisher.client.servers[0].geturl(), "bot"]
-    async with (
-        asyncio.timeout(60),
-        started(*command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE) as process,
-    ):
+    command = await example("sdk.py", tmp_path)
+    piped = {"env": settings(server.url), "stdout": asyncio.subprocess.PIPE}
+    async with asyncio.timeout(60), started(*command, "bot", "example", **piped) as process:
         assert process.stdout is not None
         await process.stdout.readline()
         await process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
-    assert await publisher.unsettled("example-sdk") == 0
+    assert await publisher.unsettled("example") == 0
 
 
 async def test_a_missing_server_is_a_clear_error_after_the_timeout() -> None:
@@ -377,78 +370,3 @@ async def test_closing_while_nats_is_away_ends_the_wait() -> None:
         await asyncio.sleep(0)
         await consumer.close()
     assert running.done()
-
-
-async def send_damage(publisher: Publisher) -> None:
-    """Frames as no node writes them; the one readable event among them is printed as SONG x:0."""
-    headers, payload = publisher.frame(1)
-    publisher.seq -= 1
-    good = b'{"t":"SONG","s":null,"op":0,"d":1,"__sandwich":{"id":"x:0"}}'
-    damaged = [
-        b'{"t":"SONG","d":%b,"__sandwich":{"id":"x:0"}' % (b"[" * 20_000 + b"]" * 20_000),
-        b'{"t":"\xff',
-        b'{"t":"SONG","d":{"a":',
-        b"1}",
-        b"[]",
-        b"1",
-        b"null",
-        b"",
-    ]
-    lines = b"\n".join((*damaged[:3], good, *damaged[3:], b""))
-    await publisher.send(headers.encode(), zstandard.ZstdCompressor().compress(lines))
-    for broken in (b"no zstd", payload[:-4], b"", zstandard.ZstdCompressor().compress(b"no end of line")):
-        await publisher.send(headers.encode(), broken)
-    for part in ("x/y", "1", "/", "2/2", "1/2"):
-        await publisher.send({**headers.encode(), "Sandwich-Part": part}, payload)
-    await publisher.send({}, b"")
-
-
-async def example_prints(command: list[str], publisher: Publisher, where: Path, group: str = "") -> None:
-    """Run an example program over plain frames, control frames and an event in parts; check what it prints.
-
-    With a `group`: over damaged frames first, which it acknowledges, too.
-    """
-    if group:
-        await send_damage(publisher)
-    await publisher.control(FENCE)
-    await publisher.events(2)
-    headers, payload = publisher.frame(1)
-    half = len(payload) // 2
-    for index, piece in enumerate((payload[:half], payload[half:]), start=1):
-        await publisher.send({**headers.encode(), "Sandwich-Part": f"{index}/2"}, piece)
-    await publisher.control(GAP, b"{}")
-    await publisher.events(1)
-    command = [*command, publisher.client.servers[0].geturl(), "bot"]
-    async with asyncio.timeout(60), started(*command, cwd=where, stdout=asyncio.subprocess.PIPE) as process:
-        assert process.stdout is not None
-        expected = [*(["SONG x:0"] if group else []), *(f"A abc:{n}" for n in range(1, 5))]
-        lines = [(await process.stdout.readline()).decode().strip() for _ in expected]
-        if group:
-            await settled(publisher, group)
-    assert lines == expected
-
-
-@pytest.mark.parametrize(("program", "group"), [("sdk.py", ""), ("raw.py", "example-raw")])
-async def test_the_python_examples_print_every_event(
-    publisher: Publisher, tmp_path: Path, program: str, group: str
-) -> None:
-    await example_prints([sys.executable, str(EXAMPLES / "python" / program)], publisher, tmp_path, group)
-
-
-async def test_the_javascript_example_prints_every_event(publisher: Publisher, tmp_path: Path) -> None:
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("node and npm are not installed")
-    program = tmp_path / "javascript"
-    shutil.copytree(EXAMPLES / "javascript", program)
-    install = await asyncio.to_thread(
-        subprocess.run,
-        [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"],
-        cwd=program,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    if install.returncode != 0:
-        pytest.skip("npm could not install the example's packages")
-    await example_prints([node, "consumer.mjs"], publisher, program, "example-js")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ from sandwich_sdk.rpc import Rpc
 from sandwich_sdk.wire.rpc import encode_result, parts
 from sandwich_sdk.wire.switch import Switch
 from tests.support.account_nats import AccountNats, rights
+from tests.support.examples import example, settings
+from tests.support.processes import started
 from tests.support.publisher import Publisher, settled, take, until
 
 pytestmark = pytest.mark.contract
@@ -355,6 +358,43 @@ async def test_a_group_that_does_not_exist_and_cannot_be_created_is_reported(
         await until(lambda: "sandwich group create beta missing" in caplog.text)
         await create_group(node, replace(spec("beta"), group="missing"))
     assert taken.result() == [1]
+
+
+@pytest.mark.parametrize("program", ["raw.py", "sdk.py", "consumer.mjs"])
+async def test_an_example_program_needs_only_the_documented_permissions_and_ends_on_ctrl_c(
+    server: AccountNats, node: Client, tmp_path: Path, program: str
+) -> None:
+    command = await example(program, tmp_path)
+    await create_group(node, spec("bot"))
+    publisher = Publisher(node)
+    await publisher.events(2)
+    login = settings(server.url, NATS_USER="bot", NATS_PASSWORD="bot", NATS_DOMAIN=accounts.DOMAIN)
+    piped = {"env": login, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+    async with asyncio.timeout(60), started(*command, "bot", "g", **piped) as process:
+        assert process.stdout is not None
+        assert [await process.stdout.readline() for _ in range(2)] == [b"A abc:1\n", b"A abc:2\n"]
+        await settled(publisher, "g")
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+    assert server.violations == []
+
+
+@pytest.mark.parametrize("program", ["raw.py", "consumer.mjs"])
+@pytest.mark.parametrize("app", ["beta", "bot"])
+async def test_an_example_program_names_the_command_that_creates_a_group(
+    server: AccountNats, node: Client, tmp_path: Path, app: str, program: str
+) -> None:
+    """beta's user has the rights of its account, bot's those of one group: the refusals differ."""
+    command = await example(program, tmp_path)
+    login = settings(server.url, NATS_USER=app, NATS_PASSWORD=app, NATS_DOMAIN=accounts.DOMAIN)
+    async with (
+        asyncio.timeout(60),
+        started(*command, app, "missing", env=login, stderr=asyncio.subprocess.PIPE) as process,
+    ):
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert f"sandwich group create {app} missing\n" in errors.decode()
 
 
 async def test_a_group_that_a_worker_created_becomes_the_operator_s(server: AccountNats, node: Client) -> None:

@@ -1,13 +1,21 @@
-// go run . nats://127.0.0.1:4222 mybot
+// Print an application's events: go run . APPLICATION GROUP
+//
+//	NATS_URL                  default nats://127.0.0.1:4222; with tls:// the connection has TLS
+//	NATS_USER, NATS_PASSWORD  the application's user; or NATS_CREDS, a credentials file
+//	NATS_DOMAIN               "sandwich" in an application's account
+//	NATS_CA                   the file of a CA that the system does not know
 package main
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/nats-io/nats.go"
@@ -74,30 +82,66 @@ func show(message jetstream.Msg, inflater *zstd.Decoder) {
 	}
 }
 
-func main() {
-	server, app := os.Args[1], os.Args[2]
-	client, err := nats.Connect(server, nats.MaxReconnects(-1))
-	if err != nil {
-		log.Fatal(err)
+func connect() (*nats.Conn, error) {
+	server := os.Getenv("NATS_URL")
+	if server == "" {
+		server = nats.DefaultURL
 	}
-	stream, err := jetstream.New(client)
-	if err != nil {
-		log.Fatal(err)
+	options := []nats.Option{nats.MaxReconnects(-1), nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD"))}
+	if file := os.Getenv("NATS_CREDS"); file != "" {
+		options = append(options, nats.UserCredentials(file))
 	}
-	consumer, err := stream.CreateOrUpdateConsumer(context.Background(), "SANDWICH_"+app, jetstream.ConsumerConfig{
-		Durable:       "example-go",
+	if file := os.Getenv("NATS_CA"); file != "" {
+		options = append(options, nats.RootCAs(file))
+	}
+	return nats.Connect(server, options...)
+}
+
+// openGroup returns the group's durable. One that is missing is created, where NATS has no accounts.
+func openGroup(ctx context.Context, client *nats.Conn, app, group string) (jetstream.Consumer, error) {
+	prefix := "$JS.API"
+	if domain := os.Getenv("NATS_DOMAIN"); domain != "" {
+		prefix = "$JS." + domain + ".API"
+	}
+	stream, err := jetstream.NewWithAPIPrefix(client, prefix)
+	if err != nil {
+		return nil, err
+	}
+	durable, err := stream.Consumer(ctx, "SANDWICH_"+app, group)
+	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return durable, err
+	}
+	return stream.CreateConsumer(ctx, "SANDWICH_"+app, jetstream.ConsumerConfig{
+		Durable:       group,
 		FilterSubject: "sandwich." + app + ".events.all.>",
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		MaxAckPending: 10000,
 	})
+}
+
+func main() {
+	if len(os.Args) != 3 {
+		log.Fatal("go run . APPLICATION GROUP")
+	}
+	app, group := os.Args[1], os.Args[2]
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	client, err := connect()
 	if err != nil {
 		log.Fatal(err)
+	}
+	defer client.Close()
+	durable, err := openGroup(ctx, client, app, group)
+	if err != nil {
+		log.Fatalf("The group %s cannot be opened or created (%v).\n"+
+			"The operator creates it: sandwich group create %s %s\n"+
+			"In an application's account, and only there, NATS_DOMAIN is sandwich.", group, err, app, group)
 	}
 	inflater, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(512<<20))
 	if err != nil {
 		log.Fatal(err)
 	}
-	_, err = consumer.Consume(func(message jetstream.Msg) {
+	messages, err := durable.Consume(func(message jetstream.Msg) {
 		show(message, inflater)
 		if err := message.Ack(); err != nil {
 			log.Println(err)
@@ -106,5 +150,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	select {}
+	<-ctx.Done()
+	messages.Drain()
+	<-messages.Closed()
 }

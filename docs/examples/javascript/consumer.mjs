@@ -1,19 +1,23 @@
-// node consumer.mjs nats://127.0.0.1:4222 mybot
+// Print an application's events: node consumer.mjs APPLICATION GROUP
+//
+// NATS_URL                  default nats://127.0.0.1:4222; with tls:// the connection has TLS
+// NATS_USER, NATS_PASSWORD  the application's user; or NATS_CREDS, a credentials file
+// NATS_DOMAIN               "sandwich" in an application's account
+// NATS_CA                   the file of a CA that the system does not know
+import { readFileSync } from "node:fs";
 import { decompress } from "fzstd";
-import { AckPolicy, connect } from "nats";
+import { AckPolicy, connect, credsAuthenticator } from "nats";
 
-const [server, app] = process.argv.slice(2);
+function end(text) {
+  console.error(text);
+  process.exit(1);
+}
+
+const [app, group] = process.argv.slice(2);
+if (!group) end("node consumer.mjs APPLICATION GROUP");
+const { NATS_URL = "nats://127.0.0.1:4222", NATS_USER, NATS_PASSWORD, NATS_CREDS, NATS_CA, NATS_DOMAIN } = process.env;
 const stream = `SANDWICH_${app}`;
-const group = "example-js";
-
-const client = await connect({ servers: server, maxReconnectAttempts: -1 });
-const manager = await client.jetstreamManager();
-await manager.consumers.add(stream, {
-  durable_name: group,
-  ack_policy: AckPolicy.Explicit,
-  filter_subject: `sandwich.${app}.events.all.>`,
-  max_ack_pending: 10000,
-});
+const CONSUMER_NOT_FOUND = 10014;
 
 const parts = new Map();
 
@@ -51,8 +55,42 @@ function show(message) {
   }
 }
 
-const consumer = await client.jetstream().consumers.get(stream, group);
-for await (const message of await consumer.consume()) {
+// The group's durable. One that is missing is created, where NATS has no accounts.
+async function openGroup(client) {
+  const { consumers } = client.jetstream({ domain: NATS_DOMAIN });
+  try {
+    return await consumers.get(stream, group);
+  } catch (error) {
+    if (error.api_error?.err_code !== CONSUMER_NOT_FOUND) throw error;
+  }
+  const manager = await client.jetstreamManager({ domain: NATS_DOMAIN, checkAPI: false });
+  await manager.consumers.add(stream, {
+    durable_name: group,
+    ack_policy: AckPolicy.Explicit,
+    filter_subject: `sandwich.${app}.events.all.>`,
+    max_ack_pending: 10000,
+  });
+  return await consumers.get(stream, group);
+}
+
+const client = await connect({
+  servers: NATS_URL.split(","),
+  user: NATS_USER,
+  pass: NATS_PASSWORD,
+  authenticator: NATS_CREDS && credsAuthenticator(readFileSync(NATS_CREDS)),
+  // `host`: the certificate of a server whose address is an IP is otherwise compared with the name localhost.
+  tls: NATS_URL.startsWith("tls://") ? { caFile: NATS_CA, host: new URL(NATS_URL.split(",")[0]).hostname } : undefined,
+  maxReconnectAttempts: -1,
+}).catch((error) => end(`NATS: ${error.message}`));
+const durable = await openGroup(client).catch((error) =>
+  end(`The group ${group} cannot be opened or created (${error.message}).
+The operator creates it: sandwich group create ${app} ${group}
+In an application's account, and only there, NATS_DOMAIN is sandwich.`),
+);
+const messages = await durable.consume();
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => messages.close());
+for await (const message of messages) {
   show(message);
   message.ack();
 }
+await client.drain();

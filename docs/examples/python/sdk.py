@@ -1,11 +1,34 @@
-"""Answer events with handlers: python sdk.py nats://127.0.0.1:4222 mybot"""
+"""Print an application's events with the SDK: python sdk.py APPLICATION GROUP
+
+NATS_URL                  default nats://127.0.0.1:4222; with tls:// the connection has TLS
+NATS_USER, NATS_PASSWORD  the application's user; or NATS_CREDS, a credentials file (with nats-py[nkeys])
+NATS_DOMAIN               "sandwich" in an application's account
+NATS_CA                   the file of a CA that the system does not know
+"""
 
 import asyncio
+import os
+import ssl
 import sys
 
 from sandwich_sdk import Consumer, Event, Gap
 
-consumer = Consumer(sys.argv[1], app=sys.argv[2], group="example-sdk", start="all")
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
+env = os.environ.get
+consumer = Consumer(
+    env("NATS_URL", "nats://127.0.0.1:4222").split(","),
+    app=sys.argv[1],
+    group=sys.argv[2],
+    start="all",
+    domain=env("NATS_DOMAIN"),
+    connection={
+        "user": env("NATS_USER"),
+        "password": env("NATS_PASSWORD"),
+        "user_credentials": env("NATS_CREDS"),
+        "tls": ssl.create_default_context(cafile=env("NATS_CA")) if env("NATS_CA") else None,
+    },
+)
 
 
 @consumer.on_any
