@@ -1,6 +1,7 @@
 """The command `sandwich-simulator`."""
 
 import asyncio
+import importlib.metadata
 import resource
 import signal
 from contextlib import suppress
@@ -28,6 +29,13 @@ async def _serve(config: SimulatorConfig) -> None:
         await simulator.run_until(stop)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        # Of the distribution: the simulator imports nothing of Sandwich.
+        typer.echo(f"sandwich {importlib.metadata.version('sandwich')}")
+        raise typer.Exit
+
+
 @app.command()
 def run(
     bot: Annotated[list[str] | None, typer.Option(help="token:guilds[:shards[:max_concurrency]], repeatable")] = None,
@@ -40,6 +48,9 @@ def run(
     rate: Annotated[float | None, typer.Option(help="events a second, all bots together")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     journal: Annotated[Path | None, typer.Option(help="append each dispatch to this file (NDJSON)")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="show the version and exit", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Runs a simulated Discord until SIGTERM or Ctrl-C."""
     try:

@@ -1,6 +1,7 @@
 """The simulator as a program: it prints its address and ends on a signal."""
 
 import asyncio
+import importlib.metadata
 import signal
 import sys
 from pathlib import Path
@@ -39,3 +40,15 @@ async def test_the_program_listens_serves_and_ends_cleanly(tmp_path: Path) -> No
     entries = [msgspec.json.decode(entry) for entry in journal.read_bytes().splitlines()]
     assert [entry["seq"] for entry in entries] == list(range(1, len(entries) + 1))
     assert "tok" not in journal.read_text().replace("token", "")
+
+
+async def test_the_program_shows_its_version() -> None:
+    command = "from sandwich_simulator.main import main; main()"
+    output = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        started(sys.executable, "-c", command, "--version", **output) as process,
+    ):
+        shown, errors = await process.communicate()
+    version = importlib.metadata.version("sandwich")
+    assert (process.returncode, shown.decode(), errors) == (0, f"sandwich {version}\n", b"")
