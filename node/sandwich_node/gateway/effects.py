@@ -7,7 +7,7 @@ from sandwich_node.gateway.session import Session
 
 
 class State(Enum):
-    """Where a shard stands."""
+    """Where a shard is between its start and its end."""
 
     NEW = "new"
     CONNECTING = "connecting"

@@ -72,12 +72,12 @@ def cases(
         groups.append(GroupShards(app, 0, range(count), placement, weight))
         owners = draw(st.lists(st.sampled_from([*names, "gone", None]), min_size=count, max_size=count))
         current[GroupId(app, 0)] = {number: owner for number, owner in enumerate(owners) if owner is not None}
-    wishes = st.dictionaries(
+    pinned = st.dictionaries(
         st.builds(lambda app, number: ShardId(app, 0, number), st.sampled_from("xyz"), st.integers(0, shards_max)),
         st.sampled_from([*names, "gone"]),
         max_size=4 if pins else 0,
     )
-    return Case(nodes, groups, current, draw(wishes))
+    return Case(nodes, groups, current, draw(pinned))
 
 
 def fair_loads(case: Case) -> dict[str, float]:

@@ -60,13 +60,13 @@ PINS = st.dictionaries(st.integers(0, 39), st.sampled_from("abcdefgxyz"), max_si
 @given(NODES, OWNERS, PINS)
 @settings(max_examples=200, deadline=None)
 def test_pinned_shards_are_where_they_should_be_and_the_rest_is_as_even_as_they_allow(
-    weights: dict[str, int], owners: list[str], wishes: dict[int, str]
+    weights: dict[str, int], owners: list[str], pins: dict[int, str]
 ) -> None:
     nodes, groups, current = setup(dict.fromkeys(weights, 1), owners)
-    pinned = {ShardId("app", 0, shard): node for shard, node in wishes.items()}
+    pinned = {ShardId("app", 0, shard): node for shard, node in pins.items()}
     result = plan(nodes, groups, current, pinned=pinned)
     assert sorted(result[KEY]) == list(range(len(owners)))
-    honoured = {shard: node for shard, node in wishes.items() if shard < len(owners) and node in weights}
+    honoured = {shard: node for shard, node in pins.items() if shard < len(owners) and node in weights}
     assert {shard: result[KEY][shard] for shard in honoured} == honoured
     loads = {name: list(result[KEY].values()).count(name) for name in weights}
     held = {name: list(honoured.values()).count(name) for name in weights}

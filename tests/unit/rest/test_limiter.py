@@ -211,7 +211,7 @@ class Counting:
 )
 @settings(max_examples=150, deadline=None)
 def test_a_discord_that_counts_for_itself_refuses_nothing(
-    wishes: list[tuple[float, int, bool]], limit: int, window_s: float, delay_s: float
+    requests: list[tuple[float, int, bool]], limit: int, window_s: float, delay_s: float
 ) -> None:
     discord, one, now = Counting(limit, window_s), limiter(share=20.0), 0.0
     flying: deque[tuple[float, object, int, dict[str, str]]] = deque()
@@ -221,7 +221,7 @@ def test_a_discord_that_counts_for_itself_refuses_nothing(
             at, ticket, status, answer_headers = flying.popleft()
             one.answered(ticket, at, status=status, headers=answer_headers, retry_after_s=window_s)  # type: ignore[arg-type]
 
-    for pause, guild, urgent in wishes:
+    for pause, guild, urgent in requests:
         now += pause
         land(now)
         while (at := one.free_at(invites(guild), now, urgent=urgent)) > now:
