@@ -124,7 +124,7 @@ async def test_frames_in_hand_of_a_worker_that_died_do_not_keep_a_group(
     reader = await publisher.client.jetstream().pull_subscribe_bind("g", stream="SANDWICH_bot")
     await reader.fetch(1)
     assert (await find_group(publisher.client, "bot", "g")).reads
-    with pytest.raises(Refused, match="with 1 frames in hand"):
+    with pytest.raises(Refused, match="with 1 frame in hand"):
         await remove_group(publisher.client, "bot", "g")
     monkeypatch.setattr(group_states, "READ_LATELY_S", 0.0)
     async with asyncio.timeout(60):

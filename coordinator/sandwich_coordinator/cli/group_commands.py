@@ -104,7 +104,8 @@ def group_remove(
         # Between two connections: a question may wait for long.
         ask(f"Group {group} of {app_name} and its dead letters will be gone for good.", otherwise="nothing was removed")
     done = _run(context, app_name, key_file, remove)
-    say(f"group {group} of {app_name} is removed, with {done.dead_letters} dead letters", err=as_json)
+    letters = f"{done.dead_letters} dead {'letter' if done.dead_letters == 1 else 'letters'}"
+    say(f"group {group} of {app_name} is removed, with {letters}", err=as_json)
     if as_json:
         show_json({"removed": True, **group_row(done)})
 

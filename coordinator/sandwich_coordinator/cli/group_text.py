@@ -6,7 +6,7 @@ from typing import Any
 
 from sandwich_coordinator.cli.render import table
 from sandwich_coordinator.durations import duration
-from sandwich_coordinator.operations.group_states import ConsumerGroup
+from sandwich_coordinator.operations.group_states import ConsumerGroup, frames
 
 
 def group_row(found: ConsumerGroup) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def removal_lines(found: ConsumerGroup) -> list[str]:
     if found.lag is not None:
         of = f" of {found.partitions} partitions" if found.partitions else ""
         hand = f", {found.in_hand} of them in hand" if found.in_hand else ""
-        lines.append(f"  position      its place in the stream{of}; {found.lag} frames are not acknowledged{hand}")
+        lines.append(f"  position      its place in the stream{of}; not acknowledged: {frames(found.lag)}{hand}")
     lines.append(f"  dead letters  {found.dead_letters}, and {found.replays} on their way back to it")
     lines.append("  The events stay in the stream. A new group of this name begins where its --start says.")
     return lines

@@ -219,10 +219,15 @@ def find(group: str, groups: Iterable[ConsumerGroup]) -> ConsumerGroup:
     return by_name[group]
 
 
+def frames(number: int) -> str:
+    """A number of frames in words."""
+    return f"{number} {'frame' if number == 1 else 'frames'}"
+
+
 def check_unread(found: ConsumerGroup) -> None:
     """Raise Refused while workers read with the group."""
     if found.reads:
-        hand = f", with {found.in_hand} frames in hand" if found.in_hand else ""
+        hand = f", with {frames(found.in_hand)} in hand" if found.in_hand else ""
         raise Refused(
             f"workers read group {found.group} of {found.app} now{hand}: stop them first (one that was killed counts "
             "for a minute). --force removes it all the same, and a worker that goes on makes it again where it may"

@@ -184,6 +184,6 @@ def test_groups_are_a_table_and_rows_with_numbers() -> None:
 def test_what_goes_with_a_group_is_said_before_it_does() -> None:
     found = ConsumerGroup(app="bot", group="index", partitions=32, lag=7, in_hand=2, dead_letters=3, replays=1)
     said = "\n".join(removal_lines(found))
-    assert "of 32 partitions; 7 frames are not acknowledged, 2 of them in hand" in said
+    assert "of 32 partitions; not acknowledged: 7 frames, 2 of them in hand" in said
     assert "3, and 1 on their way back to it" in said
     assert "position" not in "\n".join(removal_lines(ConsumerGroup(app="bot", group="old", dead_letters=3)))
