@@ -42,7 +42,7 @@ TOGETHER_BYTES_MAX = 500_000
 def together(writes: Iterable[LeaderWrite]) -> Iterator[list[LeaderWrite]]:
     """Neighbours that may share a transaction: a large cluster has many plans, and all nodes act on each that they see.
 
-    One that deletes stands alone, and one that is guarded by what an earlier one changes comes after it.
+    One that deletes is alone, and one that is guarded by what an earlier one changes comes after it.
     """
     batch: list[LeaderWrite] = []
     names: set[str] = set()

@@ -5,6 +5,7 @@ import resource
 import signal
 from contextlib import suppress
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,12 @@ from .simulator import Simulator
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _DEFAULT_BOT = BotConfig(token="simulated-token", guilds=10)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sandwich {metadata.version('sandwich')}")
+        raise typer.Exit
 
 
 async def _serve(config: SimulatorConfig) -> None:
@@ -40,6 +47,9 @@ def run(
     rate: Annotated[float | None, typer.Option(help="events a second, all bots together")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     journal: Annotated[Path | None, typer.Option(help="append each dispatch to this file (NDJSON)")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="show the version and exit", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Runs a simulated Discord until SIGTERM or Ctrl-C."""
     try:

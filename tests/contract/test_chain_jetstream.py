@@ -183,7 +183,7 @@ async def test_what_no_node_wrote_costs_the_chain_nothing(log: JetStreamLog, hea
     assert (first.foreign, second.foreign) == (1, 1)
 
 
-async def test_a_stream_that_moved_to_another_goes_on_where_it_stands(server: EmbeddedNats, log: JetStreamLog) -> None:
+async def test_a_stream_that_moved_to_another_goes_on_where_it_was(server: EmbeddedNats, log: JetStreamLog) -> None:
     """As when an operator moves to other servers: NATS copies frames without their guards."""
     writer = chain(log, 10)
     await writer.take_over()

@@ -566,7 +566,7 @@ async def test_adding_an_application_is_offered_only_to_who_may_add_any(browser:
 # --- streams and links ----------------------------------------------------------------------------------------------
 
 
-async def test_the_log_stands_still_and_goes_on(well: Visit) -> None:
+async def test_the_log_is_held_and_goes_on(well: Visit) -> None:
     await well.open("/logs")
     lines = well.page.get_by_role("log").get_by_role("listitem")
     await expect(lines).to_have_count(40)

@@ -39,3 +39,14 @@ async def test_the_program_listens_serves_and_ends_cleanly(tmp_path: Path) -> No
     entries = [msgspec.json.decode(entry) for entry in journal.read_bytes().splitlines()]
     assert [entry["seq"] for entry in entries] == list(range(1, len(entries) + 1))
     assert "tok" not in journal.read_text().replace("token", "")
+
+
+async def test_the_program_shows_its_version() -> None:
+    command = "from sandwich_simulator.main import main; main()"
+    pipe = asyncio.subprocess.PIPE
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        started(sys.executable, "-c", command, "--version", stdout=pipe) as process,
+    ):
+        shown, _ = await process.communicate()
+    assert (process.returncode, shown.decode().split()[0]) == (0, "sandwich")

@@ -60,7 +60,7 @@ class Result:
 
 
 class Deployment:
-    """Machines that stand for an operator's, in a directory that `bootstrap` filled."""
+    """Machines in place of an operator's, in a directory that `bootstrap` filled."""
 
     def __init__(self, directory: Path, rate: float, say: Say) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""podman and podman-compose as this check uses them: commands, images, and containers that stand for machines."""
+"""podman and podman-compose as this check uses them: commands, images, and containers in place of machines."""
 
 import asyncio
 import os

@@ -64,7 +64,7 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="The options above may stand anywhere: sandwich cluster status --etcd http://10.0.0.1:2379")
+@app.callback(epilog="The options above may be anywhere: sandwich cluster status --etcd http://10.0.0.1:2379")
 def root(
     context: typer.Context,
     etcd: Annotated[

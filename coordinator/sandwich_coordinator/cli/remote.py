@@ -236,7 +236,7 @@ def _decoded(raw: bytes) -> Any:
 
 
 def _error(problem: Any, status: int, url: str = "") -> Exception:
-    """The error that the API's problem details stand for."""
+    """The error that the API's problem details represent."""
     if not isinstance(problem, dict) or not isinstance(problem.get("code"), str):
         return errors.Unavailable(f"{url} answered with HTTP {status}, and that is not Sandwich's API")
     code, detail = problem["code"], str(problem.get("detail", ""))

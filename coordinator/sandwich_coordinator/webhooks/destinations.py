@@ -83,7 +83,7 @@ def _is_reserved(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _innermost(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 one stands for, if it does (RFC 4291, 3056, 4380, 6052)."""
+    """The IPv4 address that an IPv6 one represents, if it does (RFC 4291, 3056, 4380, 6052)."""
     if isinstance(address, IPv4Address):
         return address
     if address.ipv4_mapped is not None:

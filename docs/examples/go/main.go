@@ -1,10 +1,12 @@
 // go run . nats://127.0.0.1:4222 mybot
+// In an application's account: NATS_USER, NATS_PASSWORD and NATS_DOMAIN=sandwich in the environment.
 package main
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -74,24 +76,39 @@ func show(message jetstream.Msg, inflater *zstd.Decoder) {
 	}
 }
 
-func main() {
-	server, app := os.Args[1], os.Args[2]
-	client, err := nats.Connect(server, nats.MaxReconnects(-1))
-	if err != nil {
-		log.Fatal(err)
+const group = "example-go"
+
+// open returns the group, and makes it when it is missing; in an application's account only the operator may make it.
+func open(client *nats.Conn, app string) (jetstream.Consumer, error) {
+	api, err := jetstream.New(client)
+	if domain := os.Getenv("NATS_DOMAIN"); domain != "" {
+		api, err = jetstream.NewWithDomain(client, domain)
 	}
-	stream, err := jetstream.New(client)
 	if err != nil {
-		log.Fatal(err)
+		return nil, err
 	}
-	consumer, err := stream.CreateOrUpdateConsumer(context.Background(), "SANDWICH_"+app, jetstream.ConsumerConfig{
-		Durable:       "example-go",
+	consumer, err := api.Consumer(context.Background(), "SANDWICH_"+app, group)
+	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return consumer, err
+	}
+	return api.CreateConsumer(context.Background(), "SANDWICH_"+app, jetstream.ConsumerConfig{
+		Durable:       group,
 		FilterSubject: "sandwich." + app + ".events.all.>",
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		MaxAckPending: 10000,
 	})
+}
+
+func main() {
+	server, app := os.Args[1], os.Args[2]
+	login := nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD"))
+	client, err := nats.Connect(server, nats.MaxReconnects(-1), login)
 	if err != nil {
 		log.Fatal(err)
+	}
+	consumer, err := open(client, app)
+	if err != nil {
+		log.Fatalf("group %s cannot be opened (%v); the operator makes it: sandwich group create %s %s", group, err, app, group)
 	}
 	inflater, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(512<<20))
 	if err != nil {

@@ -1,4 +1,5 @@
 // node consumer.mjs nats://127.0.0.1:4222 mybot
+// In an application's account: NATS_USER, NATS_PASSWORD and NATS_DOMAIN=sandwich in the environment.
 import { decompress } from "fzstd";
 import { AckPolicy, connect } from "nats";
 
@@ -6,14 +7,27 @@ const [server, app] = process.argv.slice(2);
 const stream = `SANDWICH_${app}`;
 const group = "example-js";
 
-const client = await connect({ servers: server, maxReconnectAttempts: -1 });
-const manager = await client.jetstreamManager();
-await manager.consumers.add(stream, {
-  durable_name: group,
-  ack_policy: AckPolicy.Explicit,
-  filter_subject: `sandwich.${app}.events.all.>`,
-  max_ack_pending: 10000,
-});
+const { NATS_USER: user, NATS_PASSWORD: pass, NATS_DOMAIN: domain } = process.env;
+const client = await connect({ servers: server, user, pass, maxReconnectAttempts: -1 });
+const jetstream = client.jetstream({ domain });
+const NO_SUCH_CONSUMER = 10014;
+
+// The group is made when it is missing; in an application's account only the operator may make it.
+async function open() {
+  try {
+    return await jetstream.consumers.get(stream, group);
+  } catch (error) {
+    if (error.api_error?.err_code !== NO_SUCH_CONSUMER) throw error;
+  }
+  const manager = await client.jetstreamManager({ domain, checkAPI: false });
+  await manager.consumers.add(stream, {
+    durable_name: group,
+    ack_policy: AckPolicy.Explicit,
+    filter_subject: `sandwich.${app}.events.all.>`,
+    max_ack_pending: 10000,
+  });
+  return await jetstream.consumers.get(stream, group);
+}
 
 const parts = new Map();
 
@@ -51,7 +65,10 @@ function show(message) {
   }
 }
 
-const consumer = await client.jetstream().consumers.get(stream, group);
+const consumer = await open().catch((error) => {
+  console.error(`group ${group} cannot be opened (${error.message}); the operator makes it: sandwich group create ${app} ${group}`);
+  process.exit(1);
+});
 for await (const message of await consumer.consume()) {
   show(message);
   message.ack();

@@ -1,12 +1,17 @@
-"""The same with nothing but nats-py and zstandard: python raw.py nats://127.0.0.1:4222 mybot"""
+"""The same with nothing but nats-py and zstandard: python raw.py nats://127.0.0.1:4222 mybot
+
+In an application's account: NATS_USER, NATS_PASSWORD and NATS_DOMAIN=sandwich in the environment.
+"""
 
 import asyncio
 import json
+import os
 import sys
 
 import nats
 import zstandard
 
+GROUP = "example-raw"
 FRAME_BYTES_MAX = 512 * 1024 * 1024
 UNREADABLE = (ValueError, LookupError, TypeError, RecursionError, MemoryError, zstandard.ZstdError)
 
@@ -41,9 +46,18 @@ def show(message, parts: dict[str, list[bytes]]) -> None:
 
 
 async def main(server: str, app: str) -> None:
-    client = await nats.connect(server, max_reconnect_attempts=-1)
-    stream, lane = f"SANDWICH_{app}", f"sandwich.{app}.events.all.>"
-    consumer = await client.jetstream().pull_subscribe(lane, durable="example-raw", stream=stream)
+    login = (
+        {"user": os.environ["NATS_USER"], "password": os.environ["NATS_PASSWORD"]} if "NATS_USER" in os.environ else {}
+    )
+    client = await nats.connect(server, max_reconnect_attempts=-1, **login)
+    jetstream = client.jetstream(domain=os.environ.get("NATS_DOMAIN"))
+    try:
+        # The group is made when it is missing; in an application's account only the operator may make it.
+        consumer = await jetstream.pull_subscribe(f"sandwich.{app}.events.all.>", GROUP, f"SANDWICH_{app}")
+    except (nats.errors.Error, TimeoutError) as error:
+        sys.exit(
+            f"group {GROUP} cannot be opened ({error!r}); the operator makes it: sandwich group create {app} {GROUP}"
+        )
     parts: dict[str, list[bytes]] = {}
     while True:
         try:
@@ -55,4 +69,7 @@ async def main(server: str, app: str) -> None:
             await message.ack()
 
 
-asyncio.run(main(sys.argv[1], sys.argv[2]))
+try:
+    asyncio.run(main(sys.argv[1], sys.argv[2]))
+except KeyboardInterrupt:
+    pass

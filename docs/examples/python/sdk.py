@@ -1,11 +1,23 @@
-"""Answer events with handlers: python sdk.py nats://127.0.0.1:4222 mybot"""
+"""Answer events with handlers: python sdk.py nats://127.0.0.1:4222 mybot
+
+In an application's account: NATS_USER, NATS_PASSWORD and NATS_DOMAIN=sandwich in the environment.
+"""
 
 import asyncio
+import os
 import sys
 
 from sandwich_sdk import Consumer, Event, Gap
 
-consumer = Consumer(sys.argv[1], app=sys.argv[2], group="example-sdk", start="all")
+login = {"user": os.environ["NATS_USER"], "password": os.environ["NATS_PASSWORD"]} if "NATS_USER" in os.environ else {}
+consumer = Consumer(
+    sys.argv[1],
+    app=sys.argv[2],
+    group="example-sdk",
+    start="all",
+    domain=os.environ.get("NATS_DOMAIN"),
+    connection=login,
+)
 
 
 @consumer.on_any

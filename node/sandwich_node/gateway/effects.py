@@ -7,7 +7,7 @@ from sandwich_node.gateway.session import Session
 
 
 class State(Enum):
-    """Where a shard stands."""
+    """What a shard is doing."""
 
     NEW = "new"
     CONNECTING = "connecting"

@@ -82,7 +82,7 @@ class SeenAgain:
 
 
 def _members(text: bytes) -> dict[bytes, bytes] | None:
-    """The values of the outermost object by their quoted keys, as they stand; None when it is not a JSON object."""
+    """The values of the outermost object by their quoted keys, unchanged; None when it is not a JSON object."""
     found: dict[bytes, bytes] = {}
     closes = bytearray()
     """The brackets that are open, outermost first."""

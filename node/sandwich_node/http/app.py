@@ -25,7 +25,7 @@ class HttpError(RuntimeError):
 
 
 def make_app(facts: NodeFacts, guards: Mapping[str, Guard] = MappingProxyType({})) -> web.Application:
-    """Routes over the node's status. `guards`: what stands before a page, by its name; without one it is open."""
+    """Routes over the node's status. `guards`: what is asked before a page, by its name; without one it is open."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")

@@ -12,7 +12,7 @@ from sandwich_node.http.node_requests import BetweenNodes, Handler
 
 
 def page_guards(access: Access, between_nodes: BetweenNodes, host: str) -> dict[str, Guard]:
-    """What stands before each page of a node that listens on `host`."""
+    """What is asked before each page of a node that listens on `host`."""
 
     def guard(page: str) -> Guard:
         async def others(request: web.Request) -> web.Response | None:

@@ -23,7 +23,7 @@ from tests.support.publisher import until
 CANARY = "swt_canary-of-a-token-shown-once"
 
 
-class Wish(Model):
+class Wanted(Model):
     what: str = "x"
 
 
@@ -59,7 +59,7 @@ class Work:
     def routes(self) -> tuple[Route, ...]:
         more: dict[str, Any] = {"method": "POST", "summary": "s", "role": Role.OPERATOR, "tag": "t"}
         return (
-            Route(path="/work", handler=self.run, body=Wish, result=Done, **more),
+            Route(path="/work", handler=self.run, body=Wanted, result=Done, **more),
             Route(path="/slow", handler=self.run, result=Done, takes_time=True, **more),
             Route(path="/empty", handler=self.empty, status=204, **more),
         )

@@ -11,7 +11,7 @@ from sandwich_node.api.messaging import Messaging
 
 
 class Connection:
-    """Stands for a connection to NATS. Closing one takes until `may_close`."""
+    """In place of a connection to NATS. Closing one takes until `may_close`."""
 
     made: list["Connection"]
     may_close: asyncio.Event

@@ -528,7 +528,7 @@ def test_an_application_whose_newest_generation_cannot_be_read_is_not_planned_by
     assert desk.planned() == "nothing"
 
 
-# --- what operators wish ----------------------------------------------------------------------------------------
+# --- what operators ask for -------------------------------------------------------------------------------------
 
 
 def test_a_pinned_shard_goes_to_its_node_and_another_makes_room() -> None:

@@ -327,15 +327,15 @@ def test_operations_are_repeated_also_after_a_failed_call_and_for_a_guild_that_a
     play(story)
 
 
-@pytest.mark.parametrize("stands", [-1, 1])
-def test_a_refill_is_given_up_when_redis_loses_data_again(stands: int) -> None:
+@pytest.mark.parametrize("recorded", [-1, 1])
+def test_a_refill_is_given_up_when_redis_loses_data_again(recorded: int) -> None:
     async def story(feed: CacheFeed, cache: FakeCache, calls: list[str]) -> None:
         await applied(feed, "s", 0, events(2, 3), starts_session=False)
         feed.mark_incomplete("Redis was emptied")
         feed.begin_resync()
         feed.refill("GUILD_CREATE", b'{"id":"1","name":"g"}')
         await feed.drained()
-        cache.recorded = stands
+        cache.recorded = recorded
         await applied(feed, "s", 0, events(4), starts_session=False)
         assert not feed.refilling
         feed.end_resync(complete=True)

@@ -49,7 +49,7 @@ def stored(log: MemoryLog) -> list[int]:
     return [s for _, _, _, h in log.messages if h.count for s in range(h.first_seq, h.last_seq + 1)]
 
 
-async def test_a_new_owner_continues_where_the_chain_stands() -> None:
+async def test_a_new_owner_continues_where_the_chain_ended() -> None:
     log = MemoryLog()
     first = chain(log, 10)
     assert await first.take_over() == Checkpoint("", 0)

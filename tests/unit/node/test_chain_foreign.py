@@ -221,7 +221,7 @@ def test_a_search_finds_the_last_frame_at_any_distance(at: int) -> None:
 
 @pytest.mark.parametrize("events", [1, 40, 600])
 @pytest.mark.parametrize("garbage", [0, 3])
-async def test_a_stream_that_was_copied_to_other_servers_goes_on_where_it_stands(events: int, garbage: int) -> None:
+async def test_a_stream_that_was_copied_to_other_servers_goes_on_where_it_was(events: int, garbage: int) -> None:
     log = MemoryLog()
     writer = await started(log)
     for seq in range(1, events + 1):

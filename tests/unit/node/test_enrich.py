@@ -106,7 +106,7 @@ def test_a_cache_that_is_late_is_named_where_a_before_was_owed_and_guilds_say_wh
     assert extras == [{"before": None, "cache": "behind"}, None, {"lazy": True, "unavailable": False}]
 
 
-def test_what_the_shard_knows_of_a_guild_stands_against_a_cache_that_was_emptied_or_is_old() -> None:
+def test_what_the_shard_knows_of_a_guild_counts_more_than_a_cache_that_was_emptied_or_is_old() -> None:
     emptied, old = Extra(lazy=False, unavailable=False), Extra(lazy=True, unavailable=False)
     extras = finish(
         enricher(cache=Feed({1: emptied, 2: emptied, 3: old, 4: emptied, 5: old})),

@@ -58,7 +58,7 @@ def test_prefixes_are_asked_for_guilds_and_direct_messages_pass() -> None:
         ("!play", None, "!"),
     ],
 )
-def test_a_guilds_own_prefixes_stand_in_for_the_fallback(
+def test_a_guilds_own_prefixes_replace_the_fallback(
     content: str, own: frozenset[str] | None, found: str | None
 ) -> None:
     rule = EventFilter(EventsSpec(prefixes=PrefixSpec(fallback="!")), bot="9").prefixes

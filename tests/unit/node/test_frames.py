@@ -143,7 +143,7 @@ FORGED = (
         b"[%b%b]" % (b"%b", FORGED + b"%b"),
     ],
 )
-def test_an_own_event_is_one_line_whatever_stands_between_its_tokens(data: bytes, blank: bytes) -> None:
+def test_an_own_event_is_one_line_whatever_is_between_its_tokens(data: bytes, blank: bytes) -> None:
     written = data.replace(b"%b", blank)
     ask = rq.read(b'{"type":"SONG","shard":0,%b"data":%b}' % (blank, written), rq.RelayAsk)
     buffer = made()

@@ -37,7 +37,7 @@ TAG = "apps"
 TOKEN_CHARACTERS_MAX = 1024
 VALUES_MAX = 100
 _SOURCE = {"env": "TOKEN"}
-"""Stands for the token where a section of cluster.yml is checked. It is never read."""
+"""In place of the token where a section of cluster.yml is checked. It is never read."""
 
 
 class NewApp(Model):

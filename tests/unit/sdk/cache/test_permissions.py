@@ -258,7 +258,7 @@ async def test_discord_py_gives_the_same_result(made: dict[str, Any], channel: s
     theirs = second_opinion(made, channel, user)
     ignored = ~DISCORD_PY_KNOWS
     if channel is not None:
-        # discord.py lets these stand in a channel that is not seen; Discord's table gives them channel types.
+        # discord.py leaves these in a channel that is not seen; Discord's table gives them channel types.
         ignored |= int(P.CREATE_EVENTS | P.MANAGE_EVENTS | P.SET_VOICE_CHANNEL_STATUS)
         if channel == CHANNEL and kind in THREADED:
             # discord.py leaves out permissions that a kind of channel does not have.
