@@ -1,6 +1,7 @@
 """What can go wrong between a consumer and its stream."""
 
 import os
+import ssl
 from dataclasses import dataclass
 
 import nats.errors
@@ -83,6 +84,10 @@ def reason(error: BaseException) -> str:
     for kind, text in _REASONS:
         if isinstance(error, kind):
             return text
+    if isinstance(error, ssl.SSLError):
+        # Its number is OpenSSL's, not the system's.
+        said = getattr(error, "verify_message", None) or getattr(error, "reason", None) or type(error).__name__
+        return plain_text(f"TLS failed: {said}")
     if isinstance(error, OSError) and (error.errno or error.strerror):
         # asyncio's own text contains the address as a Python tuple.
         return plain_text(os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror)

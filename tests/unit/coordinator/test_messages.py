@@ -206,6 +206,12 @@ def test_an_unusable_etcd_url_is_refused_before_its_use(url: str) -> None:
     assert "pw" not in str(caught.value)
 
 
+def refused_certificate(words: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed (_ssl.c:1006)")
+    error.verify_message = words
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -216,6 +222,8 @@ def test_an_unusable_etcd_url_is_refused_before_its_use(url: str) -> None:
         (nats.errors.AuthorizationError(), "the user, password or credentials are refused"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)"), os.strerror(111)),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (refused_certificate("self-signed certificate"), "TLS failed: self-signed certificate"),
+        (ssl.SSLError(1, "[SSL] internal error (_ssl.c:1006)"), "TLS failed: SSLError"),
         (nats.errors.Error("nats: permissions violation\x1b"), "nats: permissions violation\\x1b"),
     ],
 )
