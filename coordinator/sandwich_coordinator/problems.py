@@ -381,7 +381,7 @@ KINDS: Final[Mapping[Code, Kind]] = MappingProxyType(
         Code.CONSUMER_BEHIND: Kind(
             _W,
             "A consumer group has had many unacknowledged frames for a minute, or acknowledged none for five minutes.",
-            "see that its workers run; start more of them",
+            "see that its workers run; start more of them; one that is abandoned: sandwich group remove APP GROUP",
         ),
         Code.ETCD_UNREACHABLE: Kind(
             _C, "A node does not reach etcd. Its shards keep running; nothing is moved.", "restore etcd"

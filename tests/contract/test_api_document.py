@@ -44,6 +44,7 @@ VALUES = {
     "app": ["welcomer", "music", "nope"], "node": ["alpha", "beta", "nope"], "shard": ["0", "9"], "number": ["1", "x"],
     "guild_id": [GUILD, "x"], "user_id": [USER, "0"], "collection": ["channels", "roles", "nope"],
     "item_id": ["7", "x"], "webhook": ["alerts", "nope"], "token": ["laptop", "nope"], "user": [USER, "x"],
+    "group": ["workers", "nope", "*"],
 }  # fmt: skip
 """Values of paths, most of which exist: random ones would test little but 404."""
 

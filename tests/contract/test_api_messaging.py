@@ -114,6 +114,46 @@ async def test_a_consumer_group_is_made(api: Api, welcomer: Publisher) -> None:
     assert (status, problem["code"]) == (409, "refused")
 
 
+async def test_consumer_groups_are_listed_as_jetstream_has_them_and_removed(
+    api: Api, server: EmbeddedNats, welcomer: Publisher
+) -> None:
+    await dead(server, welcomer, 2, group="old")
+    for group in ("a", "b"):
+        await api("POST", "/apps/welcomer/consumers", {"group": group, "start": "all"})
+    _, page = await api("GET", "/apps/welcomer/consumer_groups?limit=2")
+    assert ([(one["group"], one["lag"]) for one in page["items"]], page["next"]) == ([("a", 1), ("b", 1)], "b")
+    _, page = await api("GET", "/apps/welcomer/consumer_groups?after=b")
+    (old,) = page["items"]
+    assert (old["group"], old["lag"], old["dead_letters"], old["reads"], page["next"]) == ("old", 0, 2, False, None)
+    api.identity = Identity("token", "v", Role.VIEWER)
+    assert (await api("DELETE", "/apps/welcomer/consumers/old"))[0] == 403
+    api.identity = Identity("token", "o", Role.OPERATOR, frozenset({"music"}))
+    assert (await api("DELETE", "/apps/welcomer/consumers/old"))[0] == 404
+    assert (await api("GET", "/apps/welcomer/consumer_groups"))[0] == 404
+    api.identity = Identity("token", "o", Role.OPERATOR)
+    api.recorded.clear()
+    status, removed = await api("DELETE", "/apps/welcomer/consumers/old")
+    assert (status, removed["group"], removed["dead_letters"]) == (200, "old", 2)
+    assert api.recorded == [("o", "DELETE /apps/{app}/consumers/{group}", "")]
+    assert api.changes[-1].before["dead_letters"] == 2
+    status, problem = await api("DELETE", "/apps/welcomer/consumers/old")
+    assert (status, problem["detail"]) == (404, "there is no consumer group old; there are: a, b")
+    assert (await api("GET", "/apps/welcomer/dead_letters"))[1]["total"] == 0
+    consumer = Consumer(server.url, app="welcomer", group="a")
+    handled: list[Event] = []
+
+    @consumer.on_any
+    async def handle(event: Event) -> None:
+        handled.append(event)
+
+    async with running(consumer):
+        await until(lambda: bool(handled))
+        status, problem = await api("DELETE", "/apps/welcomer/consumers/a")
+        assert (status, problem["code"], "--force" in problem["detail"]) == (409, "refused", True)
+    assert (await api("DELETE", "/apps/welcomer/consumers/b?force=true", Idempotency_Key="once"))[0] == 200
+    assert (await api("DELETE", "/apps/welcomer/consumers/b?force=true", Idempotency_Key="once"))[0] == 200
+
+
 # --- questions and commands -----------------------------------------------------------------------------------------
 
 

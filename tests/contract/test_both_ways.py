@@ -207,6 +207,39 @@ async def test_dead_letters_and_consumer_groups(tmp_path: Path) -> None:
         assert "Traceback" not in both.seen
 
 
+async def test_consumer_groups_are_listed_and_removed(tmp_path: Path) -> None:
+    async with with_messages(tmp_path) as both:
+        # What it left behind: three dead letters.
+        assert " 3 " in (await both("group", "list", "welcomer"))[1]
+        code, said, _ = await both("group", "create", "welcomer", "index", "--ordered", "--json")
+        assert (code, json.loads(said)["group"], json.loads(said)["ordered"]) == (0, "index", True), said
+        rows = []
+        for code, said, _ in await both.run("group", "list", "welcomer", "--json"):
+            listed = json.loads(said)
+            assert [row.pop("created_at") is None for row in listed] == [True, False]
+            rows.append(listed)
+            assert code == 0
+        assert rows[0] == rows[1]
+        assert [(row["group"], row["lag_frames"], row["dead_letters"], row["partitions"]) for row in rows[0]] == [
+            ("greeter", None, 3, 0),
+            ("index", 0, 0, 32),
+        ]
+        assert "there are none" not in (await both("group", "list", "music"))[1]
+        assert "did you mean welcomer?" in (await both("group", "list", "welcomr"))[2]
+        remove = ("group", "remove", "welcomer")
+        assert "did you mean greeter?" in (await both(*remove, "greetr", "--yes"))[2]
+        code, said, error = await both(*remove, "greeter")
+        assert (code, "dead letters  3" in said, "Say --yes" in error) == (1, True, True), (said, error)
+        code, said, _ = await both(*remove, "greeter", "--yes")
+        assert (code, said.splitlines()[-1]) == (0, "group greeter of welcomer is removed, with 3 dead letters")
+        assert (await both("dead", "list", "--app", "welcomer"))[1].startswith("no dead letters")
+        for code, said, _ in await both.run(*remove, "index", "--yes", "--json"):
+            assert (code, json.loads(said)["removed"], json.loads(said)["partitions"]) == (0, True, 32), said
+        assert (await both("group", "list", "welcomer", "--json"))[1] == "[]\n"
+        assert (await both(*remove, "index", "--yes"))[0] == 1
+        assert "Traceback" not in both.seen
+
+
 async def test_guilds_and_users(tmp_path: Path) -> None:
     async with with_messages(tmp_path) as both:
         assert "alpha" in (await both("guild", "where", GUILD))[1]
@@ -228,6 +261,8 @@ async def test_servers_that_do_not_answer(tmp_path: Path) -> None:
         assert (await both("guild", "where", GUILD))[0] == 2
         assert (await both("dead", "list"))[0] == 2
         assert (await both("group", "create", "welcomer", "greeter"))[0] == 2
+        assert (await both("group", "list", "welcomer"))[0] == 2
+        assert (await both("group", "remove", "welcomer", "greeter", "--yes"))[0] == 2
 
 
 async def test_webhooks_and_the_configuration(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ async def test_a_stored_secret_need_not_be_in_the_shell_to_apply_another_change(
         run = Cli(tmp_path, etcd.url)
         (tmp_path / "cluster.yml").write_text(FILE)
         apply = ("cluster", "apply", "-f", "cluster.yml", "--key-file", "cluster.key")
-        await run("cluster", "init")
+        code, output = await run("cluster", "init", "--json")
+        assert (code, json.loads(output).keys()) == (0, {"v", "key_id", "key_file"})
+        assert (tmp_path / "cluster.key").read_text().strip() not in output
         del run.env["WELCOMER_TOKEN"]
         unset = "cluster.yml:5: apps.welcomer.token: the environment variable WELCOMER_TOKEN is not set"
         assert await run(*apply) == (1, f"sandwich: {unset}\n")

@@ -703,6 +703,26 @@ async def test_a_link_leads_to_its_part_of_another_page(sick: Visit) -> None:
     await expect(heading).to_be_in_viewport()
 
 
+async def test_an_abandoned_consumer_group_is_removed_when_its_name_is_typed(sick: Visit) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def answer(route: Route) -> None:
+        asked.append((route.request.method, urlsplit(route.request.url).path))
+        assert route.request.headers["idempotency-key"]
+        removed = {"app": "welcomer", "group": "workers", "lag": 12_400, "dead_letters": 3}
+        await route.fulfill(json=removed)
+
+    await sick.page.route("**/api/v1/apps/welcomer/consumers/**", answer)
+    await sick.open("/apps/welcomer")
+    await sick.page.get_by_role("button", name="Remove consumer group workers").click()
+    dialog = sick.page.get_by_role("dialog")
+    await expect(dialog.get_by_role("button", name="Remove")).to_be_disabled()
+    await dialog.get_by_role("textbox").fill("workers")
+    await dialog.get_by_role("button", name="Remove").click()
+    await expect(sick.page.get_by_text("The group workers was removed, with 3 dead letters.")).to_be_visible()
+    assert asked == [("DELETE", "/api/v1/apps/welcomer/consumers/workers")]
+
+
 async def test_a_node_is_drained_only_when_the_others_are_known(well: Visit) -> None:
     known = asyncio.Event()
 

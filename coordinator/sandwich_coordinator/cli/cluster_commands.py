@@ -40,6 +40,7 @@ cluster_app = command_group("Configure a cluster and see how it is.")
 @cluster_app.command("init")
 def cluster_init(
     key_file: Annotated[Path, typer.Option("--key-file", help="Where the new key goes.")] = Path("cluster.key"),
+    as_json: Json = False,
 ) -> None:
     """Make the cluster key, which seals tokens and passwords in etcd. Never overwrites one.
 
@@ -56,6 +57,9 @@ def cluster_init(
         raise CommandError(f"{key_file} cannot be written: {error.strerror}", 1) from None
     with os.fdopen(descriptor, "w") as file:
         file.write(key.to_base64() + "\n")
+    if as_json:
+        show_json({"key_id": key.key_id, "key_file": str(key_file)})
+        return
     say(f"wrote cluster key {key.key_id} to {key_file}")
     say(f"Copy it to every node and keep a backup. Give it as --key-file {key_file}, or its text as {KEY_VARIABLE}.")
     say(f"Next: sandwich cluster apply -f cluster.yml --key-file {key_file}")

@@ -3,7 +3,6 @@
 Light, as help and completion need it: a command imports its operation when it runs.
 """
 
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from sandwich_coordinator.cli.options import (
     run,
     with_key_file,
 )
-from sandwich_coordinator.cli.output import say, show, show_json, warn
+from sandwich_coordinator.cli.output import ask, say, show, show_json, warn
 from sandwich_coordinator.operations.errors import NotFound, OperationError
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def dead_discard(
 
     found = _run(context, app_name, key_file, look)
     if not yes:
-        _ask(f"{_count(found)} of {app_name} will be gone for good.")
+        ask(f"{_count(found)} of {app_name} will be gone for good.", otherwise="nothing was discarded")
 
     async def remove(letters: "LetterAccess") -> None:
         await letters.discard(app_name, found)
@@ -207,14 +206,6 @@ def _warn_unknown(wanted: "LetterFilter") -> None:
 
     if wanted.type and (unknown := unknown_event(wanted.type)):
         warn(f"--type {wanted.type}: {unknown}")
-
-
-def _ask(warning: str) -> None:
-    """Ask the operator. Raises CommandError (1) unless the answer is yes."""
-    if not sys.stdin.isatty():
-        raise CommandError(f"{warning} Say --yes", 1)
-    if not typer.confirm(f"{warning} Go on?"):
-        raise CommandError("nothing was discarded", 1)
 
 
 def _count(found: "list[StoredLetter]") -> str:

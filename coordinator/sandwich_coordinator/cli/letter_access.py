@@ -3,7 +3,7 @@
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from nats.aio.client import Client
@@ -11,9 +11,9 @@ from nats.aio.client import Client
 from sandwich_coordinator.cli.connection import Connection
 from sandwich_coordinator.cli.messaging import connect, find_messaging
 from sandwich_coordinator.cli.remote import PAGE_ITEMS, Api, open_api, part
-from sandwich_coordinator.operations import dead_letters
+from sandwich_coordinator.operations import consumer_groups, dead_letters, group_states
 from sandwich_coordinator.operations.cached_guilds import NO_APPLICATIONS
-from sandwich_coordinator.operations.consumer_groups import GroupSpec, create_group
+from sandwich_coordinator.operations.consumer_groups import GroupSpec
 from sandwich_coordinator.operations.dead_letters import (
     GroupNotRead,
     LetterContent,
@@ -24,6 +24,7 @@ from sandwich_coordinator.operations.dead_letters import (
     StoredLetter,
 )
 from sandwich_coordinator.operations.errors import Refused
+from sandwich_coordinator.operations.group_states import ConsumerGroup
 from sandwich_sdk.wire.dead import DeadLetter
 
 CHANGED_AT_ONCE = 1000
@@ -50,6 +51,15 @@ class LetterAccess(Protocol):
 
     async def create_group(self, spec: GroupSpec) -> None:
         """See `consumer_groups.create_group`."""
+
+    async def groups(self, app: str) -> list[ConsumerGroup]:
+        """See `consumer_groups.list_groups`."""
+
+    async def find_group(self, app: str, name: str) -> ConsumerGroup:
+        """See `consumer_groups.find_group`."""
+
+    async def remove_group(self, app: str, name: str, *, force: bool) -> ConsumerGroup:
+        """See `consumer_groups.remove_group`."""
 
 
 @asynccontextmanager
@@ -96,7 +106,16 @@ class LettersThroughNats:
         await dead_letters.discard_letters(self.client, letters)
 
     async def create_group(self, spec: GroupSpec) -> None:
-        await create_group(self.client, spec)
+        await consumer_groups.create_group(self.client, spec)
+
+    async def groups(self, app: str) -> list[ConsumerGroup]:
+        return await consumer_groups.list_groups(self.client, app)
+
+    async def find_group(self, app: str, name: str) -> ConsumerGroup:
+        return await consumer_groups.find_group(self.client, app, name)
+
+    async def remove_group(self, app: str, name: str, *, force: bool) -> ConsumerGroup:
+        return await consumer_groups.remove_group(self.client, app, name, force=force)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +193,28 @@ class LettersThroughApi:
         }
         await self.api.send("POST", f"/apps/{part(spec.app)}/consumers", body)
 
+    async def groups(self, app: str) -> list[ConsumerGroup]:
+        return [_group(row) for row in await self.api.items(f"/apps/{part(app)}/consumer_groups")]
+
+    async def find_group(self, app: str, name: str) -> ConsumerGroup:
+        return group_states.find(name, await self.groups(app))
+
+    async def remove_group(self, app: str, name: str, *, force: bool) -> ConsumerGroup:
+        path = f"/apps/{part(app)}/consumers/{part(name)}"
+        return _group(await self.api.send("DELETE", path, query={"force": force}))
+
 
 def _portions(letters: Sequence[StoredLetter]) -> list[Sequence[StoredLetter]]:
     return [letters[at : at + CHANGED_AT_ONCE] for at in range(0, len(letters), CHANGED_AT_ONCE)]
 
 
+def _group(row: dict[str, Any]) -> ConsumerGroup:
+    """A group as the API shows it."""
+    return ConsumerGroup(**{field.name: row[field.name] for field in fields(ConsumerGroup)})
+
+
 def _letter(app: str, row: dict[str, Any]) -> StoredLetter:
     """A letter as the API shows it. Which messages of the stream it is in only the node knows."""
-    fields = ("kind", "group", "id", "type", "subject", "stream_seq", "tries", "error", "at")
-    letter = DeadLetter(**{name: row[name] for name in fields})
+    names = ("kind", "group", "id", "type", "subject", "stream_seq", "tries", "error", "at")
+    letter = DeadLetter(**{name: row[name] for name in names})
     return StoredLetter(app=app, number=row["number"], seqs=(), letter=letter)

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import typer
 
+from sandwich_coordinator.cli.errors import CommandError
 from sandwich_coordinator.cli.paint import Paint
 from sandwich_sdk.wire.plain_text import plain_json, plain_lines, plain_text
 
@@ -43,6 +44,14 @@ def warn(text: object) -> None:
     """A warning, on stderr."""
     paint = paint_for(sys.stderr)
     typer.echo(f"{paint.warning('warning:')} {plain_text(text)}", err=True, color=paint.on)
+
+
+def ask(warning: str, *, otherwise: str) -> None:
+    """Ask the operator whether to go on. Raises CommandError (1), with `otherwise`, unless the answer is yes."""
+    if not sys.stdin.isatty():
+        raise CommandError(f"{warning} Say --yes", 1)
+    if not typer.confirm(f"{plain_text(warning)} Go on?", err=True):
+        raise CommandError(otherwise, 1)
 
 
 def fail(program: str, message: str) -> None:

@@ -12,11 +12,12 @@ import msgspec
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerInfo
 
 from sandwich_coordinator.groups import serving_groups, shard_ids
 from sandwich_coordinator.operations.applications import find_app
+from sandwich_coordinator.operations.consumer_groups import read_durables
 from sandwich_coordinator.operations.errors import Conflict, NotFound, NotReached, OutcomeUnknown, Refused, Unavailable
+from sandwich_coordinator.operations.group_states import groups_of
 from sandwich_coordinator.operations.jetstream_api import API_TIMEOUT_S, answered
 from sandwich_coordinator.operations.progress import AppRemoved, AppRemoving, GuildsLeft, Report
 from sandwich_coordinator.operations.waiting import await_shards, read_view
@@ -29,7 +30,6 @@ from sandwich_sdk.wire.subjects import dead_stream_name, replay_stream_name, str
 POLL_S = 0.5
 ASK_AGAIN_S = 15.0
 """A leader that changed did not see what the one before was asked for."""
-GROUP_PAGES_MAX = 64
 
 GuildCount = Callable[[str, str], Awaitable[int]]
 """Namespace and application -> its guilds in the cache. Raises Unavailable."""
@@ -294,7 +294,7 @@ async def _stream_content(client: Client, app: str) -> StreamContent:
             found = await jetstream.stream_info(stream_name(app))
         except nats.js.errors.NotFoundError:
             return StreamContent(dead_letters=await _messages(jetstream, dead_stream_name(app)))
-        groups = await _groups(jetstream, stream_name(app))
+        groups = await _groups(client, app)
         letters = await _messages(jetstream, dead_stream_name(app))
     return StreamContent(found.state.messages, found.state.bytes, found.config.max_age or 0.0, letters, groups)
 
@@ -306,25 +306,12 @@ async def _messages(jetstream: JetStreamContext, stream: str) -> int:
         return 0
 
 
-async def _groups(jetstream: JetStreamContext, stream: str) -> tuple[ReadingGroup, ...]:
-    """Its consumer groups: durables, of which an ordered group has one for each partition (`GROUP@N`)."""
-    found: dict[str, list[ConsumerInfo]] = {}
-    seen = 0
-    for _ in range(GROUP_PAGES_MAX):
-        page = await jetstream.consumers_info(stream, offset=seen)
-        if not page:
-            break
-        seen += len(page)
-        for consumer in page:
-            if name := (consumer.config.durable_name or "").partition("@")[0]:
-                found.setdefault(name, []).append(consumer)
+async def _groups(client: Client, app: str) -> tuple[ReadingGroup, ...]:
+    """The groups of its event stream. Frames in hand count as read, also those of a worker that has died."""
+    durables = await read_durables(client, stream_name(app))
     return tuple(
-        ReadingGroup(
-            name,
-            sum((one.num_pending or 0) + (one.num_ack_pending or 0) for one in of_group),
-            any(one.num_waiting or one.num_ack_pending or one.push_bound for one in of_group),
-        )
-        for name, of_group in sorted(found.items())
+        ReadingGroup(one.group, one.lag or 0, one.reads or bool(one.in_hand))
+        for one in groups_of(app, durables, (), {})
     )
 
 

@@ -405,6 +405,45 @@ export interface components {
             lag: number;
         };
         /**
+         * ConsumerGroup
+         * @description A consumer group, as JetStream has it now, or what is left of one.
+         *
+         *     partitions    of an ordered group
+         *     lane          that it reads, `*`: all; null: its filter is none of the SDK's
+         *     lag           frames that are not acknowledged; null: it has no position, only what it left behind
+         *     in_hand       of these, the ones that workers have received
+         *     behind_since  when the oldest of these was stored, Unix seconds; null: there is none
+         *     dead_letters  its dead letters, one that is stored in parts once for each part
+         *     replays       dead letters that were handed back to it and are not acknowledged
+         *     reads         whether workers read with it now
+         */
+        ConsumerGroup: {
+            /** App */
+            app: string;
+            /** Behind Since */
+            behind_since: number | null;
+            /** Created At */
+            created_at: number | null;
+            /** Dead Letters */
+            dead_letters: number;
+            /** Group */
+            group: string;
+            /** In Hand */
+            in_hand: number;
+            /** Lag */
+            lag: number | null;
+            /** Lane */
+            lane: string | null;
+            /** Ordered */
+            ordered: boolean;
+            /** Partitions */
+            partitions: number;
+            /** Reads */
+            reads: boolean;
+            /** Replays */
+            replays: number;
+        };
+        /**
          * Consumers
          * @description The groups, as the leader last read them; `dead_letters` by application.
          *
@@ -1336,6 +1375,16 @@ export interface components {
         Page_Budget_: {
             /** Items */
             items: components["schemas"]["Budget"][];
+            /**
+             * Next
+             * @default null
+             */
+            next: string | null;
+        };
+        /** Page[ConsumerGroup] */
+        Page_ConsumerGroup_: {
+            /** Items */
+            items: components["schemas"]["ConsumerGroup"][];
             /**
              * Next
              * @default null

@@ -53,6 +53,7 @@ export type NewApiToken = Schemas["NewToken"];
 export type User = Schemas["AccessUser"];
 
 export type Consumer = Schemas["Consumer"];
+export type ConsumerGroup = Schemas["ConsumerGroup"];
 export type Consumers = Schemas["Consumers"];
 export type DeadLetter = Schemas["DeadLetter"];
 export type LetterContent = Schemas["LetterContent"];

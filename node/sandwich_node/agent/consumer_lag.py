@@ -59,7 +59,11 @@ class ConsumerLag:
             if since is not None:
                 subject = f"app/{group.app}/group/{group.group}"
                 words = f"{group.app}: consumer group {group.group} has {group.lag} unacknowledged frames"
-                found.append(problem(Code.CONSUMER_BEHIND, subject, words, since=since))
+                advice = (
+                    "see that its workers run; start more of them; if it is abandoned: "
+                    f"sandwich group remove {group.app} {group.group}"
+                )
+                found.append(problem(Code.CONSUMER_BEHIND, subject, words, advice, since=since))
         for app, count in sorted(self.dead_letters.items()):
             if count:
                 words = f"{app}: {count} dead {'letter waits' if count == 1 else 'letters wait'}"

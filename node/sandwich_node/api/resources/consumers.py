@@ -1,4 +1,4 @@
-"""Consumer groups with their lag, and dead letters: list, show, replay, discard."""
+"""Consumer groups: list, make, remove. Dead letters: list, show, replay, discard."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,16 +9,18 @@ from pydantic import Field
 
 from sandwich_coordinator.access.roles import Role
 from sandwich_coordinator.operations.errors import Invalid, NotFound
-from sandwich_node.api.models import Model, PageQuery
+from sandwich_node.api.models import Model, Page, PageQuery
 from sandwich_node.api.paging import page_of
 from sandwich_node.api.resources.groups import check_app
 from sandwich_node.api.routing import Call, Route
 from sandwich_node.api.shown.consumers import (
+    ConsumerGroup,
     Consumers,
     DeadLetters,
     LetterContent,
     consumers_page,
     content_shown,
+    group_shown,
     letter_shown,
 )
 
@@ -57,6 +59,12 @@ class Created(Model):
 
     app: str
     group: str
+
+
+class RemoveQuery(Model):
+    """Whether workers may read with it."""
+
+    force: bool = Field(default=False, description="Also while workers read with it.")
 
 
 class LetterQuery(PageQuery):
@@ -124,6 +132,25 @@ async def _create(call: Call) -> Created:
         await create_group(client, spec)
     call.changes.after = {"group": body.group}
     return Created(app=call.app, group=body.group)
+
+
+async def _groups(call: Call) -> Page[ConsumerGroup]:
+    from sandwich_coordinator.operations.consumer_groups import list_groups
+
+    check_app(call.cluster.view(), call.app)
+    async with call.cluster.messaging.client() as client:
+        found = await list_groups(client, call.app)
+    return page_of(found, call.query, lambda one: one.group, group_shown)
+
+
+async def _remove(call: Call) -> ConsumerGroup:
+    from sandwich_coordinator.operations.consumer_groups import remove_group
+
+    check_app(call.cluster.view(), call.app)
+    async with call.cluster.messaging.client() as client:
+        removed = group_shown(await remove_group(client, call.app, call.path["group"], force=call.query.force))
+    call.changes.before = removed.model_dump()
+    return removed
 
 
 def _number(text: str) -> int | None:
@@ -238,6 +265,32 @@ ROUTES = (
         tag=TAG,
         body=NewConsumer,
         result=Created,
+    ),
+    Route(
+        method="GET",
+        path="/apps/{app}/consumer_groups",
+        summary="The consumer groups of an application, as JetStream has them now",
+        description="It asks NATS, unlike `/apps/{app}/consumers`, which has the lag as the leader last read it.",
+        role=Role.VIEWER,
+        handler=_groups,
+        tag=TAG,
+        query=PageQuery,
+        result=Page[ConsumerGroup],
+        errors=("refused",),
+    ),
+    Route(
+        method="DELETE",
+        path="/apps/{app}/consumers/{group}",
+        summary="Remove a consumer group for good: its position and its dead letters",
+        description=(
+            "Refused while workers read with it. The answer has the group as it was. When it failed in the middle, the "
+            "same request goes on with the rest."
+        ),
+        role=Role.OPERATOR,
+        handler=_remove,
+        tag=TAG,
+        query=RemoveQuery,
+        result=ConsumerGroup,
     ),
     Route(
         method="GET",

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +15,7 @@ from sandwich_node.api.paging import page_of
 if TYPE_CHECKING:
     from sandwich_coordinator.operations.dead_letters import LetterContent as ReadContent
     from sandwich_coordinator.operations.dead_letters import StoredLetter
+    from sandwich_coordinator.operations.group_states import ConsumerGroup as ReadGroup
 
 
 class Consumer(Model):
@@ -34,6 +36,33 @@ class Consumers(Model):
     consumers: list[Consumer]
     dead_letters: dict[str, int]
     next: str | None = None
+
+
+class ConsumerGroup(Model):
+    """A consumer group, as JetStream has it now, or what is left of one.
+
+    partitions    of an ordered group
+    lane          that it reads, `*`: all; null: its filter is none of the SDK's
+    lag           frames that are not acknowledged; null: it has no position, only what it left behind
+    in_hand       of these, the ones that workers have received
+    behind_since  when the oldest of these was stored, Unix seconds; null: there is none
+    dead_letters  its dead letters, one that is stored in parts once for each part
+    replays       dead letters that were handed back to it and are not acknowledged
+    reads         whether workers read with it now
+    """
+
+    app: str
+    group: str
+    ordered: bool
+    partitions: int
+    lane: str | None
+    lag: int | None
+    in_hand: int
+    behind_since: float | None
+    created_at: float | None
+    dead_letters: int
+    replays: int
+    reads: bool
 
 
 class DeadLetter(Model):
@@ -101,6 +130,11 @@ def consumers_page(
         dead_letters=dict(one for one in page.items if isinstance(one, tuple)),
         next=page.next,
     )
+
+
+def group_shown(group: "ReadGroup") -> ConsumerGroup:
+    """A group as it was read from JetStream."""
+    return ConsumerGroup.model_validate(asdict(group))
 
 
 def letter_shown(stored: "StoredLetter") -> DeadLetter:
