@@ -6,7 +6,6 @@ import resource
 import signal
 from contextlib import suppress
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +17,6 @@ from .simulator import Simulator
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _DEFAULT_BOT = BotConfig(token="simulated-token", guilds=10)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"sandwich {metadata.version('sandwich')}")
-        raise typer.Exit
 
 
 async def _serve(config: SimulatorConfig) -> None:

@@ -33,8 +33,6 @@ from tests.support.publisher import Publisher, settled, take, until
 
 pytestmark = pytest.mark.contract
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "python"
-
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[AccountNats]:
@@ -127,38 +125,6 @@ async def test_a_worker_does_not_change_a_group_that_the_operator_created(server
         with pytest.raises(GroupConflict, match="ack_wait of 60 s"):
             await anext(consumer)
     assert server.violations == []
-
-
-def example(program: str, server: AccountNats) -> tuple[list[str], dict[str, str]]:
-    """The command of an example program for application beta, and its environment."""
-    login = {"NATS_USER": "beta", "NATS_PASSWORD": "beta", "NATS_DOMAIN": accounts.DOMAIN}
-    return [sys.executable, str(EXAMPLES / program), server.url, "beta"], {**os.environ, **login}
-
-
-@pytest.mark.parametrize(("program", "group"), [("sdk.py", "example-sdk"), ("raw.py", "example-raw")])
-async def test_an_example_program_reads_with_a_group_that_the_operator_made(
-    server: AccountNats, node: Client, tmp_path: Path, program: str, group: str
-) -> None:
-    await create_group(node, GroupSpec(app="beta", group=group, start="all"))
-    await Publisher(node, "beta").events(2)
-    command, env = example(program, server)
-    pipe = asyncio.subprocess.PIPE
-    async with asyncio.timeout(60), started(*command, cwd=tmp_path, env=env, stdout=pipe) as process:
-        assert process.stdout is not None
-        assert [(await process.stdout.readline()).decode().strip() for _ in range(2)] == ["A abc:1", "A abc:2"]
-        await settled(Publisher(node, "beta"), group)
-    assert server.violations == []
-
-
-async def test_an_example_program_without_its_group_says_how_it_is_made(
-    server: AccountNats, node: Client, tmp_path: Path
-) -> None:
-    command, env = example("raw.py", server)
-    pipe = asyncio.subprocess.PIPE
-    async with asyncio.timeout(60), started(*command, cwd=tmp_path, env=env, stderr=pipe) as process:
-        _, said = await process.communicate()
-    assert process.returncode == 1
-    assert "sandwich group create beta example-raw" in said.decode().splitlines()[-1]
 
 
 async def test_only_an_application_s_own_stream_can_be_read(server: AccountNats, node: Client) -> None:

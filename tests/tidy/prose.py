@@ -39,8 +39,6 @@ REFUSED = {
     "ere": "before",
     "nought": "zero",
     "thereof": "of it",
-    "stand": "is, has, represents",
-    "stands": "is, has, represents",
 }
 SUFFIXES = frozenset({".py", ".lua", ".md", ".yml", ".toml", ".service", ".mjs", ".go", ".ts", ".tsx"})
 EXEMPT = frozenset({"tests/tidy/prose.py", "tests/tidy/test_prose.py", "docs/reference/glossary.md"})
